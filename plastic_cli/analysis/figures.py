@@ -1,0 +1,414 @@
+"""The figures of the shared analyses, each a plotnine figure that `plastic_cli.report.figure_files` writes.
+
+Tables may hold `low` and `high`, the ends of an interval, which are then drawn. Accuracies go in as 0 to 1 and are shown
+in per cent.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from plotnine import (
+    aes,
+    coord_cartesian,
+    coord_fixed,
+    coord_flip,
+    element_blank,
+    element_text,
+    facet_wrap,
+    geom_errorbar,
+    geom_hline,
+    geom_line,
+    geom_linerange,
+    geom_point,
+    geom_raster,
+    geom_ribbon,
+    geom_text,
+    geom_tile,
+    ggplot,
+    labs,
+    position_dodge,
+    scale_color_identity,
+    scale_color_manual,
+    scale_fill_gradientn,
+    scale_fill_identity,
+    scale_fill_manual,
+    scale_shape_manual,
+    scale_x_continuous,
+    scale_y_continuous,
+    scale_y_reverse,
+    theme,
+)
+
+from plastic_cli.report.theme import DIVERGING, OKABE_ITO, SEQUENTIAL, discrete_colours, theme_plastic
+
+_MOST_CELLS_WITH_COUNTS = 12
+_GREY = "#767676"
+
+_CORRUPTIONS = {
+    "gaussian-noise": "Gaussian noise (SD, normalised)",
+    "pixel-noise": "Pixel noise (SD, pixels 0 to 1)",
+    "rotation": "Rotation, random (up to ± degrees)",
+    "fixed-rotation": "Rotation, fixed (degrees)",
+}
+
+
+def confusion_matrix_figure(
+    confusion: ArrayLike, class_names: Sequence[str], title: str = "Confusion matrix"
+) -> ggplot:
+    """Draw counts (classes, classes), rows true, shaded by the per cent of the true class.
+
+    Up to twelve classes every cell shows its per cent and count; with more, only cells of at least one per cent show
+    a number, their per cent. The shade grows with the square root, so that rare confusions can be seen.
+    """
+    counts = np.asarray(confusion)
+    classes = len(class_names)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = 100 * counts / np.maximum(totals, 1)
+    true, predicted = np.indices(counts.shape)
+    cells = pd.DataFrame({"true": true.ravel(), "predicted": predicted.ravel(), "share": shares.ravel()})
+    cells["ink"] = np.where(cells["share"] > 25, "white", "#222222")
+    few = classes <= _MOST_CELLS_WITH_COUNTS
+    if few:
+        cells["text"] = [
+            f"{count}\n{share:.1f}%" if count else "" for count, share in zip(counts.ravel(), shares.ravel(), strict=True)
+        ]
+    else:
+        cells["text"] = [f"{share:.0f}" if share >= 1 else "" for share in shares.ravel()]
+    overall = 100 * counts.diagonal().sum() / max(int(counts.sum()), 1)
+    numbers = "count and per cent of the true class" if few else "numbers: per cent of the true class, from 1%"
+    width = max(6.0, 0.62 * classes if few else 0.2 * classes) + 1.2
+    longest = max(len(str(name)) for name in class_names)
+    names = [str(name) for name in class_names]
+    return (
+        ggplot(cells, aes("predicted", "true", fill="share"))
+        + geom_tile(colour="#E3E3E3", size=0.3)
+        + geom_text(aes(label="text", colour="ink"), size=7.5 if few else 5.5, lineheight=1.15)
+        + scale_color_identity()
+        + scale_fill_gradientn(
+            SEQUENTIAL, limits=(0, 100), trans="sqrt", breaks=[0, 1, 5, 20, 50, 100], name="% of the\ntrue class"
+        )
+        + scale_x_continuous(breaks=list(range(classes)), labels=names, expand=(0, 0))
+        + scale_y_reverse(breaks=list(range(classes)), labels=names, expand=(0, 0))
+        + coord_fixed()
+        + labs(title=_wrapped(title, width), subtitle=f"{overall:.2f}% correct; {numbers}", x="Predicted", y="True")
+        + theme_plastic(figure_size=(width, width - 0.4))
+        + theme(
+            panel_grid_major=element_blank(),
+            axis_text_x=element_text(rotation=90 if longest > 2 else 0),
+            axis_text=element_text(size=9 if few else 7),
+        )
+    )
+
+
+def class_accuracy_figure(
+    accuracies: ArrayLike,
+    class_names: Sequence[str],
+    low: ArrayLike | None = None,
+    high: ArrayLike | None = None,
+    title: str = "Accuracy by class",
+) -> ggplot:
+    """Draw each class's accuracy (classes,), with an interval from `low` to `high` (classes,) where given."""
+    values = 100 * np.asarray(accuracies, dtype=float)
+    table = pd.DataFrame({"class": range(len(values)), "accuracy": values})
+    mean = float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
+    lowest = values
+    figure = ggplot(table, aes("class", "accuracy"))
+    if low is not None and high is not None:
+        lowest = 100 * np.asarray(low, dtype=float)
+        table["low"], table["high"] = lowest, 100 * np.asarray(high, dtype=float)
+        figure += geom_linerange(aes(ymin="low", ymax="high"), data=table, size=0.8, colour=OKABE_ITO[0])
+    bottom = _floor(lowest)
+    height = max(4.0, 0.17 * len(values) + 1.2)
+    names = [str(name) for name in class_names]
+    return (
+        figure
+        + geom_hline(yintercept=mean, linetype="dashed", colour=_GREY, size=0.6)
+        + geom_point(size=2.4, colour=OKABE_ITO[0])
+        + scale_x_continuous(breaks=list(range(len(names))), labels=names, trans="reverse", expand=(0, 0.6))
+        + scale_y_continuous(labels=_percent, expand=(0.02, 0))
+        + coord_flip(ylim=(bottom, 100))
+        + labs(title=_wrapped(title, 6), subtitle=f"dashed: mean over classes, {mean:.1f}%", x="Class", y="Accuracy")
+        + theme_plastic(figure_size=(6, height))
+    )
+
+
+def robustness_figure(table: pd.DataFrame, title: str = "Accuracy under corruption") -> ggplot:
+    """Draw accuracy against strength, a facet for each kind of corruption, a curve for each `label`.
+
+    `table`: columns kind, strength, accuracy and, where there are any, label, low, high: `pandas.DataFrame(rows)` of
+    `robustness` rows will do. Rows of kind "clean" start every curve at strength 0.
+    """
+    clean = table[table["kind"] == "clean"]
+    corrupted = table[table["kind"] != "clean"]
+    kinds = list(dict.fromkeys(corrupted["kind"]))
+    parts = [corrupted, *(clean.assign(kind=kind, strength=0.0) for kind in kinds)]
+    data = _in_per_cent(pd.concat(parts, ignore_index=True)).sort_values("strength")
+    names = [_CORRUPTIONS.get(kind, kind) for kind in kinds]
+    data["facet"] = pd.Categorical([_CORRUPTIONS.get(kind, kind) for kind in data["kind"]], names)
+    labels = _labels(data)
+    columns = min(3, max(1, len(kinds)))
+    rows = math.ceil(len(kinds) / columns)
+    figure = ggplot(data, aes("strength", "accuracy", colour="label", fill="label"))
+    if {"low", "high"} <= set(data.columns):
+        figure += geom_ribbon(aes(ymin="low", ymax="high"), data=data, alpha=0.2, colour="none")
+    width = max(6.0, 2.9 * columns + 0.6)
+    return (
+        figure
+        + geom_line(size=0.9)
+        + geom_point(size=2)
+        + facet_wrap("facet", ncol=columns, scales="free_x")
+        + _label_scales(labels)
+        + scale_y_continuous(labels=_percent)
+        + labs(title=_wrapped(title, width), x="Strength", y="Accuracy")
+        + theme_plastic(figure_size=(width, 2.7 * rows + 0.9))
+        + theme(strip_text=element_text(size=9, weight="bold"), **_legend(labels))
+    )
+
+
+def cka_figure(
+    similarity: ArrayLike,
+    row_names: Sequence[str],
+    column_names: Sequence[str],
+    *,
+    rows: str = "Layer",
+    columns: str = "Layer",
+    debiased: bool = False,
+    title: str = "Similarity of representations",
+) -> ggplot:
+    """Draw linear CKA (len(row_names), len(column_names)) as shades with numbers; `rows`, `columns` name the axes."""
+    values = np.asarray(similarity, dtype=float)
+    row, column = np.indices(values.shape)
+    cells = pd.DataFrame({"row": row.ravel(), "column": column.ravel(), "cka": values.ravel()})
+    cells["ink"] = np.where(cells["cka"] > 0.6, "white", "#222222")
+    cells["text"] = ["–" if math.isnan(value) else f"{value:.2f}" for value in cells["cka"]]
+    # Shades start at 0: a debiased value just below it is none.
+    cells["shade"] = cells["cka"].clip(0, 1)
+    width = max(4.6, 0.62 * len(column_names) + 2.6)
+    height = max(3.6, 0.62 * len(row_names) + 1.8)
+    longest = max(len(str(name)) for name in column_names)
+    return (
+        ggplot(cells, aes("column", "row", fill="shade"))
+        + geom_tile(colour="#E3E3E3", size=0.3)
+        + geom_text(aes(label="text", colour="ink"), size=8.5)
+        + scale_color_identity()
+        + scale_fill_gradientn(SEQUENTIAL, limits=(0, 1), name="CKA", na_value="#F2F2F2")
+        + scale_x_continuous(breaks=list(range(len(column_names))), labels=list(map(str, column_names)), expand=(0, 0))
+        + scale_y_reverse(breaks=list(range(len(row_names))), labels=list(map(str, row_names)), expand=(0, 0))
+        + coord_fixed()
+        + labs(
+            title=_wrapped(title, width),
+            subtitle="linear CKA, debiased" if debiased else "linear CKA",
+            x=columns,
+            y=rows,
+        )
+        + theme_plastic(figure_size=(width, height))
+        + theme(
+            panel_grid_major=element_blank(),
+            axis_text_x=element_text(rotation=45, ha="right") if longest > 5 else element_text(),
+        )
+    )
+
+
+def probe_figure(table: pd.DataFrame, title: str = "What a linear probe reads from each layer") -> ggplot:
+    """Draw the probe's test accuracy by layer, with that of the untrained twin beside.
+
+    `table`: columns layer, network ("trained" or "untrained"), accuracy and, where there are any, low, high:
+    `pandas.DataFrame(rows)` of `probe_layers` rows will do.
+    """
+    data = _in_per_cent(table)
+    data["layer"] = _in_order(data["layer"])
+    data["network"] = pd.Categorical(data["network"], ["trained", "untrained"])
+    data["text"] = [f"{value:.1f}" for value in data["accuracy"]]
+    dodge = position_dodge(width=0.5)
+    figure = ggplot(data, aes("layer", "accuracy", colour="network", shape="network", group="network"))
+    if {"low", "high"} <= set(data.columns):
+        figure += geom_linerange(aes(ymin="low", ymax="high"), data=data, size=0.8, position=dodge)
+    width = max(6.0, 0.9 * data["layer"].nunique() + 2)
+    return (
+        figure
+        + geom_point(size=3, position=dodge)
+        + geom_text(aes(label="text"), size=8, va="bottom", nudge_y=1, position=dodge, show_legend=False)
+        + scale_color_manual(values=[OKABE_ITO[0], OKABE_ITO[1]], drop=False, name="Network")
+        + scale_shape_manual(values=["o", "^"], drop=False, name="Network")
+        + scale_y_continuous(labels=_percent)
+        + labs(title=_wrapped(title, width), x="Layer", y="Test accuracy of the probe")
+        + theme_plastic(figure_size=(width, 4))
+        + theme(legend_position="bottom")
+    )
+
+
+def angle_figure(table: pd.DataFrame, title: str = "Angle between the update and the gradient") -> ggplot:
+    """Draw angles in degrees by layer, a colour for each `label` (such as the number of perturbations).
+
+    `table`: columns layer, angle and, where there are any, label, low, high, the latter in degrees too.
+    """
+    data = table.copy()
+    data["layer"] = _in_order(data["layer"])
+    labels = _labels(data)
+    dodge = position_dodge(width=0.6)
+    figure = ggplot(data, aes("layer", "angle", colour="label", fill="label", group="label"))
+    figure += geom_hline(yintercept=90, linetype="dashed", colour=_GREY, size=0.6)
+    if {"low", "high"} <= set(data.columns):
+        figure += geom_errorbar(aes(ymin="low", ymax="high"), data=data, size=0.7, width=0.25, position=dodge)
+    top = 180 if data["angle"].max() > 95 else 100
+    width = max(6.0, 0.9 * data["layer"].nunique() + 2)
+    return (
+        figure
+        + geom_point(size=3, position=dodge)
+        + _label_scales(labels)
+        + scale_y_continuous(breaks=list(range(0, 181, 15 if top == 100 else 30)))
+        + coord_cartesian(ylim=(0, top))
+        + labs(
+            title=_wrapped(title, width),
+            subtitle="0°: same direction; dashed, 90°: no better than chance",
+            x="Layer",
+            y="Angle (degrees)",
+        )
+        + theme_plastic(figure_size=(width, 4))
+        + theme(**_legend(labels))
+    )
+
+
+def weights_figure(
+    weights: ArrayLike,
+    image_shape: Sequence[int],
+    columns: int | None = None,
+    *,
+    limit: float | None = None,
+    title: str = "Incoming weights",
+) -> ggplot:
+    """Draw each unit's weights (units, features) as an image; see `image_grid` for the arguments."""
+    values, limit = _images(weights, image_shape), _limit(weights, limit)
+    tiled = _tile(values, columns, gap=1)
+    height, width = tiled.shape[:2]
+    y, x = np.indices((height, width))
+    pixels = pd.DataFrame({"x": x.ravel(), "y": y.ravel()})
+    if tiled.shape[2] == 3:
+        pixels["fill"] = ["#%02x%02x%02x" % tuple(pixel) for pixel in _colours(tiled, limit).reshape(-1, 3)]
+        fill = scale_fill_identity()
+    else:
+        pixels["fill"] = tiled.ravel()
+        pixels = pixels.dropna()
+        fill = scale_fill_gradientn(DIVERGING, limits=(-limit, limit), name="Weight")
+    page = 6.0
+    return (
+        ggplot(pixels, aes("x", "y", fill="fill"))
+        + geom_raster()
+        + fill
+        + scale_y_reverse(expand=(0, 0))
+        + scale_x_continuous(expand=(0, 0))
+        + coord_fixed()
+        + labs(title=_wrapped(title, page), x="", y="")
+        + theme_plastic(figure_size=(page, min(9.0, max(2.0, (page - 1) * height / width + 0.6))))
+        + theme(
+            axis_text=element_blank(),
+            axis_ticks=element_blank(),
+            axis_line=element_blank(),
+            panel_grid_major=element_blank(),
+        )
+    )
+
+
+def image_grid(
+    weights: ArrayLike,
+    image_shape: Sequence[int],
+    columns: int | None = None,
+    *,
+    limit: float | None = None,
+    gap: int = 1,
+    zoom: int = 1,
+) -> NDArray[np.uint8]:
+    """Tile each unit's weights (units, features) as images: red, green and blue, uint8 (height, width, 3).
+
+    `image_shape` is (height, width), or (channels, height, width) with 1 or 3 channels. One channel goes from blue
+    (-limit) through white (0) to vermilion (limit); three are red, green and blue around mid-grey. `limit` is the
+    largest absolute weight of all units unless given: give it, and every frame of a film has the same scale. `gap` is
+    the width of the separators in weights, `zoom` the width of a weight in pixels. About as many rows as columns unless
+    `columns` is given.
+    """
+    tiled = _tile(_images(weights, image_shape), columns, gap)
+    return _colours(tiled, _limit(weights, limit)).repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def _images(weights: ArrayLike, image_shape: Sequence[int]) -> NDArray[np.float64]:
+    """Return `weights` as (units, height, width, channels)."""
+    values = np.asarray(weights, dtype=np.float64)
+    channels, height, width = (1, *image_shape) if len(image_shape) == 2 else tuple(image_shape)
+    if channels not in (1, 3) or values.ndim != 2 or values.shape[1] != channels * height * width:
+        raise ValueError(f"Weights of shape {values.shape} are not images of shape {tuple(image_shape)}.")
+    return values.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
+
+
+def _limit(weights: ArrayLike, limit: float | None) -> float:
+    largest = np.abs(np.asarray(weights, dtype=np.float64)).max(initial=0.0) if limit is None else limit
+    return float(largest) or 1.0
+
+
+def _tile(images: NDArray[np.float64], columns: int | None, gap: int) -> NDArray[np.float64]:
+    """Lay (units, height, width, channels) out in rows with nan between them and in empty places."""
+    units, height, width, channels = images.shape
+    columns = columns or max(1, math.ceil(math.sqrt(units)))
+    rows = math.ceil(units / columns)
+    padded = np.full((rows * columns, height + gap, width + gap, channels), np.nan)
+    padded[:units, :height, :width] = images
+    sheet = padded.reshape(rows, columns, height + gap, width + gap, channels).transpose(0, 2, 1, 3, 4)
+    sheet = sheet.reshape(rows * (height + gap), columns * (width + gap), channels)
+    return np.pad(sheet, ((gap, 0), (gap, 0), (0, 0)), constant_values=np.nan)
+
+
+def _colours(values: NDArray[np.float64], limit: float) -> NDArray[np.uint8]:
+    """Return the colours of (height, width, 1 or 3) values from -limit to limit, light grey where nan."""
+    position = np.clip(values / limit, -1, 1)
+    if values.shape[2] == 1:
+        anchors = np.array([[int(colour[start : start + 2], 16) for start in (1, 3, 5)] for colour in DIVERGING])
+        places = np.linspace(-1, 1, len(anchors))
+        rgb = np.stack([np.interp(position[..., 0], places, anchors[:, channel]) for channel in range(3)], axis=-1)
+    else:
+        rgb = 127.5 * (1 + position)
+    return np.where(np.isnan(rgb), 200, rgb.round()).astype(np.uint8)
+
+
+def _in_per_cent(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(**{name: 100 * table[name] for name in ("accuracy", "low", "high") if name in table.columns})
+
+
+def _in_order(values: pd.Series) -> pd.Categorical:
+    """Return `values` as text in the order in which they come, which plotnine would otherwise sort."""
+    text = values.astype(str)
+    return pd.Categorical(text, list(dict.fromkeys(text)))
+
+
+def _labels(data: pd.DataFrame) -> list[str]:
+    """Make `label` a column of text in order of appearance, one empty label if there was none; return the labels."""
+    data["label"] = _in_order(data["label"]) if "label" in data.columns else pd.Categorical([""] * len(data))
+    return list(data["label"].cat.categories)
+
+
+def _label_scales(labels: Sequence[str]) -> list[object]:
+    colours = discrete_colours(len(labels))
+    return [scale_color_manual(values=colours, name=""), scale_fill_manual(values=colours, name="")]
+
+
+def _legend(labels: Sequence[str]) -> dict[str, str]:
+    return {"legend_position": "none" if len(labels) < 2 else "bottom"}
+
+
+def _floor(accuracies: NDArray[np.float64]) -> float:
+    """Return where an axis of per cent starts: some room below the smallest, in tens, so that differences show."""
+    finite = accuracies[np.isfinite(accuracies)]
+    return max(0.0, 10 * math.floor((finite.min() - 2) / 10)) if len(finite) else 0.0
+
+
+def _percent(values: Sequence[float]) -> list[str]:
+    return [f"{value:g}%" for value in values]
+
+
+def _wrapped(title: str, width: float) -> str:
+    """Break `title` into lines that fit a figure `width` inches wide."""
+    return textwrap.fill(title, max(20, int(10 * width)))

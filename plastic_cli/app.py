@@ -1,0 +1,328 @@
+"""The Typer app: verbs and rules, put together when they are needed.
+
+Listing verbs costs no plugin, listing rules costs the light registration of each, and a rule's options cost its commands
+module; torch, pandas and matplotlib are imported by a command that runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from plastic_cli.errors import PlasticError, UserError, did_you_mean
+
+WITH_A_RULE = "Work with a rule"
+RUNS_HELP = "folder of the runs"
+VERB_HELP = {
+    "train": "Learn; makes a run.",
+    "eval": "Measure a trained run, on its own or on other data.",
+    "analyze": "Look inside a trained run.",
+    "render": "Show a trained run as pictures and a GIF.",
+}
+
+
+class RuleGroup(TyperGroup):
+    """A verb: its commands are the installed rules."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the rules, warning of every plugin that is broken."""
+        from plastic_cli.plugins import discover
+
+        plugins = discover()
+        _warn_of_broken_plugins()
+        return list(plugins.rules)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a stand-in that only carries the rule's summary, for `--help`."""
+        from plastic_cli.plugins import discover
+
+        rule = discover().rules.get(cmd_name)
+        if rule is None:
+            return None
+        stand_in = typer.Typer(add_completion=False)
+        stand_in.command(cmd_name, help=rule.summary)(lambda: None)
+        return get_command(stand_in)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the real command, which imports the rule's commands module."""
+        if args and not args[0].startswith("-"):
+            from plastic_cli.commands.verbs import rule_command
+
+            _warn_of_broken_plugins()
+            return args[0], rule_command(str(self.name), args[0]), args[1:]
+        return super().resolve_command(ctx, args)
+
+
+class RootGroup(TyperGroup):
+    """The command itself: an unknown verb gets the nearest one, and a rule's name in its place a hint."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help in panels, without rich, whose help module takes longer to import than all else here."""
+        from plastic_cli.overview import overview
+
+        panels: dict[str, list[tuple[str, str]]] = {WITH_A_RULE: []}
+        for name, command in self.commands.items():
+            panels.setdefault(str(getattr(command, "rich_help_panel", "Commands")), []).append(
+                (name, command.get_short_help_str(200))
+            )
+        panels["Options"] = [
+            ("--version", "Show the version."),
+            ("--install-completion", "Install completion of commands, rules, data sets and runs for this shell."),
+            ("-h, --help", "Show this, or the help of a command: plastic train grlu --help"),
+        ]
+        formatter.write(overview(str(self.help), panels, _epilog()))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the verb."""
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            from plastic_cli.plugins import plugin_names
+
+            if args[0] in plugin_names():
+                raise UserError(f"'{args[0]}' is a rule: say what to do with it, as in `plastic train {args[0]}`.")
+            guess = did_you_mean(args[0], self.commands)
+            raise UserError(f"there is no command '{args[0]}'.{guess} `plastic --help` lists the commands.")
+        return super().resolve_command(ctx, args)
+
+
+def _epilog() -> str:
+    from plastic_cli.plugins import plugin_names
+
+    return f"Rules: {', '.join(plugin_names())}.  Try: plastic train grlu --perturbations 16"
+
+
+app = typer.Typer(
+    name="plastic",
+    cls=RootGroup,
+    help="Train, evaluate, analyse and render biologically plausible learning rules.",
+    no_args_is_help=False,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+) -> None:
+    """Show the help where nothing is asked for."""
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(f"plastic {version_of('plastic')}")  # noqa: T201
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())  # noqa: T201
+
+
+def _verb(name: str) -> None:
+    group = typer.Typer(cls=RuleGroup, help=VERB_HELP[name], no_args_is_help=False)
+    group.callback(invoke_without_command=True)(_show_rules)
+    app.add_typer(group, name=name, subcommand_metavar="RULE [OPTIONS]", rich_help_panel=WITH_A_RULE)
+
+
+def _show_rules(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())  # noqa: T201
+
+
+for _name in VERB_HELP:
+    _verb(_name)
+
+def _runs_folder_option() -> Any:
+    return typer.Option("--runs", help=RUNS_HELP, envvar="PLASTIC_RUNS", metavar="<path>")
+
+
+def _complete_run(incomplete: str) -> list[tuple[str, str]]:
+    from plastic_cli.completion import runs
+
+    return runs(incomplete)
+
+
+def _complete_dataset(incomplete: str) -> list[tuple[str, str]]:
+    from plastic_cli.completion import datasets
+
+    return datasets(incomplete)
+
+
+RunsFolder = Annotated[Path, _runs_folder_option()]
+Format = Annotated[str, typer.Option("--format", help="table, markdown, csv or json", metavar="<format>")]
+Json = Annotated[bool, typer.Option("--json", help="the same as --format json")]
+ReportFormat = Annotated[str, typer.Option("--format", help="table, markdown, latex, csv or json", metavar="<format>")]
+
+
+@app.command(rich_help_panel="See what is here")
+def report(
+    runs: RunsFolder = Path("runs"),
+    rule: Annotated[str | None, typer.Option(help="only this rule", metavar="<rule>")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="only this data set", metavar="<name>", autocompletion=_complete_dataset)
+    ] = None,
+    format: ReportFormat = "table",  # noqa: A002
+    json: Json = False,
+    output: Annotated[
+        Path | None, typer.Option(help="also write tables and figures into this folder", metavar="<path>")
+    ] = None,
+) -> None:
+    """Compare all runs, with intervals, beside what was published."""
+    from plastic_cli.commands.report import report as show
+
+    show(runs, rule=rule, dataset=dataset, format="json" if json else format, output=output)
+
+
+runs_app = typer.Typer(help="List, show and remove runs.", no_args_is_help=False)
+app.add_typer(runs_app, name="runs", rich_help_panel="See what is here")
+
+
+@runs_app.callback(invoke_without_command=True)
+def runs_list(
+    ctx: typer.Context,
+    runs: RunsFolder = Path("runs"),
+    rule: Annotated[str | None, typer.Option(help="only this rule", metavar="<rule>")] = None,
+    dataset: Annotated[str | None, typer.Option(help="only this data set", metavar="<name>")] = None,
+    status: Annotated[
+        str | None,
+        typer.Option(help="only completed, running, failed, interrupted or crashed ones", metavar="<status>"),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="only names or ids that begin like this", metavar="<text>")] = None,
+    format: Format = "table",  # noqa: A002
+    json: Json = False,
+) -> None:
+    """List runs, the newest last; `show` and `remove` work on one."""
+    ctx.obj = runs
+    if ctx.invoked_subcommand is None:
+        from plastic_cli.commands.runs import list_runs
+
+        list_runs(runs, rule=rule, dataset=dataset, status=status, name=name, format="json" if json else format)
+
+
+RunArgument = Annotated[str, typer.Argument(help="id, a unique beginning of it, or name", autocompletion=_complete_run)]
+
+
+@runs_app.command("show")
+def runs_show(
+    run: RunArgument,
+    runs: Annotated[Path | None, _runs_folder_option()] = None,
+    format: Format = "table",  # noqa: A002
+    json: Json = False,
+    *,
+    ctx: typer.Context,
+) -> None:
+    """Show one run whole: configuration, results, files."""
+    from plastic_cli.commands.runs import show_run
+
+    show_run(runs or ctx.obj, run, format="json" if json else format)
+
+
+@runs_app.command("remove")
+def runs_remove(
+    names: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="ids or names", autocompletion=_complete_run)
+    ],
+    runs: Annotated[Path | None, _runs_folder_option()] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    *,
+    ctx: typer.Context,
+) -> None:
+    """Delete runs, after asking."""
+    from plastic_cli.commands.runs import remove_runs
+
+    remove_runs(runs or ctx.obj, names, yes=yes)
+
+
+@app.command(rich_help_panel="See what is here")
+def rules(format: Format = "table", json: Json = False) -> None:  # noqa: A002
+    """List the installed rules and where each comes from."""
+    from plastic_cli.commands.rules import list_rules
+
+    list_rules(format="json" if json else format)
+
+
+@app.command(rich_help_panel="See what is here")
+def data(
+    folder: Annotated[
+        Path | None,
+        typer.Option("--data", help="folder of the data sets", envvar="PLASTIC_DATA", metavar="<path>"),
+    ] = None,
+    format: Format = "table",  # noqa: A002
+    json: Json = False,
+) -> None:
+    """List the data sets, which of them are here, their size and licence."""
+    from plastic_cli.commands.data import data as show
+
+    show(folder, "json" if json else format)
+
+
+@app.command(rich_help_panel="See what is here")
+def doctor(runs: RunsFolder = Path("runs"), json: Json = False) -> None:
+    """Check this installation: versions, devices, plugins, folders."""
+    from plastic_cli.commands.doctor import examine
+
+    examine(runs, json=json)
+
+
+def _warn_of_broken_plugins() -> None:
+    from plastic_cli.plugins import discover
+
+    plugins = discover()
+    for broken in plugins.broken:
+        _say(f"warning: the plugin '{broken.name}' ({broken.distribution}) does not load: {broken.error}")
+    plugins.broken[:] = []
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 it failed, 2 wrong usage or input, 130 interrupted.
+
+    With `--debug` (or PLASTIC_DEBUG) errors come with their traceback.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments or bool(os.environ.get("PLASTIC_DEBUG"))
+    sys.exit(_run(arguments, debug))
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    try:
+        code = get_command(app).main(arguments, prog_name="plastic", standalone_mode=False)
+        return int(code) if isinstance(code, int) else 0
+    except PlasticError as error:
+        if debug:
+            raise
+        _say(f"error: {error}")
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted.")
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; a second complaint at exit would only be noise.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except typer.TyperException as error:
+        if debug:
+            raise
+        context = cast(Any, getattr(error, "ctx", None))
+        where = f" Try `{context.command_path} --help`." if context is not None else ""
+        message = " ".join(error.format_message().split())
+        _say(f"error: {message}{'' if message.endswith(('.', '?', '!')) else '.'}{where}")
+        return error.exit_code
+    except OSError as error:
+        if debug:
+            raise
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        _say(f"error: {what}.")
+        return 1
+
+
+if __name__ == "__main__":
+    main()

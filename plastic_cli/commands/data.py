@@ -1,0 +1,149 @@
+"""`plastic data`: which data sets are here, how large they are and under which licence."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from plastic_cli.data.catalogue import DATASETS, DatasetInfo
+from plastic_cli.data.folders import data_folder, missing_files, stored_file
+from plastic_cli.errors import UserError, did_you_mean
+
+FORMATS = ("table", "json", "csv")
+
+
+@dataclass(frozen=True)
+class DataRow:
+    """One data set as `plastic data` shows it.
+
+    where: the folder that its files are or belong in. missing: the files that are not there. train_images,
+    test_images: in the files that are here, else of the official set. disk_bytes: of the files that are here, else of
+    the official ones unpacked. mean, std: per channel, of pixels in [0, 1], subtracted and divided by.
+    """
+
+    name: str
+    title: str
+    here: bool
+    where: str
+    missing: tuple[str, ...]
+    train_images: int
+    test_images: int
+    classes: int
+    image_shape: tuple[int, int, int]
+    disk_bytes: int
+    download_bytes: int
+    licence: str
+    source: str
+    note: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def data_rows(folder: Path | None = None) -> list[DataRow]:
+    """Return a row for every set of the catalogue; `folder` as in `load_dataset`. Nothing is fetched."""
+    where = data_folder(folder)
+    return [_row(info, where) for info in DATASETS.values()]
+
+
+def data(folder: Path | None = None, output_format: str = "table") -> None:
+    """Print the data sets of the catalogue on stdout, as a table, as JSON (a list) or as CSV.
+
+    Raises UserError for another format.
+    """
+    if output_format not in FORMATS:
+        raise UserError(
+            f"unknown format '{output_format}'.{did_you_mean(output_format, FORMATS)} There are {', '.join(FORMATS)}."
+        )
+    rows = data_rows(folder)
+    if output_format == "json":
+        print(json.dumps([asdict(row) for row in rows], indent=2))  # noqa: T201
+    elif output_format == "csv":
+        flat = [_flat(row) for row in rows]
+        writer = csv.DictWriter(sys.stdout, flat[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(flat)
+    else:
+        _print_table(rows, data_folder(folder))
+
+
+def _row(info: DatasetInfo, folder: Path) -> DataRow:
+    missing = missing_files(info, folder)
+    paths = [path for name in info.files if (path := stored_file(folder / info.folder, name))]
+    train_images, test_images, note = info.train_images, info.test_images, info.note
+    if not missing and len(info.files) == 4:
+        train_images, test_images, note = _look_into(info, paths)
+    return DataRow(
+        name=info.name,
+        title=info.title,
+        here=not missing,
+        where=str(folder / info.folder) if info.files else "scikit-learn",
+        missing=missing,
+        train_images=train_images,
+        test_images=test_images,
+        classes=info.classes,
+        image_shape=info.image_shape,
+        disk_bytes=info.disk_bytes if missing else sum(path.stat().st_size for path in paths),
+        download_bytes=info.download_bytes,
+        licence=info.licence,
+        source=info.source,
+        note=note,
+        mean=info.mean,
+        std=info.std,
+    )
+
+
+def _look_into(info: DatasetInfo, paths: list[Path]) -> tuple[int, int, str]:
+    """Return the numbers of images that the headers of four IDX files announce, and a note."""
+    # Reading arrays needs NumPy, which help and completion do without.
+    from plastic_cli.data.idx import read_idx_shape
+    from plastic_cli.data.sources import other_counts
+
+    try:
+        _, train_images, _, test_images = (read_idx_shape(path)[0] for path in paths)
+    except UserError as error:
+        return info.train_images, info.test_images, str(error)
+    return train_images, test_images, other_counts(info, train_images, test_images) or info.note
+
+
+def _print_table(rows: list[DataRow], folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("set", "here", box=None, header_style="bold", pad_edge=False)
+    for heading in ("training", "test", "classes", "image", "MB"):
+        table.add_column(heading, justify="right")
+    table.add_column("licence")
+    for row in rows:
+        files = len(DATASETS[row.name].files)
+        partly = f"{files - len(row.missing)} of {files} files" if len(row.missing) < files else "no"
+        table.add_row(
+            row.name,
+            "yes" if row.here else partly,
+            f"{row.train_images:,}",
+            f"{row.test_images:,}",
+            str(row.classes),
+            _shape(row),
+            f"{row.disk_bytes / 1e6:,.1f}",
+            row.licence,
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"\nfolder: {folder}", markup=False, highlight=False, soft_wrap=True)
+    for row in rows:
+        to_fetch = "" if row.here else f"download {row.download_bytes / 1e6:,.1f} MB"
+        parts = [row.title, row.note, to_fetch, DATASETS[row.name].download_note if to_fetch else "", row.source]
+        line = f"{row.name}: {'; '.join(part for part in parts if part)}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _flat(row: DataRow) -> dict[str, Any]:
+    separated = {key: " ".join(str(part) for part in getattr(row, key)) for key in ("missing", "mean", "std")}
+    return asdict(row) | separated | {"image_shape": _shape(row)}
+
+
+def _shape(row: DataRow) -> str:
+    return "x".join(str(size) for size in row.image_shape)

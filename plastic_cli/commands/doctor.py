@@ -1,0 +1,93 @@
+"""`plastic doctor`: is this installation well, and if not, what ails it."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from plastic_cli.commands.show import print_rows
+from plastic_cli.commands.verbs import config_model
+from plastic_cli.errors import PlasticError
+from plastic_cli.plugins import discover
+from plastic_cli.rule import VERBS, Rule
+from plastic_cli.runs.machine import machine, versions
+from plastic_cli.runs.store import RunStore
+
+
+def examine(runs: Path, *, json: bool) -> None:
+    """Check versions, device, plugins, data and the runs folder; exit code 1 where something is wrong."""
+    checks = [*_environment(), *_plugins(), *_data(), *_store(runs)]
+    if json:
+        print(json_module.dumps(checks))  # noqa: T201
+    else:
+        print_rows(checks, ["check", "state", "detail"], "table")
+    if any(check["state"] == "broken" for check in checks):
+        raise typer.Exit(1)
+
+
+def _check(check: str, state: str, detail: object) -> dict[str, Any]:
+    return {"check": check, "state": state, "detail": str(detail)}
+
+
+def _environment() -> list[dict[str, Any]]:
+    import torch
+
+    about = machine("cuda" if torch.cuda.is_available() else "cpu")
+    checks = [_check(f"version of {package}", "ok", number) for package, number in versions().items()]
+    checks.append(_check("processor", "ok", f"{about['processor']}, {about['cores']} cores"))
+    checks.append(_check("device", "ok", about.get("gpu", "cpu (torch finds no CUDA device)")))
+    return checks
+
+
+def _plugins() -> list[dict[str, Any]]:
+    plugins = discover()
+    checks = []
+    for rule in plugins.rules.values():
+        problem = _problem(rule)
+        origin = plugins.origins[rule.name]
+        checks.append(_check(f"rule {rule.name}", "broken" if problem else "ok", problem or f"from {origin}"))
+    for broken in plugins.broken:
+        checks.append(_check(f"plugin {broken.name}", "broken", f"{broken.distribution}: {broken.error}"))
+    return checks
+
+
+def _problem(rule: Rule) -> str | None:
+    """Import the rule's commands and look at each verb; return what is wrong."""
+    try:
+        for verb in VERBS:
+            function = rule.function(verb)
+            if function is not None:
+                config_model(function)
+    except Exception as error:  # noqa: BLE001  whatever a plugin raises is what the doctor reports
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _data() -> list[dict[str, Any]]:
+    from plastic_cli.data.datasets import data_folder
+
+    folder = data_folder(None)
+    return [_check("data folder", "ok", f"{folder}{'' if folder.exists() else ' (made at the first download)'}")]
+
+
+def _store(folder: Path) -> list[dict[str, Any]]:
+    if not folder.exists():
+        return [_check("runs folder", "ok", f"{folder} (made by the first run)")]
+    store = RunStore(folder)
+    try:
+        rows = store.rows()
+    except PlasticError as error:
+        return [_check("runs folder", "broken", error)]
+    checks = [_check("runs folder", "ok", f"{folder}: {len(rows)} runs")]
+    if not os.access(folder, os.W_OK):
+        checks.append(_check("runs folder", "broken", f"{folder} cannot be written"))
+    crashed = [row for row in rows if row["status"] == "crashed"]
+    for row in crashed:
+        hint = f"finish it with: plastic train {row['rule']} --resume {row['run']}"
+        checks.append(_check("crashed run", "note", hint))
+    checks += [_check("unreadable run", "broken", f"{error.folder}: {error.message}") for error in store.errors]
+    return checks

@@ -1,0 +1,103 @@
+"""Printing tables and results on stdout: for reading, for pasting, and for piping."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from plastic_cli.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from plastic_cli.runs.run import Run
+
+FORMATS = ("table", "markdown", "csv", "json")
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output_format: str, title: str = "") -> None:
+    """Print rows as a table for reading, Markdown, CSV or JSON; raises UserError for another format."""
+    if output_format == "json":
+        print(json.dumps([{column: row.get(column) for column in columns} for row in rows], default=str))  # noqa: T201
+    elif output_format == "csv":
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([[_plain(row.get(column)) for column in columns] for row in rows])
+        sys.stdout.write(stream.getvalue())
+    elif output_format == "markdown":
+        print("| " + " | ".join(columns) + " |")  # noqa: T201
+        print("|" + "---|" * len(columns))  # noqa: T201
+        for row in rows:
+            print("| " + " | ".join(text_of(row.get(column)).replace("|", "\\|") for column in columns) + " |")  # noqa: T201
+    elif output_format == "table":
+        _print_table(rows, columns, title)
+    else:
+        raise UserError(
+            f"--format {output_format}: choose {', '.join(FORMATS)}.{did_you_mean(output_format, FORMATS)}"
+        )
+
+
+def text_of(value: Any) -> str:
+    """Return a value as short text: numbers with four digits, nothing for a missing one."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ",".join(text_of(entry) for entry in value)
+    return str(value)
+
+
+def show_result(result: Mapping[str, Any], run: Run) -> None:
+    """Print what a run came to: its metrics, the time, the speed and the folder."""
+    rows = [{"metric": key, "value": value} for key, value in result["metrics"].items()]
+    rows.append({"metric": "seconds", "value": float(result["seconds"])})
+    speed = run.record.speed
+    if run.stage == "train" and speed.get("seconds"):
+        rows.append({"metric": "samples per second", "value": round(speed["samples"] / speed["seconds"])})
+    print_rows(rows, ["metric", "value"], "table", title=f"{result['rule']}, {run.stage}, seed {result['seed']}")
+    status = "" if result["status"] == "completed" else f" ({result['status']})"
+    print(f"run {result['run']}{status} in {result['folder']}")  # noqa: T201
+
+
+def show_over_seeds(results: Sequence[Mapping[str, Any]]) -> None:
+    """Print mean and spread of every metric over the runs of several seeds."""
+    from plastic_cli.analysis.intervals import mean_interval
+
+    completed = [result for result in results if result["status"] == "completed"]
+    names = dict.fromkeys(key for result in completed for key in result["metrics"])
+    rows = []
+    for name in names:
+        values = [result["metrics"][name] for result in completed if result["metrics"].get(name) is not None]
+        if not values:
+            continue
+        interval = mean_interval(values)
+        rows.append({"metric": name, "mean": interval.mean, "low": interval.low, "high": interval.high, "runs": interval.n})
+    title = "over seeds, 95% percentile bootstrap interval of the mean"
+    print_rows(rows, ["metric", "mean", "low", "high", "runs"], "table", title=title)
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        numeric = any(isinstance(row.get(column), int | float) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(text_of(row.get(column)) for column in columns))
+    # In a pipe there is no width to fit: a wide table is cut by nobody.
+    Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False).print(table)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or value != value:
+        return ""
+    return ",".join(str(entry) for entry in value) if isinstance(value, list | tuple) else value

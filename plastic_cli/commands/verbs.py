@@ -1,0 +1,302 @@
+"""The verbs of a rule: from typed options and a configuration file to one or several runs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import typer
+from typer.main import get_command
+
+from plastic_cli.config import Config, TrainConfig, field, read_toml, to_toml
+from plastic_cli.errors import PlasticError, RunFailed, UserError
+from plastic_cli.options import command_function, option_name
+from plastic_cli.plugins import discover, find_rule
+from plastic_cli.rule import Rule
+from plastic_cli.runs.console import Console
+from plastic_cli.runs.run import Run, create_run, open_run
+from plastic_cli.runs.store import RunStore
+
+
+class _Common(Config):
+    """Options of how a command runs, which are no part of what it computes."""
+
+    runs: Path | None = field(None, "folder of the runs (or PLASTIC_RUNS; default: ./runs)", panel="Run")
+    data: Path | None = field(None, "folder of the data sets (or PLASTIC_DATA; default: a cache of yours)", panel="Data")
+    config: Path | None = field(None, "TOML file with options; typed ones beat it", panel="Run")
+    dry_run: bool = field(False, "print the resolved configuration as TOML and stop", panel="Output")
+    json_lines: bool = field(
+        False, "print one JSON object per run on stdout and nothing else", panel="Output", option="--json"
+    )
+    quiet: bool = field(False, "no progress, and only the run's folder at the end", panel="Output")
+    debug: bool = field(False, "show the traceback of an error", panel="Output")
+
+    def runs_folder(self) -> Path:
+        """Return the folder of the runs: the option, the environment's or ./runs."""
+        return self.runs or Path(os.environ.get("PLASTIC_RUNS") or "runs")
+
+
+class _TrainInvocation(_Common):
+    seeds: int = field(1, "make this many runs, with the seeds SEED, SEED + 1, ...", ge=1, panel="Run")
+    name: str | None = field(None, "a name to find the run by", panel="Run")
+    resume: str | None = field(None, "finish this run, with its own configuration", panel="Run", complete="run")
+
+
+class _StageInvocation(_Common):
+    run: str | None = field(
+        None, "id, a unique beginning of it, or name (default: the newest completed run)", panel="Run", complete="run"
+    )
+
+
+def rule_command(verb: str, rule_name: str) -> Any:
+    """Build the command of one verb and one rule; raises UserError where either does not exist."""
+    rule = find_rule(rule_name)
+    try:
+        function = rule.function(verb)
+    except Exception as error:
+        if os.environ.get("PLASTIC_STRICT"):
+            raise
+        raise UserError(f"the rule '{rule_name}' does not load: {type(error).__name__}: {error}") from None
+    if function is None:
+        from plastic_cli.rule import VERBS
+
+        able = [f"`plastic {other} {rule_name}`" for other in VERBS if rule.function(other) is not None]
+        raise UserError(f"the rule '{rule_name}' has no {verb}. It has {', '.join(able) or 'no command at all'}.")
+    model = config_model(function)
+    invocation = _TrainInvocation if verb == "train" else _StageInvocation
+    carry_out = _train if verb == "train" else _stage
+
+    def run(values: dict[str, dict[str, Any]]) -> None:
+        carry_out(verb, rule, function, model, values["config"], values["invocation"])
+
+    single = typer.Typer(
+        add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
+    )
+    about = inspect.getdoc(model) or inspect.getdoc(function) or rule.summary
+    single.command(rule_name, help=f"{about}\n\n[dim]{rule.summary} ({rule.citation})[/dim]")(
+        command_function({"config": model, "invocation": invocation}, run)
+    )
+    return get_command(single)
+
+
+def config_model(function: Callable[..., Any]) -> type[Config]:
+    """Return the configuration class in the signature of a verb's function; raises TypeError where there is none."""
+    hints = get_type_hints(function, localns={"Run": Run})
+    for name in inspect.signature(function).parameters:
+        if inspect.isclass(hints.get(name)) and issubclass(hints[name], Config):
+            model: type[Config] = hints[name]
+            return model
+    raise TypeError(f"{function.__module__}.{function.__qualname__} takes no configuration (a subclass of Config)")
+
+
+def _resolve(model: type[Config], typed: dict[str, Any], file: Path | None) -> Config:
+    """Merge: a typed option beats the file, the file beats the default."""
+    from_file = read_toml(file) if file else {}
+    if file:
+        model.from_values(from_file, source=str(file))
+    return model.from_values({**from_file, **typed})
+
+
+def _train(
+    verb: str,
+    rule: Rule,
+    function: Callable[..., Any],
+    model: type[Config],
+    typed: dict[str, Any],
+    invocation_values: dict[str, Any],
+) -> None:
+    invocation = _TrainInvocation.from_values(invocation_values)
+    console = Console(quiet=invocation.quiet or invocation.json_lines)
+    if invocation.resume is not None:
+        folder = RunStore(invocation.runs_folder()).find(invocation.resume)
+        runs = iter([_resumed(folder, rule, model, typed, invocation, console)])
+        total = 1
+    else:
+        config = _resolve(model, typed, invocation.config)
+        if not isinstance(config, TrainConfig):
+            raise TypeError(f"{model.__qualname__} is no TrainConfig, so it has no seed")
+        if invocation.dry_run:
+            print(to_toml(config, heading=f"plastic train {rule.name} --config FILE"), end="")  # noqa: T201
+            return
+        runs, total = _new_runs(rule, config, invocation, console), invocation.seeds
+    results = []
+    with _signals_as_interrupts():
+        for index, run in enumerate(runs):
+            if total > 1:
+                console.message(f"run {index + 1} of {total}: seed {run.seed}")
+            results.append(_carry_out_training(function, model, run))
+            _print_result(results[-1], run, invocation)
+    if total > 1 and not (invocation.quiet or invocation.json_lines):
+        _print_over_seeds(results)
+    failed = [result for result in results if result["status"] == "failed"]
+    if failed:
+        raise RunFailed(
+            str(failed[0]["error"]) if total == 1 else f"{len(failed)} of {total} runs failed: {failed[0]['error']}"
+        )
+
+
+def _new_runs(rule: Rule, config: TrainConfig, invocation: _TrainInvocation, console: Console) -> Iterator[Run]:
+    from plastic_cli.runs.machine import versions
+
+    for index in range(invocation.seeds):
+        one = config.model_copy(update={"seed": config.seed + index})
+        name = invocation.name
+        if name is not None and invocation.seeds > 1:
+            name = f"{name}-seed{one.seed}"
+        yield create_run(
+            invocation.runs_folder(),
+            rule=rule.name,
+            config=one.model_dump(mode="json"),
+            name=name,
+            argv=sys.argv[1:],
+            versions=versions(discover().origins.get(rule.name)),
+            console=console,
+            data_folder=invocation.data,
+            device=config.device,
+        )
+
+
+def _resumed(
+    folder: Path, rule: Rule, model: type[Config], typed: dict[str, Any], invocation: _TrainInvocation, console: Console
+) -> Run:
+    run = open_run(folder, console=console, data_folder=invocation.data, device=typed.get("device", "auto"))
+    if run.record.rule != rule.name:
+        raise UserError(f"run {run.id} is a run of {run.record.rule}: plastic train {run.record.rule} --resume {run.id}")
+    stored = model.from_values(run.config, source=f"run {run.id}")
+    for name, value in model.from_values({**run.config, **typed}).model_dump(mode="json").items():
+        if name != "device" and value != run.config.get(name):
+            raise UserError(
+                f"--resume finishes a run as it was begun, with {name} = {run.config.get(name)}:"
+                f" leave {option_name(name)} out, or train a new run."
+            )
+    if "device" not in typed:
+        run._device_name = getattr(stored, "device", "auto")
+    return run
+
+
+def _carry_out_training(function: Callable[..., Any], model: type[Config], run: Run) -> dict[str, Any]:
+    """Train one run to its end, whatever the end is, and return its result. Interrupts go on to the caller."""
+    with run.locked():
+        if run.record.status == "completed":
+            run.console.message(f"run {run.id} is completed already.")
+            return _result(run, dict(run.record.summary))
+        # Where a device is missing the run is not begun at all.
+        try:
+            run.device  # noqa: B018
+        except PlasticError as error:
+            run.finish("failed", str(error))
+            raise
+        if run.record.started is not None:
+            run.resume()
+        run.start()
+        try:
+            function(model.from_values(run.config, source=f"run {run.id}"), run)
+            run.finish("completed")
+        except (KeyboardInterrupt, SystemExit):
+            run.finish("interrupted")
+            run.console.message(f"stopped; finish it with: plastic train {run.record.rule} --resume {run.id}")
+            raise
+        except RunFailed as error:
+            run.finish("failed", str(error))
+        except UserError as error:
+            run.finish("failed", str(error))
+            raise
+        except OSError as error:
+            what = f"{error.filename or run.folder}: {error.strerror or error}"
+            _try_to_finish(run, "failed", what)
+            raise RunFailed(
+                f"{what}. Mend that and finish the run with: plastic train {run.record.rule} --resume {run.id}"
+            ) from error
+        except BaseException as error:
+            _try_to_finish(run, "failed", f"{type(error).__name__}: {error}")
+            raise
+    return _result(run, dict(run.record.summary))
+
+
+def _try_to_finish(run: Run, status: str, error: str) -> None:
+    try:
+        run.finish(status, error)
+    except OSError:
+        # A full disk: the last whole record stands, and a run without a living process reads as crashed.
+        pass
+
+
+def _stage(
+    verb: str,
+    rule: Rule,
+    function: Callable[..., Any],
+    model: type[Config],
+    typed: dict[str, Any],
+    invocation_values: dict[str, Any],
+) -> None:
+    invocation = _StageInvocation.from_values(invocation_values)
+    config = _resolve(model, typed, invocation.config)
+    if invocation.dry_run:
+        print(to_toml(config, heading=f"plastic {verb} {rule.name} --config FILE"), end="")  # noqa: T201
+        return
+    store = RunStore(invocation.runs_folder())
+    folder = store.find(invocation.run) if invocation.run else store.newest(rule.name)
+    console = Console(quiet=invocation.quiet or invocation.json_lines)
+    run = open_run(
+        folder, stage=verb, console=console, data_folder=invocation.data, device=getattr(config, "device", "auto")
+    )
+    if run.record.rule != rule.name:
+        raise UserError(f"run {run.id} is a run of {run.record.rule}: plastic {verb} {run.record.rule} --run {run.id}")
+    console.message(f"{verb} {rule.name} on run {run.id}{f' ({run.record.name})' if run.record.name else ''}")
+    with _signals_as_interrupts(), run.locked():
+        function(config, run)
+    result = _result(run, run.results)
+    result["seconds"] = round(run.seconds - run.record.seconds, 3)
+    _print_result(result, run, invocation)
+
+
+def _result(run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
+    finite = {key: value if value is not None and value == value else None for key, value in metrics.items()}
+    return {
+        "run": run.id,
+        "rule": run.record.rule,
+        "seed": run.seed,
+        "status": run.record.status,
+        "folder": str(run.folder),
+        "seconds": run.record.seconds,
+        "metrics": finite,
+        **({"error": run.record.error} if run.record.error else {}),
+    }
+
+
+def _print_result(result: dict[str, Any], run: Run, invocation: _Common) -> None:
+    if invocation.json_lines:
+        print(json.dumps(result), flush=True)  # noqa: T201
+    elif invocation.quiet:
+        print(result["folder"], flush=True)  # noqa: T201
+    else:
+        from plastic_cli.commands.show import show_result
+
+        show_result(result, run)
+
+
+def _print_over_seeds(results: list[dict[str, Any]]) -> None:
+    from plastic_cli.commands.show import show_over_seeds
+
+    show_over_seeds(results)
+
+
+@contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    """Let SIGTERM end a run as Ctrl-C does: interrupted, resumable, exit code 130."""
+
+    def interrupt(number: int, frame: object) -> None:  # noqa: ARG001
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

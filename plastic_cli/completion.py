@@ -1,0 +1,31 @@
+"""What shell completion offers for data sets and runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def completions_for(kind: str) -> Callable[[str], list[tuple[str, str]]]:
+    """Return the completion function for 'dataset' or 'run'."""
+    return {"dataset": datasets, "run": runs}[kind]
+
+
+def datasets(incomplete: str) -> list[tuple[str, str]]:
+    """Offer the data sets of the catalogue."""
+    from plastic_cli.data.catalogue import dataset_names
+
+    return [(name, "") for name in dataset_names() if name.startswith(incomplete)]
+
+
+def runs(incomplete: str) -> list[tuple[str, str]]:
+    """Offer the runs of the default folder by id and by name, the newest first."""
+    from plastic_cli.errors import PlasticError
+    from plastic_cli.runs.store import RunStore
+
+    try:
+        known = RunStore(Path(os.environ.get("PLASTIC_RUNS", "runs"))).names()
+    except PlasticError:
+        return []
+    return [(name, about) for name, about in reversed(known) if name.startswith(incomplete)]

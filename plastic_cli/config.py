@@ -1,0 +1,232 @@
+"""One typed model per command: its fields are the options, the keys of a configuration file and what a run stores."""
+
+from __future__ import annotations
+
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from plastic_cli.errors import UserError, did_you_mean
+
+
+def field(
+    default: Any,
+    help: str,  # noqa: A002  the word that every command line uses
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    panel: str | None = None,
+    complete: Literal["dataset", "run"] | None = None,
+    option: str | None = None,
+) -> Any:
+    """Describe one field of a Config: its default, its help and its bounds.
+
+    panel: the heading under which `--help` lists it. complete: what shell completion offers. option: how it is typed,
+    where that is not the field's name with hyphens.
+    """
+    extra: dict[str, Any] = {"panel": panel, "complete": complete, "option": option}
+    return Field(default, description=help, ge=ge, gt=gt, le=le, lt=lt, json_schema_extra=extra, validate_default=True)
+
+
+class Config(BaseModel):
+    """The configuration of a command. Unknown keys are errors, values are checked, and nothing changes after that."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    panel: ClassVar[str] = "Options of the rule"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, values: Any) -> Any:
+        """Let a field that holds several numbers be typed as `256,128`, and a single one as `256`."""
+        if not isinstance(values, Mapping):
+            return values
+        split = dict(values)
+        for name, value in values.items():
+            info = cls.model_fields.get(name)
+            if info is not None and holds_several(info):
+                if isinstance(value, str):
+                    split[name] = [part.strip() for part in value.split(",") if part.strip()]
+                elif isinstance(value, int | float):
+                    split[name] = [value]
+        return split
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], source: str = "") -> Self:
+        """Check `values` and return the configuration; raises UserError, one line that names option and value."""
+        for name in values:
+            if name not in cls.model_fields:
+                where = f"{source}: " if source else ""
+                guess = did_you_mean(name, cls.model_fields)
+                raise UserError(f"{where}there is no key '{name}'.{guess} `--help` lists the options.")
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise UserError(_first_error(error, source)) from None
+
+
+class TrainConfig(Config):
+    """What every train command can be told."""
+
+    seed: int = field(0, "root of every random number of the run", ge=0, le=2**63 - 1, panel="Run")
+    device: Literal["auto", "cpu", "cuda"] = field("auto", "where to compute", panel="Run")
+
+
+class ClassifierTrainConfig(TrainConfig):
+    """What every rule that learns to classify images can be told."""
+
+    dataset: str = field(
+        "digits",
+        "digits, mnist, fashion, kmnist, emnist, cifar10, or a folder with a data set of yours",
+        panel="Data",
+        complete="dataset",
+    )
+    validation: int = field(0, "training images set aside as a validation split, the same ones always", ge=0, panel="Data")
+
+
+class StageConfig(Config):
+    """What every command that looks at a trained run can be told."""
+
+    device: Literal["auto", "cpu", "cuda"] = field("auto", "where to compute", panel="Run")
+
+
+class EvaluateConfig(StageConfig):
+    """Measure a trained run."""
+
+
+class AnalyzeConfig(StageConfig):
+    """Look inside a trained run."""
+
+
+class RenderConfig(StageConfig):
+    """Show a trained run as pictures."""
+
+
+class ClassifierEvaluateConfig(EvaluateConfig):
+    """Measure a trained classifier: any data set, split and corruption."""
+
+    dataset: str | None = field(
+        None, "data set (default: the one it was trained on)", panel="Data", complete="dataset"
+    )
+    split: Literal["test", "train", "validation"] = field("test", "split of the data set", panel="Data")
+    corruption: tuple[str, ...] = field(
+        (),
+        "KIND:STRENGTH, several with commas: gaussian-noise (after normalisation), pixel-noise (before it),"
+        " rotation (random, up to that many degrees), fixed-rotation",
+        panel="Data",
+    )
+
+
+class ClassifierAnalyzeConfig(AnalyzeConfig):
+    """Look inside a trained classifier. Without an option: accuracy by class, confusion matrix and sparsity."""
+
+    panel: ClassVar[str] = "What to look at"
+
+    confusion: bool = field(False, "accuracy by class and confusion matrix")
+    sparsity: bool = field(False, "how sparse the activity of each layer is")
+    probe: bool = field(False, "linear probe of each layer, beside the untrained network's")
+    robustness: bool = field(False, "accuracy under noise and rotation")
+    cka: bool = field(False, "similarity (linear CKA) to the untrained network, or to the run of --other")
+    other: str | None = field(None, "run to compare with, for --cka", complete="run")
+
+
+def holds_several(info: FieldInfo) -> bool:
+    """Say whether a field holds a list or tuple of values."""
+    return any(typing.get_origin(choice) in (tuple, list) for choice in _alternatives(info.annotation))
+
+
+def literal_choices(info: FieldInfo) -> tuple[str, ...]:
+    """Return the words that a field admits, or an empty tuple where it is not a choice of words."""
+    for choice in _alternatives(info.annotation):
+        if typing.get_origin(choice) is Literal:
+            return tuple(str(word) for word in typing.get_args(choice))
+    return ()
+
+
+def type_word(info: FieldInfo) -> str:
+    """Return what `--help` shows in place of the value: int, float, text, a choice of words or a list."""
+    choices = literal_choices(info)
+    if choices:
+        # Two or three words fit where the value goes; the help of a longer choice names them.
+        return "|".join(choices) if len("|".join(choices)) <= 16 else "word"
+    for choice in _alternatives(info.annotation):
+        if typing.get_origin(choice) in (tuple, list):
+            return f"{_plain_word(typing.get_args(choice)[0])},..."
+        if choice is not type(None):
+            return _plain_word(choice)
+    return "text"
+
+
+def is_switch(info: FieldInfo) -> bool:
+    """Say whether a field is a yes-or-no option."""
+    return info.annotation is bool
+
+
+def bounds_text(info: FieldInfo) -> str:
+    """Return the bounds of a numeric field as text, such as "1 or more" or "from 0 to 1"."""
+    found: dict[str, Any] = {}
+    for constraint in info.metadata:
+        for key in ("ge", "gt", "le", "lt"):
+            if getattr(constraint, key, None) is not None:
+                found[key] = getattr(constraint, key)
+    if found.get("le") == 2**63 - 1:
+        del found["le"]
+    low = f"at least {found['ge']:g}" if "ge" in found else f"above {found['gt']:g}" if "gt" in found else ""
+    high = f"at most {found['le']:g}" if "le" in found else f"below {found['lt']:g}" if "lt" in found else ""
+    return ", ".join(part for part in (low, high) if part)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read the keys of a configuration file; hyphens count as underscores. Raises UserError where it cannot be read."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no configuration file {path}.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"cannot read the configuration file {path}: {error}.") from None
+    return {key.replace("-", "_"): value for key, value in values.items()}
+
+
+def to_toml(config: Config, heading: str = "") -> str:
+    """Write a configuration as TOML that `--config` accepts; a field without a value stands there as a comment."""
+    import tomli_w
+
+    lines = [f"# {heading}"] if heading else []
+    for name, value in config.model_dump(mode="json").items():
+        help_text = type(config).model_fields[name].description or ""
+        lines.append(f"# {help_text}")
+        # TOML has no null: a comment keeps the key visible and the default in force.
+        lines.append(f"# {name} =" if value is None else tomli_w.dumps({name: value}).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def _plain_word(annotation: Any) -> str:
+    return {int: "int", float: "float", str: "text", Path: "path", bool: "yes|no"}.get(annotation, "text")
+
+
+def _first_error(error: ValidationError, source: str) -> str:
+    first = error.errors()[0]
+    where = f"{source}: " if source else ""
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if not first["loc"]:
+        return f"{where}{message}"
+    name = str(first["loc"][0])
+    option = name if source else f"--{name.replace('_', '-')}"
+    given = first.get("input")
+    guess = ""
+    if first["type"] == "literal_error" and isinstance(given, str):
+        guess = did_you_mean(given, first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", "))
+    return f"{where}{option} {given}: it {message}.{guess}" if given is not None else f"{where}{option}: it {message}."

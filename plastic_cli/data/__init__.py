@@ -1,0 +1,1 @@
+"""Data sets as whole tensors, and what can be done to them: catalogue, loading, corruptions."""

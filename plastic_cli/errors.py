@@ -1,0 +1,28 @@
+"""Errors that a person can cause or mend: one line that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PlasticError(Exception):
+    """An expected failure: shown as one line, without a traceback. Exit code 1."""
+
+    exit_code = 1
+
+
+class UserError(PlasticError):
+    """Wrong usage or input. Exit code 2."""
+
+    exit_code = 2
+
+
+class RunFailed(PlasticError):
+    """A run that was going well stopped because of what it computed or could not write. Exit code 1."""
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the nearest of `choices`, or an empty string where none is near."""
+    matches = get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f" Did you mean '{matches[0]}'?" if matches else ""

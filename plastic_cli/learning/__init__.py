@@ -1,0 +1,1 @@
+"""What rules that learn have in common: seeds, devices, the supervised loop, baselines."""

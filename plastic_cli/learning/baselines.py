@@ -1,0 +1,75 @@
+"""The control of every comparison: the same kind of network trained by backpropagation, wholly or only at its readout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+
+class BackpropLearner:
+    """A ReLU network trained by gradient descent on cross-entropy.
+
+    trained: "all" layers, or only the "readout" on fixed random features, which is what much of a rule's accuracy can
+    owe to its network alone.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        generator: torch.Generator,
+        *,
+        learning_rate: float,
+        optimizer: Literal["adam", "sgd"] = "adam",
+        momentum: float = 0.0,
+        trained: Literal["all", "readout"] = "all",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.layers = nn.ModuleList()
+        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+            layer = nn.Linear(inputs, outputs)
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(layer.bias)
+            self.layers.append(layer)
+        self.layers.to(device)
+        trainable = self.layers if trained == "all" else self.layers[-1:]
+        for layer in self.layers:
+            layer.requires_grad_(layer in list(trainable))
+        parameters = [parameter for parameter in self.layers.parameters() if parameter.requires_grad]
+        self.optimizer: torch.optim.Optimizer = (
+            torch.optim.Adam(parameters, lr=learning_rate)
+            if optimizer == "adam"
+            else torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum)
+        )
+
+    def train_batch(self, x: Tensor, y: Tensor) -> None:
+        """Take one step down the gradient of the batch's mean cross-entropy."""
+        loss = nn.functional.cross_entropy(self.predict(x), y)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Return logits (batch, classes)."""
+        hidden = self.features(x)
+        readout: Tensor = self.layers[-1](hidden[-1] if hidden else x)
+        return readout
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the activity of each hidden layer."""
+        activity = []
+        for layer in self.layers[:-1]:
+            x = torch.relu(layer(x))
+            activity.append(x)
+        return activity
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return parameters and the optimizer's state."""
+        return {"layers": self.layers.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Take back parameters and the optimizer's state."""
+        self.layers.load_state_dict(state["layers"])
+        self.optimizer.load_state_dict(state["optimizer"])

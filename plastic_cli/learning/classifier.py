@@ -1,0 +1,275 @@
+"""The verbs eval, analyze and render of any rule that classifies: what they share, given a function that builds its learner."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from plastic_cli.analysis import figures
+from plastic_cli.analysis.cka import cka_matrix
+from plastic_cli.analysis.classification import accuracy_by_class, confusion_matrix, evaluate
+from plastic_cli.analysis.probe import linear_probe
+from plastic_cli.analysis.robustness import robustness
+from plastic_cli.analysis.sparsity import sparsity
+from plastic_cli.data.corruptions import apply_corruption, parse_corruption
+from plastic_cli.data.datasets import Dataset, load_dataset
+from plastic_cli.errors import UserError
+from plastic_cli.learning.devices import find_device
+from plastic_cli.learning.fit import features, predict
+from plastic_cli.learning.learner import Learner
+from plastic_cli.runs.run import Run, open_run
+from plastic_cli.runs.store import RunStore
+
+if TYPE_CHECKING:
+    from plastic_cli.config import ClassifierAnalyzeConfig, ClassifierEvaluateConfig
+
+SNAPSHOT_UNITS = 64
+SNAPSHOTS = 60
+CKA_IMAGES = 2000
+
+
+class Build(Protocol):
+    """Makes a run's learner, as it was before training or with what it has learned."""
+
+    def __call__(self, run: Run, data: Dataset, *, trained: bool = True) -> Learner:
+        """Return the learner."""
+
+
+# ------------------------------------------------------------------------------------------------------------- eval
+
+
+def evaluate_classifier(config: ClassifierEvaluateConfig, run: Run, build: Build) -> None:
+    """Measure accuracy and cross-entropy on a split, clean or under each corruption that is asked for.
+
+    Raises UserError where the data set does not fit the network.
+    """
+    data = _data_for(run, config.dataset, validation=config.split == "validation")
+    learner = build(run, data if data.name == run.record.dataset else _trained_on(run), trained=True)
+    split = data.split(config.split)
+    labels = {} if data.name == run.record.dataset else {"dataset": data.name}
+    if not config.corruption:
+        measured = evaluate(learner.predict, split.x, split.y)
+        run.log(config.split, labels, accuracy=measured.accuracy, loss=measured.loss)
+        run.results |= {
+            f"{config.split}/accuracy": float(measured.accuracy),
+            f"{config.split}/loss": float(measured.loss),
+        }
+    for text in config.corruption:
+        corruption = parse_corruption(text)
+        generator = run.generator(f"corruption {text}", run.device)
+        measured = evaluate(learner.predict, apply_corruption(data, split.x, corruption, generator), split.y)
+        run.log(config.split, {**labels, "corruption": str(corruption)}, accuracy=measured.accuracy, loss=measured.loss)
+        name = config.split if len(config.corruption) == 1 else f"{config.split}+{corruption}"
+        run.results |= {f"{name}/accuracy": float(measured.accuracy), f"{name}/loss": float(measured.loss)}
+
+
+# ---------------------------------------------------------------------------------------------------------- analyze
+
+
+def analyze_classifier(
+    config: ClassifierAnalyzeConfig, run: Run, build: Build, *, others_chosen: bool = False
+) -> bool:
+    """Carry out the analyses that are asked for, and those that are cheap where none is.
+
+    Tables go into the run's `tables/`, figures into `figures/`, headline numbers into its metrics. Returns whether nothing
+    was asked for, so that a rule can add its own cheap analyses.
+    """
+    chosen = [config.confusion, config.sparsity, config.probe, config.robustness, config.cka, others_chosen]
+    nothing_chosen = not any(chosen)
+    if config.other is not None and not config.cka:
+        raise UserError("--other goes with --cka.")
+    data = _data_for(run, None)
+    learner = build(run, data, trained=True)
+    if config.confusion or nothing_chosen:
+        _analyze_confusion(run, data, learner)
+    if config.sparsity or nothing_chosen:
+        _analyze_sparsity(run, data, learner)
+    if config.probe:
+        _analyze_probe(run, data, learner, build(run, data, trained=False))
+    if config.robustness:
+        _analyze_robustness(run, data, learner)
+    if config.cka:
+        _analyze_cka(run, data, learner, build, config.other)
+    return nothing_chosen
+
+
+def _analyze_confusion(run: Run, data: Dataset, learner: Learner) -> None:
+    predictions = predict(learner.predict, data.test.x).argmax(1)
+    confusion = confusion_matrix(predictions, data.test.y, data.classes)
+    by_class = accuracy_by_class(confusion)
+    run.log("test", accuracy=(predictions == data.test.y).double().mean())
+    names = list(data.class_names)
+    run.save_table("confusion", pd.DataFrame(confusion.cpu().numpy(), index=names, columns=names).reset_index(names="true"))
+    frame = pd.DataFrame({"class": names, "accuracy": by_class.cpu().numpy(), "images": confusion.sum(1).cpu().numpy()})
+    run.save_table("accuracy_by_class", frame)
+    run.save_figure("confusion", figures.confusion_figure(confusion, names))
+    run.save_figure("accuracy_by_class", figures.accuracy_by_class_figure(by_class, names))
+
+
+def _analyze_sparsity(run: Run, data: Dataset, learner: Learner) -> None:
+    rows = []
+    for number, activity in enumerate(features(learner, data.test.x), start=1):
+        measured = sparsity(activity)
+        rows.append({"layer": number, **vars(measured)})
+        run.log("test", {"layer": number}, **vars(measured))
+        run.results |= {f"layer {number}/silent": measured.silent, f"layer {number}/dead": measured.dead}
+    run.save_table("sparsity", pd.DataFrame(rows))
+
+
+def _analyze_probe(run: Run, data: Dataset, trained: Learner, untrained: Learner) -> None:
+    rows = []
+    for network, learner in (("trained", trained), ("untrained", untrained)):
+        layers = zip(features(learner, data.train.x), features(learner, data.test.x), strict=True)
+        for number, (train_features, test_features) in enumerate(layers, start=1):
+            probe = linear_probe(train_features, data.train.y, test_features, data.test.y, seed=run.seed)
+            rows.append({"layer": number, "network": network, **vars(probe)})
+            run.log("probe", {"layer": number, "network": network}, accuracy=probe.accuracy)
+            run.results[f"probe/layer {number} {network}"] = probe.accuracy
+    pixels = linear_probe(data.train.x, data.train.y, data.test.x, data.test.y, seed=run.seed)
+    rows.append({"layer": 0, "network": "pixels", **vars(pixels)})
+    run.log("probe", {"layer": 0, "network": "pixels"}, accuracy=pixels.accuracy)
+    run.results["probe/pixels"] = pixels.accuracy
+    frame = pd.DataFrame(rows)
+    run.save_table("probe", frame)
+    run.save_figure("probe", figures.probe_figure(frame))
+
+
+def _analyze_robustness(run: Run, data: Dataset, learner: Learner) -> None:
+    rows = robustness(learner.predict, data, seed=run.seed)
+    for row in rows:
+        run.log("test", {"corruption": f"{row.kind}:{row.strength:g}"}, accuracy=row.accuracy, loss=row.loss)
+        run.results[f"{row.kind}:{row.strength:g}/accuracy"] = row.accuracy
+    frame = pd.DataFrame([vars(row) for row in rows])
+    run.save_table("robustness", frame)
+    run.save_figure("robustness", figures.robustness_figure(frame))
+
+
+def _analyze_cka(run: Run, data: Dataset, learner: Learner, build: Build, other: str | None) -> None:
+    images = data.test.x[:CKA_IMAGES]
+    if other is None:
+        against, name = build(run, data, trained=False), "the untrained network"
+    else:
+        against, name = _learner_of_other_run(run, other, data), f"run {other}"
+    mine, theirs = features(learner, images), features(against, images)
+    matrix = cka_matrix(mine, theirs, debiased=True)
+    rows = [
+        {"layer": row + 1, "other layer": column + 1, "other": name, "cka": float(matrix[row, column])}
+        for row in range(len(mine))
+        for column in range(len(theirs))
+    ]
+    for row_entry in rows:
+        run.log("test", {key: value for key, value in row_entry.items() if key != "cka"}, cka=row_entry["cka"])
+        run.results[f"cka/{row_entry['layer']}-{row_entry['other layer']}"] = row_entry["cka"]
+    run.save_table("cka", pd.DataFrame(rows))
+    run.save_figure(
+        "cka",
+        figures.cka_figure(
+            matrix,
+            [f"layer {number + 1}" for number in range(len(mine))],
+            [f"layer {number + 1}" for number in range(len(theirs))],
+        ),
+    )
+
+
+def _learner_of_other_run(run: Run, other: str, data: Dataset) -> Learner:
+    """Build the learner of another run, which may be of another rule, through that rule's own `build`."""
+    from plastic_cli.plugins import find_rule
+
+    folder = RunStore(run.folder.parent).find(other)
+    second = open_run(folder, stage="analyze", data_folder=run.data_folder, device=str(run.device))
+    build: Build | None = getattr(find_rule(second.record.rule).load(), "build", None)
+    if build is None:
+        raise UserError(f"--other {other}: the rule '{second.record.rule}' offers no network to compare with.")
+    if second.record.dataset != run.record.dataset:
+        raise UserError(f"--other {other}: it learned from {second.record.dataset}, this run from {run.record.dataset}.")
+    return build(second, data, trained=True)
+
+
+# ----------------------------------------------------------------------------------------------------------- render
+
+
+def snapshot_weights(run: Run, epoch: int, epochs: int, weights: Tensor) -> None:
+    """Keep the first units' weights of an epoch, for `render`; every epoch of a short run, some sixty of a long one."""
+    if epoch % math.ceil(epochs / SNAPSHOTS) == 0 or epoch == epochs:
+        kept = weights[:SNAPSHOT_UNITS].detach().to("cpu", torch.float16).clone()
+        run.save_tensors(f"weights-{epoch:06d}", {"epoch": epoch, "weights": kept})
+
+
+def render_weights(run: Run, units: int = 36, seconds_per_frame: float = 0.35) -> None:
+    """Write a GIF of the first layer's weights beside the accuracy as they learn, and its last frame as a still.
+
+    Raises UserError where the run kept no weights or where its inputs are no images.
+    """
+    names = run.stored_tensors("weights-")
+    if not names:
+        raise UserError(f"run {run.id} kept no weights to show: train it again with this version.")
+    snapshots = [run.load_tensors(name) for name in names]
+    store = RunStore(run.folder.parent)
+    metrics = store.metrics(runs=[run.id], stage="train")
+    curves = metrics[(metrics["metric"] == "accuracy") & metrics["split"].isin(["train", "test", "validation"])]
+    frames = figures.weight_frames(
+        [snapshot["weights"][:units].float() for snapshot in snapshots],
+        [int(snapshot["epoch"]) for snapshot in snapshots],
+        image_shape_of(run, snapshots[0]["weights"].shape[1]),
+        curves,
+        title=f"{run.record.rule} on {run.record.dataset}, seed {run.seed}",
+    )
+    run.save_video("weights", [*frames, *[frames[-1]] * 5], seconds_per_frame)
+    run.save_image("weights", frames[-1])
+
+
+def image_shape_of(run: Run, inputs: int) -> tuple[int, int, int] | None:
+    """Return the shape of the images that the first layer sees, or None where it sees a code that is no image."""
+    stored = run.record.data.get("image_shape")
+    if stored is not None and int(np.prod(stored)) == inputs:
+        channels, height, width = stored
+        return int(channels), int(height), int(width)
+    return None
+
+
+# -------------------------------------------------------------------------------------------------------------- data
+
+
+def _data_for(run: Run, dataset: str | None, *, validation: bool = False) -> Dataset:
+    """Load the data set of an evaluation, in the normalisation that the run was trained with."""
+    name = dataset or run.record.dataset
+    if name is None:
+        raise UserError(f"run {run.id} has no data set of its own: name one with --dataset.")
+    held_out = int(run.config.get("validation", 0))
+    if validation and not held_out:
+        raise UserError(f"run {run.id} was trained without a validation split. Choose --split test or train.")
+    data = load_dataset(name, run.data_folder, validation=held_out if name == run.record.dataset else 0, device=run.device)
+    stored = run.record.data
+    if name != run.record.dataset:
+        _check_fit(run, data)
+    elif stored.get("checksum") not in (None, data.checksum):
+        run.console.warning(f"the data set {name} here is not the one that run {run.id} learned from (other checksum)")
+    return data
+
+
+def _trained_on(run: Run) -> Dataset:
+    return load_dataset(str(run.record.dataset), run.data_folder, device=run.device)
+
+
+def _check_fit(run: Run, data: Dataset) -> None:
+    shape, classes = run.record.data.get("image_shape"), run.record.data.get("classes")
+    if shape is not None and list(shape) != list(data.image_shape):
+        raise UserError(
+            f"--dataset {data.name}: its images are {_by(data.image_shape)}, run {run.id} learned from {_by(shape)}"
+            f" ({run.record.dataset})."
+        )
+    if classes is not None and int(classes) < data.classes:
+        raise UserError(f"--dataset {data.name}: it has {data.classes} classes, run {run.id} answers with {classes}.")
+
+
+def _by(shape: Any) -> str:
+    return " x ".join(str(size) for size in shape)
+
+
+

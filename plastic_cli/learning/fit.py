@@ -1,0 +1,102 @@
+"""The supervised loop that classifier rules share: order, batches, evaluation, metrics, progress, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from plastic_cli.analysis.classification import evaluate
+from plastic_cli.errors import RunFailed
+from plastic_cli.learning.learner import Learner, ScheduledLearner, StreamLearner
+
+if TYPE_CHECKING:
+    from plastic_cli.data.datasets import Dataset, Split
+    from plastic_cli.runs.run import Run
+
+EVALUATION_BATCH = 4096
+TRAINING_SAMPLE = 10_000
+"""Training accuracy is measured on the first images of the training split, this many at most."""
+
+
+def fit(
+    learner: Learner,
+    data: Dataset,
+    run: Run,
+    *,
+    epochs: int,
+    batch_size: int,
+    after_epoch: Callable[[int], None] | None = None,
+) -> None:
+    """Train `learner` for `epochs` passes over the training split, in an order drawn anew for each.
+
+    After each epoch, and before the first, accuracy and mean cross-entropy on every split are logged.
+    after_epoch: called with the number of epochs done, 0 before the first.
+    Raises RunFailed, with the epoch, where the loss is not finite.
+    """
+    order = run.generator("order")
+    run.track(learner=learner, order=order)
+    run.describe_data(
+        name=data.name,
+        checksum=data.checksum,
+        image_shape=list(data.image_shape),
+        classes=data.classes,
+        mean=list(data.mean),
+        std=list(data.std),
+        note=data.note,
+    )
+    if run.begins("epoch"):
+        _log_splits(learner, data, run)
+        if after_epoch:
+            after_epoch(0)
+    for epoch in run.steps(epochs, "epoch"):
+        if isinstance(learner, ScheduledLearner):
+            learner.begin_epoch(epoch, epochs)
+        began = time.perf_counter()
+        permutation = torch.randperm(len(data.train), generator=order)
+        try:
+            _train_epoch(learner, data.train, permutation, batch_size, run)
+        except FloatingPointError as error:
+            raise RunFailed(f"epoch {epoch + 1}: {error}. Lower the learning rate or the noise.") from None
+        run.count_samples(len(data.train), time.perf_counter() - began)
+        _log_splits(learner, data, run)
+        if after_epoch:
+            after_epoch(epoch + 1)
+
+
+def predict(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a learner's `predict` to many images without holding all activities at once."""
+    with torch.no_grad():
+        return torch.cat([function(part) for part in x.split(EVALUATION_BATCH)])
+
+
+def features(learner: Learner, x: Tensor) -> list[Tensor]:
+    """Return the activity of each hidden layer for many images."""
+    with torch.no_grad():
+        parts = [learner.features(part) for part in x.split(EVALUATION_BATCH)]
+    return [torch.cat(layer) for layer in zip(*parts, strict=True)]
+
+
+def _train_epoch(learner: Learner, train: Split, permutation: Tensor, batch_size: int, run: Run) -> None:
+    samples = len(permutation)
+    if isinstance(learner, StreamLearner):
+        learner.train_stream(train.x, train.y, permutation, lambda seen: run.within_step(seen / samples))
+        return
+    permutation = permutation.to(train.x.device)
+    for number, batch in enumerate(permutation.split(batch_size)):
+        learner.train_batch(train.x[batch], train.y[batch])
+        if number % 64 == 0:
+            run.within_step(number * batch_size / samples)
+
+
+def _log_splits(learner: Learner, data: Dataset, run: Run) -> None:
+    from plastic_cli.data.datasets import Split
+
+    sample = Split(data.train.x[:TRAINING_SAMPLE], data.train.y[:TRAINING_SAMPLE])
+    for name, split in (("train", sample), ("validation", data.validation), ("test", data.test)):
+        if split is not None:
+            measured = evaluate(learner.predict, split.x, split.y)
+            run.log(name, accuracy=measured.accuracy, loss=measured.loss)

@@ -1,0 +1,57 @@
+"""Figures as files: whole or not at all, drawn without a display."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+from plotnine import ggplot
+
+from plastic_cli.errors import PlasticError
+
+# SVG names its parts by salted hashes and both formats can carry a date: fixed, so that one figure gives one file.
+_SVG_HASH_SALT = "plastic"
+_METADATA: dict[str, dict[str, str | None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+
+
+def save_figure(figure: ggplot, folder: Path, name: str, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Write `figure` as `folder`/`name`.FORMAT for each of `formats` and return the paths.
+
+    The folder is made where it is missing. Size and resolution are those of the figure's theme. Each file is written
+    beside its place and then moved there. Raises PlasticError where a file cannot be written.
+    """
+    if Path(name).name != name:
+        raise ValueError(f"'{name}' is not the name of a file without its suffix.")
+    paths = [folder / f"{name}.{suffix}" for suffix in formats]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _headless():
+            for path, suffix in zip(paths, formats, strict=True):
+                _save(figure, path, suffix)
+    except OSError as error:
+        raise PlasticError(f"Cannot write the figure {folder / name}: {error.strerror or error}.") from error
+    return paths
+
+
+def _save(figure: ggplot, path: Path, suffix: str) -> None:
+    with tempfile.TemporaryDirectory(prefix=".figure-", dir=path.parent) as temporary:
+        written = Path(temporary) / path.name
+        # plotnine draws a copy of the figure and closes it in pyplot, so that nothing stays in memory.
+        figure.save(written, format=suffix, verbose=False, limitsize=False, metadata=_METADATA.get(suffix))
+        written.replace(path)
+
+
+@contextmanager
+def _headless() -> Iterator[None]:
+    """Draw with Agg, and give back the backend that a notebook or script had chosen before."""
+    chosen = matplotlib.get_backend(auto_select=False)
+    matplotlib.use("Agg")
+    try:
+        with matplotlib.rc_context({"svg.hashsalt": _SVG_HASH_SALT}):
+            yield
+    finally:
+        if chosen is not None:
+            matplotlib.use(chosen, force=False)

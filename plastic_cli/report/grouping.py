@@ -1,0 +1,169 @@
+"""Which runs are repetitions of one experiment: same rule, same data set, same configuration, another seed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+CONFIG_PREFIX = "config."
+
+BOOKKEEPING = frozenset({"dataset", "seed", "device", "name", "runs", "data", "threads", "workers"})
+"""Fields that make no different experiment; the data set is a key of its own."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Completed runs that differ in nothing but their seed.
+
+    runs: their ids, in the order of the seeds; of several runs with one seed the last to start, since repeating a seed
+    adds no information. repeated: how many such runs were left out. differing: the fields that tell this group from the
+    others of its rule. config: the whole configuration, as plain JSON values.
+    """
+
+    rule: str
+    dataset: str | None
+    setting: str
+    runs: tuple[str, ...]
+    config: Mapping[str, Any]
+    differing: tuple[str, ...] = ()
+    repeated: int = 0
+
+    @property
+    def label(self) -> str:
+        """Rule and setting in one short text."""
+        return f"{self.rule}: {self.setting}" if self.setting else self.rule
+
+
+def group_runs(runs: pd.DataFrame) -> list[Group]:
+    """Group the rows of `runs`, a frame as `RunStore.runs()` gives it, by rule, data set and what differs in the rule.
+
+    All rows count, whatever their status: hand in those that are to be reported. The order is by rule, data set and the
+    values of the differing fields, numbers by size.
+    """
+    groups: list[Group] = []
+    if runs.empty:
+        return groups
+    for rule, frame in runs.groupby("rule", sort=True):
+        groups.extend(_groups_of_rule(str(rule), frame))
+    return groups
+
+
+def plain_value(value: Any) -> Any:
+    """Return `value` as the plain JSON value that it stands for: 16.0 is 16, NaN is None, a tuple is a list."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    # A column with a gap in it holds floats, so that 16 comes back as 16.0.
+    if isinstance(value, float):
+        return None if math.isnan(value) else int(value) if value.is_integer() else value
+    if value is None or value is pd.NA or isinstance(value, bool | int | str):
+        return None if value is pd.NA else value
+    if isinstance(value, Mapping):
+        return {str(key): plain_value(entry) for key, entry in value.items()}
+    if isinstance(value, Iterable):
+        return [plain_value(entry) for entry in value]
+    return str(value)
+
+
+def setting_text(values: Mapping[str, Any]) -> str:
+    """Return the short text of some fields: "perturbations 16, k 0.5, hidden 256-128, no skip".
+
+    A field without a value is left out, unless there would be nothing left.
+    """
+    present = [_field_text(name, value) for name, value in values.items() if value is not None]
+    return ", ".join(present or [f"{_words(name)} none" for name in values])
+
+
+def _groups_of_rule(rule: str, frame: pd.DataFrame) -> list[Group]:
+    columns = [column for column in frame.columns if column.startswith(CONFIG_PREFIX)]
+    codes = [_codes(frame["dataset"])]
+    differing: list[str] = []
+    for column in columns:
+        name = column.removeprefix(CONFIG_PREFIX)
+        if name in BOOKKEEPING:
+            continue
+        code = _codes(frame[column])
+        if (code != code[0]).any():
+            differing.append(name)
+            codes.append(code)
+    _, first, member = np.unique(np.column_stack(codes), axis=0, return_index=True, return_inverse=True)
+    kept = _newest_of_each_seed(frame, member.ravel())
+    sizes = np.bincount(member.ravel())
+    configurations = frame.iloc[first][columns].to_dict("records")
+    datasets = frame["dataset"].iloc[first]
+    unordered: list[tuple[Any, Group]] = []
+    for number, (record, dataset) in enumerate(zip(configurations, datasets, strict=True)):
+        # A field that no run of this rule has belongs to another rule.
+        config = {str(key).removeprefix(CONFIG_PREFIX): plain_value(value) for key, value in record.items()}
+        ids = kept.get(number, ())
+        group = Group(
+            rule=rule,
+            dataset=plain_value(dataset),
+            setting=setting_text({name: config[name] for name in differing}),
+            runs=ids,
+            config=config,
+            differing=tuple(differing),
+            repeated=int(sizes[number]) - len(ids),
+        )
+        order = (_sort_key(group.dataset), *(_sort_key(config[name]) for name in differing))
+        unordered.append((order, group))
+    return [group for _, group in sorted(unordered, key=lambda pair: pair[0])]
+
+
+def _codes(column: pd.Series[Any]) -> NDArray[np.intp]:
+    """Return a number for each distinct value of a column; a missing value is one of its own, and lists are allowed."""
+    values: Any = column
+    if column.dtype == object and pd.api.types.infer_dtype(column, skipna=True) not in ("string", "empty"):
+        values = np.array([json.dumps(plain_value(value), sort_keys=True) for value in column], dtype=object)
+    code: NDArray[np.intp] = pd.factorize(values)[0]
+    return code
+
+
+def _newest_of_each_seed(frame: pd.DataFrame, member: NDArray[np.intp]) -> dict[int, tuple[str, ...]]:
+    order = pd.DataFrame(
+        {"member": member, "run": frame["run"].to_numpy(), "seed": frame["seed"].to_numpy()}, index=frame.index
+    )
+    order["started"] = frame["started"] if "started" in frame.columns else 0
+    order = order.sort_values(["member", "seed", "started", "run"], kind="stable")
+    older = order.duplicated(["member", "seed"], keep="last") & order["seed"].notna()
+    kept = order[~older]
+    boundaries = np.flatnonzero(np.diff(kept["member"].to_numpy())) + 1
+    parts = np.split(kept["run"].to_numpy(), boundaries)
+    return {int(number): tuple(map(str, part)) for number, part in zip(kept["member"].unique(), parts, strict=True)}
+
+
+def _sort_key(value: Any) -> tuple[int, float, str]:
+    if value is None:
+        return (0, 0.0, "")
+    if isinstance(value, int | float):
+        return (1, float(value), "")
+    if isinstance(value, list) and value and all(isinstance(entry, int | float) for entry in value):
+        return (2, float(len(value)), ",".join(f"{entry:020.6f}" for entry in value))
+    return (3, 0.0, value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+
+
+def _field_text(name: str, value: Any) -> str:
+    words = _words(name)
+    if value is True:
+        return words
+    if value is False:
+        return f"no {words}"
+    if isinstance(value, list):
+        return f"{words} {'-'.join(_value_text(entry) for entry in value) or 'none'}"
+    return f"{words} {_value_text(value)}"
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

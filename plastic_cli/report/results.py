@@ -1,0 +1,144 @@
+"""What the runs of each group measured, and how each published claim fares against it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from plastic_cli.analysis.intervals import Interval, mean_intervals
+from plastic_cli.report.claims import Claim, Context, PublishedFigures, Verdict, judge
+from plastic_cli.report.grouping import CONFIG_PREFIX, Group
+
+MAIN_METRIC = "test/accuracy"
+LOSS_METRIC = "test/loss"
+
+_LESS_IS_BETTER = ("loss", "error", "forgetting", "seconds", "angle", "perplexity")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a group measured.
+
+    metric: the group's main metric, None where its runs stored none. value, loss and seconds: intervals over its seeds.
+    verdict: on the most specific claim about the main metric whose conditions the group meets.
+    """
+
+    group: Group
+    metric: str | None
+    value: Interval
+    loss: Interval
+    seconds: Interval
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """A published number, and what the runs of one group that meet its conditions say (group None: there are none)."""
+
+    rule: str
+    entry: Claim | Context
+    group: Group | None = None
+    verdict: Verdict | None = None
+
+
+def metric_columns(runs: pd.DataFrame) -> list[str]:
+    """Return the columns of `runs` that hold a final metric, in their order."""
+    return [column for column in runs.columns if "/" in column and not column.startswith(CONFIG_PREFIX)]
+
+
+def more_is_better(metric: str) -> bool:
+    """Say whether a larger value of `split/metric` is the better one, by the metric's name."""
+    return not metric.rpartition("/")[2].endswith(_LESS_IS_BETTER)
+
+
+def summarise(
+    runs: pd.DataFrame, groups: Sequence[Group], published: Mapping[str, PublishedFigures] | None = None
+) -> list[Result]:
+    """Return the result of each group. `runs` must hold every run that the groups name."""
+    values = _Values(runs)
+    metrics = _main_metrics(runs, groups, values)
+    losses = [LOSS_METRIC if metric != LOSS_METRIC else None for metric in metrics]
+    main = values.intervals(groups, metrics)
+    loss = values.intervals(groups, losses)
+    seconds = values.intervals(groups, ["seconds"] * len(groups))
+    results = []
+    for index, group in enumerate(groups):
+        metric = metrics[index]
+        claim = _most_specific(published.get(group.rule) if published else None, group, metric)
+        verdict = judge(claim, values.of(group, claim.metric)) if claim else None
+        results.append(Result(group, metric, main[index], loss[index], seconds[index], verdict))
+    return results
+
+
+def judge_claims(
+    runs: pd.DataFrame, groups: Sequence[Group], published: Mapping[str, PublishedFigures]
+) -> list[ClaimResult]:
+    """Return each rule's claims with their verdicts, one for every group that meets a claim's conditions.
+
+    Figures of other methods follow, where a group meets their conditions.
+    """
+    values = _Values(runs)
+    rows: list[ClaimResult] = []
+    for rule, figures in published.items():
+        own = [group for group in groups if group.rule == rule]
+        for claim in figures.claims:
+            matching = [group for group in own if claim.holds_for(group)]
+            rows.extend(
+                ClaimResult(rule, claim, group, judge(claim, values.of(group, claim.metric))) for group in matching
+            )
+            if not matching:
+                rows.append(ClaimResult(rule, claim, None, judge(claim, [])))
+        rows.extend(
+            ClaimResult(rule, entry) for entry in figures.context if any(entry.holds_for(group) for group in own)
+        )
+    return rows
+
+
+class _Values:
+    """The columns of a frame of runs, by run id."""
+
+    def __init__(self, runs: pd.DataFrame) -> None:
+        self._runs = runs
+        self._position = {str(run): position for position, run in enumerate(runs["run"])}
+        self._columns: dict[str, NDArray[np.float64]] = {}
+
+    def of(self, group: Group, metric: str) -> NDArray[np.float64]:
+        """Return the values of a metric (n,), one per run of the group; NaN where a run has none."""
+        if metric not in self._columns:
+            if metric in self._runs.columns:
+                column = pd.to_numeric(self._runs[metric], errors="coerce").to_numpy(
+                    dtype=np.float64, na_value=math.nan
+                )
+            else:
+                column = np.full(len(self._runs), math.nan)
+            self._columns[metric] = column
+        return self._columns[metric][[self._position[run] for run in group.runs]]
+
+    def intervals(self, groups: Sequence[Group], metrics: Sequence[str | None]) -> list[Interval]:
+        return mean_intervals(
+            [self.of(group, metric) if metric else [] for group, metric in zip(groups, metrics, strict=True)]
+        )
+
+
+def _main_metrics(runs: pd.DataFrame, groups: Sequence[Group], values: _Values) -> list[str | None]:
+    available = metric_columns(runs)
+    ordered = [
+        *(metric for metric in available if metric == MAIN_METRIC),
+        *(metric for metric in available if metric.startswith("test/") and metric != MAIN_METRIC),
+        *(metric for metric in available if not metric.startswith("test/")),
+    ]
+    return [
+        next((metric for metric in ordered if np.isfinite(values.of(group, metric)).any()), None) for group in groups
+    ]
+
+
+def _most_specific(figures: PublishedFigures | None, group: Group, metric: str | None) -> Claim | None:
+    if figures is None:
+        return None
+    matching = [claim for claim in figures.claims if claim.metric == metric and claim.holds_for(group)]
+    return max(matching, key=lambda claim: len(claim.conditions), default=None)

@@ -1,0 +1,112 @@
+"""What only GRLU can be asked: how well its update points along the gradient, and how noisy it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+
+from plastic_cli.analysis import figures
+from plastic_cli.analysis.angles import angle_degrees, signal_to_noise
+from plastic_cli.data.datasets import load_dataset
+from plastic_cli.learning.classifier import image_shape_of
+from plastic_cli.learning.seeds import derived_seed
+from plastic_grlu import rule
+
+if TYPE_CHECKING:
+    from plastic_cli import Run
+    from plastic_cli.learning.classifier import Build
+    from plastic_grlu.commands import Analyze
+    from plastic_grlu.learner import GRLULearner
+
+PERTURBATIONS = (1, 4, 16, 64, 256)
+
+
+def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
+    """Measure, for several numbers of perturbations, the angle of one update to the true gradient, and its signal to noise.
+
+    Updates and gradients are those of single training images at the run's initial noise: that is what the rule learns
+    from at batch size 1. The angle is the mean over images; the signal to noise is that of one update, over draws of the
+    noise, averaged over images.
+    """
+    data = load_dataset(str(run.record.dataset), run.data_folder, device=run.device)
+    learner: GRLULearner = build(run, data, trained=True)  # type: ignore[assignment]
+    untrained: GRLULearner = build(run, data, trained=False)  # type: ignore[assignment]
+    rows = []
+    for network, subject in (("trained", learner), ("untrained", untrained)):
+        x = subject._encode(data.train.x[: config.images])
+        for perturbations in sorted({*PERTURBATIONS, learner.perturbations}):
+            rows += _measure(subject, network, x, data.train.y[: config.images], perturbations, config.samples, run.seed)
+    frame = pd.DataFrame(rows)
+    run.save_table("angles", frame)
+    run.save_figure("angles", figures.angles_figure(frame))
+    here = frame[(frame["network"] == "trained") & (frame["perturbations"] == learner.perturbations)]
+    for row in here.to_dict("records"):
+        labels = {"layer": row["layer"], "perturbations": row["perturbations"]}
+        run.log("train", labels, angle=row["angle"], signal_to_noise=row["signal_to_noise"])
+        run.results[f"layer {row['layer']}/angle"] = row["angle"]
+        run.results[f"layer {row['layer']}/signal_to_noise"] = row["signal_to_noise"]
+
+
+def show_weights(run: Run, build: Build) -> None:
+    """Write the first layer's weights as images."""
+    data = load_dataset(str(run.record.dataset), run.data_folder, device=run.device)
+    learner: GRLULearner = build(run, data, trained=True)  # type: ignore[assignment]
+    weights = learner.weights[0].cpu()
+    shape = image_shape_of(run, weights.shape[1])
+    if shape is None:
+        run.message("the first layer sees a code, not images: no picture of its weights")
+        return
+    run.save_image("weights_all", figures.image_grid(weights, shape))
+
+
+def _measure(
+    learner: GRLULearner, network: str, x: torch.Tensor, y: torch.Tensor, perturbations: int, samples: int, seed: int
+) -> list[dict[str, float | int | str]]:
+    layers = len(learner.weights)
+    angles = [[] for _ in range(layers)]  # type: list[list[float]]
+    signals = [[] for _ in range(layers)]  # type: list[list[float]]
+    for image in range(len(x)):
+        one, label = x[image : image + 1], y[image : image + 1]
+        noises, gumbels = learner.draw(
+            perturbations * samples, derived_seed(seed, f"angles {network} {perturbations} {image}")
+        )
+        updates: list[list[torch.Tensor]] = [[] for _ in range(layers)]
+        gradients: list[list[torch.Tensor]] = [[] for _ in range(layers)]
+        for draw in range(samples):
+            rows = slice(draw * perturbations, (draw + 1) * perturbations)
+            noise = [part[rows] for part in noises]
+            masks = learner.masks(one, noise, None if gumbels is None else [part[rows] for part in gumbels])
+            update, _, _ = rule.grlu_update(
+                learner.weights, learner.biases, one, label, noise, masks, credit=learner.credit, skip=learner.skip
+            )
+            # The gradient of the networks that the update perturbs: the same masks, averaged over perturbations.
+            repeated = one.expand(perturbations if masks else 1, -1)
+            gradient, _, _ = rule.gradient_update(
+                learner.weights, learner.biases, repeated, label.expand(len(repeated)), masks, skip=learner.skip
+            )
+            for layer in range(layers):
+                updates[layer].append(update[layer])
+                gradients[layer].append(gradient[layer])
+        for layer in range(layers):
+            pairs = zip(updates[layer], gradients[layer], strict=True)
+            angles[layer] += [angle_degrees(update, gradient) for update, gradient in pairs]
+            signals[layer].append(signal_to_noise(torch.stack(updates[layer])))
+    return [
+        {
+            "network": network,
+            "layer": layer + 1,
+            "perturbations": perturbations,
+            "angle": float(torch.tensor(angles[layer]).nanmean()),
+            "angle_sd": _spread(angles[layer]),
+            "signal_to_noise": float(torch.tensor(signals[layer]).nanmean()),
+        }
+        for layer in range(layers)
+    ]
+
+
+def _spread(values: list[float]) -> float:
+    finite = torch.tensor(values, dtype=torch.float64)
+    finite = finite[~finite.isnan()]
+    return float(finite.std()) if len(finite) > 1 else float("nan")

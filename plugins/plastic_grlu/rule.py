@@ -1,0 +1,275 @@
+"""GRLU as pure functions: the readable truth that the fast path is tested against.
+
+A network of L layers with sizes d_0, ..., d_L holds weights[l] of shape (d_{l+1}, d_l) and biases[l] of shape (d_{l+1},).
+In the equations n_l is Gaussian noise that is already multiplied by its standard deviation sigma, and y is the label.
+
+    (1)  xhat_l = layer_norm(h_{l-1}),    h_{-1} = x
+    (2)  z_l    = W_l xhat_l + b_l
+    (3)  h_l    = relu(z_l) + n_l         hidden; m_l * z_l + n_l under a top-k mask m_l; z_l + n_l in the last layer
+    (4)  r      = log softmax(h_{L-1})[y]
+    (5)  d      = (r(+n) - r(-n)) / 2     both members of the pair share the masks
+    (6)  dW_l   = mean over perturbations of (n_l d) outer xhat_l, summed over the batch;  db_l the same without xhat_l
+
+xhat_l in (6) is the mean of the pair's two layer-normed inputs. The update is an ascent direction on r; it is neither
+multiplied by the learning rate nor divided by sigma^2, so its expectation is about sigma^2 times a gradient.
+
+Equation numbers are ours. Source: README and code of https://github.com/steve-z-wang/grlu, whose rule is `credit="output"`:
+noise after the nonlinearity. Its update has no factor f'(z), so ReLU units that are silent are updated too. With
+`credit="preactivation"` the noise joins z_l before the nonlinearity, which is node perturbation as in the literature:
+its expectation is the gradient. Skip connections, `skip=True`, are named in that README but are in none of its code; ours
+are residual: a hidden layer after the first whose input is as wide as its output adds that input, h_l = a_l + h_{l-1} + n_l.
+
+All functions work in float32 and float64, on any device, and read no global random state.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Credit = Literal["output", "preactivation"]
+Parameters = Sequence[Tensor]
+Masks = Sequence[Tensor | None]
+
+
+def layer_norm(x: Tensor) -> Tensor:
+    """Standardise the last dimension of `x` (..., features), without scale and shift, eps 1e-5; equation (1)."""
+    return functional.layer_norm(x, x.shape[-1:], eps=1e-5)
+
+
+def _hidden(z: Tensor, mask: Tensor | None) -> Tensor:
+    return torch.relu(z) if mask is None else z * mask.to(z.dtype)
+
+
+def _has_skip(weights: Parameters, layer: int, skip: bool) -> bool:
+    rows, columns = weights[layer].shape
+    return skip and 0 < layer < len(weights) - 1 and rows == columns
+
+
+def _layer_output(
+    weights: Parameters, layer: int, h: Tensor, z: Tensor, noise: Tensor | None, mask: Tensor | None, credit: str, skip: bool
+) -> Tensor:
+    """Equation (3): what `layer` passes on, from its pre-activation `z` and its input `h`."""
+    if noise is not None and credit == "preactivation":
+        z = z + noise
+    output = z if layer == len(weights) - 1 else _hidden(z, mask)
+    if _has_skip(weights, layer, skip):
+        output = output + h
+    if noise is not None and credit == "output":
+        output = output + noise
+    return output
+
+
+def _perturbations(noises: Sequence[Tensor] | None, x: Tensor) -> int:
+    if noises is None:
+        return 1
+    perturbations, rest = divmod(len(noises[0]), len(x))
+    if rest or not perturbations:
+        raise ValueError(f"noises have {len(noises[0])} rows, which is no multiple of the batch of {len(x)}")
+    return perturbations
+
+
+def _pass(
+    weights: Parameters,
+    biases: Parameters,
+    x: Tensor,
+    noises: Sequence[Tensor] | None,
+    masks: Masks | None,
+    credit: str,
+    skip: bool,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The layer-normed input and the output of every layer, equations (1) to (3)."""
+    if credit not in ("output", "preactivation"):
+        raise ValueError(f"credit is 'output' or 'preactivation', not {credit!r}")
+    h = x.repeat(_perturbations(noises, x), 1)
+    normed, outputs = [], []
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        xhat = layer_norm(h)
+        z = functional.linear(xhat, weight, bias)
+        mask = masks[layer] if masks is not None and layer < len(weights) - 1 else None
+        h = _layer_output(weights, layer, h, z, None if noises is None else noises[layer], mask, credit, skip)
+        normed.append(xhat)
+        outputs.append(h)
+    return normed, outputs
+
+
+def forward(
+    weights: Parameters,
+    biases: Parameters,
+    x: Tensor,
+    noises: Sequence[Tensor] | None = None,
+    masks: Masks | None = None,
+    *,
+    credit: Credit = "output",
+    skip: bool = False,
+) -> Tensor:
+    """Logits of the network; equations (1) to (3).
+
+    `x` is (batch, d_0). `noises[l]`, one per layer, is (batch * perturbations, d_{l+1}), perturbation-major: row
+    p * batch + b belongs to sample b, as when the batch is tiled; `x` is tiled to match. `masks[l]`, one per hidden layer,
+    has the rows of the noises (those of `x` without noise); it replaces ReLU in its layer, and None keeps ReLU there.
+
+    Returns (batch * perturbations, d_L), or (batch, d_L) without noise. Raises ValueError for an unknown credit, or where
+    the noises' rows are no multiple of the batch.
+    """
+    return _pass(weights, biases, x, noises, masks, credit, skip)[1][-1]
+
+
+def _log_probability(logits: Tensor, y: Tensor) -> Tensor:
+    """Equation (4), per row."""
+    labels = y.repeat(len(logits) // len(y))
+    return torch.log_softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)
+
+
+def grlu_update(
+    weights: Parameters,
+    biases: Parameters,
+    x: Tensor,
+    y: Tensor,
+    noises: Sequence[Tensor],
+    masks: Masks | None = None,
+    *,
+    credit: Credit = "output",
+    skip: bool = False,
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """One step of the rule; equations (5) and (6).
+
+    Shapes as in `forward`; `y` (batch,) holds the labels as integers. `noises` are already multiplied by sigma.
+
+    Returns (weight_updates, bias_updates, reward): an ascent direction for each parameter, in its shape, not multiplied by
+    the learning rate nor divided by sigma^2, averaged over perturbations and summed over the batch; and the 0-dim mean of
+    (r(+n) + r(-n)) / 2 over rows.
+    """
+    perturbations = _perturbations(noises, x)
+    plus_inputs, plus_outputs = _pass(weights, biases, x, noises, masks, credit, skip)
+    minus_inputs, minus_outputs = _pass(weights, biases, x, [-noise for noise in noises], masks, credit, skip)
+    plus, minus = _log_probability(plus_outputs[-1], y), _log_probability(minus_outputs[-1], y)
+    difference = (plus - minus) / 2
+    weight_updates, bias_updates = [], []
+    for noise, plus_input, minus_input in zip(noises, plus_inputs, minus_inputs, strict=True):
+        postsynaptic = noise * difference[:, None] / perturbations
+        weight_updates.append(postsynaptic.T @ ((plus_input + minus_input) / 2))
+        bias_updates.append(postsynaptic.sum(0))
+    return weight_updates, bias_updates, ((plus + minus) / 2).mean()
+
+
+def kept_units(width: int, k: float) -> int:
+    """How many of `width` units a top-k mask of fraction `k` keeps: k * width to the nearest integer, at least one."""
+    return min(width, max(1, math.floor(k * width + 0.5)))
+
+
+def top_k_mask(z: Tensor, k: float) -> Tensor:
+    """The hard mask used for evaluation: 1 for the fraction `k` of largest entries in each row of `z` (rows, units), else 0."""
+    kept = torch.topk(z, kept_units(z.shape[-1], k), dim=-1).indices
+    return torch.zeros_like(z).scatter_(-1, kept, 1)
+
+
+def gumbel_top_k_mask(
+    z: Tensor, k: float, generator: torch.Generator | None = None, *, gumbel: Tensor | None = None
+) -> Tensor:
+    """The mask used while learning: the top k of z + G, G standard Gumbel noise, a draw without replacement by softmax(z).
+
+    `z` is (rows, units). `gumbel`, of the same shape, gives the noise; without it `generator` draws it.
+    """
+    if gumbel is None:
+        gumbel = -torch.empty_like(z).exponential_(generator=generator).log()
+    return top_k_mask(z + gumbel, k)
+
+
+def pair_masks(
+    weights: Parameters,
+    biases: Parameters,
+    x: Tensor,
+    noises: Sequence[Tensor],
+    gumbels: Sequence[Tensor],
+    k: float,
+    *,
+    credit: Credit = "output",
+    skip: bool = False,
+) -> list[Tensor]:
+    """The top-k masks, one per hidden layer, that both members of an antithetic pair share.
+
+    A hidden layer's mask is the top k of (z(+n) + z(-n)) / 2 + G with one Gumbel draw `gumbels[l]`, shaped as the layer's
+    noise. In the first layer the mean is the noise-free z itself; in deeper layers it keeps the pair symmetric at no
+    further forward pass (a choice of ours: the published code has one hidden layer).
+    """
+    plus = minus = x.repeat(_perturbations(noises, x), 1)
+    masks: list[Tensor] = []
+    for layer, gumbel in enumerate(gumbels):
+        z_plus = functional.linear(layer_norm(plus), weights[layer], biases[layer])
+        z_minus = functional.linear(layer_norm(minus), weights[layer], biases[layer])
+        mask = gumbel_top_k_mask((z_plus + z_minus) / 2, k, gumbel=gumbel)
+        masks.append(mask)
+        plus = _layer_output(weights, layer, plus, z_plus, noises[layer], mask, credit, skip)
+        minus = _layer_output(weights, layer, minus, z_minus, -noises[layer], mask, credit, skip)
+    return masks
+
+
+def _evaluation_masks(
+    weights: Parameters, biases: Parameters, x: Tensor, top_k: float | None, skip: bool
+) -> list[Tensor] | None:
+    if top_k is None:
+        return None
+    h, masks = x, []
+    for layer in range(len(weights) - 1):
+        z = functional.linear(layer_norm(h), weights[layer], biases[layer])
+        masks.append(top_k_mask(z, top_k))
+        h = _layer_output(weights, layer, h, z, None, masks[-1], "output", skip)
+    return masks
+
+
+def predict(
+    weights: Parameters, biases: Parameters, x: Tensor, *, top_k: float | None = None, skip: bool = False
+) -> Tensor:
+    """Noise-free logits (batch, d_L) of `x` (batch, d_0), hidden units by ReLU or, with `top_k`, by the hard top-k mask."""
+    return forward(weights, biases, x, masks=_evaluation_masks(weights, biases, x, top_k, skip), skip=skip)
+
+
+def features(
+    weights: Parameters, biases: Parameters, x: Tensor, *, top_k: float | None = None, skip: bool = False
+) -> list[Tensor]:
+    """Noise-free hidden activations of `x` (batch, d_0): one (batch, d_l) tensor per hidden layer, as `predict` sees them."""
+    masks = _evaluation_masks(weights, biases, x, top_k, skip)
+    return _pass(weights, biases, x, None, masks, "output", skip)[1][:-1]
+
+
+def gradient_update(
+    weights: Parameters,
+    biases: Parameters,
+    x: Tensor,
+    y: Tensor,
+    masks: Masks | None = None,
+    *,
+    skip: bool = False,
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """The true gradient of log p(y | x) summed over the batch, by automatic differentiation, to compare updates with.
+
+    The sign is that of `grlu_update` (ascent). Returns (weight_updates, bias_updates, reward), where the reward is the
+    0-dim mean of log p(y | x) over the batch. `masks` as in `forward` without noise, held constant.
+    """
+    with torch.enable_grad():
+        parameters = [parameter.detach().requires_grad_() for parameter in (*weights, *biases)]
+        layers = len(weights)
+        rewards = _log_probability(forward(parameters[:layers], parameters[layers:], x, masks=masks, skip=skip), y)
+        gradients = torch.autograd.grad(rewards.sum(), parameters)
+    return list(gradients[:layers]), list(gradients[layers:]), rewards.detach().mean()
+
+
+def cosine(maximum: float, minimum: float, progress: float) -> float:
+    """Half a cosine from `maximum` at progress 0 to `minimum` at progress 1, for sigma and the learning rate over epochs."""
+    return minimum + (maximum - minimum) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def initial_parameters(
+    sizes: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float32
+) -> tuple[list[Tensor], list[Tensor]]:
+    """He's normal initialisation: W_l ~ N(0, 2 / d_l), b_l = 0, for layer sizes d_0, ..., d_L, on the generator's device."""
+    device = generator.device
+    weights = [
+        torch.randn(rows, columns, generator=generator, dtype=dtype, device=device) * math.sqrt(2 / columns)
+        for columns, rows in zip(sizes[:-1], sizes[1:], strict=True)
+    ]
+    return weights, [torch.zeros(rows, dtype=dtype, device=device) for rows in sizes[1:]]

@@ -1,0 +1,70 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from torchvision import datasets as vision
+
+from plastic_cli.data.catalogue import DATASETS, dataset_names
+from plastic_cli.data.idx import read_idx
+
+
+def test_names():
+    assert dataset_names() == ["digits", "mnist", "fashion", "kmnist", "emnist", "cifar10"]
+    assert all(name == info.name for name, info in DATASETS.items())
+
+
+def test_catalogue_and_listing_import_nothing_heavy():
+    code = (
+        "import sys, plastic_cli.data.catalogue, plastic_cli.data.folders, plastic_cli.commands.data\n"
+        "print(sorted({'torch', 'numpy', 'pandas', 'sklearn', 'torchvision', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", dataset_names())
+def test_one_mean_and_std_per_channel(name):
+    info = DATASETS[name]
+    assert len(info.mean) == len(info.std) == info.image_shape[0]
+    assert all(std > 0 for std in info.std)
+    assert len(set(info.class_names)) == info.classes
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion", "kmnist", "emnist"])
+def test_size_on_disk_follows_from_the_format(name):
+    info = DATASETS[name]
+    images = info.train_images + info.test_images
+    assert info.disk_bytes == images * (28 * 28 + 1) + 2 * (16 + 8)
+
+
+def test_class_names_are_those_of_torchvision():
+    assert DATASETS["fashion"].class_names == tuple(vision.FashionMNIST.classes)
+    assert DATASETS["kmnist"].class_names == tuple(vision.KMNIST.classes)
+    assert DATASETS["emnist"].class_names == tuple(vision.EMNIST.classes_split_dict["balanced"])
+    assert DATASETS["emnist"].classes == 47
+
+
+def test_file_names_are_those_of_torchvision():
+    for name, like in (("mnist", vision.MNIST), ("fashion", vision.FashionMNIST), ("kmnist", vision.KMNIST)):
+        assert DATASETS[name].folder == f"{like.__name__}/raw"
+        assert {f"{file}.gz" for file in DATASETS[name].files} == {file for file, _ in like.resources}
+    assert DATASETS["cifar10"].folder == vision.CIFAR10.base_folder
+    assert list(DATASETS["cifar10"].files) == [file for file, _ in vision.CIFAR10.train_list + vision.CIFAR10.test_list]
+
+
+def test_digits_split_is_all_of_scikit_learns():
+    info = DATASETS["digits"]
+    assert info.train_images + info.test_images == len(load_digits().target)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion"])
+def test_stated_mean_and_std_are_those_of_the_training_pixels(real_data, name):
+    info = DATASETS[name]
+    counts = np.bincount(read_idx(real_data / info.folder / info.files[0]).ravel(), minlength=256)
+    values = np.arange(256) / 255
+    mean = (counts * values).sum() / counts.sum()
+    std = np.sqrt((counts * (values - mean) ** 2).sum() / counts.sum())
+    assert abs(info.mean[0] - mean) < 6e-5
+    assert abs(info.std[0] - std) < 6e-5

@@ -1,0 +1,96 @@
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from tiny_sets import write_cifar, write_cifar_batch
+
+from plastic_cli.data.cifar import read_cifar_batch
+from plastic_cli.data.datasets import load_dataset
+from plastic_cli.errors import UserError
+
+
+class _Harmful:
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def _batch(count=4):
+    return np.arange(count * 3072, dtype=np.uint32).astype(np.uint8).reshape(count, 3072)
+
+
+def test_tiny_batches_are_like_those_of_python_2(tmp_path):
+    write_cifar_batch(tmp_path / "batch", _batch(), [0, 1, 2, 3])
+    with (tmp_path / "batch").open("rb") as stream:
+        plain = pickle.load(stream, encoding="latin1")
+    np.testing.assert_array_equal(plain["data"], _batch())
+    assert b"numpy.core.multiarray" in (tmp_path / "batch").read_bytes()
+
+
+def test_reads_a_batch(tmp_path):
+    write_cifar_batch(tmp_path / "batch", _batch(), [0, 9, 2, 3])
+    images = read_cifar_batch(tmp_path / "batch", 10)
+    # The first 1024 bytes of a row are the red channel, row by row, then green, then blue.
+    np.testing.assert_array_equal(images.x[2, 1, 3], _batch()[2, 1024 + 3 * 32 : 1024 + 4 * 32])
+    assert images.y.tolist() == [0, 9, 2, 3]
+
+
+def test_reads_a_batch_pickled_today(tmp_path):
+    (tmp_path / "batch").write_bytes(pickle.dumps({"data": _batch(), "labels": [0, 9, 2, 3]}, protocol=4))
+    np.testing.assert_array_equal(read_cifar_batch(tmp_path / "batch", 10).x.reshape(4, -1), _batch())
+
+
+def test_a_pickle_cannot_run_anything(tmp_path):
+    mark = tmp_path / "it ran"
+    for number, content in enumerate((_Harmful(f"touch '{mark}'"), {"data": _Harmful(f"touch '{mark}'")})):
+        path = tmp_path / f"batch {number}"
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(UserError, match=r"it asks for (posix|nt)\.system"):
+            read_cifar_batch(path, 10)
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(_Harmful(f"touch '{mark}'")))
+    assert mark.exists(), "the pickle was harmless, so this test shows nothing"
+
+
+def _damages():
+    good = pickle.dumps({"data": _batch(), "labels": [0, 1, 2, 3]}, protocol=4)
+    yield "truncated", good[:-100], "is damaged"
+    yield "empty", b"", "is damaged"
+    yield "text", b"<html>", "is damaged"
+    yield "another object", pickle.dumps([1, 2]), "not a CIFAR-10 batch"
+    yield (
+        "another shape",
+        pickle.dumps({"data": _batch()[:, 1:], "labels": [0] * 4}, protocol=4),
+        "not a CIFAR-10 batch",
+    )
+    yield "no labels", pickle.dumps({"data": _batch()}, protocol=4), "labels must be whole numbers"
+    yield "ragged labels", pickle.dumps({"data": _batch(), "labels": [[0], [1, 2]]}, protocol=4), "its labels are not"
+    yield "few labels", pickle.dumps({"data": _batch(), "labels": [0]}, protocol=4), "1 labels for 4 images"
+    yield "label 10", pickle.dumps({"data": _batch(), "labels": [0, 1, 2, 10]}, protocol=4), "the label 10"
+
+
+@pytest.mark.parametrize(("content", "told"), [pytest.param(*rest, id=id) for id, *rest in _damages()])
+def test_damage_is_named(tmp_path, content, told):
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as raised:
+        read_cifar_batch(path, 10)
+    assert str(path) in str(raised.value)
+    assert told in str(raised.value)
+
+
+def test_loads_as_a_data_set(tmp_path):
+    images, labels = write_cifar(tmp_path / "cifar-10-batches-py")
+    dataset = load_dataset("cifar10", tmp_path)
+    assert dataset.train.x.shape == (50, 3072)
+    assert dataset.test.x.shape == (10, 3072)
+    assert dataset.image_shape == (3, 32, 32)
+    assert dataset.train.y.tolist() == labels[:5].ravel().tolist()
+    pixels = images[5].reshape(10, 3, 32, 32) / 255
+    expected = (pixels - np.array(dataset.mean)[:, None, None]) / np.array(dataset.std)[:, None, None]
+    torch.testing.assert_close(dataset.test.x.double(), torch.tensor(expected).flatten(1), atol=1e-6, rtol=1e-6)
+    assert "not the official set" in dataset.note

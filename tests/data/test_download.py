@@ -1,0 +1,197 @@
+"""Downloads from files on this disk: torchvision's addresses are pointed at a folder, nothing leaves the machine."""
+
+import gzip
+import hashlib
+import io
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+
+import numpy as np
+import pytest
+from tiny_sets import idx_bytes, write_cifar, write_idx, write_mnist
+from torchvision import datasets as vision
+
+from plastic_cli.data.catalogue import DATASETS
+from plastic_cli.data.datasets import load_dataset
+from plastic_cli.errors import UserError
+
+_real_urlopen = urllib.request.urlopen
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Let file:// addresses through; return the list of what was asked for."""
+    asked = []
+
+    def urlopen(request, timeout):
+        asked.append(request.full_url)
+        assert request.full_url.startswith("file://"), "a test reached for the network"
+        assert timeout > 0
+        return _real_urlopen(request, timeout=timeout)
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    return asked
+
+
+def _md5(path):
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A folder that serves a tiny MNIST, and from which torchvision thinks the real one comes."""
+    folder = tmp_path / "server"
+    write_mnist(folder, suffix=".gz")
+    monkeypatch.setattr(vision.MNIST, "mirrors", [f"{folder.as_uri()}/"])
+    names = [f"{name}.gz" for name in DATASETS["mnist"].files]
+    monkeypatch.setattr(vision.MNIST, "resources", [(name, _md5(folder / name)) for name in names])
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "data"
+
+
+def _contents(folder):
+    """What a person sees in a data folder: no locks."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.name.endswith(".lock"))
+
+
+def test_fetches_and_unpacks(server, opened, folder, capsys):
+    dataset = load_dataset("mnist", folder)
+    assert len(dataset.train) == 40
+    assert _contents(folder) == ["MNIST", "MNIST/raw", *sorted(f"MNIST/raw/{name}" for name in DATASETS["mnist"].files)]
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"downloading mnist (11.6 MB) into {folder}/MNIST/raw" in told.err
+    assert len(opened) == 4
+    load_dataset("mnist", folder)
+    assert len(opened) == 4
+
+
+def test_fetches_only_what_is_missing_and_keeps_the_rest(server, opened, folder):
+    load_dataset("mnist", folder)
+    opened.clear()
+    ours = folder / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    write_idx(ours, np.full(40, 7, np.uint8))
+    (folder / "MNIST" / "raw" / "t10k-images-idx3-ubyte").unlink()
+    assert load_dataset("mnist", folder).train.y.tolist() == [7] * 40
+    assert [address.rpartition("/")[2] for address in opened] == ["t10k-images-idx3-ubyte.gz"]
+
+
+def test_goes_to_the_next_mirror(server, opened, folder, monkeypatch):
+    monkeypatch.setattr(vision.MNIST, "mirrors", [f"{server.as_uri()}/gone/", f"{server.as_uri()}/"])
+    assert len(load_dataset("mnist", folder).train) == 40
+    assert len(opened) == 8
+
+
+def test_wrong_content_is_refused_and_leaves_nothing(server, opened, folder):
+    write_idx(server / "t10k-labels-idx1-ubyte.gz", np.full(20, 1, np.uint8))
+    with pytest.raises(UserError, match="sent something else than expected"):
+        load_dataset("mnist", folder)
+    assert _contents(folder) == []
+
+
+def test_interrupt_leaves_nothing(server, folder, monkeypatch):
+    class Interrupted(io.BytesIO):
+        length = 10
+
+        def read(self, size=-1):
+            if self.tell() > 0:
+                raise KeyboardInterrupt
+            return super().read(4)
+
+    monkeypatch.setattr(urllib.request, "urlopen", lambda request, timeout: Interrupted(b"0123456789"))
+    with pytest.raises(KeyboardInterrupt):
+        load_dataset("mnist", folder)
+    assert _contents(folder) == []
+
+
+def test_what_a_killed_process_left_is_cleared(server, opened, folder):
+    left = folder / ".downloading-mnist"
+    left.mkdir(parents=True)
+    (left / "train-images-idx3-ubyte").write_bytes(b"half")
+    assert len(load_dataset("mnist", folder).train) == 40
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        urllib.error.URLError("[Errno -3] Temporary failure in name resolution"),
+        TimeoutError("timed out"),
+        ConnectionResetError(104, "Connection reset by peer"),
+    ],
+)
+@pytest.mark.parametrize("name", ["mnist", "fashion", "kmnist", "emnist", "cifar10"])
+def test_without_a_network_one_line_says_what_to_put_where(folder, monkeypatch, name, error):
+    def fail(*_args, **_keywords):
+        raise error
+
+    monkeypatch.setattr(urllib.request, "urlopen", fail)
+    with pytest.raises(UserError) as raised:
+        load_dataset(name, folder)
+    text = str(raised.value)
+    info = DATASETS[name]
+    assert text.startswith(f"{name} could not be downloaded (")
+    assert str(error).split()[-1] in text
+    assert f"Put {', '.join(info.files)} into {folder / info.folder}" in text
+    assert "PLASTIC_DATA" in text
+    assert "\n" not in text
+    assert _contents(folder) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="could not be downloaded"):
+        load_dataset("mnist", tmp_path / "file" / "data")
+
+
+def test_emnist_takes_balanced_out_of_the_one_archive(tmp_path, opened, folder, monkeypatch, capsys):
+    archive = tmp_path / "gzip.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for split in ("train", "test"):
+            for kind in ("balanced", "letters"):
+                x, y = np.zeros((47, 28, 28), np.uint8), np.arange(47, dtype=np.uint8)
+                packed.writestr(f"gzip/emnist-{kind}-{split}-images-idx3-ubyte.gz", gzip.compress(idx_bytes(x)))
+                packed.writestr(f"gzip/emnist-{kind}-{split}-labels-idx1-ubyte.gz", gzip.compress(idx_bytes(y)))
+    monkeypatch.setattr(vision.EMNIST, "url", archive.as_uri())
+    monkeypatch.setattr(vision.EMNIST, "md5", _md5(archive))
+    assert len(load_dataset("emnist", folder).train) == 47
+    assert _contents(folder) == [
+        "EMNIST",
+        "EMNIST/raw",
+        *sorted(f"EMNIST/raw/{name}" for name in DATASETS["emnist"].files),
+    ]
+    told = capsys.readouterr().err
+    assert "561.8 MB" in told
+    assert "one archive of every EMNIST split" in told
+
+
+def _cifar_archive(tmp_path, monkeypatch, extra=()):
+    source = tmp_path / "source" / "cifar-10-batches-py"
+    write_cifar(source)
+    (source / "batches.meta").write_bytes(b"not needed")
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(source, "cifar-10-batches-py")
+        for entry in extra:
+            packed.addfile(entry)
+    monkeypatch.setattr(vision.CIFAR10, "url", archive.as_uri())
+    monkeypatch.setattr(vision.CIFAR10, "tgz_md5", _md5(archive))
+
+
+def test_cifar10_takes_the_batches_out_of_its_archive(tmp_path, opened, folder, monkeypatch):
+    _cifar_archive(tmp_path, monkeypatch)
+    assert len(load_dataset("cifar10", folder).train) == 50
+    batches = sorted(f"cifar-10-batches-py/{name}" for name in DATASETS["cifar10"].files)
+    assert _contents(folder) == ["cifar-10-batches-py", *batches]
+
+
+def test_an_archive_cannot_write_outside_its_place(tmp_path, opened, folder, monkeypatch):
+    _cifar_archive(tmp_path, monkeypatch, [tarfile.TarInfo("../../escaped"), tarfile.TarInfo("/tmp/../escaped")])
+    load_dataset("cifar10", folder)
+    assert not list(tmp_path.rglob("escaped"))

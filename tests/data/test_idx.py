@@ -1,0 +1,66 @@
+import gzip
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from tiny_sets import idx_bytes
+from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
+
+from plastic_cli.data.idx import read_idx, read_idx_shape
+from plastic_cli.errors import UserError
+
+_ARRAYS = st.sampled_from(["uint8", "int8", "int16", "int32", "float32", "float64"]).flatmap(
+    lambda name: arrays.arrays(np.dtype(name), arrays.array_shapes(min_dims=1, max_dims=3, max_side=6))
+)
+
+
+@given(array=_ARRAYS, packed=st.booleans())
+def test_reads_back_what_was_written(tmp_path_factory, array, packed):
+    path = tmp_path_factory.mktemp("idx") / ("file.gz" if packed else "file")
+    path.write_bytes(gzip.compress(idx_bytes(array)) if packed else idx_bytes(array))
+    read = read_idx(path)
+    assert read.dtype == array.dtype
+    np.testing.assert_array_equal(read, array)
+    assert read_idx_shape(path) == array.shape
+
+
+def test_agrees_with_torchvision(real_data):
+    path = real_data / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    np.testing.assert_array_equal(read_idx(path), read_sn3_pascalvincent_tensor(str(path)).numpy())
+
+
+def _damages():
+    whole = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
+    packed = gzip.compress(whole)
+    yield "truncated", "file", whole[:-1], "announces 24 bytes of data and 23 are there"
+    yield "too long", "file", whole + b"\0", "announces 24 bytes of data and 25 are there"
+    yield "ends in its header", "file", whole[:9], "ends within its header"
+    yield "empty", "file", b"", "does not begin like an IDX file"
+    yield "text", "file", b"<html>not found</html>", "does not begin like an IDX file"
+    yield "unknown type", "file", b"\0\0\x0a" + whole[3:], "does not begin like an IDX file"
+    yield "no dimensions", "file", b"\0\0\x08\0", "does not begin like an IDX file"
+    yield "too many dimensions", "file", b"\0\0\x08\xff" + b"\0\0\0\1" * 255 + b"\0", "does not begin like an IDX file"
+    yield "announces far too much", "file", whole[:4] + b"\xff" * 12 + whole[16:], "and 24 are there"
+    yield "not packed", "file.gz", whole, "does not unpack"
+    yield "cut while packed", "file.gz", packed[:-12], "does not unpack"
+    yield "a bit flipped", "file.gz", packed[:20] + bytes([packed[20] ^ 255]) + packed[21:], "does not unpack"
+
+
+@pytest.mark.parametrize(("name", "content", "told"), [pytest.param(*rest, id=id) for id, *rest in _damages()])
+def test_damage_is_named(tmp_path, name, content, told):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError) as raised:
+        read_idx(path)
+    text = str(raised.value)
+    assert str(path) in text
+    assert told in text
+    assert "Replace it" in text
+    assert "\n" not in text
+
+
+def test_unreadable_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be read: Is a directory"):
+        read_idx(tmp_path)
