@@ -1,7 +1,7 @@
 """The Typer app: verbs and rules, put together when they are needed.
 
-Listing verbs costs no plugin, listing rules costs the light registration of each, and a rule's options cost its commands
-module; torch, pandas and matplotlib are imported by a command that runs.
+Listing verbs costs no plugin, listing rules costs the light registration of each, and a rule's options cost its
+commands module; torch, pandas and matplotlib are imported by a command that runs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -137,6 +137,7 @@ def _show_rules(ctx: typer.Context) -> None:
 for _name in VERB_HELP:
     _verb(_name)
 
+
 def _runs_folder_option() -> Any:
     return typer.Option("--runs", help=RUNS_HELP, envvar="PLASTIC_RUNS", metavar="<path>")
 
@@ -224,9 +225,7 @@ def runs_show(
 
 @runs_app.command("remove")
 def runs_remove(
-    names: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="ids or names", autocompletion=_complete_run)
-    ],
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="ids or names", autocompletion=_complete_run)],
     runs: Annotated[Path | None, _runs_folder_option()] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
     *,
@@ -282,25 +281,19 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 it failed, 2 wrong usage or input, 130 interrupted.
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run_command_line(sys.argv[1:]))
 
-    With `--debug` (or PLASTIC_DEBUG) errors come with their traceback.
+
+def run_command_line(arguments: list[str]) -> int:
+    """Run one command and return its exit code: 0 done, 1 it failed, 2 wrong usage or input, 130 interrupted.
+
+    An error that a person can cause is one line on stderr; with `--debug` it is raised.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in arguments or bool(os.environ.get("PLASTIC_DEBUG"))
-    sys.exit(_run(arguments, debug))
-
-
-def _run(arguments: list[str], debug: bool) -> int:
     try:
         code = get_command(app).main(arguments, prog_name="plastic", standalone_mode=False)
         return int(code) if isinstance(code, int) else 0
-    except PlasticError as error:
-        if debug:
-            raise
-        _say(f"error: {error}")
-        return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         _say("interrupted.")
         return 130
@@ -308,20 +301,27 @@ def _run(arguments: list[str], debug: bool) -> int:
         # Whoever read our output has seen enough; a second complaint at exit would only be noise.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except typer.TyperException as error:
-        if debug:
+    except (PlasticError, typer.TyperException, OSError) as error:
+        if "--debug" in arguments:
             raise
-        context = cast(Any, getattr(error, "ctx", None))
-        where = f" Try `{context.command_path} --help`." if context is not None else ""
+        _say(f"error: {_one_line(error)}")
+        return int(getattr(error, "exit_code", 1))
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error}."
+    if not isinstance(error, typer.TyperException):
+        return str(error)
+    context: Any = getattr(error, "ctx", None)
+    mistyped = getattr(error, "option_name", None)
+    if mistyped is not None and context is not None:
+        options = [option for parameter in context.command.params for option in parameter.opts]
+        message = f"there is no option '{mistyped}'.{did_you_mean(mistyped, options)}"
+    else:
         message = " ".join(error.format_message().split())
-        _say(f"error: {message}{'' if message.endswith(('.', '?', '!')) else '.'}{where}")
-        return error.exit_code
-    except OSError as error:
-        if debug:
-            raise
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        _say(f"error: {what}.")
-        return 1
+        message += "" if message.endswith((".", "?", "!")) else "."
+    return message + (f" See `{context.command_path} --help`." if context is not None else "")
 
 
 if __name__ == "__main__":

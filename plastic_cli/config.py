@@ -88,7 +88,9 @@ class ClassifierTrainConfig(TrainConfig):
         panel="Data",
         complete="dataset",
     )
-    validation: int = field(0, "training images set aside as a validation split, the same ones always", ge=0, panel="Data")
+    validation: int = field(
+        0, "training images set aside as a validation split, the same ones always", ge=0, panel="Data"
+    )
 
 
 class StageConfig(Config):
@@ -112,9 +114,7 @@ class RenderConfig(StageConfig):
 class ClassifierEvaluateConfig(EvaluateConfig):
     """Measure a trained classifier: any data set, split and corruption."""
 
-    dataset: str | None = field(
-        None, "data set (default: the one it was trained on)", panel="Data", complete="dataset"
-    )
+    dataset: str | None = field(None, "data set (default: the one it was trained on)", panel="Data", complete="dataset")
     split: Literal["test", "train", "validation"] = field("test", "split of the data set", panel="Data")
     corruption: tuple[str, ...] = field(
         (),

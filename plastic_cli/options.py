@@ -88,7 +88,7 @@ def _words(info: FieldInfo) -> Callable[[str], list[str]] | None:
 
 
 def _help_text(info: FieldInfo) -> str:
-    """Return a field's help with what it admits and its default, which Typer cannot know: its own default is "not typed"."""
+    """Return a field's help with what it admits and its default, since the default that Typer sees is "not typed"."""
     facts = [bounds_text(info)]
     default = info.default
     if isinstance(default, tuple | list):

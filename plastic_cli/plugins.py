@@ -14,6 +14,7 @@ from plastic_cli.rule import Rule
 if TYPE_CHECKING:
     from pluggy import PluginManager
 
+
 @dataclass(frozen=True)
 class BrokenPlugin:
     """A plugin that could not be used, where it comes from and why."""
@@ -41,8 +42,8 @@ def plugin_names() -> list[str]:
 def discover() -> Plugins:
     """Register every installed plugin, one by one, and collect its rules.
 
-    An import error, a wrong return value or a name that is taken makes that plugin a broken one. With PLASTIC_STRICT set
-    the error is raised instead, which is what a plugin's author wants to see.
+    An import error, a wrong return value or a name that is taken makes that plugin a broken one. With PLASTIC_STRICT
+    set the error is raised instead, which is what a plugin's author wants to see.
     """
     from pluggy import PluginManager
 
@@ -62,7 +63,7 @@ def discover() -> Plugins:
                     raise ValueError(f"the name '{rule.name}' is already taken by {plugins.origins[rule.name]}")
                 plugins.rules[rule.name] = rule
                 plugins.origins[rule.name] = origin
-        except Exception as error:  # noqa: BLE001  whatever a plugin raises must cost that plugin alone
+        except Exception as error:
             if os.environ.get("PLASTIC_STRICT"):
                 raise
             plugins.broken.append(BrokenPlugin(entry.name, origin, f"{type(error).__name__}: {error}"))
@@ -93,8 +94,8 @@ def _rules_of(manager: PluginManager, module: object) -> list[Rule]:
     for implementation in callers[0].get_hookimpls():
         if implementation.plugin is module:
             returned = implementation.function()
-            rules.extend(returned if isinstance(returned, list) else [returned])
-    for rule in rules:
-        if not isinstance(rule, Rule):
-            raise TypeError(f"plastic_rule() returned a {type(rule).__name__}, not a Rule")
+            for rule in returned if isinstance(returned, list) else [returned]:
+                if not isinstance(rule, Rule):
+                    raise TypeError(f"plastic_rule() returned a {type(rule).__name__}, not a Rule")
+                rules.append(rule)
     return rules

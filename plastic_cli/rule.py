@@ -18,7 +18,8 @@ class Rule:
     """One plasticity rule.
 
     name: the word on the command line. summary: one line for `--help`. citation: where the rule was published.
-    commands: the module with `train`, `evaluate`, `analyze` and `render`; imported when one of them runs or shows its help.
+    commands: the module with `train`, `evaluate`, `analyze` and `render`, imported when one of them runs or shows its
+    help.
     """
 
     name: str

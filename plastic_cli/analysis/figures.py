@@ -1,14 +1,18 @@
 """The figures of the shared analyses, each a plotnine figure that `plastic_cli.report.figure_files` writes.
 
-Tables may hold `low` and `high`, the ends of an interval, which are then drawn. Accuracies go in as 0 to 1 and are shown
-in per cent.
+Tables may hold `low` and `high`, the ends of an interval, which are then drawn. Accuracies go in as 0 to 1 and are
+shown in per cent.
 """
+
+# plotnine declares types, but not for what it is mostly used with: aes(), theme() and figure + layer.
+# mypy: allow-untyped-calls, no-warn-return-any
 
 from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +25,6 @@ from plotnine import (
     element_blank,
     element_text,
     facet_wrap,
-    geom_errorbar,
     geom_hline,
     geom_line,
     geom_linerange,
@@ -31,6 +34,8 @@ from plotnine import (
     geom_text,
     geom_tile,
     ggplot,
+    guide_colorbar,
+    guides,
     labs,
     position_dodge,
     scale_color_identity,
@@ -49,6 +54,9 @@ from plastic_cli.report.theme import DIVERGING, OKABE_ITO, SEQUENTIAL, discrete_
 
 _MOST_CELLS_WITH_COUNTS = 12
 _GREY = "#767676"
+_SEPARATOR = "#C8C8C8"
+# As an image: drawn as a gradient it alone takes megabytes of an SVG.
+_COLOUR_BAR = guide_colorbar(display="raster", nbin=100)
 
 _CORRUPTIONS = {
     "gaussian-noise": "Gaussian noise (SD, normalised)",
@@ -76,27 +84,40 @@ def confusion_matrix_figure(
     few = classes <= _MOST_CELLS_WITH_COUNTS
     if few:
         cells["text"] = [
-            f"{count}\n{share:.1f}%" if count else "" for count, share in zip(counts.ravel(), shares.ravel(), strict=True)
+            f"{count}\n{share:.1f}%" if count else ""
+            for count, share in zip(counts.ravel(), shares.ravel(), strict=True)
         ]
     else:
         cells["text"] = [f"{share:.0f}" if share >= 1 else "" for share in shares.ravel()]
     overall = 100 * counts.diagonal().sum() / max(int(counts.sum()), 1)
     numbers = "count and per cent of the true class" if few else "numbers: per cent of the true class, from 1%"
-    width = max(6.0, 0.62 * classes if few else 0.2 * classes) + 1.2
+    width = max(4.0, 0.6 * classes if few else 0.2 * classes) + 1.5
     longest = max(len(str(name)) for name in class_names)
     names = [str(name) for name in class_names]
     return (
         ggplot(cells, aes("predicted", "true", fill="share"))
         + geom_tile(colour="#E3E3E3", size=0.3)
-        + geom_text(aes(label="text", colour="ink"), size=7.5 if few else 5.5, lineheight=1.15)
+        + geom_text(
+            aes(label="text", colour="ink"), data=cells[cells["text"] != ""], size=7.5 if few else 5.5, lineheight=1.15
+        )
         + scale_color_identity()
         + scale_fill_gradientn(
-            SEQUENTIAL, limits=(0, 100), trans="sqrt", breaks=[0, 1, 5, 20, 50, 100], name="% of the\ntrue class"
+            SEQUENTIAL,
+            limits=(0, 100),
+            trans="sqrt",
+            breaks=[0, 1, 5, 20, 50, 100],
+            name="% of the\ntrue class",
         )
         + scale_x_continuous(breaks=list(range(classes)), labels=names, expand=(0, 0))
         + scale_y_reverse(breaks=list(range(classes)), labels=names, expand=(0, 0))
+        + guides(fill=_COLOUR_BAR)
         + coord_fixed()
-        + labs(title=_wrapped(title, width), subtitle=f"{overall:.2f}% correct; {numbers}", x="Predicted", y="True")
+        + labs(
+            title=_wrapped(title, width),
+            subtitle=_wrapped(f"{overall:.2f}% correct; {numbers}", width),
+            x="Predicted",
+            y="True",
+        )
         + theme_plastic(figure_size=(width, width - 0.4))
         + theme(
             panel_grid_major=element_blank(),
@@ -129,8 +150,14 @@ def class_accuracy_figure(
     return (
         figure
         + geom_hline(yintercept=mean, linetype="dashed", colour=_GREY, size=0.6)
-        + geom_point(size=2.4, colour=OKABE_ITO[0])
-        + scale_x_continuous(breaks=list(range(len(names))), labels=names, trans="reverse", expand=(0, 0.6))
+        + geom_point(data=table.dropna(subset=["accuracy"]), size=2.4, colour=OKABE_ITO[0])
+        + scale_x_continuous(
+            breaks=list(range(len(names))),
+            labels=names,
+            trans="reverse",
+            limits=(len(names) - 0.4, -0.6),
+            expand=(0, 0),
+        )
         + scale_y_continuous(labels=_percent, expand=(0.02, 0))
         + coord_flip(ylim=(bottom, 100))
         + labs(title=_wrapped(title, 6), subtitle=f"dashed: mean over classes, {mean:.1f}%", x="Class", y="Accuracy")
@@ -147,12 +174,14 @@ def robustness_figure(table: pd.DataFrame, title: str = "Accuracy under corrupti
     clean = table[table["kind"] == "clean"]
     corrupted = table[table["kind"] != "clean"]
     kinds = list(dict.fromkeys(corrupted["kind"]))
+    if not kinds:
+        raise ValueError("A robustness figure needs at least one corruption.")
     parts = [corrupted, *(clean.assign(kind=kind, strength=0.0) for kind in kinds)]
     data = _in_per_cent(pd.concat(parts, ignore_index=True)).sort_values("strength")
     names = [_CORRUPTIONS.get(kind, kind) for kind in kinds]
     data["facet"] = pd.Categorical([_CORRUPTIONS.get(kind, kind) for kind in data["kind"]], names)
     labels = _labels(data)
-    columns = min(3, max(1, len(kinds)))
+    columns = min(3, len(kinds))
     rows = math.ceil(len(kinds) / columns)
     figure = ggplot(data, aes("strength", "accuracy", colour="label", fill="label"))
     if {"low", "high"} <= set(data.columns):
@@ -163,7 +192,8 @@ def robustness_figure(table: pd.DataFrame, title: str = "Accuracy under corrupti
         + geom_line(size=0.9)
         + geom_point(size=2)
         + facet_wrap("facet", ncol=columns, scales="free_x")
-        + _label_scales(labels)
+        + scale_color_manual(values=discrete_colours(len(labels)))
+        + scale_fill_manual(values=discrete_colours(len(labels)))
         + scale_y_continuous(labels=_percent)
         + labs(title=_wrapped(title, width), x="Strength", y="Accuracy")
         + theme_plastic(figure_size=(width, 2.7 * rows + 0.9))
@@ -186,7 +216,7 @@ def cka_figure(
     row, column = np.indices(values.shape)
     cells = pd.DataFrame({"row": row.ravel(), "column": column.ravel(), "cka": values.ravel()})
     cells["ink"] = np.where(cells["cka"] > 0.6, "white", "#222222")
-    cells["text"] = ["–" if math.isnan(value) else f"{value:.2f}" for value in cells["cka"]]
+    cells["text"] = ["nan" if math.isnan(value) else f"{value:.2f}" for value in cells["cka"]]
     # Shades start at 0: a debiased value just below it is none.
     cells["shade"] = cells["cka"].clip(0, 1)
     width = max(4.6, 0.62 * len(column_names) + 2.6)
@@ -200,6 +230,7 @@ def cka_figure(
         + scale_fill_gradientn(SEQUENTIAL, limits=(0, 1), name="CKA", na_value="#F2F2F2")
         + scale_x_continuous(breaks=list(range(len(column_names))), labels=list(map(str, column_names)), expand=(0, 0))
         + scale_y_reverse(breaks=list(range(len(row_names))), labels=list(map(str, row_names)), expand=(0, 0))
+        + guides(fill=_COLOUR_BAR)
         + coord_fixed()
         + labs(
             title=_wrapped(title, width),
@@ -222,20 +253,25 @@ def probe_figure(table: pd.DataFrame, title: str = "What a linear probe reads fr
     `pandas.DataFrame(rows)` of `probe_layers` rows will do.
     """
     data = _in_per_cent(table)
-    data["layer"] = _in_order(data["layer"])
+    layers = list(dict.fromkeys(data["layer"].astype(str)))
     data["network"] = pd.Categorical(data["network"], ["trained", "untrained"])
     data["text"] = [f"{value:.1f}" for value in data["accuracy"]]
-    dodge = position_dodge(width=0.5)
-    figure = ggplot(data, aes("layer", "accuracy", colour="network", shape="network", group="network"))
+    side = np.where(data["network"] == "trained", -1, 1)
+    data["x"] = data["layer"].astype(str).map(layers.index) + 0.08 * side
+    data["text_x"] = data["x"] + 0.07 * side
+    figure = ggplot(data, aes("x", "accuracy", colour="network", shape="network"))
     if {"low", "high"} <= set(data.columns):
-        figure += geom_linerange(aes(ymin="low", ymax="high"), data=data, size=0.8, position=dodge)
-    width = max(6.0, 0.9 * data["layer"].nunique() + 2)
+        figure += geom_linerange(aes(ymin="low", ymax="high"), data=data, size=0.8, show_legend=False)
+    for network, align in (("trained", "right"), ("untrained", "left")):
+        rows = data[data["network"] == network]
+        figure += geom_text(aes(x="text_x", label="text"), data=rows, size=8, ha=align, show_legend=False)
+    width = max(6.0, 1.2 * len(layers) + 1)
     return (
         figure
-        + geom_point(size=3, position=dodge)
-        + geom_text(aes(label="text"), size=8, va="bottom", nudge_y=1, position=dodge, show_legend=False)
+        + geom_point(size=3)
         + scale_color_manual(values=[OKABE_ITO[0], OKABE_ITO[1]], drop=False, name="Network")
         + scale_shape_manual(values=["o", "^"], drop=False, name="Network")
+        + scale_x_continuous(breaks=list(range(len(layers))), labels=layers, limits=(-0.5, len(layers) - 0.5))
         + scale_y_continuous(labels=_percent)
         + labs(title=_wrapped(title, width), x="Layer", y="Test accuracy of the probe")
         + theme_plastic(figure_size=(width, 4))
@@ -248,25 +284,25 @@ def angle_figure(table: pd.DataFrame, title: str = "Angle between the update and
 
     `table`: columns layer, angle and, where there are any, label, low, high, the latter in degrees too.
     """
-    data = table.copy()
-    data["layer"] = _in_order(data["layer"])
+    data = table.assign(layer=_in_order(table["layer"])).dropna(subset=["angle"])
     labels = _labels(data)
     dodge = position_dodge(width=0.6)
     figure = ggplot(data, aes("layer", "angle", colour="label", fill="label", group="label"))
     figure += geom_hline(yintercept=90, linetype="dashed", colour=_GREY, size=0.6)
     if {"low", "high"} <= set(data.columns):
-        figure += geom_errorbar(aes(ymin="low", ymax="high"), data=data, size=0.7, width=0.25, position=dodge)
-    top = 180 if data["angle"].max() > 95 else 100
+        figure += geom_linerange(aes(ymin="low", ymax="high"), data=data, size=0.8, position=dodge, show_legend=False)
+    top, step = (180, 30) if data["angle"].max() > 95 else (100, 15)
     width = max(6.0, 0.9 * data["layer"].nunique() + 2)
     return (
         figure
         + geom_point(size=3, position=dodge)
-        + _label_scales(labels)
-        + scale_y_continuous(breaks=list(range(0, 181, 15 if top == 100 else 30)))
+        + scale_color_manual(values=discrete_colours(len(labels)))
+        + scale_fill_manual(values=discrete_colours(len(labels)))
+        + scale_y_continuous(breaks=list(range(0, top + 1, step)), expand=(0.02, 0))
         + coord_cartesian(ylim=(0, top))
         + labs(
             title=_wrapped(title, width),
-            subtitle="0°: same direction; dashed, 90°: no better than chance",
+            subtitle="0°: same direction; dashed, 90°: no better than a random direction",
             x="Layer",
             y="Angle (degrees)",
         )
@@ -283,28 +319,26 @@ def weights_figure(
     limit: float | None = None,
     title: str = "Incoming weights",
 ) -> ggplot:
-    """Draw each unit's weights (units, features) as an image; see `image_grid` for the arguments."""
-    values, limit = _images(weights, image_shape), _limit(weights, limit)
-    tiled = _tile(values, columns, gap=1)
+    """Draw each unit's weights (units, features) as an image. See `image_grid` for the arguments."""
+    limit = _limit(weights, limit)
+    tiled = np.clip(_tile(_images(weights, image_shape), columns, gap=1), -limit, limit)
     height, width = tiled.shape[:2]
     y, x = np.indices((height, width))
-    pixels = pd.DataFrame({"x": x.ravel(), "y": y.ravel()})
+    pixels = pd.DataFrame({"x": x.ravel(), "y": y.ravel(), "weight": tiled[..., 0].ravel()})
+    figure = ggplot(pixels, aes("x", "y", fill="weight")) + geom_raster()
     if tiled.shape[2] == 3:
-        pixels["fill"] = ["#%02x%02x%02x" % tuple(pixel) for pixel in _colours(tiled, limit).reshape(-1, 3)]
-        fill = scale_fill_identity()
+        pixels["weight"] = ["#{:02x}{:02x}{:02x}".format(*pixel) for pixel in _colours(tiled, limit).reshape(-1, 3)]
+        figure += scale_fill_identity()
     else:
-        pixels["fill"] = tiled.ravel()
-        pixels = pixels.dropna()
-        fill = scale_fill_gradientn(DIVERGING, limits=(-limit, limit), name="Weight")
+        figure += scale_fill_gradientn(DIVERGING, limits=(-limit, limit), name="Weight", na_value=_SEPARATOR)
+        figure += guides(fill=_COLOUR_BAR)
     page = 6.0
     return (
-        ggplot(pixels, aes("x", "y", fill="fill"))
-        + geom_raster()
-        + fill
+        figure
         + scale_y_reverse(expand=(0, 0))
         + scale_x_continuous(expand=(0, 0))
         + coord_fixed()
-        + labs(title=_wrapped(title, page), x="", y="")
+        + labs(title=_wrapped(title, page), subtitle=f"colours end at ±{limit:.2g}", x="", y="")
         + theme_plastic(figure_size=(page, min(9.0, max(2.0, (page - 1) * height / width + 0.6))))
         + theme(
             axis_text=element_blank(),
@@ -326,11 +360,14 @@ def image_grid(
 ) -> NDArray[np.uint8]:
     """Tile each unit's weights (units, features) as images: red, green and blue, uint8 (height, width, 3).
 
-    `image_shape` is (height, width), or (channels, height, width) with 1 or 3 channels. One channel goes from blue
-    (-limit) through white (0) to vermilion (limit); three are red, green and blue around mid-grey. `limit` is the
-    largest absolute weight of all units unless given: give it, and every frame of a film has the same scale. `gap` is
-    the width of the separators in weights, `zoom` the width of a weight in pixels. About as many rows as columns unless
-    `columns` is given.
+    `weights` is an array, or a tensor in the main memory that needs no gradient. `image_shape` is (height, width), or
+    (channels, height, width) with 1 or 3 channels. One channel goes from blue (-limit) through white (0) to vermilion
+    (limit); three are red, green and blue around mid-grey. Weights beyond `limit` take its colour; unless given it is
+    the 99.5th percentile of all absolute weights, so that a few large ones do not pale the rest. Give it for the frames
+    of a film, which then share one scale. `gap` is the width of the separators in weights, `zoom` the width of a weight
+    in pixels. About as many rows as columns unless `columns` is given.
+
+    Raises ValueError where the weights are not images of that shape.
     """
     tiled = _tile(_images(weights, image_shape), columns, gap)
     return _colours(tiled, _limit(weights, limit)).repeat(zoom, axis=0).repeat(zoom, axis=1)
@@ -346,8 +383,10 @@ def _images(weights: ArrayLike, image_shape: Sequence[int]) -> NDArray[np.float6
 
 
 def _limit(weights: ArrayLike, limit: float | None) -> float:
-    largest = np.abs(np.asarray(weights, dtype=np.float64)).max(initial=0.0) if limit is None else limit
-    return float(largest) or 1.0
+    """Return `limit`, or where it is None the 99.5th percentile of the absolute weights, 1 if that is 0."""
+    if limit is None:
+        limit = float(np.nanpercentile(np.abs(np.asarray(weights, dtype=np.float64)), 99.5))
+    return limit if limit > 0 else 1.0
 
 
 def _tile(images: NDArray[np.float64], columns: int | None, gap: int) -> NDArray[np.float64]:
@@ -371,14 +410,14 @@ def _colours(values: NDArray[np.float64], limit: float) -> NDArray[np.uint8]:
         rgb = np.stack([np.interp(position[..., 0], places, anchors[:, channel]) for channel in range(3)], axis=-1)
     else:
         rgb = 127.5 * (1 + position)
-    return np.where(np.isnan(rgb), 200, rgb.round()).astype(np.uint8)
+    return np.where(np.isnan(rgb), int(_SEPARATOR[1:3], 16), rgb.round()).astype(np.uint8)
 
 
 def _in_per_cent(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: 100 * table[name] for name in ("accuracy", "low", "high") if name in table.columns})
 
 
-def _in_order(values: pd.Series) -> pd.Categorical:
+def _in_order(values: pd.Series[Any]) -> pd.Categorical[str]:
     """Return `values` as text in the order in which they come, which plotnine would otherwise sort."""
     text = values.astype(str)
     return pd.Categorical(text, list(dict.fromkeys(text)))
@@ -390,25 +429,20 @@ def _labels(data: pd.DataFrame) -> list[str]:
     return list(data["label"].cat.categories)
 
 
-def _label_scales(labels: Sequence[str]) -> list[object]:
-    colours = discrete_colours(len(labels))
-    return [scale_color_manual(values=colours, name=""), scale_fill_manual(values=colours, name="")]
-
-
-def _legend(labels: Sequence[str]) -> dict[str, str]:
-    return {"legend_position": "none" if len(labels) < 2 else "bottom"}
+def _legend(labels: Sequence[str]) -> dict[str, object]:
+    return {"legend_position": "none" if len(labels) < 2 else "bottom", "legend_title": element_blank()}
 
 
 def _floor(accuracies: NDArray[np.float64]) -> float:
-    """Return where an axis of per cent starts: some room below the smallest, in tens, so that differences show."""
+    """Return where an axis of per cent starts: at a multiple of five below the smallest, so that differences show."""
     finite = accuracies[np.isfinite(accuracies)]
-    return max(0.0, 10 * math.floor((finite.min() - 2) / 10)) if len(finite) else 0.0
+    return max(0.0, 5 * math.floor((finite.min() - 2) / 5)) if len(finite) else 0.0
 
 
-def _percent(values: Sequence[float]) -> list[str]:
-    return [f"{value:g}%" for value in values]
+def _percent(values: Sequence[float] | Sequence[str]) -> list[str]:
+    return [f"{float(value):g}%" for value in values]
 
 
 def _wrapped(title: str, width: float) -> str:
-    """Break `title` into lines that fit a figure `width` inches wide."""
-    return textwrap.fill(title, max(20, int(10 * width)))
+    """Break `title` into lines that fit a figure `width` inches wide, in the theme's default size."""
+    return textwrap.fill(title, int(10 * (width - 0.4)))

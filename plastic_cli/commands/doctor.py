@@ -50,9 +50,9 @@ def _plugins() -> list[dict[str, Any]]:
         problem = _problem(rule)
         origin = plugins.origins[rule.name]
         checks.append(_check(f"rule {rule.name}", "broken" if problem else "ok", problem or f"from {origin}"))
-    for broken in plugins.broken:
-        checks.append(_check(f"plugin {broken.name}", "broken", f"{broken.distribution}: {broken.error}"))
-    return checks
+    return checks + [
+        _check(f"plugin {broken.name}", "broken", f"{broken.distribution}: {broken.error}") for broken in plugins.broken
+    ]
 
 
 def _problem(rule: Rule) -> str | None:
@@ -68,7 +68,7 @@ def _problem(rule: Rule) -> str | None:
 
 
 def _data() -> list[dict[str, Any]]:
-    from plastic_cli.data.datasets import data_folder
+    from plastic_cli.data.folders import data_folder
 
     folder = data_folder(None)
     return [_check("data folder", "ok", f"{folder}{'' if folder.exists() else ' (made at the first download)'}")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,18 @@ from plastic_cli.commands.show import print_rows, text_of
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.record import STATUSES, read_record
-from plastic_cli.runs.run import Run
+from plastic_cli.runs.run import open_run
 from plastic_cli.runs.store import RunStore
 
 
 def list_runs(
-    folder: Path, *, rule: str | None, dataset: str | None, status: str | None, name: str | None, format: str  # noqa: A002
+    folder: Path,
+    *,
+    rule: str | None,
+    dataset: str | None,
+    status: str | None,
+    name: str | None,
+    format: str,  # noqa: A002
 ) -> None:
     """Print the runs of a folder that fit, one a row, the newest last."""
     if status is not None and status not in (*STATUSES, "crashed"):
@@ -28,7 +33,9 @@ def list_runs(
     store = RunStore(folder)
     rows = []
     for row in store.rows():
-        fits = (rule in (None, row["rule"])) and (dataset in (None, row["dataset"])) and (status in (None, row["status"]))
+        fits = (
+            (rule in (None, row["rule"])) and (dataset in (None, row["dataset"])) and (status in (None, row["status"]))
+        )
         named = name is None or row["run"].startswith(name) or (row["name"] or "").startswith(name)
         if fits and named:
             rows.append({**row, **_headline(row["summary"])})
@@ -77,10 +84,8 @@ def remove_runs(folder: Path, names: list[str], *, yes: bool) -> None:
     if not yes and not typer.confirm(f"Remove {shown} from {folder} for good?", err=True):
         raise typer.Abort
     for path in paths:
-        with Run(path, read_record(path)).locked():
-            # First out of sight in one step, so that no reader meets half a run.
-            doomed = path.rename(path.with_name(f".removed-{path.name}"))
-            shutil.rmtree(doomed)
+        with open_run(path).locked() as run:
+            run.discard()
         Console().message(f"removed {path.name}")
 
 
@@ -89,13 +94,15 @@ def _headline(summary: dict[str, Any]) -> dict[str, Any]:
     for wanted in ("test/accuracy", "test/return", "validation/accuracy"):
         if wanted in summary:
             return {"metric": wanted, "value": summary[wanted]}
-    first = next(((key, value) for key, value in summary.items() if key.startswith("test/")), None)
-    first = first or next(iter(summary.items()), (None, None))
-    return {"metric": first[0], "value": first[1]}
+    on_test = [key for key in summary if key.startswith("test/")]
+    first = next(iter([*on_test, *summary]), None)
+    return {"metric": first, "value": summary.get(first) if first else None}
 
 
 def _files(folder: Path) -> list[str]:
     hidden = (".", "lock")
     return sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and not path.name.startswith(hidden)
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(hidden)
     )

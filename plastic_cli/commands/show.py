@@ -35,9 +35,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output
     elif output_format == "table":
         _print_table(rows, columns, title)
     else:
-        raise UserError(
-            f"--format {output_format}: choose {', '.join(FORMATS)}.{did_you_mean(output_format, FORMATS)}"
-        )
+        raise UserError(f"--format {output_format}: choose {', '.join(FORMATS)}.{did_you_mean(output_format, FORMATS)}")
 
 
 def text_of(value: Any) -> str:
@@ -77,7 +75,9 @@ def show_over_seeds(results: Sequence[Mapping[str, Any]]) -> None:
         if not values:
             continue
         interval = mean_interval(values)
-        rows.append({"metric": name, "mean": interval.mean, "low": interval.low, "high": interval.high, "runs": interval.n})
+        rows.append(
+            {"metric": name, "mean": interval.mean, "low": interval.low, "high": interval.high, "runs": interval.n}
+        )
     title = "over seeds, 95% percentile bootstrap interval of the mean"
     print_rows(rows, ["metric", "mean", "low", "high", "runs"], "table", title=title)
 
@@ -87,12 +87,14 @@ def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], titl
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         numeric = any(isinstance(row.get(column), int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(text_of(row.get(column)) for column in columns))
+    if title:
+        print(title)  # noqa: T201
     # In a pipe there is no width to fit: a wide table is cut by nobody.
     Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False).print(table)
 

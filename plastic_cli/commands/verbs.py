@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -16,7 +16,8 @@ import typer
 from typer.main import get_command
 
 from plastic_cli.config import Config, TrainConfig, field, read_toml, to_toml
-from plastic_cli.errors import PlasticError, RunFailed, UserError
+from plastic_cli.data.catalogue import check_dataset_name
+from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.options import command_function, option_name
 from plastic_cli.plugins import discover, find_rule
 from plastic_cli.rule import Rule
@@ -29,7 +30,9 @@ class _Common(Config):
     """Options of how a command runs, which are no part of what it computes."""
 
     runs: Path | None = field(None, "folder of the runs (or PLASTIC_RUNS; default: ./runs)", panel="Run")
-    data: Path | None = field(None, "folder of the data sets (or PLASTIC_DATA; default: a cache of yours)", panel="Data")
+    data: Path | None = field(
+        None, "folder of the data sets (or PLASTIC_DATA; default: a cache of yours)", panel="Data"
+    )
     config: Path | None = field(None, "TOML file with options; typed ones beat it", panel="Run")
     dry_run: bool = field(False, "print the resolved configuration as TOML and stop", panel="Output")
     json_lines: bool = field(
@@ -71,10 +74,12 @@ def rule_command(verb: str, rule_name: str) -> Any:
         raise UserError(f"the rule '{rule_name}' has no {verb}. It has {', '.join(able) or 'no command at all'}.")
     model = config_model(function)
     invocation = _TrainInvocation if verb == "train" else _StageInvocation
-    carry_out = _train if verb == "train" else _stage
 
     def run(values: dict[str, dict[str, Any]]) -> None:
-        carry_out(verb, rule, function, model, values["config"], values["invocation"])
+        if verb == "train":
+            _train(rule, function, model, values["config"], values["invocation"])
+        else:
+            _stage(verb, rule, function, model, values["config"], values["invocation"])
 
     single = typer.Typer(
         add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
@@ -101,11 +106,14 @@ def _resolve(model: type[Config], typed: dict[str, Any], file: Path | None) -> C
     from_file = read_toml(file) if file else {}
     if file:
         model.from_values(from_file, source=str(file))
-    return model.from_values({**from_file, **typed})
+    config = model.from_values({**from_file, **typed})
+    dataset = getattr(config, "dataset", None)
+    if dataset is not None:
+        check_dataset_name(dataset)
+    return config
 
 
 def _train(
-    verb: str,
     rule: Rule,
     function: Callable[..., Any],
     model: type[Config],
@@ -143,8 +151,10 @@ def _train(
 
 
 def _new_runs(rule: Rule, config: TrainConfig, invocation: _TrainInvocation, console: Console) -> Iterator[Run]:
+    from plastic_cli.learning.devices import find_device
     from plastic_cli.runs.machine import versions
 
+    find_device(config.device)
     for index in range(invocation.seeds):
         one = config.model_copy(update={"seed": config.seed + index})
         name = invocation.name
@@ -168,7 +178,9 @@ def _resumed(
 ) -> Run:
     run = open_run(folder, console=console, data_folder=invocation.data, device=typed.get("device", "auto"))
     if run.record.rule != rule.name:
-        raise UserError(f"run {run.id} is a run of {run.record.rule}: plastic train {run.record.rule} --resume {run.id}")
+        raise UserError(
+            f"run {run.id} is a run of {run.record.rule}: plastic train {run.record.rule} --resume {run.id}"
+        )
     stored = model.from_values(run.config, source=f"run {run.id}")
     for name, value in model.from_values({**run.config, **typed}).model_dump(mode="json").items():
         if name != "device" and value != run.config.get(name):
@@ -187,12 +199,6 @@ def _carry_out_training(function: Callable[..., Any], model: type[Config], run: 
         if run.record.status == "completed":
             run.console.message(f"run {run.id} is completed already.")
             return _result(run, dict(run.record.summary))
-        # Where a device is missing the run is not begun at all.
-        try:
-            run.device  # noqa: B018
-        except PlasticError as error:
-            run.finish("failed", str(error))
-            raise
         if run.record.started is not None:
             run.resume()
         run.start()
@@ -206,7 +212,11 @@ def _carry_out_training(function: Callable[..., Any], model: type[Config], run: 
         except RunFailed as error:
             run.finish("failed", str(error))
         except UserError as error:
-            run.finish("failed", str(error))
+            if run.is_untouched():
+                # Wrong input found before anything was learned: a folder that says so would only be in the way.
+                run.discard()
+            else:
+                run.finish("failed", str(error))
             raise
         except OSError as error:
             what = f"{error.filename or run.folder}: {error.strerror or error}"
@@ -221,11 +231,9 @@ def _carry_out_training(function: Callable[..., Any], model: type[Config], run: 
 
 
 def _try_to_finish(run: Run, status: str, error: str) -> None:
-    try:
+    # On a full disk the last whole record stands, and a run without a living process reads as crashed.
+    with suppress(OSError):
         run.finish(status, error)
-    except OSError:
-        # A full disk: the last whole record stands, and a run without a living process reads as crashed.
-        pass
 
 
 def _stage(
@@ -267,6 +275,7 @@ def _result(run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
         "folder": str(run.folder),
         "seconds": run.record.seconds,
         "metrics": finite,
+        **({"files": run.files} if run.files else {}),
         **({"error": run.record.error} if run.record.error else {}),
     }
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
+
+from plastic_cli.errors import UserError, did_you_mean
 
 _MNIST_FILES = (
     "train-images-idx3-ubyte",
@@ -196,3 +200,18 @@ DATASETS: dict[str, DatasetInfo] = {
 def dataset_names() -> list[str]:
     """Return the names that `--dataset` takes, besides a folder of one's own."""
     return list(DATASETS)
+
+
+def check_dataset_name(name: str) -> None:
+    """Raise UserError, in one line, where `name` is neither a known data set nor a folder or .npz file that exists."""
+    path = Path(name).expanduser()
+    if name in DATASETS or (name and (path.is_dir() or (path.is_file() and path.suffix == ".npz"))):
+        return
+    if name and path.exists():
+        raise UserError(f"{name} is neither a folder nor an .npz file. Name the folder that holds the data set.")
+    if os.sep in name:
+        raise UserError(f"there is no folder {name}. Name a folder with a data set, or one of {', '.join(DATASETS)}.")
+    raise UserError(
+        f"unknown data set '{name}'.{did_you_mean(name, DATASETS)} "
+        f"There are {', '.join(DATASETS)}, or the path of a folder with one of your own."
+    )

@@ -95,7 +95,8 @@ class Corruption:
                 f"unknown corruption '{self.kind}'.{did_you_mean(self.kind, _KINDS)} There are {', '.join(_KINDS)}."
             )
         if not math.isfinite(self.strength) or (self.strength < 0 and self.kind != "fixed-rotation"):
-            raise UserError(f"the strength of {self.kind} is {self.strength}: give a number of 0 or more.")
+            allowed = "finite number" if self.kind == "fixed-rotation" else "finite number of 0 or more"
+            raise UserError(f"the strength of {self.kind} is {self.strength}: give a {allowed}.")
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.strength:g}"

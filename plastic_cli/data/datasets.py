@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from plastic_cli.data.arrays import LabelledImages, StoredDataset, checksum
-from plastic_cli.data.catalogue import DATASETS, dataset_names
+from plastic_cli.data.catalogue import DATASETS, check_dataset_name
 from plastic_cli.data.folders import data_folder, missing_files, where_to_put
 from plastic_cli.data.sources import read_known_set, read_own_set
 from plastic_cli.data.splits import stratified_split
@@ -152,17 +152,8 @@ def _read(name: str, folder: Path | None, *, download: bool) -> StoredDataset:
 
             download_dataset(info, where)
         return read_known_set(info, where)
-    path = Path(name).expanduser()
-    if path.is_dir() or (path.is_file() and path.suffix == ".npz"):
-        return read_own_set(path)
-    if path.exists():
-        raise UserError(f"{name} is neither a folder nor an .npz file. Name the folder that holds the data set.")
-    if os.sep in name:
-        raise UserError(f"there is no folder {name}. Name a folder with a data set, or one of {', '.join(DATASETS)}.")
-    raise UserError(
-        f"unknown data set '{name}'.{did_you_mean(name, dataset_names())} "
-        f"There are {', '.join(dataset_names())}, or the path of a folder with one of your own."
-    )
+    check_dataset_name(name)
+    return read_own_set(Path(name).expanduser())
 
 
 def _set_aside(stored: StoredDataset, validation: int) -> tuple[NDArray[Any] | slice, NDArray[Any] | None]:

@@ -110,7 +110,8 @@ def _fetch(archive: _Archive, target: Path, progress: Progress) -> None:
                 urllib.request.urlopen(request, timeout=_SECONDS_WITHOUT_AN_ANSWER) as response,
                 target.open("wb") as stream,
             ):
-                progress.update(task, total=response.length, completed=0)
+                announced = response.headers.get("Content-Length")
+                progress.update(task, total=int(announced) if announced else None, completed=0)
                 digest = hashlib.md5(usedforsecurity=False)
                 while block := response.read(_BLOCK):
                     stream.write(block)

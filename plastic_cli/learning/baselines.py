@@ -1,8 +1,9 @@
-"""The control of every comparison: the same kind of network trained by backpropagation, wholly or only at its readout."""
+"""The control of every comparison: such a network trained by backpropagation, wholly or only at its readout."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -28,15 +29,14 @@ class BackpropLearner:
         device: torch.device | str = "cpu",
     ) -> None:
         self.layers = nn.ModuleList()
-        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        for inputs, outputs in pairwise(sizes):
             layer = nn.Linear(inputs, outputs)
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
             nn.init.zeros_(layer.bias)
             self.layers.append(layer)
         self.layers.to(device)
-        trainable = self.layers if trained == "all" else self.layers[-1:]
-        for layer in self.layers:
-            layer.requires_grad_(layer in list(trainable))
+        if trained == "readout":
+            self.layers[:-1].requires_grad_(False)
         parameters = [parameter for parameter in self.layers.parameters() if parameter.requires_grad]
         self.optimizer: torch.optim.Optimizer = (
             torch.optim.Adam(parameters, lr=learning_rate)
@@ -64,6 +64,12 @@ class BackpropLearner:
             x = torch.relu(layer(x))
             activity.append(x)
         return activity
+
+    @property
+    def first_weights(self) -> Tensor:
+        """The weights (units, inputs) of the first layer."""
+        weights: Tensor = self.layers[0].get_parameter("weight")
+        return weights
 
     def state_dict(self) -> dict[str, Any]:
         """Return parameters and the optimizer's state."""

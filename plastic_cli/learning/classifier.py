@@ -1,9 +1,8 @@
-"""The verbs eval, analyze and render of any rule that classifies: what they share, given a function that builds its learner."""
+"""The verbs eval, analyze and render of any rule that classifies, given a function that builds its learner."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,13 +13,13 @@ from torch import Tensor
 from plastic_cli.analysis import figures
 from plastic_cli.analysis.cka import cka_matrix
 from plastic_cli.analysis.classification import accuracy_by_class, confusion_matrix, evaluate
-from plastic_cli.analysis.probe import linear_probe
+from plastic_cli.analysis.frames import weight_frames
+from plastic_cli.analysis.probe import linear_probe, probe_layers
 from plastic_cli.analysis.robustness import robustness
 from plastic_cli.analysis.sparsity import sparsity
 from plastic_cli.data.corruptions import apply_corruption, parse_corruption
 from plastic_cli.data.datasets import Dataset, load_dataset
 from plastic_cli.errors import UserError
-from plastic_cli.learning.devices import find_device
 from plastic_cli.learning.fit import features, predict
 from plastic_cli.learning.learner import Learner
 from plastic_cli.runs.run import Run, open_run
@@ -72,13 +71,11 @@ def evaluate_classifier(config: ClassifierEvaluateConfig, run: Run, build: Build
 # ---------------------------------------------------------------------------------------------------------- analyze
 
 
-def analyze_classifier(
-    config: ClassifierAnalyzeConfig, run: Run, build: Build, *, others_chosen: bool = False
-) -> bool:
+def analyze_classifier(config: ClassifierAnalyzeConfig, run: Run, build: Build, *, others_chosen: bool = False) -> bool:
     """Carry out the analyses that are asked for, and those that are cheap where none is.
 
-    Tables go into the run's `tables/`, figures into `figures/`, headline numbers into its metrics. Returns whether nothing
-    was asked for, so that a rule can add its own cheap analyses.
+    Tables go into the run's `tables/`, figures into `figures/`, headline numbers into its metrics. Returns whether
+    nothing was asked for, so that a rule can add its own cheap analyses.
     """
     chosen = [config.confusion, config.sparsity, config.probe, config.robustness, config.cka, others_chosen]
     nothing_chosen = not any(chosen)
@@ -105,11 +102,13 @@ def _analyze_confusion(run: Run, data: Dataset, learner: Learner) -> None:
     by_class = accuracy_by_class(confusion)
     run.log("test", accuracy=(predictions == data.test.y).double().mean())
     names = list(data.class_names)
-    run.save_table("confusion", pd.DataFrame(confusion.cpu().numpy(), index=names, columns=names).reset_index(names="true"))
+    run.save_table(
+        "confusion", pd.DataFrame(confusion.cpu().numpy(), index=names, columns=names).reset_index(names="true")
+    )
     frame = pd.DataFrame({"class": names, "accuracy": by_class.cpu().numpy(), "images": confusion.sum(1).cpu().numpy()})
     run.save_table("accuracy_by_class", frame)
-    run.save_figure("confusion", figures.confusion_figure(confusion, names))
-    run.save_figure("accuracy_by_class", figures.accuracy_by_class_figure(by_class, names))
+    run.save_figure("confusion", figures.confusion_matrix_figure(confusion.cpu(), names))
+    run.save_figure("accuracy_by_class", figures.class_accuracy_figure(by_class.cpu(), names))
 
 
 def _analyze_sparsity(run: Run, data: Dataset, learner: Learner) -> None:
@@ -123,21 +122,18 @@ def _analyze_sparsity(run: Run, data: Dataset, learner: Learner) -> None:
 
 
 def _analyze_probe(run: Run, data: Dataset, trained: Learner, untrained: Learner) -> None:
-    rows = []
-    for network, learner in (("trained", trained), ("untrained", untrained)):
-        layers = zip(features(learner, data.train.x), features(learner, data.test.x), strict=True)
-        for number, (train_features, test_features) in enumerate(layers, start=1):
-            probe = linear_probe(train_features, data.train.y, test_features, data.test.y, seed=run.seed)
-            rows.append({"layer": number, "network": network, **vars(probe)})
-            run.log("probe", {"layer": number, "network": network}, accuracy=probe.accuracy)
-            run.results[f"probe/layer {number} {network}"] = probe.accuracy
+    probes = probe_layers(trained.features, untrained.features, data, seed=run.seed)
+    rows: list[dict[str, Any]] = [{**vars(probe), "layer": probe.layer + 1} for probe in probes]
+    for row in rows:
+        run.log("probe", {"layer": row["layer"], "network": row["network"]}, accuracy=row["accuracy"])
+        run.results[f"probe/layer {row['layer']} {row['network']}"] = row["accuracy"]
+    figure = figures.probe_figure(pd.DataFrame(rows))
     pixels = linear_probe(data.train.x, data.train.y, data.test.x, data.test.y, seed=run.seed)
     rows.append({"layer": 0, "network": "pixels", **vars(pixels)})
     run.log("probe", {"layer": 0, "network": "pixels"}, accuracy=pixels.accuracy)
     run.results["probe/pixels"] = pixels.accuracy
-    frame = pd.DataFrame(rows)
-    run.save_table("probe", frame)
-    run.save_figure("probe", figures.probe_figure(frame))
+    run.save_table("probe", pd.DataFrame(rows))
+    run.save_figure("probe", figure)
 
 
 def _analyze_robustness(run: Run, data: Dataset, learner: Learner) -> None:
@@ -158,21 +154,22 @@ def _analyze_cka(run: Run, data: Dataset, learner: Learner, build: Build, other:
         against, name = _learner_of_other_run(run, other, data), f"run {other}"
     mine, theirs = features(learner, images), features(against, images)
     matrix = cka_matrix(mine, theirs, debiased=True)
-    rows = [
-        {"layer": row + 1, "other layer": column + 1, "other": name, "cka": float(matrix[row, column])}
-        for row in range(len(mine))
-        for column in range(len(theirs))
-    ]
-    for row_entry in rows:
-        run.log("test", {key: value for key, value in row_entry.items() if key != "cka"}, cka=row_entry["cka"])
-        run.results[f"cka/{row_entry['layer']}-{row_entry['other layer']}"] = row_entry["cka"]
+    rows = []
+    for (row, column), value in np.ndenumerate(matrix.cpu().numpy()):
+        labels = {"layer": row + 1, "other layer": column + 1, "other": name}
+        run.log("test", labels, cka=float(value))
+        run.results[f"cka/{row + 1}-{column + 1}"] = float(value)
+        rows.append({**labels, "cka": float(value)})
     run.save_table("cka", pd.DataFrame(rows))
     run.save_figure(
         "cka",
         figures.cka_figure(
             matrix,
-            [f"layer {number + 1}" for number in range(len(mine))],
-            [f"layer {number + 1}" for number in range(len(theirs))],
+            [str(number + 1) for number in range(len(mine))],
+            [str(number + 1) for number in range(len(theirs))],
+            rows="Layer of this run",
+            columns=f"Layer of {name}",
+            debiased=True,
         ),
     )
 
@@ -187,7 +184,9 @@ def _learner_of_other_run(run: Run, other: str, data: Dataset) -> Learner:
     if build is None:
         raise UserError(f"--other {other}: the rule '{second.record.rule}' offers no network to compare with.")
     if second.record.dataset != run.record.dataset:
-        raise UserError(f"--other {other}: it learned from {second.record.dataset}, this run from {run.record.dataset}.")
+        raise UserError(
+            f"--other {other}: it learned from {second.record.dataset}, this run from {run.record.dataset}."
+        )
     return build(second, data, trained=True)
 
 
@@ -213,7 +212,7 @@ def render_weights(run: Run, units: int = 36, seconds_per_frame: float = 0.35) -
     store = RunStore(run.folder.parent)
     metrics = store.metrics(runs=[run.id], stage="train")
     curves = metrics[(metrics["metric"] == "accuracy") & metrics["split"].isin(["train", "test", "validation"])]
-    frames = figures.weight_frames(
+    frames = weight_frames(
         [snapshot["weights"][:units].float() for snapshot in snapshots],
         [int(snapshot["epoch"]) for snapshot in snapshots],
         image_shape_of(run, snapshots[0]["weights"].shape[1]),
@@ -244,7 +243,9 @@ def _data_for(run: Run, dataset: str | None, *, validation: bool = False) -> Dat
     held_out = int(run.config.get("validation", 0))
     if validation and not held_out:
         raise UserError(f"run {run.id} was trained without a validation split. Choose --split test or train.")
-    data = load_dataset(name, run.data_folder, validation=held_out if name == run.record.dataset else 0, device=run.device)
+    data = load_dataset(
+        name, run.data_folder, validation=held_out if name == run.record.dataset else 0, device=run.device
+    )
     stored = run.record.data
     if name != run.record.dataset:
         _check_fit(run, data)
@@ -270,6 +271,3 @@ def _check_fit(run: Run, data: Dataset) -> None:
 
 def _by(shape: Any) -> str:
     return " x ".join(str(size) for size in shape)
-
-
-

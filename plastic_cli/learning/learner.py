@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Learner(Protocol):
-    """A classifier that learns from batches. `x` is (batch, features) and normalised, `y` is (batch,) of class numbers."""
+    """A classifier that learns from batches: `x` (batch, features), normalised, and `y` (batch,), class numbers."""
 
     def train_batch(self, x: Tensor, y: Tensor) -> None:
         """Learn from one batch."""

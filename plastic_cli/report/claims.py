@@ -75,6 +75,14 @@ class PublishedFigures:
     claims: tuple[Claim, ...] = ()
     context: tuple[Context, ...] = ()
 
+    def about(self, dataset: str) -> PublishedFigures:
+        """Return the figures that hold for one data set."""
+        return PublishedFigures(
+            self.rule,
+            claims=tuple(entry for entry in self.claims if entry.conditions.get("dataset", dataset) == dataset),
+            context=tuple(entry for entry in self.context if entry.conditions.get("dataset", dataset) == dataset),
+        )
+
 
 @dataclass(frozen=True)
 class Verdict:

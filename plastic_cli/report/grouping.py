@@ -161,7 +161,8 @@ def _field_text(name: str, value: Any) -> str:
 
 def _value_text(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.6g}"
+        short = f"{value:.6g}"
+        return short if float(short) == value else repr(value)
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 

@@ -11,13 +11,12 @@ import pandas as pd
 from plotnine import (
     aes,
     element_blank,
-    element_line,
     element_text,
     facet_wrap,
-    geom_errorbarh,
     geom_line,
     geom_point,
     geom_ribbon,
+    geom_segment,
     ggplot,
     guide_legend,
     guides,
@@ -26,7 +25,6 @@ from plotnine import (
     scale_fill_manual,
     scale_shape_manual,
     scale_x_continuous,
-    scale_y_discrete,
     theme,
 )
 
@@ -53,50 +51,45 @@ def learning_curves(results: Sequence[Result], metrics: pd.DataFrame) -> dict[st
     """
     figures = {}
     for metric in dict.fromkeys(result.metric for result in results if result.metric):
-        chosen = [result for result in results if result.metric == metric]
-        curves = curve_data(chosen, metrics, metric)
+        rows = _training_rows(metrics, metric)
+        with_curve = set(rows["run"])
+        drawn = [
+            result for result in results if result.metric == metric and not with_curve.isdisjoint(result.group.runs)
+        ]
+        labels = best_labels(drawn, MOST_CURVES)
+        curves = _mean_curves([result for result in drawn if result.group.label in labels], rows)
         # A single point is no curve, and the tables have it already.
-        if curves.empty or curves["step"].nunique() < 2:
-            continue
-        figures[f"learning-curves-{metric.replace('/', '-')}"] = _curves_figure(chosen, curves, metric)
+        if len(curves["step"].unique()) > 1:
+            figures[f"learning-curves-{metric.replace('/', '-')}"] = _curves_figure(drawn, labels, curves, metric)
     return figures
 
 
-def curve_data(results: Sequence[Result], metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
+def _training_rows(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return run, step and value of one metric while training, each step of a run once."""
+    split, _, name = metric.partition("/")
+    wanted = (metrics["stage"] == "train") & (metrics["split"] == split) & (metrics["metric"] == name)
+    rows: pd.DataFrame = metrics[wanted & metrics["labels"].isna() & np.isfinite(metrics["value"])]
+    return rows.drop_duplicates(["run", "step"], keep="last")[["run", "step", "value"]]
+
+
+def _mean_curves(results: Sequence[Result], rows: pd.DataFrame) -> pd.DataFrame:
     """Return the mean curve of each result's group: label, dataset, step, mean, low, high, n.
 
     A step counts where every seed of the group that has a curve reached it, so that no line bends because its seeds
     change.
     """
-    split, _, name = metric.partition("/")
-    rows = metrics[
-        (metrics["stage"] == "train")
-        & (metrics["split"] == split)
-        & (metrics["metric"] == name)
-        & metrics["labels"].isna()
-        & np.isfinite(metrics["value"])
-    ]
-    parts = []
+    parts = [pd.DataFrame(columns=["label", "dataset", "step", "mean", "low", "high", "n"])]
     for result in results:
-        own = rows[rows["run"].isin(result.group.runs)].drop_duplicates(["run", "step"], keep="last")
+        own = rows[rows["run"].isin(result.group.runs)]
         table = own.pivot_table(index="step", columns="run", values="value").dropna()
+        if table.empty:
+            continue
         intervals = mean_intervals(list(table.to_numpy()), resamples=CURVE_RESAMPLES)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "label": result.group.label,
-                    "dataset": result.group.dataset or "",
-                    "step": table.index,
-                    "mean": [interval.mean for interval in intervals],
-                    "low": [interval.low for interval in intervals],
-                    "high": [interval.high for interval in intervals],
-                    "n": [interval.n for interval in intervals],
-                }
-            )
+        part = pd.DataFrame(
+            [(each.mean, each.low, each.high, each.n) for each in intervals], columns=["mean", "low", "high", "n"]
         )
-    columns = ["label", "dataset", "step", "mean", "low", "high", "n"]
-    filled = [part for part in parts if len(part)]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=columns)
+        parts.append(part.assign(label=result.group.label, dataset=result.group.dataset or "", step=table.index))
+    return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
 def best_labels(results: Sequence[Result], count: int) -> list[str]:
@@ -127,37 +120,36 @@ def claims_figure(claims: Sequence[ClaimResult]) -> ggplot | None:
         return None
     frame = _claims_data(tested)
     published = frame[frame["what"] == "published"]
-    measured = frame[frame["what"] == "measured"]
-    with_interval = measured.dropna(subset=["low", "high"])
+    with_interval = frame[frame["what"] == "measured"].dropna(subset=["low", "high"])
     metrics = list(dict.fromkeys(frame["metric"]))
-    colours = {"published": "#888888", "measured": discrete_colours(1)[0]}
-    rows = frame["claim"].nunique()
-    lines = sum(label.count("\n") + 1 for label in frame["claim"].cat.categories)
+    colours = {"published": "#777777", "measured": discrete_colours(1)[0]}
+    labels = list(frame["claim"].cat.categories)
+    lines = sum(label.count("\n") + 1 for label in labels)
+    caption = (
+        "Grey: published value and the tolerance of its claim. Blue: our mean over seeds, with the"
+        f" {interval_method()} from {MINIMUM_VALUES} seeds on."
+    )
     figure: ggplot = (
         ggplot(frame, aes("value", "claim", colour="what"))
-        + geom_errorbarh(aes(xmin="low", xmax="high"), data=published, height=0, size=4, alpha=0.35)
-        + geom_errorbarh(aes(xmin="low", xmax="high"), data=with_interval, height=0.25, size=0.9)
-        + geom_point(aes(shape="what"), size=3)
+        + geom_segment(aes(x="low", xend="high", yend="claim"), data=published, size=4, alpha=0.3, show_legend=False)
+        + geom_segment(aes(x="low", xend="high", yend="claim"), data=with_interval, size=1.3, show_legend=False)
+        + geom_point(aes(shape="what"), size=2.6)
         + scale_color_manual(values=colours, breaks=list(colours))
         + scale_shape_manual(values={"published": "|", "measured": "o"}, breaks=list(colours))
-        + scale_y_discrete(limits=list(frame["claim"].cat.categories)[::-1])
         + labs(
             title="Published and measured",
             x=metrics[0] if len(metrics) == 1 else "value",
             y="",
             colour="",
             shape="",
-            caption=_wrapped(
-                f"Grey bar: published value with the tolerance of the claim. Dot: our mean over seeds, with the"
-                f" {interval_method()} from {MINIMUM_VALUES} seeds on.",
-                100,
-            ),
+            caption=_wrapped(caption, 62),
         )
-        + theme_plastic(figure_size=(7.5, 1.8 + 0.16 * lines + 0.12 * rows))
+        + theme_plastic(figure_size=(7.5, 1.9 + 0.17 * lines + 0.12 * len(labels)))
         + theme(
             legend_position="top",
-            panel_grid_major_y=element_line(colour="#EEEEEE"),
-            axis_text_y=element_text(ha="right"),
+            legend_title=element_blank(),
+            plot_caption=element_text(ha="left", ma="left"),
+            axis_text_y=element_text(ma="right"),
         )
     )
     if len(metrics) > 1:
@@ -172,70 +164,72 @@ def _claims_data(tested: Sequence[ClaimResult]) -> pd.DataFrame:
         assert row.verdict is not None
         assert row.group is not None
         claim, interval = row.entry, row.verdict.interval
-        setting = f"{row.group.setting}\n" if row.group.setting else ""
         mark = claim.id if len({other.rule for other in tested}) == 1 else f"{row.rule} {claim.id}"
-        label = f"{mark}  {_wrapped(setting, 40)}{row.verdict.word}, n = {interval.n}"
+        word = row.verdict.word if interval.known else f"{row.verdict.word}, {row.verdict.reason}"
+        label = "\n".join(part for part in (f"{mark}: {word}", _wrapped_setting(row.group.setting, 40)) if part)
         common = {"claim": label, "metric": claim.metric}
         low = claim.value if claim.comparison == "at-most" else claim.value - claim.tolerance
         high = claim.value if claim.comparison == "at-least" else claim.value + claim.tolerance
         rows.append({**common, "what": "published", "value": claim.value, "low": low, "high": high})
         rows.append({**common, "what": "measured", "value": interval.mean, "low": interval.low, "high": interval.high})
     frame = pd.DataFrame(rows)
-    frame["claim"] = pd.Categorical(frame["claim"], categories=list(dict.fromkeys(frame["claim"])))
+    frame["claim"] = pd.Categorical(frame["claim"], categories=list(dict.fromkeys(frame["claim"]))[::-1])
     return frame
 
 
-def _curves_figure(results: Sequence[Result], curves: pd.DataFrame, metric: str) -> ggplot:
-    drawn = [result for result in results if result.group.label in set(curves["label"])]
+def _curves_figure(drawn: Sequence[Result], labels: Sequence[str], curves: pd.DataFrame, metric: str) -> ggplot:
     count = len({result.group.label for result in drawn})
-    labels = best_labels(drawn, MOST_CURVES)
-    curves = curves[curves["label"].isin(labels)]
     # With one rule its name in front of every setting says nothing.
     rules = {result.group.rule for result in drawn}
-    shown = {result.group.label: (result.group.setting or result.group.rule) for result in drawn}
-    if len(rules) > 1:
-        shown = {label: label for label in shown}
-    legend = [_wrapped(shown[label], _LEGEND_WIDTH) for label in labels]
-    curves = curves.assign(
-        label=pd.Categorical([_wrapped(shown[label], _LEGEND_WIDTH) for label in curves["label"]], categories=legend)
-    )
-    datasets = curves["dataset"].nunique()
-    ribbons = curves.dropna(subset=["low", "high"])
-    colours = discrete_colours(max(len(legend), 1))
+    names = {
+        result.group.label: _wrapped_setting(
+            result.group.label if len(rules) > 1 else result.group.setting or result.group.rule, _LEGEND_WIDTH
+        )
+        for result in drawn
+    }
+    legend = [names[label] for label in labels]
+    curves = curves.assign(label=pd.Categorical(curves["label"].map(names), categories=legend))
+    datasets = sorted(set(curves["dataset"]))
+    colours = discrete_colours(len(legend))
     caption = (
         f"Line: mean over seeds. Ribbon: {interval_method(resamples=CURVE_RESAMPLES)}, from {MINIMUM_VALUES} seeds on."
     )
     if count > len(labels):
         caption += f" The best {len(labels)} of {count} settings are shown."
     lines = sum(label.count("\n") + 1 for label in legend)
-    columns = min(datasets, 2)
-    panels = -(-datasets // columns)
-    legend_below = lines <= 3
-    width = 4.2 * columns + 1.0 + (0 if legend_below else 3.0)
-    height = max(3.0 * panels + 1.2, 1.4 + 0.2 * lines + 0.1 * len(legend)) + (0.25 * lines if legend_below else 0)
+    columns = min(len(datasets), 2)
+    beside = len(legend) > 1
+    width = 4.4 * columns + 0.6 + (3.2 if beside else 0)
+    height = max(2.9 * -(-len(datasets) // columns) + 1.2, 1.4 + 0.2 * lines + 0.1 * len(legend))
+    about = [*(rules if len(rules) == 1 else []), *(legend if not beside and legend != list(rules) else [])]
+    about += datasets if len(datasets) == 1 and datasets[0] else []
     figure: ggplot = (
         ggplot(curves, aes("step", "mean", colour="label", fill="label"))
-        + geom_ribbon(aes(ymin="low", ymax="high"), data=ribbons, alpha=0.2, colour="none", size=0)
+        + geom_ribbon(aes(ymin="low", ymax="high"), data=curves.dropna(subset=["low", "high"]), alpha=0.2, size=0)
         + geom_line(size=0.9)
         + scale_color_manual(values=colours, drop=False)
         + scale_fill_manual(values=colours, drop=False)
         + scale_x_continuous(breaks=_whole_breaks)
         + guides(colour=guide_legend(ncol=1), fill=guide_legend(ncol=1))
         + labs(
-            title=" ".join(["Learning", *(sorted(rules) if len(rules) == 1 else [])]),
-            x=_step_name(results, curves),
+            title="Learning curves",
+            subtitle=_wrapped(", ".join(about), 22 * columns * 2) or None,
+            x=_step_name(drawn, curves),
             y=metric,
             colour="",
             fill="",
-            caption=_wrapped(caption, int(13 * width)),
+            caption=_wrapped(caption, 62 * columns),
         )
         + theme_plastic(figure_size=(width, height))
-        + theme(legend_position="bottom" if legend_below else "right", legend_title=element_blank())
+        + theme(
+            legend_position="right" if beside else "none",
+            legend_title=element_blank(),
+            legend_text=element_text(ma="left"),
+            plot_caption=element_text(ha="left", ma="left"),
+        )
     )
-    if datasets > 1:
+    if len(datasets) > 1:
         figure += facet_wrap("dataset", ncol=columns, scales="free_y")
-    elif only := str(curves["dataset"].iloc[0]):
-        figure += labs(subtitle=only)
     return figure
 
 
@@ -253,6 +247,12 @@ def _whole_breaks(limits: tuple[float, float]) -> list[float]:
     power = 10 ** int(np.floor(np.log10(rough)))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
     return [float(value) for value in range(-(-low // step) * step, high + 1, step)]
+
+
+def _wrapped_setting(setting: str, width: int) -> str:
+    """Break the text of a setting between its fields, not within one."""
+    fields = ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in setting.split(", "))
+    return _wrapped(fields, width).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _wrapped(text: str, width: int) -> str:

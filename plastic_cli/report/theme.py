@@ -1,5 +1,8 @@
 """The look that all figures share: one theme, and colours that the colour-blind can tell apart."""
 
+# plotnine declares types, but none for theme() and its elements.
+# mypy: allow-untyped-calls
+
 from __future__ import annotations
 
 import matplotlib
@@ -35,15 +38,18 @@ def theme_plastic(base_size: float = 10, figure_size: tuple[float, float] = (6, 
         plot_margin=0.02,
         plot_title=element_text(size=1.2 * base_size, weight="bold", ha="left"),
         plot_subtitle=element_text(size=base_size, colour="#444444", ha="left"),
+        plot_title_position="plot",
         plot_caption=element_text(size=0.8 * base_size, colour="#666666"),
         axis_title=element_text(size=base_size),
         axis_text=element_text(size=0.9 * base_size, colour="#333333"),
         axis_line=element_line(colour="#333333", size=0.6),
         axis_ticks=element_line(colour="#333333", size=0.6),
+        axis_ticks_minor=element_blank(),
         panel_grid_major=element_line(colour="#E3E3E3", size=0.5),
         panel_grid_minor=element_blank(),
         strip_text=element_text(size=base_size, weight="bold"),
         legend_title=element_text(size=0.9 * base_size),
         legend_text=element_text(size=0.9 * base_size),
         legend_key=element_blank(),
+        legend_box_spacing=0.02,
     )

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from plastic_cli import ClassifierAnalyzeConfig, ClassifierEvaluateConfig, ClassifierTrainConfig, RenderConfig, Run, field
+from plastic_cli import (
+    ClassifierAnalyzeConfig,
+    ClassifierEvaluateConfig,
+    ClassifierTrainConfig,
+    RenderConfig,
+    Run,
+    field,
+)
 
 if TYPE_CHECKING:
     from plastic_cli.data.datasets import Dataset
@@ -37,7 +44,7 @@ def train(config: Train, run: Run) -> None:
         run,
         epochs=config.epochs,
         batch_size=config.batch_size,
-        after_epoch=lambda epoch: snapshot_weights(run, epoch, config.epochs, learner.layers[0].weight),
+        after_epoch=lambda epoch: snapshot_weights(run, epoch, config.epochs, learner.first_weights),
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from plastic_cli.analysis import figures
 from plastic_cli.analysis.angles import angle_degrees, signal_to_noise
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
     from plastic_grlu.commands import Analyze
     from plastic_grlu.learner import GRLULearner
 
-PERTURBATIONS = (1, 4, 16, 64, 256)
+PERTURBATIONS = (1, 16, 128)
 
 
 def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
-    """Measure, for several numbers of perturbations, the angle of one update to the true gradient, and its signal to noise.
+    """Measure the angle of one update to the true gradient, and its signal to noise, by number of perturbations.
 
     Updates and gradients are those of single training images at the run's initial noise: that is what the rule learns
-    from at batch size 1. The angle is the mean over images; the signal to noise is that of one update, over draws of the
-    noise, averaged over images.
+    from at batch size 1. The angle is the mean over images and draws; the signal to noise is that of one update, over
+    draws of the noise, averaged over images.
     """
     data = load_dataset(str(run.record.dataset), run.data_folder, device=run.device)
     learner: GRLULearner = build(run, data, trained=True)  # type: ignore[assignment]
@@ -37,10 +38,16 @@ def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
     for network, subject in (("trained", learner), ("untrained", untrained)):
         x = subject._encode(data.train.x[: config.images])
         for perturbations in sorted({*PERTURBATIONS, learner.perturbations}):
-            rows += _measure(subject, network, x, data.train.y[: config.images], perturbations, config.samples, run.seed)
+            rows += _measure(
+                subject, network, x, data.train.y[: config.images], perturbations, config.samples, run.seed
+            )
     frame = pd.DataFrame(rows)
     run.save_table("angles", frame)
-    run.save_figure("angles", figures.angles_figure(frame))
+    trained = frame[frame["network"] == "trained"]
+    spread = {"low": trained["angle"] - trained["angle_sd"], "high": trained["angle"] + trained["angle_sd"]}
+    labelled = trained.assign(label=trained["perturbations"].astype(str), **spread)
+    title = "Angle between one update and the gradient, by perturbations (mean and SD over images and noise)"
+    run.save_figure("angles", figures.angle_figure(labelled, title))
     here = frame[(frame["network"] == "trained") & (frame["perturbations"] == learner.perturbations)]
     for row in here.to_dict("records"):
         labels = {"layer": row["layer"], "perturbations": row["perturbations"]}
@@ -62,34 +69,17 @@ def show_weights(run: Run, build: Build) -> None:
 
 
 def _measure(
-    learner: GRLULearner, network: str, x: torch.Tensor, y: torch.Tensor, perturbations: int, samples: int, seed: int
+    learner: GRLULearner, network: str, x: Tensor, y: Tensor, perturbations: int, samples: int, seed: int
 ) -> list[dict[str, float | int | str]]:
-    layers = len(learner.weights)
-    angles = [[] for _ in range(layers)]  # type: list[list[float]]
-    signals = [[] for _ in range(layers)]  # type: list[list[float]]
+    layers = range(len(learner.weights))
+    angles: list[list[float]] = [[] for _ in layers]
+    signals: list[list[float]] = [[] for _ in layers]
     for image in range(len(x)):
         one, label = x[image : image + 1], y[image : image + 1]
-        noises, gumbels = learner.draw(
-            perturbations * samples, derived_seed(seed, f"angles {network} {perturbations} {image}")
+        updates, gradients = _draw_updates(
+            learner, one, label, perturbations, samples, derived_seed(seed, f"{network} {perturbations} {image}")
         )
-        updates: list[list[torch.Tensor]] = [[] for _ in range(layers)]
-        gradients: list[list[torch.Tensor]] = [[] for _ in range(layers)]
-        for draw in range(samples):
-            rows = slice(draw * perturbations, (draw + 1) * perturbations)
-            noise = [part[rows] for part in noises]
-            masks = learner.masks(one, noise, None if gumbels is None else [part[rows] for part in gumbels])
-            update, _, _ = rule.grlu_update(
-                learner.weights, learner.biases, one, label, noise, masks, credit=learner.credit, skip=learner.skip
-            )
-            # The gradient of the networks that the update perturbs: the same masks, averaged over perturbations.
-            repeated = one.expand(perturbations if masks else 1, -1)
-            gradient, _, _ = rule.gradient_update(
-                learner.weights, learner.biases, repeated, label.expand(len(repeated)), masks, skip=learner.skip
-            )
-            for layer in range(layers):
-                updates[layer].append(update[layer])
-                gradients[layer].append(gradient[layer])
-        for layer in range(layers):
+        for layer in layers:
             pairs = zip(updates[layer], gradients[layer], strict=True)
             angles[layer] += [angle_degrees(update, gradient) for update, gradient in pairs]
             signals[layer].append(signal_to_noise(torch.stack(updates[layer])))
@@ -102,8 +92,35 @@ def _measure(
             "angle_sd": _spread(angles[layer]),
             "signal_to_noise": float(torch.tensor(signals[layer]).nanmean()),
         }
-        for layer in range(layers)
+        for layer in layers
     ]
+
+
+def _draw_updates(
+    learner: GRLULearner, x: Tensor, y: Tensor, perturbations: int, samples: int, seed: int
+) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """Return, per layer, `samples` updates for one image x (1, d_0) and the gradient that each of them estimates."""
+    noises, gumbels = learner.draw(perturbations * samples, seed)
+    updates: list[list[Tensor]] = [[] for _ in learner.weights]
+    gradients: list[list[Tensor]] = [[] for _ in learner.weights]
+    gradient: list[Tensor] | None = None
+    for draw in range(samples):
+        rows = slice(draw * perturbations, (draw + 1) * perturbations)
+        noise = [part[rows] for part in noises]
+        masks = learner.masks(x, noise, None if gumbels is None else [part[rows] for part in gumbels])
+        update, _, _ = rule.grlu_update(
+            learner.weights, learner.biases, x, y, noise, masks, credit=learner.credit, skip=learner.skip
+        )
+        # With ReLU there is one gradient; with masks it is that of the masked networks that this update perturbed.
+        if gradient is None or masks is not None:
+            copies = 1 if masks is None else perturbations
+            gradient, _, _ = rule.gradient_update(
+                learner.weights, learner.biases, x.expand(copies, -1), y.expand(copies), masks, skip=learner.skip
+            )
+        for layer in range(len(updates)):
+            updates[layer].append(update[layer])
+            gradients[layer].append(gradient[layer])
+    return updates, gradients
 
 
 def _spread(values: list[float]) -> float:

@@ -12,31 +12,29 @@ from plastic_grlu.steps import BLOCK, choose_largest, log_probabilities, standar
 Floats = NDArray[np.floating[Any]]
 
 
+# Loops over few arrays: beyond four the compiler gives up proving that they do not overlap, and on vector instructions.
 @part
-def _output(
-    outputs: Floats,
-    output: int,
-    z: Floats,
-    of_z: int,
-    bias: Floats,
-    noise: Floats,
-    of_noise: int,
-    before: float,
-    after: float,
-    lowest: float,
-    mask: Floats,
-    below: Floats,
-    carry: float,
+def _activate(
+    outputs: Floats, output: int, z: Floats, of_z: int, noise: Floats, of_noise: int, before: float, after: float, lowest: float
 ) -> None:
-    """Equation (3) for row `output` of `outputs` (., width), all its options in one expression without branches.
+    """Equation (3) for row `output` of `outputs` (., width), from the rows `of_z` of `z` and `of_noise` of `noise`.
 
-    `of_z`, `of_noise` are the rows of `z` and `noise` to use. `before` and `after` say where the noise joins (0, or +-1 for a
-    member of the pair); `lowest` is 0 for ReLU and -inf otherwise; `carry` is 1 where the layer's input `below` is added.
+    `before` and `after` say where the noise joins (0, or +-1 for a member of the pair); `lowest` is 0 for ReLU, else -inf.
     """
     for i in range(outputs.shape[1]):
         n = noise[of_noise, i]
-        activation = max(z[of_z, i] + bias[i] + before * n, lowest) * mask[i]
-        outputs[output, i] = activation + carry * below[output, i] + after * n
+        activation = z[of_z, i] + before * n
+        outputs[output, i] = (lowest if activation < lowest else activation) + after * n
+
+
+@part
+def _gate(
+    outputs: Floats, output: int, z: Floats, of_z: int, noise: Floats, of_noise: int, before: float, after: float, mask: Floats
+) -> None:
+    """As `_activate`, with a top-k mask (width,) for the nonlinearity."""
+    for i in range(outputs.shape[1]):
+        n = noise[of_noise, i]
+        outputs[output, i] = (z[of_z, i] + before * n) * mask[i] + after * n
 
 
 @kernel
@@ -87,13 +85,12 @@ def learn(
             gumbel_numbers += rows * sizes[layer + 1]
     noise = np.zeros(-(-noise_numbers // 4) * 4, parameters.dtype)
     gumbel = np.zeros(-(-gumbel_numbers // 4) * 4, parameters.dtype)
-    outputs = np.zeros(2 * noise_numbers, parameters.dtype)
+    outputs = np.empty(2 * noise_numbers, parameters.dtype)
     normed = np.empty(2 * noise_numbers, parameters.dtype)
     product = np.empty(matrix, parameters.dtype)
     mask = np.empty(widest, parameters.dtype)
     keys = np.empty(widest, np.float32)
     z_of_layer = np.empty(2 * rows * widest, parameters.dtype)
-    ones = np.ones(widest, parameters.dtype)
     before = real(1) if preactivation else real(0)
     after = real(0) if preactivation else real(1)
     classes = sizes[layers]
@@ -124,18 +121,21 @@ def learn(
             first_sample = block_step * batch
             for b in range(batch):
                 labels[b] = y[order[step * batch + b]]
-                z = block_z[first_sample + b]
+                sample = first_sample + b
+                for i in range(hidden):
+                    block_z[sample, i] += first_bias[i]
                 for s in range(first_sample):
-                    overlap = gram[first_sample + b, s] + real(1)
-                    earlier = block_update[s]
+                    overlap = gram[sample, s] + real(1)
                     for i in range(hidden):
-                        z[i] += overlap * earlier[i]
+                        block_z[sample, i] += overlap * block_update[s, i]
             if drawn:
                 fill_normal(noise, sigma, key, first_step + np.uint64(step))
                 fill_gumbel(gumbel, key, first_step + np.uint64(step))
             else:
-                noise[:noise_numbers] = given_noise[step]
-                gumbel[:gumbel_numbers] = given_gumbel[step]
+                for i in range(noise_numbers):
+                    noise[i] = given_noise[step, i]
+                for i in range(gumbel_numbers):
+                    gumbel[i] = given_gumbel[step, i]
 
             # Equations (1) to (3), both members of every pair: rows 0 to rows - 1 are +, the next `rows` are -.
             at, gumbel_at, parameter_at = 0, 0, 0
@@ -154,26 +154,35 @@ def learn(
                         standardise(below, row, xhat, row)
                     weights = parameters[parameter_at : parameter_at + width * fan_in].reshape(width, fan_in)
                     np.dot(xhat, weights.T, z)
+                    for row in range(2 * rows):
+                        for i in range(width):
+                            z[row, i] += bias[i]
                     for row in range(rows):  # (6) wants the mean of the pair
                         for i in range(fan_in):
                             xhat[row, i] = real(0.5) * (xhat[row, i] + xhat[rows + row, i])
                 last = layer == layers - 1
                 choose = not last and kept[layer] > 0
-                add_input = skip and 0 < layer and not last and width == fan_in
-                lowest = real(-np.inf) if last or choose else real(0)
-                gate = mask if choose else ones
-                z_minus = 0 if layer == 0 else rows
-                carried, carry = (below, real(1)) if add_input else (h, real(0))
+                lowest = real(-np.inf) if last else real(0)
+                to_minus = 0 if layer == 0 else rows
                 for row in range(rows):
-                    z_plus = first_sample + row % batch if layer == 0 else row
+                    z_row = first_sample + row % batch if layer == 0 else row
                     if choose:
                         for i in range(width):
-                            mean = real(0.5) * (z[z_plus, i] + z[z_plus + z_minus, i]) + bias[i]
+                            mean = real(0.5) * (z[z_row, i] + z[z_row + to_minus, i])
                             keys[i] = np.float32(mean + gumbel[gumbel_at + i])
                         gumbel_at += width
                         choose_largest(keys, width, kept[layer], mask)
-                    _output(h, row, z, z_plus, bias, layer_noise, row, before, after, lowest, gate, carried, carry)
-                    _output(h, rows + row, z, z_plus + z_minus, bias, layer_noise, row, -before, -after, lowest, gate, carried, carry)
+                    for member in range(2):
+                        sign = real(1 - 2 * member)
+                        of_z, of_h = z_row + member * to_minus, member * rows + row
+                        if choose:
+                            _gate(h, of_h, z, of_z, layer_noise, row, sign * before, sign * after, mask)
+                        else:
+                            _activate(h, of_h, z, of_z, layer_noise, row, sign * before, sign * after, lowest)
+                if skip and 0 < layer and not last and width == fan_in:
+                    for row in range(2 * rows):
+                        for i in range(width):
+                            h[row, i] += below[row, i]
                 below = h
                 at = end
                 parameter_at += width * (fan_in + 1)
@@ -192,12 +201,13 @@ def learn(
                 postsynaptic = noise[at:end].reshape(rows, width)
                 if layer == 0:
                     for b in range(batch):
-                        block_update[first_sample + b] = 0
+                        for i in range(width):
+                            block_update[first_sample + b, i] = 0
                     for row in range(rows):
-                        update = block_update[first_sample + row % batch]
+                        sample = first_sample + row % batch
                         factor = real(log_probability[row] * rate / perturbations)
                         for i in range(width):
-                            update[i] += factor * postsynaptic[row, i]
+                            block_update[sample, i] += factor * postsynaptic[row, i]
                 else:
                     below_at = at - rows * fan_in
                     for row in range(rows):

@@ -22,17 +22,19 @@ if TYPE_CHECKING:
 
 
 class Train(ClassifierTrainConfig):
-    """Train a network with GRLU: every layer learns from its own noise and one scalar reward, without a backward pass."""
+    """Train a network with GRLU: each layer learns from its own noise and one scalar reward, no backward pass."""
 
     perturbations: int = field(16, "antithetic pairs of noise per image", ge=1)
     hidden: tuple[int, ...] = field((256,), "units of each hidden layer, as in 256 or 256,256")
     skip: bool = field(False, "add a hidden layer's input to its output where the widths agree")
-    activation: Literal["relu", "top-k"] = field("relu", "hidden activation; top-k keeps a random fraction --k of units")
+    activation: Literal["relu", "top-k"] = field(
+        "relu", "hidden activation; top-k keeps a random fraction --k of units"
+    )
     k: float | None = field(None, "fraction of hidden units that top-k keeps; implies --activation top-k", gt=0, le=1)
     credit: Literal["output", "preactivation"] = field(
         "output",
-        "where the noise goes: 'output' is the published rule, noise behind the non-linearity, so that silent units learn"
-        " too; 'preactivation' is true node perturbation, noise before it, an unbiased estimate of the gradient",
+        "where the noise goes: 'output' is the published rule, noise behind the non-linearity, so that silent units"
+        " learn too; 'preactivation' is true node perturbation, noise before it, an unbiased estimate of the gradient",
     )
     update: Literal["grlu", "backprop"] = field(
         "grlu", "'backprop' is the control: the true gradient on the same network with the step lr * noise^2"
@@ -70,14 +72,15 @@ class Train(ClassifierTrainConfig):
 
 
 class Analyze(ClassifierAnalyzeConfig):
-    """Look inside a trained GRLU network. Without an option: accuracy by class, confusion matrix, angles and sparsity."""
+    """Look inside a trained network. Without an option: accuracy by class, confusion matrix, angles and sparsity."""
 
     angles: bool = field(
-        False, "angle between the update and the true gradient, and signal to noise, by layer and number of perturbations"
+        False,
+        "angle between the update and the true gradient, and signal to noise, by layer and number of perturbations",
     )
     weights: bool = field(False, "the first layer's weights as images")
-    images: int = field(64, "training images over which updates are measured", ge=2, panel="How")
-    samples: int = field(32, "draws of the noise per image for angles and signal to noise", ge=2, panel="How")
+    images: int = field(20, "training images over which --angles measures updates", ge=2, panel="How")
+    samples: int = field(16, "draws of the noise for each of these images", ge=2, panel="How")
 
 
 class Render(RenderConfig):

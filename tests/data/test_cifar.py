@@ -73,7 +73,7 @@ def _damages():
     yield "label 10", pickle.dumps({"data": _batch(), "labels": [0, 1, 2, 10]}, protocol=4), "the label 10"
 
 
-@pytest.mark.parametrize(("content", "told"), [pytest.param(*rest, id=id) for id, *rest in _damages()])
+@pytest.mark.parametrize(("content", "told"), [pytest.param(*rest, id=name) for name, *rest in _damages()])
 def test_damage_is_named(tmp_path, content, told):
     path = tmp_path / "data_batch_1"
     path.write_bytes(content)

@@ -235,9 +235,9 @@ def test_parse(text, kind, strength):
         ("", "There are gaussian-noise, pixel-noise, rotation, fixed-rotation"),
         ("rotation", "write KIND:STRENGTH, such as rotation:30"),
         ("rotation:a lot", "write KIND:STRENGTH"),
-        ("pixel-noise:-1", "a number of 0 or more"),
-        ("gaussian-noise:nan", "a number of 0 or more"),
-        ("fixed-rotation:inf", "finite"),
+        ("pixel-noise:-1", "a finite number of 0 or more"),
+        ("gaussian-noise:nan", "a finite number of 0 or more"),
+        ("fixed-rotation:inf", "give a finite number."),
     ],
 )
 def test_bad_text(text, told):

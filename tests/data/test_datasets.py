@@ -252,11 +252,16 @@ def test_unknown_name():
     assert "digits, mnist, fashion, kmnist, emnist, cifar10" in str(raised.value)
 
 
+def test_no_name_is_not_this_folder():
+    with pytest.raises(UserError, match="unknown data set ''"):
+        load_dataset("")
+
+
 def test_path_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="there is no folder"):
         load_dataset(str(tmp_path / "nowhere"))
     (tmp_path / "file.txt").write_text("x")
-    with pytest.raises(UserError, match="neither a folder nor an .npz file"):
+    with pytest.raises(UserError, match="neither a folder nor an"):
         load_dataset(str(tmp_path / "file.txt"))
 
 

@@ -7,6 +7,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_wrong_content_is_refused_and_leaves_nothing(server, opened, folder):
 
 def test_interrupt_leaves_nothing(server, folder, monkeypatch):
     class Interrupted(io.BytesIO):
-        length = 10
+        headers = {"Content-Length": "10"}  # noqa: RUF012
 
         def read(self, size=-1):
             if self.tell() > 0:
@@ -108,6 +109,13 @@ def test_interrupt_leaves_nothing(server, folder, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         load_dataset("mnist", folder)
     assert _contents(folder) == []
+
+
+def test_two_at_once_fetch_once(server, opened, folder):
+    with ThreadPoolExecutor(2) as pool:
+        datasets = list(pool.map(lambda _: load_dataset("mnist", folder), range(2)))
+    assert datasets[0].checksum == datasets[1].checksum
+    assert len(opened) == 4
 
 
 def test_what_a_killed_process_left_is_cleared(server, opened, folder):

@@ -48,7 +48,7 @@ def _damages():
     yield "a bit flipped", "file.gz", packed[:20] + bytes([packed[20] ^ 255]) + packed[21:], "does not unpack"
 
 
-@pytest.mark.parametrize(("name", "content", "told"), [pytest.param(*rest, id=id) for id, *rest in _damages()])
+@pytest.mark.parametrize(("name", "content", "told"), [pytest.param(*rest, id=name) for name, *rest in _damages()])
 def test_damage_is_named(tmp_path, name, content, told):
     path = tmp_path / name
     path.write_bytes(content)

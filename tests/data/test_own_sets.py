@@ -25,6 +25,7 @@ def _save_pair(folder, arrays):
 
 def _check(dataset, arrays, white):
     train_x, train_y, test_x, test_y = arrays
+    train_x, test_x = train_x.astype(float), test_x.astype(float)
     mean, std = (train_x / white).mean(), (train_x / white).std()
     assert dataset.mean == pytest.approx([mean], rel=1e-5)
     assert dataset.std == pytest.approx([std], rel=1e-5)

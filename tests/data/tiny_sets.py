@@ -6,6 +6,7 @@ import gzip
 import pickle
 import struct
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -38,9 +39,9 @@ def write_mnist(folder: Path, train: int = 40, test: int = 20, *, seed: int = 0,
 
 
 class _Python2Pickler(pickle._Pickler):
-    """Writes byte strings, and NumPy's private function, as Python 2 with NumPy 1 wrote them in the CIFAR-10 batches."""
+    """Writes byte strings, and NumPy's private function, as Python 2 and NumPy 1 wrote the CIFAR-10 batches."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 
     def save_string(self, text):
         content = text.encode("latin1") if isinstance(text, str) else text

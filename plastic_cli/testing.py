@@ -1,0 +1,256 @@
+"""For the authors of rules: the contract that every rule must pass, and the command line as a function.
+
+from plastic_cli.testing import check_rule
+
+def test_my_rule(tmp_path):
+check_rule("my-rule", tmp_path, {"epochs": 3})
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from plastic_cli.app import run_command_line
+from plastic_cli.commands.verbs import config_model
+from plastic_cli.config import TrainConfig, read_toml, to_toml
+from plastic_cli.plugins import find_rule
+from plastic_cli.rule import VERBS
+from plastic_cli.runs.record import RECORD_FILE
+from plastic_cli.runs.run import Run
+from plastic_cli.runs.store import RunStore
+
+HEAVY = ("torch", "pandas", "matplotlib", "sklearn", "scipy", "numba", "torchvision", "plotnine")
+"""What showing a rule's options must not import."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command came to: exit code, stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """The JSON objects on stdout, one per run."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def plastic(*arguments: object) -> Outcome:
+    """Run `plastic` with these arguments in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run_command_line([str(argument) for argument in arguments])
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def write_tiny_dataset(folder: Path, *, classes: int = 3, images: int = 60, size: int = 6, seed: int = 0) -> Path:
+    """Write a small data set that can be learned as train.npz and test.npz: uint8 images (n, size, size)."""
+    generator = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    prototypes = generator.integers(0, 200, (classes, size, size))
+    for split in ("train", "test"):
+        y = np.arange(images) % classes
+        x = np.clip(prototypes[y] + generator.normal(0, 20, (images, size, size)), 0, 255).astype(np.uint8)
+        np.savez(folder / f"{split}.npz", x=x, y=y)
+    return folder
+
+
+def check_rule(name: str, folder: Path, options: Mapping[str, Any] | None = None) -> None:
+    """Check that the installed rule `name` keeps the contract of the toolkit; raises AssertionError where it does not.
+
+    folder: where its runs may be written. options: for its train command, by field name, small enough for seconds and
+    with at least two steps of its loop. A rule with a `dataset` field gets a tiny one of 6 x 6 images and three classes
+    unless the options name another.
+
+    Checked are: help without heavy imports; a configuration that survives TOML; all verbs; the JSON on stdout; the same
+    seed giving the same numbers and another seed other ones; resuming giving the numbers of a run never stopped; a
+    checkpoint that loads without running code.
+    """
+    options = dict(options or {})
+    model = config_model(_function(name, "train"))
+    assert issubclass(model, TrainConfig), f"{model.__qualname__} must be a subclass of TrainConfig, which has the seed"
+    if "dataset" in model.model_fields and "dataset" not in options:
+        options["dataset"] = str(write_tiny_dataset(folder / "data"))
+    _check_help(name)
+    _check_configuration(model, options, folder)
+    first = _check_train(name, options, folder / "runs")
+    _check_checkpoint(Path(first["folder"]))
+    _check_seeds(name, options, folder, first)
+    _check_resume(name, options, folder, first)
+    _check_stages(name, folder / "runs", first)
+
+
+def training_numbers(folder: Path) -> pd.DataFrame:
+    """Return what a run logged while training, without the times: what must be equal where runs are equal."""
+    metrics = RunStore(folder.parent).metrics(runs=[folder.name], stage="train")
+    return metrics.drop(columns=["run", "time"])
+
+
+@contextlib.contextmanager
+def interrupted_after(checkpoints: int) -> Iterator[None]:
+    """Let every run inside the block stop, as Ctrl-C does, right after its n-th checkpoint; every step makes one."""
+    save, due = Run.save_checkpoint, Run._checkpoint_is_due
+    saved = 0
+
+    def save_and_stop(run: Run) -> None:
+        nonlocal saved
+        save(run)
+        saved += 1
+        if saved == checkpoints:
+            raise KeyboardInterrupt
+
+    Run.save_checkpoint = save_and_stop  # type: ignore[method-assign,assignment]
+    Run._checkpoint_is_due = lambda _: True  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        Run.save_checkpoint, Run._checkpoint_is_due = save, due  # type: ignore[method-assign]
+
+
+def _function(name: str, verb: str) -> Any:
+    function = find_rule(name).function(verb)
+    assert function is not None, f"the rule '{name}' has no `{VERBS[verb]}` in its commands"
+    return function
+
+
+def _typed(options: Mapping[str, Any]) -> list[str]:
+    arguments = []
+    for key, value in options.items():
+        option = f"--{key.replace('_', '-')}"
+        if isinstance(value, bool):
+            arguments.append(option if value else f"--no-{option[2:]}")
+        else:
+            text = ",".join(str(entry) for entry in value) if isinstance(value, list | tuple) else str(value)
+            arguments += [option, text]
+    return arguments
+
+
+def _done(*arguments: object) -> Outcome:
+    outcome = plastic(*arguments)
+    command = " ".join(str(argument) for argument in arguments)
+    assert outcome.code == 0, f"`plastic {command}` ended with {outcome.code}:\n{outcome.err}"
+    return outcome
+
+
+def _check_help(name: str) -> None:
+    """In a fresh process, since this one has imported everything already."""
+    program = (
+        "import sys\nfrom plastic_cli.app import run_command_line\n"
+        f"for verb in {list(VERBS)!r}:\n"
+        f"    assert run_command_line([verb, {name!r}, '--help']) == 0, verb\n"
+        f"heavy = sorted(set({HEAVY!r}) & set(sys.modules))\n"
+        "assert not heavy, f'--help imported {heavy}'\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for field_name in config_model(_function(name, "train")).model_fields:
+        shown = field_name.replace("_", "-")
+        # A narrow terminal may cut a long option in the middle.
+        assert shown[:20] in done.stdout, f"`plastic train {name} --help` does not name --{shown}"
+
+
+def _check_configuration(model: type[TrainConfig], options: Mapping[str, Any], folder: Path) -> None:
+    config = model.from_values(options)
+    file = folder / "configuration.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(to_toml(config), encoding="utf-8")
+    assert model.from_values(read_toml(file)) == config, "the configuration changes on its way through TOML"
+    assert model.from_values(config.model_dump(mode="json")) == config, "the stored configuration is another one"
+    for field_name, info in model.model_fields.items():
+        assert info.description, f"{model.__qualname__}.{field_name} has no help"
+
+
+def _check_train(name: str, options: Mapping[str, Any], runs: Path) -> dict[str, Any]:
+    outcome = _done("train", name, "--json", "--runs", runs, *_typed(options))
+    assert len(outcome.results) == 1, "--json prints one object per run"
+    result = outcome.results[0]
+    assert {"run", "rule", "seed", "status", "folder", "seconds", "metrics"} <= result.keys()
+    assert (result["rule"], result["status"]) == (name, "completed")
+    assert result["metrics"], "training logged no metric"
+    assert all("/" in key for key in result["metrics"]), "the keys of metrics are split/metric"
+    return result
+
+
+def _check_checkpoint(folder: Path) -> None:
+    torch.load(folder / "checkpoint.pt", weights_only=True)
+
+
+def _check_seeds(name: str, options: Mapping[str, Any], folder: Path, first: Mapping[str, Any]) -> None:
+    _disturb_global_random_states()
+    again, other = _done(
+        "train", name, "--json", "--runs", folder / "seeds", *_typed({**options, "seed": first["seed"]}), "--seeds", 2
+    ).results
+    assert again["metrics"] == first["metrics"], "the same seed gives other numbers"
+    pd.testing.assert_frame_equal(training_numbers(Path(again["folder"])), training_numbers(Path(first["folder"])))
+    assert other["seed"] == first["seed"] + 1
+    assert other["metrics"] != first["metrics"], "another seed gives the same numbers: it is not used"
+
+
+def _check_resume(name: str, options: Mapping[str, Any], folder: Path, first: Mapping[str, Any]) -> None:
+    runs = folder / "resumed"
+    stops = 0
+    with interrupted_after(1):
+        outcome = plastic("train", name, "--json", "--runs", runs, *_typed(options))
+    run = next(iter(RunStore(runs).folders()))
+    while outcome.code == 130:
+        stops += 1
+        _disturb_global_random_states()
+        with interrupted_after(1):
+            outcome = plastic("train", name, "--json", "--runs", runs, "--resume", run)
+    assert outcome.code == 0, outcome.err
+    assert stops >= 2, "give options with at least two steps, so that resuming can be checked"
+    pd.testing.assert_frame_equal(training_numbers(runs / run), training_numbers(Path(first["folder"])))
+    assert _state(runs / run) == _state(Path(first["folder"])), "a resumed run ends in another state"
+
+
+def _check_stages(name: str, runs: Path, first: Mapping[str, Any]) -> None:
+    for verb in ("eval", "analyze", "render"):
+        _function(name, verb)
+        result = _done(verb, name, "--json", "--runs", runs).results[0]
+        assert result["run"] == first["run"], f"{verb} without a run takes the newest completed one"
+    record = json.loads((runs / first["run"] / RECORD_FILE).read_text(encoding="utf-8"))
+    assert record["status"] == "completed"
+    assert record["summary"] == first["metrics"], "a later verb changed what training came to"
+    pictures = [path for path in (runs / first["run"]).rglob("*") if path.suffix in (".gif", ".png", ".mp4")]
+    assert pictures, "render wrote no picture"
+
+
+def _state(folder: Path) -> str:
+    """Return the tracked state as text, exact to the last bit."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return [str(value.dtype), value.tolist()]
+        if isinstance(value, Mapping):
+            return {str(key): plain(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(entry) for entry in value]
+        return value
+
+    return json.dumps(plain(torch.load(folder / "checkpoint.pt", weights_only=True)["tracked"]), sort_keys=True)
+
+
+def _disturb_global_random_states() -> None:
+    """Leave the global random states in a place from which no fresh process would start."""
+    torch.manual_seed(random.SystemRandom().randrange(2**31))
+    np.random.seed(random.SystemRandom().randrange(2**31))  # noqa: NPY002  the global state is what a rule must not use
+    random.seed()
