@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import matplotlib
 from plotnine import ggplot
 
 from plastic_cli.errors import PlasticError
+from plastic_cli.runs.files import write_through
 
 # SVG names its parts by salted hashes and both formats can carry a date: fixed, so that one figure gives one file.
 _SVG_HASH_SALT = "plastic"
@@ -29,19 +30,17 @@ def save_figure(figure: ggplot, folder: Path, name: str, formats: Sequence[str] 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _headless():
-            for path, suffix in zip(paths, formats, strict=True):
-                _save(figure, path, suffix)
+            for path in paths:
+                write_through(path, partial(_draw, figure))
     except OSError as error:
         raise PlasticError(f"Cannot write the figure {folder / name}: {error.strerror or error}.") from error
     return paths
 
 
-def _save(figure: ggplot, path: Path, suffix: str) -> None:
-    with tempfile.TemporaryDirectory(prefix=".figure-", dir=path.parent) as temporary:
-        written = Path(temporary) / path.name
-        # plotnine draws a copy of the figure and closes it in pyplot, so that nothing stays in memory.
-        figure.save(written, format=suffix, verbose=False, limitsize=False, metadata=_METADATA.get(suffix))
-        written.replace(path)
+def _draw(figure: ggplot, path: Path) -> None:
+    # plotnine draws a copy of the figure and closes it in pyplot, so that nothing stays in memory.
+    suffix = path.suffix.lstrip(".")
+    figure.save(path, format=suffix, verbose=False, limitsize=False, metadata=_METADATA.get(suffix))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ class Group:
 
     runs: their ids, in the order of the seeds; of several runs with one seed the last to start, since repeating a seed
     adds no information. repeated: how many such runs were left out. differing: the fields that tell this group from the
-    others of its rule. config: the whole configuration, as plain JSON values.
+    others of its rule. config: the configuration that its runs share, as plain JSON values, without bookkeeping.
     """
 
     rule: str
@@ -99,8 +99,8 @@ def _groups_of_rule(rule: str, frame: pd.DataFrame) -> list[Group]:
     datasets = frame["dataset"].iloc[first]
     unordered: list[tuple[Any, Group]] = []
     for number, (record, dataset) in enumerate(zip(configurations, datasets, strict=True)):
-        # A field that no run of this rule has belongs to another rule.
-        config = {str(key).removeprefix(CONFIG_PREFIX): plain_value(value) for key, value in record.items()}
+        fields = {str(key).removeprefix(CONFIG_PREFIX): value for key, value in record.items()}
+        config = {name: plain_value(value) for name, value in fields.items() if name not in BOOKKEEPING}
         ids = kept.get(number, ())
         group = Group(
             rule=rule,
@@ -155,7 +155,7 @@ def _field_text(name: str, value: Any) -> str:
     if value is False:
         return f"no {words}"
     if isinstance(value, list):
-        return f"{words} {'-'.join(_value_text(entry) for entry in value) or 'none'}"
+        return f"{words} {'-'.join(_value_text(entry) for entry in value) or 'empty'}"
     return f"{words} {_value_text(value)}"
 
 

@@ -9,17 +9,27 @@ from plastic_grlu.compiled import kernel, part
 from plastic_grlu.noise import fill_gumbel, fill_normal
 from plastic_grlu.steps import BLOCK, choose_largest, log_probabilities, standardise
 
-Floats = NDArray[np.floating[Any]]
+Real = np.floating[Any]
+Floats = NDArray[Real]
 
 
 # Loops over few arrays: beyond four the compiler gives up proving that they do not overlap, and on vector instructions.
 @part
 def _activate(
-    outputs: Floats, output: int, z: Floats, of_z: int, noise: Floats, of_noise: int, before: float, after: float, lowest: float
+    outputs: Floats,
+    output: int,
+    z: Floats,
+    of_z: int,
+    noise: Floats,
+    of_noise: int,
+    before: Real,
+    after: Real,
+    lowest: Real,
 ) -> None:
     """Equation (3) for row `output` of `outputs` (., width), from the rows `of_z` of `z` and `of_noise` of `noise`.
 
-    `before` and `after` say where the noise joins (0, or +-1 for a member of the pair); `lowest` is 0 for ReLU, else -inf.
+    `before` and `after` say where the noise joins (0, or +-1 for a member of the pair); `lowest` is 0 for ReLU, else
+    -inf.
     """
     for i in range(outputs.shape[1]):
         n = noise[of_noise, i]
@@ -29,7 +39,15 @@ def _activate(
 
 @part
 def _gate(
-    outputs: Floats, output: int, z: Floats, of_z: int, noise: Floats, of_noise: int, before: float, after: float, mask: Floats
+    outputs: Floats,
+    output: int,
+    z: Floats,
+    of_z: int,
+    noise: Floats,
+    of_noise: int,
+    before: Real,
+    after: Real,
+    mask: Floats,
 ) -> None:
     """As `_activate`, with a top-k mask (width,) for the nonlinearity."""
     for i in range(outputs.shape[1]):
@@ -59,15 +77,16 @@ def learn(
 ) -> None:
     """Apply len(rewards) steps of the rule to `parameters` in place.
 
-    parameters: W_0, b_0, W_1, b_1, ... each flattened in C order, behind each other. sizes: d_0, ..., d_L.
-    x (samples, d_0), y (samples,), order (steps * batch,): step s learns from the samples order[s * batch:(s + 1) * batch].
-    kept (L - 1,): units that a top-k mask keeps in each hidden layer, 0 for ReLU. key, first_step: see noise.py.
-    given_noise (steps, n), given_gumbel (steps, m): noise to use instead, for each step the layers' (rows, width) behind each
+    parameters: W_0, b_0, W_1, b_1, ... each flattened in C order, behind each other. sizes: d_0, ..., d_L. x (samples,
+    d_0), y (samples,), order (steps * batch,): step s learns from the samples order[s * batch:(s + 1) * batch]. kept (L
+    - 1,): units that a top-k mask keeps in each hidden layer, 0 for ReLU. key, first_step: see noise.py. given_noise
+    (steps, n), given_gumbel (steps, m): noise to use instead, for each step the layers' (rows, width) behind each
     other, already times sigma; no rows: draw it. rewards (steps,) receives the mean reward of each step.
 
-    The first layer's inputs are data, so its products with a block of samples are taken at once and corrected for the updates
-    within the block: z_t = W_0 x_t + sum over s < t of u_s (x_s . x_t + 1), where u_s is the learning rate times the
-    postsynaptic factor of (6), and the 1 is the bias. W_0 itself changes once per block. This only reorders sums.
+    The first layer's inputs are data, so its products with a block of samples are taken at once and corrected for the
+    updates within the block: z_t = W_0 x_t + sum over s < t of u_s (x_s . x_t + 1), where u_s is the learning rate
+    times the postsynaptic factor of (6), and the 1 is the bias. W_0 itself changes once per block. This only reorders
+    sums.
     """
     real = parameters.dtype.type
     layers = len(sizes) - 1
@@ -179,7 +198,7 @@ def learn(
                             _gate(h, of_h, z, of_z, layer_noise, row, sign * before, sign * after, mask)
                         else:
                             _activate(h, of_h, z, of_z, layer_noise, row, sign * before, sign * after, lowest)
-                if skip and 0 < layer and not last and width == fan_in:
+                if skip and layer > 0 and not last and width == fan_in:
                     for row in range(2 * rows):
                         for i in range(width):
                             h[row, i] += below[row, i]

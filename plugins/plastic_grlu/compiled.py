@@ -1,15 +1,16 @@
 """Compiles the numeric kernels with numba and keeps the machine code in the user's cache folder.
 
-numba would keep it beside the source file, which an installation need not be able to write, and it notices a change
-in the file of the function called from Python but not in a function that this calls. Hence a folder of our own, named after
-the contents of all kernel modules. `NUMBA_CACHE_DIR` overrides it; where nothing is writable every process compiles anew.
+numba would keep it beside the source file, which an installation need not be able to write, and it notices a change in
+the file of the function called from Python but not in a function that this calls. Hence a folder of our own, named
+after the contents of all kernel modules. `NUMBA_CACHE_DIR` overrides it; where nothing is writable every process
+compiles anew.
 """
 
 import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numba
 import platformdirs
@@ -17,9 +18,10 @@ import platformdirs
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# What the compiler may assume of floating-point numbers: it may reorder and fuse, but infinities and NaNs stay what they are.
+# What the compiler may assume of floating-point numbers: it may reorder and fuse, but infinities and NaNs stay what
+# they are.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
-_KERNEL_MODULES = ("compiled.py", "polynomial.py", "noise.py", "steps.py", "any_depth.py", "one_hidden.py")
+_KERNEL_MODULES = ("compiled.py", "polynomial.py", "noise.py", "steps.py", "any_depth.py")
 
 
 def _cache_folder() -> str:
@@ -38,21 +40,24 @@ def part(function: Callable[P, R]) -> Callable[P, R]:
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function for calls from Python: on its first call, kept for later processes, without holding the GIL."""
-    options = {"fastmath": FASTMATH, "error_model": "numpy", "nogil": True}
-    chosen = numba.config.CACHE_DIR
+    options: dict[str, Any] = {"fastmath": FASTMATH, "error_model": "numpy", "nogil": True}
+    settings: Any = numba.config
+    chosen = settings.CACHE_DIR
     try:
-        numba.config.CACHE_DIR = chosen or _cache_folder()
+        settings.CACHE_DIR = chosen or _cache_folder()
         compiled: Callable[P, R] = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # numba found no folder that it can write to
         compiled = numba.njit(**options)(function)
     finally:
-        numba.config.CACHE_DIR = chosen
+        settings.CACHE_DIR = chosen
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return compiled(*args, **kwargs)
-        except OSError:  # the cache could not be read or written, a full disk say; the function itself is compiled by now
+        except (
+            OSError
+        ):  # the cache could not be read or written, a full disk say; the function itself is compiled by now
             return compiled(*args, **kwargs)
 
     return call

@@ -1,12 +1,13 @@
 """Random numbers of the kernels: a pure function of a key, the number of the step, and the place within the step.
 
 Words come from Philox-4x32 with 10 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), a
-counter-based generator: nothing but (key, step) has to be stored to continue a stream bit for bit. Normal numbers come by
-Box-Muller from 32 + 32 bits (largest magnitude 6.76), Gumbel ones as -log(-log u) (from -3.1 to 17.3). Every loop is free of
-branches and calls, so that it compiles to vector instructions; this is where the time goes at many perturbations.
+counter-based generator: nothing but (key, step) has to be stored to continue a stream bit for bit. Normal numbers come
+by Box-Muller from 32 + 32 bits (largest magnitude 6.76), Gumbel ones as -log(-log u) (from -3.1 to 17.3). Every loop is
+free of branches and calls, so that it compiles to vector instructions; this is where the time goes at many
+perturbations.
 
-Counter layout: (index, kind, step low, step high). Four words at index i go to places i, i + n/4, i + n/2 and i + 3n/4 of a
-buffer of n numbers.
+Counter layout: (index, kind, step low, step high). Four words at index i go to places i, i + n/4, i + n/2 and i + 3n/4
+of a buffer of n numbers.
 """
 
 import math
@@ -26,7 +27,10 @@ GUMBEL: Final = 1
 
 # log(1 + f) = f * LOG(f) for 1 + f in [sqrt(1/2), sqrt(2)]; at f = 0 the quotient is 1.
 _LOG = power_series(
-    lambda f: np.where(np.abs(f) < 1e-9, 1.0, np.log1p(f) / np.where(f == 0, 1, f)), 9, math.sqrt(0.5) - 1, math.sqrt(2) - 1
+    lambda f: np.where(np.abs(f) < 1e-9, 1.0, np.log1p(f) / np.where(f == 0, 1, f)),
+    9,
+    math.sqrt(0.5) - 1,
+    math.sqrt(2) - 1,
 )
 # sin(a) = a * SIN(a^2) and cos(a) = COS(a^2) for an angle a in [-pi/4, pi/4].
 _SIN = power_series(lambda s: np.sinc(np.sqrt(np.maximum(s, 0)) / np.pi), 3, 0, (math.pi / 4) ** 2)
@@ -101,7 +105,9 @@ def _gumbel(word: np.uint32) -> np.float32:
 
 
 @part
-def _box_muller(radius_word: np.uint32, angle_word: np.uint32, twice_variance: np.float32) -> tuple[np.float32, np.float32]:
+def _box_muller(
+    radius_word: np.uint32, angle_word: np.uint32, twice_variance: np.float32
+) -> tuple[np.float32, np.float32]:
     """Two independent normal numbers: 30 bits turn within a quarter circle, one bit mirrors it, one negates."""
     radius = np.sqrt(twice_variance * _exponential(radius_word))
     a = np.float32(np.int32(angle_word << np.uint32(2))) * _TO_ANGLE

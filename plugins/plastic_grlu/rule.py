@@ -1,7 +1,8 @@
 """GRLU as pure functions: the readable truth that the fast path is tested against.
 
-A network of L layers with sizes d_0, ..., d_L holds weights[l] of shape (d_{l+1}, d_l) and biases[l] of shape (d_{l+1},).
-In the equations n_l is Gaussian noise that is already multiplied by its standard deviation sigma, and y is the label.
+A network of L layers with sizes d_0, ..., d_L holds weights[l] of shape (d_{l+1}, d_l) and biases[l] of shape
+(d_{l+1},). In the equations n_l is Gaussian noise that is already multiplied by its standard deviation sigma, and y is
+the label.
 
     (1)  xhat_l = layer_norm(h_{l-1}),    h_{-1} = x
     (2)  z_l    = W_l xhat_l + b_l
@@ -13,11 +14,12 @@ In the equations n_l is Gaussian noise that is already multiplied by its standar
 xhat_l in (6) is the mean of the pair's two layer-normed inputs. The update is an ascent direction on r; it is neither
 multiplied by the learning rate nor divided by sigma^2, so its expectation is about sigma^2 times a gradient.
 
-Equation numbers are ours. Source: README and code of https://github.com/steve-z-wang/grlu, whose rule is `credit="output"`:
-noise after the nonlinearity. Its update has no factor f'(z), so ReLU units that are silent are updated too. With
-`credit="preactivation"` the noise joins z_l before the nonlinearity, which is node perturbation as in the literature:
-its expectation is the gradient. Skip connections, `skip=True`, are named in that README but are in none of its code; ours
-are residual: a hidden layer after the first whose input is as wide as its output adds that input, h_l = a_l + h_{l-1} + n_l.
+Equation numbers are ours. Source: README and code of https://github.com/steve-z-wang/grlu, whose rule is
+`credit="output"`: noise after the nonlinearity. Its update has no factor f'(z), so ReLU units that are silent are
+updated too. With `credit="preactivation"` the noise joins z_l before the nonlinearity, which is node perturbation as in
+the literature: its expectation is the gradient. Skip connections, `skip=True`, are named in that README but are in none
+of its code; ours are residual: a hidden layer after the first whose input is as wide as its output adds that input, h_l
+= a_l + h_{l-1} + n_l.
 
 All functions work in float32 and float64, on any device, and read no global random state.
 """
@@ -50,7 +52,14 @@ def _has_skip(weights: Parameters, layer: int, skip: bool) -> bool:
 
 
 def _layer_output(
-    weights: Parameters, layer: int, h: Tensor, z: Tensor, noise: Tensor | None, mask: Tensor | None, credit: str, skip: bool
+    weights: Parameters,
+    layer: int,
+    h: Tensor,
+    z: Tensor,
+    noise: Tensor | None,
+    mask: Tensor | None,
+    credit: str,
+    skip: bool,
 ) -> Tensor:
     """Equation (3): what `layer` passes on, from its pre-activation `z` and its input `h`."""
     if noise is not None and credit == "preactivation":
@@ -108,12 +117,12 @@ def forward(
 ) -> Tensor:
     """Logits of the network; equations (1) to (3).
 
-    `x` is (batch, d_0). `noises[l]`, one per layer, is (batch * perturbations, d_{l+1}), perturbation-major: row
-    p * batch + b belongs to sample b, as when the batch is tiled; `x` is tiled to match. `masks[l]`, one per hidden layer,
+    `x` is (batch, d_0). `noises[l]`, one per layer, is (batch * perturbations, d_{l+1}), perturbation-major: row p *
+    batch + b belongs to sample b, as when the batch is tiled; `x` is tiled to match. `masks[l]`, one per hidden layer,
     has the rows of the noises (those of `x` without noise); it replaces ReLU in its layer, and None keeps ReLU there.
 
-    Returns (batch * perturbations, d_L), or (batch, d_L) without noise. Raises ValueError for an unknown credit, or where
-    the noises' rows are no multiple of the batch.
+    Returns (batch * perturbations, d_L), or (batch, d_L) without noise. Raises ValueError for an unknown credit, or
+    where the noises' rows are no multiple of the batch.
     """
     return _pass(weights, biases, x, noises, masks, credit, skip)[1][-1]
 
@@ -139,9 +148,9 @@ def grlu_update(
 
     Shapes as in `forward`; `y` (batch,) holds the labels as integers. `noises` are already multiplied by sigma.
 
-    Returns (weight_updates, bias_updates, reward): an ascent direction for each parameter, in its shape, not multiplied by
-    the learning rate nor divided by sigma^2, averaged over perturbations and summed over the batch; and the 0-dim mean of
-    (r(+n) + r(-n)) / 2 over rows.
+    Returns (weight_updates, bias_updates, reward): an ascent direction for each parameter, in its shape, not multiplied
+    by the learning rate nor divided by sigma^2, averaged over perturbations and summed over the batch; and the 0-dim
+    mean of (r(+n) + r(-n)) / 2 over rows.
     """
     perturbations = _perturbations(noises, x)
     plus_inputs, plus_outputs = _pass(weights, biases, x, noises, masks, credit, skip)
@@ -192,9 +201,9 @@ def pair_masks(
 ) -> list[Tensor]:
     """The top-k masks, one per hidden layer, that both members of an antithetic pair share.
 
-    A hidden layer's mask is the top k of (z(+n) + z(-n)) / 2 + G with one Gumbel draw `gumbels[l]`, shaped as the layer's
-    noise. In the first layer the mean is the noise-free z itself; in deeper layers it keeps the pair symmetric at no
-    further forward pass (a choice of ours: the published code has one hidden layer).
+    A hidden layer's mask is the top k of (z(+n) + z(-n)) / 2 + G with one Gumbel draw `gumbels[l]`, shaped as the
+    layer's noise. In the first layer the mean is the noise-free z itself; in deeper layers it keeps the pair symmetric
+    at no further forward pass (a choice of ours: the published code has one hidden layer).
     """
     plus = minus = x.repeat(_perturbations(noises, x), 1)
     masks: list[Tensor] = []

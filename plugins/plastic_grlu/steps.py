@@ -44,25 +44,26 @@ def standardise(sources: Floats, source: int, targets: Floats, target: int) -> N
 def choose_largest(keys: NDArray[np.float32], width: int, kept: int, mask: Floats) -> None:
     """Set `mask` to 1 where `keys` holds one of its `kept` largest values, else 0, within their first `width` entries.
 
-    Exactly `kept` ones: of equal keys the first. Searches for a threshold between the kept and the others, by interpolation
-    and bisection in turn, which takes about six counts of 256 keys.
+    Exactly `kept` ones: of equal keys the first. Searches for a threshold between the kept and the others, by
+    interpolation and bisection in turn, which takes about six counts of 256 keys.
     """
-    # Magnitudes of floats order like their bits, and a maximum of integers, unlike one of floats that may be NaN, compiles to
-    # vector instructions.
+    # Magnitudes of floats order like their bits, and a maximum of integers, unlike one of floats that may be NaN,
+    # compiles to vector instructions.
     largest = np.int32(0)
     for i in range(width):
         magnitude = np.int32(np.float32(keys[i]).view(np.int32) & np.int32(0x7FFFFFFF))
         largest = magnitude if magnitude > largest else largest
     high = np.int32(largest).view(np.float32)
     low = -high
-    # Always: at most `kept` keys are above `high`, and at least `kept` are `low` or more. Counts are float32, which numba
-    # keeps at that width, unlike integers.
+    # Always: at most `kept` keys are above `high`, and at least `kept` are `low` or more. Counts are float32, which
+    # numba keeps at that width, unlike integers.
     wanted, above, below = np.float32(kept), np.float32(0), np.float32(width)
-    for attempt in range(128):
-        share = (below - wanted) / (below - above) if attempt % 2 == 0 else np.float32(0.5)
-        middle = np.float32(low + (high - low) * share)
+    half = np.float32(0.5)
+    for attempt in range(600):  # that many halvings reach neighbours from any two numbers
+        share = (below - wanted) / (below - above) if attempt % 2 == 0 else half
+        middle = np.float32(low * (np.float32(1) - share) + high * share)
         if not low < middle < high:
-            middle = np.float32(low + (high - low) * np.float32(0.5))
+            middle = np.float32(low * half + high * half)
             if not low < middle < high:
                 break
         count = np.float32(0)
@@ -100,7 +101,7 @@ def _fill_up(keys: NDArray[np.float32], width: int, low: np.float32, high: np.fl
 def log_probabilities(
     logits: Floats, labels: NDArray[np.int64], exponentials: NDArray[np.float64], result: NDArray[np.float64]
 ) -> None:
-    """log softmax(logits)[label] of each row of `logits` (rows, classes) into `result` (rows,).
+    """Log softmax(logits)[label] of each row of `logits` (rows, classes) into `result` (rows,).
 
     Row i has the label labels[i % len(labels)]. `exponentials` (rows * classes,) is scratch. In float64, because the
     rule lives on small differences of these numbers.

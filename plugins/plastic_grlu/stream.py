@@ -2,8 +2,9 @@
 
 A given call sequence of `train_stream` yields the same parameters bit for bit on the same machine and library versions:
 noise is a function of (state.key, state.counter), the kernels run on one thread, and chunk boundaries, which follow the
-clock, fall between blocks that are computed separately anyway. Splitting one call into two (other than at a multiple of the
-block of max(1, 64 // batch_size) steps) uses the same noise but sums in another order, so the results agree to rounding.
+clock, fall between blocks that are computed separately anyway. Splitting one call into two (other than at a multiple of
+the block of max(1, 64 // batch_size) steps) uses the same noise but sums in another order, so the results agree to
+rounding.
 """
 
 import time
@@ -51,9 +52,9 @@ def stream_noise(
 ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
     """The noise that `train_stream` would use on CPU in its next `steps` steps; does not advance `state`.
 
-    sizes: d_0, ..., d_L. rows: batch_size * perturbations. Returns (noises, gumbels), a list per step of a (rows, width) tensor
-    per layer, as `rule.grlu_update` and `rule.pair_masks` take them (noises times sigma; gumbels for hidden layers, empty
-    without top_k).
+    sizes: d_0, ..., d_L. rows: batch_size * perturbations. Returns (noises, gumbels), a list per step of a (rows,
+    width) tensor per layer, as `rule.grlu_update` and `rule.pair_masks` take them (noises times sigma; gumbels for
+    hidden layers, empty without top_k).
     """
     widths = list(sizes[1:])
     gumbel_widths = [] if top_k is None else widths[:-1]
@@ -90,15 +91,17 @@ def train_stream(
 ) -> float:
     """Learn from x[order], y[order] one batch after the other, changing `weights` and `biases` in place.
 
-    x (samples, d_0), raw, and integer y (samples,); order (n,) indices into them; the last batch may be smaller. The other
-    arguments are those of rule.py: `sigma` multiplies the noise, `learning_rate` the update, `top_k` is the fraction of hidden
-    units that a Gumbel top-k mask keeps (None: ReLU). Parameters that are float32 on the CPU go through the compiled kernels;
-    any others, CUDA for one, through `rule.grlu_update` in a loop, with noise of torch's own generator seeded from `state`.
+    x (samples, d_0), raw, and integer y (samples,); order (n,) indices into them; the last batch may be smaller. The
+    other arguments are those of rule.py: `sigma` multiplies the noise, `learning_rate` the update, `top_k` is the
+    fraction of hidden units that a Gumbel top-k mask keeps (None: ReLU). Parameters that are float32 on the CPU go
+    through the compiled kernels; any others, CUDA for one, through `rule.grlu_update` in a loop, with noise of torch's
+    own generator seeded from `state`.
 
-    Advances state.counter by the number of steps. Calls progress(samples done) every tenth of a second or so; Ctrl-C takes
-    effect between those calls, and leaves the parameters and `state` of the last one. Returns the mean reward
+    Advances state.counter by the number of steps. Calls progress(samples done) every tenth of a second or so; Ctrl-C
+    takes effect between those calls, and leaves the parameters and `state` of the last one. Returns the mean reward
     (log-probability of the label, both members of each pair) over the stream, nan for an empty one. Raises
-    FloatingPointError, naming the step counted from the state's beginning, when the reward or a parameter is no longer finite.
+    FloatingPointError, naming the step counted from the state's beginning, when the reward or a parameter is no longer
+    finite.
     """
     if credit not in ("output", "preactivation"):
         raise ValueError(f"credit is 'output' or 'preactivation', not {credit!r}")
@@ -213,7 +216,8 @@ def _train_eager(
     for step, batch in enumerate(batches, 1):
         rows = len(batch) * options.perturbations
         noises = [
-            torch.randn(rows, len(bias), generator=generator, device=device, dtype=dtype) * options.sigma for bias in biases
+            torch.randn(rows, len(bias), generator=generator, device=device, dtype=dtype) * options.sigma
+            for bias in biases
         ]
         masks = None
         if options.top_k is not None:
@@ -233,7 +237,9 @@ def _train_eager(
         # One synchronisation with the device per report.
         if step == len(batches) or time.perf_counter() - last_check > _CHUNK_SECONDS:
             recent = torch.stack(rewards[checked:]).double().cpu().numpy()
-            _raise_if_not_finite(torch.cat([p.flatten() for p in (*weights, *biases)]).cpu().numpy(), recent, state.counter)
+            _raise_if_not_finite(
+                torch.cat([p.flatten() for p in (*weights, *biases)]).cpu().numpy(), recent, state.counter
+            )
             state.counter += len(recent)
             progress(min(step * options.batch_size, len(order)))
             checked, last_check = step, time.perf_counter()

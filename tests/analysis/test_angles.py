@@ -21,7 +21,7 @@ from plastic_cli.analysis.angles import angle_degrees, angles_by_layer, signal_t
     ],
 )
 def test_known_angles(a, b, degrees):
-    assert angle_degrees(torch.tensor(a, dtype=torch.float64), torch.tensor(b)) == pytest.approx(degrees, abs=1e-12)
+    assert angle_degrees(*torch.tensor([a, b], dtype=torch.float64)) == pytest.approx(degrees, abs=1e-12)
 
 
 @given(st.floats(1e-12, math.pi), st.floats(1e-150, 1e150), st.floats(1e-150, 1e150))

@@ -46,7 +46,7 @@ def test_limits():
 
 
 @given(
-    st.lists(st.floats(-1e3, 1e3, allow_subnormal=False), min_size=2, max_size=20).filter(any),
+    st.lists(st.floats(-1e3, 1e3).map(lambda value: round(value, 6)), min_size=2, max_size=20).filter(any),
     st.floats(1e-100, 1e100),
 )
 def test_bounded_free_of_scale_and_sign(values, scale):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from plastic_grlu import rule
 
 CREDITS = ["output", "preactivation"]
@@ -102,7 +103,9 @@ def loop_update(weights, biases, x, y, noises, masks, credit, skip):
 def test_update_equals_loops(sizes, batch, perturbations, masked, skip, credit, seed):
     weights, biases = network(sizes, seed)
     x, y, noises, masks = problem(sizes, batch, perturbations, seed, masked=masked)
-    weight_updates, bias_updates, reward = rule.grlu_update(weights, biases, x, y, noises, masks, credit=credit, skip=skip)
+    weight_updates, bias_updates, reward = rule.grlu_update(
+        weights, biases, x, y, noises, masks, credit=credit, skip=skip
+    )
     expected = loop_update(weights, biases, x, y.tolist(), noises, masks, credit, skip)
     for update, wanted in zip((*weight_updates, *bias_updates), (*expected[0], *expected[1]), strict=True):
         np.testing.assert_allclose(update.numpy(), wanted, rtol=1e-9, atol=1e-12)
@@ -122,7 +125,13 @@ def test_forward_is_perturbation_major_and_masks_may_be_missing(credit, skip):
     for row in range(6):
         # A mask of the sign of z is what ReLU is; the second layer has None, which means ReLU.
         alone = rule.forward(
-            weights, biases, x[row % 2, None], [n[row, None] for n in noises], [masks[0][row, None], None], credit=credit, skip=skip
+            weights,
+            biases,
+            x[row % 2, None],
+            [n[row, None] for n in noises],
+            [masks[0][row, None], None],
+            credit=credit,
+            skip=skip,
         )
         torch.testing.assert_close(logits[row], alone[0])
     zero = [torch.zeros_like(noise[:2]) for noise in noises]
@@ -155,7 +164,9 @@ def test_symmetries(credit, masked):
     x, y, noises, masks = problem(sizes, batch, perturbations, masked=masked)
 
     def update(noises, masks=masks, x=x, y=y):
-        weight_updates, bias_updates, reward = rule.grlu_update(weights, biases, x, y, noises, masks, credit=credit, skip=True)
+        weight_updates, bias_updates, reward = rule.grlu_update(
+            weights, biases, x, y, noises, masks, credit=credit, skip=True
+        )
         return [*weight_updates, *bias_updates, reward]
 
     reference = update(noises)
@@ -203,7 +214,9 @@ def test_no_noise_no_update(credit):
 def one_unit_at_a_time(sizes, batch, sigma):
     """Noise that perturbs one unit per perturbation: the mean over them is a finite difference, without sampling error."""
     units = sum(sizes[1:])
-    return list((sigma * torch.eye(units, dtype=torch.float64)).repeat_interleave(batch, 0).split(sizes[1:], dim=1)), units
+    return list(
+        (sigma * torch.eye(units, dtype=torch.float64)).repeat_interleave(batch, 0).split(sizes[1:], dim=1)
+    ), units
 
 
 @pytest.mark.parametrize("sizes", [[6, 4], [6, 7, 4], [6, 7, 7, 4]])

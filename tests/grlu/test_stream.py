@@ -10,6 +10,7 @@ import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from plastic_grlu import any_depth, compiled, noise, rule, stream
 from plastic_grlu.noise import fill, random_words
 from plastic_grlu.steps import BLOCK, choose_largest, log_probabilities
@@ -110,7 +111,9 @@ def test_kernel_equals_rule_with_given_noise(sizes, skip, credit, top_k, batch, 
 
 
 @pytest.mark.parametrize(("sizes", "skip"), NETWORKS)
-@pytest.mark.parametrize(("credit", "top_k", "batch"), [("output", None, 1), ("output", 0.5, 1), ("preactivation", None, 4)])
+@pytest.mark.parametrize(
+    ("credit", "top_k", "batch"), [("output", None, 1), ("output", 0.5, 1), ("preactivation", None, 4)]
+)
 def test_stream_equals_rule_with_the_noise_it_names(sizes, skip, credit, top_k, batch):
     options = {**DEFAULTS, "credit": credit, "top_k": top_k, "batch_size": batch, "skip": skip, "learning_rate": 0.1}
     weights, biases = network(sizes)
@@ -372,7 +375,9 @@ def test_extreme_words_give_finite_numbers():
 @settings(max_examples=200, deadline=None)
 @given(
     keys=st.lists(
-        st.one_of(st.floats(-50, 50, width=32), st.sampled_from([0.0, -0.0, 1.0, 1e-38, -3e38, 3e38])), min_size=1, max_size=70
+        st.one_of(st.floats(-50, 50, width=32), st.sampled_from([0.0, -0.0, 1.0, 1e-38, -3e38, 3e38])),
+        min_size=1,
+        max_size=70,
     ),
     data=st.data(),
 )

@@ -1,0 +1,183 @@
+import math
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_frames import run_row
+
+from plastic_cli.report.grouping import group_runs, plain_value, setting_text
+
+
+def frame(*rows):
+    return pd.DataFrame(list(rows))
+
+
+def test_runs_that_differ_only_in_seed_device_and_name_are_one_group():
+    runs = frame(
+        run_row(0, seed=0, perturbations=16),
+        run_row(1, seed=1, perturbations=16) | {"config.device": "cuda", "name": "mine"},
+    )
+    (group,) = group_runs(runs)
+    assert group.runs == ("r00000", "r00001")
+    assert (group.rule, group.dataset, group.setting, group.label) == ("grlu", "mnist", "", "grlu")
+    assert group.config["perturbations"] == 16
+
+
+def test_the_setting_names_what_differs_within_the_rule_and_nothing_else():
+    runs = frame(
+        run_row(0, perturbations=16, k=0.5, epochs=10),
+        run_row(1, perturbations=128, k=0.5, epochs=10),
+        run_row(2, rule="backprop", epochs=3),
+    )
+    assert [group.label for group in group_runs(runs)] == [
+        "backprop",
+        "grlu: perturbations 16",
+        "grlu: perturbations 128",
+    ]
+
+
+def test_data_sets_are_groups_of_their_own_and_may_be_missing():
+    runs = frame(run_row(0, dataset="mnist"), run_row(1, dataset="digits"), run_row(2, dataset=None))
+    assert [group.dataset for group in group_runs(runs)] == [None, "digits", "mnist"]
+
+
+def test_missing_none_and_nan_are_one_value_and_whole_floats_are_integers():
+    runs = frame(
+        run_row(0, seed=0, k=None, perturbations=16),
+        run_row(1, seed=1, k=math.nan, perturbations=16),
+        run_row(2, seed=2, perturbations=16),
+        run_row(3, seed=0, k=0.5, perturbations=16),
+        run_row(4, rule="oja"),
+    )
+    assert runs["config.perturbations"].dtype == float
+    without, with_k, _ = group_runs(runs)
+    assert len(without.runs) == 3
+    assert without.setting == "k none"
+    assert with_k.setting == "k 0.5"
+    assert with_k.config["perturbations"] == 16
+    assert isinstance(with_k.config["perturbations"], int)
+
+
+def test_lists_are_compared_by_content():
+    rows = [run_row(i, seed=i, hidden=hidden) for i, hidden in enumerate([[256], [256], [256, 128], []])]
+    runs = frame(*rows)
+    groups = group_runs(runs)
+    assert [group.setting for group in groups] == ["hidden 256", "hidden 256-128", "hidden empty"]
+    assert groups[0].config["hidden"] == [256]
+
+
+def test_true_and_one_are_different_values():
+    groups = group_runs(frame(run_row(0, skip=True), run_row(1, skip=False), run_row(2, skip=1)))
+    assert sorted(group.setting for group in groups) == ["no skip", "skip", "skip 1"]
+
+
+def test_settings_are_in_the_order_of_their_numbers():
+    runs = frame(*(run_row(i, perturbations=value) for i, value in enumerate([128, 1, 16, 2])))
+    assert [group.config["perturbations"] for group in group_runs(runs)] == [1, 2, 16, 128]
+
+
+def test_of_runs_with_one_seed_the_last_to_start_counts():
+    runs = frame(run_row(5, seed=0), run_row(2, seed=0), run_row(3, seed=1))
+    (group,) = group_runs(runs)
+    assert group.runs == ("r00005", "r00003")
+    assert group.repeated == 1
+
+
+def test_runs_without_a_seed_all_count():
+    (group,) = group_runs(frame(run_row(0, seed=None), run_row(1, seed=None)))
+    assert len(group.runs) == 2
+    assert group.repeated == 0
+
+
+def test_no_runs_are_no_groups():
+    assert group_runs(frame(run_row(0)).iloc[:0]) == []
+
+
+@given(st.permutations(range(8)))
+def test_the_order_of_the_runs_does_not_matter(order):
+    rows = [run_row(i, seed=i % 2, perturbations=[1, 16][i // 2 % 2], hidden=[[8], [8, 4]][i // 4]) for i in range(8)]
+    assert group_runs(frame(*(rows[i] for i in order))) == group_runs(frame(*rows))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.one_of(
+                st.none(), st.booleans(), st.floats(0, 1), st.text("ab", max_size=2), st.lists(st.integers(0, 2))
+            ),
+            st.sampled_from([0.1, 0.2, math.nan]),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_every_run_is_in_the_group_of_its_values(drawn):
+    rows = [run_row(i, seed=i, a=a, b=b, c=c) for i, (a, b, c) in enumerate(drawn)]
+    groups = group_runs(frame(*rows))
+    members = [run for group in groups for run in group.runs]
+    assert sorted(members) == sorted(row["run"] for row in rows)
+
+    # By hand: two runs are together where their plain values are equal, with True told from 1.
+    def key(row):
+        return repr([plain_value(row[f"config.{name}"]) for name in "abc"])
+
+    of_run = {run: number for number, group in enumerate(groups) for run in group.runs}
+    for first in rows:
+        for second in rows:
+            assert (of_run[first["run"]] == of_run[second["run"]]) == (key(first) == key(second))
+    labels = [group.setting for group in groups]
+    assert len(labels) == len(set(labels))
+
+
+def test_text_of_a_setting():
+    values = {
+        "perturbations": 16,
+        "k": 0.5,
+        "batch_size": 1,
+        "skip": False,
+        "bias": True,
+        "hidden": [256, 128],
+        "none": None,
+    }
+    assert setting_text(values) == "perturbations 16, k 0.5, batch size 1, no skip, bias, hidden 256-128"
+    assert setting_text({"lr": 0.12345678}) != setting_text({"lr": 0.12345679})
+    assert setting_text({}) == ""
+
+
+def test_plain_values():
+    assert plain_value(np.float64(3.0)) == 3
+    assert plain_value(np.int64(3)) == 3
+    assert plain_value((1.0, 2.5)) == [1, 2.5]
+    assert plain_value(pd.NA) is None
+    assert plain_value(math.inf) == math.inf
+    assert plain_value({"a": np.array([1.0])}) == {"a": [1]}
+
+
+def test_ten_thousand_runs_take_a_moment():
+    random = np.random.default_rng(0)
+    count = 10_000
+    runs = pd.DataFrame(
+        {
+            "run": [f"r{i}" for i in range(count)],
+            "rule": random.choice(["grlu", "oja"], count),
+            "seed": np.arange(count) % 5,
+            "dataset": random.choice(["mnist", "digits"], count),
+            "config.lr": random.choice(np.linspace(0, 1, 50), count),
+            "config.hidden": [[256, int(width)] for width in random.integers(0, 4, count)],
+            **{f"config.same{i}": ["text"] * count for i in range(20)},
+        }
+    )
+    began = time.perf_counter()
+    groups = group_runs(runs)
+    # Far above what it takes, far below what a loop over pairs or rows of pandas would.
+    assert time.perf_counter() - began < 3
+    assert sum(len(group.runs) + group.repeated for group in groups) == count
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_infinite_values_are_kept_apart(value):
+    assert len(group_runs(frame(run_row(0, lr=value), run_row(1, lr=0.1)))) == 2
