@@ -167,6 +167,8 @@ def report(
     dataset: Annotated[
         str | None, typer.Option(help="only this data set", metavar="<name>", autocompletion=_complete_dataset)
     ] = None,
+    status: Annotated[str, typer.Option(help="only runs of this status, or all", metavar="<status>")] = "completed",
+    table: Annotated[str, typer.Option(help="results, claims or all", metavar="<table>")] = "all",
     format: ReportFormat = "table",  # noqa: A002
     json: Json = False,
     output: Annotated[
@@ -176,7 +178,15 @@ def report(
     """Compare all runs, with intervals, beside what was published."""
     from plastic_cli.commands.report import report as show
 
-    show(runs, rule=rule, dataset=dataset, format="json" if json else format, output=output)
+    show(
+        runs,
+        rule=rule,
+        dataset=dataset,
+        status=status,
+        table=table,
+        format="json" if json else format,
+        output=output,
+    )
 
 
 runs_app = typer.Typer(help="List, show and remove runs.", no_args_is_help=False)

@@ -178,7 +178,8 @@ def _read_entry(model: type[Kind], file: str, kind: str, number: int, entry: Any
     try:
         return model.model_validate(dict(entry))
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is also a missing one: the first says more.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         key = str(first["loc"][0])
         if first["type"] == "extra_forbidden":
             raise UserError(

@@ -45,7 +45,7 @@ def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
     run.save_table("angles", frame)
     trained = frame[frame["network"] == "trained"]
     spread = {"low": trained["angle"] - trained["angle_sd"], "high": trained["angle"] + trained["angle_sd"]}
-    labelled = trained.assign(label=trained["perturbations"].astype(str), **spread)
+    labelled = trained.assign(label=[f"{count} perturbations" for count in trained["perturbations"]], **spread)
     title = "Angle between one update and the gradient, by perturbations (mean and SD over images and noise)"
     run.save_figure("angles", figures.angle_figure(labelled, title))
     here = frame[(frame["network"] == "trained") & (frame["perturbations"] == learner.perturbations)]

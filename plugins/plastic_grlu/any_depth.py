@@ -77,11 +77,13 @@ def learn(
 ) -> None:
     """Apply len(rewards) steps of the rule to `parameters` in place.
 
-    parameters: W_0, b_0, W_1, b_1, ... each flattened in C order, behind each other. sizes: d_0, ..., d_L. x (samples,
-    d_0), y (samples,), order (steps * batch,): step s learns from the samples order[s * batch:(s + 1) * batch]. kept (L
-    - 1,): units that a top-k mask keeps in each hidden layer, 0 for ReLU. key, first_step: see noise.py. given_noise
-    (steps, n), given_gumbel (steps, m): noise to use instead, for each step the layers' (rows, width) behind each
-    other, already times sigma; no rows: draw it. rewards (steps,) receives the mean reward of each step.
+    - parameters: W_0, b_0, W_1, b_1, ..., each flattened in C order, behind each other. sizes: d_0, ..., d_L.
+    - x (samples, d_0), y (samples,), order (steps * batch,): step s learns from order[s * batch : (s + 1) * batch].
+    - kept (L - 1,): units that a top-k mask keeps in each hidden layer, 0 for ReLU.
+    - key, first_step: name the noise, see noise.py.
+    - given_noise (steps, n), given_gumbel (steps, m): noise to use instead, per step the layers' (batch * perturbations,
+      width) behind each other, already times sigma; without rows the noise is drawn.
+    - rewards (steps,): receives the mean reward of each step.
 
     The first layer's inputs are data, so its products with a block of samples are taken at once and corrected for the
     updates within the block: z_t = W_0 x_t + sum over s < t of u_s (x_s . x_t + 1), where u_s is the learning rate

@@ -17,6 +17,9 @@ from plastic_cli import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from plotnine import ggplot
+
     from plastic_cli.data.datasets import Dataset
     from plastic_grlu.learner import GRLULearner
 
@@ -135,6 +138,14 @@ def render(config: Render, run: Run) -> None:
     from plastic_cli.learning.classifier import render_weights
 
     render_weights(run, units=config.units, seconds_per_frame=config.frame_seconds)
+
+
+def headline_figures(runs: pd.DataFrame, metrics: pd.DataFrame) -> dict[str, ggplot]:  # noqa: ARG001
+    """Return the figure that `plastic report --output` adds for this rule, from its runs."""
+    from plastic_grlu.figures import perturbations_figure
+
+    figure = perturbations_figure(runs)
+    return {} if figure is None else {"perturbations": figure}
 
 
 def build(run: Run, data: Dataset, *, trained: bool = True) -> GRLULearner:

@@ -18,14 +18,15 @@ Equation numbers are ours. Source: README and code of https://github.com/steve-z
 `credit="output"`: noise after the nonlinearity. Its update has no factor f'(z), so ReLU units that are silent are
 updated too. With `credit="preactivation"` the noise joins z_l before the nonlinearity, which is node perturbation as in
 the literature: its expectation is the gradient. Skip connections, `skip=True`, are named in that README but are in none
-of its code; ours are residual: a hidden layer after the first whose input is as wide as its output adds that input, h_l
-= a_l + h_{l-1} + n_l.
+of its code; ours are residual: a hidden layer after the first whose input is as wide as its output adds that input:
+h_l = a_l + h_{l-1} + n_l, without n_l where the noise has joined z_l.
 
 All functions work in float32 and float64, on any device, and read no global random state.
 """
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -171,7 +172,7 @@ def kept_units(width: int, k: float) -> int:
 
 
 def top_k_mask(z: Tensor, k: float) -> Tensor:
-    """The hard mask used for evaluation: 1 for the fraction `k` of largest entries in each row of `z` (rows, units), else 0."""
+    """The hard mask for evaluation: 1 for the fraction `k` of largest entries in each row of `z` (rows, units), else 0."""
     kept = torch.topk(z, kept_units(z.shape[-1], k), dim=-1).indices
     return torch.zeros_like(z).scatter_(-1, kept, 1)
 
@@ -179,7 +180,9 @@ def top_k_mask(z: Tensor, k: float) -> Tensor:
 def gumbel_top_k_mask(
     z: Tensor, k: float, generator: torch.Generator | None = None, *, gumbel: Tensor | None = None
 ) -> Tensor:
-    """The mask used while learning: the top k of z + G, G standard Gumbel noise, a draw without replacement by softmax(z).
+    """The mask used while learning: the top k of z + G, G standard Gumbel noise.
+
+    That draws units without replacement with probabilities softmax(z).
 
     `z` is (rows, units). `gumbel`, of the same shape, gives the noise; without it `generator` draws it.
     """
@@ -233,14 +236,14 @@ def _evaluation_masks(
 def predict(
     weights: Parameters, biases: Parameters, x: Tensor, *, top_k: float | None = None, skip: bool = False
 ) -> Tensor:
-    """Noise-free logits (batch, d_L) of `x` (batch, d_0), hidden units by ReLU or, with `top_k`, by the hard top-k mask."""
+    """Noise-free logits (batch, d_L) of `x` (batch, d_0), with ReLU or, given `top_k`, with the hard top-k mask."""
     return forward(weights, biases, x, masks=_evaluation_masks(weights, biases, x, top_k, skip), skip=skip)
 
 
 def features(
     weights: Parameters, biases: Parameters, x: Tensor, *, top_k: float | None = None, skip: bool = False
 ) -> list[Tensor]:
-    """Noise-free hidden activations of `x` (batch, d_0): one (batch, d_l) tensor per hidden layer, as `predict` sees them."""
+    """Noise-free hidden activations of `x` (batch, d_0) as in `predict`: a (batch, d_l) tensor per hidden layer."""
     masks = _evaluation_masks(weights, biases, x, top_k, skip)
     return _pass(weights, biases, x, None, masks, "output", skip)[1][:-1]
 
@@ -268,17 +271,17 @@ def gradient_update(
 
 
 def cosine(maximum: float, minimum: float, progress: float) -> float:
-    """Half a cosine from `maximum` at progress 0 to `minimum` at progress 1, for sigma and the learning rate over epochs."""
+    """Half a cosine from `maximum` at progress 0 to `minimum` at progress 1, for sigma and the learning rate."""
     return minimum + (maximum - minimum) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def initial_parameters(
     sizes: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float32
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """He's normal initialisation: W_l ~ N(0, 2 / d_l), b_l = 0, for layer sizes d_0, ..., d_L, on the generator's device."""
+    """He's normal initialisation, W_l ~ N(0, 2 / d_l) and b_l = 0, for sizes d_0, ..., d_L, on the generator's device."""
     device = generator.device
     weights = [
         torch.randn(rows, columns, generator=generator, dtype=dtype, device=device) * math.sqrt(2 / columns)
-        for columns, rows in zip(sizes[:-1], sizes[1:], strict=True)
+        for columns, rows in pairwise(sizes)
     ]
     return weights, [torch.zeros(rows, dtype=dtype, device=device) for rows in sizes[1:]]

@@ -24,7 +24,7 @@ _PER_LOG_2: Final = 1 / math.log(2)
 def standardise(sources: Floats, source: int, targets: Floats, target: int) -> None:
     """Layer norm of row `source` of `sources` (., n) into row `target` of `targets` (., n).
 
-    Rows are named by their index throughout: a view of a row costs numba as much as a pass over it.
+    Rows are named by their index throughout: a view of a row would cost numba's reference counting.
     """
     real = targets.dtype.type
     width = targets.shape[1]

@@ -103,10 +103,9 @@ def train_stream(
     FloatingPointError, naming the step counted from the state's beginning, when the reward or a parameter is no longer
     finite.
     """
-    if credit not in ("output", "preactivation"):
-        raise ValueError(f"credit is 'output' or 'preactivation', not {credit!r}")
-    compiled = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in (*weights, *biases))
     options = _Options(perturbations, sigma, learning_rate, batch_size, credit, top_k, skip)
+    _check(weights, x, y, order, options)
+    compiled = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in (*weights, *biases))
     run = _train_compiled if compiled else _train_eager
     return run(weights, biases, x, y, order, options, state, progress or (lambda _: None))
 
@@ -120,6 +119,21 @@ class _Options:
     credit: str
     top_k: float | None
     skip: bool
+
+
+def _check(weights: list[Tensor], x: Tensor, y: Tensor, order: Tensor, options: _Options) -> None:
+    """Refuse what would make the kernels, which check no bounds, read beyond their arrays."""
+    if options.credit not in ("output", "preactivation"):
+        raise ValueError(f"credit is 'output' or 'preactivation', not {options.credit!r}")
+    if options.perturbations < 1 or options.batch_size < 1:
+        raise ValueError("perturbations and batch_size are at least 1")
+    features, classes = weights[0].shape[1], weights[-1].shape[0]
+    if x.ndim != 2 or x.shape[1] != features:
+        raise ValueError(f"x has {x.shape[-1]} features a sample, but the first layer takes {features}")
+    for name, indices, count in (("label", y, classes), ("index", order, min(len(x), len(y)))):
+        wrong = indices[(indices < 0) | (indices >= count)]
+        if len(wrong):
+            raise ValueError(f"{name} {wrong[0].item()} is outside 0 to {count - 1}")
 
 
 def _train_compiled(

@@ -212,7 +212,7 @@ def test_no_noise_no_update(credit):
 
 
 def one_unit_at_a_time(sizes, batch, sigma):
-    """Noise that perturbs one unit per perturbation: the mean over them is a finite difference, without sampling error."""
+    """Noise on one unit per perturbation: the mean over them is a finite difference, without sampling error."""
     units = sum(sizes[1:])
     return list(
         (sigma * torch.eye(units, dtype=torch.float64)).repeat_interleave(batch, 0).split(sizes[1:], dim=1)

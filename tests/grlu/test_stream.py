@@ -207,16 +207,33 @@ def test_breakdown_is_reported_with_its_step(dtype):
     weights, biases = network([12, 9, 4], dtype)
     x, y, _ = samples([12, 9, 4], 100, dtype)
     x[70] = math.nan
-    if dtype == torch.float32:
-        message = "reward is no longer finite at step 1070"
-    else:
-        message = "no longer finite at step 1070"
-    with pytest.raises(FloatingPointError, match=message):
+    with pytest.raises(FloatingPointError, match="reward is no longer finite at step 1070"):
         train_stream(weights, biases, x, y, torch.arange(100), state=StreamState(1, 1000), **DEFAULTS)
     weights, biases = network([12, 9, 4], dtype)
     options = {**DEFAULTS, "learning_rate": 1e38 if dtype == torch.float32 else 1e308, "sigma": 10.0}
     with pytest.raises(FloatingPointError, match=r"step \d+"):
         train_stream(weights, biases, x[:70], y, torch.arange(70), state=StreamState(1), **options)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"credit": "input"}, "credit"),
+        ({"y": torch.tensor([0, 1, 2, 4])}, "label 4"),
+        ({"y": torch.tensor([0, -1, 2, 3])}, "label -1"),
+        ({"order": torch.tensor([0, 4])}, "index 4"),
+        ({"x": torch.zeros(4, 11)}, "11 features"),
+        ({"perturbations": 0}, "perturbations"),
+        ({"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_arguments_that_would_lead_the_kernel_astray_are_refused(changed, message):
+    weights, biases = network([12, 9, 4])
+    before = copies(weights)
+    given = {"x": torch.zeros(4, 12), "y": torch.tensor([0, 1, 2, 3]), "order": torch.arange(4), **DEFAULTS, **changed}
+    with pytest.raises(ValueError, match=message):
+        train_stream(weights, biases, state=StreamState(1), **given)
+    assert all(torch.equal(a, b) for a, b in zip(weights, before, strict=True))
 
 
 def test_no_samples_no_reward():

@@ -1,0 +1,106 @@
+"""GRLU's headline figure: how accuracy grows with the number of perturbations, beside the gradient's control."""
+
+from __future__ import annotations
+
+import pandas as pd
+from plotnine import (
+    aes,
+    facet_wrap,
+    geom_errorbar,
+    geom_hline,
+    geom_line,
+    geom_point,
+    ggplot,
+    labs,
+    scale_color_manual,
+    scale_linetype_manual,
+    scale_shape_manual,
+    scale_x_log10,
+    scale_y_continuous,
+    theme,
+)
+
+from plastic_cli.analysis.intervals import interval_method, mean_interval
+from plastic_cli.report.theme import discrete_colours, theme_plastic
+
+SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
+NETWORK = ["config.hidden", "config.skip", "config.activation", "config.k", "config.credit", "config.backbone"]
+TRAINING = ["config.epochs", "config.batch_size", "config.noise_max", "config.lr_max"]
+
+
+def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
+    """Draw test accuracy against perturbations, a line for each kind of network, with intervals over seeds.
+
+    runs: rows of `RunStore.runs()` of this rule. Only the most frequent training settings of each data set are shown, so
+    that a line's points differ in perturbations alone; dashed lines are the control with the gradient itself. None where
+    no line would have two points.
+    """
+    chosen = runs[runs["test/accuracy"].notna() & runs["dataset"].notna()].copy()
+    if chosen.empty:
+        return None
+    settings = chosen[TRAINING].astype(str).agg("|".join, axis=1)
+    usual = settings.groupby(chosen["dataset"]).transform(lambda group: group.mode().iloc[0])
+    chosen = chosen[settings == usual]
+    chosen["network"] = [_network(row) for row in chosen[NETWORK].to_dict("records")]
+    points = _summarised(chosen[chosen["config.update"] == "grlu"], ["dataset", "network", "config.perturbations"])
+    control = _summarised(chosen[chosen["config.update"] == "backprop"], ["dataset", "network"])
+    lengths = points.groupby(["dataset", "network"]).size() if len(points) else pd.Series(dtype=int)
+    if lengths.empty or lengths.max() < 2:
+        return None
+    networks = sorted(set(points["network"]) | set(control["network"] if len(control) else []))[: len(SHAPES)]
+    points = points[points["network"].isin(networks)]
+    panels = points["dataset"].nunique()
+    figure = (
+        ggplot(points, aes("config.perturbations", "mean", colour="network", shape="network"))
+        + geom_line(size=0.8)
+        + geom_errorbar(aes(ymin="low", ymax="high"), data=points.dropna(subset=["low"]), width=0.06, size=0.7)
+        + geom_point(size=2.6)
+    )
+    if len(control):
+        shown = control[control["dataset"].isin(points["dataset"]) & control["network"].isin(networks)]
+        figure += geom_hline(aes(yintercept="mean", colour="network", linetype="control"), data=shown, size=0.7)
+    return (
+        figure
+        + facet_wrap("dataset", scales="free_y")
+        + scale_x_log10(
+            breaks=sorted(points["config.perturbations"].unique()), labels=lambda ticks: [f"{t:g}" for t in ticks]
+        )
+        + scale_y_continuous(labels=lambda ticks: [f"{100 * tick:.4g}" for tick in ticks])
+        + scale_color_manual(values=dict(zip(networks, discrete_colours(len(networks)), strict=True)))
+        + scale_shape_manual(values=dict(zip(networks, SHAPES, strict=False)))
+        + scale_linetype_manual(values={"true gradient, same step": "dashed"})
+        + labs(
+            x="perturbations per image",
+            y="test accuracy (%)",
+            colour="network",
+            shape="network",
+            linetype="control",
+            title="GRLU: accuracy against perturbations",
+            caption=f"Bars: {interval_method()} over seeds, from 3 seeds on.",
+        )
+        + theme_plastic(figure_size=(4.2 + 3.4 * panels, 4.2))
+        + theme(legend_position="right")
+    )
+
+
+def _network(row: dict[str, object]) -> str:
+    hidden = row["config.hidden"]
+    sizes = "-".join(str(size) for size in hidden) if isinstance(hidden, list | tuple) else str(hidden)
+    parts = [sizes, f"top-k {row['config.k']:g}" if row["config.activation"] == "top-k" else "ReLU"]
+    if row["config.skip"]:
+        parts.append("skip")
+    if row["config.credit"] == "preactivation":
+        parts.append("noise before it")
+    if row["config.backbone"] != "none":
+        parts.append(str(row["config.backbone"]))
+    return ", ".join(parts)
+
+
+def _summarised(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    rows = []
+    for key, group in runs.groupby(by):
+        interval = mean_interval(group["test/accuracy"].to_numpy())
+        values = dict(zip(by, key, strict=True))
+        rows.append({**values, "mean": interval.mean, "low": interval.low, "high": interval.high})
+    frame = pd.DataFrame(rows, columns=[*by, "mean", "low", "high"])
+    return frame.assign(control="true gradient, same step")

@@ -1,0 +1,355 @@
+import csv
+import io
+import json
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_frames import grlu_experiments
+from rich.console import Console
+
+from plastic_cli.analysis.intervals import Interval, mean_interval
+from plastic_cli.report.claims import read_claims
+from plastic_cli.report.formats import (
+    NOTHING,
+    cell_text,
+    csv_text,
+    json_text,
+    latex,
+    latex_text,
+    markdown,
+    number_text,
+    rich_table,
+)
+from plastic_cli.report.grouping import group_runs
+from plastic_cli.report.results import judge_claims, summarise
+from plastic_cli.report.tables import (
+    Column,
+    Detailed,
+    Table,
+    claims_frame,
+    claims_table,
+    context_table,
+    results_frame,
+    results_table,
+)
+
+LATEX_COMMAND = re.compile(
+    r"\\(ensuremath\{(\\[a-z]+|\^\{\\circ\})\}|[a-z]+\{\}|[`'^~\"vrc]\{(\\?[A-Za-z]?)\}|[{}&%$#_])"
+)
+
+
+@pytest.fixture
+def reported(experiments, claims_text):
+    runs, _ = experiments
+    groups = group_runs(runs)
+    published = {"grlu": read_claims("grlu", claims_text)}
+    return summarise(runs, groups, published), judge_claims(runs, groups, published)
+
+
+def interval(mean, low=math.nan, high=math.nan, n=5, dropped=0):
+    return Interval(mean, low, high, n, "method", dropped)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.92834, "0.9283"), (0.9, "0.9000"), (12.3, "12.30"), (168, "168.0"), (1234.4, "1234"), (12345.6, "12346"),
+        (1.5e-5, "1.500e-05"), (0, "0"), (-0.5, "-0.5000"), (math.nan, NOTHING), (math.inf, NOTHING),
+        (2e12, "2.000e+12"),
+    ],
+)  # fmt: skip
+def test_numbers_have_four_significant_digits(value, text):
+    assert number_text(value) == text
+
+
+@given(st.floats(-1e300, 1e300))
+def test_a_number_can_be_read_back_to_four_digits(value):
+    assert float(number_text(value)) == pytest.approx(value, rel=6e-4, abs=0.0)
+
+
+def test_cells():
+    assert cell_text(None) == NOTHING
+    assert cell_text(3) == "3"
+    assert cell_text(interval(0.5, 0.25, 0.75)) == "0.5000 [0.2500, 0.7500]"
+    assert cell_text(interval(0.5, 0.25, 0.75, n=4, dropped=1)) == "0.5000 [0.2500, 0.7500] (n=4)"
+    assert cell_text(interval(0.5, n=2)) == "0.5000"
+    assert cell_text(Detailed("untested", "no run")) == "untested (no run)"
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
+def headings(table):
+    return [column.heading for column in table.columns]
+
+
+def test_the_results_say_what_was_measured_and_published(reported):
+    results, _ = reported
+    table = results_table(results)
+    assert headings(table) == [
+        "rule", "data set", "setting", "n", "test/accuracy", "test/loss", "seconds", "published", "verdict",
+    ]  # fmt: skip
+    row = dict(zip(headings(table), table.rows[3], strict=True))
+    assert row["setting"] == "perturbations 16, activation top-k, k 0.5"
+    assert row["n"] == 5
+    assert row["test/accuracy"] == results[3].value
+    assert row["published"] == Detailed("0.9283 ± 0.005", "GR-02")
+    assert row["verdict"] == "reproduced"
+    assert "95% percentile bootstrap interval (9999 resamples)" in table.caption
+    assert "Left out" not in table.caption
+
+
+def test_groups_with_different_metrics_name_them():
+    runs, _ = grlu_experiments(seeds=3)
+    runs["test/return"] = np.where(runs["rule"] == "backprop", 3.0, np.nan)
+    runs.loc[runs["rule"] == "backprop", ["test/accuracy", "test/loss"]] = np.nan
+    table = results_table(summarise(runs, group_runs(runs)))
+    assert headings(table)[4:6] == ["metric", "value"]
+    assert table.rows[0][4] == "test/return"
+
+
+def test_repeated_seeds_are_mentioned():
+    runs, _ = grlu_experiments(seeds=3)
+    again = runs.assign(run=runs["run"] + "b")
+    both = pd.concat([runs, again], ignore_index=True)
+    assert "15 runs that repeat a seed" in results_table(summarise(both, group_runs(both))).caption
+    one = pd.concat([runs, again.iloc[:1]], ignore_index=True)
+    assert "1 run that repeats a seed" in results_table(summarise(one, group_runs(one))).caption
+
+
+def test_claims_and_other_methods(reported):
+    _, claims = reported
+    table = claims_table(claims)
+    assert headings(table) == ["id", "statement", "our setting", "published", "measured", "n", "verdict", "source"]
+    assert table.title == "Published claims on test/accuracy"
+    assert [row[0] for row in table.rows] == ["GR-02", "GR-06"]
+    assert cell_text(table.rows[1][6]) == "not reproduced (ours lies below, 5 seeds)"
+    assert "tolerance" in table.caption
+    others = context_table(claims)
+    assert others.rows == (
+        ("GR-21", "Forward gradient, activity noise", "test/error", "0.0324", "Ren et al. 2023, Table 3"),
+    )
+
+
+def test_what_a_source_cannot_support_is_said(experiments, claims_text):
+    runs, _ = experiments
+    text = claims_text.replace('evidence = "V"', 'evidence = "V"\nunsupported = "no log"', 1)
+    claims = judge_claims(runs, group_runs(runs), {"grlu": read_claims("grlu", text)})
+    assert claims_table(claims).rows[0][1] == "16 perturbations, k .5 (unsupported: no log)"
+    assert claims_frame(claims)["unsupported"].tolist()[0] == "no log"
+
+
+def test_bounds_are_written_as_bounds(experiments, claims_text):
+    runs, _ = experiments
+    text = claims_text.replace("value = 0.9283", 'comparison = "at-least"\nvalue = 0.9283')
+    claims = judge_claims(runs, group_runs(runs), {"grlu": read_claims("grlu", text)})
+    assert claims_table(claims).rows[0][3] == "at least 0.9283 ± 0.005"
+
+
+def test_nothing_to_show_is_an_empty_table():
+    for table in (results_table([]), claims_table([]), context_table([])):
+        assert table.rows == ()
+    assert list(results_frame([]).columns) == list(results_frame(summarise_one()).columns)
+    assert len(claims_frame([])) == 0
+
+
+def summarise_one():
+    runs, _ = grlu_experiments(seeds=1)
+    return summarise(runs.iloc[:1], group_runs(runs.iloc[:1]))
+
+
+# --------------------------------------------------------------------------------------------------------- CSV, JSON
+
+
+def test_csv_is_clean_and_keeps_every_digit(reported):
+    results, claims = reported
+    read = pd.read_csv(io.StringIO(csv_text(results_frame(results))))
+    assert len(read) == len(results)
+    for row, result in zip(read.itertuples(), results, strict=True):
+        assert (row.mean, row.low, row.high, row.n) == (
+            result.value.mean, result.value.low, result.value.high, result.value.n,
+        )  # fmt: skip
+        assert row.loss_mean == result.loss.mean
+        assert row.seconds_high == result.seconds.high
+    assert read["published"].dtype == float
+    claimed = pd.read_csv(io.StringIO(csv_text(claims_frame(claims))))
+    assert claimed["verdict"].tolist() == ["reproduced", "not reproduced", "context"]
+    assert claimed["published"].tolist() == [0.9283, 0.9445, 0.0324]
+
+
+def test_a_single_seed_leaves_the_bounds_of_csv_empty():
+    line = csv_text(results_frame(summarise_one())).splitlines()[1]
+    cells = next(csv.reader([line]))
+    assert cells[7:10] == ["", "", "1"]
+
+
+@given(st.lists(st.tuples(st.text(), st.floats(allow_nan=False, allow_infinity=False)), min_size=1, max_size=5))
+def test_any_text_and_number_survive_csv(rows):
+    # A carriage return in a text is a line end to every reader of CSV, and NUL no text at all.
+    rows = [(text.replace("\r", "").replace("\0", ""), value) for text, value in rows]
+    text = csv_text(pd.DataFrame(rows, columns=["text", "value"]))
+    read = list(csv.reader(io.StringIO(text, newline="")))
+    assert read[0] == ["text", "value"]
+    assert [(cells[0], float(cells[1])) for cells in read[1:]] == rows
+
+
+def test_json_has_null_for_what_is_missing(reported):
+    results, claims = reported
+    read = json.loads(json_text(results=results_frame(results), claims=claims_frame(claims)))
+    assert [row["claim"] for row in read["results"]] == [None, None, None, "GR-02", "GR-06"]
+    assert read["results"][0]["mean"] == results[0].value.mean
+    assert read["claims"][2]["mean"] is None
+    assert read["claims"][0]["n"] == 5
+
+
+# ------------------------------------------------------------------------------------------------------------- LaTeX
+
+
+def printed(text):
+    """Return what LaTeX would print: every command must be one that is known here, and no special character is bare."""
+    pieces, position = [], 0
+    while position < len(text):
+        if match := LATEX_COMMAND.match(text, position):
+            pieces.append("?")
+            position = match.end()
+        elif text.startswith(("{[}", "{]}", "{*}"), position):
+            pieces.append(text[position + 1])
+            position += 3
+        elif text.startswith("{}", position):
+            position += 2
+        else:
+            assert text[position] not in '\\{}&%$#_^~<>|"`[]*'
+            assert text[position].isascii()
+            assert text[position].isprintable()
+            pieces.append(text[position])
+            position += 1
+    return "".join(pieces)
+
+
+@given(st.text())
+def test_no_text_reaches_latex_as_a_command(text):
+    printed(latex_text(text))
+
+
+@given(st.text(st.sampled_from("\\{}&%$#_^~<>|\"`[]*-',ab é±β"), max_size=30))
+def test_special_characters_neither_vanish_nor_join(text):
+    escaped = latex_text(text)
+    assert len(printed(escaped)) == len(re.sub(r"\s+", " ", text))
+    for pair in ("--", "''", ",,"):
+        assert pair not in escaped
+
+
+@given(st.text(st.sampled_from("abcXYZ 0123.:;()/+=!?@"), max_size=30))
+def test_plain_text_is_left_alone(text):
+    assert latex_text(text) == re.sub(r"\s+", " ", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("50%", r"50\%"),
+        ("a_b", r"a\_b"),
+        ("José", r"Jos\'{e}"),
+        ("naïve", r"na\"{\i}ve"),
+        ("λ ± 1", r"\ensuremath{\lambda} \ensuremath{\pm} 1"),
+        ("Ж", "U+0416"),
+        ("a\n\tb", "a b"),
+        ("[x]", "{[}x{]}"),
+        ("a--b", "a-{}-b"),
+        ("a---b", "a-{}-{}-b"),
+        ("\x00", ""),
+    ],
+)
+def test_escapes(text, escaped):
+    assert latex_text(text) == escaped
+
+
+def test_a_latex_table_has_as_many_cells_in_every_row(reported):
+    results, claims = reported
+    for table in (results_table(results), claims_table(claims), context_table(claims)):
+        text = latex(table, "tab:x")
+        body = text[text.index(r"\toprule") : text.index(r"\bottomrule")].splitlines()
+        rows = [line for line in body if line.endswith(r" \\")]
+        assert len(rows) == 1 + len(table.rows)
+        assert all(line.count(" & ") == len(table.columns) - 1 for line in rows)
+        columns = re.search(r"\\begin\{tabular\}\{(.*)\}\n", text).group(1)
+        assert len(re.sub(r"p\{\d+em\}", "p", columns)) == len(table.columns)
+        for name in ("table", "tabular"):
+            assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
+        assert text.count("{") == text.count("}")
+        assert r"\label{tab:x}" in text
+        assert r"\hline" not in text
+
+
+def test_numbers_in_latex():
+    table = Table("t", "c", (Column("x", numeric=True),), ((interval(-1.5e-5, -2e-5, 3e12),), (interval(-2.0, n=2),)))
+    text = latex(table, "l")
+    assert r"$-$1.500\ensuremath{\times 10^{-5}} {[}$-$2.000\ensuremath{\times 10^{-5}}, " in text
+    assert r", 3.000\ensuremath{\times 10^{12}}{]}" in text
+    assert r"$-$2.000 \\" in text
+
+
+# -------------------------------------------------------------------------------------------- Markdown, the terminal
+
+
+@given(st.lists(st.text(max_size=20), min_size=2, max_size=2))
+def test_markdown_keeps_its_columns_whatever_the_text(texts):
+    table = Table("t", "c", (Column("a"), Column("b", numeric=True)), (tuple(texts),))
+    lines = markdown(table).splitlines()
+    assert lines[3] == "| --- | ---: |"
+    assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", lines[4])) == 3
+    assert lines[5] == ""
+
+
+def shown(table, width):
+    console = Console(width=width or 10_000, file=io.StringIO())
+    console.print(rich_table(table, width))
+    return console.file.getvalue()
+
+
+def test_a_terminal_table_fits_its_width(reported):
+    results, claims = reported
+    for table in (results_table(results), claims_table(claims), context_table(claims)):
+        for width in (80, 100, 140, 200):
+            lines = shown(table, width).splitlines()
+            assert max(map(len, lines)) <= width
+
+
+def test_a_narrow_terminal_goes_without_the_optional_columns_and_says_so(reported):
+    results, _ = reported
+    narrow, wide = shown(results_table(results), 80), shown(results_table(results), 200)
+    assert "Left out to fit: test/loss, seconds." in " ".join(narrow.split())
+    assert "42." not in narrow.split("Mean over")[0]
+    assert "Left out to fit" not in wide
+    assert "test/loss" in wide
+    for text in (narrow, wide):
+        # Intervals and words stay whole.
+        assert "[0.9266, 0.9281]" in text
+        assert "perturbations" in text
+
+
+def test_without_a_width_nothing_is_left_out_or_broken(reported):
+    results, _ = reported
+    text = shown(results_table(results), None)
+    assert "perturbations 16, activation top-k, k 0.25" in text
+    assert "[0.9266, 0.9281]" in text
+    assert "seconds" in text
+
+
+def test_a_name_is_not_read_as_markup():
+    table = Table("t", "c", (Column("a"),), (("[red]x[/red]",), ("[/]",)))
+    text = shown(table, 80)
+    assert "[red]x[/red]" in text
+    assert "[/]" in text
+
+
+def test_an_interval_of_two_seeds_has_no_brackets():
+    table = Table("t", "c", (Column("x", numeric=True),), ((mean_interval([0.5, 0.7]),),))
+    assert "0.6000" in shown(table, 80)
+    assert "[" not in shown(table, 80)
+    assert "[" not in markdown(table)

@@ -1,0 +1,121 @@
+import math
+
+import numpy as np
+import pandas as pd
+from report_frames import run_row
+
+from plastic_cli.analysis.intervals import mean_interval
+from plastic_cli.report.claims import Context, read_claims
+from plastic_cli.report.grouping import group_runs
+from plastic_cli.report.results import judge_claims, metric_columns, more_is_better, summarise
+
+
+def test_each_group_gets_the_interval_of_its_own_runs(experiments):
+    runs, _ = experiments
+    groups = group_runs(runs)
+    by_run = runs.set_index("run")
+    for group, result in zip(groups, summarise(runs, groups), strict=True):
+        assert result.metric == "test/accuracy"
+        for interval, column in (
+            (result.value, "test/accuracy"),
+            (result.loss, "test/loss"),
+            (result.seconds, "seconds"),
+        ):
+            assert interval == mean_interval([by_run.loc[run, column] for run in group.runs])
+
+
+def test_the_main_metric_is_the_first_that_a_group_has():
+    runs = pd.DataFrame(
+        [
+            run_row(0, rule="a") | {"train/loss": 1.0, "test/return": 5.0, "test/length": 9.0},
+            run_row(1, rule="b") | {"train/loss": 1.0},
+            run_row(2, rule="c") | {"test/return": 2.0, "test/accuracy": 0.5},
+            run_row(3, rule="d"),
+            run_row(4, rule="e") | {"test/accuracy": math.nan, "test/length": 3.0},
+        ]
+    )
+    results = summarise(runs, group_runs(runs))
+    assert [result.metric for result in results] == ["test/return", "train/loss", "test/accuracy", None, "test/length"]
+    assert results[3].value.n == 0
+    assert metric_columns(runs) == ["train/loss", "test/return", "test/length", "test/accuracy"]
+
+
+def test_a_loss_that_is_the_main_metric_is_not_shown_twice():
+    runs = pd.DataFrame([run_row(0, loss=0.5)])
+    (result,) = summarise(runs, group_runs(runs))
+    assert result.metric == "test/loss"
+    assert result.loss.n == 0
+
+
+def test_a_verdict_stands_beside_the_group_that_meets_the_conditions(experiments, claims_text):
+    runs, _ = experiments
+    groups = group_runs(runs)
+    results = summarise(runs, groups, {"grlu": read_claims("grlu", claims_text)})
+    verdicts = {result.group.setting: result.verdict for result in results if result.verdict}
+    assert {setting: verdict.claim.id for setting, verdict in verdicts.items()} == {
+        "perturbations 16, activation top-k, k 0.5": "GR-02",
+        "perturbations 128, activation relu": "GR-06",
+    }
+    assert verdicts["perturbations 16, activation top-k, k 0.5"].word == "reproduced"
+    assert verdicts["perturbations 128, activation relu"].side == "below"
+
+
+def test_the_most_specific_claim_is_the_one_shown(experiments, claims_text):
+    loose = claims_text.split("[[claim]]")[2].replace("GR-06", "GR-00").replace(', activation = "relu"', "")
+    runs, _ = experiments
+    groups = group_runs(runs)
+    for text in (f"[[claim]]{loose}\n{claims_text}", f"{claims_text}\n[[claim]]{loose}"):
+        results = summarise(runs, groups, {"grlu": read_claims("grlu", text)})
+        assert [result.verdict.claim.id for result in results if result.verdict] == ["GR-02", "GR-06"]
+
+
+def test_a_claim_is_judged_for_every_group_that_meets_it_and_listed_where_none_does(claims_text):
+    common = {"hidden": [256], "perturbations": 16, "k": 0.5}
+    rows = [run_row(3 * i + seed, seed=seed, accuracy=0.93 - i, epochs=epochs, **common)
+            for i, epochs in enumerate((10, 20)) for seed in range(3)]  # fmt: skip
+    runs = pd.DataFrame(rows)
+    groups = group_runs(runs)
+    found = judge_claims(runs, groups, {"grlu": read_claims("grlu", claims_text)})
+    assert [(row.entry.id, row.group and row.group.setting, row.verdict and row.verdict.word) for row in found] == [
+        ("GR-02", "epochs 10", "reproduced"),
+        ("GR-02", "epochs 20", "not reproduced"),
+        ("GR-06", None, "untested"),
+        ("GR-21", None, None),
+    ]
+
+
+def test_a_claim_looks_at_its_own_metric_and_rule(claims_text):
+    text = claims_text.replace("test/accuracy", "test/loss")
+    runs = pd.DataFrame(
+        [run_row(seed, seed=seed, accuracy=0.93, loss=0.93, hidden=[256], perturbations=16, k=0.5) for seed in range(3)]
+    )
+    groups = group_runs(runs)
+    published = {"grlu": read_claims("grlu", text)}
+    assert judge_claims(runs, groups, published)[0].verdict.word == "reproduced"
+    # Beside the accuracy there is nothing published now.
+    assert summarise(runs, groups, published)[0].verdict is None
+    other = {"oja": read_claims("oja", text)}
+    assert all(row.group is None for row in judge_claims(runs, groups, other))
+
+
+def test_other_methods_are_shown_where_a_group_meets_their_conditions(claims_text):
+    published = {"grlu": read_claims("grlu", claims_text)}
+    for dataset, shown in (("mnist", 1), ("digits", 0)):
+        runs = pd.DataFrame([run_row(0, dataset=dataset)])
+        found = judge_claims(runs, group_runs(runs), published)
+        assert sum(isinstance(row.entry, Context) for row in found) == shown
+
+
+def test_which_way_is_better():
+    assert more_is_better("test/accuracy")
+    assert more_is_better("test/return")
+    assert not more_is_better("test/loss")
+    assert not more_is_better("test/error")
+
+
+def test_missing_values_are_counted_out():
+    runs = pd.DataFrame(
+        [run_row(seed, seed=seed, accuracy=value) for seed, value in enumerate([0.5, np.nan, 0.6, 0.7])]
+    )
+    (result,) = summarise(runs, group_runs(runs))
+    assert (result.value.n, result.value.dropped, len(result.group.runs)) == (3, 1, 4)
