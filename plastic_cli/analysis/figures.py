@@ -4,8 +4,8 @@ Tables may hold `low` and `high`, the ends of an interval, which are then drawn.
 shown in per cent.
 """
 
-# plotnine declares types, but not for what it is mostly used with: aes(), theme() and figure + layer.
-# mypy: allow-untyped-calls, no-warn-return-any
+# plotnine declares types, but not that of a figure plus a layer.
+# mypy: no-warn-return-any
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ from plastic_cli.report.theme import DIVERGING, OKABE_ITO, SEQUENTIAL, discrete_
 
 _MOST_CELLS_WITH_COUNTS = 12
 _GREY = "#767676"
-_SEPARATOR = "#C8C8C8"
+_SEPARATOR = "#404040"
 # As an image: drawn as a gradient it alone takes megabytes of an SVG.
 _COLOUR_BAR = guide_colorbar(display="raster", nbin=100)
 
@@ -402,7 +402,7 @@ def _tile(images: NDArray[np.float64], columns: int | None, gap: int) -> NDArray
 
 
 def _colours(values: NDArray[np.float64], limit: float) -> NDArray[np.uint8]:
-    """Return the colours of (height, width, 1 or 3) values from -limit to limit, light grey where nan."""
+    """Return the colours of (height, width, 1 or 3) values from -limit to limit, dark grey where nan."""
     position = np.clip(values / limit, -1, 1)
     if values.shape[2] == 1:
         anchors = np.array([[int(colour[start : start + 2], 16) for start in (1, 3, 5)] for colour in DIVERGING])

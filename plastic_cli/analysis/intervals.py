@@ -65,7 +65,8 @@ def mean_intervals(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
     arrays = [np.asarray(sample, dtype=np.float64).ravel() for sample in samples]
-    finite = [array[np.isfinite(array)] for array in arrays]
+    # In order of size: which seed came first must not change the interval.
+    finite = [np.sort(array[np.isfinite(array)]) for array in arrays]
     lengths = np.array([len(array) for array in finite], dtype=np.int64)
     low, high = np.full(len(arrays), np.nan), np.full(len(arrays), np.nan)
     for length in np.unique(lengths[lengths >= MINIMUM_VALUES]):

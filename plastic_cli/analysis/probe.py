@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from plastic_cli.errors import PlasticError
@@ -72,8 +73,8 @@ def linear_probe(
     subset. The test split decides nothing. Features are standardised with the mean and standard deviation of the
     subset; units that do not vary there are left out. Trailing dimensions are flattened.
 
-    scikit-learn's LogisticRegression (L-BFGS, float32, on the CPU), each fit started from the one before. The same
-    inputs give the same result on the same machine.
+    scikit-learn's LogisticRegression (L-BFGS, float32, one thread of the CPU), each fit started from the one before.
+    The same inputs give the same result on the same machine.
 
     Raises ValueError with fewer than two classes to tell apart, PlasticError for features that are not finite.
     """
@@ -161,7 +162,9 @@ def _fit(model: LogisticRegression, features: NDArray[np.float32], y: NDArray[np
     """Fit `model` and return whether it converged."""
     # scikit-learn sums the loss over examples and divides the penalty by C.
     model.set_params(C=1 / (l2 * len(y)))
-    with warnings.catch_warnings(record=True) as caught:
+    # One thread: sums then do not depend on how many there are, and threads that wait for each other on a busy machine
+    # made this ten times slower, where two idle cores hardly help.
+    with threadpool_limits(limits=1), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(features, y)
     return not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)

@@ -1,8 +1,5 @@
 """The look that all figures share: one theme, and colours that the colour-blind can tell apart."""
 
-# plotnine declares types, but none for theme() and its elements.
-# mypy: allow-untyped-calls
-
 from __future__ import annotations
 
 import matplotlib

@@ -81,8 +81,8 @@ def learn(
     - x (samples, d_0), y (samples,), order (steps * batch,): step s learns from order[s * batch : (s + 1) * batch].
     - kept (L - 1,): units that a top-k mask keeps in each hidden layer, 0 for ReLU.
     - key, first_step: name the noise, see noise.py.
-    - given_noise (steps, n), given_gumbel (steps, m): noise to use instead, per step the layers' (batch * perturbations,
-      width) behind each other, already times sigma; without rows the noise is drawn.
+    - given_noise (steps, n), given_gumbel (steps, m): noise to use instead, already times sigma; per step the layers'
+      (batch * perturbations, width) behind each other. Without rows the noise is drawn.
     - rewards (steps,): receives the mean reward of each step.
 
     The first layer's inputs are data, so its products with a block of samples are taken at once and corrected for the

@@ -39,7 +39,7 @@ def part(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a function for calls from Python, on its first call, and keep it for later processes; releases the GIL."""
+    """Compile a function for calls from Python at its first call and keep it for later processes; no GIL held."""
     options: dict[str, Any] = {"fastmath": FASTMATH, "error_model": "numpy", "nogil": True}
     settings: Any = numba.config
     chosen = settings.CACHE_DIR

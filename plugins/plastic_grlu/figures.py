@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 from plotnine import (
     aes,
@@ -31,9 +34,9 @@ TRAINING = ["config.epochs", "config.batch_size", "config.noise_max", "config.lr
 def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
     """Draw test accuracy against perturbations, a line for each kind of network, with intervals over seeds.
 
-    runs: rows of `RunStore.runs()` of this rule. Only the most frequent training settings of each data set are shown, so
-    that a line's points differ in perturbations alone; dashed lines are the control with the gradient itself. None where
-    no line would have two points.
+    runs: rows of `RunStore.runs()` of this rule. Only the most frequent training settings of each data set are shown,
+    so that a line's points differ in perturbations alone; dashed lines are the control with the gradient itself. None
+    where no line would have two points.
     """
     chosen = runs[runs["test/accuracy"].notna() & runs["dataset"].notna()].copy()
     if chosen.empty:
@@ -83,7 +86,7 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
     )
 
 
-def _network(row: dict[str, object]) -> str:
+def _network(row: Mapping[Any, Any]) -> str:
     hidden = row["config.hidden"]
     sizes = "-".join(str(size) for size in hidden) if isinstance(hidden, list | tuple) else str(hidden)
     parts = [sizes, f"top-k {row['config.k']:g}" if row["config.activation"] == "top-k" else "ReLU"]

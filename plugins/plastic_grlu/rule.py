@@ -172,7 +172,7 @@ def kept_units(width: int, k: float) -> int:
 
 
 def top_k_mask(z: Tensor, k: float) -> Tensor:
-    """The hard mask for evaluation: 1 for the fraction `k` of largest entries in each row of `z` (rows, units), else 0."""
+    """The hard mask for evaluation: 1 for the largest fraction `k` in each row of `z` (rows, units), else 0."""
     kept = torch.topk(z, kept_units(z.shape[-1], k), dim=-1).indices
     return torch.zeros_like(z).scatter_(-1, kept, 1)
 
@@ -278,7 +278,7 @@ def cosine(maximum: float, minimum: float, progress: float) -> float:
 def initial_parameters(
     sizes: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float32
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """He's normal initialisation, W_l ~ N(0, 2 / d_l) and b_l = 0, for sizes d_0, ..., d_L, on the generator's device."""
+    """He's normal initialisation for sizes d_0, ..., d_L: W_l ~ N(0, 2 / d_l), b_l = 0, on the generator's device."""
     device = generator.device
     weights = [
         torch.randn(rows, columns, generator=generator, dtype=dtype, device=device) * math.sqrt(2 / columns)

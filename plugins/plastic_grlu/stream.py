@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.linalg.cython_blas  # noqa: F401  np.dot in the kernels calls it: loaded now, a thread limit finds it
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
@@ -100,8 +101,9 @@ def train_stream(
     Advances state.counter by the number of steps. Calls progress(samples done) every tenth of a second or so; Ctrl-C
     takes effect between those calls, and leaves the parameters and `state` of the last one. Returns the mean reward
     (log-probability of the label, both members of each pair) over the stream, nan for an empty one. Raises
-    FloatingPointError, naming the step counted from the state's beginning, when the reward or a parameter is no longer
-    finite.
+    ValueError where arguments do not fit each other, before anything changes, and FloatingPointError when the reward or
+    a parameter is no longer finite, naming the step, counted from the state's beginning; the parameters then stay as
+    they were at the last call of `progress`.
     """
     options = _Options(perturbations, sigma, learning_rate, batch_size, credit, top_k, skip)
     _check(weights, x, y, order, options)

@@ -115,7 +115,7 @@ def test_image_grid_places_each_unit_between_separators():
     grid = image_grid(weights, (2, 2), columns=2, limit=1.0)
     assert grid.shape == (7, 7, 3)
     assert grid.dtype == np.uint8
-    vermilion, blue, white, grey = (110, 48, 0), (0, 63, 99), (255, 255, 255), (200, 200, 200)
+    vermilion, blue, white, grey = (110, 48, 0), (0, 63, 99), (255, 255, 255), (64, 64, 64)
     assert tuple(grid[1, 1]) == vermilion
     assert tuple(grid[1, 2]) == blue
     assert tuple(grid[2, 1]) == white

@@ -1,6 +1,9 @@
 """The compiled stream against rule.py, step by step and as a whole; its random numbers; resuming."""
 
 import math
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -164,6 +167,32 @@ def test_same_key_same_numbers_whatever_the_chunks(changes, monkeypatch):
     small, small_reward, _ = run(330, **changes)
     assert_same(once, small)
     assert reward == small_reward
+
+
+def test_same_numbers_on_any_number_of_threads():
+    # In processes of their own, where the matrix library is loaded only when the kernel is.
+    program = """if True:
+        import hashlib, torch
+        from plastic_grlu import rule
+        from plastic_grlu.stream import StreamState, train_stream
+        generator = torch.Generator().manual_seed(0)
+        weights, biases = rule.initial_parameters([784, 256, 64, 10], generator)
+        x, y = torch.rand(100, 784, generator=generator), torch.arange(100) % 10
+        train_stream(weights, biases, x, y, torch.arange(100), perturbations=64, sigma=0.1, learning_rate=0.1,
+                     batch_size=1, credit="output", top_k=None, skip=False, state=StreamState(5))
+        print(hashlib.sha256(b"".join(weight.numpy().tobytes() for weight in weights)).hexdigest())
+    """
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(outputs) == 1
 
 
 def test_continued_stream_equals_an_uninterrupted_one():

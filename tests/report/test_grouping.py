@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_frames import run_row
 
@@ -96,6 +96,7 @@ def test_no_runs_are_no_groups():
     assert group_runs(frame(run_row(0)).iloc[:0]) == []
 
 
+@settings(max_examples=25)
 @given(st.permutations(range(8)))
 def test_the_order_of_the_runs_does_not_matter(order):
     rows = [run_row(i, seed=i % 2, perturbations=[1, 16][i // 2 % 2], hidden=[[8], [8, 4]][i // 4]) for i in range(8)]

@@ -1,0 +1,203 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_frames import grlu_experiments, run_row
+
+from plastic_cli.analysis.intervals import mean_interval
+from plastic_cli.report.claims import read_claims
+from plastic_cli.report.grouping import group_runs
+from plastic_cli.report.plots import CURVE_RESAMPLES, MOST_CURVES, best_labels, claims_figure, learning_curves
+from plastic_cli.report.results import judge_claims, summarise
+
+
+def layers(figure, name):
+    """The data that a figure's layers of one kind bring along."""
+    return [each._data for each in figure.layers if type(each.geom).__name__ == name]
+
+
+def figures_of(runs, metrics):
+    return learning_curves(summarise(runs, group_runs(runs)), metrics)
+
+
+def curve_rows(run, values, metric="accuracy", **others):
+    return [
+        {"run": run, "stage": "train", "split": "test", "step": step, "metric": metric, "value": value, "labels": None,
+         "time": 0.0, **others}
+        for step, value in enumerate(values, start=1)
+    ]  # fmt: skip
+
+
+def test_a_line_is_the_mean_over_seeds_and_the_ribbon_its_interval(experiments):
+    runs, metrics = experiments
+    (figure,) = figures_of(runs, metrics).values()
+    assert set(figure.data["label"]) == {
+        "backprop",
+        "grlu: perturbations 1, activation top-k,\nk 0.5",
+        "grlu: perturbations 16, activation top-k,\nk 0.25",
+        "grlu: perturbations 16, activation top-k,\nk 0.5",
+        "grlu: perturbations 128, activation relu",
+    }
+    backprop = runs[runs["rule"] == "backprop"]["run"]
+    wanted = metrics[metrics["run"].isin(backprop) & (metrics["metric"] == "accuracy") & (metrics["step"] == 4)][
+        "value"
+    ]
+    drawn = figure.data[(figure.data["label"] == "backprop") & (figure.data["step"] == 4)].iloc[0]
+    interval = mean_interval(wanted, resamples=CURVE_RESAMPLES)
+    assert (drawn["mean"], drawn["low"], drawn["high"], drawn["n"]) == (interval.mean, interval.low, interval.high, 5)
+    assert [len(data) for data in layers(figure, "geom_ribbon")] == [5 * 10]
+    assert figure.labels.x == "epoch"
+    assert figure.labels.y == "test/accuracy"
+    assert figure.labels.subtitle == "mnist"
+    assert "95% percentile bootstrap" in " ".join(figure.labels.caption.split())
+
+
+def test_fewer_than_three_seeds_get_a_line_without_a_ribbon():
+    runs, metrics = grlu_experiments(seeds=2)
+    (figure,) = figures_of(runs, metrics).values()
+    assert len(figure.data) == 5 * 10
+    assert [len(data) for data in layers(figure, "geom_ribbon")] == [0]
+
+
+def test_each_data_set_has_a_panel():
+    runs, metrics = grlu_experiments(seeds=1, datasets=("mnist", "fashion"))
+    (figure,) = figures_of(runs, metrics).values()
+    assert type(figure.facet).__name__ == "facet_wrap"
+    assert set(figure.data["dataset"]) == {"mnist", "fashion"}
+    (single,) = figures_of(*grlu_experiments(seeds=1)).values()
+    assert type(single.facet).__name__ == "facet_null"
+
+
+def test_of_many_settings_the_best_are_drawn_and_the_caption_says_so():
+    rows = [run_row(i, accuracy=i / 100, lr=i) for i in range(20)]
+    runs = pd.DataFrame(rows)
+    metrics = pd.DataFrame([row for each in rows for row in curve_rows(each["run"], [0.1, each["test/accuracy"]])])
+    (figure,) = figures_of(runs, metrics).values()
+    assert list(figure.data["label"].cat.categories) == [f"lr {i}" for i in range(20 - MOST_CURVES, 20)]
+    assert f"The best {MOST_CURVES} of 20 settings are shown" in " ".join(figure.labels.caption.split())
+
+
+def test_the_best_have_the_least_of_a_loss_and_the_best_mean_rank():
+    runs = pd.DataFrame([run_row(i, loss=loss, lr=i) for i, loss in enumerate([0.3, 0.1, 0.2])])
+    assert best_labels(summarise(runs, group_runs(runs)), 2) == ["grlu: lr 1", "grlu: lr 2"]
+    # An easy data set must not decide alone: ranks count, not values.
+    levels = {
+        ("easy", 0): 0.99,
+        ("easy", 1): 0.98,
+        ("easy", 2): 0.97,
+        ("hard", 0): 0.1,
+        ("hard", 1): 0.3,
+        ("hard", 2): 0.2,
+    }
+    runs = pd.DataFrame(
+        [run_row(i, dataset=dataset, accuracy=value, lr=lr) for i, ((dataset, lr), value) in enumerate(levels.items())]
+    )
+    assert best_labels(summarise(runs, group_runs(runs)), 1) == ["grlu: lr 1"]
+
+
+def test_a_step_that_not_every_seed_reached_is_not_drawn():
+    runs = pd.DataFrame([run_row(seed, seed=seed, accuracy=0.5) for seed in range(3)])
+    rows = [
+        row for run, steps in (("r00000", 4), ("r00001", 4), ("r00002", 2)) for row in curve_rows(run, [0.5] * steps)
+    ]
+    (figure,) = figures_of(runs, pd.DataFrame(rows)).values()
+    assert figure.data["step"].tolist() == [1, 2]
+    assert figure.labels.x == "step"
+
+
+def test_only_finite_training_rows_without_labels_count():
+    runs = pd.DataFrame([run_row(0, accuracy=0.5)])
+    rows = [
+        *curve_rows("r00000", [0.1, math.nan, 0.3]),
+        *curve_rows("r00000", [0.9] * 9, stage="eval"),
+        *curve_rows("r00000", [0.9] * 9, labels='{"noise": 0.3}'),
+        *curve_rows("r00000", [0.9] * 9, split="train"),
+        *curve_rows("r00000", [0.9] * 9, metric="loss"),
+        *curve_rows("r00000", [0.2]),
+    ]
+    (figure,) = figures_of(runs, pd.DataFrame(rows)).values()
+    # A step that was logged twice, as after a resumption, has its last value.
+    assert list(zip(figure.data["step"], figure.data["mean"], strict=True)) == [(1, 0.2), (3, 0.3)]
+
+
+def test_without_curves_there_is_no_figure():
+    runs = pd.DataFrame([run_row(0, accuracy=0.5)])
+    empty = pd.DataFrame(
+        {column: [] for column in ("run", "stage", "split", "step", "metric", "value", "labels", "time")}
+    )
+    assert figures_of(runs, empty) == {}
+    assert figures_of(runs, pd.DataFrame(curve_rows("r00000", [0.5]))) == {}
+    assert figures_of(runs.iloc[:0], empty) == {}
+
+
+def test_each_main_metric_has_a_figure_of_its_own():
+    runs = pd.DataFrame([run_row(0, rule="a", accuracy=0.5), run_row(1, rule="b") | {"test/return": 3.0}])
+    rows = [*curve_rows("r00000", [0.1, 0.2]), *curve_rows("r00001", [1.0, 2.0], metric="return")]
+    assert list(figures_of(runs, pd.DataFrame(rows))) == [
+        "learning-curves-test-accuracy",
+        "learning-curves-test-return",
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------ claims
+
+
+def judged(runs, text):
+    return judge_claims(runs, group_runs(runs), {"grlu": read_claims("grlu", text)})
+
+
+def test_published_stands_beside_measured(experiments, claims_text):
+    runs, _ = experiments
+    claims = judged(runs, claims_text)
+    figure = claims_figure(claims)
+    data = figure.data
+    assert data["what"].tolist() == ["published", "measured"] * 2
+    published = data[data["what"] == "published"]
+    assert published["value"].tolist() == [0.9283, 0.9445]
+    assert np.allclose(published["high"] - published["low"], 0.01)
+    measured = data[data["what"] == "measured"]
+    assert measured["low"].tolist() == [row.verdict.interval.low for row in claims[:2]]
+    # The first claim is the last category, since the axis points upwards.
+    assert str(data["claim"].cat.categories[-1]).startswith("GR-02: reproduced\nperturbations 16")
+    assert "GR-06: not reproduced" in str(data["claim"].cat.categories[0])
+
+
+def test_too_few_seeds_get_a_point_without_an_interval(claims_text):
+    runs, _ = grlu_experiments(seeds=2)
+    figure = claims_figure(judged(runs, claims_text))
+    assert [len(data) for data in layers(figure, "geom_segment")] == [2, 0]
+    assert any("untested, 2 of 3 seeds" in label for label in figure.data["claim"])
+
+
+def test_a_bound_is_drawn_on_its_side_only(experiments, claims_text):
+    runs, _ = experiments
+    figure = claims_figure(
+        judged(runs, claims_text.replace("value = 0.9283", 'comparison = "at-least"\nvalue = 0.9283'))
+    )
+    row = figure.data[figure.data["what"] == "published"].iloc[0]
+    assert row["low"] == pytest.approx(0.9233)
+    assert row["high"] == 0.9283
+
+
+def test_without_a_tested_claim_there_is_no_figure(claims_text):
+    assert claims_figure([]) is None
+    assert claims_figure(judged(pd.DataFrame([run_row(0, dataset="digits", accuracy=0.9)]), claims_text)) is None
+
+
+def test_claims_on_several_metrics_have_panels(experiments, claims_text):
+    runs, _ = experiments
+    first, _, rest = claims_text.partition('id = "GR-06"')
+    text = first + 'id = "GR-06"' + rest.replace("test/accuracy", "test/loss", 1)
+    figure = claims_figure(judged(runs, text))
+    assert type(figure.facet).__name__ == "facet_wrap"
+    assert set(figure.data["metric"]) == {"test/accuracy", "test/loss"}
+
+
+def test_the_figures_can_be_drawn(experiments, claims_text, tmp_path):
+    runs, metrics = experiments
+    figures = [*figures_of(runs, metrics).values(), claims_figure(judged(runs, claims_text))]
+    for number, figure in enumerate(figures):
+        path = tmp_path / f"{number}.png"
+        figure.save(path, verbose=False, dpi=40)
+        assert path.stat().st_size > 1000
