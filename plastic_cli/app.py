@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -155,6 +156,8 @@ def _complete_dataset(incomplete: str) -> list[tuple[str, str]]:
 
 
 RunsFolder = Annotated[Path, _runs_folder_option()]
+RunsFolderAgain = Annotated[Path | None, typer.Option("--runs", help=RUNS_HELP, metavar="<path>")]
+"""Of a command below `plastic runs`, which has read the environment already."""
 Format = Annotated[str, typer.Option("--format", help="table, markdown, csv or json", metavar="<format>")]
 Json = Annotated[bool, typer.Option("--json", help="the same as --format json")]
 ReportFormat = Annotated[str, typer.Option("--format", help="table, markdown, latex, csv or json", metavar="<format>")]
@@ -221,7 +224,7 @@ RunArgument = Annotated[str, typer.Argument(help="id, a unique beginning of it, 
 @runs_app.command("show")
 def runs_show(
     run: RunArgument,
-    runs: Annotated[Path | None, _runs_folder_option()] = None,
+    runs: RunsFolderAgain = None,
     format: Format = "table",  # noqa: A002
     json: Json = False,
     *,
@@ -236,7 +239,7 @@ def runs_show(
 @runs_app.command("remove")
 def runs_remove(
     names: Annotated[list[str], typer.Argument(metavar="RUN...", help="ids or names", autocompletion=_complete_run)],
-    runs: Annotated[Path | None, _runs_folder_option()] = None,
+    runs: RunsFolderAgain = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
     *,
     ctx: typer.Context,
@@ -278,13 +281,13 @@ def doctor(runs: RunsFolder = Path("runs"), json: Json = False) -> None:
     examine(runs, json=json)
 
 
+@cache
 def _warn_of_broken_plugins() -> None:
+    """Once in a process: click asks for the rules several times."""
     from plastic_cli.plugins import discover
 
-    plugins = discover()
-    for broken in plugins.broken:
+    for broken in discover().broken:
         _say(f"warning: the plugin '{broken.name}' ({broken.distribution}) does not load: {broken.error}")
-    plugins.broken[:] = []
 
 
 def _say(line: str) -> None:
@@ -301,21 +304,33 @@ def run_command_line(arguments: list[str]) -> int:
 
     An error that a person can cause is one line on stderr; with `--debug` it is raised.
     """
+    stdout = sys.stdout
     try:
         code = get_command(app).main(arguments, prog_name="plastic", standalone_mode=False)
+        # Here, where a closed pipe is still caught, and not when Python ends.
+        sys.stdout.flush()
         return int(code) if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         _say("interrupted.")
         return 130
     except BrokenPipeError:
-        # Whoever read our output has seen enough; a second complaint at exit would only be noise.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _leave_closed_pipe(stdout)
+    except SystemExit:
+        # Typer's own answer to a closed pipe, by which it replaces stdout; the other one is the end of a completion.
+        if sys.stdout is stdout:
+            raise
+        return _leave_closed_pipe(stdout)
     except (PlasticError, typer.TyperException, OSError) as error:
         if "--debug" in arguments:
             raise
         _say(f"error: {_one_line(error)}")
         return int(getattr(error, "exit_code", 1))
+
+
+def _leave_closed_pipe(stdout: TextIO) -> int:
+    """Whoever read our output has seen enough; a complaint when Python ends would only be noise."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+    return 0
 
 
 def _one_line(error: Exception) -> str:

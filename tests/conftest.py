@@ -1,19 +1,16 @@
-"""Every test is alone: its own runs, no data but the embedded set, plain output of one width, real processes on request."""
+"""Every test is alone: its own runs, the embedded data set only, plain output. Real processes on request."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
 # Before torch is imported anywhere: tests share the cores, and the same sums must be taken in the same order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import processes
 import pytest
-
-PROGRAM = "from plastic_cli.app import main; main()"
 
 
 @pytest.fixture(autouse=True)
@@ -44,37 +41,15 @@ def start_plastic():
     started = []
 
     def start(*arguments, **options):
-        options.setdefault("env", process_environment())
-        command = [sys.executable, "-c", PROGRAM, *(str(argument) for argument in arguments)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-        started.append(process)
-        return process
+        options = {"env": processes.environment(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        started.append(subprocess.Popen(processes.command(*arguments), text=True, **options))
+        return started[-1]
 
     yield start
     for process in started:
         if process.poll() is None:
             process.kill()
         process.communicate()
-
-
-@pytest.fixture
-def plastic_process():
-    """Run `plastic` as a process of its own to its end."""
-
-    def run(*arguments, path=(), **variables):
-        command = [sys.executable, "-c", PROGRAM, *(str(argument) for argument in arguments)]
-        return subprocess.run(
-            command, capture_output=True, text=True, env=process_environment(path, **variables), timeout=120, check=False
-        )
-
-    return run
-
-
-def process_environment(path=(), **variables):
-    """Return the environment of a process that imports what this one would, after the folders of `path`."""
-    here = [entry for entry in sys.path if entry and entry != sysconfig.get_path("purelib")]
-    folders = [*(str(folder) for folder in path), *here]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders), **variables}
 
 
 @pytest.fixture
@@ -91,7 +66,8 @@ def train(tiny_data):
     from plastic_cli.testing import plastic
 
     def run(*options, epochs=1):
-        outcome = plastic("train", "backprop", "--quiet", "--dataset", tiny_data, "--hidden", 4, "--epochs", epochs, *options)
+        small = ["--dataset", tiny_data, "--hidden", 4, "--epochs", epochs]
+        outcome = plastic("train", "backprop", "--quiet", *small, *options)
         assert outcome.code == 0, outcome.err
         return Path(outcome.out.strip())
 

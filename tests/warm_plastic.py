@@ -1,7 +1,7 @@
 """A process that has imported everything and forks one `plastic` after the other, so that a run starts at once.
 
-It reads a JSON list of arguments and answers with the child's process id, which stays the child's until it reads another
-line; then it waits for the child and answers with its exit code, negative for the signal that ended it. Run as a
+It reads a JSON list of arguments and answers with the child's process id, which stays the child's until another line
+comes; then it waits for the child and answers with its exit code, negative for the signal that ended it. Run as a
 program by the tests that kill processes.
 """
 

@@ -42,6 +42,7 @@ def list_runs(
     if not rows and format == "table":
         what = "no such run" if any((rule, dataset, status, name)) else "no run yet"
         Console().message(f"{what} in {folder}. Make one with: plastic train grlu")
+        _warn_of_unreadable(store)
         return
     columns = ["run", "name", "rule", "dataset", "status", "seed", "created", "seconds", "metric", "value"]
     if format in ("csv", "json"):
@@ -49,6 +50,10 @@ def list_runs(
     else:
         rows = [{**row, "created": str(row["created"])[:19].replace("T", " ")} for row in rows]
     print_rows(rows, columns, format)
+    _warn_of_unreadable(store)
+
+
+def _warn_of_unreadable(store: RunStore) -> None:
     for error in store.errors:
         Console().warning(f"{error.folder}: {error.message}")
 
@@ -59,7 +64,7 @@ def show_run(folder: Path, text: str, *, format: str) -> None:  # noqa: A002
     path = store.find(text)
     record = read_record(path)
     status = next((row["status"] for row in store.rows() if row["run"] == path.name), record.status)
-    content = {**asdict(record), "status": status, "folder": str(path), "files": _files(path)}
+    content = {**asdict(record), "run": path.name, "status": status, "folder": str(path), "files": _files(path)}
     if format == "json":
         print(json.dumps(content))  # noqa: T201
         return

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -101,12 +101,14 @@ def config_model(function: Callable[..., Any]) -> type[Config]:
     raise TypeError(f"{function.__module__}.{function.__qualname__} takes no configuration (a subclass of Config)")
 
 
-def _resolve(model: type[Config], typed: dict[str, Any], file: Path | None) -> Config:
-    """Merge: a typed option beats the file, the file beats the default."""
+def _resolve(
+    model: type[Config], typed: Mapping[str, Any], file: Path | None, below: Mapping[str, Any] | None = None
+) -> Config:
+    """Merge: a typed option beats the file, the file beats what is `below`, the defaults otherwise."""
     from_file = read_toml(file) if file else {}
     if file:
         model.from_values(from_file, source=str(file))
-    config = model.from_values({**from_file, **typed})
+    config = model.from_values({**(below or {}), **from_file, **typed})
     dataset = getattr(config, "dataset", None)
     if dataset is not None:
         check_dataset_name(dataset)
@@ -122,18 +124,15 @@ def _train(
 ) -> None:
     invocation = _TrainInvocation.from_values(invocation_values)
     console = Console(quiet=invocation.quiet or invocation.json_lines)
-    if invocation.resume is not None:
-        folder = RunStore(invocation.runs_folder()).find(invocation.resume)
-        runs = iter([_resumed(folder, rule, model, typed, invocation, console)])
-        total = 1
-    else:
-        config = _resolve(model, typed, invocation.config)
-        if not isinstance(config, TrainConfig):
-            raise TypeError(f"{model.__qualname__} is no TrainConfig, so it has no seed")
-        if invocation.dry_run:
-            print(to_toml(config, heading=f"plastic train {rule.name} --config FILE"), end="")  # noqa: T201
-            return
-        runs, total = _new_runs(rule, config, invocation, console), invocation.seeds
+    resumed = None if invocation.resume is None else _resumed(rule, model, typed, invocation, console)
+    config = _resolve(model, typed, invocation.config) if resumed is None else model.from_values(resumed.config)
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"{model.__qualname__} is no TrainConfig, so it has no seed")
+    if invocation.dry_run:
+        print(to_toml(config, heading=f"plastic train {rule.name} --config FILE"), end="")  # noqa: T201
+        return
+    runs = _new_runs(rule, config, invocation, console) if resumed is None else iter([resumed])
+    total = invocation.seeds
     results = []
     with _signals_as_interrupts():
         for index, run in enumerate(runs):
@@ -174,18 +173,23 @@ def _new_runs(rule: Rule, config: TrainConfig, invocation: _TrainInvocation, con
 
 
 def _resumed(
-    folder: Path, rule: Rule, model: type[Config], typed: dict[str, Any], invocation: _TrainInvocation, console: Console
+    rule: Rule, model: type[Config], typed: dict[str, Any], invocation: _TrainInvocation, console: Console
 ) -> Run:
+    for name in ("name", "seeds"):
+        if name in invocation.model_fields_set:
+            raise UserError(f"--resume finishes one run as it was begun: leave {option_name(name)} out.")
+    folder = RunStore(invocation.runs_folder()).find(str(invocation.resume))
     run = open_run(folder, console=console, data_folder=invocation.data, device=typed.get("device", "auto"))
     if run.record.rule != rule.name:
         raise UserError(
             f"run {run.id} is a run of {run.record.rule}: plastic train {run.record.rule} --resume {run.id}"
         )
     stored = model.from_values(run.config, source=f"run {run.id}")
-    for name, value in model.from_values({**run.config, **typed}).model_dump(mode="json").items():
-        if name != "device" and value != run.config.get(name):
+    given = _resolve(model, typed, invocation.config, below=run.config)
+    for name in type(given).model_fields:
+        if name != "device" and getattr(given, name) != getattr(stored, name):
             raise UserError(
-                f"--resume finishes a run as it was begun, with {name} = {run.config.get(name)}:"
+                f"--resume finishes a run as it was begun, with {name} = {getattr(stored, name)}:"
                 f" leave {option_name(name)} out, or train a new run."
             )
     if "device" not in typed:
@@ -199,10 +203,12 @@ def _carry_out_training(function: Callable[..., Any], model: type[Config], run: 
         if run.record.status == "completed":
             run.console.message(f"run {run.id} is completed already.")
             return _result(run, dict(run.record.summary))
-        if run.record.started is not None:
-            run.resume()
-        run.start()
+        fresh, begun = run.record.started is None, False
         try:
+            if not fresh:
+                run.resume()
+            run.start()
+            begun = True
             function(model.from_values(run.config, source=f"run {run.id}"), run)
             run.finish("completed")
         except (KeyboardInterrupt, SystemExit):
@@ -212,10 +218,10 @@ def _carry_out_training(function: Callable[..., Any], model: type[Config], run: 
         except RunFailed as error:
             run.finish("failed", str(error))
         except UserError as error:
-            if run.is_untouched():
+            if fresh and run.is_untouched():
                 # Wrong input found before anything was learned: a folder that says so would only be in the way.
                 run.discard()
-            else:
+            elif begun:
                 run.finish("failed", str(error))
             raise
         except OSError as error:

@@ -98,18 +98,16 @@ def rich_table(table: Table, width: int | None = None) -> RichTable:
     from rich.console import Console
     from rich.measure import Measurement
 
+    indices = list(range(len(table.columns)))
+    if width is None:
+        return _rich_table(table, indices, [], whole_words=True)
     # Measured without a limit: rich would cut the measure to the width of its console.
     console = Console(width=10_000)
-    indices = list(range(len(table.columns)))
     optional = [index for index in indices if table.columns[index].optional]
     left_out: list[str] = []
     while True:
         shown = _rich_table(table, indices, left_out, whole_words=True)
-        measure = Measurement.get(console, console.options, shown)
-        if width is None:
-            shown.width = measure.maximum
-            return shown
-        if measure.minimum <= width:
+        if Measurement.get(console, console.options, shown).minimum <= width:
             return shown
         if not optional:
             return _rich_table(table, indices, left_out, whole_words=False)

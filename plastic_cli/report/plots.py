@@ -46,8 +46,8 @@ def learning_curves(results: Sequence[Result], metrics: pd.DataFrame) -> dict[st
     """Return a figure of each main metric against the step, by file name; groups without a curve are left out.
 
     metrics: a frame as `RunStore.metrics()` gives it. A line is the mean over a group's seeds, the ribbon around it the
-    bootstrap interval. Data sets have panels of their own. Of more than `MOST_CURVES` settings the best are drawn, by
-    their mean rank over the data sets.
+    bootstrap interval, from the first step on. Data sets have panels of their own. Of more than `MOST_CURVES` settings
+    the best are drawn, by their mean rank over the data sets.
     """
     figures = {}
     for metric in dict.fromkeys(result.metric for result in results if result.metric):
@@ -67,8 +67,10 @@ def learning_curves(results: Sequence[Result], metrics: pd.DataFrame) -> dict[st
 def _training_rows(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return run, step and value of one metric while training, each step of a run once."""
     split, _, name = metric.partition("/")
+    # Step 0 is the untrained network: its chance level would squeeze what there is to see into a strip at the top.
+    learned = metrics["step"] > 0
     wanted = (metrics["stage"] == "train") & (metrics["split"] == split) & (metrics["metric"] == name)
-    rows: pd.DataFrame = metrics[wanted & metrics["labels"].isna() & np.isfinite(metrics["value"])]
+    rows: pd.DataFrame = metrics[wanted & learned & metrics["labels"].isna() & np.isfinite(metrics["value"])]
     return rows.drop_duplicates(["run", "step"], keep="last")[["run", "step", "value"]]
 
 

@@ -17,4 +17,3 @@ SMALL = {
 @pytest.mark.parametrize("name", list(discover().rules))
 def test_rule_keeps_the_contract(name, tmp_path):
     check_rule(name, tmp_path, SMALL.get(name, {"epochs": 3}))
-

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import process_environment
+from processes import environment
 
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import training_numbers
@@ -34,7 +34,7 @@ class WarmPlastic:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=process_environment(),
+            env=environment(),
         )
 
     def say(self, line):
@@ -125,7 +125,7 @@ def _check_same(folder, whole):
     assert record["status"] == "completed"
     for key in ("summary", "steps_done", "config", "data"):
         assert record[key] == other[key]
-    assert [path for path in folder.rglob(".*")] == [], "what a killed process left lying about"
+    assert list(folder.rglob(".*")) == [], "what a killed process left lying about"
 
 
 def _assert_equal(mine, its, where):

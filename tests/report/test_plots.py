@@ -115,7 +115,10 @@ def test_only_finite_training_rows_without_labels_count():
         *curve_rows("r00000", [0.9] * 9, split="train"),
         *curve_rows("r00000", [0.9] * 9, metric="loss"),
         *curve_rows("r00000", [0.2]),
+        # The untrained network is not part of the curve.
+        *curve_rows("r00000", [0.0])[:1],
     ]
+    rows[-1]["step"] = 0
     (figure,) = figures_of(runs, pd.DataFrame(rows)).values()
     # A step that was logged twice, as after a resumption, has its last value.
     assert list(zip(figure.data["step"], figure.data["mean"], strict=True)) == [(1, 0.2), (3, 0.3)]

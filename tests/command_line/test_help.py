@@ -1,0 +1,144 @@
+"""Help names every rule and option and imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from processes import environment, run_plastic
+
+from plastic_cli.commands.verbs import config_model
+from plastic_cli.options import option_name
+from plastic_cli.plugins import discover, find_rule
+from plastic_cli.rule import VERBS
+from plastic_cli.testing import HEAVY, plastic
+
+SHARED_BY_TRAIN = [
+    "--dataset",
+    "--seed",
+    "--seeds",
+    "--device",
+    "--name",
+    "--runs",
+    "--resume",
+    "--config",
+    "--dry-run",
+]
+OUTPUT = ["--json", "--quiet", "--debug"]
+
+
+def imported_by(*arguments):
+    """Return the heavy modules that a command imports in a process of its own, and what it printed."""
+    program = (
+        "import json, sys\nfrom plastic_cli.app import run_command_line\n"
+        f"code = run_command_line({[str(argument) for argument in arguments]!r})\n"
+        f"print(json.dumps([code, sorted(set({HEAVY!r}) & set(sys.modules))]), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(), timeout=60, check=True
+    )
+    code, heavy = json.loads(done.stderr.splitlines()[-1])
+    return code, heavy, done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        [],
+        ["--version"],
+        *([verb, "--help"] for verb in VERBS),
+        ["train", "grlu", "--help"],
+        ["runs", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_help_imports_nothing_heavy(arguments):
+    code, heavy, out = imported_by(*arguments)
+    assert (code, heavy) == (0, [])
+    assert out
+
+
+@pytest.mark.parametrize("arguments", [["rules"], ["runs"], ["train", "grlu", "--dry-run"]], ids=" ".join)
+def test_what_needs_no_number_imports_nothing_heavy(arguments):
+    assert imported_by(*arguments)[:2] == (0, [])
+
+
+def test_a_misspelt_option_imports_nothing_heavy():
+    assert imported_by("train", "grlu", "--perturbation", 3)[:2] == (2, [])
+
+
+def test_the_overview_names_every_verb_and_rule():
+    out = plastic("--help").out
+    for word in [*VERBS, "report", "runs", "rules", "data", "doctor", *discover().rules]:
+        assert word in out
+    assert out == plastic().out, "without an argument the help is shown"
+    assert max(map(len, out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_names_every_rule_with_its_summary(verb):
+    out = " ".join(plastic(verb, "--help").out.split())
+    for rule in discover().rules.values():
+        assert rule.name in out
+        assert rule.summary[:30] in out
+    assert plastic(verb).code == 0
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("name", list(discover().rules))
+def test_a_rule_names_every_option(verb, name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    outcome = plastic(verb, name, "--help")
+    assert outcome.code == 0
+    fields = config_model(find_rule(name).function(verb)).model_fields
+    expected = [option_name(field) for field in fields] + OUTPUT
+    expected += SHARED_BY_TRAIN if verb == "train" else ["--run", "--runs", "--config", "--dry-run"]
+    for option in expected:
+        assert f"{option} " in outcome.out or f"{option}/" in outcome.out, option
+    for info in fields.values():
+        assert " ".join(info.description.split()[:3]) in " ".join(outcome.out.replace("│", " ").split())
+
+
+def test_help_shows_bounds_and_defaults(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = plastic("train", "grlu", "--help").out
+    assert "(at least 1; default: 16)" in out
+    assert "(above 0, at most 1)" in out
+    assert "output|preactivation" in out or "'output' is the published rule" in out
+
+
+def test_short_help_option():
+    assert plastic("-h").out == plastic("--help").out
+    assert plastic("train", "grlu", "-h").code == 0
+
+
+def test_version():
+    from importlib.metadata import version
+
+    assert plastic("--version").out == f"plastic {version('plastic')}\n"
+
+
+def complete(line, **variables):
+    """Return what bash is offered at the end of a line."""
+    words = line.split(" ")
+    done = run_plastic(_PLASTIC_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1), **variables)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_the_shell_completes_verbs_rules_and_options():
+    assert complete("plastic tr") == ["train"]
+    assert complete("plastic train g") == ["grlu"]
+    assert "--perturbations" in complete("plastic train grlu --pert")
+    assert complete("plastic train grlu --credit pre") == ["preactivation"]
+
+
+def test_the_shell_completes_datasets_and_runs(train, runs_folder):
+    run = train("--name", "favourite").name
+    assert complete("plastic train grlu --dataset km") == ["kmnist"]
+    assert complete("plastic eval backprop --run fav") == ["favourite"]
+    assert complete("plastic train grlu --resume 2") == [run]
+    assert complete(f"plastic runs show {run[:8]}") == [run]

@@ -1,0 +1,248 @@
+"""What goes to stdout and what to stderr, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from processes import command, environment, run_plastic
+
+from plastic_cli.testing import plastic
+
+KEYS = {"run", "rule", "seed", "status", "folder", "seconds", "metrics"}
+
+
+@pytest.fixture
+def small(tiny_data):
+    """Options that make training a matter of milliseconds."""
+    return ["--dataset", tiny_data, "--hidden", 4, "--epochs", 1]
+
+
+def test_json_is_one_object_per_run_and_nothing_else(small, runs_folder):
+    outcome = plastic("train", "backprop", "--json", "--seeds", 3, "--seed", 7, *small)
+    assert outcome.code == 0
+    assert [result["seed"] for result in outcome.results] == [7, 8, 9]
+    assert len({result["run"] for result in outcome.results}) == 3
+    for result in outcome.results:
+        assert KEYS <= result.keys()
+        assert (result["rule"], result["status"]) == ("backprop", "completed")
+        assert result["folder"] == str(runs_folder / result["run"])
+        assert {"train/accuracy", "train/loss", "test/accuracy", "test/loss"} == set(result["metrics"])
+        assert 0 < result["seconds"] < 60
+    assert outcome.err == ""
+
+
+@pytest.mark.parametrize("verb", ["eval", "analyze", "render"])
+def test_later_verbs_print_the_same_shape(verb, train):
+    run = train().name
+    outcome = plastic(verb, "backprop", "--json")
+    assert outcome.code == 0, outcome.err
+    (result,) = outcome.results
+    assert KEYS <= result.keys()
+    assert (result["run"], result["status"]) == (run, "completed")
+    assert all("/" in key for key in result["metrics"])
+
+
+def test_quiet_prints_only_the_folder(small, runs_folder):
+    outcome = plastic("train", "backprop", "--quiet", "--seeds", 2, *small)
+    assert outcome.err == ""
+    folders = outcome.out.splitlines()
+    assert len(folders) == 2
+    assert all((Path(folder) / "run.json").is_file() for folder in folders)
+
+
+def test_the_final_table_shows_what_was_reached(small):
+    outcome = plastic("train", "backprop", *small)
+    for word in ("test/accuracy", "test/loss", "seconds", "samples per second"):
+        assert word in outcome.out
+    assert outcome.out.splitlines()[-1].startswith("run ")
+
+
+def test_several_seeds_end_with_an_interval(small):
+    outcome = plastic("train", "backprop", "--seeds", 3, *small)
+    assert "over seeds, 95% percentile bootstrap interval of the mean" in outcome.out
+    assert "run 2 of 3: seed 1" in outcome.err
+
+
+def test_progress_goes_to_a_terminal_on_stderr_only(tiny_data, tmp_path):
+    """A bar where stderr is a terminal, even where stdout is a pipe, and none of it on stdout."""
+    reader, writer = pty.openpty()
+    arguments = ["train", "backprop", "--dataset", tiny_data, "--hidden", 4, "--epochs", 3]
+    with subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=writer, env=environment(TERM="xterm"), text=True
+    ) as process:
+        out = process.communicate(timeout=120)[0]
+    os.close(writer)
+    shown = b""
+    with open(reader, "rb", buffering=0) as terminal:
+        try:
+            while part := terminal.read(4096):
+                shown += part
+        except OSError:  # the other end is closed
+            pass
+    assert process.returncode == 0
+    assert b"epoch 3/3" in shown
+    assert "epoch 3/3" not in out
+    assert "test/accuracy" in out
+    assert "\x1b" not in out
+
+
+def test_no_progress_where_stderr_is_no_terminal(small):
+    done = run_plastic("train", "backprop", *small)
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_a_completed_run_is_not_trained_again(train):
+    folder = train()
+    before = (folder / "run.json").read_bytes()
+    outcome = plastic("train", "backprop", "--json", "--resume", folder.name)
+    assert outcome.code == 0
+    assert outcome.results[0]["status"] == "completed"
+    assert (folder / "run.json").read_bytes() == before
+    assert "is completed already" in plastic("train", "backprop", "--resume", folder.name).err
+
+
+def test_resume_refuses_other_options(train):
+    run = train("--name", "first").name
+    for typed, named in ((["--epochs", 5], "epochs = 1"), (["--seed", 3], "seed = 0")):
+        outcome = plastic("train", "backprop", "--resume", run, *typed)
+        assert outcome.code == 2
+        assert f"--resume finishes a run as it was begun, with {named}" in outcome.err
+    for typed in (["--name", "other"], ["--seeds", 2]):
+        outcome = plastic("train", "backprop", "--resume", run, *typed)
+        assert outcome.code == 2
+        assert f"leave {typed[0]} out" in outcome.err
+    assert plastic("train", "backprop", "--resume", run, "--epochs", 1).code == 0, "what it was begun with may be typed"
+
+
+def test_resume_with_a_file_compares_the_file(train, tmp_path):
+    run = train().name
+    file = tmp_path / "options.toml"
+    file.write_text(plastic("train", "backprop", "--dry-run", "--resume", run).out)
+    assert plastic("train", "backprop", "--resume", run, "--config", file).code == 0
+    file.write_text("epochs = 9\n")
+    outcome = plastic("train", "backprop", "--resume", run, "--config", file)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "epochs = 1" in outcome.err
+
+
+def test_resume_says_whose_run_it_is(train):
+    run = train().name
+    outcome = plastic("train", "grlu", "--resume", run)
+    assert outcome.code == 2
+    assert f"plastic train backprop --resume {run}" in outcome.err
+    outcome = plastic("eval", "grlu", "--run", run)
+    assert outcome.code == 2
+    assert f"plastic eval backprop --run {run}" in outcome.err
+
+
+def test_later_verbs_take_the_newest_completed_run(train):
+    old, new = train("--name", "old").name, train("--name", "new").name
+    assert plastic("eval", "backprop", "--json").results[0]["run"] == new
+    assert plastic("eval", "backprop", "--json", "--run", "old").results[0]["run"] == old
+
+
+def test_without_a_run_one_line_says_how_to_make_one():
+    outcome = plastic("eval", "grlu")
+    assert outcome.code == 2
+    assert "Make one with: plastic train grlu" in outcome.err
+
+
+def test_the_runs_option_beats_the_environment(train, tmp_path, small):
+    train()
+    elsewhere = tmp_path / "elsewhere"
+    result = plastic("train", "backprop", "--json", "--runs", elsewhere, *small).results[0]
+    run = result["run"]
+    assert result["folder"] == str(elsewhere / run)
+    assert plastic("eval", "backprop", "--json", "--runs", elsewhere).results[0]["run"] == run
+    for form in (["runs", "--runs", elsewhere, "show", run], ["runs", "show", run, "--runs", elsewhere]):
+        outcome = plastic(*form)
+        assert outcome.code == 0, outcome.err
+    assert plastic("runs", "show", run).code == 2
+    assert plastic("runs", "--runs", elsewhere, "remove", run, "--yes").code == 0
+    assert len(json.loads(plastic("runs", "--json").out)) == 1
+
+
+def test_without_option_and_environment_runs_go_to_runs(small, monkeypatch, tmp_path):
+    monkeypatch.delenv("PLASTIC_RUNS")
+    result = plastic("train", "backprop", "--json", *small).results[0]
+    assert result["folder"] == f"runs/{result['run']}"
+    assert (tmp_path / "runs" / result["run"] / "run.json").is_file()
+
+
+@pytest.mark.parametrize("how", ["the first lines", "nothing"])
+def test_a_closed_pipe_is_quiet(train, runs_folder, how):
+    """`plastic runs | head -1`, with more rows than a pipe and a buffer hold, and with a reader that reads nothing."""
+    record = json.loads((train() / "run.json").read_text())
+    for number in range(400 if how == "the first lines" else 1):
+        folder = runs_folder / f"20200101-000000-{number:04d}"
+        folder.mkdir()
+        (folder / "run.json").write_text(json.dumps({**record, "run": folder.name}))
+    process = subprocess.Popen(
+        command("runs"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    if how == "the first lines":
+        assert process.stdout.readline().strip() or process.stdout.readline().strip()
+    process.stdout.close()
+    _, err = process.communicate(timeout=60)
+    assert err == ""
+    assert process.returncode == 0
+
+
+def test_a_failed_run_is_an_object_too_and_exits_with_one(small):
+    outcome = plastic("train", "backprop", "--json", "--optimizer", "sgd", "--learning-rate", 1e30, *small)
+    assert outcome.code == 1
+    (result,) = outcome.results
+    assert result["status"] == "failed"
+    assert "epoch 1" in result["error"]
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_help_starts_fast():
+    """A generous bound that a heavy import would break: torch alone takes longer."""
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        run_plastic("--help")
+        took.append(time.perf_counter() - began)
+    assert min(took) < 1.0
+
+
+def test_rules_in_every_format():
+    assert plastic("rules", "--format", "csv").out.splitlines()[0] == "rule,summary,published in,from"
+    assert plastic("rules", "--format", "markdown").out.startswith("| rule | summary |")
+    assert [row["rule"] for row in json.loads(plastic("rules", "--json").out)] == sorted(["backprop", "grlu"])
+    assert "grlu" in plastic("rules").out
+
+
+def test_doctor_is_content(train, runs_folder):
+    train()
+    outcome = plastic("doctor", "--json")
+    checks = json.loads(outcome.out)
+    assert outcome.code == 0
+    assert {"check": "runs folder", "state": "ok", "detail": f"{runs_folder}: 1 runs"} in checks
+    assert "rule grlu" in plastic("doctor").out
+
+
+def test_doctor_names_what_cannot_be_read(train, runs_folder):
+    folder = train()
+    (folder / "run.json").write_text("{")
+    outcome = plastic("doctor", "--json")
+    assert outcome.code == 1
+    broken = [check for check in json.loads(outcome.out) if check["state"] == "broken"]
+    assert [str(folder) in check["detail"] for check in broken] == [True]
+
+
+def test_doctor_says_how_to_finish_a_crashed_run(train):
+    folder = train()
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, "status": "running"}))
+    outcome = plastic("doctor")
+    assert outcome.code == 0
+    assert f"plastic train backprop --resume {folder.name}" in " ".join(outcome.out.split())
