@@ -76,7 +76,7 @@ def report(
     judged = judge_claims(runs, groups, published)
     if output is not None:
         _write_tables(output, results, judged)
-    _print(results, judged, table, format)
+    _print(results, judged, table, format, console)
     if output is not None:
         _write_figures(output, store, runs, results, judged, headlines, console)
         console.message(f"wrote tables and figures into {output}")
@@ -148,7 +148,9 @@ def _published(
     return published
 
 
-def _print(results: list[Result], judged: list[ClaimResult], table: str, output_format: str) -> None:
+def _print(
+    results: list[Result], judged: list[ClaimResult], table: str, output_format: str, messages: Console
+) -> None:
     from plastic_cli.report import formats, tables
 
     if output_format == "csv":
@@ -159,6 +161,15 @@ def _print(results: list[Result], judged: list[ClaimResult], table: str, output_
         frames = {"results": tables.results_frame(results), "claims": tables.claims_frame(judged)}
         sys.stdout.write(formats.json_text(**{name: frame for name, frame in frames.items() if table in ("all", name)}))
         return
+    if output_format == "table" and table == "all":
+        # A first report is to show what was run, not all that was not.
+        untested = [claim for claim in judged if claim.verdict is not None and not claim.verdict.interval.n]
+        if untested:
+            messages.message(
+                f"{len(untested)} published claims have no run here: `plastic report --table claims` lists them"
+            )
+        tested_rules = {claim.rule for claim in judged if claim.verdict is not None and claim.verdict.interval.n}
+        judged = [claim for claim in judged if claim not in untested and claim.rule in tested_rules]
     shown = _shown_tables(results, judged, table)
     if output_format == "markdown":
         sys.stdout.write("\n".join(formats.markdown(each) for _, each in shown))

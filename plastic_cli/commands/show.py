@@ -96,7 +96,11 @@ def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], titl
     if title:
         print(title)  # noqa: T201
     # In a pipe there is no width to fit: a wide table is cut by nobody.
-    Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False)
+    # Captured, because rich would answer a closed pipe with an exit of its own.
+    with console.capture() as shown:
+        console.print(table)
+    sys.stdout.write(shown.get())
 
 
 def _plain(value: Any) -> Any:

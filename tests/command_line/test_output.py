@@ -29,7 +29,7 @@ def test_json_is_one_object_per_run_and_nothing_else(small, runs_folder):
     assert [result["seed"] for result in outcome.results] == [7, 8, 9]
     assert len({result["run"] for result in outcome.results}) == 3
     for result in outcome.results:
-        assert KEYS <= result.keys()
+        assert result.keys() >= KEYS
         assert (result["rule"], result["status"]) == ("backprop", "completed")
         assert result["folder"] == str(runs_folder / result["run"])
         assert {"train/accuracy", "train/loss", "test/accuracy", "test/loss"} == set(result["metrics"])
@@ -43,7 +43,7 @@ def test_later_verbs_print_the_same_shape(verb, train):
     outcome = plastic(verb, "backprop", "--json")
     assert outcome.code == 0, outcome.err
     (result,) = outcome.results
-    assert KEYS <= result.keys()
+    assert result.keys() >= KEYS
     assert (result["run"], result["status"]) == (run, "completed")
     assert all("/" in key for key in result["metrics"])
 
@@ -79,7 +79,7 @@ def test_progress_goes_to_a_terminal_on_stderr_only(tiny_data, tmp_path):
         out = process.communicate(timeout=120)[0]
     os.close(writer)
     shown = b""
-    with open(reader, "rb", buffering=0) as terminal:
+    with os.fdopen(reader, "rb", buffering=0) as terminal:
         try:
             while part := terminal.read(4096):
                 shown += part
