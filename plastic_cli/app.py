@@ -274,11 +274,11 @@ def data(
 
 
 @app.command(rich_help_panel="See what is here")
-def doctor(runs: RunsFolder = Path("runs"), json: Json = False) -> None:
+def doctor(runs: RunsFolder = Path("runs"), format: Format = "table", json: Json = False) -> None:  # noqa: A002
     """Check this installation: versions, devices, plugins, folders."""
     from plastic_cli.commands.doctor import examine
 
-    examine(runs, json=json)
+    examine(runs, format="json" if json else format)
 
 
 @cache

@@ -44,19 +44,22 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _split_lists(cls, values: Any) -> Any:
-        """Let a field that holds several numbers be typed as `256,128`, and a single one as `256`."""
+    def _read_lists(cls, values: Any) -> Any:
+        """Let a field that holds several values be typed as `256,128`, and refuse yes or no where a value belongs."""
         if not isinstance(values, Mapping):
             return values
-        split = dict(values)
+        read = dict(values)
         for name, value in values.items():
             info = cls.model_fields.get(name)
+            if isinstance(value, bool) and info is not None and not is_switch(info):
+                # Python counts true as 1; in a file it is a slip.
+                raise ValueError(f"{name} takes no yes or no: give a value")
             if info is not None and holds_several(info):
                 if isinstance(value, str):
-                    split[name] = [part.strip() for part in value.split(",") if part.strip()]
+                    read[name] = [part.strip() for part in value.split(",") if part.strip()]
                 elif isinstance(value, int | float):
-                    split[name] = [value]
-        return split
+                    read[name] = [value]
+        return read
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any], source: str = "") -> Self:
@@ -166,7 +169,7 @@ def type_word(info: FieldInfo) -> str:
 
 def is_switch(info: FieldInfo) -> bool:
     """Say whether a field is a yes-or-no option."""
-    return info.annotation is bool
+    return bool in _alternatives(info.annotation)
 
 
 def bounds_text(info: FieldInfo) -> str:
@@ -222,7 +225,7 @@ def _first_error(error: ValidationError, source: str) -> str:
     where = f"{source}: " if source else ""
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if not first["loc"]:
-        return f"{where}{message}"
+        return f"{where}{message}."
     name = str(first["loc"][0])
     option = name if source else f"--{name.replace('_', '-')}"
     given = first.get("input")

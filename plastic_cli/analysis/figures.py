@@ -1,4 +1,4 @@
-"""The figures of the shared analyses, each a plotnine figure that `plastic_cli.report.figure_files` writes.
+"""The figures of the shared analyses, each a plotnine figure that `plastic_cli.figures.files` writes.
 
 Tables may hold `low` and `high`, the ends of an interval, which are then drawn. Accuracies go in as 0 to 1 and are
 shown in per cent.
@@ -50,7 +50,7 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.report.theme import DIVERGING, OKABE_ITO, SEQUENTIAL, discrete_colours, theme_plastic
+from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, SEQUENTIAL, discrete_colours, theme_plastic
 
 _MOST_CELLS_WITH_COUNTS = 12
 _GREY = "#767676"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import os
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,10 @@ from plastic_cli.runs.machine import machine, versions
 from plastic_cli.runs.store import RunStore
 
 
-def examine(runs: Path, *, json: bool) -> None:
+def examine(runs: Path, *, format: str) -> None:  # noqa: A002
     """Check versions, device, plugins, data and the runs folder; exit code 1 where something is wrong."""
     checks = [*_environment(), *_plugins(), *_data(), *_store(runs)]
-    if json:
-        print(json_module.dumps(checks))  # noqa: T201
-    else:
-        print_rows(checks, ["check", "state", "detail"], "table")
+    print_rows(checks, ["check", "state", "detail"], format)
     if any(check["state"] == "broken" for check in checks):
         raise typer.Exit(1)
 

@@ -148,9 +148,7 @@ def _published(
     return published
 
 
-def _print(
-    results: list[Result], judged: list[ClaimResult], table: str, output_format: str, messages: Console
-) -> None:
+def _print(results: list[Result], judged: list[ClaimResult], table: str, output_format: str, messages: Console) -> None:
     from plastic_cli.report import formats, tables
 
     if output_format == "csv":
@@ -226,7 +224,7 @@ def _write_figures(
     headlines: Mapping[str, Headline] | None,
     console: Console,
 ) -> None:
-    from plastic_cli.report.figure_files import save_figure
+    from plastic_cli.figures.files import save_figure
     from plastic_cli.report.plots import claims_figure, learning_curves
 
     if runs.empty:

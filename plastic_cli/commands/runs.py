@@ -13,7 +13,7 @@ from plastic_cli.commands.show import print_rows, text_of
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.record import STATUSES, read_record
-from plastic_cli.runs.run import open_run
+from plastic_cli.runs.run import remove_run
 from plastic_cli.runs.store import RunStore
 
 
@@ -89,8 +89,7 @@ def remove_runs(folder: Path, names: list[str], *, yes: bool) -> None:
     if not yes and not typer.confirm(f"Remove {shown} from {folder} for good?", err=True):
         raise typer.Abort
     for path in paths:
-        with open_run(path).locked() as run:
-            run.discard()
+        remove_run(path)
         Console().message(f"removed {path.name}")
 
 

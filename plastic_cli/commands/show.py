@@ -51,6 +51,17 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
+def print_results(results: Sequence[Mapping[str, Any]], output_format: str) -> None:
+    """Print the metrics of several runs as one table, a row for each metric of each run."""
+    about = ["run", "rule", "seed", "status", "seconds"]
+    rows = [
+        {**{key: result[key] for key in about}, "metric": name, "value": value}
+        for result in results
+        for name, value in result["metrics"].items()
+    ]
+    print_rows(rows, [*about, "metric", "value"], output_format)
+
+
 def show_result(result: Mapping[str, Any], run: Run) -> None:
     """Print what a run came to: its metrics, the time, the speed and the folder."""
     rows = [{"metric": key, "value": value} for key, value in result["metrics"].items()]

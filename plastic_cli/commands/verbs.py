@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import typer
 from typer.main import get_command
@@ -35,11 +35,20 @@ class _Common(Config):
     )
     config: Path | None = field(None, "TOML file with options; typed ones beat it", panel="Run")
     dry_run: bool = field(False, "print the resolved configuration as TOML and stop", panel="Output")
+    format: Literal["table", "markdown", "csv", "json"] = field("table", "how results are printed", panel="Output")
     json_lines: bool = field(
         False, "print one JSON object per run on stdout and nothing else", panel="Output", option="--json"
     )
     quiet: bool = field(False, "no progress, and only the run's folder at the end", panel="Output")
     debug: bool = field(False, "show the traceback of an error", panel="Output")
+
+    def output_format(self) -> str:
+        """Return the format, which is JSON for --json."""
+        return "json" if self.json_lines else self.format
+
+    def console(self) -> Console:
+        """Return where progress and messages go: nowhere, where stdout is for a program to read."""
+        return Console(quiet=self.quiet or self.output_format() == "json")
 
     def runs_folder(self) -> Path:
         """Return the folder of the runs: the option, the environment's or ./runs."""
@@ -123,7 +132,7 @@ def _train(
     invocation_values: dict[str, Any],
 ) -> None:
     invocation = _TrainInvocation.from_values(invocation_values)
-    console = Console(quiet=invocation.quiet or invocation.json_lines)
+    console = invocation.console()
     resumed = None if invocation.resume is None else _resumed(rule, model, typed, invocation, console)
     config = _resolve(model, typed, invocation.config) if resumed is None else model.from_values(resumed.config)
     if not isinstance(config, TrainConfig):
@@ -140,8 +149,7 @@ def _train(
                 console.message(f"run {index + 1} of {total}: seed {run.seed}")
             results.append(_carry_out_training(function, model, run))
             _print_result(results[-1], run, invocation)
-    if total > 1 and not (invocation.quiet or invocation.json_lines):
-        _print_over_seeds(results)
+    _print_together(results, invocation)
     failed = [result for result in results if result["status"] == "failed"]
     if failed:
         raise RunFailed(
@@ -257,7 +265,7 @@ def _stage(
         return
     store = RunStore(invocation.runs_folder())
     folder = store.find(invocation.run) if invocation.run else store.newest(rule.name)
-    console = Console(quiet=invocation.quiet or invocation.json_lines)
+    console = invocation.console()
     run = open_run(
         folder, stage=verb, console=console, data_folder=invocation.data, device=getattr(config, "device", "auto")
     )
@@ -269,6 +277,7 @@ def _stage(
     result = _result(run, run.results)
     result["seconds"] = round(run.seconds - run.record.seconds, 3)
     _print_result(result, run, invocation)
+    _print_together([result], invocation)
 
 
 def _result(run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -287,20 +296,27 @@ def _result(run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_result(result: dict[str, Any], run: Run, invocation: _Common) -> None:
-    if invocation.json_lines:
+    """Print one run's result as soon as it is there."""
+    if invocation.output_format() == "json":
         print(json.dumps(result), flush=True)  # noqa: T201
     elif invocation.quiet:
         print(result["folder"], flush=True)  # noqa: T201
-    else:
+    elif invocation.format == "table":
         from plastic_cli.commands.show import show_result
 
         show_result(result, run)
 
 
-def _print_over_seeds(results: list[dict[str, Any]]) -> None:
-    from plastic_cli.commands.show import show_over_seeds
+def _print_together(results: list[dict[str, Any]], invocation: _Common) -> None:
+    """Print what only all runs together can show: one table for a program, or the mean over seeds."""
+    if invocation.output_format() == "json" or invocation.quiet:
+        return
+    from plastic_cli.commands.show import print_results, show_over_seeds
 
-    show_over_seeds(results)
+    if invocation.format != "table":
+        print_results(results, invocation.format)
+    elif len(results) > 1:
+        show_over_seeds(results)
 
 
 @contextmanager

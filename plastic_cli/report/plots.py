@@ -29,9 +29,9 @@ from plotnine import (
 )
 
 from plastic_cli.analysis.intervals import MINIMUM_VALUES, interval_method, mean_intervals
+from plastic_cli.figures.theme import discrete_colours, theme_plastic
 from plastic_cli.report.claims import Claim
 from plastic_cli.report.results import ClaimResult, Result, more_is_better
-from plastic_cli.report.theme import discrete_colours, theme_plastic
 
 MOST_CURVES = 8
 """More curves than this in one figure cannot be told apart."""

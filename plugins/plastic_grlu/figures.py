@@ -24,7 +24,7 @@ from plotnine import (
 )
 
 from plastic_cli.analysis.intervals import interval_method, mean_interval
-from plastic_cli.report.theme import discrete_colours, theme_plastic
+from plastic_cli.figures.theme import discrete_colours, theme_plastic
 
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
 NETWORK = ["config.hidden", "config.skip", "config.activation", "config.k", "config.credit", "config.backbone"]

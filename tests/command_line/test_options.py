@@ -267,3 +267,9 @@ def test_toml_keeps_a_field_without_a_value_visible(tmp_path):
     path = tmp_path / "all.toml"
     path.write_text(text)
     assert "maybe" not in read_toml(path)
+
+
+@pytest.mark.parametrize("line", ["epochs = true", "hidden = true", "lr_max = false"])
+def test_yes_and_no_are_no_numbers(file, line):
+    complaint = refused("train", "grlu", "--config", file(line + "\n"))
+    assert line.split()[0] in complaint

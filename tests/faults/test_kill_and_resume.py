@@ -81,7 +81,7 @@ def reference(warm):
     return RunStore(warm.runs).find("reference"), time.perf_counter() - began
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_killed_again_and_again_it_ends_with_the_same_bits(number, seed, warm, reference):
     whole, seconds = reference
@@ -105,12 +105,33 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(number, seed, warm, r
     _check_same(warm.runs / run, whole)
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_killed_while_it_starts_a_process_loses_nothing(number, warm, reference, start_plastic):
+    """Processes that import everything first, as a user's do, killed at one moment of that after the other."""
+    store = RunStore(warm.runs)
+    before, delays = set(store.folders()), random.Random(number.name)
+    processes = []
+    for delay in sorted(delays.uniform(0.02, 3) for _ in range(2)):
+        processes.append(start_plastic("train", *TRAINING, "--runs", warm.runs))
+        time.sleep(delay)
+        processes[-1].send_signal(number)
+        _, err = processes[-1].communicate(timeout=60)
+        assert processes[-1].returncode in (-number, 130, 0), err
+    made = set(store.folders()) - before
+    assert len(made) <= len(processes)
+    assert store.errors == []
+    for run in made:
+        assert warm.run("train", "grlu", "--quiet", "--resume", run) == 0
+        _check_same(warm.runs / run, reference[0])
+
+
 def _check_end(runs, run, code, number):
-    status = next(row["status"] for row in RunStore(runs).rows() if row["run"] == run)
+    status, started = next((row["status"], row["started"]) for row in RunStore(runs).rows() if row["run"] == run)
     if number == signal.SIGKILL:
         assert (code, status) == (-signal.SIGKILL, "crashed")
     elif code == 130:
-        assert status in ("interrupted", "crashed", "completed")
+        # Completed: the signal came while the result was printed. Crashed: in the instant before the run was opened.
+        assert status in ("interrupted", "completed") or (status == "crashed" and started is None)
     else:
         # Before the run was opened again nobody listened to the signal.
         assert code == -number

@@ -1,0 +1,1 @@
+"""The look of all figures, and writing them to files."""
