@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -26,50 +27,72 @@ def weight_frames(
 ) -> list[NDArray[np.uint8]]:
     """Return one frame (height, width, 3) per snapshot of weights (units, inputs).
 
-    curves: rows with split, step and value, the accuracies that were logged; each frame shows them up to its epoch.
-    image_shape: how a row of weights becomes an image; None shows the matrix itself. All frames share one scale.
+    Each frame shows the weights, what learning has added to those of the first snapshot (which is small beside them in
+    a wide network, and would not be seen), and the accuracy so far. All frames share their scales.
+    curves: rows with split, step and value, the accuracies that were logged. image_shape: how a row of weights becomes
+    an image; None shows the matrix itself.
     """
-    limit = max(float(weights.abs().quantile(0.998)) for weights in snapshots) or 1.0
+    changes = [weights - snapshots[0] for weights in snapshots]
+    limits = _limit(snapshots), _limit(changes)
     return [
-        _frame(weights, epoch, image_shape, curves, title, limit, max(epochs))
-        for weights, epoch in zip(snapshots, epochs, strict=True)
+        _frame(weights, change, limits, epoch, image_shape, curves, title, max(epochs))
+        for weights, change, epoch in zip(snapshots, changes, epochs, strict=True)
     ]
+
+
+def _limit(tensors: Sequence[Tensor]) -> float:
+    return max(float(tensor.abs().quantile(0.998)) for tensor in tensors) or 1.0
 
 
 def _frame(
     weights: Tensor,
+    change: Tensor,
+    limits: tuple[float, float],
     epoch: int,
     image_shape: tuple[int, int, int] | None,
     curves: pd.DataFrame,
     title: str,
-    limit: float,
     last: int,
 ) -> NDArray[np.uint8]:
-    figure = Figure(figsize=(9, 4.6), dpi=100, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(12, 4.4), dpi=80, layout="constrained", facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    grid, curve = figure.subplots(1, 2, width_ratios=[1.1, 1])
-    if image_shape is None:
-        grid.imshow(weights.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-        grid.set_xlabel("input")
-        grid.set_ylabel("hidden unit")
-    else:
-        grid.imshow(image_grid(weights, image_shape, limit=limit), interpolation="nearest")
-        grid.set_axis_off()
-    grid.set_title(f"weights of {len(weights)} hidden units (±{limit:.2g})", fontsize=11)
-    for split, rows in curves[curves["step"] <= epoch].groupby("split"):
-        colour, line = SPLIT_STYLES[str(split)]
-        curve.plot(rows["step"], 100 * rows["value"], line, color=colour, label=split, linewidth=2)
-        curve.plot(rows["step"].iloc[-1], 100 * rows["value"].iloc[-1], "o", color=colour)
-    lowest = 100 * float(curves["value"].min()) if len(curves) else 0.0
-    curve.set_xlim(-0.02 * last, 1.02 * last)
-    curve.set_ylim(max(0.0, lowest - 5), 101)
-    curve.set_xlabel("epoch")
-    curve.set_ylabel("accuracy (%)")
-    curve.set_title(f"epoch {epoch} of {last}", fontsize=11)
-    curve.grid(alpha=0.3)
-    curve.spines[["top", "right"]].set_visible(False)
-    if curve.lines:
-        curve.legend(loc="lower right", frameon=False)
-    figure.suptitle(title, fontsize=12)
+    left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1, 1.05])
+    _draw_weights(left, weights, limits[0], image_shape, f"weights of {len(weights)} hidden units")
+    _draw_weights(middle, change, limits[1], image_shape, "what learning added")
+    _draw_curves(right, curves, epoch, last)
+    figure.suptitle(title, fontsize=13)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _draw_weights(
+    axes: Axes, weights: Tensor, limit: float, image_shape: tuple[int, int, int] | None, title: str
+) -> None:
+    if image_shape is None:
+        axes.imshow(weights.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+        axes.set_xlabel("input")
+        axes.set_ylabel("hidden unit")
+    else:
+        axes.imshow(image_grid(weights, image_shape, limit=limit), interpolation="nearest")
+        axes.set_axis_off()
+    axes.set_title(f"{title} (±{limit:.2g})", fontsize=11)
+
+
+def _draw_curves(axes: Axes, curves: pd.DataFrame, epoch: int, last: int) -> None:
+    # Before the first epoch accuracy is at chance: an axis down to there would flatten all that follows.
+    curves = curves[curves["step"] > 0]
+    for split, rows in curves[curves["step"] <= epoch].groupby("split"):
+        colour, line = SPLIT_STYLES[str(split)]
+        axes.plot(rows["step"], 100 * rows["value"], line, color=colour, label=split, linewidth=2)
+        axes.plot(rows["step"].iloc[-1], 100 * rows["value"].iloc[-1], "o", color=colour)
+    bottom, top = (100 * curves["value"].min(), 100 * curves["value"].max()) if len(curves) else (0.0, 100.0)
+    margin = max(1.0, 0.15 * (top - bottom))
+    axes.set_xlim(-0.02 * last, 1.02 * last)
+    axes.set_ylim(max(0.0, bottom - margin), min(100.5, top + margin))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("accuracy (%)")
+    axes.set_title(f"epoch {epoch} of {last}", fontsize=11)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.lines:
+        axes.legend(loc="lower right", frameon=False)
