@@ -1,0 +1,109 @@
+"""What a person sees while a command works: progress and messages on stderr, so that stdout stays clean to pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class StepBar(Protocol):
+    """The progress bar of one loop."""
+
+    def begin_step(self, index: int) -> None:
+        """A step begins."""
+
+    def end_step(self, done: int, summary: Mapping[str, float | None]) -> None:
+        """A step is done; `summary` holds the last value of every metric."""
+
+
+class Console:
+    """Messages and one progress bar on stderr; nothing at all when quiet."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._bar: _RichBar | None = None
+
+    def message(self, text: str) -> None:
+        """Print a line for the person at the terminal."""
+        if self.quiet:
+            return
+        if self._bar is not None:
+            self._bar.print(text)
+        else:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+    def warning(self, text: str) -> None:
+        """Print a warning, quiet or not."""
+        print(f"warning: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+    @contextmanager
+    def progress(self, unit: str, total: int, done: int) -> Iterator[StepBar]:
+        """Show a progress bar over a loop of `total` steps."""
+        if self.quiet:
+            yield _NoBar()
+            return
+        self._bar = _RichBar(unit, total, done)
+        try:
+            with self._bar.shown():
+                yield self._bar
+        finally:
+            self._bar = None
+
+    def within_step(self, fraction: float) -> None:
+        """Move the bar inside the present step."""
+        if self._bar is not None:
+            self._bar.within_step(fraction)
+
+
+class _NoBar:
+    def begin_step(self, index: int) -> None:
+        pass
+
+    def end_step(self, done: int, summary: Mapping[str, float | None]) -> None:
+        pass
+
+
+class _RichBar:
+    def __init__(self, unit: str, total: int, done: int) -> None:
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self._unit, self._total, self._done = unit, total, done
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[result]}"),
+            console=RichConsole(stderr=True),
+            # A bar that is not seen costs nothing and leaves no control characters in a log.
+            disable=not sys.stderr.isatty(),
+            refresh_per_second=5,
+        )
+        self._task = self._progress.add_task(f"{unit} {done}/{total}", total=total, completed=done, result="")
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        with self._progress:
+            yield
+
+    def begin_step(self, index: int) -> None:
+        self._progress.update(self._task, description=f"{self._unit} {index + 1}/{self._total}")
+
+    def end_step(self, done: int, summary: Mapping[str, float | None]) -> None:
+        shown = [f"{key} {value:.4g}" for key, value in summary.items() if value is not None and _is_headline(key)]
+        self._done = done
+        self._progress.update(self._task, completed=done, result="  ".join(shown[-2:]))
+
+    def within_step(self, fraction: float) -> None:
+        self._progress.update(self._task, completed=self._done + min(max(fraction, 0.0), 1.0))
+
+    def print(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _is_headline(key: str) -> bool:
+    return key.rpartition("/")[2] in ("accuracy", "return", "loss", "reward")

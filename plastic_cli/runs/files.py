@@ -1,0 +1,101 @@
+"""Writing files so that each one appears whole or not at all, and lines that are appended whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def atomic_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of `path` only when the block ends well.
+
+    durable: wait until file and folder are on the disk, so that a power cut cannot bring back the old content.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            # mkstemp makes files private; a run is to be as readable as any file its owner makes.
+            os.fchmod(stream.fileno(), 0o666 & ~_umask())
+            if durable:
+                os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    if durable:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_atomically(path: Path, content: bytes | str, *, durable: bool = True) -> None:
+    """Replace `path` by `content` in one step."""
+    with atomic_file(path, durable=durable) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_through(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file under a temporary name of the same ending, then move it to `path` in one step."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write what `torch.load(path, weights_only=True)` reads, in one step; raises OSError where the disk is full."""
+    import torch
+
+    with atomic_file(path) as stream:
+        try:
+            torch.save(dict(content), stream)
+        except RuntimeError as error:
+            # Closing its archive torch complains of what is missing in it and hides why.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def append_whole(path: Path, text: str) -> None:
+    """Append lines wholly or not at all; raises OSError where the disk does not take them."""
+    content = text.encode()
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        before = os.fstat(descriptor).st_size
+        if before and os.pread(descriptor, 1, before - 1) != b"\n":
+            # A line that was torn by a crash is to take no other one with it.
+            content = b"\n" + content
+        written = os.write(descriptor, content)
+        if written != len(content):
+            os.ftruncate(descriptor, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files that a killed process left in `folder` or below."""
+    for leftover in folder.rglob(".*.tmp*"):
+        with suppress(OSError):
+            leftover.unlink()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,546 @@
+"""One run: its folder, metrics, checkpoints and pictures, and the loop that can be interrupted and resumed.
+
+A training function sees this:
+
+    run.track(learner=learner, order=generator)
+    for epoch in run.steps(config.epochs, "epoch"):
+        ...
+        run.log("test", accuracy=accuracy, loss=loss)
+
+Everything that is tracked, the global random states and the position of the loop go into the checkpoint, and what was
+logged after it is dropped on resume, so that a resumed run ends with the numbers of one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import random
+import re
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from filelock import FileLock, Timeout
+
+from plastic_cli.errors import PlasticError, RunFailed, UserError
+from plastic_cli.runs.console import Console
+from plastic_cli.runs.files import append_whole, remove_leftovers, write_atomically, write_tensors, write_through
+from plastic_cli.runs.metrics import parse_rows
+from plastic_cli.runs.record import CHECKPOINT_FILE, LOCK_FILE, METRICS_FILE, RunRecord, now, read_record
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from numpy.typing import NDArray
+    from plotnine import ggplot
+
+CHECKPOINT_SHARE = 0.05
+"""Checkpoints may take this share of the time at most, unless CHECKPOINT_SECONDS have passed since the last one."""
+CHECKPOINT_SECONDS = 60.0
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What can be tracked, besides torch generators: modules, optimizers, schedulers, learners."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that changes, as tensors, numbers, text, lists and dictionaries."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Take back what `state_dict` returned."""
+
+
+class Run:
+    """One run, open for one stage (train, eval, analyze or render). One process writes it at a time."""
+
+    def __init__(
+        self,
+        folder: Path,
+        record: RunRecord,
+        *,
+        stage: str = "train",
+        console: Console | None = None,
+        data_folder: Path | None = None,
+        device: str = "auto",
+    ) -> None:
+        self.folder = folder
+        self.record = record
+        self.stage = stage
+        self.console = console or Console(quiet=True)
+        self.data_folder = data_folder
+        self.results: dict[str, float] = {}
+        self.files: list[str] = []
+        self.step = 0
+        self._device_name = device
+        self._device: torch.device | None = None
+        self._tracked: dict[str, Stateful | torch.Generator] = {}
+        self._restored: dict[str, Any] | None = None
+        self._unit = "step"
+        self._sitting = time.perf_counter()
+        self._seconds_before = record.seconds
+        self._last_checkpoint = time.perf_counter()
+        self._checkpoint_cost = 0.0
+
+    # ------------------------------------------------------------------------------------------------- identity
+
+    @property
+    def id(self) -> str:
+        """The name of the run's folder."""
+        return self.record.run
+
+    @property
+    def seed(self) -> int:
+        """The root of every random number of this run."""
+        return self.record.seed
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The stored configuration of the training command."""
+        return self.record.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute. Raises UserError where CUDA is asked for and absent."""
+        if self._device is None:
+            from plastic_cli.learning.devices import find_device
+
+            self._device = find_device(self._device_name)
+        return self._device
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on this run in this and all earlier sittings."""
+        return self._seconds_before + time.perf_counter() - self._sitting
+
+    def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+        """Return the run's random stream for one purpose, such as "noise"; purposes are independent of each other."""
+        from plastic_cli.learning.seeds import torch_generator
+
+        return torch_generator(self.seed, purpose, device)
+
+    # ------------------------------------------------------------------------------------------- the locked folder
+
+    @contextmanager
+    def locked(self) -> Iterator[Run]:
+        """Hold the folder against other processes; raises UserError where another one is writing to it.
+
+        The operating system frees the lock of a process that dies, however it dies.
+        """
+        with _lock(self.folder, self.record.process):
+            # Another process may have gone on with the run since this one looked at it.
+            self.record = _read_present_record(self.folder)
+            self._seconds_before = self.record.seconds
+            remove_leftovers(self.folder)
+            yield self
+
+    def write_record(self, **changes: Any) -> None:
+        """Change fields of run.json, in one step for a reader."""
+        for key, value in changes.items():
+            setattr(self.record, key, value)
+        self.record.seconds = round(self.seconds, 3)
+        self.record.write(self.folder)
+
+    def start(self) -> None:
+        """Mark the run as running in this process."""
+        from plastic_cli.runs.machine import machine
+
+        self.write_record(
+            status="running",
+            started=self.record.started or now(),
+            finished=None,
+            error=None,
+            machine=machine(str(self.device)),
+            process={"pid": os.getpid(), "host": socket.gethostname()},
+        )
+
+    def finish(self, status: str, error: str | None = None) -> None:
+        """Mark the run as completed, failed or interrupted."""
+        self.write_record(status=status, finished=now(), error=error)
+
+    def is_untouched(self) -> bool:
+        """Say whether nothing has been logged or stored yet."""
+        return not (self.folder / METRICS_FILE).exists() and not (self.folder / CHECKPOINT_FILE).exists()
+
+    def discard(self) -> None:
+        """Remove the whole run, in one step for a reader."""
+        _remove(self.folder)
+
+    # ------------------------------------------------------------------------------------------------- the loop
+
+    def track(self, **parts: Stateful | torch.Generator) -> None:
+        """Include parts in the checkpoint: anything with state_dict and load_state_dict, and torch generators.
+
+        On resume a part is restored here, at once, so that what is built from it afterwards is right as well.
+        """
+        self._tracked.update(parts)
+        if self._restored is not None:
+            for name, part in parts.items():
+                if name in self._restored["tracked"]:
+                    _restore(part, self._restored["tracked"][name])
+
+    def steps(self, total: int, unit: str = "step") -> Iterator[int]:
+        """Count from where the run stopped to `total`, with a progress bar and checkpoints behind steps.
+
+        A run may have several such loops, one after the other, each with a `unit` of its own.
+        """
+        done = self.record.steps_done.get(unit, 0)
+        if self._restored is not None:
+            _restore_random_states(self._restored["random"])
+            self._restored["random"] = None
+        self._unit = unit
+        with self.console.progress(unit, total, done) as bar:
+            for index in range(done, total):
+                self.step = index + 1
+                bar.begin_step(index)
+                yield index
+                self.record.steps_done[unit] = index + 1
+                bar.end_step(index + 1, self.record.summary)
+                if index + 1 == total or self._checkpoint_is_due():
+                    self.save_checkpoint()
+
+    def within_step(self, fraction: float) -> None:
+        """Move the progress bar inside the present step; `fraction` runs from 0 to 1."""
+        self.console.within_step(fraction)
+
+    def log(self, split: str, labels: Mapping[str, Any] | None = None, **metrics: float | torch.Tensor) -> None:
+        """Store metrics of a split at the present step, and keep the last value of each as the run's result.
+
+        labels: what else tells these rows apart, such as a corruption; rows with labels stay out of the summary.
+        Raises RunFailed where a loss or reward is not finite while training.
+        """
+        lines = []
+        for name, given in metrics.items():
+            value = float(given)
+            key = f"{split}/{name}"
+            if not math.isfinite(value) and self.stage == "train" and name in ("loss", "reward"):
+                raise RunFailed(
+                    f"{key} became {value} at {self._unit} {self.step}. Lower the learning rate or the noise."
+                )
+            row: dict[str, Any] = {"stage": self.stage, "split": split, "step": self.step, "metric": name}
+            row["value"] = value if math.isfinite(value) else None
+            if labels:
+                row["labels"] = dict(labels)
+            row["time"] = round(time.time(), 3)
+            lines.append(json.dumps(row, allow_nan=False) + "\n")
+            if not labels:
+                self.results[key] = value
+                if self.stage == "train":
+                    self.record.summary[key] = row["value"]
+        append_whole(self.folder / METRICS_FILE, "".join(lines))
+
+    def begins(self, unit: str) -> bool:
+        """Say whether the loop of `unit` is still to begin; if so, what is logged now stands at step 0."""
+        if self.record.steps_done.get(unit, 0):
+            return False
+        self.step = 0
+        return True
+
+    def count_samples(self, samples: int, seconds: float) -> None:
+        """Add to the samples that the run has learned from and the time that learning took, without evaluation."""
+        speed = self.record.speed
+        speed["samples"] = speed.get("samples", 0) + samples
+        speed["seconds"] = speed.get("seconds", 0.0) + seconds
+
+    def describe_data(self, **facts: Any) -> None:
+        """Store what the run learned from: name, checksum, normalisation."""
+        self.write_record(data={**self.record.data, **facts})
+
+    # ------------------------------------------------------------------------------------------------ checkpoints
+
+    def save_checkpoint(self) -> None:
+        """Write everything that is tracked, whole or not at all."""
+        began = time.perf_counter()
+        metrics = self.folder / METRICS_FILE
+        state = {
+            "tracked": {name: _state_of(part) for name, part in self._tracked.items()},
+            "random": _random_states(),
+            "steps_done": dict(self.record.steps_done),
+            "metrics_bytes": metrics.stat().st_size if metrics.exists() else 0,
+            "seconds": self.seconds,
+        }
+        write_tensors(self.folder / CHECKPOINT_FILE, state)
+        self.write_record()
+        self._last_checkpoint = time.perf_counter()
+        self._checkpoint_cost = self._last_checkpoint - began
+
+    def load_checkpoint(self) -> dict[str, Any]:
+        """Return the checkpoint's content, tensors on the CPU; raises UserError where it is missing or damaged.
+
+        Only tensors and plain values are read: nothing in the file can run code.
+        """
+        import torch
+
+        path = self.folder / CHECKPOINT_FILE
+        if not path.exists():
+            raise UserError(f"run {self.id} has no checkpoint yet: it stopped before its first one. Train it again.")
+        try:
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            if not {"tracked", "random", "steps_done", "metrics_bytes", "seconds"} <= content.keys():
+                raise ValueError("parts of it are missing")
+        except PlasticError:
+            raise
+        except pickle.UnpicklingError:
+            raise UserError(
+                f"the checkpoint {path} is damaged (it holds more than tensors and plain values, and nothing else is"
+                " loaded). Train the run again."
+            ) from None
+        except Exception as error:  # noqa: BLE001  torch.load raises whatever the damage happens to provoke
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"the checkpoint {path} is damaged ({reason[:120]}). Train the run again.") from None
+        return content
+
+    def tracked_state(self, name: str) -> dict[str, Any]:
+        """Return the stored state of the part that was tracked as `name`."""
+        tracked = self.load_checkpoint()["tracked"]
+        if name not in tracked:
+            raise UserError(f"the checkpoint of run {self.id} holds no '{name}': another version of the rule wrote it.")
+        state: dict[str, Any] = tracked[name]
+        return state
+
+    def resume(self) -> None:
+        """Take up the run behind its last checkpoint, or from the beginning where it has none."""
+        restored = self.load_checkpoint() if (self.folder / CHECKPOINT_FILE).exists() else None
+        if restored is not None:
+            self._seconds_before = float(restored["seconds"])
+        summary = self._drop_metrics_behind(0 if restored is None else int(restored["metrics_bytes"]))
+        self._restored = restored
+        self.record.steps_done = {} if restored is None else dict(restored["steps_done"])
+        self.record.summary = summary
+        self.results = {key: math.nan if value is None else value for key, value in summary.items()}
+
+    def _drop_metrics_behind(self, kept: int) -> dict[str, float | None]:
+        """Drop training rows written after the checkpoint, which the resumed loop writes again.
+
+        Returns the last value of every metric before it.
+        """
+        path = self.folder / METRICS_FILE
+        content = path.read_bytes() if path.exists() else b""
+        later = [row for row in parse_rows(content[kept:])[0] if row["stage"] != "train"]
+        # The bytes before the checkpoint stay as they are: it says how many they are.
+        write_atomically(path, content[:kept] + "".join(json.dumps(row) + "\n" for row in later).encode())
+        return {
+            f"{row['split']}/{row['metric']}": row["value"]
+            for row in parse_rows(content[:kept])[0]
+            if row["stage"] == "train" and "labels" not in row
+        }
+
+    def _checkpoint_is_due(self) -> bool:
+        elapsed = time.perf_counter() - self._last_checkpoint
+        return elapsed > CHECKPOINT_SECONDS or elapsed * CHECKPOINT_SHARE > self._checkpoint_cost
+
+    # ------------------------------------------------------------------------------------------- what a run shows
+
+    def save_table(self, name: str, table: pd.DataFrame) -> Path:
+        """Write a table as `tables/NAME.csv`."""
+        path = self._inside("tables", f"{name}.csv")
+        write_atomically(path, table.to_csv(index=False))
+        return self._wrote(path)
+
+    def save_figure(self, name: str, figure: ggplot) -> list[Path]:
+        """Write a plotnine figure as `figures/NAME.png` and `.svg`."""
+        from plastic_cli.figures.files import save_figure
+
+        folder = self._inside("figures", "").parent / "figures"
+        return [self._wrote(path) for path in save_figure(figure, folder, name)]
+
+    def save_image(self, name: str, image: NDArray[Any]) -> Path:
+        """Write an array (height, width[, 3]) of uint8 as `figures/NAME.png`."""
+        import imageio.v3 as imageio
+
+        path = self._inside("figures", f"{name}.png")
+        write_through(path, lambda temporary: imageio.imwrite(temporary, image))
+        return self._wrote(path)
+
+    def save_video(self, name: str, frames: Sequence[NDArray[Any]], seconds_per_frame: float = 0.25) -> Path:
+        """Write frames, arrays (height, width, 3) of uint8, as an endless GIF `videos/NAME.gif`."""
+        import imageio.v3 as imageio
+
+        path = self._inside("videos", f"{name}.gif")
+        write_through(
+            path, lambda temporary: imageio.imwrite(temporary, frames, duration=1000 * seconds_per_frame, loop=0)
+        )
+        return self._wrote(path)
+
+    def save_tensors(self, name: str, tensors: Mapping[str, Any]) -> Path:
+        """Write tensors as `artifacts/NAME.pt`, to be read back with `load_tensors`."""
+        path = self._inside("artifacts", f"{name}.pt")
+        write_tensors(path, tensors)
+        return path
+
+    def load_tensors(self, name: str) -> dict[str, Any]:
+        """Read what `save_tensors` wrote; raises UserError where it is missing or damaged."""
+        import torch
+
+        path = self.folder / "artifacts" / f"{name}.pt"
+        try:
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise UserError(f"run {self.id} stored no '{name}'.") from None
+        except Exception:  # noqa: BLE001  torch.load raises whatever the damage happens to provoke
+            raise UserError(f"{path} is damaged.") from None
+        return content
+
+    def stored_tensors(self, prefix: str) -> list[str]:
+        """Return the names of the stored tensors that begin with `prefix`, in order."""
+        return sorted(path.stem for path in (self.folder / "artifacts").glob(f"{prefix}*.pt"))
+
+    def message(self, text: str) -> None:
+        """Tell the person at the terminal something, on stderr."""
+        self.console.message(text)
+
+    def _inside(self, folder: str, name: str) -> Path:
+        (self.folder / folder).mkdir(exist_ok=True)
+        return self.folder / folder / name
+
+    def _wrote(self, path: Path) -> Path:
+        self.files.append(str(path.relative_to(self.folder)))
+        self.console.message(f"wrote {path}")
+        return path
+
+
+def create_run(
+    runs_folder: Path,
+    *,
+    rule: str,
+    config: Mapping[str, Any],
+    name: str | None = None,
+    argv: Sequence[str] = (),
+    versions: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Run:
+    """Claim a new folder for a run and write its first record.
+
+    The id is the time and four random letters; `mkdir` decides which process has it. Raises RunFailed where the folder
+    cannot be written and UserError for a name that cannot be typed.
+    """
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise UserError(f"--name {name}: use letters, digits, '.', '_' and '-', beginning with a letter or digit.")
+    try:
+        runs_folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+            identity = f"{stamp}-{''.join(secrets.choice('abcdefghjkmnpqrstuvwxyz') for _ in range(4))}"
+            folder = runs_folder / identity
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                continue
+        record = RunRecord(
+            run=identity,
+            rule=rule,
+            seed=int(config.get("seed", 0)),
+            config=dict(config),
+            name=name,
+            dataset=config.get("dataset"),
+            created=now(),
+            argv=list(argv),
+            versions=dict(versions or {}),
+        )
+        try:
+            record.write(folder)
+        except OSError:
+            folder.rmdir()
+            raise
+    except OSError as error:
+        raise RunFailed(
+            f"cannot write to {runs_folder}: {error.strerror or error}. Choose another with --runs."
+        ) from None
+    return Run(folder, record, **options)
+
+
+def open_run(folder: Path, **options: Any) -> Run:
+    """Open the run in `folder`; raises UserError where its record is missing, damaged or too new."""
+    return Run(folder, _read_present_record(folder), **options)
+
+
+def remove_run(folder: Path) -> None:
+    """Remove the run in `folder`, in one step for a reader, whatever state its record is in.
+
+    Raises UserError where another process is writing to it.
+    """
+    with _lock(folder, {}):
+        _remove(folder)
+
+
+@contextmanager
+def _lock(folder: Path, holder: Mapping[str, Any]) -> Iterator[None]:
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        # Readers that ask whether a run is alive hold the lock for microseconds; a writer waits them out.
+        lock.acquire(timeout=1.0)
+    except Timeout:
+        where = f" (process {holder['pid']} on {holder['host']})" if {"pid", "host"} <= holder.keys() else ""
+        raise UserError(
+            f"run {folder.name} is being written by another process{where}. Wait for it or stop it."
+        ) from None
+    except OSError as error:
+        raise RunFailed(f"cannot write to {folder}: {error.strerror or error}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder.rename(folder.with_name(f".removed-{folder.name}")))
+
+
+def _read_present_record(folder: Path) -> RunRecord:
+    record = read_record(folder)
+    # A copied or renamed folder goes by the name it has now.
+    record.run = folder.name
+    return record
+
+
+def _state_of(part: Stateful | torch.Generator) -> Any:
+    if isinstance(part, Stateful):
+        return part.state_dict()
+    return part.get_state()
+
+
+def _restore(part: Stateful | torch.Generator, state: Any) -> None:
+    if isinstance(part, Stateful):
+        part.load_state_dict(state)
+    else:
+        part.set_state(state)
+
+
+def _random_states() -> dict[str, Any]:
+    """Return the global random states as plain values and tensors, which a safe loader accepts."""
+    import numpy as np
+    import torch
+
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002  the global state is what is stored
+    kind, keys, position, has_gauss, gauss = numpy_state
+    version, internal, cached = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [str(kind), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)],
+        "python": [version, list(internal), cached],
+    }
+
+
+def _restore_random_states(states: Mapping[str, Any] | None) -> None:
+    if states is None:
+        return
+    import numpy as np
+    import torch
+
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    kind, keys, position, has_gauss, gauss = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    version, internal, cached = states["python"]
+    random.setstate((version, tuple(internal), cached))

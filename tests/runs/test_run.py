@@ -1,0 +1,318 @@
+"""One run: identity, lock, loop, metrics, checkpoints and files."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from plastic_cli.errors import RunFailed, UserError
+from plastic_cli.runs.files import append_whole, atomic_file, write_atomically, write_through
+from plastic_cli.runs.record import read_record
+from plastic_cli.runs.run import create_run, open_run
+from plastic_cli.runs.store import RunStore
+
+
+def new_run(folder, **config):
+    return create_run(folder, rule="oja", config={"seed": 0, **config})
+
+
+def test_ids_sort_by_time_and_are_never_shared(runs_folder):
+    made = []
+
+    def make():
+        made.extend(new_run(runs_folder).id for _ in range(10))
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(made)) == 40
+    assert all(re.fullmatch(r"\d{8}-\d{6}-[a-z]{4}", identity) for identity in made)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-a", ".a", "a/b", "../a", "a" * 101, "ä"])
+def test_a_name_that_cannot_be_typed_is_refused(runs_folder, name):
+    with pytest.raises(UserError, match="use letters, digits"):
+        create_run(runs_folder, rule="oja", config={}, name=name)
+    assert not runs_folder.exists()
+
+
+def test_one_process_holds_a_run(runs_folder):
+    run = new_run(runs_folder)
+    run.write_record(process={"pid": 4711, "host": "elsewhere"})
+    with (
+        run.locked(),
+        pytest.raises(UserError, match=r"is being written by another process \(process 4711 on elsewhere\)"),
+        open_run(run.folder).locked(),
+    ):
+        pass
+    with open_run(run.folder).locked():
+        pass
+
+
+def test_under_the_lock_the_record_is_what_the_last_holder_left(runs_folder):
+    stale = new_run(runs_folder)
+    with open_run(stale.folder).locked() as other:
+        other.finish("completed")
+    assert stale.record.status == "created"
+    with stale.locked():
+        assert stale.record.status == "completed"
+
+
+def test_the_lock_is_freed_whatever_happens(runs_folder):
+    run = new_run(runs_folder)
+    with pytest.raises(ZeroDivisionError), run.locked():
+        1 / 0  # noqa: B018
+    with open_run(run.folder).locked():
+        pass
+
+
+def test_the_loop_counts_resumes_and_logs_at_its_step(runs_folder):
+    run = new_run(runs_folder)
+    with run.locked():
+        assert run.begins("epoch")
+        for index in run.steps(5, "epoch"):
+            run.log("train", value=index)
+            if index == 2:
+                run.save_checkpoint()
+                break
+    again = open_run(run.folder)
+    with again.locked():
+        again.resume()
+        # Left in the middle of the third step, which is therefore done again.
+        assert list(again.steps(5, "epoch")) == [2, 3, 4]
+
+
+def test_two_loops_one_after_the_other_resume_where_they_were(runs_folder):
+    def both(run, stop=None):
+        state = torch.Generator().manual_seed(0)
+        run.track(state=state)
+        drawn = []
+        for unit, total in (("first", 3), ("second", 4)):
+            for index in run.steps(total, unit):
+                drawn.append(float(torch.rand((), generator=state)))
+                run.log(unit, value=drawn[-1])
+                if (unit, index) == stop:
+                    return drawn
+        return drawn
+
+    whole = new_run(runs_folder)
+    with whole.locked():
+        expected = both(whole)
+    part = new_run(runs_folder)
+    part._checkpoint_is_due = lambda: True
+    with part.locked():
+        both(part, stop=("second", 1))
+    again = open_run(part.folder)
+    with again.locked():
+        again.resume()
+        assert both(again) == expected[4:]
+    store = RunStore(runs_folder)
+    columns = ["split", "step", "metric", "value"]
+    pd.testing.assert_frame_equal(store.metrics([part.id])[columns], store.metrics([whole.id])[columns])
+
+
+def test_resuming_restores_the_global_random_states_too(runs_folder):
+    def draws():
+        return [float(torch.rand(())), float(np.random.rand()), __import__("random").random()]  # noqa: NPY002
+
+    run = new_run(runs_folder)
+    with run.locked():
+        for _ in run.steps(1, "epoch"):
+            draws()
+        expected = draws()
+    again = open_run(run.folder)
+    with again.locked():
+        again.resume()
+        list(again.steps(1, "epoch"))
+        assert draws() == expected
+
+
+def test_what_is_tracked_is_restored_at_once(runs_folder):
+    run = new_run(runs_folder)
+    layer = torch.nn.Linear(3, 2)
+    with run.locked():
+        run.track(layer=layer)
+        run.save_checkpoint()
+    again = open_run(run.folder)
+    other = torch.nn.Linear(3, 2)
+    with again.locked():
+        again.resume()
+        again.track(layer=other)
+    assert torch.equal(other.weight, layer.weight)
+    assert torch.equal(open_run(run.folder).tracked_state("layer")["bias"], layer.bias)
+    with pytest.raises(UserError, match="holds no 'absent'"):
+        open_run(run.folder).tracked_state("absent")
+
+
+def test_resuming_drops_what_was_logged_after_the_checkpoint_and_keeps_later_stages(runs_folder):
+    run = new_run(runs_folder)
+    with run.locked():
+        run.log("test", accuracy=0.1)
+        run.save_checkpoint()
+        run.log("test", accuracy=0.2)
+    with open_run(run.folder, stage="eval").locked() as stage:
+        stage.log("test", accuracy=0.3)
+    for _ in range(2):
+        again = open_run(run.folder)
+        with again.locked():
+            again.resume()
+            assert again.record.summary == {"test/accuracy": 0.1}
+            again.log("test", accuracy=0.9)
+    rows = RunStore(runs_folder).metrics()
+    assert rows[["stage", "value"]].to_numpy().tolist() == [["train", 0.1], ["eval", 0.3], ["train", 0.9]]
+
+
+def test_logging_takes_tensors_and_keeps_the_last_value(runs_folder):
+    run = new_run(runs_folder)
+    run.log("test", accuracy=torch.tensor(0.25), count=3)
+    run.log("test", {"corruption": "rotation:5"}, accuracy=0.1)
+    assert run.record.summary == {"test/accuracy": 0.25, "test/count": 3.0}
+    assert run.results == {"test/accuracy": 0.25, "test/count": 3.0}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("metric", ["loss", "reward"])
+def test_a_loss_that_is_not_finite_ends_training_with_the_step(runs_folder, metric, value):
+    run = new_run(runs_folder)
+    with pytest.raises(RunFailed, match=rf"train/{metric} became -?(nan|inf) at epoch 2"):
+        for index in run.steps(5, "epoch"):
+            run.log("train", **{metric: 1.0 if index == 0 else value})
+
+
+def test_another_metric_that_is_not_finite_is_stored_as_missing(runs_folder):
+    run = new_run(runs_folder)
+    run.log("train", angle=math.nan)
+    assert run.record.summary == {"train/angle": None}
+    open_run(run.folder, stage="eval").log("test", loss=math.inf)
+    assert RunStore(runs_folder).metrics()["value"].isna().all()
+    assert "NaN" not in (run.folder / "metrics.jsonl").read_text()
+
+
+def test_the_record_is_complete(runs_folder):
+    run = create_run(
+        runs_folder,
+        rule="oja",
+        config={"seed": 9, "dataset": "digits"},
+        argv=["train", "oja"],
+        versions={"plastic": "1"},
+    )
+    with run.locked():
+        run.start()
+        run.describe_data(checksum="abc")
+        run.describe_data(note="n")
+        run.finish("completed")
+    record = read_record(run.folder)
+    assert (record.seed, record.dataset, record.argv, record.versions) == (
+        9,
+        "digits",
+        ["train", "oja"],
+        {"plastic": "1"},
+    )
+    assert record.data == {"checksum": "abc", "note": "n"}
+    assert record.created <= record.started <= record.finished
+    assert record.process["pid"] == __import__("os").getpid()
+    assert record.machine["device"] in ("cpu", "cuda")
+    # A person may read it, and any strict JSON parser.
+    text = (run.folder / "run.json").read_text()
+    json.loads(text, parse_constant=lambda word: pytest.fail(word))
+    assert text.endswith("}\n")
+
+
+def test_seconds_add_up_over_sittings(runs_folder, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("plastic_cli.runs.run.time.perf_counter", lambda: clock[0])
+    run = new_run(runs_folder)
+    with run.locked():
+        clock[0] += 10
+        run.save_checkpoint()
+        clock[0] += 5  # lost with what was computed in it
+    clock[0] += 1000
+    again = open_run(run.folder)
+    with again.locked():
+        again.resume()
+        clock[0] += 2
+        again.finish("completed")
+    # The second sitting begins when the run is opened again.
+    assert read_record(run.folder).seconds == pytest.approx(12)
+
+
+def test_tables_figures_images_and_tensors_appear_in_their_folders(runs_folder):
+    run = new_run(runs_folder)
+    table = pd.DataFrame({"a": [1, 2]})
+    assert run.save_table("numbers", table) == run.folder / "tables" / "numbers.csv"
+    pd.testing.assert_frame_equal(pd.read_csv(run.folder / "tables" / "numbers.csv"), table)
+    run.save_image("picture", np.zeros((4, 5, 3), np.uint8))
+    run.save_video("film", [np.full((4, 5, 3), shade, np.uint8) for shade in (0, 128, 255)])
+    run.save_tensors("weights-1", {"w": torch.arange(3)})
+    assert run.files == ["tables/numbers.csv", "figures/picture.png", "videos/film.gif"]
+    assert run.stored_tensors("weights-") == ["weights-1"]
+    assert run.load_tensors("weights-1")["w"].tolist() == [0, 1, 2]
+    with pytest.raises(UserError, match="stored no 'absent'"):
+        run.load_tensors("absent")
+    assert list(run.folder.rglob(".*")) == []
+
+
+# --------------------------------------------------------------------------------------------------------- files
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+    with pytest.raises(ZeroDivisionError), atomic_file(path) as stream:
+        stream.write(b"new")
+        assert path.read_text() == "old"
+        1 / 0  # noqa: B018
+    assert path.read_text() == "old"
+    with pytest.raises(ZeroDivisionError):
+        write_through(path, lambda temporary: (temporary.write_text("new"), 1 / 0))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    write_through(path, lambda temporary: temporary.write_text("new"))
+    assert path.read_text() == "new"
+
+
+def test_files_are_as_readable_as_their_owner_wants(tmp_path):
+    import os
+
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "file", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_appending_is_whole_and_begins_a_line(tmp_path):
+    path = tmp_path / "lines"
+    append_whole(path, "a\nb\n")
+    append_whole(path, "c\n")
+    assert path.read_text() == "a\nb\nc\n"
+    path.write_text("a\nto")
+    append_whole(path, "c\n")
+    assert path.read_text() == "a\nto\nc\n"
+
+
+def test_leftovers_of_a_killed_process_go_when_the_run_is_opened(runs_folder):
+    run = new_run(runs_folder)
+    (run.folder / "artifacts").mkdir()
+    leftovers = [
+        run.folder / ".run.json.abc.tmp",
+        run.folder / "artifacts" / ".w.pt.1.tmp",
+        run.folder / ".a.7.tmp.png",
+    ]
+    for leftover in leftovers:
+        leftover.write_text("x")
+    kept = run.folder / "artifacts" / "tmp.pt"
+    kept.write_text("x")
+    with run.locked():
+        pass
+    assert not any(leftover.exists() for leftover in leftovers)
+    assert kept.exists()

@@ -1,0 +1,451 @@
+"""All runs of a folder as tables, whatever has happened to the folder."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plastic_cli.errors import UserError
+from plastic_cli.runs.metrics import parse_rows
+from plastic_cli.runs.record import SCHEMA, STATUSES
+from plastic_cli.runs.run import create_run, open_run
+from plastic_cli.runs.store import METRIC_COLUMNS, RUN_COLUMNS, RunStore
+
+ROW = {"stage": "train", "split": "test", "step": 1, "metric": "accuracy", "value": 0.5, "time": 1.5}
+
+
+@pytest.fixture
+def store(runs_folder):
+    return RunStore(runs_folder)
+
+
+def change_record(folder, **changes):
+    path = folder / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+# ------------------------------------------------------------------------------------------------------- columns
+
+
+def test_runs_has_the_documented_columns_and_types(make_run, store):
+    first = make_run("one", seed=3, accuracy=0.75, hidden=[8, 4])
+    second = make_run(status="failed", error="it broke", rate=0.1)
+    frame = store.runs()
+    assert list(frame.columns[: len(RUN_COLUMNS)]) == RUN_COLUMNS
+    assert list(frame.columns[len(RUN_COLUMNS) :]) == [
+        "config.seed", "config.dataset", "config.hidden", "config.rate", "test/accuracy", "test/loss",
+    ]  # fmt: skip
+    for column in ("created", "started", "finished"):
+        assert isinstance(frame[column].dtype, pd.DatetimeTZDtype)
+        assert (pd.Timestamp.now("UTC") - frame[column]).dt.total_seconds().between(-1, 300).all()
+    assert (frame["created"] <= frame["started"]).all()
+    assert frame["seconds"].dtype == "float64"
+    assert frame["test/accuracy"].dtype == "float64"
+    rows = frame.set_index("run").to_dict("index")
+    one, two = rows[first.id], rows[second.id]
+    assert (one["name"], one["rule"], one["seed"], one["status"], one["verb"]) == (
+        "one",
+        "oja",
+        3,
+        "completed",
+        "train",
+    )
+    assert (one["config.hidden"], one["dataset"], one["version"]) == ([8, 4], "digits", "1.2.3")
+    assert one["folder"] == str(store.folder / first.id)
+    assert (one["test/accuracy"], one["test/loss"]) == (0.75, 0.8)
+    assert (two["status"], two["error"], two["config.rate"]) == ("failed", "it broke", 0.1)
+    assert pd.isna(one["config.rate"])
+    assert store.errors == []
+
+
+def test_metrics_has_the_documented_columns_and_types(make_run, store):
+    run = make_run(accuracy=0.9)
+    with open_run(run.folder, stage="eval").locked() as again:
+        again.log("test", {"corruption": "rotation:10", "a": 1}, accuracy=float("nan"))
+    frame = store.metrics()
+    assert list(frame.columns) == METRIC_COLUMNS
+    assert frame["step"].dtype == "int64"
+    assert frame["value"].dtype == frame["time"].dtype == "float64"
+    train = frame[frame["stage"] == "train"]
+    assert train["step"].tolist() == [1, 1, 2, 2, 3, 3]
+    assert train["metric"].tolist() == ["accuracy", "loss"] * 3
+    np.testing.assert_allclose(train["value"], [0.3, 1, 0.6, 0.9, 0.9, 0.8])
+    assert train["labels"].isna().all()
+    assert frame["time"].is_monotonic_increasing
+    last = frame.iloc[-1]
+    assert (last["stage"], last["run"]) == ("eval", run.id)
+    assert json.loads(last["labels"]) == {"corruption": "rotation:10", "a": 1}
+    assert np.isnan(last["value"])
+
+
+def test_metrics_of_chosen_runs_and_stages(make_run, store):
+    one, two = make_run(), make_run()
+    with open_run(two.folder, stage="eval").locked() as again:
+        again.log("test", accuracy=0.1)
+    assert set(store.metrics(runs=[one.id])["run"]) == {one.id}
+    assert len(store.metrics(stage="eval")) == 1
+    assert store.metrics(runs=[one.id], stage="eval").empty
+    assert store.metrics(runs=[one.id]).index.tolist() == list(range(6))
+
+
+def test_an_empty_store_has_the_same_columns_and_types(make_run, store, tmp_path):
+    make_run()
+    full = store.metrics()
+    for folder in (tmp_path / "absent", tmp_path):
+        empty = RunStore(folder)
+        assert empty.metrics().dtypes.to_dict() == full.dtypes.to_dict()
+        frame = empty.runs()
+        assert list(frame.columns) == RUN_COLUMNS
+        assert isinstance(frame["created"].dtype, pd.DatetimeTZDtype)
+        assert frame.empty
+    assert not (tmp_path / "absent").exists()
+
+
+# -------------------------------------------------------------------------------------------------------- finding
+
+
+def test_find_by_id_prefix_and_name(make_run, store):
+    run = make_run("favourite")
+    assert store.find(run.id) == store.find(run.id[:-1]) == store.find("favourite") == run.folder
+
+
+def test_a_name_beats_the_beginning_of_an_id(make_run, store):
+    make_run()
+    assert store.find(make_run("2").id) == store.find("2")
+
+
+def test_what_is_ambiguous_is_listed(make_run, store):
+    one, two = make_run("twice"), make_run("twice")
+    for text in ("twice", one.id[:6]):
+        with pytest.raises(UserError, match="fits 2 runs") as error:
+            store.find(text)
+        assert one.id in str(error.value)
+        assert two.id in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["favorite", "", "..", "/", "nothing like it"])
+def test_what_is_not_there_gets_one_line(make_run, store, text):
+    make_run("favourite")
+    with pytest.raises(UserError, match="there is no run") as error:
+        store.find(text)
+    assert ("Did you mean 'favourite'?" in str(error.value)) == (text == "favorite")
+
+
+def test_newest_is_by_time_and_status(make_run, store):
+    old, new, failed = make_run(), make_run(), make_run(status="failed")
+    other = make_run(rule="hebb")
+    for second, run in enumerate((new, old, failed, other)):
+        change_record(run.folder, created=f"2020-01-01T00:00:{9 - second:02d}.000+00:00")
+    assert store.newest("oja") == new.folder
+    assert store.newest("oja", status="failed") == failed.folder
+    with pytest.raises(UserError, match="there is no completed run of bcm"):
+        store.newest("bcm")
+
+
+# ---------------------------------------------------------------------------------------------------- the index
+
+
+def tables(folder):
+    store = RunStore(folder)
+    return store.runs(), store.metrics(), store.errors
+
+
+def assert_same(one, two):
+    pd.testing.assert_frame_equal(one[0], two[0])
+    pd.testing.assert_frame_equal(one[1], two[1])
+
+
+def test_the_index_changes_nothing_that_is_read(make_run, runs_folder):
+    make_run(accuracy=0.2)
+    make_run(accuracy=0.4, hidden=[3])
+    fresh = tables(runs_folder)
+    assert (runs_folder / ".index").is_dir()
+    assert_same(tables(runs_folder), fresh)
+    shutil.rmtree(runs_folder / ".index")
+    assert_same(tables(runs_folder), fresh)
+
+
+@pytest.mark.parametrize("damage", ["empty", "noise", "half", "other json", "folder"])
+@pytest.mark.parametrize("name", ["records.json", "metrics.json", "metrics.parquet"])
+def test_a_damaged_index_is_made_again(make_run, runs_folder, name, damage):
+    make_run()
+    fresh = tables(runs_folder)
+    path = runs_folder / ".index" / name
+    content = path.read_bytes()
+    if damage == "folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        new = {"empty": b"", "noise": bytes(range(256)), "half": content[: len(content) // 2], "other json": b"[1, 2]"}
+        path.write_bytes(new[damage])
+    assert_same(tables(runs_folder), fresh)
+    assert_same(tables(runs_folder), fresh)
+
+
+@pytest.mark.parametrize("entries", [{"RUN": 3}, {"RUN": [1]}, [], None, 7])
+@pytest.mark.parametrize("name", ["records.json", "metrics.json"])
+def test_an_index_of_another_shape_is_made_again(make_run, runs_folder, name, entries):
+    run = make_run()
+    fresh = tables(runs_folder)
+    path = runs_folder / ".index" / name
+    content = json.loads(path.read_text())
+    content["entries"] = {run.id: entries["RUN"]} if isinstance(entries, dict) else entries
+    path.write_text(json.dumps(content))
+    assert_same(tables(runs_folder), fresh)
+
+
+def test_the_index_follows_runs_that_come_grow_and_go(make_run, store):
+    one = make_run(accuracy=0.3)
+    store.metrics()
+    with open_run(one.folder, stage="eval").locked() as again:
+        again.log("test", accuracy=0.31)
+    two = make_run(accuracy=0.6)
+    frame = store.metrics()
+    assert frame["run"].value_counts().to_dict() == {one.id: 7, two.id: 6}
+    assert frame["run"].drop_duplicates().tolist() == sorted([one.id, two.id])
+    shutil.rmtree(one.folder)
+    assert set(store.metrics()["run"]) == {two.id}
+    assert store.runs()["run"].tolist() == [two.id]
+
+
+def test_a_store_that_cannot_be_written_is_read_all_the_same(make_run, runs_folder):
+    """A file where the index folder belongs refuses every write, to root as well."""
+    make_run(accuracy=0.3)
+    fresh = tables(runs_folder)
+    shutil.rmtree(runs_folder / ".index")
+    (runs_folder / ".index").write_text("in the way")
+    assert_same(tables(runs_folder), fresh)
+    assert (runs_folder / ".index").read_text() == "in the way"
+
+
+def test_a_moved_store_names_its_runs_where_they_are(make_run, runs_folder, tmp_path):
+    run = make_run()
+    tables(runs_folder)
+    moved = runs_folder.rename(tmp_path / "moved")
+    assert RunStore(moved).runs()["folder"].tolist() == [str(moved / run.id)]
+
+
+def test_renamed_and_copied_runs_go_by_the_name_of_their_folder(make_run, runs_folder, store):
+    run = make_run("mine", accuracy=0.4)
+    tables(runs_folder)
+    shutil.copytree(run.folder, runs_folder / "copy")
+    run.folder.rename(runs_folder / "renamed")
+    frame = store.runs()
+    assert frame["run"].tolist() == ["copy", "renamed"]
+    assert set(store.metrics()["run"]) == {"copy", "renamed"}
+    assert store.find("ren") == runs_folder / "renamed"
+    assert open_run(runs_folder / "copy").id == "copy"
+
+
+# ------------------------------------------------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize("torn", [b'{"stage": "train", "spl', b"\xff\xfe", b"[]\n", b'{"stage": 1}\n', b"null"])
+def test_a_torn_last_line_costs_only_itself(make_run, store, torn):
+    run = make_run()
+    whole = store.metrics()
+    with (run.folder / "metrics.jsonl").open("ab") as stream:
+        stream.write(torn)
+    for _ in range(2):  # read, then from the index
+        pd.testing.assert_frame_equal(store.metrics(), whole)
+        assert [error.message for error in store.errors] == ["1 damaged line was left out"]
+        assert run.id in store.errors[0].folder
+
+
+def test_what_is_logged_after_a_torn_line_is_whole(make_run, store):
+    run = make_run()
+    with (run.folder / "metrics.jsonl").open("ab") as stream:
+        stream.write(b'{"stage": "train", "spl')
+    with open_run(run.folder, stage="eval").locked() as again:
+        again.log("test", accuracy=0.25)
+    assert store.metrics(stage="eval")["value"].tolist() == [0.25]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from([*ROW, "labels"]), JSON) | JSON))
+def test_rows_of_any_shape_are_rows_or_damage(values):
+    content = "\n".join(json.dumps(value) for value in values).encode()
+    rows, damaged = parse_rows(content)
+    assert len(rows) + damaged == len(content.splitlines())
+    for row in rows:
+        assert isinstance(row["step"], int)
+
+
+@given(st.binary(max_size=200))
+def test_bytes_of_any_kind_are_read(content):
+    parse_rows(content)
+
+
+DAMAGED = {
+    "empty": "",
+    "half": '{"schema": 1, "run": "x", "ru',
+    "a list": "[]",
+    "no schema": "{}",
+    "schema as text": '{"schema": "1"}',
+    "fields are missing": '{"schema": 1}',
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_record_costs_only_its_run(make_run, store, content):
+    good, bad = make_run(), make_run()
+    (bad.folder / "run.json").write_text(content)
+    for _ in range(2):
+        assert store.runs()["run"].tolist() == [good.id]
+        (error,) = store.errors
+        assert error.folder == str(bad.folder)
+        assert "run.json" in error.message
+        assert "\n" not in error.message
+    with pytest.raises(UserError, match=r"run\.json"):
+        open_run(bad.folder)
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["rule", "seed", "config", "name", "status", "created", "finished", "seconds", "summary", "steps_done", "process"],
+)
+@pytest.mark.parametrize("value", [[], 3.5j, {"a": []}, "no such thing", True, float("nan"), -1], ids=repr)
+def test_a_field_of_another_kind_never_breaks_the_table(make_run, store, field, value):
+    make_run()
+    bad = make_run()
+    change_record(bad.folder, **{field: str(value) if isinstance(value, complex) else value})
+    frame = store.runs()
+    assert len(frame) + len(store.errors) == 2
+    store.rows()
+    store.names()
+
+
+def test_a_record_from_a_newer_version_is_refused_and_kept(make_run, store):
+    run = make_run()
+    change_record(run.folder, schema=SCHEMA + 1)
+    before = (run.folder / "run.json").read_bytes()
+    assert store.runs().empty
+    assert "written by a newer version of plastic" in store.errors[0].message
+    with pytest.raises(UserError, match="Upgrade plastic"):
+        open_run(run.folder)
+    assert (run.folder / "run.json").read_bytes() == before
+
+
+def test_a_record_with_a_key_of_the_future_is_read(make_run, store):
+    run = make_run()
+    change_record(run.folder, invented=1)
+    assert store.runs()["run"].tolist() == [run.id]
+
+
+def test_what_is_no_run_is_left_alone(make_run, runs_folder, store):
+    run = make_run()
+    (runs_folder / "notes.txt").write_text("x")
+    (runs_folder / "empty").mkdir()
+    shutil.copytree(run.folder, runs_folder / ".removed-before")
+    assert store.runs()["run"].tolist() == [run.id]
+    assert set(store.metrics()["run"]) == {run.id}
+    assert store.errors == []
+
+
+def test_a_file_in_place_of_the_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot read the runs in"):
+        RunStore(tmp_path / "file").runs()
+
+
+# ------------------------------------------------------------------------------------------------- alive or dead
+
+
+@pytest.mark.parametrize("status", ["created", "running"])
+def test_a_run_that_no_process_holds_is_crashed(make_run, store, status):
+    run = make_run()
+    change_record(run.folder, status=status)
+    assert store.runs()["status"].tolist() == ["crashed"]
+    with open_run(run.folder).locked():
+        assert store.runs()["status"].tolist() == [status]
+    assert store.runs()["status"].tolist() == ["crashed"]
+
+
+def test_two_readers_do_not_take_each_other_for_the_writer(make_run, store):
+    import fcntl
+
+    run = make_run()
+    change_record(run.folder, status="running")
+    with (run.folder / "lock").open() as other_reader:
+        fcntl.flock(other_reader, fcntl.LOCK_SH)
+        assert store.runs()["status"].tolist() == ["crashed"]
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "interrupted"])
+def test_a_finished_run_stays_what_it_is(make_run, store, status):
+    assert status in STATUSES
+    run = make_run(status=status)
+    with open_run(run.folder).locked():
+        assert store.runs()["status"].tolist() == [status]
+
+
+# --------------------------------------------------------------------------------------------------- concurrency
+
+
+def write_runs(folder, count, barrier):
+    barrier.wait()
+    for number in range(count):
+        run = create_run(folder, rule="oja", config={"seed": number})
+        with run.locked():
+            run.start()
+            for step in run.steps(5, "epoch"):
+                run.log("test", accuracy=step / 5)
+            run.finish("completed")
+
+
+def test_eight_writers_and_a_reader(runs_folder):
+    import torch  # noqa: F401  imported before the fork, so that the children need not
+
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(9)
+    writers = [context.Process(target=write_runs, args=(runs_folder, 4, barrier)) for _ in range(8)]
+    for writer in writers:
+        writer.start()
+    barrier.wait()
+    seen = 0
+    while any(writer.is_alive() for writer in writers):
+        store = RunStore(runs_folder)
+        frame = store.runs()
+        assert store.errors == []
+        assert len(frame) >= seen
+        seen = len(frame)
+        metrics = store.metrics()
+        assert store.errors == []
+        # Whole rows, in the order in which each run logged them.
+        assert all(steps.tolist() == list(range(1, len(steps) + 1)) for _, steps in metrics.groupby("run")["step"])
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    frame = RunStore(runs_folder).runs()
+    assert len(frame) == frame["run"].nunique() == 32
+    assert frame["status"].unique().tolist() == ["completed"]
+    metrics = RunStore(runs_folder).metrics()
+    assert metrics.groupby("run")["step"].apply(list).map(lambda steps: steps == [1, 2, 3, 4, 5]).all()
+    shutil.rmtree(runs_folder / ".index")
+    pd.testing.assert_frame_equal(RunStore(runs_folder).metrics(), metrics)
+
+
+def test_no_index_is_torn_by_two_readers(make_run, runs_folder):
+    """Two readers that write the index in turns: each file is whole, and both belong together or are not used."""
+    for _ in range(3):
+        make_run()
+    fresh = tables(runs_folder)
+    old = (runs_folder / ".index" / "metrics.json").read_bytes()
+    shutil.rmtree(runs_folder / ".index")
+    tables(runs_folder)
+    (runs_folder / ".index" / "metrics.json").write_bytes(old)
+    assert_same(tables(runs_folder), fresh)
+    assert list((runs_folder / ".index").glob(".*")) == []
