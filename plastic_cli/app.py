@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -302,7 +303,7 @@ def main() -> None:
 def run_command_line(arguments: list[str]) -> int:
     """Run one command and return its exit code: 0 done, 1 it failed, 2 wrong usage or input, 130 interrupted.
 
-    An error that a person can cause is one line on stderr; with `--debug` it is raised.
+    An error that a person can cause is one line on stderr; with `--debug` its traceback comes before it.
     """
     stdout = sys.stdout
     try:
@@ -322,7 +323,7 @@ def run_command_line(arguments: list[str]) -> int:
         return _leave_closed_pipe(stdout)
     except (PlasticError, typer.TyperException, OSError) as error:
         if "--debug" in arguments:
-            raise
+            traceback.print_exc()
         _say(f"error: {_one_line(error)}")
         return int(getattr(error, "exit_code", 1))
 

@@ -194,7 +194,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"there is no configuration file {path}.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"cannot read the configuration file {path}: {error}.") from None
-    return {key.replace("-", "_"): value for key, value in values.items()}
+    named = {key.replace("-", "_"): value for key, value in values.items()}
+    if len(named) < len(values):
+        twice = next(key for key in values if "-" in key and key.replace("-", "_") in values)
+        raise UserError(f"{path}: '{twice}' and '{twice.replace('-', '_')}' are the same key. Keep one of them.")
+    return named
 
 
 def to_toml(config: Config, heading: str = "") -> str:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from plastic_cli.commands.show import FORMATS, print_rows
 from plastic_cli.data.catalogue import DATASETS, DatasetInfo
 from plastic_cli.data.folders import data_folder, missing_files, stored_file
 from plastic_cli.errors import UserError, did_you_mean
-
-FORMATS = ("table", "json", "csv")
 
 
 @dataclass(frozen=True)
@@ -63,11 +60,9 @@ def data(folder: Path | None = None, output_format: str = "table") -> None:
         print(json.dumps([asdict(row) for row in rows], indent=2))  # noqa: T201
     elif output_format == "csv":
         flat = [_flat(row) for row in rows]
-        writer = csv.DictWriter(sys.stdout, flat[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(flat)
+        print_rows(flat, list(flat[0]), "csv")
     else:
-        _print_table(rows, data_folder(folder))
+        _print_overview(rows, data_folder(folder), output_format)
 
 
 def _row(info: DatasetInfo, folder: Path) -> DataRow:
@@ -109,35 +104,29 @@ def _look_into(info: DatasetInfo, paths: list[Path]) -> tuple[int, int, str]:
     return train_images, test_images, other_counts(info, train_images, test_images) or info.note
 
 
-def _print_table(rows: list[DataRow], folder: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("set", "here", box=None, header_style="bold", pad_edge=False)
-    for heading in ("training", "test", "classes", "image", "MB"):
-        table.add_column(heading, justify="right")
-    table.add_column("licence")
+def _print_overview(rows: list[DataRow], folder: Path, output_format: str) -> None:
+    shown = []
     for row in rows:
         files = len(DATASETS[row.name].files)
         partly = f"{files - len(row.missing)} of {files} files" if len(row.missing) < files else "no"
-        table.add_row(
-            row.name,
-            "yes" if row.here else partly,
-            f"{row.train_images:,}",
-            f"{row.test_images:,}",
-            str(row.classes),
-            _shape(row),
-            f"{row.disk_bytes / 1e6:,.1f}",
-            row.licence,
+        shown.append(
+            {
+                "set": row.name,
+                "here": "yes" if row.here else partly,
+                "training": f"{row.train_images:,}",
+                "test": f"{row.test_images:,}",
+                "classes": row.classes,
+                "image": _shape(row),
+                "MB": f"{row.disk_bytes / 1e6:,.1f}",
+                "licence": row.licence,
+            }
         )
-    console = Console()
-    console.print(table)
-    console.print(f"\nfolder: {folder}", markup=False, highlight=False, soft_wrap=True)
+    print_rows(shown, list(shown[0]), output_format)
+    print(f"folder: {folder}")  # noqa: T201
     for row in rows:
         to_fetch = "" if row.here else f"download {row.download_bytes / 1e6:,.1f} MB"
         parts = [row.title, row.note, to_fetch, DATASETS[row.name].download_note if to_fetch else "", row.source]
-        line = f"{row.name}: {'; '.join(part for part in parts if part)}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print(f"{row.name}: {'; '.join(part for part in parts if part)}")  # noqa: T201
 
 
 def _flat(row: DataRow) -> dict[str, Any]:

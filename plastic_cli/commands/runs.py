@@ -87,7 +87,8 @@ def remove_runs(folder: Path, names: list[str], *, yes: bool) -> None:
     paths = list(dict.fromkeys(store.find(name) for name in names))
     shown = ", ".join(path.name for path in paths)
     if not yes and not typer.confirm(f"Remove {shown} from {folder} for good?", err=True):
-        raise typer.Abort
+        Console().message("nothing removed")
+        raise typer.Exit(1)
     for path in paths:
         remove_run(path)
         Console().message(f"removed {path.name}")

@@ -149,6 +149,9 @@ def _train(
                 console.message(f"run {index + 1} of {total}: seed {run.seed}")
             results.append(_carry_out_training(function, model, run))
             _print_result(results[-1], run, invocation)
+            if run.record.status == "interrupted":
+                # The runs still to come are given up as well.
+                raise KeyboardInterrupt
     _print_together(results, invocation)
     failed = [result for result in results if result["status"] == "failed"]
     if failed:
@@ -206,7 +209,7 @@ def _resumed(
 
 
 def _carry_out_training(function: Callable[..., Any], model: type[Config], run: Run) -> dict[str, Any]:
-    """Train one run to its end, whatever the end is, and return its result. Interrupts go on to the caller."""
+    """Train one run to its end, whatever the end is, and return its result."""
     with run.locked():
         if run.record.status == "completed":
             run.console.message(f"run {run.id} is completed already.")
@@ -219,10 +222,9 @@ def _carry_out_training(function: Callable[..., Any], model: type[Config], run: 
             begun = True
             function(model.from_values(run.config, source=f"run {run.id}"), run)
             run.finish("completed")
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             run.finish("interrupted")
             run.console.message(f"stopped; finish it with: plastic train {run.record.rule} --resume {run.id}")
-            raise
         except RunFailed as error:
             run.finish("failed", str(error))
         except UserError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 
@@ -32,11 +32,11 @@ class Console:
         if self._bar is not None:
             self._bar.print(text)
         else:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201
+            _say(text)
 
     def warning(self, text: str) -> None:
         """Print a warning, quiet or not."""
-        print(f"warning: {text}", file=sys.stderr, flush=True)  # noqa: T201
+        _say(f"warning: {text}")
 
     @contextmanager
     def progress(self, unit: str, total: int, done: int) -> Iterator[StepBar]:
@@ -103,6 +103,12 @@ class _RichBar:
 
     def print(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _say(line: str) -> None:
+    # Whoever closed our stderr does not want to hear more; that must not end a run.
+    with suppress(BrokenPipeError):
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _is_headline(key: str) -> bool:

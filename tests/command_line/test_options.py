@@ -182,8 +182,26 @@ def test_a_verb_that_a_rule_does_not_have(monkeypatch):
 
 
 def test_debug_shows_where_an_error_comes_from():
-    with pytest.raises(UserError, match="there is no configuration file"):
-        plastic("train", "grlu", "--debug", "--config", "absent.toml")
+    outcome = plastic("train", "grlu", "--debug", "--config", "absent.toml")
+    assert outcome.code == 2
+    assert "Traceback" in outcome.err
+    assert outcome.err.splitlines()[-1] == "error: there is no configuration file absent.toml."
+
+
+def test_the_same_key_in_two_spellings_is_an_error(tmp_path):
+    file = tmp_path / "twice.toml"
+    file.write_text("batch-size = 2\nbatch_size = 3\n", encoding="utf-8")
+    outcome = plastic("train", "grlu", "--config", file)
+    assert outcome.code == 2
+    assert "'batch-size' and 'batch_size' are the same key" in outcome.err
+
+
+def test_yes_or_no_is_no_number(tmp_path):
+    file = tmp_path / "yes.toml"
+    file.write_text("epochs = true\n", encoding="utf-8")
+    outcome = plastic("train", "grlu", "--config", file)
+    assert outcome.code == 2
+    assert "epochs takes no yes or no" in outcome.err
 
 
 class Everything(TrainConfig):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from processes import command, environment, run_plastic
 
-from plastic_cli.testing import plastic
+from plastic_cli.testing import interrupted_after, plastic
 
 KEYS = {"run", "rule", "seed", "status", "folder", "seconds", "metrics"}
 
@@ -235,3 +237,17 @@ def test_doctor_says_how_to_finish_a_crashed_run(train):
     outcome = plastic("doctor")
     assert outcome.code == 0
     assert f"plastic train backprop --resume {folder.name}" in " ".join(outcome.out.split())
+
+
+def test_an_interrupted_run_prints_its_object_too(tiny_data, runs_folder):
+    with interrupted_after(1):
+        outcome = plastic("train", "backprop", "--dataset", tiny_data, "--epochs", 3, "--seeds", 2, "--json")
+    assert outcome.code == 130
+    assert [result["status"] for result in outcome.results] == ["interrupted"]
+
+
+def test_csv_of_several_seeds_is_one_table(tiny_data):
+    outcome = plastic("train", "backprop", "--dataset", tiny_data, "--epochs", 1, "--seeds", 2, "--format", "csv")
+    frame = pd.read_csv(io.StringIO(outcome.out))
+    assert sorted(frame["seed"].unique()) == [0, 1]
+    assert set(frame["metric"]) >= {"test/accuracy", "test/loss"}

@@ -75,7 +75,7 @@ def test_table(mnist_folder, capsys):
     data(mnist_folder)
     told = capsys.readouterr()
     assert told.err == ""
-    lines = told.out.splitlines()
+    lines = [line.strip() for line in told.out.splitlines() if line.strip()]
     assert lines[0].split()[:4] == ["set", "here", "training", "test"]
     assert next(line for line in lines if line.startswith("mnist ")).split()[:4] == ["mnist", "yes", "40", "20"]
     assert next(line for line in lines if line.startswith("emnist ")).split()[1] == "no"

@@ -102,7 +102,7 @@ def test_an_unknown_run(make_run, verb):
     assert "Did you mean 'favourite'?" in outcome.err
 
 
-@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 130, 1), ("\n", 130, 1), ("", 130, 1)])
+@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 1), ("\n", 1, 1), ("", 130, 1)])
 def test_remove_asks_first(make_run, monkeypatch, answer, code, left):
     run = make_run()
     monkeypatch.setattr("sys.stdin", io.StringIO(answer))
