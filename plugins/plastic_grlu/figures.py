@@ -26,6 +26,7 @@ from plotnine import (
 from plastic_cli.analysis.intervals import interval_method, mean_interval
 from plastic_cli.figures.theme import discrete_colours, theme_plastic
 
+LINES = ("dashed", "dotted", "dashdot", "solid")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
 NETWORK = ["config.hidden", "config.skip", "config.activation", "config.k", "config.credit", "config.backbone"]
 TRAINING = ["config.epochs", "config.batch_size", "config.noise_max", "config.lr_max"]
@@ -44,13 +45,15 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
     settings = chosen[TRAINING].astype(str).agg("|".join, axis=1)
     usual = settings.groupby(chosen["dataset"]).transform(lambda group: group.mode().iloc[0])
     chosen = chosen[settings == usual]
-    chosen["network"] = [_network(row) for row in chosen[NETWORK].to_dict("records")]
+    chosen["network"] = [
+        _network(row, row["config.update"]) for row in chosen[[*NETWORK, "config.update"]].to_dict("records")
+    ]
     points = _summarised(chosen[chosen["config.update"] == "grlu"], ["dataset", "network", "config.perturbations"])
     control = _summarised(chosen[chosen["config.update"] == "backprop"], ["dataset", "network"])
     lengths = points.groupby(["dataset", "network"]).size() if len(points) else pd.Series(dtype=int)
     if lengths.empty or lengths.max() < 2:
         return None
-    networks = sorted(set(points["network"]) | set(control["network"] if len(control) else []))[: len(SHAPES)]
+    networks = sorted(set(points["network"]))[: len(SHAPES)]
     points = points[points["network"].isin(networks)]
     panels = points["dataset"].nunique()
     figure = (
@@ -60,8 +63,12 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
         + geom_point(size=2.6)
     )
     if len(control):
-        shown = control[control["dataset"].isin(points["dataset"]) & control["network"].isin(networks)]
-        figure += geom_hline(aes(yintercept="mean", colour="network", linetype="control"), data=shown, size=0.7)
+        shown = control[control["dataset"].isin(points["dataset"])]
+        lines = sorted(shown["network"].unique())
+        figure += geom_hline(aes(yintercept="mean", linetype="network"), data=shown, colour="#555555", size=0.7)
+        figure += scale_linetype_manual(
+            values=dict(zip(lines, LINES, strict=False)), name="control: the gradient itself"
+        )
     return (
         figure
         + facet_wrap("dataset", scales="free_y")
@@ -71,13 +78,11 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
         + scale_y_continuous(labels=lambda ticks: [f"{100 * tick:.4g}" for tick in ticks])
         + scale_color_manual(values=dict(zip(networks, discrete_colours(len(networks)), strict=True)))
         + scale_shape_manual(values=dict(zip(networks, SHAPES, strict=False)))
-        + scale_linetype_manual(values={"true gradient, same step": "dashed"})
         + labs(
             x="perturbations per image",
             y="test accuracy (%)",
             colour="network",
             shape="network",
-            linetype="control",
             title="GRLU: accuracy against perturbations",
             caption=f"Bars: {interval_method()} over seeds, from 3 seeds on.",
         )
@@ -86,14 +91,16 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
     )
 
 
-def _network(row: Mapping[Any, Any]) -> str:
+def _network(row: Mapping[Any, Any], update: str) -> str:
     hidden = row["config.hidden"]
     sizes = "-".join(str(size) for size in hidden) if isinstance(hidden, list | tuple) else str(hidden)
-    parts = [sizes, f"top-k {row['config.k']:g}" if row["config.activation"] == "top-k" else "ReLU"]
+    activation = f"top-k {row['config.k']:g}" if row["config.activation"] == "top-k" else "ReLU"
+    if update == "grlu":
+        noise_first = row["config.credit"] == "preactivation"
+        activation = f"noise then {activation}" if noise_first else f"{activation} then noise"
+    parts = [sizes, activation]
     if row["config.skip"]:
         parts.append("skip")
-    if row["config.credit"] == "preactivation":
-        parts.append("noise before it")
     if row["config.backbone"] != "none":
         parts.append(str(row["config.backbone"]))
     return ", ".join(parts)
@@ -105,5 +112,4 @@ def _summarised(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         interval = mean_interval(group["test/accuracy"].to_numpy())
         values = dict(zip(by, key, strict=True))
         rows.append({**values, "mean": interval.mean, "low": interval.low, "high": interval.high})
-    frame = pd.DataFrame(rows, columns=[*by, "mean", "low", "high"])
-    return frame.assign(control="true gradient, same step")
+    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high"])
