@@ -76,7 +76,7 @@ class RootGroup(TyperGroup):
         panels["Options"] = [
             ("--version", "Show the version."),
             ("--install-completion", "Install completion of commands, rules, data sets and runs for this shell."),
-            ("-h, --help", "Show this, or the help of a command: plastic train grlu --help"),
+            ("-h, --help", "Show this, or the help of a command: plastic train RULE --help"),
         ]
         formatter.write(overview(str(self.help), panels, _epilog()))
 
@@ -95,7 +95,7 @@ class RootGroup(TyperGroup):
 def _epilog() -> str:
     from plastic_cli.plugins import plugin_names
 
-    return f"Rules: {', '.join(plugin_names())}.  Try: plastic train grlu --perturbations 16"
+    return f"Rules: {', '.join(plugin_names())}.  See: plastic train RULE --help"
 
 
 app = typer.Typer(

@@ -14,6 +14,9 @@ from pydantic.fields import FieldInfo
 
 from plastic_cli.errors import UserError, did_you_mean
 
+LARGEST = 2**31 - 1
+"""No option counts further than this unless it says so."""
+
 
 def field(
     default: Any,
@@ -33,6 +36,8 @@ def field(
     where that is not the field's name with hyphens.
     """
     extra: dict[str, Any] = {"panel": panel, "complete": complete, "option": option}
+    if le is None and isinstance(default, int) and not isinstance(default, bool):
+        le = LARGEST
     return Field(default, description=help, ge=ge, gt=gt, le=le, lt=lt, json_schema_extra=extra, validate_default=True)
 
 
@@ -62,6 +67,14 @@ class Config(BaseModel):
         return read
 
     @classmethod
+    def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
+        """Return what values mean for other fields: such values beat a file as the ones that imply them do.
+
+        Called with what was typed, or with a file's keys; the rule of one option implying another goes here.
+        """
+        return {}
+
+    @classmethod
     def from_values(cls, values: Mapping[str, Any], source: str = "") -> Self:
         """Check `values` and return the configuration; raises UserError, one line that names option and value."""
         for name in values:
@@ -70,7 +83,7 @@ class Config(BaseModel):
                 guess = did_you_mean(name, cls.model_fields)
                 raise UserError(f"{where}there is no key '{name}'.{guess} `--help` lists the options.")
         try:
-            return cls.model_validate(dict(values))
+            return cls.model_validate({**cls.implied(values), **values})
         except ValidationError as error:
             raise UserError(_first_error(error, source)) from None
 
@@ -179,7 +192,7 @@ def bounds_text(info: FieldInfo) -> str:
         for key in ("ge", "gt", "le", "lt"):
             if getattr(constraint, key, None) is not None:
                 found[key] = getattr(constraint, key)
-    if found.get("le") == 2**63 - 1:
+    if found.get("le") in (LARGEST, 2**63 - 1):
         del found["le"]
     low = f"at least {found['ge']:g}" if "ge" in found else f"above {found['gt']:g}" if "gt" in found else ""
     high = f"at most {found['le']:g}" if "le" in found else f"below {found['lt']:g}" if "lt" in found else ""

@@ -1,9 +1,6 @@
 """For the authors of rules: the contract that every rule must pass, and the command line as a function.
 
-from plastic_cli.testing import check_rule
-
-def test_my_rule(tmp_path):
-check_rule("my-rule", tmp_path, {"epochs": 3})
+A rule's own test suite calls `check_rule("my-rule", tmp_path, {"epochs": 3})`.
 """
 
 from __future__ import annotations

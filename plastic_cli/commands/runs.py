@@ -41,7 +41,7 @@ def list_runs(
             rows.append({**row, **_headline(row["summary"])})
     if not rows and format == "table":
         what = "no such run" if any((rule, dataset, status, name)) else "no run yet"
-        Console().message(f"{what} in {folder}. Make one with: plastic train grlu")
+        Console().message(f"{what} in {folder}. Make one with: plastic train RULE")
         _warn_of_unreadable(store)
         return
     columns = ["run", "name", "rule", "dataset", "status", "seed", "created", "seconds", "metric", "value"]

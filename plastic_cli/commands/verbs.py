@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ import typer
 from typer.main import get_command
 
 from plastic_cli.config import Config, TrainConfig, field, read_toml, to_toml
-from plastic_cli.data.catalogue import check_dataset_name
+from plastic_cli.data.catalogue import check_dataset_name, full_dataset_name
 from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.options import command_function, option_name
 from plastic_cli.plugins import discover, find_rule
@@ -117,11 +118,14 @@ def _resolve(
     from_file = read_toml(file) if file else {}
     if file:
         model.from_values(from_file, source=str(file))
-    config = model.from_values({**(below or {}), **from_file, **typed})
+    given = {**model.implied(from_file), **from_file, **model.implied(typed), **typed}
+    config = model.from_values({**(below or {}), **given})
     dataset = getattr(config, "dataset", None)
-    if dataset is not None:
-        check_dataset_name(dataset)
-    return config
+    if dataset is None:
+        return config
+    check_dataset_name(dataset)
+    # A folder is stored by its whole path: the run is looked at from elsewhere too.
+    return config.model_copy(update={"dataset": full_dataset_name(dataset)})
 
 
 def _train(
@@ -165,6 +169,8 @@ def _new_runs(rule: Rule, config: TrainConfig, invocation: _TrainInvocation, con
     from plastic_cli.runs.machine import versions
 
     find_device(config.device)
+    # The last seed is checked before the first run is made.
+    type(config).from_values({**config.model_dump(), "seed": config.seed + invocation.seeds - 1})
     for index in range(invocation.seeds):
         one = config.model_copy(update={"seed": config.seed + index})
         name = invocation.name
@@ -240,6 +246,9 @@ def _carry_out_training(function: Callable[..., Any], model: type[Config], run: 
             raise RunFailed(
                 f"{what}. Mend that and finish the run with: plastic train {run.record.rule} --resume {run.id}"
             ) from error
+        except MemoryError as error:
+            _try_to_finish(run, "failed", "not enough memory")
+            raise RunFailed("not enough memory: choose a smaller network, batch or number of samples.") from error
         except BaseException as error:
             _try_to_finish(run, "failed", f"{type(error).__name__}: {error}")
             raise
@@ -283,7 +292,7 @@ def _stage(
 
 
 def _result(run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
-    finite = {key: value if value is not None and value == value else None for key, value in metrics.items()}
+    finite = {key: value if value is not None and math.isfinite(value) else None for key, value in metrics.items()}
     return {
         "run": run.id,
         "rule": run.record.rule,

@@ -215,3 +215,8 @@ def check_dataset_name(name: str) -> None:
         f"unknown data set '{name}'.{did_you_mean(name, DATASETS)} "
         f"There are {', '.join(DATASETS)}, or the path of a folder with one of your own."
     )
+
+
+def full_dataset_name(name: str) -> str:
+    """Return a known name as it is, and the whole path of a folder or file of one's own."""
+    return name if name in DATASETS else str(Path(name).expanduser().resolve())

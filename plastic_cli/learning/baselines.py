@@ -44,12 +44,13 @@ class BackpropLearner:
             else torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum)
         )
 
-    def train_batch(self, x: Tensor, y: Tensor) -> None:
-        """Take one step down the gradient of the batch's mean cross-entropy."""
+    def train_batch(self, x: Tensor, y: Tensor) -> Tensor:
+        """Take one step down the gradient of the batch's mean cross-entropy, and return that."""
         loss = nn.functional.cross_entropy(self.predict(x), y)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
+        return loss.detach()
 
     def predict(self, x: Tensor) -> Tensor:
         """Return logits (batch, classes)."""

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from plastic_cli.analysis import figures
 from plastic_cli.analysis.cka import cka_matrix
-from plastic_cli.analysis.classification import accuracy_by_class, confusion_matrix, evaluate
+from plastic_cli.analysis.classification import accuracy_by_class, confusion_matrix
 from plastic_cli.analysis.frames import weight_frames
 from plastic_cli.analysis.probe import linear_probe, probe_layers
 from plastic_cli.analysis.robustness import robustness
 from plastic_cli.analysis.sparsity import sparsity
-from plastic_cli.data.corruptions import apply_corruption, parse_corruption
+from plastic_cli.data.corruptions import parse_corruption
 from plastic_cli.data.datasets import Dataset, load_dataset
 from plastic_cli.errors import UserError
 from plastic_cli.learning.fit import features, predict
@@ -49,23 +49,17 @@ def evaluate_classifier(config: ClassifierEvaluateConfig, run: Run, build: Build
     Raises UserError where the data set does not fit the network.
     """
     data = _data_for(run, config.dataset, validation=config.split == "validation")
-    learner = build(run, data if data.name == run.record.dataset else _trained_on(run), trained=True)
-    split = data.split(config.split)
+    learner = build(run, data if data.name == run.record.dataset else trained_on(run), trained=True)
     labels = {} if data.name == run.record.dataset else {"dataset": data.name}
-    if not config.corruption:
-        measured = evaluate(learner.predict, split.x, split.y)
-        run.log(config.split, labels, accuracy=measured.accuracy, loss=measured.loss)
-        run.results |= {
-            f"{config.split}/accuracy": float(measured.accuracy),
-            f"{config.split}/loss": float(measured.loss),
-        }
-    for text in config.corruption:
-        corruption = parse_corruption(text)
-        generator = run.generator(f"corruption {text}", run.device)
-        measured = evaluate(learner.predict, apply_corruption(data, split.x, corruption, generator), split.y)
-        run.log(config.split, {**labels, "corruption": str(corruption)}, accuracy=measured.accuracy, loss=measured.loss)
-        name = config.split if len(config.corruption) == 1 else f"{config.split}+{corruption}"
-        run.results |= {f"{name}/accuracy": float(measured.accuracy), f"{name}/loss": float(measured.loss)}
+    corruptions = [parse_corruption(text) for text in config.corruption]
+    clean, *corrupted = robustness(learner.predict, data, corruptions, run.seed, split=config.split)
+    if not corrupted:
+        run.log(config.split, labels, accuracy=clean.accuracy, loss=clean.loss)
+        run.results |= {f"{config.split}/accuracy": clean.accuracy, f"{config.split}/loss": clean.loss}
+    for corruption, row in zip(corruptions, corrupted, strict=True):
+        run.log(config.split, {**labels, "corruption": str(corruption)}, accuracy=row.accuracy, loss=row.loss)
+        name = config.split if len(corrupted) == 1 else f"{config.split}+{corruption}"
+        run.results |= {f"{name}/accuracy": row.accuracy, f"{name}/loss": row.loss}
 
 
 # ---------------------------------------------------------------------------------------------------------- analyze
@@ -153,9 +147,9 @@ def _analyze_cka(run: Run, data: Dataset, learner: Learner, build: Build, other:
     else:
         against, name = _learner_of_other_run(run, other, data), f"run {other}"
     mine, theirs = features(learner, images), features(against, images)
-    matrix = cka_matrix(mine, theirs, debiased=True)
+    matrix = cka_matrix(mine, theirs, debiased=True).cpu()
     rows = []
-    for (row, column), value in np.ndenumerate(matrix.cpu().numpy()):
+    for (row, column), value in np.ndenumerate(matrix.numpy()):
         labels = {"layer": row + 1, "other layer": column + 1, "other": name}
         run.log("test", labels, cka=float(value))
         run.results[f"cka/{row + 1}-{column + 1}"] = float(value)
@@ -254,8 +248,11 @@ def _data_for(run: Run, dataset: str | None, *, validation: bool = False) -> Dat
     return data
 
 
-def _trained_on(run: Run) -> Dataset:
-    return load_dataset(str(run.record.dataset), run.data_folder, device=run.device)
+def trained_on(run: Run) -> Dataset:
+    """Load the data set that a run was trained on, with the same validation split set aside."""
+    return load_dataset(
+        str(run.record.dataset), run.data_folder, validation=int(run.config.get("validation", 0)), device=run.device
+    )
 
 
 def _check_fit(run: Run, data: Dataset) -> None:

@@ -58,9 +58,9 @@ def fit(
         began = time.perf_counter()
         permutation = torch.randperm(len(data.train), generator=order)
         try:
-            _train_epoch(learner, data.train, permutation, batch_size, run)
+            _train_epoch(learner, data.train, permutation, batch_size, run, epoch)
         except FloatingPointError as error:
-            raise RunFailed(f"epoch {epoch + 1}: {error}. Lower the learning rate or the noise.") from None
+            raise RunFailed(f"epoch {epoch + 1}: {error}. Try a smaller learning rate.") from None
         run.count_samples(len(data.train), time.perf_counter() - began)
         _log_splits(learner, data, run)
         if after_epoch:
@@ -80,16 +80,28 @@ def features(learner: Learner, x: Tensor) -> list[Tensor]:
     return [torch.cat(layer) for layer in zip(*parts, strict=True)]
 
 
-def _train_epoch(learner: Learner, train: Split, permutation: Tensor, batch_size: int, run: Run) -> None:
+def _train_epoch(learner: Learner, train: Split, permutation: Tensor, batch_size: int, run: Run, epoch: int) -> None:
     samples = len(permutation)
     if isinstance(learner, StreamLearner):
         learner.train_stream(train.x, train.y, permutation, lambda seen: run.within_step(seen / samples))
         return
-    permutation = permutation.to(train.x.device)
-    for number, batch in enumerate(permutation.split(batch_size)):
-        learner.train_batch(train.x[batch], train.y[batch])
+    batches = permutation.to(train.x.device).split(batch_size)
+    losses = []
+    for number, batch in enumerate(batches):
+        loss = learner.train_batch(train.x[batch], train.y[batch])
+        if loss is not None:
+            losses.append(loss)
         if number % 64 == 0:
             run.within_step(number * batch_size / samples)
+    if losses:
+        raise_if_not_finite(torch.stack(losses), epoch * len(batches))
+
+
+def raise_if_not_finite(losses: Tensor, first_step: int) -> None:
+    """Raise FloatingPointError, naming the step, where one of `losses` (steps,) is not finite. One synchronisation."""
+    broken = torch.nonzero(~torch.isfinite(losses)).flatten().tolist()
+    if broken:
+        raise FloatingPointError(f"the loss is no longer finite at step {first_step + broken[0]}")
 
 
 def _log_splits(learner: Learner, data: Dataset, run: Run) -> None:

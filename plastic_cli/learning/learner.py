@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class Learner(Protocol):
     """A classifier that learns from batches: `x` (batch, features), normalised, and `y` (batch,), class numbers."""
 
-    def train_batch(self, x: Tensor, y: Tensor) -> None:
-        """Learn from one batch."""
+    def train_batch(self, x: Tensor, y: Tensor) -> Tensor | None:
+        """Learn from one batch; what is returned, if anything, is the batch's loss, watched for not being finite."""
 
     def predict(self, x: Tensor) -> Tensor:
         """Return logits (batch, classes), without noise and without changing anything."""

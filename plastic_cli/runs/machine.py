@@ -24,16 +24,17 @@ def versions(origin: str | None = None) -> dict[str, str]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Return system, processor, number of usable cores and the device that a run computes on."""
+    """Return system, processor, usable cores, torch's threads and the device that a run computes on."""
+    import torch
+
     description: dict[str, Any] = {
         "system": platform.platform(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "device": device,
     }
     if device.startswith("cuda"):
-        import torch
-
         description["gpu"] = torch.cuda.get_device_name(device)
     return description
 

@@ -25,7 +25,7 @@ STATUSES = ("created", "running", "completed", "failed", "interrupted")
 
 @dataclass
 class RunRecord:
-    """Everything known about one run. Times are UTC in ISO 8601; `seconds` counts the time spent in all sittings."""
+    """Everything known about one run. Times are UTC in ISO 8601; `seconds` counts all sittings but for lost work."""
 
     run: str
     rule: str

@@ -84,6 +84,7 @@ class Run:
         self._device: torch.device | None = None
         self._tracked: dict[str, Stateful | torch.Generator] = {}
         self._restored: dict[str, Any] | None = None
+        self._random: dict[str, Any] = {}
         self._unit = "step"
         self._sitting = time.perf_counter()
         self._seconds_before = record.seconds
@@ -118,7 +119,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Time spent on this run in this and all earlier sittings."""
+        """Time spent on this run in this and all earlier sittings, without work that was lost and done again."""
         return self._seconds_before + time.perf_counter() - self._sitting
 
     def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -185,7 +186,7 @@ class Run:
         if self._restored is not None:
             for name, part in parts.items():
                 if name in self._restored["tracked"]:
-                    _restore(part, self._restored["tracked"][name])
+                    self._give_back(name, part, self._restored["tracked"])
 
     def steps(self, total: int, unit: str = "step") -> Iterator[int]:
         """Count from where the run stopped to `total`, with a progress bar and checkpoints behind steps.
@@ -193,9 +194,8 @@ class Run:
         A run may have several such loops, one after the other, each with a `unit` of its own.
         """
         done = self.record.steps_done.get(unit, 0)
-        if self._restored is not None:
-            _restore_random_states(self._restored["random"])
-            self._restored["random"] = None
+        if unit in self._random:
+            _restore_random_states(self._random[unit])
         self._unit = unit
         with self.console.progress(unit, total, done) as bar:
             for index in range(done, total):
@@ -222,9 +222,7 @@ class Run:
             value = float(given)
             key = f"{split}/{name}"
             if not math.isfinite(value) and self.stage == "train" and name in ("loss", "reward"):
-                raise RunFailed(
-                    f"{key} became {value} at {self._unit} {self.step}. Lower the learning rate or the noise."
-                )
+                raise RunFailed(f"{key} became {value} at {self._unit} {self.step}. Try a smaller learning rate.")
             row: dict[str, Any] = {"stage": self.stage, "split": split, "step": self.step, "metric": name}
             row["value"] = value if math.isfinite(value) else None
             if labels:
@@ -251,7 +249,16 @@ class Run:
         speed["seconds"] = speed.get("seconds", 0.0) + seconds
 
     def describe_data(self, **facts: Any) -> None:
-        """Store what the run learned from: name, checksum, normalisation."""
+        """Store what the run learns from: name, checksum, normalisation.
+
+        Raises UserError where a resumed run meets data of another checksum: its numbers would be those of neither.
+        """
+        known = self.record.data.get("checksum")
+        if self.stage == "train" and known not in (None, facts.get("checksum", known)):
+            raise UserError(
+                f"the data set {facts.get('name', '')} is not the one that run {self.id} began with (other checksum)."
+                " Restore it, or train a new run."
+            )
         self.write_record(data={**self.record.data, **facts})
 
     # ------------------------------------------------------------------------------------------------ checkpoints
@@ -260,9 +267,12 @@ class Run:
         """Write everything that is tracked, whole or not at all."""
         began = time.perf_counter()
         metrics = self.folder / METRICS_FILE
+        # One for each loop, so that what comes between two loops draws what it drew before.
+        self._random[self._unit] = _random_states()
         state = {
             "tracked": {name: _state_of(part) for name, part in self._tracked.items()},
-            "random": _random_states(),
+            "random": dict(self._random),
+            "speed": dict(self.record.speed),
             "steps_done": dict(self.record.steps_done),
             "metrics_bytes": metrics.stat().st_size if metrics.exists() else 0,
             "seconds": self.seconds,
@@ -284,7 +294,8 @@ class Run:
             raise UserError(f"run {self.id} has no checkpoint yet: it stopped before its first one. Train it again.")
         try:
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            if not {"tracked", "random", "steps_done", "metrics_bytes", "seconds"} <= content.keys():
+            parts = {"tracked": dict, "random": dict, "steps_done": dict, "speed": dict, "metrics_bytes": int}
+            if not all(isinstance(content.get(name), kind) for name, kind in {**parts, "seconds": float}.items()):
                 raise ValueError("parts of it are missing")
         except PlasticError:
             raise
@@ -294,25 +305,49 @@ class Run:
                 " loaded). Train the run again."
             ) from None
         except Exception as error:  # noqa: BLE001  torch.load raises whatever the damage happens to provoke
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"the checkpoint {path} is damaged ({reason[:120]}). Train the run again.") from None
+            reason = str(error).splitlines()[0].partition(". ")[0] if str(error) else type(error).__name__
+            raise UserError(f"the checkpoint {path} is damaged ({reason}). Train the run again.") from None
         return content
 
     def tracked_state(self, name: str) -> dict[str, Any]:
-        """Return the stored state of the part that was tracked as `name`."""
+        """Return the stored state of the part that was tracked as `name`; raises UserError where there is none."""
         tracked = self.load_checkpoint()["tracked"]
-        if name not in tracked:
-            raise UserError(f"the checkpoint of run {self.id} holds no '{name}': another version of the rule wrote it.")
+        self._check_tracked(name, tracked)
         state: dict[str, Any] = tracked[name]
         return state
+
+    def restore(self, name: str, part: Stateful | torch.Generator) -> None:
+        """Give `part` the state of what was tracked as `name`; raises UserError where it does not fit."""
+        self._give_back(name, part, self.load_checkpoint()["tracked"])
+
+    def _give_back(self, name: str, part: Stateful | torch.Generator, tracked: Mapping[str, Any]) -> None:
+        self._check_tracked(name, tracked)
+        try:
+            _restore(part, tracked[name])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+            raise UserError(
+                f"the checkpoint of run {self.id} does not fit this version of the rule. Train the run again."
+            ) from None
+
+    def _check_tracked(self, name: str, tracked: Mapping[str, Any]) -> None:
+        if name not in tracked:
+            raise UserError(f"the checkpoint of run {self.id} holds no '{name}': another version of the rule wrote it.")
 
     def resume(self) -> None:
         """Take up the run behind its last checkpoint, or from the beginning where it has none."""
         restored = self.load_checkpoint() if (self.folder / CHECKPOINT_FILE).exists() else None
+        threads = self.record.machine.get("threads")
+        if isinstance(threads, int) and threads > 0:
+            import torch
+
+            # Another number of threads takes sums in another order, which shows in the last digits.
+            torch.set_num_threads(threads)
         if restored is not None:
             self._seconds_before = float(restored["seconds"])
         summary = self._drop_metrics_behind(0 if restored is None else int(restored["metrics_bytes"]))
         self._restored = restored
+        self._random = {} if restored is None else dict(restored["random"])
+        self.record.speed = {} if restored is None else dict(restored["speed"])
         self.record.steps_done = {} if restored is None else dict(restored["steps_done"])
         self.record.summary = summary
         self.results = {key: math.nan if value is None else value for key, value in summary.items()}
@@ -525,21 +560,20 @@ def _random_states() -> dict[str, Any]:
     version, internal, cached = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        # Only where CUDA is in use: asking for the state would occupy every GPU there is.
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
         "numpy": [str(kind), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)],
         "python": [version, list(internal), cached],
     }
 
 
-def _restore_random_states(states: Mapping[str, Any] | None) -> None:
-    if states is None:
-        return
+def _restore_random_states(states: Mapping[str, Any]) -> None:
     import numpy as np
     import torch
 
     torch.set_rng_state(states["torch"])
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    for index, state in zip(range(torch.cuda.device_count()), states["cuda"], strict=False):
+        torch.cuda.set_rng_state(state, index)
     kind, keys, position, has_gauss, gauss = states["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
     version, internal, cached = states["python"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import model_validator
 
 from plastic_cli import (
     ClassifierAnalyzeConfig,
@@ -28,6 +30,12 @@ class Train(ClassifierTrainConfig):
     momentum: float = field(0.0, "momentum of sgd", ge=0, lt=1)
     batch_size: int = field(64, "images per step", ge=1)
     epochs: int = field(10, "passes over the training images", ge=1)
+
+    @model_validator(mode="after")
+    def _layers_have_units(self) -> Self:
+        if not self.hidden or not all(1 <= units <= 2**20 for units in self.hidden):
+            raise ValueError("--hidden: name at least one layer, of 1 to 1048576 units each")
+        return self
 
 
 def train(config: Train, run: Run) -> None:
@@ -73,7 +81,7 @@ def build(run: Run, data: Dataset, *, trained: bool = True) -> BackpropLearner:
     """Make the network of a run, as it was before training or with what it has learned."""
     learner = make_learner(Train.from_values(run.config, source=f"run {run.id}"), data, run)
     if trained:
-        learner.load_state_dict(run.tracked_state("learner"))
+        run.restore("learner", learner)
     return learner
 
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from plastic_cli.analysis import figures
 from plastic_cli.analysis.angles import angle_degrees, signal_to_noise
-from plastic_cli.data.datasets import load_dataset
-from plastic_cli.learning.classifier import image_shape_of
+from plastic_cli.learning.classifier import image_shape_of, trained_on
 from plastic_cli.learning.seeds import derived_seed
 from plastic_grlu import rule
 
@@ -31,12 +30,12 @@ def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
     from at batch size 1. The angle is the mean over images and draws; the signal to noise is that of one update, over
     draws of the noise, averaged over images.
     """
-    data = load_dataset(str(run.record.dataset), run.data_folder, device=run.device)
+    data = trained_on(run)
     learner: GRLULearner = build(run, data, trained=True)  # type: ignore[assignment]
     untrained: GRLULearner = build(run, data, trained=False)  # type: ignore[assignment]
     rows = []
     for network, subject in (("trained", learner), ("untrained", untrained)):
-        x = subject._encode(data.train.x[: config.images])
+        x = subject.encode(data.train.x[: config.images])
         for perturbations in sorted({*PERTURBATIONS, learner.perturbations}):
             rows += _measure(
                 subject, network, x, data.train.y[: config.images], perturbations, config.samples, run.seed
@@ -58,7 +57,7 @@ def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
 
 def show_weights(run: Run, build: Build) -> None:
     """Write the first layer's weights as images."""
-    data = load_dataset(str(run.record.dataset), run.data_folder, device=run.device)
+    data = trained_on(run)
     learner: GRLULearner = build(run, data, trained=True)  # type: ignore[assignment]
     weights = learner.weights[0].cpu()
     shape = image_shape_of(run, weights.shape[1])

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 class Train(ClassifierTrainConfig):
     """Train a network with GRLU: each layer learns from its own noise and one scalar reward, no backward pass."""
 
+    device: Literal["auto", "cpu", "cuda"] = field(
+        "cpu",
+        "where to compute; image by image the compiled path of the cpu is fastest; cuda takes the plain one",
+        panel="Run",
+    )
     perturbations: int = field(16, "antithetic pairs of noise per image", ge=1)
     hidden: tuple[int, ...] = field((256,), "units of each hidden layer, as in 256 or 256,256")
     skip: bool = field(False, "add a hidden layer's input to its output where the widths agree")
@@ -37,7 +42,7 @@ class Train(ClassifierTrainConfig):
     credit: Literal["output", "preactivation"] = field(
         "output",
         "where the noise goes: 'output' is the published rule, noise behind the non-linearity, so that silent units"
-        " learn too; 'preactivation' is true node perturbation, noise before it, an unbiased estimate of the gradient",
+        " learn too; 'preactivation' is true node perturbation, noise before it, along the gradient on average",
     )
     update: Literal["grlu", "backprop"] = field(
         "grlu", "'backprop' is the control: the true gradient on the same network with the step lr * noise^2"
@@ -54,23 +59,25 @@ class Train(ClassifierTrainConfig):
     latent: int = field(128, "size of the autoencoder's code", ge=1)
     backbone_epochs: int = field(5, "passes of the autoencoder over the training images", ge=1)
 
-    @model_validator(mode="before")
     @classmethod
-    def _top_k_follows_k(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        if values.get("k") is not None and "activation" not in values:
-            return {**values, "activation": "top-k"}
-        if values.get("activation") == "top-k" and values.get("k") is None:
-            return {**values, "k": 0.5}
-        return values
+    def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
+        """A fraction means top-k, top-k without a fraction means a half, and ReLU means none."""
+        if typed.get("k") is not None and "activation" not in typed:
+            return {"activation": "top-k"}
+        if "k" not in typed and typed.get("activation") in ("relu", "top-k"):
+            return {"k": 0.5 if typed["activation"] == "top-k" else None}
+        return {}
 
     @model_validator(mode="after")
     def _k_belongs_to_top_k(self) -> Self:
         if self.k is not None and self.activation != "top-k":
             raise ValueError("--k goes with --activation top-k, not with relu")
-        if any(units < 1 for units in self.hidden):
-            raise ValueError("--hidden: every layer needs at least one unit")
+        if not self.hidden or not all(1 <= units <= 2**20 for units in self.hidden):
+            raise ValueError("--hidden: name at least one layer, of 1 to 1048576 units each")
+        if self.noise_min > self.noise_max or self.lr_min > self.lr_max:
+            raise ValueError(
+                "--noise-min and --lr-min are the ends of the schedules: not above --noise-max and --lr-max"
+            )
         return self
 
 
@@ -90,7 +97,7 @@ class Render(RenderConfig):
     """Show the hidden units' weights and the accuracy as they learn: a GIF, and its last frame as a still."""
 
     units: int = field(36, "hidden units to show", ge=1)
-    frame_seconds: float = field(0.35, "seconds per frame", gt=0)
+    frame_seconds: float = field(0.35, "seconds per frame", ge=0.02, le=60)
 
 
 def train(config: Train, run: Run) -> None:
@@ -153,10 +160,10 @@ def build(run: Run, data: Dataset, *, trained: bool = True) -> GRLULearner:
     learner, autoencoder = _parts(Train.from_values(run.config, source=f"run {run.id}"), data, run)
     if autoencoder is not None:
         # The twin without training differs in what GRLU learned, not in the backbone that was given to it.
-        autoencoder.load_state_dict(run.tracked_state("autoencoder"))
+        run.restore("autoencoder", autoencoder)
         autoencoder.requires_grad_(False)
     if trained:
-        learner.load_state_dict(run.tracked_state("learner"))
+        run.restore("learner", learner)
     return learner
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from plastic_cli.learning.fit import raise_if_not_finite
 from plastic_grlu import rule
 from plastic_grlu.stream import StreamState, train_stream
 
@@ -57,7 +58,7 @@ class GRLULearner:
 
     def train_stream(self, x: Tensor, y: Tensor, order: Tensor, progress: Callable[[int], None]) -> None:
         """Learn from `x[order]` one batch after the other; raises FloatingPointError where learning diverges."""
-        codes = self._encode(x)
+        codes = self.encode(x)
         if self.update == "backprop":
             self._descend(codes, y, order, progress)
             return
@@ -84,11 +85,11 @@ class GRLULearner:
 
     def predict(self, x: Tensor) -> Tensor:
         """Return logits (batch, classes) without noise, top-k hard."""
-        return rule.predict(self.weights, self.biases, self._encode(x), top_k=self.top_k, skip=self.skip)
+        return rule.predict(self.weights, self.biases, self.encode(x), top_k=self.top_k, skip=self.skip)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the activity of each hidden layer, (batch, units) each."""
-        return rule.features(self.weights, self.biases, self._encode(x), top_k=self.top_k, skip=self.skip)
+        return rule.features(self.weights, self.biases, self.encode(x), top_k=self.top_k, skip=self.skip)
 
     def state_dict(self) -> dict[str, Any]:
         """Return parameters and the position in the stream of noise."""
@@ -124,7 +125,8 @@ class GRLULearner:
             self.weights, self.biases, x, noises, gumbels, self.top_k, credit=self.credit, skip=self.skip
         )
 
-    def _encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor) -> Tensor:
+        """Return what the first layer sees of images x (batch, features): themselves, or the encoder's code."""
         if self.encoder is None:
             return x
         with torch.no_grad():
@@ -132,21 +134,22 @@ class GRLULearner:
         return code
 
     def _descend(self, x: Tensor, y: Tensor, order: Tensor, progress: Callable[[int], None]) -> None:
-        """The control: plain gradient steps of lr * sigma^2 on the same network, the same masks where there are any."""
+        """The control: plain gradient steps of lr * sigma^2 on the same network, with masks of the same kind."""
         step = self.learning_rate * self.sigma**2
         order = order.to(x.device)
+        rewards: list[Tensor] = []
         for number, batch in enumerate(order.split(self.batch_size)):
             silent = [torch.zeros(len(batch), len(bias), device=x.device) for bias in self.biases]
             gumbels = None
             if self.top_k is not None:
-                gumbels = self.draw(len(batch), (int(self.state.key) + self.state.counter) % 2**63)[1]
+                gumbels = self.draw(len(batch), (self.state.key + self.state.counter + number) % 2**63)[1]
             masks = self.masks(x[batch], silent, gumbels)
-            weight_updates, bias_updates, _ = rule.gradient_update(
+            weight_updates, bias_updates, reward = rule.gradient_update(
                 self.weights, self.biases, x[batch], y[batch], masks, skip=self.skip
             )
             torch._foreach_add_([*self.weights, *self.biases], [*weight_updates, *bias_updates], alpha=step)
-            self.state.counter += 1
+            rewards.append(reward)
             if number % 256 == 0:
                 progress(number * self.batch_size)
-        if not all(bool(torch.isfinite(weight).all()) for weight in self.weights):
-            raise FloatingPointError(f"a weight is no longer finite by step {self.state.counter}")
+        raise_if_not_finite(torch.stack(rewards), self.state.counter)
+        self.state.counter += len(rewards)

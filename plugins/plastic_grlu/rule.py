@@ -16,10 +16,11 @@ multiplied by the learning rate nor divided by sigma^2, so its expectation is ab
 
 Equation numbers are ours. Source: README and code of https://github.com/steve-z-wang/grlu, whose rule is
 `credit="output"`: noise after the nonlinearity. Its update has no factor f'(z), so ReLU units that are silent are
-updated too. With `credit="preactivation"` the noise joins z_l before the nonlinearity, which is node perturbation as in
-the literature: its expectation is the gradient. Skip connections, `skip=True`, are named in that README but are in none
-of its code; ours are residual: a hidden layer after the first whose input is as wide as its output adds that input:
-h_l = a_l + h_{l-1} + n_l, without n_l where the noise has joined z_l.
+updated too. With `credit="preactivation"` the noise joins z_l before the nonlinearity, which is node perturbation as
+in the literature: to leading order in sigma its expectation is sigma^2 times the gradient. Skip connections,
+`skip=True`, are named in that README but are in none of its code; ours are residual: a hidden layer after the first
+whose input is as wide as its output adds that input: h_l = a_l + h_{l-1} + n_l, without n_l where the noise has
+joined z_l.
 
 All functions work in float32 and float64, on any device, and read no global random state.
 """

@@ -228,7 +228,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
         {},
         optional={
             "seed": st.integers(0, 2**63 - 1),
-            "number": st.integers(-5, 2**63 - 1),
+            "number": st.integers(-5, 2**31 - 1),
             "share": FINITE,
             "word": TEXT,
             "maybe": st.none() | FINITE,
@@ -291,3 +291,37 @@ def test_toml_keeps_a_field_without_a_value_visible(tmp_path):
 def test_yes_and_no_are_no_numbers(file, line):
     complaint = refused("train", "grlu", "--config", file(line + "\n"))
     assert line.split()[0] in complaint
+
+
+def test_a_typed_fraction_beats_a_files_relu(tmp_path):
+    file = tmp_path / "relu.toml"
+    file.write_text(plastic("train", "grlu", "--dry-run").out, encoding="utf-8")
+    merged = tomllib.loads(plastic("train", "grlu", "--config", file, "--k", 0.25, "--dry-run").out)
+    assert (merged["activation"], merged["k"]) == ("top-k", 0.25)
+    file.write_text(plastic("train", "grlu", "--k", 0.25, "--dry-run").out, encoding="utf-8")
+    merged = tomllib.loads(plastic("train", "grlu", "--config", file, "--activation", "relu", "--dry-run").out)
+    assert merged["activation"] == "relu"
+    assert "k" not in merged
+
+
+@pytest.mark.parametrize(
+    "typed", [["--hidden", ""], ["--hidden", "10000000000"], ["--perturbations", 10**20], ["--noise-min", 0.5]]
+)
+def test_values_that_no_network_can_have_are_refused(typed):
+    outcome = plastic("train", "grlu", *typed)
+    assert outcome.code == 2
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_the_last_of_several_seeds_is_checked_before_the_first_run(runs_folder):
+    outcome = plastic("train", "grlu", "--seed", 2**63 - 1, "--seeds", 2)
+    assert outcome.code == 2
+    assert not runs_folder.exists() or not list(runs_folder.iterdir())
+
+
+def test_a_data_set_of_ones_own_is_stored_by_its_whole_path(tiny_data, monkeypatch):
+    monkeypatch.chdir(tiny_data.parent)
+    outcome = plastic("train", "backprop", "--json", "--dataset", tiny_data.name, "--hidden", 4, "--epochs", 1)
+    monkeypatch.chdir("/")
+    assert outcome.code == 0, outcome.err
+    assert plastic("eval", "backprop", "--json").code == 0

@@ -324,7 +324,7 @@ def test_a_loss_that_is_not_finite_fails_the_run_and_names_the_step(arguments, t
     outcome = plastic("train", *arguments, "--json", "--dataset", tiny_data, "--epochs", 3)
     line = one_line(outcome, 1)
     assert "epoch 1" in line
-    assert "Lower the learning rate" in line
+    assert "smaller learning rate" in line
     (result,) = outcome.results
     assert result["status"] == "failed"
     assert result["error"] in line

@@ -316,3 +316,61 @@ def test_leftovers_of_a_killed_process_go_when_the_run_is_opened(runs_folder):
         pass
     assert not any(leftover.exists() for leftover in leftovers)
     assert kept.exists()
+
+
+def test_what_comes_between_two_loops_draws_the_same_numbers_after_a_resume(make_run):
+    def work(run, stop=None):
+        drawn = []
+        for _ in run.steps(2, "first"):
+            drawn.append(torch.rand(1).item())
+        drawn.append(torch.rand(1).item())
+        for index in run.steps(4, "second"):
+            if index == stop:
+                break
+            drawn.append(torch.rand(1).item())
+        return drawn
+
+    def always(run):
+        run._checkpoint_is_due = lambda: True
+        return run
+
+    torch.manual_seed(5)
+    whole = work(always(make_run()))
+    torch.manual_seed(5)
+    stopped = always(make_run())
+    with stopped.locked():
+        stopped.start()
+        work(stopped, stop=2)
+    again = open_run(stopped.folder)
+    torch.manual_seed(99)
+    with again.locked():
+        again.resume()
+        resumed = work(again)
+    assert resumed == [whole[2], *whole[5:]]
+
+
+def test_a_resumed_run_refuses_other_data(make_run):
+    run = make_run()
+    with run.locked():
+        run.start()
+        run.describe_data(name="mine", checksum="aa")
+        run.save_checkpoint()
+    again = open_run(run.folder)
+    with again.locked():
+        again.resume()
+        with pytest.raises(UserError, match="not the one that run"):
+            again.describe_data(name="mine", checksum="bb")
+
+
+def test_the_speed_counts_no_sample_twice(make_run):
+    run = make_run()
+    with run.locked():
+        run.start()
+        run.count_samples(10, 1.0)
+        run.save_checkpoint()
+        run.count_samples(10, 1.0)
+        run.write_record()
+    again = open_run(run.folder)
+    with again.locked():
+        again.resume()
+        assert again.record.speed == {"samples": 10, "seconds": 1.0}
