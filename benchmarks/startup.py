@@ -16,7 +16,7 @@ COMMANDS = {
     "plastic --help": ["--help"],
     "plastic train --help": ["train", "--help"],
     "plastic train grlu --help": ["train", "grlu", "--help"],
-    "plastic runs": ["runs", "--runs", "/nonexistent"],
+    "plastic runs": ["runs"],
 }
 
 

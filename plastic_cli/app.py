@@ -150,6 +150,12 @@ def _complete_run(incomplete: str) -> list[tuple[str, str]]:
     return runs(incomplete)
 
 
+def _complete_rule(incomplete: str) -> list[str]:
+    from plastic_cli.plugins import plugin_names
+
+    return [name for name in plugin_names() if name.startswith(incomplete)]
+
+
 def _complete_dataset(incomplete: str) -> list[tuple[str, str]]:
     from plastic_cli.completion import datasets
 
@@ -167,7 +173,9 @@ ReportFormat = Annotated[str, typer.Option("--format", help="table, markdown, la
 @app.command(rich_help_panel="See what is here")
 def report(
     runs: RunsFolder = Path("runs"),
-    rule: Annotated[str | None, typer.Option(help="only this rule", metavar="<rule>")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="only this rule", metavar="<rule>", autocompletion=_complete_rule)
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="only this data set", metavar="<name>", autocompletion=_complete_dataset)
     ] = None,
@@ -201,8 +209,12 @@ app.add_typer(runs_app, name="runs", rich_help_panel="See what is here")
 def runs_list(
     ctx: typer.Context,
     runs: RunsFolder = Path("runs"),
-    rule: Annotated[str | None, typer.Option(help="only this rule", metavar="<rule>")] = None,
-    dataset: Annotated[str | None, typer.Option(help="only this data set", metavar="<name>")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="only this rule", metavar="<rule>", autocompletion=_complete_rule)
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="only this data set", metavar="<name>", autocompletion=_complete_dataset)
+    ] = None,
     status: Annotated[
         str | None,
         typer.Option(help="only completed, running, failed, interrupted or crashed ones", metavar="<status>"),

@@ -31,8 +31,11 @@ def list_runs(
         known = [*STATUSES, "crashed"]
         raise UserError(f"--status {status}: choose {', '.join(known)}.{did_you_mean(status, known)}")
     store = RunStore(folder)
+    everything = store.rows()
+    _check_known("--rule", rule, {row["rule"] for row in everything})
+    _check_known("--dataset", dataset, {row["dataset"] for row in everything if row["dataset"]})
     rows = []
-    for row in store.rows():
+    for row in everything:
         fits = (
             (rule in (None, row["rule"])) and (dataset in (None, row["dataset"])) and (status in (None, row["status"]))
         )
@@ -51,6 +54,13 @@ def list_runs(
         rows = [{**row, "created": str(row["created"])[:19].replace("T", " ")} for row in rows]
     print_rows(rows, columns, format)
     _warn_of_unreadable(store)
+
+
+def _check_known(option: str, given: str | None, known: set[str]) -> None:
+    if given is not None and known and given not in known:
+        raise UserError(
+            f"{option} {given}: no run has it.{did_you_mean(given, known)} There are: {', '.join(sorted(known))}."
+        )
 
 
 def _warn_of_unreadable(store: RunStore) -> None:

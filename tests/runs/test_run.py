@@ -320,9 +320,7 @@ def test_leftovers_of_a_killed_process_go_when_the_run_is_opened(runs_folder):
 
 def test_what_comes_between_two_loops_draws_the_same_numbers_after_a_resume(make_run):
     def work(run, stop=None):
-        drawn = []
-        for _ in run.steps(2, "first"):
-            drawn.append(torch.rand(1).item())
+        drawn = [torch.rand(1).item() for _ in run.steps(2, "first")]
         drawn.append(torch.rand(1).item())
         for index in run.steps(4, "second"):
             if index == stop:
