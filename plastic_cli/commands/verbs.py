@@ -246,13 +246,19 @@ def _carry_out_training(function: Callable[..., Any], model: type[Config], run: 
             raise RunFailed(
                 f"{what}. Mend that and finish the run with: plastic train {run.record.rule} --resume {run.id}"
             ) from error
-        except MemoryError as error:
-            _try_to_finish(run, "failed", "not enough memory")
-            raise RunFailed("not enough memory: choose a smaller network, batch or number of samples.") from error
         except BaseException as error:
+            if _is_lack_of_memory(error):
+                _try_to_finish(run, "failed", "not enough memory")
+                raise RunFailed("not enough memory: choose a smaller network, batch or number of samples.") from error
             _try_to_finish(run, "failed", f"{type(error).__name__}: {error}")
             raise
     return _result(run, dict(run.record.summary))
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    """Say whether Python, torch on the CPU or torch on a GPU found no memory; torch says so in words alone."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
 
 
 def _try_to_finish(run: Run, status: str, error: str) -> None:

@@ -390,3 +390,24 @@ def test_a_mistake_of_the_program_is_recorded_with_the_run(monkeypatch, tiny_dat
         plastic("train", "backprop", "--quiet", "--dataset", tiny_data)
     row = RunStore(runs_folder).runs().iloc[0]
     assert (row["status"], row["error"]) == ("failed", "ZeroDivisionError: a bug")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        torch.OutOfMemoryError("CUDA out of memory."),
+    ],
+    ids=["python", "torch", "cuda"],
+)
+def test_too_little_memory_is_one_line(error, tiny_data, runs_folder, monkeypatch):
+    from plastic_cli.learning.baselines import BackpropLearner
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(BackpropLearner, "train_batch", fail)
+    outcome = plastic("train", "backprop", "--dataset", tiny_data, "--hidden", 4)
+    assert "not enough memory" in one_line(outcome, 1)
+    assert RunStore(runs_folder).rows()[0]["status"] == "failed"
