@@ -23,6 +23,7 @@ from plastic_cli.options import command_function, option_name
 from plastic_cli.plugins import discover, find_rule
 from plastic_cli.rule import Rule
 from plastic_cli.runs.console import Console
+from plastic_cli.runs.record import read_record
 from plastic_cli.runs.run import Run, create_run, open_run
 from plastic_cli.runs.store import RunStore
 
@@ -196,7 +197,8 @@ def _resumed(
         if name in invocation.model_fields_set:
             raise UserError(f"--resume finishes one run as it was begun: leave {option_name(name)} out.")
     folder = RunStore(invocation.runs_folder()).find(str(invocation.resume))
-    run = open_run(folder, console=console, data_folder=invocation.data, device=typed.get("device", "auto"))
+    device = str(typed.get("device") or read_record(folder).config.get("device", "auto"))
+    run = open_run(folder, console=console, data_folder=invocation.data, device=device)
     if run.record.rule != rule.name:
         raise UserError(
             f"run {run.id} is a run of {run.record.rule}: plastic train {run.record.rule} --resume {run.id}"
@@ -209,8 +211,6 @@ def _resumed(
                 f"--resume finishes a run as it was begun, with {name} = {getattr(stored, name)}:"
                 f" leave {option_name(name)} out, or train a new run."
             )
-    if "device" not in typed:
-        run._device_name = getattr(stored, "device", "auto")
     return run
 
 
