@@ -111,6 +111,9 @@ def train(config: Train, run: Run) -> None:
     learner, autoencoder = _parts(config, data, run)
     if autoencoder is not None:
         train_autoencoder(autoencoder, data, run, config.backbone_epochs)
+    seconds = learner.prepare(data.train.x, data.train.y)
+    if seconds > 2:
+        run.message(f"compiled the inner loop in {seconds:.0f} s; it is kept for the next run")
     fit(
         learner,
         data,
