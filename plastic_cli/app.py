@@ -167,18 +167,21 @@ RunsFolderAgain = Annotated[Path | None, typer.Option("--runs", help=RUNS_HELP, 
 """Of a command below `plastic runs`, which has read the environment already."""
 Format = Annotated[str, typer.Option("--format", help="table, markdown, csv or json", metavar="<format>")]
 Json = Annotated[bool, typer.Option("--json", help="the same as --format json")]
+OnlyRule = Annotated[
+    str | None, typer.Option("--rule", help="only this rule", metavar="<rule>", autocompletion=_complete_rule)
+]
+OnlyDataset = Annotated[
+    str | None,
+    typer.Option("--dataset", help="only this data set", metavar="<name>", autocompletion=_complete_dataset),
+]
 ReportFormat = Annotated[str, typer.Option("--format", help="table, markdown, latex, csv or json", metavar="<format>")]
 
 
 @app.command(rich_help_panel="See what is here")
 def report(
     runs: RunsFolder = Path("runs"),
-    rule: Annotated[
-        str | None, typer.Option(help="only this rule", metavar="<rule>", autocompletion=_complete_rule)
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="only this data set", metavar="<name>", autocompletion=_complete_dataset)
-    ] = None,
+    rule: OnlyRule = None,
+    dataset: OnlyDataset = None,
     status: Annotated[str, typer.Option(help="only runs of this status, or all", metavar="<status>")] = "completed",
     table: Annotated[str, typer.Option(help="results, claims or all", metavar="<table>")] = "all",
     format: ReportFormat = "table",  # noqa: A002
@@ -209,12 +212,8 @@ app.add_typer(runs_app, name="runs", rich_help_panel="See what is here")
 def runs_list(
     ctx: typer.Context,
     runs: RunsFolder = Path("runs"),
-    rule: Annotated[
-        str | None, typer.Option(help="only this rule", metavar="<rule>", autocompletion=_complete_rule)
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="only this data set", metavar="<name>", autocompletion=_complete_dataset)
-    ] = None,
+    rule: OnlyRule = None,
+    dataset: OnlyDataset = None,
     status: Annotated[
         str | None,
         typer.Option(help="only completed, running, failed, interrupted or crashed ones", metavar="<status>"),
