@@ -94,6 +94,11 @@ class TrainConfig(Config):
     seed: int = field(0, "root of every random number of the run", ge=0, le=2**63 - 1, panel="Run")
     device: Literal["auto", "cpu", "cuda"] = field("auto", "where to compute", panel="Run")
 
+    def learns_from(self) -> str | None:
+        """Return what the run learns from, under which tables list it: the data set, or an environment."""
+        dataset: str | None = getattr(self, "dataset", None)
+        return dataset
+
 
 class ClassifierTrainConfig(TrainConfig):
     """What every rule that learns to classify images can be told."""

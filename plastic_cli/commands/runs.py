@@ -12,6 +12,7 @@ import typer
 from plastic_cli.commands.show import print_rows, text_of
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.runs.console import Console
+from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.record import STATUSES, read_record
 from plastic_cli.runs.run import remove_run
 from plastic_cli.runs.store import RunStore
@@ -106,7 +107,7 @@ def remove_runs(folder: Path, names: list[str], *, yes: bool) -> None:
 
 def _headline(summary: dict[str, Any]) -> dict[str, Any]:
     """Return the metric by which a run is usually judged, and its value."""
-    for wanted in ("test/accuracy", "test/return", "validation/accuracy"):
+    for wanted in MAIN_METRICS:
         if wanted in summary:
             return {"metric": wanted, "value": summary[wanted]}
     on_test = [key for key in summary if key.startswith("test/")]

@@ -181,6 +181,7 @@ def _new_runs(rule: Rule, config: TrainConfig, invocation: _TrainInvocation, con
             invocation.runs_folder(),
             rule=rule.name,
             config=one.model_dump(mode="json"),
+            dataset=one.learns_from(),
             name=name,
             argv=sys.argv[1:],
             versions=versions(discover().origins.get(rule.name)),

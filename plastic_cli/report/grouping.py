@@ -102,13 +102,15 @@ def _groups_of_rule(rule: str, frame: pd.DataFrame) -> list[Group]:
         fields = {str(key).removeprefix(CONFIG_PREFIX): value for key, value in record.items()}
         config = {name: plain_value(value) for name, value in fields.items() if name not in BOOKKEEPING}
         ids = kept.get(number, ())
+        # A field that says what is learned from, under another name than "dataset", is told already.
+        told = [name for name in differing if dataset is None or config[name] != dataset]
         group = Group(
             rule=rule,
             dataset=plain_value(dataset),
-            setting=setting_text({name: config[name] for name in differing}),
+            setting=setting_text({name: config[name] for name in told}),
             runs=ids,
             config=config,
-            differing=tuple(differing),
+            differing=tuple(told),
             repeated=int(sizes[number]) - len(ids),
         )
         order = (_sort_key(group.dataset), *(_sort_key(config[name]) for name in differing))

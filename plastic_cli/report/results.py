@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from plastic_cli.analysis.intervals import Interval, mean_intervals
 from plastic_cli.report.claims import Claim, Context, PublishedFigures, Verdict, judge
 from plastic_cli.report.grouping import CONFIG_PREFIX, Group
+from plastic_cli.runs.metrics import MAIN_METRICS
 
-MAIN_METRIC = "test/accuracy"
 LOSS_METRIC = "test/loss"
 
 _LESS_IS_BETTER = ("loss", "error", "forgetting", "seconds", "angle", "perplexity")
@@ -128,9 +128,9 @@ class _Values:
 def _main_metrics(runs: pd.DataFrame, groups: Sequence[Group], values: _Values) -> list[str | None]:
     available = metric_columns(runs)
     ordered = [
-        *(metric for metric in available if metric == MAIN_METRIC),
-        *(metric for metric in available if metric.startswith("test/") and metric != MAIN_METRIC),
-        *(metric for metric in available if not metric.startswith("test/")),
+        *(metric for metric in MAIN_METRICS if metric in available),
+        *(metric for metric in available if metric.startswith("test/") and metric not in MAIN_METRICS),
+        *(metric for metric in available if not metric.startswith("test/") and metric not in MAIN_METRICS),
     ]
     return [
         next((metric for metric in ordered if np.isfinite(values.of(group, metric)).any()), None) for group in groups

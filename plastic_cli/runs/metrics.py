@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+MAIN_METRICS = ("test/accuracy", "test/return", "validation/accuracy")
+"""By which a run is judged: the first of these that it has."""
+
 ROW_KEYS = {"stage", "split", "step", "metric", "value"}
 
 

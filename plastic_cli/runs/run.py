@@ -26,8 +26,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from filelock import FileLock, Timeout
 
@@ -395,14 +396,31 @@ class Run:
         write_through(path, lambda temporary: imageio.imwrite(temporary, image))
         return self._wrote(path)
 
-    def save_video(self, name: str, frames: Sequence[NDArray[Any]], seconds_per_frame: float = 0.25) -> Path:
-        """Write frames, arrays (height, width, 3) of uint8, as an endless GIF `videos/NAME.gif`."""
+    def save_video(
+        self,
+        name: str,
+        frames: Sequence[NDArray[Any]],
+        seconds_per_frame: float = 0.25,
+        file_format: Literal["gif", "mp4"] = "gif",
+    ) -> Path:
+        """Write frames, arrays (height, width, 3) of uint8, as `videos/NAME.gif`, which repeats, or `videos/NAME.mp4`.
+
+        MP4 (H.264) has even sizes only: an odd one grows by a copy of its last row or column. Raises UserError where it
+        is asked for and imageio-ffmpeg, which writes it, is missing.
+        """
         import imageio.v3 as imageio
 
-        path = self._inside("videos", f"{name}.gif")
-        write_through(
-            path, lambda temporary: imageio.imwrite(temporary, frames, duration=1000 * seconds_per_frame, loop=0)
-        )
+        options: dict[str, Any] = {"duration": 1000 * seconds_per_frame, "loop": 0}
+        if file_format == "mp4":
+            import numpy as np
+
+            check_mp4_can_be_written()
+            height, width = frames[0].shape[:2]
+            # At a size that players take, imageio would otherwise scale the picture, and blur it.
+            frames = [np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge") for frame in frames]
+            options = {"plugin": "FFMPEG", "fps": 1 / seconds_per_frame, "macro_block_size": 2}
+        path = self._inside("videos", f"{name}.{file_format}")
+        write_through(path, lambda temporary: imageio.imwrite(temporary, frames, **options))
         return self._wrote(path)
 
     def save_tensors(self, name: str, tensors: Mapping[str, Any]) -> Path:
@@ -447,6 +465,7 @@ def create_run(
     *,
     rule: str,
     config: Mapping[str, Any],
+    dataset: str | None = None,
     name: str | None = None,
     argv: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
@@ -454,7 +473,8 @@ def create_run(
 ) -> Run:
     """Claim a new folder for a run and write its first record.
 
-    The id is the time and four random letters; `mkdir` decides which process has it. Raises RunFailed where the folder
+    dataset: what the run learns from, if the configuration does not name it so. The id is the time and four random
+    letters; `mkdir` decides which process has it. Raises RunFailed where the folder
     cannot be written and UserError for a name that cannot be typed.
     """
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
@@ -476,7 +496,7 @@ def create_run(
             seed=int(config.get("seed", 0)),
             config=dict(config),
             name=name,
-            dataset=config.get("dataset"),
+            dataset=dataset or config.get("dataset"),
             created=now(),
             argv=list(argv),
             versions=dict(versions or {}),
@@ -491,6 +511,16 @@ def create_run(
             f"cannot write to {runs_folder}: {error.strerror or error}. Choose another with --runs."
         ) from None
     return Run(folder, record, **options)
+
+
+def check_mp4_can_be_written() -> None:
+    """Raise UserError, with what to install, where imageio-ffmpeg or its ffmpeg is missing."""
+    try:
+        import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        raise UserError(
+            "MP4 needs imageio-ffmpeg, which is not installed here: `pip install 'plastic[video]'`, or choose GIF."
+        ) from None
 
 
 def open_run(folder: Path, **options: Any) -> Run:

@@ -16,7 +16,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from plastic_grlu.compiled import kernel, part
+from plastic_cli.learning.compiled import part
+from plastic_grlu.compiled import kernel
 from plastic_grlu.polynomial import power_series
 
 Floats = NDArray[np.floating[Any]]

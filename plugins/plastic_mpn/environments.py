@@ -1,0 +1,185 @@
+"""Gymnasium environments: made by id and checked, many side by side, and resumed exactly.
+
+Any environment that is determined by the seed of its episode and the actions since can be rebuilt from these two, so
+that is what a checkpoint holds: no environment needs to know how to save itself.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
+
+import plastic_mpn.tasks  # noqa: F401  registers the tasks with Gymnasium
+from plastic_cli.errors import PlasticError, UserError, did_you_mean
+
+Environment = gymnasium.Env[Any, Any]
+
+
+@dataclass(frozen=True)
+class Transition:
+    """What one step of all environments came to; the observations are those before a new episode begins.
+
+    next_observations (count, d) float32, rewards (count,) float32, terminated and truncated (count,) bool.
+    """
+
+    next_observations: NDArray[np.float32]
+    rewards: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+
+
+def make_environment(
+    env_id: str,
+    *,
+    max_steps: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    render_mode: str | None = None,
+) -> Environment:
+    """Make an environment by its Gymnasium id; options are the keyword arguments of its class.
+
+    Raises UserError where the id is unknown, an option is wrong, or the spaces are not a vector of numbers to see and a
+    number of actions to choose from.
+    """
+    limit = {} if max_steps is None else {"max_episode_steps": max_steps}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            environment: Environment = gymnasium.make(
+                env_id, render_mode=render_mode, disable_env_checker=True, **limit, **(options or {})
+            )
+    except (gymnasium.error.UnregisteredEnv, gymnasium.error.NamespaceNotFound, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError) and ":" not in env_id:
+            raise
+        guess = did_you_mean(env_id, gymnasium.registry)
+        raise UserError(
+            f"--env {env_id}: Gymnasium knows no such environment.{guess} CartPole-v1 and plastic/GoNogo-v0 are two;"
+            " `MODULE:ID` imports the module that registers one of yours."
+        ) from None
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UserError(f"--env {env_id}: {str(error).rstrip('.')}.") from None
+    except (TypeError, ValueError, gymnasium.error.Error) as error:
+        raise UserError(f"--env {env_id}: it does not start with these options: {str(error).rstrip('.')}.") from None
+    _check_spaces(env_id, environment)
+    return environment
+
+
+def _check_spaces(env_id: str, environment: Environment) -> None:
+    seen, done = environment.observation_space, environment.action_space
+    if not isinstance(done, Discrete):
+        raise UserError(
+            f"--env {env_id}: its actions are {_space_name(done)}; only environments with a number of actions to choose"
+            " from (Discrete) can be learned, such as CartPole-v1 or Acrobot-v1."
+        )
+    if not isinstance(seen, Box) or len(seen.shape) != 1:
+        what = f"images or tables of shape {seen.shape}" if isinstance(seen, Box) else _space_name(seen)
+        raise UserError(
+            f"--env {env_id}: its observations are {what}; only vectors of numbers (a Box with one axis) can be"
+            " learned from, such as those of CartPole-v1. Gymnasium's FlattenObservation makes one in a wrapper of yours."
+        )
+
+
+def _space_name(space: gymnasium.Space[Any]) -> str:
+    return f"continuous (a Box of shape {space.shape})" if isinstance(space, Box) else f"a {type(space).__name__}"
+
+
+def episode_seed(seeds: np.random.SeedSequence, index: int, episode: int) -> int:
+    """Return the seed of an environment's episode: independent of how many environments there are."""
+    key = (*seeds.spawn_key, index, episode)
+    return int(np.random.SeedSequence(seeds.entropy, spawn_key=key).generate_state(1, np.uint32)[0] >> 1)
+
+
+class Environments:
+    """`count` copies of an environment, stepped together; an episode that ends is followed by a new one at once."""
+
+    def __init__(
+        self,
+        env_id: str,
+        count: int,
+        seeds: np.random.SeedSequence,
+        *,
+        max_steps: int | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.env_id = env_id
+        self.count = count
+        self._seeds = seeds
+        self._made = [make_environment(env_id, max_steps=max_steps, options=options) for _ in range(count)]
+        self._first_action = int(self._made[0].action_space.start)  # type: ignore[attr-defined]
+        self.observation_dim = int(self._made[0].observation_space.shape[0])  # type: ignore[index]
+        self.action_count = int(self._made[0].action_space.n)  # type: ignore[attr-defined]
+        self.observations = np.zeros((count, self.observation_dim), np.float32)
+        self.starts = np.ones(count, np.bool_)
+        self.finished: list[tuple[float, int]] = []
+        self.steps = 0
+        self._episode = [0] * count
+        self._return = [0.0] * count
+        self._actions: list[list[int]] = [[] for _ in range(count)]
+        for index in range(count):
+            self._begin(index)
+
+    @property
+    def episodes(self) -> int:
+        """How many episodes have begun."""
+        return sum(self._episode) + self.count
+
+    def step(self, actions: NDArray[np.integer[Any]]) -> Transition:
+        """Take one action, counted from 0, in every environment."""
+        rewards = np.zeros(self.count, np.float32)
+        terminated, truncated = np.zeros(self.count, np.bool_), np.zeros(self.count, np.bool_)
+        next_observations = np.empty_like(self.observations)
+        self.finished = []
+        self.starts[:] = False
+        for index, action in enumerate(actions.tolist()):
+            seen, reward, terminated[index], truncated[index], _ = self._made[index].step(self._first_action + action)
+            next_observations[index] = seen
+            rewards[index] = reward
+            self._return[index] += float(reward)
+            self._actions[index].append(action)
+        self.observations[:] = next_observations
+        self.steps += self.count
+        for index in np.flatnonzero(terminated | truncated).tolist():
+            self.finished.append((self._return[index], len(self._actions[index])))
+            self._episode[index] += 1
+            self._begin(index)
+        return Transition(next_observations, rewards, terminated, truncated)
+
+    def _begin(self, index: int) -> None:
+        seen, _ = self._made[index].reset(seed=episode_seed(self._seeds, index, self._episode[index]))
+        self.observations[index] = seen
+        self.starts[index] = True
+        self._return[index] = 0.0
+        self._actions[index] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the episode's number and the actions since its start, for every environment."""
+        return {
+            "episode": list(self._episode),
+            "actions": [list(actions) for actions in self._actions],
+            "steps": self.steps,
+            "observations": [[float(value) for value in row] for row in self.observations],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Rebuild every environment; raises PlasticError where one is not determined by seed and actions."""
+        self.steps = int(state["steps"])
+        for index, (episode, actions) in enumerate(zip(state["episode"], state["actions"], strict=True)):
+            self._episode[index] = int(episode)
+            self._begin(index)
+            for action in actions:
+                seen, reward, *_ = self._made[index].step(self._first_action + int(action))
+                self.observations[index] = seen
+                self._return[index] += float(reward)
+            self._actions[index] = [int(action) for action in actions]
+            self.starts[index] = not actions
+        if not np.array_equal(self.observations, np.asarray(state["observations"], np.float32), equal_nan=True):
+            raise PlasticError(
+                f"{self.env_id} went another way than before with the same seed and actions, so that this run cannot be"
+                " resumed exactly. Train a new run."
+            )

@@ -1,0 +1,322 @@
+"""The figures of an analysed network: components, M, what can be read, and what remains without memory."""
+
+# plotnine declares types, but not that of a figure plus a layer.
+# mypy: no-warn-return-any
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from plotnine import (
+    aes,
+    coord_cartesian,
+    element_blank,
+    facet_wrap,
+    geom_hline,
+    geom_jitter,
+    geom_line,
+    geom_linerange,
+    geom_path,
+    geom_point,
+    geom_raster,
+    geom_ribbon,
+    ggplot,
+    guide_colorbar,
+    guides,
+    labs,
+    scale_color_gradientn,
+    scale_color_manual,
+    scale_fill_gradientn,
+    scale_fill_manual,
+    scale_linetype_manual,
+    scale_shape_manual,
+    scale_x_continuous,
+    scale_y_continuous,
+    scale_y_discrete,
+    scale_y_reverse,
+    theme,
+)
+
+from plastic_cli.analysis.intervals import interval_method
+from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, discrete_colours, theme_plastic
+from plastic_mpn.principal_components import PrincipalComponents
+
+STATES = {"h": "hidden state h", "M": "modulations M"}
+STATE_COLOURS = {STATES["h"]: OKABE_ITO[1], STATES["M"]: OKABE_ITO[0]}
+STATE_SHAPES = {STATES["h"]: "o", STATES["M"]: "s"}
+TRAJECTORIES = 8
+"""More of them on top of each other could not be told apart."""
+MOST_KINDS = 8
+LOWEST_R2 = -0.25
+"""R2 has no lower end; what lies below this is drawn here."""
+
+_GREY = "#767676"
+# As an image: drawn as a gradient it alone takes megabytes of an SVG.
+_COLOUR_BAR = guide_colorbar(display="raster", nbin=100)
+
+
+def variance_figure(table: pd.DataFrame, found: Mapping[str, PrincipalComponents], title: str) -> ggplot:
+    """Draw the variance that the first components explain together, h beside M. table: `variance_table`."""
+    data = _with_state_names(table)
+    dimensions = [f"{state}: {components.participation_ratio:.2f}" for state, components in found.items()]
+    last = int(data["component"].max())
+    return (
+        ggplot(data, aes("component", "cumulative", colour="state", shape="state"))
+        + geom_line(size=0.9)
+        + geom_point(size=2.4)
+        + _state_colours()
+        + scale_shape_manual(values=STATE_SHAPES)
+        + scale_x_continuous(breaks=[1, *range(5, last + 1, 5)] if last > 5 else list(range(1, last + 1)))
+        + scale_y_continuous(labels=_percent, limits=(0, 1))
+        + labs(
+            title=_wrapped(title, 6.5),
+            subtitle=f"effective dimensions (participation ratio): {', '.join(dimensions)}",
+            x="Principal components",
+            y="Variance explained",
+        )
+        + theme_plastic(figure_size=(6.5, 4))
+        + theme(legend_position="bottom", legend_title=element_blank())
+    )
+
+
+def trajectories_figure(
+    table: pd.DataFrame, found: Mapping[str, PrincipalComponents], colour: str, title: str
+) -> ggplot:
+    """Draw the ways of the first episodes in the plane of two components. table: `trajectory_table`.
+
+    colour: the name of what the lines' colour stands for.
+    """
+    data = table[table["episode"] < TRAJECTORIES].copy()
+    panels = {state: _panel(state, components) for state, components in found.items()}
+    data["panel"] = pd.Categorical([panels[state] for state in data["state"]], list(panels.values()))
+    kinds = sorted(data["value"].dropna().unique())
+    counted = data["value"].dtype.kind not in "f" and len(kinds) <= MOST_KINDS
+    if counted or data["value"].dtype.kind not in "iuf":
+        data["value"] = pd.Categorical(data["value"].astype(str), [str(kind) for kind in kinds])
+        colours = scale_color_manual(values=discrete_colours(len(kinds)), name=colour)
+    else:
+        colours = scale_color_gradientn(discrete_colours(9), name=colour)
+    starts = data.groupby(["panel", "episode"], observed=True).first().reset_index()
+    ends = data.groupby(["panel", "episode"], observed=True).last().reset_index()
+    width = 0.8 + 3.9 * len(panels)
+    figure = (
+        ggplot(data, aes("PC1", "PC2", colour="value"))
+        + geom_path(aes(group="episode"), size=0.7, alpha=0.8)
+        + geom_point(data=starts, size=2.6, shape="o", fill="white", stroke=0.8, show_legend=False)
+        + geom_point(data=ends, size=2.6, shape="s", show_legend=False)
+        + facet_wrap("panel", scales="free")
+        + colours
+    )
+    if not counted and data["value"].dtype.kind == "f":
+        figure += guides(colour=_COLOUR_BAR)
+    return (
+        figure
+        + labs(
+            title=_wrapped(title, width),
+            subtitle=f"{data['episode'].nunique()} episodes from circle to square",
+            x="PC1",
+            y="PC2",
+        )
+        + theme_plastic(figure_size=(width, 4.2))
+    )
+
+
+def matrices_figure(matrices: NDArray[np.floating], steps: Sequence[int], title: str) -> ggplot:
+    """Draw M (T, n, d) as heat maps before each of `steps`, all on one scale."""
+    names = [f"step {step}" for step in steps]
+    parts = []
+    for step, name in zip(steps, names, strict=True):
+        unit, number = np.indices(matrices[step].shape)
+        parts.append(
+            pd.DataFrame({"input": number.ravel(), "unit": unit.ravel(), "M": matrices[step].ravel(), "step": name})
+        )
+    data = pd.concat(parts)
+    data["step"] = pd.Categorical(data["step"], names)
+    limit = float(data["M"].abs().max()) or 1.0
+    inputs = matrices.shape[2]
+    columns = min(3, len(steps))
+    rows = -(-len(steps) // columns)
+    return (
+        ggplot(data, aes("input", "unit", fill="M"))
+        + geom_raster()
+        + facet_wrap("step", ncol=columns)
+        + scale_fill_gradientn(DIVERGING, limits=(-limit, limit), name="M\n(no unit)")
+        + scale_x_continuous(expand=(0, 0), breaks=_ticks(inputs))
+        + scale_y_reverse(expand=(0, 0))
+        + guides(fill=_COLOUR_BAR)
+        + labs(title=_wrapped(title, 7.5), x="Input", y="Hidden unit")
+        + theme_plastic(figure_size=(7.5, 2.6 * rows + 0.9))
+        + theme(panel_grid_major=element_blank())
+    )
+
+
+def modulation_figure(table: pd.DataFrame, summary: pd.DataFrame, variance_share: float, title: str) -> ggplot:
+    """Draw norm and share over the steps: a thin line for each of the first episodes, the mean and its interval thick.
+
+    table: `modulation_table`; summary: `summarise_modulation`.
+    """
+    names = {"norm": "Frobenius norm of M", "share": "Share of the drive that comes from M"}
+    thin = table[table["episode"] < TRAJECTORIES].melt(["episode", "step"], ["norm", "share"], "measure", "value")
+    thick = summary.assign(measure=pd.Categorical(summary["measure"].map(names), list(names.values())))
+    thin["measure"] = pd.Categorical(thin["measure"].map(names), list(names.values()))
+    known = thick.dropna(subset=["low"])
+    return (
+        ggplot(thick, aes("step"))
+        + geom_line(aes(y="value", group="episode"), data=thin, colour=_GREY, size=0.3, alpha=0.6)
+        + geom_ribbon(aes(ymin="low", ymax="high"), data=known, fill=OKABE_ITO[0], alpha=0.25)
+        + geom_line(aes(y="mean"), colour=OKABE_ITO[0], size=1.1)
+        + facet_wrap("measure", scales="free_y")
+        + scale_y_continuous(expand=(0.02, 0), limits=(0, None))
+        + labs(
+            title=_wrapped(title, 8.5),
+            subtitle=f"{100 * variance_share:.3g}% of the variance of the units' drive comes from M",
+            x="Step",
+            y="",
+            caption=f"thin: single episodes; thick: mean of those still running, {interval_method(resamples=999)}",
+        )
+        + theme_plastic(figure_size=(8.5, 3.8))
+    )
+
+
+def past_inputs_figure(table: pd.DataFrame, title: str) -> ggplot:
+    """Draw how well the observation k steps ago can be read, against k. table: `decode`."""
+    data = _clipped(_with_state_names(table[table["target"] == "observation"]))
+    chance = "shuffled between episodes"
+    lines = pd.concat(
+        [data.assign(reader="as it was"), data.assign(reader=chance, value=data["chance"])], ignore_index=True
+    )
+    return (
+        ggplot(lines, aes("lag", "value", colour="state", linetype="reader"))
+        + geom_hline(yintercept=0, colour=_GREY, size=0.4)
+        + geom_ribbon(
+            aes("lag", ymin="chance_low", ymax="chance_high", fill="state"), data=data, alpha=0.15, inherit_aes=False
+        )
+        + geom_line(size=0.9)
+        + geom_point(aes(shape="state"), size=2.4)
+        + _state_colours()
+        + scale_fill_manual(values=STATE_COLOURS)
+        + scale_shape_manual(values=STATE_SHAPES)
+        + scale_linetype_manual(values={"as it was": "solid", chance: "dashed"})
+        + scale_x_continuous(breaks=sorted(data["lag"].unique()))
+        + coord_cartesian(ylim=(LOWEST_R2, 1))
+        + labs(
+            title=_wrapped(title, 7),
+            subtitle="R² on held-out episodes, mean over the numbers of an observation",
+            x="Steps since the observation",
+            y="R²",
+        )
+        + theme_plastic(figure_size=(7, 4.2))
+        + theme(legend_position="right", legend_title=element_blank())
+    )
+
+
+def entries_figure(table: pd.DataFrame, title: str) -> ggplot | None:
+    """Draw how well the present observations and what the environment tells can be read, with the range of chance.
+
+    table: `decode`. None where there is nothing but the observation as a whole.
+    """
+    data = table[(table["lag"] == 0) & (table["target"] != "observation")].dropna(subset=["value"])
+    if data.empty:
+        return None
+    data = _clipped(_with_state_names(data))
+    kinds = {"R2": "R²", "accuracy": "accuracy"}
+    data["score"] = pd.Categorical(data["score"].map(kinds), list(kinds.values())).remove_unused_categories()
+    order = list(dict.fromkeys(data["target"]))[::-1]
+    data["target"] = pd.Categorical(data["target"], order)
+    panels = len(data["score"].cat.categories)
+    side = np.where(data["state"] == STATES["h"], 0.16, -0.16)
+    data["place"] = data["target"].cat.codes + 1 + side
+    tallest = int(data.groupby("score", observed=True)["target"].nunique().max())
+    del tallest
+    return (
+        ggplot(data, aes("value", "target", colour="state", shape="state"))
+        + geom_linerange(aes(xmin="chance_low", xmax="chance_high", y="place"), size=2.4, alpha=0.35, show_legend=False)
+        + geom_point(aes(y="place"), size=2.6)
+        + facet_wrap("score", scales="free")
+        + _state_colours()
+        + scale_shape_manual(values=STATE_SHAPES)
+        + scale_y_discrete()
+        + labs(
+            title=_wrapped(title, 1.5 + 3.2 * panels),
+            subtitle="on held-out episodes; pale bars: shuffled between episodes",
+            x="Score",
+            y="",
+        )
+        + theme_plastic(figure_size=(2.4 + 3.0 * panels, 1.6 + 0.32 * len(order)))
+        + theme(legend_position="bottom", legend_title=element_blank())
+    )
+
+
+def ablation_figure(table: pd.DataFrame, summary: pd.DataFrame, part: str, freezing_step: int, title: str) -> ggplot:
+    """Draw the return of every episode, and mean and interval, for each ablation.
+
+    table: `ablate`; summary: `summarise_ablations`; part: what the ablations change.
+    """
+    names = {
+        "intact": "intact",
+        "zeroed": "zeroed",
+        "frozen": f"frozen from\nstep {freezing_step}",
+        "shuffled": "shuffled",
+    }
+    points = table.assign(ablation=_named(table["ablation"], names))
+    means = summary.assign(ablation=_named(summary["ablation"], names))
+    return (
+        ggplot(points, aes("ablation", "return"))
+        + geom_jitter(width=0.18, height=0, random_state=0, colour=_GREY, alpha=0.5, size=1.4)
+        + geom_linerange(
+            aes(ymin="low", ymax="high", x="ablation"),
+            data=means.dropna(subset=["low"]),
+            colour=OKABE_ITO[0],
+            size=1.3,
+            inherit_aes=False,
+        )
+        + geom_point(aes(y="mean"), data=means, colour=OKABE_ITO[0], size=3.4, shape="D")
+        + labs(
+            title=_wrapped(title, 6),
+            subtitle=f"grey: episodes, the same seeds for all; blue: mean, {interval_method()}",
+            x=f"What was done to the {part}" if part != "M" else "What was done to M",
+            y="Return",
+        )
+        + theme_plastic(figure_size=(6, 4))
+    )
+
+
+def _panel(state: str, components: PrincipalComponents) -> str:
+    shares = [f"PC{index + 1} {100 * share:.0f}%" for index, share in enumerate(components.variance_ratios[:2])]
+    return f"{STATES[state]} ({', '.join(shares)})"
+
+
+def _with_state_names(table: pd.DataFrame) -> pd.DataFrame:
+    present = [name for state, name in STATES.items() if state in set(table["state"])]
+    return table.assign(state=pd.Categorical(table["state"].map(STATES), present))
+
+
+def _state_colours() -> scale_color_manual:
+    return scale_color_manual(values=STATE_COLOURS)
+
+
+def _named(values: pd.Series[str], names: Mapping[str, str]) -> pd.Categorical[str]:
+    return pd.Categorical(values.map(names), list(names.values()))
+
+
+def _clipped(table: pd.DataFrame) -> pd.DataFrame:
+    columns = ["value", "chance", "chance_low", "chance_high"]
+    return table.assign(**{name: table[name].clip(lower=LOWEST_R2) for name in columns})
+
+
+def _percent(values: Sequence[float]) -> list[str]:
+    return [f"{100 * value:g}%" for value in values]
+
+
+def _ticks(count: int) -> list[int]:
+    step = max(1, -(-count // 6))
+    return list(range(0, count, step))
+
+
+def _wrapped(title: str, width: float) -> str:
+    """Break `title` into lines that fit a figure `width` inches wide, in the theme's default size."""
+    return textwrap.fill(title, int(10 * (width - 0.4)))

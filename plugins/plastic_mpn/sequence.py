@@ -1,0 +1,159 @@
+"""Whole MPN sequences with their gradient: the compiled kernels on the CPU, step by step elsewhere."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plastic_mpn import compiled, rule
+from plastic_mpn.rule import Activation, Interaction, Plasticity
+
+
+def mpn_sequence(
+    x: Tensor,
+    M: Tensor,
+    starts: Tensor | None,
+    W: Tensor,
+    b: Tensor,
+    eta: Tensor,
+    lambda_: Tensor,
+    *,
+    activation: Activation = "tanh",
+    plasticity: Plasticity = "hebbian",
+    interaction: Interaction = "multiplicative",
+) -> tuple[Tensor, Tensor]:
+    """Return the activities (T, B, n) of a sequence x (T, B, d), and the modulations (B, n, d) behind it.
+
+    M (B, n, d) are the modulations before it, starts (T, B) says before which steps they are set to 0; W (n, d), b (n,),
+    eta and lambda_ scalars.
+    """
+    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.shape[0]:
+        begins = torch.zeros(x.shape[:2], dtype=torch.bool) if starts is None else starts
+        outputs: tuple[Tensor, Tensor] = _Sequence.apply(
+            x, M, W, b, eta, lambda_, begins, activation, plasticity, interaction
+        )
+        return outputs
+    return mpn_sequence_by_steps(
+        x, M, starts, W, b, eta, lambda_, activation=activation, plasticity=plasticity, interaction=interaction
+    )
+
+
+def mpn_sequence_by_steps(
+    x: Tensor,
+    M: Tensor,
+    starts: Tensor | None,
+    W: Tensor,
+    b: Tensor,
+    eta: Tensor,
+    lambda_: Tensor,
+    *,
+    activation: Activation = "tanh",
+    plasticity: Plasticity = "hebbian",
+    interaction: Interaction = "multiplicative",
+) -> tuple[Tensor, Tensor]:
+    """Return what `mpn_sequence` returns, one `rule.step` after the other."""
+    activities = []
+    for t in range(x.shape[0]):
+        if starts is not None:
+            M = M * (~starts[t]).to(M.dtype)[:, None, None]
+        h, M = rule.step(
+            x[t], M, W, b, eta, lambda_, activation=activation, plasticity=plasticity, interaction=interaction
+        )
+        activities.append(h)
+    return torch.stack(activities) if activities else x.new_zeros(0, x.shape[1], W.shape[0]), M
+
+
+def association_scale(plasticity: Plasticity, units: int, inputs: int) -> float:
+    """Return what eta is multiplied by: 1, 1/sqrt(n) for "pre", 1/sqrt(d) for "post"."""
+    return {"hebbian": 1.0, "pre": 1 / math.sqrt(units), "post": 1 / math.sqrt(inputs)}[plasticity]
+
+
+class _Sequence(torch.autograd.Function):
+    """The compiled sequence. The activation itself is torch's, so that it is exact and vectorised."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        x: Tensor,
+        M: Tensor,
+        W: Tensor,
+        b: Tensor,
+        eta: Tensor,
+        lambda_: Tensor,
+        starts: Tensor,
+        activation: Activation,
+        plasticity: Plasticity,
+        interaction: Interaction,
+    ) -> tuple[Tensor, Tensor]:
+        steps, samples, inputs = x.shape
+        units = W.shape[0]
+        kind = np.float32 if x.dtype == torch.float32 else np.float64
+        gain = kind(float(eta) * association_scale(plasticity, units, inputs))
+        decay = kind(float(lambda_))
+        keep = any(context.needs_input_grad)
+        # Without a gradient two slots take turns.
+        slots = x.new_empty(steps + 1 if keep else 2, samples, inputs, units)
+        slots[0] = M.transpose(1, 2)
+        h = x.new_empty(steps, samples, units)
+        x_values, h_values, M_values, begins = (
+            x.contiguous().numpy(), h.numpy(), slots.numpy(), starts.contiguous().numpy()
+        )  # fmt: skip
+        W_values, b_values = W.t().contiguous().numpy(), b.contiguous().numpy()
+        association = get_args(Plasticity).index(plasticity)
+        additive = interaction == "additive"
+        slot = 0
+        compiled.first_sums(x_values[0], M_values[0], begins[0], W_values, b_values, additive, h_values[0])
+        for t in range(steps):
+            activate_in_place(h[t], activation)
+            following = t + 1 if keep else 1 - slot
+            if t + 1 < steps:
+                compiled.next_sums(
+                    x_values[t], h_values[t], M_values[slot], M_values[following], x_values[t + 1], begins[t + 1],
+                    W_values, b_values, gain, decay, association, additive, h_values[t + 1],
+                )  # fmt: skip
+            else:
+                compiled.last_modulations(
+                    x_values[t], h_values[t], M_values[slot], M_values[following], gain, decay, association
+                )
+            slot = following
+        if keep:
+            context.save_for_backward(x, h, slots, W, starts)
+            context.settings = gain, decay, association, get_args(Activation).index(activation), additive
+            context.scale = association_scale(plasticity, units, inputs)
+        return h, slots[slot].transpose(1, 2)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context: Any, dh: Tensor, dM: Tensor) -> tuple[Tensor | None, ...]:
+        x, h, slots, W, starts = context.saved_tensors
+        gain, decay, association, activation, additive = context.settings
+        dh = dh.clone(memory_format=torch.contiguous_format)
+        dM = dM.transpose(1, 2).clone(memory_format=torch.contiguous_format)
+        dx, dW, db = (
+            torch.zeros_like(x, memory_format=torch.contiguous_format),
+            torch.zeros_like(W.t()),
+            W.new_zeros(W.shape[0]),
+        )
+        dW = dW.contiguous()
+        dscalars = np.zeros(2)
+        compiled.backward(
+            x.contiguous().numpy(), h.numpy(), slots.numpy(), starts.contiguous().numpy(), W.t().contiguous().numpy(),
+            gain, decay, association, activation, additive,
+            dh.numpy(), dM.numpy(), dx.numpy(), dW.numpy(), db.numpy(), dscalars,
+        )  # fmt: skip
+        deta, dlambda = W.new_tensor(dscalars[0] * context.scale), W.new_tensor(dscalars[1])
+        return dx, dM.transpose(1, 2), dW.t(), db, deta, dlambda, None, None, None, None
+
+
+def activate_in_place(h: Tensor, activation: Activation) -> None:
+    """Put f(h) in the place of h."""
+    if activation == "tanh":
+        h.tanh_()
+    elif activation == "relu":
+        h.relu_()
+    elif activation == "sigmoid":
+        h.sigmoid_()
