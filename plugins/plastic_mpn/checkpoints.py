@@ -51,7 +51,8 @@ class Checkpoints:
         if done % self._evaluate_every == 0 or done == total:
             value = float(self._episodes.returns(self._network, self._seeds).mean())
             self._run.log("validation", **{"return": value})
-            if value > self.best:
+            # Of equals the one that has learned longest.
+            if value >= self.best:
                 self.best, self.best_at = value, done
                 self._store(BEST)
         if done % self._checkpoint_every == 0:

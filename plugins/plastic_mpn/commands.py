@@ -85,8 +85,10 @@ class Train(TrainConfig):
     buffer_size: int = field(10_000, "transitions that are remembered", ge=1, panel="dqn")
     learning_starts: int = field(64, "transitions before the first gradient step", ge=1, panel="dqn")
     train_every: int = field(1, "transitions per gradient step", ge=1, panel="dqn")
-    target_every: int = field(10, "episodes between copies into the target network", ge=1, panel="dqn")
-    tau: float = field(0.0, "let the target follow by this share per gradient step instead", ge=0, le=1, panel="dqn")
+    tau: float = field(
+        0.005, "share by which the target network follows at every gradient step; 0: copies", ge=0, le=1, panel="dqn"
+    )
+    target_every: int = field(10, "episodes between copies into the target network, with --tau 0", ge=1, panel="dqn")
     double_q: bool = field(True, "let the network, not its target, choose the next action's value", panel="dqn")
     replay: Literal["states", "sequences"] = field(
         "states", "states: replay with the stored state (published); sequences: go back through time", panel="dqn"
@@ -119,8 +121,10 @@ class Train(TrainConfig):
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """An algorithm means its published settings, and a bound on lambda the value where it begins."""
+        """An algorithm means its published settings, and --target-every that the target is copied."""
         meant = dict(PUBLISHED.get(str(typed.get("algorithm")), {}))
+        if "target_every" in typed:
+            meant["tau"] = 0.0
         if typed.get("core") == "mpn-frozen":
             meant.update(learn_eta=False, learn_lambda=False)
         return meant
@@ -198,7 +202,7 @@ class Render(RenderConfig):
     """Show an episode: the environment, M as a heat map, the Q-values and the return so far."""
 
     episode: int = field(0, "which of the run's test episodes", ge=0)
-    format: Literal["gif", "mp4"] = field("gif", "mp4 needs `pip install 'plastic[video]'`", option="--video")
+    video: Literal["gif", "mp4"] = field("gif", "mp4 needs `pip install 'plastic[video]'`")
     frames: int = field(150, "show at most this many steps", ge=1, le=100_000)
     frame_seconds: float = field(0.06, "seconds per frame", ge=0.02, le=60)
     still: tuple[int, ...] = field((), "steps to write as pictures of their own")
@@ -230,10 +234,18 @@ def evaluate(config: Evaluate, run: Run) -> None:
 
 def analyze(config: Analyze, run: Run) -> None:
     """Look inside a trained agent."""
+    from plastic_mpn.analysis import analyze_network
+    from plastic_mpn.training import open_trained
+
+    analyze_network(config, run, open_trained(config, run))
 
 
 def render(config: Render, run: Run) -> None:
     """Show an episode of a trained agent."""
+    from plastic_mpn.rendering import render_episode
+    from plastic_mpn.training import open_trained
+
+    render_episode(config, run, open_trained(config, run))
 
 
 def read_options(options: tuple[str, ...]) -> dict[str, Any]:

@@ -313,6 +313,9 @@ class Projected(Core):
     inputs only through products x_s * x_t with the present one, and c makes one of the factors constant.
     """
 
+    A: Tensor
+    c: Tensor
+
     def __init__(self, core: Core, input_dim: int, generator: torch.Generator | None) -> None:
         super().__init__()
         self.core = core
@@ -329,7 +332,7 @@ class Projected(Core):
         return self.core.sequence(self._project(x), state, starts)
 
     def _project(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.get_buffer("A"), self.get_buffer("c"))
+        return nn.functional.linear(x, self.A, self.c)
 
     def constrain(self) -> None:
         """Constrain the core."""

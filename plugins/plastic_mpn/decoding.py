@@ -58,7 +58,7 @@ def find_targets(episodes: Sequence[Episode], lags: Sequence[int] = LAGS) -> lis
     """
     longest = max(len(episode) for episode in episodes)
     width = episodes[0].observations.shape[1]
-    columns = tuple(f"observation {index}" for index in range(width)) if width <= MOST_COLUMNS_APART else ()
+    columns = tuple(f"observation-{index}" for index in range(width)) if width <= MOST_COLUMNS_APART else ()
     targets = [
         Target("observation", lag, "R2", [_delayed(episode.observations, lag) for episode in episodes], columns)
         for lag in sorted(set(lags))
@@ -283,7 +283,7 @@ def _entry(name: str, values: Sequence[Sequence[Any]]) -> Target | None:
         np.stack([missing if value is None else np.asarray(value, np.float64).ravel() for value in episode])
         for episode in values
     ]
-    return Target(name, 0, "R2", episodes, tuple(f"{name} {index}" for index in range(size)) if size > 1 else ())
+    return Target(name, 0, "R2", episodes, tuple(f"{name}-{index}" for index in range(size)) if size > 1 else ())
 
 
 def _indicators(values: Sequence[Any], kinds: Sequence[str]) -> Array:

@@ -13,6 +13,7 @@ gradient goes back through time.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
 class DQNSettings:
     """How a network learns by Q-learning.
 
-    epsilon_decay is a factor per episode. target_every: episodes between copies of the network into its target; tau: if
-    above 0, the target follows the network by this share at every gradient step instead. train_every: transitions for
-    each gradient step. A batch of sequences holds about as many transitions as batch_size says.
+    epsilon_decay is a factor per episode. tau: share by which the target follows the network at every gradient step; if
+    it is 0, the network is copied into its target every `target_every` episodes. train_every: transitions for each
+    gradient step. A batch of sequences holds about as many transitions as batch_size says.
     """
 
     gamma: float = 0.99
@@ -53,8 +54,8 @@ class DQNSettings:
     buffer_size: int = 10_000
     learning_starts: int = 64
     train_every: int = 1
+    tau: float = 0.005
     target_every: int = 10
-    tau: float = 0.0
     gradient_clip: float = 10.0
     double: bool = True
     replay: Literal["states", "sequences"] = "states"
@@ -99,13 +100,12 @@ class DQN:
         self.network = network
         self.environments = environments
         self.settings = settings
+        self._project, learning = network.behind_projection()
         self.generator = np.random.Generator(np.random.PCG64(seeds))
         self.device = next(network.parameters()).device
-        self.replay = Replay(
-            settings.buffer_size, environments.count, environments.observation_dim, network.core.state_shape
-        )
-        update = CompiledUpdate if can_be_compiled(network, settings) else TorchUpdate
-        self.update: Update = update(network, self.replay, settings)
+        self.replay = Replay(settings.buffer_size, environments.count, learning.core.input_dim, network.core.state_shape)
+        update = CompiledUpdate if can_be_compiled(learning, settings) else TorchUpdate
+        self.update: Update = update(learning, self.replay, settings)
         self.states = network.init_state(environments.count)
         self.finished: list[tuple[float, int]] = []
         self.episodes = 0
@@ -117,8 +117,10 @@ class DQN:
     def advance(self) -> None:
         """Act once in every environment, remember it, and learn."""
         environments, replay = self.environments, self.replay
-        replay.write(observations=environments.observations, starts=environments.starts)
-        actions, states = self.update.act(environments.observations, self.states, environments.starts)
+        # What a fixed projection makes of an observation is computed once, not for every batch that it is part of.
+        observations = self._project(environments.observations)
+        replay.write(observations=observations, starts=environments.starts)
+        actions, states = self.update.act(observations, self.states, environments.starts)
         replay.write(states=self.states.numpy(force=True))
         self.states = states
         explores = self.generator.random(environments.count) < self.settings.epsilon(self.episodes)
@@ -128,7 +130,7 @@ class DQN:
         happened = environments.step(actions)
         replay.write(
             actions=actions,
-            next_observations=happened.next_observations,
+            next_observations=self._project(happened.next_observations),
             rewards=happened.rewards,
             terminated=happened.terminated,
             truncated=happened.truncated,
@@ -195,8 +197,10 @@ def train_dqn(
     run.track(dqn=dqn)
     returns: list[float] = []
     for episode in run.steps(episodes, "episode"):
+        began, steps = time.perf_counter(), dqn.environments.steps
         while not dqn.finished:
             dqn.advance()
+        run.count_samples(dqn.environments.steps - steps, time.perf_counter() - began)
         returns.append(dqn.finished.pop(0)[0])
         if (episode + 1) % log_every == 0 or episode + 1 == episodes:
             run.log(

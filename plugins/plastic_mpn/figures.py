@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from plotnine import (
     aes,
     coord_cartesian,
     element_blank,
+    expand_limits,
     facet_wrap,
     geom_hline,
     geom_jitter,
@@ -24,6 +26,8 @@ from plotnine import (
     geom_point,
     geom_raster,
     geom_ribbon,
+    geom_segment,
+    geom_vline,
     ggplot,
     guide_colorbar,
     guides,
@@ -36,7 +40,6 @@ from plotnine import (
     scale_shape_manual,
     scale_x_continuous,
     scale_y_continuous,
-    scale_y_discrete,
     scale_y_reverse,
     theme,
 )
@@ -59,7 +62,7 @@ _GREY = "#767676"
 _COLOUR_BAR = guide_colorbar(display="raster", nbin=100)
 
 
-def variance_figure(table: pd.DataFrame, found: Mapping[str, PrincipalComponents], title: str) -> ggplot:
+def variance_figure(table: pd.DataFrame, found: Mapping[str, PrincipalComponents], subject: str) -> ggplot:
     """Draw the variance that the first components explain together, h beside M. table: `variance_table`."""
     data = _with_state_names(table)
     dimensions = [f"{state}: {components.participation_ratio:.2f}" for state, components in found.items()]
@@ -73,8 +76,8 @@ def variance_figure(table: pd.DataFrame, found: Mapping[str, PrincipalComponents
         + scale_x_continuous(breaks=[1, *range(5, last + 1, 5)] if last > 5 else list(range(1, last + 1)))
         + scale_y_continuous(labels=_percent, limits=(0, 1))
         + labs(
-            title=_wrapped(title, 6.5),
-            subtitle=f"effective dimensions (participation ratio): {', '.join(dimensions)}",
+            title="Principal components",
+            subtitle=f"{subject}\neffective dimensions (participation ratio): {', '.join(dimensions)}",
             x="Principal components",
             y="Variance explained",
         )
@@ -84,7 +87,7 @@ def variance_figure(table: pd.DataFrame, found: Mapping[str, PrincipalComponents
 
 
 def trajectories_figure(
-    table: pd.DataFrame, found: Mapping[str, PrincipalComponents], colour: str, title: str
+    table: pd.DataFrame, found: Mapping[str, PrincipalComponents], colour: str, subject: str
 ) -> ggplot:
     """Draw the ways of the first episodes in the plane of two components. table: `trajectory_table`.
 
@@ -94,30 +97,26 @@ def trajectories_figure(
     panels = {state: _panel(state, components) for state, components in found.items()}
     data["panel"] = pd.Categorical([panels[state] for state in data["state"]], list(panels.values()))
     kinds = sorted(data["value"].dropna().unique())
-    counted = data["value"].dtype.kind not in "f" and len(kinds) <= MOST_KINDS
-    if counted or data["value"].dtype.kind not in "iuf":
-        data["value"] = pd.Categorical(data["value"].astype(str), [str(kind) for kind in kinds])
-        colours = scale_color_manual(values=discrete_colours(len(kinds)), name=colour)
+    colours: list[Any]
+    if _are_kinds(kinds):
+        data["value"] = pd.Categorical([_kind_name(value) for value in data["value"]], [_kind_name(k) for k in kinds])
+        colours = [scale_color_manual(values=discrete_colours(len(kinds)), name=colour)]
     else:
-        colours = scale_color_gradientn(discrete_colours(9), name=colour)
+        data["value"] = data["value"].astype(float)
+        colours = [scale_color_gradientn(discrete_colours(9), name=colour), guides(color=_COLOUR_BAR)]
     starts = data.groupby(["panel", "episode"], observed=True).first().reset_index()
     ends = data.groupby(["panel", "episode"], observed=True).last().reset_index()
     width = 0.8 + 3.9 * len(panels)
-    figure = (
+    return (
         ggplot(data, aes("PC1", "PC2", colour="value"))
         + geom_path(aes(group="episode"), size=0.7, alpha=0.8)
         + geom_point(data=starts, size=2.6, shape="o", fill="white", stroke=0.8, show_legend=False)
         + geom_point(data=ends, size=2.6, shape="s", show_legend=False)
         + facet_wrap("panel", scales="free")
         + colours
-    )
-    if not counted and data["value"].dtype.kind == "f":
-        figure += guides(colour=_COLOUR_BAR)
-    return (
-        figure
         + labs(
-            title=_wrapped(title, width),
-            subtitle=f"{data['episode'].nunique()} episodes from circle to square",
+            title="Episodes in the plane of two components",
+            subtitle=f"{subject}; {data['episode'].nunique()} episodes from circle to square",
             x="PC1",
             y="PC2",
         )
@@ -125,7 +124,7 @@ def trajectories_figure(
     )
 
 
-def matrices_figure(matrices: NDArray[np.floating], steps: Sequence[int], title: str) -> ggplot:
+def matrices_figure(matrices: NDArray[np.floating], steps: Sequence[int], subject: str) -> ggplot:
     """Draw M (T, n, d) as heat maps before each of `steps`, all on one scale."""
     names = [f"step {step}" for step in steps]
     parts = []
@@ -148,13 +147,13 @@ def matrices_figure(matrices: NDArray[np.floating], steps: Sequence[int], title:
         + scale_x_continuous(expand=(0, 0), breaks=_ticks(inputs))
         + scale_y_reverse(expand=(0, 0))
         + guides(fill=_COLOUR_BAR)
-        + labs(title=_wrapped(title, 7.5), x="Input", y="Hidden unit")
+        + labs(title="M in one episode", subtitle=subject, x="Input", y="Hidden unit")
         + theme_plastic(figure_size=(7.5, 2.6 * rows + 0.9))
         + theme(panel_grid_major=element_blank())
     )
 
 
-def modulation_figure(table: pd.DataFrame, summary: pd.DataFrame, variance_share: float, title: str) -> ggplot:
+def modulation_figure(table: pd.DataFrame, summary: pd.DataFrame, variance_share: float, subject: str) -> ggplot:
     """Draw norm and share over the steps: a thin line for each of the first episodes, the mean and its interval thick.
 
     table: `modulation_table`; summary: `summarise_modulation`.
@@ -170,19 +169,19 @@ def modulation_figure(table: pd.DataFrame, summary: pd.DataFrame, variance_share
         + geom_ribbon(aes(ymin="low", ymax="high"), data=known, fill=OKABE_ITO[0], alpha=0.25)
         + geom_line(aes(y="mean"), colour=OKABE_ITO[0], size=1.1)
         + facet_wrap("measure", scales="free_y")
-        + scale_y_continuous(expand=(0.02, 0), limits=(0, None))
+        + expand_limits(y=0)
         + labs(
-            title=_wrapped(title, 8.5),
-            subtitle=f"{100 * variance_share:.3g}% of the variance of the units' drive comes from M",
+            title="Modulations over the episodes",
+            subtitle=f"{subject}\n{100 * variance_share:.3g}% of the variance of the units' drive comes from M",
             x="Step",
             y="",
-            caption=f"thin: single episodes; thick: mean of those still running, {interval_method(resamples=999)}",
+            caption=f"Thin: single episodes. Thick: mean of those still running, {interval_method(resamples=999)}.",
         )
         + theme_plastic(figure_size=(8.5, 3.8))
     )
 
 
-def past_inputs_figure(table: pd.DataFrame, title: str) -> ggplot:
+def past_inputs_figure(table: pd.DataFrame, subject: str) -> ggplot:
     """Draw how well the observation k steps ago can be read, against k. table: `decode`."""
     data = _clipped(_with_state_names(table[table["target"] == "observation"]))
     chance = "shuffled between episodes"
@@ -202,10 +201,10 @@ def past_inputs_figure(table: pd.DataFrame, title: str) -> ggplot:
         + scale_shape_manual(values=STATE_SHAPES)
         + scale_linetype_manual(values={"as it was": "solid", chance: "dashed"})
         + scale_x_continuous(breaks=sorted(data["lag"].unique()))
-        + coord_cartesian(ylim=(LOWEST_R2, 1))
+        + coord_cartesian(ylim=(min(-0.05, float(data["chance_low"].min()), float(data["value"].min())), 1))
         + labs(
-            title=_wrapped(title, 7),
-            subtitle="R² on held-out episodes, mean over the numbers of an observation",
+            title="Reading past observations",
+            subtitle=f"{subject}\nR² on held-out episodes, mean over the numbers of an observation",
             x="Steps since the observation",
             y="R²",
         )
@@ -214,7 +213,7 @@ def past_inputs_figure(table: pd.DataFrame, title: str) -> ggplot:
     )
 
 
-def entries_figure(table: pd.DataFrame, title: str) -> ggplot | None:
+def entries_figure(table: pd.DataFrame, subject: str) -> ggplot | None:
     """Draw how well the present observations and what the environment tells can be read, with the range of chance.
 
     table: `decode`. None where there is nothing but the observation as a whole.
@@ -223,35 +222,36 @@ def entries_figure(table: pd.DataFrame, title: str) -> ggplot | None:
     if data.empty:
         return None
     data = _clipped(_with_state_names(data))
-    kinds = {"R2": "R²", "accuracy": "accuracy"}
-    data["score"] = pd.Categorical(data["score"].map(kinds), list(kinds.values())).remove_unused_categories()
-    order = list(dict.fromkeys(data["target"]))[::-1]
-    data["target"] = pd.Categorical(data["target"], order)
-    panels = len(data["score"].cat.categories)
-    side = np.where(data["state"] == STATES["h"], 0.16, -0.16)
-    data["place"] = data["target"].cat.codes + 1 + side
-    tallest = int(data.groupby("score", observed=True)["target"].nunique().max())
-    del tallest
+    names = [
+        f"{target}  ({'R²' if score == 'R2' else score})" for target, score in data[["target", "score"]].to_numpy()
+    ]
+    order = list(dict.fromkeys(names))[::-1]
+    # h a little above M, which a scale of words would not allow.
+    data["place"] = [order.index(name) for name in names] + np.where(data["state"] == STATES["h"], 0.14, -0.14)
     return (
-        ggplot(data, aes("value", "target", colour="state", shape="state"))
-        + geom_linerange(aes(xmin="chance_low", xmax="chance_high", y="place"), size=2.4, alpha=0.35, show_legend=False)
-        + geom_point(aes(y="place"), size=2.6)
-        + facet_wrap("score", scales="free")
+        ggplot(data, aes("value", "place", colour="state", shape="state"))
+        + geom_vline(xintercept=0, colour=_GREY, size=0.4)
+        + geom_segment(aes(x="chance_low", xend="chance_high", yend="place"), size=2.6, alpha=0.3, show_legend=False)
+        + geom_point(aes(x="chance"), shape="|", size=3.2, alpha=0.6, show_legend=False)
+        + geom_point(size=2.6)
         + _state_colours()
         + scale_shape_manual(values=STATE_SHAPES)
-        + scale_y_discrete()
+        + scale_x_continuous(limits=(LOWEST_R2, 1), breaks=[-0.25, 0, 0.25, 0.5, 0.75, 1])
+        + scale_y_continuous(
+            breaks=list(range(len(order))), labels=order, limits=(-0.5, len(order) - 0.5), expand=(0, 0)
+        )
         + labs(
-            title=_wrapped(title, 1.5 + 3.2 * panels),
-            subtitle="on held-out episodes; pale bars: shuffled between episodes",
-            x="Score",
+            title="Reading what is so now",
+            subtitle=f"{subject}\non held-out episodes; pale: shuffled between episodes",
+            x="R² or accuracy",
             y="",
         )
-        + theme_plastic(figure_size=(2.4 + 3.0 * panels, 1.6 + 0.32 * len(order)))
+        + theme_plastic(figure_size=(7, 1.7 + 0.3 * len(order)))
         + theme(legend_position="bottom", legend_title=element_blank())
     )
 
 
-def ablation_figure(table: pd.DataFrame, summary: pd.DataFrame, part: str, freezing_step: int, title: str) -> ggplot:
+def ablation_figure(table: pd.DataFrame, summary: pd.DataFrame, part: str, freezing_step: int, subject: str) -> ggplot:
     """Draw the return of every episode, and mean and interval, for each ablation.
 
     table: `ablate`; summary: `summarise_ablations`; part: what the ablations change.
@@ -276,8 +276,9 @@ def ablation_figure(table: pd.DataFrame, summary: pd.DataFrame, part: str, freez
         )
         + geom_point(aes(y="mean"), data=means, colour=OKABE_ITO[0], size=3.4, shape="D")
         + labs(
-            title=_wrapped(title, 6),
-            subtitle=f"grey: episodes, the same seeds for all; blue: mean, {interval_method()}",
+            title="Without memory",
+            subtitle=f"{subject}\ngrey: episodes, the same seeds for all; blue: their mean",
+            caption=f"Bars: {interval_method()}.",
             x=f"What was done to the {part}" if part != "M" else "What was done to M",
             y="Return",
         )
@@ -288,6 +289,17 @@ def ablation_figure(table: pd.DataFrame, summary: pd.DataFrame, part: str, freez
 def _panel(state: str, components: PrincipalComponents) -> str:
     shares = [f"PC{index + 1} {100 * share:.0f}%" for index, share in enumerate(components.variance_ratios[:2])]
     return f"{STATES[state]} ({', '.join(shares)})"
+
+
+def _are_kinds(values: Sequence[Any]) -> bool:
+    """Say whether values are told apart by colours of their own: words, or few whole numbers."""
+    return all(isinstance(value, str) for value in values) or (
+        len(values) <= MOST_KINDS and all(float(value).is_integer() for value in values)
+    )
+
+
+def _kind_name(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:.0f}"
 
 
 def _with_state_names(table: pd.DataFrame) -> pd.DataFrame:
@@ -308,15 +320,10 @@ def _clipped(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: table[name].clip(lower=LOWEST_R2) for name in columns})
 
 
-def _percent(values: Sequence[float]) -> list[str]:
-    return [f"{100 * value:g}%" for value in values]
+def _percent(values: Sequence[float] | Sequence[str]) -> list[str]:
+    return [f"{100 * float(value):g}%" for value in values]
 
 
 def _ticks(count: int) -> list[int]:
-    step = max(1, -(-count // 6))
-    return list(range(0, count, step))
-
-
-def _wrapped(title: str, width: float) -> str:
-    """Break `title` into lines that fit a figure `width` inches wide, in the theme's default size."""
-    return textwrap.fill(title, int(10 * (width - 0.4)))
+    places = MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]).tick_values(0, count - 1)
+    return [int(place) for place in places if 0 <= place < count]

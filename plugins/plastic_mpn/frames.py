@@ -29,9 +29,8 @@ Updater = Callable[[int], None]
 
 
 def choose_steps(length: int, most: int, extra: Sequence[int] = ()) -> tuple[int, ...]:
-    """Return at most `most` evenly spaced steps of an episode, from the first to the last, and the `extra` ones."""
+    """Return at most `most` evenly spaced steps of an episode, the last among them, and the `extra` ones."""
     stride = -(-length // most)
-    # The last step is where the episode was decided.
     regular = range((length - 1) % stride, length, stride)
     return tuple(sorted({*regular, *extra}))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from plastic_mpn.cores import CoreName, make_core, make_linear
+from plastic_mpn.cores import CoreName, Projected, make_core, make_linear
 
 
 class MPNDQN(nn.Module):
@@ -38,6 +41,19 @@ class MPNDQN(nn.Module):
         """Return the Q-values, the activity h and the new state of one step."""
         h, state = self.core(obs, state)
         return self.head(h), h, state
+
+    def behind_projection(self) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], MPNDQN]:
+        """Return the fixed projection of observations (batch, obs_dim), and a network behind it with the same weights.
+
+        Without a projection they are the identity and the network itself.
+        """
+        if not isinstance(self.core, Projected):
+            return lambda observations: observations, self
+        A, c = self.core.A.numpy(force=True), self.core.c.numpy(force=True)
+        behind = MPNDQN.__new__(MPNDQN)
+        nn.Module.__init__(behind)
+        behind.core, behind.head = self.core.core, self.head
+        return lambda observations: observations @ A.T + c, behind
 
     @torch.no_grad()
     def select_action(

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
-from plastic_cli.errors import UserError
+from plastic_cli.errors import UserError, did_you_mean
 from plastic_mpn.recording import Episode
 
-COMPONENTS = 20
+COMPONENTS = 10
 MOST_STEPS = 4000
 """So many steps, drawn at random from all episodes, decide the components: enough, and bearable for a large M."""
 
@@ -92,8 +92,8 @@ def state_sequences(episodes: Sequence[Episode]) -> dict[str, list[NDArray[np.fl
 def colour_values(episode: Episode, colour: str) -> NDArray[Any]:
     """Return what colours a trajectory, one value per step (T,).
 
-    colour: "time", "action", "reward", "return" (so far), the number of an observation such as "0", or the name of what
-    the environment tells in its info, NaN where it tells nothing. Raises UserError for anything else.
+    colour: "time", "action", "reward", "return" (so far), "observation-0" and so on, or the name of what the
+    environment tells in its info, NaN where it tells nothing. Raises UserError for anything else.
     """
     if colour == "time":
         return np.arange(len(episode))
@@ -103,20 +103,17 @@ def colour_values(episode: Episode, colour: str) -> NDArray[Any]:
         return episode.rewards
     if colour == "return":
         return np.cumsum(episode.rewards)
-    observations = episode.observations.shape[1]
-    if colour.isdigit() and int(colour) < observations:
-        return episode.observations[:, int(colour)]
+    names = [f"observation-{index}" for index in range(episode.observations.shape[1])]
+    if colour in names:
+        return episode.observations[:, names.index(colour)]
     told = sorted({key for info in episode.infos for key, value in info.items() if np.ndim(value) == 0})
     if colour in told:
         values = [info.get(colour) for info in episode.infos]
         if any(isinstance(value, str) for value in values):
             return np.array([str(value) for value in values])
         return np.array([np.nan if value is None else float(value) for value in values])
-    others = f", or one of {', '.join(told)}" if told else ""
-    raise UserError(
-        f"--colour {colour}: choose time, action, reward, return, the number of an observation (0 to"
-        f" {observations - 1}){others}."
-    )
+    offered = ["time", "action", "reward", "return", names[0], *([f"... {names[-1]}"] if names[1:] else []), *told]
+    raise UserError(f"--colour {colour}: choose {', '.join(offered)}.{did_you_mean(colour, [*names, *offered])}")
 
 
 def variance_table(found: dict[str, PrincipalComponents]) -> pd.DataFrame:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from plastic_cli.errors import UserError
-from plastic_cli.learning.seeds import seed_sequence
 from plastic_mpn.cores import Core
 from plastic_mpn.environments import Environment, make_environment
 from plastic_mpn.networks import MPNDQN, ActorCritic, Readout
@@ -56,11 +55,6 @@ class Episode:
     def episode_return(self) -> float:
         """The sum of the rewards."""
         return float(self.rewards.sum())
-
-
-def episode_seeds(seed: int, purpose: str, episodes: int) -> list[int]:
-    """Return one seed per episode; those of a longer list begin with those of a shorter one."""
-    return [int(value) >> 1 for value in seed_sequence(seed, purpose).generate_state(episodes)]
 
 
 @torch.no_grad()

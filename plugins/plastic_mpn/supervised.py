@@ -107,7 +107,8 @@ def reason_to_stop(validations: Validations, settings: SupervisedSettings) -> st
 
 def _rolling_means(values: list[float], window: int) -> NDArray[np.float64]:
     """Return the mean of every `window` values in a row: (values - window + 1,), empty where there are fewer."""
-    return np.convolve(values, np.full(window, 1 / window), "valid") if len(values) >= window else np.empty(0)
+    # Divided last: the mean of ones must not come out above 1.
+    return np.convolve(values, np.ones(window), "valid") / window if len(values) >= window else np.empty(0)
 
 
 def train_supervised(

@@ -54,14 +54,13 @@ def cue():
     del gym.registry[CUE]
 
 
-def make(core="mpn", environment=CUE, count=4, seed=0, hidden=16, max_steps=None, options=None, eta=None, **changes):
+def make(core="mpn", environment=CUE, count=4, seed=0, hidden=16, max_steps=None, options=None, mpn=None, **changes):
     environments = Environments(
         environment, count, seed_sequence(seed, "environments"), max_steps=max_steps, options=options
     )
     generator = torch.Generator().manual_seed(seed)
-    plasticity = {} if eta is None else {"eta": eta}
     network = ActorCritic(
-        environments.observation_dim, hidden, environments.action_count, core=core, generator=generator, **plasticity
+        environments.observation_dim, hidden, environments.action_count, core=core, generator=generator, **(mpn or {})
     )
     return A2C(network, environments, generator, A2CSettings(**{"learning_rate": 1e-2, "rollout": 10, **changes}))
 
@@ -300,6 +299,19 @@ def test_advantages_are_normalised_on_request(monkeypatch):
     torch.testing.assert_close(same_returns, returns)
 
 
+def test_what_plasticity_learns_stays_where_it_must_lie():
+    algorithm = make(options={"delay": 3}, learning_rate=1.0, mpn={"learn_eta": True, "learn_lambda": True})
+    layer, lambdas, etas = algorithm.network.core, [], []
+    for _ in range(6):
+        algorithm.rollout_and_update()
+        lambdas.append(float(layer.lambda_.detach()))
+        etas.append(float(layer.eta.detach()))
+    # Steps of up to 1 would leave the interval at once.
+    assert all(0 <= value <= layer.lambda_max for value in lambdas)
+    assert len(set(lambdas)) > 1
+    assert len(set(etas)) > 1
+
+
 # ----------------------------------------------------------------------------------------------------- resuming
 
 
@@ -429,10 +441,10 @@ def test_it_learns_what_it_sees(core):
     assert mean_return(make(core, count=16), 60) > 0.9
 
 
-@pytest.mark.parametrize("core", ["mpn", "gru"])
-def test_it_learns_what_it_must_remember(core):
+@pytest.mark.parametrize(("core", "mpn"), [("mpn", {"eta": 1.0}), ("gru", {})])
+def test_it_learns_what_it_must_remember(core, mpn):
     """Chance is 0.5, and all that a network without memory can reach."""
-    assert mean_return(make(core, count=16, options={"delay": 3}, rollout=12, eta=1.0), 130) > 0.85
+    assert mean_return(make(core, count=16, options={"delay": 3}, rollout=12, mpn=mpn), 130) > 0.85
 
 
 @pytest.mark.parametrize("core", ["mpn-frozen", "mlp"])

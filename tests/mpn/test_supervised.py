@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from plastic_cli.errors import RunFailed, UserError
+from plastic_cli.report.claims import read_claims
 from plastic_cli.runs.run import create_run, open_run
 from plastic_cli.runs.store import RunStore
 from plastic_mpn.integration_measures import (
@@ -112,6 +114,12 @@ def test_training_stops_where_the_rolling_accuracy_is_above_the_target():
     assert reason_to_stop(validations(falling[:10], [0.9] * 10), QUICK) is None
     assert reason_to_stop(validations(falling[:10], [0.5] * 8 + [1, 1]), QUICK) is None
     assert reason_to_stop(validations(falling[:10], [0.5] * 7 + [1, 0.9, 0.9]), QUICK) == "accuracy"
+
+
+def test_with_a_target_of_one_only_a_plateau_or_the_cap_ends_training():
+    settings = SupervisedSettings(minimum_batches=1, target_accuracy=1.0, window=10, patience=15)
+    assert reason_to_stop(validations(np.linspace(1, 0, 40), [1.0] * 40), settings) is None
+    assert reason_to_stop(validations([1.0] * 40, [1.0] * 40), settings) == "plateau"
 
 
 def test_training_never_stops_before_its_minimum():
@@ -314,7 +322,8 @@ def test_a_resumed_run_ends_with_the_numbers_of_a_whole_one(runs_folder, monkeyp
         train_supervised(network, small_task(), run, SMALL)
     monkeypatch.undo()
 
-    again, network = open_run(run.folder), small_network("mpn", seed=9)
+    # Before the first checkpoint the run begins anew, and so does the network that it is given.
+    again, network = open_run(run.folder), small_network("mpn", seed=0 if stop_at == 1 else 9)
     with again.locked():
         again.resume()
         train_supervised(network, small_task(), again, SMALL)
@@ -381,3 +390,20 @@ def test_a_task_with_a_context_is_trained_and_measured(runs_folder):
         train_supervised(small_network(), task, run, settings)
     tested = {name for name in run.results if name.startswith("test/")}
     assert tested == {"test/accuracy", "test/loss", "test/participation_ratio", "test/batches"}
+
+
+# -------------------------------------------------------------------------------------------------------------- claims
+
+
+def test_the_claims_can_be_read_and_name_measures_that_exist():
+    import plastic_mpn
+
+    text = (Path(plastic_mpn.__file__).parent / "claims.toml").read_text(encoding="utf-8")
+    claims = read_claims("mpn", text).claims
+    assert len(claims) == text.count("[[claim]]")
+    measured = measure_integration(small_network(), small_task(), seed=0, trials=60)
+    for claim in claims:
+        split, metric = claim.metric.split("/")
+        assert split == "test"
+        assert metric in measured or claim.conditions["env"] == "CartPole-v1"
+        assert claim.conditions.get("target_accuracy", 1.0) in (0.98, 1.0)
