@@ -178,8 +178,8 @@ def analyze_ablations(subject: Subject) -> None:
         measured = {"return": row["mean"], "return_low": row["low"], "return_high": row["high"]}
         subject.log({"ablation": row["ablation"]}, {**measured, "difference": row["difference"]})
     subject.run.save_table("ablations", table.assign(part=part))
-    subject.run.save_table("ablations_mean", summary.assign(part=part))
     freezes = freezing_step(subject.episodes)
+    subject.run.save_table("ablations_mean", summary.assign(part=part, freezing_step=freezes))
     subject.run.save_figure("ablations", figures.ablation_figure(table, summary, part, freezes, subject.name))
 
 

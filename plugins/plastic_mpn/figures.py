@@ -183,7 +183,7 @@ def modulation_figure(table: pd.DataFrame, summary: pd.DataFrame, variance_share
 
 def past_inputs_figure(table: pd.DataFrame, subject: str) -> ggplot:
     """Draw how well the observation k steps ago can be read, against k. table: `decode`."""
-    data = _clipped(_with_state_names(table[table["target"] == "observation"]))
+    data = _clipped(_with_state_names(table[table["target"] == "observation"].dropna(subset=["value", "chance"])))
     chance = "shuffled between episodes"
     lines = pd.concat(
         [data.assign(reader="as it was"), data.assign(reader=chance, value=data["chance"])], ignore_index=True
@@ -218,7 +218,7 @@ def entries_figure(table: pd.DataFrame, subject: str) -> ggplot | None:
 
     table: `decode`. None where there is nothing but the observation as a whole.
     """
-    data = table[(table["lag"] == 0) & (table["target"] != "observation")].dropna(subset=["value"])
+    data = table[(table["lag"] == 0) & (table["target"] != "observation")].dropna(subset=["value", "chance"])
     if data.empty:
         return None
     data = _clipped(_with_state_names(data))

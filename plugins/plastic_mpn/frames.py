@@ -20,8 +20,8 @@ from plastic_mpn.recording import Episode
 INCHES, DOTS_PER_INCH = (8.0, 5.44), 100
 """800 x 544 pixels, multiples of 16, which video encoders want."""
 
-_COLOURS = LinearSegmentedColormap.from_list("diverging", DIVERGING)
-_COLOURS.set_bad("#EDEDED")
+# What is not there yet is grey, which no value is.
+_COLOURS = LinearSegmentedColormap.from_list("diverging", DIVERGING).with_extremes(bad="#EDEDED")
 _FULL_SCALE = 0.998
 """The colours end at this quantile of all absolute values, so that a few large ones do not pale the rest."""
 
@@ -182,7 +182,8 @@ def _caption(figure: Figure, episode: Episode) -> Updater:
 def _along_time(axes: Axes, values: NDArray[np.floating[Any]], length: int, name: str) -> None:
     low, high = float(values.min()), float(values.max())
     margin = 0.06 * (high - low) or 0.5
-    axes.set_xlim(-0.02 * length, 1.02 * (length - 1) + 0.02)
+    aside = 0.02 * length if length > 1 else 0.5
+    axes.set_xlim(-aside, length - 1 + aside)
     axes.set_ylim(low - margin, high + margin)
     axes.set_xlabel("step", fontsize=9)
     axes.set_ylabel(name, fontsize=9)

@@ -124,7 +124,8 @@ def variance_table(found: dict[str, PrincipalComponents]) -> pd.DataFrame:
                 "state": state,
                 "component": np.arange(1, len(components.variance_ratios) + 1),
                 "variance_ratio": components.variance_ratios,
-                "cumulative": np.cumsum(components.variance_ratios),
+                # Rounding must not carry it beyond 1.
+                "cumulative": np.cumsum(components.variance_ratios).clip(max=1),
             }
         )
         for state, components in found.items()

@@ -1,0 +1,214 @@
+"""The film of an episode: its frames, and the files that they become."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import SimpleNamespace
+
+import gymnasium
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plastic_cli.errors import UserError
+from plastic_cli.runs.run import create_run
+from plastic_mpn.frames import choose_steps, episode_frames
+from plastic_mpn.networks import MPNDQN, ActorCritic
+from plastic_mpn.recording import draws_pictures, record_episodes
+from plastic_mpn.rendering import render_episode
+
+
+@pytest.fixture(autouse=True)
+def _no_display(monkeypatch):
+    for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def run(runs_folder):
+    return create_run(runs_folder, rule="mpn", config={"seed": 0, "core": "mpn"}, stage="render")
+
+
+class Silent(gymnasium.Env):
+    """An environment that draws nothing, of seven steps."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (4,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 7
+        return self.observe(), {}
+
+    def step(self, action):
+        self.left -= 1
+        return self.observe(), float(action), self.left == 0, False, {}
+
+    def observe(self):
+        return self.np_random.uniform(-1, 1, 4).astype(np.float32)
+
+
+@pytest.fixture
+def silent():
+    gymnasium.register("test/Silent-v0", entry_point=lambda render_mode=None: Silent())
+    yield "test/Silent-v0"
+    del gymnasium.registry["test/Silent-v0"]
+
+
+def agent(core="mpn", kind=MPNDQN):
+    return kind(4, 6, 2, core=core, generator=torch.Generator().manual_seed(0))
+
+
+def trained(network, env_id="CartPole-v1", max_steps=9):
+    return SimpleNamespace(network=network, env_id=env_id, options={}, max_steps=max_steps, checkpoint="best")
+
+
+def asked(**changes):
+    return SimpleNamespace(
+        **{"episode": 0, "video": "gif", "frames": 150, "frame_seconds": 0.1, "still": (), **changes}
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- frames
+
+
+@given(st.integers(1, 700), st.integers(1, 200))
+def test_the_steps_shown_are_few_even_and_end_with_the_last(length, most):
+    steps = choose_steps(length, most)
+    assert len(steps) <= most
+    assert steps[-1] == length - 1
+    assert steps[0] < -(-length // most)
+    assert len(set(np.diff(steps))) <= 1
+    if length <= most:
+        assert steps == tuple(range(length))
+
+
+@pytest.mark.parametrize(("core", "kind"), [("mpn", MPNDQN), ("gru", MPNDQN), ("mpn", ActorCritic)])
+def test_a_frame_shows_its_step_and_nothing_of_the_frames_before(core, kind):
+    (episode,) = record_episodes(agent(core, kind), "CartPole-v1", [0], max_steps=9, render=True)
+    assert episode.frames.shape[0] == len(episode) == len(episode.frame_steps)
+    together = episode_frames(episode, [0, 4, len(episode) - 1, 4], title="agent on CartPole-v1", output_name="Q-value")
+    assert all(frame.shape == (544, 800, 3) and frame.dtype == np.uint8 for frame in together)
+    (alone,) = episode_frames(episode, [4], title="agent on CartPole-v1", output_name="Q-value")
+    np.testing.assert_array_equal(together[1], alone)
+    np.testing.assert_array_equal(together[3], alone)
+    assert np.any(together[0] != alone)
+    # All that moves lies inside the panels: the labels at the edges stand still.
+    np.testing.assert_array_equal(together[0][-12:], alone[-12:])
+
+
+def test_m_is_shown_on_one_scale_that_is_symmetric_about_0():
+    (episode,) = record_episodes(agent(), "CartPole-v1", [0], max_steps=9)
+    flipped = episode.__class__(**{**vars(episode), "matrices": -episode.matrices})
+    (frame,) = episode_frames(episode, [8], title="", output_name="Q-value")
+    (mirror,) = episode_frames(flipped, [8], title="", output_name="Q-value")
+    different = np.argwhere((frame != mirror).any(axis=-1))
+    # Only the panel of M, top right, shows M.
+    assert different[:, 0].max() < 330
+    assert different[:, 1].min() > 380
+    # Blue and vermilion change places, white stays: where one is more blue than red the other is more red.
+    rows, columns = different.T
+    balance = frame[rows, columns, 2].astype(int) - frame[rows, columns, 0]
+    opposite = mirror[rows, columns, 2].astype(int) - mirror[rows, columns, 0]
+    strong = np.abs(balance) > 40
+    assert strong.sum() > 100
+    assert np.mean(np.sign(balance[strong]) == -np.sign(opposite[strong])) > 0.99
+
+
+def test_only_the_wanted_steps_are_drawn_by_the_environment():
+    (episode,) = record_episodes(agent(), "CartPole-v1", [0], max_steps=9, render=(2, 5))
+    (whole,) = record_episodes(agent(), "CartPole-v1", [0], max_steps=9, render=True)
+    assert episode.frame_steps == (2, 5)
+    np.testing.assert_array_equal(episode.frames, whole.frames[[2, 5]])
+    assert "SDL_VIDEODRIVER" not in os.environ
+
+
+def test_an_environment_without_pictures_shows_its_observations(silent, run, monkeypatch):
+    messages = []
+    monkeypatch.setattr(run, "message", messages.append)
+    assert draws_pictures("CartPole-v1")
+    assert not draws_pictures(silent)
+    render_episode(asked(), run, trained(agent(), silent, None))
+    assert any("test/Silent-v0 draws no picture of itself" in message for message in messages)
+    assert len(imageio.imread(run.folder / "videos" / "episode_0.gif")) >= 7
+
+
+def test_pygame_that_is_missing_counts_as_no_picture(monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pygame"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    assert not draws_pictures("CartPole-v1")
+
+
+# --------------------------------------------------------------------------------------------------------- files
+
+
+def test_a_gif_has_a_frame_for_each_step_and_stays_on_the_last(run):
+    render_episode(asked(still=(0, 3)), run, trained(agent()))
+    path = run.folder / "videos" / "episode_0.gif"
+    frames = imageio.imread(path)
+    assert frames.shape == (9, 544, 800, 3)
+    durations = [imageio.immeta(path, index=index)["duration"] for index in range(9)]
+    # The writer joins equal frames into one that stays.
+    assert durations == [100] * 8 + [600]
+    stills = sorted(path.name for path in (run.folder / "figures").glob("*.png"))
+    assert stills == ["episode_0_step_0.png", "episode_0_step_3.png"]
+    still = imageio.imread(run.folder / "figures" / "episode_0_step_3.png")
+    # A GIF has 256 colours.
+    assert np.abs(still.astype(int) - frames[3]).mean() < 3
+    assert run.results["render/return"] == 9
+
+
+def test_a_long_episode_is_thinned_out_and_says_so(run, monkeypatch):
+    messages = []
+    monkeypatch.setattr(run, "message", messages.append)
+    render_episode(asked(frames=4, episode=1), run, trained(agent()))
+    assert any("showing 3 of 9 steps" in message for message in messages)
+    assert len(imageio.imread(run.folder / "videos" / "episode_1.gif")) == 3
+    assert (run.folder / "figures" / "episode_1_step_8.png").exists()
+
+
+def test_a_still_of_no_step_is_refused_before_anything_is_written(run):
+    with pytest.raises(UserError, match="--still 9: episode 0 has the steps 0 to 8"):
+        render_episode(asked(still=(3, 9)), run, trained(agent()))
+    assert not (run.folder / "videos").exists()
+
+
+def test_an_mp4_has_the_frames_and_the_speed(run):
+    pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg, which writes MP4, is not installed")
+    render_episode(asked(video="mp4", still=(3,)), run, trained(agent()))
+    path = run.folder / "videos" / "episode_0.mp4"
+    frames = list(imageio.imiter(path, plugin="FFMPEG"))
+    assert len(frames) == 9 + 5
+    assert frames[0].shape == (544, 800, 3)
+    assert imageio.immeta(path, plugin="FFMPEG")["fps"] == pytest.approx(10)
+    still = imageio.imread(run.folder / "figures" / "episode_0_step_3.png")
+    assert np.abs(still.astype(int) - frames[3]).mean() < 6
+
+
+def test_an_mp4_of_odd_size_grows_by_a_row_and_a_column_and_is_not_scaled(run):
+    pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg, which writes MP4, is not installed")
+    frame = np.full((33, 65, 3), 255, np.uint8)
+    frame[:, 32:] = 0
+    path = run.save_video("odd", [frame] * 3, 0.5, "mp4")
+    first = next(imageio.imiter(path, plugin="FFMPEG"))
+    assert first.shape == (34, 66, 3)
+    assert first[:, :31].min() > 230
+    assert first[:, 34:].max() < 25
+
+
+def test_without_ffmpeg_one_line_says_what_to_install(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    for attempt in (
+        lambda: run.save_video("film", [np.zeros((4, 4, 3), np.uint8)], 0.1, "mp4"),
+        lambda: render_episode(asked(video="mp4"), run, trained(agent())),
+    ):
+        with pytest.raises(UserError, match=r"pip install 'plastic\[video\]'") as raised:
+            attempt()
+        assert "\n" not in str(raised.value)
+    assert not (run.folder / "videos").exists()
+    run.save_video("film", [np.zeros((4, 4, 3), np.uint8)], 0.1)
