@@ -13,16 +13,20 @@ from plastic_cli import AnalyzeConfig, EvaluateConfig, RenderConfig, Run, TrainC
 if TYPE_CHECKING:
     from plastic_mpn.networks import MPNDQN, ActorCritic, Readout
 
-PUBLISHED: dict[str, dict[str, Any]] = {
+IMPLIED: dict[str, dict[str, Any]] = {
     "a2c": {
+        "env": "plastic/GoNogo-v0",
         "hidden_dim": 128,
-        "eta": 0.01,
-        "lambda_decay": 0.99,
+        "input_projection": 10,
+        "eta": 0.3,
+        "lambda_decay": 0.95,
         "learn_eta": True,
         "learn_lambda": True,
-        "learning_rate": 1e-4,
+        "learning_rate": 1e-3,
         "gamma": 0.98,
         "num_envs": 16,
+        "value_coefficient": 0.5,
+        "normalise_advantages": True,
     },
     "supervised": {
         "env": "plastic/SimpleIntegration-v0",
@@ -34,7 +38,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "lambda_max": 0.95,
     },
 }
-"""What an algorithm means for options that are not typed: the settings with which it was published."""
+"""What an algorithm means for options that are not typed, with which it learns the task that it was published on."""
 
 
 class Train(TrainConfig):
@@ -45,7 +49,7 @@ class Train(TrainConfig):
     )
 
     algorithm: Literal["dqn", "a2c", "supervised"] = field(
-        "dqn", "dqn, a2c, or supervised (integration tasks); the last two imply their published settings"
+        "dqn", "dqn, a2c, or supervised (integration tasks); the last two imply a task and settings"
     )
     env: str = field("CartPole-v1", "id of a Gymnasium environment: a vector to see, a number of actions", panel="Task")
     env_options: tuple[str, ...] = field((), "options of the environment, as in delay=20,sigma=1.0", panel="Task")
@@ -101,6 +105,7 @@ class Train(TrainConfig):
     entropy_coefficient: float = field(0.01, "weight of the policy's entropy", ge=0, panel="a2c")
     value_coefficient: float = field(1.0, "weight of the value's loss", ge=0, panel="a2c")
     gae_lambda: float = field(1.0, "1: n-step returns; below: generalised advantages", ge=0, le=1, panel="a2c")
+    normalise_advantages: bool = field(False, "bring advantages to mean 0 and deviation 1", panel="a2c")
 
     classes: int = field(2, "classes of the integration task", ge=2, panel="supervised")
     steps: int = field(20, "steps of a trial, the last of them the go signal", ge=2, panel="supervised")
@@ -121,8 +126,8 @@ class Train(TrainConfig):
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """An algorithm means its published settings, and --target-every that the target is copied."""
-        meant = dict(PUBLISHED.get(str(typed.get("algorithm")), {}))
+        """An algorithm means settings of its own, and --target-every that the target is copied."""
+        meant = dict(IMPLIED.get(str(typed.get("algorithm")), {}))
         if "target_every" in typed:
             meant["tau"] = 0.0
         if typed.get("core") == "mpn-frozen":

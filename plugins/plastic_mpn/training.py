@@ -71,6 +71,7 @@ def by_a2c(config: Train, run: Run) -> None:
         rollout=config.rollout,
         gradient_clip=config.gradient_clip,
         gae_lambda=config.gae_lambda,
+        normalise_advantages=config.normalise_advantages,
     )
     assert isinstance(network, ActorCritic)
     algorithm = A2C(network, environments, run.generator("actions"), settings)
