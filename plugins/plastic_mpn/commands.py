@@ -34,6 +34,7 @@ IMPLIED: dict[str, dict[str, Any]] = {
         "learn_eta": True,
         "learn_lambda": True,
         "draw_eta": True,
+        "bias": False,
         "lambda_decay": 0.95,
         "lambda_max": 0.95,
     },
@@ -75,6 +76,7 @@ class Train(TrainConfig):
     learn_eta: bool = field(False, "learn eta (with sequences, a2c or supervised)", panel="Network")
     learn_lambda: bool = field(False, "learn lambda (with sequences, a2c or supervised)", panel="Network")
     activation: Literal["tanh", "relu", "sigmoid", "linear"] = field("tanh", "of an mpn", panel="Network")
+    bias: bool = field(True, "let an mpn's units learn a bias", panel="Network")
 
     learning_rate: float = field(1e-3, "Adam's learning rate", gt=0, panel="Learning")
     gamma: float = field(0.99, "discount of later rewards", ge=0, le=1, panel="Learning")

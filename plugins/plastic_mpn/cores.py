@@ -196,7 +196,10 @@ class MPN(Core):
 
 
 class Recurrent(Core):
-    """torch's RNN (tanh), GRU or LSTM, one layer; the state is h (batch, n), for the LSTM h and c (batch, 2, n)."""
+    """torch's RNN (tanh), GRU or LSTM, one layer; the state is h (batch, n), for the LSTM h and c (batch, 2, n).
+
+    Weights begin as Xavier's, gate by gate, and biases as 0, as in the published comparisons.
+    """
 
     def __init__(
         self, kind: Literal["rnn", "gru", "lstm"], input_dim: int, hidden_dim: int, generator: torch.Generator | None
@@ -207,7 +210,11 @@ class Recurrent(Core):
         made: dict[str, Callable[[int, int], nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
         self.network = made[kind](input_dim, hidden_dim)
         for weights in self.network.parameters():
-            nn.init.uniform_(weights, -1 / math.sqrt(hidden_dim), 1 / math.sqrt(hidden_dim), generator=generator)
+            if weights.dim() == 1:
+                nn.init.zeros_(weights)
+                continue
+            for gate in weights.data.split(hidden_dim):
+                nn.init.xavier_uniform_(gate, generator=generator)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return one step as a sequence of length 1."""

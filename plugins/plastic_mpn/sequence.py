@@ -13,6 +13,10 @@ from plastic_mpn import compiled, rule
 from plastic_mpn.rule import Activation, Interaction, Plasticity
 
 
+CACHED_MODULATIONS = 2**16
+"""So many modulations of a step stay in a processor's cache until the next step."""
+
+
 def mpn_sequence(
     x: Tensor,
     M: Tensor,
@@ -99,32 +103,19 @@ class _Sequence(torch.autograd.Function):
         slots = x.new_empty(steps + 1 if keep else 2, samples, inputs, units)
         slots[0] = M.transpose(1, 2)
         h = x.new_empty(steps, samples, units)
-        x_values, h_values, M_values, begins = (
-            x.contiguous().numpy(), h.numpy(), slots.numpy(), starts.contiguous().numpy()
-        )  # fmt: skip
-        W_values, b_values = W.t().contiguous().numpy(), b.contiguous().numpy()
-        association = get_args(Plasticity).index(plasticity)
-        additive = interaction == "additive"
-        slot = 0
-        compiled.first_sums(x_values[0], M_values[0], begins[0], W_values, b_values, additive, h_values[0])
-        for t in range(steps):
-            activate_in_place(h[t], activation)
-            following = t + 1 if keep else 1 - slot
-            if t + 1 < steps:
-                compiled.next_sums(
-                    x_values[t], h_values[t], M_values[slot], M_values[following], x_values[t + 1], begins[t + 1],
-                    W_values, b_values, gain, decay, association, additive, h_values[t + 1],
-                )  # fmt: skip
-            else:
-                compiled.last_modulations(
-                    x_values[t], h_values[t], M_values[slot], M_values[following], gain, decay, association
-                )
-            slot = following
+        association, additive = get_args(Plasticity).index(plasticity), interaction == "additive"
+        values = x.contiguous(), h, slots, starts.contiguous()
+        weights = W.t().contiguous().numpy(), b.contiguous().numpy()
+        # Block by block, so that the modulations of one step are still in the cache at the next.
+        block = max(1, CACHED_MODULATIONS // (inputs * units))
+        for first in range(0, samples, block):
+            part = tuple(each[:, first : first + block] for each in values)
+            last = _forward(part, weights, gain, decay, activation, association, additive, keep=keep)
         if keep:
             context.save_for_backward(x, h, slots, W, starts)
             context.settings = gain, decay, association, get_args(Activation).index(activation), additive
             context.scale = association_scale(plasticity, units, inputs)
-        return h, slots[slot].transpose(1, 2)
+        return h, slots[last].transpose(1, 2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -147,6 +138,38 @@ class _Sequence(torch.autograd.Function):
         )  # fmt: skip
         deta, dlambda = W.new_tensor(dscalars[0] * context.scale), W.new_tensor(dscalars[1])
         return dx, dM.transpose(1, 2), dW.t(), db, deta, dlambda, None, None, None, None
+
+
+def _forward(
+    values: tuple[Tensor, ...],
+    weights: tuple[Any, Any],
+    gain: Any,
+    decay: Any,
+    activation: Activation,
+    association: int,
+    additive: bool,
+    *,
+    keep: bool,
+) -> int:
+    """Fill h and the slots of a block of samples from x, the first slot and starts; return the last slot."""
+    h = values[1]
+    x_values, h_values, M_values, begins = (each.numpy() for each in values)
+    compiled.first_sums(x_values[0], M_values[0], begins[0], *weights, additive, h_values[0])
+    slot, steps = 0, len(h)
+    for t in range(steps):
+        activate_in_place(h[t], activation)
+        following = t + 1 if keep else 1 - slot
+        if t + 1 < steps:
+            compiled.next_sums(
+                x_values[t], h_values[t], M_values[slot], M_values[following], x_values[t + 1], begins[t + 1],
+                *weights, gain, decay, association, additive, h_values[t + 1],
+            )  # fmt: skip
+        else:
+            compiled.last_modulations(
+                x_values[t], h_values[t], M_values[slot], M_values[following], gain, decay, association
+            )
+        slot = following
+    return slot
 
 
 def activate_in_place(h: Tensor, activation: Activation) -> None:

@@ -189,6 +189,7 @@ def make_network(config: Train, run: Run, observation_dim: int, action_count: in
             "learn_eta": config.learn_eta,
             "learn_lambda": config.learn_lambda,
             "activation": config.activation,
+            "bias": config.bias,
         }
     network = made(
         observation_dim,
