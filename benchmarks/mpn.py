@@ -1,8 +1,8 @@
 """Speed of Q-learning with an MPN on CartPole-v1: environment steps per second of the whole loop, and its parts.
 
 The plain program is what one writes first: one environment, one Python step at a time, a list of tuples as buffer, and
-for every environment step one gradient step on a batch of 64. Ours takes as many gradient steps per environment step, on
-batches of the same size. Both are measured in turns in the same process, and ratios are taken within a turn.
+for every environment step one gradient step on a batch of 64. Ours takes as many gradient steps per environment step,
+on batches of the same size. Both are measured in turns in the same process, and ratios are taken within a turn.
 
     OMP_NUM_THREADS=1 python benchmarks/mpn.py [--json] [--repeats 7] [--seconds 1]
 """
@@ -100,9 +100,7 @@ class PlainProgram:
 
 def ours(core: str = "mpn", num_envs: int = 1, **settings: Any) -> DQN:
     """Return our learner with as much in its buffer as the plain one has."""
-    network = MPNDQN(
-        4, HIDDEN, 2, core=core, eta=ETA, lambda_decay=LAMBDA, generator=torch.Generator().manual_seed(0)
-    )
+    network = MPNDQN(4, HIDDEN, 2, core=core, eta=ETA, lambda_decay=LAMBDA, generator=torch.Generator().manual_seed(0))
     environments = Environments("CartPole-v1", num_envs, np.random.SeedSequence(0))
     return DQN(network, environments, DQNSettings(gamma=GAMMA, batch_size=BATCH, **settings), np.random.SeedSequence(1))
 

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -50,7 +49,7 @@ class Checkpoints:
         """Evaluate and store what is due when `done` of `total` are done."""
         if done % self._evaluate_every == 0 or done == total:
             value = float(self._episodes.returns(self._network, self._seeds).mean())
-            self._run.log("validation", **{"return": value})
+            self._run.log("validation", None, **{"return": value})
             # Of equals the one that has learned longest.
             if value >= self.best:
                 self.best, self.best_at = value, done
@@ -67,8 +66,9 @@ class Checkpoints:
         load_network(self._network, self._run, BEST)
         best = self._episodes.returns(self._network, seeds)
         load_network(self._network, self._run, FINAL)
-        self._run.log("test", **{"return": best.mean()}, spread=best.std(ddof=1) if episodes > 1 else 0.0)
-        self._run.log("test", best_at=self.best_at, last_return=np.mean(last))
+        spread = best.std(ddof=1) if episodes > 1 else 0.0
+        self._run.log("test", None, **{"return": float(best.mean())}, spread=float(spread))
+        self._run.log("test", best_at=self.best_at, last_return=float(last.mean()))
 
     def state_dict(self) -> dict[str, Any]:
         """Return how good the best network was and when."""

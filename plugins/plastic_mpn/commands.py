@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from plastic_cli import AnalyzeConfig, EvaluateConfig, RenderConfig, Run, TrainConfig, UserError, field
-
-if TYPE_CHECKING:
-    from plastic_mpn.networks import MPNDQN, ActorCritic, Readout
+from plastic_cli import AnalyzeConfig, EvaluateConfig, RenderConfig, Run, TrainConfig, field
 
 IMPLIED: dict[str, dict[str, Any]] = {
     "a2c": {
@@ -185,9 +182,7 @@ class Analyze(AnalyzeConfig):
 
     pca: bool = field(False, "principal components of hidden states and of M", panel="What to look at")
     m_matrix: bool = field(False, "M over an episode: pictures, norms, its share of the input", panel="What to look at")
-    decode: bool = field(
-        False, "how well past inputs and evidence can be read from h and M", panel="What to look at"
-    )
+    decode: bool = field(False, "how well past inputs and evidence can be read from h and M", panel="What to look at")
     ablate: bool = field(False, "return with M zeroed, frozen or shuffled", panel="What to look at")
     episodes: int = field(30, "greedy episodes", ge=2, panel="How")
     colour: str = field(
@@ -229,7 +224,9 @@ def train(config: Train, run: Run) -> None:
     """Train an agent; its headline is `test/return`, for supervised tasks `test/accuracy`."""
     from plastic_mpn import training
 
-    {"dqn": training.by_dqn, "a2c": training.by_a2c, "supervised": training.by_supervised}[config.algorithm](config, run)
+    {"dqn": training.by_dqn, "a2c": training.by_a2c, "supervised": training.by_supervised}[config.algorithm](
+        config, run
+    )
 
 
 def evaluate(config: Evaluate, run: Run) -> None:

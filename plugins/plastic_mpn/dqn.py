@@ -103,7 +103,9 @@ class DQN:
         self._project, learning = network.behind_projection()
         self.generator = np.random.Generator(np.random.PCG64(seeds))
         self.device = next(network.parameters()).device
-        self.replay = Replay(settings.buffer_size, environments.count, learning.core.input_dim, network.core.state_shape)
+        self.replay = Replay(
+            settings.buffer_size, environments.count, learning.core.input_dim, network.core.state_shape
+        )
         update = CompiledUpdate if can_be_compiled(learning, settings) else TorchUpdate
         self.update: Update = update(learning, self.replay, settings)
         self.states = network.init_state(environments.count)
@@ -205,6 +207,7 @@ def train_dqn(
         if (episode + 1) % log_every == 0 or episode + 1 == episodes:
             run.log(
                 "train",
+                None,
                 **{"return": float(np.mean(returns))},
                 epsilon=dqn.settings.epsilon(dqn.episodes),
                 environment_steps=dqn.environments.steps,
@@ -395,8 +398,9 @@ class CompiledUpdate:
         seen = states.transpose(1, 2).contiguous().numpy()
         new = np.empty((count, inputs, units), np.float32)
         best = np.empty(count, np.int64)
+        W, b, A, c = self._parameters
         compiled_dqn.act(
-            observations, seen, starts, *self._parameters, self._gain, self._decay, self._association,
+            observations, seen, starts, W, b, A, c, self._gain, self._decay, self._association,
             self._activation, self._additive, np.empty((count, units), np.float32), new, best,
         )  # fmt: skip
         if starts.any():

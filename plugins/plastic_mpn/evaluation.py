@@ -62,9 +62,7 @@ class GreedyEpisodes:
             rated, _, state = network.observe(observed, state)
             going_on = np.ones(playing.size, np.bool_)
             seen = np.empty_like(seen)
-            for place, (index, action) in enumerate(
-                zip(playing.tolist(), rated.argmax(dim=-1).tolist(), strict=True)
-            ):
+            for place, (index, action) in enumerate(zip(playing.tolist(), rated.argmax(dim=-1).tolist(), strict=True)):
                 seen[place], reward, terminated, truncated, _ = self._made[index].step(first_action + action)
                 returns[index] += float(reward)
                 going_on[place] = not (terminated or truncated)

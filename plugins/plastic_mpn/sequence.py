@@ -12,7 +12,6 @@ from torch import Tensor
 from plastic_mpn import compiled, rule
 from plastic_mpn.rule import Activation, Interaction, Plasticity
 
-
 CACHED_MODULATIONS = 2**16
 """So many modulations of a step stay in a processor's cache until the next step."""
 
@@ -32,8 +31,8 @@ def mpn_sequence(
 ) -> tuple[Tensor, Tensor]:
     """Return the activities (T, B, n) of a sequence x (T, B, d), and the modulations (B, n, d) behind it.
 
-    M (B, n, d) are the modulations before it, starts (T, B) says before which steps they are set to 0; W (n, d), b (n,),
-    eta and lambda_ scalars.
+    M (B, n, d) are the modulations before it, starts (T, B) says before which steps they are set to 0; W (n, d),
+    b (n,), eta and lambda_ scalars.
     """
     if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.shape[0]:
         begins = torch.zeros(x.shape[:2], dtype=torch.bool) if starts is None else starts

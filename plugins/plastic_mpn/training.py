@@ -91,8 +91,11 @@ def by_a2c(config: Train, run: Run) -> None:
 def by_supervised(config: Train, run: Run) -> None:
     """Train a readout of the published integration tasks."""
     from plastic_mpn.supervised import SupervisedSettings, train_supervised
+    from plastic_mpn.tasks.integration import ContextIntegration, SimpleIntegration
 
-    task = make_environment(config.env, options=environment_options(config, run)).unwrapped.task
+    environment = make_environment(config.env, options=environment_options(config, run)).unwrapped
+    assert isinstance(environment, SimpleIntegration | ContextIntegration)
+    task = environment.task
     network = make_network(config, run, task.dimension, task.classes)
     assert isinstance(network, Readout)
     train_supervised(
@@ -150,8 +153,8 @@ def open_trained(config: Evaluate | Analyze | Render, run: Run) -> Trained:
     other = make_environment(chosen.env_id, max_steps=chosen.max_steps, options=chosen.options)
     if _sizes(other) != _sizes(own):
         raise UserError(
-            f"{chosen.env_id} shows {_sizes(other)[0]} numbers and takes {_sizes(other)[1]} actions; run {run.id} learned"
-            f" with {_sizes(own)[0]} and {_sizes(own)[1]} ({trained_as.env}). Choose an environment of the same sizes."
+            f"{chosen.env_id} shows {_sizes(other)[0]} numbers and takes {_sizes(other)[1]} actions; run {run.id}"
+            f" learned with {_sizes(own)[0]} and {_sizes(own)[1]} ({trained_as.env}). Choose one of the same sizes."
         )
     return chosen
 

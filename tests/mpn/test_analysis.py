@@ -18,7 +18,7 @@ from plastic_cli.runs.run import create_run
 from plastic_mpn import rule
 from plastic_mpn.ablation import ABLATIONS, ablate, ablated_part, freezing_step, make_ablation, summarise_ablations
 from plastic_mpn.analysis import analyze_network
-from plastic_mpn.decoding import _ridge_regressions, decode, find_targets
+from plastic_mpn.decoding import _folds, _ridge_regressions, decode, find_targets
 from plastic_mpn.environments import make_environment
 from plastic_mpn.modulation import (
     modulation_table,
@@ -74,9 +74,10 @@ def episode(observations, hidden=None, matrices=None, infos=None, rewards=None, 
 @pytest.mark.parametrize("kind", [MPNDQN, ActorCritic])
 def test_episodes_side_by_side_are_those_played_one_by_one(kind):
     agent = network(kind=kind)
-    seeds = [5, 6, 7, 8]
+    seeds = list(range(5, 13))
     episodes = record_episodes(agent, "CartPole-v1", seeds, max_steps=40)
-    assert len({len(played) for played in episodes}) > 1, "the episodes should end at different times"
+    lengths = [len(played) for played in episodes]
+    assert lengths != sorted(lengths, reverse=True), "an episode should go on behind the end of one before it"
     layer = agent.core
     W, b = layer.W.detach().double().numpy(), layer.b.detach().double().numpy()
     for seed, played in zip(seeds, episodes, strict=True):
@@ -297,6 +298,8 @@ def test_the_parts_add_up_to_what_the_units_see(core):
     fixed, modulated = parts_of_preactivation(layer, seen.numpy(), played.matrices)
     whole = rule.preactivation(seen, torch.from_numpy(played.matrices), layer.W, layer.b, layer.interaction)
     np.testing.assert_allclose(fixed + modulated, whole.detach().numpy(), atol=1e-5)
+    sizes = np.linalg.norm(modulated, axis=1), np.linalg.norm(fixed, axis=1)
+    np.testing.assert_allclose(modulation_table(agent, [played])["share"], sizes[0] / sum(sizes))
     # The next M shows that these were the inputs: it holds h x^T.
     h = np.tanh(fixed + modulated)
     expected = 0.8 * played.matrices[4] + 0.3 * np.outer(h[4], seen[4])
@@ -386,7 +389,24 @@ def test_a_planted_past_input_is_found_at_its_lag_and_nowhere_else():
     assert single["value"] > 0.9
 
 
-def test_no_episode_is_on_both_sides():
+@pytest.mark.parametrize("reduce", [False, True])
+def test_every_step_is_tested_once_by_what_never_saw_its_episode(reduce):
+    groups = np.repeat(np.arange(8), [9, 3, 5, 5, 7, 4, 6, 8])
+    states = np.random.default_rng(0).normal(size=(len(groups), 4)).astype(np.float32)
+    folds = _folds(states, groups, reduce=reduce, seed=0)
+    assert np.all(sum(fold.test.astype(int) for fold in folds) == 1)
+    for fold in folds:
+        parts = [set(groups[rows]) for rows in (fold.fit, fold.validation, fold.test)]
+        assert all(parts)
+        assert sum(len(part) for part in parts) == len(set.union(*parts)) == 8
+    # What is held out decides neither the scale of the units nor the components.
+    changed = np.where(folds[0].test[:, None], 100 * states + 7, states)
+    training = ~folds[0].test
+    again = _folds(changed, groups, reduce=reduce, seed=0)[0]
+    np.testing.assert_allclose(again.states[training], folds[0].states[training])
+
+
+def test_what_marks_an_episode_tells_nothing_of_others():
     # An episode has an h and a label of its own: inside it the one tells the other, beyond it nothing.
     rng = np.random.default_rng(0)
     made = []

@@ -52,7 +52,7 @@ class Forgetful(Counting):
 
     def step(self, action):
         seen, *others = super().step(action)
-        return (seen + [0, next(self.drawn)], *others)
+        return (seen + np.array([0, next(self.drawn)]), *others)
 
 
 class Images(Counting):
@@ -130,7 +130,7 @@ def stored(state):
     return torch.load(file, weights_only=True)
 
 
-# ------------------------------------------------------------------------------------------- as one environment at a time
+# ---------------------------------------------------------------------------------------- as one environment at a time
 
 
 @pytest.mark.parametrize("env", MADE)
