@@ -143,7 +143,7 @@ class Train(TrainConfig):
     def _fits_together(self) -> Self:
         if self.algorithm == "dqn" and self.replay == "states" and (self.learn_eta or self.learn_lambda):
             raise ValueError(
-                "--learn-eta and --learn-lambda need gradients through time: add --replay sequences (or --algorithm a2c)"
+                "--learn-eta and --learn-lambda need gradients through time: add --replay sequences or --algorithm a2c"
             )
         if self.algorithm == "dqn" and self.buffer_size < self.batch_size:
             raise ValueError("--buffer-size is below --batch-size: remember at least one batch")

@@ -3,7 +3,7 @@
     h, new_state = core(x, state)               # x (batch, input): one step
     h, new_state = core(x, state, starts)       # x (time, batch, input): a whole sequence
 
-A state is one tensor, the batch first. Where starts (time, batch) is true a new episode begins: the state is set to zero
+A state is one tensor, the batch first. Where starts (time, batch) is true a new episode begins: the state is set to 0
 before that step.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import torch
@@ -83,8 +84,8 @@ class Core(nn.Module):
 class MPN(Core):
     """One multi-plasticity layer; its state is M (batch, n, d).
 
-    plasticity: what eta multiplies in the update of M, see `rule.association`. interaction: whether M scales the weights
-    or adds to them. eta None is drawn as published. With learn_lambda, lambda is kept in [0, lambda_max]; a fixed
+    plasticity: what eta multiplies in the update of M, see `rule.association`. interaction: whether M scales the
+    weights or adds to them. eta None is drawn as published. With learn_lambda, lambda is kept in [0, lambda_max]; a fixed
     lambda_decay is used as it is given. Raises ValueError for a lambda that does not decay.
     """
 
@@ -231,7 +232,7 @@ class Recurrent(Core):
             return self._run(x, state)
         cuts = sorted({0, *starts.any(dim=1).nonzero().flatten().tolist(), x.shape[0]})
         stretches = []
-        for first, end in zip(cuts[:-1], cuts[1:], strict=True):
+        for first, end in pairwise(cuts):
             state = state * (~starts[first]).to(state.dtype).view(-1, *[1] * len(self.state_shape))
             h, state = self._run(x[first:end], state)
             stretches.append(h)
@@ -371,8 +372,8 @@ def make_core(
     """Make a core by its name.
 
     layers: how many of it, each on the activity of the one below. projection: dimensions of a fixed random affine map
-    in front of it, 0 for none. mpn_options: those of `MPN`, for the cores that are one. Raises ValueError for an unknown
-    name.
+    in front of it, 0 for none. mpn_options: those of `MPN`, for the cores that are one. Raises ValueError for an
+    unknown name.
     """
     if name not in get_args(CoreName):
         raise ValueError(f"there is no core '{name}'; there are {', '.join(get_args(CoreName))}")

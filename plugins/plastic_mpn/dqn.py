@@ -92,7 +92,7 @@ class Update(Protocol):
 
 
 class DQN:
-    """A network that learns in environments; `advance` takes one step in each, and the gradient steps that go with it."""
+    """A network that learns in environments; `advance` takes one step in each, and the gradient steps that are due."""
 
     def __init__(
         self, network: MPNDQN, environments: Environments, settings: DQNSettings, seeds: np.random.SeedSequence

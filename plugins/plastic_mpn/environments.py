@@ -48,11 +48,13 @@ def make_environment(
     number of actions to choose from.
     """
     limit = {} if max_steps is None else {"max_episode_steps": max_steps}
+    # Not every class takes a mode of rendering.
+    mode = {} if render_mode is None else {"render_mode": render_mode}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             environment: Environment = gymnasium.make(
-                env_id, render_mode=render_mode, disable_env_checker=True, **limit, **(options or {})
+                env_id, disable_env_checker=True, **mode, **limit, **(options or {})
             )
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.NamespaceNotFound, ModuleNotFoundError) as error:
         if isinstance(error, ModuleNotFoundError) and ":" not in env_id:
@@ -81,7 +83,7 @@ def _check_spaces(env_id: str, environment: Environment) -> None:
         what = f"images or tables of shape {seen.shape}" if isinstance(seen, Box) else _space_name(seen)
         raise UserError(
             f"--env {env_id}: its observations are {what}; only vectors of numbers (a Box with one axis) can be"
-            " learned from, such as those of CartPole-v1. Gymnasium's FlattenObservation makes one in a wrapper of yours."
+            " learned from, such as CartPole-v1's. Gymnasium's FlattenObservation makes one in a wrapper of yours."
         )
 
 

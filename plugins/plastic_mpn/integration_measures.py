@@ -11,18 +11,11 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 from sklearn.svm import LinearSVC
 
+from plastic_mpn.principal_components import participation_ratio
+
 Array = NDArray[np.floating[Any]]
 
-
-def participation_ratio(activity: Array) -> float:
-    """Return the effective dimension of activity (samples, units): 1 on a line, up to `units` where it is isotropic.
-
-    It is (sum v)^2 / sum v^2 over the variances v of the principal components, which is trace(C)^2 / |C|^2 of the
-    covariance C. NaN where nothing varies.
-    """
-    covariance = np.atleast_2d(np.cov(activity, rowvar=False, dtype=np.float64))
-    total = float((covariance**2).sum())
-    return float(np.trace(covariance)) ** 2 / total if total else float("nan")
+__all__ = ["decoding_accuracy", "input_indicators", "participation_ratio", "relative_evidence", "variance_explained"]
 
 
 def variance_explained(regressors: Array, activity: Array, *, weighted: bool = False) -> float:
