@@ -195,6 +195,8 @@ class Run:
         A run may have several such loops, one after the other, each with a `unit` of its own.
         """
         done = self.record.steps_done.get(unit, 0)
+        # What is logged behind the loop stands at its last step, also where a resumed run finds nothing left to do.
+        self.step = done
         if unit in self._random:
             _restore_random_states(self._random[unit])
         self._unit = unit

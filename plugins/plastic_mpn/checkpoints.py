@@ -44,39 +44,46 @@ class Checkpoints:
         self._seeds = evaluation_seeds(seed_sequence(run.seed, "validation episodes"), evaluation_episodes)
         self.best = -math.inf
         self.best_at = 0
+        self.evaluated_at = 0
 
-    def after(self, done: int, total: int) -> None:
-        """Evaluate and store what is due when `done` of `total` are done."""
-        if done % self._evaluate_every == 0 or done == total:
-            value = float(self._episodes.returns(self._network, self._seeds).mean())
-            self._run.log("validation", None, **{"return": value})
-            # Of equals the one that has learned longest.
-            if value >= self.best:
-                self.best, self.best_at = value, done
-                self._store(BEST)
+    def after(self, done: int) -> None:
+        """Evaluate and store what is due when `done` episodes or updates are done."""
+        if done % self._evaluate_every == 0:
+            self._evaluate(done)
         if done % self._checkpoint_every == 0:
             self._store(f"{self._unit}-{done:07d}")
-        if done == total:
-            self._store(FINAL)
 
-    def test(self, episodes: int) -> None:
-        """Log the mean return of the best and of the last network, on episodes that nothing was chosen by."""
-        seeds = evaluation_seeds(seed_sequence(self._run.seed, "test episodes"), episodes)
+    def finish(self, done: int, test_episodes: int) -> None:
+        """Store the last network, and log how the best and the last one do on episodes that nothing was chosen by."""
+        if self.evaluated_at != done:
+            self._evaluate(done)
+        self._store(FINAL)
+        seeds = evaluation_seeds(seed_sequence(self._run.seed, "test episodes"), test_episodes)
         last = self._episodes.returns(self._network, seeds)
         load_network(self._network, self._run, BEST)
         best = self._episodes.returns(self._network, seeds)
         load_network(self._network, self._run, FINAL)
-        spread = best.std(ddof=1) if episodes > 1 else 0.0
+        spread = best.std(ddof=1) if test_episodes > 1 else 0.0
         self._run.log("test", None, **{"return": float(best.mean())}, spread=float(spread))
         self._run.log("test", best_at=self.best_at, last_return=float(last.mean()))
 
+    def _evaluate(self, done: int) -> None:
+        value = float(self._episodes.returns(self._network, self._seeds).mean())
+        self._run.log("validation", None, **{"return": value})
+        self.evaluated_at = done
+        # Of equals the one that has learned longest.
+        if value >= self.best:
+            self.best, self.best_at = value, done
+            self._store(BEST)
+
     def state_dict(self) -> dict[str, Any]:
-        """Return how good the best network was and when."""
-        return {"best": self.best, "best_at": self.best_at}
+        """Return how good the best network was, and when."""
+        return {"best": self.best, "best_at": self.best_at, "evaluated_at": self.evaluated_at}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         self.best, self.best_at = float(state["best"]), int(state["best_at"])
+        self.evaluated_at = int(state["evaluated_at"])
 
     def _store(self, name: str) -> None:
         self._run.save_tensors(name, self._network.state_dict())

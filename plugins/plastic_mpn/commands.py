@@ -79,6 +79,9 @@ class Train(TrainConfig):
     gamma: float = field(0.99, "discount of later rewards", ge=0, le=1, panel="Learning")
     gradient_clip: float = field(10.0, "largest norm of the gradient", gt=0, panel="Learning")
     batch_size: int = field(64, "transitions per gradient step (dqn) or trials (supervised)", ge=1, panel="Learning")
+    total_steps: int = field(
+        500_000, "environment steps in all; dqn ends after --num-episodes if that comes first", ge=1, panel="Learning"
+    )
     num_envs: int = field(1, "environments side by side (dqn, a2c)", ge=1, le=4096, panel="Learning")
 
     num_episodes: int = field(500, "episodes to learn from", ge=1, panel="dqn")
@@ -99,7 +102,6 @@ class Train(TrainConfig):
     burn_in: int = field(8, "steps that only bring the state up to date, with sequences", ge=0, panel="dqn")
     sequence_length: int = field(16, "steps that are learned from, with sequences", ge=1, panel="dqn")
 
-    total_steps: int = field(500_000, "environment steps in all", ge=1, panel="a2c")
     rollout: int = field(50, "steps between updates; gradients go back as far", ge=1, panel="a2c")
     entropy_coefficient: float = field(0.01, "weight of the policy's entropy", ge=0, panel="a2c")
     value_coefficient: float = field(1.0, "weight of the value's loss", ge=0, panel="a2c")

@@ -85,8 +85,8 @@ class MPN(Core):
     """One multi-plasticity layer; its state is M (batch, n, d).
 
     plasticity: what eta multiplies in the update of M, see `rule.association`. interaction: whether M scales the
-    weights or adds to them. eta None is drawn as published. With learn_lambda, lambda is kept in [0, lambda_max]; a fixed
-    lambda_decay is used as it is given. Raises ValueError for a lambda that does not decay.
+    weights or adds to them. eta None is drawn as published. With learn_lambda, lambda is kept in [0, lambda_max]; a
+    fixed lambda_decay is used as it is given. Raises ValueError for a lambda that does not decay.
     """
 
     W: nn.Parameter

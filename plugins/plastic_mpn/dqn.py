@@ -110,6 +110,7 @@ class DQN:
         self.update: Update = update(learning, self.replay, settings)
         self.states = network.init_state(environments.count)
         self.finished: list[tuple[float, int]] = []
+        self.unlogged: list[float] = []
         self.episodes = 0
         self.gradient_steps = 0
         self._losses: float | Tensor = 0.0
@@ -175,6 +176,7 @@ class DQN:
             "environments": self.environments.state_dict(),
             "states": self.states.clone(),
             "finished": [list(episode) for episode in self.finished],
+            "unlogged": list(self.unlogged),
             "counters": [self.episodes, self.gradient_steps, self._owed, self._losses_counted],
             "losses": torch.as_tensor(self._losses, dtype=torch.float64, device="cpu"),
             "generator": self.generator.bit_generator.state,
@@ -187,35 +189,49 @@ class DQN:
         self.environments.load_state_dict(state["environments"])
         self.states = state["states"].to(self.device)
         self.finished = [(float(value), int(length)) for value, length in state["finished"]]
+        self.unlogged = [float(value) for value in state["unlogged"]]
         self.episodes, self.gradient_steps, self._owed, self._losses_counted = state["counters"]
         self._losses = float(state["losses"])
         self.generator.bit_generator.state = state["generator"]
 
 
 def train_dqn(
-    dqn: DQN, run: Run, episodes: int, *, log_every: int = 1, after_episode: Callable[[int], None] | None = None
+    dqn: DQN,
+    run: Run,
+    episodes: int,
+    *,
+    total_steps: int | None = None,
+    log_every: int = 1,
+    after_episode: Callable[[int], None] | None = None,
 ) -> None:
-    """Learn for a number of episodes; `after_episode` is called with how many have ended."""
+    """Learn for a number of episodes, or until the one in which `total_steps` environment steps have been taken.
+
+    `after_episode` is called with how many episodes have ended.
+    """
     run.track(dqn=dqn)
-    returns: list[float] = []
     for episode in run.steps(episodes, "episode"):
+        if total_steps is not None and dqn.environments.steps >= total_steps:
+            # Leaving the loop skips the checkpoint that its last step makes.
+            run.step = episode
+            run.save_checkpoint()
+            break
         began, steps = time.perf_counter(), dqn.environments.steps
         while not dqn.finished:
             dqn.advance()
         run.count_samples(dqn.environments.steps - steps, time.perf_counter() - began)
-        returns.append(dqn.finished.pop(0)[0])
+        dqn.unlogged.append(dqn.finished.pop(0)[0])
         if (episode + 1) % log_every == 0 or episode + 1 == episodes:
             run.log(
                 "train",
                 None,
-                **{"return": float(np.mean(returns))},
+                **{"return": float(np.mean(dqn.unlogged))},
                 epsilon=dqn.settings.epsilon(dqn.episodes),
                 environment_steps=dqn.environments.steps,
                 gradient_steps=dqn.gradient_steps,
             )
             if dqn.gradient_steps:
                 run.log("train", loss=dqn.mean_loss())
-            returns = []
+            dqn.unlogged = []
         if after_episode is not None:
             dqn.update.synchronise()
             after_episode(episode + 1)

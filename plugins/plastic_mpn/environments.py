@@ -49,7 +49,7 @@ def make_environment(
     """
     limit = {} if max_steps is None else {"max_episode_steps": max_steps}
     # Not every class takes a mode of rendering.
-    mode = {} if render_mode is None else {"render_mode": render_mode}
+    mode: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

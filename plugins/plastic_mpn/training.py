@@ -52,9 +52,10 @@ def by_dqn(config: Train, run: Run) -> None:
         run,
         config.num_episodes,
         log_every=max(1, config.num_episodes // 500),
-        after_episode=lambda done: checkpoints.after(done, config.num_episodes),
+        total_steps=config.total_steps,
+        after_episode=checkpoints.after,
     )
-    checkpoints.test(config.test_episodes)
+    checkpoints.finish(run.step, config.test_episodes)
 
 
 def by_a2c(config: Train, run: Run) -> None:
@@ -83,9 +84,9 @@ def by_a2c(config: Train, run: Run) -> None:
         run,
         total_steps=config.total_steps,
         log_every=max(1, updates // 500),
-        after_update=lambda done: checkpoints.after(done, updates),
+        after_update=checkpoints.after,
     )
-    checkpoints.test(config.test_episodes)
+    checkpoints.finish(updates, config.test_episodes)
 
 
 def by_supervised(config: Train, run: Run) -> None:

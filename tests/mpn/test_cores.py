@@ -107,6 +107,18 @@ def test_a_start_forgets_everything(name, layers, projection):
 
 
 @pytest.mark.parametrize(("name", "layers", "projection"), EVERY)
+def test_a_state_that_is_set_to_zero_leaves_the_activity_alone(name, layers, projection):
+    """As learners set it where an episode has ended."""
+    core = make(name, layers, projection)
+    for x in (normal(3, 4), normal(2, 3, 4)):
+        with torch.no_grad():
+            h, state = core(x)
+        kept = h.clone()
+        state[1] = 0
+        assert torch.equal(h, kept)
+
+
+@pytest.mark.parametrize(("name", "layers", "projection"), EVERY)
 def test_the_first_state_is_zero_and_the_default(name, layers, projection):
     core = make(name, layers, projection)
     assert isinstance(core, Core)
@@ -160,7 +172,8 @@ def test_weights_come_from_the_generator_alone(name, layers, projection):
     torch.rand(3)
     assert_same_weights(one, make(name, layers, projection, seed=4))
     another = make(name, layers, projection, seed=5)
-    drawn = [weights for weights in one.state_dict() if weights.split(".")[-1] not in ("b", "eta", "lambda_")]
+    # Tables of weights are drawn; some biases begin at 0.
+    drawn = [weights for weights, values in one.state_dict().items() if values.dim() == 2]
     assert drawn
     assert not any(torch.equal(one.state_dict()[weights], another.state_dict()[weights]) for weights in drawn)
 
@@ -241,6 +254,9 @@ def test_only_some_cores_remember(name):
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
 def test_recurrent_networks_are_those_of_torch(name):
     core = make(name)
+    with torch.no_grad():
+        for part in core.parameters():
+            part.add_(0.3 * normal(*part.shape))
     theirs = {"rnn": torch.nn.RNNCell, "gru": torch.nn.GRUCell, "lstm": torch.nn.LSTMCell}[name](4, 5).double()
     theirs.load_state_dict({key.removesuffix("_l0"): value for key, value in core.network.state_dict().items()})
     x = normal(6, 3, 4)
@@ -316,6 +332,19 @@ def test_first_weights_are_xavier_uniform_and_first_biases_zero():
     assert not layer.b.any()
 
 
+@pytest.mark.parametrize(("name", "gates"), [("rnn", 1), ("gru", 3), ("lstm", 4)])
+def test_recurrent_weights_are_xavier_uniform_gate_by_gate_and_biases_zero(name, gates):
+    core = make_core(name, 200, 100, generator=generator())
+    for weights, inputs in ((core.network.weight_ih_l0, 200), (core.network.weight_hh_l0, 100)):
+        bound = math.sqrt(6 / (inputs + 100))
+        assert weights.shape == (100 * gates, inputs)
+        for gate in weights.detach().split(100):
+            assert 0.99 * bound < float(gate.abs().max()) <= bound
+            assert float(gate.var()) == pytest.approx(bound**2 / 3, rel=0.05)
+    assert not core.network.bias_ih_l0.any()
+    assert not core.network.bias_hh_l0.any()
+
+
 # ---------------------------------------------------------------------------------------------------- eta and lambda
 
 
@@ -342,7 +371,7 @@ def test_a_learned_lambda_is_used_and_put_back_between_its_bounds(value, used, l
         close(core(x, state)[1], used * state, 1e-7)
     core.constrain()
     for layer in core.plastic_layers():
-        assert float(layer.lambda_) == pytest.approx(used, abs=1e-7)
+        assert float(layer.lambda_.detach()) == pytest.approx(used, abs=1e-7)
 
 
 @pytest.mark.parametrize("value", [2.0, -1.0, 0.5])
@@ -360,7 +389,7 @@ def test_a_lambda_at_its_bound_can_be_learned_away_from_it(value):
 
 
 def test_a_learned_lambda_begins_within_its_bound_and_a_fixed_one_where_it_is_told():
-    assert float(MPN(2, 3, lambda_decay=1.0, lambda_max=0.9, learn_lambda=True).lambda_) == pytest.approx(0.9)
+    assert float(MPN(2, 3, lambda_decay=1.0, lambda_max=0.9, learn_lambda=True).lambda_.detach()) == pytest.approx(0.9)
     fixed = MPN(2, 3, lambda_decay=1.0, lambda_max=0.9)
     assert float(fixed.lambda_) == float(fixed.decay()) == 1
     fixed.constrain()

@@ -84,6 +84,19 @@ def test_it_equals_the_steps_in_every_size(time, batch, units, inputs, seed, var
     check_equal(parts, starts, **dict(zip(("activation", "plasticity", "interaction"), variant, strict=True)))
 
 
+@pytest.mark.parametrize("block", [1, 2, 3])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_samples_that_are_taken_block_by_block_are_the_same(block, gradient, monkeypatch):
+    parts, starts = problem(batch=7)
+    others = [parts[name] for name in NAMES[2:]]
+    wanted = mpn_sequence_by_steps(parts["x"], parts["M"], starts, *others)
+    monkeypatch.setattr("plastic_mpn.sequence.CACHED_MODULATIONS", block * 5 * 4)
+    if gradient:
+        check_equal(parts, starts)
+    found = mpn_sequence(parts["x"], parts["M"], starts, *others)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("plasticity", PLASTICITIES)
 @pytest.mark.parametrize("interaction", INTERACTIONS)
 def test_without_starts_nothing_is_reset(plasticity, interaction):

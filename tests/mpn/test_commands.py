@@ -1,0 +1,447 @@
+"""`plastic train mpn` and `plastic eval mpn` as they are typed, and what bad input gets to read."""
+
+import json
+import shutil
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from plastic_cli.errors import UserError
+from plastic_cli.testing import plastic
+from plastic_mpn.commands import IMPLIED, Evaluate, Train, read_options
+
+GO_NOGO = "plastic/GoNogo-v0"
+PAYING = "plastic-tests/Paying-v0"
+
+
+class Paying(gym.Env):
+    """Pays `wage` a step, or half of it in every second episode; ends after `length` steps."""
+
+    observation_space = gym.spaces.Box(-1, 1, (4,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, wage=1.0, length=3, render_mode=None):
+        self.wage, self.length, self.render_mode = wage, length, render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time, self.paid = 0, self.wage * (1 if seed % 2 else 0.5)
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.zeros(4, np.float32), self.paid, self.time == self.length, False, {}
+
+
+class Images(Paying):
+    observation_space = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+
+
+TOYS = {PAYING: Paying, "plastic-tests/Images-v0": Images}
+
+SMALL = ["--hidden-dim", 5, "--evaluation-episodes", 2, "--test-episodes", 4]
+DQN = [*SMALL, "--num-episodes", 6, "--batch-size", 8, "--learning-starts", 10, "--checkpoint-every", 2]
+ALGORITHMS = {
+    "dqn": [*DQN, "--env", "CartPole-v1", "--max-episode-steps", 20],
+    "a2c": [
+        *SMALL, "--algorithm", "a2c", "--env", GO_NOGO, "--env-options", "trials=2", "--total-steps", 60,
+        "--rollout", 5, "--num-envs", 2, "--checkpoint-every", 4,
+    ],
+    "supervised": [
+        "--algorithm", "supervised", "--hidden-dim", 5, "--minimum-batches", 5, "--maximum-batches", 10,
+        "--batch-size", 4, "--steps", 6,
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def toys():
+    """Make the environments known while a test runs."""
+    for name, made in TOYS.items():
+        gym.register(name, made)
+    yield
+    for name in TOYS:
+        del gym.registry[name]
+
+
+def carried_out(*arguments):
+    outcome = plastic(*arguments, "--json", "--quiet")
+    assert outcome.code == 0, outcome.err
+    return outcome.results[0]
+
+
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    """A folder with one small run of each algorithm, by name; it is only copied."""
+    base = tmp_path_factory.mktemp("mpn")
+    results = {}
+    for algorithm, options in ALGORITHMS.items():
+        results[algorithm] = carried_out("train", "mpn", "--runs", base / algorithm, *options)
+    return base, results
+
+
+@pytest.fixture
+def run_of(trained_once, runs_folder):
+    """Return a function that puts the run of an algorithm into the runs folder, and gives its folder."""
+    base, results = trained_once
+
+    def copied(algorithm):
+        folder = Path(results[algorithm]["folder"])
+        return Path(shutil.copytree(base / algorithm / folder.name, runs_folder / folder.name))
+
+    return copied
+
+
+def rows(folder, stage):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["stage"] == stage]
+
+
+def refused(*arguments, code=2):
+    """The one line that a command which is refused leaves on stderr."""
+    outcome = plastic(*arguments, "--quiet")
+    assert outcome.code == code, outcome.err
+    assert outcome.out == ""
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+# -------------------------------------------------------------------------------------------------------------- train
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "metrics", "kept"),
+    [
+        ("dqn", ["train/return", "train/epsilon", "train/loss", "validation/return", "test/return"], "episode"),
+        ("a2c", ["train/return", "train/loss", "validation/return", "test/return"], "update"),
+        ("supervised", ["train/loss", "validation/accuracy", "test/accuracy", "test/batches"], None),
+    ],
+)
+def test_each_algorithm_trains_from_end_to_end(trained_once, algorithm, metrics, kept):
+    result = trained_once[1][algorithm]
+    assert (result["rule"], result["status"]) == ("mpn", "completed")
+    assert set(metrics) <= result["metrics"].keys()
+    assert all(np.isfinite(value) for value in result["metrics"].values())
+    stored = sorted(path.stem for path in Path(result["folder"]).glob("artifacts/*.pt"))
+    if kept:
+        steps = [2, 4, 6] if algorithm == "dqn" else [4]
+        assert stored == sorted(["best", "final", *(f"{kept}-{step:07d}" for step in steps)])
+    record = json.loads((Path(result["folder"]) / "run.json").read_text())
+    assert record["config"]["algorithm"] == algorithm
+    assert record["config"]["hidden_dim"] == 5
+
+
+def test_a_dqn_run_has_made_the_gradient_steps_that_it_says(trained_once):
+    metrics = trained_once[1]["dqn"]["metrics"]
+    assert metrics["train/environment_steps"] >= 6 * 8
+    assert metrics["train/gradient_steps"] == metrics["train/environment_steps"] - 9
+    assert metrics["train/epsilon"] == pytest.approx(0.995**6)
+
+
+def test_options_of_the_environment_reach_training():
+    options = [*DQN, "--env", PAYING, "--env-options", "wage=4,length=5"]
+    metrics = carried_out("train", "mpn", *options)["metrics"]
+    assert metrics["train/environment_steps"] == 30
+    assert metrics["train/return"] in (10, 20)
+    # The mean of returns of 10 and 20.
+    assert metrics["test/return"] in (10, 12.5, 15, 17.5, 20)
+    limited = carried_out("train", "mpn", *options, "--max-episode-steps", 2)["metrics"]
+    assert limited["train/environment_steps"] == 12
+
+
+@pytest.mark.parametrize("core", ["mpn-pre", "mpn-post", "mpn-additive", "mpn-frozen", "rnn", "gru", "lstm", "mlp"])
+def test_every_core_trains_and_is_evaluated(core):
+    few = ["--num-episodes", 2, "--test-episodes", 2, "--max-episode-steps", 12, "--layers", 2]
+    trained = carried_out("train", "mpn", *DQN, *few, "--core", core, "--input-projection", 3)
+    evaluated = carried_out("eval", "mpn", "--episodes", 3)
+    assert evaluated["run"] == trained["run"]
+    assert 8 <= evaluated["metrics"]["fresh/return"] <= 12
+
+
+def test_the_same_seed_trains_the_same_network_and_another_one_another():
+    def weights(seed):
+        folder = Path(carried_out("train", "mpn", *ALGORITHMS["dqn"], "--seed", seed)["folder"])
+        return torch.load(folder / "artifacts" / "final.pt", weights_only=True)
+
+    first, again, other = weights(1), weights(1), weights(2)
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    assert not torch.equal(first["core.W"], other["core.W"])
+
+
+# ------------------------------------------------------------------------------------------- what an option implies
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "supervised"])
+def test_an_algorithm_implies_its_settings_and_what_is_typed_beats_them(algorithm):
+    config, plain = Train.from_values({"algorithm": algorithm}), Train()
+    for name, value in IMPLIED[algorithm].items():
+        assert getattr(config, name) == value
+    assert config.learn_eta
+    assert config.learn_lambda
+    assert not plain.learn_eta
+    others = set(Train.model_fields) - set(IMPLIED[algorithm]) - {"algorithm"}
+    assert all(getattr(config, name) == getattr(plain, name) for name in others)
+    typed = Train.from_values({"algorithm": algorithm, "hidden_dim": 7, "learn_eta": False})
+    assert (typed.hidden_dim, typed.learn_eta, typed.learn_lambda) == (7, False, True)
+
+
+def test_what_is_implied_reaches_a_run_from_the_command_line(trained_once):
+    def config_of(algorithm):
+        return json.loads((Path(trained_once[1][algorithm]["folder"]) / "run.json").read_text())["config"]
+
+    a2c, supervised, dqn = (config_of(algorithm) for algorithm in ("a2c", "supervised", "dqn"))
+    assert (a2c["learn_eta"], a2c["learn_lambda"]) == (True, True)
+    assert a2c["gamma"] == IMPLIED["a2c"]["gamma"]
+    assert (a2c["num_envs"], a2c["hidden_dim"]) == (2, 5), "as typed"
+    assert supervised["env"] == "plastic/SimpleIntegration-v0"
+    assert (supervised["draw_eta"], supervised["lambda_max"]) == (True, 0.95)
+    assert (dqn["learn_eta"], dqn["draw_eta"]) == (False, False)
+
+
+def test_copies_of_the_target_are_asked_for_by_how_often():
+    assert Train().tau > 0
+    assert Train.from_values({"target_every": 5}).tau == 0
+    assert Train.from_values({"target_every": 5, "tau": 0.1}).tau == 0.1
+    assert Train.from_values({"tau": 0.0}).target_every == Train().target_every
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "supervised"])
+def test_what_stays_zero_is_not_learned(algorithm):
+    config = Train.from_values({"algorithm": algorithm, "core": "mpn-frozen"})
+    assert (config.learn_eta, config.learn_lambda) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("delay=20", 20),
+        ("delay=-1.5", -1.5),
+        ("delay=true", True),
+        ("delay=True", True),
+        ("delay=False", False),
+        ("delay=[1,2]", [1, 2]),
+        ("delay=word", "word"),
+        ("delay=a=b", "a=b"),
+        ("delay=", ""),
+    ],
+)
+def test_options_of_an_environment_are_read_as_values(typed, read):
+    assert read_options((typed,)) == {"delay": read}
+    assert type(read_options((typed,))["delay"]) is type(read)
+
+
+def test_several_options_of_an_environment_are_read_in_order():
+    assert read_options(("delay=20", "sigma=1.0", "delay=3")) == {"delay": 3, "sigma": 1.0}
+    assert Train.from_values({"env_options": "delay=20, sigma=1"}).env_options == ("delay=20", "sigma=1")
+
+
+# --------------------------------------------------------------------------------------------------------------- eval
+
+
+@pytest.mark.parametrize("algorithm", ["dqn", "a2c", "supervised"])
+def test_each_algorithm_is_evaluated_with_an_interval(run_of, algorithm):
+    folder = run_of(algorithm)
+    metrics = carried_out("eval", "mpn", "--episodes", 20)["metrics"]
+    mean, low, high, least, most = (
+        metrics[f"fresh/return{suffix}"] for suffix in ("", "_low", "_high", "_min", "_max")
+    )
+    assert least <= low <= mean <= high <= most
+    assert least < most
+    plain, labelled = ([row for row in rows(folder, "eval") if ("labels" in row) == with_] for with_ in (False, True))
+    assert [row["value"] for row in plain] == [row["value"] for row in labelled]
+    config = json.loads((folder / "run.json").read_text())["config"]
+    assert {row["labels"]["env"] for row in labelled} == {config["env"]}
+    # The same episodes again.
+    assert carried_out("eval", "mpn", "--episodes", 20)["metrics"] == metrics
+    assert carried_out("eval", "mpn", "--episodes", 19)["metrics"] != metrics
+
+
+def test_the_mean_is_that_of_the_episodes(run_of):
+    run_of("dqn")
+    metrics = carried_out("eval", "mpn", "--env", PAYING, "--env-options", "wage=8,length=5", "--episodes", 40)[
+        "metrics"
+    ]
+    # An episode pays 20 or 40, by its seed.
+    share = (metrics["fresh/return"] - 20) / 20
+    assert share * 40 == round(share * 40)
+    assert 0.2 < share < 0.8
+    assert (metrics["fresh/return_min"], metrics["fresh/return_max"]) == (20, 40)
+    assert metrics["fresh/return_low"] < metrics["fresh/return"] < metrics["fresh/return_high"]
+    # About two standard errors of a mean of 40 on either side.
+    width = metrics["fresh/return_high"] - metrics["fresh/return_low"]
+    assert width == pytest.approx(2 * 1.96 * 20 * np.sqrt(share * (1 - share) / 40), rel=0.25)
+
+
+def test_evaluation_with_a_longer_delay_and_in_another_environment(run_of):
+    folder = run_of("a2c")
+    trained = json.loads((folder / "run.json").read_text())["config"]
+    assert trained["env_options"] == ["trials=2"]
+
+    def labels_of(*options):
+        carried_out("eval", "mpn", "--episodes", 4, *options)
+        return rows(folder, "eval")[-1]["labels"]
+
+    assert labels_of()["options"] == {"trials": 2}
+    assert labels_of("--env-options", "delay=20")["options"] == {"trials": 2, "delay": 20}
+    assert labels_of("--env-options", "trials=1,delay=20")["options"] == {"trials": 1, "delay": 20}
+    # Another environment does not know the options of its own.
+    labels = labels_of("--env", PAYING, "--env-options", "wage=2", "--checkpoint", "final")
+    assert labels == {"env": PAYING, "checkpoint": "final", "options": {"wage": 2}}
+    assert rows(folder, "eval")[-1]["value"] == 6
+
+
+def test_evaluation_ends_episodes_where_training_did_or_where_it_is_told(run_of):
+    run_of("dqn")
+    paying = ["eval", "mpn", "--env", PAYING, "--env-options", "wage=2,length=100", "--episodes", 12]
+    assert carried_out(*paying)["metrics"]["fresh/return_max"] == 40, "20 steps as in training"
+    assert carried_out(*paying, "--max-episode-steps", 7)["metrics"]["fresh/return_max"] == 14
+
+
+def choose_always(folder, **actions):
+    """Let stored networks of a run, by name, choose one action whatever they see."""
+    for name, chosen in actions.items():
+        path = folder / "artifacts" / f"{name}.pt"
+        state = torch.load(path, weights_only=True)
+        state["head.weight"].zero_()
+        state["head.bias"].zero_()[chosen] = 1.0
+        torch.save(state, path)
+
+
+def test_the_checkpoint_that_is_named_is_evaluated(run_of, tmp_path):
+    folder = run_of("dqn")
+    choose_always(folder, best=0, final=1)
+    shutil.copy(folder / "artifacts" / "final.pt", tmp_path / "mine.pt")
+
+    def metrics_of(*options):
+        return carried_out("eval", "mpn", "--episodes", 25, *options)["metrics"]
+
+    best, final = metrics_of("--checkpoint", "best"), metrics_of("--checkpoint", "final")
+    assert best != final
+    assert metrics_of() == best
+    assert metrics_of("--checkpoint", tmp_path / "mine.pt") == final
+
+
+# ---------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--env", "Pendulum-v1"], ["--env Pendulum-v1", "continuous", "Discrete", "CartPole-v1"]),
+        (["--env", "plastic-tests/Images-v0"], ["images", "(8, 8, 3)", "only vectors of numbers"]),
+        (["--env", "CartPol-v1"], ["Gymnasium knows no such environment", "Did you mean 'CartPole-v1'?"]),
+        (["--env-options", "nonsense=3"], ["--env CartPole-v1", "nonsense"]),
+        (["--env", GO_NOGO, "--env-options", "delay=-1"], ["delay must be a whole number of at least 0, not -1"]),
+        (["--env-options", "3=4"], ["--env-options 3=4", "write KEY=VALUE"]),
+        (["--learn-eta"], ["--learn-eta", "--replay sequences", "--algorithm a2c"]),
+        (["--learn-lambda"], ["--learn-lambda", "--replay sequences"]),
+        (["--buffer-size", "10"], ["--buffer-size", "--batch-size"]),
+        (["--epsilon-end", "0.5", "--epsilon-start", "0.1"], ["--epsilon-end", "--epsilon-start"]),
+        (["--algorithm", "supervised", "--env", "CartPole-v1"], ["SimpleIntegration-v0", "--env CartPole-v1"]),
+        (["--core", "gruu"], ["--core gruu", "Did you mean 'gru'?"]),
+        (["--lambda-decay", "1.5"], ["--lambda-decay 1.5", "less than or equal to 1"]),
+        (["--eta", "nan"], ["--eta nan", "finite number"]),
+        (["--hidden-dim", "0"], ["--hidden-dim 0"]),
+        (["--layers", "0"], ["--layers 0"]),
+        (["--input-projection", "-1"], ["--input-projection -1"]),
+        (["--max-episode-steps", "0"], ["0", "positive"]),
+        (["--num-envs", "0"], ["--num-envs 0"]),
+        (["--num-episodes", "0"], ["--num-episodes 0"]),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_a_line_and_leaves_no_run(options, words, runs_folder):
+    line = refused("train", "mpn", *options)
+    assert all(word in line for word in words), line
+    assert not list(runs_folder.glob("*/run.json"))
+
+
+@pytest.mark.parametrize("verb", ["train", "eval", "analyze", "render"])
+def test_an_option_of_an_environment_without_a_value_is_named_once(verb):
+    assert refused(verb, "mpn", "--env-options", "delay") == "--env-options delay: write KEY=VALUE, as in delay=20."
+
+
+def test_a_buffer_too_small_for_sequences_is_refused_before_anything_is_learned(runs_folder):
+    line = refused("train", "mpn", "--replay", "sequences", "--num-envs", 8, "--buffer-size", 64, "--num-episodes", 60)
+    assert "--buffer-size" in line
+    assert not list(runs_folder.glob("*/run.json"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--checkpoint", "bets"], ["--checkpoint bets", "Did you mean 'best'?", "best, episode-0000002"]),
+        (["--checkpoint", "absent.pt"], ["--checkpoint absent.pt", "no such file"]),
+        (["--env", "MountainCar-v0"], ["MountainCar-v0 shows 2 numbers and takes 3 actions", "4 and 2 (CartPole-v1)"]),
+        (["--env", "plastic/CartPoleNoVelocity-v1"], ["shows 2 numbers", "4 and 2"]),
+        (["--env", "Pendulum-v1"], ["continuous"]),
+        (["--env", "plastic-tests/Images-v0"], ["images"]),
+        (["--env", "CartPol-v1"], ["Did you mean 'CartPole-v1'?"]),
+        (["--env-options", "nonsense=3"], ["nonsense"]),
+        (["--episodes", "0"], ["--episodes 0"]),
+        (["--max-episode-steps", "0"], ["--max-episode-steps 0"]),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_in_a_line(run_of, options, words):
+    folder = run_of("dqn")
+    before = (folder / "metrics.jsonl").read_bytes()
+    line = refused("eval", "mpn", *options)
+    assert all(word in line for word in words), line
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "options", [["--core", "gru"], ["--hidden-dim", 6], ["--layers", 2], ["--input-projection", 3]]
+)
+def test_a_checkpoint_of_another_architecture_is_refused(run_of, options, tmp_path):
+    other = carried_out("train", "mpn", "--runs", tmp_path / "other", *ALGORITHMS["dqn"], "--num-episodes", 1, *options)
+    run = run_of("dqn").name
+    file = Path(other["folder"]) / "artifacts" / "best.pt"
+    line = refused("eval", "mpn", "--checkpoint", file)
+    assert "is one of another architecture" in line
+    assert f"run {run} (core mpn, 5 units, CartPole-v1)" in line
+
+
+def test_the_network_of_another_algorithm_is_refused(run_of):
+    file = run_of("a2c") / "artifacts" / "best.pt"
+    run = run_of("dqn").name
+    assert "is one of another architecture" in refused("eval", "mpn", "--run", run, "--checkpoint", file)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_a_damaged_checkpoint_is_refused(run_of, content, tmp_path):
+    run_of("dqn")
+    file = tmp_path / "damaged.pt"
+    if content is None:
+        torch.save(torch.nn.Linear(2, 2), file)
+    else:
+        file.write_bytes(content)
+    assert "it is damaged, or holds more than tensors" in refused("eval", "mpn", "--checkpoint", file)
+
+
+def test_a_checkpoint_that_is_no_network_is_refused(run_of, tmp_path):
+    run_of("dqn")
+    for content in ([1, 2], torch.zeros(3), {"core.W": "word"}, {}):
+        torch.save(content, tmp_path / "other.pt")
+        assert "is one of another architecture" in refused("eval", "mpn", "--checkpoint", tmp_path / "other.pt")
+
+
+def test_a_supervised_run_has_one_network_and_says_so(run_of):
+    run_of("supervised")
+    line = refused("eval", "mpn", "--checkpoint", "episode-0000100")
+    assert "--checkpoint episode-0000100" in line
+
+
+def test_a_run_of_another_rule_is_refused(train):
+    folder = train()
+    assert folder.name in refused("eval", "mpn", "--run", folder.name)
+
+
+def test_bounds_are_named_by_the_configuration_too():
+    with pytest.raises(UserError, match=r"--episodes 0"):
+        Evaluate.from_values({"episodes": 0})
+    with pytest.raises(UserError, match=r"--tau 1.5"):
+        Train.from_values({"tau": 1.5})
