@@ -141,7 +141,8 @@ def matrices_figure(matrices: NDArray[np.floating], steps: Sequence[int], subjec
     rows = -(-len(steps) // columns)
     return (
         ggplot(data, aes("input", "unit", fill="M"))
-        + geom_raster()
+        # Anything but the nearest would mix neighbours that have nothing to do with each other.
+        + geom_raster(interpolation="nearest")
         + facet_wrap("step", ncol=columns)
         + scale_fill_gradientn(DIVERGING, limits=(-limit, limit), name="M\n(no unit)")
         + scale_x_continuous(expand=(0, 0), breaks=_ticks(inputs))

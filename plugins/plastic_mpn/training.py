@@ -174,11 +174,11 @@ def evaluate(config: Evaluate, run: Run) -> None:
         "return": interval.mean,
         "return_low": interval.low,
         "return_high": interval.high,
-        "return_min": returns.min(),
-        "return_max": returns.max(),
+        "return_min": float(returns.min()),
+        "return_max": float(returns.max()),
     }
-    run.log("fresh", **measured)
-    run.log("fresh", labels=labels, **measured)
+    run.log("fresh", labels, **measured)
+    run.results |= {f"fresh/{name}": value for name, value in measured.items()}
 
 
 def make_network(config: Train, run: Run, observation_dim: int, action_count: int) -> Network:

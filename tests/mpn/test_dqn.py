@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plastic_cli.learning.seeds import seed_sequence
+from plastic_cli.runs.run import create_run, open_run
 from plastic_cli.testing import interrupted_after, plastic, training_numbers
 from plastic_mpn import compiled_dqn
-from plastic_mpn.dqn import DQN, CompiledUpdate, DQNSettings, TorchUpdate, can_be_compiled
+from plastic_mpn.dqn import DQN, CompiledUpdate, DQNSettings, TorchUpdate, can_be_compiled, train_dqn
 from plastic_mpn.environments import Environments
 from plastic_mpn.evaluation import GreedyEpisodes
 from plastic_mpn.networks import MPNDQN
@@ -751,6 +752,28 @@ def test_learning_goes_on_from_its_state_bit_for_bit(core, changes, done):
         assert torch.equal(taken_up.network.state_dict()[name], value), name
 
 
+@pytest.mark.parametrize("stop", [1, 2, 3, 5])
+def test_what_is_logged_now_and_then_is_the_same_after_a_stop(runs_folder, stop):
+    """The returns since the last time belong to what is resumed."""
+    logged = []
+    for stopped in (False, True):
+        run = create_run(runs_folder, rule="mpn", config={"seed": 0})
+        with run.locked():
+            if stopped:
+                with pytest.raises(KeyboardInterrupt), interrupted_after(stop):
+                    train_dqn(make_dqn(), run, 8, log_every=4)
+            else:
+                train_dqn(make_dqn(), run, 8, log_every=4)
+        if stopped:
+            run = open_run(run.folder)
+            with run.locked():
+                run.resume()
+                train_dqn(make_dqn(), run, 8, log_every=4)
+        logged.append(training_numbers(run.folder))
+    assert set(logged[0]["step"]) == {4, 8}
+    pd.testing.assert_frame_equal(logged[0], logged[1])
+
+
 TINY = [
     "--env", CORRIDOR, "--hidden-dim", 5, "--num-episodes", 9, "--batch-size", 8, "--buffer-size", 40,
     "--learning-starts", 10, "--learning-rate", 0.01, "--target-every", 2, "--evaluate-every", 2,
@@ -848,15 +871,39 @@ def test_the_best_is_chosen_by_the_returns_of_the_validation_episodes(runs_folde
         assert torch.equal(kept["final"][name], last[name])
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_run_ends_with_the_episode_in_which_its_steps_are_taken(runs_folder, count):
+    options = ["--num-episodes", 50, "--evaluate-every", 4, "--num-envs", count]
+    result = trained(runs_folder, *options, "--total-steps", 60)
+    folder = Path(result["folder"])
+    metrics = training_numbers(folder)
+    steps = metrics[metrics["metric"] == "environment_steps"]
+    assert steps["value"].iloc[-1] >= 60 > steps["value"].iloc[-count - 1]
+    last = int(steps["step"].iloc[-1])
+    assert 4 < last < 50
+    # The last network is evaluated too, and tested behind its episode.
+    validated = metrics[metrics["split"] == "validation"]["step"].tolist()
+    assert validated == sorted({*range(4, last + 1, 4), last})
+    assert set(metrics[metrics["split"] == "test"]["step"]) == {last}
+    # Fewer episodes come first.
+    few = trained(runs_folder, *options, "--total-steps", 60, "--num-episodes", 3)
+    assert few["metrics"]["train/environment_steps"] < 60
+    # Stopped right at the end, it ends the same.
+    others = runs_folder.parent / "others"
+    with interrupted_after(last):
+        outcome = plastic("train", "mpn", "--quiet", "--runs", others, *TINY, *options, "--total-steps", 60)
+    assert outcome.code == 130
+    (stopped,) = (path for path in others.iterdir() if (path / "run.json").exists())
+    assert plastic("train", "mpn", "--quiet", "--runs", others, "--resume", stopped.name).code == 0
+    pd.testing.assert_frame_equal(training_numbers(stopped), metrics)
+
+
 def test_what_is_logged_is_what_happened(runs_folder):
     result = trained(runs_folder, "--epsilon-decay", 0.9, "--train-every", 2)
     metrics = training_numbers(Path(result["folder"]))
     train = metrics[metrics["split"] == "train"].pivot_table(index="step", columns="metric", values="value")
     assert list(train.index) == list(range(1, 10))
     np.testing.assert_allclose(train["epsilon"], [max(0.01, 0.9**episode) for episode in range(1, 10)])
-    environments = Environments(CORRIDOR, 1, seed_sequence(0, "environments"))
-    assert train["environment_steps"].is_monotonic_increasing
-    assert environments.action_count == 2
     # Each step pays 1 or -1, and an episode has at least four.
     lengths = np.diff([0, *train["environment_steps"]])
     assert ((lengths >= 4) & (lengths <= 10)).all()

@@ -334,7 +334,6 @@ def test_an_environment_that_cannot_be_learned_is_refused_in_a_line(env, words):
     [
         ({"options": {"nonsense": 3}}, "nonsense"),
         ({"options": {"delay": -1}}, "delay must be a whole number of at least 0, not -1"),
-        ({"options": {"render_mode": "human"}}, "render_mode"),
         ({"max_steps": 0}, "max_episode_steps"),
     ],
 )
