@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +25,83 @@ class Observing(Protocol):
         """Return what it says (batch, actions), its activity and its new state."""
 
 
+@dataclass(frozen=True)
+class Moment:
+    """One step of the episodes that are still being played, before the environments take it.
+
+    playing: their numbers, (rows,); observations (rows, o) and infos are what each saw, used (rows, ...) the states
+    that the network had, outputs (rows, actions), hidden (rows, n) and actions (rows,) what it made of it.
+    """
+
+    step: int
+    playing: list[int]
+    observations: NDArray[np.float32]
+    infos: Sequence[Mapping[str, Any]]
+    used: Tensor
+    outputs: Tensor
+    hidden: Tensor
+    actions: list[int]
+
+
+class Witness(Protocol):
+    """Who looks on while episodes are played."""
+
+    def see(self, moment: Moment) -> None:
+        """Look at a moment, before the environments move on."""
+
+    def reward(self, episode: int, reward: float) -> None:
+        """Hear what an episode's last action brought."""
+
+
+StateChange = Callable[[Tensor, int], Tensor]
+"""(state (episodes, *state_shape), step) to the state that the step uses; row i belongs to episode i throughout."""
+
+
+@torch.no_grad()
+def play(
+    network: Observing,
+    environments: Sequence[Environment],
+    seeds: Sequence[int],
+    *,
+    change_state: StateChange | None = None,
+    witness: Witness | None = None,
+) -> NDArray[np.float64]:
+    """Play one episode for each seed, always taking the action with the largest output; return their returns (seeds,).
+
+    The episodes run side by side: one forward for all that have not ended.
+    """
+    state = network.init_state(len(seeds))
+    first_action = int(environments[0].action_space.start)  # type: ignore[attr-defined]
+    seen = [environment.reset(seed=seed) for environment, seed in zip(environments, seeds, strict=False)]
+    returns = np.zeros(len(seeds))
+    playing = list(range(len(seeds)))
+    for step in count():
+        if change_state is not None:
+            state = change_state(state, step)
+        observations = np.stack([np.asarray(seen[index][0], np.float32) for index in playing])
+        rows = torch.tensor(playing, device=state.device)
+        used = state[rows]
+        outputs, hidden, after = network.observe(torch.from_numpy(observations).to(state.device), used)
+        state = state.index_copy(0, rows, after)
+        actions = outputs.argmax(dim=-1).tolist()
+        if witness is not None:
+            infos = [seen[index][1] for index in playing]
+            witness.see(Moment(step, playing, observations, infos, used, outputs, hidden, actions))
+        going_on = []
+        for index, action in zip(playing, actions, strict=True):
+            observation, reward, terminated, truncated, info = environments[index].step(first_action + action)
+            seen[index] = (observation, info)
+            returns[index] += float(reward)
+            if witness is not None:
+                witness.reward(index, float(reward))
+            if not (terminated or truncated):
+                going_on.append(index)
+        playing = going_on
+        if not playing:
+            break
+    return returns
+
+
 class GreedyEpisodes:
     """Environments in which episodes are played greedily, kept for the next time."""
 
@@ -41,34 +120,11 @@ class GreedyEpisodes:
         self._made: list[Environment] = []
 
     def returns(self, network: Observing, seeds: Sequence[int]) -> NDArray[np.float64]:
-        """Return the return of one episode for each seed: always the action that the network rates highest."""
-        returns = np.zeros(len(seeds))
-        for first in range(0, len(seeds), self.side_by_side):
-            part = slice(first, first + self.side_by_side)
-            returns[part] = self._play(network, seeds[part])
-        return returns
-
-    @torch.no_grad()
-    def _play(self, network: Observing, seeds: Sequence[int]) -> NDArray[np.float64]:
-        while len(self._made) < len(seeds):
+        """Return the return of one episode for each seed."""
+        while len(self._made) < min(len(seeds), self.side_by_side):
             self._made.append(make_environment(self.env_id, max_steps=self.max_steps, options=self.options))
-        state = network.init_state(len(seeds))
-        first_action = int(self._made[0].action_space.start)  # type: ignore[attr-defined]
-        seen = np.stack([made.reset(seed=seed)[0] for made, seed in zip(self._made, seeds, strict=False)])
-        playing = np.arange(len(seeds))
-        returns = np.zeros(len(seeds))
-        while playing.size:
-            observed = torch.as_tensor(seen, dtype=state.dtype, device=state.device)
-            rated, _, state = network.observe(observed, state)
-            going_on = np.ones(playing.size, np.bool_)
-            seen = np.empty_like(seen)
-            for place, (index, action) in enumerate(zip(playing.tolist(), rated.argmax(dim=-1).tolist(), strict=True)):
-                seen[place], reward, terminated, truncated, _ = self._made[index].step(first_action + action)
-                returns[index] += float(reward)
-                going_on[place] = not (terminated or truncated)
-            if not going_on.all():
-                playing, seen, state = playing[going_on], seen[going_on], state[torch.from_numpy(going_on)]
-        return returns
+        parts = [seeds[first : first + self.side_by_side] for first in range(0, len(seeds), self.side_by_side)]
+        return np.concatenate([play(network, self._made, part) for part in parts])
 
 
 def evaluation_seeds(seeds: np.random.SeedSequence, episodes: int) -> list[int]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import gymnasium
@@ -18,12 +17,10 @@ from torch import Tensor
 from plastic_cli.errors import UserError
 from plastic_mpn.cores import Core
 from plastic_mpn.environments import Environment, make_environment
+from plastic_mpn.evaluation import Moment, StateChange, play
 from plastic_mpn.networks import MPNDQN, ActorCritic, Readout
 
 Network = MPNDQN | ActorCritic | Readout
-
-StateChange = Callable[[Tensor, int], Tensor]
-"""(state (episodes, *state_shape), step) to the state that the step uses; row i belongs to episode i throughout."""
 
 
 @dataclass(frozen=True)
@@ -76,18 +73,18 @@ def record_episodes(
     step. keep_states: False leaves `hidden` and `matrices` empty, where only behaviour counts.
     Raises UserError where the environment does not fit the network.
     """
-    wanted: Collection[int] | None = render if isinstance(render, Collection) else None
     draws = bool(render) and draws_pictures(env_id, max_steps=max_steps, options=options)
     mode = "rgb_array" if draws else None
     made = [make_environment(env_id, max_steps=max_steps, options=options, render_mode=mode) for _ in seeds]
-    logs = [_Log() for _ in seeds]
+    _check_fit(network, env_id, made[0])
+    recorder = _Recorder(network, made, keep_states=keep_states, pictures=render if draws else False)
     with _headless() if draws else nullcontext():
         try:
-            _play(network, env_id, made, seeds, logs, draws, wanted, ablation, keep_states)
+            play(network, made, seeds, change_state=ablation, witness=recorder)
         finally:
             for environment in made:
                 environment.close()
-    return [log.episode(seed) for log, seed in zip(logs, seeds, strict=True)]
+    return [log.episode(seed) for log, seed in zip(recorder.logs, seeds, strict=True)]
 
 
 def draws_pictures(env_id: str, *, max_steps: int | None = None, options: Mapping[str, Any] | None = None) -> bool:
@@ -115,7 +112,7 @@ def lowest_input(core: Core, observations: Tensor) -> Tensor:
 
 
 class _Log:
-    """The steps of one episode as they happen."""
+    """What happens in one episode, as long as it is played."""
 
     def __init__(self) -> None:
         self.observations: list[NDArray[np.float32]] = []
@@ -143,63 +140,48 @@ class _Log:
         )
 
 
-def _play(
-    network: Network,
-    env_id: str,
-    made: Sequence[Environment],
-    seeds: Sequence[int],
-    logs: Sequence[_Log],
-    draws: bool,
-    wanted: Collection[int] | None,
-    ablation: StateChange | None,
-    keep_states: bool,
-) -> None:
-    core = network.core
-    first_action = _check_fit(network, env_id, made[0])
-    state = network.init_state(len(made))
-    seen: list[tuple[Any, dict[str, Any]]] = [
-        environment.reset(seed=seed) for environment, seed in zip(made, seeds, strict=True)
-    ]
-    active = list(range(len(made)))
-    for step in count():
-        if ablation is not None:
-            state = ablation(state, step)
-        observations = np.stack([np.asarray(seen[index][0], np.float32) for index in active])
-        rows = torch.tensor(active, device=state.device)
-        used = state[rows]
-        outputs, hidden, after = network.observe(torch.from_numpy(observations).to(state.device), used)
-        state = state.index_copy(0, rows, after)
-        actions = outputs.argmax(dim=-1).tolist()
-        said = outputs.cpu().numpy()
-        felt = hidden.cpu().numpy() if keep_states else None
-        matrices = core.matrices(used) if keep_states else []
+class _Recorder:
+    """A witness that writes everything into the logs of the episodes."""
+
+    def __init__(
+        self,
+        network: Network,
+        environments: Sequence[Environment],
+        *,
+        keep_states: bool,
+        pictures: Collection[int] | bool,
+    ) -> None:
+        self.logs = [_Log() for _ in environments]
+        self._core = network.core
+        self._environments = environments
+        self._keep_states = keep_states
+        self._pictures = pictures
+
+    def see(self, moment: Moment) -> None:
+        outputs = moment.outputs.cpu().numpy()
+        hidden = moment.hidden.cpu().numpy() if self._keep_states else None
+        matrices = self._core.matrices(moment.used) if self._keep_states else []
         remembered = matrices[0].cpu().numpy() if matrices else None
-        going = []
-        for row, index in enumerate(active):
-            log, (_, info) = logs[index], seen[index]
-            log.observations.append(observations[row])
-            log.infos.append(dict(info))
-            log.actions.append(actions[row])
-            log.outputs.append(said[row])
-            if felt is not None:
-                log.hidden.append(felt[row])
+        draws = self._pictures if isinstance(self._pictures, bool) else moment.step in self._pictures
+        for row, index in enumerate(moment.playing):
+            log = self.logs[index]
+            log.observations.append(moment.observations[row])
+            log.infos.append(dict(moment.infos[row]))
+            log.actions.append(moment.actions[row])
+            log.outputs.append(outputs[row])
+            if hidden is not None:
+                log.hidden.append(hidden[row])
             if remembered is not None:
                 log.matrices.append(remembered[row])
-            if draws and (wanted is None or step in wanted):
-                log.frames.append(np.asarray(made[index].render(), np.uint8))
-                log.frame_steps.append(step)
-            following, reward, terminated, truncated, info = made[index].step(first_action + actions[row])
-            log.rewards.append(float(reward))
-            seen[index] = (following, info)
-            if not (terminated or truncated):
-                going.append(index)
-        active = going
-        if not active:
-            return
+            if draws:
+                log.frames.append(np.asarray(self._environments[index].render(), np.uint8))
+                log.frame_steps.append(moment.step)
+
+    def reward(self, episode: int, reward: float) -> None:
+        self.logs[episode].rewards.append(reward)
 
 
-def _check_fit(network: Network, env_id: str, environment: Environment) -> int:
-    """Return the number of the first action."""
+def _check_fit(network: Network, env_id: str, environment: Environment) -> None:
     numbers, actions = environment.observation_space.shape, environment.action_space
     outputs = network.actor.out_features if isinstance(network, ActorCritic) else network.head.out_features
     if numbers != (network.core.input_dim,):
@@ -211,7 +193,6 @@ def _check_fit(network: Network, env_id: str, environment: Environment) -> int:
         raise UserError(
             f"--env {env_id}: it has {actions.n} actions, the network chooses among {outputs}."  # type: ignore[attr-defined]
         )
-    return int(actions.start)  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -251,10 +251,10 @@ def test_each_algorithm_is_evaluated_with_an_interval(run_of, algorithm):
     )
     assert least <= low <= mean <= high <= most
     assert least < most
-    plain, labelled = ([row for row in rows(folder, "eval") if ("labels" in row) == with_] for with_ in (False, True))
-    assert [row["value"] for row in plain] == [row["value"] for row in labelled]
+    logged = rows(folder, "eval")
+    assert {f"fresh/{row['metric']}": row["value"] for row in logged} == metrics
     config = json.loads((folder / "run.json").read_text())["config"]
-    assert {row["labels"]["env"] for row in labelled} == {config["env"]}
+    assert {row["labels"]["env"] for row in logged} == {config["env"]}
     # The same episodes again.
     assert carried_out("eval", "mpn", "--episodes", 20)["metrics"] == metrics
     assert carried_out("eval", "mpn", "--episodes", 19)["metrics"] != metrics
