@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
 from plastic_cli import AnalyzeConfig, EvaluateConfig, RenderConfig, Run, TrainConfig, field
 
@@ -135,11 +135,10 @@ class Train(TrainConfig):
             meant.update(learn_eta=False, learn_lambda=False)
         return meant
 
-    @field_validator("env_options")
-    @classmethod
-    def _options_are_pairs(cls, options: tuple[str, ...]) -> tuple[str, ...]:
-        read_options(options)
-        return options
+    @model_validator(mode="after")
+    def _options_are_pairs(self) -> Self:
+        read_options(self.env_options)
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -149,6 +148,12 @@ class Train(TrainConfig):
             )
         if self.algorithm == "dqn" and self.buffer_size < self.batch_size:
             raise ValueError("--buffer-size is below --batch-size: remember at least one batch")
+        needed = self.burn_in + self.sequence_length + 1
+        if self.algorithm == "dqn" and self.replay == "sequences" and self.buffer_size // self.num_envs < needed:
+            raise ValueError(
+                f"--buffer-size is below one sequence of {needed} steps (burn-in, sequence length, one more) for each"
+                f" environment: remember at least {needed * self.num_envs}"
+            )
         if self.epsilon_end > self.epsilon_start:
             raise ValueError("--epsilon-end is the end of the schedule: not above --epsilon-start")
         if self.algorithm == "supervised" and self.env not in SUPERVISED_TASKS:
@@ -172,11 +177,10 @@ class Evaluate(EvaluateConfig):
     max_episode_steps: int | None = field(None, "end episodes here (default: as in training)", ge=1)
     checkpoint: str = field("best", "best, final, one of the periodic ones, or a file")
 
-    @field_validator("env_options")
-    @classmethod
-    def _options_are_pairs(cls, options: tuple[str, ...]) -> tuple[str, ...]:
-        read_options(options)
-        return options
+    @model_validator(mode="after")
+    def _options_are_pairs(self) -> Self:
+        read_options(self.env_options)
+        return self
 
 
 class Analyze(AnalyzeConfig):
@@ -195,11 +199,10 @@ class Analyze(AnalyzeConfig):
     max_episode_steps: int | None = field(None, "end episodes here (default: as in training)", ge=1, panel="How")
     checkpoint: str = field("best", "best, final, one of the periodic ones, or a file", panel="How")
 
-    @field_validator("env_options")
-    @classmethod
-    def _options_are_pairs(cls, options: tuple[str, ...]) -> tuple[str, ...]:
-        read_options(options)
-        return options
+    @model_validator(mode="after")
+    def _options_are_pairs(self) -> Self:
+        read_options(self.env_options)
+        return self
 
 
 class Render(RenderConfig):
@@ -215,11 +218,10 @@ class Render(RenderConfig):
     max_episode_steps: int | None = field(None, "end the episode here (default: as in training)", ge=1)
     checkpoint: str = field("best", "best, final, one of the periodic ones, or a file")
 
-    @field_validator("env_options")
-    @classmethod
-    def _options_are_pairs(cls, options: tuple[str, ...]) -> tuple[str, ...]:
-        read_options(options)
-        return options
+    @model_validator(mode="after")
+    def _options_are_pairs(self) -> Self:
+        read_options(self.env_options)
+        return self
 
 
 def train(config: Train, run: Run) -> None:

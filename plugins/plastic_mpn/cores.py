@@ -224,7 +224,7 @@ class Recurrent(Core):
             h, cell = torch.lstm_cell(x, (state[:, 0], state[:, 1]), *weights)
             return h, torch.stack([h, cell], dim=1)
         h = (torch.gru_cell if isinstance(self.network, nn.GRU) else torch.rnn_tanh_cell)(x, state, *weights)
-        return h, h
+        return h, h.clone()
 
     def sequence(self, x: Tensor, state: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the sequence in stretches between the beginnings of episodes."""
@@ -377,6 +377,9 @@ def make_core(
     """
     if name not in get_args(CoreName):
         raise ValueError(f"there is no core '{name}'; there are {', '.join(get_args(CoreName))}")
+    for count, value, least in (("layers", layers, 1), ("projection", projection, 0)):
+        if value < least:
+            raise ValueError(f"{count} is {value}; it must be at least {least}")
     seen = projection or input_dim
     made = [
         _make_layer(name, seen if layer == 0 else hidden_dim, hidden_dim, generator, mpn_options)

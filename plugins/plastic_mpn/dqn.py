@@ -162,6 +162,11 @@ class DQN:
             if settings.tau > 0:
                 self.update.move_target(settings.tau)
 
+    @property
+    def has_learned(self) -> bool:
+        """Whether there were gradient steps since the mean loss was last asked for."""
+        return self._losses_counted > 0
+
     def mean_loss(self) -> float:
         """Return the mean loss of the gradient steps since this was last asked; NaN without any."""
         mean = float(self._losses) / self._losses_counted if self._losses_counted else float("nan")
@@ -229,7 +234,7 @@ def train_dqn(
                 environment_steps=dqn.environments.steps,
                 gradient_steps=dqn.gradient_steps,
             )
-            if dqn.gradient_steps:
+            if dqn.has_learned:
                 run.log("train", loss=dqn.mean_loss())
             dqn.unlogged = []
         if after_episode is not None:

@@ -37,7 +37,7 @@ def mpn_sequence(
     if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.shape[0]:
         begins = torch.zeros(x.shape[:2], dtype=torch.bool) if starts is None else starts
         outputs: tuple[Tensor, Tensor] = _Sequence.apply(
-            x, M, W, b, eta, lambda_, begins, activation, plasticity, interaction
+            x, M, W, b, eta, lambda_, begins, activation, plasticity, interaction, torch.is_grad_enabled()
         )
         return outputs
     return mpn_sequence_by_steps(
@@ -91,13 +91,15 @@ class _Sequence(torch.autograd.Function):
         activation: Activation,
         plasticity: Plasticity,
         interaction: Interaction,
+        learning: bool,
     ) -> tuple[Tensor, Tensor]:
         steps, samples, inputs = x.shape
         units = W.shape[0]
         kind = np.float32 if x.dtype == torch.float32 else np.float64
         gain = kind(float(eta) * association_scale(plasticity, units, inputs))
         decay = kind(float(lambda_))
-        keep = any(context.needs_input_grad)
+        # In here gradients are always off, and a parameter wants one even where the caller has turned them off.
+        keep = learning and any(context.needs_input_grad)
         # Without a gradient two slots take turns.
         slots = x.new_empty(steps + 1 if keep else 2, samples, inputs, units)
         slots[0] = M.transpose(1, 2)
@@ -114,7 +116,8 @@ class _Sequence(torch.autograd.Function):
             context.save_for_backward(x, h, slots, W, starts)
             context.settings = gain, decay, association, get_args(Activation).index(activation), additive
             context.scale = association_scale(plasticity, units, inputs)
-        return h, slots[last].transpose(1, 2)
+        # A copy: the caller may change it, and what is kept for the gradient may go when the gradient is taken.
+        return h, slots[last].transpose(1, 2).clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -136,7 +139,7 @@ class _Sequence(torch.autograd.Function):
             dh.numpy(), dM.numpy(), dx.numpy(), dW.numpy(), db.numpy(), dscalars,
         )  # fmt: skip
         deta, dlambda = W.new_tensor(dscalars[0] * context.scale), W.new_tensor(dscalars[1])
-        return dx, dM.transpose(1, 2), dW.t(), db, deta, dlambda, None, None, None, None
+        return dx, dM.transpose(1, 2), dW.t(), db, deta, dlambda, None, None, None, None, None
 
 
 def _forward(

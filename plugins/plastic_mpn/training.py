@@ -139,6 +139,8 @@ def open_trained(config: Evaluate | Analyze | Render, run: Run) -> Trained:
     )
     network = make_network(trained_as, run, *_sizes(own))
     if trained_as.algorithm == "supervised":
+        if config.checkpoint not in ("best", "final"):
+            raise UserError(f"--checkpoint {config.checkpoint}: a supervised run keeps one network, its last.")
         run.restore("network", network)
     else:
         load_network(network, run, config.checkpoint)

@@ -228,7 +228,7 @@ def test_the_sequence_says_what_the_network_said_while_acting(core):
 @pytest.mark.parametrize("core", CORES)
 def test_memory_and_bootstrapped_values_equal_one_environment_at_a_time(core, monkeypatch):
     """Two rollouts with truncated and terminated episodes; the memory goes through from the first to the second."""
-    algorithm = make(core, "CartPole-v1", max_steps=12, rollout=9)
+    algorithm = make(core, "CartPole-v1", max_steps=16, rollout=9)
     transitions = []
     step = algorithm.environments.step
 
