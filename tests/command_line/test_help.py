@@ -16,7 +16,6 @@ from plastic_cli.rule import VERBS
 from plastic_cli.testing import HEAVY, plastic
 
 SHARED_BY_TRAIN = [
-    "--dataset",
     "--seed",
     "--seeds",
     "--device",
