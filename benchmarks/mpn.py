@@ -134,12 +134,13 @@ def cases() -> dict[str, Measure]:
 
 
 def parts() -> dict[str, Measure]:
-    """Return the parts of one environment step of ours, each alone."""
-    dqn = ours()
-    loop(dqn)(1000)
-    environments, replay, update = dqn.environments, dqn.replay, dqn.update
-    actions = np.zeros(1, np.int64)
-    state = replay.state_dict()
+    """Return the parts of one environment step of ours, each alone, on a learner of its own."""
+    acting, remembering, learning = ours(), ours(), ours()
+    for dqn in (acting, remembering, learning):
+        loop(dqn)(1000)
+    environments = ours().environments
+    actions = np.random.default_rng(0).integers(2, size=(4096, 1))
+    turn = iter(range(10**12))
 
     def repeat(action: Callable[[], Any]) -> Measure:
         def times(count: int) -> None:
@@ -149,20 +150,19 @@ def parts() -> dict[str, Measure]:
         return times
 
     def remember() -> None:
-        replay.write(observations=environments.observations, starts=environments.starts)
-        replay.write(states=dqn.states.numpy())
-        replay.write(actions=actions, next_observations=environments.observations, rewards=actions)
-        replay.write(terminated=environments.starts, truncated=environments.starts)
+        seen, replay = remembering.environments, remembering.replay
+        replay.write(observations=seen.observations, starts=seen.starts, states=remembering.states.numpy())
+        replay.write(actions=actions[0], next_observations=seen.observations, rewards=actions[0])
+        replay.write(terminated=seen.starts, truncated=seen.starts)
         replay.advance()
 
-    measured = {
-        "environment": repeat(lambda: environments.step(actions)),
-        "action": repeat(lambda: update.act(environments.observations, dqn.states, environments.starts)),
+    seen = acting.environments
+    return {
+        "gradient step": repeat(lambda: learning.update.learn(learning.generator)),
+        "environment, random actions": repeat(lambda: environments.step(actions[next(turn) % 4096])),
+        "action": repeat(lambda: acting.update.act(seen.observations, acting.states, seen.starts)),
         "remembering": repeat(remember),
-        "gradient step": repeat(lambda: update.learn(dqn.generator)),
     }
-    replay.load_state_dict(state)
-    return measured
 
 
 def sequences(steps: int, batch: int, inputs: int, units: int) -> dict[str, Measure]:

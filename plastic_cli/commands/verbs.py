@@ -206,8 +206,10 @@ def _resumed(
         )
     stored = model.from_values(run.config, source=f"run {run.id}")
     given = _resolve(model, typed, invocation.config, below=run.config)
+    # What these imply was implied when the run was begun, and may have been overruled then.
+    said = {*typed, *(read_toml(invocation.config) if invocation.config else {})}
     for name in type(given).model_fields:
-        if name != "device" and getattr(given, name) != getattr(stored, name):
+        if name in said - {"device"} and getattr(given, name) != getattr(stored, name):
             raise UserError(
                 f"--resume finishes a run as it was begun, with {name} = {getattr(stored, name)}:"
                 f" leave {option_name(name)} out, or train a new run."

@@ -51,17 +51,27 @@ def learning_curves(results: Sequence[Result], metrics: pd.DataFrame) -> dict[st
     """
     figures = {}
     for metric in dict.fromkeys(result.metric for result in results if result.metric):
-        rows = _training_rows(metrics, metric)
+        shown, rows = _curve_rows(metrics, metric)
         with_curve = set(rows["run"])
         drawn = [
             result for result in results if result.metric == metric and not with_curve.isdisjoint(result.group.runs)
         ]
         labels = best_labels(drawn, MOST_CURVES)
         curves = _mean_curves([result for result in drawn if result.group.label in labels], rows)
-        # A single point is no curve, and the tables have it already.
-        if len(curves["step"].unique()) > 1:
-            figures[f"learning-curves-{metric.replace('/', '-')}"] = _curves_figure(drawn, labels, curves, metric)
+        if not curves.empty:
+            figures[f"learning-curves-{shown.replace('/', '-')}"] = _curves_figure(drawn, labels, curves, shown)
     return figures
+
+
+def _curve_rows(metrics: pd.DataFrame, metric: str) -> tuple[str, pd.DataFrame]:
+    """Return the metric that has a curve, and its rows: `metric` itself or, where it is measured once, validation's."""
+    name = metric.partition("/")[2]
+    for shown in (metric, f"validation/{name}"):
+        rows = _training_rows(metrics, shown)
+        rows = rows[rows.groupby("run")["step"].transform("size") > 1]
+        if not rows.empty:
+            return shown, rows
+    return metric, rows
 
 
 def _training_rows(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -125,8 +135,12 @@ def claims_figure(claims: Sequence[ClaimResult]) -> ggplot | None:
     with_interval = frame[frame["what"] == "measured"].dropna(subset=["low", "high"])
     metrics = list(dict.fromkeys(frame["metric"]))
     colours = {"published": "#777777", "measured": discrete_colours(1)[0]}
-    labels = list(frame["claim"].cat.categories)
-    lines = sum(label.count("\n") + 1 for label in labels)
+    # Panels are of one height: the one with most lines decides.
+    tallest = max(
+        sum(0.17 * (label.count("\n") + 1) + 0.12 for label in own["claim"].astype(str).unique())
+        for _, own in frame.groupby("metric")
+    )
+    height = 1.9 + len(metrics) * tallest + (0.45 * len(metrics) if len(metrics) > 1 else 0)
     caption = (
         "Grey: published value and the tolerance of its claim. Blue: our mean over seeds, with the"
         f" {interval_method()} from {MINIMUM_VALUES} seeds on."
@@ -146,7 +160,7 @@ def claims_figure(claims: Sequence[ClaimResult]) -> ggplot | None:
             shape="",
             caption=_wrapped(caption, 62),
         )
-        + theme_plastic(figure_size=(7.5, 1.9 + 0.17 * lines + 0.12 * len(labels)))
+        + theme_plastic(figure_size=(7.5, height))
         + theme(
             legend_position="top",
             legend_title=element_blank(),
@@ -168,7 +182,10 @@ def _claims_data(tested: Sequence[ClaimResult]) -> pd.DataFrame:
         claim, interval = row.entry, row.verdict.interval
         mark = claim.id if len({other.rule for other in tested}) == 1 else f"{row.rule} {claim.id}"
         word = row.verdict.word if interval.known else f"{row.verdict.word}, {row.verdict.reason}"
-        label = "\n".join(part for part in (f"{mark}: {word}", _wrapped_setting(row.group.setting, 40)) if part)
+        # The setting tells apart what one claim is held against; alone, the claim says it.
+        several = sum(other.rule == row.rule and other.entry.id == claim.id for other in tested) > 1
+        setting = _wrapped_setting(row.group.setting, 40) if several else ""
+        label = "\n".join(part for part in (f"{mark}: {word}", setting) if part)
         common = {"claim": label, "metric": claim.metric}
         low = claim.value if claim.comparison == "at-most" else claim.value - claim.tolerance
         high = claim.value if claim.comparison == "at-least" else claim.value + claim.tolerance

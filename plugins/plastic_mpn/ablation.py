@@ -33,7 +33,8 @@ def make_ablation(name: Ablation, core: Core, episodes: int, *, freeze_after: in
     shuffled: before every step the entries of M change places among all synapses of their layer, by a permutation that
     each episode keeps; as the shuffled M is carried on, what was stored k steps ago has been moved k times.
     All layers with M are changed, each by itself. The state of a core without M is its hidden state: it is zeroed and
-    frozen as M would be, and shuffled among its units (the cell state of an LSTM by the same permutation).
+    frozen as M would be, and shuffled among its units (the cell state of an LSTM by the same permutation; in a stack
+    without M the states of all layers change places together).
     An ablation serves one call of `record_episodes` with that many `episodes`.
     """
     if name == "zeroed":

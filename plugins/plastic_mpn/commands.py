@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from plastic_cli import AnalyzeConfig, EvaluateConfig, RenderConfig, Run, TrainConfig, field
+from plastic_cli import AnalyzeConfig, Config, EvaluateConfig, RenderConfig, Run, TrainConfig, field
+from plastic_mpn.environment_options import read_options, split_options
 
 IMPLIED: dict[str, dict[str, Any]] = {
     "a2c": {
@@ -22,6 +22,7 @@ IMPLIED: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-3,
         "gamma": 0.98,
         "num_envs": 16,
+        "total_steps": 500_000,
         "value_coefficient": 0.5,
         "normalise_advantages": True,
     },
@@ -39,7 +40,33 @@ IMPLIED: dict[str, dict[str, Any]] = {
 """What an algorithm means for options that are not typed, with which it learns the task that it was published on."""
 
 
-class Train(TrainConfig):
+class InEnvironment(Config):
+    """What every command that makes an environment can be told about it."""
+
+    env_options: tuple[str, ...] = field((), "options of the environment, as in delay=20,sigma=1.0", panel="Task")
+    max_episode_steps: int = field(0, "end episodes here; 0: the environment's own limit", ge=0, panel="Task")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_options(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and isinstance(values.get("env_options"), str):
+            return {**values, "env_options": split_options(values["env_options"])}
+        return values
+
+    @model_validator(mode="after")
+    def _options_are_pairs(self) -> Self:
+        read_options(self.env_options)
+        return self
+
+
+class Watching(InEnvironment):
+    """What every command that lets a trained agent play can be told; what is not told is as in training."""
+
+    env: str | None = field(None, "another environment with the same sizes (default: its own)", panel="Task")
+    checkpoint: str = field("best", "best, final, one of the periodic ones, or a file", panel="Task")
+
+
+class Train(InEnvironment, TrainConfig):
     """Train an agent whose memory is a multi-plasticity network: Q-learning, actor-critic, or the published tasks."""
 
     device: Literal["auto", "cpu", "cuda"] = field(
@@ -50,8 +77,6 @@ class Train(TrainConfig):
         "dqn", "dqn, a2c, or supervised (integration tasks); the last two imply a task and settings"
     )
     env: str = field("CartPole-v1", "id of a Gymnasium environment: a vector to see, a number of actions", panel="Task")
-    env_options: tuple[str, ...] = field((), "options of the environment, as in delay=20,sigma=1.0", panel="Task")
-    max_episode_steps: int | None = field(None, "end episodes here (default: the environment's limit)", panel="Task")
 
     core: Literal["mpn", "mpn-pre", "mpn-post", "mpn-additive", "mpn-frozen", "rnn", "gru", "lstm", "mlp"] = field(
         "mpn",
@@ -80,7 +105,7 @@ class Train(TrainConfig):
     gradient_clip: float = field(10.0, "largest norm of the gradient", gt=0, panel="Learning")
     batch_size: int = field(64, "transitions per gradient step (dqn) or trials (supervised)", ge=1, panel="Learning")
     total_steps: int = field(
-        500_000, "environment steps in all; dqn ends after --num-episodes if that comes first", ge=1, panel="Learning"
+        0, "environment steps in all (a2c: 500000); 0: dqn ends with --num-episodes alone", ge=0, panel="Learning"
     )
     num_envs: int = field(1, "environments side by side (dqn, a2c)", ge=1, le=4096, panel="Learning")
 
@@ -136,11 +161,6 @@ class Train(TrainConfig):
         return meant
 
     @model_validator(mode="after")
-    def _options_are_pairs(self) -> Self:
-        read_options(self.env_options)
-        return self
-
-    @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.algorithm == "dqn" and self.replay == "states" and (self.learn_eta or self.learn_lambda):
             raise ValueError(
@@ -156,6 +176,14 @@ class Train(TrainConfig):
             )
         if self.epsilon_end > self.epsilon_start:
             raise ValueError("--epsilon-end is the end of the schedule: not above --epsilon-start")
+        if self.algorithm == "a2c" and not self.total_steps:
+            raise ValueError("--algorithm a2c needs --total-steps, how many environment steps it learns from")
+        if self.algorithm == "a2c" and self.normalise_advantages and self.rollout * self.num_envs < 2:
+            raise ValueError("--normalise-advantages needs more than one step per update: raise --rollout")
+        twice = OWN_OPTIONS.keys() & read_options(self.env_options).keys()
+        if self.algorithm == "supervised" and twice:
+            name = min(twice)
+            raise ValueError(f"--env-options {name}: for supervised learning {OWN_OPTIONS[name]}")
         if self.algorithm == "supervised" and self.env not in SUPERVISED_TASKS:
             raise ValueError(f"--algorithm supervised learns {' or '.join(SUPERVISED_TASKS)}, not --env {self.env}")
         return self
@@ -165,25 +193,22 @@ class Train(TrainConfig):
         return self.env
 
 
+OWN_OPTIONS = {name: f"type --{name}" for name in ("classes", "steps", "delay", "context")} | {
+    "noise": "type --input-noise",
+    "vectors_seed": "--seed decides",
+}
+"""What supervised learning tells its task itself."""
+
 SUPERVISED_TASKS = ("plastic/SimpleIntegration-v0", "plastic/ContextIntegration-v0")
 
 
-class Evaluate(EvaluateConfig):
+class Evaluate(Watching, EvaluateConfig):
     """Let a trained agent play without exploring, with fresh seeds, in its own or another environment."""
 
     episodes: int = field(100, "episodes", ge=1)
-    env: str | None = field(None, "another environment with the same sizes (default: its own)")
-    env_options: tuple[str, ...] = field((), "options on top of its own, as in delay=40")
-    max_episode_steps: int | None = field(None, "end episodes here (default: as in training)", ge=1)
-    checkpoint: str = field("best", "best, final, one of the periodic ones, or a file")
-
-    @model_validator(mode="after")
-    def _options_are_pairs(self) -> Self:
-        read_options(self.env_options)
-        return self
 
 
-class Analyze(AnalyzeConfig):
+class Analyze(Watching, AnalyzeConfig):
     """Look inside a trained agent while it plays. Without an option: everything."""
 
     pca: bool = field(False, "principal components of hidden states and of M", panel="What to look at")
@@ -194,18 +219,9 @@ class Analyze(AnalyzeConfig):
     colour: str = field(
         "time", "of the trajectories: time, action, reward, return, observation-0, observation-1, ...", panel="How"
     )
-    env: str | None = field(None, "another environment with the same sizes (default: its own)", panel="How")
-    env_options: tuple[str, ...] = field((), "options on top of its own, as in delay=40", panel="How")
-    max_episode_steps: int | None = field(None, "end episodes here (default: as in training)", ge=1, panel="How")
-    checkpoint: str = field("best", "best, final, one of the periodic ones, or a file", panel="How")
-
-    @model_validator(mode="after")
-    def _options_are_pairs(self) -> Self:
-        read_options(self.env_options)
-        return self
 
 
-class Render(RenderConfig):
+class Render(Watching, RenderConfig):
     """Show an episode: the environment, M as a heat map, the Q-values and the return so far."""
 
     episode: int = field(0, "which of the run's test episodes", ge=0)
@@ -213,15 +229,6 @@ class Render(RenderConfig):
     frames: int = field(150, "show at most this many steps", ge=1, le=100_000)
     frame_seconds: float = field(0.06, "seconds per frame", ge=0.02, le=60)
     still: tuple[int, ...] = field((), "steps to write as pictures of their own")
-    env: str | None = field(None, "another environment with the same sizes (default: its own)")
-    env_options: tuple[str, ...] = field((), "options on top of its own, as in delay=40")
-    max_episode_steps: int | None = field(None, "end the episode here (default: as in training)", ge=1)
-    checkpoint: str = field("best", "best, final, one of the periodic ones, or a file")
-
-    @model_validator(mode="after")
-    def _options_are_pairs(self) -> Self:
-        read_options(self.env_options)
-        return self
 
 
 def train(config: Train, run: Run) -> None:
@@ -254,17 +261,3 @@ def render(config: Render, run: Run) -> None:
     from plastic_mpn.training import open_trained
 
     render_episode(config, run, open_trained(config, run))
-
-
-def read_options(options: tuple[str, ...]) -> dict[str, Any]:
-    """Return the options of an environment, written as KEY=VALUE; raises ValueError where one is not."""
-    read = {}
-    for option in options:
-        name, equals, value = option.partition("=")
-        if not equals or not name.isidentifier():
-            raise ValueError(f"--env-options {option}: write KEY=VALUE, as in delay=20")
-        try:
-            read[name] = json.loads(value)
-        except json.JSONDecodeError:
-            read[name] = {"True": True, "False": False}.get(value, value)
-    return read

@@ -68,6 +68,10 @@ class Core(nn.Module):
         """Return (h (time, batch, hidden), state behind the last step)."""
         raise NotImplementedError
 
+    def project(self, x: Tensor) -> Tensor:
+        """Return what the lowest layer sees of inputs (..., input): x itself, unless there is a fixed map in front."""
+        return x
+
     def constrain(self) -> None:
         """Bring what is learned back to where it must lie; to be called after an optimizer's step."""
 
@@ -337,13 +341,14 @@ class Projected(Core):
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the core's step on the projected input."""
-        return self.core.step(self._project(x), state)
+        return self.core.step(self.project(x), state)
 
     def sequence(self, x: Tensor, state: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the core's sequence on the projected inputs."""
-        return self.core.sequence(self._project(x), state, starts)
+        return self.core.sequence(self.project(x), state, starts)
 
-    def _project(self, x: Tensor) -> Tensor:
+    def project(self, x: Tensor) -> Tensor:
+        """Return A x + c."""
         return nn.functional.linear(x, self.A, self.c)
 
     def constrain(self) -> None:

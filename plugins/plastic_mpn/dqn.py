@@ -209,38 +209,46 @@ def train_dqn(
     log_every: int = 1,
     after_episode: Callable[[int], None] | None = None,
 ) -> None:
-    """Learn for a number of episodes, or until the one in which `total_steps` environment steps have been taken.
+    """Learn for a number of episodes, or until `total_steps` environment steps have been taken.
 
     `after_episode` is called with how many episodes have ended.
     """
     run.track(dqn=dqn)
+
+    def spent() -> bool:
+        return total_steps is not None and dqn.environments.steps >= total_steps
+
     for episode in run.steps(episodes, "episode"):
-        if total_steps is not None and dqn.environments.steps >= total_steps:
-            # Leaving the loop skips the checkpoint that its last step makes.
-            run.step = episode
-            run.save_checkpoint()
-            break
         began, steps = time.perf_counter(), dqn.environments.steps
-        while not dqn.finished:
+        while not dqn.finished and not spent():
             dqn.advance()
         run.count_samples(dqn.environments.steps - steps, time.perf_counter() - began)
+        if not dqn.finished:
+            run.message(f"took the {total_steps} environment steps in {episode} episodes")
+            # Leaving the loop skips the checkpoint that its last step makes.
+            run.step = episode
+            _log_learning(dqn, run)
+            run.save_checkpoint()
+            break
         dqn.unlogged.append(dqn.finished.pop(0)[0])
         if (episode + 1) % log_every == 0 or episode + 1 == episodes:
-            run.log(
-                "train",
-                None,
-                **{"return": float(np.mean(dqn.unlogged))},
-                epsilon=dqn.settings.epsilon(dqn.episodes),
-                environment_steps=dqn.environments.steps,
-                gradient_steps=dqn.gradient_steps,
-            )
-            if dqn.has_learned:
-                run.log("train", loss=dqn.mean_loss())
-            dqn.unlogged = []
+            _log_learning(dqn, run)
         if after_episode is not None:
             dqn.update.synchronise()
             after_episode(episode + 1)
     dqn.update.synchronise()
+
+
+def _log_learning(dqn: DQN, run: Run) -> None:
+    """Log what happened since this was last called."""
+    if dqn.unlogged:
+        run.log("train", None, **{"return": float(np.mean(dqn.unlogged))})
+    epsilon = dqn.settings.epsilon(dqn.episodes)
+    steps, gradient_steps = dqn.environments.steps, dqn.gradient_steps
+    run.log("train", epsilon=epsilon, environment_steps=steps, gradient_steps=gradient_steps)
+    if dqn.has_learned:
+        run.log("train", loss=dqn.mean_loss())
+    dqn.unlogged = []
 
 
 class TorchUpdate:

@@ -56,18 +56,25 @@ def make_environment(
             environment: Environment = gymnasium.make(
                 env_id, disable_env_checker=True, **mode, **limit, **(options or {})
             )
-    except (gymnasium.error.UnregisteredEnv, gymnasium.error.NamespaceNotFound, ModuleNotFoundError) as error:
-        if isinstance(error, ModuleNotFoundError) and ":" not in env_id:
-            raise
-        guess = did_you_mean(env_id, gymnasium.registry)
+    except (gymnasium.error.UnregisteredEnv, gymnasium.error.NamespaceNotFound):
+        guess = "" if ":" in env_id else did_you_mean(env_id, gymnasium.registry)
         raise UserError(
             f"--env {env_id}: Gymnasium knows no such environment.{guess} CartPole-v1 and plastic/GoNogo-v0 are two;"
             " `MODULE:ID` imports the module that registers one of yours."
         ) from None
+    except ModuleNotFoundError as error:
+        module = env_id.partition(":")[0]
+        if ":" in env_id and (error.name is None or module.startswith(error.name)):
+            raise UserError(f"--env {env_id}: there is no module {module} to import.") from None
+        raise UserError(f"--env {env_id}: it needs {error.name}, which is not installed.") from None
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"--env {env_id}: {str(error).rstrip('.')}.") from None
-    except (TypeError, ValueError, gymnasium.error.Error) as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"--env {env_id}: it does not start with these options: {str(error).rstrip('.')}.") from None
+    except Exception as error:
+        # Whatever somebody's environment raises while it is made is about that environment.
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise UserError(f"--env {env_id}: it does not start: {type(error).__name__}: {reason}.") from error
     _check_spaces(env_id, environment)
     return environment
 
@@ -79,7 +86,7 @@ def _check_spaces(env_id: str, environment: Environment) -> None:
             f"--env {env_id}: its actions are {_space_name(done)}; only environments with a number of actions to choose"
             " from (Discrete) can be learned, such as CartPole-v1 or Acrobot-v1."
         )
-    if not isinstance(seen, Box) or len(seen.shape) != 1:
+    if not isinstance(seen, Box) or len(seen.shape) != 1 or not seen.shape[0]:
         what = f"images or tables of shape {seen.shape}" if isinstance(seen, Box) else _space_name(seen)
         raise UserError(
             f"--env {env_id}: its observations are {what}; only vectors of numbers (a Box with one axis) can be"
@@ -127,6 +134,12 @@ class Environments:
             self._begin(index)
 
     @property
+    def limited(self) -> bool:
+        """Whether an episode ends after so many steps, whatever happens in it."""
+        spec = self._made[0].spec
+        return spec is None or spec.max_episode_steps is not None
+
+    @property
     def episodes(self) -> int:
         """How many episodes have begun."""
         return sum(self._episode) + self.count
@@ -141,8 +154,8 @@ class Environments:
         for index, action in enumerate(actions.tolist()):
             seen, reward, terminated[index], truncated[index], _ = self._made[index].step(self._first_action + action)
             next_observations[index] = seen
-            rewards[index] = reward
-            self._return[index] += float(reward)
+            rewards[index] = reward = np.asarray(reward).item()
+            self._return[index] += reward
             self._actions[index].append(action)
         self.observations[:] = next_observations
         self.steps += self.count

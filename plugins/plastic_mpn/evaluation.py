@@ -91,9 +91,9 @@ def play(
         for index, action in zip(playing, actions, strict=True):
             observation, reward, terminated, truncated, info = environments[index].step(first_action + action)
             seen[index] = (observation, info)
-            returns[index] += float(reward)
+            returns[index] += np.asarray(reward).item()
             if witness is not None:
-                witness.reward(index, float(reward))
+                witness.reward(index, np.asarray(reward).item())
             if not (terminated or truncated):
                 going_on.append(index)
         playing = going_on

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from plastic_cli.analysis.intervals import mean_intervals
 from plastic_mpn.cores import MPN
-from plastic_mpn.recording import Episode, Network, lowest_input
+from plastic_mpn.recording import Episode, Network
 
 
 def parts_of_preactivation(
@@ -95,6 +95,6 @@ def _parts(
         if episode.matrices is None:
             raise ValueError("The episodes hold no M.")
         with torch.no_grad():
-            seen = lowest_input(network.core, torch.from_numpy(episode.observations).to(device))
+            seen = network.core.project(torch.from_numpy(episode.observations).to(device))
         found.append((episode, *parts_of_preactivation(layer, seen.cpu().numpy(), episode.matrices)))
     return found

@@ -12,10 +12,8 @@ import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from plastic_cli.errors import UserError
-from plastic_mpn.cores import Core
 from plastic_mpn.environments import Environment, make_environment
 from plastic_mpn.evaluation import Moment, StateChange, play
 from plastic_mpn.networks import MPNDQN, ActorCritic, Readout
@@ -103,12 +101,17 @@ def draws_pictures(env_id: str, *, max_steps: int | None = None, options: Mappin
             drawing.close()
 
 
-def lowest_input(core: Core, observations: Tensor) -> Tensor:
-    """Return what the lowest layer of `core` sees of observations (..., o): behind the projection, if there is one."""
-    buffers = dict(core.named_buffers(recurse=False))
-    if "A" in buffers and "c" in buffers:
-        return torch.nn.functional.linear(observations, buffers["A"], buffers["c"])
-    return observations
+def readable(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an environment's info can be looked at: numbers, words, arrays of them, and nothing told."""
+    kept = {}
+    for name, value in info.items():
+        try:
+            kind = np.asarray(value).dtype.kind
+        except ValueError:  # lists of different lengths
+            continue
+        if value is None or kind in "biufU":
+            kept[name] = value
+    return kept
 
 
 class _Log:
@@ -166,7 +169,7 @@ class _Recorder:
         for row, index in enumerate(moment.playing):
             log = self.logs[index]
             log.observations.append(moment.observations[row])
-            log.infos.append(dict(moment.infos[row]))
+            log.infos.append(readable(moment.infos[row]))
             log.actions.append(moment.actions[row])
             log.outputs.append(outputs[row])
             if hidden is not None:
@@ -198,11 +201,12 @@ def _check_fit(network: Network, env_id: str, environment: Environment) -> None:
 @contextmanager
 def _headless() -> Iterator[None]:
     """Let SDL, with which many environments draw, neither look for a display nor complain that there is none."""
-    if "SDL_VIDEODRIVER" in os.environ:
-        yield
-        return
+    before = os.environ.get("SDL_VIDEODRIVER")
     os.environ["SDL_VIDEODRIVER"] = "dummy"
     try:
         yield
     finally:
-        del os.environ["SDL_VIDEODRIVER"]
+        if before is None:
+            del os.environ["SDL_VIDEODRIVER"]
+        else:
+            os.environ["SDL_VIDEODRIVER"] = before

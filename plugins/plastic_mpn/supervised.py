@@ -6,7 +6,6 @@ term on everything that is learned; trials are drawn anew for every batch; train
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -200,8 +199,9 @@ def measure_integration(
         evidence = relative_evidence(drawn.evidence).reshape(-1, task.classes)
         measures["r2_evidence"] = variance_explained(evidence, activity)
         measures["r2_input"] = variance_explained(input_indicators(drawn.indices.ravel()), activity)
-        if math.prod(network.core.state_shape):
-            measures["novel_class_accuracy"] = _novel_class_accuracy(network, task, seed, trials)
+        accuracy = _novel_class_accuracy(network, task, seed, trials)
+        if accuracy is not None:
+            measures["novel_class_accuracy"] = accuracy
     return measures
 
 
@@ -213,11 +213,14 @@ def observe_trials(network: Readout, trials: IntegrationBatch) -> tuple[Tensor, 
     return torch.cat([h for h, _ in parts], dim=1), torch.cat([state for _, state in parts])
 
 
-def _novel_class_accuracy(network: Readout, task: IntegrationTask, seed: int, trials: int) -> float:
+def _novel_class_accuracy(network: Readout, task: IntegrationTask, seed: int, trials: int) -> float | None:
+    """Return the accuracy, None for a state that is the same behind every trial."""
     generator = _generator(seed, "novel classes")
     novel = with_novel_classes(task, generator)
     drawn = batch(novel, generator, 2 * trials)
     states = observe_trials(network, drawn)[1].flatten(1).cpu().numpy()
+    if not states.size or not np.ptp(states, axis=0).any():
+        return None
     return decoding_accuracy(states[:trials], drawn.labels[:trials], states[trials:], drawn.labels[trials:])
 
 

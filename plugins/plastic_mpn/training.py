@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from plastic_cli import Run, UserError
 from plastic_cli.learning.seeds import derived_seed, seed_sequence
 from plastic_mpn.checkpoints import Checkpoints, load_network
+from plastic_mpn.environment_options import read_options
 from plastic_mpn.environments import Environments, make_environment
 from plastic_mpn.evaluation import GreedyEpisodes, evaluation_seeds
 from plastic_mpn.networks import MPNDQN, ActorCritic, Readout
@@ -52,7 +53,7 @@ def by_dqn(config: Train, run: Run) -> None:
         run,
         config.num_episodes,
         log_every=max(1, config.num_episodes // 500),
-        total_steps=config.total_steps,
+        total_steps=config.total_steps or None,
         after_episode=checkpoints.after,
     )
     checkpoints.finish(run.step, config.test_episodes)
@@ -131,11 +132,11 @@ def open_trained(config: Evaluate | Analyze | Render, run: Run) -> Trained:
 
     Raises UserError where there is no such checkpoint, or the environment has other sizes.
     """
-    from plastic_mpn.commands import Train, read_options
+    from plastic_mpn.commands import Train
 
     trained_as = Train.from_values(run.config, source=f"run {run.id}")
     own = make_environment(
-        trained_as.env, max_steps=trained_as.max_episode_steps, options=environment_options(trained_as, run)
+        trained_as.env, max_steps=trained_as.max_episode_steps or None, options=environment_options(trained_as, run)
     )
     network = make_network(trained_as, run, *_sizes(own))
     if trained_as.algorithm == "supervised":
@@ -150,7 +151,7 @@ def open_trained(config: Evaluate | Analyze | Render, run: Run) -> Trained:
         network.eval(),
         config.env or trained_as.env,
         {**options, **read_options(config.env_options)},
-        config.max_episode_steps or trained_as.max_episode_steps,
+        config.max_episode_steps or trained_as.max_episode_steps or None,
         config.checkpoint,
     )
     other = make_environment(chosen.env_id, max_steps=chosen.max_steps, options=chosen.options)
@@ -212,8 +213,6 @@ def make_network(config: Train, run: Run, observation_dim: int, action_count: in
 
 def environment_options(config: Train, run: Run) -> dict[str, Any]:
     """Return the options of a run's environment; a supervised task takes them from the configuration and the seed."""
-    from plastic_mpn.commands import read_options
-
     task: dict[str, Any] = {}
     if config.algorithm == "supervised":
         task = {
@@ -229,20 +228,25 @@ def environment_options(config: Train, run: Run) -> dict[str, Any]:
 
 
 def _environments(config: Train, run: Run) -> Environments:
-    return Environments(
+    environments = Environments(
         config.env,
         config.num_envs,
         seed_sequence(run.seed, "environments"),
-        max_steps=config.max_episode_steps,
+        max_steps=config.max_episode_steps or None,
         options=environment_options(config, run),
     )
+    if not environments.limited:
+        run.message(f"{config.env} sets no limit of steps: if an episode does not end, --max-episode-steps N ends it")
+    return environments
 
 
 def _checkpoints(config: Train, run: Run, network: Network, unit: str) -> Checkpoints:
     return Checkpoints(
         network,
         run,
-        GreedyEpisodes(config.env, max_steps=config.max_episode_steps, options=environment_options(config, run)),
+        GreedyEpisodes(
+            config.env, max_steps=config.max_episode_steps or None, options=environment_options(config, run)
+        ),
         unit=unit,
         evaluate_every=config.evaluate_every,
         evaluation_episodes=config.evaluation_episodes,

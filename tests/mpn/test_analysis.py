@@ -35,7 +35,7 @@ from plastic_mpn.principal_components import (
     trajectory_table,
     variance_table,
 )
-from plastic_mpn.recording import Episode, lowest_input, record_episodes
+from plastic_mpn.recording import Episode, record_episodes
 
 INTEGRATION = "plastic/SimpleIntegration-v0"
 
@@ -294,7 +294,7 @@ def test_the_parts_add_up_to_what_the_units_see(core):
     (played,) = record_episodes(agent, INTEGRATION, [1], options=SMALL)
     layer = agent.core.plastic_layers()[0]
     assert played.matrices.shape == (12, 6, 5)
-    seen = lowest_input(agent.core, torch.from_numpy(played.observations))
+    seen = agent.core.project(torch.from_numpy(played.observations))
     fixed, modulated = parts_of_preactivation(layer, seen.numpy(), played.matrices)
     whole = rule.preactivation(seen, torch.from_numpy(played.matrices), layer.W, layer.b, layer.interaction)
     np.testing.assert_allclose(fixed + modulated, whole.detach().numpy(), atol=1e-5)

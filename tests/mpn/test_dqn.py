@@ -872,7 +872,7 @@ def test_the_best_is_chosen_by_the_returns_of_the_validation_episodes(runs_folde
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_run_ends_with_the_episode_in_which_its_steps_are_taken(runs_folder, count):
+def test_a_run_ends_when_its_steps_are_taken(runs_folder, count):
     options = ["--num-episodes", 50, "--evaluate-every", 4, "--num-envs", count]
     result = trained(runs_folder, *options, "--total-steps", 60)
     folder = Path(result["folder"])
