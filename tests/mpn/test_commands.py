@@ -348,7 +348,7 @@ def test_the_checkpoint_that_is_named_is_evaluated(run_of, tmp_path):
         (["--hidden-dim", "0"], ["--hidden-dim 0"]),
         (["--layers", "0"], ["--layers 0"]),
         (["--input-projection", "-1"], ["--input-projection -1"]),
-        (["--max-episode-steps", "0"], ["0", "positive"]),
+        (["--max-episode-steps", "-1"], ["--max-episode-steps -1"]),
         (["--num-envs", "0"], ["--num-envs 0"]),
         (["--num-episodes", "0"], ["--num-episodes 0"]),
     ],
@@ -382,7 +382,7 @@ def test_a_buffer_too_small_for_sequences_is_refused_before_anything_is_learned(
         (["--env", "CartPol-v1"], ["Did you mean 'CartPole-v1'?"]),
         (["--env-options", "nonsense=3"], ["nonsense"]),
         (["--episodes", "0"], ["--episodes 0"]),
-        (["--max-episode-steps", "0"], ["--max-episode-steps 0"]),
+        (["--max-episode-steps", "-1"], ["--max-episode-steps -1"]),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_in_a_line(run_of, options, words):
