@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plastic_cli.learning import compiled as kernels
 from plastic_grlu import any_depth, compiled, noise, rule, stream
 from plastic_grlu.noise import fill, random_words
 from plastic_grlu.steps import BLOCK, choose_largest, log_probabilities
@@ -458,12 +459,12 @@ def test_kernel_runs_without_a_cache(monkeypatch):
             raise RuntimeError("cannot cache function: no locator available")
         return lambda function: function
 
-    monkeypatch.setattr(compiled.numba, "njit", njit)
-    before = compiled.numba.config.CACHE_DIR
+    monkeypatch.setattr(kernels.numba, "njit", njit)
+    before = kernels.numba.config.CACHE_DIR
     double = compiled.kernel(lambda value: 2 * value)
     assert double(4) == 8
     assert [chosen.get("cache", False) for chosen in options] == [True, False]
-    assert before == compiled.numba.config.CACHE_DIR
+    assert before == kernels.numba.config.CACHE_DIR
 
 
 def test_kernel_survives_a_cache_that_cannot_be_written(monkeypatch):
@@ -475,5 +476,5 @@ def test_kernel_survives_a_cache_that_cannot_be_written(monkeypatch):
             raise OSError("No space left on device")
         return value
 
-    monkeypatch.setattr(compiled.numba, "njit", lambda **_: lambda function: full_disk_once)
+    monkeypatch.setattr(kernels.numba, "njit", lambda **_: lambda function: full_disk_once)
     assert compiled.kernel(lambda value: value)(3) == 3
