@@ -13,7 +13,8 @@ from torch import Tensor
 from plastic_cli.analysis.intervals import mean_interval
 from plastic_mpn.cores import Core
 from plastic_mpn.evaluation import StateChange
-from plastic_mpn.recording import Episode, Network, record_episodes
+from plastic_mpn.networks import Network
+from plastic_mpn.recording import Episode, record_episodes
 
 Ablation = Literal["zeroed", "frozen", "shuffled"]
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)

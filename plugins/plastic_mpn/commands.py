@@ -46,6 +46,11 @@ class InEnvironment(Config):
     env_options: tuple[str, ...] = field((), "options of the environment, as in delay=20,sigma=1.0", panel="Task")
     max_episode_steps: int = field(0, "end episodes here; 0: the environment's own limit", ge=0, panel="Task")
 
+    @property
+    def step_limit(self) -> int | None:
+        """The limit as Gymnasium takes it: None for the environment's own."""
+        return self.max_episode_steps or None
+
     @model_validator(mode="before")
     @classmethod
     def _split_options(cls, values: Any) -> Any:

@@ -98,6 +98,11 @@ def _space_name(space: gymnasium.Space[Any]) -> str:
     return f"continuous (a Box of shape {space.shape})" if isinstance(space, Box) else f"a {type(space).__name__}"
 
 
+def reward_number(reward: Any) -> float:
+    """Return a reward as a number, also where an environment gives an array of one."""
+    return float(np.asarray(reward).item())
+
+
 def episode_seed(seeds: np.random.SeedSequence, index: int, episode: int) -> int:
     """Return the seed of an environment's episode: independent of how many environments there are."""
     key = (*seeds.spawn_key, index, episode)
@@ -154,8 +159,8 @@ class Environments:
         for index, action in enumerate(actions.tolist()):
             seen, reward, terminated[index], truncated[index], _ = self._made[index].step(self._first_action + action)
             next_observations[index] = seen
-            rewards[index] = reward = np.asarray(reward).item()
-            self._return[index] += reward
+            rewards[index] = brought = reward_number(reward)
+            self._return[index] += brought
             self._actions[index].append(action)
         self.observations[:] = next_observations
         self.steps += self.count
@@ -190,7 +195,7 @@ class Environments:
             for action in actions:
                 seen, reward, *_ = self._made[index].step(self._first_action + int(action))
                 self.observations[index] = seen
-                self._return[index] += float(reward)
+                self._return[index] += reward_number(reward)
             self._actions[index] = [int(action) for action in actions]
             self.starts[index] = not actions
         if not np.array_equal(self.observations, np.asarray(state["observations"], np.float32), equal_nan=True):

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from plastic_mpn.environments import Environment, make_environment
+from plastic_mpn.environments import Environment, make_environment, reward_number
 
 
 class Observing(Protocol):
@@ -91,9 +91,10 @@ def play(
         for index, action in zip(playing, actions, strict=True):
             observation, reward, terminated, truncated, info = environments[index].step(first_action + action)
             seen[index] = (observation, info)
-            returns[index] += np.asarray(reward).item()
+            brought = reward_number(reward)
+            returns[index] += brought
             if witness is not None:
-                witness.reward(index, np.asarray(reward).item())
+                witness.reward(index, brought)
             if not (terminated or truncated):
                 going_on.append(index)
         playing = going_on

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from plastic_cli.analysis.intervals import mean_intervals
 from plastic_mpn.cores import MPN
-from plastic_mpn.recording import Episode, Network
+from plastic_mpn.networks import Network
+from plastic_mpn.recording import Episode
 
 
 def parts_of_preactivation(

@@ -142,3 +142,7 @@ class Readout(nn.Module):
         """Return y, the activity h and the new state of one step."""
         h, state = self.core(obs, state)
         return self.head(h), h, state
+
+
+Network = MPNDQN | ActorCritic | Readout
+"""Whatever an algorithm trains."""

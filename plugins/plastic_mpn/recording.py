@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from plastic_cli.errors import UserError
 from plastic_mpn.environments import Environment, make_environment
 from plastic_mpn.evaluation import Moment, StateChange, play
-from plastic_mpn.networks import MPNDQN, ActorCritic, Readout
-
-Network = MPNDQN | ActorCritic | Readout
+from plastic_mpn.networks import ActorCritic, Network
 
 
 @dataclass(frozen=True)

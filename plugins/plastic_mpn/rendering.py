@@ -9,8 +9,8 @@ from plastic_cli.learning.seeds import seed_sequence
 from plastic_cli.runs.run import check_mp4_can_be_written
 from plastic_mpn.evaluation import evaluation_seeds
 from plastic_mpn.frames import choose_steps, episode_frames
-from plastic_mpn.networks import MPNDQN, ActorCritic
-from plastic_mpn.recording import Network, draws_pictures, record_episodes
+from plastic_mpn.networks import MPNDQN, ActorCritic, Network
+from plastic_mpn.recording import draws_pictures, record_episodes
 
 if TYPE_CHECKING:
     from plastic_mpn.commands import Render

@@ -12,12 +12,10 @@ from plastic_mpn.checkpoints import Checkpoints, load_network
 from plastic_mpn.environment_options import read_options
 from plastic_mpn.environments import Environments, make_environment
 from plastic_mpn.evaluation import GreedyEpisodes, evaluation_seeds
-from plastic_mpn.networks import MPNDQN, ActorCritic, Readout
+from plastic_mpn.networks import MPNDQN, ActorCritic, Network, Readout
 
 if TYPE_CHECKING:
     from plastic_mpn.commands import Analyze, Evaluate, Render, Train
-
-Network = MPNDQN | ActorCritic | Readout
 
 
 def by_dqn(config: Train, run: Run) -> None:
@@ -136,7 +134,7 @@ def open_trained(config: Evaluate | Analyze | Render, run: Run) -> Trained:
 
     trained_as = Train.from_values(run.config, source=f"run {run.id}")
     own = make_environment(
-        trained_as.env, max_steps=trained_as.max_episode_steps or None, options=environment_options(trained_as, run)
+        trained_as.env, max_steps=trained_as.step_limit, options=environment_options(trained_as, run)
     )
     network = make_network(trained_as, run, *_sizes(own))
     if trained_as.algorithm == "supervised":
@@ -151,7 +149,7 @@ def open_trained(config: Evaluate | Analyze | Render, run: Run) -> Trained:
         network.eval(),
         config.env or trained_as.env,
         {**options, **read_options(config.env_options)},
-        config.max_episode_steps or trained_as.max_episode_steps or None,
+        config.step_limit or trained_as.step_limit,
         config.checkpoint,
     )
     other = make_environment(chosen.env_id, max_steps=chosen.max_steps, options=chosen.options)
@@ -232,7 +230,7 @@ def _environments(config: Train, run: Run) -> Environments:
         config.env,
         config.num_envs,
         seed_sequence(run.seed, "environments"),
-        max_steps=config.max_episode_steps or None,
+        max_steps=config.step_limit,
         options=environment_options(config, run),
     )
     if not environments.limited:
@@ -244,9 +242,7 @@ def _checkpoints(config: Train, run: Run, network: Network, unit: str) -> Checkp
     return Checkpoints(
         network,
         run,
-        GreedyEpisodes(
-            config.env, max_steps=config.max_episode_steps or None, options=environment_options(config, run)
-        ),
+        GreedyEpisodes(config.env, max_steps=config.step_limit, options=environment_options(config, run)),
         unit=unit,
         evaluate_every=config.evaluate_every,
         evaluation_episodes=config.evaluation_episodes,
