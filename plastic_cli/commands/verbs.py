@@ -148,11 +148,11 @@ def _train(
     runs = _new_runs(rule, config, invocation, console) if resumed is None else iter([resumed])
     total = invocation.seeds
     results = []
-    with _signals_as_interrupts():
+    with _signals_as_interrupts() as signals:
         for index, run in enumerate(runs):
             if total > 1:
                 console.message(f"run {index + 1} of {total}: seed {run.seed}")
-            results.append(_carry_out_training(function, model, run))
+            results.append(_carry_out_training(function, model, run, signals))
             _print_result(results[-1], run, invocation)
             if run.record.status == "interrupted":
                 # The runs still to come are given up as well.
@@ -217,7 +217,9 @@ def _resumed(
     return run
 
 
-def _carry_out_training(function: Callable[..., Any], model: type[Config], run: Run) -> dict[str, Any]:
+def _carry_out_training(
+    function: Callable[..., Any], model: type[Config], run: Run, signals: list[int]
+) -> dict[str, Any]:
     """Train one run to its end, whatever the end is, and return its result."""
     with run.locked():
         if run.record.status == "completed":
@@ -225,12 +227,13 @@ def _carry_out_training(function: Callable[..., Any], model: type[Config], run: 
             return _result(run, dict(run.record.summary))
         fresh, begun = run.record.started is None, False
         try:
-            if not fresh:
-                run.resume()
-            run.start()
-            begun = True
-            function(model.from_values(run.config, source=f"run {run.id}"), run)
-            run.finish("completed")
+            with _nothing_but_interrupts(signals):
+                if not fresh:
+                    run.resume()
+                run.start()
+                begun = True
+                function(model.from_values(run.config, source=f"run {run.id}"), run)
+                run.finish("completed")
         except KeyboardInterrupt:
             run.finish("interrupted")
             run.console.message(f"stopped; finish it with: plastic train {run.record.rule} --resume {run.id}")
@@ -340,14 +343,36 @@ def _print_together(results: list[dict[str, Any]], invocation: _Common) -> None:
 
 
 @contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does: interrupted, resumable, exit code 130."""
+def _signals_as_interrupts() -> Iterator[list[int]]:
+    """Let SIGTERM end a run as Ctrl-C does: interrupted, resumable, exit code 130. Yields the signals that came."""
+    came: list[int] = []
 
     def interrupt(number: int, frame: object) -> None:  # noqa: ARG001
+        came.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {signal.SIGTERM: signal.getsignal(signal.SIGTERM), signal.SIGINT: signal.getsignal(signal.SIGINT)}
+    # A shell that starts a job in the background lets it ignore Ctrl-C: so it stays.
+    listened = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in listened:
+        signal.signal(number, interrupt)
+    try:
+        yield came
+    finally:
+        for number in listened:
+            signal.signal(number, before[number])
+
+
+@contextmanager
+def _nothing_but_interrupts(signals: list[int]) -> Iterator[None]:
+    """Turn what a signal was made into back into an interrupt.
+
+    Libraries that call Python from C, such as the writer of checkpoints, report an exception of their own when a signal
+    comes in the middle.
+    """
     try:
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    except Exception as error:
+        if signals:
+            raise KeyboardInterrupt from error
+        raise

@@ -7,10 +7,12 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from processes import command, environment
@@ -411,3 +413,48 @@ def test_too_little_memory_is_one_line(error, tiny_data, runs_folder, monkeypatc
     outcome = plastic("train", "backprop", "--dataset", tiny_data, "--hidden", 4)
     assert "not enough memory" in one_line(outcome, 1)
     assert RunStore(runs_folder).rows()[0]["status"] == "failed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_in_the_middle_of_writing_a_checkpoint_is_an_interrupt(number, small, runs_folder, whole, monkeypatch):
+    """The library that writes the archive turns what a signal raises into an error of its own."""
+    save, written = torch.save, []
+
+    class Signalled:
+        def __init__(self, stream):
+            self.stream = stream
+
+        def write(self, content):
+            written.append(len(content))
+            if len(written) == 5:
+                os.kill(os.getpid(), number)
+            return self.stream.write(content)
+
+        def flush(self):
+            self.stream.flush()
+
+    def save_to(content, stream):
+        try:
+            save(content, Signalled(stream))
+        except BaseException as error:
+            turned.append(type(error))
+            raise
+
+    turned = []
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", save_to)
+        outcome = plastic("train", "backprop", *small)
+    assert (outcome.code, turned) == (130, [RuntimeError])
+    ((run, row),) = ((row["run"], row) for row in RunStore(runs_folder).rows())
+    assert row["status"] == "interrupted"
+    assert plastic("train", "backprop", "--quiet", "--resume", run).code == 0
+    pd.testing.assert_frame_equal(training_numbers(runs_folder / run), whole)
+
+
+def test_a_process_that_was_told_to_ignore_ctrl_c_goes_on(small, runs_folder):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert plastic("train", "backprop", *small).code == 0
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
