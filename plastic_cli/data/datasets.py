@@ -69,6 +69,18 @@ class Dataset:
             raise UserError(f"{self.name} was loaded without a validation split. Set images aside with --validation N.")
         return split
 
+    def description(self) -> dict[str, Any]:
+        """Return the facts that a run stores about what it learned from."""
+        return {
+            "name": self.name,
+            "checksum": self.checksum,
+            "image_shape": list(self.image_shape),
+            "classes": self.classes,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "note": self.note,
+        }
+
     def to_pixels(self, x: Tensor) -> Tensor:
         """Undo the normalisation: (..., features) to pixels of the same shape, in [0, 1] where x came from an image.
 

@@ -48,7 +48,7 @@ def evaluate_classifier(config: ClassifierEvaluateConfig, run: Run, build: Build
 
     Raises UserError where the data set does not fit the network.
     """
-    data = _data_for(run, config.dataset, validation=config.split == "validation")
+    data = data_for(run, config.dataset, validation=config.split == "validation")
     learner = build(run, data if data.name == run.record.dataset else trained_on(run), trained=True)
     labels = {} if data.name == run.record.dataset else {"dataset": data.name}
     corruptions = [parse_corruption(text) for text in config.corruption]
@@ -75,7 +75,7 @@ def analyze_classifier(config: ClassifierAnalyzeConfig, run: Run, build: Build, 
     nothing_chosen = not any(chosen)
     if config.other is not None and not config.cka:
         raise UserError("--other goes with --cka.")
-    data = _data_for(run, None)
+    data = data_for(run, None)
     learner = build(run, data, trained=True)
     if config.confusion or nothing_chosen:
         _analyze_confusion(run, data, learner)
@@ -229,7 +229,7 @@ def image_shape_of(run: Run, inputs: int) -> tuple[int, int, int] | None:
 # -------------------------------------------------------------------------------------------------------------- data
 
 
-def _data_for(run: Run, dataset: str | None, *, validation: bool = False) -> Dataset:
+def data_for(run: Run, dataset: str | None, *, validation: bool = False) -> Dataset:
     """Load the data set of an evaluation, in the normalisation that the run was trained with."""
     name = dataset or run.record.dataset
     if name is None:

@@ -39,15 +39,7 @@ def fit(
     """
     order = run.generator("order")
     run.track(learner=learner, order=order)
-    run.describe_data(
-        name=data.name,
-        checksum=data.checksum,
-        image_shape=list(data.image_shape),
-        classes=data.classes,
-        mean=list(data.mean),
-        std=list(data.std),
-        note=data.note,
-    )
+    run.describe_data(**data.description())
     if run.begins("epoch"):
         _log_splits(learner, data, run)
         if after_epoch:
