@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from pydantic.fields import FieldInfo
+from rich.markup import escape
 
 from plastic_cli.completion import completions_for
 from plastic_cli.config import Config, bounds_text, is_switch, literal_choices, type_word
@@ -98,4 +99,5 @@ def _help_text(info: FieldInfo) -> str:
     if default is not None:
         facts.append(f"default: {default:g}" if isinstance(default, float) else f"default: {default}")
     shown = "; ".join(fact for fact in facts if fact)
-    return (info.description or "") + (f" [dim]({shown})[/dim]" if shown else "")
+    # Square brackets in a text are no markup.
+    return escape(info.description or "") + (f" [dim]({escape(shown)})[/dim]" if shown else "")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from plotnine import ggplot
 
+    from plastic_cli.config import Config
     from plastic_cli.report.claims import PublishedFigures
     from plastic_cli.report.results import ClaimResult, Result
 
@@ -69,7 +71,7 @@ def report(
     from plastic_cli.report.grouping import group_runs
     from plastic_cli.report.results import judge_claims, summarise
 
-    groups = group_runs(runs)
+    groups = group_runs(runs, _training_models(runs["rule"].unique() if len(runs) else ()))
     reported = sorted({group.rule for group in groups} | ({rule} if rule else set()))
     published = _published(texts, reported, dataset, console) if status == "completed" else {}
     results = summarise(runs, groups, published)
@@ -80,6 +82,19 @@ def report(
     if output is not None:
         _write_figures(output, store, runs, results, judged, headlines, console)
         console.message(f"wrote tables and figures into {output}")
+
+
+def _training_models(rules: Iterable[str]) -> dict[str, type[Config]]:
+    """Return what each rule's training can be told; a rule that is not installed or does not load goes without."""
+    from plastic_cli.commands.verbs import config_model
+
+    models = {}
+    for name in rules:
+        with suppress(Exception):
+            train = discover().rules[name].function("train")
+            if train is not None:
+                models[name] = config_model(train)
+    return models
 
 
 def _check_choice(option: str, given: str, choices: tuple[str, ...]) -> None:

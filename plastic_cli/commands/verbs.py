@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import typer
+from rich.markup import escape
 from typer.main import get_command
 
 from plastic_cli.config import Config, TrainConfig, field, read_toml, to_toml
@@ -96,7 +97,7 @@ def rule_command(verb: str, rule_name: str) -> Any:
         add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
     )
     about = inspect.getdoc(model) or inspect.getdoc(function) or rule.summary
-    single.command(rule_name, help=f"{about}\n\n[dim]{rule.summary} ({rule.citation})[/dim]")(
+    single.command(rule_name, help=f"{escape(about)}\n\n[dim]{escape(f'{rule.summary} ({rule.citation})')}[/dim]")(
         command_function({"config": model, "invocation": invocation}, run)
     )
     return get_command(single)
@@ -147,12 +148,12 @@ def _train(
         return
     runs = _new_runs(rule, config, invocation, console) if resumed is None else iter([resumed])
     total = invocation.seeds
-    results = []
+    results, failures = [], list[RunFailed]()
     with _signals_as_interrupts() as signals:
         for index, run in enumerate(runs):
             if total > 1:
                 console.message(f"run {index + 1} of {total}: seed {run.seed}")
-            results.append(_carry_out_training(function, model, run, signals))
+            results.append(_carry_out_training(function, model, run, signals, failures))
             _print_result(results[-1], run, invocation)
             if run.record.status == "interrupted":
                 # The runs still to come are given up as well.
@@ -162,7 +163,7 @@ def _train(
     if failed:
         raise RunFailed(
             str(failed[0]["error"]) if total == 1 else f"{len(failed)} of {total} runs failed: {failed[0]['error']}"
-        )
+        ) from (failures[0] if failures else None)
 
 
 def _new_runs(rule: Rule, config: TrainConfig, invocation: _TrainInvocation, console: Console) -> Iterator[Run]:
@@ -218,9 +219,9 @@ def _resumed(
 
 
 def _carry_out_training(
-    function: Callable[..., Any], model: type[Config], run: Run, signals: list[int]
+    function: Callable[..., Any], model: type[Config], run: Run, signals: list[int], failures: list[RunFailed]
 ) -> dict[str, Any]:
-    """Train one run to its end, whatever the end is, and return its result."""
+    """Train one run to its end, whatever the end is, and return its result; `failures` gets what made it fail."""
     with run.locked():
         if run.record.status == "completed":
             run.console.message(f"run {run.id} is completed already.")
@@ -239,6 +240,7 @@ def _carry_out_training(
             run.console.message(f"stopped; finish it with: plastic train {run.record.rule} --resume {run.id}")
         except RunFailed as error:
             run.finish("failed", str(error))
+            failures.append(error)
         except UserError as error:
             if fresh and run.is_untouched():
                 # Wrong input found before anything was learned: a folder that says so would only be in the way.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from plastic_cli.config import Config
 
 CONFIG_PREFIX = "config."
 
@@ -24,7 +26,8 @@ class Group:
 
     runs: their ids, in the order of the seeds; of several runs with one seed the last to start, since repeating a seed
     adds no information. repeated: how many such runs were left out. differing: the fields that tell this group from the
-    others of its rule. config: the configuration that its runs share, as plain JSON values, without bookkeeping.
+    others of its rule and data set, without those that follow from others. config: the configuration that its runs
+    share, as plain JSON values, without bookkeeping.
     """
 
     rule: str
@@ -41,9 +44,10 @@ class Group:
         return f"{self.rule}: {self.setting}" if self.setting else self.rule
 
 
-def group_runs(runs: pd.DataFrame) -> list[Group]:
-    """Group the rows of `runs`, a frame as `RunStore.runs()` gives it, by rule, data set and what differs in the rule.
+def group_runs(runs: pd.DataFrame, models: Mapping[str, type[Config]] | None = None) -> list[Group]:
+    """Group the rows of `runs`, a frame as `RunStore.runs()` gives it, by rule, data set and configuration.
 
+    models: the configuration that a rule trains with, by rule: it tells which fields follow from others.
     All rows count, whatever their status: hand in those that are to be reported. The order is by rule, data set and the
     values of the differing fields, numbers by size.
     """
@@ -51,8 +55,9 @@ def group_runs(runs: pd.DataFrame) -> list[Group]:
     if runs.empty:
         return groups
     for rule, frame in runs.groupby("rule", sort=True):
-        groups.extend(_groups_of_rule(str(rule), frame))
-    return groups
+        for _, part in frame.groupby("dataset", sort=False, dropna=False):
+            groups.extend(_groups_of_data_set(str(rule), part, (models or {}).get(str(rule))))
+    return sorted(groups, key=lambda group: (group.rule, _sort_key(group.dataset)))
 
 
 def plain_value(value: Any) -> Any:
@@ -80,9 +85,9 @@ def setting_text(values: Mapping[str, Any]) -> str:
     return ", ".join(present or [f"{_words(name)} none" for name in values])
 
 
-def _groups_of_rule(rule: str, frame: pd.DataFrame) -> list[Group]:
+def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | None) -> list[Group]:
     columns = [column for column in frame.columns if column.startswith(CONFIG_PREFIX)]
-    codes = [_codes(frame["dataset"])]
+    codes = [np.zeros(len(frame), np.intp)]
     differing: list[str] = []
     for column in columns:
         name = column.removeprefix(CONFIG_PREFIX)
@@ -95,15 +100,22 @@ def _groups_of_rule(rule: str, frame: pd.DataFrame) -> list[Group]:
     _, first, member = np.unique(np.column_stack(codes), axis=0, return_index=True, return_inverse=True)
     kept = _newest_of_each_seed(frame, member.ravel())
     sizes = np.bincount(member.ravel())
-    configurations = frame.iloc[first][columns].to_dict("records")
-    datasets = frame["dataset"].iloc[first]
+    dataset = frame["dataset"].iloc[0]
+    configurations = [
+        {
+            name: plain_value(value)
+            for key, value in record.items()
+            if (name := str(key).removeprefix(CONFIG_PREFIX)) not in BOOKKEEPING
+        }
+        for record in frame.iloc[first][columns].to_dict("records")
+    ]
+    # A field that says what is learned from, under another name than "dataset", is told already.
+    told = [name for name in differing if any(config[name] != plain_value(dataset) for config in configurations)]
+    if model is not None:
+        told = _without_implied(told, configurations, model)
     unordered: list[tuple[Any, Group]] = []
-    for number, (record, dataset) in enumerate(zip(configurations, datasets, strict=True)):
-        fields = {str(key).removeprefix(CONFIG_PREFIX): value for key, value in record.items()}
-        config = {name: plain_value(value) for name, value in fields.items() if name not in BOOKKEEPING}
+    for number, config in enumerate(configurations):
         ids = kept.get(number, ())
-        # A field that says what is learned from, under another name than "dataset", is told already.
-        told = [name for name in differing if dataset is None or config[name] != dataset]
         group = Group(
             rule=rule,
             dataset=plain_value(dataset),
@@ -113,9 +125,34 @@ def _groups_of_rule(rule: str, frame: pd.DataFrame) -> list[Group]:
             differing=tuple(told),
             repeated=int(sizes[number]) - len(ids),
         )
-        order = (_sort_key(group.dataset), *(_sort_key(config[name]) for name in differing))
-        unordered.append((order, group))
+        unordered.append(([_sort_key(config[name]) for name in told], group))
     return [group for _, group in sorted(unordered, key=lambda pair: pair[0])]
+
+
+def _without_implied(
+    names: Sequence[str], configurations: Sequence[Mapping[str, Any]], model: type[Config]
+) -> list[str]:
+    """Return those of the differing fields that must be known: what is left out has the value that these imply.
+
+    The last fields go first, each with only those counting that stay, so that of two that imply each other one stays.
+    A field that an older version did not store does not count either, unless two groups would then look the same.
+    """
+    defaults = {name: plain_value(info.default) for name, info in model.model_fields.items()}
+    known = list(names)
+    for name in (name for name in reversed(names) if name in defaults):
+        others = [other for other in known if other != name]
+        if all(config[name] in (None, _expected(name, config, others, defaults, model)) for config in configurations):
+            told_apart = {json.dumps([config[other] for other in others]) for config in configurations}
+            known = others if len(told_apart) == len(configurations) else known
+    return known
+
+
+def _expected(
+    name: str, config: Mapping[str, Any], others: Sequence[str], defaults: Mapping[str, Any], model: type[Config]
+) -> Any:
+    """Return the value of a field where only the fields `others` are typed, and of these what is not the default."""
+    typed = {other: config[other] for other in others if config[other] not in (None, defaults.get(other))}
+    return plain_value(model.implied(typed).get(name, defaults[name]))
 
 
 def _codes(column: pd.Series[Any]) -> NDArray[np.intp]:

@@ -170,6 +170,8 @@ def claims_figure(claims: Sequence[ClaimResult]) -> ggplot | None:
     )
     if len(metrics) > 1:
         figure += facet_wrap("metric", scales="free", ncol=1)
+        # A panel's heading belongs to what is below it.
+        figure += theme(panel_spacing_y=0.45 / height)
     return figure
 
 

@@ -203,7 +203,8 @@ def _published(verdict: Verdict | None) -> Cell:
 
 
 def _figure(claim: Claim) -> str:
-    return f"{_SIGNS[claim.comparison]}{claim.value:g} ± {claim.tolerance:g}"
+    tolerance = f" ± {claim.tolerance:g}" if claim.tolerance else ""
+    return f"{_SIGNS[claim.comparison]}{claim.value:g}{tolerance}"
 
 
 def _verdict(verdict: Verdict) -> Cell:

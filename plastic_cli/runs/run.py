@@ -516,13 +516,20 @@ def create_run(
 
 
 def check_mp4_can_be_written() -> None:
-    """Raise UserError, with what to install, where imageio-ffmpeg or its ffmpeg is missing."""
+    """Raise UserError, with what to install or mend, where imageio-ffmpeg or the ffmpeg that it would start is missing.
+
+    The environment's IMAGEIO_FFMPEG_EXE names another one, which imageio-ffmpeg takes without looking.
+    """
     try:
-        import_module("imageio_ffmpeg").get_ffmpeg_exe()
+        named = import_module("imageio_ffmpeg").get_ffmpeg_exe()
     except (ImportError, RuntimeError):
         raise UserError(
             "MP4 needs imageio-ffmpeg, which is not installed here: `pip install 'plastic[video]'`, or choose GIF."
         ) from None
+    if shutil.which(named) is None:
+        raise UserError(
+            f"IMAGEIO_FFMPEG_EXE names {named}, which is no program here. Correct or unset it, or choose GIF."
+        )
 
 
 def open_run(folder: Path, **options: Any) -> Run:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from plastic_cli import AnalyzeConfig, Config, EvaluateConfig, RenderConfig, Run, TrainConfig, field
 from plastic_mpn.environment_options import read_options, split_options
+from plastic_mpn.unused_options import refuse_unused_options, unused_options
 
 IMPLIED: dict[str, dict[str, Any]] = {
     "a2c": {
@@ -57,6 +59,16 @@ class InEnvironment(Config):
         if isinstance(values, Mapping) and isinstance(values.get("env_options"), str):
             return {**values, "env_options": split_options(values["env_options"])}
         return values
+
+    @field_validator("env", check_fields=False)
+    @classmethod
+    def _name_the_version(cls, env: str | None) -> str | None:
+        # Importing Gymnasium takes time, and an id with a version is whole.
+        if env is None or re.search(r"-v\d+$", env):
+            return env
+        from plastic_mpn.environments import versioned_id
+
+        return versioned_id(env)
 
     @model_validator(mode="after")
     def _options_are_pairs(self) -> Self:
@@ -157,8 +169,13 @@ class Train(InEnvironment, TrainConfig):
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """An algorithm means settings of its own, and --target-every that the target is copied."""
+        """An algorithm means settings of its own, and --target-every that the target is copied.
+
+        Options that a typed algorithm or core has no use for are at their defaults, whatever a file says for others.
+        """
         meant = dict(IMPLIED.get(str(typed.get("algorithm")), {}))
+        for name in unused_options(algorithm=typed.get("algorithm"), core=typed.get("core")):
+            meant.setdefault(name, cls.model_fields[name].default)
         if "target_every" in typed:
             meant["tau"] = 0.0
         if typed.get("core") == "mpn-frozen":
@@ -240,6 +257,9 @@ def train(config: Train, run: Run) -> None:
     """Train an agent; its headline is `test/return`, for supervised tasks `test/accuracy`."""
     from plastic_mpn import training
 
+    # A run that was begun is finished as it was begun.
+    if run.is_untouched():
+        refuse_unused_options(config)
     {"dqn": training.by_dqn, "a2c": training.by_a2c, "supervised": training.by_supervised}[config.algorithm](
         config, run
     )

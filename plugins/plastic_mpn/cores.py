@@ -45,7 +45,7 @@ class Core(nn.Module):
     def forward(self, x: Tensor, state: Tensor | None = None, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return (h, new_state) for one step x (batch, input) or a sequence x (time, batch, input).
 
-        Raises ValueError where x has another shape.
+        Raises ValueError where x or the state has another shape.
         """
         if x.dim() not in (2, 3) or x.shape[-1] != self.input_dim:
             raise ValueError(
@@ -54,6 +54,11 @@ class Core(nn.Module):
             )
         if state is None:
             state = self.init_state(x.shape[-2])
+        elif state.shape != (x.shape[-2], *self.state_shape):
+            raise ValueError(
+                f"the state has the shape {tuple(state.shape)}; with x {tuple(x.shape)} it must be"
+                f" {(x.shape[-2], *self.state_shape)}: make one with init_state({x.shape[-2]})"
+            )
         if x.dim() == 3:
             return self.sequence(x, state, starts)
         if starts is not None:
@@ -90,7 +95,7 @@ class MPN(Core):
 
     plasticity: what eta multiplies in the update of M, see `rule.association`. interaction: whether M scales the
     weights or adds to them. eta None is drawn as published. With learn_lambda, lambda is kept in [0, lambda_max]; a
-    fixed lambda_decay is used as it is given. Raises ValueError for a lambda that does not decay.
+    fixed lambda_decay is used as it is given. Raises ValueError for a lambda that does not decay, and for no units.
     """
 
     W: nn.Parameter
@@ -115,6 +120,9 @@ class MPN(Core):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        for name, size in (("input_dim", input_dim), ("hidden_dim", hidden_dim)):
+            if size < 1:
+                raise ValueError(f"{name} is {size}; it must be at least 1")
         for name, value in (("lambda_decay", lambda_decay), ("lambda_max", lambda_max)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is {value}; it must lie between 0 and 1")

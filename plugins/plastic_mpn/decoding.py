@@ -260,7 +260,8 @@ def _other_episodes(episodes: int, rng: np.random.Generator) -> NDArray[np.int64
 
 def _delayed(values: NDArray[np.float32], lag: int) -> Array:
     delayed = np.full(values.shape, np.nan)
-    delayed[lag:] = values[: len(values) - lag] if lag else values
+    # An episode may be shorter than the lag.
+    delayed[lag:] = values[: max(len(values) - lag, 0)]
     return delayed
 
 

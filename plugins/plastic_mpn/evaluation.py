@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from plastic_mpn.environments import Environment, make_environment, reward_number
+from plastic_mpn.environments import Environment, begin_episode, make_environment, take_action
 
 
 class Observing(Protocol):
@@ -72,13 +72,13 @@ def play(
     """
     state = network.init_state(len(seeds))
     first_action = int(environments[0].action_space.start)  # type: ignore[attr-defined]
-    seen = [environment.reset(seed=seed) for environment, seed in zip(environments, seeds, strict=False)]
+    seen = [begin_episode(environment, seed) for environment, seed in zip(environments, seeds, strict=False)]
     returns = np.zeros(len(seeds))
     playing = list(range(len(seeds)))
     for step in count():
         if change_state is not None:
             state = change_state(state, step)
-        observations = np.stack([np.asarray(seen[index][0], np.float32) for index in playing])
+        observations = np.stack([seen[index][0] for index in playing])
         rows = torch.tensor(playing, device=state.device)
         used = state[rows]
         outputs, hidden, after = network.observe(torch.from_numpy(observations).to(state.device), used)
@@ -89,12 +89,11 @@ def play(
             witness.see(Moment(step, playing, observations, infos, used, outputs, hidden, actions))
         going_on = []
         for index, action in zip(playing, actions, strict=True):
-            observation, reward, terminated, truncated, info = environments[index].step(first_action + action)
+            observation, reward, terminated, truncated, info = take_action(environments[index], first_action + action)
             seen[index] = (observation, info)
-            brought = reward_number(reward)
-            returns[index] += brought
+            returns[index] += reward
             if witness is not None:
-                witness.reward(index, brought)
+                witness.reward(index, reward)
             if not (terminated or truncated):
                 going_on.append(index)
         playing = going_on

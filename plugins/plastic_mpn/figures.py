@@ -159,7 +159,10 @@ def modulation_figure(table: pd.DataFrame, summary: pd.DataFrame, variance_share
 
     table: `modulation_table`; summary: `summarise_modulation`.
     """
-    names = {"norm": "Frobenius norm of M", "share": "Share of the drive that comes from M"}
+    variance = f"of the variance of the drive over all steps and episodes {100 * variance_share:.3g}% is M's"
+    names = {"norm": "Frobenius norm of M", "share": "Sizes: |M's part| / (|M's part| + |W x + b|)"}
+    episodes = table["episode"].nunique()
+    thinly = f"the first {TRAJECTORIES} of {episodes} episodes" if episodes > TRAJECTORIES else "single episodes"
     thin = table[table["episode"] < TRAJECTORIES].melt(["episode", "step"], ["norm", "share"], "measure", "value")
     thick = summary.assign(measure=pd.Categorical(summary["measure"].map(names), list(names.values())))
     thin["measure"] = pd.Categorical(thin["measure"].map(names), list(names.values()))
@@ -173,10 +176,10 @@ def modulation_figure(table: pd.DataFrame, summary: pd.DataFrame, variance_share
         + expand_limits(y=0)
         + labs(
             title="Modulations over the episodes",
-            subtitle=f"{subject}\n{100 * variance_share:.3g}% of the variance of the units' drive comes from M",
+            subtitle=f"{subject}\n{variance}",
             x="Step",
             y="",
-            caption=f"Thin: single episodes. Thick: mean of those still running, {interval_method(resamples=999)}.",
+            caption=f"Thin: {thinly}. Thick: mean of all that still run, {interval_method(resamples=999)}.",
         )
         + theme_plastic(figure_size=(8.5, 3.8))
     )
@@ -233,8 +236,9 @@ def entries_figure(table: pd.DataFrame, subject: str) -> ggplot | None:
         ggplot(data, aes("value", "place", colour="state", shape="state"))
         + geom_vline(xintercept=0, colour=_GREY, size=0.4)
         + geom_segment(aes(x="chance_low", xend="chance_high", yend="place"), size=2.6, alpha=0.3, show_legend=False)
-        + geom_point(aes(x="chance"), shape="|", size=3.2, alpha=0.6, show_legend=False)
         + geom_point(size=2.6)
+        # On top and longer than the points, so that it shows where a score is at chance.
+        + geom_point(aes(x="chance"), shape="|", size=5, colour="#222222", show_legend=False)
         + _state_colours()
         + scale_shape_manual(values=STATE_SHAPES)
         + scale_x_continuous(limits=(LOWEST_R2, 1), breaks=[-0.25, 0, 0.25, 0.5, 0.75, 1])
@@ -243,7 +247,7 @@ def entries_figure(table: pd.DataFrame, subject: str) -> ggplot | None:
         )
         + labs(
             title="Reading what is so now",
-            subtitle=f"{subject}\non held-out episodes; pale: shuffled between episodes",
+            subtitle=f"{subject}\non held-out episodes; stroke and pale range: shuffled between episodes",
             x="R² or accuracy",
             y="",
         )
@@ -276,6 +280,8 @@ def ablation_figure(table: pd.DataFrame, summary: pd.DataFrame, part: str, freez
             inherit_aes=False,
         )
         + geom_point(aes(y="mean"), data=means, colour=OKABE_ITO[0], size=3.4, shape="D")
+        # Equal returns would have an axis of next to no length.
+        + expand_limits(y=_room(points["return"]))
         + labs(
             title="Without memory",
             subtitle=f"{subject}\ngrey: episodes, the same seeds for all; blue: their mean",
@@ -319,6 +325,15 @@ def _named(values: pd.Series[str], names: Mapping[str, str]) -> pd.Categorical[s
 def _clipped(table: pd.DataFrame) -> pd.DataFrame:
     columns = ["value", "chance", "chance_low", "chance_high"]
     return table.assign(**{name: table[name].clip(lower=LOWEST_R2) for name in columns})
+
+
+def _room(values: pd.Series[float]) -> list[float]:
+    """Return limits around values that are all the same, a tenth of them away or 1; none around others."""
+    low, high = float(values.min()), float(values.max())
+    if high - low > 1e-9 * max(abs(low), abs(high)):
+        return [low, high]
+    aside = max(1.0, 0.1 * abs(low))
+    return [low - aside, high + aside]
 
 
 def _percent(values: Sequence[float] | Sequence[str]) -> list[str]:

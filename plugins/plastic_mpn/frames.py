@@ -120,7 +120,10 @@ def _modulations(axes: Axes, episode: Episode) -> Updater | None:
 def _outputs(axes: Axes, episode: Episode, name: str) -> Updater:
     outputs, times = episode.outputs, np.arange(len(episode))
     colours = discrete_colours(outputs.shape[1])
-    lines = [axes.plot([], [], color=colour, linewidth=1.6, animated=True)[0] for colour in colours]
+    lines = [
+        axes.plot([], [], color=colour, linewidth=1.6, linestyle=_line_style(index, len(colours)), animated=True)[0]
+        for index, colour in enumerate(colours)
+    ]
     (chosen,) = axes.plot([], [], "o", color="#222222", markersize=6, markerfacecolor="none", animated=True)
     _along_time(axes, outputs, len(episode), name)
 
@@ -130,6 +133,11 @@ def _outputs(axes: Axes, episode: Episode, name: str) -> Updater:
         chosen.set_data([step], [outputs[step, episode.actions[step]]])
 
     return update
+
+
+def _line_style(index: int, count: int) -> str | tuple[float, tuple[float, float]]:
+    """Return solid for the first line and shorter dashes for each later one: what lies below shows in the gaps."""
+    return (0, (4 * (count - index), 4 * index)) if index else "solid"
 
 
 def _preferences(axes: Axes, episode: Episode, name: str) -> Updater:
@@ -193,6 +201,8 @@ def _along_time(axes: Axes, values: NDArray[np.floating[Any]], length: int, name
 
 def _plain(axes: Axes) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
+    # The numbers at the ticks are the values, not what is to be added to some other number.
+    axes.ticklabel_format(axis="y", useOffset=False)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)

@@ -57,13 +57,19 @@ class MPNDQN(nn.Module):
 
     @torch.no_grad()
     def select_action(
-        self, obs: Tensor, state: Tensor, epsilon: float = 0.0, generator: torch.Generator | None = None
+        self,
+        obs: Tensor | NDArray[np.floating[Any]],
+        state: Tensor,
+        epsilon: float = 0.0,
+        generator: torch.Generator | None = None,
     ) -> tuple[int | Tensor, Tensor]:
         """Return an action and the new state: with probability epsilon a random action, else the best one.
 
-        The action is an int for a batch of one, otherwise a tensor (batch,).
+        obs: (batch, obs_dim), or one observation (obs_dim,) as an environment shows it. The action is an int for a
+        batch of one, otherwise a tensor (batch,).
         """
-        q_values, state = self(obs, state)
+        seen = torch.as_tensor(obs, dtype=state.dtype, device=state.device)
+        q_values, state = self(seen.unsqueeze(0) if seen.dim() == 1 else seen, state)
         actions = q_values.argmax(dim=-1)
         if epsilon > 0:
             explores = torch.rand(actions.shape, generator=generator) < epsilon

@@ -30,13 +30,14 @@ class PrincipalComponents:
 
     variance_ratios: NDArray[np.float64]
     participation_ratio: float
-    mean: NDArray[np.float32]
-    directions: NDArray[np.float32]
+    mean: NDArray[np.float64]
+    directions: NDArray[np.float64]
     steps: int
 
     def project(self, states: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Return the coordinates (..., k) of states (..., p)."""
-        return ((states - self.mean) @ self.directions.T).astype(np.float64)
+        coordinates: NDArray[np.float64] = (states - self.mean) @ self.directions.T
+        return coordinates
 
 
 def participation_ratio(states: NDArray[np.floating[Any]]) -> float:
@@ -65,17 +66,21 @@ def principal_components(
     decides = np.zeros(sum(lengths), np.bool_)
     decides[np.random.default_rng(seed).permutation(len(decides))[:MOST_STEPS]] = True
     parts = np.split(decides, np.cumsum(lengths)[:-1])
-    states = np.concatenate([sequence[part] for sequence, part in zip(sequences, parts, strict=True)])
+    chosen = [sequence[part] for sequence, part in zip(sequences, parts, strict=True)]
+    # The states of saturated units vary in the last digits of float32.
+    states = np.concatenate(chosen).astype(np.float64)
     if len(states) < 2 or not np.ptp(states, axis=0).any():
         return None
     # One thread: sums then do not depend on how many there are.
     with threadpool_limits(limits=1):
-        fitted = PCA(min(components, *states.shape), random_state=seed).fit(states)
+        mean = states.mean(axis=0)
+        centred = states - mean
+        fitted = PCA(min(components, *states.shape), random_state=seed).fit(centred)
         return PrincipalComponents(
-            variance_ratios=fitted.explained_variance_ratio_.astype(np.float64),
-            participation_ratio=participation_ratio(states),
-            mean=fitted.mean_.astype(np.float32),
-            directions=fitted.components_.astype(np.float32),
+            variance_ratios=fitted.explained_variance_ratio_,
+            participation_ratio=participation_ratio(centred),
+            mean=mean,
+            directions=fitted.components_,
             steps=len(states),
         )
 

@@ -86,12 +86,20 @@ class Validations:
         self.objectives, self.accuracies = list(state["objectives"]), list(state["accuracies"])
 
 
+_STOPPED = {
+    "accuracy": "the accuracy asked for is reached",
+    "plateau": "it no longer gets better",
+    "maximum": "--maximum-batches is reached",
+    None: "it was not to go on",
+}
+
+
 def reason_to_stop(validations: Validations, settings: SupervisedSettings) -> str | None:
-    """Return "accuracy", "plateau" or "cap" where training is to stop, otherwise None.
+    """Return "accuracy", "plateau" or "maximum" where training is to stop, otherwise None.
 
     Never before `minimum_batches`. Then: accuracy, where the mean of the last `window` validations is above
     `target_accuracy`; plateau, where none of the last `patience` rolling means of the objective was the lowest so far;
-    cap, at `maximum_batches`.
+    maximum, at `maximum_batches`.
     """
     batches = len(validations.objectives) * settings.validate_every
     if batches < settings.minimum_batches:
@@ -101,7 +109,7 @@ def reason_to_stop(validations: Validations, settings: SupervisedSettings) -> st
     objectives = _rolling_means(validations.objectives, settings.window)
     if len(objectives) > settings.patience and objectives[: -settings.patience].min() <= objectives.min():
         return "plateau"
-    return "cap" if batches >= settings.maximum_batches else None
+    return "maximum" if batches >= settings.maximum_batches else None
 
 
 def _rolling_means(values: list[float], window: int) -> NDArray[np.float64]:
@@ -145,7 +153,7 @@ def train_supervised(
     run.step = len(validations.objectives)
     run.save_checkpoint()
     batches = run.step * settings.validate_every
-    run.message(f"stopped after {batches} batches: {reason_to_stop(validations, settings)}")
+    run.message(f"stopped after {batches} batches: {_STOPPED[reason_to_stop(validations, settings)]}")
     run.log("test", None, batches=batches, **measure_integration(network, task, run.seed, settings.test_trials))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +21,7 @@ from plastic_mpn.ablation import ABLATIONS, ablate, ablated_part, freezing_step,
 from plastic_mpn.analysis import analyze_network
 from plastic_mpn.decoding import _folds, _ridge_regressions, decode, find_targets
 from plastic_mpn.environments import make_environment
+from plastic_mpn.figures import ablation_figure, entries_figure, modulation_figure
 from plastic_mpn.modulation import (
     modulation_table,
     parts_of_preactivation,
@@ -260,6 +262,22 @@ def test_principal_components_are_those_of_the_singular_value_decomposition(widt
     assert table["cumulative"].is_monotonic_increasing
 
 
+def test_components_of_saturated_units_are_in_the_order_of_their_variances():
+    rng = np.random.default_rng(2)
+    directions = np.linalg.qr(rng.normal(size=(30, 30)))[0][:4]
+    deviations = np.sqrt([1e-5, 1e-6, 3e-7, 1e-7])
+    states = (0.999 + rng.normal(size=(3000, 4)) * deviations @ directions).astype(np.float32)
+    found = principal_components([states[:900], states[900:]], components=4)
+    centred = states.astype(np.float64) - states.astype(np.float64).mean(axis=0)
+    variances, axes = np.linalg.svd(centred, full_matrices=False)[1:]
+    variances = variances**2
+    np.testing.assert_allclose(found.variance_ratios, (variances / variances.sum())[:4], rtol=1e-6)
+    np.testing.assert_allclose(np.abs(np.sum(found.directions * axes[:4], axis=1)), 1, rtol=1e-6)
+    along = found.project(states).var(axis=0)
+    np.testing.assert_allclose(along / along.sum(), variances[:4] / variances[:4].sum(), rtol=1e-6)
+    assert np.all(np.diff(along) < 0)
+
+
 def test_trajectories_have_a_row_for_each_step():
     episodes = record_episodes(integrator(), INTEGRATION, [1, 2, 3], options=SMALL)
     found = {state: principal_components(states) for state, states in state_sequences(episodes).items()}
@@ -479,6 +497,17 @@ def test_a_state_that_never_varies_tells_nothing():
     assert (decode(made, lags=(0,))["value"].abs() < 0.1).all()
 
 
+def test_episodes_shorter_than_a_lag_tell_nothing_at_it():
+    lengths = (8, 3, 10, 12)
+    episodes = [episode(np.arange(length)[:, None], seed=length) for length in lengths]
+    of_lag = {target.lag: target for target in find_targets(episodes) if target.name == "observation"}
+    assert sorted(of_lag) == [0, 1, 2, 5, 10]
+    for lag, target in of_lag.items():
+        for length, values in zip(lengths, target.episodes, strict=True):
+            wanted = [np.nan] * min(lag, length) + list(range(length - lag))
+            np.testing.assert_array_equal(values[:, 0], wanted)
+
+
 def test_decoding_needs_episodes_to_hold_out():
     with pytest.raises(UserError, match=r"at least 5 episodes, .*; these are 4"):
         decode([episode(np.zeros((3, 1)))] * 4)
@@ -516,6 +545,15 @@ def test_without_a_switch_everything_is_analysed(run):
     assert {"episodes/h/participation_ratio", "episodes/M/participation_ratio", "episodes/variance_share"} <= set(
         run.results
     )
+
+
+def test_an_agent_that_falls_at_once_is_analysed(run):
+    weak = network()
+    weak.head.bias.data[0] += 0.07
+    analyze_network(asked(episodes=12), run, trained(weak, "CartPole-v1", {}))
+    steps = pd.read_csv(run.folder / "tables/ablations.csv").query("ablation == 'intact'")["steps"]
+    assert steps.min() < 10 < steps.max(), "some episodes are shorter than the largest lag, and some are not"
+    assert (run.folder / "figures/decoding_past.png").exists()
 
 
 @pytest.fixture
@@ -561,3 +599,42 @@ def test_what_is_not_there_cannot_be_asked_for(run):
         analyze_network(asked(ablate=True), run, on_cartpole)
     with pytest.raises(UserError, match=r"--decode: .* needs --episodes 5"):
         analyze_network(asked(decode=True, episodes=3), run, on_cartpole)
+
+
+# ------------------------------------------------------------------------------------------------------- the figures
+
+
+def test_chance_lies_above_the_score_that_equals_it():
+    table = pd.DataFrame(
+        {"state": ["h", "M"], "target": "sample", "lag": 0, "score": "accuracy", "value": 0.5, "chance": 0.5,
+         "chance_low": 0.45, "chance_high": 0.55, "steps": 9}
+    )  # fmt: skip
+    figure = entries_figure(table, "an agent")
+    layers = [(layer.geom.aes_params.get("shape"), layer.geom.aes_params["size"]) for layer in figure.layers[2:]]
+    (_, score), (mark, chance) = layers
+    assert mark == "|"
+    assert chance > 1.5 * score
+
+
+@pytest.mark.parametrize(("count", "words"), [(30, "the first 8 of 30 episodes"), (8, "single episodes")])
+def test_the_episodes_that_are_drawn_thinly_are_counted(count, words):
+    table = pd.DataFrame(
+        [{"episode": each, "step": step, "norm": 1.0, "share": 0.1} for each in range(count) for step in range(3)]
+    )
+    figure = modulation_figure(table, summarise_modulation(table), 0.034, "an agent")
+    assert f"Thin: {words}." in figure.labels.caption
+    assert "3.4% is M's" in figure.labels.subtitle
+
+
+@pytest.mark.parametrize(("returns", "low", "high"), [([500, 500], 450, 550), ([0, 0], -1, 1), ([3, 5], 3, 5)])
+def test_equal_returns_have_an_axis_of_some_length(returns, low, high):
+    table = pd.DataFrame(
+        [{"ablation": name, "episode": number, "seed": number, "return": value, "steps": 9}
+         for name in ("intact", "zeroed") for number, value in enumerate(returns)]
+    )  # fmt: skip
+    drawn = ablation_figure(table, summarise_ablations(table), "M", 3, "an agent").draw()
+    bottom, top = drawn.axes[0].get_ylim()
+    plt.close(drawn)
+    assert (bottom, top) == pytest.approx((low, high), abs=0.06 * (high - low))
+    assert bottom < min(returns)
+    assert top > max(returns)

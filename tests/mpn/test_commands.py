@@ -12,6 +12,7 @@ import torch
 from plastic_cli.errors import UserError
 from plastic_cli.testing import plastic
 from plastic_mpn.commands import IMPLIED, Evaluate, Train, read_options
+from plastic_mpn.unused_options import refuse_unused_options
 
 GO_NOGO = "plastic/GoNogo-v0"
 PAYING = "plastic-tests/Paying-v0"
@@ -172,7 +173,117 @@ def test_the_same_seed_trains_the_same_network_and_another_one_another():
     assert not torch.equal(first["core.W"], other["core.W"])
 
 
+@pytest.mark.parametrize("verb", ["train", "eval"])
+def test_an_environment_without_its_version_is_stored_as_the_one_that_is_made(run_of, verb, runs_folder):
+    if verb == "train":
+        folder = carried_out("train", "mpn", *DQN, "--env", "CartPole", "--max-episode-steps", 9)["folder"]
+        record = json.loads((Path(folder) / "run.json").read_text())
+        assert (record["config"]["env"], record["dataset"]) == ("CartPole-v1", "CartPole-v1")
+    else:
+        folder = run_of("dqn")
+        carried_out("eval", "mpn", "--env", "CartPole", "--episodes", 3)
+        assert {row["labels"]["env"] for row in rows(folder, "eval")} == {"CartPole-v1"}
+
+
+class Breaking(Paying):
+    """Goes wrong in the eighth step."""
+
+    taken = 0
+
+    def step(self, action):
+        Breaking.taken += 1
+        if Breaking.taken == 8:
+            raise IndexError("no such cell")
+        return super().step(action)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_environment_that_raises_ends_the_run_in_a_line_and_shows_where_on_request(debug, runs_folder):
+    gym.register("plastic-tests/Breaking-v0", Breaking)
+    Breaking.taken = 0
+    try:
+        outcome = plastic("train", "mpn", *DQN, "--env", "plastic-tests/Breaking-v0", *["--debug"] * debug)
+    finally:
+        del gym.registry["plastic-tests/Breaking-v0"]
+    assert outcome.code == 1
+    lines = outcome.err.splitlines()
+    said = "plastic-tests/Breaking-v0: its step() failed with IndexError: no such cell."
+    assert lines[-1].startswith(f"error: {said}")
+    assert ('raise IndexError("no such cell")' in outcome.err) == debug
+    assert debug or "Traceback" not in outcome.err
+    (record,) = (json.loads(path.read_text()) for path in runs_folder.glob("*/run.json"))
+    assert record["status"] == "failed"
+    assert record["error"].startswith(said)
+
+
+@pytest.mark.parametrize("env", [GO_NOGO, PAYING])
+def test_only_what_may_never_end_is_warned_of(env):
+    outcome = plastic("train", "mpn", *DQN, "--env", env)
+    assert outcome.code == 0, outcome.err
+    assert ("sets no limit of steps" in outcome.err) == (env == PAYING)
+
+
+def test_square_brackets_in_a_help_text_are_shown():
+    assert "pip install 'plastic[video]'" in " ".join(plastic("render", "mpn", "--help").out.replace("│", " ").split())
+
+
 # ------------------------------------------------------------------------------------------- what an option implies
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--core", "gru", "--eta", "0.5"], ["--eta 0.5 does nothing", "--core gru", "begins with mpn"]),
+        (["--core", "lstm", "--learn-eta", "--replay", "sequences"], ["--learn-eta does nothing", "--core lstm"]),
+        (["--core", "mlp", "--no-bias"], ["--no-bias does nothing", "--core mlp"]),
+        (["--core", "mpn-frozen", "--lambda-decay", "0.5"], ["--lambda-decay 0.5 does nothing", "--core mpn-frozen"]),
+        (["--algorithm", "a2c", "--replay", "sequences"], ["--replay sequences does nothing", "--algorithm dqn"]),
+        (["--algorithm", "a2c", "--target-every", "5"], ["--target-every 5 does nothing", "--algorithm dqn"]),
+        (["--algorithm", "a2c", "--batch-size", "8"], ["--batch-size 8", "--algorithm dqn or --algorithm supervised"]),
+        (["--rollout", "9"], ["--rollout 9 does nothing", "--algorithm a2c"]),
+        (["--burn-in", "3"], ["--burn-in 3 does nothing", "--replay sequences"]),
+        (["--algorithm", "supervised", "--gamma", "0.5"], ["--gamma 0.5 does nothing", "--algorithm a2c"]),
+    ],
+)
+def test_an_option_that_does_nothing_is_refused(options, words, runs_folder):
+    line = refused("train", "mpn", *options)
+    assert all(word in line for word in words), line
+    assert not list(runs_folder.glob("*"))
+
+
+@pytest.mark.parametrize("core", ["mpn-frozen", "gru", "mlp"])
+def test_another_core_typed_over_a_recipe_puts_back_what_it_has_no_use_for(core, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('core = "mpn"\neta = 0.5\nlearn_eta = true\nlearn_lambda = true\nreplay = "sequences"\n')
+    options = ["--config", recipe, "--core", core, *SMALL, "--num-episodes", 3, "--max-episode-steps", 5]
+    config = json.loads((Path(carried_out("train", "mpn", *options)["folder"]) / "run.json").read_text())["config"]
+    assert (config["eta"], config["learn_eta"], config["replay"]) == (Train().eta, False, "sequences")
+
+
+def test_another_algorithm_typed_over_a_recipe_puts_back_what_it_has_no_use_for(tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('replay = "sequences"\ntau = 0.0\ntarget_every = 3\n')
+    folder = Path(carried_out("train", "mpn", "--config", recipe, *ALGORITHMS["a2c"])["folder"])
+    config = json.loads((folder / "run.json").read_text())["config"]
+    assert (config["replay"], config["tau"], config["target_every"]) == ("states", Train().tau, Train().target_every)
+
+
+@pytest.mark.parametrize("core", ["gru", "mpn-frozen"])
+@pytest.mark.parametrize("algorithm", ["a2c", "supervised"])
+def test_what_an_algorithm_implies_was_not_asked_for(algorithm, core):
+    refuse_unused_options(Train.from_values({"algorithm": algorithm, "core": core}))
+    whole = Train.from_values({"algorithm": algorithm, "core": core, **IMPLIED[algorithm]})
+    refuse_unused_options(whole)
+
+
+def test_a_run_of_before_is_still_opened_and_finished(run_of):
+    folder = run_of("dqn")
+    record = json.loads((folder / "run.json").read_text())
+    record["config"]["rollout"] = 9
+    record["status"] = "interrupted"
+    (folder / "run.json").write_text(json.dumps(record))
+    carried_out("eval", "mpn", "--run", folder.name, "--episodes", 2)
+    assert carried_out("train", "mpn", "--resume", folder.name)["status"] == "completed"
 
 
 @pytest.mark.parametrize("algorithm", ["a2c", "supervised"])
@@ -334,7 +445,10 @@ def test_the_checkpoint_that_is_named_is_evaluated(run_of, tmp_path):
         (["--env", "Pendulum-v1"], ["--env Pendulum-v1", "continuous", "Discrete", "CartPole-v1"]),
         (["--env", "plastic-tests/Images-v0"], ["images", "(8, 8, 3)", "only vectors of numbers"]),
         (["--env", "CartPol-v1"], ["Gymnasium knows no such environment", "Did you mean 'CartPole-v1'?"]),
-        (["--env-options", "nonsense=3"], ["--env CartPole-v1", "nonsense"]),
+        (
+            ["--env-options", "nonsense=3"],
+            ["--env CartPole-v1: it has no option nonsense. --env-options: sutton_barto_reward."],
+        ),
         (["--env", GO_NOGO, "--env-options", "delay=-1"], ["delay must be a whole number of at least 0, not -1"]),
         (["--env-options", "3=4"], ["--env-options 3=4", "write KEY=VALUE"]),
         (["--learn-eta"], ["--learn-eta", "--replay sequences", "--algorithm a2c"]),

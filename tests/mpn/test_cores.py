@@ -550,3 +550,37 @@ def test_the_activation_reaches_the_layer():
     for name, f in {"relu": functional.relu, "sigmoid": torch.sigmoid, "linear": lambda a: a}.items():
         core = make("mpn", activation=name)
         close(core(x)[0], f(x @ core.W.t() + core.b))
+
+
+@pytest.mark.parametrize(("sizes", "name"), [((3, 0), "hidden_dim is 0"), ((0, 3), "input_dim is 0")])
+def test_a_layer_without_units_or_inputs_is_refused(sizes, name):
+    with pytest.raises(ValueError, match=name):
+        MPN(*sizes)
+
+
+@pytest.mark.parametrize("name", CORES)
+@pytest.mark.parametrize("shape", [(4,), (7, 4)])
+def test_a_state_of_another_batch_is_refused(name, shape):
+    core = make(name)
+    for batch in (1, 2, 4):
+        x = normal(*shape[:-1], 3, 4)
+        with pytest.raises(ValueError, match=r"the state has the shape .* init_state\(3\)"):
+            core(x, core.init_state(batch))
+    assert core(normal(*shape[:-1], 3, 4), core.init_state(3))[0].shape == (*shape[:-1], 3, 5)
+
+
+def test_a_state_of_another_core_is_refused():
+    with pytest.raises(ValueError, match="the state has the shape"):
+        make("gru")(normal(3, 4), make("mpn").init_state(3))
+
+
+def test_an_action_can_be_chosen_from_what_an_environment_shows():
+    network = MPNDQN(4, 5, 2, generator=generator(), eta=0.4)
+    seen = normal(4, seed=1).numpy()
+    state = torch.rand(1, 5, 4, generator=generator(1))
+    wanted, after = network.select_action(torch.from_numpy(seen).float().unsqueeze(0), state)
+    for observation in (seen, seen.astype(np.float32), seen[None]):
+        action, new = network.select_action(observation, state)
+        assert action == wanted
+        assert isinstance(action, int)
+        assert torch.equal(new, after)

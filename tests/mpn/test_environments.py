@@ -2,15 +2,17 @@
 
 import io
 import itertools
+import math
+import sys
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
-from plastic_cli.errors import PlasticError, UserError
+from plastic_cli.errors import PlasticError, RunFailed, UserError
 from plastic_cli.learning.seeds import seed_sequence
-from plastic_mpn.environments import Environments, episode_seed, make_environment
+from plastic_mpn.environments import Environments, episode_seed, make_environment, versioned_id
 from plastic_mpn.evaluation import GreedyEpisodes, evaluation_seeds
 from plastic_mpn.networks import MPNDQN
 
@@ -340,18 +342,147 @@ def test_an_environment_that_cannot_be_learned_is_refused_in_a_line(env, words):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "word"),
+    ("arguments", "words"),
     [
-        ({"options": {"nonsense": 3}}, "nonsense"),
-        ({"options": {"delay": -1}}, "delay must be a whole number of at least 0, not -1"),
-        ({"max_steps": 0}, "max_episode_steps"),
+        (
+            {"options": {"dellay": 3}},
+            (
+                "it has no option dellay. Did you mean 'delay'? --env-options: trials, sigma, reward_correct,"
+                " reward_fail, reward_miss, reward_abort, abort, fixation, stimulus, delay,"
+                " decision, go_probability, reward_reject."
+            ),
+        ),
+        (
+            {"options": {"delay": -1}},
+            "it does not start with these options: delay must be a whole number of at least 0, not -1.",
+        ),
     ],
 )
-def test_a_wrong_option_is_named(arguments, word):
-    with pytest.raises(UserError, match=r"--env plastic/GoNogo-v0: it does not start with these options: ") as raised:
+def test_a_wrong_option_is_named_and_the_right_ones_too(arguments, words):
+    with pytest.raises(UserError) as raised:
         make_environment("plastic/GoNogo-v0", **arguments)
-    assert word in str(raised.value)
+    assert str(raised.value) == f"--env plastic/GoNogo-v0: {words}"
+
+
+def test_a_limit_of_no_steps_is_named():
+    with pytest.raises(UserError, match=r"--env plastic/GoNogo-v0: .*: Expect the `max_episode_steps` to be positive"):
+        make_environment("plastic/GoNogo-v0", max_steps=0)
+
+
+def test_an_option_of_a_class_that_takes_any_is_that_classes_matter():
+    def made(**options):
+        raise TypeError(f"no {min(options)} today")
+
+    gym.register("plastic-tests/Any-v0", made)
+    try:
+        with pytest.raises(UserError, match=r"--env plastic-tests/Any-v0: it does not start with .*: no such today\.$"):
+            make_environment("plastic-tests/Any-v0", options={"such": 1})
+    finally:
+        del gym.registry["plastic-tests/Any-v0"]
+
+
+OWN = """
+import gymnasium, numpy
+
+class Own(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (3,)), gymnasium.spaces.Discrete(2)
+
+gymnasium.register("Own-v0", Own)
+gymnasium.register("Own-v3", Own)
+"""
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    name = f"own_environment_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    yield name
+    sys.modules.pop(name, None)
+    for env in ("Own-v0", "Own-v3"):
+        gym.registry.pop(env, None)
+
+
+def test_a_module_of_the_working_directory_is_found_and_the_path_stays_as_it_was(own_module):
+    before = list(sys.path)
+    assert make_environment(f"{own_module}:Own-v0").observation_space.shape == (3,)
+    assert sys.path == before
+
+
+@pytest.mark.parametrize("typed", ["{}.py:Own-v0", "./{}.py:Own-v0", "./{}:Own-v0"])
+def test_a_file_in_place_of_a_module_is_told_how_to_be_typed(own_module, typed):
+    with pytest.raises(UserError, match=f"type {own_module}:Own-v0") as raised:
+        make_environment(typed.format(own_module))
     assert "\n" not in str(raised.value)
+
+
+def test_a_module_that_is_nowhere_is_named_with_where_it_is_looked_for():
+    with pytest.raises(UserError, match=r"no module nowhere to import\. Start plastic in the folder .* PYTHONPATH"):
+        make_environment("nowhere:Own-v0")
+
+
+def test_an_id_is_made_whole(own_module):
+    assert versioned_id("CartPole") == "CartPole-v1"
+    assert versioned_id("plastic/GoNogo") == "plastic/GoNogo-v0"
+    assert versioned_id(f"{own_module}:Own") == f"{own_module}:Own-v3"
+    for env in ("CartPole-v0", "NoSuch", "nowhere:Own", "no/such/name", ""):
+        assert versioned_id(env) == env
+
+
+class Failing(gym.Env):
+    """Goes wrong in a way of its own at the third step, or when it is reset."""
+
+    observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, how):
+        self.how = how
+
+    def reset(self, *, seed=None, options=None):
+        if self.how == "reset":
+            raise OSError("no such track")
+        self.time = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        seen = np.zeros(3, np.float32)
+        if self.time == 3:
+            if self.how == "step":
+                raise ZeroDivisionError("the track\nis empty")
+            seen[1] = {"nan": np.nan, "infinite": -np.inf}.get(self.how, 0)
+        return seen, math.nan if self.how == "reward" and self.time == 3 else 1.0, self.time == 5, False, {}
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("reset", r"Failing-v0: its reset\(\) failed with OSError: no such track\. --debug"),
+        ("step", r"Failing-v0: its step\(\) failed with ZeroDivisionError: the track\. --debug"),
+        ("nan", r"Failing-v0: the observation of step\(\) holds nan \(number 1\)"),
+        ("infinite", r"Failing-v0: the observation of step\(\) holds -inf \(number 1\)"),
+        ("reward", r"Failing-v0: the reward of step\(\) is nan"),
+    ],
+)
+def test_an_environment_that_fails_is_named_with_what_it_did(how, words):
+    gym.register("plastic-tests/Failing-v0", Failing)
+    try:
+        with pytest.raises(RunFailed, match=words) as training:
+            environments = Environments("plastic-tests/Failing-v0", 2, SEEDS, options={"how": how})
+            for _ in range(3):
+                environments.step(np.zeros(2, int))
+        with pytest.raises(RunFailed, match=words):
+            network = MPNDQN(3, 4, 2)
+            GreedyEpisodes("plastic-tests/Failing-v0", options={"how": how}).returns(network, [1, 2])
+    finally:
+        del gym.registry["plastic-tests/Failing-v0"]
+    assert "\n" not in str(training.value)
+
+
+@pytest.mark.parametrize(("env", "limited"), [("plastic/GoNogo-v0", True), ("CartPole-v1", True), (COUNTING, False)])
+def test_what_always_ends_is_limited(env, limited):
+    assert Environments(env, 1, SEEDS).limited is limited
 
 
 def test_a_library_that_an_environment_lacks_is_named():

@@ -13,12 +13,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from plastic_cli.errors import UserError
 from plastic_cli.runs.run import create_run
-from plastic_mpn.frames import choose_steps, episode_frames
+from plastic_mpn.frames import _outputs, choose_steps, episode_frames
 from plastic_mpn.networks import MPNDQN, ActorCritic
-from plastic_mpn.recording import draws_pictures, record_episodes
+from plastic_mpn.recording import Episode, draws_pictures, record_episodes
 from plastic_mpn.rendering import render_episode
 
 
@@ -212,3 +215,51 @@ def test_without_ffmpeg_one_line_says_what_to_install(run, monkeypatch):
         assert "\n" not in str(raised.value)
     assert not (run.folder / "videos").exists()
     run.save_video("film", [np.zeros((4, 4, 3), np.uint8)], 0.1)
+
+
+def test_an_ffmpeg_that_is_named_and_is_not_there_is_refused(run, monkeypatch, tmp_path):
+    pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg, which writes MP4, is not installed")
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "no-ffmpeg"))
+    with pytest.raises(UserError, match=r"IMAGEIO_FFMPEG_EXE names .*no-ffmpeg, which is no program here") as raised:
+        render_episode(asked(video="mp4"), run, trained(agent()))
+    assert "\n" not in str(raised.value)
+    assert not (run.folder / "videos").exists()
+
+
+def axes_of(draw, *arguments):
+    axes = Figure().add_subplot()
+    return axes, draw(axes, *arguments)
+
+
+def made_up(outputs):
+    outputs = np.asarray(outputs, np.float32)
+    length = len(outputs)
+    return Episode(
+        seed=0, observations=np.zeros((length, 2), np.float32), actions=np.zeros(length, np.int64),
+        rewards=np.ones(length), outputs=outputs, hidden=np.zeros((length, 1), np.float32), matrices=None,
+        infos=({},) * length,
+    )  # fmt: skip
+
+
+def test_the_axis_of_values_that_hardly_differ_names_them_in_full():
+    values = 100.02 + 1e-3 * np.arange(12).reshape(6, 2)
+    axes, _ = axes_of(_outputs, made_up(values), "Q-value")
+    FigureCanvasAgg(axes.figure).draw()
+    assert axes.yaxis.get_offset_text().get_text() == ""
+    shown = [float(label.get_text()) for label in axes.get_yticklabels()]
+    assert min(shown) > 100
+    assert len(set(shown)) == len(shown)
+
+
+@pytest.mark.parametrize("actions", [2, 3, 5])
+def test_lines_on_top_of_each_other_all_show(actions):
+    axes, update = axes_of(_outputs, made_up(np.ones((40, actions))), "Q-value")
+    update(39)
+    canvas = FigureCanvasAgg(axes.figure)
+    for line in axes.lines:
+        line.set_animated(False)
+    canvas.draw()
+    colours = {tuple(colour) for colour in np.asarray(canvas.buffer_rgba())[..., :3].reshape(-1, 3).tolist()}
+    for line in axes.lines[:actions]:
+        wanted = np.array(to_rgb(line.get_color())) * 255
+        assert min(np.abs(np.array(colour) - wanted).max() for colour in colours) < 12, line.get_color()

@@ -142,7 +142,7 @@ def test_training_stops_where_the_rolling_objective_no_longer_falls():
 def test_training_stops_at_its_cap():
     falling = np.linspace(2, 1, 60)
     assert reason_to_stop(validations(falling[:59], [0.5] * 59), QUICK) is None
-    assert reason_to_stop(validations(falling, [0.5] * 60), QUICK) == "cap"
+    assert reason_to_stop(validations(falling, [0.5] * 60), QUICK) == "maximum"
 
 
 @pytest.mark.parametrize(

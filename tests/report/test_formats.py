@@ -353,3 +353,25 @@ def test_an_interval_of_two_seeds_has_no_brackets():
     assert "0.6000" in shown(table, 80)
     assert "[" not in shown(table, 80)
     assert "[" not in markdown(table)
+
+
+@pytest.mark.parametrize(
+    ("comparison", "tolerance", "text"),
+    [("at-least", 0.0, "at least 475"), ("equal", 0.0, "475"), ("at-most", 5.0, "at most 475 ± 5")],
+)
+def test_a_tolerance_of_nothing_is_not_written(comparison, tolerance, text):
+    entry = f"""
+[[claim]]
+id = "MR-03"
+statement = "solved at 475"
+metric = "test/accuracy"
+value = 475
+comparison = "{comparison}"
+tolerance = {tolerance}
+tolerance_reason = "none"
+source = "somewhere"
+evidence = "V"
+"""
+    runs, _ = grlu_experiments(seeds=3)
+    table = claims_table(judge_claims(runs, group_runs(runs), {"grlu": read_claims("grlu", entry)}))
+    assert text in {cell_text(cell) for cell in table.rows[0] if cell is not None}

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_frames import run_row
 
+from plastic_cli.config import Config
 from plastic_cli.report.grouping import group_runs, plain_value, setting_text
 
 
@@ -182,3 +183,75 @@ def test_ten_thousand_runs_take_a_moment():
 @pytest.mark.parametrize("value", [math.inf, -math.inf])
 def test_infinite_values_are_kept_apart(value):
     assert len(group_runs(frame(run_row(0, lr=value), run_row(1, lr=0.1)))) == 2
+
+
+class Algorithm(Config):
+    """A rule with two ways to learn, one of which means other values than the defaults."""
+
+    algorithm: str = "plain"
+    rate: float = 0.1
+    width: int = 64
+    copies: int = 10
+    share: float = 0.5
+    memory: float = 0.9
+
+    @classmethod
+    def implied(cls, typed):
+        meant = {"rate": 0.3, "width": 128} if typed.get("algorithm") == "deep" else {}
+        return {**meant, "share": 0.0} if "copies" in typed else meant
+
+
+def test_only_what_differs_within_a_data_set_is_named():
+    runs = frame(
+        run_row(0, dataset="digits", k=0.5, epochs=3),
+        run_row(1, dataset="mnist", k=0.25, epochs=10),
+        run_row(2, dataset="mnist", k=0.75, epochs=10),
+    )
+    assert [(group.dataset, group.setting) for group in group_runs(runs)] == [
+        ("digits", ""),
+        ("mnist", "k 0.25"),
+        ("mnist", "k 0.75"),
+    ]
+
+
+def settings_of(*configurations):
+    rows = [run_row(number, **{**Algorithm().model_dump(), **given}) for number, given in enumerate(configurations)]
+    return [group.setting for group in group_runs(frame(*rows), {"grlu": Algorithm})]
+
+
+def test_what_another_option_implies_is_not_named():
+    deep = {"algorithm": "deep", "rate": 0.3, "width": 128}
+    assert settings_of(deep, {}) == ["algorithm deep", "algorithm plain"]
+    # Somebody chose the width: then all say theirs.
+    assert settings_of({**deep, "width": 16}, {}, deep) == [
+        "algorithm deep, width 16",
+        "algorithm deep, width 128",
+        "algorithm plain, width 64",
+    ]
+    assert settings_of({"copies": 5, "share": 0.0}, {}) == ["copies 5", "copies 10"]
+    assert settings_of({"copies": 10, "share": 0.0}, {}) == ["share 0", "share 0.5"]
+
+
+def test_an_option_that_older_runs_do_not_know_is_named_only_where_it_tells_runs_apart():
+    assert settings_of({"memory": None, "width": 8}, {"width": 16}) == ["width 8", "width 16"]
+    assert sorted(settings_of({"memory": None}, {})) == ["memory 0.9", "memory none"]
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "algorithm": st.sampled_from(["plain", "deep"]),
+                "rate": st.sampled_from([0.1, 0.3]),
+                "width": st.sampled_from([64, 128, None]),
+                "copies": st.sampled_from([10, 5]),
+                "share": st.sampled_from([0.0, 0.5]),
+            }
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_settings_tell_all_groups_apart_whatever_is_left_out(drawn):
+    found = settings_of(*drawn)
+    assert len(set(found)) == len(found) == len({repr(sorted(each.items())) for each in drawn})
