@@ -208,7 +208,7 @@ def test_a_failed_run_is_an_object_too_and_exits_with_one(small):
 def test_rules_in_every_format():
     assert plastic("rules", "--format", "csv").out.splitlines()[0] == "rule,summary,published in,from"
     assert plastic("rules", "--format", "markdown").out.startswith("| rule | summary |")
-    assert [row["rule"] for row in json.loads(plastic("rules", "--json").out)] == sorted(["backprop", "grlu", "mpn"])
+    assert [row["rule"] for row in json.loads(plastic("rules", "--json").out)] == sorted(["backprop", "grlu", "mpn", "selective"])
     assert "grlu" in plastic("rules").out
 
 

@@ -11,6 +11,7 @@ SMALL = {
     "backprop": {"hidden": [8], "epochs": 3},
     "grlu": {"hidden": [8], "epochs": 3, "perturbations": 2},
     "mpn": {"num_episodes": 3, "hidden_dim": 4, "batch_size": 8, "max_episode_steps": 20, "test_episodes": 3},
+    "selective": {"hidden": [8], "epochs": 2, "batch_size": 16},
 }
 """By rule; one that is not named here is checked with its defaults and three epochs."""
 

@@ -1,0 +1,295 @@
+"""The parts of `plastic analyze selective`: each measures, logs, and writes tables and figures."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from plastic_cli import Run, UserError
+from plastic_cli.analysis import continual
+from plastic_cli.learning.classifier import analyze_classifier, trained_on
+from plastic_cli.runs.run import open_run
+from plastic_cli.runs.store import RunStore
+from plastic_selective import figures
+from plastic_selective.commands import Train
+from plastic_selective.course import Course, read_course, require_eligibility, snapshots
+from plastic_selective.overlap import BUSIEST, carried_over, chance_among_active, shared_share
+from plastic_selective.training import learn_stream, rounds_of_task, steps_of_tasks, summary_of
+
+if TYPE_CHECKING:
+    from plastic_cli.learning.classifier import Build
+    from plastic_selective.commands import Analyze
+
+
+def analyze_run(config: Analyze, run: Run) -> None:
+    """Look at a run: at what `config` asks for, or at what is cheap.
+
+    Raises UserError, before anything is measured, where something is asked for that this run does not have.
+    """
+    course = read_course(run)
+    joint = None if config.joint is None else _joint_course(config.joint, course)
+    parts: dict[str, tuple[bool, Callable[[], None]]] = {
+        "--forgetting": (config.forgetting or joint is not None, lambda: analyze_forgetting(course, joint)),
+        "--eligibility": (config.eligibility, lambda: analyze_history(course, "eligibility")),
+        "--gates": (config.gates, lambda: analyze_history(course, "gate")),
+        "--overlap": (config.overlap, lambda: analyze_overlap(course)),
+        "--sweep-k": (config.sweep_k, lambda: analyze_strengths(course, config.k)),
+    }
+    shared = [
+        f"--{name}"
+        for name in ("confusion", "sparsity", "probe", "robustness", "cka", "other")
+        if getattr(config, name) not in (False, None)
+    ]
+    chosen = [switch for switch, (wanted, _) in parts.items() if wanted]
+    for switch in chosen:
+        if switch != "--forgetting":
+            require_eligibility(course, switch)
+    if shared:
+        _require_classes(course, shared[0])
+    if not chosen and not shared:
+        chosen = ["--forgetting"]
+        if course.config.optimizer == "selective":
+            chosen += ["--eligibility", "--gates"]
+    for switch in chosen:
+        parts[switch][1]()
+    if shared:
+        from plastic_selective.commands import build
+
+        # They predict and look at features; what else a Learner can do they leave alone.
+        analyze_classifier(config, run, cast("Build", build), others_chosen=bool(chosen))
+
+
+# ------------------------------------------------------------------------------------------------------- forgetting
+
+
+def analyze_forgetting(course: Course, joint: Course | None = None) -> None:
+    """Write the accuracy matrix, the accuracies over time, and transfer and forgetting by task.
+
+    joint: a run that learned the tasks so far together; intransigence is measured against it.
+    """
+    run, learned = course.run, course.learned
+    if learned < course.tasks:
+        run.message(f"run {run.id} learned {learned} of its {course.tasks} tasks: what follows is after those")
+    run.log("test", None, **summary_of(course.matrix, learned))
+    table = forgetting_table(course.matrix, learned, None if joint is None else joint.matrix)
+    if joint is not None:
+        for row in table.dropna(subset=["intransigence"]).to_dict("records"):
+            run.log("test", {"task": row["task"], "joint": joint.run.id}, intransigence=row["intransigence"])
+            run.results[f"test/intransigence_task_{row['task']}"] = row["intransigence"]
+        run.save_figure("intransigence", figures.intransigence_figure(course, table))
+    run.save_table("forgetting", table)
+    run.save_figure("accuracy_matrix", figures.matrix_figure(course))
+    run.save_figure("accuracy_curves", figures.curves_figure(course))
+
+
+def forgetting_table(
+    matrix: NDArray[np.float64], learned: int, joint: NDArray[np.float64] | None = None
+) -> pd.DataFrame:
+    """Return what became of each task that was learned, and with `joint`, another accuracy matrix, its intransigence.
+
+    Columns: task (from 1); accuracies: untrained, before (just before it was learned), learned (just after), best
+    (before the last task), final; forward_transfer, backward_transfer and forgetting, the terms of which
+    `plastic_cli.analysis.continual` takes the means: nan where a task has none.
+    """
+    rows = []
+    for task in range(1, learned + 1):
+        column = matrix[:, task - 1]
+        earlier = task < learned
+        best = float(np.nanmax(column[1:learned])) if earlier else math.nan
+        row = {
+            "task": task,
+            "untrained": column[0],
+            "before": column[task - 1],
+            "learned": column[task],
+            "best": best,
+            "final": column[learned],
+            "forward_transfer": column[task - 1] - column[0] if task > 1 else math.nan,
+            "backward_transfer": column[learned] - column[task] if earlier else math.nan,
+            "forgetting": best - column[learned],
+        }
+        if joint is not None:
+            row["joint"] = joint[task, task - 1]
+            row["intransigence"] = continual.intransigence(matrix, joint, task)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+SAME_STREAM = ("stream", "scenario", "tasks", "class_order", "shuffle_classes", "max_degrees")
+"""The options that decide, together with the data set, which tasks there are."""
+
+
+def _joint_course(name: str, course: Course) -> Course:
+    """Open the run of --joint; raises UserError where it did not learn the same tasks together."""
+    folder = RunStore(course.run.folder.parent).find(name)
+    other = open_run(folder, stage="analyze", data_folder=course.run.data_folder)
+    if other.record.rule != course.run.record.rule or not other.config.get("joint"):
+        raise UserError(f"--joint {name}: that run learned its tasks one by one. Train one with --joint --replay none.")
+    joint = read_course(other)
+    mine, theirs = course.run.record, other.record
+    if mine.data.get("checksum") != theirs.data.get("checksum"):
+        raise UserError(f"--joint {name}: it learned from {theirs.dataset}, this run from {mine.dataset}.")
+    for option in SAME_STREAM:
+        if getattr(joint.config, option) != getattr(course.config, option):
+            raise UserError(f"--joint {name}: it learned other tasks, with another --{option.replace('_', '-')}.")
+    drawn = course.config.stream == "permuted" or course.config.shuffle_classes
+    if drawn and other.seed != course.run.seed:
+        raise UserError(
+            f"--joint {name}: its tasks were drawn from seed {other.seed}, those of this run from {course.run.seed}."
+        )
+    return joint
+
+
+# ------------------------------------------------------------------------------------------------ eligibility, gates
+
+
+def analyze_history(course: Course, quantity: str) -> None:
+    """Write how a quantity, "eligibility" or "gate", is distributed in each layer after each round."""
+    histogram, means = history_tables(course, quantity)
+    run = course.run
+    for row in means[means["step"] == means["step"].max()].to_dict("records"):
+        for name in (column for column in means.columns if column.startswith(quantity)):
+            run.log("train", {"layer": row["layer"]}, **{name: row[name]})
+            run.results[f"layer {row['layer']}/{name}"] = row[name]
+    run.save_table(f"{quantity}_means", means)
+    run.save_table(f"{quantity}_histograms", histogram)
+    run.save_figure(f"{quantity}_history", figures.history_figure(course, histogram, means, quantity))
+    run.save_figure(f"{quantity}_histogram", figures.histogram_figure(course, histogram, quantity))
+
+
+def history_tables(course: Course, quantity: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the histograms and the means of a quantity after each round, by layer.
+
+    Both: step, task (from 1), layer (from 1), layer_name. Histograms: low and high end of a bin, count, synapses in the
+    layer. Means: eligibility_mean, or gate_mean and gate_low_ratio, the share of gates below one half.
+    """
+    parts, means = [], []
+    for snapshot in snapshots(course):
+        for number, layer in enumerate(snapshot["layers"], start=1):
+            counts = layer[f"{quantity}_counts"].numpy()
+            synapses, inputs = int(counts.sum()), layer[quantity].shape[1]
+            where = {
+                "step": int(snapshot["epoch"]),
+                "task": int(snapshot["task"]),
+                "layer": number,
+                "layer_name": f"{inputs} to {synapses // inputs} units",
+            }
+            edges = np.linspace(0, 1, len(counts) + 1)
+            parts.append(
+                pd.DataFrame({**where, "low": edges[:-1], "high": edges[1:], "count": counts, "synapses": synapses})
+            )
+            names = [f"{quantity}_mean"] + ["gate_low_ratio"] * (quantity == "gate")
+            means.append({**where, **{name: float(layer[name]) for name in names}})
+    return pd.concat(parts, ignore_index=True), pd.DataFrame(means)
+
+
+# ---------------------------------------------------------------------------------------------------------- overlap
+
+
+def analyze_overlap(course: Course) -> None:
+    """Write which share of its busiest synapses each task has in common with each other task."""
+    table = overlap_table(course)
+    run = course.run
+    for row in table.to_dict("records"):
+        labels = {"layer": row["layer"], "task": row["task"], "other task": row["other_task"]}
+        run.log("train", labels, overlap=row["shared"], overlap_by_chance=row["chance"])
+    for layer, rows in table.groupby("layer"):
+        run.results[f"layer {layer}/overlap"] = float(rows["shared"].mean())
+    run.save_table("overlap", table)
+    run.save_figure("overlap", figures.overlap_figure(course, table))
+
+
+def overlap_table(course: Course) -> pd.DataFrame:
+    """Return the overlap of each pair of tasks in each layer; the eligibilities are those at the end of each task.
+
+    Columns: layer (from 1), layer_name, task < other_task (from 1); shared, chance and chance_active: see `overlap`;
+    carried_over: how much of the other task's eligibility is left from the end of the first, as a share of the weight
+    of gradients (of their squares, with base "adam").
+    """
+    run, config = course.run, course.config
+    names = run.stored_tensors("eligibility-")[: course.learned]
+    if len(names) < 2:
+        raise UserError(f"--overlap: run {run.id} kept the eligibility of {len(names)} tasks, and two are needed.")
+    kept = [run.load_tensors(name)["layers"] for name in names]
+    decay = config.second_moment_decay if config.base == "adam" else config.trace_decay
+    steps = steps_of_tasks(config, trained_on(run), run)
+    rows = []
+    for layer, name in enumerate(kept[0], start=1):
+        outputs, inputs = kept[0][name].shape
+        for first, second in itertools.combinations(range(len(kept)), 2):
+            pair = kept[first][name], kept[second][name]
+            rows.append(
+                {
+                    "layer": layer,
+                    "layer_name": f"{inputs} to {outputs} units",
+                    "task": first + 1,
+                    "other_task": second + 1,
+                    "shared": shared_share(*pair),
+                    "chance": BUSIEST,
+                    "chance_active": chance_among_active(*pair),
+                    "carried_over": carried_over(decay, steps, first + 1, second + 1),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------------------------------------------------- sweep k
+
+
+def analyze_strengths(course: Course, strengths: tuple[float, ...]) -> None:
+    """Learn the same stream again with other strengths of the gate, in memory, and write what each comes to."""
+    run = course.run
+    table = sweep_k(course, strengths)
+    for row in table.to_dict("records"):
+        numbers = {name: row[name] for name in ("accuracy", "backward_transfer", "forgetting")}
+        run.log("test", {"plasticity_k": row["k"]}, **numbers)
+        run.results |= {f"k={row['k']:g}/{name}": value for name, value in numbers.items()}
+    run.save_table("sweep_k", table)
+    run.save_figure("sweep_k", figures.sweep_figure(course, table))
+
+
+def sweep_k(course: Course, strengths: tuple[float, ...]) -> pd.DataFrame:
+    """Learn the stream with each strength of the gate, from the run's seed; 0, the base alone, is always among them.
+
+    Columns: k, accuracy (mean over tasks at the end), forgetting, backward_transfer, forward_transfer, and
+    accuracy_task_1 and so on. Raises UserError for a strength that cannot be.
+    """
+    run = course.run
+    wrong = [k for k in strengths if k < 0]
+    if wrong:
+        raise UserError(f"--k {wrong[0]:g}: the strength of the gate is at least 0.")
+    data = trained_on(run)
+    swept = sorted({0.0, *strengths})
+    total = len(swept) * course.tasks * rounds_of_task(course.config)
+    rows = []
+    with run.console.progress("round", total, 0) as bar:
+        done = itertools.count(1)
+        for k in swept:
+            config = Train.from_values({**run.config, "plasticity_k": k}, source=f"run {run.id}")
+            matrix = learn_stream(config, data, run, lambda: bar.end_step(next(done), {}))
+            numbers = summary_of(matrix, course.tasks)
+            rows.append({"k": k, **numbers})
+            run.message(f"k = {k:g}: accuracy {numbers['accuracy']:.4f}, forgetting {numbers['forgetting']:.4f}")
+    return pd.DataFrame(rows)
+
+
+# --------------------------------------------------------------------------------------------- the shared analyses
+
+
+def _require_classes(course: Course, switch: str) -> None:
+    """Raise UserError where the network's outputs are not the classes of the data set, which `switch` looks at."""
+    config = course.config
+    plain = (config.scenario == "class") if config.stream == "split" else (config.scenario == "domain")
+    if not plain:
+        raise UserError(
+            f"{switch}: the outputs of run {course.run.id} ({config.stream}, {config.scenario}-incremental) are not the"
+            " classes of the data set. It is for split class-incremental and permuted or rotated domain-incremental"
+            " runs."
+        )
+    if config.stream != "split":
+        course.run.message(f"{switch} measures on the images as they are, which is task 1")

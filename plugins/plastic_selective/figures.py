@@ -1,0 +1,410 @@
+"""The figures of an analysed run: accuracy by task, eligibility and gates over time, shared synapses, strengths."""
+
+# plotnine declares types, but not that of a figure plus a layer.
+# mypy: no-warn-return-any
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from plotnine import (
+    aes,
+    annotate,
+    coord_fixed,
+    element_blank,
+    element_rect,
+    element_text,
+    facet_wrap,
+    geom_blank,
+    geom_hline,
+    geom_line,
+    geom_point,
+    geom_raster,
+    geom_segment,
+    geom_text,
+    geom_tile,
+    geom_vline,
+    ggplot,
+    guide_colorbar,
+    guides,
+    labs,
+    scale_color_identity,
+    scale_color_manual,
+    scale_fill_gradientn,
+    scale_shape_manual,
+    scale_x_continuous,
+    scale_y_continuous,
+    scale_y_log10,
+    scale_y_reverse,
+    theme,
+)
+
+from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, SEQUENTIAL, discrete_colours, theme_plastic
+from plastic_selective.course import Course, every
+from plastic_selective.overlap import BUSIEST
+
+MOST_NUMBERED = 15
+"""With more tasks than this the cells of a matrix are too small for numbers."""
+MOST_NAMED = 12
+"""With more tasks than this a legend would be longer than the figure is high."""
+MOST_BORDERS = 40
+MOST_HISTOGRAMS = 4
+NARROWEST = 5.0
+"""Per cent that an axis of accuracies spans at least: single images must not look like differences."""
+MEAN = "mean of tasks so far"
+
+_GREY = "#767676"
+_INK = "#222222"
+# As an image: drawn as a gradient it alone takes megabytes of an SVG.
+_COLOUR_BAR = guide_colorbar(display="raster", nbin=100)
+
+
+# ------------------------------------------------------------------------------------------------------- forgetting
+
+
+def matrix_figure(course: Course) -> ggplot:
+    """Draw the accuracy matrix with its numbers in per cent: a column for each task, a row after each."""
+    after, task = np.indices(course.matrix.shape)
+    cells = pd.DataFrame({"after": after.ravel(), "task": task.ravel() + 1, "accuracy": 100 * course.matrix.ravel()})
+    cells = cells.dropna()
+    dark = np.where(cells["accuracy"] > 60, "white", _INK)
+    # What is not learned yet is pale, so that the eye finds the part that can be forgotten.
+    cells["ink"] = np.where((cells["accuracy"] <= 60) & (cells["task"] > cells["after"]), _GREY, dark)
+    cells["text"] = [f"{value:.1f}" for value in cells["accuracy"]]
+    numbered = course.tasks <= MOST_NUMBERED
+    rows = course.matrix.shape[0]
+    side = max(0.62, min(1.0, 3.2 / course.tasks)) if numbered else 9 / rows
+    edge = 0.3 if numbered else 0
+    figure = ggplot(cells, aes("task", "after", fill="accuracy")) + geom_tile(colour="#E3E3E3", size=edge)
+    if numbered:
+        figure += geom_text(aes(label="text", colour="ink"), size=8.5 if course.tasks <= 10 else 7.5)
+        figure += geom_tile(data=cells[cells["after"] == cells["task"]], fill="none", colour=_INK, size=0.8)
+    ticks = _ticks(course.tasks)
+    width = max(5.2, side * course.tasks + 2.6)
+    return (
+        figure
+        + scale_color_identity()
+        + scale_fill_gradientn(SEQUENTIAL, limits=(0, 100), name="Accuracy", labels=_percent)
+        + scale_x_continuous(breaks=ticks, expand=(0, 0))
+        + scale_y_reverse(breaks=[0, *ticks], labels=["untrained", *map(str, ticks)], expand=(0, 0))
+        + guides(fill=_COLOUR_BAR)
+        + coord_fixed()
+        + labs(
+            title="Accuracy on every task after every task",
+            subtitle=_subtitle(course, width, "% on the test split" + ("; framed: just learned" if numbered else "")),
+            x="Task",
+            y="Tasks learned",
+        )
+        + theme_plastic(figure_size=(width, side * rows + 1.7))
+        + theme(panel_grid_major=element_blank())
+    )
+
+
+def curves_figure(course: Course) -> ggplot:
+    """Draw the accuracy on each task over the whole stream, dotted before the task begins, and the mean so far."""
+    data = course.curves.assign(accuracy=100 * course.curves["accuracy"])
+    data["begins"] = course.rounds * (data["task"] - 1)
+    names = [f"task {task}" for task in range(1, course.tasks + 1)]
+    data["line"] = pd.Categorical([names[task - 1] for task in data["task"]], [*names, MEAN])
+    before, since = data[data["step"] <= data["begins"]], data[data["step"] >= data["begins"]]
+    learned = since[since["step"] > since["begins"]]
+    mean = learned.groupby("step", as_index=False)["accuracy"].mean()
+    mean["line"] = pd.Categorical([MEAN] * len(mean), [*names, MEAN])
+    colours = [*discrete_colours(course.tasks), "#000000"]
+    colours = ["#333333" if colour == "#000000" else colour for colour in colours[:-1]] + ["#000000"]
+    figure = ggplot(since, aes("step", "accuracy", colour="line", group="line"))
+    for border in course.borders if course.tasks <= MOST_BORDERS else []:
+        figure += geom_vline(xintercept=border, colour=_GREY, linetype="dashed", size=0.4)
+    if course.tasks <= MOST_NAMED:
+        word = "task " if course.tasks <= 8 else ""
+        for task in range(course.tasks):
+            figure += annotate(
+                "text", x=course.rounds * (task + 0.5), y=106, label=f"{word}{task + 1}", size=8, colour="#444444"
+            )
+    figure += geom_line(data=before, linetype="dotted", size=0.6)
+    figure += geom_line(size=0.9)
+    if course.last <= 60 and course.tasks <= MOST_NAMED:
+        figure += geom_point(size=1.6)
+    return (
+        figure
+        + geom_line(data=mean, size=1.3, linetype="dashed")
+        + scale_color_manual(values=colours, breaks=[*names, MEAN], limits=[*names, MEAN])
+        + scale_x_continuous(limits=(0, course.last), expand=(0.01, 0), breaks=course.ticks(most=20))
+        + scale_y_continuous(limits=(-1, 108), breaks=[0, 20, 40, 60, 80, 100], labels=_percent, expand=(0, 0))
+        + labs(
+            title="Accuracy on each task as the tasks are learned",
+            subtitle=_subtitle(course, 8, "dotted: before the task is learned"),
+            x=course.step_name,
+            y="Accuracy (test)",
+        )
+        + theme_plastic(figure_size=(8, 4.4))
+        + theme(
+            legend_position="right" if course.tasks <= MOST_NAMED else "none",
+            legend_title=element_blank(),
+        )
+    )
+
+
+def intransigence_figure(course: Course, table: pd.DataFrame) -> ggplot:
+    """Draw the accuracy on each task when it was just learned, beside joint training. table: `forgetting_table`."""
+    names = {"learned": "this run, just learned", "joint": "joint training"}
+    data = table.dropna(subset=["learned", "joint"]).melt("task", list(names), "trained", "accuracy")
+    data["accuracy"] *= 100
+    data["trained"] = pd.Categorical(data["trained"].map(names), list(names.values()))
+    gaps = table.dropna(subset=["learned", "joint"])
+    ends = pd.DataFrame({"task": gaps["task"], "low": 100 * gaps["learned"], "high": 100 * gaps["joint"]})
+    return (
+        ggplot(data, aes("task", "accuracy"))
+        + geom_segment(aes(x="task", xend="task", y="low", yend="high"), data=ends, colour=_GREY, size=0.8)
+        + geom_point(aes(colour="trained", shape="trained"), size=3)
+        + scale_color_manual(values=[OKABE_ITO[0], OKABE_ITO[1]])
+        + scale_shape_manual(values=["o", "D"])
+        + geom_blank(aes("task", "value"), data=_widened(data.assign(value=data["accuracy"])))
+        + scale_x_continuous(breaks=_ticks(course.tasks), limits=(0.5, course.tasks + 0.5))
+        + scale_y_continuous(labels=_percent)
+        + labs(
+            title="Intransigence",
+            subtitle=_subtitle(course, 7, "from the dot up to the diamond, below 0 where the dot is higher"),
+            x="Task",
+            y="Accuracy (test)",
+        )
+        + theme_plastic(figure_size=(7, 4))
+        + theme(legend_position="bottom", legend_title=element_blank())
+    )
+
+
+# ------------------------------------------------------------------------------------------------ eligibility, gates
+
+
+def history_figure(course: Course, histogram: pd.DataFrame, means: pd.DataFrame, quantity: str) -> ggplot:
+    """Draw how the values of a quantity are distributed in each layer after each round, the mean over it.
+
+    histogram: `histogram_table`; means: `means_table`. quantity: "eligibility" or "gate".
+    """
+    data = _with_layer_names(histogram).assign(share=histogram["count"] / histogram["synapses"])
+    data["value"] = (data["low"] + data["high"]) / 2
+    data["round"] = data["step"] - 0.5
+    data["share"] = data["share"].where(data["share"] > 0)
+    data = data[data["low"] >= _lowest(histogram) - 1e-9]
+    line = _with_layer_names(means).assign(round=means["step"] - 0.5)
+    figure = ggplot(data, aes("round", "value")) + geom_raster(aes(fill="share"), interpolation="nearest")
+    for border in course.borders if course.tasks <= MOST_BORDERS else []:
+        figure += geom_vline(xintercept=border, colour=_INK, linetype="dashed", size=0.4)
+    layers = data["panel"].nunique()
+    bordered = "; dashed: a new task" if course.tasks <= MOST_BORDERS else ""
+    return (
+        figure
+        + geom_line(aes(y=f"{quantity}_mean"), data=line, colour=OKABE_ITO[1], size=0.9)
+        + geom_point(aes(y=f"{quantity}_mean"), data=line, colour=OKABE_ITO[1], size=0.9)
+        + facet_wrap("panel", ncol=1)
+        # Few synapses are still some: the palest colour is not the white of none.
+        + scale_fill_gradientn(SEQUENTIAL[1:], trans="log10", name="Synapses", labels=_percent_of_one, na_value="white")
+        + scale_x_continuous(limits=(0, course.last), expand=(0, 0), breaks=course.ticks(most=20))
+        + scale_y_continuous(limits=(_lowest(histogram), 1), expand=(0, 0), breaks=_QUARTERS)
+        + guides(fill=_COLOUR_BAR)
+        + labs(
+            title=f"{_QUANTITIES[quantity]} as the tasks are learned",
+            subtitle=_subtitle(course, 7.5, f"colour: share of a layer's synapses; line: mean{bordered}"),
+            x=course.step_name,
+            y=_AXES[quantity],
+        )
+        + theme_plastic(figure_size=(7.5, 1.7 * layers + 1.6))
+        + theme(panel_grid_major=element_blank(), panel_spacing_y=0.03)
+    )
+
+
+def histogram_figure(course: Course, histogram: pd.DataFrame, quantity: str) -> ggplot:
+    """Draw how the values of a quantity are distributed in each layer at the end of tasks, the last among them."""
+    ends = {step: step // course.rounds for step in histogram["step"].unique() if step % course.rounds == 0}
+    places = np.unique(np.linspace(0, len(ends) - 1, min(MOST_HISTOGRAMS, len(ends))).round().astype(int))
+    chosen = [list(ends)[place] for place in places]
+    data = _with_layer_names(histogram[histogram["step"].isin(chosen) & (histogram["count"] > 0)])
+    data["share"] = data["count"] / data["synapses"]
+    names = [f"task {ends[step]}" for step in chosen]
+    data["after"] = pd.Categorical([f"task {ends[step]}" for step in data["step"]], names)
+    layers = data["panel"].nunique()
+    columns = 2 if layers == 4 else min(3, layers)
+    width = max(6.5, 2.9 * columns + 1.0)
+    return (
+        ggplot(data, aes(x="low", xend="high", y="share", yend="share", colour="after"))
+        + geom_segment(size=1.3)
+        + facet_wrap("panel", ncol=columns)
+        + scale_color_manual(values=discrete_colours(len(names)), name="After")
+        + scale_x_continuous(limits=(_lowest(histogram), 1), breaks=_QUARTERS, labels=_plainly)
+        + scale_y_log10(labels=_percent_of_one)
+        + labs(
+            title=f"{_QUANTITIES[quantity]} at the end of tasks",
+            subtitle=_subtitle(course, width),
+            x=_AXES[quantity],
+            y="Synapses of the layer",
+        )
+        + theme_plastic(figure_size=(width, 2.6 * -(-layers // columns) + 1.5))
+        + theme(legend_position="bottom", panel_spacing_x=0.03)
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- overlap
+
+
+def overlap_figure(course: Course, table: pd.DataFrame) -> ggplot:
+    """Draw which share of their busiest synapses each pair of tasks shares, by layer. table: `overlap_table`."""
+    mirrored = pd.concat([table, table.rename(columns={"task": "other_task", "other_task": "task"})])
+    data = _with_layer_names(mirrored)
+    layers, tasks = data["panel"].nunique(), course.learned
+    columns = 2 if layers == 4 else min(3, layers)
+    panel = max(2.1, min(3.8, 0.4 * tasks))
+    width = max(7.0, panel * columns + 2.4)
+    data["ink"] = np.where((data["shared"] - BUSIEST).abs() > 0.45, "white", _INK)
+    data["text"] = [f"{100 * value:.0f}" for value in data["shared"]]
+    # White lies at chance, which is not in the middle.
+    positions = [*np.linspace(0, BUSIEST, 4), *np.linspace(BUSIEST, 1, 4)[1:]]
+    figure = ggplot(data, aes("other_task", "task", fill="shared")) + geom_tile(colour="#E3E3E3", size=0.3)
+    if tasks <= MOST_NUMBERED:
+        figure += geom_text(aes(label="text", colour="ink"), size=8.5 if tasks <= 6 else 6.5)
+    ticks = _ticks(tasks)
+    chance = f"Chance: {100 * BUSIEST:g}%, among active synapses {_range(data['chance_active'])}"
+    carried = f"{_range(data['carried_over'])} of a task's eligibility is left over from the earlier task and before"
+    replayed = (
+        "" if course.config.replay == "none" else "\nImages of earlier tasks that were replayed add to what is shared."
+    )
+    return (
+        figure
+        + facet_wrap("panel", ncol=columns)
+        + scale_color_identity()
+        + scale_fill_gradientn(
+            DIVERGING,
+            values=positions,
+            limits=(0, 1),
+            breaks=[0, BUSIEST, 0.5, 0.75, 1],
+            labels=["0%", "25%: chance", "50%", "75%", "100%"],
+            name="Shared",
+        )
+        + scale_x_continuous(breaks=ticks, limits=(0.5, tasks + 0.5), expand=(0, 0))
+        + scale_y_reverse(breaks=ticks, limits=(tasks + 0.5, 0.5), expand=(0, 0))
+        + guides(fill=_COLOUR_BAR)
+        + coord_fixed()
+        + labs(
+            title="Busy synapses that two tasks share",
+            subtitle=_subtitle(course, width, "% of the busiest quarter of one task that is in that of the other"),
+            caption=f"{chance}.\n{carried}.{replayed}",
+            x="Task",
+            y="Task",
+        )
+        + theme_plastic(figure_size=(width, panel * -(-layers // columns) + 2.5))
+        + theme(
+            # What a task shares with itself is no question; white is chance.
+            panel_background=element_rect(fill="#E3E3E3", colour="none"),
+            panel_grid_major=element_blank(),
+            panel_spacing=0.03,
+            plot_caption=element_text(ha="left"),
+        )
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- sweep k
+
+
+def sweep_figure(course: Course, table: pd.DataFrame) -> ggplot:
+    """Draw accuracy and forgetting against k, those of the base alone as dashed lines. table: `sweep_k`."""
+    panels = {"accuracy": "Average accuracy", "task": "Accuracy by task", "forgetting": "Forgetting"}
+    overall = "all tasks"
+    by_task = [name for name in table.columns if name.startswith("accuracy_task_")]
+    names = [overall, *(f"task {name.rpartition('_')[2]}" for name in by_task)]
+    parts = [
+        pd.DataFrame({"k": table["k"], "value": 100 * table[name], "panel": panels[name], "what": overall})
+        for name in ("accuracy", "forgetting")
+    ]
+    parts += [
+        pd.DataFrame({"k": table["k"], "value": 100 * table[column], "panel": panels["task"], "what": name})
+        for column, name in zip(by_task, names[1:], strict=True)
+    ]
+    data = pd.concat(parts, ignore_index=True)
+    data["panel"] = pd.Categorical(data["panel"], list(panels.values()))
+    data["what"] = pd.Categorical(data["what"], names)
+    base = data[data["k"] == 0]
+    colours = ["#000000", *("#333333" if colour == "#000000" else colour for colour in discrete_colours(len(by_task)))]
+    used = data[data["k"] == course.config.plasticity_k]
+    marked = f"; ring: the run's own k = {course.config.plasticity_k:g}" if len(used) else ""
+    return (
+        ggplot(data, aes("k", "value", colour="what"))
+        + geom_hline(aes(yintercept="value", colour="what"), data=base, linetype="dashed", size=0.6, show_legend=False)
+        + geom_line(size=0.9)
+        + geom_point(size=2.2)
+        + geom_point(data=used, shape="o", fill="none", size=5, stroke=0.8, show_legend=False)
+        + facet_wrap("panel", scales="free_y", ncol=3)
+        + scale_color_manual(values=colours)
+        + geom_blank(data=_widened(data))
+        + scale_x_continuous(breaks=sorted(table["k"]), labels=_plainly)
+        + scale_y_continuous(labels=_percent)
+        + labs(
+            title="Strength of the gate",
+            subtitle=_subtitle(course, 10, f"dashed: k = 0, the base alone{marked}"),
+            caption="One seed: a difference may be chance. Several runs and `plastic report` give intervals.",
+            x="Plasticity k",
+            y="",
+        )
+        + theme_plastic(figure_size=(10, 4))
+        + theme(
+            legend_position="bottom" if len(by_task) <= MOST_NAMED else "none",
+            legend_title=element_blank(),
+            panel_spacing_x=0.04,
+        )
+    )
+
+
+_QUANTITIES = {"eligibility": "Eligibility", "gate": "Gates"}
+_AXES = {"eligibility": "Eligibility (share of the layer's largest)", "gate": "Gate (1: open)"}
+_QUARTERS = [0, 0.25, 0.5, 0.75, 1]
+
+
+def _with_layer_names(table: pd.DataFrame) -> pd.DataFrame:
+    names = dict(table[["layer", "layer_name"]].drop_duplicates().sort_values("layer").to_numpy())
+    ordered = [f"layer {layer}: {name}" for layer, name in names.items()]
+    described = [f"layer {layer}: {names[layer]}" for layer in table["layer"]]
+    return table.assign(panel=pd.Categorical(described, ordered))
+
+
+def _widened(data: pd.DataFrame) -> pd.DataFrame:
+    """Return points that keep the axis of each panel from spanning less than NARROWEST, around what it shows."""
+    panels = data.groupby("panel", observed=True) if "panel" in data.columns else [("", data)]
+    parts = []
+    for _, rows in panels:
+        middle = (rows["value"].min() + rows["value"].max()) / 2
+        parts += [rows.iloc[:1].assign(value=middle + shift) for shift in (-NARROWEST / 2, NARROWEST / 2)]
+    return pd.concat(parts)
+
+
+def _subtitle(course: Course, width: float, *notes: str) -> str:
+    """Return what learned what, and notes, in lines that fit a figure `width` inches wide."""
+    return "\n".join(textwrap.fill(line, int(12.5 * (width - 0.4))) for line in (course.learner, course.stream, *notes))
+
+
+def _ticks(tasks: int) -> list[int]:
+    ticks = every(tasks, 20)[1:]
+    return ticks if ticks[0] <= 2 else [1, *ticks]
+
+
+def _percent(values: Sequence[float] | Sequence[str]) -> list[str]:
+    return [f"{float(value):g}%" for value in values]
+
+
+def _percent_of_one(values: Sequence[float] | Sequence[str]) -> list[str]:
+    return [f"{float(f'{100 * float(value):.2g}'):g}%" for value in values]
+
+
+def _plainly(values: Sequence[float] | Sequence[str]) -> list[str]:
+    return [f"{float(value):g}" for value in values]
+
+
+def _lowest(histogram: pd.DataFrame) -> float:
+    """Return the quarter below which there is nothing, where an axis can begin."""
+    return min(0.75, float(histogram.loc[histogram["count"] > 0, "low"].min()) // 0.25 * 0.25)
+
+
+def _range(values: pd.Series[Any]) -> str:
+    low, high = 100 * values.min(), 100 * values.max()
+    return f"{low:.0f}%" if round(low) == round(high) else f"{low:.0f} to {high:.0f}%"

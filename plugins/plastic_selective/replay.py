@@ -1,0 +1,337 @@
+"""What a learner keeps of the images that went by, and shows itself again beside the new ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from plastic_cli.errors import PlasticError, UserError, did_you_mean
+from plastic_cli.learning.compiled import Kernels
+
+BufferKind = Literal["none", "reservoir", "class-balanced", "fifo"]
+Array = NDArray[Any]
+
+ONE_STRATUM = np.zeros(1, np.int64)
+
+kernel = Kernels(Path(__file__).parent, ("replay.py",)).kernel
+
+
+class Batch(NamedTuple):
+    """Images x (n, features), outputs asked for y (n,), and the group (n,) of each: its class, or a class of a task."""
+
+    x: Tensor
+    y: Tensor
+    group: Tensor
+
+
+class Buffer:
+    """At most `capacity` images in tensors made once on `device`; which of them stay is what subclasses decide.
+
+    Random numbers come from `generator`, on the CPU, whatever the device, so that the same seed keeps the same images.
+    """
+
+    def __init__(
+        self, capacity: int, features: int, groups: int, generator: torch.Generator, device: torch.device | str
+    ) -> None:
+        self.capacity = capacity
+        self._size = 0
+        self._groups = groups
+        self._generator = generator
+        self._stored = Batch(
+            torch.zeros(capacity, features, device=device),
+            torch.zeros(capacity, dtype=torch.int64, device=device),
+            torch.zeros(capacity, dtype=torch.int64, device=device),
+        )
+        on_cpu = self._stored.x.device.type == "cpu"
+        self._views: tuple[Array, ...] | None = tuple(part.numpy() for part in self._stored) if on_cpu else None
+        # The places that hold an image, in no particular order: sampling shuffles them.
+        self._occupied: NDArray[np.int64] = np.zeros(capacity, np.int64)
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return self._size
+
+    def add(self, x: Tensor, y: Tensor, group: Tensor) -> None:
+        """Take in images x (n, features), y (n,) and group (n,) int64, on any device, in this order.
+
+        A class-balanced buffer reads the groups on the CPU, which waits for a GPU once; the others do not wait.
+
+        Raises UserError where shapes do not fit or a group is none of the buffer's.
+        """
+        count, stored = len(x), self._stored
+        if x.shape[1:] != stored.x.shape[1:] or y.shape != (count,) or group.shape != (count,):
+            raise UserError(
+                f"images {tuple(x.shape)}, y {tuple(y.shape)} and groups {tuple(group.shape)} do not fit a buffer of "
+                f"{stored.x.shape[1]} features: give (n, features), (n,) and (n,)."
+            )
+        if not count:
+            return
+        places = self._place(group)
+        if self._views is not None:
+            arrays = [
+                np.ascontiguousarray(values.numpy(force=True), view.dtype)
+                for values, view in zip((x, y, group), self._views, strict=True)
+            ]
+            write(places, *arrays, *self._views)
+            return
+        kept = torch.from_numpy(np.flatnonzero(places >= 0))
+        if not len(kept):
+            return
+        target = torch.from_numpy(places)[kept].to(stored.x.device, non_blocking=True)
+        for part, values in zip(stored, (x, y, group), strict=True):
+            part.index_copy_(0, target, values.detach()[kept.to(values.device, non_blocking=True)].to(part))
+
+    def _place(self, group: Tensor) -> NDArray[np.int64]:
+        """Return (n,) where each image goes, -1 for those that are not kept; no place twice."""
+        raise NotImplementedError
+
+    def sample(self, count: int) -> Batch | None:
+        """Return min(count, len) different images, uniformly and in random order; None from an empty buffer."""
+        count = min(count, self._size)
+        if count <= 0:
+            return None
+        chance = torch.rand(count, dtype=torch.float64, generator=self._generator).numpy()
+        shuffle_first(self._occupied, self._size, chance)
+        x, y, group = self._stored
+        index = torch.from_numpy(self._occupied[:count].copy()).to(x.device, non_blocking=True)
+        return Batch(x.index_select(0, index), y.index_select(0, index), group.index_select(0, index))
+
+    def groups(self) -> Tensor:
+        """Return how many images of each group there are: (groups,) int64, on the CPU."""
+        occupied = torch.from_numpy(self._occupied[: self._size])
+        return torch.bincount(self._stored.group.cpu()[occupied], minlength=self._groups)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the images, where they lie, and the generator's state."""
+        occupied = torch.from_numpy(self._occupied[: self._size].copy())
+        index = occupied.to(self._stored.x.device)
+        images = {name: part.index_select(0, index) for name, part in self._stored._asdict().items()}
+        return {
+            **images,
+            "occupied": occupied,
+            "capacity": self.capacity,
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned. Raises PlasticError where it is the state of another buffer."""
+        occupied = state["occupied"].cpu()
+        if state["capacity"] != self.capacity or state["x"].shape[1:] != self._stored.x.shape[1:]:
+            raise PlasticError(f"a buffer with {self.capacity} places cannot go on from one that was made otherwise.")
+        self._size = len(occupied)
+        self._occupied[: self._size] = occupied.numpy()
+        for name, part in self._stored._asdict().items():
+            part[occupied.to(part.device)] = state[name].to(part)
+        self._generator.set_state(state["generator"].cpu())
+
+
+class Reservoir(Buffer):
+    """Algorithm R (Vitter 1985, ACM TOMS 11, 37-57) within each of `strata` equal parts of the buffer.
+
+    With one stratum everything that was ever added has the same chance of being there. With a stratum for each group
+    every group has `capacity // groups` places, a class-balanced buffer; places of groups that never come stay empty,
+    and what the division leaves over is not used. An image that is added in several epochs counts each time.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        features: int,
+        groups: int,
+        generator: torch.Generator,
+        device: torch.device | str,
+        *,
+        strata: int = 1,
+    ) -> None:
+        self._quota = capacity // strata
+        super().__init__(self._quota * strata, features, groups, generator, device)
+        self._seen: NDArray[np.int64] = np.zeros(strata, np.int64)
+        self._newest: NDArray[np.int64] = np.zeros(self.capacity, np.int64)
+
+    def _place(self, group: Tensor) -> NDArray[np.int64]:
+        stratum, strata = ONE_STRATUM, len(self._seen)
+        if strata > 1:
+            stratum = np.ascontiguousarray(group.numpy(force=True), np.int64)
+            lowest, highest = stratum.min(), stratum.max()
+            if lowest < 0 or highest >= strata:
+                raise UserError(f"groups {lowest} to {highest} do not fit a buffer with the groups 0 to {strata - 1}.")
+        chance = torch.rand(len(group), dtype=torch.float64, generator=self._generator).numpy()
+        places, self._size = algorithm_r(
+            stratum, chance, self._quota, self._seen, self._occupied, self._size, self._newest
+        )
+        return places
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the images, where they lie, how many were seen, and the generator's state."""
+        return {**super().state_dict(), "seen": torch.from_numpy(self._seen.copy())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned. Raises PlasticError where it is the state of another buffer."""
+        seen: NDArray[np.int64] = state["seen"].cpu().numpy()
+        # The kernel writes where these say, unchecked.
+        filled = np.clip(seen, 0, self._quota).sum()
+        if seen.shape != self._seen.shape or filled != len(state["occupied"]):
+            raise PlasticError(f"a buffer with {len(self._seen)} parts cannot go on from one that was made otherwise.")
+        super().load_state_dict(state)
+        self._seen[:] = seen
+
+
+class FirstInFirstOut(Buffer):
+    """The last `capacity` images that were added. `surviving_share` says what becomes of those of an earlier task."""
+
+    def __init__(
+        self, capacity: int, features: int, groups: int, generator: torch.Generator, device: torch.device | str
+    ) -> None:
+        super().__init__(capacity, features, groups, generator, device)
+        self._next = 0
+
+    def _place(self, group: Tensor) -> NDArray[np.int64]:
+        count = len(group)
+        places = np.arange(self._next, self._next + count) % self.capacity
+        places[: max(0, count - self.capacity)] = -1
+        self._next = (self._next + count) % self.capacity
+        size = min(self._size + count, self.capacity)
+        self._occupied[self._size : size] = np.arange(self._size, size)
+        self._size = size
+        return places
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the images, where they lie, where the next one goes, and the generator's state."""
+        return {**super().state_dict(), "next": self._next}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned. Raises PlasticError where it is the state of another buffer."""
+        super().load_state_dict(state)
+        self._next = int(state["next"])
+
+
+def make_buffer(
+    kind: BufferKind,
+    capacity: int,
+    features: int,
+    groups: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+) -> Buffer | None:
+    """Return an empty buffer, or None for "none".
+
+    reservoir: every image that is added has the same chance of being kept. class-balanced: a reservoir of
+    capacity // groups images for each group. fifo: the last `capacity` images.
+
+    Raises UserError for an unknown kind, a capacity below 1, and one below the number of groups that share it.
+    """
+    kinds = get_args(BufferKind)
+    if kind not in kinds:
+        raise UserError(f"unknown buffer '{kind}'.{did_you_mean(kind, kinds)} There are {', '.join(kinds)}.")
+    if kind == "none":
+        return None
+    if capacity < 1:
+        raise UserError(f"a buffer of capacity {capacity} holds nothing: give at least 1, or choose the buffer 'none'.")
+    if kind == "class-balanced" and capacity < groups:
+        raise UserError(
+            f"a class-balanced buffer of capacity {capacity} has no place for some of the {groups} groups: "
+            f"give a capacity of at least {groups}, or choose the buffer 'reservoir'."
+        )
+    if kind == "fifo":
+        return FirstInFirstOut(capacity, features, groups, generator, device)
+    strata = groups if kind == "class-balanced" else 1
+    return Reservoir(capacity, features, groups, generator, device, strata=strata)
+
+
+def mixed_batch(x: Tensor, y: Tensor, group: Tensor, buffer: Buffer | None, share: float) -> Batch:
+    """Return the new images and after them replayed ones, so many that they are `share` of both together.
+
+    share: 0.5 replays as many as are new; in general round(n share / (1 - share)), or all there are. Without a buffer,
+    or with an empty one, the new images alone. Nothing is added to the buffer.
+
+    Raises UserError for a share outside of [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise UserError(f"a replayed share of {share:g} is impossible: give one from 0 to below 1.")
+    new = Batch(x, y, group)
+    replayed = buffer.sample(round(len(x) * share / (1 - share))) if buffer is not None else None
+    if replayed is None:
+        return new
+    return Batch(*(torch.cat(parts) for parts in zip(new, replayed, strict=True)))
+
+
+def surviving_share(capacity: int, new: int, replayed: int, steps: int) -> NDArray[np.float64]:
+    """Return the expected share of old images in a first-in-first-out buffer that is fed its own mixed batches.
+
+    The buffer is full of old images; then every step draws `replayed` of its images uniformly and adds `new` images
+    followed by those drawn. Element s of the (steps + 1,) result is the share after s steps. It is exact: the share of
+    a sample is expected to be that of the buffer, and what was added last displaces what was added first.
+
+    For small batches, with p = replayed / (new + replayed) and t = steps (new + replayed) / capacity, the share is
+    1/p - (1/p - 1) exp(p t) up to t = 1. From then on it falls as exp(-x t), where x > 0 solves x = p (exp(x) - 1). At
+    p = 1/2 a third (2 - sqrt(e) = 0.35) is left when as many images were added as the buffer holds, and x is 1.26: a
+    copy that replay puts back delays the end of an earlier task, and does not prevent it.
+    """
+    chance = np.ones(capacity)  # that the image is an old one, from the first to leave to the last
+    share = np.ones(steps + 1)
+    for step in range(1, steps + 1):
+        added = np.repeat([0.0, share[step - 1]], [new, replayed])
+        chance = np.concatenate([chance, added])[-capacity:]
+        share[step] = chance.mean()
+    return share
+
+
+# ------------------------------------------------------------------------------------------------------------- kernels
+
+
+@kernel
+def algorithm_r(
+    stratum: Array, chance: Array, quota: int, seen: Array, occupied: Array, size: int, newest: Array
+) -> tuple[Array, int]:
+    """Return where each of n images goes, -1 for nowhere, and how many places are occupied then.
+
+    stratum (n,) of each image, or (1,) for all. chance (n,) in [0, 1). seen (strata,) and occupied are brought up to
+    date. newest (capacity,) is scratch: of several images for one place only the last is sent there.
+    """
+    count = len(chance)
+    places = np.empty(count, np.int64)
+    for i in range(count):
+        own = stratum[i] if len(stratum) > 1 else stratum[0]
+        before = seen[own]
+        seen[own] += 1
+        # The image that comes after t others goes to place number floor(u (t + 1)), if there is one.
+        number = before if before < quota else int(chance[i] * (before + 1))
+        place = own * quota + number
+        places[i] = place if number < quota else -1
+        if before < quota:
+            occupied[size] = place
+            size += 1
+        if number < quota:
+            newest[place] = i
+    for i in range(count):
+        if places[i] >= 0 and newest[places[i]] != i:
+            places[i] = -1
+    return places, size
+
+
+@kernel
+def shuffle_first(numbers: Array, size: int, chance: Array) -> None:
+    """Bring a uniform choice of the first `size` numbers, in random order, to the front: as many as chance (n,) has.
+
+    The beginning of a Fisher-Yates shuffle, whose result does not depend on the order before.
+    """
+    for i in range(len(chance)):
+        j = min(i + int(chance[i] * (size - i)), size - 1)
+        numbers[i], numbers[j] = numbers[j], numbers[i]
+
+
+@kernel
+def write(places: Array, x: Array, y: Array, group: Array, all_x: Array, all_y: Array, all_groups: Array) -> None:
+    """Write the n images to their places, none to -1."""
+    for i in range(len(places)):
+        place = places[i]
+        if place >= 0:
+            for j in range(x.shape[1]):
+                all_x[place, j] = x[i, j]
+            all_y[place] = y[i]
+            all_groups[place] = group[i]

@@ -1,0 +1,68 @@
+"""What a run keeps of eligibility and gates, for `analyze` and `render`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plastic_cli import Run
+from plastic_selective.optimizer import LOW_GATE, SelectivePlasticityOptimizer
+from plastic_selective.rule import share_of_largest
+
+SHOWN_ROWS = 64
+"""Units of a layer of which the synapses are kept one by one; of the others only how they are distributed."""
+BINS = 50
+SMALLEST = 1e-12
+
+
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """Return the weight matrices by name, first layer first; biases are no synapses between units."""
+    return {name: parameter for name, parameter in network.named_parameters() if parameter.dim() > 1}
+
+
+def save_plasticity(
+    run: Run, network: nn.Module, optimizer: SelectivePlasticityOptimizer, number: int, task: int
+) -> None:
+    """Keep eligibility and gates of each layer after round `number` of task `task`, both from 1.
+
+    Eligibility is shown as its share of the largest in its layer. To be called while the last gradients are there.
+    """
+    layers: list[dict[str, Any]] = []
+    for name, parameter in weights_of(network).items():
+        eligibility, gate = _measured(optimizer, parameter)
+        layers.append(
+            {
+                "name": name,
+                "eligibility": eligibility[:SHOWN_ROWS].to("cpu", torch.float16).clone(),
+                "gate": gate[:SHOWN_ROWS].to("cpu", torch.float16).clone(),
+                "eligibility_counts": _counts(eligibility),
+                "gate_counts": _counts(gate),
+                "eligibility_mean": float(eligibility.mean()),
+                "gate_mean": float(gate.mean()),
+                "gate_low_ratio": float((gate < LOW_GATE).double().mean()),
+            }
+        )
+    run.save_tensors(f"plasticity-{number:06d}", {"epoch": number, "task": task, "layers": layers})
+
+
+def save_eligibility(run: Run, network: nn.Module, optimizer: SelectivePlasticityOptimizer, task: int) -> None:
+    """Keep the eligibility of every synapse as it is when a task (from 1) ends."""
+    layers = {
+        name: _measured(optimizer, parameter)[0].to("cpu", torch.float16).clone()
+        for name, parameter in weights_of(network).items()
+    }
+    run.save_tensors(f"eligibility-{task:03d}", {"task": task, "layers": layers})
+
+
+def _measured(optimizer: SelectivePlasticityOptimizer, parameter: Tensor) -> tuple[Tensor, Tensor]:
+    eligibility, gate = optimizer.get_param_eligibility(parameter), optimizer.get_param_gate(parameter)
+    assert eligibility is not None
+    assert gate is not None
+    return share_of_largest(eligibility, SMALLEST), gate
+
+
+def _counts(share: Tensor) -> Tensor:
+    """Count values from 0 to 1 in equal bins: int64 (BINS,)."""
+    return torch.histc(share.detach().float().cpu(), BINS, 0.0, 1.0).to(torch.int64)

@@ -1,0 +1,417 @@
+"""Learning a stream of tasks: what a run is made of, the loop, the accuracy matrix, and measuring it again."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from plastic_cli import Run, RunFailed, UserError
+from plastic_cli.analysis import continual
+from plastic_cli.analysis.classification import Evaluation
+from plastic_cli.analysis.classification import evaluate as measure
+from plastic_cli.data.corruptions import parse_corruption
+from plastic_cli.data.datasets import Dataset, Split, load_dataset
+from plastic_cli.data.streams import Stream, corrupted, make_stream
+from plastic_cli.learning.classifier import data_for
+from plastic_cli.learning.fit import raise_if_not_finite
+from plastic_selective.commands import Train
+from plastic_selective.networks import ContinualNetwork, answer
+from plastic_selective.optimizer import SelectivePlasticityOptimizer
+from plastic_selective.penalties import OnlineEWC, Penalty, SynapticIntelligence
+from plastic_selective.replay import Buffer, FirstInFirstOut, make_buffer, mixed_batch
+from plastic_selective.snapshots import save_eligibility, save_plasticity
+
+if TYPE_CHECKING:
+    from plastic_selective.commands import Evaluate
+
+ITERATIONS_PER_ROUND = 250
+"""Where a task is so many steps long instead of passes, accuracy is measured and a checkpoint made this often."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What learns a stream, as it is before training."""
+
+    stream: Stream
+    network: ContinualNetwork
+    optimizer: torch.optim.Optimizer
+    buffer: Buffer | None
+    penalty: Penalty | None
+
+
+class Accuracies:
+    """The accuracy matrix of each split as it fills up, (tasks + 1, tasks), a part of the checkpoint.
+
+    splits: the images that it is measured on, of each task; they are made once, since turning them takes time.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        names = ("test",) if stream.tasks[0].dataset.validation is None else ("test", "validation")
+        tasks = len(stream.tasks)
+        self.splits = {name: [task.split(name) for task in stream.tasks] for name in names}
+        self.matrices = {name: np.full((tasks + 1, tasks), np.nan) for name in names}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the matrices as tensors."""
+        return {name: torch.from_numpy(matrix.copy()) for name, matrix in self.matrices.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Take back what `state_dict` returned."""
+        self.matrices = {name: matrix.numpy().copy() for name, matrix in state.items()}
+
+
+def make_parts(config: Train, data: Dataset, run: Run) -> Parts:
+    """Make what a configuration describes, weights and order drawn from the run's seed.
+
+    Raises UserError where tasks cannot be made of the data set, or the buffer is too small for them.
+    """
+    stream = stream_of(config, data, run)
+    sizes = [data.train.x.shape[1], *config.hidden, stream.units]
+    network = ContinualNetwork(sizes, run.generator("weights")).to(run.device)
+    groups = len(stream.tasks) * data.classes
+    if config.stream == "split":
+        # A class belongs to one task: groups of other tasks would take a share of the buffer and stay empty.
+        groups = data.classes
+    buffer = make_buffer(
+        config.replay, config.buffer_size, data.train.x.shape[1], groups, run.generator("replay"), run.device
+    )
+    return Parts(stream, network, make_optimizer(config, network), buffer, _make_penalty(config, network, run))
+
+
+def stream_of(config: Train, data: Dataset, run: Run) -> Stream:
+    """Make the stream of a run, from its own data set or another one with as many features."""
+    return make_stream(
+        data,
+        config.stream,
+        config.scenario,
+        config.tasks,
+        run.generator("tasks"),
+        class_order=config.class_order or None,
+        shuffle_classes=config.shuffle_classes,
+        max_degrees=config.max_degrees,
+    )
+
+
+def make_optimizer(config: Train, network: nn.Module) -> torch.optim.Optimizer:
+    """Make the optimizer that a configuration names."""
+    parameters, rate = network.parameters(), config.learning_rate
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=rate)
+    if config.optimizer == "momentum":
+        return torch.optim.SGD(parameters, lr=rate, momentum=config.momentum)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=rate, betas=(0.9, config.second_moment_decay))
+    return SelectivePlasticityOptimizer(
+        parameters,
+        lr=rate,
+        trace_decay=config.trace_decay,
+        plasticity_k=config.plasticity_k,
+        threshold_percentile=config.threshold_percentile,
+        warmup_steps=config.warmup_steps,
+        adaptive_threshold=config.adaptive_threshold,
+        base=config.base,
+        betas=(0.9, config.second_moment_decay),
+        gating=config.gating,
+    )
+
+
+def _make_penalty(config: Train, network: nn.Module, run: Run) -> Penalty | None:
+    if config.penalty == "ewc":
+        return OnlineEWC(
+            network,
+            strength=config.penalty_strength,
+            decay=config.ewc_decay,
+            samples=config.fisher_samples,
+            generator=run.generator("fisher"),
+        )
+    if config.penalty == "si":
+        return SynapticIntelligence(network, strength=config.penalty_strength, damping=config.si_damping)
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------------ train
+
+
+def train_on_stream(config: Train, run: Run) -> None:
+    """Learn the tasks of a stream one after the other and store the accuracy on each of them after each.
+
+    Raises RunFailed, with the task, where the loss is not finite.
+    """
+    data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
+    parts = make_parts(config, data, run)
+    accuracies, order = Accuracies(parts.stream), run.generator("order")
+    run.track(network=parts.network, optimizer=parts.optimizer, accuracies=accuracies, order=order)
+    if parts.buffer is not None:
+        run.track(buffer=parts.buffer)
+    if parts.penalty is not None:
+        run.track(penalty=parts.penalty)
+    run.describe_data(**data.description())
+    rounds, unit = rounds_of_task(config), "round" if config.iterations else "epoch"
+    if run.begins(unit):
+        _measure_tasks(parts, config, accuracies, run, learned=0)
+        run.save_tensors("network-000", {"task": 0, "network": parts.network.state_dict()})
+    lesson: _Lesson | None = None
+    for number in run.steps(config.tasks * rounds, unit):
+        task, turn = divmod(number, rounds)
+        if lesson is None or lesson.task != task:
+            lesson = _lesson(parts.stream, task, config)
+        began = time.perf_counter()
+        seen = _learn_round(lesson, turn, parts, config, order, run)
+        run.count_samples(seen, time.perf_counter() - began)
+        if isinstance(parts.optimizer, SelectivePlasticityOptimizer):
+            save_plasticity(run, parts.network, parts.optimizer, number + 1, task + 1)
+        ends = turn == rounds - 1
+        if ends:
+            _end_task(lesson, parts)
+            _save_task(lesson, parts, run)
+        _measure_tasks(parts, config, accuracies, run, learned=task + 1, ended=ends)
+    run.save_table("accuracy_matrix", continual.accuracy_matrix_frame(accuracies.matrices["test"]))
+
+
+def learn_stream(
+    config: Train, data: Dataset, run: Run, after_round: Callable[[], None] = lambda: None
+) -> NDArray[np.float64]:
+    """Learn a stream as `train_on_stream` does; return the accuracy matrix on the test split, (tasks + 1, tasks).
+
+    Everything is drawn from the run's seed, and nothing is written to it. Raises what `train_on_stream` raises.
+    """
+    parts = make_parts(config, data, run)
+    order = run.generator("order")
+    splits = [task.test for task in parts.stream.tasks]
+
+    def measured(learned: int) -> list[float]:
+        rows = accuracy_by_task(parts.network, splits, _allowed_by_task(parts.stream, learned, config))
+        return [float(row.accuracy) for row in rows]
+
+    matrix = [measured(0)]
+    for task in range(config.tasks):
+        lesson = _lesson(parts.stream, task, config)
+        for turn in range(rounds_of_task(config)):
+            _learn_round(lesson, turn, parts, config, order, run)
+            after_round()
+        _end_task(lesson, parts)
+        matrix.append(measured(task + 1))
+    return np.array(matrix)
+
+
+def rounds_of_task(config: Train) -> int:
+    """Return how many rounds a task has: after each of them accuracy is measured."""
+    return math.ceil(config.iterations / ITERATIONS_PER_ROUND) if config.iterations else config.epochs
+
+
+def steps_of_tasks(config: Train, data: Dataset, run: Run) -> list[int]:
+    """Return how many steps each task takes."""
+    if config.iterations:
+        return [config.iterations] * config.tasks
+    tasks = stream_of(config, data, run).tasks
+    labels = data.train.y
+    images = [int(torch.isin(labels, torch.tensor(task.classes, device=labels.device)).sum()) for task in tasks]
+    if config.joint:
+        images = list(itertools.accumulate(images))
+    return [config.epochs * math.ceil(count / config.batch_size) for count in images]
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What is learned during one task. group: the class of each image, of its task where tasks share classes.
+
+    allowed: which outputs an answer may use, by number of the image's task, (tasks, outputs); None: all.
+    """
+
+    task: int
+    x: Tensor
+    y: Tensor
+    group: Tensor
+    allowed: Tensor | None
+
+
+def _lesson(stream: Stream, task: int, config: Train) -> _Lesson:
+    """Collect the training images of a task, in joint training of all tasks up to it."""
+    taught = range(task + 1) if config.joint else [task]
+    splits = [stream.tasks[number].train for number in taught]
+    groups = [_groups(stream, number, split) for number, split in zip(taught, splits, strict=True)]
+    return _Lesson(
+        task,
+        torch.cat([split.x for split in splits]),
+        torch.cat([split.y for split in splits]),
+        torch.cat(groups),
+        _allowed_by_task(stream, task + 1, config),
+    )
+
+
+def _groups(stream: Stream, number: int, split: Split) -> Tensor:
+    """Number the classes of a task apart from those of the others: in a split stream they are apart already."""
+    task = stream.tasks[number]
+    classes = torch.empty(stream.units, dtype=torch.int64, device=split.y.device)
+    classes[list(task.outputs)] = torch.tensor(task.classes, device=split.y.device)
+    shared = stream.kind != "split"
+    return classes[split.y] + (number * task.dataset.classes if shared else 0)
+
+
+def _task_of_group(stream: Stream, device: torch.device) -> Tensor:
+    classes = stream.tasks[0].dataset.classes
+    if stream.kind != "split":
+        return torch.arange(len(stream.tasks), device=device).repeat_interleave(classes)
+    owner = torch.zeros(classes, dtype=torch.int64, device=device)
+    for task in stream.tasks:
+        owner[list(task.classes)] = task.number
+    return owner
+
+
+def _allowed_by_task(stream: Stream, learned: int, config: Train) -> Tensor | None:
+    trained = max(1, learned) if config.active == "seen" else None
+    allowed = [stream.allowed(task, trained=trained) for task in range(len(stream.tasks))]
+    present = [each for each in allowed if each is not None]
+    return torch.stack(present) if present else None
+
+
+def _learn_round(lesson: _Lesson, turn: int, parts: Parts, config: Train, order: torch.Generator, run: Run) -> int:
+    """Learn round `turn`, from 0, of a lesson; return how many new images were seen."""
+    steps = min(ITERATIONS_PER_ROUND, config.iterations - turn * ITERATIONS_PER_ROUND) if config.iterations else 0
+    try:
+        return _learn(lesson, parts, config, order, run, steps)
+    except FloatingPointError as error:
+        raise RunFailed(f"task {lesson.task + 1}: {error}. Try a smaller learning rate.") from None
+
+
+def _learn(lesson: _Lesson, parts: Parts, config: Train, order: torch.Generator, run: Run, steps: int) -> int:
+    """Go once through the images of a lesson, or take so many steps; return how many new images were seen."""
+    count, device = len(lesson.y), lesson.x.device
+    wanted = steps * config.batch_size or count
+    passes = [torch.randperm(count, generator=order) for _ in range(math.ceil(wanted / count))]
+    chosen = torch.cat(passes)[:wanted].to(device)
+    task_of_group = _task_of_group(parts.stream, device)
+    losses = []
+    for number, batch in enumerate(chosen.split(config.batch_size)):
+        x, y, group = lesson.x[batch], lesson.y[batch], lesson.group[batch]
+        mixed = mixed_batch(x, y, group, parts.buffer, config.replay_share)
+        logits = parts.network(mixed.x)
+        if lesson.allowed is not None:
+            logits = answer(logits, lesson.allowed[task_of_group[mixed.group]])
+        loss = functional.cross_entropy(logits, mixed.y)
+        parts.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if parts.penalty is not None:
+            parts.penalty.after_backward()
+            parts.penalty.add_gradients()
+        parts.optimizer.step()
+        if parts.penalty is not None:
+            parts.penalty.after_step()
+        if parts.buffer is not None:
+            # The published loop gives its first-in-first-out buffer the mixed batch, and with it what it replayed.
+            parts.buffer.add(*(mixed if isinstance(parts.buffer, FirstInFirstOut) else (x, y, group)))
+        losses.append(loss.detach())
+        if number % 64 == 0:
+            run.within_step(number * config.batch_size / wanted)
+    raise_if_not_finite(torch.stack(losses), 0)
+    return wanted
+
+
+def _end_task(lesson: _Lesson, parts: Parts) -> None:
+    if parts.penalty is not None:
+        allowed = None if lesson.allowed is None else lesson.allowed[lesson.task]
+        parts.penalty.end_task(lesson.x, lambda x: answer(parts.network(x), allowed))
+
+
+def _save_task(lesson: _Lesson, parts: Parts, run: Run) -> None:
+    run.save_tensors(f"network-{lesson.task + 1:03d}", {"task": lesson.task + 1, "network": parts.network.state_dict()})
+    if isinstance(parts.optimizer, SelectivePlasticityOptimizer):
+        save_eligibility(run, parts.network, parts.optimizer, lesson.task + 1)
+
+
+def _measure_tasks(
+    parts: Parts, config: Train, accuracies: Accuracies, run: Run, *, learned: int, ended: bool = True
+) -> None:
+    """Log the accuracy on every task; in the middle of one only on those so far.
+
+    Behind a task the accuracies go into the matrix, and what is computed from it becomes the run's result.
+    """
+    shown = len(parts.stream.tasks) if ended else learned
+    for name, matrix in accuracies.matrices.items():
+        allowed = _allowed_by_task(parts.stream, learned, config)
+        rows = accuracy_by_task(parts.network, accuracies.splits[name][:shown], allowed)
+        for task, row in enumerate(rows, start=1):
+            # A task to come has no loss where only outputs seen so far may answer: its labels are none of them.
+            loss = {"loss": row.loss} if task <= learned else {}
+            run.log(name, {"task": task}, accuracy=row.accuracy, **loss)
+        if not ended:
+            continue
+        matrix[learned, :] = [row.accuracy for row in rows]
+        if learned:
+            run.log(name, **summary_of(matrix, learned), loss=float(np.mean([row.loss for row in rows[:learned]])))
+
+
+def summary_of(matrix: NDArray[np.float64], learned: int) -> dict[str, float]:
+    """Return what an accuracy matrix comes to after `learned` tasks; what is not defined yet is left out."""
+    numbers = {
+        "accuracy": continual.average_accuracy(matrix, learned),
+        "backward_transfer": continual.backward_transfer(matrix, learned),
+        "forward_transfer": continual.forward_transfer(matrix, learned),
+        "forgetting": continual.forgetting(matrix, learned),
+    }
+    numbers |= {f"accuracy_task_{task + 1}": float(matrix[learned, task]) for task in range(learned)}
+    return {name: value for name, value in numbers.items() if not math.isnan(value)}
+
+
+def accuracy_by_task(network: ContinualNetwork, splits: Sequence[Split], allowed: Tensor | None) -> list[Evaluation]:
+    """Measure accuracy and cross-entropy on a split of each task, as plain numbers.
+
+    allowed: which outputs an answer may use, (tasks, outputs); None: all.
+    """
+    rows = []
+    for task, split in enumerate(splits):
+        mask = None if allowed is None else allowed[task]
+        rows.append(measure(lambda x, mask=mask: answer(network(x), mask), split.x, split.y))  # type: ignore[misc]
+    numbers = torch.stack([torch.stack(row) for row in rows]).tolist()
+    return [Evaluation(*row) for row in numbers]
+
+
+# ------------------------------------------------------------------------------------------------------------- eval
+
+
+def evaluate_on_stream(config: Evaluate, run: Run) -> None:
+    """Measure the accuracy matrix again from the networks that a run kept, clean or under each corruption.
+
+    Raises UserError where the data set does not fit, or the run kept no networks.
+    """
+    trained = Train.from_values(run.config, source=f"run {run.id}")
+    data = data_for(run, config.dataset, validation=config.split == "validation")
+    labels = {} if data.name == run.record.dataset else {"dataset": data.name}
+    stream = stream_of(trained, data, run)
+    for corruption in [parse_corruption(text) for text in config.corruption] or [None]:
+        tested = stream if corruption is None else corrupted(stream, corruption, run.seed, split=config.split)
+        matrix = matrix_of_run(run, tested, trained, config.split)
+        marked = labels if corruption is None else {**labels, "corruption": str(corruption)}
+        numbers = summary_of(matrix, trained.tasks)
+        run.log(config.split, marked, **numbers)
+        name = config.split if corruption is None else f"{config.split}+{corruption}"
+        run.results |= {f"{name}/{metric}": value for metric, value in numbers.items()}
+        suffix = "-".join(str(value).replace(":", "-") for value in (config.split, *marked.values()))
+        run.save_table(f"accuracy_matrix-{suffix}", continual.accuracy_matrix_frame(matrix))
+
+
+def matrix_of_run(run: Run, stream: Stream, config: Train, split: str) -> NDArray[np.float64]:
+    """Measure the accuracy matrix of the networks that a run kept after each task, (tasks + 1, tasks)."""
+    sizes = [stream.tasks[0].dataset.train.x.shape[1], *config.hidden, stream.units]
+    network = ContinualNetwork(sizes, run.generator("weights")).to(run.device)
+    matrix = np.full((config.tasks + 1, config.tasks), np.nan)
+    splits = [task.split(split) for task in stream.tasks]
+    for name in run.stored_tensors("network-"):
+        kept = run.load_tensors(name)
+        try:
+            network.load_state_dict(kept["network"])
+        except RuntimeError:
+            raise UserError(f"the networks that run {run.id} kept do not fit {stream.tasks[0].dataset.name}.") from None
+        rows = accuracy_by_task(network, splits, _allowed_by_task(stream, int(kept["task"]), config))
+        matrix[int(kept["task"])] = [row.accuracy for row in rows]
+    return matrix
