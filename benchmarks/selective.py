@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ BATCH, TURN, WARM_UP = 64, 10, 20
 def perceptron(*sizes: int) -> nn.Sequential:
     """Return a network of ReLU layers."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -115,7 +116,7 @@ def training_steps(make: Callable[[], nn.Module], rounds: int) -> dict[str, dict
 
 
 def memory(name: str) -> dict[str, float]:
-    """Return what an optimizer holds, and what its steps occupy at most besides, in sizes of all parameters (ResNet-18).
+    """Return what an optimizer holds for ResNet-18, and what its steps occupy at most, in sizes of its parameters.
 
     To be called in a process of its own, since the most that was ever occupied is counted per process.
     """
@@ -174,9 +175,8 @@ def main() -> None:
     for title, table in results.items():
         print(f"\n{title}")
         for name, row in table.items():
-            print(
-                f"  {name:22} {row['microseconds']:9.0f} us   {row['ratio']:5.2f} ({row['low']:.2f} to {row['high']:.2f})"
-            )
+            quartiles = f"({row['low']:.2f} to {row['high']:.2f})"
+            print(f"  {name:22} {row['microseconds']:9.0f} us   {row['ratio']:5.2f} {quartiles}")
     if held:
         print("\nmemory of ResNet-18, in sizes of its parameters: held by the state; occupied at most by three steps")
         for name, row in held.items():

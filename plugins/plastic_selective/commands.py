@@ -33,7 +33,7 @@ class Train(ClassifierTrainConfig):
     base: Literal["adam", "sgd"] = field("adam", "what selective plasticity gates; sgd is the published code")
     plasticity_k: float = field(5.0, "strength of the gate; 0: the base alone, 10: closed as far as it goes", ge=0)
     gating: Literal["selective", "uniform"] = field(
-        "selective", "uniform is a control: all synapses are slowed down as much as selective plasticity does on average"
+        "selective", "uniform is a control: all synapses are slowed down alike, as much as they are on average"
     )
     threshold_percentile: float = field(
         75, "synapses above this percentile of eligibility are busy (base adam)", ge=0, le=100
@@ -48,8 +48,8 @@ class Train(ClassifierTrainConfig):
     )
     scenario: Literal["class", "domain", "task"] = field(
         "class",
-        "what is answered: class: which of all classes; domain: which of this task's, task unknown; task: the same, task"
-        " known",
+        "what is answered: class: which of all classes; domain: which of this task's, task unknown; task: the same,"
+        " task known",
         panel="Tasks",
     )
     tasks: int = field(2, "how many", ge=2, le=1000, panel="Tasks")
@@ -63,7 +63,7 @@ class Train(ClassifierTrainConfig):
 
     replay: Literal["none", "reservoir", "class-balanced", "fifo"] = field(
         "reservoir",
-        "images kept and shown again: none, reservoir, class-balanced, or fifo, which is fed what it replayed (published)",
+        "images kept and shown again: none, reservoir, class-balanced, or fifo, fed what it replayed (published)",
         panel="Replay",
     )
     buffer_size: int = field(200, "images kept", ge=1, panel="Replay")
@@ -107,7 +107,7 @@ class Evaluate(ClassifierEvaluateConfig):
 
 
 class Analyze(ClassifierAnalyzeConfig):
-    """Look inside continual learning. Without an option: forgetting, and with selective plasticity eligibility and gates."""
+    """Look inside continual learning. Without an option: forgetting, and of selective plasticity also its traces."""
 
     panel: ClassVar[str] = "What to look at"
 

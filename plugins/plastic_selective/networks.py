@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class ContinualNetwork(nn.Module):
-    """A ReLU network with all outputs that any task needs; first weights as torch's Linear has them, from `generator`."""
+    """A ReLU network with all outputs that any task needs; weights as torch's Linear draws them, by `generator`."""
 
     def __init__(self, sizes: Sequence[int], generator: torch.Generator) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class ContinualNetwork(nn.Module):
 
     def predict(self, x: Tensor) -> Tensor:
         """Return logits (batch, outputs)."""
-        return self(x)
+        return self.forward(x)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the activity of each hidden layer."""

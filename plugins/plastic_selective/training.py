@@ -19,7 +19,7 @@ from plastic_cli import Run, RunFailed, UserError
 from plastic_cli.analysis import continual
 from plastic_cli.analysis.classification import Evaluation
 from plastic_cli.analysis.classification import evaluate as measure
-from plastic_cli.data.corruptions import parse_corruption
+from plastic_cli.data.corruptions import Corruption, parse_corruption
 from plastic_cli.data.datasets import Dataset, Split, load_dataset
 from plastic_cli.data.streams import Stream, corrupted, make_stream
 from plastic_cli.learning.classifier import data_for
@@ -348,7 +348,9 @@ def _measure_tasks(
             continue
         matrix[learned, :] = [row.accuracy for row in rows]
         if learned:
-            run.log(name, **summary_of(matrix, learned), loss=float(np.mean([row.loss for row in rows[:learned]])))
+            run.log(
+                name, None, **summary_of(matrix, learned), loss=float(np.mean([row.loss for row in rows[:learned]]))
+            )
 
 
 def summary_of(matrix: NDArray[np.float64], learned: int) -> dict[str, float]:
@@ -388,7 +390,8 @@ def evaluate_on_stream(config: Evaluate, run: Run) -> None:
     data = data_for(run, config.dataset, validation=config.split == "validation")
     labels = {} if data.name == run.record.dataset else {"dataset": data.name}
     stream = stream_of(trained, data, run)
-    for corruption in [parse_corruption(text) for text in config.corruption] or [None]:
+    corruptions: list[Corruption | None] = [parse_corruption(text) for text in config.corruption]
+    for corruption in corruptions or [None]:
         tested = stream if corruption is None else corrupted(stream, corruption, run.seed, split=config.split)
         matrix = matrix_of_run(run, tested, trained, config.split)
         marked = labels if corruption is None else {**labels, "corruption": str(corruption)}
