@@ -966,13 +966,16 @@ def test_schedulers_set_the_learning_rate(base, tensor_lr):
     optimizer = SelectivePlasticityOptimizer([p], base=base, lr=lr, warmup_steps=2)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: factors[t])
     by_hand = SelectivePlasticityOptimizer([q], base=base, warmup_steps=2)
+    path = [p.detach().clone()]
     for t, g in enumerate(stream(9, steps=5)):
         learn(optimizer, [p], [g])
+        path.append(p.detach().clone())
         if t < 4:
             scheduler.step()
         by_hand.param_groups[0]["lr"] = 0.125 * factors[t]
         learn(by_hand, [q], [g])
     assert torch.equal(p, q)
+    assert [torch.equal(*pair) for pair in itertools.pairwise(path)] == [False, False, False, False, True]
 
 
 @pytest.mark.parametrize("tensor_lr", [False, True])
