@@ -20,6 +20,10 @@ BOOKKEEPING = frozenset({"dataset", "seed", "device", "name", "runs", "data", "t
 """Fields that make no different experiment; the data set is a key of its own."""
 
 
+NAMED_IN_FULL = 5
+"""Where more fields differ than so many, a group names only those of them that it has changed from their default."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Completed runs that differ in nothing but their seed.
@@ -119,7 +123,7 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
         group = Group(
             rule=rule,
             dataset=plain_value(dataset),
-            setting=setting_text({name: config[name] for name in told}),
+            setting=_setting(config, told, model),
             runs=ids,
             config=config,
             differing=tuple(told),
@@ -127,6 +131,17 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
         )
         unordered.append(([_sort_key(config[name]) for name in told], group))
     return [group for _, group in sorted(unordered, key=lambda pair: pair[0])]
+
+
+def _setting(config: Mapping[str, Any], told: Sequence[str], model: type[Config] | None) -> str:
+    """Return the text of the fields that tell a group apart, where they are many of those that are no default."""
+    values = {name: config[name] for name in told}
+    if model is None or len(told) <= NAMED_IN_FULL:
+        return setting_text(values)
+    defaults = {name: plain_value(info.default) for name, info in model.model_fields.items()}
+    chosen = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+    # What has no value is said here: left out, it would read as the default.
+    return ", ".join(setting_text({name: value}) for name, value in chosen.items()) or "defaults"
 
 
 def _without_implied(

@@ -44,6 +44,9 @@ class SelectivePlasticityOptimizer(Optimizer):
     dense, since the trace fades everywhere. All options can be given for a group of parameters. A gradient that is NaN
     makes its whole tensor NaN, one that is infinite its own entry, see `rule.py`; with k = 0 as in torch's optimizers.
 
+    With k = 0 it is torch.optim.SGD or torch.optim.Adam, in their loops over parameters, to the last bit; but of Adam
+    in 16 bits, which keeps its moments in 16 bits.
+
     Raises ValueError, with the option's name, for a value out of range, and TypeError for complex parameters.
     Source: see `rule.py`.
     """
@@ -357,7 +360,11 @@ def _measure_where_due(
 
 # torch.compile would stop at a decision that depends on the step; an operation of our own it takes as it is.
 _measure_as_one_operation = torch.library.custom_op(
-    "plastic_selective::measure_threshold", _measure_where_due, mutates_args=("threshold", "threshold_step")
+    "plastic_selective::measure_threshold",
+    _measure_where_due,
+    mutates_args=("threshold", "threshold_step"),
+    schema="(Tensor v, Tensor(a!) threshold, Tensor(b!) threshold_step, Tensor step, float percentage, bool adaptive, "
+    "int warmup) -> ()",
 )
 
 

@@ -194,6 +194,7 @@ class Algorithm(Config):
     copies: int = 10
     share: float = 0.5
     memory: float = 0.9
+    delay: int | None = 3
 
     @classmethod
     def implied(cls, typed):
@@ -237,10 +238,21 @@ def test_an_option_that_older_runs_do_not_know_is_named_only_where_it_tells_runs
     assert sorted(settings_of({"memory": None}, {})) == ["memory 0.9", "memory none"]
 
 
+def test_where_many_options_differ_a_row_names_what_it_has_changed():
+    changed = {"algorithm": "deep", "rate": 0.2, "width": 8, "copies": 5, "share": 0.1, "delay": None}
+    assert settings_of(changed, {}, {"delay": None}) == [
+        "algorithm deep, rate 0.2, width 8, copies 5, share 0.1, delay none",
+        "delay none",
+        "defaults",
+    ]
+
+
 @given(
     st.lists(
         st.fixed_dictionaries(
             {
+                "delay": st.sampled_from([3, 4, None]),
+                "memory": st.sampled_from([0.9, 0.5]),
                 "algorithm": st.sampled_from(["plain", "deep"]),
                 "rate": st.sampled_from([0.1, 0.3]),
                 "width": st.sampled_from([64, 128, None]),
