@@ -86,10 +86,11 @@ class Train(ClassifierTrainConfig):
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """A step along the gradient itself needs another learning rate than one of Adam's."""
+        """A step along the gradient needs another learning rate than one of Adam's; joint training needs no replay."""
         optimizer, base = typed.get("optimizer", "selective"), typed.get("base", "adam")
         descends = optimizer in ("sgd", "momentum") or (optimizer == "selective" and base == "sgd")
-        return {"learning_rate": DESCENT_RATE} if descends else {}
+        meant: dict[str, Any] = {"learning_rate": DESCENT_RATE} if descends else {}
+        return {**meant, "replay": "none"} if typed.get("joint") is True else meant
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

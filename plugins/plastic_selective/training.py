@@ -388,7 +388,7 @@ def evaluate_on_stream(config: Evaluate, run: Run) -> None:
     """
     trained = Train.from_values(run.config, source=f"run {run.id}")
     data = data_for(run, config.dataset, validation=config.split == "validation")
-    labels = {} if data.name == run.record.dataset else {"dataset": data.name}
+    labels = {} if config.dataset in (None, run.record.dataset) else {"dataset": data.name}
     stream = stream_of(trained, data, run)
     corruptions: list[Corruption | None] = [parse_corruption(text) for text in config.corruption]
     for corruption in corruptions or [None]:
