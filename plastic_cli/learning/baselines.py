@@ -10,6 +10,15 @@ import torch
 from torch import Tensor, nn
 
 
+def hidden_activity(layers: nn.ModuleList, x: Tensor) -> list[Tensor]:
+    """Return the activity (batch, units) of each hidden layer of ReLU units; the last of `layers` is the readout."""
+    activity = []
+    for layer in layers[:-1]:
+        x = torch.relu(layer(x))
+        activity.append(x)
+    return activity
+
+
 class BackpropLearner:
     """A ReLU network trained by gradient descent on cross-entropy.
 
@@ -60,11 +69,7 @@ class BackpropLearner:
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the activity of each hidden layer."""
-        activity = []
-        for layer in self.layers[:-1]:
-            x = torch.relu(layer(x))
-            activity.append(x)
-        return activity
+        return hidden_activity(self.layers, x)
 
     @property
     def first_weights(self) -> Tensor:

@@ -49,8 +49,9 @@ def evaluate_classifier(config: ClassifierEvaluateConfig, run: Run, build: Build
     Raises UserError where the data set does not fit the network.
     """
     data = data_for(run, config.dataset, validation=config.split == "validation")
-    learner = build(run, data if data.name == run.record.dataset else trained_on(run), trained=True)
-    labels = {} if config.dataset in (None, run.record.dataset) else {"dataset": data.name}
+    its_own = config.dataset in (None, run.record.dataset)
+    learner = build(run, data if its_own else trained_on(run), trained=True)
+    labels = {} if its_own else {"dataset": data.name}
     corruptions = [parse_corruption(text) for text in config.corruption]
     clean, *corrupted = robustness(learner.predict, data, corruptions, run.seed, split=config.split)
     if not corrupted:

@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from plastic_cli.learning.baselines import hidden_activity
+
 
 class ContinualNetwork(nn.Module):
     """A ReLU network with all outputs that any task needs; weights as torch's Linear draws them, by `generator`."""
@@ -33,11 +35,7 @@ class ContinualNetwork(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the activity of each hidden layer."""
-        activity = []
-        for layer in self.layers[:-1]:
-            x = torch.relu(layer(x))
-            activity.append(x)
-        return activity
+        return hidden_activity(self.layers, x)
 
 
 def answer(logits: Tensor, allowed: Tensor | None) -> Tensor:

@@ -76,8 +76,7 @@ def make_parts(config: Train, data: Dataset, run: Run) -> Parts:
     Raises UserError where tasks cannot be made of the data set, or the buffer is too small for them.
     """
     stream = stream_of(config, data, run)
-    sizes = [data.train.x.shape[1], *config.hidden, stream.units]
-    network = ContinualNetwork(sizes, run.generator("weights")).to(run.device)
+    network = _make_network(config, stream, run)
     groups = len(stream.tasks) * data.classes
     if config.stream == "split":
         # A class belongs to one task: groups of other tasks would take a share of the buffer and stay empty.
@@ -123,6 +122,11 @@ def make_optimizer(config: Train, network: nn.Module) -> torch.optim.Optimizer:
         betas=(0.9, config.second_moment_decay),
         gating=config.gating,
     )
+
+
+def _make_network(config: Train, stream: Stream, run: Run) -> ContinualNetwork:
+    sizes = [stream.tasks[0].dataset.train.x.shape[1], *config.hidden, stream.units]
+    return ContinualNetwork(sizes, run.generator("weights")).to(run.device)
 
 
 def _make_penalty(config: Train, network: nn.Module, run: Run) -> Penalty | None:
@@ -337,8 +341,8 @@ def _measure_tasks(
     Behind a task the accuracies go into the matrix, and what is computed from it becomes the run's result.
     """
     shown = len(parts.stream.tasks) if ended else learned
+    allowed = _allowed_by_task(parts.stream, learned, config)
     for name, matrix in accuracies.matrices.items():
-        allowed = _allowed_by_task(parts.stream, learned, config)
         rows = accuracy_by_task(parts.network, accuracies.splits[name][:shown], allowed)
         for task, row in enumerate(rows, start=1):
             # A task to come has no loss where only outputs seen so far may answer: its labels are none of them.
@@ -405,8 +409,7 @@ def evaluate_on_stream(config: Evaluate, run: Run) -> None:
 
 def matrix_of_run(run: Run, stream: Stream, config: Train, split: str) -> NDArray[np.float64]:
     """Measure the accuracy matrix of the networks that a run kept after each task, (tasks + 1, tasks)."""
-    sizes = [stream.tasks[0].dataset.train.x.shape[1], *config.hidden, stream.units]
-    network = ContinualNetwork(sizes, run.generator("weights")).to(run.device)
+    network = _make_network(config, stream, run)
     matrix = np.full((config.tasks + 1, config.tasks), np.nan)
     splits = [task.split(split) for task in stream.tasks]
     for name in run.stored_tensors("network-"):
