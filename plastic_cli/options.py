@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -44,6 +45,20 @@ def command_function(
 def option_name(field_name: str) -> str:
     """Return the option of a field: `batch_size` is `--batch-size`."""
     return "--" + field_name.replace("_", "-")
+
+
+def as_typed(field_name: str, value: Any) -> str:
+    """Return how a value is typed: `--epochs 3`, `--joint`, `--no-joint`."""
+    option = option_name(field_name)
+    if isinstance(value, bool):
+        return option if value else f"--no-{option[2:]}"
+    return f"{option} {','.join(str(entry) for entry in value) if isinstance(value, tuple) else value}"
+
+
+def asked_values(config: Config) -> dict[str, Any]:
+    """Return the values that are not the defaults: the others need not have been asked for."""
+    values = {name: getattr(config, name) for name in type(config).model_fields}
+    return {name: value for name, value in values.items() if value != type(config).model_fields[name].default}
 
 
 def _in_order_of_panels(models: Mapping[str, type[Config]]) -> list[tuple[str, FieldInfo, str]]:
@@ -90,7 +105,9 @@ def _words(info: FieldInfo) -> Callable[[str], list[str]] | None:
 
 def _help_text(info: FieldInfo) -> str:
     """Return a field's help with what it admits and its default, since the default that Typer sees is "not typed"."""
-    facts = [bounds_text(info)]
+    text, choices = info.description or "", literal_choices(info)
+    unnamed = [word for word in choices if not re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text)]
+    facts = [f"one of {', '.join(choices)}" if unnamed and type_word(info) == "word" else "", bounds_text(info)]
     default = info.default
     if isinstance(default, tuple | list):
         default = ",".join(str(entry) for entry in default) or None
@@ -100,4 +117,4 @@ def _help_text(info: FieldInfo) -> str:
         facts.append(f"default: {default:g}" if isinstance(default, float) else f"default: {default}")
     shown = "; ".join(fact for fact in facts if fact)
     # Square brackets in a text are no markup.
-    return escape(info.description or "") + (f" [dim]({escape(shown)})[/dim]" if shown else "")
+    return escape(text) + (f" [dim]({escape(shown)})[/dim]" if shown else "")

@@ -199,7 +199,7 @@ def _divide_classes(
             f"{dataset.classes} classes."
         )
     if class_order is not None and shuffle:
-        raise UserError("the classes have a given order and are to be shuffled: choose one.")
+        raise UserError("--class-order gives an order that --shuffle-classes would draw: choose one of them.")
     if class_order is not None and sorted(class_order) != everything:
         raise UserError(
             f"{','.join(map(str, class_order))} is not an order of the classes of {dataset.name}: name every class "

@@ -13,6 +13,7 @@ logged after it is dropped on resume, so that a resumed run ends with the number
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -476,8 +477,8 @@ def create_run(
     """Claim a new folder for a run and write its first record.
 
     dataset: what the run learns from, if the configuration does not name it so. The id is the time and four random
-    letters; `mkdir` decides which process has it. Raises RunFailed where the folder
-    cannot be written and UserError for a name that cannot be typed.
+    letters; `mkdir` decides which process has it. Raises UserError for a folder that cannot be written and a name that
+    cannot be typed, RunFailed where the disk is full.
     """
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise UserError(f"--name {name}: use letters, digits, '.', '_' and '-', beginning with a letter or digit.")
@@ -509,9 +510,8 @@ def create_run(
             folder.rmdir()
             raise
     except OSError as error:
-        raise RunFailed(
-            f"cannot write to {runs_folder}: {error.strerror or error}. Choose another with --runs."
-        ) from None
+        kind = RunFailed if error.errno in (errno.ENOSPC, errno.EDQUOT) else UserError
+        raise kind(f"cannot write to {runs_folder}: {error.strerror or error}. Choose another with --runs.") from None
     return Run(folder, record, **options)
 
 

@@ -107,7 +107,11 @@ class RunStore:
         for row in sorted(self.rows(), key=lambda row: (row["created"], row["run"]), reverse=True):
             if row["rule"] == rule and row["status"] == status:
                 return self.folder / str(row["run"])
-        raise UserError(f"there is no {status} run of {rule} in {self.folder}. Make one with: plastic train {rule}")
+        damaged = "1 run" if len(self.errors) == 1 else f"{len(self.errors)} runs"
+        unread = f" Besides, {damaged} could not be read: `plastic runs` says why." if self.errors else ""
+        raise UserError(
+            f"there is no {status} run of {rule} in {self.folder}. Make one with: plastic train {rule}{unread}"
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         """Return what run.json says of every run, oldest first, as dictionaries: for lists that need no pandas."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from plastic_cli import UserError
-from plastic_cli.options import option_name
+from plastic_cli.options import as_typed, asked_values
 
 if TYPE_CHECKING:
     from plastic_mpn.commands import Train
@@ -53,19 +53,14 @@ def refuse_unused_options(config: Train) -> None:
 
     A value that is the default, or that another option implies, was not asked for.
     """
-    defaults = {name: info.default for name, info in type(config).model_fields.items()}
-    asked: dict[str, Any] = {
-        name: getattr(config, name) for name in defaults if getattr(config, name) != defaults[name]
-    }
+    asked = asked_values(config)
     unused = unused_options(algorithm=config.algorithm, core=config.core, replay=config.replay)
     for name in [name for name in asked if name in unused]:
         others = {other: value for other, value in asked.items() if other != name}
         implied = (type(config).implied(chosen) for chosen in (others, {"algorithm": config.algorithm}))
         if any(name in meant and meant[name] == asked[name] for meant in implied):
             continue
-        value = asked[name]
-        typed = option_name(name) if value is True else f"--no-{option_name(name)[2:]}" if value is False else ""
         raise UserError(
-            f"{typed or f'{option_name(name)} {value}'} does nothing with --algorithm {config.algorithm} and --core"
+            f"{as_typed(name, asked[name])} does nothing with --algorithm {config.algorithm} and --core"
             f" {config.core}: it belongs to {unused[name]}. Leave it out."
         )

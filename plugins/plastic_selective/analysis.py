@@ -20,7 +20,8 @@ from plastic_selective import figures
 from plastic_selective.commands import Train
 from plastic_selective.course import Course, read_course, require_eligibility, snapshots
 from plastic_selective.overlap import BUSIEST, carried_over, chance_among_active, shared_share
-from plastic_selective.training import learn_stream, rounds_of_task, steps_of_tasks, summary_of
+from plastic_selective.snapshots import kept_artifacts
+from plastic_selective.training import learn_stream, steps_of_tasks, summary_of
 
 if TYPE_CHECKING:
     from plastic_cli.learning.classifier import Build
@@ -74,8 +75,6 @@ def analyze_forgetting(course: Course, joint: Course | None = None) -> None:
     joint: a run that learned the tasks so far together; intransigence is measured against it.
     """
     run, learned = course.run, course.learned
-    if learned < course.tasks:
-        run.message(f"run {run.id} learned {learned} of its {course.tasks} tasks: what follows is after those")
     run.log("test", None, **summary_of(course.matrix, learned))
     table = forgetting_table(course.matrix, learned, None if joint is None else joint.matrix)
     if joint is not None:
@@ -129,7 +128,7 @@ def _joint_course(name: str, course: Course) -> Course:
     folder = RunStore(course.run.folder.parent).find(name)
     other = open_run(folder, stage="analyze", data_folder=course.run.data_folder)
     if other.record.rule != course.run.record.rule or not other.config.get("joint"):
-        raise UserError(f"--joint {name}: that run learned its tasks one by one. Train one with --joint --replay none.")
+        raise UserError(f"--joint {name}: that run learned its tasks one by one. Train one with --joint.")
     joint = read_course(other)
     mine, theirs = course.run.record, other.record
     if mine.data.get("checksum") != theirs.data.get("checksum"):
@@ -212,9 +211,9 @@ def overlap_table(course: Course) -> pd.DataFrame:
     of gradients (of their squares, with base "adam").
     """
     run, config = course.run, course.config
-    names = run.stored_tensors("eligibility-")[: course.learned]
-    if len(names) < 2:
-        raise UserError(f"--overlap: run {run.id} kept the eligibility of {len(names)} tasks, and two are needed.")
+    if course.learned < 2:
+        raise UserError(f"--overlap: run {run.id} learned 1 task to its end, and two are needed.")
+    names = kept_artifacts(run, "eligibility", range(1, course.learned + 1))
     kept = [run.load_tensors(name)["layers"] for name in names]
     decay = config.second_moment_decay if config.base == "adam" else config.trace_decay
     steps = steps_of_tasks(config, trained_on(run), run)
@@ -257,20 +256,18 @@ def sweep_k(course: Course, strengths: tuple[float, ...]) -> pd.DataFrame:
     """Learn the stream with each strength of the gate, from the run's seed; 0, the base alone, is always among them.
 
     Columns: k, accuracy (mean over tasks at the end), forgetting, backward_transfer, forward_transfer, and
-    accuracy_task_1 and so on. Raises UserError for a strength that cannot be.
+    accuracy_task_1 and so on. Raises UserError, before it learns, for a strength that cannot be.
     """
     run = course.run
-    wrong = [k for k in strengths if k < 0]
-    if wrong:
-        raise UserError(f"--k {wrong[0]:g}: the strength of the gate is at least 0.")
+    source = f"run {run.id}"
+    swept = [Train.from_values({**run.config, "plasticity_k": k}, source) for k in sorted({0.0, *strengths})]
     data = trained_on(run)
-    swept = sorted({0.0, *strengths})
-    total = len(swept) * course.tasks * rounds_of_task(course.config)
+    total = len(swept) * course.tasks * course.rounds
     rows = []
     with run.console.progress("round", total, 0) as bar:
         done = itertools.count(1)
-        for k in swept:
-            config = Train.from_values({**run.config, "plasticity_k": k}, source=f"run {run.id}")
+        for config in swept:
+            k = config.plasticity_k
             matrix = learn_stream(config, data, run, lambda: bar.end_step(next(done), {}))
             numbers = summary_of(matrix, course.tasks)
             rows.append({"k": k, **numbers})

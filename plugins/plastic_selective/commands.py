@@ -15,11 +15,14 @@ from plastic_cli import (
     Run,
     field,
 )
+from plastic_selective.unused_options import refuse_unused_options, unused_options
 
 if TYPE_CHECKING:
     from plastic_cli.data.datasets import Dataset
     from plastic_selective.networks import ContinualNetwork
 
+LARGEST_STRENGTH = 1e6
+"""The largest plasticity k that the optimizer takes."""
 DESCENT_RATE = 0.01
 """Learning rate where nothing else is typed and the step is the gradient's, not Adam's."""
 
@@ -31,7 +34,9 @@ class Train(ClassifierTrainConfig):
         "selective", "how the gradient becomes a step: selective plasticity or, as controls, sgd, momentum, adam"
     )
     base: Literal["adam", "sgd"] = field("adam", "what selective plasticity gates; sgd is the published code")
-    plasticity_k: float = field(5.0, "strength of the gate; 0: the base alone, 10: closed as far as it goes", ge=0)
+    plasticity_k: float = field(
+        5.0, "strength of the gate; 0: the base alone, 10: closed as far as it goes", ge=0, le=LARGEST_STRENGTH
+    )
     gating: Literal["selective", "uniform"] = field(
         "selective", "uniform is a control: all synapses are slowed down alike, as much as they are on average"
     )
@@ -86,11 +91,19 @@ class Train(ClassifierTrainConfig):
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """A step along the gradient needs another learning rate than one of Adam's; joint training needs no replay."""
+        """A step along the gradient needs another learning rate than one of Adam's; joint training needs no replay.
+
+        Options that the typed ones have no use for are at their defaults, whatever a file says for others.
+        """
         optimizer, base = typed.get("optimizer", "selective"), typed.get("base", "adam")
         descends = optimizer in ("sgd", "momentum") or (optimizer == "selective" and base == "sgd")
         meant: dict[str, Any] = {"learning_rate": DESCENT_RATE} if descends else {}
-        return {**meant, "replay": "none"} if typed.get("joint") is True else meant
+        if typed.get("joint") is True:
+            meant["replay"] = "none"
+        if "epochs" in typed:
+            meant["iterations"] = 0
+        unused = unused_options({**meant, **typed})
+        return {**meant, **{name: cls.model_fields[name].default for name in unused}}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -99,7 +112,7 @@ class Train(ClassifierTrainConfig):
         if self.stream != "split" and (self.class_order or self.shuffle_classes):
             raise ValueError(f"--class-order and --shuffle-classes go with --stream split, not with {self.stream}")
         if self.joint and (self.penalty != "none" or self.replay != "none"):
-            raise ValueError("--joint sees everything: add --replay none and leave --penalty out")
+            raise ValueError("--joint sees everything: leave --replay and --penalty out")
         return self
 
 
@@ -120,6 +133,17 @@ class Analyze(ClassifierAnalyzeConfig):
     sweep_k: bool = field(False, "learn the same tasks again with other strengths of the gate")
     k: tuple[float, ...] = field((0.0, 2.5, 5.0, 7.5, 10.0), "strengths of --sweep-k", panel="How")
 
+    @model_validator(mode="after")
+    def _strengths_can_be_swept(self) -> Self:
+        for k in self.k:
+            if not 0 <= k <= LARGEST_STRENGTH:
+                raise ValueError(
+                    f"--k {k:g}: the strength of the gate is at least 0 and at most {LARGEST_STRENGTH:.0f}"
+                )
+        if not self.sweep_k and self.k != type(self).model_fields["k"].default:
+            raise ValueError("--k goes with --sweep-k: add it, or leave --k out")
+        return self
+
 
 class Render(RenderConfig):
     """Show eligibility and gates of a layer across the tasks, with the accuracies beside them: a GIF and a still."""
@@ -132,12 +156,15 @@ def train(config: Train, run: Run) -> None:
     """Learn the tasks; the headline is `test/accuracy`, the mean over all tasks at the end."""
     from plastic_selective.training import train_on_stream
 
+    # A run that was begun is finished as it was begun.
+    if run.is_untouched():
+        refuse_unused_options(config)
     train_on_stream(config, run)
 
 
 def evaluate(config: Evaluate, run: Run) -> None:
     """Measure the accuracy matrix again."""
-    from plastic_selective.training import evaluate_on_stream
+    from plastic_selective.evaluation import evaluate_on_stream
 
     evaluate_on_stream(config, run)
 

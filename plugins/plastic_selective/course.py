@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from plastic_cli import Run, UserError
 from plastic_cli.runs.store import RunStore
 from plastic_selective.commands import Train
+from plastic_selective.snapshots import kept_artifacts
 from plastic_selective.training import ITERATIONS_PER_ROUND, rounds_of_task
 
 OPTIMIZERS = {"sgd": "SGD", "momentum": "momentum SGD", "adam": "Adam"}
@@ -43,7 +44,12 @@ class Course:
     @property
     def learned(self) -> int:
         """How many tasks were learned to their end."""
-        return int(np.isfinite(self.matrix).all(axis=1).sum()) - 1
+        return int(np.isfinite(self.matrix).all(axis=1).cumprod().sum()) - 1
+
+    @property
+    def done(self) -> int:
+        """How many rounds were learned."""
+        return int(self.curves["step"].max())
 
     @property
     def last(self) -> int:
@@ -74,11 +80,15 @@ class Course:
     @property
     def learner(self) -> str:
         """What learned: optimizer, replay and penalty."""
+        return self.learner_with(f"k = {self.config.plasticity_k:g}")
+
+    def learner_with(self, strength: str) -> str:
+        """Return what learned, with these words for the strength of the gate."""
         config = self.config
         name = OPTIMIZERS.get(config.optimizer, f"selective {OPTIMIZERS.get(config.base, config.base)}")
         if config.optimizer == "selective":
             uniform = ", uniform" if config.gating == "uniform" else ""
-            name += f" (k = {config.plasticity_k:g}{uniform})"
+            name += f" ({strength}{uniform})"
         if config.penalty != "none":
             name += f" with {PENALTIES[config.penalty]}"
         if config.joint:
@@ -95,15 +105,24 @@ class Course:
 
 
 def read_course(run: Run) -> Course:
-    """Read how a run went.
+    """Read how a run went, from what it logged: where it was stopped its checkpoint may be older. Says how far it came.
 
-    Raises UserError for a run without a checkpoint, or without one at the end of a task.
+    Raises UserError for a run that learned no task to its end, and for one that logged less than it learned.
     """
     config = Train.from_values(run.config, source=f"run {run.id}")
-    matrix = run.tracked_state("accuracies")["test"].numpy().astype(np.float64)
-    course = Course(run, config, rounds_of_task(config), matrix, _curves(run))
+    rounds, curves = rounds_of_task(config), _curves(run)
+    course = Course(run, config, rounds, _matrix(curves, config.tasks, rounds), curves)
+    if course.learned < course.tasks and run.record.status == "completed":
+        raise UserError(
+            f"run {run.id} is completed, but its metrics.jsonl lacks accuracies: restore that file, or train it again."
+        )
     if course.learned < 1:
-        raise UserError(f"run {run.id} stopped before the end of its first task. Go on with: --resume {run.id}")
+        raise UserError(
+            f"run {run.id} stopped before the end of its first task."
+            f" Go on with: plastic train selective --resume {run.id}"
+        )
+    if course.learned < course.tasks:
+        run.message(f"run {run.id} learned {course.learned} of its {course.tasks} tasks: what follows is after those")
     return course
 
 
@@ -116,6 +135,13 @@ def _curves(run: Run) -> pd.DataFrame:
     )
 
 
+def _matrix(curves: pd.DataFrame, tasks: int, rounds: int) -> NDArray[np.float64]:
+    matrix = np.full((tasks + 1, tasks), np.nan)
+    ends = curves[curves["step"] % rounds == 0]
+    matrix[ends["step"] // rounds, ends["task"] - 1] = ends["accuracy"]
+    return matrix
+
+
 def require_eligibility(course: Course, purpose: str) -> None:
     """Raise UserError, beginning with `purpose`, where the run's optimizer has no eligibility and gates."""
     if course.config.optimizer != "selective":
@@ -126,11 +152,8 @@ def require_eligibility(course: Course, purpose: str) -> None:
 
 
 def snapshot_names(course: Course) -> list[str]:
-    """Return the names of what was kept after each round; raises UserError where there is nothing."""
-    names = course.run.stored_tensors("plasticity-")
-    if not names:
-        raise UserError(f"run {course.run.id} kept no eligibility: train it again with this version.")
-    return names
+    """Return the names of what was kept after each round; raises UserError where one is missing."""
+    return kept_artifacts(course.run, "plasticity", range(1, course.done + 1))
 
 
 def snapshots(course: Course) -> Iterator[dict[str, Any]]:

@@ -52,7 +52,9 @@ MOST_NUMBERED = 15
 MOST_NAMED = 12
 """With more tasks than this a legend would be longer than the figure is high."""
 MOST_BORDERS = 40
-MOST_HISTOGRAMS = 4
+MOST_FRAMED = 100
+"""With more tasks than this a frame would hide the cell of a matrix that it is drawn around."""
+MOST_HISTOGRAMS = 6
 NARROWEST = 5.0
 """Per cent that an axis of accuracies spans at least: single images must not look like differences."""
 MEAN = "mean of tasks so far"
@@ -82,7 +84,10 @@ def matrix_figure(course: Course) -> ggplot:
     figure = ggplot(cells, aes("task", "after", fill="accuracy")) + geom_tile(colour="#E3E3E3", size=edge)
     if numbered:
         figure += geom_text(aes(label="text", colour="ink"), size=8.5 if course.tasks <= 10 else 7.5)
-        figure += geom_tile(data=cells[cells["after"] == cells["task"]], fill="none", colour=_INK, size=0.8)
+    framed = course.tasks <= MOST_FRAMED
+    if framed:
+        just_learned = cells[cells["after"] == cells["task"]]
+        figure += geom_tile(data=just_learned, fill="none", colour=_INK, size=min(0.8, 24 / course.tasks))
     ticks = _ticks(course.tasks)
     width = max(5.2, side * course.tasks + 2.6)
     return (
@@ -95,7 +100,7 @@ def matrix_figure(course: Course) -> ggplot:
         + coord_fixed()
         + labs(
             title="Accuracy on every task after every task",
-            subtitle=_subtitle(course, width, "% on the test split" + ("; framed: just learned" if numbered else "")),
+            subtitle=_subtitle(course, width, "% on the test split" + ("; framed: just learned" if framed else "")),
             x="Task",
             y="Tasks learned",
         )
@@ -125,6 +130,10 @@ def curves_figure(course: Course) -> ggplot:
             figure += annotate(
                 "text", x=course.rounds * (task + 0.5), y=106, label=f"{word}{task + 1}", size=8, colour="#444444"
             )
+    notes = ["dotted: before the task is learned"]
+    if course.tasks > MOST_NAMED:
+        notes.append(f"from dark (task 1) to light (task {course.tasks}); thick dashes: {MEAN}")
+        notes += ["thin dashes: a new task"] * (course.tasks <= MOST_BORDERS)
     figure += geom_line(data=before, linetype="dotted", size=0.6)
     figure += geom_line(size=0.9)
     if course.last <= 60 and course.tasks <= MOST_NAMED:
@@ -137,7 +146,7 @@ def curves_figure(course: Course) -> ggplot:
         + scale_y_continuous(limits=(-1, 108), breaks=[0, 20, 40, 60, 80, 100], labels=_percent, expand=(0, 0))
         + labs(
             title="Accuracy on each task as the tasks are learned",
-            subtitle=_subtitle(course, 8, "dotted: before the task is learned"),
+            subtitle=_subtitle(course, 8, "; ".join(notes)),
             x=course.step_name,
             y="Accuracy (test)",
         )
@@ -225,6 +234,9 @@ def histogram_figure(course: Course, histogram: pd.DataFrame, quantity: str) -> 
     data = _with_layer_names(histogram[histogram["step"].isin(chosen) & (histogram["count"] > 0)])
     data["share"] = data["count"] / data["synapses"]
     names = [f"task {ends[step]}" for step in chosen]
+    left_out = len(chosen) < len(ends)
+    *most, last = (str(ends[step]) for step in chosen)
+    notes = [f"tasks {', '.join(most)} and {last} of {len(ends)}"] * left_out
     data["after"] = pd.Categorical([f"task {ends[step]}" for step in data["step"]], names)
     layers = data["panel"].nunique()
     columns = 2 if layers == 4 else min(3, layers)
@@ -238,7 +250,7 @@ def histogram_figure(course: Course, histogram: pd.DataFrame, quantity: str) -> 
         + scale_y_log10(labels=_percent_of_one)
         + labs(
             title=f"{_QUANTITIES[quantity]} at the end of tasks",
-            subtitle=_subtitle(course, width),
+            subtitle=_subtitle(course, width, *notes),
             x=_AXES[quantity],
             y="Synapses of the layer",
         )
@@ -342,7 +354,12 @@ def sweep_figure(course: Course, table: pd.DataFrame) -> ggplot:
         + scale_y_continuous(labels=_percent)
         + labs(
             title="Strength of the gate",
-            subtitle=_subtitle(course, 10, f"dashed: k = 0, the base alone{marked}"),
+            subtitle=_subtitle(
+                course,
+                10,
+                f"dashed: k = 0, the base alone{marked}",
+                learner=course.learner_with(f"k = 0 to {table['k'].max():g}"),
+            ),
             caption="One seed: a difference may be chance. Several runs and `plastic report` give intervals.",
             x="Plasticity k",
             y="",
@@ -378,9 +395,10 @@ def _widened(data: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def _subtitle(course: Course, width: float, *notes: str) -> str:
+def _subtitle(course: Course, width: float, *notes: str, learner: str | None = None) -> str:
     """Return what learned what, and notes, in lines that fit a figure `width` inches wide."""
-    return "\n".join(textwrap.fill(line, int(12.5 * (width - 0.4))) for line in (course.learner, course.stream, *notes))
+    lines = (learner or course.learner, course.stream, *notes)
+    return "\n".join(textwrap.fill(line, int(12.5 * (width - 0.4))) for line in lines)
 
 
 def _ticks(tasks: int) -> list[int]:

@@ -121,6 +121,17 @@ def _colour_bar(axes: Axes, panel: Pictures) -> None:
     bar.ax.tick_params(labelsize=8)
 
 
+def _task_bar(axes: Axes, colours: Sequence[str]) -> None:
+    """Show which colour is which task, where a legend would be too long."""
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    scale = ScalarMappable(Normalize(0.5, len(colours) + 0.5), ListedColormap(list(colours)))
+    bar = figure.colorbar(scale, ax=axes, fraction=0.05, pad=0.02)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    bar.ax.set_title("task", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+
+
 def _accuracies(axes: Axes, course: Course, steps: Sequence[int]) -> Updater:
     colours = discrete_colours(course.tasks)
     curves = [course.curves[course.curves["task"] == task] for task in range(1, course.tasks + 1)]
@@ -134,7 +145,7 @@ def _accuracies(axes: Axes, course: Course, steps: Sequence[int]) -> Updater:
         axes.axvline(border, color="#767676", linewidth=0.8, linestyle="--")
     axes.set_xlim(-0.02 * course.last, 1.02 * course.last)
     axes.set_ylim(-3, 103)
-    axes.set_xlabel(course.step_name.lower(), fontsize=9)
+    axes.set_xlabel(f"{course.step_name.lower()} (dashed: a new task)", fontsize=9)
     axes.set_ylabel("accuracy (%)", fontsize=9)
     axes.set_title("accuracy (dotted: not yet learned)", fontsize=10.5, loc="left")
     axes.set_xticks(course.ticks(most=10))
@@ -143,6 +154,8 @@ def _accuracies(axes: Axes, course: Course, steps: Sequence[int]) -> Updater:
     axes.spines[["top", "right"]].set_visible(False)
     if course.tasks <= MOST_NAMED:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
+    else:
+        _task_bar(axes, colours)
 
     def update(frame: int) -> None:
         for task, (curve, line, dots, end) in enumerate(zip(curves, lines, untaught, ends, strict=True)):

@@ -46,9 +46,6 @@ class Penalty(Protocol):
     def penalty(self) -> Tensor:
         """Return the value of the penalty, one number that can be differentiated."""
 
-    def largest_curvature(self) -> float:
-        """Return the largest second derivative of the penalty."""
-
     def state_dict(self) -> dict[str, Any]:
         """Return everything that later steps depend on."""
 
@@ -91,14 +88,6 @@ class _Parabola:
             ),
             torch.zeros(()),
         )
-
-    def largest_curvature(self) -> float:
-        """Return the largest second derivative of the penalty, 2 * factor * the largest importance.
-
-        Plain gradient descent with a rate above 2 divided by this takes ever larger steps in that direction: a strong
-        penalty then makes the network diverge, however well the loss behaves.
-        """
-        return 2 * self._factor * max((float(importance.max()) for importance in self._importance), default=0.0)
 
     def importance(self) -> dict[str, Tensor]:
         """Return how much each parameter matters to the tasks so far, by the parameter's name."""

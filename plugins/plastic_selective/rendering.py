@@ -13,7 +13,7 @@ from plastic_cli import Run, UserError
 from plastic_cli.learning.classifier import image_shape_of
 from plastic_selective.course import Course, read_course, snapshot_names
 from plastic_selective.frames import Pictures, course_frames, full_scale
-from plastic_selective.snapshots import SHOWN_ROWS
+from plastic_selective.snapshots import SHOWN_ROWS, kept_artifacts
 
 if TYPE_CHECKING:
     from plastic_selective.commands import Render
@@ -27,7 +27,7 @@ def render_plasticity(config: Render, run: Run) -> None:
     """Write the film and the still of one layer.
 
     A run with selective plasticity shows eligibility and gates after each round, a control its weights after each task.
-    Raises UserError for a layer that the network does not have, and for a run that kept nothing of it.
+    Raises UserError for a layer that the network does not have, and for a run that has not kept all of it.
     """
     course = read_course(run)
     if course.config.optimizer == "selective":
@@ -77,13 +77,11 @@ def _eligibility_and_gates(course: Course, number: int) -> tuple[list[int], list
 
 def _weights(course: Course, number: int) -> tuple[list[int], list[Pictures]]:
     steps, weights = [], []
-    for name in evenly_spaced(course.run.stored_tensors("network-")):
+    for name in evenly_spaced(kept_artifacts(course.run, "network", range(course.learned + 1))):
         kept = course.run.load_tensors(name)
         matrices = [tensor for tensor in kept["network"].values() if tensor.dim() > 1]
         weights.append(_plain(matrices[_index(course, number, len(matrices))][:SHOWN_ROWS]))
         steps.append(int(kept["task"]) * course.rounds)
-    if not steps:
-        raise UserError(f"run {course.run.id} kept no weights to show: train it again with this version.")
     changes = [matrix - weights[0] for matrix in weights]
     return steps, [
         Pictures(f"weights, layer {number}, {len(weights[0])} units", weights, full_scale(weights), signed=True),

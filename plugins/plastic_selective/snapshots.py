@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from plastic_cli import Run
+from plastic_cli import Run, UserError
 from plastic_selective.optimizer import LOW_GATE, SelectivePlasticityOptimizer
 from plastic_selective.rule import share_of_largest
 
@@ -15,6 +16,22 @@ SHOWN_ROWS = 64
 """Units of a layer of which the synapses are kept one by one; of the others only how they are distributed."""
 BINS = 50
 SMALLEST = 1e-12
+Kind = Literal["network", "eligibility", "plasticity"]
+_DIGITS: dict[Kind, int] = {"network": 3, "eligibility": 3, "plasticity": 6}
+
+
+def artifact_name(kind: Kind, number: int) -> str:
+    """Name what is kept after task `number` (a network, from 0, or an eligibility) or round `number` (plasticity)."""
+    return f"{kind}-{number:0{_DIGITS[kind]}d}"
+
+
+def kept_artifacts(run: Run, kind: Kind, numbers: Iterable[int]) -> list[str]:
+    """Return the names of what a run kept after these tasks or rounds; raises UserError where a file is missing."""
+    names, stored = [artifact_name(kind, number) for number in numbers], set(run.stored_tensors(f"{kind}-"))
+    for name in names:
+        if name not in stored:
+            raise UserError(f"run {run.id} lacks its file artifacts/{name}.pt: restore it, or train the run again.")
+    return names
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
@@ -44,7 +61,7 @@ def save_plasticity(
                 "gate_low_ratio": float((gate < LOW_GATE).double().mean()),
             }
         )
-    run.save_tensors(f"plasticity-{number:06d}", {"epoch": number, "task": task, "layers": layers})
+    run.save_tensors(artifact_name("plasticity", number), {"epoch": number, "task": task, "layers": layers})
 
 
 def save_eligibility(run: Run, network: nn.Module, optimizer: SelectivePlasticityOptimizer, task: int) -> None:
@@ -53,7 +70,7 @@ def save_eligibility(run: Run, network: nn.Module, optimizer: SelectivePlasticit
         name: _measured(optimizer, parameter)[0].to("cpu", torch.float16).clone()
         for name, parameter in weights_of(network).items()
     }
-    run.save_tensors(f"eligibility-{task:03d}", {"task": task, "layers": layers})
+    run.save_tensors(artifact_name("eligibility", task), {"task": task, "layers": layers})
 
 
 def _measured(optimizer: SelectivePlasticityOptimizer, parameter: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Learning a stream of tasks: what a run is made of, the loop, the accuracy matrix, and measuring it again."""
+"""Learning a stream of tasks: what a run is made of, the loop, and the accuracy matrix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,24 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from plastic_cli import Run, RunFailed, UserError
+from plastic_cli import Run, RunFailed
 from plastic_cli.analysis import continual
 from plastic_cli.analysis.classification import Evaluation
 from plastic_cli.analysis.classification import evaluate as measure
-from plastic_cli.data.corruptions import Corruption, parse_corruption
 from plastic_cli.data.datasets import Dataset, Split, load_dataset
-from plastic_cli.data.streams import Stream, corrupted, make_stream
-from plastic_cli.learning.classifier import data_for
+from plastic_cli.data.streams import Stream, make_stream
 from plastic_cli.learning.fit import raise_if_not_finite
 from plastic_selective.commands import Train
 from plastic_selective.networks import ContinualNetwork, answer
 from plastic_selective.optimizer import SelectivePlasticityOptimizer
 from plastic_selective.penalties import OnlineEWC, Penalty, SynapticIntelligence
 from plastic_selective.replay import Buffer, FirstInFirstOut, make_buffer, mixed_batch
-from plastic_selective.snapshots import save_eligibility, save_plasticity
-
-if TYPE_CHECKING:
-    from plastic_selective.commands import Evaluate
+from plastic_selective.snapshots import artifact_name, save_eligibility, save_plasticity
 
 ITERATIONS_PER_ROUND = 250
 """Where a task is so many steps long instead of passes, accuracy is measured and a checkpoint made this often."""
@@ -76,7 +71,7 @@ def make_parts(config: Train, data: Dataset, run: Run) -> Parts:
     Raises UserError where tasks cannot be made of the data set, or the buffer is too small for them.
     """
     stream = stream_of(config, data, run)
-    network = _make_network(config, stream, run)
+    network = make_network(config, stream, run)
     groups = len(stream.tasks) * data.classes
     if config.stream == "split":
         # A class belongs to one task: groups of other tasks would take a share of the buffer and stay empty.
@@ -124,7 +119,8 @@ def make_optimizer(config: Train, network: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def _make_network(config: Train, stream: Stream, run: Run) -> ContinualNetwork:
+def make_network(config: Train, stream: Stream, run: Run) -> ContinualNetwork:
+    """Make the network of a run, as it is before training."""
     sizes = [stream.tasks[0].dataset.train.x.shape[1], *config.hidden, stream.units]
     return ContinualNetwork(sizes, run.generator("weights")).to(run.device)
 
@@ -163,7 +159,7 @@ def train_on_stream(config: Train, run: Run) -> None:
     rounds, unit = rounds_of_task(config), "round" if config.iterations else "epoch"
     if run.begins(unit):
         _measure_tasks(parts, config, accuracies, run, learned=0)
-        run.save_tensors("network-000", {"task": 0, "network": parts.network.state_dict()})
+        run.save_tensors(artifact_name("network", 0), {"task": 0, "network": parts.network.state_dict()})
     lesson: _Lesson | None = None
     for number in run.steps(config.tasks * rounds, unit):
         task, turn = divmod(number, rounds)
@@ -194,7 +190,7 @@ def learn_stream(
     splits = [task.test for task in parts.stream.tasks]
 
     def measured(learned: int) -> list[float]:
-        rows = accuracy_by_task(parts.network, splits, _allowed_by_task(parts.stream, learned, config))
+        rows = accuracy_by_task(parts.network, splits, allowed_by_task(parts.stream, learned, config))
         return [float(row.accuracy) for row in rows]
 
     matrix = [measured(0)]
@@ -249,7 +245,7 @@ def _lesson(stream: Stream, task: int, config: Train) -> _Lesson:
         torch.cat([split.x for split in splits]),
         torch.cat([split.y for split in splits]),
         torch.cat(groups),
-        _allowed_by_task(stream, task + 1, config),
+        allowed_by_task(stream, task + 1, config),
     )
 
 
@@ -272,7 +268,8 @@ def _task_of_group(stream: Stream, device: torch.device) -> Tensor:
     return owner
 
 
-def _allowed_by_task(stream: Stream, learned: int, config: Train) -> Tensor | None:
+def allowed_by_task(stream: Stream, learned: int, config: Train) -> Tensor | None:
+    """Return which outputs an answer may use after `learned` tasks, (tasks, outputs); None: all."""
     trained = max(1, learned) if config.active == "seen" else None
     allowed = [stream.allowed(task, trained=trained) for task in range(len(stream.tasks))]
     present = [each for each in allowed if each is not None]
@@ -285,7 +282,12 @@ def _learn_round(lesson: _Lesson, turn: int, parts: Parts, config: Train, order:
     try:
         return _learn(lesson, parts, config, order, run, steps)
     except FloatingPointError as error:
-        raise RunFailed(f"task {lesson.task + 1}: {error}. Try a smaller learning rate.") from None
+        raise _diverged(f"task {lesson.task + 1}: {error}", parts) from None
+
+
+def _diverged(what: str, parts: Parts) -> RunFailed:
+    penalised = "" if parts.penalty is None else " or --penalty-strength"
+    return RunFailed(f"{what}. Try a smaller learning rate{penalised}.")
 
 
 def _learn(lesson: _Lesson, parts: Parts, config: Train, order: torch.Generator, run: Run, steps: int) -> int:
@@ -328,9 +330,10 @@ def _end_task(lesson: _Lesson, parts: Parts) -> None:
 
 
 def _save_task(lesson: _Lesson, parts: Parts, run: Run) -> None:
-    run.save_tensors(f"network-{lesson.task + 1:03d}", {"task": lesson.task + 1, "network": parts.network.state_dict()})
+    number = lesson.task + 1
+    run.save_tensors(artifact_name("network", number), {"task": number, "network": parts.network.state_dict()})
     if isinstance(parts.optimizer, SelectivePlasticityOptimizer):
-        save_eligibility(run, parts.network, parts.optimizer, lesson.task + 1)
+        save_eligibility(run, parts.network, parts.optimizer, number)
 
 
 def _measure_tasks(
@@ -341,12 +344,14 @@ def _measure_tasks(
     Behind a task the accuracies go into the matrix, and what is computed from it becomes the run's result.
     """
     shown = len(parts.stream.tasks) if ended else learned
-    allowed = _allowed_by_task(parts.stream, learned, config)
+    allowed = allowed_by_task(parts.stream, learned, config)
     for name, matrix in accuracies.matrices.items():
         rows = accuracy_by_task(parts.network, accuracies.splits[name][:shown], allowed)
         for task, row in enumerate(rows, start=1):
             # A task to come has no loss where only outputs seen so far may answer: its labels are none of them.
             loss = {"loss": row.loss} if task <= learned else {}
+            if loss and not math.isfinite(row.loss):
+                raise _diverged(f"{name}/loss of task {task} became {row.loss} at step {run.step}", parts)
             run.log(name, {"task": task}, accuracy=row.accuracy, **loss)
         if not ended:
             continue
@@ -380,44 +385,3 @@ def accuracy_by_task(network: ContinualNetwork, splits: Sequence[Split], allowed
         rows.append(measure(lambda x, mask=mask: answer(network(x), mask), split.x, split.y))  # type: ignore[misc]
     numbers = torch.stack([torch.stack(row) for row in rows]).tolist()
     return [Evaluation(*row) for row in numbers]
-
-
-# ------------------------------------------------------------------------------------------------------------- eval
-
-
-def evaluate_on_stream(config: Evaluate, run: Run) -> None:
-    """Measure the accuracy matrix again from the networks that a run kept, clean or under each corruption.
-
-    Raises UserError where the data set does not fit, or the run kept no networks.
-    """
-    trained = Train.from_values(run.config, source=f"run {run.id}")
-    data = data_for(run, config.dataset, validation=config.split == "validation")
-    labels = {} if config.dataset in (None, run.record.dataset) else {"dataset": data.name}
-    stream = stream_of(trained, data, run)
-    corruptions: list[Corruption | None] = [parse_corruption(text) for text in config.corruption]
-    for corruption in corruptions or [None]:
-        tested = stream if corruption is None else corrupted(stream, corruption, run.seed, split=config.split)
-        matrix = matrix_of_run(run, tested, trained, config.split)
-        marked = labels if corruption is None else {**labels, "corruption": str(corruption)}
-        numbers = summary_of(matrix, trained.tasks)
-        run.log(config.split, marked, **numbers)
-        name = config.split if corruption is None else f"{config.split}+{corruption}"
-        run.results |= {f"{name}/{metric}": value for metric, value in numbers.items()}
-        suffix = "-".join(str(value).replace(":", "-") for value in (config.split, *marked.values()))
-        run.save_table(f"accuracy_matrix-{suffix}", continual.accuracy_matrix_frame(matrix))
-
-
-def matrix_of_run(run: Run, stream: Stream, config: Train, split: str) -> NDArray[np.float64]:
-    """Measure the accuracy matrix of the networks that a run kept after each task, (tasks + 1, tasks)."""
-    network = _make_network(config, stream, run)
-    matrix = np.full((config.tasks + 1, config.tasks), np.nan)
-    splits = [task.split(split) for task in stream.tasks]
-    for name in run.stored_tensors("network-"):
-        kept = run.load_tensors(name)
-        try:
-            network.load_state_dict(kept["network"])
-        except RuntimeError:
-            raise UserError(f"the networks that run {run.id} kept do not fit {stream.tasks[0].dataset.name}.") from None
-        rows = accuracy_by_task(network, splits, _allowed_by_task(stream, int(kept["task"]), config))
-        matrix[int(kept["task"])] = [row.accuracy for row in rows]
-    return matrix

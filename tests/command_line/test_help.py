@@ -10,6 +10,7 @@ import pytest
 from processes import environment, run_plastic
 
 from plastic_cli.commands.verbs import config_model
+from plastic_cli.config import literal_choices
 from plastic_cli.options import option_name
 from plastic_cli.plugins import discover, find_rule
 from plastic_cli.rule import VERBS
@@ -98,7 +99,15 @@ def test_a_rule_names_every_option(verb, name, monkeypatch):
     for option in expected:
         assert f"{option} " in outcome.out or f"{option}/" in outcome.out, option
     for info in fields.values():
+        assert all(word in outcome.out for word in literal_choices(info))
         assert " ".join(info.description.split()[:3]) in " ".join(outcome.out.replace("│", " ").split())
+
+
+def test_help_names_the_words_of_a_choice_that_its_text_does_not_name(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = plastic("train", "selective", "--help").out
+    assert "(one of split, permuted, rotated; default: split)" in " ".join(out.split())
+    assert "one of selective, sgd" not in out, "the text of --optimizer names them already"
 
 
 def test_help_shows_bounds_and_defaults(monkeypatch):

@@ -62,10 +62,10 @@ def content_of(folder):
 
 def test_a_file_in_place_of_the_runs_folder(small, tmp_path):
     (tmp_path / "file").write_text("mine")
-    line = one_line(plastic("train", "backprop", *small, "--runs", tmp_path / "file"), 1)
+    line = one_line(plastic("train", "backprop", *small, "--runs", tmp_path / "file"), 2)
     assert str(tmp_path / "file") in line
     assert "--runs" in line
-    line = one_line(plastic("train", "backprop", *small, "--runs", tmp_path / "file" / "below"), 1)
+    line = one_line(plastic("train", "backprop", *small, "--runs", tmp_path / "file" / "below"), 2)
     assert "cannot write to" in line
     assert (tmp_path / "file").read_text() == "mine"
     assert "cannot read the runs in" in one_line(plastic("runs", "--runs", tmp_path / "file"), 2)
@@ -75,7 +75,7 @@ def test_a_file_in_place_of_the_runs_folder(small, tmp_path):
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a file system that refuses folders")  # noqa: PTH112
 def test_a_file_system_that_takes_no_folder(small):
     assert "cannot write to /proc/self/runs" in one_line(
-        plastic("train", "backprop", *small, "--runs", "/proc/self/runs"), 1
+        plastic("train", "backprop", *small, "--runs", "/proc/self/runs"), 2
     )
 
 

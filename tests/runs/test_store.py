@@ -147,6 +147,9 @@ def test_newest_is_by_time_and_status(make_run, store):
     assert store.newest("oja", status="failed") == failed.folder
     with pytest.raises(UserError, match="there is no completed run of bcm"):
         store.newest("bcm")
+    (failed.folder / "run.json").write_text("{")
+    with pytest.raises(UserError, match="1 run could not be read: `plastic runs` says why"):
+        store.newest("bcm")
 
 
 # ---------------------------------------------------------------------------------------------------- the index

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -49,8 +50,11 @@ def trained(base):
 
     def run(*options):
         if options not in known:
-            small = ["--dataset", base / "tiny", "--tasks", TASKS, "--epochs", EPOCHS, "--hidden", "8,6"]
-            small += ["--batch-size", 8, "--buffer-size", 12, "--warmup-steps", 2]
+            small = ["--dataset", base / "tiny", "--tasks", TASKS, "--hidden", "8,6"]
+            small += [] if "--iterations" in options else ["--epochs", EPOCHS]
+            small += ["--batch-size", 8]
+            small += [] if "--replay" in options or "--joint" in options else ["--buffer-size", 12]
+            small += [] if "--optimizer" in options else ["--warmup-steps", 2]
             outcome = plastic("train", "selective", "--quiet", "--runs", base / "runs", *small, *options)
             assert outcome.code == 0, outcome.err
             known[options] = Path(outcome.out.strip())
@@ -259,11 +263,51 @@ def test_a_run_that_was_stopped_shows_the_tasks_that_it_learned(base, trained):
     (folder,) = (path for path in (base / "stopped").iterdir() if (path / "run.json").exists())
     course = course_of(folder)
     assert course.learned == 1
+    # The last checkpoint may be older than what was logged and kept: none of them is needed.
+    (folder / "checkpoint.pt").unlink()
+    outcome = plastic("analyze", "selective", "--runs", folder.parent, "--run", folder.name, "--forgetting")
+    assert "learned 1 of its 2 tasks" in outcome.err
     outcome = look("analyze", folder, "--forgetting")
     assert outcome.code == 0, outcome.err
     assert "test/forgetting" not in outcome.results[0]["metrics"]
+    measured = look("eval", folder).results[0]["metrics"]
+    assert {"test/accuracy", "test/accuracy_task_1"} <= measured.keys()
+    assert measured["test/accuracy"] == outcome.results[0]["metrics"]["test/accuracy"]
+    assert look("render", folder).code == 0
     assert len(pd.read_csv(folder / "tables" / "forgetting.csv")) == 1
     assert_refused(look("analyze", folder, "--overlap"), "--overlap", "1 task", "two")
+
+
+def test_a_run_that_learned_no_task_is_refused(base):
+    with interrupted_after(1):
+        options = ["--dataset", base / "tiny", "--epochs", EPOCHS, "--hidden", 4, "--quiet"]
+        plastic("train", "selective", "--runs", base / "begun", *options)
+    (folder,) = (path for path in (base / "begun").iterdir() if (path / "run.json").exists())
+    for verb in ("eval", "analyze", "render"):
+        assert_refused(look(verb, folder), "before the end of its first task", f"--resume {folder.name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "verb", "options"),
+    [
+        ("eligibility-002", "analyze", ["--overlap"]),
+        ("plasticity-000002", "analyze", ["--gates"]),
+        ("plasticity-000006", "render", []),
+        ("network-002", "eval", []),
+        ("network-003", "eval", []),
+    ],
+)
+def test_a_missing_file_of_the_run_is_named(name, verb, options, trained, tmp_path):
+    folder = shutil.copytree(trained(), tmp_path / "runs" / trained().name)
+    (folder / "artifacts" / f"{name}.pt").unlink()
+    assert_refused(look(verb, folder, *options), f"{name}.pt")
+
+
+def test_a_completed_run_that_logged_less_than_it_learned_is_refused(trained, tmp_path):
+    folder = shutil.copytree(trained(), tmp_path / "runs" / trained().name)
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(lines[: len(lines) // 2]))
+    assert_refused(look("analyze", folder), "metrics.jsonl")
 
 
 # --------------------------------------------------------------------------------------------- joint training
@@ -319,7 +363,10 @@ def test_sweeping_k_is_shown_and_a_strength_below_0_is_refused(trained):
     metrics = outcome.results[0]["metrics"]
     assert {"k=0/accuracy", "k=2/accuracy", "k=5/forgetting"} <= metrics.keys()
     assert (folder / "figures" / "sweep_k.png").exists()
-    assert_refused(look("analyze", folder, "--sweep-k", "--k", "-1"), "--k -1", "at least 0")
+    assert "(k = 0 to 5)" in figures.sweep_figure(course_of(folder), sweep_k(course_of(folder), (5.0,))).labels.subtitle
+    for k in ("-1", "1e9", "5,1e9"):
+        assert_refused(look("analyze", folder, "--sweep-k", "--k", k), f"--k {float(k.split(',')[-1]):g}", "at least 0")
+    assert_refused(look("analyze", folder, "--k", "1"), "--sweep-k")
 
 
 # ----------------------------------------------------------------------------------------- the shared analyses
@@ -361,6 +408,26 @@ def test_the_matrix_shows_its_numbers_where_they_fit():
     found, matrix = numbers(4)
     assert found == {(task + 1, after): f"{100 * value:.1f}" for (after, task), value in np.ndenumerate(matrix)}
     assert numbers(30)[0] == {}
+
+
+def test_what_a_figure_of_many_tasks_leaves_out_or_cannot_name_is_said():
+    assert "framed" in figures.matrix_figure(course_with(40, 1)).labels.subtitle
+    few, many = (figures.curves_figure(course_with(tasks, 1)).labels.subtitle for tasks in (12, 13))
+    assert "dark" not in few
+    assert "dark (task 1) to light (task 13)" in many.replace("\n", " ")
+    values = {"layer": 1, "layer_name": "a", "low": 0.5, "high": 0.52, "count": 3, "synapses": 3}
+    for tasks, said in ((6, None), (8, "tasks 1, 2, 4, 5, 7 and 8 of 8")):
+        table = pd.DataFrame([{**values, "step": step} for step in range(1, tasks + 1)])
+        subtitle = figures.histogram_figure(course_with(tasks, 1), table, "gate").labels.subtitle
+        assert said in subtitle if said else "tasks" not in subtitle
+
+
+def test_a_film_of_many_tasks_says_which_colour_is_which():
+    values = np.zeros((1, 5, 20), dtype=np.float32)
+    frame = course_frames(course_with(12, 1), [0], [Pictures("a", values, 1.0)] * 2, None)[0].astype(int)
+    wanted = [[int(colour[start : start + 2], 16) for start in (1, 3, 5)] for colour in discrete_colours(12)]
+    columns = [frame[:, x] for x in range(880, 960)]
+    assert any(all(np.abs(column - colour).max(axis=1).min() < 3 for colour in wanted) for column in columns)
 
 
 @pytest.mark.parametrize(("tasks", "rounds"), [(2, 1), (2, 5), (10, 3), (60, 1)])

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from plastic_cli.analysis import continual
+from plastic_cli.config import read_toml
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import interrupted_after, plastic, training_numbers
-from plastic_selective.commands import DESCENT_RATE, Train
+from plastic_selective.commands import DESCENT_RATE, LARGEST_STRENGTH, Train
+from plastic_selective.optimizer import SelectivePlasticityOptimizer
+from plastic_selective.unused_options import refuse_unused_options
 
 
 @pytest.fixture
 def small(tiny_data):
-    return ["--quiet", "--dataset", tiny_data, "--hidden", "6", "--batch-size", "5", "--epochs", "2", "--tasks", "3"]
+    return ["--quiet", "--dataset", tiny_data, "--hidden", "6", "--batch-size", "5", "--tasks", "3"]
 
 
 def newest(runs_folder):
@@ -27,9 +34,70 @@ def test_what_options_imply():
     for typed in ({"optimizer": "sgd"}, {"optimizer": "momentum"}, {"base": "sgd"}):
         assert Train.from_values(typed).learning_rate == DESCENT_RATE
         assert Train.from_values({**typed, "learning_rate": 0.5}).learning_rate == 0.5
+    # Of passes and steps the one that is typed counts, whatever a file says.
+    assert Train.implied({"epochs": 3})["iterations"] == 0
+    assert Train.implied({"iterations": 300})["epochs"] == Train().epochs
     # The base says nothing where the optimizer is another.
     assert Train.from_values({"optimizer": "adam", "base": "sgd"}).learning_rate == 0.001
     assert Train.from_values({"joint": True}).replay == "none"
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("--optimizer adam --plasticity-k 3", "--plasticity-k 3.0 does nothing with --optimizer adam"),
+        ("--optimizer sgd --base sgd", "--base sgd does nothing with --optimizer sgd"),
+        ("--optimizer momentum --second-moment-decay .9", "--optimizer selective or --optimizer adam"),
+        ("--optimizer adam --momentum .5", "--optimizer momentum"),
+        ("--base adam --trace-decay .9", "--trace-decay 0.9 does nothing with --base adam"),
+        ("--base sgd --no-adaptive-threshold", "--no-adaptive-threshold does nothing with --base sgd"),
+        ("--max-degrees 90", "--stream rotated"),
+        ("--active seen --scenario domain", "--scenario class"),
+        ("--replay none --buffer-size 9", "--buffer-size 9 does nothing with --replay none"),
+        ("--joint --replay-share .3", "--replay none"),
+        ("--penalty-strength 3", "--penalty ewc or --penalty si"),
+        ("--penalty si --ewc-decay .5", "--penalty ewc"),
+        ("--penalty ewc --si-damping .5", "--penalty si"),
+        ("--epochs 3 --iterations 20", "--epochs 3 does nothing with --iterations 20"),
+        ("--plasticity-k 1e9", "--plasticity-k 1e9"),
+        ("--class-order 2,1,0 --shuffle-classes", "--class-order"),
+    ],
+)
+def test_options_that_cannot_do_anything_are_refused_in_one_line(typed, said, small, runs_folder):
+    outcome = plastic("train", "selective", *small, *typed.split())
+    assert outcome.code == 2
+    (line,) = outcome.err.splitlines()
+    assert said in line
+    assert not RunStore(runs_folder).folders()
+
+
+def test_a_typed_choice_takes_back_what_a_file_says_for_another(tmp_path):
+    file = tmp_path / "options.toml"
+    file.write_text('base = "sgd"\ntrace_decay = 0.5\nbuffer_size = 9\npenalty = "si"\nsi_damping = 0.3\nepochs = 2\n')
+    typed = ["--optimizer", "adam", "--replay", "none", "--penalty", "ewc", "--iterations", 20]
+    outcome = plastic("train", "selective", "--dry-run", "--config", file, *typed)
+    refuse_unused_options(Train.from_values(tomllib.loads(outcome.out)))
+
+
+def test_the_recipes_ask_for_nothing_unused():
+    recipes = sorted((Path(__file__).parents[2] / "recipes").glob("selective-*.toml"))
+    assert recipes
+    for recipe in recipes:
+        refuse_unused_options(Train.from_values(read_toml(recipe), source=str(recipe)))
+
+
+def test_the_strongest_gate_that_can_be_typed_is_the_optimizers_own():
+    weight = torch.nn.Parameter(torch.zeros(2))
+    SelectivePlasticityOptimizer([weight], plasticity_k=LARGEST_STRENGTH)
+    with pytest.raises(ValueError, match="plasticity_k"):
+        SelectivePlasticityOptimizer([weight], plasticity_k=1.01 * LARGEST_STRENGTH)
+
+
+def test_a_penalty_that_is_too_strong_is_named(small):
+    typed = ["--optimizer", "sgd", "--learning-rate", 1, "--penalty", "ewc", "--penalty-strength", 1e12]
+    outcome = plastic("train", "selective", *small, *typed)
+    assert outcome.code == 1
+    assert "Try a smaller learning rate or --penalty-strength." in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -45,6 +113,7 @@ def test_what_options_imply():
     ids=lambda options: " ".join(options[:2]),
 )
 def test_a_run_that_was_stopped_ends_with_the_numbers_of_one_that_was_not(options, small, runs_folder, tmp_path):
+    options = options if "--iterations" in options else [*options, "--epochs", "2"]
     assert plastic("train", "selective", *small, *options, "--runs", tmp_path / "whole").code == 0
     whole = newest(tmp_path / "whole")
     with interrupted_after(2):
