@@ -441,9 +441,14 @@ def test_a_signal_in_the_middle_of_writing_a_checkpoint_is_an_interrupt(number, 
             raise
 
     turned = []
-    with monkeypatch.context() as patched:
-        patched.setattr(torch, "save", save_to)
-        outcome = plastic("train", "backprop", *small)
+    # A background job of a script starts with Ctrl-C ignored, and so would this test.
+    usual = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "save", save_to)
+            outcome = plastic("train", "backprop", *small)
+    finally:
+        signal.signal(number, usual)
     assert (outcome.code, turned) == (130, [RuntimeError])
     ((run, row),) = ((row["run"], row) for row in RunStore(runs_folder).rows())
     assert row["status"] == "interrupted"
