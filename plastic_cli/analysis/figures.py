@@ -249,28 +249,32 @@ def cka_figure(
 def probe_figure(table: pd.DataFrame, title: str = "What a linear probe reads from each layer") -> ggplot:
     """Draw the probe's test accuracy by layer, with that of the untrained twin beside.
 
-    `table`: columns layer, network ("trained" or "untrained"), accuracy and, where there are any, low, high:
-    `pandas.DataFrame(rows)` of `probe_layers` rows will do.
+    `table`: columns layer, network ("trained", "untrained" or the name of one more), accuracy and, where there are any,
+    low, high: `pandas.DataFrame(rows)` of `probe_layers` rows will do.
     """
     data = _in_per_cent(table)
     layers = list(dict.fromkeys(data["layer"].astype(str)))
-    data["network"] = pd.Categorical(data["network"], ["trained", "untrained"])
+    networks = list(dict.fromkeys(["trained", "untrained", *data["network"]]))
+    data["network"] = pd.Categorical(data["network"], networks)
     data["text"] = [f"{value:.1f}" for value in data["accuracy"]]
-    side = np.where(data["network"] == "trained", -1, 1)
-    data["x"] = data["layer"].astype(str).map(layers.index) + 0.08 * side
-    data["text_x"] = data["x"] + 0.07 * side
+    # The trained network to the left, the others to the right of the layer's number, each with its own text.
+    places = {name: -0.08 if name == "trained" else 0.08 + 0.26 * (number - 1) for number, name in enumerate(networks)}
+    offset = np.array([places[name] for name in data["network"]])
+    data["x"] = data["layer"].astype(str).map(layers.index) + offset
+    data["text_x"] = data["x"] + 0.07 * np.sign(offset)
     figure = ggplot(data, aes("x", "accuracy", colour="network", shape="network"))
     if {"low", "high"} <= set(data.columns):
         figure += geom_linerange(aes(ymin="low", ymax="high"), data=data, size=0.8, show_legend=False)
-    for network, align in (("trained", "right"), ("untrained", "left")):
+    for network in networks:
+        align = "right" if network == "trained" else "left"
         rows = data[data["network"] == network]
         figure += geom_text(aes(x="text_x", label="text"), data=rows, size=8, ha=align, show_legend=False)
     width = max(6.0, 1.2 * len(layers) + 1)
     return (
         figure
         + geom_point(size=3)
-        + scale_color_manual(values=[OKABE_ITO[0], OKABE_ITO[1]], drop=False, name="Network")
-        + scale_shape_manual(values=["o", "^"], drop=False, name="Network")
+        + scale_color_manual(values=list(OKABE_ITO[: len(networks)]), drop=False, name="Network")
+        + scale_shape_manual(values=["o", "^", "s", "D"][: len(networks)], drop=False, name="Network")
         + scale_x_continuous(breaks=list(range(len(layers))), labels=layers, limits=(-0.5, len(layers) - 0.5))
         + scale_y_continuous(labels=_percent)
         + labs(title=_wrapped(title, width), x="Layer", y="Test accuracy of the probe")

@@ -7,9 +7,9 @@ network already does well on easy data, so a probe means something only beside t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -51,10 +51,10 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class LayerProbe(ProbeResult):
-    """The probe of one layer (0 is the first that the network gives) of the trained network or its untrained twin."""
+    """The probe of one layer (0 is the first that the network gives) of the network of that name."""
 
     layer: int
-    network: Literal["trained", "untrained"]
+    network: str
 
 
 def linear_probe(
@@ -106,31 +106,29 @@ def linear_probe(
 
 
 def probe_layers(
-    trained: Features,
-    untrained: Features,
+    networks: Mapping[str, Features],
     dataset: Dataset,
     *,
     seed: int,
     examples: int | None = None,
     batch_size: int = 1000,
 ) -> list[LayerProbe]:
-    """Probe every layer of a trained network and of its untrained twin (same architecture, initial weights).
+    """Probe every layer of networks, by name: the trained one beside its untrained twin (same initial weights), say.
 
-    Both give one tensor (n, units) per layer for inputs (n, features). Probes learn on the training split, or on
-    `examples` of it, and are scored on the test split; all of them use the same examples. See `linear_probe`.
+    Each gives one tensor (n, units) per layer for inputs (n, features). Probes learn on the training split, or on
+    `examples` of it, and are scored on the test split; all of them use the same examples. See `linear_probe`. The
+    result goes by layer, and there in the order of `networks`.
     """
     chosen = torch.from_numpy(_subset(len(dataset.train.y), examples, seed)).to(dataset.train.y.device)
     train_x, train_y = dataset.train.x[chosen], dataset.train.y[chosen]
-    networks: tuple[tuple[Literal["trained", "untrained"], Features], ...]
-    networks = (("trained", trained), ("untrained", untrained))
     probes = []
-    for name, network in networks:
+    for name, network in networks.items():
         train = _collect(network, train_x, batch_size)
         test = _collect(network, dataset.test.x, batch_size)
         for layer, (train_features, test_features) in enumerate(zip(train, test, strict=True)):
             result = linear_probe(train_features, train_y, test_features, dataset.test.y, seed=seed)
             probes.append(LayerProbe(**vars(result), layer=layer, network=name))
-    return sorted(probes, key=lambda probe: (probe.layer, probe.network))
+    return sorted(probes, key=lambda probe: probe.layer)
 
 
 def _subset(available: int, examples: int | None, seed: int) -> NDArray[np.int64]:

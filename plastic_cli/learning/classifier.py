@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -40,12 +41,19 @@ class Build(Protocol):
         """Return the learner."""
 
 
+Networks = Callable[[], Mapping[str, Learner]]
+"""Makes further networks, by name, when an analysis wants to show them beside the run's own."""
+
+
 # ------------------------------------------------------------------------------------------------------------- eval
 
 
-def evaluate_classifier(config: ClassifierEvaluateConfig, run: Run, build: Build) -> None:
+def evaluate_classifier(
+    config: ClassifierEvaluateConfig, run: Run, build: Build, *, controls: Networks | None = None
+) -> None:
     """Measure accuracy and cross-entropy on a split, clean or under each corruption that is asked for.
 
+    controls: networks that are measured beside, trained on the run's data set.
     Raises UserError where the data set does not fit the network.
     """
     data = data_for(run, config.dataset, validation=config.split == "validation")
@@ -61,16 +69,33 @@ def evaluate_classifier(config: ClassifierEvaluateConfig, run: Run, build: Build
         run.log(config.split, {**labels, "corruption": str(corruption)}, accuracy=row.accuracy, loss=row.loss)
         name = config.split if len(corrupted) == 1 else f"{config.split}+{corruption}"
         run.results |= {f"{name}/accuracy": row.accuracy, f"{name}/loss": row.loss}
+    for network, control in (controls() if controls else {}).items():
+        rows = robustness(control.predict, data, corruptions, run.seed, split=config.split)
+        conditions = [(str(corruption), row) for corruption, row in zip(corruptions, rows[1:], strict=True)]
+        for condition, row in conditions or [("", rows[0])]:
+            under = {"corruption": condition} if condition else {}
+            run.log(config.split, {**labels, **under, "network": network}, accuracy=row.accuracy, loss=row.loss)
+            run.results["/".join(part for part in (network, condition, "accuracy") if part)] = row.accuracy
 
 
 # ---------------------------------------------------------------------------------------------------------- analyze
 
 
-def analyze_classifier(config: ClassifierAnalyzeConfig, run: Run, build: Build, *, others_chosen: bool = False) -> bool:
+def analyze_classifier(
+    config: ClassifierAnalyzeConfig,
+    run: Run,
+    build: Build,
+    *,
+    others_chosen: bool = False,
+    controls: Networks | None = None,
+    twins: Networks | None = None,
+) -> bool:
     """Carry out the analyses that are asked for, and those that are cheap where none is.
 
-    Tables go into the run's `tables/`, figures into `figures/`, headline numbers into its metrics. Returns whether
-    nothing was asked for, so that a rule can add its own cheap analyses.
+    Tables go into the run's `tables/`, figures into `figures/`, headline numbers into its metrics. controls: networks
+    that robustness is measured of too. twins: networks that are probed too, the first of which CKA compares with
+    instead of the untrained network. Returns whether nothing was asked for, so that a rule can add its own cheap
+    analyses.
     """
     chosen = [config.confusion, config.sparsity, config.probe, config.robustness, config.cka, others_chosen]
     nothing_chosen = not any(chosen)
@@ -78,16 +103,17 @@ def analyze_classifier(config: ClassifierAnalyzeConfig, run: Run, build: Build, 
         raise UserError("--other goes with --cka.")
     data = data_for(run, None)
     learner = build(run, data, trained=True)
+    others = twins() if twins and (config.probe or (config.cka and config.other is None)) else {}
     if config.confusion or nothing_chosen:
         _analyze_confusion(run, data, learner)
     if config.sparsity or nothing_chosen:
         _analyze_sparsity(run, data, learner)
     if config.probe:
-        _analyze_probe(run, data, learner, build(run, data, trained=False))
+        _analyze_probe(run, data, learner, build(run, data, trained=False), others)
     if config.robustness:
-        _analyze_robustness(run, data, learner)
+        _analyze_robustness(run, data, learner, controls() if controls else {})
     if config.cka:
-        _analyze_cka(run, data, learner, build, config.other)
+        _analyze_cka(run, data, learner, build, config.other, others)
     return nothing_chosen
 
 
@@ -116,8 +142,9 @@ def _analyze_sparsity(run: Run, data: Dataset, learner: Learner) -> None:
     run.save_table("sparsity", pd.DataFrame(rows))
 
 
-def _analyze_probe(run: Run, data: Dataset, trained: Learner, untrained: Learner) -> None:
-    probes = probe_layers(trained.features, untrained.features, data, seed=run.seed)
+def _analyze_probe(run: Run, data: Dataset, trained: Learner, untrained: Learner, twins: Mapping[str, Learner]) -> None:
+    networks = {"trained": trained, "untrained": untrained, **twins}
+    probes = probe_layers({name: network.features for name, network in networks.items()}, data, seed=run.seed)
     rows: list[dict[str, Any]] = [{**vars(probe), "layer": probe.layer + 1} for probe in probes]
     for row in rows:
         run.log("probe", {"layer": row["layer"], "network": row["network"]}, accuracy=row["accuracy"])
@@ -131,22 +158,32 @@ def _analyze_probe(run: Run, data: Dataset, trained: Learner, untrained: Learner
     run.save_figure("probe", figure)
 
 
-def _analyze_robustness(run: Run, data: Dataset, learner: Learner) -> None:
-    rows = robustness(learner.predict, data, seed=run.seed)
-    for row in rows:
-        run.log("test", {"corruption": f"{row.kind}:{row.strength:g}"}, accuracy=row.accuracy, loss=row.loss)
-        run.results[f"{row.kind}:{row.strength:g}/accuracy"] = row.accuracy
-    frame = pd.DataFrame([vars(row) for row in rows])
+def _analyze_robustness(run: Run, data: Dataset, learner: Learner, controls: Mapping[str, Learner]) -> None:
+    rows = []
+    for network, subject in {"": learner, **controls}.items():
+        for row in robustness(subject.predict, data, seed=run.seed):
+            condition = f"{row.kind}:{row.strength:g}"
+            labels = {"corruption": condition, **({"network": network} if network else {})}
+            run.log("test", labels, accuracy=row.accuracy, loss=row.loss)
+            run.results["/".join(part for part in (network, condition, "accuracy") if part)] = row.accuracy
+            rows.append({**({"label": network or run.record.rule} if controls else {}), **vars(row)})
+    frame = pd.DataFrame(rows)
     run.save_table("robustness", frame)
     run.save_figure("robustness", figures.robustness_figure(frame))
 
 
-def _analyze_cka(run: Run, data: Dataset, learner: Learner, build: Build, other: str | None) -> None:
+def _analyze_cka(
+    run: Run, data: Dataset, learner: Learner, build: Build, other: str | None, twins: Mapping[str, Learner]
+) -> None:
     images = data.test.x[:CKA_IMAGES]
-    if other is None:
-        against, name = build(run, data, trained=False), "the untrained network"
-    else:
+    against: Learner
+    if other is not None:
         against, name = _learner_of_other_run(run, other, data), f"run {other}"
+    elif twins:
+        (twin, against), *_ = twins.items()
+        name = f"the {twin} twin"
+    else:
+        against, name = build(run, data, trained=False), "the untrained network"
     mine, theirs = features(learner, images), features(against, images)
     matrix = cka_matrix(mine, theirs, debiased=True).cpu()
     rows = []

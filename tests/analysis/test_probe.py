@@ -139,7 +139,7 @@ def test_layers_of_both_networks_are_probed_on_the_same_examples():
     def untrained(x):
         return [x[:, :1], x[:, :1] * 0]
 
-    probes = probe_layers(trained, untrained, dataset, seed=5, examples=200, batch_size=64)
+    probes = probe_layers({"trained": trained, "untrained": untrained}, dataset, seed=5, examples=200, batch_size=64)
     assert [(probe.layer, probe.network) for probe in probes] == [
         (0, "trained"),
         (0, "untrained"),

@@ -181,7 +181,7 @@ class TestInstalledClaims:
             assert any(number == pytest.approx(entry["value"]) for number in said), entry["id"]
 
 
-@pytest.mark.parametrize("rule", ["grlu", "mpn", "selective"])
+@pytest.mark.parametrize("rule", ["eglp", "grlu", "mpn", "selective"])
 def test_every_condition_names_a_field_of_the_rules_training(rule):
     commands = pytest.importorskip(f"plastic_{rule}.commands")
     figures = read_claims(rule, (PLUGINS / f"plastic_{rule}" / "claims.toml").read_text())

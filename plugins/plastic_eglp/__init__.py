@@ -1,0 +1,54 @@
+"""EGLP: event-gated local plasticity. Registration, and the library's names, which are imported when first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from plastic_cli import Rule, hookimpl
+
+if TYPE_CHECKING:
+    from plastic_eglp.events import AlwaysOnController, FixedRateController, NeverController, ThresholdController
+    from plastic_eglp.layers import LocalConv2d, LocalLinear
+    from plastic_eglp.learner import EGLPLearner
+    from plastic_eglp.network import EGLPNetwork
+
+_LAZY = {
+    "AlwaysOnController": "plastic_eglp.events",
+    "FixedRateController": "plastic_eglp.events",
+    "NeverController": "plastic_eglp.events",
+    "ThresholdController": "plastic_eglp.events",
+    "LocalConv2d": "plastic_eglp.layers",
+    "LocalLinear": "plastic_eglp.layers",
+    "EGLPLearner": "plastic_eglp.learner",
+    "EGLPNetwork": "plastic_eglp.network",
+}
+
+__all__ = [
+    "AlwaysOnController",
+    "EGLPLearner",
+    "EGLPNetwork",
+    "FixedRateController",
+    "LocalConv2d",
+    "LocalLinear",
+    "NeverController",
+    "ThresholdController",
+    "plastic_rule",
+]
+
+
+@hookimpl
+def plastic_rule() -> Rule:
+    """Register EGLP."""
+    return Rule(
+        name="eglp",
+        summary="Event-gated local plasticity: hidden layers learn locally, and only when a global event says so.",
+        citation="github.com/debg48/EGLP",
+        commands="plastic_eglp.commands",
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'plastic_eglp' has no attribute '{name}'")

@@ -1,0 +1,57 @@
+"""The zero-event control of a run, and its backprop twin: the same network and seed, taught in another way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from plastic_cli.analysis.classification import evaluate
+from plastic_cli.learning.fit import teach
+from plastic_eglp.commands import Train
+from plastic_eglp.training import make_learner
+
+if TYPE_CHECKING:
+    from plastic_cli import Run
+    from plastic_cli.data.datasets import Dataset
+    from plastic_eglp.learner import EGLPLearner
+
+NAME = "zero events"
+ARTIFACT = "zero-events"
+
+
+def has_control(config: Train) -> bool:
+    """Say whether a run is compared with zero events: not one that has none itself, nor backprop."""
+    return config.control and config.events != "never" and config.update == "local"
+
+
+def teach_control(config: Train, data: Dataset, run: Run) -> None:
+    """Teach the run's network once more without any event, log its test accuracy and keep what it learned."""
+    run.message("the control: the same network with zero events")
+    control = taught(config, data, run, events="never")
+    measured = evaluate(control.predict, data.test.x, data.test.y)
+    run.log(NAME, accuracy=measured.accuracy, loss=measured.loss)
+    run.save_tensors(ARTIFACT, control.state_dict())
+
+
+def kept_control(run: Run, data: Dataset) -> Mapping[str, EGLPLearner]:
+    """Return the control that a run has kept, by name; nothing where it has none."""
+    if ARTIFACT not in run.stored_tensors(ARTIFACT):
+        return {}
+    config = Train.from_values(run.config, source=f"run {run.id}")
+    control = make_learner(config.model_copy(update={"events": "never"}), data, run)
+    control.load_state_dict(run.load_tensors(ARTIFACT))
+    return {NAME: control}
+
+
+def backprop_twin(config: Train, data: Dataset, run: Run) -> Mapping[str, EGLPLearner]:
+    """Teach the run's network by backpropagation instead; returned by name."""
+    run.message("the backprop twin: the same network trained on the gradient")
+    return {"backprop": taught(config, data, run, update="backprop", events="always", event_budget=0)}
+
+
+def taught(config: Train, data: Dataset, run: Run, *, frozen: Sequence[int] = (), **changes: Any) -> EGLPLearner:
+    """Return the run's network, taught as its configuration says but for `changes`; the run does not change."""
+    changed = config.model_copy(update=changes)
+    learner = make_learner(changed, data, run, frozen)
+    teach(learner, data, run, epochs=changed.epochs, batch_size=changed.batch_size)
+    return learner

@@ -1,0 +1,128 @@
+"""The figures of an analysed run: what layers and events are worth, and when events happened."""
+
+# plotnine declares types, but not that of a figure plus a layer.
+# mypy: no-warn-return-any
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+from plotnine import (
+    aes,
+    coord_flip,
+    element_blank,
+    element_text,
+    facet_wrap,
+    geom_hline,
+    geom_line,
+    geom_point,
+    geom_text,
+    geom_tile,
+    ggplot,
+    labs,
+    scale_color_manual,
+    scale_shape_manual,
+    scale_x_continuous,
+    scale_x_discrete,
+    scale_y_continuous,
+    scale_y_reverse,
+    theme,
+)
+
+from plastic_cli.figures.theme import OKABE_ITO, theme_plastic
+from plastic_eglp.control import NAME
+
+GREY = "#767676"
+
+
+def sensitivity_figure(table: pd.DataFrame) -> ggplot:
+    """Draw accuracy by condition: columns condition, accuracy. The last condition is the zero-event control."""
+    data = table.assign(accuracy=100 * table["accuracy"])
+    names = list(data["condition"])
+    data["condition"] = pd.Categorical(data["condition"], names[::-1])
+    data["text"] = [f"{value:.1f}%" for value in data["accuracy"]]
+    control = float(data["accuracy"].iloc[-1])
+    low, high = data["accuracy"].min(), data["accuracy"].max()
+    room = max(1.0, 0.12 * (high - low))
+    return (
+        ggplot(data, aes("condition", "accuracy"))
+        + geom_hline(yintercept=control, linetype="dashed", colour=GREY, size=0.6)
+        + geom_point(size=3, colour=OKABE_ITO[0])
+        + geom_text(aes(label="text"), nudge_x=0.28, size=8.5)
+        + scale_x_discrete()
+        + scale_y_continuous(limits=(low - room, high + room), labels=_percent)
+        + coord_flip()
+        + labs(title="Which layers must learn", subtitle=f"dashed: {NAME}", x="", y="Test accuracy")
+        + theme_plastic(figure_size=(6, 0.5 * len(names) + 1.4))
+        + theme(panel_grid_major_y=element_blank())
+    )
+
+
+def event_rates_figure(table: pd.DataFrame) -> ggplot:
+    """Draw accuracy against the rate of events and against updates.
+
+    `table`: columns events by, rate, synaptic_updates, accuracy. Both axes are logarithmic, so the control,
+    rate 0, is a dashed line.
+    """
+    control = 100 * float(table.loc[table["rate"] == 0, "accuracy"].iloc[0])
+    learned = table[table["rate"] > 0]
+    facets = {"rate": "rate of events", "synaptic_updates": "synaptic updates"}
+    data = pd.concat(
+        [
+            learned.assign(x=learned[column], facet=name, accuracy=100 * learned["accuracy"])
+            for column, name in facets.items()
+        ]
+    )
+    data = data[data["x"] > 0].rename(columns={"events by": "by"})
+    data["facet"] = pd.Categorical(data["facet"], list(facets.values()))
+    data["by"] = pd.Categorical(data["by"], ["triggered", "fixed"])
+    return (
+        ggplot(data, aes("x", "accuracy", colour="by", shape="by"))
+        + geom_hline(yintercept=control, linetype="dashed", colour=GREY, size=0.6)
+        + geom_line(size=0.9)
+        + geom_point(size=2.6)
+        + facet_wrap("facet", scales="free_x")
+        + scale_x_continuous(trans="log10", labels=_plain)
+        + scale_y_continuous(labels=_percent)
+        + scale_color_manual(values=[OKABE_ITO[0], OKABE_ITO[1]], name="Events", labels=["triggered", "at random"])
+        + scale_shape_manual(values=["o", "^"], name="Events", labels=["triggered", "at random"])
+        + labs(title="What an event is worth", subtitle=f"dashed: {NAME}, {control:.1f}%", x="", y="Test accuracy")
+        + theme_plastic(figure_size=(8.4, 3.9))
+        + theme(legend_position="bottom", strip_text=element_text(size=10))
+    )
+
+
+def raster_figure(raster: pd.DataFrame) -> ggplot:
+    """Draw which batches of which epochs had an event: columns epoch, batch, event (0 or 1)."""
+    fired = raster[raster["event"] > 0]
+    batches, epochs = int(raster["batch"].max()), int(raster["epoch"].max())
+    share = raster["event"].mean()
+    return (
+        ggplot(fired, aes("batch", "epoch"))
+        + geom_tile(aes(width=1, height=0.8), fill=OKABE_ITO[0])
+        + scale_x_continuous(limits=(0.5, batches + 0.5), breaks=_whole(batches), expand=(0.01, 0))
+        + scale_y_reverse(limits=(epochs + 0.5, 0.5), breaks=_whole(epochs))
+        + labs(
+            title="When hidden layers learned",
+            subtitle=f"{len(fired)} events in {len(raster)} batches ({100 * share:.1f}%)",
+            x="Batch of the epoch",
+            y="Epoch",
+        )
+        + theme_plastic(figure_size=(8, min(6.0, 0.16 * epochs + 1.8)))
+        + theme(panel_grid_major=element_blank())
+    )
+
+
+def _whole(last: int) -> list[int]:
+    """Return some eight round numbers from 1 to `last`."""
+    return [1, *(int(tick) for tick in MaxNLocator(8, integer=True).tick_values(1, last) if 1 < tick <= last)]
+
+
+def _percent(values: Sequence[float] | Sequence[str]) -> list[str]:
+    return [f"{float(value):g}%" for value in values]
+
+
+def _plain(values: Sequence[float] | Sequence[str]) -> list[str]:
+    return [f"{float(value):g}" for value in values]

@@ -1,0 +1,274 @@
+"""Layers that learn locally: what a synapse needs is its own input, its own output, and a scalar event."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.grad import conv2d_weight
+
+from plastic_eglp import rule
+
+LocalRule = Literal["oja", "hebb", "anti-oja", "bcm", "softhebb"]
+LOCAL_RULES: tuple[LocalRule, ...] = ("oja", "hebb", "anti-oja", "bcm", "softhebb")
+Activation = Literal["linear", "relu", "tanh", "triangle"]
+ACTIVATIONS: tuple[Activation, ...] = ("linear", "relu", "tanh", "triangle")
+
+BCM_RATE = 0.1
+"""How fast the threshold of BCM follows, per update."""
+SOFTHEBB_RADIUS = 25.0
+"""Norm of a unit's weights before SoftHebb settles them at 1 (its published recipe for convolutions)."""
+
+
+class _LocalLayer(nn.Module):
+    """What linear and convolutional layers share: parameters without gradients, stored activity, the update."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    theta: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        lr: float,
+        bias: bool,
+        local_rule: LocalRule,
+        activation: Activation,
+        inverse_temperature: float,
+        generator: torch.Generator | None,
+    ) -> None:
+        super().__init__()
+        if not (math.isfinite(lr) and lr >= 0):
+            raise ValueError(f"lr is {lr}: it must be a finite number of 0 or more")
+        if local_rule not in LOCAL_RULES:
+            raise ValueError(f"local_rule is {local_rule!r}: it must be one of {', '.join(LOCAL_RULES)}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation is {activation!r}: it must be one of {', '.join(ACTIVATIONS)}")
+        if not (math.isfinite(inverse_temperature) and inverse_temperature > 0):
+            raise ValueError(f"inverse_temperature is {inverse_temperature}: it must be a finite number above 0")
+        self.lr = lr
+        self.local_rule = local_rule
+        self.activation = activation
+        self.inverse_temperature = inverse_temperature
+        fan_in = math.prod(shape[1:])
+        if local_rule == "softhebb":
+            weight = torch.randn(shape, generator=generator) * (SOFTHEBB_RADIUS / math.sqrt(fan_in))
+        else:
+            weight = (2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(fan_in)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        offsets = (2 * torch.rand(shape[0], generator=generator) - 1) / math.sqrt(fan_in) if bias else None
+        self.bias = None if offsets is None else nn.Parameter(offsets, requires_grad=False)
+        self.register_buffer("theta", torch.ones(shape[0]))
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of the stored activity."""
+        self._pre: Tensor | None = None
+        self._response: Tensor | None = None
+        self._post: Tensor | None = None
+
+    def response(self, x: Tensor) -> Tensor:
+        """Return z, the linear response to x."""
+        raise NotImplementedError
+
+    def activate(self, z: Tensor) -> Tensor:
+        """Return y = f(z), units along dimension 1."""
+        if self.activation == "tanh":
+            return torch.tanh(z)
+        if self.activation == "relu":
+            return torch.relu(z)
+        return rule.triangle(z) if self.activation == "triangle" else z
+
+    def derivative(self, y: Tensor) -> Tensor:
+        """Return f'(z) where y = f(z). That of the triangle leaves out how the mean over units depends on z."""
+        if self.activation == "tanh":
+            return 1 - y * y
+        return torch.ones_like(y) if self.activation == "linear" else (y > 0).to(y.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y, and in training mode store input and output for `local_update`. No gradient flows through.
+
+        Raises ValueError where x is not a batch of inputs.
+        """
+        if x.ndim != self.weight.ndim or x.shape[1] != self.weight.shape[1]:
+            expected = ", ".join(["batch", str(self.weight.shape[1]), "height", "width"][: self.weight.ndim])
+            raise ValueError(f"x has shape {tuple(x.shape)}: it must be ({expected})")
+        with torch.no_grad():
+            z = self.response(x)
+            y = self.activate(z)
+        if self.training:
+            self._pre, self._response, self._post = x.detach(), z, y
+        return y
+
+    @torch.no_grad()
+    def local_update(self, event: float | Tensor, modulation: Tensor | None = None) -> None:
+        """Apply equation (1) of rule.py to the activity that the last call of the layer stored.
+
+        event: the event's strength, one number, or (batch,), one for each stimulus. modulation: a third factor for each
+        unit and stimulus, (batch, out); with it the rule is that of `rule.direct`, and the bias learns too, as the
+        synapse of an input that is always 1. Without it the layer's own rule applies, and the bias stays.
+
+        Raises RuntimeError where no activity is stored and ValueError for shapes that do not fit.
+        """
+        if self._pre is None or self._response is None or self._post is None:
+            raise RuntimeError("the layer has seen no input in training mode yet: call it before local_update")
+        batch = len(self._pre)
+        if isinstance(event, Tensor) and event.shape not in (torch.Size([]), torch.Size([batch])):
+            raise ValueError(f"event has shape {tuple(event.shape)}: give a number, or ({batch},)")
+        if modulation is not None and modulation.shape != (batch, len(self.weight)):
+            expected = (batch, len(self.weight))
+            raise ValueError(f"modulation has shape {tuple(modulation.shape)}: it must be {expected}")
+        if isinstance(event, float | int) and event == 0:
+            return
+        z, y, event, modulation = self._by_position(self._response, self._post, event, modulation)
+        factors = self._factors(z, y, event, modulation)
+        rate: float | Tensor = self.lr
+        if modulation is None and self.local_rule == "softhebb":
+            rate = self.lr * rule.softhebb_rate(self.weight.flatten(1))
+        self._change_weights(factors, rate)
+        if modulation is not None and self.bias is not None:
+            self.bias.add_(factors.post.mean(0), alpha=self.lr)
+
+    def _factors(self, z: Tensor, y: Tensor, event: float | Tensor, modulation: Tensor | None) -> rule.Factors:
+        if modulation is not None:
+            return rule.direct(modulation, self.derivative(y), event)
+        if self.local_rule == "hebb":
+            return rule.hebb(y, event)
+        if self.local_rule == "oja":
+            return rule.oja(y, event)
+        if self.local_rule == "anti-oja":
+            return rule.anti_oja(y, self.weight.flatten(1), event)
+        if self.local_rule == "softhebb":
+            return rule.softhebb(z, self.inverse_temperature, event)
+        factors = rule.bcm(y, self.theta, event)
+        self.theta.copy_(rule.bcm_threshold(self.theta, y, BCM_RATE, event))
+        return factors
+
+    def _change_weights(self, factors: rule.Factors, rate: float | Tensor) -> None:
+        """Change the weights by rate times equation (1), with one matrix product into them where that is possible."""
+        raise NotImplementedError
+
+    def _by_position(
+        self, z: Tensor, y: Tensor, event: float | Tensor, modulation: Tensor | None
+    ) -> tuple[Tensor, Tensor, float | Tensor, Tensor | None]:
+        """Return what belongs to each stimulus of equation (1), (n, out) each."""
+        return z, y, event, modulation
+
+
+class LocalLinear(_LocalLayer):
+    """A linear layer that learns locally: y = f(W x + b), with W (out_features, in_features).
+
+    lr: learning rate. local_rule: the rule of `local_update` without modulation, see rule.py. activation: f.
+    inverse_temperature: of SoftHebb's competition. generator: what draws the weights, torch's own if None: uniform
+    within 1 / sqrt(in_features), for SoftHebb normal with rows of norm 25.
+
+    Raises ValueError, naming the argument, for values that make no sense.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        lr: float = 0.01,
+        bias: bool = True,
+        *,
+        local_rule: LocalRule = "oja",
+        activation: Activation = "linear",
+        inverse_temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        _check_sizes(in_features=in_features, out_features=out_features)
+        super().__init__((out_features, in_features), lr, bias, local_rule, activation, inverse_temperature, generator)
+        self.in_features, self.out_features = in_features, out_features
+
+    def response(self, x: Tensor) -> Tensor:
+        """Return z = W x + b, (batch, out_features)."""
+        return functional.linear(x, self.weight, self.bias)
+
+    def _change_weights(self, factors: rule.Factors, rate: float | Tensor) -> None:
+        assert self._pre is not None
+        post = factors.post
+        if isinstance(rate, Tensor):
+            post = post * rate
+        if factors.decay is not None:
+            self.weight.mul_((1 - rate * factors.decay)[:, None])
+        alpha = 1 / len(post) if isinstance(rate, Tensor) else rate / len(post)
+        self.weight.addmm_(post.T, self._pre, alpha=alpha)
+
+    def extra_repr(self) -> str:
+        """Say what the layer is, for print(layer)."""
+        return f"{self.in_features}, {self.out_features}, lr={self.lr}, rule={self.local_rule}, f={self.activation}"
+
+
+class LocalConv2d(_LocalLayer):
+    """A convolution that learns locally, stride 1: at each position equation (1) with the patch for x.
+
+    weight (out_channels, in_channels, kernel_size, kernel_size). The mean of (1) runs over images and positions. Other
+    arguments as of LocalLinear.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        lr: float = 0.01,
+        bias: bool = True,
+        *,
+        padding: int = 0,
+        local_rule: LocalRule = "oja",
+        activation: Activation = "linear",
+        inverse_temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        _check_sizes(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        super().__init__(shape, lr, bias, local_rule, activation, inverse_temperature, generator)
+        if padding < 0:
+            raise ValueError(f"padding is {padding}: it must be 0 or more")
+        self.padding = padding
+
+    def response(self, x: Tensor) -> Tensor:
+        """Return z (batch, out_channels, height, width)."""
+        return functional.conv2d(x, self.weight, self.bias, padding=self.padding)
+
+    def _by_position(
+        self, z: Tensor, y: Tensor, event: float | Tensor, modulation: Tensor | None
+    ) -> tuple[Tensor, Tensor, float | Tensor, Tensor | None]:
+        positions = z.shape[2] * z.shape[3]
+        if isinstance(event, Tensor) and event.ndim == 1:
+            event = event.repeat_interleave(positions)
+        if modulation is not None:
+            modulation = modulation.repeat_interleave(positions, 0)
+        return _rows(z), _rows(y), event, modulation
+
+    def _change_weights(self, factors: rule.Factors, rate: float | Tensor) -> None:
+        assert self._pre is not None
+        assert self._response is not None
+        batch, channels, height, width = self._response.shape
+        post = factors.post * rate if isinstance(rate, Tensor) else factors.post
+        maps = post.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        # The sum of post times patch over images and positions, without laying the patches out.
+        total = conv2d_weight(self._pre, self.weight.shape, maps, padding=self.padding)
+        if factors.decay is not None:
+            self.weight.mul_((1 - rate * factors.decay)[:, None, None, None])
+        self.weight.add_(total, alpha=1 / len(post) if isinstance(rate, Tensor) else rate / len(post))
+
+    def extra_repr(self) -> str:
+        """Say what the layer is, for print(layer)."""
+        out, into, size, _ = self.weight.shape
+        return f"{into}, {out}, {size} x {size}, lr={self.lr}, rule={self.local_rule}, f={self.activation}"
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} is {size}: it must be 1 or more")
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """Return maps (batch, channels, height, width) as one row for each position, (batch * height * width, channels)."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])

@@ -1,0 +1,265 @@
+"""Event-gated learning: the readout learns from every batch, hidden layers only when there is an event."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from plastic_eglp.events import Controller
+from plastic_eglp.layers import LocalLinear
+from plastic_eglp.network import EGLPNetwork
+
+Signal = Literal["loss", "error", "margin", "novelty"]
+Update = Literal["local", "backprop"]
+Feedback = Literal["none", "direct"]
+NOVELTY_DECAY = 0.99
+
+
+class EGLPLearner:
+    """Teaches an EGLPNetwork batch by batch.
+
+    A controller that looks at each stimulus picks the surprising ones of a batch. They are kept until there are
+    `gather` of them (a whole batch if None or 0); then the network sees them again and its hidden layers learn: that is
+    one event. Any other controller decides about a batch as a whole. Each of n stimuli in an event changes weights by
+    lr / batch, so a gathered event and a batch change them alike.
+
+    feedback: "none", each layer follows its own rule, or "direct", it is modulated by the error through fixed random
+    weights. signal: what the controller sees: the cross-entropy ("loss"), one minus the label's probability ("error"),
+    by how much another logit lies above the label's ("margin"), or, without labels, the squared distance of the last
+    hidden activity from its running mean, in units of its variance ("novelty"). frozen: hidden layers, counted from 0,
+    that never learn. update: "backprop" trains all layers by Adam on the gradient instead, the upper bound.
+
+    events: how often hidden layers have learned. event_stimuli: from how many stimuli. synaptic_updates: how many
+    changes of a hidden layer's weight that were. happened: for each batch, whether hidden layers learned.
+
+    Raises ValueError, naming the argument, for values that make no sense.
+    """
+
+    def __init__(
+        self,
+        network: EGLPNetwork,
+        controller: Controller,
+        *,
+        batch_size: int,
+        feedback: Feedback = "direct",
+        signal: Signal = "loss",
+        gather: int | None = None,
+        readout_lr: float = 0.001,
+        update: Update = "local",
+        anneal: bool = True,
+        frozen: Sequence[int] = (),
+    ) -> None:
+        for name, value, choices in (
+            ("feedback", feedback, get_args(Feedback)),
+            ("signal", signal, get_args(Signal)),
+            ("update", update, get_args(Update)),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: it must be 1 or more")
+        if gather is not None and gather < 0:
+            raise ValueError(f"gather is {gather}: it must be 1 or more, or None or 0 for a batch")
+        if not set(frozen) <= set(range(len(network.hidden))):
+            raise ValueError(f"frozen is {tuple(frozen)}: hidden layers are 0 to {len(network.hidden) - 1}")
+        self.network = network
+        self.controller = controller
+        self.batch_size = batch_size
+        self.feedback = feedback
+        self.signal = signal
+        self.gather = gather or batch_size
+        self.update = update
+        self.readout_lr = readout_lr
+        self.anneal = anneal
+        self.frozen = frozenset(frozen)
+        self.events = 0
+        self.event_stimuli = 0
+        self.synaptic_updates = 0
+        self.happened: list[bool] = []
+        self._scale = 1.0
+        self._kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._mean: Tensor | None = None
+        self._variance: Tensor | None = None
+        local_readout = isinstance(network.readout, LocalLinear)
+        if update == "backprop":
+            network.requires_grad_(True)
+            for name, parameter in network.named_parameters():
+                parameter.requires_grad_(not any(name.startswith(f"hidden.{number}.") for number in self.frozen))
+        learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        # The fused step is a third of the readout's cost; a local readout leaves nothing to optimise.
+        self.optimizer = (
+            None if local_readout and update == "local" else torch.optim.Adam(learned, lr=readout_lr, fused=True)
+        )
+
+    # --------------------------------------------------------------------------------------------------- learning
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Let the learning rates fall linearly, to 1 / epochs of what they were in the last epoch."""
+        self._scale = 1 - epoch / epochs if self.anneal else 1.0
+        if self.optimizer is not None:
+            self.optimizer.param_groups[0]["lr"] = self.readout_lr * self._scale
+
+    def train_batch(self, x: Tensor, y: Tensor) -> Tensor:
+        """Learn from a batch x (n, features), y (n,); return its mean cross-entropy, before learning."""
+        self.network.train()
+        before = self.events
+        loss = self._backprop(x, y) if self.update == "backprop" else self._gated(x, y)
+        self.happened.append(self.events > before)
+        return loss
+
+    def _gated(self, x: Tensor, y: Tensor) -> Tensor:
+        """Teach the readout, and hidden layers where there is an event."""
+        with torch.no_grad():
+            logits = self.network(x)
+            losses = functional.cross_entropy(logits, y, reduction="none")
+            loss = losses.mean()
+            error = _error(logits, y)
+            if self.optimizer is not None:
+                self._teach_readout(error)
+            if self.controller.per_stimulus:
+                self._pick(x, y, self._signals(logits, losses, error, y))
+            else:
+                signal = loss if self.signal == "loss" else self._signals(logits, losses, error, y).mean()
+                self._learn(error, self.controller.should_trigger(signal), len(y))
+        return loss
+
+    def _backprop(self, x: Tensor, y: Tensor) -> Tensor:
+        assert self.optimizer is not None
+        logits = self.network.readout(self.network.activity(x, graph=True)[-1].flatten(1))
+        loss = functional.cross_entropy(logits, y)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self._count(len(y))
+        return loss.detach()
+
+    def _teach_readout(self, error: Tensor) -> None:
+        """Give the readout the gradient of the mean cross-entropy, which for one layer is the delta rule."""
+        assert self.optimizer is not None
+        readout = self.network.readout
+        readout.weight.grad = error.T @ self.network.last_hidden / len(error)
+        readout.bias.grad = error.mean(0)  # type: ignore[union-attr]
+        self.optimizer.step()
+
+    def _pick(self, x: Tensor, y: Tensor, signals: Tensor) -> None:
+        """Keep the stimuli that cause an event, and learn from them once there are enough."""
+        strengths = self.controller.gate(signals)  # type: ignore[attr-defined]
+        chosen = strengths.nonzero()[:, 0]
+        if len(chosen):
+            self._kept.append((x[chosen], y[chosen], strengths[chosen]))
+            if sum(len(kept[1]) for kept in self._kept) >= self.gather:
+                x, y, strengths = (torch.cat(parts)[: self._affordable()] for parts in zip(*self._kept, strict=True))
+                self._kept = []
+                if len(y):
+                    error = _error(self.network(x), y)
+                    # Counted in whole stimuli, so that sums of parts of a batch reach the budget exactly.
+                    self.controller.used = (round(self.controller.used * self.batch_size) + len(y)) / self.batch_size
+                    self._learn(error, strengths * (len(y) / self.batch_size), len(y))
+
+    def _affordable(self) -> int | None:
+        """Return of how many stimuli the controller's budget still allows an event, None for any number."""
+        if self.controller.budget is None:
+            return None
+        allowed = math.floor(self.controller.budget * self.batch_size)
+        return max(0, allowed - round(self.controller.used * self.batch_size))
+
+    def _learn(self, error: Tensor, event: float | Tensor, stimuli: int) -> None:
+        """Let hidden layers learn from the activity that they hold, where there is an event."""
+        if not isinstance(event, Tensor) and event == 0:
+            return
+        event = event * self._scale
+        layers = self.network.layers()
+        modulations = self.network.modulations(error) if self.feedback == "direct" else [None] * len(layers)
+        for number, (layer, modulation) in enumerate(zip(layers, modulations, strict=True)):
+            if number not in self.frozen:
+                layer.local_update(event, modulation)
+        if isinstance(self.network.readout, LocalLinear):
+            self.network.readout.local_update(event, -error if self.feedback == "direct" else None)
+        self._count(stimuli)
+
+    def _count(self, stimuli: int) -> None:
+        self.events += 1
+        self.event_stimuli += stimuli
+        self.synaptic_updates += sum(
+            layer.weight.numel() for number, layer in enumerate(self.network.layers()) if number not in self.frozen
+        )
+
+    def _signals(self, logits: Tensor, losses: Tensor, error: Tensor, y: Tensor) -> Tensor:
+        """Return the controller's signal (n,) for each stimulus."""
+        if self.signal == "loss":
+            return losses
+        if self.signal == "error":
+            return -error.gather(1, y[:, None])[:, 0]
+        if self.signal == "margin":
+            of_label = logits.gather(1, y[:, None])
+            others = logits.scatter(1, y[:, None], -torch.inf)
+            return others.amax(1) - of_label[:, 0]
+        h = self.network.last_hidden
+        mean, variance = h.mean(0), h.var(0, correction=0)
+        if self._mean is None or self._variance is None:
+            self._mean, self._variance = mean, variance
+        distance = ((h - self._mean).square() / (self._variance + 1e-6)).mean(1)
+        self._mean = NOVELTY_DECAY * self._mean + (1 - NOVELTY_DECAY) * mean
+        self._variance = NOVELTY_DECAY * self._variance + (1 - NOVELTY_DECAY) * variance
+        return distance
+
+    # ---------------------------------------------------------------------------------------------------- answers
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Return logits (n, classes)."""
+        self.network.eval()
+        with torch.no_grad():
+            logits: Tensor = self.network(x)
+        return logits
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the activity of each hidden layer, (n, units)."""
+        self.network.eval()
+        with torch.no_grad():
+            return self.network.features(x)
+
+    @property
+    def first_weights(self) -> Tensor:
+        """The weights (units, inputs) of the first layer, or its filters (channels, patch)."""
+        return self.network.layers()[0].weight.detach().flatten(1)
+
+    # ------------------------------------------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that learning changes."""
+        return {
+            "network": self.network.state_dict(),
+            "controller": self.controller.state_dict(),
+            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
+            "events": self.events,
+            "event_stimuli": self.event_stimuli,
+            "synaptic_updates": self.synaptic_updates,
+            "scale": self._scale,
+            "kept": [list(kept) for kept in self._kept],
+            "mean": self._mean,
+            "variance": self._variance,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Take back what `state_dict` returned."""
+        self.network.load_state_dict(state["network"])
+        self.controller.load_state_dict(state["controller"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.events = int(state["events"])
+        self.event_stimuli = int(state["event_stimuli"])
+        self.synaptic_updates = int(state["synaptic_updates"])
+        self._scale = float(state.get("scale", 1.0))
+        self._kept = [(x, y, strengths) for x, y, strengths in state["kept"]]
+        self._mean, self._variance = state["mean"], state["variance"]
+
+
+def _error(logits: Tensor, y: Tensor) -> Tensor:
+    """Return softmax minus one-hot (n, classes), the gradient of each stimulus' cross-entropy."""
+    probabilities = torch.softmax(logits, 1)
+    return probabilities.scatter_add_(1, y[:, None], torch.full_like(y[:, None], -1, dtype=logits.dtype))

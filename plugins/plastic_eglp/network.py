@@ -1,0 +1,138 @@
+"""The networks that event-gated plasticity teaches: local hidden layers below a readout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from plastic_eglp.layers import Activation, LocalConv2d, LocalLinear, LocalRule
+from plastic_eglp.rule import direct_feedback
+
+Model = Literal["mlp", "cnn"]
+Readout = Literal["supervised", "local"]
+KERNELS = (5, 3)
+"""Width of the filters of the first convolution, and of all others."""
+
+
+class EGLPNetwork(nn.Module):
+    """Hidden layers that learn locally, and a readout of their last activity.
+
+    image_shape: (channels, height, width) of the inputs, which come flattened. hidden: units of each hidden layer, or
+    channels where model is "cnn". A convolutional layer standardises its input (batch statistics while learning,
+    running ones else), convolves it keeping its size, and halves it by its largest values. readout: "supervised" is a
+    linear layer whose training is somebody else's; "local" is one more local layer.
+
+    Raises ValueError, naming the argument, for values that make no sense.
+    """
+
+    last_hidden: Tensor
+    """What the readout saw of the last batch, (batch, units)."""
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        hidden: Sequence[int],
+        classes: int,
+        *,
+        model: Model = "mlp",
+        lr: float = 0.01,
+        local_rule: LocalRule = "oja",
+        activation: Activation = "tanh",
+        inverse_temperature: float = 1.0,
+        readout: Readout = "supervised",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if model not in get_args(Model):
+            raise ValueError(f"model is {model!r}: it must be one of {', '.join(get_args(Model))}")
+        if readout not in get_args(Readout):
+            raise ValueError(f"readout is {readout!r}: it must be one of {', '.join(get_args(Readout))}")
+        if not hidden:
+            raise ValueError("hidden is empty: name at least one layer")
+        channels, height, width = (int(size) for size in image_shape)
+        self.image_shape = (channels, height, width)
+        self.model = model
+        self.hidden = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        features = channels * height * width
+        for number, units in enumerate(hidden):
+            if model == "mlp":
+                layer: LocalLinear | LocalConv2d = LocalLinear(
+                    features,
+                    units,
+                    lr,
+                    local_rule=local_rule,
+                    activation=activation,
+                    inverse_temperature=inverse_temperature,
+                    generator=generator,
+                )
+                features = units
+            else:
+                if min(height, width) < 2:
+                    raise ValueError(f"hidden: {number} convolutions leave no image to halve: name fewer layers")
+                kernel = KERNELS[min(number, 1)]
+                layer = LocalConv2d(
+                    channels,
+                    units,
+                    kernel,
+                    lr,
+                    bias=False,
+                    padding=kernel // 2,
+                    local_rule=local_rule,
+                    activation=activation,
+                    inverse_temperature=inverse_temperature,
+                    generator=generator,
+                )
+                self.norms.append(nn.BatchNorm2d(channels, affine=False))
+                channels, height, width = units, height // 2, width // 2
+                features = channels * height * width
+            self.hidden.append(layer)
+        self.readout: nn.Linear | LocalLinear
+        if readout == "local":
+            self.readout = LocalLinear(features, classes, lr, local_rule=local_rule, generator=generator)
+        else:
+            self.readout = nn.Linear(features, classes)
+            for parameter in self.readout.parameters():
+                drawn = torch.rand(parameter.shape, generator=generator)
+                parameter.data = (2 * drawn - 1) / features**0.5
+        # Fixed random feedback from the error to each hidden layer's units, drawn once and never learned.
+        for number, units in enumerate(hidden):
+            self.register_buffer(f"feedback_{number}", torch.randn(units, classes, generator=generator))
+
+    def layers(self) -> list[LocalLinear | LocalConv2d]:
+        """Return the hidden layers."""
+        return list(self.hidden)  # type: ignore[arg-type]
+
+    def activity(self, x: Tensor, *, graph: bool = False) -> list[Tensor]:
+        """Return the activity of each hidden layer for x (batch, features); each layer stores its own while training.
+
+        graph: let gradients flow instead, for backpropagation, and store nothing.
+        """
+        found = []
+        h = x if self.model == "mlp" else x.view(-1, *self.image_shape)
+        for number, layer in enumerate(self.layers()):
+            if self.model == "cnn":
+                h = self.norms[number](h)
+            h = layer.activate(layer.response(h)) if graph else layer(h)
+            if self.model == "cnn":
+                h = functional.max_pool2d(h, 2)
+            found.append(h)
+        return found
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the activity of each hidden layer, flattened to (batch, units)."""
+        return [activity.flatten(1) for activity in self.activity(x)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (batch, classes)."""
+        self.last_hidden = self.activity(x)[-1].flatten(1)
+        logits: Tensor = self.readout(self.last_hidden)
+        return logits
+
+    def modulations(self, error: Tensor) -> list[Tensor]:
+        """Return each hidden layer's modulation (batch, units) by fixed random feedback of error (batch, classes)."""
+        return [direct_feedback(error, self.get_buffer(f"feedback_{n}")) for n in range(len(self.hidden))]

@@ -1,0 +1,134 @@
+"""The mathematics of EGLP: local plasticity rules, gated by an event, as pure functions of tensors.
+
+Every rule here has one form. With x the presynaptic and y the postsynaptic activity of n stimuli, and e >= 0 the
+strength of the event, one scalar for a stimulus or for all of them,
+
+    dW = lr (mean over stimuli of e p x^T  -  d W)                                                              (1)
+
+where p (n, out), the postsynaptic factor, and d (out,), the decay of each unit's weights, say which rule it is. Rows
+of W (out, in) belong to postsynaptic units. For a convolution each position of each image is a stimulus of its own, and
+x its patch.
+
+Sources: the program of event-gated local plasticity (github.com/debg48/EGLP) for Oja's rule with an event; the other
+rules as named below.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Event = Tensor | float
+"""The event's strength, 0 for none: one number, or (n,), one for each stimulus."""
+
+
+class Factors(NamedTuple):
+    """What a rule makes of postsynaptic activity: e p (n, out), and e d (out,), or None where nothing decays."""
+
+    post: Tensor
+    decay: Tensor | None
+
+
+def weight_change(W: Tensor, x: Tensor, factors: Factors) -> Tensor:
+    """Equation (1) without lr: the change (out, in) of W for presynaptic activity x (n, in)."""
+    change = factors.post.T @ x / len(x)
+    return change if factors.decay is None else change - factors.decay[:, None] * W
+
+
+def hebb(y: Tensor, event: Event = 1.0) -> Factors:
+    """Hebb's rule (Hebb 1949): p = y. Weights grow without bound. y (n, out)."""
+    return Factors(_each(event) * y, None)
+
+
+def oja(y: Tensor, event: Event = 1.0) -> Factors:
+    """Oja's rule (Oja 1982, equation 3): p = y, d = mean y^2.
+
+    Each unit's weights turn to the first principal component.
+    The published rule of EGLP: dW = lr e (mean y x^T - mean(y^2) W). y (n, out).
+    """
+    post = _each(event) * y
+    return Factors(post, (post * y).mean(0))
+
+
+def anti_oja(y: Tensor, W: Tensor, event: Event = 1.0) -> Factors:
+    """Anti-Hebbian learning with a norm that stays (Xu, Oja & Suen 1992, OJAn): p = -y, d = -mean(y^2) / |w|^2.
+
+    Each linear unit's weights turn to the last principal component. y (n, out), W (out, in).
+    """
+    post = -_each(event) * y
+    return Factors(post, (post * y).mean(0) / W.square().sum(1).clamp_min(torch.finfo(W.dtype).tiny))
+
+
+def bcm(y: Tensor, theta: Tensor, event: Event = 1.0) -> Factors:
+    """The BCM rule (Bienenstock, Cooper & Munro 1982): p = y (y - theta), with a sliding threshold theta (out,).
+
+    y (n, out). See `bcm_threshold`.
+    """
+    return Factors(_each(event) * y * (y - theta), None)
+
+
+def bcm_threshold(theta: Tensor, y: Tensor, rate: float, event: Event = 1.0) -> Tensor:
+    """Return the BCM threshold (out,), which follows the mean of y^2 (Intrator & Cooper 1992). y (n, out).
+
+    Stimuli without an event do not move it; how strong an event is does not matter to it.
+    """
+    happens = _each(event) > 0
+    moved: Tensor = theta + rate * (happens * (y.square() - theta)).mean(0)
+    return moved
+
+
+def softhebb(u: Tensor, inverse_temperature: float, event: Event = 1.0) -> Factors:
+    """SoftHebb (Moraitis et al. 2022; anti-Hebbian losers as Journe et al. 2023): p = s, d = mean of s u.
+
+    u (n, out) is the unit's linear response W x. s is the softmax of u over the units, with a minus sign for all but
+    the strongest: dW_k = lr e s_k (x - u_k W_k). Weights of a winner come to rest with norm 1.
+    """
+    s = torch.softmax(inverse_temperature * u, 1)
+    winners = u.argmax(1, keepdim=True)
+    signed = s.neg().scatter_(1, winners, s.gather(1, winners))
+    post = _each(event) * signed
+    return Factors(post, (post * u).mean(0))
+
+
+def softhebb_rate(W: Tensor) -> Tensor:
+    """Return the factor (out,) on each unit's learning rate: sqrt(| |w| - 1 |), 0 for settled weights (Journe 2023)."""
+    norms: Tensor = torch.linalg.vector_norm(W, dim=1)
+    return (norms - 1).abs().sqrt()
+
+
+def direct(modulation: Tensor, derivative: Tensor, event: Event = 1.0) -> Factors:
+    """A third factor for each unit: p = m f'(z), nothing decays.
+
+    modulation m (n, out); derivative f'(z) (n, out) of the unit's activation. With m = -error B^T and B (out, classes)
+    fixed and random it is direct feedback alignment (Nokland 2016), `direct_feedback`.
+    """
+    return Factors(_each(event) * modulation * derivative, None)
+
+
+def direct_feedback(error: Tensor, B: Tensor) -> Tensor:
+    """Return the modulation m = -error B^T (n, out) that fixed random feedback B (out, classes) makes of the error.
+
+    error (n, classes): softmax of the readout minus the one-hot label.
+    """
+    return -(error @ B.T)
+
+
+def surprise(signal: Tensor, mean: Tensor, deviation: Tensor, largest: float = 3.0) -> Tensor:
+    """Return how far a signal lies above its mean, in standard deviations, from 0 to `largest`."""
+    return ((signal - mean) / deviation.clamp_min(torch.finfo(signal.dtype).tiny)).clamp(0.0, largest)
+
+
+def triangle(u: Tensor, power: float = 1.0) -> Tensor:
+    """Return max(0, u - mean of u over units)^power (Coates et al. 2011; with a power as Journe et al. 2023).
+
+    u (n, units, ...).
+    """
+    above = torch.relu(u - u.mean(1, keepdim=True))
+    return above if power == 1 else torch.pow(above, power)
+
+
+def _each(event: Event) -> Tensor | float:
+    """Return the event as it multiplies (n, out)."""
+    return event[:, None] if isinstance(event, Tensor) and event.ndim == 1 else event

@@ -1,0 +1,106 @@
+"""A run of event-gated learning: the learner that a configuration describes, taught and logged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from plastic_cli.learning.classifier import snapshot_weights
+from plastic_cli.learning.fit import fit
+from plastic_cli.learning.seeds import torch_generator
+from plastic_eglp.cost import cost_of
+from plastic_eglp.events import (
+    AlwaysOnController,
+    Controller,
+    FixedRateController,
+    NeverController,
+    ThresholdController,
+)
+from plastic_eglp.learner import EGLPLearner
+from plastic_eglp.network import EGLPNetwork
+
+if TYPE_CHECKING:
+    from plastic_cli import Run
+    from plastic_cli.data.datasets import Dataset
+    from plastic_eglp.commands import Train
+
+BATCHES_REMEMBERED = {"stimulus": 8, "batch": 100}
+"""Over how many batches the threshold that keeps to a rate is measured."""
+
+
+def make_learner(config: Train, data: Dataset, run: Run, frozen: Sequence[int] = ()) -> EGLPLearner:
+    """Make the learner that a configuration describes, its weights drawn from the run's seed."""
+    network = EGLPNetwork(
+        data.image_shape,
+        config.hidden,
+        data.classes,
+        model=config.model,
+        lr=config.local_lr,
+        local_rule=config.local_rule,
+        activation=config.activation,
+        inverse_temperature=config.inverse_temperature,
+        readout=config.readout,
+        generator=run.generator("weights"),
+    ).to(run.device)
+    return EGLPLearner(
+        network,
+        make_controller(config, run.seed),
+        batch_size=config.batch_size,
+        feedback=config.feedback,
+        signal=config.event_signal,
+        gather=config.gather,
+        readout_lr=config.readout_lr,
+        update=config.update,
+        anneal=config.anneal,
+        frozen=frozen,
+    )
+
+
+def make_controller(config: Train, seed: int) -> Controller:
+    """Make the controller of the event that a configuration describes."""
+    budget = config.event_budget or None
+    if config.events == "always":
+        return AlwaysOnController(budget)
+    if config.events == "never":
+        return NeverController()
+    if config.events == "fixed":
+        generator = torch_generator(seed, "events")
+        return FixedRateController(config.event_rate, warmup=config.event_warmup, budget=budget, generator=generator)
+    per_stimulus = config.event_scope == "stimulus"
+    return ThresholdController(
+        config.threshold_factor or None,
+        rate=config.event_rate,
+        window=BATCHES_REMEMBERED[config.event_scope] * (config.batch_size if per_stimulus else 1),
+        warmup=config.event_warmup,
+        strength=config.event_strength,
+        per_stimulus=per_stimulus,
+        budget=budget,
+    )
+
+
+def train_and_log(learner: EGLPLearner, data: Dataset, run: Run, config: Train) -> None:
+    """Teach `learner` for the run's epochs; log accuracy, events, updates and cost after each."""
+    cost = cost_of(learner)
+    images = len(data.train)
+    learner.happened.clear()
+
+    def after_epoch(epoch: int) -> None:
+        seen = images * epoch
+        learning = cost.readout * seen + cost.event * learner.event_stimuli
+        run.log(
+            "train",
+            events=learner.events,
+            event_images=learner.event_stimuli,
+            synaptic_updates=learner.synaptic_updates,
+            forward_flops=cost.forward * seen,
+            learning_flops=learning,
+            messages=cost.messages * learner.event_stimuli,
+        )
+        # Which batches of this epoch had an event, for the raster.
+        run.save_tensors(f"events-{epoch:06d}", {"epoch": epoch, "events": torch.tensor(learner.happened)})
+        learner.happened.clear()
+        snapshot_weights(run, epoch, config.epochs, learner.first_weights)
+
+    fit(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
