@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from plastic_cli.completion import completions_for
 from plastic_cli.config import Config, bounds_text, is_switch, literal_choices, type_word
+from plastic_cli.errors import UserError
 
 
 def command_function(
@@ -59,6 +60,30 @@ def asked_values(config: Config) -> dict[str, Any]:
     """Return the values that are not the defaults: the others need not have been asked for."""
     values = {name: getattr(config, name) for name in type(config).model_fields}
     return {name: value for name, value in values.items() if value != type(config).model_fields[name].default}
+
+
+Users = tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...]
+"""Choices: an option, the values of it that look at some others, and these."""
+
+
+def unused_beside(chosen: Mapping[str, Any], users: Users) -> dict[str, str]:
+    """Return the options that mean nothing beside `chosen`, each with why; what is not chosen rules nothing out."""
+    found: dict[str, str] = {}
+    for choice, values, names in users:
+        if choice in chosen and chosen[choice] not in values:
+            belongs = " or ".join(as_typed(choice, value) for value in values)
+            reason = f"with {as_typed(choice, chosen[choice])}: it belongs to {belongs}"
+            found.update({name: reason for name in names if name not in found})
+    return found
+
+
+def refuse_unused(config: Config, unused: Mapping[str, str]) -> None:
+    """Raise UserError where an option has a value, neither its default nor implied by others, that means nothing."""
+    asked = asked_values(config)
+    for name, value in asked.items():
+        others = {other: asked[other] for other in asked if other != name}
+        if name in unused and type(config).implied(others).get(name) != value:
+            raise UserError(f"{as_typed(name, value)} does nothing {unused[name]}. Leave it out.")
 
 
 def _in_order_of_panels(models: Mapping[str, type[Config]]) -> list[tuple[str, FieldInfo, str]]:

@@ -15,6 +15,8 @@ from plastic_cli import (
     Run,
     field,
 )
+from plastic_cli.options import refuse_unused
+from plastic_eglp.unused_options import unused_options
 
 if TYPE_CHECKING:
     from plastic_cli.data.datasets import Dataset
@@ -35,7 +37,7 @@ class Train(ClassifierTrainConfig):
     model: Literal["mlp", "cnn"] = field(
         "mlp",
         "mlp, or cnn: convolutions, each halved; implies --hidden 32,128 --activation triangle --local-rule softhebb"
-        " --feedback none --events always --batch-size 32 --epochs 5 --no-anneal",
+        " --feedback none --events always --local-lr 0.02 --readout-lr 0.0003 --batch-size 64 --epochs 5",
     )
     activation: Literal["tanh", "relu", "linear", "triangle"] = field(
         "tanh", "tanh, relu, linear, or triangle: what exceeds the mean over units"
@@ -112,11 +114,11 @@ class Train(ClassifierTrainConfig):
             "local_rule": "softhebb",
             "feedback": "none",
             "events": "always",
-            "event_budget": 0,
-            "local_lr": 0.01,
-            "batch_size": 32,
+            "event_budget": 1000,
+            "local_lr": 0.02,
+            "readout_lr": 0.0003,
+            "batch_size": 64,
             "epochs": 5,
-            "anneal": False,
         },
     }
 
@@ -127,7 +129,9 @@ class Train(ClassifierTrainConfig):
         for (name, value), meaning in cls._implied.items():
             if typed.get(name) == value:
                 found |= meaning
-        return found
+        # What a file says for other choices gives way: options without use are at their defaults.
+        unused = unused_options({**found, **typed})
+        return {**found, **{name: cls.model_fields[name].default for name in unused if name not in found}}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -174,6 +178,7 @@ def train(config: Train, run: Run) -> None:
     from plastic_eglp.control import has_control, teach_control
     from plastic_eglp.training import make_learner, train_and_log
 
+    refuse_unused(config, unused_options(config.model_dump()))
     data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
     train_and_log(make_learner(config, data, run), data, run, config)
     if has_control(config):

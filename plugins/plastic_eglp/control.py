@@ -46,7 +46,9 @@ def kept_control(run: Run, data: Dataset) -> Mapping[str, EGLPLearner]:
 def backprop_twin(config: Train, data: Dataset, run: Run) -> Mapping[str, EGLPLearner]:
     """Teach the run's network by backpropagation instead; returned by name."""
     run.message("the backprop twin: the same network trained on the gradient")
-    return {"backprop": taught(config, data, run, update="backprop", events="always", event_budget=0)}
+    return {
+        "backprop": taught(config, data, run, update="backprop", readout="supervised", events="always", event_budget=0)
+    }
 
 
 def taught(config: Train, data: Dataset, run: Run, *, frozen: Sequence[int] = (), **changes: Any) -> EGLPLearner:

@@ -115,10 +115,11 @@ class ThresholdController(Controller):
 
     threshold_factor: an event where the signal exceeds this many times its running mean, the published rule. None: an
     event where it is among the highest `rate` of the last `window` signals, so that as many events happen as are asked
-    for, however the loss falls. per_stimulus: look at each stimulus of a batch on its own (`gate`), not at the batch's
-    mean (`should_trigger`). strength: "binary" gives every event strength 1, "surprise" how far the signal lies above
-    its running mean, in standard deviations, 3 at most. warmup: batches at the start that are events of strength 1
-    whatever the signal, since at first everything is new.
+    for while the signal drifts less over the window than it scatters; fewer where it falls faster. per_stimulus: look
+    at each stimulus of a batch on its own (`gate`), not at the batch's mean (`should_trigger`). strength: "binary"
+    gives every event strength 1, "surprise" how far the signal lies above its running mean, in standard deviations, 3
+    at most. warmup: batches at the start that are events of strength 1 whatever the signal, since at first everything
+    is new.
 
     Raises ValueError, naming the argument, for values that make no sense.
     """

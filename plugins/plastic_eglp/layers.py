@@ -123,12 +123,16 @@ class _LocalLayer(nn.Module):
             raise ValueError(f"modulation has shape {tuple(modulation.shape)}: it must be {expected}")
         if isinstance(event, float | int) and event == 0:
             return
+        if isinstance(event, Tensor):
+            event = event.to(self.weight.dtype)
         z, y, event, modulation = self._by_position(self._response, self._post, event, modulation)
         factors = self._factors(z, y, event, modulation)
-        rate: float | Tensor = self.lr
         if modulation is None and self.local_rule == "softhebb":
-            rate = self.lr * rule.softhebb_rate(self.weight.flatten(1))
-        self._change_weights(factors, rate)
+            self._take_scaled_step(factors, event)
+        else:
+            if factors.decay is not None:
+                self.weight.mul_(self._by_unit(1 - self.lr * factors.decay))
+            self._add_products(self.weight, factors.post, self.lr / len(factors.post))
         if modulation is not None and self.bias is not None:
             self.bias.add_(factors.post.mean(0), alpha=self.lr)
 
@@ -147,8 +151,22 @@ class _LocalLayer(nn.Module):
         self.theta.copy_(rule.bcm_threshold(self.theta, y, BCM_RATE, event))
         return factors
 
-    def _change_weights(self, factors: rule.Factors, rate: float | Tensor) -> None:
-        """Change the weights by rate times equation (1), with one matrix product into them where that is possible."""
+    def _take_scaled_step(self, factors: rule.Factors, event: float | Tensor) -> None:
+        """Change the weights by SoftHebb's step, whose largest entry is the learning rate times the event."""
+        rate = rule.softhebb_rate(self.weight.flatten(1))
+        change = torch.zeros_like(self.weight)
+        self._add_products(change, factors.post * rate, 1 / len(factors.post))
+        assert factors.decay is not None
+        change.sub_(self.weight * self._by_unit(rate * factors.decay))
+        strength = event.mean() if isinstance(event, Tensor) else event
+        self.weight.add_(rule.largest_entry_one(change) * (self.lr * strength))
+
+    def _by_unit(self, values: Tensor) -> Tensor:
+        """Return values (out,) as they multiply the weights."""
+        return values.view(-1, *[1] * (self.weight.ndim - 1))
+
+    def _add_products(self, target: Tensor, post: Tensor, scale: float) -> None:
+        """Add scale times the sum over stimuli of post x^T to `target`, of the shape of the weights."""
         raise NotImplementedError
 
     def _by_position(
@@ -188,15 +206,9 @@ class LocalLinear(_LocalLayer):
         """Return z = W x + b, (batch, out_features)."""
         return functional.linear(x, self.weight, self.bias)
 
-    def _change_weights(self, factors: rule.Factors, rate: float | Tensor) -> None:
+    def _add_products(self, target: Tensor, post: Tensor, scale: float) -> None:
         assert self._pre is not None
-        post = factors.post
-        if isinstance(rate, Tensor):
-            post = post * rate
-        if factors.decay is not None:
-            self.weight.mul_((1 - rate * factors.decay)[:, None])
-        alpha = 1 / len(post) if isinstance(rate, Tensor) else rate / len(post)
-        self.weight.addmm_(post.T, self._pre, alpha=alpha)
+        target.addmm_(post.T, self._pre, alpha=scale)
 
     def extra_repr(self) -> str:
         """Say what the layer is, for print(layer)."""
@@ -245,17 +257,13 @@ class LocalConv2d(_LocalLayer):
             modulation = modulation.repeat_interleave(positions, 0)
         return _rows(z), _rows(y), event, modulation
 
-    def _change_weights(self, factors: rule.Factors, rate: float | Tensor) -> None:
+    def _add_products(self, target: Tensor, post: Tensor, scale: float) -> None:
         assert self._pre is not None
         assert self._response is not None
         batch, channels, height, width = self._response.shape
-        post = factors.post * rate if isinstance(rate, Tensor) else factors.post
         maps = post.view(batch, height, width, channels).permute(0, 3, 1, 2)
-        # The sum of post times patch over images and positions, without laying the patches out.
-        total = conv2d_weight(self._pre, self.weight.shape, maps, padding=self.padding)
-        if factors.decay is not None:
-            self.weight.mul_((1 - rate * factors.decay)[:, None, None, None])
-        self.weight.add_(total, alpha=1 / len(post) if isinstance(rate, Tensor) else rate / len(post))
+        # The sum over images and positions, without laying the patches out.
+        target.add_(conv2d_weight(self._pre, self.weight.shape, maps, padding=self.padding), alpha=scale)
 
     def extra_repr(self) -> str:
         """Say what the layer is, for print(layer)."""

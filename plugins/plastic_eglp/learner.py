@@ -67,6 +67,10 @@ class EGLPLearner:
             raise ValueError(f"gather is {gather}: it must be 1 or more, or None or 0 for a batch")
         if not set(frozen) <= set(range(len(network.hidden))):
             raise ValueError(f"frozen is {tuple(frozen)}: hidden layers are 0 to {len(network.hidden) - 1}")
+        if update == "backprop" and isinstance(network.readout, LocalLinear):
+            raise ValueError(
+                "update is 'backprop': no gradient flows through a local readout, so it must be supervised"
+            )
         self.network = network
         self.controller = controller
         self.batch_size = batch_size

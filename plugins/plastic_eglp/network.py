@@ -22,8 +22,9 @@ class EGLPNetwork(nn.Module):
     """Hidden layers that learn locally, and a readout of their last activity.
 
     image_shape: (channels, height, width) of the inputs, which come flattened. hidden: units of each hidden layer, or
-    channels where model is "cnn". A convolutional layer standardises its input (batch statistics while learning,
-    running ones else), convolves it keeping its size, and halves it by its largest values. readout: "supervised" is a
+    channels where model is "cnn". A convolutional layer keeps the size of its input, halves its activity by
+    the largest values, and standardises each channel (batch statistics while learning, running ones else), so that the
+    size of weights is no matter. readout: "supervised" is a
     linear layer whose training is somebody else's; "local" is one more local layer.
 
     Raises ValueError, naming the argument, for values that make no sense.
@@ -87,7 +88,7 @@ class EGLPNetwork(nn.Module):
                     inverse_temperature=inverse_temperature,
                     generator=generator,
                 )
-                self.norms.append(nn.BatchNorm2d(channels, affine=False))
+                self.norms.append(nn.BatchNorm2d(units, affine=False))
                 channels, height, width = units, height // 2, width // 2
                 features = channels * height * width
             self.hidden.append(layer)
@@ -103,6 +104,9 @@ class EGLPNetwork(nn.Module):
         for number, units in enumerate(hidden):
             self.register_buffer(f"feedback_{number}", torch.randn(units, classes, generator=generator))
 
+        if model == "cnn":
+            self.to(memory_format=torch.channels_last)
+
     def layers(self) -> list[LocalLinear | LocalConv2d]:
         """Return the hidden layers."""
         return list(self.hidden)  # type: ignore[arg-type]
@@ -113,13 +117,14 @@ class EGLPNetwork(nn.Module):
         graph: let gradients flow instead, for backpropagation, and store nothing.
         """
         found = []
-        h = x if self.model == "mlp" else x.view(-1, *self.image_shape)
+        h = x
+        if self.model == "cnn":
+            # Channels last: a position's channels, one stimulus of the rule, lie beside each other.
+            h = x.view(-1, *self.image_shape).contiguous(memory_format=torch.channels_last)
         for number, layer in enumerate(self.layers()):
-            if self.model == "cnn":
-                h = self.norms[number](h)
             h = layer.activate(layer.response(h)) if graph else layer(h)
             if self.model == "cnn":
-                h = functional.max_pool2d(h, 2)
+                h = self.norms[number](functional.max_pool2d(h, 2))
             found.append(h)
         return found
 

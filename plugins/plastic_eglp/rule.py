@@ -98,6 +98,14 @@ def softhebb_rate(W: Tensor) -> Tensor:
     return (norms - 1).abs().sqrt()
 
 
+def largest_entry_one(change: Tensor) -> Tensor:
+    """Return SoftHebb's change of a layer divided by its largest absolute entry; one of all zeros stays.
+
+    Responses are as large as the weights' norm, which begins far above 1, and steps in proportion to them diverge.
+    """
+    return change / change.abs().max().clamp_min(torch.finfo(change.dtype).tiny)
+
+
 def direct(modulation: Tensor, derivative: Tensor, event: Event = 1.0) -> Factors:
     """A third factor for each unit: p = m f'(z), nothing decays.
 

@@ -15,7 +15,8 @@ from plastic_cli import (
     Run,
     field,
 )
-from plastic_selective.unused_options import refuse_unused_options, unused_options
+from plastic_cli.options import refuse_unused
+from plastic_selective.unused_options import unused_options
 
 if TYPE_CHECKING:
     from plastic_cli.data.datasets import Dataset
@@ -158,7 +159,7 @@ def train(config: Train, run: Run) -> None:
 
     # A run that was begun is finished as it was begun.
     if run.is_untouched():
-        refuse_unused_options(config)
+        refuse_unused(config, unused_options(config.model_dump()))
     train_on_stream(config, run)
 
 

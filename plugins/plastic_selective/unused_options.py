@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from plastic_cli import UserError
-from plastic_cli.options import as_typed, asked_values, option_name
+from plastic_cli.options import Users, as_typed, unused_beside
 
-if TYPE_CHECKING:
-    from plastic_selective.commands import Train
-
-_USERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+_USERS: Users = (
     (
         "optimizer",
         ("selective",),
@@ -31,25 +27,11 @@ _USERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("penalty", ("ewc",), ("ewc_decay", "fisher_samples")),
     ("penalty", ("si",), ("si_damping",)),
 )
-"""A choice, the words of it that look at some options, and these options."""
 
 
 def unused_options(chosen: Mapping[str, Any]) -> dict[str, str]:
     """Return the options that mean nothing beside `chosen`, each with why; what is not chosen rules nothing out."""
-    found = {}
-    for choice, words, names in _USERS:
-        if choice in chosen and chosen[choice] not in words:
-            users = " or ".join(f"{option_name(choice)} {word}" for word in words)
-            reason = f"with {as_typed(choice, chosen[choice])}: it belongs to {users}"
-            found.update({name: reason for name in names if name not in found})
+    found = unused_beside(chosen, _USERS)
     if chosen.get("iterations"):
         found["epochs"] = f"with {as_typed('iterations', chosen['iterations'])}, which says how long a task is"
     return found
-
-
-def refuse_unused_options(config: Train) -> None:
-    """Raise UserError where an option was given a value, not its default, that means nothing beside the others."""
-    unused = unused_options(config.model_dump())
-    for name, value in asked_values(config).items():
-        if name in unused:
-            raise UserError(f"{as_typed(name, value)} does nothing {unused[name]}. Leave it out.")

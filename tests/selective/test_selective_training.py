@@ -12,11 +12,12 @@ import torch
 
 from plastic_cli.analysis import continual
 from plastic_cli.config import read_toml
+from plastic_cli.options import refuse_unused
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import interrupted_after, plastic, training_numbers
 from plastic_selective.commands import DESCENT_RATE, LARGEST_STRENGTH, Train
 from plastic_selective.optimizer import SelectivePlasticityOptimizer
-from plastic_selective.unused_options import refuse_unused_options
+from plastic_selective.unused_options import unused_options
 
 
 @pytest.fixture
@@ -76,14 +77,16 @@ def test_a_typed_choice_takes_back_what_a_file_says_for_another(tmp_path):
     file.write_text('base = "sgd"\ntrace_decay = 0.5\nbuffer_size = 9\npenalty = "si"\nsi_damping = 0.3\nepochs = 2\n')
     typed = ["--optimizer", "adam", "--replay", "none", "--penalty", "ewc", "--iterations", 20]
     outcome = plastic("train", "selective", "--dry-run", "--config", file, *typed)
-    refuse_unused_options(Train.from_values(tomllib.loads(outcome.out)))
+    config = Train.from_values(tomllib.loads(outcome.out))
+    refuse_unused(config, unused_options(config.model_dump()))
 
 
 def test_the_recipes_ask_for_nothing_unused():
     recipes = sorted((Path(__file__).parents[2] / "recipes").glob("selective-*.toml"))
     assert recipes
     for recipe in recipes:
-        refuse_unused_options(Train.from_values(read_toml(recipe), source=str(recipe)))
+        config = Train.from_values(read_toml(recipe), source=str(recipe))
+        refuse_unused(config, unused_options(config.model_dump()))
 
 
 def test_the_strongest_gate_that_can_be_typed_is_the_optimizers_own():
