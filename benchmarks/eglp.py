@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ def batches_in_memory(data: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
     """Draw batches as the training loop does, without end."""
     while True:
         for batch in torch.randperm(len(data.train)).split(BATCH)[:-1]:
-            yield data.train.x[batch], data.train.y[batch]
+            yield data.train.x.index_select(0, batch), data.train.y.index_select(0, batch)
 
 
 def batches_of_images() -> Iterator[tuple[Tensor, Tensor]]:
@@ -68,7 +69,7 @@ def batches_of_images() -> Iterator[tuple[Tensor, Tensor]]:
 def matrix_products(data: Dataset, count: int) -> Callable[[], None]:
     """Return what multiplies `count` batches through the network's weights."""
     sizes = (784, *HIDDEN, 10)
-    weights = [torch.randn(inputs, outputs) for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True)]
+    weights = [torch.randn(inputs, outputs) for inputs, outputs in pairwise(sizes)]
     batches = data.train.x[: count * BATCH].split(BATCH)
 
     def multiply() -> None:

@@ -96,7 +96,7 @@ def _train_epoch(learner: Learner, train: Split, permutation: Tensor, batch_size
     batches = permutation.to(train.x.device).split(batch_size)
     losses = []
     for number, batch in enumerate(batches):
-        loss = learner.train_batch(train.x[batch], train.y[batch])
+        loss = learner.train_batch(train.x.index_select(0, batch), train.y.index_select(0, batch))
         if loss is not None:
             losses.append(loss)
         if number % 64 == 0:

@@ -37,7 +37,7 @@ class Train(ClassifierTrainConfig):
     model: Literal["mlp", "cnn"] = field(
         "mlp",
         "mlp, or cnn: convolutions, each halved; implies --hidden 32,128 --activation triangle --local-rule softhebb"
-        " --feedback none --events always --local-lr 0.02 --readout-lr 0.0003 --batch-size 64 --epochs 5",
+        " --feedback none --events always --local-lr 0.08 --readout-lr 0.0003 --batch-size 64 --epochs 5",
     )
     activation: Literal["tanh", "relu", "linear", "triangle"] = field(
         "tanh", "tanh, relu, linear, or triangle: what exceeds the mean over units"
@@ -115,7 +115,7 @@ class Train(ClassifierTrainConfig):
             "feedback": "none",
             "events": "always",
             "event_budget": 1000,
-            "local_lr": 0.02,
+            "local_lr": 0.08,
             "readout_lr": 0.0003,
             "batch_size": 64,
             "epochs": 5,

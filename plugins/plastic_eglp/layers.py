@@ -125,16 +125,18 @@ class _LocalLayer(nn.Module):
             return
         if isinstance(event, Tensor):
             event = event.to(self.weight.dtype)
+        # Equation (1) is linear in the event: one that all stimuli share is part of the rate.
+        rate, event = (self.lr, event) if isinstance(event, Tensor) else (self.lr * event, 1.0)
         z, y, event, modulation = self._by_position(self._response, self._post, event, modulation)
         factors = self._factors(z, y, event, modulation)
         if modulation is None and self.local_rule == "softhebb":
-            self._take_scaled_step(factors, event)
-        else:
-            if factors.decay is not None:
-                self.weight.mul_(self._by_unit(1 - self.lr * factors.decay))
-            self._add_products(self.weight, factors.post, self.lr / len(factors.post))
+            self._take_scaled_step(factors, rate, event)
+            return
+        if factors.decay is not None:
+            self.weight.mul_(self._by_unit(1 - rate * factors.decay))
+        self._add_products(self.weight, factors.post, rate / len(factors.post))
         if modulation is not None and self.bias is not None:
-            self.bias.add_(factors.post.mean(0), alpha=self.lr)
+            self.bias.add_(factors.post.sum(0), alpha=rate / len(factors.post))
 
     def _factors(self, z: Tensor, y: Tensor, event: float | Tensor, modulation: Tensor | None) -> rule.Factors:
         if modulation is not None:
@@ -151,15 +153,15 @@ class _LocalLayer(nn.Module):
         self.theta.copy_(rule.bcm_threshold(self.theta, y, BCM_RATE, event))
         return factors
 
-    def _take_scaled_step(self, factors: rule.Factors, event: float | Tensor) -> None:
-        """Change the weights by SoftHebb's step, whose largest entry is the learning rate times the event."""
-        rate = rule.softhebb_rate(self.weight.flatten(1))
+    def _take_scaled_step(self, factors: rule.Factors, rate: float, event: float | Tensor) -> None:
+        """Change the weights by SoftHebb's step, whose largest entry is the rate times the mean event."""
+        of_units = rule.softhebb_rate(self.weight.flatten(1))
         change = torch.zeros_like(self.weight)
-        self._add_products(change, factors.post * rate, 1 / len(factors.post))
+        self._add_products(change, factors.post * of_units, 1 / len(factors.post))
         assert factors.decay is not None
-        change.sub_(self.weight * self._by_unit(rate * factors.decay))
+        change.sub_(self.weight * self._by_unit(of_units * factors.decay))
         strength = event.mean() if isinstance(event, Tensor) else event
-        self.weight.add_(rule.largest_entry_one(change) * (self.lr * strength))
+        self.weight.add_(rule.largest_entry_one(change) * (rate * strength))
 
     def _by_unit(self, values: Tensor) -> Tensor:
         """Return values (out,) as they multiply the weights."""

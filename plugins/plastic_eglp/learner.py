@@ -110,7 +110,8 @@ class EGLPLearner:
 
     def train_batch(self, x: Tensor, y: Tensor) -> Tensor:
         """Learn from a batch x (n, features), y (n,); return its mean cross-entropy, before learning."""
-        self.network.train()
+        if not self.network.training:
+            self.network.train()
         before = self.events
         loss = self._backprop(x, y) if self.update == "backprop" else self._gated(x, y)
         self.happened.append(self.events > before)
@@ -146,8 +147,9 @@ class EGLPLearner:
         """Give the readout the gradient of the mean cross-entropy, which for one layer is the delta rule."""
         assert self.optimizer is not None
         readout = self.network.readout
-        readout.weight.grad = error.T @ self.network.last_hidden / len(error)
-        readout.bias.grad = error.mean(0)  # type: ignore[union-attr]
+        error = error / len(error)
+        readout.weight.grad = error.T @ self.network.last_hidden
+        readout.bias.grad = error.sum(0)  # type: ignore[union-attr]
         self.optimizer.step()
 
     def _pick(self, x: Tensor, y: Tensor, signals: Tensor) -> None:
@@ -265,5 +267,4 @@ class EGLPLearner:
 
 def _error(logits: Tensor, y: Tensor) -> Tensor:
     """Return softmax minus one-hot (n, classes), the gradient of each stimulus' cross-entropy."""
-    probabilities = torch.softmax(logits, 1)
-    return probabilities.scatter_add_(1, y[:, None], torch.full_like(y[:, None], -1, dtype=logits.dtype))
+    return torch.softmax(logits, 1).scatter_(1, y[:, None], -1.0, reduce="add")

@@ -39,7 +39,7 @@ def weight_change(W: Tensor, x: Tensor, factors: Factors) -> Tensor:
 
 def hebb(y: Tensor, event: Event = 1.0) -> Factors:
     """Hebb's rule (Hebb 1949): p = y. Weights grow without bound. y (n, out)."""
-    return Factors(_each(event) * y, None)
+    return Factors(_weighted(y, event), None)
 
 
 def oja(y: Tensor, event: Event = 1.0) -> Factors:
@@ -48,7 +48,7 @@ def oja(y: Tensor, event: Event = 1.0) -> Factors:
     Each unit's weights turn to the first principal component.
     The published rule of EGLP: dW = lr e (mean y x^T - mean(y^2) W). y (n, out).
     """
-    post = _each(event) * y
+    post = _weighted(y, event)
     return Factors(post, (post * y).mean(0))
 
 
@@ -57,7 +57,7 @@ def anti_oja(y: Tensor, W: Tensor, event: Event = 1.0) -> Factors:
 
     Each linear unit's weights turn to the last principal component. y (n, out), W (out, in).
     """
-    post = -_each(event) * y
+    post = -_weighted(y, event)
     return Factors(post, (post * y).mean(0) / W.square().sum(1).clamp_min(torch.finfo(W.dtype).tiny))
 
 
@@ -66,7 +66,7 @@ def bcm(y: Tensor, theta: Tensor, event: Event = 1.0) -> Factors:
 
     y (n, out). See `bcm_threshold`.
     """
-    return Factors(_each(event) * y * (y - theta), None)
+    return Factors(_weighted(y * (y - theta), event), None)
 
 
 def bcm_threshold(theta: Tensor, y: Tensor, rate: float, event: Event = 1.0) -> Tensor:
@@ -74,9 +74,8 @@ def bcm_threshold(theta: Tensor, y: Tensor, rate: float, event: Event = 1.0) -> 
 
     Stimuli without an event do not move it; how strong an event is does not matter to it.
     """
-    happens = _each(event) > 0
-    moved: Tensor = theta + rate * (happens * (y.square() - theta)).mean(0)
-    return moved
+    happens = (event > 0).to(y.dtype) if isinstance(event, Tensor) else float(event > 0)
+    return theta + rate * _weighted(y.square() - theta, happens).mean(0)
 
 
 def softhebb(u: Tensor, inverse_temperature: float, event: Event = 1.0) -> Factors:
@@ -88,7 +87,7 @@ def softhebb(u: Tensor, inverse_temperature: float, event: Event = 1.0) -> Facto
     s = torch.softmax(inverse_temperature * u, 1)
     winners = u.argmax(1, keepdim=True)
     signed = s.neg().scatter_(1, winners, s.gather(1, winners))
-    post = _each(event) * signed
+    post = _weighted(signed, event)
     return Factors(post, (post * u).mean(0))
 
 
@@ -112,7 +111,7 @@ def direct(modulation: Tensor, derivative: Tensor, event: Event = 1.0) -> Factor
     modulation m (n, out); derivative f'(z) (n, out) of the unit's activation. With m = -error B^T and B (out, classes)
     fixed and random it is direct feedback alignment (Nokland 2016), `direct_feedback`.
     """
-    return Factors(_each(event) * modulation * derivative, None)
+    return Factors(_weighted(modulation * derivative, event), None)
 
 
 def direct_feedback(error: Tensor, B: Tensor) -> Tensor:
@@ -120,7 +119,7 @@ def direct_feedback(error: Tensor, B: Tensor) -> Tensor:
 
     error (n, classes): softmax of the readout minus the one-hot label.
     """
-    return -(error @ B.T)
+    return (-error) @ B.T
 
 
 def surprise(signal: Tensor, mean: Tensor, deviation: Tensor, largest: float = 3.0) -> Tensor:
@@ -137,6 +136,8 @@ def triangle(u: Tensor, power: float = 1.0) -> Tensor:
     return above if power == 1 else torch.pow(above, power)
 
 
-def _each(event: Event) -> Tensor | float:
-    """Return the event as it multiplies (n, out)."""
-    return event[:, None] if isinstance(event, Tensor) and event.ndim == 1 else event
+def _weighted(values: Tensor, event: Event) -> Tensor:
+    """Return values (n, out) times the event of each stimulus."""
+    if isinstance(event, Tensor):
+        return values * (event[:, None] if event.ndim == 1 else event)
+    return values if event == 1 else values * event
