@@ -73,8 +73,11 @@ class EGLPNetwork(nn.Module):
                 )
                 features = units
             else:
-                if min(height, width) < 2:
-                    raise ValueError(f"hidden: {number} convolutions leave no image to halve: name fewer layers")
+                # One pixel of one image could not be standardised.
+                if min(height, width) < 4:
+                    raise ValueError(
+                        f"hidden: images of {image_shape[1:]} can be halved {number} times: name that many"
+                    )
                 kernel = KERNELS[min(number, 1)]
                 layer = LocalConv2d(
                     channels,

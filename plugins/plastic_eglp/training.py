@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from plastic_cli import UserError
 from plastic_cli.learning.classifier import snapshot_weights
 from plastic_cli.learning.fit import fit
 from plastic_cli.learning.seeds import torch_generator
@@ -31,7 +32,17 @@ BATCHES_REMEMBERED = {"stimulus": 8, "batch": 100}
 
 
 def make_learner(config: Train, data: Dataset, run: Run, frozen: Sequence[int] = ()) -> EGLPLearner:
-    """Make the learner that a configuration describes, its weights drawn from the run's seed."""
+    """Make the learner that a configuration describes, its weights drawn from the run's seed.
+
+    Raises UserError where the images are too small for so many convolutions.
+    """
+    height, width = data.image_shape[1:]
+    if config.model == "cnn" and min(height, width) < 2 ** (1 + len(config.hidden)):
+        most = max(0, min(height, width).bit_length() - 2)
+        raise UserError(
+            f"--hidden {','.join(map(str, config.hidden))}: images of {height} x {width} can be halved {most} times,"
+            f" once for each convolution."
+        )
     network = EGLPNetwork(
         data.image_shape,
         config.hidden,
