@@ -16,6 +16,8 @@ from plastic_cli.report.grouping import CONFIG_PREFIX, Group
 from plastic_cli.runs.metrics import MAIN_METRICS
 
 LOSS_METRIC = "test/loss"
+CONTROL = "control"
+"""The split under which a run logs the same metric of the control that it carries with it."""
 
 _LESS_IS_BETTER = ("loss", "error", "forgetting", "seconds", "angle", "perplexity")
 
@@ -25,7 +27,8 @@ class Result:
     """What a group measured.
 
     metric: the group's main metric, None where its runs stored none. value, loss and seconds: intervals over its seeds.
-    verdict: on the most specific claim about the main metric whose conditions the group meets.
+    verdict: on the most specific claim about the main metric whose conditions the group meets. control: what the
+    control that the runs carry with them reached in the main metric.
     """
 
     group: Group
@@ -34,6 +37,7 @@ class Result:
     loss: Interval
     seconds: Interval
     verdict: Verdict | None = None
+    control: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,14 @@ def summarise(
     main = values.intervals(groups, metrics)
     loss = values.intervals(groups, losses)
     seconds = values.intervals(groups, ["seconds"] * len(groups))
+    controls = [metric and f"{CONTROL}/{metric.rpartition('/')[2]}" for metric in metrics]
+    control = values.intervals(groups, controls)
     results = []
     for index, group in enumerate(groups):
         metric = metrics[index]
         claim = _most_specific(published.get(group.rule) if published else None, group, metric)
         verdict = judge(claim, values.of(group, claim.metric)) if claim else None
-        results.append(Result(group, metric, main[index], loss[index], seconds[index], verdict))
+        results.append(Result(group, metric, main[index], loss[index], seconds[index], verdict, control[index]))
     return results
 
 

@@ -56,6 +56,7 @@ def results_table(results: Sequence[Result]) -> Table:
         (Column("n", numeric=True), [len(result.group.runs) for result in results]),
         (Column("metric"), [] if shared else [result.metric for result in results]),
         (Column(shared or "value", numeric=True), [_measured(result.value) for result in results]),
+        (Column("control", numeric=True), [result.control and _measured(result.control) for result in results]),
         (Column(LOSS_METRIC, numeric=True, optional=True), [_measured(result.loss) for result in results]),
         (Column("seconds", numeric=True, optional=True), [_measured(result.seconds) for result in results]),
         (Column("published"), [_published(result.verdict) for result in results]),
@@ -113,6 +114,7 @@ def context_table(claims: Sequence[ClaimResult]) -> Table:
 
 def results_frame(results: Sequence[Result]) -> pd.DataFrame:
     """Return one row per group and one number per column; the columns are always the same."""
+    empty = Interval(math.nan, math.nan, math.nan, 0, "")
     rows = []
     for result in results:
         verdict = result.verdict
@@ -125,6 +127,7 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
                 "repeated": result.group.repeated,
                 "metric": result.metric,
                 **_flat("", result.value),
+                **_flat("control_", result.control or empty),
                 **_flat("loss_", result.loss),
                 **_flat("seconds_", result.seconds),
                 "claim": verdict.claim.id if verdict else None,
@@ -133,9 +136,8 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
                 "reason": verdict.reason if verdict else None,
             }
         )
-    empty = Interval(math.nan, math.nan, math.nan, 0, "")
     names = ["rule", "dataset", "setting", "seeds", "repeated", "metric"]
-    names += [name for prefix in ("", "loss_", "seconds_") for name in _flat(prefix, empty)]
+    names += [name for prefix in ("", "control_", "loss_", "seconds_") for name in _flat(prefix, empty)]
     return pd.DataFrame(rows, columns=[*names, "claim", "published", "verdict", "reason"])
 
 

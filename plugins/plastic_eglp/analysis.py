@@ -13,7 +13,7 @@ from plastic_cli.analysis.classification import evaluate
 from plastic_cli.analysis.figures import image_grid
 from plastic_cli.learning.classifier import trained_on
 from plastic_eglp import figures
-from plastic_eglp.control import NAME, taught
+from plastic_eglp.control import NAME, kept_control, taught
 
 if TYPE_CHECKING:
     from plastic_cli import Run
@@ -56,6 +56,7 @@ def measure_event_rates(config: Train, run: Run, rates: Sequence[float]) -> None
         raise UserError(f"run {run.id} was trained by backprop, which knows no events.")
     data = trained_on(run)
     run.message(f"learning anew: {NAME}")
+    images = len(data.train) * config.epochs
     none = {"rate": 0.0, **_measured(taught(config, data, run, events="never"), data)}
     rows: list[dict[str, Any]] = [{"events by": name, **none} for name in ("triggered", "fixed")]
     for rate in sorted(rates):
@@ -69,6 +70,8 @@ def measure_event_rates(config: Train, run: Run, rates: Sequence[float]) -> None
         run.log("test", labels, accuracy=row["accuracy"], events=row["events"])
         run.results[f"{row['events by']} {row['rate']:g}/accuracy"] = float(row["accuracy"])
     frame = pd.DataFrame(rows)
+    # The first batches are events at every rate, and a budget of images may be left over: what was used, not asked for.
+    frame["share"] = frame["event_images"] / images
     run.save_table("event_rates", frame)
     run.save_figure("event_rates", figures.event_rates_figure(frame))
 
@@ -115,6 +118,13 @@ def event_raster(run: Run) -> pd.DataFrame:
     if raster.empty:
         raise UserError(f"run {run.id} kept no events to show: train it to the end of an epoch first.")
     return raster.reset_index(drop=True)
+
+
+def measure_control(run: Run) -> None:
+    """Measure the zero-event control that the run has kept."""
+    data = trained_on(run)
+    for name, control in kept_control(run, data).items():
+        run.results[f"{name}/accuracy"] = float(evaluate(control.predict, data.test.x, data.test.y).accuracy)
 
 
 def _measured(learner: EGLPLearner, data: Dataset) -> dict[str, float]:

@@ -56,7 +56,7 @@ class Train(ClassifierTrainConfig):
     feedback: Literal["none", "direct"] = field(
         "direct",
         "direct: the error reaches each hidden layer through fixed random weights; none: each layer follows its own"
-        " --local-rule (implies --local-lr 0.01 --activation relu)",
+        " --local-rule (implies --local-lr 0.01)",
         panel=LOCAL,
     )
     local_rule: Literal["oja", "hebb", "anti-oja", "bcm", "softhebb"] = field(
@@ -94,18 +94,20 @@ class Train(ClassifierTrainConfig):
     )
     threshold_factor: float = field(
         0.0,
-        "triggered: an event above this many times the signal's running mean, as published (2); 0: above what keeps to"
-        " the rate",
+        "triggered: an event above this many times the signal's running mean, as published (2; implies --event-warmup"
+        " 0); 0: above what keeps to the rate",
         ge=0,
         panel=EVENTS,
     )
-    gather: int = field(0, "surprising images that make one event, 0 for a batch of them", ge=0, panel=EVENTS)
+    gather: int = field(
+        0, "surprising images that are waited for until they make one event, 0 for a batch of them", ge=0, panel=EVENTS
+    )
     event_warmup: int = field(
         40, "batches at the start that are events whatever the signal, since all is new", ge=0, panel=EVENTS
     )
 
     _implied: ClassVar[dict[tuple[str, Any], dict[str, Any]]] = {
-        ("feedback", "none"): {"local_lr": 0.01, "activation": "relu"},
+        ("feedback", "none"): {"local_lr": 0.01},
         ("events", "always"): {"event_budget": 0},
         ("update", "backprop"): {"events": "always", "event_budget": 0},
         ("model", "cnn"): {
@@ -129,6 +131,9 @@ class Train(ClassifierTrainConfig):
         for (name, value), meaning in cls._implied.items():
             if typed.get(name) == value:
                 found |= meaning
+        if _number(typed.get("threshold_factor")) or _number(typed.get("event_rate")) == 0:
+            # The threshold as published, and a rate of none, hold from the first batch on.
+            found["event_warmup"] = 0
         # What a file says for other choices gives way: options without use are at their defaults.
         unused = unused_options({**found, **typed})
         return {**found, **{name: cls.model_fields[name].default for name in unused if name not in found}}
@@ -137,6 +142,8 @@ class Train(ClassifierTrainConfig):
     def _fits_together(self) -> Self:
         if not self.hidden or not all(1 <= units <= 2**20 for units in self.hidden):
             raise ValueError("--hidden: name at least one layer, of 1 to 1048576 units each")
+        if self.threshold_factor and self.event_signal == "margin":
+            raise ValueError("--threshold-factor takes a signal above 0, which --event-signal margin is not")
         if self.update == "backprop" and self.events != "always":
             raise ValueError("--update backprop learns from every batch: it goes with --events always")
         if self.update == "backprop" and self.readout == "local":
@@ -169,6 +176,8 @@ class Analyze(ClassifierAnalyzeConfig):
     def _rates_are_rates(self) -> Self:
         if not self.rates or not all(0 < rate <= 1 for rate in self.rates):
             raise ValueError("--rates: give rates above 0 and up to 1")
+        if not self.event_rates and self.rates != type(self).model_fields["rates"].default:
+            raise ValueError("--rates goes with --event-rates")
         return self
 
 
@@ -209,6 +218,8 @@ def analyze(config: Analyze, run: Run) -> None:
         controls=lambda: kept_control(run, trained_on(run)),
         twins=lambda: backprop_twin(trained, trained_on(run), run),
     )
+    if nothing_chosen:
+        analysis.measure_control(run)
     if config.features or nothing_chosen:
         analysis.show_features(run)
     if config.events or nothing_chosen:
@@ -234,3 +245,11 @@ def build(run: Run, data: Dataset, *, trained: bool = True) -> EGLPLearner:
     if trained:
         run.restore("learner", learner)
     return learner
+
+
+def _number(value: Any) -> float | None:
+    """Return a value that may still be text as a number, None where it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None

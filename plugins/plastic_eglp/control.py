@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from plastic_cli import UserError
 from plastic_cli.analysis.classification import evaluate
 from plastic_cli.learning.fit import teach
 from plastic_eglp.commands import Train
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from plastic_eglp.learner import EGLPLearner
 
 NAME = "zero events"
+SPLIT = "control"
+"""The split under which the report looks for a run's own control."""
 ARTIFACT = "zero-events"
 
 
@@ -29,15 +32,20 @@ def teach_control(config: Train, data: Dataset, run: Run) -> None:
     run.message("the control: the same network with zero events")
     control = taught(config, data, run, events="never")
     measured = evaluate(control.predict, data.test.x, data.test.y)
-    run.log(NAME, accuracy=measured.accuracy, loss=measured.loss)
+    run.log(SPLIT, accuracy=measured.accuracy, loss=measured.loss)
     run.save_tensors(ARTIFACT, control.state_dict())
 
 
 def kept_control(run: Run, data: Dataset) -> Mapping[str, EGLPLearner]:
-    """Return the control that a run has kept, by name; nothing where it has none."""
-    if ARTIFACT not in run.stored_tensors(ARTIFACT):
-        return {}
+    """Return the control that a run has kept, by name; nothing where it has none, or was stopped before it.
+
+    Raises UserError where the file is gone.
+    """
     config = Train.from_values(run.config, source=f"run {run.id}")
+    if ARTIFACT not in run.stored_tensors(ARTIFACT):
+        if has_control(config) and run.record.status == "completed":
+            raise UserError(f"run {run.id}: artifacts/{ARTIFACT}.pt, its control, is missing. Train it again.")
+        return {}
     control = make_learner(config.model_copy(update={"events": "never"}), data, run)
     control.load_state_dict(run.load_tensors(ARTIFACT))
     return {NAME: control}

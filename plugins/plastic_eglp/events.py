@@ -194,8 +194,10 @@ class ThresholdController(Controller):
         if self.mean is None or self.square is None or self.recent is None:
             self.mean, self.square, self.recent = mean, square, signals
             return
-        self.mean = MEAN_DECAY * self.mean + (1 - MEAN_DECAY) * mean
-        self.square = MEAN_DECAY * self.square + (1 - MEAN_DECAY) * square
+        # A signal that is no number must not stay in the mean for ever.
+        sound = torch.isfinite(square)
+        self.mean = torch.where(sound, MEAN_DECAY * self.mean + (1 - MEAN_DECAY) * mean, self.mean)
+        self.square = torch.where(sound, MEAN_DECAY * self.square + (1 - MEAN_DECAY) * square, self.square)
         self.recent = torch.cat([self.recent, signals])[-self.window :]
 
     def state_dict(self) -> dict[str, Any]:

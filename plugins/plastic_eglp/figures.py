@@ -15,10 +15,11 @@ from plotnine import (
     element_blank,
     element_text,
     facet_wrap,
+    geom_blank,
     geom_hline,
+    geom_label,
     geom_line,
     geom_point,
-    geom_text,
     geom_tile,
     ggplot,
     labs,
@@ -50,7 +51,7 @@ def sensitivity_figure(table: pd.DataFrame) -> ggplot:
         ggplot(data, aes("condition", "accuracy"))
         + geom_hline(yintercept=control, linetype="dashed", colour=GREY, size=0.6)
         + geom_point(size=3, colour=OKABE_ITO[0])
-        + geom_text(aes(label="text"), nudge_x=0.28, size=8.5)
+        + geom_label(aes(label="text"), nudge_x=0.3, size=8.5, label_size=0, fill="white")
         + scale_x_discrete()
         + scale_y_continuous(limits=(low - room, high + room), labels=_percent)
         + coord_flip()
@@ -63,12 +64,12 @@ def sensitivity_figure(table: pd.DataFrame) -> ggplot:
 def event_rates_figure(table: pd.DataFrame) -> ggplot:
     """Draw accuracy against the rate of events and against updates.
 
-    `table`: columns events by, rate, synaptic_updates, accuracy. Both axes are logarithmic, so the control,
-    rate 0, is a dashed line.
+    `table`: columns events by, share (of all images), rate, synaptic_updates, accuracy. Both axes are logarithmic, so
+    the control, rate 0, is a dashed line.
     """
     control = 100 * float(table.loc[table["rate"] == 0, "accuracy"].iloc[0])
     learned = table[table["rate"] > 0]
-    facets = {"rate": "rate of events", "synaptic_updates": "synaptic updates"}
+    facets = {"share": "share of images in events", "synaptic_updates": "synaptic updates"}
     data = pd.concat(
         [
             learned.assign(x=learned[column], facet=name, accuracy=100 * learned["accuracy"])
@@ -99,9 +100,11 @@ def raster_figure(raster: pd.DataFrame) -> ggplot:
     fired = raster[raster["event"] > 0]
     batches, epochs = int(raster["batch"].max()), int(raster["epoch"].max())
     share = raster["event"].mean()
+    # plotnine cannot draw a layer without rows.
+    events = geom_tile(aes(width=1, height=0.8), data=fired, fill=OKABE_ITO[0]) if len(fired) else geom_blank()
     return (
-        ggplot(fired, aes("batch", "epoch"))
-        + geom_tile(aes(width=1, height=0.8), fill=OKABE_ITO[0])
+        ggplot(raster, aes("batch", "epoch"))
+        + events
         + scale_x_continuous(limits=(0.5, batches + 0.5), breaks=_whole(batches), expand=(0.01, 0))
         + scale_y_reverse(limits=(epochs + 0.5, 0.5), breaks=_whole(epochs))
         + labs(

@@ -18,7 +18,7 @@ from plastic_cli.analysis.figures import image_grid
 from plastic_cli.figures.theme import OKABE_ITO
 from plastic_cli.runs.store import RunStore
 from plastic_eglp.analysis import event_raster, receptive_shape
-from plastic_eglp.control import NAME
+from plastic_eglp.control import NAME, SPLIT
 
 UNITS = 36
 SECONDS_PER_FRAME = 0.35
@@ -48,7 +48,7 @@ def _accuracies(run: Run) -> tuple[pd.DataFrame, float | None]:
     """Return the test accuracy by epoch, and that of the zero-event control where the run has one."""
     metrics = RunStore(run.folder.parent).metrics(runs=[run.id], stage="train")
     accuracy = metrics[metrics["metric"] == "accuracy"]
-    control = accuracy.loc[accuracy["split"] == NAME, "value"]
+    control = accuracy.loc[accuracy["split"] == SPLIT, "value"]
     return accuracy[accuracy["split"] == "test"], float(control.iloc[-1]) if len(control) else None
 
 

@@ -20,7 +20,7 @@ from plastic_eglp.events import (
     ThresholdController,
 )
 from plastic_eglp.learner import EGLPLearner
-from plastic_eglp.network import EGLPNetwork
+from plastic_eglp.network import EGLPNetwork, halvings
 
 if TYPE_CHECKING:
     from plastic_cli import Run
@@ -36,13 +36,10 @@ def make_learner(config: Train, data: Dataset, run: Run, frozen: Sequence[int] =
 
     Raises UserError where the images are too small for so many convolutions.
     """
-    height, width = data.image_shape[1:]
-    if config.model == "cnn" and min(height, width) < 2 ** (1 + len(config.hidden)):
-        most = max(0, min(height, width).bit_length() - 2)
-        raise UserError(
-            f"--hidden {','.join(map(str, config.hidden))}: images of {height} x {width} can be halved {most} times,"
-            f" once for each convolution."
-        )
+    most = halvings(*data.image_shape[1:])
+    if config.model == "cnn" and len(config.hidden) > most:
+        named = ",".join(map(str, config.hidden))
+        raise UserError(f"--hidden {named}: the images of {data.name} can be halved {most} times, once a convolution.")
     network = EGLPNetwork(
         data.image_shape,
         config.hidden,
@@ -95,6 +92,9 @@ def train_and_log(learner: EGLPLearner, data: Dataset, run: Run, config: Train) 
     """Teach `learner` for the run's epochs; log accuracy, events, updates and cost after each."""
     cost = cost_of(learner)
     images = len(data.train)
+    batches = config.epochs * -(-images // config.batch_size)
+    if config.events in ("triggered", "fixed") and 10 * config.event_warmup > batches:
+        run.message(f"the first {config.event_warmup} of {batches} batches are all events (--event-warmup)")
     learner.happened.clear()
 
     def after_epoch(epoch: int) -> None:
@@ -115,3 +115,5 @@ def train_and_log(learner: EGLPLearner, data: Dataset, run: Run, config: Train) 
         snapshot_weights(run, epoch, config.epochs, learner.first_weights)
 
     fit(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
+    if learner.events == 0 and config.events != "never":
+        run.console.warning("there was no event: the hidden layers are as they were drawn")

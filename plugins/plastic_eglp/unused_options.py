@@ -19,6 +19,7 @@ _USERS: Users = (
     ("events", ("triggered", "fixed"), ("event_rate", "event_warmup")),
     ("events", ("triggered", "fixed", "always"), ("event_budget", "local_lr", "feedback", "local_rule", "control")),
     ("event_scope", ("stimulus",), ("gather",)),
+    ("readout", ("supervised",), ("readout_lr",)),
 )
 
 

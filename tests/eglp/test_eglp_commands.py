@@ -1,0 +1,149 @@
+"""The commands of eglp, end to end in a temporary folder."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from plastic_cli.config import read_toml
+from plastic_cli.options import refuse_unused
+from plastic_cli.runs.store import RunStore
+from plastic_cli.testing import plastic
+from plastic_eglp.commands import Train
+from plastic_eglp.unused_options import unused_options
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("eglp-*.toml"))
+SMALL = ["--epochs", "2", "--hidden", "8,6", "--event-warmup", "3"]
+
+
+@pytest.fixture
+def runs_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs"
+
+
+def only_run(runs_folder):
+    (row,) = RunStore(runs_folder).rows()
+    return runs_folder / row["run"]
+
+
+def test_a_run_carries_its_control_and_its_costs(runs_folder):
+    outcome = plastic("train", "eglp", *SMALL, "--json")
+    assert outcome.code == 0
+    metrics = json.loads(outcome.out)["metrics"]
+    never = json.loads(plastic("train", "eglp", *SMALL[:4], "--events", "never", "--json").out)["metrics"]
+    # The control is what a run without any event gives.
+    assert metrics["control/accuracy"] == pytest.approx(never["test/accuracy"])
+    assert never["train/synaptic_updates"] == 0
+    assert "control/accuracy" not in never
+    weights = 64 * 8 + 8 * 6
+    assert metrics["train/synaptic_updates"] == metrics["train/events"] * weights
+    assert metrics["train/forward_flops"] == 2 * (weights + 6 * 10) * 1437 * 2
+    assert metrics["train/messages"] == metrics["train/event_images"] * 2 * (1 + 10)
+
+
+def test_the_report_shows_the_control(runs_folder):
+    assert plastic("train", "eglp", *SMALL, "--seeds", "2", "--quiet").code == 0
+    table = plastic("report", "--format", "markdown").out
+    assert "control" in table
+    frame = RunStore(runs_folder).runs()
+    assert frame["control/accuracy"].notna().all()
+
+
+def test_every_look_at_a_run(runs_folder):
+    assert plastic("train", "eglp", *SMALL, "--quiet").code == 0
+    run = only_run(runs_folder)
+    looks = ["--sensitivity", "--event-rates", "--rates", "0.1,1", "--features", "--events", "--cka"]
+    assert plastic("analyze", "eglp", "--quiet", *looks).code == 0
+    outcome = plastic("eval", "eglp", "--corruption", "gaussian-noise:0.3,rotation:30", "--json")
+    assert {"zero events/gaussian-noise:0.3/accuracy", "zero events/rotation:30/accuracy"} <= set(
+        json.loads(outcome.out)["metrics"]
+    )
+    assert plastic("render", "eglp", "--quiet").code == 0
+    assert (run / "videos" / "learning.gif").stat().st_size > 0
+    sensitivity = pd.read_csv(run / "tables" / "sensitivity.csv")
+    assert list(sensitivity["condition"]) == ["all learn", "layer 1 fixed", "layer 2 fixed", "zero events"]
+    # Learning anew with the run's own settings is the run.
+    trained = RunStore(run.parent).runs().loc[0, "test/accuracy"]
+    assert sensitivity.loc[0, "accuracy"] == pytest.approx(trained)
+    rates = pd.read_csv(run / "tables" / "event_rates.csv")
+    assert set(rates["events by"]) == {"triggered", "fixed"}
+    assert (rates.loc[rates["rate"] == 0, "share"] == 0).all()
+    assert rates.loc[rates["rate"] == 1, "share"].gt(0.9).all()
+
+
+@pytest.mark.parametrize("options", [["--events", "never"], ["--batch-size", "5000"]])
+def test_a_run_without_events_can_be_looked_at(options, runs_folder):
+    outcome = plastic("train", "eglp", "--epochs", "2", "--hidden", "8", *options)
+    assert outcome.code == 0
+    assert ("no event" in outcome.err) == (options[0] == "--batch-size")
+    assert plastic("analyze", "eglp", "--quiet").code == 0
+    assert plastic("render", "eglp", "--quiet").code == 0
+
+
+def test_a_control_that_is_gone_is_named(runs_folder):
+    assert plastic("train", "eglp", *SMALL, "--quiet").code == 0
+    (only_run(runs_folder) / "artifacts" / "zero-events.pt").unlink()
+    outcome = plastic("eval", "eglp")
+    assert outcome.code == 2
+    assert "zero-events.pt" in outcome.err
+
+
+def test_convolutions_learn_and_are_looked_at(runs_folder):
+    small = ["--model", "cnn", "--hidden", "4,6", "--epochs", "1"]
+    assert plastic("train", "eglp", *small, "--quiet").code == 0
+    assert plastic("analyze", "eglp", "--features", "--cka", "--quiet").code == 0
+    assert plastic("render", "eglp", "--quiet").code == 0
+    outcome = plastic("train", "eglp", "--model", "cnn", "--hidden", "4,4,4")
+    assert outcome.code == 2
+    assert "can be halved 2 times" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--events", "fixed", "--event-signal", "margin"], "--event-signal"),
+        (["--update", "backprop", "--local-lr", "0.1"], "--local-lr"),
+        (["--local-rule", "hebb"], "--feedback none"),
+        (["--threshold-factor", "2", "--event-rate", "0.2"], "--event-rate"),
+        (["--threshold-factor", "2", "--event-signal", "margin"], "--threshold-factor"),
+        (["--update", "backprop", "--events", "fixed"], "--update"),
+        (["--readout", "local", "--readout-lr", "0.1"], "--readout-lr"),
+        (["--hidden", "0"], "--hidden"),
+    ],
+)
+def test_what_means_nothing_is_refused(options, word, runs_folder):
+    outcome = plastic("train", "eglp", *options)
+    assert outcome.code == 2
+    assert word in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+
+
+def test_rates_belong_to_event_rates(runs_folder):
+    assert plastic("train", "eglp", *SMALL, "--quiet").code == 0
+    outcome = plastic("analyze", "eglp", "--rates", "0.1")
+    assert outcome.code == 2
+    assert "--event-rates" in outcome.err
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipes_have_no_option_without_use(recipe):
+    config = Train.from_values(read_toml(recipe), source=str(recipe))
+    refuse_unused(config, unused_options(config.model_dump()))
+
+
+def test_a_rate_of_zero_is_none(runs_folder):
+    outcome = plastic("train", "eglp", *SMALL[:4], "--event-rate", "0", "--json")
+    assert json.loads(outcome.out)["metrics"]["train/events"] == 0
+
+
+def test_the_published_threshold_never_fires(runs_folder):
+    options = ["--event-scope", "batch", "--threshold-factor", "2"]
+    outcome = plastic("train", "eglp", *SMALL[:4], *options, "--json")
+    assert json.loads(outcome.out)["metrics"]["train/events"] == 0
+    written = tomllib.loads(plastic("train", "eglp", *options, "--dry-run").out)
+    assert written["event_warmup"] == 0
