@@ -186,12 +186,16 @@ def _analyze_cka(
         against, name = build(run, data, trained=False), "the untrained network"
     mine, theirs = features(learner, images), features(against, images)
     matrix = cka_matrix(mine, theirs, debiased=True).cpu()
-    rows = []
-    for (row, column), value in np.ndenumerate(matrix.numpy()):
-        labels = {"layer": row + 1, "other layer": column + 1, "other": name}
-        run.log("test", labels, cka=float(value))
-        run.results[f"cka/{row + 1}-{column + 1}"] = float(value)
-        rows.append({**labels, "cka": float(value)})
+    rows = _cka_rows(run, matrix, {"other": name}, "cka")
+    if twins and other is None:
+        # How alike the twin is to what nothing was learned in says what the likeness is worth.
+        untrained = features(build(run, data, trained=False), images)
+        rows += _cka_rows(
+            run,
+            cka_matrix(untrained, theirs, debiased=True).cpu(),
+            {"other": name, "network": "untrained"},
+            "cka of the untrained",
+        )
     run.save_table("cka", pd.DataFrame(rows))
     run.save_figure(
         "cka",
@@ -204,6 +208,17 @@ def _analyze_cka(
             debiased=True,
         ),
     )
+
+
+def _cka_rows(run: Run, matrix: Tensor, labels: dict[str, str], prefix: str) -> list[dict[str, Any]]:
+    """Log the CKA of each layer with each of the other network's, and return the rows of the table."""
+    rows: list[dict[str, Any]] = []
+    for (row, column), value in np.ndenumerate(matrix.numpy()):
+        of_layers = {"layer": row + 1, "other layer": column + 1, **labels}
+        run.log("test", of_layers, cka=float(value))
+        run.results[f"{prefix}/{row + 1}-{column + 1}"] = float(value)
+        rows.append({**of_layers, "cka": float(value)})
+    return rows
 
 
 def _learner_of_other_run(run: Run, other: str, data: Dataset) -> Learner:
