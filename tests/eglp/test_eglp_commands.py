@@ -63,6 +63,11 @@ def test_every_look_at_a_run(runs_folder):
     assert {"zero events/gaussian-noise:0.3/accuracy", "zero events/rotation:30/accuracy"} <= set(
         json.loads(outcome.out)["metrics"]
     )
+    assert plastic("analyze", "eglp", "--quiet", "--probe").code == 0
+    probe = pd.read_csv(run / "tables" / "probe.csv")
+    assert set(probe.loc[probe["layer"] == 2, "network"]) == {"trained", "untrained", "backprop"}
+    cka = pd.read_csv(run / "tables" / "cka.csv")
+    assert (cka["network"] == "untrained").sum() == 4
     assert plastic("render", "eglp", "--quiet").code == 0
     assert (run / "videos" / "learning.gif").stat().st_size > 0
     sensitivity = pd.read_csv(run / "tables" / "sensitivity.csv")
