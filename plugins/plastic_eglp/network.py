@@ -55,8 +55,8 @@ class EGLPNetwork(nn.Module):
         if not hidden:
             raise ValueError("hidden is empty: name at least one layer")
         channels, height, width = (int(size) for size in image_shape)
-        if model == "cnn" and len(hidden) > halvings(height, width):
-            raise ValueError(f"hidden: images of {height} x {width} can be halved {halvings(height, width)} times only")
+        if model == "cnn" and min(height, width) < 2 ** len(hidden):
+            raise ValueError(f"hidden: images of {height} x {width} cannot be halved {len(hidden)} times")
         self.image_shape = (channels, height, width)
         self.model = model
         self.hidden = nn.ModuleList()
@@ -141,11 +141,3 @@ class EGLPNetwork(nn.Module):
     def modulations(self, error: Tensor) -> list[Tensor]:
         """Return each hidden layer's modulation (batch, units) by fixed random feedback of error (batch, classes)."""
         return [direct_feedback(error, self.get_buffer(f"feedback_{n}")) for n in range(len(self.hidden))]
-
-
-def halvings(height: int, width: int) -> int:
-    """Return how often an image can be halved: a single pixel of a single image could not be standardised."""
-    times = 0
-    while (height // 2) * (width // 2) > 1:
-        height, width, times = height // 2, width // 2, times + 1
-    return times

@@ -20,7 +20,7 @@ from plastic_eglp.events import (
     ThresholdController,
 )
 from plastic_eglp.learner import EGLPLearner
-from plastic_eglp.network import EGLPNetwork, halvings
+from plastic_eglp.network import EGLPNetwork
 
 if TYPE_CHECKING:
     from plastic_cli import Run
@@ -36,7 +36,7 @@ def make_learner(config: Train, data: Dataset, run: Run, frozen: Sequence[int] =
 
     Raises UserError where the images are too small for so many convolutions.
     """
-    most = halvings(*data.image_shape[1:])
+    most = _halvings(*data.image_shape[1:])
     if config.model == "cnn" and len(config.hidden) > most:
         named = ",".join(map(str, config.hidden))
         raise UserError(f"--hidden {named}: the images of {data.name} can be halved {most} times, once a convolution.")
@@ -117,3 +117,11 @@ def train_and_log(learner: EGLPLearner, data: Dataset, run: Run, config: Train) 
     fit(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
     if learner.events == 0 and config.events != "never":
         run.console.warning("there was no event: the hidden layers are as they were drawn")
+
+
+def _halvings(height: int, width: int) -> int:
+    """Return how often images can be halved: a single pixel of a single image could not be standardised."""
+    times = 0
+    while (height // 2) * (width // 2) > 1:
+        height, width, times = height // 2, width // 2, times + 1
+    return times
