@@ -38,7 +38,12 @@ class Controller:
         return self.budget is not None and self.used >= self.budget
 
     def should_trigger(self, loss: float | Tensor) -> float:
-        """Return the strength of the event that a batch's loss causes, 0 for none."""
+        """Return the strength of the event that a batch's loss causes, 0 for none.
+
+        Raises ValueError for a tensor of several values.
+        """
+        if isinstance(loss, Tensor) and loss.numel() != 1:
+            raise ValueError(f"loss has shape {tuple(loss.shape)}: give one number, or see `gate`")
         strength = 0.0 if self.exhausted else self._strength(loss)
         if strength > 0:
             self.used += 1

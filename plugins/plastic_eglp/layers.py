@@ -121,7 +121,9 @@ class _LocalLayer(nn.Module):
         if modulation is not None and modulation.shape != (batch, len(self.weight)):
             expected = (batch, len(self.weight))
             raise ValueError(f"modulation has shape {tuple(modulation.shape)}: it must be {expected}")
-        if isinstance(event, float | int) and event == 0:
+        if not isinstance(event, Tensor) and not (math.isfinite(event) and event >= 0):
+            raise ValueError(f"event is {event}: its strength must be a finite number of 0 or more")
+        if batch == 0 or (not isinstance(event, Tensor) and event == 0):
             return
         if isinstance(event, Tensor):
             event = event.to(self.weight.dtype)

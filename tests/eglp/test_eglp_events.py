@@ -350,3 +350,14 @@ def test_a_restored_controller_decides_alike(make, middle):
 def test_bad_values_are_named(make, name):
     with pytest.raises(ValueError, match=f"{name} (is )?-?[\\w']"):
         make()
+
+
+def test_several_losses_are_no_batch_loss():
+    with pytest.raises(ValueError, match=r"^loss has shape \(4,\)"):
+        ThresholdController().should_trigger(torch.rand(4))
+
+
+def test_a_loss_that_is_no_number_does_not_silence_the_controller():
+    controller = ThresholdController(2.0, warmup=0)
+    strengths = [controller.should_trigger(loss) for loss in (1.0, math.nan, 5.0)]
+    assert strengths == [0.0, 0.0, 1.0]

@@ -542,3 +542,21 @@ def test_weights_come_from_the_generator_alone():
 def test_softhebb_starts_far_from_norm_one():
     layer = LocalLinear(784, 200, local_rule="softhebb", generator=torch.Generator().manual_seed(0))
     assert layer.weight.norm(dim=1).mean().item() == pytest.approx(25, rel=0.02)
+
+
+@pytest.mark.parametrize("event", [math.nan, math.inf, -1.0])
+def test_a_strength_that_is_none_is_refused(event):
+    layer = LocalLinear(4, 3)
+    layer(draw(2, 4).float())
+    before = state(layer)
+    with pytest.raises(ValueError, match=r"^event is "):
+        layer.local_update(event)
+    assert_same(layer, before)
+
+
+def test_no_stimulus_no_change():
+    layer = LocalLinear(4, 3)
+    layer(torch.zeros(0, 4))
+    before = state(layer)
+    layer.local_update(1.0)
+    assert_same(layer, before)
