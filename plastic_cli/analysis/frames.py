@@ -33,14 +33,15 @@ def weight_frames(
     an image; None shows the matrix itself.
     """
     changes = [weights - snapshots[0] for weights in snapshots]
-    limits = _limit(snapshots), _limit(changes)
+    limits = full_scale(snapshots), full_scale(changes)
     return [
         _frame(weights, change, limits, epoch, image_shape, curves, title, max(epochs))
         for weights, change, epoch in zip(snapshots, changes, epochs, strict=True)
     ]
 
 
-def _limit(tensors: Sequence[Tensor]) -> float:
+def full_scale(tensors: Sequence[Tensor]) -> float:
+    """Return the magnitude at which the colours of several tensors of weights end: above 0."""
     return max(float(tensor.abs().quantile(0.998)) for tensor in tensors) or 1.0
 
 
@@ -57,17 +58,18 @@ def _frame(
     figure = Figure(figsize=(12, 4.4), dpi=80, layout="constrained", facecolor="white")
     canvas = FigureCanvasAgg(figure)
     left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1, 1.05])
-    _draw_weights(left, weights, limits[0], image_shape, f"weights of {len(weights)} hidden units")
-    _draw_weights(middle, change, limits[1], image_shape, "what learning added")
+    draw_weights(left, weights, limits[0], image_shape, f"weights of {len(weights)} hidden units")
+    draw_weights(middle, change, limits[1], image_shape, "what learning added")
     _draw_curves(right, curves, epoch, last)
     figure.suptitle(title, fontsize=13)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _draw_weights(
+def draw_weights(
     axes: Axes, weights: Tensor, limit: float, image_shape: tuple[int, int, int] | None, title: str
 ) -> None:
+    """Draw weights (units, inputs) as images of `image_shape`, or as a matrix where that is None."""
     if image_shape is None:
         axes.imshow(weights.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
         axes.set_xlabel("input")

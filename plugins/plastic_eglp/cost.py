@@ -56,12 +56,7 @@ def cost_of(learner: EGLPLearner) -> Cost:
     else:
         error = torch.zeros_like(logits)
         with _counter() as learning, torch.no_grad():
-            modulations = network.modulations(error) if learner.feedback == "direct" else [None] * len(layers)
-            for number, (layer, modulation) in enumerate(zip(layers, modulations, strict=True)):
-                if number not in learner.frozen:
-                    layer.local_update(1.0, modulation)
-            if isinstance(network.readout, LocalLinear):
-                network.readout.local_update(1.0, -error if learner.feedback == "direct" else None)
+            network.local_update(error, 1.0, feedback=learner.feedback, frozen=learner.frozen)
         event = learning.get_total_flops()
         if learner.controller.per_stimulus:
             event += forward.get_total_flops()

@@ -12,11 +12,10 @@ from torch.nn import functional
 
 from plastic_eglp.events import Controller
 from plastic_eglp.layers import LocalLinear
-from plastic_eglp.network import EGLPNetwork
+from plastic_eglp.network import EGLPNetwork, Feedback
 
 Signal = Literal["loss", "error", "margin", "novelty"]
 Update = Literal["local", "backprop"]
-Feedback = Literal["none", "direct"]
 NOVELTY_DECAY = 0.99
 
 
@@ -34,8 +33,8 @@ class EGLPLearner:
     hidden activity from its running mean, in units of its variance ("novelty"). frozen: hidden layers, counted from 0,
     that never learn. update: "backprop" trains all layers by Adam on the gradient instead, the upper bound.
 
-    events: how often hidden layers have learned. event_stimuli: from how many stimuli. synaptic_updates: how many
-    changes of a hidden layer's weight that were. happened: for each batch, whether hidden layers learned.
+    events: how often hidden layers have learned. event_stimuli: from how many stimuli. happened: for each batch,
+    whether hidden layers learned.
 
     Raises ValueError, naming the argument, for values that make no sense.
     """
@@ -83,7 +82,6 @@ class EGLPLearner:
         self.frozen = frozenset(frozen)
         self.events = 0
         self.event_stimuli = 0
-        self.synaptic_updates = 0
         self.happened: list[bool] = []
         self._scale = 1.0
         self._kept: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -178,22 +176,12 @@ class EGLPLearner:
         """Let hidden layers learn from the activity that they hold, where there is an event."""
         if not isinstance(event, Tensor) and event == 0:
             return
-        event = event * self._scale
-        layers = self.network.layers()
-        modulations = self.network.modulations(error) if self.feedback == "direct" else [None] * len(layers)
-        for number, (layer, modulation) in enumerate(zip(layers, modulations, strict=True)):
-            if number not in self.frozen:
-                layer.local_update(event, modulation)
-        if isinstance(self.network.readout, LocalLinear):
-            self.network.readout.local_update(event, -error if self.feedback == "direct" else None)
+        self.network.local_update(error, event * self._scale, feedback=self.feedback, frozen=self.frozen)
         self._count(stimuli)
 
     def _count(self, stimuli: int) -> None:
         self.events += 1
         self.event_stimuli += stimuli
-        self.synaptic_updates += sum(
-            layer.weight.numel() for number, layer in enumerate(self.network.layers()) if number not in self.frozen
-        )
 
     def _signals(self, logits: Tensor, losses: Tensor, error: Tensor, y: Tensor) -> Tensor:
         """Return the controller's signal (n,) for each stimulus."""
@@ -230,6 +218,12 @@ class EGLPLearner:
             return self.network.features(x)
 
     @property
+    def synaptic_updates(self) -> int:
+        """How many changes of a hidden layer's weight there were."""
+        layers = enumerate(self.network.layers())
+        return self.events * sum(layer.weight.numel() for number, layer in layers if number not in self.frozen)
+
+    @property
     def first_weights(self) -> Tensor:
         """The weights (units, inputs) of the first layer, or its filters (channels, patch)."""
         return self.network.layers()[0].weight.detach().flatten(1)
@@ -244,7 +238,6 @@ class EGLPLearner:
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
             "events": self.events,
             "event_stimuli": self.event_stimuli,
-            "synaptic_updates": self.synaptic_updates,
             "scale": self._scale,
             "kept": [list(kept) for kept in self._kept],
             "mean": self._mean,
@@ -259,7 +252,6 @@ class EGLPLearner:
             self.optimizer.load_state_dict(state["optimizer"])
         self.events = int(state["events"])
         self.event_stimuli = int(state["event_stimuli"])
-        self.synaptic_updates = int(state["synaptic_updates"])
         self._scale = float(state.get("scale", 1.0))
         self._kept = [(x, y, strengths) for x, y, strengths in state["kept"]]
         self._mean, self._variance = state["mean"], state["variance"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -14,6 +14,7 @@ from plastic_eglp.rule import direct_feedback
 
 Model = Literal["mlp", "cnn"]
 Readout = Literal["supervised", "local"]
+Feedback = Literal["none", "direct"]
 KERNELS = (5, 3)
 """Width of the filters of the first convolution, and of all others."""
 
@@ -141,3 +142,18 @@ class EGLPNetwork(nn.Module):
     def modulations(self, error: Tensor) -> list[Tensor]:
         """Return each hidden layer's modulation (batch, units) by fixed random feedback of error (batch, classes)."""
         return [direct_feedback(error, self.get_buffer(f"feedback_{n}")) for n in range(len(self.hidden))]
+
+    def local_update(
+        self, error: Tensor, event: float | Tensor, *, feedback: Feedback, frozen: Collection[int] = ()
+    ) -> None:
+        """Let hidden layers, but for those `frozen`, and a local readout learn from the activity that they hold.
+
+        error (batch, classes) modulates them where feedback is "direct"; with "none" each follows its own rule.
+        """
+        layers = self.layers()
+        modulations = self.modulations(error) if feedback == "direct" else [None] * len(layers)
+        for number, (layer, modulation) in enumerate(zip(layers, modulations, strict=True)):
+            if number not in frozen:
+                layer.local_update(event, modulation)
+        if isinstance(self.readout, LocalLinear):
+            self.readout.local_update(event, -error if feedback == "direct" else None)

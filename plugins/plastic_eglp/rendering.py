@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from plastic_cli import Run, UserError
-from plastic_cli.analysis.figures import image_grid
+from plastic_cli.analysis.frames import draw_weights, full_scale
 from plastic_cli.figures.theme import OKABE_ITO
 from plastic_cli.runs.store import RunStore
 from plastic_eglp.analysis import event_raster, receptive_shape
@@ -23,6 +24,17 @@ from plastic_eglp.control import NAME, SPLIT
 UNITS = 36
 SECONDS_PER_FRAME = 0.35
 LAST_FRAMES = 5
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Where a film shows weights (units, inputs) of each frame, all on one scale that ends at `limit`."""
+
+    place: str
+    title: str
+    weights: Sequence[Tensor]
+    limit: float
+    shape: tuple[int, int, int] | None
 
 
 def render_learning(run: Run) -> None:
@@ -39,7 +51,12 @@ def render_learning(run: Run) -> None:
     epochs = [int(snapshot["epoch"]) for snapshot in snapshots]
     curve, control = _accuracies(run)
     shape = receptive_shape(run, weights[0])
-    frames = [_frame(run, weights, number, epochs, shape, raster, curve, control) for number in range(len(epochs))]
+    added = [part - weights[0] for part in weights]
+    panels = [
+        Panel("now", f"receptive fields of {len(weights[0])} units", weights, full_scale(weights), shape),
+        Panel("added", "what learning added", added, full_scale(added), shape),
+    ]
+    frames = [_frame(run, panels, number, epochs, raster, curve, control) for number in range(len(epochs))]
     run.save_video("learning", [*frames, *[frames[-1]] * LAST_FRAMES], SECONDS_PER_FRAME)
     run.save_image("learning", frames[-1])
 
@@ -54,10 +71,9 @@ def _accuracies(run: Run) -> tuple[pd.DataFrame, float | None]:
 
 def _frame(
     run: Run,
-    weights: Sequence[Tensor],
+    panels: Sequence[Panel],
     number: int,
     epochs: Sequence[int],
-    shape: tuple[int, int, int] | None,
     raster: pd.DataFrame,
     curve: pd.DataFrame,
     control: float | None,
@@ -65,9 +81,8 @@ def _frame(
     figure = Figure(figsize=(12, 4.4), dpi=80, layout="constrained", facecolor="white")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplot_mosaic([["now", "added", "events"], ["now", "added", "accuracy"]], width_ratios=[1, 1, 1.2])
-    added = [part - weights[0] for part in weights]
-    _draw_weights(axes["now"], weights, number, shape, f"receptive fields of {len(weights[0])} units")
-    _draw_weights(axes["added"], added, number, shape, "what learning added")
+    for panel in panels:
+        draw_weights(axes[panel.place], panel.weights[number], panel.limit, panel.shape, panel.title)
     _draw_events(axes["events"], raster, epochs[number])
     _draw_accuracy(axes["accuracy"], curve, control, epochs[number], epochs[-1])
     figure.suptitle(
@@ -75,20 +90,6 @@ def _frame(
     )
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _draw_weights(
-    axes: Axes, weights: Sequence[Tensor], number: int, shape: tuple[int, int, int] | None, title: str
-) -> None:
-    limit = max(float(part.abs().quantile(0.998)) for part in weights) or 1.0
-    if shape is None:
-        axes.imshow(weights[number].numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
-        axes.set_xlabel("input")
-        axes.set_ylabel("unit")
-    else:
-        axes.imshow(image_grid(weights[number], shape, limit=limit), interpolation="nearest")
-        axes.set_axis_off()
-    axes.set_title(f"{title} (±{limit:.2g})", fontsize=11)
 
 
 def _draw_events(axes: Axes, raster: pd.DataFrame, epoch: int) -> None:
