@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from plastic_cli.lazy import lazy_names
 
 if TYPE_CHECKING:
     from plastic_cli.config import (
@@ -64,8 +65,4 @@ __all__ = [
     "hookimpl",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'plastic_cli' has no attribute '{name}'")
+__getattr__ = lazy_names(__name__, _LAZY)

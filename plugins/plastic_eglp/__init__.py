@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from plastic_cli import Rule, hookimpl
+from plastic_cli.lazy import lazy_names
 
 if TYPE_CHECKING:
     from plastic_eglp.events import AlwaysOnController, FixedRateController, NeverController, ThresholdController
@@ -48,7 +48,4 @@ def plastic_rule() -> Rule:
     )
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'plastic_eglp' has no attribute '{name}'")
+__getattr__ = lazy_names(__name__, _LAZY)
