@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from plastic_eglp.compiled import compilable, teach_with_adam
 from plastic_eglp.events import Controller
 from plastic_eglp.layers import LocalLinear
 from plastic_eglp.network import EGLPNetwork, Feedback
@@ -119,11 +120,8 @@ class EGLPLearner:
         """Teach the readout, and hidden layers where there is an event."""
         with torch.no_grad():
             logits = self.network(x)
-            losses = functional.cross_entropy(logits, y, reduction="none")
+            losses, error = self._teach_readout(logits, y)
             loss = losses.mean()
-            error = _error(logits, y)
-            if self.optimizer is not None:
-                self._teach_readout(error)
             if self.controller.per_stimulus:
                 self._pick(x, y, self._signals(logits, losses, error, y))
             else:
@@ -141,14 +139,21 @@ class EGLPLearner:
         self._count(len(y))
         return loss.detach()
 
-    def _teach_readout(self, error: Tensor) -> None:
-        """Give the readout the gradient of the mean cross-entropy, which for one layer is the delta rule."""
-        assert self.optimizer is not None
-        readout = self.network.readout
-        error = error / len(error)
-        readout.weight.grad = error.T @ self.network.last_hidden
-        readout.bias.grad = error.sum(0)  # type: ignore[union-attr]
-        self.optimizer.step()
+    def _teach_readout(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Give a supervised readout the gradient of the mean cross-entropy, which for one layer is the delta rule.
+
+        Returns each stimulus' cross-entropy (n,) and the error, softmax minus one-hot (n, classes).
+        """
+        readout, h = self.network.readout, self.network.last_hidden
+        if self.optimizer is not None and compilable(logits):
+            return teach_with_adam(self.optimizer, h, logits, y)
+        losses = functional.cross_entropy(logits, y, reduction="none")
+        error = _error(logits, y)
+        if self.optimizer is not None:
+            mean = error / len(error)
+            readout.weight.grad, readout.bias.grad = mean.T @ h, mean.sum(0)  # type: ignore[union-attr]
+            self.optimizer.step()
+        return losses, error
 
     def _pick(self, x: Tensor, y: Tensor, signals: Tensor) -> None:
         """Keep the stimuli that cause an event, and learn from them once there are enough."""

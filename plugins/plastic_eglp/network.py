@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plastic_eglp.layers import Activation, LocalConv2d, LocalLinear, LocalRule
-from plastic_eglp.rule import direct_feedback
 
 Model = Literal["mlp", "cnn"]
 Readout = Literal["supervised", "local"]
@@ -139,10 +138,6 @@ class EGLPNetwork(nn.Module):
         logits: Tensor = self.readout(self.last_hidden)
         return logits
 
-    def modulations(self, error: Tensor) -> list[Tensor]:
-        """Return each hidden layer's modulation (batch, units) by fixed random feedback of error (batch, classes)."""
-        return [direct_feedback(error, self.get_buffer(f"feedback_{n}")) for n in range(len(self.hidden))]
-
     def local_update(
         self, error: Tensor, event: float | Tensor, *, feedback: Feedback, frozen: Collection[int] = ()
     ) -> None:
@@ -150,10 +145,12 @@ class EGLPNetwork(nn.Module):
 
         error (batch, classes) modulates them where feedback is "direct"; with "none" each follows its own rule.
         """
-        layers = self.layers()
-        modulations = self.modulations(error) if feedback == "direct" else [None] * len(layers)
-        for number, (layer, modulation) in enumerate(zip(layers, modulations, strict=True)):
-            if number not in frozen:
-                layer.local_update(event, modulation)
+        for number, layer in enumerate(self.layers()):
+            if number in frozen:
+                continue
+            if feedback == "direct":
+                layer.direct_update(event, error, self.get_buffer(f"feedback_{number}"))
+            else:
+                layer.local_update(event)
         if isinstance(self.readout, LocalLinear):
             self.readout.local_update(event, -error if feedback == "direct" else None)
