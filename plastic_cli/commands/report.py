@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from plastic_cli.errors import PlasticError, UserError, did_you_mean
 from plastic_cli.plugins import discover
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
     from plastic_cli.config import Config
     from plastic_cli.report.claims import PublishedFigures
+    from plastic_cli.report.comparisons import Comparison
     from plastic_cli.report.results import ClaimResult, Result
+    from plastic_cli.report.tables import Table
 
     Headline = Callable[[pd.DataFrame, pd.DataFrame], dict[str, ggplot]]
 
@@ -31,7 +34,11 @@ TABLES = ("all", "results", "claims")
 DEFAULT_FOLDER = Path("runs")
 """Where runs are when nobody names a folder; that it is not there yet is no mistake."""
 
+PAGE = "index.html"
+
 _UNREADABLE_SHOWN = 5
+
+Drawn = TypeVar("Drawn")
 
 
 def report(
@@ -42,51 +49,104 @@ def report(
     status: str = "completed",
     table: str = "all",
     format: str = "table",  # noqa: A002
+    compare: bool = False,
     output: Path | None = None,
+    html: Path | None = None,
     claims: Mapping[str, str] | None = None,
     headlines: Mapping[str, Headline] | None = None,
+    recipes: Mapping[tuple[str, str], Sequence[str]] | None = None,
     console: Console | None = None,
 ) -> None:
     """Print the results of all runs in a folder, and how the published claims fare.
 
     rule, dataset, status: only these runs. Claims are held against completed runs alone. table: "results", "claims" or
-    "all"; CSV holds one table, so that there "all" is the results. output: a folder that also gets the tables as
-    Markdown, LaTeX and CSV, and the figures as PNG and SVG. claims: the text of `claims.toml` by rule; None: of the
-    installed rules. headlines: by rule, a function from the runs and their metrics to figures by file name; None: the
-    function `headline_figures` of a rule's commands, where it has one. Raises UserError for an unknown choice and for a
-    folder that was named and does not exist.
+    "all"; CSV holds one table, so that there "all" is the results. compare: print how the settings compare instead; CSV
+    then holds the interquartile means. output: a folder that also gets the tables as Markdown, LaTeX and CSV, and the
+    figures as PNG and SVG. html: a folder that gets all of it as one page. claims: the text of `claims.toml` by rule;
+    None: of the installed rules. headlines: by rule, a function from runs and their metrics to figures by file name;
+    None: the function `headline_figures` of a rule's commands, where it has one. recipes: by rule and id of a claim the
+    names of the recipes that test it; None: of those that come with plastic. Raises UserError for an unknown choice and
+    for a folder that was named and does not exist.
     """
     console = console or Console()
     _check_choice("--format", format, FORMATS)
     _check_choice("--table", table, TABLES)
     _check_choice("--status", status, (*STATUSES, "crashed", "all"))
+    if compare and table != "all":
+        raise UserError(f"--compare prints tables of its own: leave --table {table} out.")
+    for option, folder in (("--output", output), ("--html", html)):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise PlasticError(f"cannot write to {folder}: it is a file. Choose another {option}.")
+    if html is not None:
+        _check_is_ours(html / PAGE)
     if not runs_folder.is_dir() and runs_folder != DEFAULT_FOLDER:
         raise UserError(f"there is no folder {runs_folder}. Name the folder with your runs: --runs FOLDER.")
     store = RunStore(runs_folder)
     runs = store.runs()
     _warn_of_unreadable(store, console)
     texts = _installed_claims() if claims is None else claims
-    runs = _chosen(runs, rule, dataset, status, list(texts), runs_folder, console)
+    runs, left_out = _chosen(runs, rule, dataset, status, list(texts), runs_folder, console)
 
     from plastic_cli.report.grouping import group_runs
     from plastic_cli.report.results import judge_claims, summarise
 
-    groups = group_runs(runs, _training_models(runs["rule"].unique() if len(runs) else ()))
+    models = _training_models(runs["rule"].unique() if len(runs) else ())
+    groups = group_runs(runs, models)
     reported = sorted({group.rule for group in groups} | ({rule} if rule else set()))
     published = _published(texts, reported, dataset, console) if status == "completed" else {}
-    results = summarise(runs, groups, published)
-    judged = judge_claims(runs, groups, published)
+    content = _Content(summarise(runs, groups, published), judge_claims(runs, groups, published))
+    if compare or html is not None:
+        from plastic_cli.report.comparisons import compare as compared
+
+        content = replace(content, comparisons=compared(runs, content.results, models))
     if output is not None:
-        _write_tables(output, results, judged)
-    _print(results, judged, table, format, console)
+        _write_tables(output, content, compare)
+    _print(content, table, format, compare, console)
+    if output is None and html is None:
+        return
+    figures = _figures(store, runs, content, headlines, console)
     if output is not None:
-        _write_figures(output, store, runs, results, judged, headlines, console)
+        _write_figures(output, figures, console)
         console.message(f"wrote tables and figures into {output}")
+    if html is not None:
+        tested_by = _recipes() if recipes is None else recipes
+        page = _write_page(html, content, figures, tested_by, _about(runs, left_out), console)
+        console.message(f"wrote {page}")
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What there is to report."""
+
+    results: list[Result]
+    judged: list[ClaimResult]
+    comparisons: list[Comparison] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A figure and what it shows in words, beyond its labels; rule: whose own it is, None for the report's."""
+
+    plot: ggplot
+    words: str | None = None
+    rule: str | None = None
+
+
+def _check_is_ours(path: Path) -> None:
+    """Raise PlasticError where a page is in the way that somebody else wrote."""
+    try:
+        head = path.read_bytes()[:4096]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise PlasticError(f"cannot replace {path}: {error.strerror or error}. Choose another --html.") from None
+    if b'<meta name="generator" content="plastic ' not in head:
+        raise PlasticError(f"{path} was not written by plastic, and is left as it is. Choose another --html.")
 
 
 def _training_models(rules: Iterable[str]) -> dict[str, type[Config]]:
     """Return what each rule's training can be told; a rule that is not installed or does not load goes without."""
-    from plastic_cli.commands.verbs import config_model
+    from plastic_cli.runs.configuration import config_model
 
     models = {}
     for name in rules:
@@ -110,12 +170,12 @@ def _chosen(
     rules: list[str],
     folder: Path,
     console: Console,
-) -> pd.DataFrame:
-    """Return the runs that are to be reported, and say why where there are none."""
+) -> tuple[pd.DataFrame, str]:
+    """Return the runs that are to be reported and, in words, those that are not complete; say why there are none."""
     example = f"plastic train {rule or (rules[0] if rules else 'RULE')}"
     if runs.empty:
         console.message(f"no run yet in {folder}. Train a first one with: {example}")
-        return runs
+        return runs, ""
     for option, given, known in (
         ("--rule", rule, {*runs["rule"], *rules}),
         ("--dataset", dataset, {str(name) for name in runs["dataset"].dropna()}),
@@ -127,7 +187,7 @@ def _chosen(
         runs = runs[runs["rule"] == rule]
     if dataset is not None:
         runs = runs[runs["dataset"] == dataset]
-    chosen = runs if status == "all" else runs[runs["status"] == status]
+    chosen, left_out = (runs if status == "all" else runs[runs["status"] == status]), ""
     if chosen.empty:
         others = ", ".join(f"{count} {word}" for word, count in runs["status"].value_counts().items()) or "none"
         console.message(
@@ -138,7 +198,7 @@ def _chosen(
             f"{count} {word}" for word, count in runs["status"].value_counts().items() if word != "completed"
         )
         console.message(f"not counted: {left_out} (see `plastic runs`)")
-    return chosen
+    return chosen, left_out
 
 
 def _installed_claims() -> dict[str, str]:
@@ -163,18 +223,20 @@ def _published(
     return published
 
 
-def _print(results: list[Result], judged: list[ClaimResult], table: str, output_format: str, messages: Console) -> None:
-    from plastic_cli.report import formats, tables
+def _print(content: _Content, table: str, output_format: str, compare: bool, messages: Console) -> None:
+    from plastic_cli.report import formats
 
-    if output_format == "csv":
-        frame = tables.claims_frame(judged) if table == "claims" else tables.results_frame(results)
-        sys.stdout.write(formats.csv_text(frame))
+    judged = content.judged
+    if output_format in ("csv", "json"):
+        frames = _frames(content, compare)
+        if output_format == "csv":
+            sys.stdout.write(formats.csv_text(frames[table] if table in frames else next(iter(frames.values()))))
+        else:
+            sys.stdout.write(formats.json_text(**({table: frames[table]} if table in frames else frames)))
         return
-    if output_format == "json":
-        frames = {"results": tables.results_frame(results), "claims": tables.claims_frame(judged)}
-        sys.stdout.write(formats.json_text(**{name: frame for name, frame in frames.items() if table in ("all", name)}))
-        return
-    if output_format == "table" and table == "all":
+    if compare:
+        _say_what_is_not_compared(content, messages)
+    elif output_format == "table" and table == "all":
         # A first report is to show what was run, not all that was not.
         untested = [claim for claim in judged if claim.verdict is not None and not claim.verdict.interval.n]
         if untested:
@@ -183,7 +245,7 @@ def _print(results: list[Result], judged: list[ClaimResult], table: str, output_
             )
         tested_rules = {claim.rule for claim in judged if claim.verdict is not None and claim.verdict.interval.n}
         judged = [claim for claim in judged if claim not in untested and claim.rule in tested_rules]
-    shown = _shown_tables(results, judged, table)
+    shown = _comparison_tables(content) if compare else _shown_tables(content.results, judged, table)
     if output_format == "markdown":
         sys.stdout.write("\n".join(formats.markdown(each) for _, each in shown))
     elif output_format == "latex":
@@ -200,7 +262,30 @@ def _print(results: list[Result], judged: list[ClaimResult], table: str, output_
             console.print(formats.rich_table(each, width))
 
 
-def _shown_tables(results: list[Result], judged: list[ClaimResult], table: str) -> list[tuple[str, Any]]:
+def _frames(content: _Content, compare: bool) -> dict[str, pd.DataFrame]:
+    """Return what is asked for as frames by name, the one that a CSV holds first."""
+    from plastic_cli.report import comparisons, tables
+
+    if compare:
+        return {
+            "comparisons": comparisons.comparisons_frame(content.comparisons),
+            "improvements": comparisons.improvements_frame(content.comparisons),
+        }
+    return {"results": tables.results_frame(content.results), "claims": tables.claims_frame(content.judged)}
+
+
+def _say_what_is_not_compared(content: _Content, messages: Console) -> None:
+    from plastic_cli.report.comparisons import not_compared
+
+    alone = not_compared(content.results, content.comparisons)
+    if not content.comparisons and content.results:
+        messages.message("nothing to compare: no two settings share a data set and a metric")
+    elif alone:
+        results = "1 result is" if alone == 1 else f"{alone} results are"
+        messages.message(f"not compared: {results} alone on a data set and metric")
+
+
+def _shown_tables(results: list[Result], judged: list[ClaimResult], table: str) -> list[tuple[str, Table]]:
     from plastic_cli.report.tables import claims_table, context_table, results_table
 
     shown = []
@@ -211,45 +296,63 @@ def _shown_tables(results: list[Result], judged: list[ClaimResult], table: str) 
     return [(name, each) for name, each in shown if each.rows]
 
 
-def _write_tables(folder: Path, results: list[Result], judged: list[ClaimResult]) -> None:
-    from plastic_cli.report import formats, tables
+def _comparison_tables(content: _Content) -> list[tuple[str, Table]]:
+    from plastic_cli.report.comparisons import improvement_table, middle_table
 
+    return [
+        (f"{name}-{comparison.name}", make(comparison))
+        for comparison in content.comparisons
+        for name, make in (("comparison", middle_table), ("improvement", improvement_table))
+    ]
+
+
+def _write_tables(folder: Path, content: _Content, compare: bool) -> None:
+    from plastic_cli.report import formats
+
+    names = {"results": "table"}
     contents = {
-        "table.csv": formats.csv_text(tables.results_frame(results)),
-        "claims.csv": formats.csv_text(tables.claims_frame(judged)),
+        f"{names.get(name, name)}.csv": formats.csv_text(frame)
+        for wanted in ((False, True) if compare else (False,))
+        for name, frame in _frames(content, wanted).items()
     }
-    for name, wanted in (("table", "results"), ("claims", "claims")):
-        shown = _shown_tables(results, judged, wanted)
-        contents[f"{name}.md"] = "\n".join(formats.markdown(each) for _, each in shown)
-        contents[f"{name}.tex"] = "\n".join(formats.latex(each, f"tab:{label}") for label, each in shown)
+    tables = {name: _shown_tables(content.results, content.judged, name) for name in ("results", "claims")}
+    if compare:
+        tables["comparisons"] = _comparison_tables(content)
+    for name, shown in tables.items():
+        stem = names.get(name, name)
+        contents[f"{stem}.md"] = "\n".join(formats.markdown(each) for _, each in shown)
+        contents[f"{stem}.tex"] = "\n".join(formats.latex(each, f"tab:{label}") for label, each in shown)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            write_atomically(folder / name, content)
+        for name, text in contents.items():
+            write_atomically(folder / name, text)
     except OSError as error:
         raise PlasticError(f"cannot write to {folder}: {error.strerror or error}. Choose another --output.") from None
 
 
-def _write_figures(
-    folder: Path,
+def _figures(
     store: RunStore,
     runs: pd.DataFrame,
-    results: list[Result],
-    judged: list[ClaimResult],
+    content: _Content,
     headlines: Mapping[str, Headline] | None,
     console: Console,
-) -> None:
-    from plastic_cli.figures.files import save_figure
-    from plastic_cli.report.plots import claims_figure, learning_curves
+) -> dict[str, _Figure]:
+    """Return every figure of the report by file name."""
+    from plastic_cli.report import plots
 
     if runs.empty:
-        return
+        return {}
     metrics = store.metrics(runs=list(runs["run"]), stage="train")
     _warn_of_unreadable(store, console)
-    figures = learning_curves(results, metrics)
-    claims = claims_figure(judged)
-    if claims is not None:
-        figures["claims"] = claims
+    figures = {
+        name: _Figure(figure, plots.curves_in_words(figure))
+        for name, figure in plots.learning_curves(content.results, metrics).items()
+    }
+    for name, figure in plots.claims_figures(content.judged).items():
+        figures[name] = _Figure(figure, plots.claims_in_words(figure))
+    for comparison in content.comparisons:
+        profile = plots.profile_figure(comparison)
+        figures[f"performance-profile-{comparison.name}"] = _Figure(profile, plots.profile_in_words(profile))
     for rule in sorted(set(runs["rule"])):
         headline = _installed_headline(rule) if headlines is None else headlines.get(rule)
         if headline is None:
@@ -258,11 +361,104 @@ def _write_figures(
             own = runs[runs["rule"] == rule]
             made = headline(own, metrics[metrics["run"].isin(own["run"])])
         except Exception as error:  # noqa: BLE001  one rule's figure must not cost the others theirs
-            console.warning(f"the headline figure of {rule} failed: {type(error).__name__}: {error}")
+            _warn_of_headline(rule, error, console)
             continue
-        figures |= {f"{rule}-{name}": figure for name, figure in made.items()}
+        figures |= {f"{rule}-{name}": _Figure(figure, rule=rule) for name, figure in made.items()}
+    return figures
+
+
+def _warn_of_headline(rule: str, error: Exception, console: Console) -> None:
+    console.warning(f"the headline figure of {rule} failed: {type(error).__name__}: {error}")
+
+
+def _each_drawn(
+    figures: Mapping[str, _Figure], draw: Callable[[str, _Figure], Drawn], console: Console
+) -> Iterator[Drawn]:
+    """Draw all figures; a rule's own that cannot be drawn costs a warning."""
     for name, figure in figures.items():
-        save_figure(figure, folder / "figures", name)
+        try:
+            drawn = draw(name, figure)
+        except PlasticError:
+            raise
+        except Exception as error:
+            if figure.rule is None:
+                raise
+            _warn_of_headline(figure.rule, error, console)
+        else:
+            yield drawn
+
+
+def _write_figures(folder: Path, figures: Mapping[str, _Figure], console: Console) -> None:
+    from plastic_cli.figures.files import save_figure
+
+    def save(name: str, figure: _Figure) -> list[Path]:
+        return save_figure(figure.plot, folder / "figures", name, description=figure.words)
+
+    list(_each_drawn(figures, save, console))
+
+
+def _write_page(
+    folder: Path,
+    content: _Content,
+    figures: Mapping[str, _Figure],
+    recipes: Mapping[tuple[str, str], Sequence[str]],
+    about: tuple[str, list[str]],
+    console: Console,
+) -> Path:
+    """Write the page into `folder` in one step and return its path."""
+    from importlib.metadata import version
+
+    from plastic_cli.figures.files import svg_text
+    from plastic_cli.report.page import PageFigure, page
+
+    def draw(name: str, figure: _Figure) -> PageFigure:
+        return PageFigure(name, svg_text(figure.plot, name, figure.words))
+
+    summary, notes = about
+    text = page(
+        content.results,
+        content.judged,
+        content.comparisons,
+        list(_each_drawn(figures, draw, console)),
+        recipes=recipes,
+        summary=summary,
+        notes=notes,
+        version=version("plastic"),
+    )
+    path = folder / PAGE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    except OSError as error:
+        raise PlasticError(f"cannot write to {folder}: {error.strerror or error}. Choose another --html.") from None
+    return path
+
+
+def _about(runs: pd.DataFrame, left_out: str) -> tuple[str, list[str]]:
+    """Return a line about the runs, and notes on what is not counted."""
+    notes = [f"Not counted: {left_out}."] if left_out else []
+    if runs.empty:
+        return "No run to report yet.", notes
+    rules, sets = sorted(set(runs["rule"])), sorted({str(name) for name in runs["dataset"].dropna()})
+    newest = runs["started"].max() if runs["started"].notna().any() else None
+    counted = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    summary = f"{counted} of {', '.join(rules)}" + (f" on {', '.join(sets)}" if sets else "")
+    return summary + (f"; the newest is of {newest:%Y-%m-%d %H:%M} UTC." if newest is not None else "."), notes
+
+
+def _recipes() -> dict[tuple[str, str], list[str]]:
+    """Return by rule and id of a claim the names of the recipes that test it; a recipe that is wrong goes without."""
+    from plastic_cli.sweeps.recipe import read_recipe, recipe_names
+
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in recipe_names():
+        with suppress(UserError, OSError):
+            recipe = read_recipe(name).recipe
+            rules = {str(table.rule) for table in (recipe, *recipe.runs) if table.rule is not None}
+            for claim in recipe.claims:
+                for rule in sorted(rules):
+                    found.setdefault((rule, claim), []).append(name)
+    return found
 
 
 def _installed_headline(rule: str) -> Headline | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
 from plotnine import ggplot
 
 from plastic_cli.errors import PlasticError
+from plastic_cli.figures.alternatives import alternative, with_alternative
 from plastic_cli.runs.files import write_through
 
 # SVG names its parts by salted hashes and both formats can carry a date: fixed, so that one figure gives one file.
@@ -18,23 +20,42 @@ _SVG_HASH_SALT = "plastic"
 _METADATA: dict[str, dict[str, str | None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
-def save_figure(figure: ggplot, folder: Path, name: str, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+def save_figure(
+    figure: ggplot,
+    folder: Path,
+    name: str,
+    formats: Sequence[str] = ("png", "svg"),
+    description: str | None = None,
+) -> list[Path]:
     """Write `figure` as `folder`/`name`.FORMAT for each of `formats` and return the paths.
 
     The folder is made where it is missing. Size and resolution are those of the figure's theme. Each file is written
-    beside its place and then moved there. Raises PlasticError where a file cannot be written.
+    beside its place and then moved there. An SVG says in words what it shows; `description` adds to that what the
+    figure's labels do not tell, its values above all. Raises PlasticError where a file cannot be written.
     """
     if Path(name).name != name:
         raise ValueError(f"'{name}' is not the name of a file without its suffix.")
     paths = [folder / f"{name}.{suffix}" for suffix in formats]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _headless():
-            for path in paths:
-                write_through(path, partial(_draw, figure))
+        for path in paths:
+            if path.suffix == ".svg":
+                content = svg_text(figure, name, description)
+                write_through(path, partial(Path.write_text, data=content, encoding="utf-8"))
+            else:
+                with _headless():
+                    write_through(path, partial(_draw, figure))
     except OSError as error:
         raise PlasticError(f"Cannot write the figure {folder / name}: {error.strerror or error}.") from error
     return paths
+
+
+def svg_text(figure: ggplot, name: str, description: str | None = None) -> str:
+    """Return `figure` as the text of an SVG file that says in words what it shows."""
+    drawn = BytesIO()
+    with _headless():
+        figure.save(drawn, format="svg", verbose=False, limitsize=False, metadata=_METADATA["svg"])
+    return with_alternative(drawn.getvalue().decode(), alternative(figure, name, description))
 
 
 def _draw(figure: ggplot, path: Path) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 NOTHING = "\N{EN DASH}"
 """What stands in a cell without content."""
 
+LATEX_LINES = 34
+"""Lines of a table on one page, below its caption, in the narrowest of the standard classes."""
+
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lamda mu nu xi pi rho sigma tau phi chi psi omega"
 
 _LATEX = {
@@ -131,27 +134,34 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table, label: str) -> str:
-    """Return the table as a LaTeX float that shrinks to the width of the text; needs booktabs and graphicx."""
+    """Return the table as LaTeX floats that shrink to the width of the text; needs booktabs and graphicx.
+
+    A table that is longer than a page goes on in further floats under the same number.
+    """
+    widths = [_latex_width(column, [row[index] for row in table.rows]) for index, column in enumerate(table.columns)]
     alignment = "".join(
-        _latex_alignment(column, [row[index] for row in table.rows]) for index, column in enumerate(table.columns)
+        "r" if column.numeric else f"p{{{width}em}}" if width else "l"
+        for column, width in zip(table.columns, widths, strict=True)
     )
-    lines = [
-        r"% needs \usepackage{booktabs,graphicx}",
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{latex_text(table.caption)}}}",
-        rf"\label{{{label}}}",
-        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{{alignment}}}",
-        r"\toprule",
-        " & ".join(latex_text(column.heading) for column in table.columns) + r" \\",
-        r"\midrule",
-        *(" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in table.rows),
-        r"\bottomrule",
-        r"\end{tabular}}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+    floats = []
+    for number, rows in enumerate(_latex_pages(table, widths)):
+        head = [rf"\caption{{{latex_text(table.caption)}}}", rf"\label{{{label}}}"]
+        floats += [
+            r"% needs \usepackage{booktabs,graphicx}",
+            r"\begin{table}",
+            r"\centering",
+            *(head if number == 0 else [r"\addtocounter{table}{-1}", r"\caption[]{(continued)}"]),
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{{alignment}}}",
+            r"\toprule",
+            " & ".join(latex_text(column.heading) for column in table.columns) + r" \\",
+            r"\midrule",
+            *(" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in rows),
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+        ]
+    return "\n".join(floats) + "\n"
 
 
 def csv_text(frame: pd.DataFrame) -> str:
@@ -238,12 +248,28 @@ def _latex_cell(cell: Cell) -> str:
     return re.sub(r"(?<![\d{^])-(?=\d)", "$-$", text)
 
 
-def _latex_alignment(column: Column, cells: list[Cell]) -> str:
-    """Return the alignment of a column; one of long texts gets a width at which its lines break."""
-    if column.numeric:
-        return "r"
-    longest = max((len(cell_text(cell)) for cell in cells), default=0)
-    return "l" if longest <= 25 else "p{12em}" if longest <= 60 else "p{20em}"
+def _latex_width(column: Column, cells: list[Cell]) -> int:
+    """Return the width in em at which the lines of a column of long texts break, 0 where they need not."""
+    longest = 0 if column.numeric else max((len(cell_text(cell)) for cell in cells), default=0)
+    return 0 if longest <= 25 else 12 if longest <= 60 else 20
+
+
+def _latex_pages(table: Table, widths: list[int]) -> list[list[tuple[Cell, ...]]]:
+    """Return the rows in parts, each of which fits on a page."""
+    pages: list[list[tuple[Cell, ...]]] = [[]]
+    lines = 0
+    for row in table.rows:
+        # An em holds two letters of running text, or less where words do not fill their line.
+        needed = max(
+            math.ceil(len(cell_text(cell)) / (1.7 * width)) if width else 1
+            for cell, width in zip(row, widths, strict=True)
+        )
+        if pages[-1] and lines + needed > LATEX_LINES:
+            pages.append([])
+            lines = 0
+        pages[-1].append(row)
+        lines += needed
+    return pages
 
 
 def _power(digit: str, sign: str, exponent: str) -> str:

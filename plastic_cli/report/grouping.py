@@ -64,6 +64,48 @@ def group_runs(runs: pd.DataFrame, models: Mapping[str, type[Config]] | None = N
     return sorted(groups, key=lambda group: (group.rule, _sort_key(group.dataset)))
 
 
+@dataclass(frozen=True)
+class Setting:
+    """One configuration of a rule wherever it was run: its groups by data set ("" where a run names none)."""
+
+    rule: str
+    text: str
+    groups: Mapping[str, Group]
+
+    @property
+    def label(self) -> str:
+        """Rule and setting in one short text."""
+        return f"{self.rule}: {self.text}" if self.text else self.rule
+
+
+def settings_across(groups: Sequence[Group], models: Mapping[str, type[Config]] | None = None) -> list[Setting]:
+    """Bring together the groups of one rule and configuration on different data sets.
+
+    The text of a setting names what tells it from the rule's others on any data set; a field whose value is the data
+    set itself, under another name, does not count. models: as for `group_runs`.
+    """
+    settings: list[Setting] = []
+    for rule in dict.fromkeys(group.rule for group in groups):
+        own: dict[str, dict[str, Group]] = {}
+        configurations: dict[str, dict[str, Any]] = {}
+        for group in (group for group in groups if group.rule == rule):
+            known = {name: value for name, value in group.config.items() if value not in (None, group.dataset)}
+            key = json.dumps(known, sort_keys=True)
+            own.setdefault(key, {}).setdefault(group.dataset or "", group)
+            configurations.setdefault(key, known)
+        names = list(dict.fromkeys(name for group in groups if group.rule == rule for name in group.config))
+        filled = [{name: config.get(name) for name in names} for config in configurations.values()]
+        told = [name for name in names if len({json.dumps(config[name]) for config in filled}) > 1]
+        model = (models or {}).get(rule)
+        if model is not None:
+            told = _without_implied(told, filled, model)
+        settings.extend(
+            Setting(rule, _setting(config, told, model), by_dataset)
+            for config, by_dataset in zip(filled, own.values(), strict=True)
+        )
+    return settings
+
+
 def plain_value(value: Any) -> Any:
     """Return `value` as the plain JSON value that it stands for: 16.0 is 16, NaN is None, a tuple is a list."""
     if isinstance(value, np.generic):

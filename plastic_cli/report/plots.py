@@ -1,9 +1,9 @@
-"""The report's figures: learning curves over seeds, and published values beside measured ones."""
+"""The report's figures and what they show in words: learning curves, published beside measured, profiles."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from plotnine import (
     geom_point,
     geom_ribbon,
     geom_segment,
+    geom_step,
     ggplot,
     guide_legend,
     guides,
@@ -28,9 +29,12 @@ from plotnine import (
     theme,
 )
 
+from plastic_cli.analysis.comparisons import PROFILE_RESAMPLES, stratified_method
 from plastic_cli.analysis.intervals import MINIMUM_VALUES, interval_method, mean_intervals
 from plastic_cli.figures.theme import discrete_colours, theme_plastic
 from plastic_cli.report.claims import Claim
+from plastic_cli.report.comparisons import MOST_COMPARED, Comparison, profiles
+from plastic_cli.report.grouping import setting_text
 from plastic_cli.report.results import ClaimResult, Result, more_is_better
 
 MOST_CURVES = 8
@@ -122,25 +126,29 @@ def best_labels(results: Sequence[Result], count: int) -> list[str]:
     return [str(label) for label in ranks.index if label in best]
 
 
-def claims_figure(claims: Sequence[ClaimResult]) -> ggplot | None:
-    """Return a figure with each tested claim's published value and tolerance beside what we measured.
+def claims_figures(claims: Sequence[ClaimResult]) -> dict[str, ggplot]:
+    """Return a figure for each metric, by file name, with the published values and tolerances beside what we measured.
 
-    None where no claim has a measurement.
+    Only claims with a measurement are drawn.
     """
     tested = [row for row in claims if row.verdict is not None and row.verdict.interval.n]
-    if not tested:
-        return None
+    metrics = list(dict.fromkeys(row.entry.metric for row in tested))
+    if len(metrics) == 1:
+        return {"claims": _claims_figure(tested)}
+    return {
+        f"claims-{metric.replace('/', '-')}": _claims_figure([row for row in tested if row.entry.metric == metric])
+        for metric in metrics
+    }
+
+
+def _claims_figure(tested: Sequence[ClaimResult]) -> ggplot:
     frame = _claims_data(tested)
     published = frame[frame["what"] == "published"]
     with_interval = frame[frame["what"] == "measured"].dropna(subset=["low", "high"])
-    metrics = list(dict.fromkeys(frame["metric"]))
     colours = {"published": "#777777", "measured": discrete_colours(1)[0]}
-    # Panels are of one height: the one with most lines decides.
-    tallest = max(
-        sum(0.17 * (label.count("\n") + 1) + 0.12 for label in own["claim"].astype(str).unique())
-        for _, own in frame.groupby("metric")
-    )
-    height = 1.9 + len(metrics) * tallest + (0.45 * len(metrics) if len(metrics) > 1 else 0)
+    labels = [str(label) for label in frame["claim"].cat.categories]
+    # Rows are of one height: the label with most lines decides.
+    height = 1.9 + len(labels) * (0.17 * max(label.count("\n") + 1 for label in labels) + 0.12)
     caption = (
         "Grey: published value and the tolerance of its claim. Blue: our mean over seeds, with the"
         f" {interval_method()} from {MINIMUM_VALUES} seeds on."
@@ -153,8 +161,8 @@ def claims_figure(claims: Sequence[ClaimResult]) -> ggplot | None:
         + scale_color_manual(values=colours, breaks=list(colours))
         + scale_shape_manual(values={"published": "|", "measured": "o"}, breaks=list(colours))
         + labs(
-            title="Published and measured",
-            x=metrics[0] if len(metrics) == 1 else "value",
+            title=f"Published and measured: {tested[0].entry.metric}",
+            x=tested[0].entry.metric,
             y="",
             colour="",
             shape="",
@@ -168,11 +176,110 @@ def claims_figure(claims: Sequence[ClaimResult]) -> ggplot | None:
             axis_text_y=element_text(ma="right"),
         )
     )
-    if len(metrics) > 1:
-        figure += facet_wrap("metric", scales="free", ncol=1)
-        # A panel's heading belongs to what is below it.
-        figure += theme(panel_spacing_y=0.45 / height)
     return figure
+
+
+def profile_figure(comparison: Comparison) -> ggplot:
+    """Return the performance profiles of a comparison's best settings: the share of runs better than each threshold."""
+    drawn = profiles(comparison)
+    rules = {setting.rule for setting, _ in drawn}
+    names = [
+        _wrapped_setting(setting.label if len(rules) > 1 else setting.text or setting.rule, _LEGEND_WIDTH)
+        for setting, _ in drawn
+    ]
+    frame = pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "label": name,
+                    "threshold": profile.thresholds,
+                    "share": profile.share,
+                    "low": profile.low,
+                    "high": profile.high,
+                }
+            )
+            for name, (_, profile) in zip(names, drawn, strict=True)
+        ],
+        ignore_index=True,
+    )
+    frame["label"] = pd.Categorical(frame["label"], categories=list(dict.fromkeys(names)))
+    colours = discrete_colours(len(frame["label"].cat.categories))
+    caption = (
+        f"Share of all runs whose {comparison.metric} is better than the threshold. Ribbon:"
+        f" {stratified_method(resamples=PROFILE_RESAMPLES)}, from {MINIMUM_VALUES} seeds on."
+    )
+    if len(comparison.compared) > MOST_COMPARED:
+        caption += f" The best {MOST_COMPARED} of {len(comparison.compared)} settings are shown."
+    lines = sum(name.count("\n") + 1 for name in names)
+    figure: ggplot = (
+        ggplot(frame, aes("threshold", "share", colour="label", fill="label"))
+        + geom_ribbon(aes(ymin="low", ymax="high"), data=frame.dropna(subset=["low", "high"]), alpha=0.15, size=0)
+        + geom_step(size=0.9)
+        + scale_color_manual(values=colours, drop=False)
+        + scale_fill_manual(values=colours, drop=False)
+        + guides(colour=guide_legend(ncol=1), fill=guide_legend(ncol=1))
+        + labs(
+            title="Performance profiles",
+            subtitle=_wrapped(comparison.subject, 60),
+            x=f"threshold of {comparison.metric}",
+            y="share of runs that are better",
+            colour="",
+            fill="",
+            caption=_wrapped(caption, 62),
+        )
+        + theme_plastic(figure_size=(8.2, max(4.1, 1.4 + 0.2 * lines + 0.1 * len(names))))
+        + theme(
+            legend_position="right",
+            legend_title=element_blank(),
+            legend_text=element_text(ma="left"),
+            plot_caption=element_text(ha="left", ma="left"),
+        )
+    )
+    return figure
+
+
+def curves_in_words(figure: ggplot) -> str:
+    """Return where the lines of a figure of `learning_curves` end."""
+    ends = _data(figure).sort_values("step").groupby(["label", "dataset"], observed=True, sort=False).tail(1)
+    return _listed("Last values", [_curve_end(row) for row in ends.to_dict("records")])
+
+
+def claims_in_words(figure: ggplot) -> str:
+    """Return each line of a figure of `claims_figures`: what was published and what measured."""
+    said = []
+    for label, rows in _data(figure).groupby("claim", observed=True, sort=False):
+        (published,) = rows[rows["what"] == "published"]["value"]
+        measured = rows[rows["what"] == "measured"].iloc[0].to_dict()
+        said.append(f"{label!s}: published {published:.4g}, measured {_mean_and_bounds(measured, 'value')}")
+    return _listed("Values", said)
+
+
+def profile_in_words(figure: ggplot) -> str:
+    """Return for each line of `profile_figure` the threshold that half of the runs pass."""
+    said = []
+    for label, rows in _data(figure).groupby("label", observed=True, sort=False):
+        closest = rows.iloc[int(np.argmin(np.abs(rows["share"].to_numpy() - 0.5)))]
+        said.append(f"{label!s}: {closest['share']:.0%} of runs better than {closest['threshold']:.4g}")
+    return _listed("Near the middle", said)
+
+
+def _data(figure: ggplot) -> pd.DataFrame:
+    assert isinstance(figure.data, pd.DataFrame)
+    return figure.data
+
+
+def _listed(heading: str, entries: Sequence[str]) -> str:
+    return f"{heading}: {'; '.join(' '.join(entry.split()) for entry in entries)}." if entries else ""
+
+
+def _curve_end(row: Mapping[Any, Any]) -> str:
+    where = f" on {row['dataset']}" if row["dataset"] else ""
+    return f"{row['label']}{where} {_mean_and_bounds(row, 'mean')} at {row['step']:g}"
+
+
+def _mean_and_bounds(row: Mapping[Any, Any], name: str) -> str:
+    bounds = "" if pd.isna(row["low"]) else f" [{row['low']:.4g}, {row['high']:.4g}]"
+    return f"{row[name]:.4g}{bounds}"
 
 
 def _claims_data(tested: Sequence[ClaimResult]) -> pd.DataFrame:
@@ -184,9 +291,7 @@ def _claims_data(tested: Sequence[ClaimResult]) -> pd.DataFrame:
         claim, interval = row.entry, row.verdict.interval
         mark = claim.id if len({other.rule for other in tested}) == 1 else f"{row.rule} {claim.id}"
         word = row.verdict.word if interval.known else f"{row.verdict.word}, {row.verdict.reason}"
-        # The setting tells apart what one claim is held against; alone, the claim says it.
-        several = sum(other.rule == row.rule and other.entry.id == claim.id for other in tested) > 1
-        setting = _wrapped_setting(row.group.setting, 40) if several else ""
+        setting = _wrapped_setting(_told_apart(row, tested), 40)
         label = "\n".join(part for part in (f"{mark}: {word}", setting) if part)
         common = {"claim": label, "metric": claim.metric}
         low = claim.value if claim.comparison == "at-most" else claim.value - claim.tolerance
@@ -196,6 +301,20 @@ def _claims_data(tested: Sequence[ClaimResult]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     frame["claim"] = pd.Categorical(frame["claim"], categories=list(dict.fromkeys(frame["claim"]))[::-1])
     return frame
+
+
+def _told_apart(row: ClaimResult, tested: Sequence[ClaimResult]) -> str:
+    """Return what tells a group from the others that one claim is held against; alone, the claim says it."""
+    groups = [other.group for other in tested if other.rule == row.rule and other.entry.id == row.entry.id]
+    assert row.group is not None
+    values = {
+        name: row.group.config.get(name)
+        for name in row.group.differing
+        if any(group is not None and group.config.get(name) != row.group.config.get(name) for group in groups)
+    }
+    datasets = {group.dataset for group in groups if group is not None}
+    setting = setting_text(values) if values else ""
+    return ", ".join(part for part in (str(row.group.dataset) if len(datasets) > 1 else "", setting) if part)
 
 
 def _curves_figure(drawn: Sequence[Result], labels: Sequence[str], curves: pd.DataFrame, metric: str) -> ggplot:
@@ -250,7 +369,8 @@ def _curves_figure(drawn: Sequence[Result], labels: Sequence[str], curves: pd.Da
         )
     )
     if len(datasets) > 1:
-        figure += facet_wrap("dataset", ncol=columns, scales="free_y")
+        # Runs of different lengths would squeeze each other.
+        figure += facet_wrap("dataset", ncol=columns, scales="free")
     return figure
 
 

@@ -64,7 +64,7 @@ def summarise(
     runs: pd.DataFrame, groups: Sequence[Group], published: Mapping[str, PublishedFigures] | None = None
 ) -> list[Result]:
     """Return the result of each group. `runs` must hold every run that the groups name."""
-    values = _Values(runs)
+    values = RunValues(runs)
     metrics = _main_metrics(runs, groups, values)
     losses = [LOSS_METRIC if metric != LOSS_METRIC else None for metric in metrics]
     main = values.intervals(groups, metrics)
@@ -88,7 +88,7 @@ def judge_claims(
 
     Figures of other methods follow, where a group meets their conditions.
     """
-    values = _Values(runs)
+    values = RunValues(runs)
     rows: list[ClaimResult] = []
     for rule, figures in published.items():
         own = [group for group in groups if group.rule == rule]
@@ -105,7 +105,7 @@ def judge_claims(
     return rows
 
 
-class _Values:
+class RunValues:
     """The columns of a frame of runs, by run id."""
 
     def __init__(self, runs: pd.DataFrame) -> None:
@@ -126,12 +126,13 @@ class _Values:
         return self._columns[metric][[self._position[run] for run in group.runs]]
 
     def intervals(self, groups: Sequence[Group], metrics: Sequence[str | None]) -> list[Interval]:
+        """Return the interval of a metric of each group; of one without a metric an empty one."""
         return mean_intervals(
             [self.of(group, metric) if metric else [] for group, metric in zip(groups, metrics, strict=True)]
         )
 
 
-def _main_metrics(runs: pd.DataFrame, groups: Sequence[Group], values: _Values) -> list[str | None]:
+def _main_metrics(runs: pd.DataFrame, groups: Sequence[Group], values: RunValues) -> list[str | None]:
     available = metric_columns(runs)
     ordered = [
         *(metric for metric in MAIN_METRICS if metric in available),

@@ -85,7 +85,7 @@ def claims_table(claims: Sequence[ClaimResult]) -> Table:
             [row.group.setting or None if row.group else None for row, _, _ in judged],
         ),
         (Column("metric"), [] if shared else [claim.metric for _, claim, _ in judged]),
-        (Column("published"), [_figure(claim) for _, claim, _ in judged]),
+        (Column("published"), [claim_figure(claim) for _, claim, _ in judged]),
         (Column("measured", numeric=True), [_measured(verdict.interval) for _, _, verdict in judged]),
         (Column("n", numeric=True), [verdict.interval.n for _, _, verdict in judged]),
         (Column("verdict"), [_verdict(verdict) for _, _, verdict in judged]),
@@ -201,10 +201,11 @@ def _measured(interval: Interval) -> Cell:
 
 
 def _published(verdict: Verdict | None) -> Cell:
-    return Detailed(_figure(verdict.claim), verdict.claim.id) if verdict else None
+    return Detailed(claim_figure(verdict.claim), verdict.claim.id) if verdict else None
 
 
-def _figure(claim: Claim) -> str:
+def claim_figure(claim: Claim) -> str:
+    """Return a published number as text, with its tolerance."""
     tolerance = f" ± {claim.tolerance:g}" if claim.tolerance else ""
     return f"{_SIGNS[claim.comparison]}{claim.value:g}{tolerance}"
 

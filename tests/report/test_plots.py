@@ -8,7 +8,7 @@ from report_frames import grlu_experiments, run_row
 from plastic_cli.analysis.intervals import mean_interval
 from plastic_cli.report.claims import read_claims
 from plastic_cli.report.grouping import group_runs
-from plastic_cli.report.plots import CURVE_RESAMPLES, MOST_CURVES, best_labels, claims_figure, learning_curves
+from plastic_cli.report.plots import CURVE_RESAMPLES, MOST_CURVES, best_labels, claims_figures, learning_curves
 from plastic_cli.report.results import judge_claims, summarise
 
 
@@ -146,6 +146,12 @@ def test_each_main_metric_has_a_figure_of_its_own():
 # ------------------------------------------------------------------------------------------------------------ claims
 
 
+def claims_figure(claims):
+    """The one figure of claims on one metric."""
+    (figure,) = claims_figures(claims).values()
+    return figure
+
+
 def judged(runs, text):
     return judge_claims(runs, group_runs(runs), {"grlu": read_claims("grlu", text)})
 
@@ -184,17 +190,31 @@ def test_a_bound_is_drawn_on_its_side_only(experiments, claims_text):
 
 
 def test_without_a_tested_claim_there_is_no_figure(claims_text):
-    assert claims_figure([]) is None
-    assert claims_figure(judged(pd.DataFrame([run_row(0, dataset="digits", accuracy=0.9)]), claims_text)) is None
+    assert claims_figures([]) == {}
+    assert claims_figures(judged(pd.DataFrame([run_row(0, dataset="digits", accuracy=0.9)]), claims_text)) == {}
 
 
-def test_claims_on_several_metrics_have_panels(experiments, claims_text):
+def test_claims_on_several_metrics_have_figures_of_their_own(experiments, claims_text):
     runs, _ = experiments
     first, _, rest = claims_text.partition('id = "GR-06"')
     text = first + 'id = "GR-06"' + rest.replace("test/accuracy", "test/loss", 1)
-    figure = claims_figure(judged(runs, text))
-    assert type(figure.facet).__name__ == "facet_wrap"
-    assert set(figure.data["metric"]) == {"test/accuracy", "test/loss"}
+    figures = claims_figures(judged(runs, text))
+    assert {name: figure.labels.x for name, figure in figures.items()} == {
+        "claims-test-accuracy": "test/accuracy",
+        "claims-test-loss": "test/loss",
+    }
+    assert all(len(figure.data) == 2 for figure in figures.values())
+
+
+def test_settings_that_meet_one_claim_are_told_apart_by_what_differs_between_them(claims_text):
+    common = {"hidden": [256], "perturbations": 16, "k": 0.5}
+    rows = [run_row(i, seed=i % 3, accuracy=0.93, epochs=10 + 10 * (i // 3), **common) for i in range(6)]
+    rows += [run_row(6, accuracy=0.8, **{**common, "perturbations": 1, "epochs": 10})]
+    figure = claims_figure(judged(pd.DataFrame(rows), claims_text))
+    assert sorted(figure.data["claim"].astype(str).unique()) == [
+        "GR-02: reproduced\nepochs 10",
+        "GR-02: reproduced\nepochs 20",
+    ]
 
 
 def test_the_figures_can_be_drawn(experiments, claims_text, tmp_path):

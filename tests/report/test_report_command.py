@@ -6,28 +6,10 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from plotnine import aes, geom_point, ggplot
 from report_frames import CLAIMS, grlu_experiments
+from stores import write_store
 
 from plastic_cli.commands import report as command
 from plastic_cli.errors import PlasticError, UserError
-from plastic_cli.report.grouping import plain_value
-from plastic_cli.runs.record import METRICS_FILE, RunRecord
-
-
-def write_store(folder, runs, metrics, status="completed"):
-    """Write the runs of made-up frames as a store has them."""
-    folder.mkdir(exist_ok=True)
-    for row in runs.to_dict("records"):
-        config = {name[7:]: plain_value(value) for name, value in row.items() if name.startswith("config.")}
-        record = RunRecord(
-            run=row["run"], rule=row["rule"], seed=row["seed"], config=config, status=status, dataset=row["dataset"],
-            created=row["created"].isoformat(), started=row["started"].isoformat(), seconds=row["seconds"],
-            finished=row["finished"].isoformat(), summary={name: row[name] for name in row if "/" in name},
-        )  # fmt: skip
-        path = folder / record.run
-        path.mkdir()
-        record.write(path)
-        own = metrics[metrics["run"] == record.run].drop(columns=["run", "labels"])
-        (path / METRICS_FILE).write_text("".join(json.dumps(line) + "\n" for line in own.to_dict("records")))
 
 
 @pytest.fixture
@@ -38,7 +20,7 @@ def store(tmp_path):
 
 
 def report(*given, **options):
-    command.report(*given, **{"claims": {"grlu": CLAIMS}, "headlines": {}, **options})
+    command.report(*given, **{"claims": {"grlu": CLAIMS}, "headlines": {}, "recipes": {}, **options})
 
 
 def test_csv_on_stdout_is_nothing_but_csv(store, capsys):
@@ -224,3 +206,62 @@ def test_an_empty_report_writes_tables_without_rows(tmp_path):
     report(tmp_path / "store", output=tmp_path / "report")
     assert len((tmp_path / "report" / "table.csv").read_text().splitlines()) == 1
     assert (tmp_path / "report" / "table.md").read_text() == ""
+
+
+# ------------------------------------------------------------------------------------------------------- comparisons
+
+
+def test_compare_prints_how_the_settings_compare(store, capsys):
+    report(store, compare=True)
+    out = capsys.readouterr().out
+    assert "Interquartile means of test/accuracy on mnist" in out
+    assert "Probability of improvement" in out
+    assert "Published claims" not in out
+
+
+@pytest.mark.parametrize(("output_format", "mark"), [("markdown", "| --- |"), ("latex", r"\toprule")])
+def test_comparisons_in_other_formats(store, capsys, output_format, mark):
+    report(store, compare=True, format=output_format)
+    out = capsys.readouterr().out
+    assert out.count(mark) >= 2
+    assert "interquartile mean" in out
+
+
+def test_comparisons_for_programs(store, capsys):
+    report(store, compare=True, format="json")
+    read = json.loads(capsys.readouterr().out)
+    assert {name: len(rows) for name, rows in read.items()} == {"comparisons": 5, "improvements": 10}
+    report(store, compare=True, format="csv")
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert rows[0]["rule"] == "backprop"
+    assert float(rows[0]["low"]) < float(rows[0]["interquartile_mean"]) < float(rows[0]["high"])
+
+
+def test_compare_and_output_write_comparisons_and_profiles(store, tmp_path):
+    report(store, compare=True, format="csv", output=tmp_path / "report")
+    written = {path.name for path in (tmp_path / "report").iterdir()}
+    assert {"comparisons.csv", "comparisons.md", "comparisons.tex", "improvements.csv", "table.csv"} <= written
+    assert (tmp_path / "report" / "figures" / "performance-profile-test-accuracy-mnist.svg").exists()
+
+
+def test_one_setting_alone_is_compared_with_nothing(store, capsys):
+    report(store, compare=True, rule="backprop")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "nothing to compare" in err
+
+
+def test_compare_and_a_table_contradict_each_other(store):
+    with pytest.raises(UserError, match="leave --table claims out"):
+        report(store, compare=True, table="claims")
+
+
+def test_recipes_are_found_by_the_claims_that_they_test(tmp_path, monkeypatch):
+    from plastic_cli.sweeps import recipe
+
+    good = 'title = "t"\nwhy = "w"\nrule = "grlu"\nclaims = ["GR-02", "GR-03"]\n[options]\nepochs = 1\n'
+    (tmp_path / "table-one.toml").write_text(good)
+    (tmp_path / "broken.toml").write_text(good.replace("title", "titel"))
+    (tmp_path / "options.toml").write_text("epochs = 3\n")
+    monkeypatch.setattr(recipe, "recipes_folder", lambda: tmp_path)
+    assert command._recipes() == {("grlu", "GR-02"): ["table-one"], ("grlu", "GR-03"): ["table-one"]}

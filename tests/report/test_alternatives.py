@@ -1,0 +1,70 @@
+"""Figures in words."""
+
+import xml.etree.ElementTree as ElementTree
+
+import pandas as pd
+import pytest
+from plotnine import aes, geom_line, geom_point, ggplot, labs
+from report_frames import grlu_experiments
+
+from plastic_cli.figures.alternatives import alternative
+from plastic_cli.figures.files import save_figure, svg_text
+from plastic_cli.report.grouping import group_runs
+from plastic_cli.report.plots import curves_in_words, learning_curves
+from plastic_cli.report.results import summarise
+
+SVG = "{http://www.w3.org/2000/svg}"
+FRAME = pd.DataFrame({"step": [1, 2, 1, 2], "value": [0.1, 0.2, 0.3, 0.4], "rule": ["a", "a", "b", "b"]})
+
+
+def figure(**words):
+    return ggplot(FRAME, aes("step", "value", colour="rule")) + geom_line() + labs(**words)
+
+
+def test_labels_and_colours_make_the_words():
+    words = alternative(
+        figure(title="Curves", subtitle="digits", x="epoch", y="accuracy", caption="One\nseed."), "name"
+    )
+    assert words.title == "Curves: digits"
+    assert words.description == "Horizontal: epoch; vertical: accuracy; colours: a, b. One seed."
+
+
+def test_a_figure_without_a_title_goes_by_its_name():
+    words = alternative(ggplot(FRAME, aes("step", "value")) + geom_point(), "learning-curves_2", "Ends at 0.4.")
+    assert words.title == "learning curves 2"
+    assert words.description.endswith("Ends at 0.4.")
+
+
+def test_many_colours_are_counted():
+    frame = pd.DataFrame({"x": range(20), "rule": [f"rule {i}" for i in range(20)]})
+    words = alternative(ggplot(frame, aes("x", "x", colour="rule")) + geom_point(), "name")
+    assert "20 colours" in words.description
+    assert "rule 3" not in words.description
+
+
+@pytest.mark.parametrize("title", ["a < b & c", '"quoted"', "]]> --> <script>", "naïve Ж", "bell \x07"])
+@pytest.mark.filterwarnings("ignore:Glyph 7")
+def test_every_svg_says_what_it_shows(tmp_path, title):
+    (path,) = save_figure(figure(title=title), tmp_path, "figure", formats=["svg"], description="Ends at 0.4 & stays.")
+    root = ElementTree.parse(path).getroot()
+    assert root.get("role") == "img"
+    by_id = {element.get("id"): element for element in root.iter()}
+    assert by_id[root.get("aria-labelledby")].text == title.replace("\x07", "\N{REPLACEMENT CHARACTER}")
+    assert by_id[root.get("aria-describedby")].text.endswith("Ends at 0.4 & stays.")
+    assert len(root.findall(f".//{SVG}title")) == 1
+    # The first child, where readers look for it.
+    assert root[0].tag == f"{SVG}title"
+
+
+def test_one_figure_gives_one_text():
+    assert svg_text(figure(title="x"), "name") == svg_text(figure(title="x"), "name")
+
+
+def test_the_words_of_learning_curves_say_where_they_end():
+    runs, metrics = grlu_experiments(seeds=3)
+    (curves,) = learning_curves(summarise(runs, group_runs(runs)), metrics).values()
+    words = curves_in_words(curves)
+    last = curves.data[(curves.data["label"] == "backprop") & (curves.data["step"] == 10)].iloc[0]
+    bounds = f"[{last['low']:.4g}, {last['high']:.4g}]"
+    assert f"backprop on mnist {last['mean']:.4g} {bounds} at 10" in words
+    assert words.count(";") == 4

@@ -1,0 +1,103 @@
+"""The LaTeX tables, set by a LaTeX engine where there is one."""
+
+import shutil
+import string
+import subprocess
+
+import pandas as pd
+import pytest
+from report_frames import grlu_experiments, run_row
+
+from plastic_cli.analysis.intervals import Interval
+from plastic_cli.report.claims import read_claims
+from plastic_cli.report.comparisons import compare, improvement_table, middle_table
+from plastic_cli.report.formats import LATEX_LINES, latex
+from plastic_cli.report.grouping import group_runs
+from plastic_cli.report.results import judge_claims, summarise
+from plastic_cli.report.tables import Column, Detailed, Table, claims_table, context_table, results_table
+
+ENGINE = shutil.which("pdflatex")
+needs_latex = pytest.mark.skipif(ENGINE is None, reason="there is no pdflatex: apt-get install texlive-latex-base")
+
+DOCUMENT = r"""\documentclass{article}
+\usepackage{booktabs,graphicx}
+\begin{document}
+%s
+\end{document}
+"""
+
+
+def compiled(folder, *tables):
+    """Return the log of a document that holds nothing but the tables, and the text of its pages."""
+    content = "\n".join(latex(table, f"tab:{number}") for number, table in enumerate(tables))
+    (folder / "report.tex").write_text(DOCUMENT % content, encoding="ascii")
+    command = [ENGINE, "-halt-on-error", "-interaction=nonstopmode", "report.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (folder / "report.pdf").stat().st_size > 1000
+    return (folder / "report.log").read_text(errors="replace")
+
+
+def many_settings(count):
+    rows = [run_row(i, accuracy=i / count, rate=i, schedule=f"a word and another of number {i}") for i in range(count)]
+    return results_table(summarise(pd.DataFrame(rows), group_runs(pd.DataFrame(rows))))
+
+
+@needs_latex
+def test_every_table_of_a_report_compiles(tmp_path, claims_text):
+    runs, _ = grlu_experiments(seeds=3, datasets=("fashion", "mnist"))
+    groups = group_runs(runs)
+    results = summarise(runs, groups, {"grlu": read_claims("grlu", claims_text)})
+    judged = judge_claims(runs, groups, {"grlu": read_claims("grlu", claims_text)})
+    (comparison,) = compare(runs, results)
+    tables = [results_table(results), claims_table(judged), context_table(judged), middle_table(comparison)]
+    log = compiled(tmp_path, *tables, improvement_table(comparison))
+    assert "Overfull" not in log
+    assert "Float too large" not in log
+
+
+@needs_latex
+def test_any_text_compiles(tmp_path):
+    odd = [
+        string.printable,
+        "Ж 漢字 🧠 \x00\x1b",
+        "ñ é ő ç å ï Ǻ",
+        "αβγδεζηθικλμνξοπρστυφχψω",
+        "–—…“”‘’±×·≤≥°",  # noqa: RUF001
+        r"\end{table}",
+    ]
+    rows = [
+        (text, Detailed(text, text), Interval(-1.5e-5, -2e-12, 3e12, 5, "m"), None)
+        for text in (*odd, *string.printable)
+    ]
+    columns = (Column("text & more"), Column("100%"), Column("x_1^2", numeric=True), Column("#"))
+    compiled(tmp_path, Table("title", "".join(odd), columns, tuple(rows)))
+
+
+@needs_latex
+def test_a_long_table_goes_on_over_pages(tmp_path):
+    log = compiled(tmp_path, many_settings(3 * LATEX_LINES))
+    assert "Float too large" not in log
+    assert "multiply defined" not in log
+
+
+def test_a_long_table_is_divided_and_loses_no_row():
+    table = many_settings(3 * LATEX_LINES)
+    text = latex(table, "tab:x")
+    assert text.count(r"\begin{table}") == text.count(r"\end{tabular}}") > 3
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{table}")
+    assert text.count(r"\label{tab:x}") == 1
+    assert text.count(r"\caption[]{(continued)}") == text.count(r"\begin{table}") - 1
+    rows = [line for line in text.splitlines() if line.startswith("grlu")]
+    assert len(rows) == len(set(rows)) == len(table.rows)
+
+
+def test_a_short_table_stays_whole():
+    assert latex(many_settings(5), "tab:x").count(r"\begin{table}") == 1
+
+
+def test_a_row_taller_than_a_page_does_not_stop_it():
+    table = Table("t", "c", (Column("a"), Column("b")), (("x", "word " * 900), ("y", "short")))
+    text = latex(table, "tab:x")
+    assert text.count(r"\begin{table}") == 2
+    assert "short" in text

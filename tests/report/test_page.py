@@ -1,0 +1,298 @@
+"""The page: what is on it, that nothing else is needed, and that nothing in runs can break out of it."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from plotnine import aes, geom_point, ggplot, labs
+from report_frames import CLAIMS, grlu_experiments
+from stores import write_store
+
+from plastic_cli.commands import report as command
+from plastic_cli.errors import PlasticError
+from plastic_cli.figures.files import svg_text
+from plastic_cli.report.page import inline_svg
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+EVIL = '<img src=x onerror="alert(1)">'
+
+
+class Reader(HTMLParser):
+    """A page as a list of (path of tags, attributes) and the text in each."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.path, self.elements, self.texts = [], [], {}
+        self.feed(text)
+        assert self.path == [], "every element is closed"
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs), tuple(self.path)))
+        if tag not in VOID:
+            self.path.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs), tuple(self.path)))
+
+    def handle_endtag(self, tag):
+        assert self.path.pop() == tag
+
+    def handle_data(self, data):
+        if self.path:
+            self.texts.setdefault(self.path[-1], []).append(data)
+
+    def all(self, tag):
+        return [attributes for found, attributes, _ in self.elements if found == tag]
+
+    def text(self, tag):
+        return " ".join(self.texts.get(tag, []))
+
+
+def headline(runs, metrics):
+    return {"headline": ggplot(runs, aes("config.perturbations", "test/accuracy")) + geom_point() + labs(title="Ours")}
+
+
+RECIPES = {("grlu", "GR-02"): ["grlu-gr-02", "grlu-quick"]}
+
+
+def write_page(folder, runs, metrics, **options):
+    store = folder / "store"
+    write_store(store, runs, metrics)
+    given = {"claims": {"grlu": CLAIMS}, "headlines": {"grlu": headline}, "recipes": RECIPES, "format": "csv"}
+    command.report(store, **{**given, "html": folder / "page", **options})
+    return (folder / "page" / "index.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_page(tmp_path_factory.mktemp("page"), *grlu_experiments(seeds=3))
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Reader(text)
+
+
+def test_nothing_is_loaded_from_anywhere(page, text):
+    loading = [
+        attributes.get("src") for tag in ("img", "script", "iframe", "audio", "video") for attributes in page.all(tag)
+    ]
+    assert set(loading) <= {None}
+    assert [attributes["href"] for attributes in page.all("link")] == ["data:,"]
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    addresses = [attributes["href"] for attributes in page.all("a")]
+    assert all(address.startswith(("#", "https://")) for address in addresses)
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+
+
+def test_every_claim_stands_with_source_measurement_verdict_and_recipe(text):
+    rows = re.findall(r"<tr.*?</tr>", text[text.index('<table id="claims-table"') :], re.DOTALL)
+    row = next(row for row in rows if ">GR-02<" in row)
+    assert "0.9283 ± 0.005" in row
+    assert '<a class="detail" href="https://example.org" rel="noreferrer">configs.md, Run 1</a>' in row
+    assert "one published seed" in row
+    assert '<span class="badge reproduced">reproduced</span>' in row
+    assert re.search(
+        r'data-label="measured" data-sort="0\.92\d+" class="number">0\.92\d\d <span class="detail">\[0\.92', row
+    )
+    assert re.search(r'data-label="seeds" data-sort="3" class="number">3<', row)
+    assert "<code>grlu-gr-02</code> <code>grlu-quick</code>" in row
+    other = next(row for row in rows if ">GR-06<" in row)
+    assert '<span class="badge not-reproduced">not reproduced</span>' in other
+    assert "ours lies below" in other
+    assert "<a " not in other
+    assert "<code>" not in other
+
+
+def test_results_comparisons_and_other_methods_are_there(page):
+    captions = page.text("caption") + page.text("strong")
+    for title in ("At a glance", "Every claim", "Results", "Interquartile means of", "Probability of", "Other methods"):
+        assert title in captions
+    assert "Ren et al. 2023, Table 3" in page.text("a")
+
+
+def test_every_figure_is_there_with_words_for_it(page):
+    drawings = [a for tag, a, path in page.elements if tag == "svg"]
+    assert len(drawings) == 4, "learning curves, claims, a performance profile and the rule's own"
+    ids = {a["id"] for _, a, _ in page.elements if "id" in a}
+    for drawing in drawings:
+        assert drawing["role"] == "img"
+        assert {drawing["aria-labelledby"], drawing["aria-describedby"]} <= ids
+    titles = page.text("title")
+    for title in ("Learning curves: mnist", "Published and measured: test/accuracy", "Performance profiles", "Ours"):
+        assert title in titles
+    assert "backprop on mnist 0.97" in page.text("desc")
+    assert "GR-02: reproduced: published 0.9283, measured 0.92" in page.text("desc")
+
+
+def test_ids_are_unique_and_references_lead_somewhere(page, text):
+    ids = [a["id"] for _, a, _ in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    references = {a[key] for _, a, _ in page.elements for key in ("aria-labelledby", "aria-describedby") if key in a}
+    references |= {a["href"][1:] for _, a, _ in page.elements if a.get("href", "").startswith("#")}
+    references |= set(re.findall(r"url\(#([^)]+)\)", text))
+    assert references <= set(ids)
+
+
+def test_tables_say_what_heads_what(page):
+    assert page.all("html")[0]["lang"] == "en"
+    tables = page.all("table")
+    assert len(tables) == len(page.all("caption")) == 6
+    assert all(a["scope"] in ("row", "col") for a in page.all("th"))
+    body_rows = [a for tag, a, path in page.elements if tag == "tr" and path[-1] == "tbody"]
+    assert len([a for a in page.all("th") if a["scope"] == "row"]) == len(body_rows)
+    headings = [tag for tag, _, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == "h1"
+    assert set(headings[1:]) == {"h2"}
+
+
+def evil_store():
+    runs, metrics = grlu_experiments(seeds=3)
+    runs["config.note"] = [EVIL if index % 2 else "</script><script>alert(2)</script>" for index in range(len(runs))]
+    runs["dataset"] = EVIL
+    metrics["metric"] = metrics["metric"].replace("accuracy", "acc<b>uracy")
+    return runs.rename(columns={"test/accuracy": "test/acc<b>uracy"}), metrics
+
+
+def test_what_comes_from_runs_rules_and_recipes_is_text(tmp_path):
+    claims = CLAIMS.replace("test/accuracy", "test/acc<b>uracy").replace('dataset = "mnist", ', "")
+    claims = claims.replace('dataset = "mnist"', "").replace('"16 perturbations', f"'''{EVIL}''' #").replace(
+        '"https://example.org"', '"javascript:alert(3)"'
+    ).replace('source = "configs.md, Run 1"', f"source = '''{EVIL}'''")  # fmt: skip
+    recipes = {("grlu", "GR-02"): [EVIL]}
+    runs, metrics = evil_store()
+
+    def evil_headline(runs, metrics):
+        return {f"x{EVIL[:4]}": ggplot(runs, aes("seed", "seconds")) + geom_point() + labs(title=EVIL, caption=EVIL)}
+
+    text = write_page(
+        tmp_path, runs, metrics, claims={"grlu": claims}, recipes=recipes, headlines={"grlu": evil_headline}
+    )
+    page = Reader(text)
+    assert page.all("img") == []
+    assert page.all("b") == []
+    assert len(page.all("script")) == 1
+    assert "javascript:" not in text
+    assert not any(key.startswith("on") for _, attributes, _ in page.elements for key in attributes)
+    assert EVIL.replace('"', "&#34;").replace("<", "&lt;").replace(">", "&gt;") in text
+
+
+def test_a_rules_own_figure_that_cannot_be_drawn_costs_only_itself(tmp_path, capsys):
+    def broken(runs, metrics):
+        return {"good": ggplot(runs, aes("seed", "seconds")) + geom_point() + labs(title="Ours"),
+                "bad": ggplot(runs, aes("no such column", "seconds")) + geom_point()}  # fmt: skip
+
+    runs, metrics = grlu_experiments(seeds=1)
+    text = write_page(tmp_path, runs, metrics, headlines={"grlu": broken}, output=tmp_path / "tables")
+    assert "grlu-good" in text
+    assert "grlu-bad" not in text
+    assert "the headline figure of grlu failed" in capsys.readouterr().err
+    drawn = {path.name for path in (tmp_path / "tables" / "figures").glob("grlu-*")}
+    assert drawn == {"grlu-good.png", "grlu-good.svg"}
+
+
+def test_the_same_runs_give_the_same_page(tmp_path, text):
+    assert write_page(tmp_path, *grlu_experiments(seeds=3)) == text
+
+
+def test_an_empty_store_gives_a_page_that_says_so(tmp_path):
+    (tmp_path / "store").mkdir()
+    command.report(tmp_path / "store", html=tmp_path / "page", claims={}, headlines={}, recipes={})
+    page = Reader((tmp_path / "page" / "index.html").read_text())
+    assert "There is no run to report yet" in page.text("p")
+    assert page.all("table") == []
+
+
+def test_what_is_compared_with_nothing_is_said(tmp_path):
+    runs, metrics = grlu_experiments(seeds=1)
+    runs.loc[runs["rule"] == "backprop", "dataset"] = "digits"
+    text = write_page(tmp_path, runs, metrics)
+    assert "1 result stands alone on a data set and metric" in text
+
+
+def test_runs_that_are_not_counted_are_said(tmp_path):
+    runs, metrics = grlu_experiments(seeds=1)
+    write_store(tmp_path / "store", runs.assign(run=[f"f{i}" for i in range(len(runs))]), metrics, status="failed")
+    assert "Not counted: 5 failed" in write_page(tmp_path, runs, metrics)
+
+
+def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    runs, metrics = grlu_experiments(seeds=1)
+    before = write_page(tmp_path, runs, metrics)
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "write_atomically", full)
+    with pytest.raises(PlasticError, match=r"No space left on device. Choose another --html"):
+        command.report(tmp_path / "store", html=tmp_path / "page", claims={}, headlines={}, recipes={}, format="csv")
+    assert [path.name for path in (tmp_path / "page").iterdir()] == ["index.html"]
+    assert (tmp_path / "page" / "index.html").read_text() == before
+
+
+def test_a_file_in_the_way_is_said_before_anything_is_computed(tmp_path, capsys):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "page").write_text("mine")
+    with pytest.raises(PlasticError, match=r"it is a file\. Choose another --html"):
+        command.report(tmp_path / "store", html=tmp_path / "page", claims={}, headlines={}, recipes={})
+    assert (tmp_path / "page").read_text() == "mine"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("mine", ["<h1>My own page</h1>", "", None])
+def test_a_page_that_somebody_else_wrote_stays(tmp_path, mine):
+    (tmp_path / "store").mkdir()
+    page = tmp_path / "page" / "index.html"
+    page.mkdir(parents=True) if mine is None else (page.parent.mkdir(), page.write_text(mine))
+    with pytest.raises(PlasticError, match="Choose another --html"):
+        command.report(tmp_path / "store", html=page.parent, claims={}, headlines={}, recipes={})
+    assert page.is_dir() if mine is None else page.read_text() == mine
+
+
+def test_other_files_in_the_folder_stay(tmp_path):
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "notes.txt").write_text("mine")
+    write_page(tmp_path, *grlu_experiments(seeds=1))
+    assert (tmp_path / "page" / "notes.txt").read_text() == "mine"
+
+
+# -------------------------------------------------------------------------------------------------------- inline SVG
+
+
+@pytest.fixture(scope="module")
+def drawing():
+    frame = pd.DataFrame({"x": [1, 2], "y": [3, 4], "rule": ["a", "b"]})
+    return svg_text(ggplot(frame, aes("x", "y", colour="rule")) + geom_point() + labs(title="Two points"), "two")
+
+
+def test_two_drawings_on_one_page_share_no_id(drawing):
+    ids = [set(re.findall(r' id="([^"]+)"', inline_svg(drawing, name))) for name in ("one", "other")]
+    assert ids[0]
+    assert ids[0].isdisjoint(ids[1])
+
+
+def test_an_inline_drawing_scales_and_styles_nothing_but_itself(drawing):
+    element = ElementTree.fromstring(inline_svg(drawing, "one"))
+    assert element.tag == "svg"
+    assert element.get("viewBox")
+    assert element.get("height") is None
+    tags = {child.tag for child in element.iter()}
+    assert tags.isdisjoint({"style", "metadata", "script"})
+    assert {"path", "use", "title", "desc"} <= tags
+
+
+def test_a_drawing_runs_no_code():
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 1 1"'
+        ' height="1" onload="alert(1)"><script>alert(1)</script><a xlink:href="javascript:alert(1)"><path/></a>'
+        '<image xlink:href="https://example.org/x.png"/><foreignObject><p xmlns="http://www.w3.org/1999/xhtml">x</p>'
+        "</foreignObject><g onclick='alert(1)'><path d='M0 0'/></g></svg>"
+    )
+    shown = inline_svg(svg, "x")
+    for word in ("alert", "script", "example.org", "foreignObject", "onclick", "onload"):
+        assert word not in shown
+    assert "<path" in shown

@@ -1,0 +1,197 @@
+"""The page in headless Chromium: it draws, it sorts, its console stays empty, it can be read by anybody anywhere."""
+
+import itertools
+import shutil
+
+import pandas as pd
+import pytest
+from report_frames import grlu_experiments
+from test_page import EVIL, evil_store, write_page
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
+
+SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 375, "height": 800}}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        # In a container there is no sandbox to be had; the page is ours.
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    runs, metrics = grlu_experiments(seeds=3)
+    # A setting with one seed has no interval, one without a loss an empty cell, and one a value near nothing.
+    short = runs.iloc[:1].assign(run="short", **{"config.perturbations": 2, "test/accuracy": 9e-05, "test/loss": None})
+    write_page(folder, pd.concat([runs, short], ignore_index=True), metrics)
+    return f"file://{folder}/page/index.html"
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """A function that opens the page, and what the browser said and asked for meanwhile."""
+    contexts = []
+
+    def open_it(size="desk", scheme="light", url=address, **options):
+        context = browser.new_context(viewport=SIZES[size], color_scheme=scheme, offline=True, **options)
+        context.set_default_timeout(10_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.said, page.asked = [], []
+        page.on("console", lambda message: page.said.append(message.text))
+        page.on("pageerror", lambda error: page.said.append(str(error)))
+        page.on("dialog", lambda dialog: page.said.append(dialog.message) or dialog.dismiss())
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(url)
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_it_is_drawn_without_a_word_on_the_console(open_page, address, size, scheme):
+    page = open_page(size, scheme)
+    assert page.said == []
+    assert [url for url in page.asked if not url.startswith("data:")] == [address]
+    assert page.locator("h1").is_visible()
+    figures = page.locator("figure svg").all()
+    assert len(figures) == 4
+    for figure in figures:
+        box = figure.bounding_box()
+        assert min(box["width"], box["height"]) > 150
+    # Nothing makes the page itself scroll sideways; wide drawings scroll in a frame of their own.
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"]
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    red, green, blue = (int(part) for part in ground.removeprefix("rgb(").removesuffix(")").split(","))
+    assert (red + green + blue > 600) == (scheme == "light")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_axe_finds_nothing(open_page, size, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    page = open_page(size, scheme, bypass_csp=True)
+    found = axe.Axe().run(page).response["violations"]
+    assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
+
+
+def column(page, table, heading):
+    index = page.locator(f"#{table} thead th").all_inner_texts().index(heading)
+    return [
+        row.locator("th, td").nth(index).get_attribute("data-sort") for row in page.locator(f"#{table} tbody tr").all()
+    ]
+
+
+def button(page, table, heading):
+    return page.locator(f"#{table} thead").get_by_role("button", name=heading, exact=True)
+
+
+def states(page, table):
+    return [heading.get_attribute("aria-sort") for heading in page.locator(f"#{table} thead th").all()]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_click_sorts_numbers_as_numbers_and_a_second_one_turns_round(open_page, size):
+    page = open_page(size)
+    accuracy = button(page, "results-table", "test/accuracy")
+    accuracy.click()
+    values = [float(value) for value in column(page, "results-table", "test/accuracy")]
+    assert len(values) == 6
+    assert values == sorted(values)
+    assert values[0] == 9e-05, "as text it would come last"
+    headings = page.locator("#results-table thead th").all_inner_texts()
+    wanted = [None] * len(headings)
+    wanted[headings.index("test/accuracy")] = "ascending"
+    assert states(page, "results-table") == wanted
+    accuracy.click()
+    assert [float(value) for value in column(page, "results-table", "test/accuracy")] == values[::-1]
+    wanted[headings.index("test/accuracy")] = "descending"
+    assert states(page, "results-table") == wanted
+    assert page.locator("#announcement").inner_text() == "Sorted by test/accuracy, descending"
+    assert page.said == []
+
+
+def test_what_has_no_value_stays_last(open_page):
+    page = open_page()
+    for _ in range(2):
+        button(page, "results-table", "test/loss").click()
+        values = column(page, "results-table", "test/loss")
+        assert values[-1] == ""
+        assert all(values[:-1])
+
+
+def test_the_keyboard_sorts_too(open_page):
+    page = open_page()
+    # From the table's frame, which can be scrolled by keys, one tab leads to the first heading.
+    page.locator("[role=region]:has(> #results-table)").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "data set"
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    assert column(page, "results-table", "rule") == ["backprop", *["grlu"] * 5]
+    page.keyboard.press("Space")
+    assert column(page, "results-table", "rule") == [*["grlu"] * 5, "backprop"]
+    assert states(page, "results-table")[0] == "descending"
+
+
+def test_sorting_one_table_leaves_the_others(open_page):
+    page = open_page()
+    before = column(page, "claims-table", "claim")
+    button(page, "results-table", "rule").click()
+    button(page, "results-table", "rule").click()
+    assert column(page, "claims-table", "claim") == before
+    assert set(states(page, "claims-table")) == {None}
+
+
+def test_on_a_phone_each_row_is_a_card_that_names_its_values(open_page):
+    page = open_page("phone")
+    cell = page.locator("#claims-table tbody tr").first.locator("td").nth(2)
+    assert page.evaluate("cell => getComputedStyle(cell, '::before').content", cell.element_handle()) == '"published"'
+    boxes = [each.bounding_box() for each in page.locator("#claims-table tbody tr").first.locator("th, td").all()]
+    assert all(lower["y"] >= upper["y"] + upper["height"] - 1 for upper, lower in itertools.pairwise(boxes))
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= 375 for box in boxes)
+
+
+def test_it_prints_black_on_white_without_what_needs_a_screen(open_page):
+    page = open_page(scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.querySelector('.plot svg')).filter") == "none"
+    assert not page.locator("nav").is_visible()
+    assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+def test_without_scripts_the_tables_can_still_be_read(open_page):
+    page = open_page(java_script_enabled=False)
+    assert page.locator("#results-table tbody tr").count() == 6
+    assert page.locator("thead button").count() == 0
+
+
+def test_the_first_tab_leads_past_the_head(open_page):
+    page = open_page()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#content"
+    assert page.locator(".skip").bounding_box()["x"] >= 0
+
+
+def test_nothing_in_runs_is_run(open_page, tmp_path):
+    runs, metrics = evil_store()
+    write_page(tmp_path, runs, metrics, headlines={})
+    page = open_page(url=f"file://{tmp_path}/page/index.html")
+    assert page.said == []
+    assert EVIL in page.locator("#results-table").inner_text()
+    assert page.locator("table img").count() == 0
