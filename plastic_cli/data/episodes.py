@@ -1,0 +1,94 @@
+"""Episodes of few-shot learning: a few classes, some images of each to learn from and others to be asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from plastic_cli.data.datasets import Split
+from plastic_cli.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One episode.
+
+    classes: (ways,) of the data set; x (ways * shots, features) and y (ways * shots,), in the order in which they are
+    to be learned; query_x (ways * queries, features), query_y (ways * queries,). y are classes of the data set.
+    """
+
+    classes: Tensor
+    x: Tensor
+    y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+
+    def with_own_labels(self) -> Episode:
+        """Return the episode with its classes numbered from 0, as they stand in `classes`."""
+        order = torch.argsort(self.classes)
+        ranks = self.classes[order]
+        y, query_y = (order[torch.searchsorted(ranks, labels)] for labels in (self.y, self.query_y))
+        return Episode(self.classes, self.x, y, self.query_x, query_y)
+
+
+class Episodes:
+    """Draws episodes from one split of a data set.
+
+    classes: those to draw from, all of the split if None. ways: classes of an episode; shots and queries: images of
+    each to learn from and to be asked about, never the same ones. replacement: draw classes with replacement, so that
+    one may come twice. first_images: always take the first images of a class, in the split's order, not others for each
+    episode.
+
+    Raises UserError where there are too few classes or images.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        ways: int,
+        shots: int,
+        queries: int,
+        classes: Sequence[int] | None = None,
+        replacement: bool = False,
+        first_images: bool = False,
+    ) -> None:
+        self.split = split
+        self.classes = torch.tensor(sorted(split.y.unique().tolist() if classes is None else classes))
+        self.ways, self.shots, self.queries = ways, shots, queries
+        self.replacement, self.first_images = replacement, first_images
+        if ways > len(self.classes) and not replacement:
+            raise UserError(f"an episode of {ways} classes cannot be drawn from {len(self.classes)}: ask for fewer ways.")
+        y = split.y.cpu()
+        self._images = {int(label): torch.nonzero(y == label)[:, 0] for label in self.classes.tolist()}
+        needed = shots + queries
+        for label, images in self._images.items():
+            if len(images) < needed:
+                raise UserError(
+                    f"class {label} has {len(images)} images, and {shots} shots and {queries} queries take {needed}:"
+                    " ask for fewer of them."
+                )
+
+    def draw(self, generator: torch.Generator) -> Episode:
+        """Draw one episode."""
+        count = len(self.classes)
+        if self.replacement:
+            picked = torch.randint(count, (self.ways,), generator=generator)
+        else:
+            picked = torch.randperm(count, generator=generator)[: self.ways]
+        classes = self.classes[picked]
+        shots, queries = [], []
+        for label in classes.tolist():
+            images = self._images[label]
+            if not self.first_images:
+                images = images[torch.randperm(len(images), generator=generator)]
+            shots.append(images[: self.shots])
+            queries.append(images[self.shots : self.shots + self.queries])
+        order = torch.randperm(self.ways * self.shots, generator=generator)
+        learned, asked = torch.cat(shots)[order], torch.cat(queries)
+        split, device = self.split, self.split.x.device
+        learned, asked = learned.to(device), asked.to(device)
+        return Episode(classes.to(device), split.x[learned], split.y[learned], split.x[asked], split.y[asked])

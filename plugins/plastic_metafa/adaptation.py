@@ -1,0 +1,216 @@
+"""Adapting networks with a plasticity rule, one sample at a time, and the meta-gradient through all of it.
+
+Two ways to the same numbers. On the CPU, with the published terms, the kernels of `compiled.py`; with other terms, or
+on a GPU, whole tensors and automatic differentiation, in stretches whose activity is computed again on the way back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from plastic_cli.data.episodes import Episode
+from plastic_metafa import compiled, rule
+
+Feedback = Literal["fixed", "symmetric", "direct", "sign"]
+FEEDBACKS: tuple[Feedback, ...] = get_args(Feedback)
+KERNEL_FEEDBACK = {
+    "fixed": compiled.FIXED,
+    "symmetric": compiled.SYMMETRIC,
+    "direct": compiled.DIRECT,
+    "sign": compiled.SIGN,
+}
+PUBLISHED_TERMS = 10
+STRETCH = 16
+"""Samples between kept weights where autograd goes back: about the root of a published stream's length."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plasticity:
+    """A rule to adapt with: which terms (keys of `rule.TERMS`), and where feedback comes from."""
+
+    terms: tuple[int, ...]
+    feedback: Feedback = "fixed"
+
+
+class Network(NamedTuple):
+    """W and B, one tensor for each layer of weights: W (..., out, in); B as W, for direct feedback (..., classes, in)."""
+
+    W: list[Tensor]
+    B: list[Tensor]
+
+
+def draw_network(
+    sizes: Sequence[int],
+    feedback: Feedback,
+    generator: torch.Generator,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Network:
+    """Draw weights and, independently, feedback, uniformly as Xavier: within sqrt(6 / (in + out)).
+
+    sizes: units of layer 0, the input, to L. What is drawn does not depend on the feedback's kind, so that networks of
+    one seed begin alike.
+    """
+
+    def xavier(out: int, into: int) -> Tensor:
+        drawn = torch.rand(out, into, generator=generator, dtype=dtype)
+        return ((2 * drawn - 1) * math.sqrt(6 / (into + out))).to(device)
+
+    pairs = list(zip(sizes[1:], sizes, strict=False))
+    W = [xavier(out, into) for out, into in pairs]
+    B = [xavier(out, into) for out, into in pairs]
+    if feedback == "direct":
+        B = [xavier(sizes[-1], units) for units in sizes[:-1]]
+    return Network(W, B)
+
+
+def feedback_errors(
+    W: Sequence[Tensor], B: Sequence[Tensor], feedback: Feedback, y: Sequence[Tensor], target: Tensor
+) -> list[Tensor]:
+    """Return e_0 to e_L of `rule.errors` for one kind of feedback."""
+    if feedback == "direct":
+        return rule.direct_errors(B, y, target)
+    if feedback == "symmetric":
+        return rule.errors(W, y, target)
+    return rule.errors(rule.sign_concordant(B, W) if feedback == "sign" else B, y, target)
+
+
+def adapt_step(
+    W: Sequence[Tensor], B: Sequence[Tensor], x: Tensor, target: Tensor, theta: Tensor, plasticity: Plasticity
+) -> list[Tensor]:
+    """Return the weights behind one sample x (..., inputs) with its one-hot target (..., classes)."""
+    y = rule.forward(W, x)
+    e = feedback_errors(W, B, plasticity.feedback, y, target)
+    layers = zip(W, y, y[1:], e, e[1:], strict=False)
+    return [
+        weights + rule.plasticity_update(weights, y_pre, y_post, e_pre, e_post, theta, plasticity.terms)
+        for weights, y_pre, y_post, e_pre, e_post in layers
+    ]
+
+
+def adapt(network: Network, x: Tensor, labels: Tensor, theta: Tensor, plasticity: Plasticity) -> list[Tensor]:
+    """Return the weights behind a stream x (..., samples, inputs), labels (..., samples); gradients flow to theta.
+
+    Any leading dimensions, the same in W, B and x: so many networks learn side by side.
+    """
+
+    def stretch(W: list[Tensor], samples: Tensor, targets: Tensor, theta: Tensor) -> list[Tensor]:
+        for number in range(samples.shape[-2]):
+            W = adapt_step(W, network.B, samples[..., number, :], targets[..., number, :], theta, plasticity)
+        return W
+
+    W = list(network.W)
+    targets = functional.one_hot(labels, W[-1].shape[-2]).to(x.dtype)
+    for samples, wanted in zip(x.split(STRETCH, -2), targets.split(STRETCH, -2), strict=True):
+        if torch.is_grad_enabled() and theta.requires_grad:
+            W = checkpoint(stretch, W, samples, wanted, theta, use_reentrant=False)
+        else:
+            W = stretch(W, samples, wanted, theta)
+    return W
+
+
+class Adapted(NamedTuple):
+    """An adapted network: its weights, its loss and accuracy (...,) on queries, and the gradient of the mean loss.
+
+    gradient: with respect to theta (terms,), None where it was not asked for.
+    """
+
+    W: list[Tensor]
+    loss: Tensor
+    accuracy: Tensor
+    gradient: Tensor | None
+
+
+def adapt_to(
+    network: Network, episode: Episode, theta: Tensor, plasticity: Plasticity, *, gradient: bool = False
+) -> Adapted:
+    """Adapt one network to an episode, and ask it; with `gradient`, also how the loss depends on theta (terms,).
+
+    The L1 term of the meta-loss is not part of it.
+    """
+    if has_kernels(network, plasticity):
+        return _adapt_compiled(network, episode, theta, plasticity, gradient)
+    leaf = theta.detach().to(episode.x.dtype).requires_grad_(gradient)
+    with torch.set_grad_enabled(gradient):
+        W = adapt(network, episode.x, episode.y, leaf, plasticity)
+        z = rule.logits(W, episode.query_x)
+        loss = functional.cross_entropy(z, episode.query_y)
+    found = torch.autograd.grad(loss, leaf)[0].to(theta.dtype) if gradient else None
+    return Adapted([w.detach() for w in W], loss.detach(), _accuracy(z, episode), found)
+
+
+def in_threads(function: Callable[[int], T], count: int) -> list[T]:
+    """Return function(0) to function(count - 1), computed side by side in as many threads as torch uses."""
+    threads = min(count, torch.get_num_threads())
+    if threads < 2:
+        return [function(number) for number in range(count)]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, range(count)))
+
+
+def has_kernels(network: Network, plasticity: Plasticity) -> bool:
+    """Whether `compiled.py` adapts this network: published terms, on the CPU."""
+    published = all(term < PUBLISHED_TERMS for term in plasticity.terms)
+    return published and network.W[0].is_cpu and network.W[0].ndim == 2  # noqa: PLR2004  a matrix, no batch of them
+
+
+def _adapt_compiled(
+    network: Network, episode: Episode, theta: Tensor, plasticity: Plasticity, gradient: bool
+) -> Adapted:
+    dtype = network.W[0].numpy().dtype
+    sizes = np.array([network.W[0].shape[1], *(len(W) for W in network.W)], np.int64)
+    W, B = _flat(network.W), _flat(network.B)
+    strengths, active = np.zeros(PUBLISHED_TERMS, dtype), np.zeros(PUBLISHED_TERMS, np.bool_)
+    terms = list(plasticity.terms)
+    strengths[terms] = theta.detach().numpy()
+    active[terms] = True
+    kind = KERNEL_FEEDBACK[plasticity.feedback]
+    kept = [np.zeros((len(episode.y), int(sizes.sum())), dtype) for _ in range(5)]
+    x, labels = episode.x.contiguous().numpy(), episode.y.numpy()
+    compiled.adapt(sizes, W, B, x, labels, strengths, active, kind, *kept)  # type: ignore[call-arg]
+    # The kernel that goes back uses the weights up.
+    learned = _layers(W.copy() if gradient else W, sizes)
+    for layer in learned:
+        layer.requires_grad_(gradient)
+    with torch.set_grad_enabled(gradient):
+        z = rule.logits(learned, episode.query_x)
+        loss = functional.cross_entropy(z, episode.query_y)
+    found = None
+    if gradient:
+        G = _flat(torch.autograd.grad(loss, learned))
+        of_theta = np.zeros(PUBLISHED_TERMS)
+        compiled.meta_gradient(  # type: ignore[call-arg]
+            sizes, W, B, strengths, active, kind, *kept, G, of_theta
+        )
+        found = torch.from_numpy(of_theta[terms]).to(theta.dtype)
+    return Adapted([layer.detach() for layer in learned], loss.detach(), _accuracy(z, episode), found)
+
+
+def _accuracy(z: Tensor, episode: Episode) -> Tensor:
+    return (z.detach().argmax(-1) == episode.query_y).to(z.dtype).mean(-1)
+
+
+def _flat(tensors: Sequence[Tensor]) -> NDArray[np.floating]:
+    return np.concatenate([tensor.detach().numpy().ravel() for tensor in tensors])
+
+
+def _layers(flat: NDArray[np.floating], sizes: NDArray[np.int64]) -> list[Tensor]:
+    """Return the weights of each layer (out, in), in the memory of `flat`."""
+    ends = np.cumsum(sizes[1:] * sizes[:-1])
+    parts = np.split(flat, ends[:-1])
+    shapes = zip(parts, sizes[1:], sizes[:-1], strict=True)
+    return [torch.from_numpy(part.reshape(out, into)) for part, out, into in shapes]

@@ -1,0 +1,275 @@
+"""Meta-learning: theta by Adam, through whole adaptations of fresh networks; and the test at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from plastic_cli import RunFailed, UserError
+from plastic_cli.data.datasets import Dataset, Split, load_dataset
+from plastic_cli.data.episodes import Episode, Episodes
+from plastic_metafa import rule
+from plastic_metafa.adaptation import (
+    Adapted,
+    Feedback,
+    Network,
+    Plasticity,
+    adapt_to,
+    draw_network,
+    feedback_errors,
+    in_threads,
+)
+from plastic_metafa.theta_file import read_theta, theta_toml
+
+if TYPE_CHECKING:
+    from plastic_cli import Run
+    from plastic_metafa.commands import Train
+
+THETA_FILE = "theta.toml"
+RATES = (0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1)
+"""Learning rates that backprop and feedback alignment may choose from."""
+TUNING_EPISODES = 20
+CONTROLS: dict[str, Feedback] = {"control": "fixed", "backprop": "symmetric"}
+"""Split under which a control is logged, and its feedback: feedback alignment, and backprop."""
+MOST_BROKEN = 10
+"""Episodes in a row with a gradient that is not finite, before a run gives up."""
+SETTLED = 0.1
+"""Share of the episodes, the last, over which theta is averaged to say which terms are left."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What episodes and networks are made of. outputs: units of the output layer; own_labels: those of the episode."""
+
+    train: Episodes
+    test: Episodes
+    sizes: tuple[int, ...]
+    own_labels: bool
+
+    def draw(self, episodes: Episodes, generator: torch.Generator) -> Episode:
+        """Draw an episode, its labels those of the output units."""
+        episode = episodes.draw(generator)
+        return episode.with_own_labels() if self.own_labels else episode
+
+
+def setting_of(config: Train, data: Dataset, run: Run) -> Setting:
+    """Return what the run of a configuration learns from.
+
+    Raises UserError where the data set has too few classes or images.
+    """
+    train, test = as_pixels(data, data.train, config.image_size), as_pixels(data, data.test, config.image_size)
+    seen, held_out = split_classes(data.classes, config.kept_classes, run)
+    if len(seen) < config.ways and not config.reference_sampling:
+        raise UserError(
+            f"{data.name} has {data.classes} classes; {len(held_out)} held out leave {len(seen)}, fewer than --ways"
+            f" {config.ways}. Ask for fewer ways or --held-out-classes."
+        )
+    if 0 < len(held_out) < config.ways:
+        raise UserError(
+            f"--held-out-classes {len(held_out)}: the test draws {config.ways} of them. Hold out at least that many, or"
+            " 0 to test on other images of the same classes."
+        )
+    # Meta-learning sees no image of a class that is held out, so that those of both splits may test.
+    unseen = Split(torch.cat([train.x, test.x]), torch.cat([train.y, test.y])) if held_out else test
+    reference = config.reference_sampling
+    sampling: dict[str, int] = {"ways": config.ways, "shots": config.shots, "queries": config.queries}
+    sampling |= {"replacement": reference, "first_images": reference}
+    return Setting(
+        Episodes(test if reference else train, classes=seen, **sampling),
+        Episodes(unseen, classes=held_out or seen, **sampling),
+        (train.x.shape[1], *config.hidden, data.classes if config.outputs == "all" else config.ways),
+        config.outputs == "episode",
+    )
+
+
+def split_classes(classes: int, held_out: int, run: Run) -> tuple[list[int], list[int]]:
+    """Return the classes that meta-learning sees and those that it does not, by the run's seed."""
+    order = torch.randperm(classes, generator=run.generator("held-out classes")).tolist()
+    return sorted(order[held_out:]), sorted(order[:held_out])
+
+
+def as_pixels(data: Dataset, split: Split, size: int) -> Split:
+    """Return a split with pixels from 0 to 1, as published, `size` a side (0: as they are)."""
+    x = data.to_pixels(split.x)
+    if size and (size, size) != data.image_shape[1:]:
+        images = x.view(-1, *data.image_shape)
+        x = functional.interpolate(images, (size, size), mode="bilinear", antialias=True).flatten(1)
+    return Split(x, split.y)
+
+
+def meta_learn(config: Train, run: Run) -> None:
+    """Learn theta and test it. Raises RunFailed where the gradient is no longer finite."""
+    data = load_dataset(config.dataset, run.data_folder, device=run.device)
+    run.describe_data(**data.description())
+    setting = setting_of(config, data, run)
+    plasticity = Plasticity(config.terms, config.feedback)
+    theta = nn.Parameter(torch.zeros(len(config.terms), dtype=torch.float64))
+    optimizer = torch.optim.Adam([theta], lr=config.meta_lr)
+    learned = nn.ParameterDict({"theta": theta})
+    networks, draws = run.generator("networks"), run.generator("episodes")
+    if run.begins("episode"):
+        _begin(theta, config)
+    run.track(theta=learned, optimizer=optimizer, networks=networks, episodes=draws)
+    broken = 0
+    for _ in run.steps(config.episodes, "episode"):
+        began = time.perf_counter()
+        drawn = [
+            (draw_network(setting.sizes, config.feedback, networks, device=run.device), setting.draw(setting.train, draws))
+            for _ in range(config.tasks)
+        ]
+        found = _adapt_all(drawn, theta, plasticity, gradient=True)
+        gradient = torch.stack([one.gradient for one in found if one.gradient is not None]).mean(0)
+        before = theta.detach().clone()
+        broken = 0 if gradient.isfinite().all() else broken + 1
+        if broken == MOST_BROKEN:
+            raise RunFailed(f"the gradient was not finite in {broken} episodes in a row. Try a smaller --meta-lr.")
+        if not broken:
+            theta.grad = gradient + config.l1 * theta.detach().sign()
+            optimizer.step()
+        run.count_samples(config.tasks * config.ways * config.shots, time.perf_counter() - began)
+        _log_episode(run, config, before, found, drawn)
+    strengths = dict(zip(config.terms, theta.detach().tolist(), strict=True))
+    heading = f"learned by run {run.id}: {config.episodes} episodes of {data.name}, seed {run.seed}"
+    save_text(run, THETA_FILE, theta_toml(strengths, config.feedback, heading))
+    _test(config, run, setting, theta.detach(), plasticity)
+
+
+def save_text(run: Run, name: str, text: str) -> None:
+    """Write a text into the artifacts of a run."""
+    from plastic_cli.runs.files import write_atomically
+
+    path = run.folder / "artifacts" / name
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, text.encode())
+
+
+def _begin(theta: nn.Parameter, config: Train) -> None:
+    """Give theta its first values: those of --theta, or --initial-rate for the pseudo-gradient and 0 for others."""
+    given: Mapping[int, float] = {0: config.initial_rate} if config.theta is None else read_theta(config.theta).theta
+    with torch.no_grad():
+        for place, term in enumerate(config.terms):
+            theta[place] = given.get(term, 0.0)
+
+
+def _adapt_all(
+    drawn: Sequence[tuple[Network, Episode]], theta: Tensor, plasticity: Plasticity, *, gradient: bool = False
+) -> list[Adapted]:
+    return in_threads(lambda number: adapt_to(*drawn[number], theta, plasticity, gradient=gradient), len(drawn))
+
+
+def _log_episode(
+    run: Run, config: Train, theta: Tensor, found: Sequence[Adapted], drawn: Sequence[tuple[Network, Episode]]
+) -> None:
+    """Log what an episode's networks came to with the theta that they learned with."""
+    loss = torch.stack([one.loss for one in found]).mean()
+    accuracy = torch.stack([one.accuracy for one in found]).mean()
+    measured = {f"theta_{term}": value for term, value in zip(config.terms, theta.tolist(), strict=True)}
+    if loss.isfinite():
+        measured["loss"] = float(loss)
+    run.log("train", None, accuracy=accuracy, **measured)
+    network, episode = drawn[0]
+    for layer, values in layer_measures(Network(found[0].W, network.B), episode, config.feedback).items():
+        run.log("train", {"layer": layer}, **values)
+
+
+@torch.no_grad()
+def layer_measures(network: Network, episode: Episode, feedback: Feedback) -> dict[int, dict[str, float]]:
+    """Return for each hidden layer, from 1, how an adapted network's errors on queries compare with backprop's.
+
+    angle: in degrees, between the errors by `feedback` and by backprop, each the mean over queries, as published.
+    angle_by_sample: mean over queries of the angle of each. orthonormality: E_W (11, 12), mean over queries; the
+    output layer has it too.
+    """
+    W, B = network
+    y = rule.forward(W, episode.query_x)
+    target = functional.one_hot(episode.query_y, W[-1].shape[0]).to(y[-1].dtype)
+    e = feedback_errors(W, B, feedback, y, target)
+    by_backprop = rule.errors(W, y, target)
+    measures: dict[int, dict[str, float]] = {}
+    for layer in range(1, len(W) + 1):
+        found = {"orthonormality": rule.orthonormality(W[layer - 1], y[layer - 1], y[layer]).mean()}
+        if layer < len(W):
+            found["angle"] = degrees(e[layer].mean(0), by_backprop[layer].mean(0))
+            found["angle_by_sample"] = degrees(e[layer], by_backprop[layer]).mean()
+        measures[layer] = {name: float(value) for name, value in found.items()}
+    return measures
+
+
+def degrees(a: Tensor, b: Tensor) -> Tensor:
+    """Return the angle between a and b (..., n) in degrees, (...,)."""
+    return torch.rad2deg(torch.acos(functional.cosine_similarity(a.double(), b.double(), -1).clamp(-1, 1)))
+
+
+# -------------------------------------------------------------------------------------------------------- the test
+
+
+class Bench:
+    """The same fresh networks and episodes for every rule that is to be compared.
+
+    Networks and feedback are drawn alike for every rule; episodes come from `episodes`.
+    """
+
+    def __init__(self, setting: Setting, episodes: Episodes, count: int, run: Run, purpose: str) -> None:
+        self.setting, self.device = setting, run.device
+        draws = run.generator(f"{purpose} episodes")
+        self.episodes = [setting.draw(episodes, draws) for _ in range(count)]
+        states = run.generator(f"{purpose} networks")
+        self.seeds = torch.randint(2**62, (count,), generator=states).tolist()
+
+    def network(self, number: int, feedback: Feedback) -> Network:
+        """Draw the network of one episode."""
+        generator = torch.Generator().manual_seed(self.seeds[number])
+        return draw_network(self.setting.sizes, feedback, generator, device=self.device)
+
+    def measure(self, theta: Tensor, plasticity: Plasticity, count: int | None = None) -> tuple[Tensor, Tensor]:
+        """Adapt with theta (terms,); return accuracy and loss of each episode, of the first `count` if given."""
+
+        def one(number: int) -> Adapted:
+            network = self.network(number, plasticity.feedback)
+            return adapt_to(network, self.episodes[number], theta, plasticity)
+
+        found = in_threads(one, len(self.episodes) if count is None else count)
+        return torch.stack([each.accuracy for each in found]), torch.stack([each.loss for each in found])
+
+    def measure_rate(self, rate: float, feedback: Feedback, count: int | None = None) -> tuple[Tensor, Tensor]:
+        """Adapt with the pseudo-gradient alone, at `rate`."""
+        return self.measure(torch.tensor([rate], dtype=torch.float64), Plasticity((0,), feedback), count)
+
+
+def best_rate(bench: Bench, feedback: Feedback) -> float:
+    """Return the rate of RATES with which the pseudo-gradient alone comes to the highest mean accuracy."""
+    accuracies = [float(bench.measure_rate(rate, feedback)[0].mean()) for rate in RATES]
+    return RATES[max(range(len(RATES)), key=accuracies.__getitem__)]
+
+
+def _test(config: Train, run: Run, setting: Setting, theta: Tensor, plasticity: Plasticity) -> None:
+    """Log the accuracy of fresh networks on fresh episodes, beside feedback alignment and backprop.
+
+    Their rates are chosen on other episodes, of the classes that meta-learning saw.
+    """
+    bench = Bench(setting, setting.test, config.test_episodes, run, "test")
+    tuning = Bench(setting, setting.train, TUNING_EPISODES, run, "tuning")
+    accuracy, loss = (float(values.mean()) for values in bench.measure(theta, plasticity))
+    reached = {}
+    for split, feedback in CONTROLS.items():
+        rate = best_rate(tuning, feedback)
+        values = [float(found.mean()) for found in bench.measure_rate(rate, feedback)]
+        reached[split] = values[0]
+        run.log(split, None, accuracy=values[0], rate=rate)
+    run.log(
+        "test",
+        None,
+        accuracy=accuracy,
+        loss=loss,
+        above_feedback_alignment=accuracy - reached["control"],
+        below_backprop=reached["backprop"] - accuracy,
+        # Of a network that answers with the episode's classes alone.
+        chance=1 / config.ways,
+        chance_of_all_outputs=1 / setting.sizes[-1],
+    )

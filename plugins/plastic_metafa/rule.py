@@ -1,0 +1,202 @@
+"""The mathematics of meta-learned plasticity with random feedback, as pure functions of tensors.
+
+Source: Shervani-Tabar & Rosenbaum, Nature Communications 14:1805 (2023), doi 10.1038/s41467-023-37562-1. Equation
+numbers are the paper's.
+
+A network of layers 0 to L without biases: z_l = W_l y_{l-1} (1), y_l = sigma(z_l) (2), where W_l is the paper's
+W_{l-1,l} and sigma the softplus with beta = 10; the output y_L is a softmax. The error reaches lower layers through
+feedback B: e_L = y_L - one-hot, e_l = (B_{l+1} e_{l+1}) sigma'(z_l) (3), and at the input e_0 = (B_1 e_1) (1 - exp(-beta
+y_0)) (24). Weights change by a sum of candidate terms, dW_l = sum_r theta_r F_r (5), the same theta in all layers.
+
+Every term takes W (..., out, in), y_pre and e_pre (..., in), y_post and e_post (..., out): the weights of a layer, the
+activity below and above it, and the errors there, of one sample each, with any leading dimensions. It returns the change
+(..., out, in) of W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+BETA = 10.0
+"""Sharpness of the softplus."""
+
+Expression = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+class Term(NamedTuple):
+    """A candidate term: its name, its expression F(W, y_pre, y_post, e_pre, e_post), and whether that needs e_pre."""
+
+    name: str
+    expression: Expression
+    uses_e_pre: bool = True
+
+
+def pseudo_gradient(W: Tensor, y_pre: Tensor, y_post: Tensor, e_pre: Tensor, e_post: Tensor) -> Tensor:
+    """F0 (14) = -e_l y_{l-1}^T: the gradient, were B the transpose of W."""
+    return -outer(e_post, y_pre)
+
+
+def presynaptic_error(W: Tensor, y_pre: Tensor, y_post: Tensor, e_pre: Tensor, e_post: Tensor) -> Tensor:
+    """F1 (15) = -y_l e_{l-1}^T."""
+    return -outer(y_post, e_pre)
+
+
+def ehebb(W: Tensor, y_pre: Tensor, y_post: Tensor, e_pre: Tensor, e_post: Tensor) -> Tensor:
+    """F2 (16) = -e_l e_{l-1}^T: Hebb's rule for errors."""
+    return -outer(e_post, e_pre)
+
+
+def weight_decay(W: Tensor, y_pre: Tensor, y_post: Tensor, e_pre: Tensor, e_post: Tensor) -> Tensor:
+    """F3 (17) = -W_l."""
+    return -W
+
+
+def error_alone(W: Tensor, y_pre: Tensor, y_post: Tensor, e_pre: Tensor, e_post: Tensor) -> Tensor:
+    """F4 (18) = -1_l e_{l-1}^T."""
+    return -outer(torch.ones_like(y_post), e_pre)
+
+
+def scaled_gradient(W: Tensor, y_pre: Tensor, y_post: Tensor, e_pre: Tensor, e_post: Tensor) -> Tensor:
+    """F5 (19) = -e_l (1_l^T y_l) y_{l-1}^T."""
+    return -y_post.sum(-1)[..., None, None] * outer(e_post, y_pre)
+
+
+def recalled_error(W: Tensor, y_pre: Tensor, y_post: Tensor, e_pre: Tensor, e_post: Tensor) -> Tensor:
+    """F6 (20) = -y_l y_l^T W_l e_{l-1} e_{l-1}^T."""
+    return -form(y_post, W, e_pre) * outer(y_post, e_pre)
+
+
+def recalled_gradient(W: Tensor, y_pre: Tensor, y_post: Tensor, e_pre: Tensor, e_post: Tensor) -> Tensor:
+    """F7 (21) = -e_l y_l^T W_l e_{l-1} y_{l-1}^T."""
+    return -form(y_post, W, e_pre) * outer(e_post, y_pre)
+
+
+def answered_error(W: Tensor, y_pre: Tensor, y_post: Tensor, e_pre: Tensor, e_post: Tensor) -> Tensor:
+    """F8 (22) = -y_l y_{l-1}^T W_l^T e_l e_{l-1}^T."""
+    return -form(e_post, W, y_pre) * outer(y_post, e_pre)
+
+
+def oja(W: Tensor, y_pre: Tensor, y_post: Tensor, e_pre: Tensor, e_post: Tensor) -> Tensor:
+    """F9 (23) = y_l y_{l-1}^T - (y_l y_l^T) W_l: Oja's subspace rule, which makes the rows of W orthonormal."""
+    return outer(y_post, y_pre - backward(W, y_post))
+
+
+TERMS: dict[int, Term] = {
+    0: Term("pseudo-gradient", pseudo_gradient, uses_e_pre=False),
+    1: Term("presynaptic-error", presynaptic_error),
+    2: Term("ehebb", ehebb),
+    3: Term("decay", weight_decay, uses_e_pre=False),
+    4: Term("error-alone", error_alone),
+    5: Term("scaled-gradient", scaled_gradient, uses_e_pre=False),
+    6: Term("recalled-error", recalled_error),
+    7: Term("recalled-gradient", recalled_gradient),
+    8: Term("answered-error", answered_error),
+    9: Term("oja", oja, uses_e_pre=False),
+}
+"""The candidates by the index r of the paper. `TERMS[10] = Term(...)` adds an eleventh."""
+
+
+def plasticity_update(
+    W: Tensor,
+    y_pre: Tensor,
+    y_post: Tensor,
+    e_pre: Tensor,
+    e_post: Tensor,
+    theta: Tensor,
+    terms: Sequence[int],
+) -> Tensor:
+    """Return dW = sum_r theta_r F_r (5) for one layer, (..., out, in).
+
+    W (..., out, in); y_pre, e_pre (..., in); y_post, e_post (..., out); theta (len(terms),), in the order of `terms`,
+    which are keys of TERMS. Raises ValueError where theta has another length.
+    """
+    if len(theta) != len(terms):
+        raise ValueError(f"theta has {len(theta)} entries for {len(terms)} terms: give one for each")
+    change = torch.zeros_like(W)
+    for strength, number in zip(theta, terms, strict=True):
+        change = change + strength * TERMS[number].expression(W, y_pre, y_post, e_pre, e_post)
+    return change
+
+
+def softplus(z: Tensor) -> Tensor:
+    """sigma(z) = log(1 + exp(beta z)) / beta, of any shape; twice differentiable, which the meta-gradient needs."""
+    return functional.softplus(z, BETA, threshold=30)
+
+
+def derivative(y: Tensor) -> Tensor:
+    """sigma'(z) = 1 - exp(-beta y), from y = sigma(z); for the input y_0 it is taken as written (24)."""
+    return -torch.expm1(-BETA * y)
+
+
+def forward(W: Sequence[Tensor], x: Tensor) -> list[Tensor]:
+    """Return y_0 to y_L (1, 2) for x (..., inputs): y_0 is x, y_L a softmax. W: (..., out, in) for each layer."""
+    y = [x]
+    for layer in W[:-1]:
+        y.append(softplus(response(layer, y[-1])))
+    return [*y, torch.softmax(response(W[-1], y[-1]), -1)]
+
+
+def errors(B: Sequence[Tensor], y: Sequence[Tensor], target: Tensor) -> list[Tensor]:
+    """Return e_0 to e_L (3, 24) for activity y of `forward` and a one-hot target (..., classes).
+
+    B: for each layer the feedback from it to the layer below, in the shape of W, (..., out, in), so that symmetric
+    feedback is W itself.
+    """
+    e = [y[-1] - target]
+    for layer in reversed(range(len(B))):
+        e.insert(0, backward(B[layer], e[0]) * derivative(y[layer]))
+    return e
+
+
+def direct_errors(B: Sequence[Tensor], y: Sequence[Tensor], target: Tensor) -> list[Tensor]:
+    """Return e_0 to e_L where each layer l < L has feedback B[l] (..., classes, units of l) from the output itself."""
+    last = y[-1] - target
+    return [backward(feedback, last) * derivative(below) for feedback, below in zip(B, y, strict=False)] + [last]
+
+
+def sign_concordant(B: Sequence[Tensor], W: Sequence[Tensor]) -> list[Tensor]:
+    """Return feedback with the magnitudes of B and the signs of W."""
+    return [feedback.abs() * weights.sign() for feedback, weights in zip(B, W, strict=True)]
+
+
+def orthonormality(W: Tensor, y_pre: Tensor, y_post: Tensor) -> Tensor:
+    """E_W = |W y_pre - W W^T y_post|^2 (11, 12), (...,): 0 where Oja's rule has nothing left to change.
+
+    W (out, in), y_pre (..., in), y_post (..., out).
+    """
+    return (response(W, y_pre) - response(W, backward(W, y_post))).square().sum(-1)
+
+
+def logits(W: Sequence[Tensor], x: Tensor) -> Tensor:
+    """Return z_L (..., classes), whose softmax is the answer to x (..., inputs)."""
+    return response(W[-1], forward(W, x)[-2])
+
+
+def meta_loss(z: Tensor, labels: Tensor, theta: Tensor, l1: float) -> Tensor:
+    """Cross-entropy of the query answers plus l1 |theta|_1 (6). Logits z (n, classes), labels (n,)."""
+    return functional.cross_entropy(z, labels) + l1 * theta.abs().sum()
+
+
+def outer(a: Tensor, b: Tensor) -> Tensor:
+    """a b^T: (..., n) and (..., m) to (..., n, m)."""
+    return a[..., :, None] * b[..., None, :]
+
+
+def response(W: Tensor, y: Tensor) -> Tensor:
+    """W y: (..., n, m) and (..., m) to (..., n)."""
+    return torch.matmul(W, y[..., None])[..., 0]
+
+
+def backward(W: Tensor, e: Tensor) -> Tensor:
+    """W^T e: (..., n, m) and (..., n) to (..., m)."""
+    return torch.matmul(e[..., None, :], W)[..., 0, :]
+
+
+def form(a: Tensor, W: Tensor, b: Tensor) -> Tensor:
+    """a^T W b: (..., n), (..., n, m) and (..., m) to (..., 1, 1)."""
+    return (a * response(W, b)).sum(-1)[..., None, None]
