@@ -20,6 +20,7 @@ from typer.main import get_command
 from plastic_cli.errors import PlasticError, UserError, did_you_mean
 
 WITH_A_RULE = "Work with a rule"
+MANY_RUNS = "Make many runs"
 RUNS_HELP = "folder of the runs"
 VERB_HELP = {
     "train": "Learn; makes a run.",
@@ -54,11 +55,25 @@ class RuleGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the real command, which imports the rule's commands module."""
         if args and not args[0].startswith("-"):
-            from plastic_cli.commands.verbs import rule_command
-
             _warn_of_broken_plugins()
-            return args[0], rule_command(str(self.name), args[0]), args[1:]
+            return args[0], self.rule_command(args[0]), args[1:]
         return super().resolve_command(ctx, args)
+
+    def rule_command(self, rule: str) -> Any:
+        """Build the command of this verb for a rule."""
+        from plastic_cli.commands.verbs import rule_command
+
+        return rule_command(str(self.name), rule)
+
+
+class TuneGroup(RuleGroup):
+    """`plastic tune`: its commands are the installed rules, with the options of their train commands."""
+
+    def rule_command(self, rule: str) -> Any:
+        """Build the command for a rule."""
+        from plastic_cli.commands.tune import tune_command
+
+        return tune_command(rule)
 
 
 class RootGroup(TyperGroup):
@@ -139,6 +154,11 @@ def _show_rules(ctx: typer.Context) -> None:
 for _name in VERB_HELP:
     _verb(_name)
 
+tune_app = typer.Typer(
+    cls=TuneGroup, help="Search for a rule's best options, on validation images.", no_args_is_help=False
+)
+tune_app.callback(invoke_without_command=True)(_show_rules)
+
 
 def _runs_folder_option() -> Any:
     return typer.Option("--runs", help=RUNS_HELP, envvar="PLASTIC_RUNS", metavar="<path>")
@@ -154,6 +174,12 @@ def _complete_rule(incomplete: str) -> list[str]:
     from plastic_cli.plugins import plugin_names
 
     return [name for name in plugin_names() if name.startswith(incomplete)]
+
+
+def _complete_exporter(incomplete: str) -> list[tuple[str, str]]:
+    from plastic_cli.completion import exporters
+
+    return exporters(incomplete)
 
 
 def _complete_dataset(incomplete: str) -> list[tuple[str, str]]:
@@ -177,6 +203,98 @@ OnlyDataset = Annotated[
 ReportFormat = Annotated[str, typer.Option("--format", help="table, markdown, latex, csv or json", metavar="<format>")]
 
 
+def _complete_recipe(incomplete: str) -> list[str]:
+    from plastic_cli.completion import recipes
+
+    return recipes(incomplete)
+
+
+RecipeName = typer.Argument(
+    metavar="RECIPE", help="name (`plastic recipes` lists them) or file", autocompletion=_complete_recipe
+)
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", help="folder of the data sets", envvar="PLASTIC_DATA", metavar="<path>")
+]
+
+
+@app.command(rich_help_panel=MANY_RUNS)
+def sweep(
+    recipe: Annotated[str, RecipeName],
+    workers: Annotated[
+        int | None, typer.Option(help="runs at once (default: one for every two cores)", metavar="<int>")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="address of a Dask scheduler, or slurm, pbs, sge, lsf, htcondor (default: this machine)",
+            metavar="<text>",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="so many seeds instead of what the recipe says", metavar="<int>", min=1)
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(help="only the runs of this rule, or these", metavar="<rule>", autocompletion=_complete_rule),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="only the runs with NAME=VALUE, or NAME=VALUE,VALUE", metavar="<text>")
+    ] = None,
+    retry: Annotated[int, typer.Option(help="times that a failed run is tried again", metavar="<int>")] = 0,
+    timeout: Annotated[float | None, typer.Option(help="seconds that one run may take", metavar="<float>")] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going/--stop-at-failure", help="go on when a run has failed, or stop")
+    ] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the runs, what is done and left, and stop")] = False,
+    runs: RunsFolder = Path("runs"),
+    data: DataFolder = None,
+    format: Format = "table",  # noqa: A002
+    json: Json = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="no progress, and only the folders of runs at the end")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,  # noqa: ARG001
+) -> None:
+    """Carry out a recipe: every run of it that is not in the store yet."""
+    from plastic_cli.commands.sweep import SweepOptions
+    from plastic_cli.commands.sweep import sweep as carry_out
+
+    options = SweepOptions(
+        runs=runs,
+        data=data,
+        workers=workers,
+        scheduler=scheduler,
+        retry=retry,
+        timeout=timeout,
+        keep_going=keep_going,
+        dry_run=dry_run,
+        format="json" if json else format,
+        quiet=quiet,
+    )
+    carry_out(recipe, options, seeds=seeds, rules=rule or [], values=only or [])
+
+
+app.add_typer(tune_app, name="tune", subcommand_metavar="RULE [OPTIONS]", rich_help_panel=MANY_RUNS)
+
+
+@app.command(rich_help_panel=MANY_RUNS)
+def recipes(
+    recipe: Annotated[str | None, RecipeName] = None,
+    runs: RunsFolder = Path("runs"),
+    data: DataFolder = None,
+    rule: OnlyRule = None,
+    format: Format = "table",  # noqa: A002
+    json: Json = False,
+) -> None:
+    """List the recipes that come with plastic, or show one."""
+    from plastic_cli.commands.recipes import list_recipes, show_recipe
+
+    if recipe is not None:
+        show_recipe(recipe)
+    else:
+        list_recipes(runs, rule=rule, data=data, format="json" if json else format)
+
+
 @app.command(rich_help_panel="See what is here")
 def report(
     runs: RunsFolder = Path("runs"),
@@ -186,8 +304,14 @@ def report(
     table: Annotated[str, typer.Option(help="results, claims or all", metavar="<table>")] = "all",
     format: ReportFormat = "table",  # noqa: A002
     json: Json = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="how the settings compare: interquartile means, who beats whom")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(help="also write tables and figures into this folder", metavar="<path>")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="also write all of it as one page into this folder", metavar="<path>")
     ] = None,
 ) -> None:
     """Compare all runs, with intervals, beside what was published."""
@@ -200,11 +324,13 @@ def report(
         status=status,
         table=table,
         format="json" if json else format,
+        compare=compare,
         output=output,
+        html=html,
     )
 
 
-runs_app = typer.Typer(help="List, show and remove runs.", no_args_is_help=False)
+runs_app = typer.Typer(help="List, show, remove and export runs.", no_args_is_help=False)
 app.add_typer(runs_app, name="runs", rich_help_panel="See what is here")
 
 
@@ -262,6 +388,33 @@ def runs_remove(
     remove_runs(runs or ctx.obj, names, yes=yes)
 
 
+@runs_app.command("export")
+def runs_export(
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            help="names of exporters with commas, such as tensorboard",
+            metavar="<name,...>",
+            autocompletion=_complete_exporter,
+        ),
+    ],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN...]", help="ids or names (default: all that are finished)", autocompletion=_complete_run
+        ),
+    ] = None,
+    runs: RunsFolderAgain = None,
+    *,
+    ctx: typer.Context,
+) -> None:
+    """Write the metrics of runs for other programs."""
+    from plastic_cli.commands.runs import export_runs
+
+    export_runs(runs or ctx.obj, names or [], to=to)
+
+
 @app.command(rich_help_panel="See what is here")
 def rules(format: Format = "table", json: Json = False) -> None:  # noqa: A002
     """List the installed rules and where each comes from."""
@@ -283,6 +436,19 @@ def data(
     from plastic_cli.commands.data import data as show
 
     show(folder, "json" if json else format)
+
+
+@app.command("new-rule", rich_help_panel="Write a rule")
+def new_rule(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="what the rule is called on the command line")],
+    folder: Annotated[
+        Path, typer.Option("--folder", help="where its folder plastic-NAME is made", metavar="<path>")
+    ] = Path(),
+) -> None:
+    """Write a working rule as a plugin of its own, to put yours in its place."""
+    from plastic_cli.commands.new_rule import new_rule as write
+
+    write(name, folder)
 
 
 @app.command(rich_help_panel="See what is here")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 def completions_for(kind: str) -> Callable[[str], list[tuple[str, str]]]:
-    """Return the completion function for 'dataset' or 'run'."""
-    return {"dataset": datasets, "run": runs}[kind]
+    """Return the completion function for 'dataset', 'run' or 'exporter'."""
+    return {"dataset": datasets, "run": runs, "exporter": exporters}[kind]
 
 
 def datasets(incomplete: str) -> list[tuple[str, str]]:
@@ -17,6 +17,13 @@ def datasets(incomplete: str) -> list[tuple[str, str]]:
     from plastic_cli.data.catalogue import dataset_names
 
     return [(name, "") for name in dataset_names() if name.startswith(incomplete)]
+
+
+def exporters(incomplete: str) -> list[tuple[str, str]]:
+    """Offer the installed exporters."""
+    from plastic_cli.plugins import exporter_names
+
+    return [(name, "") for name in exporter_names() if name.startswith(incomplete)]
 
 
 def runs(incomplete: str) -> list[tuple[str, str]]:
@@ -29,3 +36,10 @@ def runs(incomplete: str) -> list[tuple[str, str]]:
     except PlasticError:
         return []
     return [(name, about) for name, about in reversed(known) if name.startswith(incomplete)]
+
+
+def recipes(incomplete: str) -> list[str]:
+    """Complete the name of a recipe."""
+    from plastic_cli.sweeps.recipe import recipe_names
+
+    return [name for name in recipe_names() if name.startswith(incomplete)]

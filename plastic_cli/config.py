@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from plastic_cli.errors import UserError, did_you_mean
+from plastic_cli.errors import OptionError, UserError, did_you_mean
 
 LARGEST = 2**31 - 1
 """No option counts further than this unless it says so."""
@@ -27,15 +27,21 @@ def field(
     le: float | None = None,
     lt: float | None = None,
     panel: str | None = None,
-    complete: Literal["dataset", "run"] | None = None,
+    complete: Literal["dataset", "run", "exporter"] | None = None,
     option: str | None = None,
+    search: tuple[float, float, Literal["linear", "log"]] | None = None,
+    repeat: bool = False,
 ) -> Any:
     """Describe one field of a Config: its default, its help and its bounds.
 
     panel: the heading under which `--help` lists it. complete: what shell completion offers. option: how it is typed,
-    where that is not the field's name with hyphens.
+    where that is not the field's name with hyphens. search: lowest and highest value that `plastic tune` tries unless
+    told otherwise, and whether it looks at them or at their logarithms. repeat: the option may be typed several times,
+    and arrives as a list of texts.
     """
-    extra: dict[str, Any] = {"panel": panel, "complete": complete, "option": option}
+    extra: dict[str, Any] = {"panel": panel, "complete": complete, "option": option, "repeat": repeat}
+    if search is not None:
+        extra["search"] = list(search)
     if le is None and isinstance(default, int) and not isinstance(default, bool):
         le = LARGEST
     return Field(default, description=help, ge=ge, gt=gt, le=le, lt=lt, json_schema_extra=extra, validate_default=True)
@@ -81,11 +87,12 @@ class Config(BaseModel):
             if name not in cls.model_fields:
                 where = f"{source}: " if source else ""
                 guess = did_you_mean(name, cls.model_fields)
-                raise UserError(f"{where}there is no key '{name}'.{guess} `--help` lists the options.")
+                raise OptionError(f"{where}there is no key '{name}'.{guess} `--help` lists the options.", name)
         try:
             return cls.model_validate({**cls.implied(values), **values})
         except ValidationError as error:
-            raise UserError(_first_error(error, source)) from None
+            location = error.errors()[0]["loc"]
+            raise OptionError(_first_error(error, source), str(location[0]) if location else None) from None
 
 
 class TrainConfig(Config):

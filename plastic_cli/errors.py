@@ -18,6 +18,14 @@ class UserError(PlasticError):
     exit_code = 2
 
 
+class OptionError(UserError):
+    """An option or key that does not exist or has a value that does not fit; `key` is its name, None for several."""
+
+    def __init__(self, message: str, key: str | None) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 class RunFailed(PlasticError):
     """A run that was going well stopped because of what it computed or could not write. Exit code 1."""
 

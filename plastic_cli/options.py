@@ -34,7 +34,8 @@ def command_function(
     def command(**typed: Any) -> None:
         values: dict[str, dict[str, Any]] = {key: {} for key in models}
         for name, value in typed.items():
-            if value is not None:
+            # An option that may be repeated and was not typed is an empty list.
+            if value is not None and value != []:
                 values[owners[name]][name] = value
         run(values)
 
@@ -109,7 +110,7 @@ def _annotation(name: str, info: FieldInfo, panel: str) -> Any:
             typer.Option(*declared, help=text, show_default=False, rich_help_panel=panel),
         ]
     return Annotated[
-        str | None,
+        list[str] | None if extra.get("repeat") else str | None,
         typer.Option(
             option,
             help=text,

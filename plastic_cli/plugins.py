@@ -1,18 +1,22 @@
-"""Finding rules: the hook that a plugin implements, and discovery in which a broken plugin is reported, never fatal."""
+"""Finding rules and exporters: discovery in which a broken plugin is reported, never fatal."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from plastic_cli.errors import UserError, did_you_mean
+from plastic_cli.errors import PlasticError, UserError, did_you_mean
 from plastic_cli.rule import Rule
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
+
+EXPORTER_PREFIX = "export-"
+"""How the names of exporters begin among the entry points, so that rules can be named without importing a plugin."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,45 @@ class Plugins:
     broken: list[BrokenPlugin] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Exporter:
+    """A plugin that writes metrics for another program, the distribution ("name version") that it comes from."""
+
+    name: str
+    origin: str
+    manager: PluginManager
+
+    def call(self, hook: str, **arguments: Any) -> None:
+        """Call one of the hooks of a run, if the exporter has it."""
+        getattr(self.manager.hook, hook)(**arguments)
+
+    def check(self) -> None:
+        """Raise UserError, with what to install, where the exporter cannot work."""
+        try:
+            self.call("plastic_export_check")
+        except PlasticError:
+            raise
+        except Exception as error:
+            raise UserError(f"the exporter '{self.name}' ({self.origin}) does not work: {_reason(error)}") from error
+
+
 def plugin_names() -> list[str]:
-    """Return the names of the installed plugins without importing any of them."""
-    return sorted({entry.name for entry in entry_points(group="plastic")})
+    """Return the names of the installed rules' plugins without importing any of them."""
+    return sorted(name for name in _entry_names() if not name.startswith(EXPORTER_PREFIX))
+
+
+def exporter_names() -> list[str]:
+    """Return the names of the installed exporters without importing any of them."""
+    return sorted(name.removeprefix(EXPORTER_PREFIX) for name in _entry_names() if name.startswith(EXPORTER_PREFIX))
+
+
+def _entry_names() -> set[str]:
+    return {entry.name for entry in entry_points(group="plastic")}
 
 
 @cache
 def discover() -> Plugins:
-    """Register every installed plugin, one by one, and collect its rules.
+    """Register every installed plugin but the exporters, one by one, and collect its rules.
 
     An import error, a wrong return value or a name that is taken makes that plugin a broken one. With PLASTIC_STRICT
     set the error is raised instead, which is what a plugin's author wants to see.
@@ -53,6 +88,8 @@ def discover() -> Plugins:
     manager.add_hookspecs(HookSpecifications)
     plugins = Plugins()
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        if entry.name.startswith(EXPORTER_PREFIX):
+            continue
         origin = _origin(entry)
         try:
             module = entry.load()
@@ -66,7 +103,7 @@ def discover() -> Plugins:
         except Exception as error:
             if os.environ.get("PLASTIC_STRICT"):
                 raise
-            plugins.broken.append(BrokenPlugin(entry.name, origin, f"{type(error).__name__}: {error}"))
+            plugins.broken.append(BrokenPlugin(entry.name, origin, _reason(error)))
     return plugins
 
 
@@ -82,14 +119,61 @@ def find_rule(name: str) -> Rule:
     raise UserError(f"there is no rule '{name}'.{did_you_mean(name, plugins.rules)} Installed rules: {known}.")
 
 
+def load_function(rule: Rule, verb: str) -> Callable[..., Any] | None:
+    """Return the function behind a verb of `rule`, None where it has none; raises UserError where it does not load."""
+    try:
+        return rule.function(verb)
+    except Exception as error:
+        if os.environ.get("PLASTIC_STRICT"):
+            raise
+        raise UserError(f"the rule '{rule.name}' does not load: {type(error).__name__}: {error}") from None
+
+
+def find_exporter(name: str) -> Exporter:
+    """Load the exporter called `name`; raises UserError where there is none or it does not load."""
+    from pluggy import PluginManager
+
+    from plastic_cli.hooks import GROUP, HookSpecifications
+
+    entries = list(entry_points(group=GROUP, name=EXPORTER_PREFIX + name)) or list(entry_points(group=GROUP, name=name))
+    if not entries:
+        known = exporter_names()
+        guess = did_you_mean(name, known)
+        raise UserError(f"there is no exporter '{name}'.{guess} Installed exporters: {', '.join(known) or 'none'}.")
+    origin = _origin(entries[0])
+    manager = PluginManager(GROUP)
+    manager.add_hookspecs(HookSpecifications)
+    try:
+        module = entries[0].load()
+        manager.register(module)
+        manager.check_pending()
+    except Exception as error:
+        if os.environ.get("PLASTIC_STRICT"):
+            raise
+        raise UserError(f"the exporter '{name}' ({origin}) does not load: {_reason(error)}") from None
+    if not any(caller.name.startswith(_RUN_HOOKS) for caller in manager.get_hookcallers(module) or []):
+        raise UserError(f"'{name}' ({origin}) exports nothing. Installed exporters: {', '.join(exporter_names())}.")
+    return Exporter(name, origin, manager)
+
+
+_RUN_HOOKS = ("plastic_run_", "plastic_metrics_")
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 def _origin(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown distribution"
 
 
 def _rules_of(manager: PluginManager, module: object) -> list[Rule]:
-    callers = [caller for caller in manager.get_hookcallers(module) or [] if caller.name == "plastic_rule"]
-    if not callers:
+    implemented = manager.get_hookcallers(module) or []
+    callers = [caller for caller in implemented if caller.name == "plastic_rule"]
+    if not implemented:
         raise TypeError("it implements no plastic_rule() hook")
+    if not callers:
+        return []
     rules: list[Rule] = []
     for implementation in callers[0].get_hookimpls():
         if implementation.plugin is module:

@@ -22,10 +22,10 @@ import pandas as pd
 import torch
 
 from plastic_cli.app import run_command_line
-from plastic_cli.commands.verbs import config_model
 from plastic_cli.config import TrainConfig, read_toml, to_toml
 from plastic_cli.plugins import find_rule
 from plastic_cli.rule import VERBS
+from plastic_cli.runs.configuration import config_model
 from plastic_cli.runs.record import RECORD_FILE
 from plastic_cli.runs.run import Run
 from plastic_cli.runs.store import RunStore

@@ -25,7 +25,7 @@ def _isolated(monkeypatch, tmp_path):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "dumb")
-    for name in ("PLASTIC_STRICT", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS"):
+    for name in ("PLASTIC_STRICT", "PLASTIC_EXPORT", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
 
 

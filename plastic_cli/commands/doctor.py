@@ -9,17 +9,17 @@ from typing import Any
 import typer
 
 from plastic_cli.commands.show import print_rows
-from plastic_cli.commands.verbs import config_model
 from plastic_cli.errors import PlasticError
-from plastic_cli.plugins import discover
+from plastic_cli.plugins import discover, exporter_names, find_exporter
 from plastic_cli.rule import VERBS, Rule
+from plastic_cli.runs.configuration import config_model
 from plastic_cli.runs.machine import machine, versions
 from plastic_cli.runs.store import RunStore
 
 
 def examine(runs: Path, *, format: str) -> None:  # noqa: A002
     """Check versions, device, plugins, data and the runs folder; exit code 1 where something is wrong."""
-    checks = [*_environment(), *_plugins(), *_data(), *_store(runs)]
+    checks = [*_environment(), *_plugins(), *_exporters(), *_data(), *_store(runs)]
     print_rows(checks, ["check", "state", "detail"], format)
     if any(check["state"] == "broken" for check in checks):
         raise typer.Exit(1)
@@ -49,6 +49,23 @@ def _plugins() -> list[dict[str, Any]]:
     return checks + [
         _check(f"plugin {broken.name}", "broken", f"{broken.distribution}: {broken.error}") for broken in plugins.broken
     ]
+
+
+def _exporters() -> list[dict[str, Any]]:
+    checks = []
+    for name in exporter_names():
+        try:
+            exporter = find_exporter(name)
+        except PlasticError as error:
+            checks.append(_check(f"exporter {name}", "broken", error))
+            continue
+        try:
+            exporter.check()
+            checks.append(_check(f"exporter {name}", "ok", f"from {exporter.origin}"))
+        except PlasticError as error:
+            # Its library is optional.
+            checks.append(_check(f"exporter {name}", "note", error))
+    return checks
 
 
 def _problem(rule: Rule) -> str | None:

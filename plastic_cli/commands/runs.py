@@ -10,11 +10,12 @@ from typing import Any
 import typer
 
 from plastic_cli.commands.show import print_rows, text_of
-from plastic_cli.errors import UserError, did_you_mean
+from plastic_cli.errors import RunFailed, UserError, did_you_mean
 from plastic_cli.runs.console import Console
+from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.record import STATUSES, read_record
-from plastic_cli.runs.run import remove_run
+from plastic_cli.runs.run import open_run, remove_run
 from plastic_cli.runs.store import RunStore
 
 
@@ -103,6 +104,28 @@ def remove_runs(folder: Path, names: list[str], *, yes: bool) -> None:
     for path in paths:
         remove_run(path)
         Console().message(f"removed {path.name}")
+
+
+def export_runs(folder: Path, names: list[str], *, to: str) -> None:
+    """Hand runs, or all that are finished, to exporters; exit code 1 where one of them failed."""
+    wanted = [name.strip() for name in to.split(",") if name.strip()]
+    if not wanted:
+        raise UserError("--to: name at least one exporter, such as tensorboard.")
+    console = Console()
+    exports = find_exports(wanted, console.warning)
+    assert exports is not None
+    store = RunStore(folder)
+    paths = list(dict.fromkeys(store.find(name) for name in names))
+    if not names:
+        paths = [folder / row["run"] for row in store.rows() if row["status"] not in ("created", "running")]
+        _warn_of_unreadable(store)
+    for path in paths:
+        run = open_run(path, exports=exports)
+        with run.locked():
+            run.export()
+        console.message(f"exported {path.name} to {', '.join(wanted)}")
+    if exports.failed:
+        raise RunFailed(f"could not export everything to {', '.join(exports.failed)}.")
 
 
 def _headline(summary: dict[str, Any]) -> dict[str, Any]:

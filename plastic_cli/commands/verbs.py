@@ -6,30 +6,32 @@ import inspect
 import json
 import math
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 import typer
 from rich.markup import escape
 from typer.main import get_command
 
-from plastic_cli.config import Config, TrainConfig, field, read_toml, to_toml
-from plastic_cli.data.catalogue import check_dataset_name, full_dataset_name
+from plastic_cli.commands.signals import signals_as_interrupts
+from plastic_cli.config import Config, TrainConfig, field, to_toml
 from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.options import command_function, option_name
-from plastic_cli.plugins import discover, find_rule
+from plastic_cli.plugins import discover, find_rule, load_function
 from plastic_cli.rule import Rule
+from plastic_cli.runs.configuration import config_model, resolve
 from plastic_cli.runs.console import Console
+from plastic_cli.runs.exports import Exports, find_exports
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.run import Run, create_run, open_run
 from plastic_cli.runs.store import RunStore
+from plastic_cli.sweeps.recipe import read_options
 
 
-class _Common(Config):
+class Invocation(Config):
     """Options of how a command runs, which are no part of what it computes."""
 
     runs: Path | None = field(None, "folder of the runs (or PLASTIC_RUNS; default: ./runs)", panel="Run")
@@ -58,13 +60,34 @@ class _Common(Config):
         return self.runs or Path(os.environ.get("PLASTIC_RUNS") or "runs")
 
 
-class _TrainInvocation(_Common):
+class _TrainInvocation(Invocation):
     seeds: int = field(1, "make this many runs, with the seeds SEED, SEED + 1, ...", ge=1, panel="Run")
     name: str | None = field(None, "a name to find the run by", panel="Run")
     resume: str | None = field(None, "finish this run, with its own configuration", panel="Run", complete="run")
+    export: tuple[str, ...] | None = field(
+        None,
+        "write metrics for these programs too, such as tensorboard (or PLASTIC_EXPORT)",
+        panel="Output",
+        complete="exporter",
+    )
+    grid: list[str] = field(
+        [], "NAME=VALUE,VALUE,...: a run for each, with several --grid for each combination", panel="Sweep", repeat=True
+    )
+    workers: int | None = field(None, "runs at once (default: one for every two cores)", ge=1, panel="Sweep")
+    scheduler: str | None = field(
+        None, "address of a Dask scheduler, or slurm, pbs, sge, lsf, htcondor (default: this machine)", panel="Sweep"
+    )
+    retry: int = field(0, "times that a failed run is tried again", ge=0, panel="Sweep")
+    timeout: float | None = field(None, "seconds that one run may take", gt=0, panel="Sweep")
+    keep_going: bool = field(True, "go on when a run has failed", panel="Sweep")
+
+    def of_sweeps_only(self) -> list[str]:
+        """Return the options that were typed and mean something beside --grid alone."""
+        names = ("workers", "scheduler", "retry", "timeout", "keep_going")
+        return [option_name(name) for name in names if name in self.model_fields_set]
 
 
-class _StageInvocation(_Common):
+class _StageInvocation(Invocation):
     run: str | None = field(
         None, "id, a unique beginning of it, or name (default: the newest completed run)", panel="Run", complete="run"
     )
@@ -73,12 +96,7 @@ class _StageInvocation(_Common):
 def rule_command(verb: str, rule_name: str) -> Any:
     """Build the command of one verb and one rule; raises UserError where either does not exist."""
     rule = find_rule(rule_name)
-    try:
-        function = rule.function(verb)
-    except Exception as error:
-        if os.environ.get("PLASTIC_STRICT"):
-            raise
-        raise UserError(f"the rule '{rule_name}' does not load: {type(error).__name__}: {error}") from None
+    function = load_function(rule, verb)
     if function is None:
         from plastic_cli.rule import VERBS
 
@@ -103,31 +121,14 @@ def rule_command(verb: str, rule_name: str) -> Any:
     return get_command(single)
 
 
-def config_model(function: Callable[..., Any]) -> type[Config]:
-    """Return the configuration class in the signature of a verb's function; raises TypeError where there is none."""
-    hints = get_type_hints(function, localns={"Run": Run})
-    for name in inspect.signature(function).parameters:
-        if inspect.isclass(hints.get(name)) and issubclass(hints[name], Config):
-            model: type[Config] = hints[name]
-            return model
-    raise TypeError(f"{function.__module__}.{function.__qualname__} takes no configuration (a subclass of Config)")
-
-
 def _resolve(
-    model: type[Config], typed: Mapping[str, Any], file: Path | None, below: Mapping[str, Any] | None = None
+    rule: Rule,
+    model: type[Config],
+    typed: Mapping[str, Any],
+    file: Path | None,
+    below: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Merge: a typed option beats the file, the file beats what is `below`, the defaults otherwise."""
-    from_file = read_toml(file) if file else {}
-    if file:
-        model.from_values(from_file, source=str(file))
-    given = {**model.implied(from_file), **from_file, **model.implied(typed), **typed}
-    config = model.from_values({**(below or {}), **given})
-    dataset = getattr(config, "dataset", None)
-    if dataset is None:
-        return config
-    check_dataset_name(dataset)
-    # A folder is stored by its whole path: the run is looked at from elsewhere too.
-    return config.model_copy(update={"dataset": full_dataset_name(dataset)})
+    return resolve(model, typed, read_options(file, rule.name) if file else {}, str(file or ""), below)
 
 
 def _train(
@@ -139,17 +140,23 @@ def _train(
 ) -> None:
     invocation = _TrainInvocation.from_values(invocation_values)
     console = invocation.console()
-    resumed = None if invocation.resume is None else _resumed(rule, model, typed, invocation, console)
-    config = _resolve(model, typed, invocation.config) if resumed is None else model.from_values(resumed.config)
+    exports = find_exports(invocation.export, console.warning)
+    if invocation.grid:
+        _sweep(rule, model, typed, invocation)
+        return
+    if invocation.of_sweeps_only():
+        raise UserError(f"{invocation.of_sweeps_only()[0]} belongs to --grid. Add one, or leave it out.")
+    resumed = None if invocation.resume is None else _resumed(rule, model, typed, invocation, console, exports)
+    config = _resolve(rule, model, typed, invocation.config) if resumed is None else model.from_values(resumed.config)
     if not isinstance(config, TrainConfig):
         raise TypeError(f"{model.__qualname__} is no TrainConfig, so it has no seed")
     if invocation.dry_run:
         print(to_toml(config, heading=f"plastic train {rule.name} --config FILE"), end="")  # noqa: T201
         return
-    runs = _new_runs(rule, config, invocation, console) if resumed is None else iter([resumed])
+    runs = _new_runs(rule, config, invocation, console, exports) if resumed is None else iter([resumed])
     total = invocation.seeds
     results, failures = [], list[RunFailed]()
-    with _signals_as_interrupts() as signals:
+    with signals_as_interrupts() as signals:
         for index, run in enumerate(runs):
             if total > 1:
                 console.message(f"run {index + 1} of {total}: seed {run.seed}")
@@ -166,7 +173,44 @@ def _train(
         ) from (failures[0] if failures else None)
 
 
-def _new_runs(rule: Rule, config: TrainConfig, invocation: _TrainInvocation, console: Console) -> Iterator[Run]:
+def _sweep(rule: Rule, model: type[Config], typed: dict[str, Any], invocation: _TrainInvocation) -> None:
+    """Train once for each point of the grid and each seed, what is in the store already left out."""
+    from plastic_cli.commands.sweep import SweepOptions, carry_out_plan
+    from plastic_cli.sweeps.plan import expand, read_grid, unique
+
+    for name in ("name", "resume"):
+        if name in invocation.model_fields_set:
+            raise UserError(f"{option_name(name)} is about one run, and --grid makes several. Leave one of them out.")
+    grid = read_grid(invocation.grid, model)
+    for name in grid:
+        if name in typed:
+            raise UserError(f"{option_name(name)} stands beside a grid of it. Leave one of them out.")
+    from_file = read_options(invocation.config, rule.name) if invocation.config else {}
+    plan = expand(
+        rule.name,
+        lambda point: resolve(model, {**typed, **point}, from_file, str(invocation.config or "")),
+        grid,
+        invocation.seeds,
+    )
+    options = SweepOptions(
+        runs=invocation.runs_folder(),
+        data=invocation.data,
+        workers=invocation.workers,
+        scheduler=invocation.scheduler,
+        retry=invocation.retry,
+        timeout=invocation.timeout,
+        keep_going=invocation.keep_going,
+        dry_run=invocation.dry_run,
+        format=invocation.output_format(),
+        quiet=invocation.quiet,
+        arguments=("--export", ",".join(invocation.export)) if invocation.export else (),
+    )
+    carry_out_plan(unique(plan), options)
+
+
+def _new_runs(
+    rule: Rule, config: TrainConfig, invocation: _TrainInvocation, console: Console, exports: Exports | None
+) -> Iterator[Run]:
     from plastic_cli.learning.devices import find_device
     from plastic_cli.runs.machine import versions
 
@@ -189,26 +233,32 @@ def _new_runs(rule: Rule, config: TrainConfig, invocation: _TrainInvocation, con
             console=console,
             data_folder=invocation.data,
             device=config.device,
+            exports=exports,
         )
 
 
 def _resumed(
-    rule: Rule, model: type[Config], typed: dict[str, Any], invocation: _TrainInvocation, console: Console
+    rule: Rule,
+    model: type[Config],
+    typed: dict[str, Any],
+    invocation: _TrainInvocation,
+    console: Console,
+    exports: Exports | None,
 ) -> Run:
     for name in ("name", "seeds"):
         if name in invocation.model_fields_set:
             raise UserError(f"--resume finishes one run as it was begun: leave {option_name(name)} out.")
     folder = RunStore(invocation.runs_folder()).find(str(invocation.resume))
     device = str(typed.get("device") or read_record(folder).config.get("device", "auto"))
-    run = open_run(folder, console=console, data_folder=invocation.data, device=device)
+    run = open_run(folder, console=console, data_folder=invocation.data, device=device, exports=exports)
     if run.record.rule != rule.name:
         raise UserError(
             f"run {run.id} is a run of {run.record.rule}: plastic train {run.record.rule} --resume {run.id}"
         )
     stored = model.from_values(run.config, source=f"run {run.id}")
-    given = _resolve(model, typed, invocation.config, below=run.config)
+    given = _resolve(rule, model, typed, invocation.config, below=run.config)
     # What these imply was implied when the run was begun, and may have been overruled then.
-    said = {*typed, *(read_toml(invocation.config) if invocation.config else {})}
+    said = {*typed, *(read_options(invocation.config, rule.name) if invocation.config else {})}
     for name in type(given).model_fields:
         if name in said - {"device"} and getattr(given, name) != getattr(stored, name):
             raise UserError(
@@ -236,6 +286,9 @@ def _carry_out_training(
                 function(model.from_values(run.config, source=f"run {run.id}"), run)
                 run.finish("completed")
         except KeyboardInterrupt:
+            if run.record.status == "completed":
+                # It came while the end of the run was exported.
+                raise
             run.finish("interrupted")
             run.console.message(f"stopped; finish it with: plastic train {run.record.rule} --resume {run.id}")
         except RunFailed as error:
@@ -284,7 +337,7 @@ def _stage(
     invocation_values: dict[str, Any],
 ) -> None:
     invocation = _StageInvocation.from_values(invocation_values)
-    config = _resolve(model, typed, invocation.config)
+    config = _resolve(rule, model, typed, invocation.config)
     if invocation.dry_run:
         print(to_toml(config, heading=f"plastic {verb} {rule.name} --config FILE"), end="")  # noqa: T201
         return
@@ -297,7 +350,7 @@ def _stage(
     if run.record.rule != rule.name:
         raise UserError(f"run {run.id} is a run of {run.record.rule}: plastic {verb} {run.record.rule} --run {run.id}")
     console.message(f"{verb} {rule.name} on run {run.id}{f' ({run.record.name})' if run.record.name else ''}")
-    with _signals_as_interrupts(), run.locked():
+    with signals_as_interrupts(), run.locked():
         function(config, run)
     result = _result(run, run.results)
     result["seconds"] = round(run.seconds - run.record.seconds, 3)
@@ -320,7 +373,7 @@ def _result(run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _print_result(result: dict[str, Any], run: Run, invocation: _Common) -> None:
+def _print_result(result: dict[str, Any], run: Run, invocation: Invocation) -> None:
     """Print one run's result as soon as it is there."""
     if invocation.output_format() == "json":
         print(json.dumps(result), flush=True)  # noqa: T201
@@ -332,7 +385,7 @@ def _print_result(result: dict[str, Any], run: Run, invocation: _Common) -> None
         show_result(result, run)
 
 
-def _print_together(results: list[dict[str, Any]], invocation: _Common) -> None:
+def _print_together(results: list[dict[str, Any]], invocation: Invocation) -> None:
     """Print what only all runs together can show: one table for a program, or the mean over seeds."""
     if invocation.output_format() == "json" or invocation.quiet:
         return
@@ -342,27 +395,6 @@ def _print_together(results: list[dict[str, Any]], invocation: _Common) -> None:
         print_results(results, invocation.format)
     elif len(results) > 1:
         show_over_seeds(results)
-
-
-@contextmanager
-def _signals_as_interrupts() -> Iterator[list[int]]:
-    """Let SIGTERM end a run as Ctrl-C does: interrupted, resumable, exit code 130. Yields the signals that came."""
-    came: list[int] = []
-
-    def interrupt(number: int, frame: object) -> None:  # noqa: ARG001
-        came.append(number)
-        raise KeyboardInterrupt
-
-    before = {signal.SIGTERM: signal.getsignal(signal.SIGTERM), signal.SIGINT: signal.getsignal(signal.SIGINT)}
-    # A shell that starts a job in the background lets it ignore Ctrl-C: so it stays.
-    listened = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
-    for number in listened:
-        signal.signal(number, interrupt)
-    try:
-        yield came
-    finally:
-        for number in listened:
-            signal.signal(number, before[number])
 
 
 @contextmanager

@@ -26,6 +26,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from plotnine import ggplot
+
+    from plastic_cli.runs.exports import Exports
 
 CHECKPOINT_SHARE = 0.05
 """Checkpoints may take this share of the time at most, unless CHECKPOINT_SECONDS have passed since the last one."""
@@ -73,6 +76,7 @@ class Run:
         console: Console | None = None,
         data_folder: Path | None = None,
         device: str = "auto",
+        exports: Exports | None = None,
     ) -> None:
         self.folder = folder
         self.record = record
@@ -82,6 +86,7 @@ class Run:
         self.results: dict[str, float] = {}
         self.files: list[str] = []
         self.step = 0
+        self._exports = exports
         self._device_name = device
         self._device: torch.device | None = None
         self._tracked: dict[str, Stateful | torch.Generator] = {}
@@ -164,10 +169,32 @@ class Run:
             machine=machine(str(self.device)),
             process={"pid": os.getpid(), "host": socket.gethostname()},
         )
+        if self._exports is not None:
+            self._exports.begin(self.description, self.training_rows())
 
     def finish(self, status: str, error: str | None = None) -> None:
         """Mark the run as completed, failed or interrupted."""
         self.write_record(status=status, finished=now(), error=error)
+        if self._exports is not None:
+            self._exports.finished()
+
+    def export(self) -> None:
+        """Hand the whole run to the exporters that it was opened with."""
+        if self.record.status == "running":
+            # Its process is gone: the lock is ours.
+            self.record.status = "crashed"
+        if self._exports is not None:
+            self._exports.begin(self.description, self.training_rows())
+            self._exports.finished()
+
+    def description(self) -> dict[str, Any]:
+        """Return what run.json holds, and the run's folder: what exporters are given."""
+        return {**asdict(self.record), "folder": str(self.folder)}
+
+    def training_rows(self) -> list[dict[str, Any]]:
+        """Return what was logged while training, as it stands in the metrics file."""
+        path = self.folder / METRICS_FILE
+        return [row for row in parse_rows(path.read_bytes() if path.exists() else b"")[0] if row["stage"] == "train"]
 
     def is_untouched(self) -> bool:
         """Say whether nothing has been logged or stored yet."""
@@ -221,7 +248,7 @@ class Run:
         labels: what else tells these rows apart, such as a corruption; rows with labels stay out of the summary.
         Raises RunFailed where a loss or reward is not finite while training.
         """
-        lines = []
+        rows = []
         for name, given in metrics.items():
             value = float(given)
             key = f"{split}/{name}"
@@ -232,12 +259,14 @@ class Run:
             if labels:
                 row["labels"] = dict(labels)
             row["time"] = round(time.time(), 3)
-            lines.append(json.dumps(row, allow_nan=False) + "\n")
+            rows.append(row)
             if not labels:
                 self.results[key] = value
                 if self.stage == "train":
                     self.record.summary[key] = row["value"]
-        append_whole(self.folder / METRICS_FILE, "".join(lines))
+        append_whole(self.folder / METRICS_FILE, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+        if self._exports is not None:
+            self._exports.logged(rows)
 
     def begins(self, unit: str) -> bool:
         """Say whether the loop of `unit` is still to begin; if so, what is logged now stands at step 0."""

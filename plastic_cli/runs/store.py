@@ -195,7 +195,7 @@ class RunStore:
         for row in sorted(rows, key=lambda row: (row["created"], row["run"])):
             # The folder may have been moved or copied since the index was written.
             row = {**row, "folder": str(self.folder / row["run"])}
-            if row["status"] in ("created", "running") and not self._is_held(self.folder / row["run"]):
+            if row["status"] in ("created", "running") and not is_held(self.folder / row["run"]):
                 row["status"] = "crashed"
             yield row
 
@@ -220,25 +220,6 @@ class RunStore:
             "config": record.config,
             "summary": record.summary,
         }
-
-    def _is_held(self, folder: Path) -> bool:
-        """Say whether a living process writes to this run, which is whether its lock is taken.
-
-        A shared lock, so that readers do not take each other for the writer, and one that a read-only store grants.
-        """
-        try:
-            descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
 
     # ------------------------------------------------------------------------------------------ compacted metrics
 
@@ -335,6 +316,26 @@ class RunStore:
             folder = self.folder / ".index"
             folder.mkdir(exist_ok=True)
             write_through(folder / name, lambda path: path.write_text(json.dumps(content), encoding="utf-8"))
+
+
+def is_held(folder: Path) -> bool:
+    """Say whether a living process writes to the run in `folder`, which is whether its lock is taken.
+
+    A shared lock, so that readers do not take each other for the writer, and one that a read-only store grants.
+    """
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _typed(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -62,7 +62,7 @@ class Train(ClassifierTrainConfig):
     local_rule: Literal["oja", "hebb", "anti-oja", "bcm", "softhebb"] = field(
         "oja", "what layers learn without feedback: oja, hebb, anti-oja, bcm or softhebb", panel=LOCAL
     )
-    local_lr: float = field(0.05, "learning rate of the local rules", ge=0, panel=LOCAL)
+    local_lr: float = field(0.05, "learning rate of the local rules", ge=0, panel=LOCAL, search=(1e-4, 1.0, "log"))
     inverse_temperature: float = field(1.0, "how sharp softhebb's competition is", gt=0, panel=LOCAL)
     events: Literal["triggered", "fixed", "always", "never"] = field(
         "triggered",

@@ -49,9 +49,11 @@ class Train(ClassifierTrainConfig):
     )
     batch_size: int = field(1, "images per step; their updates are summed", ge=1)
     epochs: int = field(10, "passes over the training images", ge=1)
-    noise_max: float = field(0.1, "standard deviation of the noise at the start of its half cosine", gt=0)
+    noise_max: float = field(
+        0.1, "standard deviation of the noise at the start of its half cosine", gt=0, search=(0.01, 1.0, "log")
+    )
     noise_min: float = field(0.0, "standard deviation of the noise at its end", ge=0)
-    lr_max: float = field(0.1, "learning rate at the start of its half cosine", ge=0)
+    lr_max: float = field(0.1, "learning rate at the start of its half cosine", ge=0, search=(0.001, 1.0, "log"))
     lr_min: float = field(0.0, "learning rate at its end", ge=0)
     backbone: Literal["none", "autoencoder"] = field(
         "none", "'autoencoder' trains one by backpropagation first, freezes it, and GRLU learns from its code"

@@ -117,7 +117,7 @@ class Train(InEnvironment, TrainConfig):
     activation: Literal["tanh", "relu", "sigmoid", "linear"] = field("tanh", "of an mpn", panel="Network")
     bias: bool = field(True, "let an mpn's units learn a bias", panel="Network")
 
-    learning_rate: float = field(1e-3, "Adam's learning rate", gt=0, panel="Learning")
+    learning_rate: float = field(1e-3, "Adam's learning rate", gt=0, panel="Learning", search=(1e-4, 1e-2, "log"))
     gamma: float = field(0.99, "discount of later rewards", ge=0, le=1, panel="Learning")
     gradient_clip: float = field(10.0, "largest norm of the gradient", gt=0, panel="Learning")
     batch_size: int = field(64, "transitions per gradient step (dqn) or trials (supervised)", ge=1, panel="Learning")

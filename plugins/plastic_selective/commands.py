@@ -84,7 +84,13 @@ class Train(ClassifierTrainConfig):
     si_damping: float = field(0.1, "SI's xi", gt=0, panel="Penalty")
 
     hidden: tuple[int, ...] = field((256, 256), "units of each hidden layer", panel="Learning")
-    learning_rate: float = field(0.001, "learning rate; with an sgd base 0.01 unless typed", gt=0, panel="Learning")
+    learning_rate: float = field(
+        0.001,
+        "learning rate; with an sgd base 0.01 unless typed",
+        gt=0,
+        panel="Learning",
+        search=(1e-4, 0.1, "log"),
+    )
     momentum: float = field(0.9, "of --optimizer momentum", ge=0, lt=1, panel="Learning")
     batch_size: int = field(64, "new images per step", ge=1, panel="Learning")
     epochs: int = field(5, "passes over the images of a task", ge=1, panel="Learning")

@@ -9,11 +9,11 @@ import sys
 import pytest
 from processes import environment, run_plastic
 
-from plastic_cli.commands.verbs import config_model
 from plastic_cli.config import literal_choices
 from plastic_cli.options import option_name
 from plastic_cli.plugins import discover, find_rule
 from plastic_cli.rule import VERBS
+from plastic_cli.runs.configuration import config_model
 from plastic_cli.testing import HEAVY, plastic
 
 SHARED_BY_TRAIN = [
@@ -52,6 +52,10 @@ def imported_by(*arguments):
         *([verb, "--help"] for verb in VERBS),
         ["train", "grlu", "--help"],
         ["runs", "--help"],
+        ["sweep", "--help"],
+        ["tune", "--help"],
+        ["tune", "grlu", "--help"],
+        ["recipes", "--help"],
     ],
     ids=" ".join,
 )
@@ -61,7 +65,7 @@ def test_help_imports_nothing_heavy(arguments):
     assert out
 
 
-@pytest.mark.parametrize("arguments", [["rules"], ["runs"], ["train", "grlu", "--dry-run"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["rules"], ["runs"], ["recipes"], ["train", "grlu", "--dry-run"]], ids=" ".join)
 def test_what_needs_no_number_imports_nothing_heavy(arguments):
     assert imported_by(*arguments)[:2] == (0, [])
 

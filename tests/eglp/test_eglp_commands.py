@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from plastic_cli.config import read_toml
 from plastic_cli.options import refuse_unused
 from plastic_cli.runs.store import RunStore
+from plastic_cli.sweeps.plan import plan_recipe
+from plastic_cli.sweeps.recipe import read_recipe
 from plastic_cli.testing import plastic
 from plastic_eglp.commands import Train
 from plastic_eglp.unused_options import unused_options
@@ -137,8 +138,9 @@ def test_rates_belong_to_event_rates(runs_folder):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipes_have_no_option_without_use(recipe):
-    config = Train.from_values(read_toml(recipe), source=str(recipe))
-    refuse_unused(config, unused_options(config.model_dump()))
+    for planned in plan_recipe(read_recipe(str(recipe))):
+        config = Train.from_values(planned.config, source=str(recipe))
+        refuse_unused(config, unused_options(config.model_dump()))
 
 
 def test_a_rate_of_zero_is_none(runs_folder):

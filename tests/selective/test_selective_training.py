@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from plastic_cli.analysis import continual
-from plastic_cli.config import read_toml
 from plastic_cli.options import refuse_unused
 from plastic_cli.runs.store import RunStore
+from plastic_cli.sweeps.plan import plan_recipe
+from plastic_cli.sweeps.recipe import read_recipe
 from plastic_cli.testing import interrupted_after, plastic, training_numbers
 from plastic_selective.commands import DESCENT_RATE, LARGEST_STRENGTH, Train
 from plastic_selective.optimizer import SelectivePlasticityOptimizer
@@ -85,8 +86,9 @@ def test_the_recipes_ask_for_nothing_unused():
     recipes = sorted((Path(__file__).parents[2] / "recipes").glob("selective-*.toml"))
     assert recipes
     for recipe in recipes:
-        config = Train.from_values(read_toml(recipe), source=str(recipe))
-        refuse_unused(config, unused_options(config.model_dump()))
+        for planned in plan_recipe(read_recipe(str(recipe))):
+            config = Train.from_values(planned.config, source=str(recipe))
+            refuse_unused(config, unused_options(config.model_dump()))
 
 
 def test_the_strongest_gate_that_can_be_typed_is_the_optimizers_own():

@@ -1,0 +1,78 @@
+"""`plastic new-rule`: a working plugin as a distribution of its own, to be changed into somebody's rule."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from string import Template
+from tempfile import TemporaryDirectory
+
+from plastic_cli.errors import UserError
+from plastic_cli.plugins import exporter_names, plugin_names
+from plastic_cli.runs.console import Console
+
+FILES = {
+    "pyproject.toml": "pyproject.toml",
+    "README.md": "README.md",
+    "plastic_${name}/__init__.py": "package/__init__.py",
+    "plastic_${name}/rule.py": "package/rule.py",
+    "plastic_${name}/commands.py": "package/commands.py",
+    "plastic_${name}/claims.toml": "package/claims.toml",
+    "plastic_${name}/py.typed": "package/py.typed",
+    "tests/test_${name}.py": "tests/test_rule.py",
+}
+"""What is written, and the template of each."""
+
+LONGEST_NAME = 40
+
+
+def new_rule(name: str, folder: Path) -> None:
+    """Write the plugin into `folder`/plastic-NAME, whole or not at all; raises UserError for a name of no use."""
+    check_name(name)
+    target = folder / f"plastic-{name}"
+    if target.exists() or target.is_symlink():
+        raise UserError(f"{target} exists already. Choose another name, or another place with --folder.")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--folder {folder}: it is no folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".plastic-") as drafts:
+        draft = Path(drafts) / target.name
+        for path, content in contents(name).items():
+            (draft / path).parent.mkdir(parents=True, exist_ok=True)
+            (draft / path).write_text(content, encoding="utf-8")
+        draft.rename(target)
+    Console().message(
+        f"wrote {target}. Now:\n"
+        f"  pip install -e {target}\n"
+        f"  plastic train {name}\n"
+        f"and put your rule into {target / f'plastic_{name}' / 'rule.py'}"
+    )
+
+
+def contents(name: str) -> dict[str, str]:
+    """Return the files of the plugin, by path."""
+    templates = files("plastic_cli.commands") / "rule_template"
+    return {
+        Template(path).substitute(name=name): Template(
+            (templates / f"{source}.template").read_text(encoding="utf-8")
+        ).substitute(name=name)
+        for path, source in FILES.items()
+    }
+
+
+def check_name(name: str) -> None:
+    """Raise UserError where a rule cannot be called so."""
+    if not re.fullmatch(rf"[a-z][a-z0-9_]{{0,{LONGEST_NAME - 1}}}", name):
+        suggestion = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+        usable = re.fullmatch(r"[a-z][a-z0-9_]*", suggestion) is not None and len(suggestion) <= LONGEST_NAME
+        guess = f" Did you mean '{suggestion}'?" if usable else ""
+        raise UserError(
+            f"'{name}' cannot name a rule: use lower-case letters, digits and '_', beginning with a letter,"
+            f" {LONGEST_NAME} at most.{guess}"
+        )
+    if name in plugin_names():
+        raise UserError(f"there is a rule '{name}' already: `plastic rules` lists them. Choose another name.")
+    if name in exporter_names() or find_spec(f"plastic_{name}") is not None:
+        raise UserError(f"a package plastic_{name} is installed already. Choose another name.")

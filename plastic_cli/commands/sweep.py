@@ -1,0 +1,326 @@
+"""`plastic sweep`, and `plastic train RULE --grid`: many runs, those that are missing, and what became of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from plastic_cli.commands.show import print_rows
+from plastic_cli.commands.signals import signals_as_interrupts
+from plastic_cli.errors import RunFailed, UserError
+from plastic_cli.runs.console import Console
+from plastic_cli.runs.metrics import MAIN_METRICS
+from plastic_cli.sweeps.engine import Progress, Result, Settings, Sweep
+from plastic_cli.sweeps.lookup import Found, store_index, with_data
+from plastic_cli.sweeps.plan import PlannedRun, only, plan_recipe, shown
+from plastic_cli.sweeps.pools import open_pool
+from plastic_cli.sweeps.recipe import read_recipe
+
+SHOWN_AT_ONCE = 12
+"""Running and failed runs that the live table lists."""
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What can be said about any sweep, on `plastic sweep` and on `plastic train`.
+
+    arguments: given to every `plastic train` besides.
+    """
+
+    runs: Path
+    data: Path | None = None
+    workers: int | None = None
+    scheduler: str | None = None
+    retry: int = 0
+    timeout: float | None = None
+    keep_going: bool = True
+    dry_run: bool = False
+    format: str = "table"
+    quiet: bool = False
+    arguments: tuple[str, ...] = ()
+
+
+def sweep(
+    recipe: str,
+    options: SweepOptions,
+    *,
+    seeds: int | None = None,
+    rules: Sequence[str] = (),
+    values: Sequence[str] = (),
+) -> None:
+    """Carry out the runs of a recipe that are not in the store yet, or those of some rules and values."""
+    carry_out_plan(only(plan_recipe(read_recipe(recipe), seeds=seeds, rules=rules), values), options)
+
+
+def carry_out_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> None:
+    """Carry out a plan, or print it; raises RunFailed where runs failed, KeyboardInterrupt where they were stopped."""
+    check_options(options)
+    plan = with_data(plan, options.data)
+    if options.dry_run:
+        print_plan(plan, options)
+        return
+    order = {planned.key: number for number, planned in enumerate(plan)}
+    results = sorted(run_plan(plan, options), key=lambda result: order[result.planned.key])
+    print_results(results, options)
+    failed = [result for result in results if result.word == "failed"]
+    _tell_failures(failed, options)
+    if any(result.word in ("interrupted", "left") for result in results) and not (failed and not options.keep_going):
+        raise KeyboardInterrupt
+    if failed:
+        raise RunFailed(f"{len(failed)} of {len(results)} runs failed: {failed[0].outcome.error}")
+
+
+def check_options(options: SweepOptions) -> None:
+    """Raise UserError for a number that means nothing."""
+    if options.workers is not None and not 1 <= options.workers <= 100_000:
+        raise UserError(f"--workers {options.workers}: at least 1 run goes at once.")
+    if options.retry < 0:
+        raise UserError(f"--retry {options.retry}: 0 or more.")
+    if options.timeout is not None and not (math.isfinite(options.timeout) and options.timeout > 0):
+        raise UserError(f"--timeout {options.timeout:g}: a number of seconds above 0.")
+
+
+def run_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> list[Result]:
+    """Carry out a plan with a display on stderr, and return what became of each run."""
+    settings = Settings(
+        options.runs, options.data, options.retry, options.timeout, options.keep_going, options.arguments
+    )
+    quiet = options.quiet or options.format == "json"
+    with signals_as_interrupts(), open_pool(options.scheduler, options.workers) as pool:
+        Console(quiet=quiet).message(f"{len(plan)} runs in {options.runs}, {pool.description}")
+        with _display(quiet) as display:
+            return Sweep(plan, pool, settings).run(display.show)
+
+
+def print_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> None:
+    """Print the runs of a plan, what of them is done and what is left."""
+    index = store_index(options.runs.resolve())
+    found = [index.find(planned) for planned in plan]
+    columns = [*_columns(plan), "status", "run"]
+    rows = [
+        {**_row(planned), "status": _standing(at), "run": _run_of(at)} for planned, at in zip(plan, found, strict=True)
+    ]
+    print_rows(rows, columns, options.format)
+    left = [planned for planned, at in zip(plan, found, strict=True) if at.standing != "done"]
+    minutes = [planned.minutes for planned in left]
+    known = sum(value for value in minutes if value is not None)
+    time_left = f", about {duration(60 * known)} one after the other" if left and None not in minutes else ""
+    Console().message(f"{len(plan)} runs: {len(plan) - len(left)} done, {len(left)} left{time_left}")
+
+
+def print_results(results: Sequence[Result], options: SweepOptions) -> None:
+    """Print what became of each run; for reading, what runs that differ in their seed alone came to together."""
+    if options.quiet and options.format != "json":
+        for result in results:
+            if result.word == "done":
+                print(options.runs / str(result.outcome.run))  # noqa: T201
+        return
+    if options.format == "json":
+        for result in results:
+            print(json.dumps(_as_object(result, options.runs)))  # noqa: T201
+        return
+    plan = [result.planned for result in results]
+    if options.format != "table":
+        rows = []
+        for result in results:
+            headline = _headline(result)
+            rows.append(
+                {
+                    **_row(result.planned),
+                    "status": result.word,
+                    "run": result.outcome.run,
+                    "seconds": round(result.outcome.seconds, 1),
+                    "metric": headline[0],
+                    "value": headline[1],
+                }
+            )
+        print_rows(rows, [*_columns(plan), "status", "run", "seconds", "metric", "value"], options.format)
+        return
+    _print_groups(results)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person would say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
+
+
+def _print_groups(results: Sequence[Result]) -> None:
+    from plastic_cli.analysis.intervals import mean_interval
+
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        varied = {name: value for name, value in result.planned.varied.items() if name != "seed"}
+        groups.setdefault(json.dumps([result.planned.name, result.planned.rule, varied], default=str), []).append(
+            result
+        )
+    columns = [column for column in _columns([result.planned for result in results]) if column != "seed"]
+    rows = []
+    for members in groups.values():
+        row = _row(members[0].planned)
+        done = [member for member in members if member.word == "done"]
+        row.update({"runs": len(members), "done": len(done)})
+        names = dict.fromkeys(_headline(member)[0] for member in done)
+        values = [value for member in done for value in [_headline(member)[1]] if value is not None]
+        if len(names) == 1 and values:
+            interval = mean_interval(values)
+            row.update({"metric": next(iter(names)), "mean": interval.mean, "low": interval.low, "high": interval.high})
+        rows.append(row)
+    print_rows(rows, [*columns, "runs", "done", "metric", "mean", "low", "high"], "table")
+
+
+def _tell_failures(failed: Sequence[Result], options: SweepOptions) -> None:
+    if options.quiet:
+        return
+    console = Console()
+    for result in failed:
+        console.message(f"failed: {result.planned.label}: {result.outcome.error}")
+        if result.log is not None:
+            console.message(f"  its output: {result.log}")
+
+
+def _as_object(result: Result, runs: Path) -> dict[str, Any]:
+    outcome = result.outcome
+    return {
+        "run": outcome.run,
+        "rule": result.planned.rule,
+        "seed": result.planned.seed,
+        "settings": {name: value for name, value in result.planned.varied.items() if name != "seed"},
+        "status": {"done": "completed"}.get(result.word, result.word),
+        "new": result.fresh,
+        "folder": str(runs / outcome.run) if outcome.run else None,
+        "seconds": round(outcome.seconds, 3),
+        "metrics": dict(outcome.summary),
+        **({"error": outcome.error} if outcome.error else {}),
+        **({"log": str(result.log)} if result.log else {}),
+    }
+
+
+def _headline(result: Result) -> tuple[str | None, float | None]:
+    summary = result.outcome.summary
+    name = next((name for name in MAIN_METRICS if name in summary), next(iter(summary), None))
+    return name, None if name is None else summary[name]
+
+
+def _columns(plan: Sequence[PlannedRun]) -> list[str]:
+    """Return the columns by which runs are told apart: name, rule, what varies, seed."""
+    varied = dict.fromkeys(name for planned in plan for name in planned.varied if name != "seed")
+    names = ["name"] if any(planned.name for planned in plan) else []
+    return [*names, "rule", *varied, "seed"]
+
+
+def _row(planned: PlannedRun) -> dict[str, Any]:
+    varied = {name: shown(value) for name, value in planned.varied.items()}
+    return {"name": planned.name, "rule": planned.rule, **varied, "seed": planned.seed}
+
+
+def _standing(found: Found) -> str:
+    words = {"done": "done", "running": "running", "unfinished": "to be finished", "failed": "failed, left"}
+    return words.get(found.standing, "left")
+
+
+def _run_of(found: Found) -> str | None:
+    return None if found.stored is None else found.stored.run
+
+
+class _Display(Protocol):
+    def show(self, progress: Progress) -> None:
+        """Show where the sweep stands."""
+
+
+@contextmanager
+def _display(quiet: bool) -> Iterator[_Display]:
+    if quiet:
+        yield _Silent()
+    elif sys.stderr.isatty():
+        from rich.console import Console as RichConsole
+        from rich.live import Live
+
+        with Live(console=RichConsole(stderr=True), refresh_per_second=4, transient=True) as live:
+            yield _Table(live)
+    else:
+        yield _Lines()
+
+
+class _Silent:
+    def show(self, progress: Progress) -> None:
+        pass
+
+
+class _Lines:
+    """One line for each run that ended: what a log file wants."""
+
+    def __init__(self) -> None:
+        self._told = 0
+        self._stopping = False
+        self._no_worker = False
+
+    def show(self, progress: Progress) -> None:
+        console = Console()
+        for result in progress.results[self._told :]:
+            if result.word == "left":
+                continue
+            took = f" ({duration(result.outcome.seconds)})" if result.fresh else " (in the store already)"
+            error = f": {result.outcome.error}" if result.word == "failed" else ""
+            number = f"{self._told + 1}/{progress.total}"
+            left = progress.seconds_left()
+            rest = f", {duration(left)} left" if left and result.fresh else ""
+            console.message(f"[{number}] {result.word} {result.planned.label}{error or took}{rest}")
+            self._told += 1
+        if progress.stopping and not self._stopping:
+            console.message("stopping: the runs under way write their checkpoints")
+            self._stopping = True
+        if not progress.slots and progress.waiting and not self._no_worker:
+            console.message("no worker is here yet: waiting for one")
+            self._no_worker = True
+
+
+class _Table:
+    """A table that is drawn anew: how many runs are where, and what is running."""
+
+    def __init__(self, live: Any) -> None:
+        self._live = live
+
+    def show(self, progress: Progress) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
+        left = progress.seconds_left()
+        waiting = len(progress.waiting) - progress.elsewhere
+        parts = [
+            f"{progress.count('done')} done",
+            f"{len(progress.running)} running",
+            f"{progress.count('failed')} failed",
+            f"{waiting} left",
+        ]
+        if progress.elsewhere:
+            parts.append(f"{progress.elsewhere} done by another process now")
+        if progress.stopping:
+            parts.append("stopping: runs write their checkpoints")
+        elif not progress.slots:
+            parts.append("waiting for a worker")
+        elif left:
+            parts.append(f"about {duration(left)} left")
+        table = Table.grid(padding=(0, 2))
+        now = time.monotonic()
+        for planned, began in progress.running[:SHOWN_AT_ONCE]:
+            table.add_row(Text("running"), Text(planned.label), Text(duration(now - began)))
+        failed = [result for result in progress.results if result.word == "failed"]
+        for result in failed[-SHOWN_AT_ONCE:]:
+            table.add_row(Text("failed"), Text(result.planned.label), Text(str(result.outcome.error)))
+        whole = Table.grid()
+        whole.add_row(Text(f"{progress.total} runs: " + ", ".join(parts)))
+        whole.add_row(table)
+        self._live.update(whole)

@@ -1,0 +1,310 @@
+"""`plastic tune RULE`: search for the best options on a validation split; every trial is a run like any other."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+import typer
+from rich.markup import escape
+from typer.main import get_command
+
+from plastic_cli.commands.show import print_rows
+from plastic_cli.commands.signals import signals_as_interrupts
+from plastic_cli.commands.sweep import duration
+from plastic_cli.commands.verbs import Invocation
+from plastic_cli.config import TrainConfig
+from plastic_cli.config import field as option
+from plastic_cli.data.catalogue import DATASETS
+from plastic_cli.errors import RunFailed, UserError
+from plastic_cli.options import as_typed, command_function
+from plastic_cli.plugins import discover, find_rule
+from plastic_cli.rule import Rule
+from plastic_cli.runs.configuration import resolve, train_model
+from plastic_cli.sweeps.engine import Progress, Result, Settings, Sweep
+from plastic_cli.sweeps.lookup import with_data
+from plastic_cli.sweeps.plan import PlannedRun, planned
+from plastic_cli.sweeps.pools import Pool, open_pool
+from plastic_cli.sweeps.recipe import read_options
+from plastic_cli.sweeps.search import Space, Study, open_study, search_space, study_name
+
+DEFAULT_METRICS = ("validation/accuracy", "validation/return")
+LARGEST_VALIDATION = 10_000
+SHOWN_TRIALS = 10
+
+
+class _TuneInvocation(Invocation):
+    trials: int = option(
+        20, "configurations to try, earlier sittings of the same search included", ge=1, panel="Search"
+    )
+    search: list[str] = option(
+        [],
+        "what to search instead of what the rule declares: NAME, NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C;"
+        " once for each option",
+        panel="Search",
+        repeat=True,
+    )
+    metric: str | None = option(
+        None, "by which trials are judged (default: validation/accuracy, validation/return)", panel="Search"
+    )
+    direction: Literal["auto", "maximize", "minimize"] = option(
+        "auto", "auto minimizes losses and errors and maximizes all else", panel="Search"
+    )
+    seeds: int = option(1, "runs of each trial, whose mean counts", ge=1, panel="Search")
+    study: str | None = option(None, "a name of its own for the search (default: by what is asked)", panel="Search")
+    workers: int | None = option(None, "runs at once (default: one for every two cores)", ge=1, panel="Sweep")
+    scheduler: str | None = option(
+        None, "address of a Dask scheduler, or slurm, pbs, sge, lsf, htcondor (default: this machine)", panel="Sweep"
+    )
+    retry: int = option(0, "times that a failed run is tried again", ge=0, panel="Sweep")
+    timeout: float | None = option(None, "seconds that one run may take", gt=0, panel="Sweep")
+
+
+def tune_command(rule_name: str) -> Any:
+    """Build the command for one rule; raises UserError where it does not exist or cannot train."""
+    rule = find_rule(rule_name)
+    model = train_model(rule)
+
+    def run(values: dict[str, dict[str, Any]]) -> None:
+        _tune(rule, model, values["config"], _TuneInvocation.from_values(values["invocation"]))
+
+    single = typer.Typer(
+        add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
+    )
+    about = inspect.getdoc(model) or rule.summary
+    text = (
+        f"Search for the best options of: {about}\n\nWhat is typed stays as it is; the test split is never looked at."
+    )
+    single.command(rule_name, help=escape(text))(
+        command_function({"config": model, "invocation": _TuneInvocation}, run)
+    )
+    return get_command(single)
+
+
+def _tune(rule: Rule, model: type[TrainConfig], typed: dict[str, Any], invocation: _TuneInvocation) -> None:
+    _check_metric(invocation.metric)
+    from_file = read_options(invocation.config, rule.name) if invocation.config else {}
+    source = str(invocation.config or "")
+    space = search_space(model, invocation.search, {**from_file, **typed})
+    fixed = {**typed, **_validation(model, resolve(model, typed, from_file, source), typed)}
+    config = resolve(model, fixed, from_file, source)
+
+    def point(values: Mapping[str, Any]) -> TrainConfig:
+        found = resolve(model, {**fixed, **values}, from_file, source)
+        assert isinstance(found, TrainConfig)
+        return found
+
+    assert isinstance(config, TrainConfig)
+    name = invocation.study or study_name(rule.name, config, space, invocation.metric, invocation.seeds)
+    if invocation.dry_run:
+        _print_space(space, name, config, invocation)
+        return
+    maximize = _maximizes(invocation)
+    store = invocation.runs_folder().resolve()
+    console = invocation.console()
+    with open_study(store, name, space, maximize=maximize, seed=config.seed) as study:
+        before = len(study.finished())
+        if before:
+            console.message(f"{before} trials of this search are done already")
+        search = _Search(rule, study, point, invocation)
+        with signals_as_interrupts(), open_pool(invocation.scheduler, invocation.workers) as pool:
+            console.message(f"search {name}: {', '.join(space)}; {pool.description}")
+            stopped = search.run(pool, store)
+        _print_best(rule, study, search, typed, space, invocation)
+    if stopped:
+        raise KeyboardInterrupt
+
+
+@dataclass
+class _Trial:
+    number: int
+    values: dict[str, Any]
+    runs: list[PlannedRun]
+    results: list[Result] = field(default_factory=list)
+
+
+class _Search:
+    """Trials that go out as runs of a sweep, and what comes back from them."""
+
+    def __init__(self, rule: Rule, study: Study, point: Any, invocation: _TuneInvocation) -> None:
+        self._rule, self._study, self._point, self._invocation = rule, study, point, invocation
+        self.metric = invocation.metric
+        self._trials: dict[int, _Trial] = {}
+        self._of_run: dict[int, _Trial] = {}
+        self._taken = 0
+        self._over = len(study.finished())
+        self._console = invocation.console()
+        self._asked_in_vain: UserError | None = None
+
+    def run(self, pool: Pool, store: Path) -> bool:
+        """Make trials until there are enough, and return whether the search was stopped before."""
+        options = self._invocation
+        settings = Settings(store, options.data, options.retry, options.timeout)
+        sweep = Sweep([], pool, settings)
+        self._add(sweep, max(1, pool.slots()))
+        results = sweep.run(lambda progress: self._go_on(sweep, progress))
+        self._take(results)
+        stopped = bool(self._trials)
+        for trial in self._trials.values():
+            self._study.give_back(trial.number)
+        if self._asked_in_vain is not None:
+            raise self._asked_in_vain
+        return stopped
+
+    def _go_on(self, sweep: Sweep, progress: Progress) -> None:
+        self._take(progress.results)
+        if not progress.stopping and self._asked_in_vain is None:
+            self._add(sweep, max(1, progress.slots))
+
+    def _add(self, sweep: Sweep, at_once: int) -> None:
+        """Ask for trials as long as a worker would be idle."""
+        version = discover().origins.get(self._rule.name, "")
+        while len(self._trials) < at_once and self._over + len(self._trials) < self._invocation.trials:
+            number, values = self._study.ask()
+            try:
+                first = self._point(values)
+                runs = [
+                    planned(
+                        self._rule.name,
+                        first.from_values({**first.model_dump(), "seed": first.seed + index}),
+                        version,
+                        {**values, "seed": first.seed + index},
+                    )
+                    for index in range(self._invocation.seeds)
+                ]
+            except UserError as error:
+                # A range that reaches outside what the option takes: there is no use in going on.
+                self._study.tell(number, None)
+                self._asked_in_vain = error
+                return
+            trial = _Trial(number, values, with_data(runs, self._invocation.data))
+            self._trials[number] = trial
+            for run in trial.runs:
+                self._of_run[id(run)] = trial
+                sweep.add(run)
+
+    def _take(self, results: list[Result]) -> None:
+        for result in results[self._taken :]:
+            self._taken += 1
+            trial = self._of_run[id(result.planned)]
+            trial.results.append(result)
+            if result.word == "failed" and result.outcome.lasting:
+                self._asked_in_vain = UserError(str(result.outcome.error))
+            if len(trial.results) == len(trial.runs) and all(r.word in ("done", "failed") for r in trial.results):
+                self._tell(trial)
+
+    def _tell(self, trial: _Trial) -> None:
+        value = self._value(trial)
+        self._study.tell(trial.number, value)
+        del self._trials[trial.number]
+        self._over += 1
+        shown = ", ".join(f"{name}={_short(entry)}" for name, entry in trial.values.items())
+        failed = next((r.outcome.error for r in trial.results if r.word == "failed"), None)
+        came_to = f"{self.metric} {value:.4g}" if value is not None else f"failed: {failed}"
+        seconds = sum(result.outcome.seconds for result in trial.results)
+        self._console.message(f"[{self._over}/{self._invocation.trials}] {shown}: {came_to} ({duration(seconds)})")
+
+    def _value(self, trial: _Trial) -> float | None:
+        if any(result.word == "failed" for result in trial.results):
+            return None
+        summaries = [result.outcome.summary for result in trial.results]
+        if self.metric is None:
+            self.metric = next((name for name in DEFAULT_METRICS if name in summaries[0]), None)
+        known = [name for name in summaries[0] if not _is_of_test(name)]
+        values = [summary.get(str(self.metric)) for summary in summaries]
+        if self.metric is None or any(str(self.metric) not in summary for summary in summaries):
+            self._asked_in_vain = UserError(
+                f"runs of {self._rule.name} have no {self.metric or 'result on validation data'}."
+                f" Choose one with --metric: {', '.join(known) or 'there is none'}."
+            )
+            return None
+        return None if None in values else fmean(value for value in values if value is not None)
+
+
+def _check_metric(metric: str | None) -> None:
+    if metric is not None and _is_of_test(metric):
+        raise UserError(
+            f"--metric {metric}: what is chosen by the test split cannot be measured by it. Name one of validation."
+        )
+
+
+def _is_of_test(metric: str) -> bool:
+    return metric.partition("/")[0] not in ("train", "validation")
+
+
+def _maximizes(invocation: _TuneInvocation) -> bool:
+    if invocation.direction != "auto":
+        return invocation.direction == "maximize"
+    return (invocation.metric or "").rpartition("/")[2] not in ("loss", "error")
+
+
+def _validation(model: type[TrainConfig], config: Any, typed: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many training images are set aside to choose by, where that was not said."""
+    if "validation" not in model.model_fields or config.validation > 0:
+        return {}
+    if "validation" in typed:
+        raise UserError("--validation 0: a search needs images to choose by. Leave it out, or set some aside.")
+    name = config.dataset
+    if name in DATASETS:
+        images = DATASETS[name].train_images
+    else:
+        from plastic_cli.data.sources import read_own_set
+
+        images = len(read_own_set(Path(name)).train.y)
+    # A fifth, as for digits, and never more than for MNIST is usual.
+    return {"validation": min(LARGEST_VALIDATION, images // 5)}
+
+
+def _print_space(space: Space, name: str, config: TrainConfig, invocation: _TuneInvocation) -> None:
+    rows = []
+    for option_name, searched in space.items():
+        bounds = (
+            {"values": ",".join(getattr(searched, "values", ()))} if hasattr(searched, "values") else vars(searched)
+        )
+        rows.append({"option": option_name, **bounds})
+    print_rows(rows, ["option", "low", "high", "scale", "values"], invocation.output_format())
+    validation = getattr(config, "validation", None)
+    aside = f", {validation} training images set aside to choose by" if validation else ""
+    invocation.console().message(f"search {name}: {invocation.trials} trials of {invocation.seeds} run(s) each{aside}")
+
+
+def _print_best(
+    rule: Rule, study: Study, search: _Search, typed: Mapping[str, Any], space: Space, invocation: _TuneInvocation
+) -> None:
+    over = study.finished()
+    completed = [entry for entry in over if entry[2] is not None]
+    metric = search.metric or "value"
+    if invocation.output_format() == "json":
+        for number, values, value in over:
+            print(json.dumps({"trial": number, "settings": values, "metric": metric, "value": value}))  # noqa: T201
+    elif over and not invocation.quiet:
+        shown = over if invocation.output_format() != "table" else over[:SHOWN_TRIALS]
+        rows = [{"trial": number, **values, metric: value} for number, values, value in shown]
+        print_rows(rows, ["trial", *space, metric], invocation.output_format(), title="best trials first")
+    if not over:
+        return
+    if not completed:
+        raise RunFailed(f"no trial succeeded: {len(over)} failed. Narrow the ranges with --search.")
+    said = {name: value for name, value in typed.items() if name != "validation"}
+    words = ["plastic", "train", rule.name]
+    if invocation.config is not None:
+        words += ["--config", str(invocation.config)]
+    for name, value in {**said, **completed[0][1]}.items():
+        words += as_typed(name, value).split(" ", 1)
+    line = shlex.join(words)
+    if invocation.output_format() == "json" or invocation.quiet:
+        # What a program reads is on stdout; the line is for people.
+        if invocation.quiet and invocation.output_format() != "json":
+            print(line)  # noqa: T201
+        return
+    print(f"best: {line}")  # noqa: T201
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,59 @@
+"""What a run is made with: the configuration class of a verb, and the merging of what is typed, a file and defaults."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
+
+from plastic_cli.config import Config, TrainConfig
+from plastic_cli.data.catalogue import check_dataset_name, full_dataset_name
+from plastic_cli.errors import UserError
+from plastic_cli.plugins import load_function
+from plastic_cli.rule import Rule
+from plastic_cli.runs.run import Run
+
+
+def config_model(function: Callable[..., Any]) -> type[Config]:
+    """Return the configuration class in the signature of a verb's function; raises TypeError where there is none."""
+    hints = get_type_hints(function, localns={"Run": Run})
+    for name in inspect.signature(function).parameters:
+        if inspect.isclass(hints.get(name)) and issubclass(hints[name], Config):
+            model: type[Config] = hints[name]
+            return model
+    raise TypeError(f"{function.__module__}.{function.__qualname__} takes no configuration (a subclass of Config)")
+
+
+def train_model(rule: Rule) -> type[TrainConfig]:
+    """Return the configuration class of a rule's train command; raises UserError where it has none."""
+    function = load_function(rule, "train")
+    if function is None:
+        raise UserError(f"the rule '{rule.name}' has no train.")
+    model = config_model(function)
+    if not issubclass(model, TrainConfig):
+        raise TypeError(f"{model.__qualname__} is no TrainConfig, so it has no seed")
+    return model
+
+
+def resolve(
+    model: type[Config],
+    typed: Mapping[str, Any],
+    from_file: Mapping[str, Any] | None = None,
+    source: str = "",
+    below: Mapping[str, Any] | None = None,
+) -> Config:
+    """Merge: a typed option beats the file, the file beats what is `below`, the defaults otherwise.
+
+    source: the file's name for messages. Raises UserError for an option or value that does not fit.
+    """
+    in_file = dict(from_file or {})
+    if in_file:
+        model.from_values(in_file, source=source)
+    given = {**model.implied(in_file), **in_file, **model.implied(typed), **typed}
+    config = model.from_values({**(below or {}), **given})
+    dataset = getattr(config, "dataset", None)
+    if dataset is None:
+        return config
+    check_dataset_name(dataset)
+    # A folder is stored by its whole path: the run is looked at from elsewhere too.
+    return config.model_copy(update={"dataset": full_dataset_name(dataset)})

@@ -1,0 +1,125 @@
+"""Handing a run's metrics to the exporters that were asked for, none of which can cost the run anything."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from plastic_cli.plugins import Exporter, find_exporter
+
+
+class Exports:
+    """The exporters of one command, for its runs one after the other."""
+
+    def __init__(self, exporters: Iterable[Exporter], warn: Callable[[str], None]) -> None:
+        self._exporters = list(exporters)
+        self._warn = warn
+        self._warned: set[str] = set()
+        self._lost: set[str] = set()
+        self._describe: Callable[[], dict[str, Any]] | None = None
+        self._earlier: Sequence[Mapping[str, Any]] = ()
+        self._run: dict[str, Any] | None = None
+
+    @property
+    def failed(self) -> list[str]:
+        """The exporters that failed in any run, by name."""
+        return sorted(self._warned)
+
+    def begin(self, describe: Callable[[], dict[str, Any]], earlier: Sequence[Mapping[str, Any]]) -> None:
+        """Take up a run, of which `earlier` was logged before. No exporter is told before there is something to export.
+
+        So a run that is given up because its input was wrong leaves no trace.
+        """
+        self._describe, self._earlier, self._run = describe, earlier, None
+        self._lost = set()
+
+    def logged(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Export metrics."""
+        if self._describe is None:
+            return
+        run = self._started(self._describe)
+        for exporter in self._exporters:
+            if exporter.name not in self._lost:
+                self._call(exporter, "plastic_metrics_logged", run=run, rows=rows)
+
+    def finished(self) -> None:
+        """Export how the run ended, if it ever began."""
+        if self._describe is None:
+            return
+        self._started(self._describe)
+        run = self._describe()
+        self._describe = None
+        for exporter in self._exporters:
+            self._call(exporter, "plastic_run_finished", run=run)
+
+    def _started(self, describe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        if self._run is None:
+            self._run = describe()
+            for exporter in self._exporters:
+                self._call(exporter, "plastic_run_started", run=self._run, rows=self._earlier)
+            self._earlier = ()
+        return self._run
+
+    def _call(self, exporter: Exporter, hook: str, **arguments: Any) -> None:
+        handled = sys.exception()
+        try:
+            exporter.call(hook, **arguments)
+        except (Exception, SystemExit) as error:
+            if _was_interrupted(error, handled):
+                raise KeyboardInterrupt from error
+            self._lost.add(exporter.name)
+            if exporter.name not in self._warned:
+                self._warned.add(exporter.name)
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                self._warn(f"the exporter '{exporter.name}' ({exporter.origin}) failed in {hook}: {reason:.300}")
+
+
+def find_exports(names: Sequence[str] | None, warn: Callable[[str], None]) -> Exports | None:
+    """Return the exporters that are named, or those of PLASTIC_EXPORT for None; without any, None.
+
+    Raises UserError, with what to install, where one does not exist or cannot work.
+    """
+    if names is None:
+        names = [name.strip() for name in os.environ.get("PLASTIC_EXPORT", "").split(",") if name.strip()]
+    exporters = [find_exporter(name) for name in dict.fromkeys(names)]
+    for exporter in exporters:
+        exporter.check()
+    return Exports(exporters, warn) if exporters else None
+
+
+def metric_name(row: Mapping[str, Any]) -> str:
+    """Return by what name a row is exported: "test/accuracy", or "test/accuracy/task 2" where labels tell it apart."""
+    labels = row.get("labels") or {}
+    return "/".join([str(row["split"]), str(row["metric"]), *(f"{key} {value}" for key, value in labels.items())])
+
+
+def metric_value(row: Mapping[str, Any]) -> float:
+    """Return the value of a row; NaN where it was not finite."""
+    return math.nan if row["value"] is None else float(row["value"])
+
+
+def hyperparameters(run: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+    """Return rule, data set and configuration of a run as plain values: a list as text, without what has no value."""
+    named = {"rule": run["rule"], "dataset": run["dataset"], **run["config"]}
+    return {key: _plain(value) for key, value in named.items() if value is not None}
+
+
+def _plain(value: Any) -> bool | int | float | str:
+    if isinstance(value, bool | int | float | str):
+        return value
+    return ",".join(str(entry) for entry in value) if isinstance(value, list | tuple) else str(value)
+
+
+def _was_interrupted(error: BaseException | None, handled: BaseException | None) -> bool:
+    """Say whether an interrupt lies behind an error: a library may make one into an error of its own.
+
+    handled: what was being handled before; a run that ends because of an interrupt is no new one.
+    """
+    while error is not None and error is not handled:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

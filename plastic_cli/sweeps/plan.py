@@ -1,0 +1,266 @@
+"""From a recipe, or a grid on the command line, to the list of single runs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from hashlib import sha256
+from typing import Any
+
+from plastic_cli.config import Config, TrainConfig, holds_several, to_toml
+from plastic_cli.errors import OptionError, UserError, did_you_mean
+from plastic_cli.plugins import discover, find_rule
+from plastic_cli.runs.configuration import resolve, train_model
+from plastic_cli.sweeps.recipe import RecipeFile, Where, tables_of
+
+LARGEST_PLAN = 100_000
+"""More runs than this are a slip."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run that is wanted.
+
+    config: the whole configuration as a run stores it; toml: the same for `--config`. version: the distribution that
+    the rule comes from. varied: what tells this run from the others of its sweep. checksum: of the data, None
+    where it is not known. minutes: what one run is said to take.
+    """
+
+    rule: str
+    config: dict[str, Any]
+    toml: str
+    version: str
+    dataset: str | None
+    varied: dict[str, Any]
+    name: str | None = None
+    minutes: float | None = None
+    checksum: str | None = None
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.config["seed"])
+
+    @cached_property
+    def settings(self) -> str:
+        """Rule and configuration as one text, the same for the same settings."""
+        return canonical(self.rule, self.config)
+
+    @property
+    def key(self) -> str:
+        """A short name of all that makes two runs the same: rule, configuration, seed, rule version and data."""
+        return sha256(f"{self.settings}\n{self.version}\n{self.checksum}".encode()).hexdigest()[:24]
+
+    @property
+    def label(self) -> str:
+        """A few words for tables."""
+        parts = [self.name or self.rule]
+        parts += [f"{name}={shown(value)}" for name, value in self.varied.items() if name != "seed"]
+        return " ".join([*parts, f"seed={self.seed}"])
+
+    def with_checksum(self, checksum: str | None) -> PlannedRun:
+        """Return this run, of this data."""
+        return replace(self, checksum=checksum)
+
+
+def canonical(rule: str, config: Mapping[str, Any]) -> str:
+    """Return rule and configuration as one text, whatever the order of the keys."""
+    return json.dumps([rule, dict(config)], sort_keys=True)
+
+
+def shown(value: Any) -> str:
+    """Return a value as it would be typed."""
+    return ",".join(str(entry) for entry in value) if isinstance(value, list | tuple) else str(value)
+
+
+def plan_recipe(file: RecipeFile, *, seeds: int | None = None, rules: Sequence[str] = ()) -> list[PlannedRun]:
+    """Return the runs of a recipe, each once; raises UserError, with the line, where something does not exist or fit.
+
+    seeds: so many instead of what the recipe says. rules: only the runs of these.
+    """
+    runs: list[PlannedRun] = []
+    present = []
+    for where, tables in tables_of(file.recipe):
+        place, rule_name = _last(tables, where, "rule")
+        try:
+            rule = find_rule(str(rule_name))
+        except UserError as error:
+            raise file.error((*place, "rule"), str(error)) from None
+        present.append(rule.name)
+        if rules and rule.name not in rules:
+            continue
+        model = train_model(rule)
+        options, grid, origins = _merged(file, where, tables, model)
+        wanted = seeds if seeds is not None else _last(tables, where, "seeds")[1] or 1
+        _, minutes = _last(tables, where, "minutes")
+
+        point = partial(_point, file, model, options, origins)
+        name = getattr(tables[-1], "name", None)
+        # What tells sets of runs without a name apart are their own options.
+        told = {} if name or not where else {key: options[key] for key in tables[-1].options if key in options}
+        runs += expand(rule.name, point, grid, wanted, name=name, minutes=minutes, told=told)
+    for name in rules:
+        if name not in present:
+            raise UserError(
+                f"--rule {name}: {file.name} has no runs of it.{did_you_mean(name, present)}"
+                f" There are: {', '.join(dict.fromkeys(present))}."
+            )
+    return unique(runs)
+
+
+def expand(
+    rule: str,
+    point: Callable[[Mapping[str, Any]], Config],
+    grid: Mapping[str, Sequence[Any]],
+    seeds: int | Sequence[int],
+    *,
+    name: str | None = None,
+    minutes: float | None = None,
+    told: Mapping[str, Any] | None = None,
+) -> list[PlannedRun]:
+    """Return one run for each combination of the grid's values and each seed.
+
+    point: makes the configuration of some values. seeds: how many, from the configuration's own on, or which. told:
+    what else tells these runs from others of their sweep.
+    """
+    size = len(range(seeds) if isinstance(seeds, int) else seeds)
+    for values in grid.values():
+        size *= len(values)
+    if size > LARGEST_PLAN:
+        raise UserError(f"that would be {size:,} runs, and {LARGEST_PLAN:,} are the most that one sweep takes.")
+    version = discover().origins.get(rule, "")
+    runs = []
+    for combination in itertools.product(*grid.values()):
+        varied = dict(zip(grid, combination, strict=True))
+        first = point(varied)
+        assert isinstance(first, TrainConfig)
+        for seed in range(first.seed, first.seed + seeds) if isinstance(seeds, int) else seeds:
+            # Checked again with its seed: there is a largest one.
+            config = type(first).from_values({**first.model_dump(), "seed": seed})
+            runs.append(planned(rule, config, version, {**(told or {}), **varied, "seed": seed}, name, minutes))
+    return runs
+
+
+def planned(
+    rule: str,
+    config: TrainConfig,
+    version: str,
+    varied: dict[str, Any],
+    name: str | None = None,
+    minutes: float | None = None,
+) -> PlannedRun:
+    """Return the run of one configuration."""
+    stored = config.model_dump(mode="json")
+    return PlannedRun(
+        rule=rule,
+        config=stored,
+        toml=to_toml(config),
+        version=version,
+        dataset=config.learns_from(),
+        # As they were read, not as they were typed.
+        varied={option: stored.get(option, value) for option, value in varied.items()},
+        name=name,
+        minutes=minutes,
+    )
+
+
+def only(runs: Sequence[PlannedRun], texts: Sequence[str]) -> list[PlannedRun]:
+    """Return the runs whose options have one of the values that `--only NAME=VALUE,VALUE` names, for every text.
+
+    Raises UserError where that leaves none.
+    """
+    left = list(runs)
+    for text in texts:
+        typed, equals, values = text.partition("=")
+        name = typed.strip().removeprefix("--").replace("-", "_")
+        if not equals or not name:
+            raise UserError(f"--only {text}: say it as NAME=VALUE or NAME=VALUE,VALUE, as in --only dataset=digits.")
+        known = {key for run in left for key in run.config}
+        if name not in known:
+            raise UserError(f"--only {text}: no run has an option '{name}'.{did_you_mean(name, known)}")
+        parted = ";" if ";" in values else ","
+        # A list is its values with commas, so it can be named whole.
+        wanted = {values.strip(), *(value.strip() for value in values.split(parted))}
+        there = dict.fromkeys(shown(run.config[name]) for run in left if name in run.config)
+        left = [run for run in left if name in run.config and shown(run.config[name]) in wanted]
+        if not left:
+            raise UserError(f"--only {text}: no run has that value. There are: {', '.join(there)}.")
+    return left
+
+
+def unique(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
+    """Return each run once, the first of those that are the same."""
+    return list({run.settings: run for run in reversed(list(runs))}.values())[::-1]
+
+
+def read_grid(texts: Sequence[str], model: type[Config]) -> dict[str, list[Any]]:
+    """Read `--grid NAME=VALUE,VALUE,...`, once for each option.
+
+    Values of an option that holds several itself are parted by semicolons: `hidden=256;256,128`. Raises UserError for
+    an option that does not exist, stands there twice or has no value.
+    """
+    grid: dict[str, list[Any]] = {}
+    for text in texts:
+        typed, equals, values = text.partition("=")
+        name = typed.strip().removeprefix("--").replace("-", "_")
+        if not equals or not name:
+            raise UserError(f"--grid {text}: say it as NAME=VALUE,VALUE, as in --grid batch_size=1,16.")
+        if name == "seed":
+            raise UserError(f"--grid {text}: seeds are not part of a grid. Say how many with --seeds.")
+        if name not in model.model_fields:
+            guess = did_you_mean(name, model.model_fields)
+            raise UserError(f"--grid {text}: there is no option '{name}'.{guess}")
+        if name in grid:
+            raise UserError(f"--grid {text}: '{name}' has a grid already. Name all its values in one.")
+        parted = ";" if ";" in values and holds_several(model.model_fields[name]) else ","
+        grid[name] = list(dict.fromkeys(value.strip() for value in values.split(parted) if value.strip()))
+        if not grid[name]:
+            raise UserError(f"--grid {text}: it has no value.")
+    return grid
+
+
+def _point(
+    file: RecipeFile,
+    model: type[TrainConfig],
+    options: Mapping[str, Any],
+    origins: Mapping[str | None, Where],
+    values: Mapping[str, Any],
+) -> Config:
+    try:
+        return resolve(model, {**options, **values})
+    except OptionError as error:
+        raise file.error(origins.get(error.key, ()), str(error)) from None
+
+
+def _last(tables: Sequence[Any], where: Where, name: str) -> tuple[Where, Any]:
+    """Return the place and value of the strongest table that says `name`."""
+    places: list[Where] = [(), where]
+    found = [(places[number], getattr(table, name)) for number, table in enumerate(tables)]
+    return next(((place, value) for place, value in reversed(found) if value is not None), ((), None))
+
+
+def _merged(
+    file: RecipeFile, where: Where, tables: Sequence[Any], model: type[TrainConfig]
+) -> tuple[dict[str, Any], dict[str, list[Any]], dict[str | None, Where]]:
+    """Return options and grid of one set of runs, and where each key stands; what is more special wins."""
+    options: dict[str, Any] = {}
+    grid: dict[str, list[Any]] = {}
+    origins: dict[str | None, Where] = {}
+    for number, table in enumerate(tables):
+        place = where if number else ()
+        for kind, values in (("options", table.options), ("grid", table.grid)):
+            for name, value in values.items():
+                if name not in model.model_fields:
+                    guess = did_you_mean(name, model.model_fields)
+                    raise file.error((*place, kind, name), f"the rule has no option '{name}'.{guess}")
+                origins[name] = (*place, kind, name)
+                options.pop(name, None)
+                grid.pop(name, None)
+                if kind == "options":
+                    options[name] = value
+                else:
+                    grid[name] = value
+    return options, grid, origins

@@ -1,0 +1,252 @@
+"""Recipes: files that say what to run, why, and which published figure or table it repeats."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from plastic_cli.config import read_toml
+from plastic_cli.errors import UserError, did_you_mean
+
+Where = tuple[str | int, ...]
+"""The place of a key in a file: names of tables and keys, and positions in lists of tables."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    rule: str | None = None
+    options: dict[str, Any] = {}
+    grid: dict[str, list[Any]] = {}
+    seeds: int | list[int] | None = None
+    minutes: float | None = Field(None, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _underscores(cls, values: Any) -> Any:
+        """Let options be written as they are typed, with hyphens."""
+        if not isinstance(values, Mapping):
+            return values
+        tables = {
+            name: {str(key).replace("-", "_"): value for key, value in values[name].items()}
+            for name in ("options", "grid")
+            if isinstance(values.get(name), Mapping)
+        }
+        return {**values, **tables}
+
+
+class RecipeRuns(_Table):
+    """Runs of one rule among several of a recipe; what they leave out is the recipe's own."""
+
+    name: str | None = None
+
+
+class Recipe(_Table):
+    """What to run and why.
+
+    reproduces: the published figure or table. claims: ids of the rules' `claims.toml`. minutes: how long one run takes
+    on two cores, measured or estimated. seeds: how many, from the option `seed` on, or which. options: of the train
+    command. grid: for each option the values that it takes, every one with every other. runs: where there are several
+    rules or settings, each with its own of these, above which options and grid hold for all.
+    """
+
+    title: str = Field(min_length=1)
+    why: str = Field(min_length=1)
+    reproduces: str = ""
+    claims: list[str] = []
+    runs: list[RecipeRuns] = []
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A recipe and the file that it stands in."""
+
+    name: str
+    path: Path
+    recipe: Recipe
+    text: str
+
+    def error(self, where: Where, message: str) -> UserError:
+        """Return the error for a place in the file, with its line."""
+        return UserError(f"{_place(self.path, self.text, where)}: {message}")
+
+
+def recipes_folder() -> Path:
+    """Return where the recipes that come with plastic lie: in the package, or beside it in a checkout."""
+    installed = Path(str(files("plastic_cli"))) / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with plastic."""
+    return sorted(path.stem for path in recipes_folder().glob("*.toml"))
+
+
+def find_recipe(text: str) -> Path:
+    """Return the file of a recipe: a path of one's own, or the name of one that comes with plastic.
+
+    Raises UserError, with the nearest name, where there is none.
+    """
+    path = Path(text).expanduser()
+    if path.is_file():
+        return path
+    named = recipes_folder() / f"{text.removesuffix('.toml')}.toml"
+    if "/" not in text and named.is_file():
+        return named
+    if "/" in text or path.exists():
+        raise UserError(
+            f"there is no recipe {text}: no such file. `plastic recipes` lists those that come with plastic."
+        )
+    raise UserError(f"there is no recipe '{text}'.{did_you_mean(text, recipe_names())} `plastic recipes` lists them.")
+
+
+def read_recipe(text: str) -> RecipeFile:
+    """Read a recipe by name or path; raises UserError, with the line, where it is none."""
+    path = find_recipe(text)
+    content, values = _read(path)
+    if not is_recipe(values):
+        raise UserError(
+            f"{path} is no recipe but options for --config: a recipe has a title, a why, a rule and [options]."
+        )
+    try:
+        file = RecipeFile(path.stem, path, Recipe.model_validate(values), content)
+    except ValidationError as error:
+        raise _invalid(path, content, error) from None
+    for where, tables in tables_of(file.recipe):
+        if all(table.rule is None for table in tables):
+            raise file.error((*where, "rule"), "it names no rule. Say one in a line: rule = ...")
+        for place, table in zip([(), where], tables, strict=False):
+            _check_table(file, place, table)
+    return file
+
+
+def _check_table(file: RecipeFile, where: Where, table: _Table) -> None:
+    """Raise UserError for seeds and grids that mean nothing."""
+    seeds = table.seeds
+    if isinstance(seeds, int) and seeds < 1:
+        raise file.error((*where, "seeds"), f"seeds {seeds}: how many, 1 or more, or a list of seeds.")
+    if isinstance(seeds, list) and (not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds)):
+        raise file.error((*where, "seeds"), f"seeds {seeds}: a list of seeds has one or more, each once, 0 or above.")
+    for name, values in table.grid.items():
+        place = (*where, "grid", name)
+        if not values:
+            raise file.error(place, f"the grid of '{name}' has no value.")
+        if name == "seed":
+            raise file.error(place, "seeds are not part of a grid: say how many, or which, with seeds = ...")
+        if name in table.options:
+            raise file.error(place, f"'{name}' stands under options and under grid: keep one of them.")
+
+
+def is_recipe(values: Mapping[str, Any]) -> bool:
+    """Say whether the content of a TOML file is a recipe, or means to be one, and not options alone."""
+    tables = any(isinstance(values.get(name), dict) for name in ("options", "grid"))
+    listed = isinstance(values.get("runs"), list) and any(isinstance(entry, dict) for entry in values["runs"])
+    return "title" in values or tables or listed
+
+
+def read_options(path: Path, rule: str) -> dict[str, Any]:
+    """Return the options in a file for `--config`: its keys, or the [options] of a recipe.
+
+    A recipe that comes with plastic may be called by its name. Raises UserError where the file is a recipe of another
+    rule or of several.
+    """
+    file = path
+    if not path.exists() and path.name == str(path) and path.stem in recipe_names():
+        file = find_recipe(str(path))
+    values = read_toml(file)
+    if not is_recipe(values):
+        return values
+    recipe = read_recipe(str(file)).recipe
+    several = len(recipe.runs) > 1
+    if several:
+        raise UserError(f"{path} has several [[runs]], which --config cannot choose from: `plastic sweep {path}`.")
+    tables: list[_Table] = [recipe, *recipe.runs]
+    named = next(table.rule for table in reversed(tables) if table.rule is not None)
+    if named != rule:
+        raise UserError(f"{path} is a recipe of {named}: plastic train {named} --config {path}")
+    return {name: value for table in tables for name, value in table.options.items()}
+
+
+def line_of(text: str, where: Where) -> int | None:
+    """Return the line, counted from 1, on which the statement begins that puts `where` into a TOML text.
+
+    It is found by reading ever longer beginnings of the text, so that it is right for whatever TOML allows.
+    """
+    lines = text.splitlines()
+    whole = 0
+    for number in range(1, len(lines) + 1):
+        try:
+            values = tomllib.loads("\n".join(lines[:number]))
+        except tomllib.TOMLDecodeError:
+            continue
+        if _contains(values, where):
+            return whole + 1
+        whole = number
+    return None
+
+
+def _contains(values: Any, where: Where) -> bool:
+    for key in where:
+        if isinstance(values, dict):
+            # Hyphens and underscores are the same in the name of an option.
+            found = next((name for name in values if name in (key, str(key).replace("_", "-"))), None)
+            if found is None:
+                return False
+            values = values[found]
+        elif isinstance(values, list) and isinstance(key, int) and key < len(values):
+            values = values[key]
+        else:
+            return False
+    return True
+
+
+def _place(path: Path, text: str, where: Where) -> str:
+    for end in range(len(where), 0, -1):
+        line = line_of(text, where[:end])
+        if line is not None:
+            return f"{path}, line {line}"
+    return str(path)
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}.") from None
+
+
+def _invalid(path: Path, text: str, error: ValidationError) -> UserError:
+    # A key that does not exist says more than the one that is missing for it.
+    first = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
+    where: Where = first["loc"]
+    # What pydantic names besides keys are the members of a choice of types.
+    while where and not _known_place(text, where):
+        where = where[:-1]
+    place = _place(path, text, where)
+    if first["type"] == "extra_forbidden":
+        known = RecipeRuns.model_fields if "runs" in where else Recipe.model_fields
+        return UserError(f"{place}: a recipe has no key '{where[-1]}'.{did_you_mean(str(where[-1]), known)}")
+    if first["type"] == "missing":
+        return UserError(f"{place}: the recipe has no {first['loc'][-1]}. Say it in a line: {first['loc'][-1]} = ...")
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    name = ".".join(str(part) for part in where)
+    return UserError(f"{place}: {name + ': it ' if name and first['type'] != 'value_error' else ''}{message}.")
+
+
+def _known_place(text: str, where: Where) -> bool:
+    return _contains(tomllib.loads(text), where)
+
+
+def tables_of(recipe: Recipe) -> Iterator[tuple[Where, Sequence[_Table]]]:
+    """Yield, for each set of runs, its place in the file and the tables that hold for it, the strongest last."""
+    if not recipe.runs:
+        yield (), [recipe]
+    for number, runs in enumerate(recipe.runs):
+        yield ("runs", number), [recipe, runs]

@@ -1,0 +1,237 @@
+"""The search behind `plastic tune`: which options are searched where, and the study that remembers its trials."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from plastic_cli.config import Config, is_switch, literal_choices, type_word
+from plastic_cli.errors import UserError, did_you_mean
+from plastic_cli.sweeps.job import SWEEPS_FOLDER
+
+Scale = Literal["linear", "log"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, looked at as they are or by their logarithm."""
+
+    low: float
+    high: float
+    scale: Scale
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values."""
+
+    values: tuple[str, ...]
+
+
+Space = Mapping[str, Range | Choice]
+
+
+def search_space(model: type[Config], texts: Sequence[str], fixed: Mapping[str, Any]) -> dict[str, Range | Choice]:
+    """Return what is searched: what `--search` says, else every option that declares a range and is not `fixed`.
+
+    texts: NAME (its declared range), NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C. Raises UserError for what cannot
+    be searched.
+    """
+    space: dict[str, Range | Choice] = {}
+    for text in texts:
+        typed, equals, values = text.partition("=")
+        name = typed.strip().removeprefix("--").replace("-", "_")
+        if name not in model.model_fields:
+            raise UserError(f"--search {text}: there is no option '{name}'.{did_you_mean(name, model.model_fields)}")
+        if name in ("seed", "validation", "dataset", "device"):
+            raise UserError(f"--search {text}: '{name}' is not for searching: the best one would mean nothing.")
+        if name in space:
+            raise UserError(f"--search {text}: '{name}' is searched already. Say it once.")
+        if name in fixed:
+            raise UserError(f"--search {text}: '{name}' has a value already. Leave one of them out.")
+        space[name] = _declared(model, name, text) if not equals else _read_space(model, name, values, text)
+    if not texts:
+        for name in model.model_fields:
+            if name not in fixed and _declaration(model, name) is not None:
+                space[name] = _declared(model, name, name)
+    if not space:
+        raise UserError(
+            "there is nothing to search: name an option and its range, as in --search learning_rate=1e-4:0.1:log."
+        )
+    return space
+
+
+def _declaration(model: type[Config], name: str) -> Any:
+    extra = model.model_fields[name].json_schema_extra
+    return extra.get("search") if isinstance(extra, dict) else None
+
+
+def _declared(model: type[Config], name: str, text: str) -> Range | Choice:
+    declared = _declaration(model, name)
+    if declared is not None:
+        low, high, scale = declared
+        return Range(low, high, scale, whole=_is_whole(model, name))
+    choices = literal_choices(model.model_fields[name])
+    if choices:
+        return Choice(choices)
+    if is_switch(model.model_fields[name]):
+        return Choice(("true", "false"))
+    raise UserError(f"--search {text}: the rule declares no range for it. Say one: {name}=LOW:HIGH or {name}=A,B,C.")
+
+
+def _read_space(model: type[Config], name: str, values: str, text: str) -> Range | Choice:
+    parts = values.split(":")
+    if len(parts) == 1:
+        choices = tuple(dict.fromkeys(part.strip() for part in values.split(",") if part.strip()))
+        if len(choices) < 2:
+            raise UserError(f"--search {text}: a choice has two values or more, as in {name}=A,B.")
+        return Choice(choices)
+    try:
+        low, high = float(parts[0]), float(parts[1])
+        scale: Scale = "log" if parts[2:] == ["log"] else "linear"
+        if parts[2:] not in ([], ["log"], ["linear"]) or not low < high or (scale == "log" and low <= 0):
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"--search {text}: say a range as LOW:HIGH or LOW:HIGH:log, the lower end first, and above 0 for log."
+        ) from None
+    if type_word(model.model_fields[name]) not in ("int", "float"):
+        raise UserError(f"--search {text}: '{name}' is no number. Say the values to try: {name}=A,B,C.")
+    return Range(low, high, scale, whole=_is_whole(model, name))
+
+
+def _is_whole(model: type[Config], name: str) -> bool:
+    return type_word(model.model_fields[name]) == "int"
+
+
+def study_name(rule: str, config: Config, space: Space, metric: str | None, seeds: int) -> str:
+    """Return a name that is the same whenever the same search is asked for again."""
+    fixed = {name: value for name, value in config.model_dump(mode="json").items() if name not in space}
+    asked = json.dumps(
+        [rule, fixed, {name: repr(space[name]) for name in sorted(space)}, metric, seeds], sort_keys=True
+    )
+    return f"{rule}-{sha256(asked.encode()).hexdigest()[:10]}"
+
+
+class Study:
+    """The trials of one search, in a journal under the store. One process at a time adds to it."""
+
+    def __init__(self, study: Any, space: Space, path: Path) -> None:
+        self._study = study
+        self.path = path
+        self._distributions = _distributions(space)
+
+    def ask(self) -> tuple[int, dict[str, Any]]:
+        """Return the number and the values of the next trial."""
+        trial = self._study.ask(self._distributions)
+        return trial.number, dict(trial.params)
+
+    def tell(self, number: int, value: float | None) -> None:
+        """Store what a trial came to; None where it failed, which the search takes for worse than all others."""
+        from optuna.trial import TrialState
+
+        if value is None:
+            self._study.tell(number, state=TrialState.PRUNED)
+        else:
+            self._study.tell(number, value)
+
+    def give_back(self, number: int) -> None:
+        """Have a trial that was not finished asked for again."""
+        from optuna.trial import TrialState
+
+        trial = next(trial for trial in self._study.trials if trial.number == number)
+        self._study.tell(number, state=TrialState.FAIL)
+        self._study.enqueue_trial(trial.params)
+
+    def finished(self) -> list[tuple[int, dict[str, Any], float | None]]:
+        """Return number, values and result of every trial that is over, the best first, failed ones last."""
+        from optuna.study import StudyDirection
+        from optuna.trial import TrialState
+
+        sign = -1 if self._study.direction == StudyDirection.MAXIMIZE else 1
+        over = [
+            (trial.number, dict(trial.params), trial.value if trial.state == TrialState.COMPLETE else None)
+            for trial in self._study.trials
+            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        ]
+        return sorted(over, key=lambda entry: (entry[2] is None, sign * (entry[2] or 0.0), entry[0]))
+
+
+@contextmanager
+def open_study(store: Path, name: str, space: Space, *, maximize: bool, seed: int) -> Iterator[Study]:
+    """Open the study `name` of a store, or begin it; raises UserError where another process is at it.
+
+    Trials that a killed process left unfinished come first again. A journal file is used and no database, since those
+    do not hold on the shared disks of clusters.
+    """
+    optuna = _import_optuna()
+    folder = store / SWEEPS_FOLDER / "tune"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.journal"
+    lock = FileLock(folder / f"{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"another process is at the search {name}. Wait for it, or give this one a --study of its own."
+        ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            optuna.logging.set_verbosity(optuna.logging.ERROR)
+            storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+            known = {entry.study_name: entry for entry in optuna.study.get_all_study_summaries(storage)}
+            before = known[name].n_trials if name in known else 0
+            # The first draws must not come again after every interruption.
+            sampler = optuna.samplers.TPESampler(seed=(seed + before) % 2**32, constant_liar=True)
+            study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                sampler=sampler,
+                direction="maximize" if maximize else "minimize",
+                load_if_exists=True,
+            )
+            opened = Study(study, space, path)
+            described = json.dumps({key: repr(space[key]) for key in sorted(space)})
+            if study.user_attrs.get("space", described) != described:
+                raise UserError(f"the study {name} searched something else. Give this search another --study.")
+            study.set_user_attr("space", described)
+            for trial in study.trials:
+                if trial.state == optuna.trial.TrialState.RUNNING:
+                    opened.give_back(trial.number)
+            yield opened
+    finally:
+        lock.release()
+
+
+def _distributions(space: Space) -> dict[str, Any]:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    found: dict[str, Any] = {}
+    for name, searched in space.items():
+        if isinstance(searched, Choice):
+            found[name] = CategoricalDistribution(searched.values)
+        elif searched.whole:
+            found[name] = IntDistribution(round(searched.low), round(searched.high), log=searched.scale == "log")
+        else:
+            found[name] = FloatDistribution(searched.low, searched.high, log=searched.scale == "log")
+    return found
+
+
+def _import_optuna() -> Any:
+    try:
+        optuna = import_module("optuna")
+        import_module("optuna.storages.journal")
+    except ImportError:
+        raise UserError("tune needs optuna, which is not installed here: pip install 'plastic[tune]'.") from None
+    return optuna

@@ -1,0 +1,152 @@
+"""Runs as MLflow keeps them: parameters, metrics with their history, status. Points are sent many at a time."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from filelock import FileLock
+
+# Before the import, which reads it: exporting tells nobody but the store, unless the environment says otherwise.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient, get_tracking_uri
+
+from plastic_cli.runs.exports import hyperparameters, metric_name, metric_value
+
+EXPERIMENT = "plastic"
+"""Unless MLFLOW_EXPERIMENT_NAME names another."""
+RUN_TAG = "plastic.run"
+BATCH = 500
+SECONDS = 5.0
+"""Points wait until there are BATCH of them or this time has passed: each writing costs milliseconds."""
+LONGEST_VALUE = 6000
+LONGEST_WAIT = 120.0
+_STATUS = {"completed": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+
+
+@dataclass
+class _Open:
+    client: MlflowClient
+    id: str
+    there: Counter[tuple[Any, ...]] = field(default_factory=Counter)
+    waiting: list[Metric] = field(default_factory=list)
+    sent: float = field(default_factory=time.monotonic)
+
+
+_open: dict[str, _Open] = {}
+
+
+def check_store() -> None:
+    """Raise ImportError where the store is a database, as the default is, and what reads it is missing."""
+    if get_tracking_uri().partition(":")[0].partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql"):
+        import alembic  # noqa: F401
+        import sqlalchemy  # noqa: F401
+
+
+def start(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Find the run by its tag and add what is missing, or make it: MLflow cannot take a point back."""
+    # A database that is made at this moment is no news.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    with _alone():
+        client = MlflowClient()
+        experiment = _experiment(client)
+    found = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{run['run']}'")
+    if found:
+        identity = found[0].info.run_id
+        client.update_run(identity, status="RUNNING")
+    else:
+        began = datetime.fromisoformat(run["started"] or run["created"]).timestamp()
+        tags = {RUN_TAG: run["run"], "plastic.rule": run["rule"], "plastic.folder": run["folder"]}
+        name = run["name"] or f"{run['rule']} {run['run']}"
+        identity = client.create_run(experiment, int(1000 * began), tags, name).info.run_id
+        params = [Param(key, str(value)[:LONGEST_VALUE]) for key, value in hyperparameters(run).items()]
+        client.log_batch(identity, params=params)
+    this = _open[run["folder"]] = _Open(client, identity)
+    if found:
+        this.there = _points(client, identity)
+    _take(this, rows)
+    _send(this)
+
+
+def log(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Take rows, and send them when it is time."""
+    this = _open[run["folder"]]
+    _take(this, rows)
+    if len(this.waiting) >= BATCH or time.monotonic() - this.sent > SECONDS:
+        _send(this)
+
+
+def finish(run: Mapping[str, Any]) -> None:
+    """Send what is left and the status."""
+    this = _open.pop(run["folder"], None)
+    if this is None:
+        return
+    _send(this)
+    if run["error"]:
+        this.client.log_batch(this.id, tags=[RunTag("plastic.error", run["error"][:LONGEST_VALUE])])
+    ended = int(1000 * datetime.fromisoformat(run["finished"] or run["created"]).timestamp())
+    this.client.set_terminated(this.id, _STATUS.get(run["status"], "FAILED"), ended)
+
+
+def _alone() -> AbstractContextManager[Any]:
+    """Hold others off while MLflow makes the tables of a new SQLite file, which fails where two runs begin at once."""
+    scheme, _, path = get_tracking_uri().partition(":///")
+    if scheme.partition("+")[0] != "sqlite" or not path:
+        return nullcontext()
+    return FileLock(f"{path}.lock", timeout=LONGEST_WAIT)
+
+
+def _experiment(client: MlflowClient) -> str:
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # Another run may make it at this moment.
+        with suppress(MlflowException):
+            return str(client.create_experiment(name))
+        found = client.get_experiment_by_name(name)
+    if found is None:
+        raise RuntimeError(f"MLflow has no experiment '{name}', nor lets it be made")
+    return str(found.experiment_id)
+
+
+def _metric(row: Mapping[str, Any]) -> Metric:
+    # What MLflow does not admit in a name becomes an underscore.
+    name = re.sub(r"[^\w./ -]", "_", metric_name(row))
+    return Metric(name, metric_value(row), int(1000 * (row.get("time") or 0)), row["step"])
+
+
+def _key(point: Metric) -> tuple[Any, ...]:
+    return (point.key, point.step, None if math.isnan(point.value) else point.value)
+
+
+def _points(client: MlflowClient, identity: str) -> Counter[tuple[Any, ...]]:
+    """Count the points that are there; a resumed run logs those of lost work again, equal but for the time."""
+    keys = client.get_run(identity).data.metrics
+    return Counter(_key(point) for key in keys for point in client.get_metric_history(identity, key))
+
+
+def _take(this: _Open, rows: Sequence[Mapping[str, Any]]) -> None:
+    for point in map(_metric, rows):
+        if this.there[_key(point)] > 0:
+            this.there[_key(point)] -= 1
+        else:
+            this.waiting.append(point)
+
+
+def _send(this: _Open) -> None:
+    for first in range(0, len(this.waiting), BATCH):
+        this.client.log_batch(this.id, metrics=this.waiting[first : first + BATCH])
+    this.waiting = []
+    this.sent = time.monotonic()

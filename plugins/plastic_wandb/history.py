@@ -1,0 +1,89 @@
+"""Runs as Weights & Biases keeps them: the configuration, a history with the run's own steps as its axis, a summary."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from plastic_cli.runs.exports import hyperparameters, metric_name, metric_value
+
+PROJECT = "plastic"
+"""Unless WANDB_PROJECT names another."""
+STEP = "step"
+"""The axis of all metrics: the step of the run's loop. W&B's own step counts rows, since loops begin at 0 again."""
+_EXIT_CODES = {"completed": 0, "interrupted": 130}
+
+
+@dataclass
+class _Open:
+    run: wandb.Run
+    rows: int = 0
+
+
+_open: dict[str, _Open] = {}
+
+
+def start(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Begin the run under its own id, with all that was logged before.
+
+    Offline, what an earlier sitting left and nobody has synced yet is removed: this one holds all of it. Online, W&B
+    keeps what it has and refuses rows whose number it has already.
+    """
+    mode: Any = os.environ.get("WANDB_MODE", "offline")
+    folder = os.environ.get("WANDB_DIR") or run["folder"]
+    if mode == "offline":
+        _remove_unsynced(Path(folder) / "wandb", run["run"])
+    opened = wandb.init(
+        project=os.environ.get("WANDB_PROJECT", PROJECT),
+        id=run["run"],
+        name=run["name"] or f"{run['rule']} {run['run']}",
+        group=run["rule"],
+        tags=[run["rule"]],
+        config=hyperparameters(run),
+        mode=mode,
+        dir=folder,
+        resume=None if mode == "offline" else "allow",
+        settings=wandb.Settings(console="off", silent=True, x_disable_stats=True),
+    )
+    opened.define_metric(STEP)
+    opened.define_metric("*", step_metric=STEP)
+    _open[run["folder"]] = _Open(opened)
+    together: list[Mapping[str, Any]] = []
+    for row in rows:
+        if together and (row["step"] != together[0]["step"] or metric_name(row) in map(metric_name, together)):
+            log(run, together)
+            together = []
+        together.append(row)
+    log(run, together)
+
+
+def log(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of one step as one row of the history."""
+    this = _open[run["folder"]]
+    if rows:
+        values = {metric_name(row): metric_value(row) for row in rows}
+        this.run.log({STEP: rows[0]["step"], **values}, step=this.rows)
+        this.rows += len(rows)
+
+
+def finish(run: Mapping[str, Any]) -> None:
+    """Write status and error into the summary and end the run: "finished", or "failed" with exit code 1 or 130."""
+    this = _open.pop(run["folder"], None)
+    if this is None:
+        return
+    this.run.summary["status"] = run["status"]
+    if run["error"]:
+        this.run.summary["error"] = run["error"]
+    this.run.finish(exit_code=_EXIT_CODES.get(run["status"], 1))
+
+
+def _remove_unsynced(folder: Path, identity: str) -> None:
+    for earlier in folder.glob(f"offline-run-*-{identity}"):
+        if not list(earlier.glob("*.synced")):
+            shutil.rmtree(earlier)

@@ -1,0 +1,65 @@
+"""A place where what the documentation shows can be run: the rule of its own page, a few runs, the recipes."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from pages import ROOT
+from registered import RULE, register
+
+from plastic_cli.commands.new_rule import new_rule
+from plastic_cli.commands.verbs import config_model
+from plastic_cli.plugins import discover, find_rule
+from plastic_cli.runs.run import create_run
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory):
+    """What `plastic new-rule alignment` writes."""
+    folder = tmp_path_factory.mktemp("documented")
+    new_rule(RULE, folder)
+    return folder / f"plastic-{RULE}"
+
+
+@pytest.fixture
+def documented_rule(written, tmp_path, monkeypatch):
+    """The rule of the page on writing one, as if it were installed."""
+    register(tmp_path / "site", RULE, RULE, f"plastic_{RULE}")
+    monkeypatch.syspath_prepend(written)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    discover.cache_clear()
+    yield written
+    discover.cache_clear()
+    for module in [module for module in sys.modules if module.partition(".")[0] == f"plastic_{RULE}"]:
+        del sys.modules[module]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder to work in, with the recipes of this repository; runs are below it."""
+    here = tmp_path / "place"
+    here.mkdir()
+    (here / "recipes").symlink_to(ROOT / "recipes")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("PLASTIC_RUNS", str(here / "runs"))
+    monkeypatch.setenv("COLUMNS", "200")
+    return here
+
+
+@pytest.fixture
+def make_run(place):
+    """Write a run of a rule without training it, and return its id."""
+
+    def make(rule, status="completed", **summary):
+        config = config_model(find_rule(rule).function("train"))()
+        run = create_run(
+            place / "runs", rule=rule, config=config.model_dump(mode="json"), dataset=config.learns_from(), name="RUN"
+        )
+        run.write_record(status=status, started=run.record.created, summary=summary or {"test/accuracy": 0.9})
+        row = {"stage": "train", "split": "test", "step": 1, "metric": "accuracy", "value": 0.9, "time": 1.0}
+        (run.folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+        return run.id
+
+    return make

@@ -1,0 +1,112 @@
+"""Sweeps of runs that take no time, in this process and in others."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import instant
+import pytest
+from processes import environment
+
+from plastic_cli.plugins import discover
+from plastic_cli.runs.store import RunStore
+from plastic_cli.sweeps.engine import Settings, Sweep
+from plastic_cli.sweeps.plan import plan_recipe
+from plastic_cli.sweeps.pools import open_pool
+from plastic_cli.sweeps.recipe import read_recipe
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def starts(tmp_path, monkeypatch):
+    """What was started so far, one dictionary for each start."""
+    file = tmp_path / "starts.jsonl"
+    monkeypatch.setenv("INSTANT_STARTS", str(file))
+    monkeypatch.setenv("INSTANT_ORIGIN", discover().origins["backprop"])
+    return lambda: [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.fixture
+def instant_runs(monkeypatch, starts):
+    """Let jobs of this process take no time."""
+    monkeypatch.setattr("plastic_cli.sweeps.job.command", instant.command)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Write a recipe of backprop and return its file."""
+
+    def write(grid="", options="", seeds="1", name="mine"):
+        file = tmp_path / f"{name}.toml"
+        file.write_text(
+            'title = "a test"\nwhy = "to test"\nrule = "backprop"\nminutes = 1\n'
+            f"seeds = {seeds}\n[options]\nepochs = 2\nhidden = [4]\n{options}\n[grid]\n{grid}\n"
+        )
+        return file
+
+    return write
+
+
+@pytest.fixture
+def sweep(runs_folder, instant_runs):
+    """Carry out a recipe here and return the results by word."""
+
+    def run(file, workers=2, show=lambda progress: None, **settings):
+        with open_pool(None, workers) as pool:
+            results = Sweep(plan_recipe(read_recipe(str(file))), pool, Settings(runs_folder, **settings)).run(show)
+        found = {}
+        for result in results:
+            found.setdefault(result.word, []).append(result)
+        return found
+
+    return run
+
+
+@pytest.fixture
+def processes():
+    """Start programs, and kill what is left of them at the end."""
+    started = []
+
+    def start(program, *arguments, patched=True, **variables):
+        line = f"import sys; sys.path.insert(0, {str(HERE)!r}); import instant; "
+        line += "instant.install(); " if patched else ""
+        process = subprocess.Popen(
+            [sys.executable, "-c", line + program, *(str(argument) for argument in arguments)],
+            env=environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+PLASTIC = "from plastic_cli.app import main; main()"
+
+
+def statuses(folder):
+    """Return the status of every run of a store."""
+    return [row["status"] for row in RunStore(folder).rows()]
+
+
+def until(condition, seconds=60):
+    """Wait until a condition holds; it fails the test if that takes too long."""
+    end = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return answer

@@ -1,0 +1,249 @@
+"""The same sweeps on a Dask scheduler with workers of its own, over the loopback: what is killed costs no run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+from conftest import PLASTIC, statuses, until
+
+from plastic_cli.errors import UserError
+from plastic_cli.sweeps.archive import pack, unpack
+from plastic_cli.sweeps.pools import CLUSTERS, open_pool
+from plastic_cli.testing import plastic
+
+pytest.importorskip("distributed")
+
+SCHEDULER = "from distributed.cli.dask_scheduler import main; main()"
+WORKER = "from distributed.cli.dask_worker import main; main()"
+HIDING = (
+    "import plastic_cli.sweeps.job as job; job.sees_store = lambda store, marker: False; "
+    "from distributed.cli.dask_worker import main; main()"
+)
+QUIET = {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "error"}
+
+
+class Cluster:
+    """A scheduler and its workers, each a process."""
+
+    def __init__(self, start, folder):
+        self._start, self._file = start, folder / "scheduler.json"
+        arguments = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", self._file, "--no-dashboard"]
+        self.scheduler = start(SCHEDULER, *arguments, patched=False, **QUIET)
+        until(self._file.exists)
+        self.address = json.loads(until(self._file.read_text))["address"]
+        self.workers = []
+
+    def add_worker(self, program=WORKER, **variables):
+        arguments = [self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1"]
+        self.workers.append(self._start(program, *arguments, **{**QUIET, **variables}))
+        return self.workers[-1]
+
+
+@pytest.fixture
+def cluster(processes, tmp_path, starts):
+    return Cluster(processes, tmp_path)
+
+
+@pytest.fixture
+def sweeping(processes, cluster):
+    """Start `plastic sweep` on the cluster as a process."""
+    return lambda file, *options, **variables: processes(
+        PLASTIC, "sweep", file, "--scheduler", cluster.address, *options, **variables
+    )
+
+
+def finished(process, code=0):
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == code, out
+    return out
+
+
+def worker_of(cluster, start):
+    """Return the worker whose child made a start."""
+    parent = int(Path(f"/proc/{start['pid']}/stat").read_text().rpartition(")")[2].split()[1])
+    return next(worker for worker in cluster.workers if worker.pid == parent)
+
+
+def test_a_worker_that_is_killed_loses_nothing(cluster, sweeping, recipe, runs_folder, starts):
+    for _ in range(2):
+        cluster.add_worker(INSTANT_SECONDS="0.4")
+    sweep = sweeping(recipe("batch_size = [1, 2, 3, 4, 5, 6]", options="device = 'cpu'"))
+    until(lambda: len(starts()) >= 3)
+    worker_of(cluster, starts()[-1]).send_signal(signal.SIGKILL)
+    out = finished(sweep)
+    assert statuses(runs_folder) == ["completed"] * 6, out
+    sizes = [start["batch_size"] for start in starts()]
+    assert len(sizes) == 7, "the run of the killed worker was gone on with by the other one, all others begun once"
+    assert sorted(set(sizes)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_client_that_is_killed_is_started_again_for_what_is_missing(cluster, sweeping, recipe, runs_folder, starts):
+    for _ in range(2):
+        cluster.add_worker(INSTANT_SECONDS="0.4")
+    file = recipe("batch_size = [1, 2, 3, 4, 5, 6]")
+    first = sweeping(file)
+    until(lambda: len(starts()) >= 3)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    out = finished(sweeping(file))
+    assert statuses(runs_folder) == ["completed"] * 6, out
+    assert sorted(start["batch_size"] for start in starts()) == [1, 2, 3, 4, 5, 6], "no run was begun twice"
+    assert "in the store already" in out
+
+
+def test_ctrl_c_reaches_the_runs_on_the_workers(cluster, sweeping, recipe, runs_folder, starts):
+    for _ in range(2):
+        cluster.add_worker(INSTANT_SECONDS="0.5")
+    file = recipe("batch_size = [1, 2, 3, 4]")
+    sweep = sweeping(file)
+    until(lambda: len(starts()) == 2)
+    sweep.send_signal(signal.SIGINT)
+    finished(sweep, 130)
+    assert statuses(runs_folder) == ["interrupted"] * 2
+    finished(sweeping(file))
+    assert statuses(runs_folder) == ["completed"] * 4
+
+
+def test_workers_that_do_not_see_the_store_send_the_runs_back(cluster, sweeping, recipe, runs_folder, starts):
+    cluster.add_worker(HIDING)
+    out = finished(sweeping(recipe("batch_size = [1, 2, 13]", seeds="2")), 1)
+    assert sorted(statuses(runs_folder)) == ["completed"] * 4 + ["failed"] * 2, out
+    assert len(starts()) == 6
+    logs = sorted((runs_folder / ".sweeps/logs").glob("*.log"))
+    assert len(logs) == 2
+    assert all("Traceback of a sort" in log.read_text() for log in logs)
+    assert [path.name for path in runs_folder.iterdir() if path.name.startswith(".incoming")] == []
+
+
+def test_an_unfinished_run_travels_to_a_worker_that_does_not_see_the_store(
+    cluster, sweeping, recipe, runs_folder, starts
+):
+    slow = cluster.add_worker(HIDING, INSTANT_SECONDS="0.5")
+    file = recipe("batch_size = [1]", options="").with_name("long.toml")
+    file.write_text(recipe("batch_size = [1]").read_text().replace("epochs = 2", "epochs = 6"))
+    sweep = sweeping(file)
+    until(lambda: len(starts()) == 1)
+    time.sleep(1)
+    sweep.send_signal(signal.SIGINT)
+    finished(sweep, 130)
+    assert statuses(runs_folder) == ["interrupted"]
+    (run,) = [path for path in runs_folder.iterdir() if not path.name.startswith(".")]
+    assert 0 < json.loads((run / "run.json").read_text())["steps_done"]["epoch"] < 6
+    slow.kill()
+    cluster.add_worker(HIDING)
+    finished(sweeping(file))
+    assert statuses(runs_folder) == ["completed"]
+    assert {start["run"] for start in starts()} == {run.name}, "the same run, gone on with"
+
+
+def test_a_scheduler_that_dies_is_told_in_one_line(cluster, sweeping, recipe, starts):
+    cluster.add_worker(INSTANT_SECONDS="1")
+    sweep = sweeping(recipe("batch_size = [1, 2, 3]"), DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="2s")
+    until(lambda: starts())
+    cluster.scheduler.send_signal(signal.SIGKILL)
+    out = finished(sweep, 1)
+    assert "is gone" in out
+    assert "Traceback" not in out
+
+
+def test_workers_that_come_late_are_waited_for(cluster, sweeping, recipe, runs_folder, starts):
+    sweep = sweeping(recipe())
+    time.sleep(3)
+    assert sweep.poll() is None
+    cluster.add_worker()
+    assert "waiting for one" in finished(sweep)
+    assert statuses(runs_folder) == ["completed"]
+
+
+def test_an_address_where_nobody_is_is_told(monkeypatch):
+    monkeypatch.setattr("plastic_cli.sweeps.pools.CONNECT_SECONDS", 1.0)
+    with pytest.raises(UserError, match="no Dask scheduler answers"), open_pool("tcp://127.0.0.1:9", None):
+        pass
+
+
+def test_a_word_that_is_no_scheduler_gets_the_nearest(recipe):
+    outcome = plastic("sweep", recipe(), "--scheduler", "slrum", "--workers", 1)
+    assert outcome.code == 2
+    assert "Did you mean 'slurm'?" in outcome.err
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_a_batch_system_that_is_not_here_is_told(recipe, monkeypatch, name):
+    monkeypatch.setenv("PATH", "/nowhere")
+    outcome = plastic("sweep", recipe(), "--scheduler", name, "--workers", 1)
+    assert outcome.code == 2
+    assert f"no command `{CLUSTERS[name][1]}`" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_dask_that_is_missing_is_named(recipe, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    outcome = plastic("sweep", recipe(), "--scheduler", "tcp://127.0.0.1:1")
+    assert outcome.code == 2
+    assert "plastic[cluster]" in outcome.err
+
+
+def test_a_batch_system_starts_the_workers(processes, recipe, runs_folder, starts, tmp_path):
+    """A stand-in for Slurm: it takes the script of dask-jobqueue and runs it at once."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    sbatch = commands / "sbatch"
+    sbatch.write_text(
+        '#!/bin/bash\ncp "$1" "$0.job"\nsetsid bash "$0.job" > "$0.log" 2>&1 &\n'
+        'echo $! >> "$0.pids"\necho "Submitted batch job $!"\n'
+    )
+    scancel = commands / "scancel"
+    scancel.write_text('#!/bin/bash\nfor job in "$@"; do kill -- -$job; done\n')
+    for command in (sbatch, scancel):
+        command.chmod(0o755)
+    try:
+        sweep = processes(
+            PLASTIC,
+            *("sweep", recipe("batch_size = [1, 2]"), "--scheduler", "slurm", "--workers", 1),
+            PATH=f"{commands}:{os.environ['PATH']}",
+            DASK_JOBQUEUE__SLURM__MEMORY="1GB",
+            # The workers are other processes: they take our stand-in for the training from here.
+            DASK_DISTRIBUTED__WORKER__PRELOAD=str(Path(__file__).parent / "preload.py"),
+            PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), *[entry for entry in sys.path if entry]]),
+        )
+        out = finished(sweep)
+    finally:
+        if (commands / "sbatch.pids").exists():
+            for pid in (commands / "sbatch.pids").read_text().split():
+                try:
+                    os.killpg(int(pid), signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+    assert statuses(runs_folder) == ["completed"] * 2, out
+
+
+def test_a_packed_run_comes_back_whole_and_takes_no_others_place(tmp_path):
+    run = tmp_path / "20260101-000000-aaaa"
+    (run / "artifacts").mkdir(parents=True)
+    (run / "artifacts/weights.pt").write_bytes(os.urandom(1000))
+    (run / "run.json").write_text("{}")
+    (run / "lock").touch()
+    content = pack(run)
+    store = tmp_path / "store"
+    first = unpack(content, store, run.name)
+    assert first.name == run.name
+    assert not (first / "lock").exists()
+    assert (first / "artifacts/weights.pt").read_bytes() == (run / "artifacts/weights.pt").read_bytes()
+    second = unpack(content, store, run.name)
+    assert second.name.startswith(run.name)
+    assert second != first
+    (run / "run.json").write_text("later")
+    assert unpack(pack(run), store, run.name, replaces=True) == first
+    assert (first / "run.json").read_text() == "later"
+    with pytest.raises((EOFError, OSError, tarfile.TarError)):
+        unpack(content[: len(content) // 2], store, run.name)
+    assert sorted(path.name for path in store.iterdir()) == sorted([first.name, second.name])
+    shutil.rmtree(store)

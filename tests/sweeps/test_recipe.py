@@ -1,0 +1,210 @@
+"""What a recipe says, where it is found, and what is told of one that is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from plastic_cli.errors import UserError
+from plastic_cli.sweeps.plan import plan_recipe
+from plastic_cli.sweeps.recipe import find_recipe, line_of, read_options, read_recipe, recipe_names, recipes_folder
+from plastic_cli.testing import plastic
+
+ROOT = Path(__file__).parents[2]
+GOOD = """# a remark
+title = "t"
+why = "w"
+rule = "backprop"
+
+[options]
+hidden = [
+    4,
+]
+batch-size = 8
+
+[grid]
+learning_rate = [0.1, 0.01]
+"""
+
+
+@pytest.fixture
+def wrong(tmp_path):
+    """Write a recipe and return what planning it complains of."""
+
+    def complain(text):
+        file = tmp_path / "wrong.toml"
+        file.write_text(text)
+        with pytest.raises(UserError) as caught:
+            plan_recipe(read_recipe(str(file)))
+        message = str(caught.value)
+        assert "\n" not in message
+        return message.replace(str(file), "FILE")
+
+    return complain
+
+
+def test_a_recipe_is_read_and_planned(tmp_path):
+    file = tmp_path / "good.toml"
+    file.write_text(GOOD)
+    plan = plan_recipe(read_recipe(str(file)))
+    assert [planned.config["learning_rate"] for planned in plan] == [0.1, 0.01]
+    assert {planned.config["batch_size"] for planned in plan} == {8}, "hyphens as typed"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("why", "whi"), "FILE, line 3: a recipe has no key 'whi'. Did you mean 'why'?"),
+        (
+            ('rule = "backprop"', 'rule = "backprob"'),
+            "FILE, line 4: there is no rule 'backprob'. Did you mean 'backprop'?",
+        ),
+        (
+            ("batch-size", "batch-sise"),
+            "FILE, line 10: the rule has no option 'batch_sise'. Did you mean 'batch_size'?",
+        ),
+        (("learning_rate", "learning"), "FILE, line 13: the rule has no option 'learning'."),
+        (
+            ("batch-size = 8", "batch-size = 0"),
+            "FILE, line 10: --batch-size 0: it should be greater than or equal to 1.",
+        ),
+        (("[0.1, 0.01]", "[0.1, -1]"), "FILE, line 13: --learning-rate -1: it should be greater than 0."),
+        (("[0.1, 0.01]", "[]"), "FILE, line 13: the grid of 'learning_rate' has no value."),
+        (("[0.1, 0.01]", "0.1"), "FILE, line 13: grid.learning_rate: it should be a valid list."),
+        (("learning_rate =", "seed ="), "FILE, line 13: seeds are not part of a grid"),
+        (
+            ("[grid]\nlearning_rate", "[grid]\nbatch_size"),
+            "FILE, line 13: 'batch_size' stands under options and under grid",
+        ),
+        (('title = "t"', "title = 3"), "FILE, line 2: title: it should be a valid string."),
+        (('why = "w"', 'why = "w"\nseeds = 0'), "FILE, line 4: seeds 0: how many"),
+        (('why = "w"', 'why = "w"\nseeds = [1, 1]'), "FILE, line 4: seeds [1, 1]"),
+        (('why = "w"\n', ""), "FILE: the recipe has no why."),
+        (('rule = "backprop"\n', ""), "FILE: it names no rule"),
+        (("[options]", "[options"), "cannot read FILE:"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(value[1]).partition("\n")[0],
+)
+def test_what_is_wrong_is_told_with_its_line(wrong, change, said):
+    assert change[0] in GOOD
+    message = wrong(GOOD.replace(*change))
+    assert said in message
+
+
+def test_lines_inside_runs_are_found(wrong):
+    text = 'title = "t"\nwhy = "w"\n\n[[runs]]\nrule = "backprop"\n\n[[runs]]\nrule = "grlu"\n[runs.options]\n'
+    assert "line 10: the rule has no option 'perturbation'" in wrong(text + "perturbation = 3\n")
+    assert "line 10: a recipe has no key 'naem'. Did you mean 'name'?" in wrong(text + "[runs.naem]\n")
+    assert "line 8: there is no rule 'grul'" in wrong(text.replace('"grlu"', '"grul"'))
+
+
+@given(st.lists(st.sampled_from(["", "# x", "a{} = 1", "b{} = [\n 1,\n 2,\n]", "c{} = '''\nz = 1\n'''"]), max_size=8))
+def test_the_line_of_a_key_is_that_on_which_it_begins(parts):
+    text = "\n".join(part.format(number) for number, part in enumerate(parts))
+    for key in tomllib.loads(text):
+        line = line_of(text, (key,))
+        assert text.splitlines()[line - 1].startswith(f"{key} =")
+    assert line_of(text, ("z",)) is None, "what stands in a text is no key"
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_a_damaged_recipe_is_one_line_and_no_traceback(data, tmp_path):
+    text = GOOD + '\n[[runs]]\nname = "a"\noptions = { momentum = 0.5 }\nseeds = [1, 2]\n'
+    position = data.draw(st.integers(0, len(text) - 1))
+    length = data.draw(st.integers(0, 12))
+    put = data.draw(
+        st.sampled_from(["", "[", "]", "{", "=", "3", "true", '"', "\n", "[grid]", "1e999", "-1", "nan", "a.b = 1"])
+    )
+    file = tmp_path / "damaged.toml"
+    file.write_text(text[:position] + put + text[position + length :])
+    try:
+        plan_recipe(read_recipe(str(file)))
+    except UserError as error:
+        assert "\n" not in str(error)
+        assert "damaged.toml" in str(error)
+
+
+def test_recipes_are_found_by_name_and_by_path(tmp_path):
+    assert find_recipe("arena") == recipes_folder() / "arena.toml"
+    assert find_recipe("arena.toml") == recipes_folder() / "arena.toml"
+    file = tmp_path / "arena"
+    file.write_text(GOOD)
+    assert find_recipe(str(file)) == file
+    with pytest.raises(UserError, match="Did you mean 'arena'"):
+        find_recipe("arema")
+    with pytest.raises(UserError, match="no such file"):
+        find_recipe(str(tmp_path / "none.toml"))
+
+
+def test_options_alone_are_no_recipe(tmp_path):
+    file = tmp_path / "flat.toml"
+    file.write_text("epochs = 1\n")
+    with pytest.raises(UserError, match="options for --config"):
+        read_recipe(str(file))
+    assert read_options(file, "backprop") == {"epochs": 1}
+
+
+def test_a_recipe_serves_as_configuration(tmp_path, monkeypatch):
+    file = tmp_path / "good.toml"
+    file.write_text(GOOD)
+    shown = tomllib.loads(plastic("train", "backprop", "--config", file, "--dry-run").out)
+    assert (shown["hidden"], shown["batch_size"]) == ([4], 8)
+    typed = tomllib.loads(plastic("train", "backprop", "--config", file, "--batch-size", 3, "--dry-run").out)
+    assert typed["batch_size"] == 3
+    other = plastic("train", "grlu", "--config", file, "--dry-run")
+    assert other.code == 2
+    assert f"is a recipe of backprop: plastic train backprop --config {file}" in other.err
+    several = plastic("train", "grlu", "--config", recipes_folder() / "arena.toml")
+    assert several.code == 2
+    assert "several [[runs]]" in several.err
+    named = tomllib.loads(plastic("train", "grlu", "--config", "grlu-gr-06", "--dry-run").out)
+    assert named["perturbations"] == 128
+
+
+def test_the_arena_holds_all_else_equal():
+    plan = plan_recipe(read_recipe("arena"))
+    assert {planned.rule for planned in plan} >= {"backprop", "grlu", "eglp"}
+    assert {planned.config["dataset"] for planned in plan} == {"digits", "mnist", "fashion"}
+    assert {(tuple(planned.config["hidden"]), planned.config["epochs"]) for planned in plan} == {((256,), 10)}
+    assert {planned.config["trained"] for planned in plan if planned.rule == "backprop"} == {"all", "readout"}
+    by_name = {}
+    for planned in plan:
+        by_name.setdefault(planned.name, []).append((planned.config["dataset"], planned.seed))
+    assert len({tuple(sorted(runs)) for runs in by_name.values()}) == 1
+
+
+def test_every_rule_has_a_quick_recipe_on_what_is_always_here():
+    for rule in {planned.rule for name in recipe_names() for planned in plan_recipe(read_recipe(name))}:
+        quick = plan_recipe(read_recipe(f"{rule}-quick"))
+        assert {planned.config.get("dataset", "digits") for planned in quick} == {"digits"}
+
+
+def test_the_wheel_holds_the_recipes(tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        inside = set(archive.namelist())
+        assert {f"plastic_cli/recipes/{name}.toml" for name in recipe_names()} <= inside
+        archive.extractall(tmp_path / "installed")
+    program = (
+        "from plastic_cli.sweeps.recipe import recipes_folder, recipe_names; "
+        "print(recipes_folder(), len(recipe_names()))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env={"PYTHONPATH": str(tmp_path / "installed")},
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert shown.stdout.split() == [str(tmp_path / "installed/plastic_cli/recipes"), str(len(recipe_names()))]

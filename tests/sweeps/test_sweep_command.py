@@ -1,0 +1,142 @@
+"""`plastic sweep`, `plastic train --grid` and `plastic recipes`, with runs of real rules."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import statuses
+
+from plastic_cli.runs.record import read_record
+from plastic_cli.runs.store import RunStore
+from plastic_cli.sweeps.recipe import recipe_names
+from plastic_cli.testing import plastic
+
+pytestmark = pytest.mark.usefixtures("starts")
+
+
+def test_a_recipe_is_carried_out_by_real_processes(tmp_path, tiny_data, runs_folder):
+    file = tmp_path / "real.toml"
+    file.write_text(
+        f'title = "t"\nwhy = "w"\nrule = "backprop"\nminutes = 0.1\n[options]\ndataset = "{tiny_data}"\nepochs = 1\n'
+        "[grid]\nhidden = [[4], [5]]\n"
+    )
+    before = plastic("sweep", file, "--dry-run", "--format", "csv")
+    assert [line.split(",")[-2] for line in before.out.splitlines()] == ["status", "left", "left"]
+    assert "2 runs: 0 done, 2 left, about 12 s" in before.err
+    outcome = plastic("sweep", file, "--json", "--workers", 2)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err == ""
+    first, second = outcome.results
+    assert {tuple(result["settings"]["hidden"]) for result in (first, second)} == {(4,), (5,)}
+    assert all(result["status"] == "completed" and result["new"] for result in (first, second))
+    assert 0 <= first["metrics"]["test/accuracy"] <= 1
+    record = read_record(runs_folder / first["run"])
+    assert record.machine["threads"] == 1
+    # A run made by hand is the same run, and the other way round.
+    again = plastic("train", "backprop", "--config", file, "--grid", "hidden=4,5", "--seeds", "1", "--json")
+    assert not any(result["new"] for result in again.results)
+    assert [result["settings"] for result in again.results] == [{"hidden": [4]}, {"hidden": [5]}]
+    after = plastic("sweep", file, "--dry-run")
+    assert after.out.count("done") == 2
+    assert "2 runs: 2 done, 0 left" in after.err
+    listed = plastic("sweep", file, "--quiet")
+    assert sorted(listed.out.split()) == sorted(str(runs_folder / run) for run in RunStore(runs_folder).folders())
+
+
+def test_a_grid_on_the_command_line_is_a_sweep(instant_runs, runs_folder):
+    outcome = plastic(
+        *("train", "backprop", "--epochs", 1, "--grid", "batch_size=1,2", "--grid", "learning_rate=.1,.2"),
+        *("--seeds", 2, "--seed", 3, "--workers", 2),
+    )
+    assert outcome.code == 0, outcome.err
+    assert statuses(runs_folder) == ["completed"] * 8
+    configs = [row["config"] for row in RunStore(runs_folder).rows()]
+    assert {(config["batch_size"], config["learning_rate"], config["seed"]) for config in configs} == {
+        (size, rate, seed) for size in (1, 2) for rate in (0.1, 0.2) for seed in (3, 4)
+    }
+    assert "[8/8] done backprop" in outcome.err
+    # The table for reading has one row for runs that differ in their seed alone.
+    assert outcome.out.count("test/accuracy") == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--grid", "batch_size=1,2", "--batch-size", "3"], "--batch-size stands beside a grid of it"),
+        (["--grid", "batch_size=1,2", "--name", "x"], "--name is about one run"),
+        (["--grid", "batch_size=1,2", "--resume", "x"], "--resume is about one run"),
+        (["--grid", "batch_size=0"], "--batch-size 0"),
+        (["--grid", "batch_size=a"], "--batch-size a"),
+        (["--workers", "2"], "--workers belongs to --grid"),
+        (["--stop-at-failure"], "no option"),
+        (["--no-keep-going"], "--keep-going belongs to --grid"),
+        (["--grid", "batch_size=1", "--workers", "0"], "--workers 0"),
+        (["--grid", "batch_size=1", "--timeout", "0"], "--timeout 0"),
+        (["--grid", "dataset=digits,none"], "unknown data set 'none'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_grid_that_means_nothing_is_refused_before_any_run(options, said, runs_folder):
+    outcome = plastic("train", "backprop", *options)
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not runs_folder.exists() or statuses(runs_folder) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--workers", "0"], "--workers 0"),
+        (["--retry", "-1"], "--retry -1"),
+        (["--timeout", "0"], "--timeout 0"),
+        (["--timeout", "nan"], "--timeout nan"),
+        (["--seeds", "0"], "seeds"),
+        (["--rule", "nothing"], "--rule nothing"),
+    ],
+    ids=" ".join,
+)
+def test_an_option_that_means_nothing_is_told(options, said, recipe):
+    outcome = plastic("sweep", recipe(), *options)
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_failures_are_listed_with_their_logs_and_the_exit_code_is_1(instant_runs, recipe, runs_folder):
+    outcome = plastic("sweep", recipe("batch_size = [1, 13]"), "--workers", 1)
+    assert outcome.code == 1
+    assert "failed: backprop batch_size=13 seed=0: train/loss became nan" in outcome.err
+    assert "its output: " in outcome.err
+    assert outcome.err.rstrip().endswith("error: 1 of 2 runs failed: train/loss became nan")
+    results = plastic("sweep", recipe("batch_size = [1, 13]"), "--json").results
+    assert sorted((result["status"], result["new"]) for result in results) == [("completed", False), ("failed", True)]
+    assert json.loads(json.dumps(results))[-1]["error"]
+
+
+def test_stop_at_failure_is_one_too(instant_runs, recipe):
+    outcome = plastic("sweep", recipe("batch_size = [13, 1, 2, 3]"), "--workers", 1, "--stop-at-failure")
+    assert outcome.code == 1
+    assert "1 of 4 runs failed" in outcome.err
+
+
+def test_recipes_are_listed_with_what_is_done(instant_runs, runs_folder, starts):
+    rows = json.loads(plastic("recipes", "--json").out)
+    assert [row["recipe"] for row in rows] == recipe_names()
+    assert all(row["done"] == 0 and row["runs"] > 0 and row["time"] for row in rows)
+    assert plastic("sweep", "backprop-quick", "--seeds", 1, "--quiet").code == 0
+    rows = {row["recipe"]: row for row in json.loads(plastic("recipes", "--json", "--rule", "backprop").out)}
+    assert rows["backprop-quick"]["done"] == 2
+    assert set(rows) == {"arena", "backprop-quick"}
+    assert plastic("recipes", "--rule", "nothing").code == 2
+
+
+def test_a_recipe_is_shown_as_it_is_written(tmp_path):
+    shown = plastic("recipes", "backprop-quick")
+    mine = tmp_path / "mine.toml"
+    mine.write_text(shown.out)
+    assert plastic("sweep", mine, "--dry-run").out == plastic("sweep", "backprop-quick", "--dry-run").out
+    missing = plastic("recipes", "bakprop-quick")
+    assert missing.code == 2
+    assert "Did you mean 'backprop-quick'?" in missing.err

@@ -1,0 +1,211 @@
+"""`plastic tune`: on validation images, resumable, every trial a run like any other."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+
+import pytest
+from conftest import PLASTIC, statuses, until
+
+from plastic_cli.config import TrainConfig, field
+from plastic_cli.errors import UserError
+from plastic_cli.plugins import discover, find_rule
+from plastic_cli.runs.configuration import train_model
+from plastic_cli.runs.store import RunStore
+from plastic_cli.sweeps.search import Choice, Range, open_study, search_space
+from plastic_cli.testing import plastic
+
+pytest.importorskip("optuna")
+
+
+class Example(TrainConfig):
+    rate: float = field(0.1, "a rate", search=(1e-3, 1.0, "log"))
+    units: int = field(8, "units", ge=1)
+    joint: bool = field(False, "a switch")
+    kind: str = field("a", "a word")
+
+
+def test_a_search_is_what_the_rule_declares_or_what_is_typed():
+    assert search_space(Example, [], {}) == {"rate": Range(1e-3, 1.0, "log", whole=False)}
+    typed = search_space(Example, ["units=1:64:log", "kind=a,b", "joint", "rate=0:1"], {})
+    assert typed == {
+        "units": Range(1, 64, "log", whole=True),
+        "kind": Choice(("a", "b")),
+        "joint": Choice(("true", "false")),
+        "rate": Range(0, 1, "linear", whole=False),
+    }
+    with pytest.raises(UserError, match="nothing to search"):
+        search_space(Example, [], {"rate": "0.5"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nothing",
+        "units",
+        "kind=a:b",
+        "kind=a",
+        "rate=1:0",
+        "rate=0:1:log",
+        "rate=1:2:3",
+        "seed=1,2",
+        "rate=a:b",
+        "rate=",
+    ],
+)
+def test_a_wrong_search_is_told_in_one_line(text):
+    with pytest.raises(UserError) as caught:
+        search_space(Example, [text], {})
+    assert str(caught.value).startswith(f"--search {text}: ")
+
+
+def test_every_rule_declares_what_to_search():
+    for name in ("backprop", "eglp", "grlu", "mpn", "selective"):
+        model = train_model(find_rule(name))
+        for option, searched in search_space(model, [], {}).items():
+            assert isinstance(searched, Range)
+            default = model.model_fields[option].default
+            assert searched.low <= default <= searched.high, (name, option)
+            for end in (searched.low, searched.high):
+                model.from_values({option: end})
+    assert set(discover().rules) >= {"backprop", "eglp"}
+
+
+def test_a_search_finds_what_is_best_and_says_how_to_train_it(instant_runs, runs_folder, starts):
+    outcome = plastic("tune", "backprop", "--epochs", 1, "--trials", 12, "--workers", 2, "--seed", 4)
+    assert outcome.code == 0, outcome.err
+    rows = RunStore(runs_folder).rows()
+    assert len(rows) == 12
+    assert {row["config"]["validation"] for row in rows} == {287}, "a fifth of the training images of the digits"
+    best = max(rows, key=lambda row: row["summary"]["validation/accuracy"])
+    line = outcome.out.splitlines()[-1]
+    words = shlex.split(line.removeprefix("best: "))
+    assert words[:5] == ["plastic", "train", "backprop", "--epochs", "1"]
+    assert float(words[words.index("--learning-rate") + 1]) == best["config"]["learning_rate"]
+    assert "--validation" not in words
+    assert plastic(*words[1:], "--dry-run").code == 0
+    # The best of the stand-in is at a learning rate of 0.01.
+    assert 0.002 < best["config"]["learning_rate"] < 0.05
+
+
+def test_a_search_goes_on_where_it_stopped(instant_runs, runs_folder, starts):
+    def trials(number):
+        outcome = plastic("tune", "backprop", "--epochs", 1, "--trials", number, "--json", "--workers", 1)
+        assert outcome.code == 0, outcome.err
+        return {result["trial"]: result["settings"]["learning_rate"] for result in outcome.results}
+
+    first = trials(3)
+    more = trials(6)
+    assert first.items() <= more.items()
+    assert len(set(more.values())) == 6, "the same draws do not come again"
+    assert trials(6) == more
+    assert len(starts()) == 6
+    # Another question is another search.
+    other = plastic("tune", "backprop", "--epochs", 2, "--trials", 1, "--workers", 1, "--json")
+    assert len(other.results) == 1
+
+
+def test_a_search_that_is_killed_goes_on_with_its_trials(processes, runs_folder, starts):
+    options = ["tune", "backprop", "--epochs", 3, "--trials", 4, "--workers", 2, "--json"]
+    killed = processes(PLASTIC, *options, INSTANT_SECONDS="0.5")
+    until(lambda: len(starts()) >= 2)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    again = processes(PLASTIC, *options)
+    out, _ = again.communicate(timeout=60)
+    assert again.returncode == 0, out
+    assert statuses(runs_folder) == ["completed"] * 4, "what ran was finished, and no trial was made twice"
+    stopped = processes(PLASTIC, "tune", "backprop", "--epochs", 4, "--trials", 4, INSTANT_SECONDS="0.5")
+    until(lambda: "running" in statuses(runs_folder))
+    stopped.send_signal(signal.SIGINT)
+    out, _ = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130, out
+    assert "Traceback" not in out
+
+
+def test_failed_trials_are_worse_than_all_others(instant_runs, runs_folder):
+    outcome = plastic(
+        *("tune", "backprop", "--search", "batch_size=1,13", "--trials", 6, "--epochs", 1, "--json", "--workers", 1),
+        *("--seed", 1),
+    )
+    assert outcome.code == 0, outcome.err
+    values = [(result["settings"]["batch_size"], result["value"]) for result in outcome.results]
+    assert {size for size, value in values if value is None} == {"13"}
+    assert values[0][0] == "1"
+    none = plastic("tune", "backprop", "--search", "batch_size=13,16", "--trials", 2, "--workers", 1)
+    assert none.code in (1, 2)
+    assert none.err.count("error: ") == 1
+
+
+def test_seeds_are_averaged(instant_runs, runs_folder, starts):
+    outcome = plastic("tune", "backprop", "--epochs", 1, "--trials", 2, "--seeds", 3, "--json", "--workers", 2)
+    assert outcome.code == 0, outcome.err
+    assert len(starts()) == 6
+    assert {start["seed"] for start in starts()} == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--metric", "test/accuracy"], "cannot be measured by it"),
+        (["--metric", "validation/nothing", "--trials", "1"], "have no validation/nothing"),
+        (["--validation", "0"], "needs images to choose by"),
+        (["--learning-rate", "0.1"], "nothing to search"),
+        (["--search", "learning_rate=0.1:1", "--learning-rate", "0.1"], "has a value already"),
+        (["--search", "batch_size=0:0.5"], "--batch-size"),
+        (["--trials", "0"], "--trials 0"),
+        (["--search", "batch_size=16,17", "--trials", "8", "--seed", "2"], "that does nothing. Leave it out."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_searched_is_told(options, said, instant_runs):
+    outcome = plastic("tune", "backprop", "--epochs", 1, "--quiet", *options)
+    assert outcome.code == 2, outcome
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_what_is_set_aside_is_shown_before(starts):
+    shown = plastic("tune", "grlu", "--dry-run", "--format", "csv", "--dataset", "digits")
+    assert shown.code == 0
+    assert shown.out.splitlines()[0] == "option,low,high,scale,values"
+    assert "287 training images set aside" in shown.err
+    listed = plastic("tune", "--help").out
+    assert "grlu" in listed
+    assert plastic("tune", "grul").code == 2
+
+
+def test_one_process_at_a_time_adds_to_a_search(runs_folder, tmp_path):
+    space = {"rate": Range(0.0, 1.0, "linear", whole=False)}
+    with (
+        open_study(tmp_path, "one", space, maximize=True, seed=0),
+        pytest.raises(UserError, match="another process"),
+        open_study(tmp_path, "one", space, maximize=True, seed=0),
+    ):
+        pass
+    with open_study(tmp_path, "one", space, maximize=True, seed=0) as study:
+        _, values = study.ask()
+    with open_study(tmp_path, "one", space, maximize=True, seed=0) as study:
+        assert study.ask()[1] == values, "an unfinished trial comes first again"
+    with (
+        pytest.raises(UserError, match="searched something else"),
+        open_study(tmp_path, "one", {"rate": Range(0.0, 2.0, "linear", whole=False)}, maximize=True, seed=0),
+    ):
+        pass
+
+
+def test_a_real_search_never_looks_at_the_test_split(tiny_data, runs_folder, starts):
+    outcome = plastic(
+        *("tune", "backprop", "--dataset", tiny_data, "--hidden", 4, "--epochs", 1, "--trials", 2, "--json"),
+        *("--workers", 2),
+    )
+    assert outcome.code == 0, outcome.err
+    assert [result["metric"] for result in outcome.results] == ["validation/accuracy"] * 2
+    rows = RunStore(runs_folder).rows()
+    assert {row["config"]["validation"] for row in rows} == {12}
+    assert sorted(result["value"] for result in outcome.results) == sorted(
+        row["summary"]["validation/accuracy"] for row in rows
+    )
+    assert json.loads(json.dumps(outcome.results))
