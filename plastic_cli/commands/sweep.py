@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from plastic_cli.commands.show import print_rows
+from plastic_cli.commands.show import FORMATS, print_rows
 from plastic_cli.commands.signals import signals_as_interrupts
-from plastic_cli.errors import RunFailed, UserError
+from plastic_cli.errors import RunFailed, UserError, did_you_mean
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.sweeps.engine import Progress, Result, Settings, Sweep
@@ -78,7 +78,11 @@ def carry_out_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> None:
 
 
 def check_options(options: SweepOptions) -> None:
-    """Raise UserError for a number that means nothing."""
+    """Raise UserError for what means nothing, before any run and not behind the last one."""
+    if options.format not in FORMATS:
+        raise UserError(
+            f"--format {options.format}: choose {', '.join(FORMATS)}.{did_you_mean(options.format, FORMATS)}"
+        )
     if options.workers is not None and not 1 <= options.workers <= 100_000:
         raise UserError(f"--workers {options.workers}: at least 1 run goes at once.")
     if options.retry < 0:

@@ -61,7 +61,8 @@ class Episodes:
         self.ways, self.shots, self.queries = ways, shots, queries
         self.replacement, self.first_images = replacement, first_images
         if ways > len(self.classes) and not replacement:
-            raise UserError(f"an episode of {ways} classes cannot be drawn from {len(self.classes)}: ask for fewer ways.")
+            available = len(self.classes)
+            raise UserError(f"an episode of {ways} classes cannot be drawn from {available}: ask for fewer ways.")
         y = split.y.cpu()
         self._images = {int(label): torch.nonzero(y == label)[:, 0] for label in self.classes.tolist()}
         needed = shots + queries

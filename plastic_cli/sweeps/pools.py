@@ -6,6 +6,7 @@ Both have the interface of `concurrent.futures.Executor`, so that the sweep itse
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import socket
 from collections import Counter
@@ -27,6 +28,9 @@ CLUSTERS = {
     "htcondor": ("HTCondorCluster", "condor_submit"),
 }
 """The class in dask-jobqueue of each batch system, and the command by which it is known to be here."""
+
+ADDRESS = r"(?:(?:tcp|tls|ucx|wss?)://)?(?:\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):\d{1,5}"
+"""Of a Dask scheduler; what Dask cannot read it would wait for."""
 
 CONNECT_SECONDS = 15.0
 JOB_DEFAULTS: dict[str, Any] = {"cores": 1, "memory": "4GB", "walltime": "24:00:00"}
@@ -58,7 +62,7 @@ def open_pool(scheduler: str | None, workers: int | None) -> Iterator[Pool]:
     if scheduler is None:
         with _local(workers or default_workers()) as pool:
             yield pool
-    elif "://" in scheduler or ":" in scheduler:
+    elif re.fullmatch(ADDRESS, scheduler):
         with _connected(scheduler, workers) as pool:
             yield pool
     else:

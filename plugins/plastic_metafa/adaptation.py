@@ -46,7 +46,7 @@ class Plasticity:
 
 
 class Network(NamedTuple):
-    """W and B, one tensor for each layer of weights: W (..., out, in); B as W, for direct feedback (..., classes, in)."""
+    """W (..., out, in) and B for each layer of weights: B as W, or (..., classes, in) for direct feedback."""
 
     W: list[Tensor]
     B: list[Tensor]
@@ -165,7 +165,7 @@ def in_threads(function: Callable[[int], T], count: int) -> list[T]:
 def has_kernels(network: Network, plasticity: Plasticity) -> bool:
     """Whether `compiled.py` adapts this network: published terms, on the CPU."""
     published = all(term < PUBLISHED_TERMS for term in plasticity.terms)
-    return published and network.W[0].is_cpu and network.W[0].ndim == 2  # noqa: PLR2004  a matrix, no batch of them
+    return published and network.W[0].is_cpu and network.W[0].ndim == 2
 
 
 def _adapt_compiled(
@@ -181,7 +181,7 @@ def _adapt_compiled(
     kind = KERNEL_FEEDBACK[plasticity.feedback]
     kept = [np.zeros((len(episode.y), int(sizes.sum())), dtype) for _ in range(5)]
     x, labels = episode.x.contiguous().numpy(), episode.y.numpy()
-    compiled.adapt(sizes, W, B, x, labels, strengths, active, kind, *kept)  # type: ignore[call-arg]
+    compiled.adapt(sizes, W, B, x, labels, strengths, active, kind, *kept)
     # The kernel that goes back uses the weights up.
     learned = _layers(W.copy() if gradient else W, sizes)
     for layer in learned:

@@ -57,7 +57,7 @@ class Train(InEpisodes, TrainConfig):
         panel="Data",
         complete="dataset",
     )
-    image_size: int = field(0, "shrink or enlarge images to this many pixels a side; 0: as they are", ge=0, panel="Data")
+    image_size: int = field(0, "bring images to this many pixels a side; 0: as they are", ge=0, panel="Data")
     held_out_classes: int = field(
         5, "classes that meta-learning never sees, for the test; 0: the test is on other images", ge=0, panel="Data"
     )
@@ -106,22 +106,20 @@ class Train(InEpisodes, TrainConfig):
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """A file with theta means its terms and its feedback."""
-        if not typed.get("theta"):
-            return {}
-        learned = read_theta(Path(str(typed["theta"])))
-        return {"terms": tuple(learned.theta), "feedback": learned.feedback}
+        """A file with theta means its terms and its feedback; the reference's sampling that no class is held out."""
+        meant: dict[str, Any] = {}
+        if str(typed.get("reference_sampling", False)) == "True":
+            meant["held_out_classes"] = 0
+        if typed.get("theta"):
+            learned = read_theta(Path(str(typed["theta"])))
+            meant.update(terms=tuple(learned.theta), feedback=learned.feedback)
+        return meant
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.reference_sampling and self.held_out_classes and "held_out_classes" in self.model_fields_set:
+        if self.reference_sampling and self.held_out_classes:
             raise ValueError("--reference-sampling draws from all classes: it goes with --held-out-classes 0")
         return self
-
-    @property
-    def kept_classes(self) -> int:
-        """How many classes are held out: none with the reference's sampling."""
-        return 0 if self.reference_sampling else self.held_out_classes
 
 
 class Evaluate(InEpisodes, EvaluateConfig):
@@ -132,7 +130,7 @@ class Evaluate(InEpisodes, EvaluateConfig):
         None, "held-out, seen in meta-learning, or all (default: held-out where there are any)", panel="Data"
     )
     ways: int | None = field(None, "classes of an episode (default: as in training)", ge=1, panel=EPISODES)
-    shots: int | None = field(None, "images of each class to learn from (default: as in training)", ge=1, panel=EPISODES)
+    shots: int | None = field(None, "images of each class to learn from (as in training)", ge=1, panel=EPISODES)
     queries: int | None = field(None, "images of each class to be asked about", ge=1, panel=EPISODES)
     passes: int = field(1, "how often an episode's images are learned, for longer streams", ge=1, panel=EPISODES)
     hidden: tuple[int, ...] | None = field(None, "units of each hidden layer (default: as in training)", panel="Rule")

@@ -56,7 +56,7 @@ def weight_offsets(sizes: Array) -> Array:
 
 @part
 def dot(x: Array, y: Array) -> Any:
-    """x . y."""
+    """X . y."""
     total = x[0] * y[0]
     for i in range(1, len(x)):
         total += x[i] * y[i]
@@ -65,7 +65,7 @@ def dot(x: Array, y: Array) -> Any:
 
 @part
 def respond(W: Array, x: Array, z: Array) -> None:
-    """z += W x."""
+    """Z += W x."""
     for i in range(W.shape[0]):
         row = W[i]
         total = z[i]
@@ -76,7 +76,7 @@ def respond(W: Array, x: Array, z: Array) -> None:
 
 @part
 def send_back(W: Array, e: Array, u: Array) -> None:
-    """u += W^T e."""
+    """U += W^T e."""
     for i in range(W.shape[0]):
         row, factor = W[i], e[i]
         for j in range(len(u)):
@@ -85,7 +85,7 @@ def send_back(W: Array, e: Array, u: Array) -> None:
 
 @part
 def send_back_signed(B: Array, W: Array, e: Array, u: Array) -> None:
-    """u += (|B| sign W)^T e."""
+    """U += (|B| sign W)^T e."""
     for i in range(W.shape[0]):
         magnitudes, signs, factor = B[i], W[i], e[i]
         for j in range(len(u)):
@@ -94,7 +94,7 @@ def send_back_signed(B: Array, W: Array, e: Array, u: Array) -> None:
 
 @part
 def respond_signed(B: Array, W: Array, x: Array, z: Array) -> None:
-    """z += (|B| sign W) x."""
+    """Z += (|B| sign W) x."""
     for i in range(W.shape[0]):
         magnitudes, signs = B[i], W[i]
         total = z[i]
@@ -257,7 +257,7 @@ def meta_gradient(
     uses_b = active[1] or active[6] or active[8] or active[9]
     uses_v = active[6] or active[7] or active[9]
     lowest = 0 if uses_e else 1
-    tied = feedback == SYMMETRIC or feedback == SIGN
+    tied = feedback in (SYMMETRIC, SIGN)
     beta, one, zero = W.dtype.type(BETA), W.dtype.type(1), W.dtype.type(0)
     keep = one - theta[3]
     like = y[0]

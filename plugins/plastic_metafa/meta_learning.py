@@ -64,7 +64,7 @@ def setting_of(config: Train, data: Dataset, run: Run) -> Setting:
     Raises UserError where the data set has too few classes or images.
     """
     train, test = as_pixels(data, data.train, config.image_size), as_pixels(data, data.test, config.image_size)
-    seen, held_out = split_classes(data.classes, config.kept_classes, run)
+    seen, held_out = split_classes(data.classes, config.held_out_classes, run)
     if len(seen) < config.ways and not config.reference_sampling:
         raise UserError(
             f"{data.name} has {data.classes} classes; {len(held_out)} held out leave {len(seen)}, fewer than --ways"
@@ -78,11 +78,21 @@ def setting_of(config: Train, data: Dataset, run: Run) -> Setting:
     # Meta-learning sees no image of a class that is held out, so that those of both splits may test.
     unseen = Split(torch.cat([train.x, test.x]), torch.cat([train.y, test.y])) if held_out else test
     reference = config.reference_sampling
-    sampling: dict[str, int] = {"ways": config.ways, "shots": config.shots, "queries": config.queries}
-    sampling |= {"replacement": reference, "first_images": reference}
+
+    def episodes(split: Split, classes: list[int]) -> Episodes:
+        return Episodes(
+            split,
+            classes=classes,
+            ways=config.ways,
+            shots=config.shots,
+            queries=config.queries,
+            replacement=reference,
+            first_images=reference,
+        )
+
     return Setting(
-        Episodes(test if reference else train, classes=seen, **sampling),
-        Episodes(unseen, classes=held_out or seen, **sampling),
+        episodes(test if reference else train, seen),
+        episodes(unseen, held_out or seen),
         (train.x.shape[1], *config.hidden, data.classes if config.outputs == "all" else config.ways),
         config.outputs == "episode",
     )
@@ -120,7 +130,10 @@ def meta_learn(config: Train, run: Run) -> None:
     for _ in run.steps(config.episodes, "episode"):
         began = time.perf_counter()
         drawn = [
-            (draw_network(setting.sizes, config.feedback, networks, device=run.device), setting.draw(setting.train, draws))
+            (
+                draw_network(setting.sizes, config.feedback, networks, device=run.device),
+                setting.draw(setting.train, draws),
+            )
             for _ in range(config.tasks)
         ]
         found = _adapt_all(drawn, theta, plasticity, gradient=True)

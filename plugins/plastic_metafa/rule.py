@@ -5,12 +5,12 @@ numbers are the paper's.
 
 A network of layers 0 to L without biases: z_l = W_l y_{l-1} (1), y_l = sigma(z_l) (2), where W_l is the paper's
 W_{l-1,l} and sigma the softplus with beta = 10; the output y_L is a softmax. The error reaches lower layers through
-feedback B: e_L = y_L - one-hot, e_l = (B_{l+1} e_{l+1}) sigma'(z_l) (3), and at the input e_0 = (B_1 e_1) (1 - exp(-beta
-y_0)) (24). Weights change by a sum of candidate terms, dW_l = sum_r theta_r F_r (5), the same theta in all layers.
+feedback B: e_L = y_L - one-hot, e_l = (B_{l+1} e_{l+1}) sigma'(z_l) (3), and at the input e_0 = (B_1 e_1) (1 -
+exp(-beta y_0)) (24). Weights change by a sum of terms, dW_l = sum_r theta_r F_r (5), with one theta for all layers.
 
 Every term takes W (..., out, in), y_pre and e_pre (..., in), y_post and e_post (..., out): the weights of a layer, the
-activity below and above it, and the errors there, of one sample each, with any leading dimensions. It returns the change
-(..., out, in) of W.
+activity below and above it, and the errors there, of one sample each, with any leading dimensions. It returns the
+change (..., out, in) of W.
 """
 
 from __future__ import annotations
@@ -183,17 +183,21 @@ def meta_loss(z: Tensor, labels: Tensor, theta: Tensor, l1: float) -> Tensor:
 
 
 def outer(a: Tensor, b: Tensor) -> Tensor:
-    """a b^T: (..., n) and (..., m) to (..., n, m)."""
+    """A b^T: (..., n) and (..., m) to (..., n, m)."""
     return a[..., :, None] * b[..., None, :]
 
 
 def response(W: Tensor, y: Tensor) -> Tensor:
-    """W y: (..., n, m) and (..., m) to (..., n)."""
+    """W y: (..., n, m) and (..., m) to (..., n); one W (n, m) answers any number of y."""
+    if W.ndim == 2:
+        return y @ W.T
     return torch.matmul(W, y[..., None])[..., 0]
 
 
 def backward(W: Tensor, e: Tensor) -> Tensor:
-    """W^T e: (..., n, m) and (..., n) to (..., m)."""
+    """W^T e: (..., n, m) and (..., n) to (..., m); one W (n, m) answers any number of e."""
+    if W.ndim == 2:
+        return e @ W
     return torch.matmul(e[..., None, :], W)[..., 0, :]
 
 

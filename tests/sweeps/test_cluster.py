@@ -175,6 +175,15 @@ def test_a_word_that_is_no_scheduler_gets_the_nearest(recipe):
     assert "Did you mean 'slurm'?" in outcome.err
 
 
+@pytest.mark.parametrize(
+    "address", ["foo:bar", "tcp://", "http://127.0.0.1:1", "tcp://127.0.0.1:x", ":8786", "", "a b:1"]
+)
+def test_what_is_no_address_is_told_at_once(recipe, address):
+    outcome = plastic("sweep", recipe(), "--scheduler", address, "--workers", 1)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: --scheduler {address}: name the address")
+
+
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_a_batch_system_that_is_not_here_is_told(recipe, monkeypatch, name):
     monkeypatch.setenv("PATH", "/nowhere")

@@ -93,6 +93,8 @@ def test_a_grid_that_means_nothing_is_refused_before_any_run(options, said, runs
         (["--timeout", "0"], "--timeout 0"),
         (["--timeout", "nan"], "--timeout nan"),
         (["--seeds", "0"], "seeds"),
+        (["--format", "tabel"], "Did you mean 'table'?"),
+        (["--only", "epochs=77"], "no run has that value"),
         (["--rule", "nothing"], "--rule nothing"),
     ],
     ids=" ".join,
