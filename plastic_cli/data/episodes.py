@@ -39,8 +39,8 @@ class Episodes:
 
     classes: those to draw from, all of the split if None. ways: classes of an episode; shots and queries: images of
     each to learn from and to be asked about, never the same ones. replacement: draw classes with replacement, so that
-    one may come twice. first_images: always take the first images of a class, in the split's order, not others for each
-    episode.
+    one may come twice, with the same images. first_images: always take the first images of a class, in the split's
+    order, not others for each episode.
 
     Raises UserError where there are too few classes or images.
     """
@@ -82,10 +82,13 @@ class Episodes:
             picked = torch.randperm(count, generator=generator)[: self.ways]
         classes = self.classes[picked]
         shots, queries = [], []
+        chosen: dict[int, Tensor] = {}
         for label in classes.tolist():
             images = self._images[label]
-            if not self.first_images:
+            if not self.first_images and label not in chosen:
                 images = images[torch.randperm(len(images), generator=generator)]
+            # A class that comes twice is not taught what it is asked the other time.
+            images = chosen.setdefault(label, images)
             shots.append(images[: self.shots])
             queries.append(images[self.shots : self.shots + self.queries])
         order = torch.randperm(self.ways * self.shots, generator=generator)

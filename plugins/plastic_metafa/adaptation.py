@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,9 +21,8 @@ from torch.utils.checkpoint import checkpoint
 
 from plastic_cli.data.episodes import Episode
 from plastic_metafa import compiled, rule
+from plastic_metafa.theta_file import Feedback
 
-Feedback = Literal["fixed", "symmetric", "direct", "sign"]
-FEEDBACKS: tuple[Feedback, ...] = get_args(Feedback)
 KERNEL_FEEDBACK = {
     "fixed": compiled.FIXED,
     "symmetric": compiled.SYMMETRIC,
@@ -33,6 +32,9 @@ KERNEL_FEEDBACK = {
 PUBLISHED_TERMS = 10
 STRETCH = 16
 """Samples between kept weights where autograd goes back: about the root of a published stream's length."""
+
+MOST_GROWTH = math.log(100)
+"""How far rounding of the weights may grow on the way back through a stream, as a logarithm."""
 
 T = TypeVar("T")
 
@@ -179,11 +181,17 @@ def _adapt_compiled(
     strengths[terms] = theta.detach().numpy()
     active[terms] = True
     kind = KERNEL_FEEDBACK[plasticity.feedback]
-    kept = [np.zeros((len(episode.y), int(sizes.sum())), dtype) for _ in range(5)]
+    samples = len(episode.y)
+    kept = [np.zeros((samples, int(sizes.sum())), dtype) for _ in range(5)]
     x, labels = episode.x.contiguous().numpy(), episode.y.numpy()
-    compiled.adapt(sizes, W, B, x, labels, strengths, active, kind, *kept)
-    # The kernel that goes back uses the weights up.
-    learned = _layers(W.copy() if gradient else W, sizes)
+    length = _stretch_to_undo(float(strengths[3]), samples) if gradient else samples
+    stretches = [slice(begin, begin + length) for begin in range(0, samples, length)]
+    ends = []
+    for part in stretches:
+        compiled.adapt(sizes, W, B, x[part], labels[part], strengths, active, kind, *(entry[part] for entry in kept))
+        # The kernel that goes back uses the weights up.
+        ends.append(W.copy() if gradient else W)
+    learned = _layers(W, sizes)
     for layer in learned:
         layer.requires_grad_(gradient)
     with torch.set_grad_enabled(gradient):
@@ -193,11 +201,23 @@ def _adapt_compiled(
     if gradient:
         G = _flat(torch.autograd.grad(loss, learned))
         of_theta = np.zeros(PUBLISHED_TERMS)
-        compiled.meta_gradient(  # type: ignore[call-arg]
-            sizes, W, B, strengths, active, kind, *kept, G, of_theta
-        )
+        for part, end in zip(reversed(stretches), reversed(ends), strict=True):
+            of_part = np.zeros(PUBLISHED_TERMS)
+            compiled.meta_gradient(  # type: ignore[call-arg]
+                sizes, end, B, strengths, active, kind, *(entry[part] for entry in kept), G, of_part
+            )
+            of_theta += of_part
         found = torch.from_numpy(of_theta[terms]).to(theta.dtype)
     return Adapted([layer.detach() for layer in learned], loss.detach(), _accuracy(z, episode), found)
+
+
+def _stretch_to_undo(decay: float, samples: int) -> int:
+    """Return how many samples may be undone from kept weights, so that their rounding does not grow too far.
+
+    Undoing a sample divides by 1 - decay, and with it what is wrong with the weights.
+    """
+    growth = -math.log(abs(1 - decay)) if decay != 1 else math.inf
+    return samples if growth * samples <= MOST_GROWTH else max(1, int(MOST_GROWTH / growth))
 
 
 def _accuracy(z: Tensor, episode: Episode) -> Tensor:

@@ -9,9 +9,8 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import field_validator, model_validator
 
 from plastic_cli import AnalyzeConfig, Config, EvaluateConfig, RenderConfig, Run, TrainConfig, field
-from plastic_metafa.theta_file import read_theta, term_number
+from plastic_metafa.theta_file import Feedback, read_theta, term_number
 
-Feedback = Literal["fixed", "symmetric", "direct", "sign"]
 EPISODES = "Episodes"
 META = "Meta-learning"
 

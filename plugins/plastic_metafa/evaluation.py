@@ -79,8 +79,8 @@ def evaluate_rule(config: Evaluate, run: Run) -> None:
         ("no learning", None, bench.measure(torch.zeros_like(theta), plasticity)),
     ]
     for split, feedback in CONTROLS.items():
-        rate = best_rate(tuning, feedback)
-        measured.append((NAMES[split], rate, bench.measure_rate(rate, feedback)))
+        best = best_rate(tuning, feedback)
+        measured.append((NAMES[split], best, bench.measure_rate(best, feedback)))
     rows = []
     for name, rate, (accuracies, losses) in measured:
         interval = mean_interval(accuracies.numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from plastic_cli.data.episodes import Episode, Episodes
 from plastic_metafa import rule
 from plastic_metafa.adaptation import (
     Adapted,
-    Feedback,
     Network,
     Plasticity,
     adapt_to,
@@ -25,7 +25,9 @@ from plastic_metafa.adaptation import (
     feedback_errors,
     in_threads,
 )
-from plastic_metafa.theta_file import read_theta, theta_toml
+from plastic_metafa.history import history, rises_from, settled_from
+from plastic_metafa.shares import change_by_term, terms_left
+from plastic_metafa.theta_file import Feedback, LearnedRule, read_theta, theta_toml
 
 if TYPE_CHECKING:
     from plastic_cli import Run
@@ -37,10 +39,9 @@ RATES = (0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1)
 TUNING_EPISODES = 20
 CONTROLS: dict[str, Feedback] = {"control": "fixed", "backprop": "symmetric"}
 """Split under which a control is logged, and its feedback: feedback alignment, and backprop."""
+PUBLISHED_LEFT = (0, 2, 9)
 MOST_BROKEN = 10
 """Episodes in a row with a gradient that is not finite, before a run gives up."""
-SETTLED = 0.1
-"""Share of the episodes, the last, over which theta is averaged to say which terms are left."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,8 @@ def meta_learn(config: Train, run: Run) -> None:
     """Learn theta and test it. Raises RunFailed where the gradient is no longer finite."""
     data = load_dataset(config.dataset, run.data_folder, device=run.device)
     run.describe_data(**data.description())
+    if data.note:
+        run.message(data.note)
     setting = setting_of(config, data, run)
     plasticity = Plasticity(config.terms, config.feedback)
     theta = nn.Parameter(torch.zeros(len(config.terms), dtype=torch.float64))
@@ -240,19 +243,34 @@ class Bench:
         generator = torch.Generator().manual_seed(self.seeds[number])
         return draw_network(self.setting.sizes, feedback, generator, device=self.device)
 
-    def measure(self, theta: Tensor, plasticity: Plasticity, count: int | None = None) -> tuple[Tensor, Tensor]:
-        """Adapt with theta (terms,); return accuracy and loss of each episode, of the first `count` if given."""
+    def adapted(self, theta: Tensor, plasticity: Plasticity) -> list[Adapted]:
+        """Adapt with theta (terms,) to every episode, each with its network."""
 
         def one(number: int) -> Adapted:
             network = self.network(number, plasticity.feedback)
             return adapt_to(network, self.episodes[number], theta, plasticity)
 
-        found = in_threads(one, len(self.episodes) if count is None else count)
+        return in_threads(one, len(self.episodes))
+
+    def measure(self, theta: Tensor, plasticity: Plasticity) -> tuple[Tensor, Tensor]:
+        """Adapt with theta (terms,); return accuracy and loss of each episode."""
+        found = self.adapted(theta, plasticity)
         return torch.stack([each.accuracy for each in found]), torch.stack([each.loss for each in found])
 
-    def measure_rate(self, rate: float, feedback: Feedback, count: int | None = None) -> tuple[Tensor, Tensor]:
+    def measure_rate(self, rate: float, feedback: Feedback) -> tuple[Tensor, Tensor]:
         """Adapt with the pseudo-gradient alone, at `rate`."""
-        return self.measure(torch.tensor([rate], dtype=torch.float64), Plasticity((0,), feedback), count)
+        return self.measure(torch.tensor([rate], dtype=torch.float64), Plasticity((0,), feedback))
+
+    def layers(self, theta: Tensor, plasticity: Plasticity) -> tuple[float, float]:
+        """Adapt with theta (terms,); return means over hidden layers and episodes: the angle, and log10 E_W."""
+        angles, rests = [], []
+        for number, adapted in enumerate(self.adapted(theta, plasticity)):
+            network = Network(adapted.W, self.network(number, plasticity.feedback).B)
+            measured = layer_measures(network, self.episodes[number], plasticity.feedback)
+            hidden = [values for values in measured.values() if "angle" in values]
+            angles += [values["angle"] for values in hidden]
+            rests += [math.log10(max(values["orthonormality"], 1e-30)) for values in hidden]
+        return sum(angles) / len(angles), sum(rests) / len(rests)
 
 
 def best_rate(bench: Bench, feedback: Feedback) -> float:
@@ -269,20 +287,45 @@ def _test(config: Train, run: Run, setting: Setting, theta: Tensor, plasticity: 
     bench = Bench(setting, setting.test, config.test_episodes, run, "test")
     tuning = Bench(setting, setting.train, TUNING_EPISODES, run, "tuning")
     accuracy, loss = (float(values.mean()) for values in bench.measure(theta, plasticity))
-    reached = {}
+    reached, rates = {}, {}
     for split, feedback in CONTROLS.items():
-        rate = best_rate(tuning, feedback)
-        values = [float(found.mean()) for found in bench.measure_rate(rate, feedback)]
-        reached[split] = values[0]
-        run.log(split, None, accuracy=values[0], rate=rate)
+        rates[split] = best_rate(tuning, feedback)
+        reached[split] = float(bench.measure_rate(rates[split], feedback)[0].mean())
+        run.log(split, None, accuracy=reached[split], rate=rates[split])
+    angle, rest = bench.layers(theta, plasticity)
+    alone = torch.tensor([rates["control"]], dtype=torch.float64)
+    control_angle, control_rest = bench.layers(alone, Plasticity((0,), "fixed"))
     run.log(
         "test",
         None,
         accuracy=accuracy,
-        loss=loss,
         above_feedback_alignment=accuracy - reached["control"],
         below_backprop=reached["backprop"] - accuracy,
+        angle=angle,
+        angle_below_feedback_alignment=control_angle - angle,
+        # In powers of ten: by how much weights are nearer to where Oja's rule rests.
+        orthonormality_gained=control_rest - rest,
         # Of a network that answers with the episode's classes alone.
         chance=1 / config.ways,
         chance_of_all_outputs=1 / setting.sizes[-1],
     )
+    if math.isfinite(loss):
+        run.log("test", None, loss=loss)
+    _sum_up(run, config, bench, theta, reached["control"])
+
+
+def _sum_up(run: Run, config: Train, bench: Bench, theta: Tensor, feedback_alignment: float) -> None:
+    """Log from when on meta-learning came to something, and which terms are left."""
+    episodes = history(run)
+    accuracy = episodes.loc[episodes["metric"] == "accuracy", "value"]
+    strengths = dict(zip(config.terms, theta.tolist(), strict=True))
+    left = terms_left(change_by_term(bench, LearnedRule(strengths, config.feedback, "")))
+    summed = {
+        "passes_feedback_alignment": rises_from(accuracy, feedback_alignment),
+        "terms_left": len(left),
+        # Of the ten: whether it is left as published, where only F0, F2 and F9 are.
+        "terms_as_published": sum((term in left) == (term in PUBLISHED_LEFT) for term in range(10)) / 10,
+    }
+    if 0 in config.terms:
+        summed["theta_0_settled"] = settled_from(episodes.loc[episodes["metric"] == "theta_0", "value"])
+    run.log("train", None, **summed)

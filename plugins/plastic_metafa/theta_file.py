@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from plastic_cli.errors import UserError, did_you_mean
 
-FEEDBACKS = ("fixed", "symmetric", "direct", "sign")
+Feedback = Literal["fixed", "symmetric", "direct", "sign"]
+FEEDBACKS: tuple[Feedback, ...] = get_args(Feedback)
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class LearnedRule:
     """
 
     theta: Mapping[int, float]
-    feedback: str
+    feedback: Feedback
     name: str
 
 
@@ -44,7 +47,7 @@ def read_theta(path: Path) -> LearnedRule:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no file {path}. A finished run of metafa has one: artifacts/theta.toml.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # no UTF-8, no TOML, or an integer longer than Python reads
         raise UserError(f"cannot read {path}: {error}.") from None
     unknown = content.keys() - {"feedback", "theta"}
     if unknown:
@@ -61,7 +64,7 @@ def read_theta(path: Path) -> LearnedRule:
             number = term_number(word)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             raise UserError(f"{path}: {word} is {value!r}: it must be a finite number.")
         if number in theta:
             raise UserError(f"{path}: term {number} stands there twice.")

@@ -1,0 +1,177 @@
+"""The figures of a meta-learned rule."""
+
+# plotnine declares types, but not that of a figure plus a layer.
+# mypy: no-warn-return-any
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from plotnine import (
+    aes,
+    coord_flip,
+    element_blank,
+    element_text,
+    facet_wrap,
+    geom_col,
+    geom_hline,
+    geom_line,
+    geom_linerange,
+    geom_point,
+    geom_text,
+    ggplot,
+    labs,
+    scale_color_manual,
+    scale_linetype_manual,
+    scale_x_discrete,
+    scale_y_continuous,
+    theme,
+)
+
+from plastic_cli.figures.theme import OKABE_ITO, discrete_colours, theme_plastic
+
+GREY = "#767676"
+
+
+def accuracy_figure(curves: pd.DataFrame, levels: Mapping[str, float], window: int) -> ggplot:
+    """Draw accuracy and loss on queries against episodes, and what controls came to in the test.
+
+    `curves`: columns step, metric (accuracy or loss), value. levels: accuracies by name.
+    """
+    names = {"accuracy": "accuracy", "loss": "cross-entropy"}
+    data = curves.assign(facet=pd.Categorical(curves["metric"].map(names), list(names.values())))
+    lines = pd.DataFrame({"level": list(levels), "value": list(levels.values())})
+    lines["facet"] = pd.Categorical(["accuracy"] * len(lines), list(names.values()))
+    lines["level"] = pd.Categorical(lines["level"], list(levels))
+    figure = ggplot(data, aes("step", "value")) + geom_line(size=0.8, colour=OKABE_ITO[0])
+    if len(lines):
+        figure += geom_hline(aes(yintercept="value", linetype="level"), data=lines, colour=GREY, size=0.7)
+        figure += scale_linetype_manual(values=["dashed", "dashdot", "dotted"][: len(lines)])
+    return (
+        figure
+        + facet_wrap("facet", scales="free_y")
+        + labs(
+            title="Queries behind adaptation",
+            subtitle=f"moving average over {window} episodes; grey: what controls came to in the test",
+            x="Episode",
+            y="",
+            linetype="",
+        )
+        + theme_plastic(figure_size=(8.4, 3.8))
+        + theme(legend_position="bottom", strip_text=element_text(size=10))
+    )
+
+
+def theta_figure(curves: pd.DataFrame, settled: pd.DataFrame, l1: float) -> ggplot:
+    """Draw each theta against episodes, a panel for each term: columns step, value, name; `settled`: name, mean."""
+    names = list(settled["name"])
+    data = curves.assign(name=pd.Categorical(curves["name"], names))
+    marks = settled.assign(name=pd.Categorical(settled["name"], names))
+    columns = min(len(names), 5)
+    rows = -(-len(names) // columns)
+    return (
+        ggplot(data, aes("step", "value"))
+        + geom_hline(yintercept=0, colour=GREY, size=0.5)
+        + geom_line(size=0.8, colour=OKABE_ITO[0])
+        + geom_hline(aes(yintercept="mean"), data=marks, linetype="dashed", colour=OKABE_ITO[1], size=0.6)
+        + facet_wrap("name", scales="free_y", ncol=columns)
+        + scale_y_continuous(labels=_plain)
+        + labs(
+            title="The strength of each term",
+            subtitle=f"dashed: mean of the last tenth; weight of |theta| in the loss: {l1:g}",
+            x="Episode",
+            y="theta",
+        )
+        + theme_plastic(figure_size=(max(5.0, 2.6 * columns), 2.2 * rows + 1.2))
+        + theme(strip_text=element_text(size=9))
+    )
+
+
+def angles_figure(curves: pd.DataFrame, window: int) -> ggplot:
+    """Draw angles against episodes by layer: columns step, metric (angle or angle_by_sample), layer, value."""
+    names = {"angle": "mean over queries (as published)", "angle_by_sample": "each query"}
+    data = curves.assign(
+        facet=pd.Categorical(curves["metric"].map(names), list(names.values())), layer=_layers(curves["layer"])
+    )
+    return (
+        ggplot(data, aes("step", "value", colour="layer"))
+        + geom_hline(yintercept=90, linetype="dashed", colour=GREY, size=0.6)
+        + geom_line(size=0.8)
+        + facet_wrap("facet")
+        + scale_color_manual(values=discrete_colours(data["layer"].nunique()), name="Hidden layer")
+        + labs(
+            title="Errors by this feedback against backprop's",
+            subtitle=f"moving average over {window} episodes; dashed, 90\N{DEGREE SIGN}: a random direction",
+            x="Episode",
+            y="Angle (degrees)",
+        )
+        + theme_plastic(figure_size=(8.4, 3.9))
+        + theme(legend_position="bottom", strip_text=element_text(size=10))
+    )
+
+
+def orthonormality_figure(curves: pd.DataFrame, window: int) -> ggplot:
+    """Draw E_W against episodes by hidden layer: columns step, layer, value.
+
+    The last layer of weights is left out: (12) speaks of sigma, and its units are a softmax.
+    """
+    data = curves[(curves["value"] > 0) & (curves["layer"] < curves["layer"].max())].assign(
+        layer=lambda frame: _layers(frame["layer"])
+    )
+    return (
+        ggplot(data, aes("step", "value", colour="layer"))
+        + geom_line(size=0.8)
+        + scale_y_continuous(trans="log10", labels=_plain)
+        + scale_color_manual(values=discrete_colours(data["layer"].nunique()), name="Layer of weights")
+        + labs(
+            title="How far weights are from Oja's rest",
+            subtitle=f"E_W behind adaptation, 0 for orthonormal rows; moving average over {window} episodes",
+            x="Episode",
+            y="E_W",
+        )
+        + theme_plastic(figure_size=(6.6, 4))
+        + theme(legend_position="bottom")
+    )
+
+
+def terms_figure(table: pd.DataFrame, whole: float) -> ggplot:
+    """Draw each term's share of the weight change and the accuracy without it: columns as `analysis.measure_terms`."""
+    names = [f"{term} {name}" for term, name in zip(table["term"], table["name"], strict=True)]
+    panels = ["share of the weight change (%)", "accuracy lost without it (points)"]
+    parts = []
+    for panel, value, low, high in (
+        (panels[0], 100 * table["share"], None, None),
+        (panels[1], -100 * table["difference"], -100 * table["high"], -100 * table["low"]),
+    ):
+        part = pd.DataFrame({"name": names, "panel": panel, "value": value})
+        parts.append(part.assign(low=value if low is None else low, high=value if high is None else high))
+    data = pd.concat(parts)
+    data["name"] = pd.Categorical(data["name"], names[::-1])
+    data["panel"] = pd.Categorical(data["panel"], panels)
+    data["text"] = [f"{value:.1f}" for value in data["value"]]
+    bars = data[data["panel"] == panels[0]]
+    points = data[data["panel"] == panels[1]]
+    return (
+        ggplot(data, aes("name", "value"))
+        + geom_col(data=bars, fill=OKABE_ITO[0], width=0.6)
+        + geom_hline(yintercept=0, colour=GREY, size=0.5)
+        + geom_linerange(aes(ymin="low", ymax="high"), data=points, colour=OKABE_ITO[1], size=0.9)
+        + geom_point(data=points, colour=OKABE_ITO[1], size=2.6)
+        + geom_text(aes(label="text"), nudge_x=0.38, size=8)
+        + scale_x_discrete()
+        + coord_flip()
+        + facet_wrap("panel", scales="free_x")
+        + labs(title="What each term is worth", subtitle=f"all terms together: {100 * whole:.1f}%", x="", y="")
+        + theme_plastic(figure_size=(8.4, 0.5 * len(names) + 1.7))
+        + theme(panel_grid_major_y=element_blank(), strip_text=element_text(size=10))
+    )
+
+
+def _layers(values: pd.Series[float]) -> pd.Categorical[str]:
+    numbers = sorted({int(value) for value in values})
+    return pd.Categorical([str(int(value)) for value in values], [str(number) for number in numbers])
+
+
+def _plain(values: Sequence[float] | Sequence[str]) -> list[str]:
+    return [f"{float(value):g}" for value in values]
