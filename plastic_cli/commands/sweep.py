@@ -72,6 +72,10 @@ def carry_out_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> None:
     failed = [result for result in results if result.word == "failed"]
     _tell_failures(failed, options)
     if any(result.word in ("interrupted", "left") for result in results) and not (failed and not options.keep_going):
+        if not options.quiet:
+            begun = sum(result.word == "interrupted" for result in results)
+            left = sum(result.word == "left" for result in results)
+            Console().message(f"stopped: {begun} begun, {left} not yet. The same command finishes them")
         raise KeyboardInterrupt
     if failed:
         raise RunFailed(f"{len(failed)} of {len(results)} runs failed: {failed[0].outcome.error}")
@@ -280,7 +284,7 @@ class _Lines:
             error = f": {result.outcome.error}" if result.word == "failed" else ""
             number = f"{self._told + 1}/{progress.total}"
             left = progress.seconds_left()
-            rest = f", {duration(left)} left" if left and result.fresh else ""
+            rest = f", {duration(left)} left" if left and result.fresh and not error else ""
             console.message(f"[{number}] {result.word} {result.planned.label}{error or took}{rest}")
             self._told += 1
         if progress.stopping and not self._stopping:

@@ -201,6 +201,8 @@ class _Search:
 
     def _tell(self, trial: _Trial) -> None:
         value = self._value(trial)
+        if self.metric is not None:
+            self._study.metric = self.metric
         self._study.tell(trial.number, value)
         del self._trials[trial.number]
         self._over += 1
@@ -279,7 +281,7 @@ def _print_best(
 ) -> None:
     over = study.finished()
     completed = [entry for entry in over if entry[2] is not None]
-    metric = search.metric or "value"
+    metric = search.metric or study.metric or "value"
     if invocation.output_format() == "json":
         for number, values, value in over:
             print(json.dumps({"trial": number, "settings": values, "metric": metric, "value": value}))  # noqa: T201

@@ -272,6 +272,7 @@ def _carry_out_training(
     function: Callable[..., Any], model: type[Config], run: Run, signals: list[int], failures: list[RunFailed]
 ) -> dict[str, Any]:
     """Train one run to its end, whatever the end is, and return its result; `failures` gets what made it fail."""
+    run.signals = signals
     with run.locked():
         if run.record.status == "completed":
             run.console.message(f"run {run.id} is completed already.")

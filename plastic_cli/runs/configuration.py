@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 from plastic_cli.config import Config, TrainConfig
 from plastic_cli.data.catalogue import check_dataset_name, full_dataset_name
-from plastic_cli.errors import UserError
+from plastic_cli.errors import OptionError, UserError
 from plastic_cli.plugins import load_function
 from plastic_cli.rule import Rule
 from plastic_cli.runs.run import Run
@@ -54,6 +54,9 @@ def resolve(
     dataset = getattr(config, "dataset", None)
     if dataset is None:
         return config
-    check_dataset_name(dataset)
+    try:
+        check_dataset_name(dataset)
+    except UserError as error:
+        raise OptionError(str(error), "dataset") from None
     # A folder is stored by its whole path: the run is looked at from elsewhere too.
     return config.model_copy(update={"dataset": full_dataset_name(dataset)})

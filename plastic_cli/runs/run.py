@@ -86,6 +86,7 @@ class Run:
         self.results: dict[str, float] = {}
         self.files: list[str] = []
         self.step = 0
+        self.signals: Sequence[int] = ()
         self._exports = exports
         self._device_name = device
         self._device: torch.device | None = None
@@ -220,7 +221,8 @@ class Run:
     def steps(self, total: int, unit: str = "step") -> Iterator[int]:
         """Count from where the run stopped to `total`, with a progress bar and checkpoints behind steps.
 
-        A run may have several such loops, one after the other, each with a `unit` of its own.
+        A run may have several such loops, one after the other, each with a `unit` of its own. Raises KeyboardInterrupt
+        before the next step where `signals` holds one.
         """
         done = self.record.steps_done.get(unit, 0)
         # What is logged behind the loop stands at its last step, also where a resumed run finds nothing left to do.
@@ -230,6 +232,9 @@ class Run:
         self._unit = unit
         with self.console.progress(unit, total, done) as bar:
             for index in range(done, total):
+                if self.signals:
+                    # Its KeyboardInterrupt was lost: C extensions that are being imported swallow what is raised there.
+                    raise KeyboardInterrupt
                 self.step = index + 1
                 bar.begin_step(index)
                 yield index

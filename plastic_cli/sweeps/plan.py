@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -15,6 +16,8 @@ from plastic_cli.errors import OptionError, UserError, did_you_mean
 from plastic_cli.plugins import discover, find_rule
 from plastic_cli.runs.configuration import resolve, train_model
 from plastic_cli.sweeps.recipe import RecipeFile, Where, tables_of
+
+_OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
 
 LARGEST_PLAN = 100_000
 """More runs than this are a slip."""
@@ -232,7 +235,9 @@ def _point(
     try:
         return resolve(model, {**options, **values})
     except OptionError as error:
-        raise file.error(origins.get(error.key, ()), str(error)) from None
+        # What several options come to has no key, and its message names them.
+        named = [error.key] if error.key else [name.replace("-", "_") for name in _OPTION.findall(str(error))]
+        raise file.error(next((origins[name] for name in named if name in origins), ()), str(error)) from None
 
 
 def _last(tables: Sequence[Any], where: Where, name: str) -> tuple[Where, Any]:

@@ -131,6 +131,17 @@ class Study:
         self.path = path
         self._distributions = _distributions(space)
 
+    @property
+    def metric(self) -> str | None:
+        """By what trials are judged; None where none is over yet."""
+        name: str | None = self._study.user_attrs.get("metric")
+        return name
+
+    @metric.setter
+    def metric(self, name: str) -> None:
+        if name != self.metric:
+            self._study.set_user_attr("metric", name)
+
     def ask(self) -> tuple[int, dict[str, Any]]:
         """Return the number and the values of the next trial."""
         trial = self._study.ask(self._distributions)

@@ -217,7 +217,7 @@ def _stretch_to_undo(decay: float, samples: int) -> int:
     Undoing a sample divides by 1 - decay, and with it what is wrong with the weights.
     """
     growth = -math.log(abs(1 - decay)) if decay != 1 else math.inf
-    return samples if growth * samples <= MOST_GROWTH else max(1, int(MOST_GROWTH / growth))
+    return max(1, int(MOST_GROWTH / growth) if growth * samples > MOST_GROWTH else samples)
 
 
 def _accuracy(z: Tensor, episode: Episode) -> Tensor:

@@ -9,9 +9,9 @@ activity above a layer of weights, e', y' those below,
     c = -theta_4 e'
 
 so that an update is kept as a few vectors. The gradient goes back through the stream by the adjoint of these
-equations, and each step's weights are found by taking its update off again: what is kept are vectors of units, never a
-copy of the weights. Arrays are float32 or float64, all of one kind; weights of all layers lie in one array, row by row.
-The tests hold the kernels against automatic differentiation of `rule.py`.
+equations, and each step's weights are found by taking its update off again: what is kept are vectors of units, not a
+copy of the weights for each. Arrays are float32 or float64, all of one kind; weights of all layers lie in one array,
+row by row. The tests hold the kernels against automatic differentiation of the equations.
 """
 
 from __future__ import annotations
@@ -249,7 +249,8 @@ def meta_gradient(
     """Write the gradient with respect to theta (10,), of a loss whose gradient with respect to the last weights is G.
 
     W: the weights behind the last sample; y, z, u, e, v: what `adapt` wrote. W and G (all,) are used up: at the end
-    they hold the first weights and the gradient with respect to them.
+    they hold the first weights, in the lowest layer only where the gradient needs them, and the gradient with respect
+    to them. Undoing a sample divides by 1 - theta_3: where that is far from 1, go back in short streams.
     """
     layers = len(sizes) - 1
     units, weights = unit_offsets(sizes), weight_offsets(sizes)

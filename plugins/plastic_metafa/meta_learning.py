@@ -128,6 +128,9 @@ def meta_learn(config: Train, run: Run) -> None:
     networks, draws = run.generator("networks"), run.generator("episodes")
     if run.begins("episode"):
         _begin(theta, config)
+    # The last theta under which networks did not break down.
+    learned["last"] = nn.Parameter(theta.detach().clone(), requires_grad=False)
+    last = learned["last"]
     run.track(theta=learned, optimizer=optimizer, networks=networks, episodes=draws)
     broken = 0
     for _ in run.steps(config.episodes, "episode"):
@@ -142,12 +145,18 @@ def meta_learn(config: Train, run: Run) -> None:
         found = _adapt_all(drawn, theta, plasticity, gradient=True)
         gradient = torch.stack([one.gradient for one in found if one.gradient is not None]).mean(0)
         before = theta.detach().clone()
-        broken = 0 if gradient.isfinite().all() else broken + 1
-        if broken == MOST_BROKEN:
-            raise RunFailed(f"the gradient was not finite in {broken} episodes in a row. Try a smaller --meta-lr.")
-        if not broken:
+        if gradient.isfinite().all():
+            broken = 0
+            last.copy_(theta.detach())
             theta.grad = gradient + config.l1 * theta.detach().sign()
             optimizer.step()
+        else:
+            # Networks broke down under this theta: the step that led here is taken back.
+            broken += 1
+            with torch.no_grad():
+                theta.copy_(last)
+        if broken == MOST_BROKEN:
+            raise RunFailed(f"the gradient was not finite in {broken} episodes in a row. Try a smaller --meta-lr.")
         run.count_samples(config.tasks * config.ways * config.shots, time.perf_counter() - began)
         _log_episode(run, config, before, found, drawn)
     strengths = dict(zip(config.terms, theta.detach().tolist(), strict=True))

@@ -154,7 +154,7 @@ def test_a_value_out_of_range_is_named(option, value, complaint, runs_folder):
         (["trian"], "there is no command 'trian'. Did you mean 'train'?"),
         (["grlu"], "'grlu' is a rule: say what to do with it, as in `plastic train grlu`"),
         (["train", "grul"], "there is no rule 'grul'. Did you mean 'grlu'?"),
-        (["train", "zzz"], "Installed rules: backprop, eglp, grlu"),
+        (["train", "zzz"], "Installed rules: backprop, eglp, grlu, metafa, mpn, selective"),
         (
             ["train", "grlu", "--perturbation", "3"],
             "there is no option '--perturbation'. Did you mean '--perturbations'?",

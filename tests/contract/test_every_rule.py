@@ -11,6 +11,15 @@ SMALL = {
     "backprop": {"hidden": [8], "epochs": 3},
     "eglp": {"hidden": [8, 6], "epochs": 3, "batch_size": 16, "event_warmup": 5},
     "grlu": {"hidden": [8], "epochs": 3, "perturbations": 2},
+    "metafa": {
+        "hidden": [8, 6],
+        "episodes": 3,
+        "ways": 3,
+        "held_out_classes": 0,
+        "shots": 5,
+        "queries": 3,
+        "test_episodes": 3,
+    },
     "mpn": {"num_episodes": 3, "hidden_dim": 4, "batch_size": 8, "max_episode_steps": 20, "test_episodes": 3},
     "selective": {"hidden": [8], "epochs": 2, "batch_size": 16},
 }

@@ -109,7 +109,7 @@ def expected(network, episode, theta, terms, feedback):
     return [weights.detach() for weights in W], loss.detach(), accuracy, found[0], found[1:]
 
 
-def problem(sizes=SIZES, feedback="fixed", samples=12, seed=0, dtype=torch.float64):
+def problem(sizes=SIZES, feedback="fixed", samples=8, seed=0, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
     network = draw_network(sizes, feedback, generator, dtype=torch.float64)
     x, query_x = (torch.rand(number, sizes[0], dtype=torch.float64, generator=generator) for number in (samples, 9))
@@ -143,9 +143,15 @@ def in_tensors(monkeypatch):
 # ------------------------------------------------------------------------------------------------- both ways
 
 
-@pytest.mark.parametrize("terms", [*SINGLE, *SEVERAL], ids=lambda terms: "".join(map(str, terms)))
+@pytest.mark.parametrize(
+    ("way", "terms"),
+    [
+        *[("compiled", terms) for terms in [*SINGLE, *SEVERAL]],
+        *[("tensors", terms) for terms in [(0, 2, 9), (0, 6, 7), (3, 8, 9), POOL]],
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("feedback", KINDS)
-@pytest.mark.parametrize("way", ["compiled", "tensors"])
 def test_adaptation_and_meta_gradient_are_those_of_the_equations(way, feedback, terms, monkeypatch):
     if way == "tensors":
         in_tensors(monkeypatch)
@@ -213,7 +219,9 @@ def test_a_term_of_no_strength_still_has_a_gradient(feedback):
     for place in range(10):
         step = torch.zeros(10, dtype=torch.float64)
         step[place] = 1e-6
-        up, down = (adapt_to(network, episode, theta + sign * step, Plasticity(POOL, feedback)).loss for sign in (1, -1))
+        up, down = (
+            adapt_to(network, episode, theta + sign * step, Plasticity(POOL, feedback)).loss for sign in (1, -1)
+        )
         assert float((up - down) / 2e-6) == pytest.approx(float(found[place]), rel=1e-4, abs=1e-6)
 
 
@@ -224,6 +232,13 @@ def test_theta_is_in_the_order_of_the_terms():
     other = adapt_to(network, episode, theta.flip(0), Plasticity((9, 2, 0)), gradient=True)
     assert torch.equal(one.loss, other.loss)
     assert torch.equal(one.gradient, other.gradient.flip(0))
+
+
+def test_a_stream_without_samples_changes_nothing():
+    network, episode = problem(samples=0)
+    found = adapt_to(network, episode, strengths(POOL), Plasticity(POOL), gradient=True)
+    assert all(torch.equal(*pair) for pair in zip(found.W, network.W, strict=True))
+    assert torch.equal(found.gradient, torch.zeros(10, dtype=torch.float64))
 
 
 def test_with_theta_of_0_nothing_is_learned():
@@ -263,14 +278,14 @@ def test_single_precision_is_near_double(feedback, terms):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("decay", [0.05, 0.2, 0.6, 1.5])
+@pytest.mark.parametrize("decay", [0.2, 0.6, 1.5])
 def test_a_strong_decay_that_forgets_the_first_weights_has_a_gradient_too(decay, dtype):
     """What goes back undoes the decay, sample by sample; rounding must not grow with it."""
     terms = (0, 2, 3, 9)
     theta = torch.tensor([0.01, -0.01, decay, 0.003], dtype=torch.float64)
-    network, episode = problem((8, 6, 4), samples=150)
+    network, episode = problem((8, 6, 4), samples=100)
     gradient = expected(network, episode, theta, terms, "fixed")[3]
-    network, episode = problem((8, 6, 4), samples=150, dtype=dtype)
+    network, episode = problem((8, 6, 4), samples=100, dtype=dtype)
     found = adapt_to(network, episode, theta, Plasticity(terms), gradient=True)
     assert_near(found.gradient, gradient, 1e-3 if dtype == torch.float32 else 1e-9)
 
@@ -286,7 +301,7 @@ def test_the_gradient_through_two_hundred_samples():
 # ---------------------------------------------------------------------------------------------- whole tensors
 
 
-@pytest.mark.parametrize("samples", [1, STRETCH - 1, STRETCH, STRETCH + 1, 3 * STRETCH])
+@pytest.mark.parametrize("samples", [1, STRETCH, STRETCH + 1, 2 * STRETCH])
 @pytest.mark.parametrize("feedback", KINDS)
 def test_stretches_leave_the_gradient_as_it_is(samples, feedback):
     network, episode = problem(feedback=feedback, samples=samples)
@@ -305,18 +320,16 @@ def test_stretches_leave_the_gradient_as_it_is(samples, feedback):
         torch.testing.assert_close(one, other.detach(), rtol=1e-13, atol=1e-15)
 
 
-@pytest.mark.parametrize("leading", [(3,), (2, 2)])
+@pytest.mark.parametrize("leading", [(3,), (2, 1)])
 @pytest.mark.parametrize("feedback", KINDS)
 def test_networks_side_by_side_learn_as_each_alone(feedback, leading):
     count = math.prod(leading)
-    alone = [problem(feedback=feedback, samples=20, seed=seed) for seed in range(count)]
+    alone = [problem(feedback=feedback, samples=10, seed=seed) for seed in range(count)]
 
     def stacked(parts):
         return torch.stack(parts).unflatten(0, leading)
 
-    W, B = (
-        [stacked([network[part][layer] for network, _ in alone]) for layer in range(3)] for part in (0, 1)
-    )
+    W, B = ([stacked([network[part][layer] for network, _ in alone]) for layer in range(3)] for part in (0, 1))
     x, y = (stacked([getattr(episode, name) for _, episode in alone]) for name in ("x", "y"))
     theta = strengths(POOL, size=0.02).requires_grad_()
     found = adapt(Network(W, B), x, y, theta, Plasticity(POOL, feedback))
@@ -361,7 +374,7 @@ def test_going_back_ends_with_the_first_weights_and_their_gradient(feedback, ter
     first = W.copy()
     values, active = np.zeros(10), np.zeros(10, np.bool_)
     values[list(terms)], active[list(terms)] = theta.numpy(), True
-    kept = [np.zeros((12, sizes.sum())) for _ in range(5)]
+    kept = [np.zeros((8, sizes.sum())) for _ in range(5)]
     kind = KERNEL_FEEDBACK[feedback]
     compiled.adapt(sizes, W, B, episode.x.numpy(), episode.y.numpy(), values, active, kind, *kept)
     assert np.abs(W - first).max() > 1e-3

@@ -1,0 +1,424 @@
+"""The commands of metafa, end to end in a temporary folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from plastic_cli.runs.store import RunStore
+from plastic_cli.testing import interrupted_after, plastic, training_numbers, write_tiny_dataset
+from plastic_metafa import adaptation, evaluation, meta_learning, rule
+from plastic_metafa.commands import Train
+from plastic_metafa.theta_file import theta_toml
+
+DRAWN = ["--shots", 5, "--queries", 3, "--ways", 3, "--held-out-classes", 3]
+SMALL = ["--hidden", "12,8", "--episodes", 4, "--test-episodes", 3, *DRAWN]
+FOUR = {"learned", "no learning", "backprop", "feedback alignment"}
+
+
+def trained(*options):
+    """Train with small settings; return the folder of the run."""
+    outcome = plastic("train", "metafa", "--json", *SMALL, *options)
+    assert outcome.code == 0, outcome.err
+    return Path(outcome.results[0]["folder"])
+
+
+def evaluated(*options):
+    """Evaluate the newest run; return its metrics, and the labels of what was logged."""
+    outcome = plastic("eval", "metafa", "--json", "--episodes", 4, *options)
+    assert outcome.code == 0, outcome.err
+    return outcome.results[0]["metrics"]
+
+
+def labels_of_tests(run):
+    metrics = RunStore(run.parent).metrics(runs=[run.name], stage="eval")
+    return [json.loads(text) for text in metrics["labels"]]
+
+
+def strengths(run):
+    return tomllib.loads((run / "artifacts" / "theta.toml").read_text(encoding="utf-8"))["theta"]
+
+
+def theta_by_step(run, terms=(0, 2, 9)):
+    """Return theta before each episode and behind the last, (episodes + 1, terms)."""
+    numbers = training_numbers(run)
+    numbers = numbers[numbers["split"] == "train"]
+    columns = [numbers[numbers["metric"] == f"theta_{term}"].sort_values("step")["value"] for term in terms]
+    last = [strengths(run)[rule.TERMS[term].name] for term in terms]
+    return np.vstack([np.column_stack(columns), last])
+
+
+def refused(*arguments):
+    """Return the one line of a command that is refused."""
+    outcome = plastic(*arguments)
+    assert outcome.code == 2, outcome.err
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert outcome.err.rstrip().endswith(line), "the error is the last thing said, and one line"
+    assert "Traceback" not in outcome.err
+    assert outcome.out == ""
+    return line
+
+
+@pytest.fixture(autouse=True)
+def _quick_tuning(monkeypatch):
+    """The rates of the controls are chosen on few episodes."""
+    for module in (meta_learning, evaluation):
+        monkeypatch.setattr(module, "TUNING_EPISODES", 3)
+
+
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory):
+    """A run with small settings, for those who look at it only."""
+    runs = tmp_path_factory.mktemp("one") / "runs"
+    outcome = plastic("train", "metafa", "--json", "--runs", runs, *SMALL)
+    assert outcome.code == 0, outcome.err
+    return Path(outcome.results[0]["folder"])
+
+
+@pytest.fixture
+def run(one_run, runs_folder):
+    """A copy of that run, among the runs of this test."""
+    return Path(shutil.copytree(one_run, runs_folder / one_run.name))
+
+
+@pytest.fixture
+def theta_file(tmp_path):
+    def write(theta, feedback="fixed"):
+        path = tmp_path / "by-hand.toml"
+        path.write_text(theta_toml(theta, feedback, "by hand"), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def plain_descent(monkeypatch):
+    """Gradient descent in the place of Adam, so that a step is the gradient; returns the gradients as they come."""
+    gradients = []
+    adapt_to = meta_learning.adapt_to
+
+    def recording(*arguments, **options):
+        found = adapt_to(*arguments, **options)
+        if found.gradient is not None:
+            gradients.append(found.gradient.numpy())
+        return found
+
+    monkeypatch.setattr(torch.optim, "Adam", torch.optim.SGD)
+    monkeypatch.setattr(meta_learning, "adapt_to", recording)
+    return gradients
+
+
+# ------------------------------------------------------------------------------------------------------- training
+
+
+def test_training_leaves_theta_and_a_test_beside_its_controls(run):
+    metrics = json.loads((run / "run.json").read_text(encoding="utf-8"))["summary"]
+    assert list(strengths(run)) == ["pseudo-gradient", "ehebb", "oja"]
+    assert all(value != 0 for value in strengths(run).values())
+    first = theta_by_step(run)[0]
+    assert first.tolist() == [1e-3, 0, 0]
+    assert metrics["test/above_feedback_alignment"] == pytest.approx(
+        metrics["test/accuracy"] - metrics["control/accuracy"]
+    )
+    assert metrics["test/below_backprop"] == pytest.approx(metrics["backprop/accuracy"] - metrics["test/accuracy"])
+    assert (metrics["test/chance"], metrics["test/chance_of_all_outputs"]) == (pytest.approx(1 / 3), 0.1)
+    assert {metrics["control/rate"], metrics["backprop/rate"]} <= set(meta_learning.RATES)
+    numbers = training_numbers(run)
+    angles = numbers[numbers["metric"] == "angle"]
+    assert angles["value"].between(0, 180).all()
+    assert set(angles.loc[angles["split"] == "train", "labels"]) == {'{"layer": 1}', '{"layer": 2}'}
+    assert (numbers.loc[numbers["metric"] == "orthonormality", "value"] >= 0).all()
+    assert set(numbers.loc[numbers["metric"] == "accuracy", "step"]) == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("feedback", adaptation.KERNEL_FEEDBACK)
+def test_every_kind_of_feedback(feedback):
+    run = trained("--feedback", feedback, "--terms", "0,2")
+    content = tomllib.loads((run / "artifacts" / "theta.toml").read_text(encoding="utf-8"))
+    assert content["feedback"] == feedback
+    numbers = training_numbers(run)
+    angles = numbers.loc[numbers["metric"] == "angle", "value"]
+    # Errors are backprop's where feedback is symmetric, and nowhere else.
+    assert (angles.abs() < 0.1).all() == (feedback == "symmetric")
+    assert set(evaluated()) >= {f"{name}/accuracy" for name in FOUR}
+
+
+@pytest.mark.parametrize(
+    ("typed", "terms"),
+    [
+        ("0", (0,)),
+        ("oja", (9,)),
+        ("pseudo-gradient,EHEBB, 9", (0, 2, 9)),
+        ("9,0,oja", (0, 9)),
+        ("all", tuple(range(10))),
+        ("ALL", tuple(range(10))),
+    ],
+)
+def test_terms_by_name_by_index_and_all(typed, terms):
+    assert Train.from_values({"terms": typed}).terms == terms
+
+
+def test_the_whole_pool_is_learned():
+    run = trained("--terms", "all")
+    assert list(strengths(run)) == [term.name for term in rule.TERMS.values()]
+    assert all(strengths(run).values())
+
+
+def test_an_eleventh_term_is_learned_too(monkeypatch):
+    def hebb(W, y_pre, y_post, e_pre, e_post):
+        return rule.outer(y_post, y_pre)
+
+    monkeypatch.setitem(rule.TERMS, 10, rule.Term("hebb", hebb, uses_e_pre=False))
+    run = trained("--terms", "0,hebb", "--episodes", 2, "--test-episodes", 2)
+    assert strengths(run)["hebb"] != 0
+    assert theta_by_step(run, (0, 10)).shape == (3, 2)
+    evaluated("--episodes", 2)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others():
+    one, again, other = trained("--seed", 3), trained("--seed", 3), trained("--seed", 4)
+    pd.testing.assert_frame_equal(training_numbers(one), training_numbers(again))
+    assert strengths(one) == strengths(again) != strengths(other)
+
+
+@pytest.mark.parametrize("options", [[], ["--terms", "all", "--tasks", 2, "--feedback", "direct"]])
+def test_a_resumed_run_ends_with_the_same_bits(options, tmp_path):
+    whole = trained(*options)
+    runs = tmp_path / "stopped"
+    with interrupted_after(2):
+        outcome = plastic("train", "metafa", "--runs", runs, *SMALL, *options)
+    assert outcome.code == 130
+    (run,) = RunStore(runs).folders()
+    torch.manual_seed(99)
+    assert plastic("train", "metafa", "--runs", runs, "--resume", run).code == 0
+    pd.testing.assert_frame_equal(training_numbers(runs / run), training_numbers(whole))
+    assert strengths(runs / run) == strengths(whole)
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_a_step_follows_the_mean_gradient_of_its_tasks(tasks, plain_descent):
+    run = trained("--tasks", tasks, "--meta-lr", 0.01)
+    gradients = np.array(plain_descent).reshape(4, tasks, 3)
+    assert len(np.unique(gradients[..., 0])) == 4 * tasks
+    np.testing.assert_allclose(np.diff(theta_by_step(run), axis=0), -0.01 * gradients.mean(1), rtol=1e-9, atol=1e-15)
+
+
+def test_l1_adds_its_sign_to_the_gradient(plain_descent, theta_file):
+    run = trained("--theta", theta_file({0: 0.01, 2: -0.02, 9: 0.0}), "--l1", 0.7, "--meta-lr", 1e-4)
+    theta = theta_by_step(run)
+    wanted = -1e-4 * (np.array(plain_descent) + 0.7 * np.sign(theta[:-1]))
+    np.testing.assert_allclose(np.diff(theta, axis=0), wanted, rtol=1e-8, atol=1e-15)
+
+
+def test_a_large_l1_pulls_every_strength_towards_0(theta_file):
+    begin = {number: 0.01 * (-1) ** number for number in range(10)}
+    run = trained("--theta", theta_file(begin), "--l1", 1000, "--meta-lr", 1e-3)
+    for number, value in begin.items():
+        end = strengths(run)[rule.TERMS[number].name]
+        # Four steps of Adam, each of its whole rate.
+        assert end == pytest.approx(value * 0.6, rel=0.02)
+
+
+def test_a_file_of_theta_brings_its_terms_and_feedback(theta_file):
+    path = theta_file({2: -0.05, 0: 0.02}, "sign")
+    config = Train.from_values({"theta": str(path)})
+    assert (config.terms, config.feedback) == ((0, 2), "sign")
+    assert theta_by_step(trained("--theta", path), (0, 2))[0].tolist() == [0.02, -0.05]
+    # What is typed beats the file; a term that the file does not have begins at 0.
+    run = trained("--theta", path, "--terms", "0,9", "--feedback", "direct")
+    assert theta_by_step(run, (0, 9))[0].tolist() == [0.02, 0]
+    assert tomllib.loads((run / "artifacts" / "theta.toml").read_text(encoding="utf-8"))["feedback"] == "direct"
+
+
+def test_a_run_does_not_need_its_file_of_theta_any_more(theta_file):
+    path = theta_file({0: 0.02, 9: 0.001})
+    with interrupted_after(1):
+        assert plastic("train", "metafa", *SMALL, "--theta", path).code == 130
+    path.unlink()
+    (run,) = RunStore(Path("runs")).folders()
+    outcome = plastic("train", "metafa", "--resume", run)
+    assert outcome.code == 0, outcome.err
+    assert set(evaluated()) >= {f"{name}/accuracy" for name in FOUR}
+
+
+def test_reference_sampling_holds_no_class_out_and_takes_always_the_same_images(monkeypatch):
+    drawn = []
+    draw = meta_learning.Setting.draw
+
+    def recording(self, episodes, generator):
+        drawn.append((episodes, draw(self, episodes, generator)))
+        return drawn[-1][1]
+
+    monkeypatch.setattr(meta_learning.Setting, "draw", recording)
+    options = ["--hidden", "6", "--episodes", 30, "--shots", 2, "--queries", 1, "--ways", 5, "--test-episodes", 1]
+    assert plastic("train", "metafa", "--reference-sampling", *options).code == 0
+    learned = [episode for episodes, episode in drawn[:30]]
+    assert any(episode.classes.unique().numel() < 5 for episode in learned)
+    for label in range(10):
+        images = [episode.query_x[episode.query_y == label] for episode in learned]
+        assert len(torch.cat(images).unique(dim=0)) == 1
+
+
+def test_classes_that_are_held_out_are_never_learned(monkeypatch):
+    drawn = {}
+    draw = meta_learning.Setting.draw
+
+    def recording(self, episodes, generator):
+        episode = draw(self, episodes, generator)
+        drawn.setdefault(episodes is self.train, set()).update(episode.classes.tolist())
+        return episode
+
+    monkeypatch.setattr(meta_learning.Setting, "draw", recording)
+    trained("--episodes", 20, "--test-episodes", 20)
+    assert len(drawn[True]) == 7
+    assert len(drawn[False]) == 3
+    assert not drawn[True] & drawn[False]
+
+
+@pytest.mark.parametrize("feedback", ["symmetric", "fixed"])
+def test_meta_learning_makes_networks_learn(feedback, tmp_path):
+    data = write_tiny_dataset(tmp_path / "easy", size=4)
+    easy = ["--dataset", data, "--ways", 3, "--held-out-classes", 0, "--shots", 10, "--queries", 5]
+    meta = ["--hidden", 12, "--episodes", 120, "--meta-lr", 0.004, "--outputs", "episode", "--test-episodes", 20]
+    run = trained(*easy, *meta, "--feedback", feedback)
+    numbers = training_numbers(run)
+    accuracy = numbers[(numbers["metric"] == "accuracy") & (numbers["split"] == "train")].sort_values("step")["value"]
+    assert accuracy[-20:].mean() > accuracy[:20].mean() + 0.2
+    metrics = evaluated("--episodes", 20)
+    assert metrics["learned/accuracy"] > metrics["no learning/accuracy"] + 0.2
+    assert strengths(run)["pseudo-gradient"] > 0.01
+
+
+# ----------------------------------------------------------------------------------------------------- evaluation
+
+
+def test_evaluation_holds_four_rules_side_by_side(run):
+    metrics = evaluated()
+    for name in FOUR:
+        assert 0 <= metrics[f"{name}/low"] <= metrics[f"{name}/accuracy"] <= metrics[f"{name}/high"] <= 1
+    (table,) = (run / "tables").glob("evaluation_*.csv")
+    assert set(pd.read_csv(table)["rule"]) == FOUR
+    assert {entry["classes"] for entry in labels_of_tests(run)} == {"held-out"}
+    # Twice the same, and training's own numbers stay.
+    assert evaluated() == metrics
+
+
+def test_evaluation_of_other_classes_shapes_and_streams(run):
+    for options, wanted in (
+        (["--classes", "seen"], {"classes": "seen", "ways": 3, "passes": 1}),
+        (["--classes", "all"], {"classes": "all", "outputs": "all"}),
+        (["--ways", 2], {"ways": 2, "classes": "held-out"}),
+        (["--passes", 2], {"passes": 2}),
+        (["--hidden", "9"], {"hidden": "9"}),
+        (["--outputs", "episode"], {"outputs": "episode"}),
+        (["--shots", 7], {"shots": 7}),
+    ):
+        before = len(labels_of_tests(run)) if (run / "tables").exists() else 0
+        evaluated(*options)
+        found = labels_of_tests(run)[before:]
+        assert found
+        assert all(entry.items() >= wanted.items() for entry in found)
+
+
+def test_several_passes_learn_the_same_images_again(run, monkeypatch):
+    streams = []
+    draw = evaluation.LongSetting.draw
+
+    def recording(self, episodes, generator):
+        streams.append(draw(self, episodes, generator))
+        return streams[-1]
+
+    monkeypatch.setattr(evaluation.LongSetting, "draw", recording)
+    evaluated("--passes", 3)
+    for episode in streams:
+        first, second, third = episode.x.split(15)
+        assert len(episode.y) == 45
+        for other in (second, third):
+            assert torch.equal(first.unique(dim=0), other.unique(dim=0))
+            assert not torch.equal(first, other)
+
+
+def test_evaluation_on_another_data_set(run, tiny_data):
+    metrics = evaluated("--dataset", tiny_data)
+    assert set(metrics) >= {f"{name}/accuracy" for name in FOUR}
+    assert {entry["classes"] for entry in labels_of_tests(run)} == {"all"}
+    line = refused("eval", "metafa", "--dataset", tiny_data, "--classes", "held-out")
+    assert "is new altogether. Choose seen or all." in line
+
+
+def test_evaluation_of_a_theta_by_hand(run, theta_file):
+    metrics = evaluated("--theta", theta_file({0: 0.0, 5: 0.0}, "direct"))
+    assert metrics["learned/accuracy"] == metrics["no learning/accuracy"]
+    symmetric = evaluated("--theta", theta_file({0: 0.1}, "symmetric"))
+    other = evaluated("--theta", theta_file({0: 0.001}, "symmetric"))
+    assert symmetric["learned/accuracy"] != other["learned/accuracy"]
+    assert symmetric["backprop/accuracy"] == other["backprop/accuracy"] == metrics["backprop/accuracy"]
+
+
+def test_without_classes_held_out_the_test_is_on_other_images():
+    run = trained("--held-out-classes", 0)
+    evaluated()
+    assert {entry["classes"] for entry in labels_of_tests(run)} == {"all"}
+    assert "meta-learning held none out. Choose seen or all." in refused("eval", "metafa", "--classes", "held-out")
+
+
+# ---------------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("typed", "complaint"),
+    [
+        (["--terms", "oia"], "there is no term 'oia'. Did you mean 'oja'?"),
+        (["--terms", "0,10"], "there is no term '10'."),
+        (["--terms", "0,all"], "there is no term 'all'."),
+        (["--terms", ","], "names no term"),
+        (["--feedback", "fixd"], "Did you mean 'fixed'?"),
+        (["--hidden", "12,0"], "at least one layer of at least one unit"),
+        (["--hidden", ""], "at least one layer of at least one unit"),
+        (["--ways", 8, "--held-out-classes", 0, "--shots", 90], "class 0 has"),
+        (["--ways", 11, "--held-out-classes", 0], "fewer than --ways 11"),
+        (["--ways", 6], "fewer than --ways 6. Ask for fewer ways or --held-out-classes."),
+        (["--held-out-classes", 30], "10 held out leave 0, fewer than --ways 5"),
+        (["--held-out-classes", 3], "--held-out-classes 3: the test draws 5 of them"),
+        (["--shots", 500], "500 shots and 10 queries take 510: ask for fewer of them"),
+        (["--reference-sampling", "--held-out-classes", 3], "--reference-sampling draws from all classes"),
+        (["--dataset", "digit"], "Did you mean 'digits'?"),
+        (["--theta", "nowhere.toml"], "there is no file nowhere.toml"),
+        (["--tasks", 0], "--tasks 0"),
+        (["--meta-lr", 0], "--meta-lr 0"),
+        (["--l1", -1], "--l1 -1"),
+        (["--episodes", 0], "--episodes 0"),
+    ],
+)
+def test_training_refuses_in_one_line(typed, complaint):
+    assert complaint in refused("train", "metafa", *typed)
+
+
+@pytest.mark.parametrize(
+    ("typed", "complaint"),
+    [
+        (["--ways", 4], "an episode of 4 classes cannot be drawn from 3"),
+        (["--shots", 400], "400 shots and 3 queries take 403"),
+        (["--hidden", "0"], "hidden"),
+        (["--hidden", "4,-3"], "hidden"),
+        (["--passes", 0], "--passes 0"),
+        (["--classes", "held"], "Did you mean 'held-out'?"),
+        (["--theta", "nowhere.toml"], "there is no file"),
+    ],
+)
+def test_evaluation_refuses_in_one_line(run, typed, complaint):
+    assert complaint in refused("eval", "metafa", *typed)
+
+
+def test_a_file_of_theta_that_makes_no_sense_is_refused(run, tmp_path):
+    path = tmp_path / "wrong.toml"
+    path.write_text("[theta]\noia = 0.1\n", encoding="utf-8")
+    assert "Did you mean 'oja'?" in refused("train", "metafa", "--theta", path)
+    assert "Did you mean 'oja'?" in refused("eval", "metafa", "--theta", path)
