@@ -16,6 +16,7 @@ from plastic_cli.commands.show import FORMATS, print_rows
 from plastic_cli.commands.signals import signals_as_interrupts
 from plastic_cli.errors import RunFailed, UserError, did_you_mean
 from plastic_cli.runs.console import Console
+from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.sweeps.engine import Progress, Result, Settings, Sweep
 from plastic_cli.sweeps.lookup import Found, store_index, with_data
@@ -56,7 +57,11 @@ def sweep(
     values: Sequence[str] = (),
 ) -> None:
     """Carry out the runs of a recipe that are not in the store yet, or those of some rules and values."""
-    carry_out_plan(only(plan_recipe(read_recipe(recipe), seeds=seeds, rules=rules), values), options)
+    plan = only(plan_recipe(read_recipe(recipe), seeds=seeds, rules=rules), values)
+    if options.scheduler is None and not options.dry_run:
+        # What PLASTIC_EXPORT asks for in vain would end every run.
+        find_exports(None, Console().warning)
+    carry_out_plan(plan, options)
 
 
 def carry_out_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> None:

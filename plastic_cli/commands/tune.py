@@ -27,6 +27,7 @@ from plastic_cli.options import as_typed, command_function
 from plastic_cli.plugins import discover, find_rule
 from plastic_cli.rule import Rule
 from plastic_cli.runs.configuration import resolve, train_model
+from plastic_cli.runs.exports import find_exports
 from plastic_cli.sweeps.engine import Progress, Result, Settings, Sweep
 from plastic_cli.sweeps.lookup import with_data
 from plastic_cli.sweeps.plan import PlannedRun, planned
@@ -105,6 +106,8 @@ def _tune(rule: Rule, model: type[TrainConfig], typed: dict[str, Any], invocatio
     if invocation.dry_run:
         _print_space(space, name, config, invocation)
         return
+    if invocation.scheduler is None:
+        find_exports(None, invocation.console().warning)
     maximize = _maximizes(invocation)
     store = invocation.runs_folder().resolve()
     console = invocation.console()
@@ -208,7 +211,7 @@ class _Search:
         self._over += 1
         shown = ", ".join(f"{name}={_short(entry)}" for name, entry in trial.values.items())
         failed = next((r.outcome.error for r in trial.results if r.word == "failed"), None)
-        came_to = f"{self.metric} {value:.4g}" if value is not None else f"failed: {failed}"
+        came_to = f"{self.metric} {value:.4g}" if value is not None else f"failed: {failed or f'no {self.metric}'}"
         seconds = sum(result.outcome.seconds for result in trial.results)
         self._console.message(f"[{self._over}/{self._invocation.trials}] {shown}: {came_to} ({duration(seconds)})")
 

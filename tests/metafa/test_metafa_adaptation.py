@@ -76,21 +76,25 @@ def learn(network, x, labels, theta, terms, feedback):
     for sample, label in zip(x, labels.tolist(), strict=True):
         z, y = respond(W, sample)
         e = [y[-1] - torch.eye(len(y[-1]), dtype=x.dtype)[:, label : label + 1]]
-        for l in reversed(range(len(W))):
-            slope = torch.sigmoid(10 * z[l - 1]) if l else 1 - torch.exp(-10 * y[0])
+        for layer in reversed(range(len(W))):
+            slope = torch.sigmoid(10 * z[layer - 1]) if layer else 1 - torch.exp(-10 * y[0])
             if feedback == "direct":
-                back = network.B[l].T @ e[-1]
+                back = network.B[layer].T @ e[-1]
             else:
-                B = {"fixed": network.B[l], "symmetric": W[l], "sign": network.B[l].abs() * W[l].sign()}[feedback]
+                B = {
+                    "fixed": network.B[layer],
+                    "symmetric": W[layer],
+                    "sign": network.B[layer].abs() * W[layer].sign(),
+                }[feedback]
                 back = B.T @ e[0]
             e.insert(0, back * slope)
         W = [
             weights
             + sum(
-                strength * change(number, weights, y[l], y[l + 1], e[l], e[l + 1])
+                strength * change(number, weights, y[layer], y[layer + 1], e[layer], e[layer + 1])
                 for strength, number in zip(theta, terms, strict=True)
             )
-            for l, weights in enumerate(W)
+            for layer, weights in enumerate(W)
         ]
     return W
 
@@ -215,7 +219,7 @@ def test_a_term_of_no_strength_still_has_a_gradient(feedback):
     found = adapt_to(network, episode, theta, Plasticity(POOL, feedback), gradient=True).gradient
     assert found.abs().min() > 0
     assert_near(found, gradient)
-    # A gradient in whole tensors and one by differences of the loss are the same.
+    # Differences of the loss say the same.
     for place in range(10):
         step = torch.zeros(10, dtype=torch.float64)
         step[place] = 1e-6

@@ -91,6 +91,19 @@ def test_the_loop_counts_resumes_and_logs_at_its_step(runs_folder):
         assert list(again.steps(5, "epoch")) == [2, 3, 4]
 
 
+def test_an_interrupt_that_was_swallowed_ends_the_loop_before_its_next_step(runs_folder):
+    run = new_run(runs_folder)
+    with run.locked():
+        run.signals = signals = []
+        done = []
+        with pytest.raises(KeyboardInterrupt):
+            for index in run.steps(5, "epoch"):
+                done.append(index)
+                if index == 1:
+                    signals.append(2)
+        assert done == [0, 1]
+
+
 def test_two_loops_one_after_the_other_resume_where_they_were(runs_folder):
     def both(run, stop=None):
         state = torch.Generator().manual_seed(0)

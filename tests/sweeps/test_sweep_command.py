@@ -117,6 +117,16 @@ def test_failures_are_listed_with_their_logs_and_the_exit_code_is_1(instant_runs
     assert json.loads(json.dumps(results))[-1]["error"]
 
 
+def test_an_exporter_that_does_not_exist_is_told_before_any_run(instant_runs, recipe, starts, monkeypatch):
+    monkeypatch.setenv("PLASTIC_EXPORT", "tensorbord")
+    for words in (["sweep", recipe("batch_size = [1, 2]")], ["tune", "backprop", "--trials", 1]):
+        outcome = plastic(*words, "--workers", 1)
+        assert outcome.code == 2
+        assert outcome.err.count("\n") == 1
+        assert "there is no exporter 'tensorbord'" in outcome.err
+    assert not starts()
+
+
 def test_stop_at_failure_is_one_too(instant_runs, recipe):
     outcome = plastic("sweep", recipe("batch_size = [13, 1, 2, 3]"), "--workers", 1, "--stop-at-failure")
     assert outcome.code == 1

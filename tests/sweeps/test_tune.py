@@ -102,6 +102,8 @@ def test_a_search_goes_on_where_it_stopped(instant_runs, runs_folder, starts):
     assert len(set(more.values())) == 6, "the same draws do not come again"
     assert trials(6) == more
     assert len(starts()) == 6
+    table = plastic("tune", "backprop", "--epochs", 1, "--trials", 6, "--workers", 1).out
+    assert "validation/accuracy" in table, "also where no trial was left to be made"
     # Another question is another search.
     other = plastic("tune", "backprop", "--epochs", 2, "--trials", 1, "--workers", 1, "--json")
     assert len(other.results) == 1
