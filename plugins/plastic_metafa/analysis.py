@@ -13,9 +13,9 @@ from plastic_cli.data.datasets import load_dataset
 from plastic_metafa import figures, rule
 from plastic_metafa.adaptation import Plasticity
 from plastic_metafa.evaluation import learned_rule, trained_as
-from plastic_metafa.history import SETTLED, history, moving_average
-from plastic_metafa.meta_learning import Bench, setting_of
-from plastic_metafa.shares import change_by_term, terms_left
+from plastic_metafa.history import SETTLED, history, moving_average, strengths
+from plastic_metafa.meta_learning import LOST, Bench, setting_of
+from plastic_metafa.shares import change_by_term
 
 if TYPE_CHECKING:
     from plastic_cli import Run
@@ -60,9 +60,7 @@ def show_accuracy(run: Run, window: int) -> None:
 
 def show_theta(trained: Train, run: Run) -> None:
     """Draw theta over the episodes, and say where it settled: mean and spread of its last tenth."""
-    curves = history(run)
-    theta = curves[curves["metric"].str.startswith("theta_")].copy()
-    theta["term"] = theta["metric"].str.removeprefix("theta_").astype(int)
+    theta = strengths(history(run))
     theta["name"] = [f"{term} {rule.TERMS[term].name}" for term in theta["term"]]
     last = theta[theta["step"] > theta["step"].max() * (1 - SETTLED)]
     table = last.groupby(["term", "name"])["value"].agg(["mean", "std"]).reset_index()
@@ -104,7 +102,6 @@ def measure_terms(trained: Train, run: Run, episodes: int) -> None:
     setting = setting_of(trained, data, run)
     bench = Bench(setting, setting.test, episodes, run, "terms")
     shares = change_by_term(bench, learned)
-    left = terms_left(shares)
     whole = _accuracies(bench, learned, None)
     rows: list[dict[str, Any]] = []
     for term, strength in learned.theta.items():
@@ -116,7 +113,7 @@ def measure_terms(trained: Train, run: Run, episodes: int) -> None:
                 "name": rule.TERMS[term].name,
                 "theta": strength,
                 "share": shares[term] / (sum(shares.values()) or 1.0),
-                "left": term in left,
+                "left": -interval.mean >= LOST,
                 "accuracy_without": float(without.mean()),
                 "difference": interval.mean,
                 "low": interval.low,

@@ -48,6 +48,12 @@ def moving_average(curves: pd.DataFrame, window: int, by: list[str]) -> pd.DataF
     return ordered.assign(value=means).reset_index(drop=True)
 
 
+def strengths(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return those rows of `history` that say what theta was, with the term's index as column term."""
+    terms = curves["metric"].str.extract(r"^theta_(\d+)$")[0]
+    return curves[terms.notna()].assign(term=terms.dropna().astype(int))
+
+
 def settled_from(theta: pd.Series[float]) -> int:
     """Return the first episode, from 1, behind which the moving average of `theta` stays near where it settled."""
     average = theta.rolling(WINDOW, min_periods=1).mean().reset_index(drop=True)

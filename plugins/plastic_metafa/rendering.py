@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from plastic_cli import Run
 from plastic_cli.figures.theme import discrete_colours
 from plastic_metafa import rule
-from plastic_metafa.history import history, moving_average
+from plastic_metafa.history import history, moving_average, strengths
 
 if TYPE_CHECKING:
     from plastic_metafa.commands import Render
@@ -34,7 +34,7 @@ def render_learning(config: Render, run: Run) -> None:
     last = int(curves["step"].max())
     shown = sorted({int(step) for step in np.linspace(1, last, min(config.frames, last))})
     panels = {
-        "theta": curves[curves["metric"].str.startswith("theta_")],
+        "theta": strengths(curves),
         "accuracy": moving_average(curves[curves["metric"] == "accuracy"], WINDOW, ["metric"]),
         "angle": moving_average(curves[curves["metric"] == "angle"], WINDOW, ["layer"]),
     }
@@ -54,9 +54,8 @@ def _frame(
     figure = Figure(figsize=(12, 4.2), dpi=80, layout="constrained", facecolor="white")
     canvas = FigureCanvasAgg(figure)
     theta, accuracy, angle = figure.subplots(1, 3)
-    terms = sorted(panels["theta"]["metric"].unique(), key=lambda name: int(name.removeprefix("theta_")))
-    names = {name: rule.TERMS[int(name.removeprefix("theta_"))].name for name in terms}
-    _draw(theta, panels["theta"], "metric", names, step, "theta", zero=True)
+    names = {float(term): rule.TERMS[term].name for term in sorted(panels["theta"]["term"].unique())}
+    _draw(theta, panels["theta"], "term", names, step, "theta", zero=True)
     _draw(accuracy, panels["accuracy"], "metric", {"accuracy": "this rule"}, step, "accuracy on queries")
     for number, (name, value) in enumerate(levels.items()):
         accuracy.axhline(value, color="#767676", linestyle=("--", ":")[number], linewidth=1.4, label=f"{name} (test)")

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 SHARE_EPISODES = 3
 """Episodes whose changes of weights are taken apart by term: step by step, in whole tensors."""
-LEFT = 0.01
-"""A term counts as left where its part of the weight change is at least this share of the largest one's."""
 
 
 @torch.no_grad()
@@ -50,9 +48,3 @@ def _sizes_of_terms(W: list[Tensor], B: list[Tensor], x: Tensor, target: Tensor,
         for term in learned.theta
     ]
     return torch.stack(norms).cpu()
-
-
-def terms_left(shares: dict[int, float]) -> list[int]:
-    """Return the terms that are left: those with at least LEFT of the largest part of the weight change."""
-    largest = max(shares.values())
-    return [term for term, share in shares.items() if largest > 0 and share >= LEFT * largest]
