@@ -64,8 +64,8 @@ def draw_network(
 ) -> Network:
     """Draw weights and, independently, feedback, uniformly as Xavier: within sqrt(6 / (in + out)).
 
-    sizes: units of layer 0, the input, to L. What is drawn does not depend on the feedback's kind, so that networks of
-    one seed begin alike.
+    sizes: units of layer 0, the input, to L. W is drawn first, so that networks of one seed begin alike
+    whatever their feedback.
     """
 
     def xavier(out: int, into: int) -> Tensor:
@@ -173,6 +173,8 @@ def has_kernels(network: Network, plasticity: Plasticity) -> bool:
 def _adapt_compiled(
     network: Network, episode: Episode, theta: Tensor, plasticity: Plasticity, gradient: bool
 ) -> Adapted:
+    if ((episode.y < 0) | (episode.y >= len(network.W[-1]))).any():
+        raise ValueError(f"labels must be from 0 to {len(network.W[-1]) - 1}, the outputs of the network")
     dtype = network.W[0].numpy().dtype
     sizes = np.array([network.W[0].shape[1], *(len(W) for W in network.W)], np.int64)
     W, B = _flat(network.W), _flat(network.B)

@@ -26,6 +26,13 @@ class InEpisodes(Config):
         # A run stores it, and may be resumed from another folder.
         return None if theta is None else theta.absolute()
 
+    @field_validator("hidden", check_fields=False)
+    @classmethod
+    def _whole_layers(cls, hidden: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if hidden is not None and (not hidden or min(hidden) < 1):
+            raise ValueError("needs at least one layer of at least one unit, as in 170,130,100,70")
+        return hidden
+
 
 class Train(InEpisodes, TrainConfig):
     """Meta-learn the strengths theta of plasticity terms, so that networks learn despite random feedback.
@@ -96,20 +103,14 @@ class Train(InEpisodes, TrainConfig):
             raise ValueError("names no term: give at least one, as in 0,2,9")
         return terms
 
-    @field_validator("hidden")
-    @classmethod
-    def _whole_layers(cls, hidden: tuple[int, ...]) -> tuple[int, ...]:
-        if not hidden or min(hidden) < 1:
-            raise ValueError("needs at least one layer of at least one unit, as in 170,130,100,70")
-        return hidden
-
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
         """A file with theta means its terms and its feedback; the reference's sampling that no class is held out."""
         meant: dict[str, Any] = {}
         if str(typed.get("reference_sampling", False)) == "True":
             meant["held_out_classes"] = 0
-        if typed.get("theta"):
+        # A stored configuration says both, and its file may be gone.
+        if typed.get("theta") and not {"terms", "feedback"} <= typed.keys():
             learned = read_theta(Path(str(typed["theta"])))
             meant.update(terms=tuple(learned.theta), feedback=learned.feedback)
         return meant

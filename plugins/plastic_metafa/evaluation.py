@@ -81,6 +81,8 @@ def evaluate_rule(config: Evaluate, run: Run) -> None:
     for split, feedback in CONTROLS.items():
         best = best_rate(tuning, feedback)
         measured.append((NAMES[split], best, bench.measure_rate(best, feedback)))
+    if config.theta is not None:
+        where["theta"] = config.theta.stem
     rows = []
     for name, rate, (accuracies, losses) in measured:
         interval = mean_interval(accuracies.numpy())
