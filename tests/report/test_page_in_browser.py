@@ -172,6 +172,12 @@ def test_it_prints_black_on_white_without_what_needs_a_screen(open_page):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("getComputedStyle(document.querySelector('.plot svg')).filter") == "none"
     assert not page.locator("nav").is_visible()
+    # A title and the names of columns are not left behind at the foot of a page.
+    for part in ("caption", "thead"):
+        style = page.locator(f"#claims-table {part}").evaluate(
+            "part => { const s = getComputedStyle(part); return [s.breakInside, s.breakAfter]; }"
+        )
+        assert style == ["avoid", "avoid"]
     assert page.pdf(format="A4").startswith(b"%PDF")
 
 
