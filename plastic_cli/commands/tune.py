@@ -79,7 +79,10 @@ def tune_command(rule_name: str) -> Any:
         add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
     )
     about = inspect.getdoc(model) or rule.summary
-    text = f"Search for the best options of: {about}\n\nWhat is typed stays as it is. Trials are chosen on validation images, never on the test split."
+    text = (
+        f"Search for the best options of: {about}\n\n"
+        "What is typed stays as it is. Trials are chosen on validation images, never on the test split."
+    )
     single.command(rule_name, help=escape(text))(
         command_function({"config": model, "invocation": _TuneInvocation}, run)
     )
