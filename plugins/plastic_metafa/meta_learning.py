@@ -41,6 +41,10 @@ CONTROLS: dict[str, Feedback] = {"control": "fixed", "backprop": "symmetric"}
 PUBLISHED_LEFT = (0, 2, 9)
 LOST = 0.02
 """A term counts as left where the accuracy without it is lower by this at least."""
+LARGEST_GRADIENT = 1e4
+"""Norm of the gradient beyond which networks broke down: hundreds are usual, and Adam would remember for long."""
+CAUTION = 0.9
+"""By which theta shrinks for each episode in a row in which networks break down."""
 MOST_BROKEN = 10
 """Episodes in a row with a gradient that is not finite, before a run gives up."""
 
@@ -116,7 +120,7 @@ def as_pixels(data: Dataset, split: Split, size: int) -> Split:
 
 
 def meta_learn(config: Train, run: Run) -> None:
-    """Learn theta and test it. Raises RunFailed where the gradient is no longer finite."""
+    """Learn theta and test it. Raises RunFailed where networks break down in episode after episode."""
     data = load_dataset(config.dataset, run.data_folder, device=run.device)
     run.describe_data(**data.description())
     if data.note:
@@ -146,18 +150,21 @@ def meta_learn(config: Train, run: Run) -> None:
         found = _adapt_all(drawn, theta, plasticity, gradient=True)
         gradient = torch.stack([one.gradient for one in found if one.gradient is not None]).mean(0)
         before = theta.detach().clone()
-        if gradient.isfinite().all():
+        # False for NaN as well.
+        if gradient.norm() < LARGEST_GRADIENT:
             broken = 0
             last.copy_(theta.detach())
             theta.grad = gradient + config.l1 * theta.detach().sign()
             optimizer.step()
         else:
-            # Networks broke down under this theta: the step that led here is taken back.
+            # Networks broke down under this theta: back to the last sound one, and more cautious each time.
             broken += 1
             with torch.no_grad():
-                theta.copy_(last)
+                theta.copy_(CAUTION**broken * last)
         if broken == MOST_BROKEN:
-            raise RunFailed(f"the gradient was not finite in {broken} episodes in a row. Try a smaller --meta-lr.")
+            raise RunFailed(
+                f"networks broke down in {broken} episodes in a row. Try a smaller --meta-lr, or other terms."
+            )
         run.count_samples(config.tasks * config.ways * config.shots, time.perf_counter() - began)
         _log_episode(run, config, before, found, drawn)
     strengths = dict(zip(config.terms, theta.detach().tolist(), strict=True))
