@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from plastic_cli.data.episodes import Episode
 from plastic_metafa import compiled, rule
-from plastic_metafa.theta_file import Feedback
+from plastic_metafa.theta_file import PUBLISHED_TERMS, Feedback
 
 KERNEL_FEEDBACK = {
     "fixed": compiled.FIXED,
@@ -29,7 +29,6 @@ KERNEL_FEEDBACK = {
     "direct": compiled.DIRECT,
     "sign": compiled.SIGN,
 }
-PUBLISHED_TERMS = 10
 STRETCH = 16
 """Samples between kept weights where autograd goes back: about the root of a published stream's length."""
 

@@ -14,6 +14,8 @@ from plastic_cli.errors import UserError, did_you_mean
 Feedback = Literal["fixed", "symmetric", "direct", "sign"]
 FEEDBACKS: tuple[Feedback, ...] = get_args(Feedback)
 
+PUBLISHED_TERMS = 10
+
 
 @dataclass(frozen=True)
 class LearnedRule:
@@ -29,9 +31,12 @@ class LearnedRule:
 
 def term_number(word: str | int) -> int:
     """Return the index of a term given by index or name; raises UserError where there is none."""
+    text = str(word).strip().lower()
+    # A published index needs no list of terms, and so not torch, where only a configuration is read.
+    if text.isdecimal() and int(text) < PUBLISHED_TERMS:
+        return int(text)
     from plastic_metafa.rule import TERMS
 
-    text = str(word).strip().lower()
     names = {term.name: number for number, term in TERMS.items()}
     if text in names:
         return names[text]
