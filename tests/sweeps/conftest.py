@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import instant
@@ -15,7 +14,6 @@ import pytest
 from processes import environment
 
 from plastic_cli.plugins import discover
-from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.engine import Settings, Sweep
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.pools import open_pool
@@ -93,20 +91,3 @@ def processes():
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-
-
-PLASTIC = "from plastic_cli.app import main; main()"
-
-
-def statuses(folder):
-    """Return the status of every run of a store."""
-    return [row["status"] for row in RunStore(folder).rows()]
-
-
-def until(condition, seconds=60):
-    """Wait until a condition holds; it fails the test if that takes too long."""
-    end = time.monotonic() + seconds
-    while not (answer := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-    return answer

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import PLASTIC, statuses, until
+from watching import PLASTIC, statuses, until
 
 from plastic_cli.errors import UserError
 from plastic_cli.sweeps.archive import pack, unpack

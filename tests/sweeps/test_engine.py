@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import PLASTIC, statuses, until
+from watching import PLASTIC, statuses, until
 
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.engine import Progress, Result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import statuses
+from watching import statuses
 
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore

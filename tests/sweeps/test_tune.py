@@ -7,7 +7,7 @@ import shlex
 import signal
 
 import pytest
-from conftest import PLASTIC, statuses, until
+from watching import PLASTIC, statuses, until
 
 from plastic_cli.config import TrainConfig, field
 from plastic_cli.errors import UserError
