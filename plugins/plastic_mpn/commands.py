@@ -112,6 +112,7 @@ class Train(InEnvironment, TrainConfig):
         0.9, "what M keeps from step to step; where it is learned, its first value", ge=0, le=1, panel="Network"
     )
     lambda_max: float = field(0.99, "largest lambda where it is learned", ge=0, le=1, panel="Network")
+    modulation_bound: float = field(0.0, "largest magnitude of a modulation; 0: no bound", ge=0, panel="Network")
     learn_eta: bool = field(False, "learn eta (with sequences, a2c or supervised)", panel="Network")
     learn_lambda: bool = field(False, "learn lambda (with sequences, a2c or supervised)", panel="Network")
     activation: Literal["tanh", "relu", "sigmoid", "linear"] = field("tanh", "of an mpn", panel="Network")

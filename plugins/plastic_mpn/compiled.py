@@ -13,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from plastic_cli.learning.compiled import Kernels, part
@@ -43,8 +44,8 @@ def modulated_sum(x: Array, M: Array, W: Array, b: Array, additive: bool, a: Arr
 
 
 @part
-def modulate(x: Array, h: Array, M: Array, gain: Any, lambda_: Any, association: int, new: Array) -> None:
-    """Write lambda M + eta (association of h and x) of one sample into `new` (d, n), which may be M itself."""
+def modulate(x: Array, h: Array, M: Array, gain: Any, lambda_: Any, association: int, bound: Any, new: Array) -> None:
+    """Write lambda M + eta (association of h and x) of one sample, cut at +-bound, into `new` (d, n) or M."""
     for j in range(x.shape[0]):
         if association == HEBBIAN:
             side = gain * x[j]
@@ -57,6 +58,9 @@ def modulate(x: Array, h: Array, M: Array, gain: Any, lambda_: Any, association:
         else:
             for i in range(h.shape[0]):
                 new[j, i] = lambda_ * M[j, i] + gain * h[i]
+        if bound < np.inf:
+            for i in range(h.shape[0]):
+                new[j, i] = min(max(new[j, i], -bound), bound)
 
 
 @part
@@ -97,6 +101,7 @@ def next_sums(
     gain: Any,
     lambda_: Any,
     association: int,
+    bound: Any,
     additive: bool,
     a: Array,
 ) -> None:
@@ -109,15 +114,17 @@ def next_sums(
         if starts[sample]:
             new[sample] = 0
         else:
-            modulate(x[sample], h[sample], M[sample], gain, lambda_, association, new[sample])
+            modulate(x[sample], h[sample], M[sample], gain, lambda_, association, bound, new[sample])
         modulated_sum(following[sample], new[sample], W, b, additive, a[sample])
 
 
 @kernel
-def last_modulations(x: Array, h: Array, M: Array, new: Array, gain: Any, lambda_: Any, association: int) -> None:
+def last_modulations(
+    x: Array, h: Array, M: Array, new: Array, gain: Any, lambda_: Any, association: int, bound: Any
+) -> None:
     """Write the modulations behind the last step into `new` (B, d, n)."""
     for sample in range(x.shape[0]):
-        modulate(x[sample], h[sample], M[sample], gain, lambda_, association, new[sample])
+        modulate(x[sample], h[sample], M[sample], gain, lambda_, association, bound, new[sample])
 
 
 @kernel
@@ -130,6 +137,7 @@ def backward(
     gain: Any,
     lambda_: Any,
     association: int,
+    bound: Any,
     activation: int,
     additive: bool,
     dh: Array,
@@ -141,9 +149,10 @@ def backward(
 ) -> None:
     """Go back through time, sample by sample.
 
-    x (T, B, d), h (T, B, n), M (T, B, d, n) as seen by each step, starts (T, B). dh (T, B, n) comes in as the gradient
-    of the activities and is used up; dM (B, d, n) comes in as that of the last modulations and goes out as that of the
-    first ones. dx (T, B, d), dW (d, n), db (n,) and dscalars, for gain and lambda, are added to.
+    x (T, B, d), h (T, B, n), M (T + 1, B, d, n) as seen by each step and behind the last, starts (T, B). A
+    modulation at its bound passes no gradient on. dh (T, B, n) comes in as the gradient of the activities and is used
+    up; dM (B, d, n) comes in as that of the last modulations and goes out as that of the first ones. dx (T, B, d), dW
+    (d, n), db (n,) and dscalars, for gain and lambda, are added to.
     """
     steps, samples, inputs = x.shape
     units = h.shape[2]
@@ -152,6 +161,12 @@ def backward(
         for back in range(steps):
             t = steps - 1 - back
             seen, activity, incoming, drive = M[t, sample], h[t, sample], x[t, sample], dh[t, sample]
+            if bound < np.inf:
+                reached = M[t + 1, sample]
+                for j in range(inputs):
+                    for i in range(units):
+                        if abs(reached[j, i]) >= bound:
+                            D[j, i] -= D[j, i]
             # M_t = lambda M_{t-1} + eta (association): to h, x, eta and lambda
             for j in range(inputs):
                 of_gain = gain - gain

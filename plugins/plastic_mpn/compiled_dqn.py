@@ -46,6 +46,7 @@ def act(
     gain: Any,
     lambda_: Any,
     association: int,
+    bound: Any,
     activation: int,
     additive: bool,
     h: Array,
@@ -68,7 +69,7 @@ def act(
                 activity[i] = max(activity[i], activity[i] - activity[i])
             elif activation == SIGMOID:
                 activity[i] = 1 / (1 + math.exp(-activity[i]))
-        modulate(x[sample], activity, M[sample], gain, lambda_, association, new[sample])
+        modulate(x[sample], activity, M[sample], gain, lambda_, association, bound, new[sample])
         best[sample] = _best(A, c, activity)
 
 
@@ -93,6 +94,7 @@ def sums_behind(
     gain: Any,
     lambda_: Any,
     association: int,
+    bound: Any,
     additive: bool,
     new: Array,
     a: Array,
@@ -103,7 +105,7 @@ def sums_behind(
     """
     for sample in range(chosen.shape[0]):
         row = chosen[sample]
-        modulate(x[row], h[sample], M[row], gain, lambda_, association, new)
+        modulate(x[row], h[sample], M[row], gain, lambda_, association, bound, new)
         modulated_sum(next_x[row], new, W, b, additive, a[0, sample])
         modulated_sum(next_x[row], new, target_W, target_b, additive, a[1, sample])
 

@@ -95,7 +95,8 @@ class MPN(Core):
 
     plasticity: what eta multiplies in the update of M, see `rule.association`. interaction: whether M scales the
     weights or adds to them. eta None is drawn as published. With learn_lambda, lambda is kept in [0, lambda_max]; a
-    fixed lambda_decay is used as it is given. Raises ValueError for a lambda that does not decay, and for no units.
+    fixed lambda_decay is used as it is given. bound: the largest magnitude of a modulation. Raises
+    ValueError for a lambda that does not decay, a bound that is not above 0, and for no units.
     """
 
     W: nn.Parameter
@@ -117,6 +118,7 @@ class MPN(Core):
         learn_lambda: bool = False,
         activation: Activation = "tanh",
         bias: bool = True,
+        bound: float = math.inf,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -135,7 +137,9 @@ class MPN(Core):
                 raise ValueError(f"{name} is '{word}'; it must be one of {', '.join(known)}")
         self.input_dim, self.hidden_dim, self.state_shape = input_dim, hidden_dim, (hidden_dim, input_dim)
         self.plasticity, self.interaction, self.activation = plasticity, interaction, activation
-        self.lambda_max = lambda_max
+        if not bound > 0:
+            raise ValueError(f"bound is {bound}; it must be above 0")
+        self.lambda_max, self.bound = lambda_max, bound
         self.learns_lambda = learn_lambda
         self.W = nn.Parameter(torch.empty(hidden_dim, input_dim))
         nn.init.xavier_uniform_(self.W, generator=generator)
@@ -178,6 +182,7 @@ class MPN(Core):
             activation=self.activation,
             plasticity=self.plasticity,
             interaction=self.interaction,
+            bound=self.bound,
         )
 
     def sequence(self, x: Tensor, state: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -193,6 +198,7 @@ class MPN(Core):
             activation=self.activation,
             plasticity=self.plasticity,
             interaction=self.interaction,
+            bound=self.bound,
         )
 
     def plastic_layers(self) -> list[MPN]:

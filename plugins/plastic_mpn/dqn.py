@@ -403,6 +403,7 @@ class CompiledUpdate:
         self._gain = np.float32(float(core.eta) * association_scale(core.plasticity, units, inputs))
         self._decay = np.float32(float(core.lambda_))
         self._association = get_args(Plasticity).index(core.plasticity)
+        self._bound = np.float32(core.bound)
         self._activation = get_args(Activation).index(core.activation)
         self._additive = core.interaction == "additive"
         self._replay = replay
@@ -429,7 +430,7 @@ class CompiledUpdate:
         best = np.empty(count, np.int64)
         W, b, A, c = self._parameters
         compiled_dqn.act(
-            observations, seen, starts, W, b, A, c, self._gain, self._decay, self._association,
+            observations, seen, starts, W, b, A, c, self._gain, self._decay, self._association, self._bound,
             self._activation, self._additive, np.empty((count, units), np.float32), new, best,
         )  # fmt: skip
         if starts.any():
@@ -452,7 +453,7 @@ class CompiledUpdate:
         activate_in_place(self._h, self._core.activation)
         compiled_dqn.sums_behind(
             rows.x, rows.behind, rows.M, chosen, h, W, b, target_W, target_b, self._gain, self._decay,
-            self._association, self._additive, self._scratch, h_behind,
+            self._association, self._bound, self._additive, self._scratch, h_behind,
         )  # fmt: skip
         activate_in_place(self._h_behind, self._core.activation)
         loss: float = compiled_dqn.gradient(

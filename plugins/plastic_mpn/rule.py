@@ -4,6 +4,7 @@ Source: Aitken & Mihalas, "Neural population dynamics of computing with synaptic
 
     h_t = f(b + (W * (M_{t-1} + 1)) x_t)            Eq 1, with a bias
     M_t = lambda M_{t-1} + eta h_t x_t^T,  M_0 = 0   Hebbian ("associative") modulation
+    |M_t| <= bound                                   where modulations are bounded (Methods)
 
 `*` is the product of the elements. x (batch, d) is the input, h (batch, n) the activity, W (n, d) the weights, which
 learn slowly, and M (batch, n, d) the modulations, which change with every input and are the network's only memory.
@@ -70,10 +71,17 @@ def association(h: Tensor, x: Tensor, plasticity: Plasticity = "hebbian") -> Ten
 
 
 def modulation_update(
-    M: Tensor, h: Tensor, x: Tensor, eta: Tensor | float, lambda_: Tensor | float, plasticity: Plasticity = "hebbian"
+    M: Tensor,
+    h: Tensor,
+    x: Tensor,
+    eta: Tensor | float,
+    lambda_: Tensor | float,
+    plasticity: Plasticity = "hebbian",
+    bound: float = math.inf,
 ) -> Tensor:
-    """Return M_t = lambda M_{t-1} + eta h_t x_t^T, or with another association: (batch, n, d)."""
-    return lambda_ * M + eta * association(h, x, plasticity)
+    """Return M_t = lambda M_{t-1} + eta h_t x_t^T, or with another association, cut at +-bound: (batch, n, d)."""
+    new = lambda_ * M + eta * association(h, x, plasticity)
+    return new if math.isinf(bound) else new.clamp(-bound, bound)
 
 
 def step(
@@ -87,7 +95,8 @@ def step(
     activation: Activation = "tanh",
     plasticity: Plasticity = "hebbian",
     interaction: Interaction = "multiplicative",
+    bound: float = math.inf,
 ) -> tuple[Tensor, Tensor]:
     """Return (h_t, M_t) from (x_t, M_{t-1}), with the shapes (batch, n) and (batch, n, d)."""
     h = activate(preactivation(x, M, W, b, interaction), activation)
-    return h, modulation_update(M, h, x, eta, lambda_, plasticity)
+    return h, modulation_update(M, h, x, eta, lambda_, plasticity, bound)

@@ -28,20 +28,31 @@ def mpn_sequence(
     activation: Activation = "tanh",
     plasticity: Plasticity = "hebbian",
     interaction: Interaction = "multiplicative",
+    bound: float = math.inf,
 ) -> tuple[Tensor, Tensor]:
     """Return the activities (T, B, n) of a sequence x (T, B, d), and the modulations (B, n, d) behind it.
 
     M (B, n, d) are the modulations before it, starts (T, B) says before which steps they are set to 0; W (n, d),
-    b (n,), eta and lambda_ scalars.
+    b (n,), eta and lambda_ scalars. bound: the largest |M|.
     """
     if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.shape[0]:
         begins = torch.zeros(x.shape[:2], dtype=torch.bool) if starts is None else starts
         outputs: tuple[Tensor, Tensor] = _Sequence.apply(
-            x, M, W, b, eta, lambda_, begins, activation, plasticity, interaction, torch.is_grad_enabled()
+            x, M, W, b, eta, lambda_, begins, activation, plasticity, interaction, bound, torch.is_grad_enabled()
         )
         return outputs
     return mpn_sequence_by_steps(
-        x, M, starts, W, b, eta, lambda_, activation=activation, plasticity=plasticity, interaction=interaction
+        x,
+        M,
+        starts,
+        W,
+        b,
+        eta,
+        lambda_,
+        activation=activation,
+        plasticity=plasticity,
+        interaction=interaction,
+        bound=bound,
     )
 
 
@@ -57,6 +68,7 @@ def mpn_sequence_by_steps(
     activation: Activation = "tanh",
     plasticity: Plasticity = "hebbian",
     interaction: Interaction = "multiplicative",
+    bound: float = math.inf,
 ) -> tuple[Tensor, Tensor]:
     """Return what `mpn_sequence` returns, one `rule.step` after the other."""
     activities = []
@@ -64,7 +76,16 @@ def mpn_sequence_by_steps(
         if starts is not None:
             M = M * (~starts[t]).to(M.dtype)[:, None, None]
         h, M = rule.step(
-            x[t], M, W, b, eta, lambda_, activation=activation, plasticity=plasticity, interaction=interaction
+            x[t],
+            M,
+            W,
+            b,
+            eta,
+            lambda_,
+            activation=activation,
+            plasticity=plasticity,
+            interaction=interaction,
+            bound=bound,
         )
         activities.append(h)
     return torch.stack(activities) if activities else x.new_zeros(0, x.shape[1], W.shape[0]), M
@@ -91,13 +112,14 @@ class _Sequence(torch.autograd.Function):
         activation: Activation,
         plasticity: Plasticity,
         interaction: Interaction,
+        bound: float,
         learning: bool,
     ) -> tuple[Tensor, Tensor]:
         steps, samples, inputs = x.shape
         units = W.shape[0]
         kind = np.float32 if x.dtype == torch.float32 else np.float64
         gain = kind(float(eta) * association_scale(plasticity, units, inputs))
-        decay = kind(float(lambda_))
+        decay, limit = kind(float(lambda_)), kind(bound)
         # In here gradients are always off, and a parameter wants one even where the caller has turned them off.
         keep = learning and any(context.needs_input_grad)
         # Without a gradient two slots take turns.
@@ -111,10 +133,10 @@ class _Sequence(torch.autograd.Function):
         block = max(1, CACHED_MODULATIONS // (inputs * units))
         for first in range(0, samples, block):
             part = tuple(each[:, first : first + block] for each in values)
-            last = _forward(part, weights, gain, decay, activation, association, additive, keep=keep)
+            last = _forward(part, weights, gain, decay, activation, association, limit, additive, keep=keep)
         if keep:
             context.save_for_backward(x, h, slots, W, starts)
-            context.settings = gain, decay, association, get_args(Activation).index(activation), additive
+            context.settings = gain, decay, association, limit, get_args(Activation).index(activation), additive
             context.scale = association_scale(plasticity, units, inputs)
         # A copy: the caller may change it, and what is kept for the gradient may go when the gradient is taken.
         return h, slots[last].transpose(1, 2).clone()
@@ -123,7 +145,7 @@ class _Sequence(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(context: Any, dh: Tensor, dM: Tensor) -> tuple[Tensor | None, ...]:
         x, h, slots, W, starts = context.saved_tensors
-        gain, decay, association, activation, additive = context.settings
+        gain, decay, association, limit, activation, additive = context.settings
         dh = dh.clone(memory_format=torch.contiguous_format)
         dM = dM.transpose(1, 2).clone(memory_format=torch.contiguous_format)
         dx, dW, db = (
@@ -135,11 +157,11 @@ class _Sequence(torch.autograd.Function):
         dscalars = np.zeros(2)
         compiled.backward(
             x.contiguous().numpy(), h.numpy(), slots.numpy(), starts.contiguous().numpy(), W.t().contiguous().numpy(),
-            gain, decay, association, activation, additive,
+            gain, decay, association, limit, activation, additive,
             dh.numpy(), dM.numpy(), dx.numpy(), dW.numpy(), db.numpy(), dscalars,
         )  # fmt: skip
         deta, dlambda = W.new_tensor(dscalars[0] * context.scale), W.new_tensor(dscalars[1])
-        return dx, dM.transpose(1, 2), dW.t(), db, deta, dlambda, None, None, None, None, None
+        return dx, dM.transpose(1, 2), dW.t(), db, deta, dlambda, None, None, None, None, None, None
 
 
 def _forward(
@@ -149,6 +171,7 @@ def _forward(
     decay: Any,
     activation: Activation,
     association: int,
+    limit: Any,
     additive: bool,
     *,
     keep: bool,
@@ -164,11 +187,11 @@ def _forward(
         if t + 1 < steps:
             compiled.next_sums(
                 x_values[t], h_values[t], M_values[slot], M_values[following], x_values[t + 1], begins[t + 1],
-                *weights, gain, decay, association, additive, h_values[t + 1],
+                *weights, gain, decay, association, limit, additive, h_values[t + 1],
             )  # fmt: skip
         else:
             compiled.last_modulations(
-                x_values[t], h_values[t], M_values[slot], M_values[following], gain, decay, association
+                x_values[t], h_values[t], M_values[slot], M_values[following], gain, decay, association, limit
             )
         slot = following
     return slot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -191,6 +192,7 @@ def make_network(config: Train, run: Run, observation_dim: int, action_count: in
             "eta": None if config.draw_eta else config.eta,
             "lambda_decay": config.lambda_decay,
             "lambda_max": config.lambda_max,
+            "bound": config.modulation_bound or math.inf,
             "learn_eta": config.learn_eta,
             "learn_lambda": config.learn_lambda,
             "activation": config.activation,

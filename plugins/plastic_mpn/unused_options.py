@@ -26,7 +26,7 @@ _ALGORITHMS = {
         *("evaluate_every", "evaluation_episodes", "checkpoint_every", "test_episodes"),
     ),
 }
-_MEMORY = ("eta", "draw_eta", "lambda_decay", "lambda_max", "learn_eta", "learn_lambda")
+_MEMORY = ("eta", "draw_eta", "lambda_decay", "lambda_max", "modulation_bound", "learn_eta", "learn_lambda")
 _UNITS = ("activation", "bias")
 _SEQUENCES = ("burn_in", "sequence_length")
 

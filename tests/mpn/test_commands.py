@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from plastic_cli.errors import UserError
+from plastic_cli.runs.run import open_run
 from plastic_cli.testing import plastic
 from plastic_mpn.commands import IMPLIED, Evaluate, Train, read_options
+from plastic_mpn.training import open_trained
 from plastic_mpn.unused_options import refuse_unused_options
 
 GO_NOGO = "plastic/GoNogo-v0"
@@ -236,6 +238,7 @@ def test_square_brackets_in_a_help_text_are_shown():
         (["--core", "gru", "--eta", "0.5"], ["--eta 0.5 does nothing", "--core gru", "begins with mpn"]),
         (["--core", "lstm", "--learn-eta", "--replay", "sequences"], ["--learn-eta does nothing", "--core lstm"]),
         (["--core", "mlp", "--no-bias"], ["--no-bias does nothing", "--core mlp"]),
+        (["--core", "gru", "--modulation-bound", "1"], ["--modulation-bound 1.0 does nothing", "--core gru"]),
         (["--core", "mpn-frozen", "--lambda-decay", "0.5"], ["--lambda-decay 0.5 does nothing", "--core mpn-frozen"]),
         (["--algorithm", "a2c", "--replay", "sequences"], ["--replay sequences does nothing", "--algorithm dqn"]),
         (["--algorithm", "a2c", "--target-every", "5"], ["--target-every 5 does nothing", "--algorithm dqn"]),
@@ -249,6 +252,16 @@ def test_an_option_that_does_nothing_is_refused(options, words, runs_folder):
     line = refused("train", "mpn", *options)
     assert all(word in line for word in words), line
     assert not list(runs_folder.glob("*"))
+
+
+@pytest.mark.parametrize("bound", [0, 0.01])
+def test_no_modulation_of_a_trained_network_is_beyond_its_bound(bound):
+    options = ["--modulation-bound", bound, "--eta", 1.0]
+    folder = carried_out("train", "mpn", *ALGORITHMS["supervised"], *options)["folder"]
+    core = open_trained(Evaluate.from_values({}), open_run(Path(folder))).network.core
+    with torch.no_grad():
+        _, M = core(torch.ones(20, 3, core.input_dim))
+    assert float(M.abs().max()) == pytest.approx(0.01) if bound else float(M.abs().max()) > 0.1
 
 
 @pytest.mark.parametrize("core", ["mpn-frozen", "gru", "mlp"])

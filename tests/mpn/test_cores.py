@@ -429,6 +429,8 @@ def test_eta_is_drawn_as_published_where_none_is_given():
         ({"lambda_decay": -0.1}, "lambda_decay is -0.1"),
         ({"lambda_decay": math.nan}, "lambda_decay is nan"),
         ({"lambda_max": 1.01}, "lambda_max is 1.01"),
+        ({"bound": 0.0}, "bound is 0.0"),
+        ({"bound": math.nan}, "bound is nan"),
         ({"activation": "elu"}, "activation is 'elu'; it must be one of tanh, relu, sigmoid, linear"),
         ({"plasticity": "anti"}, "plasticity is 'anti'; it must be one of hebbian, pre, post"),
         ({"interaction": "divisive"}, "interaction is 'divisive'; it must be one of multiplicative, additive"),

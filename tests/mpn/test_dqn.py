@@ -216,9 +216,15 @@ def test_loss_and_gradient_equal_a_calculation_by_hand(core, activation, double)
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10_000), gamma=st.floats(0, 1), double=st.booleans(), batch=st.integers(1, 20))
-def test_the_two_updates_agree(seed, gamma, double, batch):
-    network, target = make_network(seed=seed), make_network(seed=seed + 1)
+@given(
+    seed=st.integers(0, 10_000),
+    gamma=st.floats(0, 1),
+    double=st.booleans(),
+    batch=st.integers(1, 20),
+    bound=st.sampled_from([math.inf, 0.1]),
+)
+def test_the_two_updates_agree(seed, gamma, double, batch, bound):
+    network, target = make_network(seed=seed, bound=bound), make_network(seed=seed + 1, bound=bound)
     replay = random_replay(network.core.state_shape, seed)
     chosen = replay.sample(batch, np.random.default_rng(seed))
     compiled = compiled_update(network, target, replay, gamma=gamma, double=double, batch_size=batch)
@@ -560,9 +566,10 @@ def test_without_exploration_every_action_is_the_best_one(core):
         assert dqn.replay.actions[step].tolist() == q.argmax(dim=1).tolist()
 
 
+@pytest.mark.parametrize("bound", [math.inf, 0.5])
 @pytest.mark.parametrize(("core", "activation"), list(itertools.product(PLASTIC, ACTIVATIONS)))
-def test_compiled_acting_is_the_network(core, activation):
-    network = make_network(core, 1, activation=activation)
+def test_compiled_acting_is_the_network(core, activation, bound):
+    network = make_network(core, 1, activation=activation, bound=bound)
     replay = random_replay(network.core.state_shape)
     generator = np.random.default_rng(0)
     observations = generator.normal(size=(40, INPUTS)).astype(np.float32)

@@ -23,7 +23,7 @@ INTERACTIONS = ["multiplicative", "additive"]
 VARIANTS = list(itertools.product(FUNCTIONS, PLASTICITIES, INTERACTIONS))
 
 
-def loop_step(x, M, W, b, eta, lambda_, activation, plasticity, interaction):
+def loop_step(x, M, W, b, eta, lambda_, activation, plasticity, interaction, bound=math.inf):
     """One sample's (h_t, M_t), number by number: x (d,), M and W (n, d), b (n,)."""
     units, inputs = len(W), len(x)
     h = []
@@ -40,7 +40,7 @@ def loop_step(x, M, W, b, eta, lambda_, activation, plasticity, interaction):
             "pre": float(x[j]) / math.sqrt(units),
             "post": h[i] / math.sqrt(inputs),
         }[plasticity]
-        new[i][j] = lambda_ * float(M[i][j]) + eta * associated
+        new[i][j] = min(max(lambda_ * float(M[i][j]) + eta * associated, -bound), bound)
     return h, new
 
 
@@ -85,9 +85,9 @@ def close(found, wanted, tolerance=1e-12):
 
 @pytest.mark.parametrize(("activation", "plasticity", "interaction"), VARIANTS)
 @settings(max_examples=25, deadline=None)
-@given(layer=layers())
-def test_a_step_equals_a_loop_over_numbers(activation, plasticity, interaction, layer):
-    variant = {"activation": activation, "plasticity": plasticity, "interaction": interaction}
+@given(layer=layers(), bound=st.sampled_from([math.inf, 1.0, 0.1]))
+def test_a_step_equals_a_loop_over_numbers(activation, plasticity, interaction, layer, bound):
+    variant = {"activation": activation, "plasticity": plasticity, "interaction": interaction, "bound": bound}
     h, M = rule.step(*tensors(*layer), **variant)
     x, before, W, b, eta, lambda_ = layer
     for sample in range(len(x)):

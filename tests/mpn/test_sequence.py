@@ -70,6 +70,20 @@ def test_it_equals_one_step_after_the_other(activation, plasticity, interaction,
     check_equal(parts, starts, activation=activation, plasticity=plasticity, interaction=interaction)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("plasticity", PLASTICITIES)
+@pytest.mark.parametrize("interaction", INTERACTIONS)
+def test_it_equals_the_steps_where_modulations_reach_a_bound(plasticity, interaction, dtype):
+    parts, starts = problem(time=9, dtype=dtype)
+    check_equal(parts, starts, plasticity=plasticity, interaction=interaction, bound=0.2)
+    _, M = mpn_sequence(parts["x"], parts["M"], starts, *(parts[name] for name in NAMES[2:]), bound=0.2)
+    assert float(M.abs().max()) == pytest.approx(0.2)
+    assert (M.abs() < 0.19).any()
+    far = result_and_gradients(mpn_sequence, parts, starts, plasticity=plasticity, bound=1e6)
+    none = result_and_gradients(mpn_sequence, parts, starts, plasticity=plasticity)
+    torch.testing.assert_close(far, none, rtol=0, atol=0)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     time=st.integers(1, 7),
