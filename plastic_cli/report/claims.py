@@ -53,13 +53,15 @@ class Claim(_Entry):
     """A published number that runs of this rule can be held against.
 
     metric: `split/metric` as runs store it. tolerance: how far, in the metric's units, our interval may lie from the
-    value, for the reason given. unsupported: set where the source gives a number and nothing to repeat it with; it says
+    value, for the reason given. words: what was published where it was no number; value and tolerance are then where we
+    draw the line. unsupported: set where the source gives a number and nothing to repeat it with; it says
     what is missing.
     """
 
     tolerance: float = Field(ge=0)
     tolerance_reason: str = Field(min_length=1)
     comparison: Literal["equal", "at-least", "at-most"] = "equal"
+    words: str | None = None
     unsupported: str | None = None
 
 

@@ -22,7 +22,7 @@ from plastic_cli.analysis.comparisons import (
 )
 from plastic_cli.analysis.intervals import MINIMUM_VALUES, Interval
 from plastic_cli.config import Config
-from plastic_cli.report.grouping import Setting, settings_across
+from plastic_cli.report.grouping import Setting, data_notes, settings_across
 from plastic_cli.report.results import Result, RunValues, more_is_better
 from plastic_cli.report.tables import Column, Table
 
@@ -158,6 +158,7 @@ def middle_table(comparison: Comparison) -> Table:
     if left_out:
         runs = "1 run" if left_out == 1 else f"{left_out} runs"
         caption += f" Left out: {runs} without a finite value, or with more seeds than on another data set."
+    caption += data_notes(group for each in compared for group in each.setting.groups.values())
     title = f"Interquartile means of {comparison.subject}"
     shown = [index for index in range(len(columns)) if any(row[index] is not None for row in rows)]
     return Table(
@@ -179,12 +180,14 @@ def improvement_table(comparison: Comparison) -> Table:
         caption += f" Pairs among the best {MOST_COMPARED} of {len(comparison.compared)} settings."
     apart = [pair for pair in comparison.improvements if pair.probability.mean in (0.0, 1.0)]
     if apart:
-        fewest = min(pair.probability.n for pair in apart)
-        times = math.comb(2 * fewest, fewest) ** len(comparison.datasets)
-        seeds = "1 seed" if fewest == 1 else f"{fewest} seeds"
+        seeds = {id(each.setting): each.middle.n for each in comparison.compared}
+        pairs = [sorted((seeds[id(pair.first)], seeds[id(pair.second)])) for pair in apart]
+        few, more = min(pairs, key=lambda pair: math.comb(sum(pair), pair[0]))
+        times = math.comb(few + more, few) ** len(comparison.datasets)
+        counts = f"{few} and {more} seeds" if few != more else "1 seed each" if few == 1 else f"{few} seeds each"
         caption += (
-            f" A probability of 1 says that no runs overlap and no more: with {seeds} on each data set, two equal rules"
-            f" come out so in one of {times} cases, each way."
+            f" A probability of 1 says that no runs overlap and no more: with {counts} on every data set, two equal"
+            f" rules come out so in one of {times} cases, each way."
         )
     return Table(
         f"Probability of improvement in {comparison.subject}",

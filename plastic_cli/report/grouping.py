@@ -20,6 +20,8 @@ BOOKKEEPING = frozenset({"dataset", "seed", "device", "name", "runs", "data", "t
 """Fields that make no different experiment; the data set is a key of its own."""
 
 
+NOTE_MARK = "*"
+
 NAMED_IN_FULL = 5
 """Where more fields differ than so many, a group names only those of them that it has changed from their default."""
 
@@ -31,7 +33,8 @@ class Group:
     runs: their ids, in the order of the seeds; of several runs with one seed the last to start, since repeating a seed
     adds no information. repeated: how many such runs were left out. differing: the fields that tell this group from the
     others of its rule and data set, without those that follow from others. config: the configuration that its runs
-    share, as plain JSON values, without bookkeeping.
+    share, as plain JSON values, without bookkeeping. note: what a reader of figures made with the data set must know.
+    contents: the beginning of the data's checksum, where runs saw other data under the same name.
     """
 
     rule: str
@@ -41,15 +44,24 @@ class Group:
     config: Mapping[str, Any]
     differing: tuple[str, ...] = ()
     repeated: int = 0
+    note: str = ""
+    contents: str = ""
 
     @property
     def label(self) -> str:
         """Rule and setting in one short text."""
         return f"{self.rule}: {self.setting}" if self.setting else self.rule
 
+    @property
+    def data(self) -> str | None:
+        """The data set's name, and which of that name where there are several."""
+        return f"{self.dataset} ({self.contents})" if self.contents else self.dataset
+
 
 def group_runs(runs: pd.DataFrame, models: Mapping[str, type[Config]] | None = None) -> list[Group]:
-    """Group the rows of `runs`, a frame as `RunStore.runs()` gives it, by rule, data set and configuration.
+    """Group the rows of `runs`, a frame as `RunStore.runs()` gives it, by rule, data and configuration.
+
+    Data of one name and two checksums make two groups; a run without a checksum goes with the only one there is.
 
     models: the configuration that a rule trains with, by rule: it tells which fields follow from others.
     All rows count, whatever their status: hand in those that are to be reported. The order is by rule, data set and the
@@ -60,8 +72,9 @@ def group_runs(runs: pd.DataFrame, models: Mapping[str, type[Config]] | None = N
         return groups
     for rule, frame in runs.groupby("rule", sort=True):
         for _, part in frame.groupby("dataset", sort=False, dropna=False):
-            groups.extend(_groups_of_data_set(str(rule), part, (models or {}).get(str(rule))))
-    return sorted(groups, key=lambda group: (group.rule, _sort_key(group.dataset)))
+            for same_data in _by_contents(part):
+                groups.extend(_groups_of_data_set(str(rule), same_data, (models or {}).get(str(rule))))
+    return sorted(groups, key=lambda group: (group.rule, _sort_key(group.data)))
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,17 @@ class Setting:
         return f"{self.rule}: {self.text}" if self.text else self.rule
 
 
+def data_notes(groups: Iterable[Group]) -> str:
+    """Return what a reader must know of the data sets that `marked_data` marks; "" where there is nothing to know."""
+    notes = dict.fromkeys(f"{group.data}: {group.note}" for group in groups if group.note)
+    return "".join(f" {NOTE_MARK} {note}." for note in notes)
+
+
+def marked_data(group: Group) -> str | None:
+    """Return the data set's name, with a mark where there is a note on it."""
+    return f"{group.data}{NOTE_MARK}" if group.note else group.data
+
+
 def settings_across(groups: Sequence[Group], models: Mapping[str, type[Config]] | None = None) -> list[Setting]:
     """Bring together the groups of one rule and configuration on different data sets.
 
@@ -91,7 +115,7 @@ def settings_across(groups: Sequence[Group], models: Mapping[str, type[Config]] 
         for group in (group for group in groups if group.rule == rule):
             known = {name: value for name, value in group.config.items() if value not in (None, group.dataset)}
             key = json.dumps(known, sort_keys=True)
-            own.setdefault(key, {}).setdefault(group.dataset or "", group)
+            own.setdefault(key, {}).setdefault(group.data or "", group)
             configurations.setdefault(key, known)
         names = list(dict.fromkeys(name for group in groups if group.rule == rule for name in group.config))
         filled = [{name: config.get(name) for name in names} for config in configurations.values()]
@@ -129,6 +153,14 @@ def setting_text(values: Mapping[str, Any]) -> str:
     """
     present = [_field_text(name, value) for name, value in values.items() if value is not None]
     return ", ".join(present or [f"{_words(name)} none" for name in values])
+
+
+def _by_contents(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the rows of one data set apart where their checksums are, the name of the data made unambiguous."""
+    if "data_checksum" not in frame.columns or frame["data_checksum"].nunique() < 2:
+        return [frame]
+    marked = frame.assign(data_contents=[str(checksum)[:8] for checksum in frame["data_checksum"].fillna("unknown")])
+    return [part for _, part in marked.groupby("data_contents", sort=False)]
 
 
 def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | None) -> list[Group]:
@@ -170,6 +202,8 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
             config=config,
             differing=tuple(told),
             repeated=int(sizes[number]) - len(ids),
+            note="; ".join(frame["data_note"].dropna().unique()) if "data_note" in frame.columns else "",
+            contents=str(frame["data_contents"].iloc[0]) if "data_contents" in frame.columns else "",
         )
         unordered.append(([_sort_key(config[name]) for name in told], group))
     return [group for _, group in sorted(unordered, key=lambda pair: pair[0])]

@@ -19,6 +19,7 @@ from plastic_cli.analysis.intervals import MINIMUM_VALUES, Interval, interval_me
 from plastic_cli.report.claims import Claim, Verdict
 from plastic_cli.report.comparisons import Comparison, improvement_table, middle_table, not_compared, unique_name
 from plastic_cli.report.formats import NOTHING, number_text
+from plastic_cli.report.grouping import data_notes
 from plastic_cli.report.results import ClaimResult, Result
 from plastic_cli.report.tables import Cell, Column, Detailed, Table, claim_figure, context_table, results_table
 
@@ -260,8 +261,8 @@ def _claims_table(claims: Sequence[ClaimResult], recipes: Mapping[tuple[str, str
                 _text_cell(row.rule),
                 _PageCell(claim.statement, ". ".join(part for part in (statement, setting) if part), claim.statement),
                 _PageCell(
-                    claim_figure(claim),
-                    f"{claim.metric}; tolerance: {claim.tolerance_reason}",
+                    claim.words or claim_figure(claim),
+                    f"{claim.metric}; {_held_to(claim)}",
                     repr(claim.value),
                     link=_web_address(claim.link),
                     link_text=claim.source,
@@ -276,7 +277,14 @@ def _claims_table(claims: Sequence[ClaimResult], recipes: Mapping[tuple[str, str
         f"Mean over the seeds; in brackets the {interval_method()}, given from {MINIMUM_VALUES} seeds on. What tests a"
         " claim is run by: plastic sweep RECIPE."
     )
+    caption += data_notes(row.group for row in claims if row.group is not None)
     return _PageTable("claims-table", "Every claim", caption, columns, tuple(rows))
+
+
+def _held_to(claim: Claim) -> str:
+    if claim.words:
+        return f"held to {claim_figure(claim)}, a line of ours: {claim.tolerance_reason}"
+    return f"tolerance: {claim.tolerance_reason}"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -104,7 +104,7 @@ def _mean_curves(results: Sequence[Result], rows: pd.DataFrame) -> pd.DataFrame:
         part = pd.DataFrame(
             [(each.mean, each.low, each.high, each.n) for each in intervals], columns=["mean", "low", "high", "n"]
         )
-        parts.append(part.assign(label=result.group.label, dataset=result.group.dataset or "", step=table.index))
+        parts.append(part.assign(label=result.group.label, dataset=result.group.data or "", step=table.index))
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
@@ -116,7 +116,7 @@ def best_labels(results: Sequence[Result], count: int) -> list[str]:
     frame = pd.DataFrame(
         {
             "label": [result.group.label for result in results],
-            "dataset": [result.group.dataset or "" for result in results],
+            "dataset": [result.group.data or "" for result in results],
             "value": [result.value.mean * (1 if more_is_better(result.metric or "") else -1) for result in results],
         }
     )
@@ -292,7 +292,8 @@ def _claims_data(tested: Sequence[ClaimResult]) -> pd.DataFrame:
         mark = claim.id if len({other.rule for other in tested}) == 1 else f"{row.rule} {claim.id}"
         word = row.verdict.word if interval.known else f"{row.verdict.word}, {row.verdict.reason}"
         setting = _wrapped_setting(_told_apart(row, tested), 40)
-        label = "\n".join(part for part in (f"{mark}: {word}", setting) if part)
+        ours = "no number was published: our line" if claim.words else ""
+        label = "\n".join(part for part in (f"{mark}: {word}", ours, setting) if part)
         common = {"claim": label, "metric": claim.metric}
         low = claim.value if claim.comparison == "at-most" else claim.value - claim.tolerance
         high = claim.value if claim.comparison == "at-least" else claim.value + claim.tolerance
@@ -312,9 +313,9 @@ def _told_apart(row: ClaimResult, tested: Sequence[ClaimResult]) -> str:
         for name in row.group.differing
         if any(group is not None and group.config.get(name) != row.group.config.get(name) for group in groups)
     }
-    datasets = {group.dataset for group in groups if group is not None}
+    datasets = {group.data for group in groups if group is not None}
     setting = setting_text(values) if values else ""
-    return ", ".join(part for part in (str(row.group.dataset) if len(datasets) > 1 else "", setting) if part)
+    return ", ".join(part for part in (str(row.group.data) if len(datasets) > 1 else "", setting) if part)
 
 
 def _curves_figure(drawn: Sequence[Result], labels: Sequence[str], curves: pd.DataFrame, metric: str) -> ggplot:

@@ -15,7 +15,7 @@ from plastic_cli.report.claims import Claim, Context, PublishedFigures, Verdict,
 from plastic_cli.report.grouping import CONFIG_PREFIX, Group
 from plastic_cli.runs.metrics import MAIN_METRICS
 
-LOSS_METRIC = "test/loss"
+ACCURACY_METRIC, CHANCE_METRIC, LOSS_METRIC = "test/accuracy", "test/chance", "test/loss"
 CONTROL = "control"
 """The split under which a run logs the same metric of the control that it carries with it."""
 
@@ -28,7 +28,7 @@ class Result:
 
     metric: the group's main metric, None where its runs stored none. value, loss and seconds: intervals over its seeds.
     verdict: on the most specific claim about the main metric whose conditions the group meets. control: what the
-    control that the runs carry with them reached in the main metric.
+    control that the runs carry with them reached in the main metric. chance: what a guess comes to, where runs say so.
     """
 
     group: Group
@@ -38,6 +38,7 @@ class Result:
     seconds: Interval
     verdict: Verdict | None = None
     control: Interval | None = None
+    chance: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,14 @@ def summarise(
     seconds = values.intervals(groups, ["seconds"] * len(groups))
     controls = [metric and f"{CONTROL}/{metric.rpartition('/')[2]}" for metric in metrics]
     control = values.intervals(groups, controls)
+    chance = values.intervals(groups, [CHANCE_METRIC if metric == ACCURACY_METRIC else None for metric in metrics])
     results = []
     for index, group in enumerate(groups):
         metric = metrics[index]
         claim = _most_specific(published.get(group.rule) if published else None, group, metric)
         verdict = judge(claim, values.of(group, claim.metric)) if claim else None
-        results.append(Result(group, metric, main[index], loss[index], seconds[index], verdict, control[index]))
+        measured = main[index], loss[index], seconds[index]
+        results.append(Result(group, metric, *measured, verdict, control[index], chance[index]))
     return results
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from plastic_cli.analysis.intervals import MINIMUM_VALUES, Interval, interval_method
 from plastic_cli.report.claims import Claim, Verdict
+from plastic_cli.report.grouping import data_notes, marked_data
 from plastic_cli.report.results import LOSS_METRIC, ClaimResult, Result
 
 _SIGNS = {"equal": "", "at-least": "at least ", "at-most": "at most "}
@@ -51,11 +52,15 @@ def results_table(results: Sequence[Result]) -> Table:
     shared = metrics.pop() if len(metrics) == 1 else None
     columns: list[tuple[Column, list[Cell]]] = [
         (Column("rule"), [result.group.rule for result in results]),
-        (Column("data set"), [result.group.dataset for result in results]),
+        (Column("data set"), [marked_data(result.group) for result in results]),
         (Column("setting"), [result.group.setting or None for result in results]),
         (Column("n", numeric=True), [len(result.group.runs) for result in results]),
         (Column("metric"), [] if shared else [result.metric for result in results]),
         (Column(shared or "value", numeric=True), [_measured(result.value) for result in results]),
+        (
+            Column("chance", numeric=True),
+            [f"{result.chance.mean:.3g}" if result.chance and result.chance.n else None for result in results],
+        ),
         (Column("control", numeric=True), [result.control and _measured(result.control) for result in results]),
         (Column(LOSS_METRIC, numeric=True, optional=True), [_measured(result.loss) for result in results]),
         (Column("seconds", numeric=True, optional=True), [_measured(result.seconds) for result in results]),
@@ -67,6 +72,7 @@ def results_table(results: Sequence[Result]) -> Table:
     if repeated:
         runs = "1 run that repeats" if repeated == 1 else f"{repeated} runs that repeat"
         caption += f" Left out: {runs} a seed of the same setting."
+    caption += data_notes(result.group for result in results)
     return _table("Results", caption, columns)
 
 
@@ -85,7 +91,7 @@ def claims_table(claims: Sequence[ClaimResult]) -> Table:
             [row.group.setting or None if row.group else None for row, _, _ in judged],
         ),
         (Column("metric"), [] if shared else [claim.metric for _, claim, _ in judged]),
-        (Column("published"), [claim_figure(claim) for _, claim, _ in judged]),
+        (Column("published"), [_figure(claim) for _, claim, _ in judged]),
         (Column("measured", numeric=True), [_measured(verdict.interval) for _, _, verdict in judged]),
         (Column("n", numeric=True), [verdict.interval.n for _, _, verdict in judged]),
         (Column("verdict"), [_verdict(verdict) for _, _, verdict in judged]),
@@ -96,6 +102,9 @@ def claims_table(claims: Sequence[ClaimResult]) -> Table:
         " tolerance (±), one published as a bound where the interval reaches it; it is untested with fewer than"
         f" {MINIMUM_VALUES} seeds."
     )
+    if any(claim.words for _, claim, _ in judged):
+        caption += " Where no number was published, the line that it is held to is ours."
+    caption += data_notes(row.group for row, _, _ in judged if row.group is not None)
     return _table(f"Published claims{f' on {shared}' if shared else ''}", caption, columns)
 
 
@@ -121,29 +130,32 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
         rows.append(
             {
                 "rule": result.group.rule,
-                "dataset": result.group.dataset,
+                "dataset": result.group.data,
+                "data_note": result.group.note or None,
                 "setting": result.group.setting,
                 "seeds": len(result.group.runs),
                 "repeated": result.group.repeated,
                 "metric": result.metric,
                 **_flat("", result.value),
                 **_flat("control_", result.control or empty),
+                "chance": result.chance.mean if result.chance else None,
                 **_flat("loss_", result.loss),
                 **_flat("seconds_", result.seconds),
                 "claim": verdict.claim.id if verdict else None,
-                "published": verdict.claim.value if verdict else None,
+                "published": verdict.claim.value if verdict and not verdict.claim.words else None,
                 "verdict": verdict.word if verdict else None,
                 "reason": verdict.reason if verdict else None,
             }
         )
-    names = ["rule", "dataset", "setting", "seeds", "repeated", "metric"]
+    names = ["rule", "dataset", "data_note", "setting", "seeds", "repeated", "metric"]
     names += [name for prefix in ("", "control_", "loss_", "seconds_") for name in _flat(prefix, empty)]
-    return pd.DataFrame(rows, columns=[*names, "claim", "published", "verdict", "reason"])
+    return pd.DataFrame(rows, columns=[*names, "chance", "claim", "published", "verdict", "reason"])
 
 
 def claims_frame(claims: Sequence[ClaimResult]) -> pd.DataFrame:
     """Return one row per claim and group; figures of other methods have the verdict "context"."""
-    names = ["rule", "id", "statement", "metric", "published", "comparison", "tolerance", "tolerance_reason", "dataset"]
+    names = ["rule", "id", "statement", "metric", "published", "words", "held_to", "comparison", "tolerance"]
+    names += ["tolerance_reason", "dataset", "data_note"]
     names += ["setting", "mean", "low", "high", "n", "verdict", "reason", "unsupported", "source", "link"]
     rows = []
     for row in claims:
@@ -155,11 +167,14 @@ def claims_frame(claims: Sequence[ClaimResult]) -> pd.DataFrame:
                 "id": entry.id,
                 "statement": entry.statement,
                 "metric": entry.metric,
-                "published": entry.value,
+                "published": None if claim and claim.words else entry.value,
+                "words": claim.words if claim else None,
+                "held_to": claim.value if claim else None,
                 "comparison": claim.comparison if claim else None,
                 "tolerance": claim.tolerance if claim else None,
                 "tolerance_reason": claim.tolerance_reason if claim else None,
-                "dataset": row.group.dataset if row.group else entry.conditions.get("dataset"),
+                "dataset": row.group.data if row.group else entry.conditions.get("dataset"),
+                "data_note": row.group.note or None if row.group else None,
                 "setting": row.group.setting if row.group else None,
                 **(_flat("", verdict.interval) if verdict else {}),
                 "verdict": verdict.word if verdict else "context",
@@ -201,11 +216,15 @@ def _measured(interval: Interval) -> Cell:
 
 
 def _published(verdict: Verdict | None) -> Cell:
-    return Detailed(claim_figure(verdict.claim), verdict.claim.id) if verdict else None
+    return Detailed(verdict.claim.words or claim_figure(verdict.claim), verdict.claim.id) if verdict else None
+
+
+def _figure(claim: Claim) -> Cell:
+    return Detailed(claim.words, f"held to {claim_figure(claim)}") if claim.words else claim_figure(claim)
 
 
 def claim_figure(claim: Claim) -> str:
-    """Return a published number as text, with its tolerance."""
+    """Return as text what a claim is held to, with its tolerance: the published number, if there is one."""
     tolerance = f" ± {claim.tolerance:g}" if claim.tolerance else ""
     return f"{_SIGNS[claim.comparison]}{claim.value:g}{tolerance}"
 

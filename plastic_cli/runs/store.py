@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.runs.files import write_through
 from plastic_cli.runs.metrics import parse_rows
-from plastic_cli.runs.record import LOCK_FILE, METRICS_FILE, RECORD_FILE, SCHEMA, read_record
+from plastic_cli.runs.record import LOCK_FILE, METRICS_FILE, RECORD_FILE, read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,8 @@ RUN_COLUMNS = [
     "status",
     "seed",
     "dataset",
+    "data_checksum",
+    "data_note",
     "created",
     "started",
     "finished",
@@ -41,6 +43,9 @@ RUN_COLUMNS = [
     "error",
 ]
 """Columns that `RunStore.runs()` always has, before `config.FIELD` and `SPLIT/METRIC` columns."""
+
+INDEX_SCHEMA = 2
+"""Format of the files that make reading fast; one of another format is made again."""
 
 METRIC_COLUMNS = ["run", "stage", "split", "step", "metric", "value", "labels", "time"]
 """Columns of `RunStore.metrics()`."""
@@ -190,7 +195,7 @@ class RunStore:
         # What is being written may change within the clock's resolution; only what is finished goes into the index.
         keep = {run: entry for run, entry in fresh.items() if entry[2]["status"] not in ("created", "running")}
         if keep.keys() != entries.keys() or any(entries[run][:2] != entry[:2] for run, entry in keep.items()):
-            self._write_index("records.json", {"schema": SCHEMA, "entries": keep})
+            self._write_index("records.json", {"schema": INDEX_SCHEMA, "entries": keep})
         # Ids of one second are in no order.
         for row in sorted(rows, key=lambda row: (row["created"], row["run"])):
             # The folder may have been moved or copied since the index was written.
@@ -210,6 +215,8 @@ class RunStore:
             "status": record.status,
             "seed": record.seed,
             "dataset": record.dataset,
+            "data_checksum": record.data.get("checksum"),
+            "data_note": record.data.get("note") or None,
             "created": record.created,
             "started": record.started,
             "finished": record.finished,
@@ -294,7 +301,7 @@ class RunStore:
             folder = self.folder / ".index"
             folder.mkdir(exist_ok=True)
             write_through(folder / "metrics.parquet", lambda path: frame.to_parquet(path, index=False))
-            self._write_index("metrics.json", {"schema": SCHEMA, "generation": generation, "entries": entries})
+            self._write_index("metrics.json", {"schema": INDEX_SCHEMA, "generation": generation, "entries": entries})
 
     # --------------------------------------------------------------------------------------------- index files
 
@@ -304,7 +311,9 @@ class RunStore:
             content = json.loads((self.folder / ".index" / name).read_bytes())
         except (OSError, ValueError):
             content = None
-        entries = content.get("entries") if isinstance(content, dict) and content.get("schema") == SCHEMA else None
+        entries = (
+            content.get("entries") if isinstance(content, dict) and content.get("schema") == INDEX_SCHEMA else None
+        )
         if not isinstance(entries, dict):
             return {"entries": {}}
         # Entries of another shape come from another version: their runs are read again.

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from plastic_cli.analysis.intervals import Interval, mean_interval
 from plastic_cli.report.claims import read_claims
+from plastic_cli.report.comparisons import compare, middle_table
 from plastic_cli.report.formats import (
     NOTHING,
     cell_text,
@@ -136,6 +137,48 @@ def test_claims_and_other_methods(reported):
     )
 
 
+def test_a_line_of_our_own_is_never_shown_as_published(experiments, claims_text):
+    runs, _ = experiments
+    text = claims_text.replace('evidence = "V"', 'evidence = "V"\nwords = "much better"', 1)
+    published = {"grlu": read_claims("grlu", text)}
+    claims = judge_claims(runs, group_runs(runs), published)
+    table = claims_table(claims)
+    assert table.rows[0][3] == Detailed("much better", "held to 0.9283 ± 0.005")
+    assert table.rows[1][3] == "0.9445 ± 0.005"
+    assert "the line that it is held to is ours" in table.caption
+    written = claims_frame(claims)
+    assert math.isnan(written["published"][0])
+    assert (written["words"][0], written["held_to"][0]) == ("much better", 0.9283)
+    results = summarise(runs, group_runs(runs), published)
+    shown = [row[headings(results_table(results)).index("published")] for row in results_table(results).rows]
+    assert Detailed("much better", "GR-02") in shown
+    assert 0.9283 not in results_frame(results)["published"].tolist()
+
+
+def test_what_must_be_known_of_the_data_is_below_every_table(experiments, claims_text):
+    runs, _ = experiments
+    runs = runs.assign(data_note="not the official set", data_checksum="a" * 64)
+    groups = group_runs(runs)
+    results = summarise(runs, groups)
+    claims = judge_claims(runs, groups, {"grlu": read_claims("grlu", claims_text)})
+    (comparison,) = compare(runs, results)
+    for table in (results_table(results), claims_table(claims), middle_table(comparison)):
+        assert table.caption.endswith(" * mnist: not the official set."), table.title
+    table = results_table(results)
+    assert {row[headings(table).index("data set")] for row in table.rows} == {"mnist*"}
+    assert set(results_frame(results)["data_note"]) == {"not the official set"}
+    assert "* mnist" not in results_table(summarise(runs, group_runs(runs.assign(data_note=None)))).caption
+
+
+def test_chance_is_shown_where_runs_say_what_it_is(experiments):
+    runs, _ = experiments
+    results = summarise(runs, group_runs(runs))
+    assert "chance" not in headings(results_table(results))
+    runs = runs.assign(**{"test/chance": 0.1})
+    table = results_table(summarise(runs, group_runs(runs)))
+    assert {row[headings(table).index("chance")] for row in table.rows} == {"0.1"}
+
+
 def test_what_a_source_cannot_support_is_said(experiments, claims_text):
     runs, _ = experiments
     text = claims_text.replace('evidence = "V"', 'evidence = "V"\nunsupported = "no log"', 1)
@@ -183,9 +226,8 @@ def test_csv_is_clean_and_keeps_every_digit(reported):
 
 
 def test_a_single_seed_leaves_the_bounds_of_csv_empty():
-    line = csv_text(results_frame(summarise_one())).splitlines()[1]
-    cells = next(csv.reader([line]))
-    assert cells[7:10] == ["", "", "1"]
+    (row,) = csv.DictReader(io.StringIO(csv_text(results_frame(summarise_one()))))
+    assert (row["low"], row["high"], row["n"]) == ("", "", "1")
 
 
 @given(st.lists(st.tuples(st.text(), st.floats(allow_nan=False, allow_infinity=False)), min_size=1, max_size=5))

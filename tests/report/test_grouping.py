@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from report_frames import run_row
 
 from plastic_cli.config import Config
-from plastic_cli.report.grouping import group_runs, plain_value, setting_text
+from plastic_cli.report.grouping import group_runs, plain_value, setting_text, settings_across
 
 
 def frame(*rows):
@@ -43,6 +43,21 @@ def test_the_setting_names_what_differs_within_the_rule_and_nothing_else():
 def test_data_sets_are_groups_of_their_own_and_may_be_missing():
     runs = frame(run_row(0, dataset="mnist"), run_row(1, dataset="digits"), run_row(2, dataset=None))
     assert [group.dataset for group in group_runs(runs)] == [None, "digits", "mnist"]
+
+
+def test_other_data_of_the_same_name_is_no_repetition():
+    rows = [run_row(number, seed=number) | {"data_checksum": checksum * 64} for number, checksum in enumerate("aab")]
+    first, second = group_runs(frame(*rows))
+    assert (first.runs, second.runs) == (("r00000", "r00001"), ("r00002",))
+    assert (first.dataset, first.data, second.data) == ("mnist", "mnist (aaaaaaaa)", "mnist (bbbbbbbb)")
+    (setting,) = settings_across([first, second])
+    assert set(setting.groups) == {"mnist (aaaaaaaa)", "mnist (bbbbbbbb)"}
+
+
+def test_a_run_that_does_not_know_its_data_goes_with_the_only_one_there_is():
+    rows = [run_row(number, seed=number) | {"data_checksum": checksum} for number, checksum in enumerate(["a", None])]
+    (group,) = group_runs(frame(*rows))
+    assert (len(group.runs), group.data) == (2, "mnist")
 
 
 def test_missing_none_and_nan_are_one_value_and_whole_floats_are_integers():

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import subprocess
 
 import pandas as pd
 import pytest
@@ -179,6 +180,29 @@ def test_it_prints_black_on_white_without_what_needs_a_screen(open_page):
         )
         assert style == ["avoid", "avoid"]
     assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="there is no pdftotext: apt-get install poppler-utils")
+def test_on_paper_headings_return_on_every_page_and_words_are_there(open_page, tmp_path):
+    page = open_page()
+    # So many rows that the table goes on over pages.
+    page.evaluate(
+        "() => { const body = document.querySelector('table.sortable').tBodies[0];"
+        " for (let n = 0; n < 90; n++) body.append(body.rows[0].cloneNode(true)); }"
+    )
+    page.pdf(path=tmp_path / "page.pdf", format="A4")
+    text = subprocess.run(
+        ["pdftotext", "-layout", tmp_path / "page.pdf", "-"], capture_output=True, text=True, check=True
+    ).stdout
+    *pages, behind = text.split("\f")
+    assert behind == ""
+    headings = page.locator("table.sortable").first.locator("thead th").all_inner_texts()
+    whole = [sheet for sheet in pages if all(heading in sheet for heading in headings)]
+    assert len(whole) >= 2
+    assert len(pages[-1].split()) > 20, "the foot of the page is not alone on a sheet"
+    words = page.locator("details .note").first.text_content().split()
+    assert " ".join(words[:4]) in " ".join(text.split())
+    assert "In words" not in text
 
 
 def test_without_scripts_the_tables_can_still_be_read(open_page):
