@@ -258,6 +258,8 @@ def _first_error(error: ValidationError, source: str) -> str:
     name = str(first["loc"][0])
     option = name if source else f"--{name.replace('_', '-')}"
     given = first.get("input")
+    if isinstance(given, list | tuple):
+        given = ",".join(map(str, given))
     guess = ""
     if first["type"] == "literal_error" and isinstance(given, str):
         guess = did_you_mean(given, first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", "))

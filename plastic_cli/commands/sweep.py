@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 from plastic_cli.commands.show import FORMATS, print_rows
 from plastic_cli.commands.signals import signals_as_interrupts
 from plastic_cli.errors import RunFailed, UserError, did_you_mean
+from plastic_cli.plugins import find_rule
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.metrics import MAIN_METRICS
@@ -22,7 +24,7 @@ from plastic_cli.sweeps.engine import Progress, Result, Settings, Sweep
 from plastic_cli.sweeps.lookup import Found, store_index, with_data
 from plastic_cli.sweeps.plan import PlannedRun, only, plan_recipe, shown
 from plastic_cli.sweeps.pools import open_pool
-from plastic_cli.sweeps.recipe import read_recipe
+from plastic_cli.sweeps.recipe import RecipeFile, read_recipe, tables_of
 
 SHOWN_AT_ONCE = 12
 """Running and failed runs that the live table lists."""
@@ -57,11 +59,24 @@ def sweep(
     values: Sequence[str] = (),
 ) -> None:
     """Carry out the runs of a recipe that are not in the store yet, or those of some rules and values."""
-    plan = only(plan_recipe(read_recipe(recipe), seeds=seeds, rules=rules), values)
+    file = read_recipe(recipe)
+    plan = only(plan_recipe(file, seeds=seeds, rules=rules), values)
+    check_claims(file)
     if options.scheduler is None and not options.dry_run:
         # What PLASTIC_EXPORT asks for in vain would end every run.
         find_exports(None, Console().warning)
     carry_out_plan(plan, options)
+
+
+def check_claims(file: RecipeFile) -> None:
+    """Raise UserError where a recipe names a claim that its rules do not have."""
+    rules = dict.fromkeys(str(table.rule) for _, tables in tables_of(file.recipe) for table in tables if table.rule)
+    texts = [find_rule(rule).claims_text() or "" for rule in rules]
+    known = [str(entry.get("id")) for text in texts for entry in tomllib.loads(text).get("claim", [])]
+    for claim in file.recipe.claims:
+        if claim not in known:
+            owners = f"the claims.toml of {' and '.join(rules)}"
+            raise file.error(("claims",), f"there is no claim '{claim}' in {owners}.{did_you_mean(claim, known)}")
 
 
 def carry_out_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> None:
@@ -83,7 +98,7 @@ def carry_out_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> None:
             Console().message(f"stopped: {begun} begun, {left} not yet. The same command finishes them")
         raise KeyboardInterrupt
     if failed:
-        raise RunFailed(f"{len(failed)} of {len(results)} runs failed: {failed[0].outcome.error}")
+        raise RunFailed(f"{len(failed)} of {_runs(len(results))} failed: {failed[0].outcome.error}")
 
 
 def check_options(options: SweepOptions) -> None:
@@ -107,9 +122,13 @@ def run_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> list[Result]:
     )
     quiet = options.quiet or options.format == "json"
     with signals_as_interrupts(), open_pool(options.scheduler, options.workers) as pool:
-        Console(quiet=quiet).message(f"{len(plan)} runs in {options.runs}, {pool.description}")
+        Console(quiet=quiet).message(f"{_runs(len(plan))} in {options.runs}, {pool.description}")
         with _display(quiet) as display:
             return Sweep(plan, pool, settings).run(display.show)
+
+
+def _runs(number: int) -> str:
+    return "1 run" if number == 1 else f"{number} runs"
 
 
 def print_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> None:
@@ -125,7 +144,7 @@ def print_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> None:
     minutes = [planned.minutes for planned in left]
     known = sum(value for value in minutes if value is not None)
     time_left = f", about {duration(60 * known)} one after the other" if left and None not in minutes else ""
-    Console().message(f"{len(plan)} runs: {len(plan) - len(left)} done, {len(left)} left{time_left}")
+    Console().message(f"{_runs(len(plan))}: {len(plan) - len(left)} done, {len(left)} left{time_left}")
 
 
 def print_results(results: Sequence[Result], options: SweepOptions) -> None:
@@ -334,6 +353,6 @@ class _Table:
         for result in failed[-SHOWN_AT_ONCE:]:
             table.add_row(Text("failed"), Text(result.planned.label), Text(str(result.outcome.error)))
         whole = Table.grid()
-        whole.add_row(Text(f"{progress.total} runs: " + ", ".join(parts)))
+        whole.add_row(Text(f"{_runs(progress.total)}: " + ", ".join(parts)))
         whole.add_row(table)
         self._live.update(whole)

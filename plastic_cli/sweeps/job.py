@@ -275,11 +275,18 @@ def _environment(job: Job) -> dict[str, str]:
     threads = job.threads
     if threads is None:
         here = socket.gethostname()
-        threads = max(1, cores() // max(1, job.slots.get(here, 1)))
+        threads = thread_share(job.slots.get(here, 1))
     # The process imports what this one would, also where that is not installed.
     path = os.pathsep.join(entry for entry in sys.path if entry and not entry.startswith((sys.prefix, sys.base_prefix)))
     limits = dict.fromkeys(THREAD_LIMITS, str(threads))
     return {**os.environ, **limits, "PYTHONPATH": path, "NO_COLOR": "1", "COLUMNS": "120"}
+
+
+def thread_share(at_once: int) -> int:
+    """Return how many threads each of some runs at once may have; OMP_NUM_THREADS is the most that any gets."""
+    share = max(1, cores() // max(1, at_once))
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(asked)) if asked.isdecimal() and int(asked) else share
 
 
 def cores() -> int:

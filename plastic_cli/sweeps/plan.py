@@ -96,7 +96,7 @@ def plan_recipe(file: RecipeFile, *, seeds: int | None = None, rules: Sequence[s
         if rules and rule.name not in rules:
             continue
         model = train_model(rule)
-        options, grid, origins = _merged(file, where, tables, model)
+        options, grid, origins = _merged(file, where, tables, rule.name, model)
         wanted = seeds if seeds is not None else _last(tables, where, "seeds")[1] or 1
         _, minutes = _last(tables, where, "minutes")
 
@@ -248,7 +248,7 @@ def _last(tables: Sequence[Any], where: Where, name: str) -> tuple[Where, Any]:
 
 
 def _merged(
-    file: RecipeFile, where: Where, tables: Sequence[Any], model: type[TrainConfig]
+    file: RecipeFile, where: Where, tables: Sequence[Any], rule: str, model: type[TrainConfig]
 ) -> tuple[dict[str, Any], dict[str, list[Any]], dict[str | None, Where]]:
     """Return options and grid of one set of runs, and where each key stands; what is more special wins."""
     options: dict[str, Any] = {}
@@ -260,7 +260,7 @@ def _merged(
             for name, value in values.items():
                 if name not in model.model_fields:
                     guess = did_you_mean(name, model.model_fields)
-                    raise file.error((*place, kind, name), f"the rule has no option '{name}'.{guess}")
+                    raise file.error((*place, kind, name), f"{rule} has no option '{name}'.{guess}")
                 origins[name] = (*place, kind, name)
                 options.pop(name, None)
                 grid.pop(name, None)

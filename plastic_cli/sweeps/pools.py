@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Any
 
 from plastic_cli.errors import RunFailed, UserError, did_you_mean
-from plastic_cli.sweeps.job import cores, request_stop
+from plastic_cli.sweeps.job import cores, request_stop, thread_share
 
 CLUSTERS = {
     "slurm": ("SLURMCluster", "sbatch"),
@@ -79,7 +79,7 @@ def default_workers() -> int:
 def _local(workers: int) -> Iterator[Pool]:
     """Threads are enough: each one waits for the process of a run."""
     executor = ThreadPoolExecutor(workers, thread_name_prefix="run")
-    threads = max(1, cores() // workers)
+    threads = thread_share(workers)
     here = socket.gethostname()
     runs = "run" if workers == 1 else "runs"
     try:

@@ -218,7 +218,11 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
         return text, tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
+        what, _, line = str(error).partition(" (at line ")
+        place = f", line {line.partition(',')[0]}" if line else ""
+        raise UserError(f"{path}{place}: it is not valid TOML: {what}.") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}.") from None
 
 

@@ -12,7 +12,7 @@ from watching import PLASTIC, statuses, until
 
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.engine import Progress, Result
-from plastic_cli.sweeps.job import Outcome, claimed, cores, log_file
+from plastic_cli.sweeps.job import Outcome, claimed, cores, log_file, thread_share
 from plastic_cli.sweeps.lookup import store_index, with_data
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
@@ -32,11 +32,21 @@ def test_every_run_is_made_once_and_not_again(sweep, recipe, runs_folder, starts
     assert list((runs_folder / ".sweeps/claims").iterdir()) == []
 
 
-def test_threads_are_shared_between_runs(sweep, recipe, starts):
+def test_threads_are_shared_between_runs(sweep, recipe, starts, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")
     sweep(recipe(), workers=1)
     assert starts()[-1]["threads"] == str(cores())
     sweep(recipe(seeds="[5]"), workers=10 * cores())
     assert starts()[-1]["threads"] == "1"
+
+
+def test_no_run_has_more_threads_than_the_user_allows(monkeypatch):
+    monkeypatch.setattr("plastic_cli.sweeps.job.cores", lambda: 8)
+    shares = {}
+    for asked in ("", "0", "some", "3", "99"):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        shares[asked] = [thread_share(at_once) for at_once in (1, 2, 16)]
+    assert shares == {"": [8, 4, 1], "0": [8, 4, 1], "some": [8, 4, 1], "3": [3, 3, 1], "99": [8, 4, 1]}
 
 
 def test_another_setting_seed_version_or_data_set_is_another_run(sweep, recipe, runs_folder, monkeypatch, starts):

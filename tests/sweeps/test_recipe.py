@@ -68,9 +68,9 @@ def test_a_recipe_is_read_and_planned(tmp_path):
         ),
         (
             ("batch-size", "batch-sise"),
-            "FILE, line 10: the rule has no option 'batch_sise'. Did you mean 'batch_size'?",
+            "FILE, line 10: backprop has no option 'batch_sise'. Did you mean 'batch_size'?",
         ),
-        (("learning_rate", "learning"), "FILE, line 13: the rule has no option 'learning'."),
+        (("learning_rate", "learning"), "FILE, line 13: backprop has no option 'learning'."),
         (
             ("batch-size = 8", "batch-size = 0"),
             "FILE, line 10: --batch-size 0: it should be greater than or equal to 1.",
@@ -90,7 +90,7 @@ def test_a_recipe_is_read_and_planned(tmp_path):
         (('why = "w"', 'why = "w"\nseeds = [1, 1]'), "FILE, line 4: seeds [1, 1]"),
         (('why = "w"\n', ""), "FILE: the recipe has no why."),
         (('rule = "backprop"\n', ""), "FILE: it names no rule"),
-        (("[options]", "[options"), "cannot read FILE:"),
+        (("[options]", "[options"), "FILE, line 6: it is not valid TOML: Expected"),
     ],
     ids=lambda value: value if isinstance(value, str) else str(value[1]).partition("\n")[0],
 )
@@ -102,7 +102,7 @@ def test_what_is_wrong_is_told_with_its_line(wrong, change, said):
 
 def test_lines_inside_runs_are_found(wrong):
     text = 'title = "t"\nwhy = "w"\n\n[[runs]]\nrule = "backprop"\n\n[[runs]]\nrule = "grlu"\n[runs.options]\n'
-    assert "line 10: the rule has no option 'perturbation'" in wrong(text + "perturbation = 3\n")
+    assert "line 10: grlu has no option 'perturbation'" in wrong(text + "perturbation = 3\n")
     assert "line 10: a recipe has no key 'naem'. Did you mean 'name'?" in wrong(text + "[runs.naem]\n")
     assert "line 8: there is no rule 'grul'" in wrong(text.replace('"grlu"', '"grul"'))
 

@@ -44,6 +44,16 @@ def test_a_recipe_is_carried_out_by_real_processes(tmp_path, tiny_data, runs_fol
     assert sorted(listed.out.split()) == sorted(str(runs_folder / run) for run in RunStore(runs_folder).folders())
 
 
+def test_a_claim_that_its_rule_does_not_have_is_told_with_its_line(tmp_path, runs_folder):
+    file = tmp_path / "claims.toml"
+    file.write_text('title = "t"\nwhy = "w"\nrule = "grlu"\nclaims = ["GR-01", "GR-77"]\n')
+    outcome = plastic("sweep", file, "--dry-run")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"{file}, line 4: there is no claim 'GR-77' in the claims.toml of grlu." in outcome.err
+    file.write_text(file.read_text().replace("GR-77", "GR-02"))
+    assert plastic("sweep", file, "--dry-run").code == 0
+
+
 def test_a_grid_on_the_command_line_is_a_sweep(instant_runs, runs_folder):
     outcome = plastic(
         *("train", "backprop", "--epochs", 1, "--grid", "batch_size=1,2", "--grid", "learning_rate=.1,.2"),
