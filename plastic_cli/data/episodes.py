@@ -40,7 +40,7 @@ class Episodes:
     classes: those to draw from, all of the split if None. ways: classes of an episode; shots and queries: images of
     each to learn from and to be asked about, never the same ones. replacement: draw classes with replacement, so that
     one may come twice, with the same images. first_images: always take the first images of a class, in the split's
-    order, not others for each episode.
+    order, not others for each episode. name: what the split is called where it has too little.
 
     Raises UserError where there are too few classes or images.
     """
@@ -55,6 +55,7 @@ class Episodes:
         classes: Sequence[int] | None = None,
         replacement: bool = False,
         first_images: bool = False,
+        name: str = "the data",
     ) -> None:
         self.split = split
         self.classes = torch.tensor(sorted(split.y.unique().tolist() if classes is None else classes))
@@ -69,8 +70,8 @@ class Episodes:
         for label, images in self._images.items():
             if len(images) < needed:
                 raise UserError(
-                    f"class {label} has {len(images)} images, and {shots} shots and {queries} queries take {needed}:"
-                    " ask for fewer of them."
+                    f"class {label} has {len(images)} images in {name}, and {shots} shots and {queries} queries take"
+                    f" {needed}: ask for fewer of them."
                 )
 
     def draw(self, generator: torch.Generator) -> Episode:

@@ -64,8 +64,8 @@ def learned_rule(run: Run) -> LearnedRule:
 def evaluate_rule(config: Evaluate, run: Run) -> None:
     """Log accuracy over episodes for the learned rule and its controls, with intervals.
 
-    Rates of the controls are chosen on other episodes of the same kind. Raises UserError where what is asked for does
-    not go with the data.
+    Rates of the controls are chosen on other images, in episodes of the same kind. Raises UserError where what is asked
+    for does not go with the data.
     """
     trained = trained_as(run)
     learned = learned_rule(run) if config.theta is None else read_theta(config.theta)
@@ -111,8 +111,15 @@ def _setting(config: Evaluate, trained: Train, run: Run) -> tuple[LongSetting, d
     both = Split(torch.cat([train.x, test.x]), torch.cat([train.y, test.y]))
     outputs = config.outputs or trained.outputs
     setting = LongSetting(
-        Episodes(train, classes=tuned_on, ways=ways, shots=shots, queries=queries),
-        Episodes(both if pool == "both" else test, classes=chosen, ways=ways, shots=shots, queries=queries),
+        Episodes(train, classes=tuned_on, ways=ways, shots=shots, queries=queries, name="the training split"),
+        Episodes(
+            both if pool == "both" else test,
+            classes=chosen,
+            ways=ways,
+            shots=shots,
+            queries=queries,
+            name="both splits together" if pool == "both" else "the test split",
+        ),
         (train.x.shape[1], *hidden, data.classes if outputs == "all" else ways),
         outputs == "episode",
         passes=config.passes,
@@ -134,17 +141,18 @@ def _classes(
 ) -> tuple[list[int], list[int], str]:
     """Return the classes to test on, those to choose the controls' rates on, and the images to test on: both or test.
 
-    Of a class that meta-learning never saw every image is new; of others those of the test split.
+    Of held-out classes every image is new to rule and controls; of others those of the test split.
     """
     seen, held_out = split
     asked = config.classes or ("held-out" if held_out else "all")
+    if not own and asked != "all":
+        raise UserError(f"--classes {asked}: {data.name} is new altogether. Choose all, or leave it out.")
     if asked == "held-out" and not held_out:
-        reason = "meta-learning held none out" if own else f"{data.name} is new altogether"
-        raise UserError(f"--classes held-out: {reason}. Choose seen or all.")
+        raise UserError("--classes held-out: meta-learning held none out. Choose seen or all.")
     if asked == "held-out":
         return held_out, seen, "both"
     everything = sorted([*seen, *held_out])
-    return (seen, seen, "test") if asked == "seen" else (everything, seen, "both" if not own else "test")
+    return seen if asked == "seen" else everything, seen, "test"
 
 
 def trained_side(run: Run) -> int:

@@ -16,10 +16,10 @@ from plotnine import (
     facet_wrap,
     geom_col,
     geom_hline,
+    geom_label,
     geom_line,
     geom_linerange,
     geom_point,
-    geom_text,
     ggplot,
     labs,
     scale_color_manual,
@@ -90,7 +90,7 @@ def theta_figure(curves: pd.DataFrame, settled: pd.DataFrame, l1: float) -> ggpl
 
 def angles_figure(curves: pd.DataFrame, window: int) -> ggplot:
     """Draw angles against episodes by layer: columns step, metric (angle or angle_by_sample), layer, value."""
-    names = {"angle": "mean over queries (as published)", "angle_by_sample": "each query"}
+    names = {"angle": "of the mean over queries (as published)", "angle_by_sample": "of each query, then the mean"}
     data = curves.assign(
         facet=pd.Categorical(curves["metric"].map(names), list(names.values())), layer=_layers(curves["layer"])
     )
@@ -126,7 +126,8 @@ def orthonormality_figure(curves: pd.DataFrame, window: int) -> ggplot:
         + scale_color_manual(values=discrete_colours(data["layer"].nunique()), name="Layer of weights")
         + labs(
             title="How far weights are from Oja's rest",
-            subtitle=f"E_W behind adaptation, 0 for orthonormal rows; moving average over {window} episodes",
+            subtitle=f"E_W behind adaptation, 0 for orthonormal rows; moving average over {window} episodes;\n"
+            "without the last layer, whose units are a softmax",
             x="Episode",
             y="E_W",
         )
@@ -154,11 +155,11 @@ def terms_figure(table: pd.DataFrame, whole: float) -> ggplot:
     points = data[data["panel"] == panels[1]]
     return (
         ggplot(data, aes("name", "value"))
-        + geom_col(data=bars, fill=OKABE_ITO[0], width=0.6)
+        + geom_col(data=bars, fill=OKABE_ITO[0], width=0.5)
         + geom_hline(yintercept=0, colour=GREY, size=0.5)
         + geom_linerange(aes(ymin="low", ymax="high"), data=points, colour=OKABE_ITO[1], size=0.9)
         + geom_point(data=points, colour=OKABE_ITO[1], size=2.6)
-        + geom_text(aes(label="text"), nudge_x=0.38, size=8)
+        + geom_label(aes(label="text"), nudge_x=0.42, size=8, label_size=0, label_padding=0.1, fill="white")
         + scale_x_discrete()
         + coord_flip()
         + facet_wrap("panel", scales="free_x")

@@ -85,7 +85,7 @@ def setting_of(config: Train, data: Dataset, run: Run) -> Setting:
     unseen = Split(torch.cat([train.x, test.x]), torch.cat([train.y, test.y])) if held_out else test
     reference = config.reference_sampling
 
-    def episodes(split: Split, classes: list[int]) -> Episodes:
+    def episodes(split: Split, classes: list[int], name: str) -> Episodes:
         return Episodes(
             split,
             classes=classes,
@@ -94,11 +94,12 @@ def setting_of(config: Train, data: Dataset, run: Run) -> Setting:
             queries=config.queries,
             replacement=reference,
             first_images=reference,
+            name=name,
         )
 
     return Setting(
-        episodes(test if reference else train, seen),
-        episodes(unseen, held_out or seen),
+        episodes(*((test, seen, "the test split") if reference else (train, seen, "the training split"))),
+        episodes(unseen, held_out or seen, "both splits together" if held_out else "the test split"),
         (train.x.shape[1], *config.hidden, data.classes if config.outputs == "all" else config.ways),
         config.outputs == "episode",
     )
@@ -344,12 +345,17 @@ def _sum_up(
         without[place] = 0
         if float(whole - bench.measure(without, plasticity)[0].mean()) >= LOST:
             left.append(term)
-    summed = {
+    summed: dict[str, float] = {
         "passes_feedback_alignment": rises_from(accuracy, feedback_alignment),
         "terms_left": len(left),
-        # Of the ten: whether it is left as published, where only F0, F2 and F9 are.
-        "terms_as_published": sum((term in left) == (term in PUBLISHED_LEFT) for term in range(10)) / 10,
     }
+    if set(config.terms) > set(PUBLISHED_LEFT):
+        # The share of a pool whose fate is the published one, where only F0, F2 and F9 are left.
+        as_published = [(term in left) == (term in PUBLISHED_LEFT) for term in config.terms]
+        summed["terms_as_published"] = sum(as_published) / len(as_published)
     if 0 in config.terms:
         summed["theta_0_settled"] = settled_from(episodes.loc[episodes["metric"] == "theta_0", "value"])
     run.log("train", None, **summed)
+    never = [name for name in ("passes_feedback_alignment", "theta_0_settled") if summed.get(name, 0) > config.episodes]
+    if never:
+        run.message(f"{' and '.join(never)}: not within {config.episodes} episodes, and so counted as one more")

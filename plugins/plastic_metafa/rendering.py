@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from plastic_cli import Run
-from plastic_cli.figures.theme import discrete_colours
+from plastic_cli.figures.theme import OKABE_ITO
 from plastic_metafa import rule
 from plastic_metafa.history import history, moving_average, strengths
 
@@ -51,7 +51,7 @@ def render_learning(config: Render, run: Run) -> None:
 def _frame(
     run: Run, panels: dict[str, pd.DataFrame], levels: dict[str, float], step: int, last: int
 ) -> NDArray[np.uint8]:
-    figure = Figure(figsize=(12, 4.2), dpi=80, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(13, 5.2), dpi=80, layout="constrained", facecolor="white")
     canvas = FigureCanvasAgg(figure)
     theta, accuracy, angle = figure.subplots(1, 3)
     names = {float(term): rule.TERMS[term].name for term in sorted(panels["theta"]["term"].unique())}
@@ -67,12 +67,13 @@ def _frame(
     angle.set_ylim(0, max(100.0, float(panels["angle"]["value"].max()) + 5))
     for axes in (theta, accuracy, angle):
         axes.set_xlim(0, last)
-        axes.set_xlabel("episode", fontsize=9)
+        axes.set_xlabel("episode", fontsize=10)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.tick_params(labelsize=8)
+        axes.tick_params(labelsize=9)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8, loc="best")
+        # Below the panel, where it covers no curve and stays where it is from frame to frame.
+        axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     figure.suptitle(f"metafa on {run.record.dataset}, seed {run.seed}: episode {step} of {last}", fontsize=13)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -94,9 +95,12 @@ def _draw(
         low, high = float(values.min()), float(values.max())
         margin = 0.08 * (high - low) or 0.01
         axes.set_ylim(low - margin, high + margin)
-    for colour, (key, name) in zip(discrete_colours(len(names)), names.items(), strict=True):
+    for number, (key, name) in enumerate(names.items()):
+        # A pool has more terms than there are colours that can be told apart.
+        colour, style = OKABE_ITO[number % len(OKABE_ITO)], "-" if number < len(OKABE_ITO) else "--"
         part = curves[(curves[by] == key) & (curves["step"] <= step)]
-        axes.plot(part["step"], part["value"], color=colour, linewidth=1.8, label=name)
+        axes.plot(part["step"], part["value"], color=colour, linestyle=style, linewidth=1.8, label=name)
+        axes.plot(part["step"].tail(1), part["value"].tail(1), "o", color=colour, markersize=4)
     if zero:
         axes.axhline(0, color="#767676", linewidth=0.8)
     axes.set_title(title, fontsize=11)

@@ -112,14 +112,18 @@ def plasticity_update(
 ) -> Tensor:
     """Return dW = sum_r theta_r F_r (5) for one layer, (..., out, in).
 
-    W (..., out, in); y_pre, e_pre (..., in); y_post, e_post (..., out); theta (len(terms),), in the order of `terms`,
-    which are keys of TERMS. Raises ValueError where theta has another length.
+    W (..., out, in); y_pre, e_pre (..., in); y_post, e_post (..., out); theta (..., len(terms)), in the order of
+    `terms`, which are keys of TERMS; leading dimensions broadcast. Raises ValueError where theta has another length or
+    there is no such term.
     """
-    if len(theta) != len(terms):
-        raise ValueError(f"theta has {len(theta)} entries for {len(terms)} terms: give one for each")
+    if theta.dim() == 0 or theta.shape[-1] != len(terms):
+        raise ValueError(f"theta is {tuple(theta.shape)} for {len(terms)} terms: its last dimension has one for each")
+    for number in terms:
+        if number not in TERMS:
+            raise ValueError(f"there is no term {number}; there are {', '.join(map(str, TERMS))}")
     change = torch.zeros_like(W)
-    for strength, number in zip(theta, terms, strict=True):
-        change = change + strength * TERMS[number].expression(W, y_pre, y_post, e_pre, e_post)
+    for strength, number in zip(theta.unbind(-1), terms, strict=True):
+        change = change + strength[..., None, None] * TERMS[number].expression(W, y_pre, y_post, e_pre, e_post)
     return change
 
 

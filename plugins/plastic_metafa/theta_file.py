@@ -42,6 +42,8 @@ def term_number(word: str | int) -> int:
         return names[text]
     if text.isdecimal() and int(text) in TERMS:
         return int(text)
+    if text == "all":
+        raise UserError("'all' means the ten published terms and stands alone: name the others by themselves.")
     known = ", ".join(f"{number} {term.name}" for number, term in TERMS.items())
     raise UserError(f"there is no term '{word}'.{did_you_mean(text, names)} There are: {known}.")
 

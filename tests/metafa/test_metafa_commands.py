@@ -349,8 +349,9 @@ def test_evaluation_on_another_data_set(run, tiny_data):
     metrics = evaluated("--dataset", tiny_data)
     assert set(metrics) >= {f"{name}/accuracy" for name in FOUR}
     assert {entry["classes"] for entry in labels_of_tests(run)} == {"all"}
-    line = refused("eval", "metafa", "--dataset", tiny_data, "--classes", "held-out")
-    assert "is new altogether. Choose seen or all." in line
+    for classes in ("held-out", "seen"):
+        line = refused("eval", "metafa", "--dataset", tiny_data, "--classes", classes)
+        assert "is new altogether. Choose all, or leave it out." in line
 
 
 def test_evaluation_of_a_theta_by_hand(run, theta_file):
@@ -377,7 +378,7 @@ def test_without_classes_held_out_the_test_is_on_other_images():
     [
         (["--terms", "oia"], "there is no term 'oia'. Did you mean 'oja'?"),
         (["--terms", "0,10"], "there is no term '10'."),
-        (["--terms", "0,all"], "there is no term 'all'."),
+        (["--terms", "0,all"], "'all' means the ten published terms and stands alone"),
         (["--terms", ","], "names no term"),
         (["--feedback", "fixd"], "Did you mean 'fixed'?"),
         (["--hidden", "12,0"], "at least one layer of at least one unit"),

@@ -129,8 +129,30 @@ def test_an_update_is_linear_in_theta():
 
 @pytest.mark.parametrize("length", [0, 1, 3])
 def test_theta_of_another_length_is_refused(length):
-    with pytest.raises(ValueError, match=f"theta has {length} entries for 2 terms"):
-        rule.plasticity_update(*layer(), torch.ones(length), (0, 2))
+    for theta in (torch.ones(length), torch.ones(2, length)):
+        with pytest.raises(ValueError, match="for 2 terms: its last dimension has one for each"):
+            rule.plasticity_update(*layer(), theta, (0, 2))
+    with pytest.raises(ValueError, match="for 2 terms"):
+        rule.plasticity_update(*layer(), torch.tensor(1.0), (0, 2))
+
+
+def test_an_unknown_term_is_named():
+    with pytest.raises(ValueError, match="there is no term 17; there are 0, 1, 2"):
+        rule.plasticity_update(*layer(), torch.ones(2), (0, 17))
+
+
+@pytest.mark.parametrize(
+    ("leading", "of_theta"), [((2,), (2,)), ((3, 2), (3, 2)), ((3, 2), (3, 1)), ((3, 2), (2,)), ((), (4,))]
+)
+def test_theta_may_have_leading_dimensions_too(leading, of_theta):
+    theta, given_layer = draw(*of_theta, 10, seed=5), layer(leading)
+    found = rule.plasticity_update(*given_layer, theta, PUBLISHED)
+    whole = torch.broadcast_shapes(leading, of_theta)
+    assert found.shape == (*whole, 4, 3)
+    wide = [part.expand(*whole, *part.shape[len(leading) :]) for part in given_layer]
+    for index in np.ndindex(*whole):
+        own = rule.plasticity_update(*(part[index] for part in wide), theta.expand(*whole, 10)[index], PUBLISHED)
+        torch.testing.assert_close(found[index], own, rtol=1e-12, atol=1e-12)
 
 
 def test_the_pool_takes_an_eleventh_term(monkeypatch):
