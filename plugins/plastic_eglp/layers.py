@@ -161,14 +161,18 @@ class _LocalLayer(nn.Module):
         return factors
 
     def _take_scaled_step(self, factors: rule.Factors, rate: float, event: float | Tensor) -> None:
-        """Change the weights by SoftHebb's step, whose largest entry is the rate times the mean event."""
-        of_units = rule.softhebb_rate(self.weight.flatten(1))
+        """Change the weights by SoftHebb's step: equation (1) with largest entry 1, then each unit's own rate.
+
+        In this order a unit's steps shrink as its norm comes to 1. Scaled after the units' rates, the largest step
+        would stay the same for ever.
+        """
         change = torch.zeros_like(self.weight)
-        self._add_products(change, factors.post * of_units, 1 / len(factors.post))
+        self._add_products(change, factors.post, 1 / len(factors.post))
         assert factors.decay is not None
-        change.sub_(self.weight * self._by_unit(of_units * factors.decay))
+        change.sub_(self.weight * self._by_unit(factors.decay))
         strength = event.mean() if isinstance(event, Tensor) else event
-        self.weight.add_(rule.largest_entry_one(change) * (rate * strength))
+        of_units = rule.softhebb_rate(self.weight.flatten(1))
+        self.weight.add_(rule.largest_entry_one(change) * self._by_unit(of_units * (rate * strength)))
 
     def _by_unit(self, values: Tensor) -> Tensor:
         """Return values (out,) as they multiply the weights."""

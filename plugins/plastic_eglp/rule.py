@@ -92,7 +92,10 @@ def softhebb(u: Tensor, inverse_temperature: float, event: Event = 1.0) -> Facto
 
 
 def softhebb_rate(W: Tensor) -> Tensor:
-    """Return the factor (out,) on each unit's learning rate: sqrt(| |w| - 1 |), 0 for settled weights (Journe 2023)."""
+    """Return the factor (out,) on each unit's learning rate: sqrt(| |w| - 1 |), 0 for settled weights.
+
+    From the published program (Journe et al. 2023), which applies it after `largest_entry_one`.
+    """
     norms: Tensor = torch.linalg.vector_norm(W, dim=1)
     return (norms - 1).abs().sqrt()
 
@@ -100,7 +103,8 @@ def softhebb_rate(W: Tensor) -> Tensor:
 def largest_entry_one(change: Tensor) -> Tensor:
     """Return SoftHebb's change of a layer divided by its largest absolute entry; one of all zeros stays.
 
-    Responses are as large as the weights' norm, which begins far above 1, and steps in proportion to them diverge.
+    The published program (Journe et al. 2023) does so before the units' rates apply. Responses are as large as the
+    weights' norm, which begins far above 1, and steps in proportion to them diverge.
     """
     return change / change.abs().max().clamp_min(torch.finfo(change.dtype).tiny)
 

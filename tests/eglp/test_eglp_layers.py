@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -98,13 +99,14 @@ def loop_update(layer, X, events, modulation=None):
                 share = exponentials[k] / sum(exponentials)
                 p = share if z[k] == max(z) else -share
                 d = p * z[k]
-                rate = LR * math.sqrt(abs(math.sqrt(length) - 1))
             for i, w in enumerate(row):
                 new_W[k][i] += rate * events[s] * (p * x[i] - d * w) / n
     if modulation is None and layer.local_rule == "softhebb":
         changes = [[new - old for new, old in zip(*rows, strict=True)] for rows in zip(new_W, W, strict=True)]
-        step = LR * sum(events) / n / max(abs(change) for row in changes for change in row)
-        new_W = [[w + step * c for w, c in zip(*rows, strict=True)] for rows in zip(W, changes, strict=True)]
+        largest = max(abs(change) for row in changes for change in row)
+        for k, row in enumerate(W):
+            rate = LR * math.sqrt(abs(math.sqrt(sum(w * w for w in row)) - 1)) * sum(events) / n
+            new_W[k] = [w + rate * c / largest for w, c in zip(row, changes[k], strict=True)]
     return new_W, new_b, new_theta
 
 
@@ -230,6 +232,67 @@ def test_the_published_equation():
     layer.local_update(0.5)
     expected = 0.01 * 0.5 * ((y[:, :, None] * x[:, None, :]).mean(0) - y.square().mean(0)[:, None] * before)
     torch.testing.assert_close(layer.weight - before, expected, rtol=1e-4, atol=1e-7)
+
+
+def published_softhebb_step(W, x, inverse_temperature, lr):
+    """One update of the published program (demo.py), in NumPy: weights W (units, inputs), stimuli x (n, inputs).
+
+    The layer divides the change by its largest entry; the optimizer multiplies by the scheduler's rate of each unit.
+    """
+    u = x @ W.T
+    s = -np.exp(inverse_temperature * (u - u.max(1, keepdims=True)))
+    s /= -s.sum(1, keepdims=True)
+    winners = (np.arange(len(x)), u.argmax(1))
+    s[winners] *= -1
+    change = s.T @ x - (s * u).sum(0)[:, None] * W
+    change /= np.abs(change).max()
+    rates = lr * np.abs(np.linalg.norm(W, axis=1) - 1) ** 0.5
+    return rates[:, None] * change
+
+
+@pytest.mark.parametrize("make", [LocalLinear, LocalConv2d])
+def test_softhebb_takes_the_steps_of_the_published_program_which_shrink_as_norms_come_to_one(make):
+    generator = torch.Generator().manual_seed(0)
+    options = {"local_rule": "softhebb", "inverse_temperature": 1.0, "generator": generator}
+    layer = (
+        LocalLinear(9, 4, 0.08, bias=False, **options)
+        if make is LocalLinear
+        else LocalConv2d(1, 4, 3, 0.08, bias=False, **options)
+    ).double()
+    largest = {}
+    for update in range(1, 1001):
+        x = torch.randn(50, *((9,) if make is LocalLinear else (1, 3, 3)), generator=generator, dtype=torch.float64)
+        before = layer.weight.flatten(1).numpy().copy()
+        layer(x)
+        layer.local_update(1.0)
+        step = layer.weight.flatten(1).numpy() - before
+        # Each step is compared on its own: over a thousand of them rounding would be amplified.
+        np.testing.assert_allclose(
+            step, published_softhebb_step(before, x.flatten(1).numpy(), 1.0, 0.08), rtol=1e-7, atol=1e-9
+        )
+        largest[update] = np.abs(step).max()
+    assert largest[1] == pytest.approx(0.43, abs=0.06)
+    assert largest[100] < largest[1] / 5
+    assert largest[1000] < largest[1] / 100
+    torch.testing.assert_close(
+        layer.weight.flatten(1).norm(dim=1), torch.ones(4, dtype=torch.float64), rtol=0.01, atol=0
+    )
+
+
+def test_settled_units_of_softhebb_stay_where_the_others_still_move():
+    layer, x = linear("softhebb"), draw(20, 4)
+    layer.weight[0] /= layer.weight[0].norm()
+    layer.weight[1] *= 5 / layer.weight[1].norm()
+    layer.weight[2] *= 2 / layer.weight[2].norm()
+    before = layer.weight.clone()
+    layer(x)
+    layer.local_update(1.0)
+    moved = (layer.weight - before).abs().amax(1)
+    assert moved[0] < 1e-7
+    # No unit moves further than its own rate, whatever the others do.
+    assert 0 < moved[1] <= LR * 2 + 1e-12
+    assert 0 < moved[2] <= LR + 1e-12
+    assert moved.max() > LR / 2
 
 
 def test_the_latest_stored_activity_counts_and_may_serve_again():
