@@ -1,18 +1,22 @@
 """Gymnasium environments: made by id and checked, many side by side, and resumed exactly.
 
 Any environment that is determined by the seed of its episode and the actions since can be rebuilt from these two, so
-that is what a checkpoint holds: no environment needs to know how to save itself.
+that is what a checkpoint holds: no environment needs to know how to save itself. A checksum of everything that an
+episode has shown and paid tells where an environment is not determined by them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,9 @@ from plastic_cli.errors import PlasticError, RunFailed, UserError, did_you_mean
 from plastic_mpn.environment_options import RESERVED
 
 Environment = gymnasium.Env[Any, Any]
+
+STEPS_AHEAD = 32
+"""So many steps behind the present one are compared before an environment counts as repeatable."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,12 @@ def _check_option_names(env_id: str, options: Mapping[str, Any]) -> None:
 
 
 def _check_spaces(env_id: str, environment: Environment) -> None:
-    seen, done = environment.observation_space, environment.action_space
+    try:
+        seen, done = environment.observation_space, environment.action_space
+    except AttributeError:
+        raise UserError(
+            f"--env {env_id}: it has no observation_space or no action_space; an environment needs both."
+        ) from None
     if not isinstance(done, Discrete):
         raise UserError(
             f"--env {env_id}: its actions are {_space_name(done)}; only environments with a number of actions to choose"
@@ -173,43 +185,52 @@ def _space_name(space: gymnasium.Space[Any]) -> str:
     return f"continuous (a Box of shape {space.shape})" if isinstance(space, Box) else f"a {type(space).__name__}"
 
 
-def reward_number(reward: Any) -> float:
-    """Return a reward as a number, also where an environment gives an array of one."""
-    return float(np.asarray(reward).item())
-
-
 def begin_episode(environment: Environment, seed: int) -> tuple[NDArray[np.float32], Mapping[str, Any]]:
-    """Begin an episode and return what is seen and what the environment tells.
+    """Begin an episode and return what is seen (d,) and what the environment tells.
 
-    Raises RunFailed where the environment raises an error or shows something that is not finite.
+    Raises RunFailed where the environment raises an error, or shows something else than its observation space says.
     """
     try:
-        seen, info = environment.reset(seed=seed)
-        observation = np.asarray(seen, np.float32)
+        returned = environment.reset(seed=seed)
+        seen, info = returned
     except Exception as error:
         raise _failed(environment, "reset()", error) from error
-    _check_finite(environment, "reset()", observation)
-    return observation, info
+    return _observation(environment, "reset()", seen), _info(environment, "reset()", info)
 
 
 def take_action(
     environment: Environment, action: int
 ) -> tuple[NDArray[np.float32], float, bool, bool, Mapping[str, Any]]:
-    """Take an action and return what is seen, the reward, terminated, truncated and what the environment tells.
+    """Take an action and return what is seen (d,), the reward, terminated, truncated and what the environment tells.
 
-    Raises RunFailed where the environment raises an error, or shows or pays something that is not finite.
+    Raises RunFailed where the environment raises an error, shows something else than its observation space says, or
+    pays something that is not a finite number.
     """
     try:
         seen, reward, terminated, truncated, info = environment.step(action)
-        observation, paid = np.asarray(seen, np.float32), reward_number(reward)
     except Exception as error:
         raise _failed(environment, "step()", error) from error
-    _check_finite(environment, "step()", observation)
-    if not math.isfinite(paid):
+    return (
+        _observation(environment, "step()", seen),
+        _reward(environment, reward),
+        _flag(environment, "terminated", terminated),
+        _flag(environment, "truncated", truncated),
+        _info(environment, "step()", info),
+    )
+
+
+def draw_picture(environment: Environment) -> NDArray[np.uint8]:
+    """Return the environment's picture of itself, (height, width, 3); raises RunFailed where it draws none."""
+    try:
+        picture = np.asarray(environment.render())
+    except Exception as error:
+        raise _failed(environment, "render()", error) from error
+    if picture.ndim != 3 or picture.dtype.kind not in "biuf":
         raise RunFailed(
-            f"{_name(environment)}: the reward of step() is {paid}; only finite numbers can be learned from."
+            f"{_name(environment)}: the picture of render() has the shape {picture.shape}; it must be"
+            " (height, width, 3)."
         )
-    return observation, paid, bool(terminated), bool(truncated), info
+    return picture.astype(np.uint8)
 
 
 def _failed(environment: Environment, where: str, error: Exception) -> RunFailed:
@@ -218,19 +239,133 @@ def _failed(environment: Environment, where: str, error: Exception) -> RunFailed
     return RunFailed(f"{_name(environment)}: its {where} failed with {said}. --debug shows where.")
 
 
-def _check_finite(environment: Environment, where: str, observation: NDArray[np.float32]) -> None:
+def _observation(environment: Environment, where: str, seen: Any) -> NDArray[np.float32]:
+    given = _numbers(seen)
+    if given is None:
+        raise RunFailed(
+            f"{_name(environment)}: the observation of {where} is {_shortened(seen)}; it must be an array of numbers."
+        )
+    shape = environment.observation_space.shape
+    if given.shape != shape:
+        raise RunFailed(
+            f"{_name(environment)}: the observation of {where} has the shape {given.shape}, but the observation space"
+            f" has {shape}. Make the two the same in the environment."
+        )
+    with np.errstate(over="ignore"):
+        observation = given.astype(np.float32, copy=False)
     finite = np.isfinite(observation)
-    if finite.all():
-        return
-    place = np.flatnonzero(~finite)[0]
-    raise RunFailed(
-        f"{_name(environment)}: the observation of {where} holds {observation.flat[place]} (number {place});"
-        " only finite numbers can be learned from."
-    )
+    if not finite.all():
+        place = np.flatnonzero(~finite)[0]
+        raise RunFailed(
+            f"{_name(environment)}: the observation of {where} holds {given.flat[place]} (number {place});"
+            " only finite numbers (of 32 bits) can be learned from."
+        )
+    return observation
+
+
+def _reward(environment: Environment, reward: Any) -> float:
+    """Return a reward as a number, also where an environment gives an array of one."""
+    given = _numbers(reward)
+    if given is None or given.size != 1:
+        raise RunFailed(f"{_name(environment)}: the reward of step() is {_shortened(reward)}; it must be one number.")
+    paid = float(given.item())
+    if not math.isfinite(paid):
+        raise RunFailed(
+            f"{_name(environment)}: the reward of step() is {paid}; only finite numbers can be learned from."
+        )
+    return paid
+
+
+def _flag(environment: Environment, name: str, value: Any) -> bool:
+    given = _numbers(value)
+    if given is None or given.size != 1 or given.item() not in (0, 1):
+        raise RunFailed(f"{_name(environment)}: {name} of step() is {_shortened(value)}; it must be True or False.")
+    return bool(given.item())
+
+
+def _info(environment: Environment, where: str, info: Any) -> Mapping[str, Any]:
+    if not isinstance(info, Mapping):
+        raise RunFailed(f"{_name(environment)}: the info of {where} is {_shortened(info)}; it must be a dictionary.")
+    return info
+
+
+def _numbers(value: Any) -> NDArray[Any] | None:
+    """Return a value as an array of real numbers, or None where it is none."""
+    try:
+        given = np.asarray(value)
+    except Exception:  # noqa: BLE001  lists of different lengths, and whatever an object of the environment raises
+        return None
+    return given if given.dtype.kind in "biuf" else None
+
+
+def _shortened(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _name(environment: Environment) -> str:
     return environment.spec.id if environment.spec else type(environment.unwrapped).__name__
+
+
+def package_versions(environment: Environment) -> dict[str, str]:
+    """Return the versions of Gymnasium and of the package that the environment's class comes from, by package.
+
+    A module that belongs to no installed package has the first digits of its file's SHA-256 in place of a version.
+    """
+    found = {"gymnasium": version("gymnasium")}
+    module = type(environment.unwrapped).__module__
+    package = module.partition(".")[0]
+    if package in ("gymnasium", plastic_mpn.tasks.__name__.partition(".")[0]):
+        return found
+    for name in (package, *packages_distributions().get(package, ())):
+        try:
+            return found | {name: version(name)}
+        except PackageNotFoundError:
+            continue
+    source = getattr(sys.modules.get(module), "__file__", None)
+    if source is None or not Path(source).is_file():
+        return found | {module: "unknown"}
+    return found | {module: f"sha256 {hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12]}"}
+
+
+def is_repeatable(
+    env_id: str,
+    seed: int,
+    actions: Sequence[int] = (),
+    *,
+    max_steps: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> bool:
+    """Say whether two new environments show and pay the same for the same seed and actions.
+
+    Behind `actions` they take up to `STEPS_AHEAD` more, each of the actions in turn: what an episode hides in its first
+    steps shows then. Environments that draw from a random state which the seed does not set differ here.
+    """
+
+    def checksum() -> int:
+        environment = make_environment(env_id, max_steps=max_steps, options=options)
+        first, count = int(environment.action_space.start), int(environment.action_space.n)  # type: ignore[attr-defined]
+        seen, _ = begin_episode(environment, seed)
+        found = zlib.crc32(seen.tobytes())
+        try:
+            for action in [*actions, *(step % count for step in range(STEPS_AHEAD))]:
+                seen, reward, terminated, truncated, _ = take_action(environment, first + action)
+                found = _noted(found, seen, reward, terminated or truncated)
+                if terminated or truncated:
+                    break
+        except RunFailed:
+            # What fails behind these actions is told where an agent takes them.
+            pass
+        finally:
+            environment.close()
+        return found
+
+    return checksum() == checksum()
+
+
+def _noted(checksum: int, observation: NDArray[np.float32], reward: float, over: bool) -> int:
+    """Return the checksum of an episode with one more step."""
+    return zlib.crc32(np.array([reward, over]).tobytes(), zlib.crc32(observation.tobytes(), checksum))
 
 
 def episode_seed(seeds: np.random.SeedSequence, index: int, episode: int) -> int:
@@ -254,6 +389,7 @@ class Environments:
         self.env_id = env_id
         self.count = count
         self._seeds = seeds
+        self._max_steps, self._options = max_steps, dict(options or {})
         self._made = [make_environment(env_id, max_steps=max_steps, options=options) for _ in range(count)]
         self._first_action = int(self._made[0].action_space.start)  # type: ignore[attr-defined]
         self.observation_dim = int(self._made[0].observation_space.shape[0])  # type: ignore[index]
@@ -265,6 +401,7 @@ class Environments:
         self._episode = [0] * count
         self._return = [0.0] * count
         self._actions: list[list[int]] = [[] for _ in range(count)]
+        self._checksums = [0] * count
         for index in range(count):
             self._begin(index)
 
@@ -287,13 +424,8 @@ class Environments:
         self.finished = []
         self.starts[:] = False
         for index, action in enumerate(actions.tolist()):
-            seen, reward, terminated[index], truncated[index], _ = take_action(
-                self._made[index], self._first_action + action
-            )
-            next_observations[index] = seen
-            rewards[index] = reward
-            self._return[index] += reward
-            self._actions[index].append(action)
+            transition = self._take(index, action)
+            next_observations[index], rewards[index], terminated[index], truncated[index] = transition
         self.observations[:] = next_observations
         self.steps += self.count
         for index in np.flatnonzero(terminated | truncated).tolist():
@@ -303,35 +435,66 @@ class Environments:
         return Transition(next_observations, rewards, terminated, truncated)
 
     def _begin(self, index: int) -> None:
-        seen, _ = begin_episode(self._made[index], episode_seed(self._seeds, index, self._episode[index]))
+        seen, _ = begin_episode(self._made[index], self._seed(index))
         self.observations[index] = seen
         self.starts[index] = True
         self._return[index] = 0.0
         self._actions[index] = []
+        self._checksums[index] = zlib.crc32(seen.tobytes())
+
+    def _take(self, index: int, action: int) -> tuple[NDArray[np.float32], float, bool, bool]:
+        """Take an action, counted from 0, in one environment, and note what came of it."""
+        seen, reward, terminated, truncated, _ = take_action(self._made[index], self._first_action + action)
+        self._return[index] += reward
+        self._actions[index].append(action)
+        self._checksums[index] = _noted(self._checksums[index], seen, reward, terminated or truncated)
+        return seen, reward, terminated, truncated
+
+    def _seed(self, index: int) -> int:
+        return episode_seed(self._seeds, index, self._episode[index])
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of what the environments come from, by package."""
+        return package_versions(self._made[0])
+
+    def repeatable(self) -> bool:
+        """Say whether the first environment's episode can be rebuilt from its seed and actions; see `is_repeatable`."""
+        return is_repeatable(
+            self.env_id, self._seed(0), self._actions[0], max_steps=self._max_steps, options=self._options
+        )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the episode's number and the actions since its start, for every environment."""
+        """Return, for every environment, its episode's number, the actions since its start, and what they came to."""
         return {
             "episode": list(self._episode),
             "actions": [list(actions) for actions in self._actions],
             "steps": self.steps,
-            "observations": [[float(value) for value in row] for row in self.observations],
+            "checksums": list(self._checksums),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Rebuild every environment; raises PlasticError where one is not determined by seed and actions."""
+        """Rebuild every environment.
+
+        Raises PlasticError where an environment shows or pays something else than before, or is not `repeatable`.
+        """
         self.steps = int(state["steps"])
-        for index, (episode, actions) in enumerate(zip(state["episode"], state["actions"], strict=True)):
+        parts = zip(state["episode"], state["actions"], state["checksums"], strict=True)
+        for index, (episode, actions, checksum) in enumerate(parts):
             self._episode[index] = int(episode)
             self._begin(index)
             for action in actions:
-                seen, reward, *_ = take_action(self._made[index], self._first_action + int(action))
-                self.observations[index] = seen
-                self._return[index] += reward
-            self._actions[index] = [int(action) for action in actions]
+                self.observations[index], _, terminated, truncated = self._take(index, int(action))
+                if terminated or truncated:
+                    break
             self.starts[index] = not actions
-        if not np.array_equal(self.observations, np.asarray(state["observations"], np.float32), equal_nan=True):
+            if self._checksums[index] != int(checksum):
+                raise PlasticError(
+                    f"{self.env_id} went another way than before with the same seed and actions: its observations,"
+                    " rewards or ends differ, so that this run cannot be resumed exactly. Train a new run."
+                )
+        if not self.repeatable():
             raise PlasticError(
-                f"{self.env_id} went another way than before with the same seed and actions, so that this run cannot be"
-                " resumed exactly. Train a new run."
+                f"{self.env_id} goes another way every time with the same seed and actions, so that this run cannot be"
+                " resumed exactly. Draw its random numbers from self.np_random alone, and train a new run."
             )

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from plastic_cli.errors import UserError
-from plastic_mpn.environments import Environment, make_environment
+from plastic_mpn.environments import Environment, draw_picture, make_environment
 from plastic_mpn.evaluation import Moment, StateChange, play
 from plastic_mpn.networks import ActorCritic, Network
 
@@ -105,10 +105,11 @@ def readable(info: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in info.items():
         try:
             kind = np.asarray(value).dtype.kind
-        except ValueError:  # lists of different lengths
+        except Exception:  # noqa: BLE001  lists of different lengths, and whatever an object of the environment raises
             continue
         if value is None or kind in "biufU":
-            kept[name] = value
+            # A copy: an environment may go on writing into the array that it has handed out.
+            kept[str(name)] = np.array(value) if isinstance(value, np.ndarray) else value
     return kept
 
 
@@ -175,7 +176,7 @@ class _Recorder:
             if remembered is not None:
                 log.matrices.append(remembered[row])
             if draws:
-                log.frames.append(np.asarray(self._environments[index].render(), np.uint8))
+                log.frames.append(draw_picture(self._environments[index]))
                 log.frame_steps.append(moment.step)
 
     def reward(self, episode: int, reward: float) -> None:

@@ -11,7 +11,7 @@ from plastic_cli import Run, UserError
 from plastic_cli.learning.seeds import derived_seed, seed_sequence
 from plastic_mpn.checkpoints import Checkpoints, load_network
 from plastic_mpn.environment_options import read_options
-from plastic_mpn.environments import Environments, make_environment
+from plastic_mpn.environments import Environments, make_environment, package_versions
 from plastic_mpn.evaluation import GreedyEpisodes, evaluation_seeds
 from plastic_mpn.networks import MPNDQN, ActorCritic, Network, Readout
 
@@ -94,7 +94,9 @@ def by_supervised(config: Train, run: Run) -> None:
     from plastic_mpn.supervised import SupervisedSettings, train_supervised
     from plastic_mpn.tasks.integration import ContextIntegration, SimpleIntegration
 
-    environment = make_environment(config.env, options=environment_options(config, run)).unwrapped
+    made = make_environment(config.env, options=environment_options(config, run))
+    note_versions(run, package_versions(made))
+    environment = made.unwrapped
     assert isinstance(environment, SimpleIntegration | ContextIntegration)
     task = environment.task
     network = make_network(config, run, task.dimension, task.classes)
@@ -235,9 +237,24 @@ def _environments(config: Train, run: Run) -> Environments:
         max_steps=config.step_limit,
         options=environment_options(config, run),
     )
+    note_versions(run, environments.versions)
+    if not environments.repeatable():
+        run.message(
+            f"{config.env} goes another way every time with the same seed and actions: this run can be neither repeated"
+            " nor resumed exactly"
+        )
     if not environments.limited:
         run.message(f"{config.env} sets no limit of steps: if an episode does not end, --max-episode-steps N ends it")
     return environments
+
+
+def note_versions(run: Run, versions: Mapping[str, str]) -> None:
+    """Store the versions of what a run's environment comes from, and say where a resumed run meets others."""
+    for package, number in versions.items():
+        before = run.record.versions.get(package, number)
+        if before != number:
+            run.message(f"run {run.id} began with {package} {before} and goes on with {number}")
+    run.write_record(versions={**run.record.versions, **versions})
 
 
 def _checkpoints(config: Train, run: Run, network: Network, unit: str) -> Checkpoints:

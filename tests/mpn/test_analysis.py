@@ -37,7 +37,7 @@ from plastic_mpn.principal_components import (
     trajectory_table,
     variance_table,
 )
-from plastic_mpn.recording import Episode, record_episodes
+from plastic_mpn.recording import Episode, readable, record_episodes
 
 INTEGRATION = "plastic/SimpleIntegration-v0"
 
@@ -109,6 +109,14 @@ def test_what_the_environment_tells_belongs_to_the_observation():
     # Without noise, every input index has one vector.
     assert len(vectors) > 2
     assert all(len(seen) == 1 for seen in vectors.values())
+
+
+def test_what_is_told_is_kept_as_it_was_when_it_was_told():
+    shared = np.zeros(2)
+    kept = readable({"velocity": shared, 3: 1.5, "word": "left", "ragged": [[1], [2, 3]], "thing": object()})
+    shared[:] = 9
+    assert kept["velocity"].tolist() == [0, 0]
+    assert {name: value for name, value in kept.items() if name != "velocity"} == {"3": 1.5, "word": "left"}
 
 
 def test_states_can_be_left_out_and_cores_without_m_have_none():

@@ -43,7 +43,17 @@ class Images(Paying):
     observation_space = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8)
 
 
-TOYS = {PAYING: Paying, "plastic-tests/Images-v0": Images}
+class Lottery(Paying):
+    """Pays what numpy's global random state says, which no seed of an episode sets."""
+
+    def reset(self, *, seed=None, options=None):
+        seen, told = super().reset(seed=seed)
+        self.paid = np.random.rand()  # noqa: NPY002
+        return seen, told
+
+
+LOTTERY = "plastic-tests/Lottery-v0"
+TOYS = {PAYING: Paying, LOTTERY: Lottery, "plastic-tests/Images-v0": Images}
 
 SMALL = ["--hidden-dim", 5, "--evaluation-episodes", 2, "--test-episodes", 4]
 DQN = [*SMALL, "--num-episodes", 6, "--batch-size", 8, "--learning-starts", 10, "--checkpoint-every", 2]
@@ -136,6 +146,30 @@ def test_each_algorithm_trains_from_end_to_end(trained_once, algorithm, metrics,
     record = json.loads((Path(result["folder"]) / "run.json").read_text())
     assert record["config"]["algorithm"] == algorithm
     assert record["config"]["hidden_dim"] == 5
+    assert record["versions"]["gymnasium"] == gym.__version__
+
+
+def test_the_version_of_an_environment_of_ones_own_is_stored_and_another_one_is_told_on_resume():
+    folder = Path(carried_out("train", "mpn", *DQN, "--env", PAYING)["folder"])
+    record = json.loads((folder / "run.json").read_text())
+    assert record["versions"][Paying.__module__].startswith("sha256 ")
+    record["versions"]["gymnasium"] = "0.1"
+    (folder / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    resumed = plastic("train", "mpn", "--resume", folder.name)
+    assert resumed.code == 0, resumed.err
+    assert f"began with gymnasium 0.1 and goes on with {gym.__version__}" in resumed.err
+
+
+def test_an_environment_that_cannot_be_repeated_is_told_at_the_start_and_not_resumed():
+    began = plastic("train", "mpn", *DQN, "--env", LOTTERY)
+    assert began.code == 0, began.err
+    assert f"{LOTTERY} goes another way every time" in began.err
+    assert "goes another way" not in plastic("train", "mpn", *DQN, "--env", PAYING).err
+    folder = Path(carried_out("train", "mpn", *DQN, "--env", LOTTERY)["folder"])
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    line = refused("train", "mpn", "--resume", folder.name, code=1)
+    assert "cannot be resumed exactly" in line
 
 
 def test_a_dqn_run_has_made_the_gradient_steps_that_it_says(trained_once):

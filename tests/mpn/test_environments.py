@@ -1,9 +1,11 @@
 """environments.py and evaluation.py: many environments against one at a time, exact resume, and what is refused."""
 
+import hashlib
 import io
 import itertools
 import math
 import sys
+from importlib.metadata import version
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 
 from plastic_cli.errors import PlasticError, RunFailed, UserError
 from plastic_cli.learning.seeds import seed_sequence
-from plastic_mpn.environments import Environments, episode_seed, make_environment, versioned_id
+from plastic_mpn.environments import Environments, episode_seed, make_environment, package_versions, versioned_id
 from plastic_mpn.evaluation import GreedyEpisodes, evaluation_seeds
 from plastic_mpn.networks import MPNDQN
 
@@ -272,14 +274,114 @@ def test_options_and_limits_hold_after_a_resume():
     assert step["finished"] == [(5.0, 3)]
 
 
-def test_an_environment_that_goes_another_way_is_not_resumed():
-    environments = Environments("plastic-tests/Forgetful-v0", 1, SEEDS)
-    environments.step(np.array([1]))
+class Bandit(gym.Env):
+    """Shows nothing and pays what `arms` says, which a subclass draws."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time, self.arms = 0, self.draw(seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.zeros(1, np.float32), float(self.arms[action]), self.time >= 20, False, {}
+
+
+class SeededBandit(Bandit):
+    def draw(self, seed):
+        return self.np_random.random(2)
+
+
+class GloballySeededBandit(Bandit):
+    """Seeds numpy's global state, as environments of an older interface do: that can be repeated."""
+
+    def draw(self, seed):
+        np.random.seed(seed)  # noqa: NPY002
+        return np.random.rand(2)  # noqa: NPY002
+
+
+class UnseededBandit(Bandit):
+    def draw(self, seed):
+        return np.random.rand(2)  # noqa: NPY002
+
+
+class OtherEnd(Bandit):
+    """Ends a step earlier every time."""
+
+    lengths = itertools.count(6, -1)
+
+    def draw(self, seed):
+        self.length = next(self.lengths)
+        return np.ones(2)
+
+    def step(self, action):
+        seen, reward, *_ = super().step(action)
+        return seen, reward, False, self.time >= self.length, {}
+
+
+@pytest.fixture
+def registered():
+    """Register classes under names of their own while a test runs; returns how."""
+    names = []
+
+    def register(made, **options):
+        name = f"plastic-tests/Registered{len(names)}-v0"
+        gym.register(name, made, **options)
+        names.append(name)
+        return name
+
+    yield register
+    for name in names:
+        del gym.registry[name]
+
+
+@pytest.mark.parametrize(("made", "done"), [(Forgetful, 2), (UnseededBandit, 1), (OtherEnd, 4)])
+def test_an_environment_that_goes_another_way_is_not_resumed(registered, made, done):
+    name = registered(made)
+    environments = Environments(name, 1, SEEDS)
+    for _ in range(done):
+        environments.step(np.array([1]))
     state = environments.state_dict()
-    with pytest.raises(PlasticError, match=r"plastic-tests/Forgetful-v0 went another way than before") as raised:
-        Environments("plastic-tests/Forgetful-v0", 1, SEEDS).load_state_dict(state)
+    with pytest.raises(PlasticError, match=f"{name} went another way than before.*Train a new run") as raised:
+        Environments(name, 1, SEEDS).load_state_dict(state)
     assert not isinstance(raised.value, UserError)
     assert "\n" not in str(raised.value)
+
+
+def test_what_an_environment_has_hidden_from_the_seed_is_found_at_the_start_of_an_episode(registered):
+    # No reward has been paid yet that could be compared.
+    name = registered(UnseededBandit)
+    environments = Environments(name, 1, SEEDS)
+    assert not environments.repeatable()
+    with pytest.raises(PlasticError, match=f"{name} goes another way every time.*self.np_random") as raised:
+        Environments(name, 1, SEEDS).load_state_dict(environments.state_dict())
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("made", [SeededBandit, GloballySeededBandit])
+@pytest.mark.parametrize("done", [0, 7])
+def test_rewards_that_the_seed_decides_are_resumed(registered, made, done):
+    name = registered(made)
+    environments, again = Environments(name, 1, SEEDS), Environments(name, 1, SEEDS)
+    for _ in range(done):
+        environments.step(np.array([1]))
+    assert environments.repeatable()
+    again.load_state_dict(environments.state_dict())
+    actions = actions_of(environments, 30)
+    assert_same(play(again, actions), play(environments, actions))
+
+
+def test_failing_behind_other_actions_does_not_make_an_environment_unrepeatable(registered):
+    class Fragile(SeededBandit):
+        def step(self, action):
+            if self.time == 5 and action == 1:
+                raise OSError("broken")
+            return super().step(action)
+
+    assert Environments(registered(Fragile), 1, SEEDS).repeatable()
 
 
 # ------------------------------------------------------------------------------------------------- options and limits
@@ -478,6 +580,122 @@ def test_an_environment_that_fails_is_named_with_what_it_did(how, words):
     finally:
         del gym.registry["plastic-tests/Failing-v0"]
     assert "\n" not in str(training.value)
+
+
+class Odd(gym.Env):
+    """Returns what it is made with: `seen`, `reward`, `terminated`, `truncated` and `info` of reset() and step()."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, at="step", **returned):
+        right = {"seen": np.zeros(2, np.float32), "reward": 1.0, "terminated": False, "truncated": False, "info": {}}
+        self.right, self.odd, self.at = right, {**right, **returned}, at
+
+    def reset(self, *, seed=None, options=None):
+        now = self.odd if self.at == "reset" else self.right
+        return now["seen"], now["info"]
+
+    def step(self, action):
+        return tuple(self.odd.values())
+
+
+@pytest.mark.parametrize("at", ["reset", "step"])
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        ({"seen": np.zeros((2, 1))}, r"the observation of AT has the shape \(2, 1\), but .* has \(2,\)"),
+        ({"seen": np.zeros(3)}, r"the observation of AT has the shape \(3,\), but .* has \(2,\)"),
+        ({"seen": np.zeros(1)}, r"the observation of AT has the shape \(1,\), but .* has \(2,\)"),
+        ({"seen": 0.5}, r"the observation of AT has the shape \(\), but .* has \(2,\)"),
+        ({"seen": None}, "the observation of AT is None; it must be an array of numbers"),
+        ({"seen": [[0.0], [1.0, 2.0]]}, r"the observation of AT is \[\[0.0\], \[1.0, 2.0\]\]; it must be"),
+        ({"seen": ["1", "2"]}, r"the observation of AT is \['1', '2'\]; it must be an array of numbers"),
+        ({"seen": np.zeros(2, complex)}, "the observation of AT is array.* it must be an array of numbers"),
+        ({"seen": {"position": 1}}, "the observation of AT is {'position': 1}; it must be an array of numbers"),
+        ({"seen": [1e300, 0]}, r"the observation of AT holds 1e\+300 \(number 0\).*32 bits"),
+        ({"info": None}, "the info of AT is None; it must be a dictionary"),
+        ({"info": [1]}, r"the info of AT is \[1\]; it must be a dictionary"),
+    ],
+)
+def test_an_observation_or_info_of_another_kind_ends_in_a_line_with_both(registered, at, returned, words):
+    name = registered(lambda: Odd(at, **returned))
+    with pytest.raises(RunFailed, match=f"{name}: {words.replace('AT', at + r'..')}") as raised:
+        Environments(name, 1, SEEDS).step(np.array([0]))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        ({"reward": None}, "the reward of step() is None; it must be one number"),
+        ({"reward": np.ones(3)}, "the reward of step() is array([1., 1., 1.]); it must be one number"),
+        ({"reward": "1"}, "the reward of step() is '1'; it must be one number"),
+        ({"reward": 1j}, "the reward of step() is 1j; it must be one number"),
+        ({"terminated": None}, "terminated of step() is None; it must be True or False"),
+        ({"terminated": np.array([True, False])}, "terminated of step() is array([ True, False]); it must be True or"),
+        ({"truncated": "no"}, "truncated of step() is 'no'; it must be True or False"),
+        ({"truncated": 2}, "truncated of step() is 2; it must be True or False"),
+    ],
+)
+def test_a_reward_or_an_end_of_another_kind_ends_in_a_line(registered, returned, words):
+    name = registered(lambda: Odd(**returned))
+    with pytest.raises(RunFailed) as raised:
+        Environments(name, 1, SEEDS).step(np.array([0]))
+    assert f"{name}: {words}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        {"seen": np.zeros(2, np.int64)},
+        {"seen": [0, 1]},
+        {"seen": np.zeros(2, np.bool_)},
+        {"reward": np.float32(1)},
+        {"reward": np.array([[1.0]])},
+        {"reward": True},
+        {"terminated": np.False_, "truncated": np.array([0])},
+    ],
+)
+def test_what_means_the_same_is_taken(registered, returned):
+    happened = Environments(registered(lambda: Odd(**returned)), 1, SEEDS).step(np.array([0]))
+    assert happened.next_observations.dtype == np.float32
+    assert happened.rewards.tolist() == [1.0]
+    assert not happened.terminated.any()
+    assert not happened.truncated.any()
+
+
+def test_an_episode_may_be_terminated_and_truncated_at_once(registered):
+    environments = Environments(registered(lambda: Odd(terminated=True, truncated=True)), 2, SEEDS)
+    happened = environments.step(np.array([0, 1]))
+    assert happened.terminated.all()
+    assert happened.truncated.all()
+    assert environments.finished == [(1.0, 1), (1.0, 1)]
+    assert environments.episodes == 4
+
+
+def test_an_environment_without_spaces_is_refused(registered):
+    class Bare(gym.Env):
+        pass
+
+    with pytest.raises(UserError, match="it has no observation_space or no action_space"):
+        make_environment(registered(Bare))
+
+
+def test_the_versions_of_gymnasium_and_of_the_environments_own_package_are_known(own_module, registered):
+    gymnasium_alone = {"gymnasium": gym.__version__}
+    assert package_versions(make_environment("CartPole-v1")) == gymnasium_alone
+    assert package_versions(make_environment("plastic/GoNogo-v0")) == gymnasium_alone
+
+    # A class of an installed package, whose name is not the module's.
+    made = registered(type("Elsewhere", (Odd,), {"__module__": "sklearn.somewhere"}))
+    expected = gymnasium_alone | {"scikit-learn": version("scikit-learn")}
+    assert package_versions(make_environment(made)) == expected
+
+    # A file that belongs to no package: its content is its version.
+    digest = hashlib.sha256(OWN.encode()).hexdigest()[:12]
+    expected = gymnasium_alone | {own_module: f"sha256 {digest}"}
+    assert package_versions(make_environment(f"{own_module}:Own-v0")) == expected
 
 
 @pytest.mark.parametrize(("env", "limited"), [("plastic/GoNogo-v0", True), ("CartPole-v1", True), (COUNTING, False)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from types import SimpleNamespace
+from typing import ClassVar
 
 import gymnasium
 import imageio.v3 as imageio
@@ -17,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from plastic_cli.errors import UserError
+from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.runs.run import create_run
 from plastic_mpn.frames import _outputs, choose_steps, episode_frames
 from plastic_mpn.networks import MPNDQN, ActorCritic
@@ -74,6 +75,37 @@ def asked(**changes):
     return SimpleNamespace(
         **{"episode": 0, "video": "gif", "frames": 150, "frame_seconds": 0.1, "still": (), **changes}
     )
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [
+        (OSError("no screen"), r"test/Drawing-v0: its render\(\) failed with OSError: no screen"),
+        (None, r"test/Drawing-v0: the picture of render\(\) has the shape \(\); it must be \(height, width, 3\)"),
+        (np.zeros((4, 4)), r"the picture of render\(\) has the shape \(4, 4\)"),
+    ],
+)
+def test_an_environment_that_stops_drawing_is_named_with_what_it_did(picture, words):
+    class Drawing(Silent):
+        metadata: ClassVar = {"render_modes": ["rgb_array"]}
+
+        def __init__(self, render_mode=None):
+            self.render_mode = render_mode
+
+        def render(self):
+            if self.left == 7:
+                return np.zeros((4, 4, 3), np.uint8)
+            if isinstance(picture, Exception):
+                raise picture
+            return picture
+
+    gymnasium.register("test/Drawing-v0", entry_point=Drawing)
+    try:
+        with pytest.raises(RunFailed, match=words) as raised:
+            record_episodes(agent(), "test/Drawing-v0", [1], render=True)
+    finally:
+        del gymnasium.registry["test/Drawing-v0"]
+    assert "\n" not in str(raised.value)
 
 
 # -------------------------------------------------------------------------------------------------------- frames
