@@ -1,19 +1,12 @@
-"""What learning costs: floating-point operations, counted by torch, and the numbers that layers are sent."""
+"""What learning costs: floating-point operations, counted from the shapes of layers, and the numbers they are sent."""
 
 from __future__ import annotations
 
-import copy
-import math
 from dataclasses import dataclass
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from plastic_eglp.layers import LocalLinear
+from plastic_eglp.layers import LocalConv2d, LocalLinear
 from plastic_eglp.learner import EGLPLearner
-
-COUNTED = 8
-"""Stimuli in the batch that is counted; matrix products and convolutions are proportional to it."""
+from plastic_eglp.network import EGLPNetwork
 
 
 @dataclass(frozen=True)
@@ -34,41 +27,47 @@ class Cost:
 
 
 def cost_of(learner: EGLPLearner) -> Cost:
-    """Count what one stimulus costs `learner`, which is left as it is.
+    """Count what one stimulus costs `learner`, from shapes alone: no matter how its products are computed.
 
     A message is a number that a layer cannot know by itself: the event's strength for each hidden layer and, with
     direct feedback, the error of each class for each hidden layer; with backpropagation the errors of all units that
     each hidden layer sends its output to.
     """
-    network = copy.deepcopy(learner.network).train()
-    x = torch.zeros(COUNTED, math.prod(network.image_shape), device=network.readout.weight.device)
+    network = learner.network
     layers = network.layers()
-    with _counter() as forward, torch.no_grad():
-        logits = network(x)
-    learned = [layer for number, layer in enumerate(layers) if number not in learner.frozen]
-    classes = logits.shape[1]
+    of_layers = products(network)
+    classes, of_readout = network.readout.weight.shape[0], 2 * network.readout.weight.numel()
+    forward = sum(of_layers) + of_readout
+    learned = [number for number in range(len(layers)) if number not in learner.frozen]
     if learner.update == "backprop":
-        with _counter() as both:
-            network.readout(network.activity(x, graph=True)[-1].flatten(1)).sum().backward()
-        event = both.get_total_flops() - forward.get_total_flops()
+        # A weight's gradient is as many products as its layer's answer, and so is that of a layer's input, which is
+        # needed above the lowest layer that learns.
+        of_inputs = sum([*of_layers, of_readout][min(learned) + 1 :]) if learned else 0
+        event = sum(of_layers[number] for number in learned) + of_readout + of_inputs
         messages = sum(layer.weight.shape[0] for layer in layers[1:]) + classes if learned else 0
-        readout = 0
-    else:
-        error = torch.zeros_like(logits)
-        with _counter() as learning, torch.no_grad():
-            network.local_update(error, 1.0, feedback=learner.feedback, frozen=learner.frozen)
-        event = learning.get_total_flops()
-        if learner.controller.per_stimulus:
-            event += forward.get_total_flops()
-        messages = len(learned) * (1 + (classes if learner.feedback == "direct" else 0))
-        readout = 0 if isinstance(network.readout, LocalLinear) else 2 * COUNTED * network.readout.weight.numel()
-    return Cost(forward.get_total_flops() // COUNTED, readout // COUNTED, event // COUNTED, messages)
+        return Cost(forward, 0, event, messages)
+    event = sum(of_layers[number] for number in learned)
+    if learner.feedback == "direct":
+        event += sum(2 * classes * layers[number].weight.shape[0] for number in learned)
+    local_readout = isinstance(network.readout, LocalLinear)
+    if local_readout:
+        event += of_readout
+    if learner.controller.per_stimulus:
+        event += forward
+    messages = len(learned) * (1 + (classes if learner.feedback == "direct" else 0))
+    return Cost(forward, 0 if local_readout else of_readout, event, messages)
 
 
-def _counter() -> FlopCounterMode:
-    """Return torch's counter, which by itself passes over the product in place that changes a layer's weights."""
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _product_flops})
-
-
-def _product_flops(_: torch.Size, left: torch.Size, right: torch.Size, **_others: object) -> int:
-    return 2 * left[0] * left[1] * right[1]
+def products(network: EGLPNetwork) -> list[int]:
+    """Return the operations of each hidden layer's linear response to one stimulus; an update has as many."""
+    _, height, width = network.image_shape
+    found = []
+    for layer in network.layers():
+        positions = 1
+        if isinstance(layer, LocalConv2d):
+            kernel = layer.weight.shape[-1]
+            height, width = (size + 2 * layer.padding - kernel + 1 for size in (height, width))
+            positions = height * width
+            height, width = height // 2, width // 2
+        found.append(2 * layer.weight.numel() * positions)
+    return found

@@ -37,6 +37,11 @@ class Controller:
         """Whether the budget is used up."""
         return self.budget is not None and self.used >= self.budget
 
+    @property
+    def warming_up(self) -> bool:
+        """Whether the batch that it saw last is one of the first, which are events whatever their signal."""
+        return False
+
     def should_trigger(self, loss: float | Tensor) -> float:
         """Return the strength of the event that a batch's loss causes, 0 for none.
 
@@ -168,7 +173,12 @@ class ThresholdController(Controller):
         if self.exhausted:
             return torch.zeros_like(signals)
         # At first everything is new: what is unusual cannot be told before something was usual.
-        return torch.ones_like(signals) if self.batches <= self.warmup else strengths
+        return torch.ones_like(signals) if self.warming_up else strengths
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the batch that it saw last is one of the first `warmup`."""
+        return 0 < self.batches <= self.warmup
 
     def _strength(self, loss: float | Tensor) -> float:
         return float(self.gate(torch.as_tensor(loss, dtype=torch.float32).detach().reshape(1)))

@@ -25,8 +25,9 @@ class EGLPLearner:
 
     A controller that looks at each stimulus picks the surprising ones of a batch. They are kept until there are
     `gather` of them (a whole batch if None or 0); then the network sees them again and its hidden layers learn: that is
-    one event. Any other controller decides about a batch as a whole. Each of n stimuli in an event changes weights by
-    lr / batch, so a gathered event and a batch change them alike.
+    one event. While the controller warms up nothing is kept: each batch is an event, however small. Any other
+    controller decides about a batch as a whole. Each of n stimuli in an event changes weights by lr / batch, so a
+    gathered event and a batch change them alike.
 
     feedback: "none", each layer follows its own rule, or "direct", it is modulated by the error through fixed random
     weights. signal: what the controller sees: the cross-entropy ("loss"), one minus the label's probability ("error"),
@@ -156,12 +157,12 @@ class EGLPLearner:
         return losses, error
 
     def _pick(self, x: Tensor, y: Tensor, signals: Tensor) -> None:
-        """Keep the stimuli that cause an event, and learn from them once there are enough."""
+        """Keep the stimuli that cause an event, and learn from them once there are enough, at once in the warm-up."""
         strengths = self.controller.gate(signals)  # type: ignore[attr-defined]
         chosen = strengths.nonzero()[:, 0]
         if len(chosen):
             self._kept.append((x[chosen], y[chosen], strengths[chosen]))
-            if sum(len(kept[1]) for kept in self._kept) >= self.gather:
+            if self.controller.warming_up or sum(len(kept[1]) for kept in self._kept) >= self.gather:
                 x, y, strengths = (torch.cat(parts)[: self._affordable()] for parts in zip(*self._kept, strict=True))
                 self._kept = []
                 if len(y):

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 
 from plastic_cli.options import refuse_unused
+from plastic_cli.runs.run import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
 from plastic_cli.testing import plastic
+from plastic_eglp.analysis import event_raster
 from plastic_eglp.commands import Train
 from plastic_eglp.unused_options import unused_options
 
@@ -82,13 +84,25 @@ def test_every_look_at_a_run(runs_folder):
     assert rates.loc[rates["rate"] == 1, "share"].gt(0.9).all()
 
 
-@pytest.mark.parametrize("options", [["--events", "never"], ["--batch-size", "5000"]])
+@pytest.mark.parametrize("options", [["--events", "never"], ["--batch-size", "5000", "--event-warmup", "0"]])
 def test_a_run_without_events_can_be_looked_at(options, runs_folder):
     outcome = plastic("train", "eglp", "--epochs", "2", "--hidden", "8", *options)
     assert outcome.code == 0
     assert ("no event" in outcome.err) == (options[0] == "--batch-size")
     assert plastic("analyze", "eglp", "--quiet").code == 0
     assert plastic("render", "eglp", "--quiet").code == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--events", "fixed"], ["--event-scope", "batch"], ["--gather", "300"]])
+def test_the_first_batches_are_all_events_the_incomplete_ones_of_each_epoch_too(options, runs_folder):
+    """1437 images in batches of 128 are 12 batches an epoch, the last of 29 images."""
+    assert plastic("train", "eglp", "--hidden", "8", "--epochs", "4", "--quiet", *options).code == 0
+    assert plastic("analyze", "eglp", "--events", "--quiet").code == 0
+    table = pd.read_csv(only_run(runs_folder) / "tables" / "events.csv").set_index("epoch")["events"]
+    assert table.loc[:3].tolist() == [12, 12, 12]
+    raster = event_raster(open_run(only_run(runs_folder), stage="analyze"))
+    assert raster["event"].head(40).tolist() == [1] * 40
+    assert list(raster.loc[raster["epoch"] == 1, "batch"]) == list(range(1, 13))
 
 
 def test_a_control_that_is_gone_is_named(runs_folder):

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from plastic_eglp import AlwaysOnController, EGLPLearner, EGLPNetwork, NeverController, ThresholdController
 from plastic_eglp.cost import cost_of
@@ -12,7 +13,16 @@ from plastic_eglp.layers import LOCAL_RULES
 CLASSES = 3
 
 
-def learner(hidden=(7, 5), *, model="mlp", readout="supervised", local_rule="oja", controller=None, **options):
+def learner(
+    hidden=(7, 5),
+    *,
+    model="mlp",
+    readout="supervised",
+    local_rule="oja",
+    activation="relu",
+    controller=None,
+    **options,
+):
     net = EGLPNetwork(
         (2, 8, 6),
         hidden,
@@ -20,7 +30,7 @@ def learner(hidden=(7, 5), *, model="mlp", readout="supervised", local_rule="oja
         model=model,
         readout=readout,
         local_rule=local_rule,
-        activation="relu",
+        activation=activation,
         generator=torch.Generator().manual_seed(0),
     )
     return EGLPLearner(net, controller or AlwaysOnController(), batch_size=8, **options)
@@ -108,6 +118,43 @@ def test_a_convolutional_network(feedback, local_rule):
     assert cost.forward == first + second + readout
     assert cost.readout == readout
     assert cost.event == first + second + (2 * CLASSES * 10 if feedback == "direct" else 0)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("frozen", [(), (0,), (1,), (0, 1)])
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("mlp", {"feedback": "direct"}),
+        ("mlp", {"feedback": "none"}),
+        ("mlp", {"feedback": "none", "readout": "local"}),
+        ("mlp", {"feedback": "direct", "readout": "local"}),
+        ("mlp", {"update": "backprop"}),
+        ("cnn", {"feedback": "direct"}),
+        ("cnn", {"feedback": "none", "local_rule": "softhebb"}),
+        ("cnn", {"update": "backprop"}),
+    ],
+)
+def test_what_is_counted_from_shapes_is_what_torch_sees_of_one_batch(model, options, frozen, activation):
+    """In double precision, where no compiled kernel hides a product from torch."""
+    one = learner(model=model, activation=activation, frozen=frozen, **options)
+    one.network.double()
+    x, y = batch()
+    in_place = {torch.ops.aten.addmm_: lambda _, left, right, **others: 2 * left[0] * left[1] * right[1]}
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+        one.train_batch(x.double(), y)
+    cost = cost_of(one)
+    assert counter.get_total_flops() == 8 * (cost.forward + cost.readout + cost.event)
+
+
+def test_the_count_does_not_depend_on_whether_a_kernel_runs(monkeypatch):
+    one = EGLPLearner(EGLPNetwork((1, 28, 28), (256, 128), 10), AlwaysOnController(), batch_size=8)
+    assert one.network.layers()[0].activation == "tanh"
+    with_kernels = cost_of(one)
+    monkeypatch.setattr("plastic_eglp.layers.compilable", lambda activity: False)
+    assert cost_of(one) == with_kernels
+    assert with_kernels.event == 474_624
+    assert cost_of(learner(activation="tanh")) == cost_of(learner(activation="relu"))
 
 
 def everything(one):

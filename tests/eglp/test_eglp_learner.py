@@ -305,6 +305,24 @@ def test_a_whole_batch_is_gathered_where_nothing_else_is_said():
         assert learner(gather=gather).gather == BATCH
 
 
+@pytest.mark.parametrize("gather", [1, 8, 30])
+def test_every_batch_of_the_warm_up_is_an_event_at_once_however_small(gather):
+    controller = ThresholdController(rate=0.0, warmup=5, per_stimulus=True)
+    one = learner(controller, gather=gather)
+    one.optimizer.param_groups[0]["lr"] = 0.0
+    for number, size in enumerate((BATCH, 3, BATCH, 1, 5, BATCH, 3)):
+        x, y = batch(size, seed=number)
+        weights = [float(number < 5)] * size
+        expected = direct_feedback_alignment(one.network, x, y, weights, BATCH)
+        one.train_batch(x, y)
+        # Each stimulus weighs lr / batch, as everywhere.
+        assert_layers(one.network, expected)
+    assert one.happened == [True] * 5 + [False] * 2
+    assert one.event_stimuli == BATCH + 3 + BATCH + 1 + 5
+    assert one.controller.used == one.event_stimuli / BATCH
+    assert not one.state_dict()["kept"]
+
+
 @pytest.mark.parametrize("budget", [0, 1.5, 4])
 @pytest.mark.parametrize("gather", [1, 8, 13])
 @pytest.mark.parametrize("batch_size", [8, 10])
