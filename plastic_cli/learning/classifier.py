@@ -21,7 +21,7 @@ from plastic_cli.analysis.sparsity import sparsity
 from plastic_cli.data.corruptions import parse_corruption
 from plastic_cli.data.datasets import Dataset, load_dataset
 from plastic_cli.errors import UserError
-from plastic_cli.learning.fit import features, predict
+from plastic_cli.learning.fit import features, predict, stratified_sample
 from plastic_cli.learning.learner import Learner
 from plastic_cli.runs.run import Run, open_run
 from plastic_cli.runs.store import RunStore
@@ -175,7 +175,7 @@ def _analyze_robustness(run: Run, data: Dataset, learner: Learner, controls: Map
 def _analyze_cka(
     run: Run, data: Dataset, learner: Learner, build: Build, other: str | None, twins: Mapping[str, Learner]
 ) -> None:
-    images = data.test.x[:CKA_IMAGES]
+    images = stratified_sample(data.test, CKA_IMAGES).x
     against: Learner
     if other is not None:
         against, name = _learner_of_other_run(run, other, data), f"run {other}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EVALUATION_BATCH = 4096
 TRAINING_SAMPLE = 10_000
-"""Training accuracy is measured on the first images of the training split, this many at most."""
+"""Training accuracy is measured on a stratified sample of the training split, of this many images at most."""
 
 
 def fit(
@@ -33,15 +33,21 @@ def fit(
 ) -> None:
     """Train `learner` for `epochs` passes over the training split, in an order drawn anew for each.
 
-    After each epoch, and before the first, accuracy and mean cross-entropy on every split are logged.
+    After each epoch, and before the first, accuracy and mean cross-entropy on every split are logged; those of the
+    training split on `stratified_sample` of it.
     after_epoch: called with the number of epochs done, 0 before the first.
     Raises RunFailed, with the epoch, where the loss is not finite.
     """
     order = run.generator("order")
     run.track(learner=learner, order=order)
     run.describe_data(**data.description())
+    splits = {
+        "train": stratified_sample(data.train, TRAINING_SAMPLE),
+        "validation": data.validation,
+        "test": data.test,
+    }
     if run.begins("epoch"):
-        _log_splits(learner, data, run)
+        _log_splits(learner, splits, run)
         if after_epoch:
             after_epoch(0)
     for epoch in run.steps(epochs, "epoch"):
@@ -54,7 +60,7 @@ def fit(
         except FloatingPointError as error:
             raise RunFailed(f"epoch {epoch + 1}: {error}. Try a smaller learning rate.") from None
         run.count_samples(len(data.train), time.perf_counter() - began)
-        _log_splits(learner, data, run)
+        _log_splits(learner, splits, run)
         if after_epoch:
             after_epoch(epoch + 1)
 
@@ -73,6 +79,22 @@ def teach(learner: Learner, data: Dataset, run: Run, *, epochs: int, batch_size:
             _train_epoch(learner, data.train, permutation, batch_size, run, epoch)
         except FloatingPointError as error:
             raise RunFailed(f"epoch {epoch + 1}: {error}. Try a smaller learning rate.") from None
+
+
+def stratified_sample(split: Split, images: int) -> Split:
+    """Return `images` images of a split, each class in proportion to its size; the whole split where it has no more.
+
+    Every (n / images)-th image of the split in the order of its classes: the same for every run, whatever the seed,
+    and fair also where the images are stored class by class.
+    """
+    from plastic_cli.data.datasets import Split
+
+    n = len(split)
+    if n <= images:
+        return split
+    by_class = torch.argsort(split.y, stable=True)
+    chosen = by_class[torch.arange(images, device=by_class.device) * n // images]
+    return Split(split.x[chosen], split.y[chosen])
 
 
 def predict(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -112,11 +134,8 @@ def raise_if_not_finite(losses: Tensor, first_step: int) -> None:
         raise FloatingPointError(f"the loss is no longer finite at step {first_step + broken[0]}")
 
 
-def _log_splits(learner: Learner, data: Dataset, run: Run) -> None:
-    from plastic_cli.data.datasets import Split
-
-    sample = Split(data.train.x[:TRAINING_SAMPLE], data.train.y[:TRAINING_SAMPLE])
-    for name, split in (("train", sample), ("validation", data.validation), ("test", data.test)):
+def _log_splits(learner: Learner, splits: Mapping[str, Split | None], run: Run) -> None:
+    for name, split in splits.items():
         if split is not None:
             measured = evaluate(learner.predict, split.x, split.y)
             run.log(name, accuracy=measured.accuracy, loss=measured.loss)

@@ -11,6 +11,7 @@ from torch import Tensor
 from plastic_cli.analysis import figures
 from plastic_cli.analysis.angles import angle_degrees, signal_to_noise
 from plastic_cli.learning.classifier import image_shape_of, trained_on
+from plastic_cli.learning.fit import stratified_sample
 from plastic_cli.learning.seeds import derived_seed
 from plastic_grlu import rule
 
@@ -33,13 +34,12 @@ def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
     data = trained_on(run)
     learner: GRLULearner = build(run, data, trained=True)  # type: ignore[assignment]
     untrained: GRLULearner = build(run, data, trained=False)  # type: ignore[assignment]
+    sample = stratified_sample(data.train, config.images)
     rows = []
     for network, subject in (("trained", learner), ("untrained", untrained)):
-        x = subject.encode(data.train.x[: config.images])
+        x = subject.encode(sample.x)
         for perturbations in sorted({*PERTURBATIONS, learner.perturbations}):
-            rows += _measure(
-                subject, network, x, data.train.y[: config.images], perturbations, config.samples, run.seed
-            )
+            rows += _measure(subject, network, x, sample.y, perturbations, config.samples, run.seed)
     frame = pd.DataFrame(rows)
     run.save_table("angles", frame)
     trained = frame[frame["network"] == "trained"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 
 import numpy as np
@@ -11,11 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plastic_cli.data.datasets import load_dataset
+from plastic_cli.data.datasets import Split, load_dataset
 from plastic_cli.errors import RunFailed, UserError
+from plastic_cli.learning import fit as fit_module
 from plastic_cli.learning.baselines import BackpropLearner
 from plastic_cli.learning.devices import find_device
-from plastic_cli.learning.fit import EVALUATION_BATCH, features, fit, predict
+from plastic_cli.learning.fit import EVALUATION_BATCH, features, fit, predict, stratified_sample
 from plastic_cli.learning.learner import Learner, ScheduledLearner, StreamLearner
 from plastic_cli.learning.seeds import derived_seed, seed_sequence, torch_generator
 from plastic_cli.runs.run import create_run
@@ -301,6 +303,50 @@ def test_what_is_logged_is_what_an_independent_count_gives(tiny, run, runs_folde
         rows = frame[frame["split"] == name].pivot_table(index="step", columns="metric", values="value")
         np.testing.assert_allclose(rows["accuracy"], right)
         np.testing.assert_allclose(rows["loss"], loss, rtol=1e-6)
+
+
+def sorted_by_class(sizes):
+    """A split stored class by class, its x the position in the store."""
+    y = torch.cat([torch.full((size,), label) for label, size in enumerate(sizes)])
+    return Split(torch.arange(len(y), dtype=torch.float32)[:, None], y)
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=8), st.integers(1, 100), st.booleans())
+def test_a_stratified_sample_holds_each_class_in_proportion_however_images_are_stored(sizes, images, mixed):
+    split = sorted_by_class(sizes)
+    if mixed:
+        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+        split = Split(split.x[order], split.y[order])
+    sample = stratified_sample(split, images)
+    assert len(sample) == len(sample.x) == min(images, len(split))
+    assert len(sample.x.unique()) == len(sample)
+    for label, size in enumerate(sizes):
+        share = size * len(sample) / len(split) if len(split) else 0
+        assert abs((sample.y == label).sum().item() - share) < 1
+    # Every image with its own label, and the same sample each time.
+    labels = dict(zip(split.x[:, 0].tolist(), split.y.tolist(), strict=True))
+    assert [labels[position] for position in sample.x[:, 0].tolist()] == sample.y.tolist()
+    assert torch.equal(stratified_sample(split, images).x, sample.x)
+
+
+def test_a_stratified_sample_does_not_take_the_first_of_each_class():
+    sample = stratified_sample(sorted_by_class([100, 100]), 20)
+    assert sample.x[sample.y == 0].tolist() == [[10.0 * n] for n in range(10)]
+    assert sample.x[sample.y == 1].tolist() == [[100 + 10.0 * n] for n in range(10)]
+
+
+def test_train_accuracy_is_that_of_a_stratified_sample(tiny, run, runs_folder, monkeypatch):
+    """Of a set that is stored class by class the first images would all be of one class."""
+    order = torch.argsort(tiny.train.y, stable=True)
+    by_class = dataclasses.replace(tiny, train=Split(tiny.train.x[order], tiny.train.y[order]))
+    monkeypatch.setattr(fit_module, "TRAINING_SAMPLE", 12)
+    fit(Witness(), by_class, run, epochs=1, batch_size=8)
+    frame = RunStore(runs_folder).metrics()
+    found = frame.loc[(frame["split"] == "train") & (frame["metric"] == "accuracy"), "value"]
+    share = (tiny.train.y == 0).double().mean().item()
+    assert 0 < share < 0.6
+    assert len(found) == 2
+    assert all(abs(value - share) <= 1 / 12 for value in found)
 
 
 def test_without_a_validation_split_none_is_logged(tiny_data, run, runs_folder):
