@@ -5,7 +5,8 @@ from __future__ import annotations
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,6 +17,11 @@ from plastic_cli.errors import OptionError, UserError, did_you_mean
 
 LARGEST = 2**31 - 1
 """No option counts further than this unless it says so."""
+MOST_DIGITS = 40
+"""A whole number with more digits than this is refused before it is made."""
+
+OnlyWith = tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...]
+"""Entries (option, values of it, other options): the others have an effect only where the option has such a value."""
 
 
 def field(
@@ -52,33 +58,66 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     panel: ClassVar[str] = "Options of the rule"
+    only_with: ClassVar[OnlyWith] = ()
 
     @model_validator(mode="before")
     @classmethod
-    def _read_lists(cls, values: Any) -> Any:
-        """Let a field that holds several values be typed as `256,128`, and refuse yes or no where a value belongs."""
+    def _read_texts(cls, values: Any) -> Any:
+        """Read what was typed: lists as `256,128`, whole numbers as `1e6`, choices in any case; refuse yes or no."""
         if not isinstance(values, Mapping):
             return values
         read = dict(values)
         for name, value in values.items():
             info = cls.model_fields.get(name)
-            if isinstance(value, bool) and info is not None and not is_switch(info):
+            if info is None:
+                continue
+            if isinstance(value, bool) and not is_switch(info):
                 # Python counts true as 1; in a file it is a slip.
                 raise ValueError(f"{name} takes no yes or no: give a value")
-            if info is not None and holds_several(info):
-                if isinstance(value, str):
-                    read[name] = [part.strip() for part in value.split(",") if part.strip()]
-                elif isinstance(value, int | float):
-                    read[name] = [value]
+            read[name] = _read(name, info, value)
         return read
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
-        """Return what values mean for other fields: such values beat a file as the ones that imply them do.
+        """Return values that `typed` implies for other fields; they take precedence over a file.
 
         Called with what was typed, or with a file's keys; the rule of one option implying another goes here.
         """
         return {}
+
+    @classmethod
+    def unused_beside(cls, chosen: Mapping[str, Any]) -> dict[str, str]:
+        """Return the options that have no effect beside `chosen`, with the reason; `only_with` says which."""
+        found: dict[str, str] = {}
+        for entries in (vars(base).get("only_with", ()) for base in cls.__mro__):
+            for option, values, names in entries:
+                if option in chosen and not any(_same(chosen[option], value) for value in values):
+                    reason = _without(option, chosen[option], values)
+                    found.update({name: reason for name in names if name not in found})
+        return found
+
+    @classmethod
+    def meant(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what `typed` means for fields that it does not name: implied values, defaults of those without use."""
+        implied = cls.implied(typed)
+        unused = cls.unused_beside({**implied, **typed})
+        return {**{name: cls.model_fields[name].default for name in unused}, **implied}
+
+    def refuse_unused(self) -> None:
+        """Raise OptionError where an option has no effect beside the others.
+
+        The default, and a value that another option implies, were not asked for.
+        """
+        fields = type(self).model_fields
+        values = {name: getattr(self, name) for name in fields}
+        asked = {name: value for name, value in values.items() if value != fields[name].default}
+        for name, reason in self.unused_beside(values).items():
+            if name not in asked:
+                continue
+            others = {other: value for other, value in asked.items() if other != name}
+            groups = [others, *({other: value} for other, value in others.items())]
+            if not any(self.implied(group).get(name) == asked[name] for group in groups):
+                raise OptionError(f"{as_typed(name, asked[name])} does nothing {reason}. Leave it out.", name)
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any], source: str = "") -> Self:
@@ -164,6 +203,21 @@ class ClassifierAnalyzeConfig(AnalyzeConfig):
     cka: bool = field(False, "similarity (linear CKA) to the untrained network, or to the run of --other")
     other: str | None = field(None, "run to compare with, for --cka", complete="run")
 
+    only_with: ClassVar[OnlyWith] = (("cka", (True,), ("other",)),)
+
+
+def option_name(field_name: str) -> str:
+    """Return the option of a field: `batch_size` is `--batch-size`."""
+    return "--" + field_name.replace("_", "-")
+
+
+def as_typed(field_name: str, value: Any) -> str:
+    """Return how a value is typed: `--epochs 3`, `--joint`, `--no-joint`."""
+    option = option_name(field_name)
+    if isinstance(value, bool):
+        return option if value else f"--no-{option[2:]}"
+    return f"{option} {','.join(str(entry) for entry in value) if isinstance(value, tuple | list) else value}"
+
 
 def holds_several(info: FieldInfo) -> bool:
     """Say whether a field holds a list or tuple of values."""
@@ -211,10 +265,49 @@ def bounds_text(info: FieldInfo) -> str:
     return ", ".join(part for part in (low, high) if part)
 
 
+def split_list(text: str) -> list[str]:
+    """Return the values of a text such as `256,128`; raises ValueError for an empty one between commas."""
+    parts = [part.strip() for part in text.split(",")]
+    if parts == [""]:
+        return []
+    if "" in parts:
+        raise ValueError("there is an empty value between the commas")
+    return parts
+
+
+def match_choice(text: str, choices: Iterable[str]) -> str:
+    """Return the one of `choices` that is `text` but for the case of its letters, or `text` where there is none."""
+    listed = list(choices)
+    if text in listed:
+        return text
+    alike = [choice for choice in listed if choice.casefold() == text.strip().casefold()]
+    return alike[0] if len(alike) == 1 else text
+
+
+def whole_number(text: str) -> int | str:
+    """Return a whole number that is written with a point or an exponent, as in `1e6`; other texts as they are."""
+    if not text.isascii() or not any(letter in text for letter in ".eE"):
+        return text
+    try:
+        number = Decimal(text.strip())
+    except InvalidOperation:
+        return text
+    if not number.is_finite():
+        return text
+    if number.adjusted() > MOST_DIGITS:
+        raise ValueError("the number is too large")
+    return int(number) if number == number.to_integral_value() else text
+
+
+def decode_toml(content: bytes) -> str:
+    """Return the text of a TOML file, without the byte order mark of some editors; raises UnicodeDecodeError."""
+    return content.decode("utf-8-sig")
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read the keys of a configuration file; hyphens count as underscores. Raises UserError where it cannot be read."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(decode_toml(path.read_bytes()))
     except FileNotFoundError:
         raise UserError(f"there is no configuration file {path}.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -237,6 +330,58 @@ def to_toml(config: Config, heading: str = "") -> str:
         # TOML has no null: a comment keeps the key visible and the default in force.
         lines.append(f"# {name} =" if value is None else tomli_w.dumps({name: value}).rstrip())
     return "\n".join(lines) + "\n"
+
+
+def _read(name: str, info: FieldInfo, value: Any) -> Any:
+    """Return a value as the field takes it, where that is unambiguous, and unchanged otherwise."""
+    if holds_several(info):
+        if isinstance(value, str):
+            try:
+                value = split_list(value)
+            except ValueError as error:
+                raise ValueError(f"{as_typed(name, value)}: {error}") from None
+        elif isinstance(value, int | float):
+            value = [value]
+        if isinstance(value, list | tuple):
+            return [_read_one(name, info, entry) for entry in value]
+        return value
+    return _read_one(name, info, value)
+
+
+def _read_one(name: str, info: FieldInfo, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    choices = literal_choices(info)
+    if choices:
+        return match_choice(value, choices)
+    if type_word(info).removesuffix(",...") == "int":
+        try:
+            return whole_number(value)
+        except ValueError as error:
+            raise ValueError(f"{as_typed(name, value)}: {error}") from None
+    return value
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    """Say whether a value, perhaps still a text, is a wanted one."""
+    if not isinstance(value, str):
+        return bool(value == wanted)
+    if isinstance(wanted, str):
+        return value.strip().casefold() == wanted.casefold()
+    if isinstance(wanted, bool):
+        return value.casefold() in (("true", "yes", "on", "1") if wanted else ("false", "no", "off", "0"))
+    try:
+        return bool(float(value) == wanted)
+    except (TypeError, ValueError):
+        return False
+
+
+def _without(option: str, value: Any, values: tuple[Any, ...]) -> str:
+    if values == (True,):
+        return f"without {option_name(option)}"
+    *others, last = [str(entry) for entry in values]
+    listed = f"{', '.join(others)} or {last}" if others else last
+    return f"with {as_typed(option, value)}: it belongs to {option_name(option)} {listed}"
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:

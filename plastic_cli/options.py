@@ -12,8 +12,7 @@ from pydantic.fields import FieldInfo
 from rich.markup import escape
 
 from plastic_cli.completion import completions_for
-from plastic_cli.config import Config, bounds_text, is_switch, literal_choices, type_word
-from plastic_cli.errors import UserError
+from plastic_cli.config import Config, bounds_text, is_switch, literal_choices, option_name, type_word
 
 
 def command_function(
@@ -42,49 +41,6 @@ def command_function(
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
-
-
-def option_name(field_name: str) -> str:
-    """Return the option of a field: `batch_size` is `--batch-size`."""
-    return "--" + field_name.replace("_", "-")
-
-
-def as_typed(field_name: str, value: Any) -> str:
-    """Return how a value is typed: `--epochs 3`, `--joint`, `--no-joint`."""
-    option = option_name(field_name)
-    if isinstance(value, bool):
-        return option if value else f"--no-{option[2:]}"
-    return f"{option} {','.join(str(entry) for entry in value) if isinstance(value, tuple) else value}"
-
-
-def asked_values(config: Config) -> dict[str, Any]:
-    """Return the values that are not the defaults: the others need not have been asked for."""
-    values = {name: getattr(config, name) for name in type(config).model_fields}
-    return {name: value for name, value in values.items() if value != type(config).model_fields[name].default}
-
-
-Users = tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...]
-"""Choices: an option, the values of it that look at some others, and these."""
-
-
-def unused_beside(chosen: Mapping[str, Any], users: Users) -> dict[str, str]:
-    """Return the options that mean nothing beside `chosen`, each with why; what is not chosen rules nothing out."""
-    found: dict[str, str] = {}
-    for choice, values, names in users:
-        if choice in chosen and chosen[choice] not in values:
-            belongs = " or ".join(as_typed(choice, value) for value in values)
-            reason = f"with {as_typed(choice, chosen[choice])}: it belongs to {belongs}"
-            found.update({name: reason for name in names if name not in found})
-    return found
-
-
-def refuse_unused(config: Config, unused: Mapping[str, str]) -> None:
-    """Raise UserError where an option has a value, neither its default nor implied by others, that means nothing."""
-    asked = asked_values(config)
-    for name, value in asked.items():
-        others = {other: asked[other] for other in asked if other != name}
-        if name in unused and type(config).implied(others).get(name) != value:
-            raise UserError(f"{as_typed(name, value)} does nothing {unused[name]}. Leave it out.")
 
 
 def _in_order_of_panels(models: Mapping[str, type[Config]]) -> list[tuple[str, FieldInfo, str]]:

@@ -19,11 +19,11 @@ from plastic_cli.commands.show import print_rows
 from plastic_cli.commands.signals import signals_as_interrupts
 from plastic_cli.commands.sweep import duration
 from plastic_cli.commands.verbs import Invocation
-from plastic_cli.config import TrainConfig
+from plastic_cli.config import TrainConfig, as_typed
 from plastic_cli.config import field as option
 from plastic_cli.data.catalogue import DATASETS
 from plastic_cli.errors import RunFailed, UserError
-from plastic_cli.options import as_typed, command_function
+from plastic_cli.options import command_function
 from plastic_cli.plugins import discover, find_rule
 from plastic_cli.rule import Rule
 from plastic_cli.runs.configuration import resolve, train_model

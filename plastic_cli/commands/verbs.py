@@ -17,9 +17,9 @@ from rich.markup import escape
 from typer.main import get_command
 
 from plastic_cli.commands.signals import signals_as_interrupts
-from plastic_cli.config import Config, TrainConfig, field, to_toml
+from plastic_cli.config import Config, TrainConfig, field, option_name, to_toml
 from plastic_cli.errors import RunFailed, UserError
-from plastic_cli.options import command_function, option_name
+from plastic_cli.options import command_function
 from plastic_cli.plugins import discover, find_rule, load_function
 from plastic_cli.rule import Rule
 from plastic_cli.runs.configuration import config_model, resolve

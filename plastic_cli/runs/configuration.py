@@ -44,13 +44,20 @@ def resolve(
 ) -> Config:
     """Merge: a typed option beats the file, the file beats what is `below`, the defaults otherwise.
 
-    source: the file's name for messages. Raises UserError for an option or value that does not fit.
+    source: the file's name for messages. Raises UserError for an option or value that does not fit, and for one that
+    has no effect beside the others; what is below was accepted before.
     """
     in_file = dict(from_file or {})
     if in_file:
         model.from_values(in_file, source=source)
-    given = {**model.implied(in_file), **in_file, **model.implied(typed), **typed}
+    given = {**model.meant(in_file), **in_file, **model.meant(typed), **typed}
     config = model.from_values({**(below or {}), **given})
+    if below is None:
+        try:
+            config.refuse_unused()
+        except OptionError as error:
+            from_source = source and error.key in in_file and error.key not in typed
+            raise OptionError(f"{source}: {error}" if from_source else str(error), error.key) from None
     dataset = getattr(config, "dataset", None)
     if dataset is None:
         return config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
@@ -10,6 +10,7 @@ from plastic_cli import (
     ClassifierAnalyzeConfig,
     ClassifierEvaluateConfig,
     ClassifierTrainConfig,
+    OnlyWith,
     RenderConfig,
     Run,
     field,
@@ -30,6 +31,8 @@ class Train(ClassifierTrainConfig):
     momentum: float = field(0.0, "momentum of sgd", ge=0, lt=1)
     batch_size: int = field(64, "images per step", ge=1)
     epochs: int = field(10, "passes over the training images", ge=1)
+
+    only_with: ClassVar[OnlyWith] = (("optimizer", ("sgd",), ("momentum",)),)
 
     @model_validator(mode="after")
     def _layers_have_units(self) -> Self:

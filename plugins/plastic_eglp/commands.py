@@ -11,12 +11,11 @@ from plastic_cli import (
     ClassifierAnalyzeConfig,
     ClassifierEvaluateConfig,
     ClassifierTrainConfig,
+    OnlyWith,
     RenderConfig,
     Run,
     field,
 )
-from plastic_cli.options import refuse_unused
-from plastic_eglp.unused_options import unused_options
 
 if TYPE_CHECKING:
     from plastic_cli.data.datasets import Dataset
@@ -106,6 +105,18 @@ class Train(ClassifierTrainConfig):
         40, "batches at the start that are events whatever the signal, since all is new", ge=0, panel=EVENTS
     )
 
+    only_with: ClassVar[OnlyWith] = (
+        ("update", ("local",), ("feedback", "local_rule", "local_lr", "inverse_temperature", "control")),
+        ("feedback", ("none",), ("local_rule", "inverse_temperature")),
+        ("local_rule", ("softhebb",), ("inverse_temperature",)),
+        ("events", ("triggered",), ("event_scope", "event_signal", "event_strength", "threshold_factor", "gather")),
+        ("events", ("triggered", "fixed"), ("event_rate", "event_warmup")),
+        ("events", ("triggered", "fixed", "always"), ("event_budget", "local_lr", "feedback", "local_rule", "control")),
+        ("event_scope", ("stimulus",), ("gather",)),
+        # A threshold says what triggers an event, and the rate follows.
+        ("threshold_factor", (0,), ("event_rate",)),
+        ("readout", ("supervised",), ("readout_lr",)),
+    )
     _implied: ClassVar[dict[tuple[str, Any], dict[str, Any]]] = {
         ("feedback", "none"): {"local_lr": 0.01},
         ("events", "always"): {"event_budget": 0},
@@ -134,9 +145,7 @@ class Train(ClassifierTrainConfig):
         if _number(typed.get("threshold_factor")) or _number(typed.get("event_rate")) == 0:
             # The threshold as published, and a rate of none, hold from the first batch on.
             found["event_warmup"] = 0
-        # What a file says for other choices gives way: options without use are at their defaults.
-        unused = unused_options({**found, **typed})
-        return {**found, **{name: cls.model_fields[name].default for name in unused if name not in found}}
+        return found
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -168,6 +177,7 @@ class Analyze(ClassifierAnalyzeConfig):
     event_rates: bool = field(
         False, "accuracy against the rate of events, triggered and at random; trains anew for each of --rates"
     )
+    only_with: ClassVar[OnlyWith] = (("event_rates", (True,), ("rates",)),)
     rates: tuple[float, ...] = field((0.01, 0.03, 0.1, 0.3, 1.0), "rates for --event-rates, beside zero")
     features: bool = field(False, "receptive fields of the first layer, before and after learning")
     events: bool = field(False, "when events happened: the raster over batches and epochs")
@@ -176,8 +186,6 @@ class Analyze(ClassifierAnalyzeConfig):
     def _rates_are_rates(self) -> Self:
         if not self.rates or not all(0 < rate <= 1 for rate in self.rates):
             raise ValueError("--rates: give rates above 0 and up to 1")
-        if not self.event_rates and self.rates != type(self).model_fields["rates"].default:
-            raise ValueError("--rates goes with --event-rates")
         return self
 
 
@@ -187,7 +195,6 @@ def train(config: Train, run: Run) -> None:
     from plastic_eglp.control import has_control, teach_control
     from plastic_eglp.training import make_learner, train_and_log
 
-    refuse_unused(config, unused_options(config.model_dump()))
     data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
     train_and_log(make_learner(config, data, run), data, run, config)
     if has_control(config):

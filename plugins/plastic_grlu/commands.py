@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
@@ -11,6 +11,7 @@ from plastic_cli import (
     ClassifierAnalyzeConfig,
     ClassifierEvaluateConfig,
     ClassifierTrainConfig,
+    OnlyWith,
     RenderConfig,
     Run,
     field,
@@ -60,6 +61,11 @@ class Train(ClassifierTrainConfig):
     )
     latent: int = field(128, "size of the autoencoder's code", ge=1)
     backbone_epochs: int = field(5, "passes of the autoencoder over the training images", ge=1)
+
+    only_with: ClassVar[OnlyWith] = (
+        ("update", ("grlu",), ("perturbations", "credit")),
+        ("backbone", ("autoencoder",), ("latent", "backbone_epochs")),
+    )
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:

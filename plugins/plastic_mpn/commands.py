@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from plastic_cli import AnalyzeConfig, Config, EvaluateConfig, RenderConfig, Run, TrainConfig, field
+from plastic_cli import AnalyzeConfig, Config, EvaluateConfig, OnlyWith, RenderConfig, Run, TrainConfig, field
 from plastic_mpn.environment_options import read_options, split_options
-from plastic_mpn.unused_options import refuse_unused_options, unused_options
 
 IMPLIED: dict[str, dict[str, Any]] = {
     "a2c": {
@@ -168,15 +167,51 @@ class Train(InEnvironment, TrainConfig):
     checkpoint_every: int = field(100, "keep the network this often besides", ge=1, panel="Evaluation")
     test_episodes: int = field(100, "greedy episodes with fresh seeds at the end", ge=1, panel="Evaluation")
 
+    only_with: ClassVar[OnlyWith] = (
+        (
+            "algorithm",
+            ("dqn",),
+            (
+                *("num_episodes", "epsilon_start", "epsilon_end", "epsilon_decay", "buffer_size", "learning_starts"),
+                *("train_every", "tau", "target_every", "double_q", "replay", "burn_in", "sequence_length"),
+            ),
+        ),
+        (
+            "algorithm",
+            ("a2c",),
+            ("rollout", "entropy_coefficient", "value_coefficient", "gae_lambda", "normalise_advantages"),
+        ),
+        (
+            "algorithm",
+            ("supervised",),
+            (
+                *("classes", "steps", "delay", "context", "input_noise", "l1"),
+                *("minimum_batches", "maximum_batches", "target_accuracy"),
+            ),
+        ),
+        ("algorithm", ("dqn", "supervised"), ("batch_size",)),
+        (
+            "algorithm",
+            ("dqn", "a2c"),
+            (
+                *("gamma", "total_steps", "num_envs"),
+                *("evaluate_every", "evaluation_episodes", "checkpoint_every", "test_episodes"),
+            ),
+        ),
+        ("replay", ("sequences",), ("burn_in", "sequence_length")),
+        ("tau", (0,), ("target_every",)),
+        (
+            "core",
+            ("mpn", "mpn-pre", "mpn-post", "mpn-additive"),
+            ("eta", "draw_eta", "lambda_decay", "lambda_max", "modulation_bound", "learn_eta", "learn_lambda"),
+        ),
+        ("core", ("mpn", "mpn-pre", "mpn-post", "mpn-additive", "mpn-frozen"), ("activation", "bias")),
+    )
+
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """An algorithm means settings of its own, and --target-every that the target is copied.
-
-        Options that a typed algorithm or core has no use for are at their defaults, whatever a file says for others.
-        """
+        """An algorithm means settings of its own, and --target-every that the target is copied."""
         meant = dict(IMPLIED.get(str(typed.get("algorithm")), {}))
-        for name in unused_options(algorithm=typed.get("algorithm"), core=typed.get("core")):
-            meant.setdefault(name, cls.model_fields[name].default)
         if "target_every" in typed:
             meant["tau"] = 0.0
         if typed.get("core") == "mpn-frozen":
@@ -258,9 +293,6 @@ def train(config: Train, run: Run) -> None:
     """Train an agent; its headline is `test/return`, for supervised tasks `test/accuracy`."""
     from plastic_mpn import training
 
-    # A run that was begun is finished as it was begun.
-    if run.is_untouched():
-        refuse_unused_options(config)
     {"dqn": training.by_dqn, "a2c": training.by_a2c, "supervised": training.by_supervised}[config.algorithm](
         config, run
     )

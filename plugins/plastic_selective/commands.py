@@ -11,12 +11,11 @@ from plastic_cli import (
     ClassifierAnalyzeConfig,
     ClassifierEvaluateConfig,
     ClassifierTrainConfig,
+    OnlyWith,
     RenderConfig,
     Run,
     field,
 )
-from plastic_cli.options import refuse_unused
-from plastic_selective.unused_options import unused_options
 
 if TYPE_CHECKING:
     from plastic_cli.data.datasets import Dataset
@@ -96,12 +95,31 @@ class Train(ClassifierTrainConfig):
     epochs: int = field(5, "passes over the images of a task", ge=1, panel="Learning")
     iterations: int = field(0, "steps per task instead of passes; 0: --epochs", ge=0, panel="Learning")
 
+    only_with: ClassVar[OnlyWith] = (
+        (
+            "optimizer",
+            ("selective",),
+            (
+                *("base", "plasticity_k", "gating", "threshold_percentile", "adaptive_threshold"),
+                *("trace_decay", "warmup_steps"),
+            ),
+        ),
+        ("optimizer", ("selective", "adam"), ("second_moment_decay",)),
+        ("optimizer", ("momentum",), ("momentum",)),
+        ("base", ("adam",), ("threshold_percentile", "adaptive_threshold", "second_moment_decay")),
+        ("base", ("sgd",), ("trace_decay",)),
+        ("stream", ("rotated",), ("max_degrees",)),
+        ("scenario", ("class",), ("active",)),
+        ("replay", ("reservoir", "class-balanced", "fifo"), ("buffer_size", "replay_share")),
+        ("penalty", ("ewc", "si"), ("penalty_strength",)),
+        ("penalty", ("ewc",), ("ewc_decay", "fisher_samples")),
+        ("penalty", ("si",), ("si_damping",)),
+        ("iterations", (0,), ("epochs",)),
+    )
+
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """A step along the gradient needs another learning rate than one of Adam's; joint training needs no replay.
-
-        Options that the typed ones have no use for are at their defaults, whatever a file says for others.
-        """
+        """A step along the gradient needs another learning rate than one of Adam's; joint training needs no replay."""
         optimizer, base = typed.get("optimizer", "selective"), typed.get("base", "adam")
         descends = optimizer in ("sgd", "momentum") or (optimizer == "selective" and base == "sgd")
         meant: dict[str, Any] = {"learning_rate": DESCENT_RATE} if descends else {}
@@ -109,8 +127,7 @@ class Train(ClassifierTrainConfig):
             meant["replay"] = "none"
         if "epochs" in typed:
             meant["iterations"] = 0
-        unused = unused_options({**meant, **typed})
-        return {**meant, **{name: cls.model_fields[name].default for name in unused}}
+        return meant
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -138,6 +155,7 @@ class Analyze(ClassifierAnalyzeConfig):
     gates: bool = field(False, "gates of each layer over time")
     overlap: bool = field(False, "which busy synapses two tasks share, beside chance")
     sweep_k: bool = field(False, "learn the same tasks again with other strengths of the gate")
+    only_with: ClassVar[OnlyWith] = (("sweep_k", (True,), ("k",)),)
     k: tuple[float, ...] = field((0.0, 2.5, 5.0, 7.5, 10.0), "strengths of --sweep-k", panel="How")
 
     @model_validator(mode="after")
@@ -147,8 +165,6 @@ class Analyze(ClassifierAnalyzeConfig):
                 raise ValueError(
                     f"--k {k:g}: the strength of the gate is at least 0 and at most {LARGEST_STRENGTH:.0f}"
                 )
-        if not self.sweep_k and self.k != type(self).model_fields["k"].default:
-            raise ValueError("--k goes with --sweep-k: add it, or leave --k out")
         return self
 
 
@@ -163,9 +179,6 @@ def train(config: Train, run: Run) -> None:
     """Learn the tasks; the headline is `test/accuracy`, the mean over all tasks at the end."""
     from plastic_selective.training import train_on_stream
 
-    # A run that was begun is finished as it was begun.
-    if run.is_untouched():
-        refuse_unused(config, unused_options(config.model_dump()))
     train_on_stream(config, run)
 
 

@@ -9,8 +9,7 @@ import sys
 import pytest
 from processes import environment, run_plastic
 
-from plastic_cli.config import literal_choices
-from plastic_cli.options import option_name
+from plastic_cli.config import literal_choices, option_name
 from plastic_cli.plugins import discover, find_rule
 from plastic_cli.rule import VERBS
 from plastic_cli.runs.configuration import config_model

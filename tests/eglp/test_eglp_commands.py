@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from plastic_cli.options import refuse_unused
 from plastic_cli.runs.run import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.plan import plan_recipe
@@ -17,7 +16,6 @@ from plastic_cli.sweeps.recipe import read_recipe
 from plastic_cli.testing import plastic
 from plastic_eglp.analysis import event_raster
 from plastic_eglp.commands import Train
-from plastic_eglp.unused_options import unused_options
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("eglp-*.toml"))
 SMALL = ["--epochs", "2", "--hidden", "8,6", "--event-warmup", "3"]
@@ -154,7 +152,7 @@ def test_rates_belong_to_event_rates(runs_folder):
 def test_recipes_have_no_option_without_use(recipe):
     for planned in plan_recipe(read_recipe(str(recipe))):
         config = Train.from_values(planned.config, source=str(recipe))
-        refuse_unused(config, unused_options(config.model_dump()))
+        config.refuse_unused()
 
 
 def test_a_rate_of_zero_is_none(runs_folder):

@@ -14,7 +14,6 @@ from plastic_cli.runs.run import open_run
 from plastic_cli.testing import plastic
 from plastic_mpn.commands import IMPLIED, Evaluate, Train, read_options
 from plastic_mpn.training import open_trained
-from plastic_mpn.unused_options import refuse_unused_options
 
 GO_NOGO = "plastic/GoNogo-v0"
 PAYING = "plastic-tests/Paying-v0"
@@ -269,17 +268,17 @@ def test_square_brackets_in_a_help_text_are_shown():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--core", "gru", "--eta", "0.5"], ["--eta 0.5 does nothing", "--core gru", "begins with mpn"]),
+        (["--core", "gru", "--eta", "0.5"], ["--eta 0.5 does nothing", "--core gru", "belongs to --core mpn"]),
         (["--core", "lstm", "--learn-eta", "--replay", "sequences"], ["--learn-eta does nothing", "--core lstm"]),
         (["--core", "mlp", "--no-bias"], ["--no-bias does nothing", "--core mlp"]),
         (["--core", "gru", "--modulation-bound", "1"], ["--modulation-bound 1.0 does nothing", "--core gru"]),
         (["--core", "mpn-frozen", "--lambda-decay", "0.5"], ["--lambda-decay 0.5 does nothing", "--core mpn-frozen"]),
         (["--algorithm", "a2c", "--replay", "sequences"], ["--replay sequences does nothing", "--algorithm dqn"]),
         (["--algorithm", "a2c", "--target-every", "5"], ["--target-every 5 does nothing", "--algorithm dqn"]),
-        (["--algorithm", "a2c", "--batch-size", "8"], ["--batch-size 8", "--algorithm dqn or --algorithm supervised"]),
+        (["--algorithm", "a2c", "--batch-size", "8"], ["--batch-size 8", "--algorithm dqn or supervised"]),
         (["--rollout", "9"], ["--rollout 9 does nothing", "--algorithm a2c"]),
         (["--burn-in", "3"], ["--burn-in 3 does nothing", "--replay sequences"]),
-        (["--algorithm", "supervised", "--gamma", "0.5"], ["--gamma 0.5 does nothing", "--algorithm a2c"]),
+        (["--algorithm", "supervised", "--gamma", "0.5"], ["--gamma 0.5 does nothing", "--algorithm dqn or a2c"]),
     ],
 )
 def test_an_option_that_does_nothing_is_refused(options, words, runs_folder):
@@ -318,9 +317,9 @@ def test_another_algorithm_typed_over_a_recipe_puts_back_what_it_has_no_use_for(
 @pytest.mark.parametrize("core", ["gru", "mpn-frozen"])
 @pytest.mark.parametrize("algorithm", ["a2c", "supervised"])
 def test_what_an_algorithm_implies_was_not_asked_for(algorithm, core):
-    refuse_unused_options(Train.from_values({"algorithm": algorithm, "core": core}))
+    Train.from_values({"algorithm": algorithm, "core": core}).refuse_unused()
     whole = Train.from_values({"algorithm": algorithm, "core": core, **IMPLIED[algorithm]})
-    refuse_unused_options(whole)
+    whole.refuse_unused()
 
 
 def test_a_run_of_before_is_still_opened_and_finished(run_of):

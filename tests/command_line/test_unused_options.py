@@ -1,0 +1,158 @@
+"""Options without effect beside others are refused where the configuration is resolved, for every rule and command."""
+
+from __future__ import annotations
+
+import json
+import typing
+
+import pytest
+
+from plastic_cli.config import Config, TrainConfig, field, literal_choices
+from plastic_cli.errors import UserError
+from plastic_cli.plugins import discover
+from plastic_cli.rule import VERBS
+from plastic_cli.runs.configuration import config_model, resolve
+from plastic_cli.testing import plastic
+
+REFUSED = ["--events", "never", "--event-rate", "0.5"]
+
+
+class Bench(TrainConfig):
+    only_with = (("mode", ("fast", "slow"), ("speed",)), ("warm", (True,), ("degrees",)), ("limit", (0,), ("degrees",)))
+
+    mode: typing.Literal["fast", "slow", "off"] = field("fast", "mode")
+    speed: float = field(1.0, "speed")
+    warm: bool = field(True, "warm")
+    degrees: int = field(3, "degrees")
+    limit: float = field(0.0, "limit")
+
+    @classmethod
+    def implied(cls, typed):
+        return {"degrees": 9} if typed.get("mode") == "off" else {}
+
+
+def models():
+    for rule in discover().rules.values():
+        for verb in VERBS:
+            function = rule.function(verb)
+            if function is not None:
+                yield rule.name, verb, config_model(function)
+
+
+def entries():
+    for rule, verb, model in models():
+        for base in model.__mro__:
+            for option, values, names in vars(base).get("only_with", ()):
+                yield pytest.param(model, option, values, names, id=f"{rule} {verb} {option} {names[0]}")
+
+
+@pytest.mark.parametrize(("model", "option", "values", "names"), list(entries()))
+def test_what_a_rule_declares_names_its_own_options_and_values_that_they_take(model, option, values, names):
+    assert {option, *names} <= set(model.model_fields)
+    choices = literal_choices(model.model_fields[option])
+    assert values
+    assert not choices or {str(value) for value in values} < set(choices)
+
+
+def test_every_bundled_rule_with_dependent_options_declares_them():
+    declared = {rule for rule, verb, model in models() if verb == "train" and model.only_with}
+    assert {"backprop", "eglp", "grlu", "mpn", "selective"} <= declared
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ({"mode": "off", "speed": "2"}, "--speed 2.0 does nothing with --mode off: it belongs to --mode fast or slow."),
+        ({"warm": False, "degrees": 4}, "--degrees 4 does nothing without --warm."),
+        ({"limit": "2", "degrees": "4"}, "--degrees 4 does nothing with --limit 2.0: it belongs to --limit 0."),
+    ],
+)
+def test_an_option_without_effect_is_refused_with_what_it_belongs_to(typed, message):
+    with pytest.raises(UserError) as error:
+        resolve(Bench, typed)
+    assert str(error.value) == f"{message} Leave it out."
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        {},
+        {"mode": "SLOW", "speed": 2},
+        {"mode": "off", "speed": 1.0},
+        {"mode": "off", "limit": 1},
+        {"warm": "true", "degrees": 4},
+        {"limit": "0", "degrees": 4},
+    ],
+)
+def test_defaults_and_what_another_option_implies_were_not_asked_for(typed):
+    resolve(Bench, typed)
+
+
+def test_a_typed_choice_takes_back_what_a_file_says_for_another():
+    assert resolve(Bench, {"mode": "off"}, {"speed": 3}, "file").speed == Bench().speed
+    assert resolve(Bench, {"limit": "2"}, {"degrees": 7}, "file").degrees == Bench().degrees
+    assert resolve(Bench, {"limit": "0"}, {"degrees": 7}, "file").degrees == 7
+
+
+def test_a_file_alone_is_refused_by_its_name():
+    with pytest.raises(UserError, match=r"^options\.toml: --speed 3\.0 does nothing with --mode off"):
+        resolve(Bench, {}, {"speed": 3, "mode": "off"}, "options.toml")
+
+
+def test_what_lies_below_was_accepted_before():
+    resolve(Bench, {"warm": True}, below={"mode": "off", "speed": 3})
+    Bench.from_values({"mode": "off", "speed": 3})
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--grid", "epochs=1,2"], ["--grid", "epochs=1,2", "--dry-run"]])
+def test_a_dry_run_and_a_grid_refuse_what_the_run_refuses(more, runs_folder):
+    outcome = plastic("train", "eglp", *REFUSED, *more)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == (
+        "error: --event-rate 0.5 does nothing with --events never: it belongs to --events triggered or fixed."
+        " Leave it out.\n"
+    )
+    assert not runs_folder.exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_sweep_refuses_it_with_its_line_before_any_run(more, tmp_path, runs_folder):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        'title = "t"\nwhy = "w"\nrule = "eglp"\n[options]\nevent_rate = 0.5\n[grid]\nevents = ["triggered", "never"]\n'
+    )
+    outcome = plastic("sweep", recipe, *more)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"{recipe}, line 5: --event-rate 0.5 does nothing with --events never" in outcome.err
+    assert not runs_folder.exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_tune_refuses_it_before_any_run(more, runs_folder):
+    outcome = plastic("tune", "eglp", *REFUSED, *more)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--event-rate 0.5 does nothing" in outcome.err
+    assert not runs_folder.exists()
+
+
+@pytest.mark.parametrize("verb", ["analyze"])
+def test_later_verbs_refuse_it_too(verb, train, runs_folder):
+    folder = train()
+    outcome = plastic(verb, "backprop", "--run", folder.name, "--other", folder.name)
+    assert outcome.code == 2
+    assert "--other" in outcome.err
+    assert "does nothing without --cka" in outcome.err
+
+
+def test_a_run_that_was_begun_is_finished_with_what_was_accepted_then(tiny_data, runs_folder, monkeypatch):
+    from plastic_cli.testing import interrupted_after
+
+    small = ["--dataset", tiny_data, "--hidden", 4, "--epochs", 3, "--optimizer", "adam", "--momentum", 0.5]
+    with monkeypatch.context() as before:
+        before.setattr(Config, "refuse_unused", lambda _: None)
+        with interrupted_after(1):
+            assert plastic("train", "backprop", *small).code == 130
+    run = next(runs_folder.glob("2*")).name
+    outcome = plastic("train", "backprop", "--resume", run, "--momentum", 0.5, "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["status"] == "completed"
