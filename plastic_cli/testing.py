@@ -26,7 +26,8 @@ from plastic_cli.config import TrainConfig, read_toml, to_toml
 from plastic_cli.plugins import find_rule
 from plastic_cli.rule import VERBS
 from plastic_cli.runs.configuration import config_model
-from plastic_cli.runs.record import RECORD_FILE
+from plastic_cli.runs.metrics import data_of
+from plastic_cli.runs.record import RECORD_FILE, read_record
 from plastic_cli.runs.run import Run
 from plastic_cli.runs.store import RunStore
 
@@ -77,13 +78,16 @@ def check_rule(name: str, folder: Path, options: Mapping[str, Any] | None = None
 
     Checked are: help without heavy imports; a configuration that survives TOML; all verbs; the JSON on stdout; the same
     seed giving the same numbers and another seed other ones; resuming giving the numbers of a run never stopped; a
-    checkpoint that loads without running code.
+    checkpoint that loads without running code; on the tiny data set, that every number that depends on test images is
+    logged as measured on them.
     """
     options = dict(options or {})
+    tiny = None
     model = config_model(_function(name, "train"))
     assert issubclass(model, TrainConfig), f"{model.__qualname__} must be a subclass of TrainConfig, which has the seed"
     if "dataset" in model.model_fields and "dataset" not in options:
-        options["dataset"] = str(write_tiny_dataset(folder / "data"))
+        tiny = write_tiny_dataset(folder / "data")
+        options["dataset"] = str(tiny)
     _check_help(name)
     _check_configuration(model, options, folder)
     first = _check_train(name, options, folder / "runs")
@@ -91,6 +95,8 @@ def check_rule(name: str, folder: Path, options: Mapping[str, Any] | None = None
     _check_seeds(name, options, folder, first)
     _check_resume(name, options, folder, first)
     _check_stages(name, folder / "runs", first)
+    if tiny is not None:
+        _check_test_data(name, options, tiny, first)
 
 
 def training_numbers(folder: Path) -> pd.DataFrame:
@@ -229,6 +235,26 @@ def _check_stages(name: str, runs: Path, first: Mapping[str, Any]) -> None:
     assert record["summary"] == first["metrics"], "a later verb changed what training came to"
     pictures = [path for path in (runs / first["run"]).rglob("*") if path.suffix in (".gif", ".png", ".mp4")]
     assert pictures, "render wrote no picture"
+
+
+def _check_test_data(name: str, options: Mapping[str, Any], data: Path, first: Mapping[str, Any]) -> None:
+    """Train again with other test images: only numbers that are marked as measured on test data may change."""
+    other = data.with_name("other-test-images")
+    other.mkdir()
+    (other / "train.npz").write_bytes((data / "train.npz").read_bytes())
+    with np.load(data / "test.npz") as stored:
+        x, y = stored["x"], stored["y"]
+    np.savez(other / "test.npz", x=np.random.default_rng(0).integers(0, 256, x.shape, dtype=np.uint8), y=y)
+    runs = data.with_name("other-test-runs")
+    changed = {**options, "dataset": str(other)}
+    again = _done("train", name, "--json", "--runs", runs, *_typed(changed)).results[0]
+    measured_on = read_record(Path(again["folder"])).measured_on
+    changes = {key for key, value in again["metrics"].items() if value != first["metrics"].get(key)}
+    hidden = sorted(key for key in changes if data_of(key, measured_on) != "test")
+    assert not hidden, (
+        f'{", ".join(hidden)}: they depend on test images. Log them under `test`, or with `measured_on="test"`'
+    )
+    assert changes, "no number depends on the test images: the rule is never tested"
 
 
 def _state(folder: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -28,6 +28,8 @@ from plastic_cli.plugins import discover, find_rule
 from plastic_cli.rule import Rule
 from plastic_cli.runs.configuration import resolve, train_model
 from plastic_cli.runs.exports import find_exports
+from plastic_cli.runs.metrics import data_of
+from plastic_cli.runs.record import read_record
 from plastic_cli.sweeps.engine import Progress, Result, Settings, Sweep
 from plastic_cli.sweeps.lookup import with_data
 from plastic_cli.sweeps.plan import PlannedRun, planned
@@ -116,10 +118,10 @@ def _tune(rule: Rule, model: type[TrainConfig], typed: dict[str, Any], invocatio
         before = len(study.finished())
         if before:
             console.message(f"{before} trials of this search are done already")
-        search = _Search(rule, study, point, invocation)
+        search = _Search(rule, study, point, invocation, store)
         with signals_as_interrupts(), open_pool(invocation.scheduler, invocation.workers) as pool:
             console.message(f"search {name}: {', '.join(space)}; {pool.description}")
-            stopped = search.run(pool, store)
+            stopped = search.run(pool)
         _print_best(rule, study, search, typed, space, invocation)
     if stopped:
         raise KeyboardInterrupt
@@ -136,8 +138,9 @@ class _Trial:
 class _Search:
     """Trials that go out as runs of a sweep, and what comes back from them."""
 
-    def __init__(self, rule: Rule, study: Study, point: Any, invocation: _TuneInvocation) -> None:
+    def __init__(self, rule: Rule, study: Study, point: Any, invocation: _TuneInvocation, store: Path) -> None:
         self._rule, self._study, self._point, self._invocation = rule, study, point, invocation
+        self._store = store
         self.metric = invocation.metric
         self._trials: dict[int, _Trial] = {}
         self._of_run: dict[int, _Trial] = {}
@@ -146,10 +149,10 @@ class _Search:
         self._console = invocation.console()
         self._asked_in_vain: UserError | None = None
 
-    def run(self, pool: Pool, store: Path) -> bool:
+    def run(self, pool: Pool) -> bool:
         """Make trials until there are enough, and return whether the search was stopped before."""
         options = self._invocation
-        settings = Settings(store, options.data, options.retry, options.timeout)
+        settings = Settings(self._store, options.data, options.retry, options.timeout)
         sweep = Sweep([], pool, settings)
         self._add(sweep, max(1, pool.slots()))
         results = sweep.run(lambda progress: self._go_on(sweep, progress))
@@ -220,9 +223,13 @@ class _Search:
         if any(result.word == "failed" for result in trial.results):
             return None
         summaries = [result.outcome.summary for result in trial.results]
+        measured_on = self._measured_on(trial)
+        known = [name for name in summaries[0] if not (_is_of_test(name) or _is_of_test(name, measured_on))]
         if self.metric is None:
-            self.metric = next((name for name in DEFAULT_METRICS if name in summaries[0]), None)
-        known = [name for name in summaries[0] if not _is_of_test(name)]
+            self.metric = next((name for name in DEFAULT_METRICS if name in known), None)
+        elif _is_of_test(self.metric, measured_on):
+            self._asked_in_vain = _refused(self.metric, known)
+            return None
         values = [summary.get(str(self.metric)) for summary in summaries]
         if self.metric is None or any(str(self.metric) not in summary for summary in summaries):
             self._asked_in_vain = UserError(
@@ -232,16 +239,31 @@ class _Search:
             return None
         return None if None in values else fmean(value for value in values if value is not None)
 
+    def _measured_on(self, trial: _Trial) -> dict[str, str]:
+        """Return what the records of a trial's runs say of the data that their metrics were measured on."""
+        said: dict[str, str] = {}
+        for result in trial.results:
+            if result.outcome.run is not None:
+                said |= read_record(self._store / result.outcome.run).measured_on
+        return said
+
 
 def _check_metric(metric: str | None) -> None:
+    """Refuse before the first trial what the name alone tells to be measured on test data."""
     if metric is not None and _is_of_test(metric):
-        raise UserError(
-            f"--metric {metric}: what is chosen by the test split cannot be measured by it. Name one of validation."
-        )
+        raise _refused(metric)
 
 
-def _is_of_test(metric: str) -> bool:
-    return metric.partition("/")[0] not in ("train", "validation")
+def _is_of_test(metric: str, measured_on: Mapping[str, str] | None = None) -> bool:
+    return data_of(metric, measured_on or {}) == "test"
+
+
+def _refused(metric: str, others: Sequence[str] = ()) -> UserError:
+    which = ", ".join(others) or "one of validation"
+    return UserError(
+        f"--metric {metric}: it is measured on test data, and options that are chosen by test data cannot be tested on"
+        f" them. Name {which}."
+    )
 
 
 def _maximizes(invocation: _TuneInvocation) -> bool:

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 MAIN_METRICS = ("test/accuracy", "test/return", "validation/accuracy")
 """By which a run is judged: the first of these that it has."""
 
+MeasuredOn = Literal["train", "validation", "test"]
+"""The data that a number can be measured on. A number that any test sample has a part in is measured on test data."""
+
 ROW_KEYS = {"stage", "split", "step", "metric", "value"}
+
+
+def data_of(metric: str, measured_on: Mapping[str, str]) -> MeasuredOn:
+    """Return the data that `split/metric` of a run was measured on.
+
+    measured_on: what the run's record says of its metrics. It comes first; otherwise the split says it, and a split of
+    another name, such as that of a control, counts as test data.
+    """
+    said = measured_on.get(metric, metric.partition("/")[0])
+    return next((data for data in get_args(MeasuredOn) if data == said), "test")
 
 
 def parse_rows(content: bytes) -> tuple[list[dict[str, Any]], int]:

@@ -25,7 +25,11 @@ STATUSES = ("created", "running", "completed", "failed", "interrupted")
 
 @dataclass
 class RunRecord:
-    """Everything known about one run. Times are UTC in ISO 8601; `seconds` counts all sittings but for lost work."""
+    """Everything known about one run. Times are UTC in ISO 8601; `seconds` counts all sittings but for lost work.
+
+    measured_on: by metric of the summary, the data that it was measured on, where its split does not say so; read it
+    with `metrics.data_of`.
+    """
 
     run: str
     rule: str
@@ -41,6 +45,7 @@ class RunRecord:
     seconds: float = 0.0
     steps_done: dict[str, int] = field(default_factory=dict)
     summary: dict[str, float | None] = field(default_factory=dict)
+    measured_on: dict[str, str] = field(default_factory=dict)
     error: str | None = None
     speed: dict[str, float] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
@@ -106,7 +111,7 @@ _KINDS: dict[tuple[str, ...], Any] = {
     ("name", "dataset", "started", "finished", "error"): str | None,
     ("seed",): int,
     ("seconds",): float | int,
-    ("config", "steps_done", "summary", "speed", "data", "versions", "machine", "process"): dict,
+    ("config", "steps_done", "summary", "measured_on", "speed", "data", "versions", "machine", "process"): dict,
     ("argv",): list,
 }
 

@@ -37,7 +37,7 @@ from filelock import FileLock, Timeout
 from plastic_cli.errors import PlasticError, RunFailed, UserError
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.files import append_whole, remove_leftovers, write_atomically, write_tensors, write_through
-from plastic_cli.runs.metrics import parse_rows
+from plastic_cli.runs.metrics import MeasuredOn, parse_rows
 from plastic_cli.runs.record import CHECKPOINT_FILE, LOCK_FILE, METRICS_FILE, RunRecord, now, read_record
 
 if TYPE_CHECKING:
@@ -247,10 +247,19 @@ class Run:
         """Move the progress bar inside the present step; `fraction` runs from 0 to 1."""
         self.console.within_step(fraction)
 
-    def log(self, split: str, labels: Mapping[str, Any] | None = None, **metrics: float | torch.Tensor) -> None:
+    def log(
+        self,
+        split: str,
+        labels: Mapping[str, Any] | None = None,
+        measured_on: MeasuredOn | None = None,
+        /,
+        **metrics: float | torch.Tensor,
+    ) -> None:
         """Store metrics of a split at the present step, and keep the last value of each as the run's result.
 
         labels: what else tells these rows apart, such as a corruption; rows with labels stay out of the summary.
+        measured_on: the data that the numbers come from, where `split` does not say so: "test" as soon as any test
+        sample has a part in them. Without it a split other than train and validation counts as test data.
         Raises RunFailed where a loss or reward is not finite while training.
         """
         rows = []
@@ -269,6 +278,9 @@ class Run:
                 self.results[key] = value
                 if self.stage == "train":
                     self.record.summary[key] = row["value"]
+                    self.record.measured_on.pop(key, None)
+                    if measured_on is not None:
+                        self.record.measured_on[key] = measured_on
         append_whole(self.folder / METRICS_FILE, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
         if self._exports is not None:
             self._exports.logged(rows)

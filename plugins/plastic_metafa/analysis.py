@@ -14,7 +14,7 @@ from plastic_metafa import figures, rule
 from plastic_metafa.adaptation import Plasticity
 from plastic_metafa.evaluation import learned_rule, trained_as
 from plastic_metafa.history import SETTLED, history, moving_average, strengths
-from plastic_metafa.meta_learning import LOST, Bench, setting_of
+from plastic_metafa.meta_learning import ITSELF, LOST, Bench, setting_of
 from plastic_metafa.shares import change_by_term
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def show_accuracy(run: Run, window: int) -> None:
         for name, key in (
             ("backprop", "backprop/accuracy"),
             ("feedback alignment", "control/accuracy"),
+            ("feedback alignment", f"{ITSELF}/accuracy"),
             ("chance among the episode's classes", "test/chance"),
         )
         if (value := summary.get(key)) is not None
@@ -113,7 +114,7 @@ def measure_terms(trained: Train, run: Run, episodes: int) -> None:
                 "name": rule.TERMS[term].name,
                 "theta": strength,
                 "share": shares[term] / (sum(shares.values()) or 1.0),
-                "left": -interval.mean >= LOST,
+                "needed": -interval.mean >= LOST,
                 "accuracy_without": float(without.mean()),
                 "difference": interval.mean,
                 "low": interval.low,

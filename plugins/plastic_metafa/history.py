@@ -62,11 +62,20 @@ def settled_from(theta: pd.Series[float]) -> int:
     return int(far.index[-1]) + 2 if len(far) else 1
 
 
-def rises_from(accuracy: pd.Series[float], level: float, margin: float = 0.05, window: int = 10) -> int:
-    """Return the first episode, from 1, of `window` in a row whose mean accuracy is above `level` by `margin`.
+def keeps_its_sign(theta: pd.Series[float]) -> bool:
+    """Say whether a strength is other than 0 and of one sign in the episodes over which it settles.
+
+    Adam's steps along L1 do not end at 0: a strength that L1 holds there crosses it again and again.
+    """
+    last = theta.iloc[-max(1, round(SETTLED * len(theta))) :]
+    return bool((last > 0).all() or (last < 0).all())
+
+
+def rises_from(accuracy: pd.Series[float], level: float, window: int = 10) -> int:
+    """Return the first episode, from 1, of `window` in a row whose mean accuracy is above `level`.
 
     One more than there are episodes where there is none.
     """
     ahead = accuracy.reset_index(drop=True).rolling(window).mean().shift(1 - window)
-    above = ahead[ahead > level + margin]
+    above = ahead[ahead > level]
     return int(above.index[0]) + 1 if len(above) else len(accuracy) + 1

@@ -25,11 +25,14 @@ from plastic_metafa.adaptation import (
     feedback_errors,
     in_threads,
 )
-from plastic_metafa.history import history, rises_from, settled_from
+from plastic_metafa.history import WINDOW, history, keeps_its_sign, rises_from, settled_from, strengths
 from plastic_metafa.theta_file import Feedback, read_theta, theta_toml
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from plastic_cli import Run
+    from plastic_cli.runs.metrics import MeasuredOn
     from plastic_metafa.commands import Train
 
 THETA_FILE = "theta.toml"
@@ -38,9 +41,16 @@ RATES = (0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1)
 TUNING_EPISODES = 20
 CONTROLS: dict[str, Feedback] = {"control": "fixed", "backprop": "symmetric"}
 """Split under which a control is logged, and its feedback: feedback alignment, and backprop."""
+ITSELF = "feedback_alignment"
+"""Split of feedback alignment at the best rate in a run that is feedback alignment itself: it is no control of that."""
 PUBLISHED_LEFT = (0, 2, 9)
+"""The terms that the published pool is left with."""
 LOST = 0.02
-"""A term counts as left where the accuracy without it is lower by this at least."""
+"""A term counts as needed where the accuracy without it is lower by this at least."""
+CLEARLY_ABOVE = 0.05
+"""How far above feedback alignment's accuracy meta-learning counts as having passed it."""
+NEAR_BACKPROP = 0.05
+"""How far below backprop's accuracy meta-learning counts as having reached it."""
 LARGEST_GRADIENT = 1e4
 """Norm of the gradient beyond which networks broke down: hundreds are usual, and Adam would remember for long."""
 CAUTION = 0.9
@@ -168,9 +178,9 @@ def meta_learn(config: Train, run: Run) -> None:
             )
         run.count_samples(config.tasks * config.ways * config.shots, time.perf_counter() - began)
         _log_episode(run, config, before, found, drawn)
-    strengths = dict(zip(config.terms, theta.detach().tolist(), strict=True))
+    learned_strengths = dict(zip(config.terms, theta.detach().tolist(), strict=True))
     heading = f"learned by run {run.id}: {config.episodes} episodes of {data.name}, seed {run.seed}"
-    save_text(run, THETA_FILE, theta_toml(strengths, config.feedback, heading))
+    save_text(run, THETA_FILE, theta_toml(learned_strengths, config.feedback, heading))
     _test(config, run, setting, theta.detach(), plasticity)
 
 
@@ -206,10 +216,15 @@ def _log_episode(
     measured = {f"theta_{term}": value for term, value in zip(config.terms, theta.tolist(), strict=True)}
     if loss.isfinite():
         measured["loss"] = float(loss)
-    run.log("train", None, accuracy=accuracy, **measured)
+    run.log("train", None, _learned_from(config), accuracy=accuracy, **measured)
     network, episode = drawn[0]
     for layer, values in layer_measures(Network(found[0].W, network.B), episode, config.feedback).items():
         run.log("train", {"layer": layer}, **values)
+
+
+def _learned_from(config: Train) -> MeasuredOn:
+    """Return the data that meta-learning draws its episodes from: the published program takes the test split."""
+    return "test" if config.reference_sampling else "train"
 
 
 @torch.no_grad()
@@ -298,21 +313,29 @@ def best_rate(bench: Bench, feedback: Feedback) -> float:
 
 
 def _test(config: Train, run: Run, setting: Setting, theta: Tensor, plasticity: Plasticity) -> None:
-    """Log the accuracy of fresh networks on fresh episodes, beside feedback alignment and backprop.
+    """Log what fresh networks learn in fresh episodes with theta, and with backprop and feedback alignment.
 
-    Their rates are chosen on other episodes, of the classes that meta-learning saw.
+    The rates of these controls are chosen on other episodes, of the classes that meta-learning saw.
     """
     bench = Bench(setting, setting.test, config.test_episodes, run, "test")
     tuning = Bench(setting, setting.train, TUNING_EPISODES, run, "tuning")
     accuracy, loss = (float(values.mean()) for values in bench.measure(theta, plasticity))
-    reached, rates = {}, {}
+    reached = {}
     for split, feedback in CONTROLS.items():
-        rates[split] = best_rate(tuning, feedback)
-        reached[split] = float(bench.measure_rate(rates[split], feedback)[0].mean())
-        run.log(split, None, accuracy=reached[split], rate=rates[split])
-    angle, rest = bench.layers(theta, plasticity)
-    alone = torch.tensor([rates["control"]], dtype=torch.float64)
-    control_angle, control_rest = bench.layers(alone, Plasticity((0,), "fixed"))
+        rate = best_rate(tuning, feedback)
+        reached[split] = float(bench.measure_rate(rate, feedback)[0].mean())
+        alone = Plasticity((0,), feedback)
+        angle, orthonormality_error = bench.layers(torch.tensor([rate], dtype=torch.float64), alone)
+        run.log(
+            ITSELF if split == "control" and plasticity == alone else split,
+            None,
+            "test",
+            accuracy=reached[split],
+            rate=rate,
+            angle=angle,
+            log10_orthonormality_error=orthonormality_error,
+        )
+    angle, orthonormality_error = bench.layers(theta, plasticity)
     run.log(
         "test",
         None,
@@ -320,42 +343,62 @@ def _test(config: Train, run: Run, setting: Setting, theta: Tensor, plasticity: 
         above_feedback_alignment=accuracy - reached["control"],
         below_backprop=reached["backprop"] - accuracy,
         angle=angle,
-        angle_below_feedback_alignment=control_angle - angle,
-        # In powers of ten: by how much weights are nearer to where Oja's rule rests.
-        orthonormality_gained=control_rest - rest,
+        log10_orthonormality_error=orthonormality_error,
         # Of a network that answers with the episode's classes alone.
         chance=1 / config.ways,
         chance_of_all_outputs=1 / setting.sizes[-1],
     )
     if math.isfinite(loss):
         run.log("test", None, loss=loss)
-    _sum_up(run, config, bench, theta, plasticity, reached["control"])
-
-
-def _sum_up(
-    run: Run, config: Train, bench: Bench, theta: Tensor, plasticity: Plasticity, feedback_alignment: float
-) -> None:
-    """Log from when on meta-learning came to something, and how many terms the accuracy needs."""
     episodes = history(run)
-    accuracy = episodes.loc[episodes["metric"] == "accuracy", "value"]
+    _log_terms(run, config, episodes, bench, theta, plasticity)
+    _log_course(run, config, episodes, reached)
+
+
+def _log_terms(
+    run: Run, config: Train, episodes: pd.DataFrame, bench: Bench, theta: Tensor, plasticity: Plasticity
+) -> None:
+    """Log how many terms the accuracy on test episodes needs, and how many L1 leaves other than 0.
+
+    For a pool that has the published terms and others, also the share of terms whose fate is the published one.
+    """
     whole = bench.measure(theta, plasticity)[0].mean()
-    left = []
+    needed = []
     for place, term in enumerate(config.terms):
         without = theta.clone()
         without[place] = 0
         if float(whole - bench.measure(without, plasticity)[0].mean()) >= LOST:
-            left.append(term)
-    summed: dict[str, float] = {
-        "passes_feedback_alignment": rises_from(accuracy, feedback_alignment),
-        "terms_left": len(left),
-    }
+            needed.append(term)
+    curves = strengths(episodes)
+    nonzero = [term for term in config.terms if keeps_its_sign(curves.loc[curves["term"] == term, "value"])]
+    run.log("test", None, terms_needed=len(needed))
+    run.log("train", None, _learned_from(config), terms_nonzero=len(nonzero))
     if set(config.terms) > set(PUBLISHED_LEFT):
-        # The share of a pool whose fate is the published one, where only F0, F2 and F9 are left.
-        as_published = [(term in left) == (term in PUBLISHED_LEFT) for term in config.terms]
-        summed["terms_as_published"] = sum(as_published) / len(as_published)
+        run.log("test", None, needed_as_published=_share_as_published(config.terms, needed))
+        share = _share_as_published(config.terms, nonzero)
+        run.log("train", None, _learned_from(config), nonzero_as_published=share)
+
+
+def _share_as_published(terms: Sequence[int], left: Sequence[int]) -> float:
+    """Return the share of `terms` that are left where the publication leaves them, and gone where it does not."""
+    return sum((term in left) == (term in PUBLISHED_LEFT) for term in terms) / len(terms)
+
+
+def _log_course(run: Run, config: Train, episodes: pd.DataFrame, reached: Mapping[str, float]) -> None:
+    """Log from which episode on meta-learning passes feedback alignment, comes near backprop, and keeps theta_0.
+
+    episodes: of `history`. reached: the accuracy of the controls on test episodes. What does not happen counts as one
+    episode more than there are.
+    """
+    accuracy = episodes.loc[episodes["metric"] == "accuracy", "value"]
+    course = {
+        "passes_feedback_alignment": rises_from(accuracy, reached["control"] + CLEARLY_ABOVE),
+        "reaches_backprop": rises_from(accuracy, reached["backprop"] - NEAR_BACKPROP, window=WINDOW),
+    }
+    run.log("test", None, **course)
     if 0 in config.terms:
-        summed["theta_0_settled"] = settled_from(episodes.loc[episodes["metric"] == "theta_0", "value"])
-    run.log("train", None, **summed)
-    never = [name for name in ("passes_feedback_alignment", "theta_0_settled") if summed.get(name, 0) > config.episodes]
+        course["theta_0_settled"] = settled_from(episodes.loc[episodes["metric"] == "theta_0", "value"])
+        run.log("train", None, _learned_from(config), theta_0_settled=course["theta_0_settled"])
+    never = [name for name, episode in course.items() if episode > config.episodes]
     if never:
         run.message(f"{' and '.join(never)}: not within {config.episodes} episodes, and so counted as one more")

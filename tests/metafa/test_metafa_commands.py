@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
+from plastic_cli.runs.metrics import data_of
+from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import interrupted_after, plastic, training_numbers, write_tiny_dataset
 from plastic_metafa import adaptation, evaluation, meta_learning, rule
@@ -144,7 +146,7 @@ def test_every_kind_of_feedback(feedback):
     content = tomllib.loads((run / "artifacts" / "theta.toml").read_text(encoding="utf-8"))
     assert content["feedback"] == feedback
     numbers = training_numbers(run)
-    angles = numbers.loc[numbers["metric"] == "angle", "value"]
+    angles = numbers.loc[(numbers["metric"] == "angle") & (numbers["split"] == "train"), "value"]
     # Errors are backprop's where feedback is symmetric, and nowhere else.
     assert (angles.abs() < 0.1).all() == (feedback == "symmetric")
     assert set(evaluated()) >= {f"{name}/accuracy" for name in FOUR}
@@ -266,6 +268,42 @@ def test_reference_sampling_holds_no_class_out_and_takes_always_the_same_images(
         assert len(torch.cat(images).unique(dim=0)) == 1
 
 
+def of_training(run):
+    """Return the metrics of a run that are not marked as measured on test data."""
+    record = read_record(run)
+    return {key: value for key, value in record.summary.items() if data_of(key, record.measured_on) != "test"}
+
+
+def test_only_what_comes_from_training_episodes_counts_as_measured_on_training_data():
+    run = trained("--terms", "0,2,3,9")
+    assert set(of_training(run)) == {
+        *("train/accuracy", "train/loss", "train/theta_0", "train/theta_2", "train/theta_3", "train/theta_9"),
+        *("train/theta_0_settled", "train/terms_nonzero", "train/nonzero_as_published"),
+    }
+    assert {"test/terms_needed", "test/needed_as_published"} <= read_record(run).summary.keys()
+
+
+def test_with_reference_sampling_every_number_is_measured_on_test_data():
+    options = ["--reference-sampling", "--held-out-classes", 0, "--terms", "0,2,3,9"]
+    assert of_training(trained(*options)) == {}
+
+
+@pytest.mark.parametrize("held_out", [0, 3])
+def test_other_test_images_change_nothing_that_meta_learning_does(held_out, tmp_path):
+    write_tiny_dataset(tmp_path / "one", classes=6, images=120)
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    with np.load(tmp_path / "one" / "test.npz") as stored:
+        np.savez(tmp_path / "other" / "test.npz", x=255 - stored["x"], y=stored["y"])
+    one, other = (trained("--dataset", tmp_path / name, "--held-out-classes", held_out) for name in ("one", "other"))
+    assert of_training(one) == of_training(other)
+    assert strengths(one) == strengths(other)
+    tests = [{key: read_record(run).summary[key] for key in ("test/loss", "control/accuracy")} for run in (one, other)]
+    assert tests[0]["test/loss"] != tests[1]["test/loss"]
+    # The rates of the controls are chosen on training images.
+    rates = [[read_record(run).summary[f"{split}/rate"] for split in ("control", "backprop")] for run in (one, other)]
+    assert rates[0] == rates[1]
+
+
 def test_classes_that_are_held_out_are_never_learned(monkeypatch):
     drawn = {}
     draw = meta_learning.Setting.draw
@@ -379,7 +417,8 @@ def test_without_classes_held_out_the_test_is_on_other_images():
         (["--terms", "oia"], "there is no term 'oia'. Did you mean 'oja'?"),
         (["--terms", "0,10"], "there is no term '10'."),
         (["--terms", "0,all"], "'all' means the ten published terms and stands alone"),
-        (["--terms", ","], "names no term"),
+        (["--terms", ","], "there is an empty value between the commas"),
+        (["--terms", ""], "names no term"),
         (["--feedback", "fixd"], "Did you mean 'fixed'?"),
         (["--hidden", "12,0"], "at least one layer of at least one unit"),
         (["--hidden", ""], "at least one layer of at least one unit"),

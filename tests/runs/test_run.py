@@ -14,6 +14,7 @@ import torch
 
 from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.runs.files import append_whole, atomic_file, write_atomically, write_through
+from plastic_cli.runs.metrics import data_of
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.run import create_run, open_run
 from plastic_cli.runs.store import RunStore
@@ -190,6 +191,57 @@ def test_logging_takes_tensors_and_keeps_the_last_value(runs_folder):
     run.log("test", {"corruption": "rotation:5"}, accuracy=0.1)
     assert run.record.summary == {"test/accuracy": 0.25, "test/count": 3.0}
     assert run.results == {"test/accuracy": 0.25, "test/count": 3.0}
+
+
+def test_a_number_is_measured_on_what_is_said_else_on_its_split_and_a_split_of_another_name_is_test_data(runs_folder):
+    run = new_run(runs_folder)
+    with run.locked():
+        run.log("train", accuracy=0.9)
+        run.log("train", None, "test", terms=3)
+        run.log("validation", None, "train", loss=0.1)
+        run.log("test", accuracy=0.5)
+        run.log("control", accuracy=0.4)
+        run.log("backbone", None, "train", loss=0.2)
+        run.log("train", {"layer": 1}, "test", angle=10)
+        run.save_checkpoint()
+    said = read_record(run.folder).measured_on
+    assert {key: data_of(key, said) for key in read_record(run.folder).summary} == {
+        "train/accuracy": "train",
+        "train/terms": "test",
+        "validation/loss": "train",
+        "test/accuracy": "test",
+        "control/accuracy": "test",
+        "backbone/loss": "train",
+    }
+    assert "train/angle" not in said, "rows with labels stay out of the summary"
+
+
+def test_the_last_time_that_a_number_is_logged_says_what_it_was_measured_on(runs_folder):
+    run = new_run(runs_folder)
+    run.log("train", None, "test", accuracy=0.1)
+    run.log("train", accuracy=0.2)
+    assert data_of("train/accuracy", run.record.measured_on) == "train"
+    run.log("train", None, "test", accuracy=0.3)
+    assert data_of("train/accuracy", run.record.measured_on) == "test"
+
+
+@pytest.mark.parametrize("said", ["", "Train", None, 3, ["train"]])
+def test_a_mark_that_makes_no_sense_counts_as_test_data(said):
+    assert data_of("train/accuracy", {"train/accuracy": said}) == "test"
+
+
+def test_a_run_that_was_stored_without_marks_is_read_by_its_splits(runs_folder):
+    run = new_run(runs_folder)
+    with run.locked():
+        run.log("validation", None, "test", accuracy=0.9)
+        run.save_checkpoint()
+    path = run.folder / "run.json"
+    content = json.loads(path.read_text())
+    del content["measured_on"]
+    path.write_text(json.dumps(content))
+    record = read_record(run.folder)
+    assert record.summary == {"validation/accuracy": 0.9}
+    assert data_of("validation/accuracy", record.measured_on) == "validation"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -318,7 +318,20 @@ def test_a_damaged_record_costs_only_its_run(make_run, store, content):
 
 @pytest.mark.parametrize(
     "field",
-    ["rule", "seed", "config", "name", "status", "created", "finished", "seconds", "summary", "steps_done", "process"],
+    [
+        "rule",
+        "seed",
+        "config",
+        "name",
+        "status",
+        "created",
+        "finished",
+        "seconds",
+        "summary",
+        "measured_on",
+        "steps_done",
+        "process",
+    ],
 )
 @pytest.mark.parametrize("value", [[], 3.5j, {"a": []}, "no such thing", True, float("nan"), -1], ids=repr)
 def test_a_field_of_another_kind_never_breaks_the_table(make_run, store, field, value):

@@ -9,6 +9,7 @@ import signal
 import pytest
 from watching import PLASTIC, statuses, until
 
+from plastic_cli.commands import tune
 from plastic_cli.config import TrainConfig, field
 from plastic_cli.errors import UserError
 from plastic_cli.plugins import discover, find_rule
@@ -151,7 +152,14 @@ def test_seeds_are_averaged(instant_runs, runs_folder, starts):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--metric", "test/accuracy"], "cannot be measured by it"),
+        (["--metric", "test/accuracy"], "it is measured on test data"),
+        (["--metric", "control/accuracy"], "it is measured on test data"),
+        (["--metric", "train/peeked", "--trials", "1"], "it is measured on test data"),
+        (["--metric", "train/peeked", "--trials", "1"], "Name validation/accuracy, validation/loss."),
+        (
+            ["--metric", "validation/nothing", "--trials", "1"],
+            "Choose one with --metric: validation/accuracy, validation/loss.",
+        ),
         (["--metric", "validation/nothing", "--trials", "1"], "have no validation/nothing"),
         (["--validation", "0"], "needs images to choose by"),
         (["--learning-rate", "0.1"], "nothing to search"),
@@ -167,6 +175,26 @@ def test_what_cannot_be_searched_is_told(options, said, instant_runs):
     assert outcome.code == 2, outcome
     assert said in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_what_the_name_tells_to_be_of_test_data_is_refused_before_the_first_run(instant_runs, starts):
+    for metric in ("test/accuracy", "control/accuracy"):
+        assert plastic("tune", "backprop", "--epochs", 1, "--trials", 1, "--metric", metric).code == 2
+    assert starts() == []
+
+
+def test_a_search_does_not_fall_back_on_a_number_that_was_measured_on_test_data(runs_folder, monkeypatch, instant_runs):
+    read = tune.read_record
+
+    def peeked(folder):
+        record = read(folder)
+        record.measured_on["validation/accuracy"] = "test"
+        return record
+
+    monkeypatch.setattr(tune, "read_record", peeked)
+    outcome = plastic("tune", "backprop", "--epochs", 1, "--trials", 1, "--quiet")
+    assert outcome.code == 2
+    assert "no result on validation data. Choose one with --metric: validation/loss." in outcome.err
 
 
 def test_what_is_set_aside_is_shown_before(starts):
