@@ -151,7 +151,8 @@ class ClassifierTrainConfig(TrainConfig):
 
     dataset: str = field(
         "digits",
-        "digits, mnist, fashion, kmnist, emnist, cifar10, or a folder with a data set of yours",
+        "digits, mnist, fashion, kmnist, emnist, emnist-letters, emnist-digits, emnist-mnist, emnist-byclass,"
+        " emnist-bymerge, cifar10, or a folder with a data set of yours",
         panel="Data",
         complete="dataset",
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plastic_cli.errors import UserError
+from plastic_cli.data.files import damaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,21 +40,11 @@ class StoredDataset:
     note: str
 
 
-def damaged(path: Path, what: str) -> UserError:
-    """Return the error for a file that does not hold what it should."""
-    return UserError(
-        f"{path} is damaged: {what}. Replace it with a good copy; "
-        "a set that plastic downloads comes again once the file is deleted."
-    )
+def check_labels(labels: NDArray[Any], images: int, path: Path, classes: int, first: int = 0) -> NDArray[np.int64]:
+    """Return the labels of a known set as int64, from 0, after checking them; `path` is the file to blame.
 
-
-def check_labels(labels: NDArray[Any], images: int, path: Path, classes: int | None = None) -> NDArray[np.int64]:
-    """Return `labels` as int64 after checking them; `path` is the file to blame.
-
-    Raises UserError unless there is one whole number per image, from 0 to `classes` - 1 where `classes` is given.
+    Raises UserError unless there is one whole number per image, from `first` on, of `classes` of them.
     """
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise damaged(path, f"labels must be whole numbers, one per image, not {labels.dtype} of shape {labels.shape}")
     if len(labels) != images:
@@ -62,11 +52,11 @@ def check_labels(labels: NDArray[Any], images: int, path: Path, classes: int | N
     if images == 0:
         raise damaged(path, "it holds no labels")
     lowest, highest = int(labels.min()), int(labels.max())
-    if lowest < 0 or (classes is not None and highest >= classes):
-        wrong = lowest if lowest < 0 else highest
-        allowed = "0 or more" if classes is None else f"0 to {classes - 1}"
-        raise damaged(path, f"it holds the label {wrong}, where labels are {allowed}")
-    return labels.astype(np.int64)
+    last = first + classes - 1
+    if lowest < first or highest > last:
+        wrong = lowest if lowest < first else highest
+        raise damaged(path, f"it holds the label {wrong}, where labels are {first} to {last}")
+    return labels.astype(np.int64) - first
 
 
 def checksum(splits: Iterable[LabelledImages]) -> str:

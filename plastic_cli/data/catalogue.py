@@ -14,12 +14,9 @@ _MNIST_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-_EMNIST_FILES = (
-    "emnist-balanced-train-images-idx3-ubyte",
-    "emnist-balanced-train-labels-idx1-ubyte",
-    "emnist-balanced-test-images-idx3-ubyte",
-    "emnist-balanced-test-labels-idx1-ubyte",
-)
+_DIGITS = tuple("0123456789")
+_LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
+_MERGED = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt")
 _CIFAR_FILES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
 
 
@@ -31,8 +28,11 @@ class DatasetInfo:
     files: for IDX sets training images, training labels, test images, test labels; each may be stored as `.gz` too.
     image_shape: (channels, height, width). train_images, test_images: of the official set.
     note: what a reader of figures made with it must know. download_note: what to know before fetching it.
+    official: what a copy is called that has the right numbers of images.
     download_bytes: what comes over the network. disk_bytes: the files unpacked.
-    mean, std: per channel, of pixels scaled to [0, 1]; a pixel p enters a network as (p - mean) / std.
+    mean, std: per channel, of pixels scaled to [0, 1]; a pixel p enters a network as (p - mean) / std. Empty where they
+    are taken of the training images that are read.
+    transposed: the files hold every image with rows and columns exchanged. first_label: the stored label of class 0.
     """
 
     name: str
@@ -51,6 +51,9 @@ class DatasetInfo:
     download_note: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    official: str = "the official set"
+    transposed: bool = False
+    first_label: int = 0
 
     @property
     def classes(self) -> int:
@@ -58,8 +61,50 @@ class DatasetInfo:
         return len(self.class_names)
 
 
+def _emnist(
+    split: str,
+    what: str,
+    class_names: tuple[str, ...],
+    train_images: int,
+    test_images: int,
+    mean: tuple[float, ...] = (),
+    std: tuple[float, ...] = (),
+    *,
+    first_label: int = 0,
+) -> DatasetInfo:
+    """Return one of the splits of Cohen et al. 2017 (arXiv 1702.05373), which all come in one archive."""
+    title = {"byclass": "ByClass", "bymerge": "ByMerge", "mnist": "MNIST"}.get(split, split.capitalize())
+    return DatasetInfo(
+        name="emnist" if split == "balanced" else f"emnist-{split}",
+        title=f"EMNIST {title}, {what}, shown upright",
+        folder="EMNIST/raw",
+        files=tuple(
+            f"emnist-{split}-{part}-{kind}-ubyte"
+            for part in ("train", "test")
+            for kind in ("images-idx3", "labels-idx1")
+        ),
+        class_names=class_names,
+        image_shape=(1, 28, 28),
+        train_images=train_images,
+        test_images=test_images,
+        download_bytes=561_753_746,
+        # 28 x 28 pixels and a label for each image, and the headers of four files.
+        disk_bytes=(train_images + test_images) * 785 + 48,
+        licence="see source",
+        source="https://www.nist.gov/itl/products-and-services/emnist-dataset",
+        note="",
+        download_note=f"there is one archive of every EMNIST split, of which {title} alone is kept",
+        mean=mean,
+        std=std,
+        official=f"the official {title} split",
+        transposed=True,
+        first_label=first_label,
+    )
+
+
 # The means and standard deviations of digits, mnist and fashion are those of their training pixels (a test computes
-# them again); those of kmnist, emnist and cifar10 are the constants in common use with torchvision's copies.
+# them again); those of kmnist, emnist and cifar10 are the constants in common use with torchvision's copies. The
+# other splits of EMNIST state none: theirs are taken of the training images that are read.
 DATASETS: dict[str, DatasetInfo] = {
     info.name: info
     for info in (
@@ -146,24 +191,18 @@ DATASETS: dict[str, DatasetInfo] = {
             mean=(0.1918,),
             std=(0.3483,),
         ),
-        DatasetInfo(
-            name="emnist",
-            title="EMNIST Balanced, handwritten digits and letters, shown upright",
-            folder="EMNIST/raw",
-            files=_EMNIST_FILES,
-            class_names=tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"),
-            image_shape=(1, 28, 28),
-            train_images=112_800,
-            test_images=18_800,
-            download_bytes=561_753_746,
-            disk_bytes=103_306_048,
-            licence="see source",
-            source="https://www.nist.gov/itl/products-and-services/emnist-dataset",
-            note="",
-            download_note="there is one archive of every EMNIST split, of which Balanced alone is kept",
-            mean=(0.1751,),
-            std=(0.3332,),
+        _emnist("balanced", "handwritten digits and letters", _MERGED, 112_800, 18_800, (0.1751,), (0.3332,)),
+        _emnist("letters", "handwritten letters, both cases as one", _LETTERS, 124_800, 20_800, first_label=1),
+        _emnist("digits", "handwritten digits", _DIGITS, 240_000, 40_000),
+        _emnist("mnist", "handwritten digits, as many as in MNIST", _DIGITS, 60_000, 10_000),
+        _emnist(
+            "byclass",
+            "handwritten digits and letters of both cases",
+            (*_DIGITS, *(letter.upper() for letter in _LETTERS), *_LETTERS),
+            697_932,
+            116_323,
         ),
+        _emnist("bymerge", "handwritten digits and letters, cases that look alike as one", _MERGED, 697_932, 116_323),
         DatasetInfo(
             name="cifar10",
             title="CIFAR-10, small colour photographs",
@@ -202,21 +241,51 @@ def dataset_names() -> list[str]:
     return list(DATASETS)
 
 
+def known_dataset(name: str) -> str | None:
+    """Return the catalogue's name for `name`, which may be in other case; None where it is a path or unknown.
+
+    A folder or file that exists beats a name that differs in case.
+    """
+    if name in DATASETS:
+        return name
+    plain = {"emnist-balanced": "emnist"}.get(name.lower(), name.lower())
+    return plain if plain in DATASETS and not _exists(name) else None
+
+
 def check_dataset_name(name: str) -> None:
     """Raise UserError, in one line, where `name` is neither a known data set nor a folder or .npz file that exists."""
-    path = Path(name).expanduser()
-    if name in DATASETS or (name and (path.is_dir() or (path.is_file() and path.suffix == ".npz"))):
+    if known_dataset(name) is not None:
         return
-    if name and path.exists():
-        raise UserError(f"{name} is neither a folder nor an .npz file. Name the folder that holds the data set.")
+    if _exists(name):
+        path = own_path(name)
+        if not path.is_dir() and not (path.is_file() and path.suffix == ".npz"):
+            raise UserError(f"{name} is neither a folder nor an .npz file. Name the folder that holds the data set.")
+        return
     if os.sep in name:
         raise UserError(f"there is no folder {name}. Name a folder with a data set, or one of {', '.join(DATASETS)}.")
     raise UserError(
-        f"unknown data set '{name}'.{did_you_mean(name, DATASETS)} "
+        f"unknown data set '{name}'.{did_you_mean(name.lower(), DATASETS)} "
         f"There are {', '.join(DATASETS)}, or the path of a folder with one of your own."
     )
 
 
 def full_dataset_name(name: str) -> str:
-    """Return a known name as it is, and the whole path of a folder or file of one's own."""
-    return name if name in DATASETS else str(Path(name).expanduser().resolve())
+    """Return the catalogue's name of a known set, and the whole path of a folder or file of one's own."""
+    return known_dataset(name) or str(own_path(name).resolve())
+
+
+def own_path(name: str) -> Path:
+    """Return the path of a set of one's own; `~` is the home folder where there is one."""
+    path = Path(name)
+    try:
+        return path.expanduser()
+    except RuntimeError:  # ~somebody who is unknown here
+        return path
+
+
+def _exists(name: str) -> bool:
+    # A name with a null byte, or one that is too long, is the name of nothing.
+    try:
+        return bool(name) and own_path(name).exists()
+    except (OSError, ValueError):
+        return False

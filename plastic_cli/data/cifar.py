@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from plastic_cli.data.arrays import LabelledImages, check_labels, damaged
+from plastic_cli.data.arrays import LabelledImages, check_labels
+from plastic_cli.data.files import damaged
 from plastic_cli.errors import UserError
 
 # NumPy rebuilds an array by a function that it keeps private and that it has moved: an array tells which one it is.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from plastic_cli.data.arrays import LabelledImages, StoredDataset, checksum
-from plastic_cli.data.catalogue import DATASETS, check_dataset_name
+from plastic_cli.data.catalogue import DATASETS, check_dataset_name, known_dataset, own_path
 from plastic_cli.data.folders import data_folder, missing_files, where_to_put
+from plastic_cli.data.images import PixelRange, pixel_range
 from plastic_cli.data.sources import read_known_set, read_own_set
 from plastic_cli.data.splits import stratified_split
 from plastic_cli.errors import UserError, did_you_mean
+
+_IMAGES_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,7 @@ class Dataset:
     image_shape: (channels, height, width). mean, std: per channel, of pixels in [0, 1]; x = (pixel - mean) / std.
     checksum: SHA-256, in hexadecimal, over the stored images and labels of both official splits; a validation split
     does not change it. note: what a reader of figures made with this set must know, often empty.
+    darkest: the lowest pixel of the training images, per channel; None stands for 0. pixels: the range of both splits.
     """
 
     name: str
@@ -50,11 +54,14 @@ class Dataset:
     std: tuple[float, ...]
     checksum: str
     note: str
+    darkest: tuple[float, ...] | None = None
+    pixels: PixelRange | None = None
 
     @property
     def black(self) -> tuple[float, ...]:
-        """The value of a pixel of 0 after normalisation, per channel."""
-        return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
+        """The value of the darkest pixel after normalization, per channel."""
+        darkest = self.darkest or (0.0,) * len(self.mean)
+        return tuple((low - mean) / std for low, mean, std in zip(darkest, self.mean, self.std, strict=True))
 
     def split(self, name: str) -> Split:
         """Return the split called train, test or validation.
@@ -76,9 +83,11 @@ class Dataset:
             "checksum": self.checksum,
             "image_shape": list(self.image_shape),
             "classes": self.classes,
+            "class_names": list(self.class_names),
             "mean": list(self.mean),
             "std": list(self.std),
             "note": self.note,
+            "pixels": None if self.pixels is None else asdict(self.pixels),
         }
 
     def to_pixels(self, x: Tensor) -> Tensor:
@@ -116,9 +125,10 @@ def load_dataset(
     validation: how many training images to set aside, in proportion to the classes. Always the same ones, whatever the
     seed of the run; the others keep their order. download: fetch a set of the catalogue that is missing.
 
-    One's own set is a folder with train.npz and test.npz (arrays x and y), with one .npz (x_train, y_train, x_test,
-    y_test), or with IDX files named as those of MNIST; uint8 pixels are divided by 255, floats are taken as they are,
-    and mean and standard deviation are those of its training images.
+    One's own set is a folder with train.npz and test.npz (arrays x and y), with one .npz or four .npy (x_train,
+    y_train, x_test, y_test), with IDX files named as those of MNIST or EMNIST, or with pictures in a folder for each
+    class; uint8 pixels are divided by 255, floats are taken as they are, and mean and standard deviation are those of
+    its training images.
 
     Raises UserError for an unknown name, a set that is missing and cannot be fetched, a damaged file, and a validation
     split that cannot be made.
@@ -130,6 +140,7 @@ def load_dataset(
     if mean is None or std is None:
         mean, std = _training_mean_std(stored)
     kept, held = _set_aside(stored, validation)
+    darkest = tuple(float(low) / stored.white for low in stored.train.x.min(axis=(0, 2, 3)))
 
     def tensors(images: LabelledImages, chosen: NDArray[Any] | slice = slice(None)) -> Split:
         x = torch.from_numpy(images.x[chosen]).to(device).to(torch.float32, copy=True)
@@ -150,21 +161,24 @@ def load_dataset(
         std=std,
         checksum=whole,
         note=stored.note,
+        darkest=darkest,
+        pixels=pixel_range((stored.train.x, stored.test.x), stored.white),
     )
 
 
 def _read(name: str, folder: Path | None, *, download: bool) -> StoredDataset:
-    if name in DATASETS:
-        info, where = DATASETS[name], data_folder(folder)
-        if missing_files(info, where):
-            if not download:
-                raise UserError(f"{name} is not in {where}. {where_to_put(info, where)}")
-            from plastic_cli.data.download import download_dataset
+    known = known_dataset(name)
+    if known is None:
+        check_dataset_name(name)
+        return read_own_set(own_path(name))
+    info, where = DATASETS[known], data_folder(folder)
+    if missing_files(info, where):
+        if not download:
+            raise UserError(f"{known} is not in {where}. {where_to_put(info, where)}")
+        from plastic_cli.data.download import download_dataset
 
-            download_dataset(info, where)
-        return read_known_set(info, where)
-    check_dataset_name(name)
-    return read_own_set(Path(name).expanduser())
+        download_dataset(info, where)
+    return read_known_set(info, where)
 
 
 def _set_aside(stored: StoredDataset, validation: int) -> tuple[NDArray[Any] | slice, NDArray[Any] | None]:
@@ -183,9 +197,13 @@ def _set_aside(stored: StoredDataset, validation: int) -> tuple[NDArray[Any] | s
 
 
 def _training_mean_std(stored: StoredDataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    pixels = torch.from_numpy(stored.train.x).to(torch.float64).div_(stored.white)
-    std, mean = torch.std_mean(pixels, dim=(0, 2, 3), correction=0)
-    # Six digits: few enough to state, and the same however many threads took part in the sum.
-    means, stds = ([float(f"{value:.6g}") for value in values.tolist()] for values in (mean, std))
-    # A channel that never varies is centred and otherwise left alone.
-    return tuple(means), tuple(value if value > 0 else 1.0 for value in stds)
+    """Return mean and standard deviation per channel, a block of images at a time so that no copy of them is made."""
+    x, count = stored.train.x, stored.train.x[:, 0].size
+    blocks = [x[start : start + _IMAGES_AT_ONCE] for start in range(0, len(x), _IMAGES_AT_ONCE)]
+    means = sum(block.sum(axis=(0, 2, 3), dtype=np.float64) for block in blocks) / count
+    squares = sum(((block - means[:, None, None]) ** 2).sum(axis=(0, 2, 3)) for block in blocks)
+    stds = np.sqrt(squares / count)
+    # Six digits: few enough to state, and the same on every machine.
+    mean, std = (tuple(float(f"{value / stored.white:.6g}") for value in values) for values in (means, stds))
+    # A channel that never varies is centered and otherwise left alone.
+    return mean, tuple(value if value > 0 else 1.0 for value in std)

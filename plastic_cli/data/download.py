@@ -90,7 +90,7 @@ def _archives(info: DatasetInfo, missing: tuple[str, ...]) -> list[_Archive]:
 
     if info.name == "cifar10":
         return [_Archive((datasets.CIFAR10.url,), datasets.CIFAR10.tgz_md5)]
-    if info.name == "emnist":
+    if info.name.startswith("emnist"):
         return [_Archive((datasets.EMNIST.url,), datasets.EMNIST.md5)]
     like_mnist = {"mnist": datasets.MNIST, "fashion": datasets.FashionMNIST, "kmnist": datasets.KMNIST}[info.name]
     return [

@@ -20,10 +20,14 @@ def data_folder(folder: Path | None = None) -> Path:
 
 
 def stored_file(folder: Path, name: str) -> Path | None:
-    """Return the file called `name` in `folder`, or its `.gz`, or None where there is neither."""
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
+    """Return the file called `name` in `folder`, or None where there is none.
+
+    It may end in `.gz` and, for IDX files, have a dot before `idx` as in Kaggle's copies: train-images.idx3-ubyte.
+    """
+    for spelled in (name, name.replace("-idx", ".idx")):
+        for path in (folder / spelled, folder / f"{spelled}.gz"):
+            if path.is_file():
+                return path
     return None
 
 

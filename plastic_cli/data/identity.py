@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from plastic_cli.data.catalogue import DATASETS
+from plastic_cli.data.catalogue import DATASETS, known_dataset, own_path
 from plastic_cli.data.folders import data_folder, missing_files
 from plastic_cli.errors import UserError
 
@@ -17,13 +17,14 @@ def dataset_checksum(name: str, folder: Path | None = None) -> str | None:
     from plastic_cli.data.sources import read_known_set, read_own_set
 
     try:
-        if name in DATASETS:
-            info, where = DATASETS[name], data_folder(folder)
+        known = known_dataset(name)
+        if known is not None:
+            info, where = DATASETS[known], data_folder(folder)
             if missing_files(info, where):
                 return None
             stored = read_known_set(info, where)
         else:
-            stored = read_own_set(Path(name).expanduser())
+            stored = read_own_set(own_path(name))
     except (OSError, UserError):
         return None
     return checksum((stored.train, stored.test))

@@ -20,6 +20,7 @@ from plastic_cli.analysis.robustness import robustness
 from plastic_cli.analysis.sparsity import sparsity
 from plastic_cli.data.corruptions import parse_corruption
 from plastic_cli.data.datasets import Dataset, load_dataset
+from plastic_cli.data.images import PixelRange, in_other_units
 from plastic_cli.errors import UserError
 from plastic_cli.learning.fit import features, predict, stratified_sample
 from plastic_cli.learning.learner import Learner
@@ -309,14 +310,25 @@ def trained_on(run: Run) -> Dataset:
 
 
 def _check_fit(run: Run, data: Dataset) -> None:
-    shape, classes = run.record.data.get("image_shape"), run.record.data.get("classes")
+    """Raise UserError where another data set than the run's own has other images, units, or classes."""
+    stored, option = run.record.data, f"--dataset {data.name}"
+    learned = f"run {run.id} learned from"
+    shape, classes = stored.get("image_shape"), stored.get("classes")
     if shape is not None and list(shape) != list(data.image_shape):
         raise UserError(
-            f"--dataset {data.name}: its images are {_by(data.image_shape)}, run {run.id} learned from {_by(shape)}"
-            f" ({run.record.dataset})."
+            f"{option}: its images are {_by(data.image_shape)}, {learned} {_by(shape)} ({run.record.dataset})."
         )
     if classes is not None and int(classes) < data.classes:
-        raise UserError(f"--dataset {data.name}: it has {data.classes} classes, run {run.id} answers with {classes}.")
+        raise UserError(f"{option}: it has {data.classes} classes, run {run.id} answers with {classes}.")
+    for number, (own, other) in enumerate(zip(stored.get("class_names") or (), data.class_names, strict=False)):
+        # A class whose name is its number may be any class.
+        if own != other and str(number) not in (own, other):
+            raise UserError(f"{option}: its class {number} is {other}, {learned} {own} as class {number}.")
+    pixels = PixelRange.from_stored(stored.get("pixels"))
+    if data.pixels is not None and pixels is not None and in_other_units(pixels, data.pixels):
+        raise UserError(
+            f"{option}: its pixels go {data.pixels}, {learned} pixels {pixels}. Store both in the same units."
+        )
 
 
 def _by(shape: Any) -> str:

@@ -59,7 +59,8 @@ class Train(InEpisodes, TrainConfig):
 
     dataset: str = field(
         "digits",
-        "digits, mnist, fashion, kmnist, emnist (as published), cifar10, or a folder with a data set of yours",
+        "digits, mnist, fashion, kmnist, emnist (as published), emnist-letters, emnist-digits, emnist-mnist,"
+        " emnist-byclass, emnist-bymerge, cifar10, or a folder with a data set of yours",
         panel="Data",
         complete="dataset",
     )

@@ -11,7 +11,8 @@ from plastic_cli.data.idx import read_idx
 
 
 def test_names():
-    assert dataset_names() == ["digits", "mnist", "fashion", "kmnist", "emnist", "cifar10"]
+    emnist = ["emnist", "emnist-letters", "emnist-digits", "emnist-mnist", "emnist-byclass", "emnist-bymerge"]
+    assert dataset_names() == ["digits", "mnist", "fashion", "kmnist", *emnist, "cifar10"]
     assert all(name == info.name for name, info in DATASETS.items())
 
 
@@ -27,12 +28,13 @@ def test_catalogue_and_listing_import_nothing_heavy():
 @pytest.mark.parametrize("name", dataset_names())
 def test_one_mean_and_std_per_channel(name):
     info = DATASETS[name]
-    assert len(info.mean) == len(info.std) == info.image_shape[0]
+    # The splits of EMNIST that state none take those of the training images that are read.
+    assert len(info.mean) == len(info.std) == (0 if name.startswith("emnist-") else info.image_shape[0])
     assert all(std > 0 for std in info.std)
     assert len(set(info.class_names)) == info.classes
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion", "kmnist", "emnist"])
+@pytest.mark.parametrize("name", [name for name in dataset_names() if name not in ("digits", "cifar10")])
 def test_size_on_disk_follows_from_the_format(name):
     info = DATASETS[name]
     images = info.train_images + info.test_images
@@ -42,7 +44,9 @@ def test_size_on_disk_follows_from_the_format(name):
 def test_class_names_are_those_of_torchvision():
     assert DATASETS["fashion"].class_names == tuple(vision.FashionMNIST.classes)
     assert DATASETS["kmnist"].class_names == tuple(vision.KMNIST.classes)
-    assert DATASETS["emnist"].class_names == tuple(vision.EMNIST.classes_split_dict["balanced"])
+    for split, names in vision.EMNIST.classes_split_dict.items():
+        expected = tuple(name for name in names if name != "N/A")
+        assert DATASETS["emnist" if split == "balanced" else f"emnist-{split}"].class_names == expected
     assert DATASETS["emnist"].classes == 47
 
 
@@ -50,6 +54,11 @@ def test_file_names_are_those_of_torchvision():
     for name, like in (("mnist", vision.MNIST), ("fashion", vision.FashionMNIST), ("kmnist", vision.KMNIST)):
         assert DATASETS[name].folder == f"{like.__name__}/raw"
         assert {f"{file}.gz" for file in DATASETS[name].files} == {file for file, _ in like.resources}
+    for split in vision.EMNIST.splits:
+        info = DATASETS["emnist" if split == "balanced" else f"emnist-{split}"]
+        names = [f"emnist-{split}-{part}-{kind}" for part in ("train", "test") for kind in ("images", "labels")]
+        assert [file.removesuffix("-ubyte").rpartition("-")[0] for file in info.files] == names
+        assert info.folder == "EMNIST/raw"
     assert DATASETS["cifar10"].folder == vision.CIFAR10.base_folder
     assert list(DATASETS["cifar10"].files) == [file for file, _ in vision.CIFAR10.train_list + vision.CIFAR10.test_list]
 

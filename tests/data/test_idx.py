@@ -38,12 +38,13 @@ def _damages():
     yield "too long", "file", whole + b"\0", "announces 24 bytes of data and 25 are there"
     yield "ends in its header", "file", whole[:9], "ends within its header"
     yield "empty", "file", b"", "does not begin like an IDX file"
-    yield "text", "file", b"<html>not found</html>", "does not begin like an IDX file"
     yield "unknown type", "file", b"\0\0\x0a" + whole[3:], "does not begin like an IDX file"
     yield "no dimensions", "file", b"\0\0\x08\0", "does not begin like an IDX file"
     yield "too many dimensions", "file", b"\0\0\x08\xff" + b"\0\0\0\1" * 255 + b"\0", "does not begin like an IDX file"
     yield "announces far too much", "file", whole[:4] + b"\xff" * 12 + whole[16:], "and 24 are there"
-    yield "not packed", "file.gz", whole, "does not unpack"
+    yield "announces far too much, packed", "file", gzip.compress(whole[:4] + b"\xff" * 12 + whole[16:]), "can hold"
+    yield "too long, packed", "file.gz", gzip.compress(whole + b"\0\0"), "24 bytes of data and more are there"
+    yield "truncated, packed", "file.gz", gzip.compress(whole[:-2]), "announces 24 bytes of data and 22 are there"
     yield "cut while packed", "file.gz", packed[:-12], "does not unpack"
     yield "a bit flipped", "file.gz", packed[:20] + bytes([packed[20] ^ 255]) + packed[21:], "does not unpack"
 
@@ -59,6 +60,32 @@ def test_damage_is_named(tmp_path, name, content, told):
     assert told in text
     assert "Replace it" in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"<html>not found</html>", "is a web page"),
+        (b"\n<!DOCTYPE html>", "is a web page"),
+        (b"PK\x03\x04", "is a zip archive"),
+        (b"\x89PNG\r\n", "is a PNG picture"),
+        (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
+        (gzip.compress(b"PK\x03\x04"), "is a zip archive"),
+    ],
+)
+def test_another_format_is_named_and_not_called_damaged(tmp_path, content, told):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(UserError, match=told) as raised:
+        read_idx(tmp_path / "file")
+    assert "damaged" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "packed"), [("file", True), ("file.gz", False)])
+def test_compression_is_seen_from_the_content_and_not_from_the_name(tmp_path, name, packed):
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    (tmp_path / name).write_bytes(gzip.compress(idx_bytes(array)) if packed else idx_bytes(array))
+    np.testing.assert_array_equal(read_idx(tmp_path / name), array)
+    assert read_idx_shape(tmp_path / name) == (2, 3, 4)
 
 
 def test_unreadable_file_is_named(tmp_path):

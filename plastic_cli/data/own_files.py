@@ -1,0 +1,149 @@
+"""A person's own data set: which files of a folder hold it, under the names that are in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from plastic_cli.data.catalogue import DATASETS, DatasetInfo
+from plastic_cli.data.files import shown, shown_names
+from plastic_cli.data.folders import missing_files, stored_file
+from plastic_cli.data.idx import read_idx
+from plastic_cli.data.images import StoredImages
+from plastic_cli.data.npz import npz_names, read_npy, read_npz
+from plastic_cli.data.pictures import has_pictures, read_pictures
+from plastic_cli.errors import UserError
+
+_IMAGES = ("x", "images", "image", "imgs", "data", "pixels")
+_LABELS = ("y", "labels", "label", "targets", "target")
+_SPLITS = (("train", "training"), ("test", "testing"))
+_OWN_FILES = (
+    "train.npz and test.npz with arrays x and y, one .npz with x_train, y_train, x_test and y_test, the same four as "
+    ".npy files, train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte "
+    "(or .gz), or pictures as train/CLASS/NAME.png and test/CLASS/NAME.png"
+)
+
+
+def find_own_arrays(path: Path) -> tuple[list[StoredImages], list[str]]:
+    """Return training and test split of a folder or an .npz file, and notes on what was read.
+
+    Raises UserError, which says what is there and what to put there, where that is no data set.
+    """
+    if path.is_file():
+        return _read_one_npz(path), []
+    names = _names_in(path)
+    pair = [path / "train.npz", path / "test.npz"]
+    if all(file.is_file() for file in pair):
+        return [_read_split(file) for file in pair], []
+    for folder in (path, path / "raw"):
+        for split_name in ("t10k", "test"):
+            files = [stored_file(folder, name.replace("t10k", split_name)) for name in DATASETS["mnist"].files]
+            train_x, train_y, test_x, test_y = files
+            if train_x and train_y and test_x and test_y:
+                return [_read_idx_pair(train_x, train_y), _read_idx_pair(test_x, test_y)], []
+    stems = [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
+    if found := _pick(stems, path, "file"):
+        arrays = {stem: read_npy(path / f"{stem}.npy") for stem in found}
+        train_x, train_y, test_x, test_y = (path / f"{stem}.npy" for stem in found)
+        of = arrays.__getitem__
+        return [
+            StoredImages(of(train_x.stem), of(train_y.stem), train_x, train_y),
+            StoredImages(of(test_x.stem), of(test_y.stem), test_x, test_y),
+        ], []
+    archives = [path / name for name in names if name.endswith(".npz")]
+    if len(archives) == 1 and archives[0] not in pair:
+        return _read_one_npz(archives[0]), []
+    if folders := _picture_folders(path):
+        read, notes = read_pictures(folders)
+        return [StoredImages(x, y, folder, folder) for (x, y), folder in zip(read, folders, strict=True)], notes
+    raise UserError(f"{path} holds no data set{_what_is_there(path, names)}. Put there {_OWN_FILES}.")
+
+
+def known_idx_set(path: Path) -> tuple[DatasetInfo, Path] | None:
+    """Return the set of the catalogue, and its folder, whose files lie in one's own folder under names of their own.
+
+    Those are the splits of EMNIST. Raises UserError where there are several.
+    """
+    for folder in (path, path / "raw"):
+        here = [
+            info
+            for info in DATASETS.values()
+            if info.transposed and all(stored_file(folder, name) for name in info.files)
+        ]
+        if len(here) == 1:
+            return here[0], folder
+        if here:
+            named = ", ".join(info.name for info in here)
+            raise UserError(
+                f"{folder} holds {named}. Put them into FOLDER/{here[0].folder} and write --data FOLDER --dataset "
+                f"{here[-1].name}, for instance."
+            )
+    return None
+
+
+def _names_in(path: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _read_idx_pair(x_file: Path, y_file: Path) -> StoredImages:
+    return StoredImages(read_idx(x_file), read_idx(y_file), x_file, y_file)
+
+
+def _read_split(path: Path) -> StoredImages:
+    names = npz_names(path)
+    wanted = [_one_of(names, spellings, path, "array") or spellings[0] for spellings in (_IMAGES, _LABELS)]
+    x, y = read_npz(path, wanted)
+    return StoredImages(x, y, path, path)
+
+
+def _read_one_npz(path: Path) -> list[StoredImages]:
+    wanted = _pick(npz_names(path), path, "array", partly=True)
+    train_x, train_y, test_x, test_y = read_npz(path, wanted)
+    return [StoredImages(train_x, train_y, path, path), StoredImages(test_x, test_y, path, path)]
+
+
+def _pick(names: Sequence[str], path: Path, what: str, *, partly: bool = False) -> list[str]:
+    """Return which of `names` are training images, training labels, test images and test labels.
+
+    An empty list where one is missing; with `partly`, the name under which it was looked for stands in its place.
+    """
+    picked = []
+    for split in _SPLITS:
+        for kinds in (_IMAGES, _LABELS):
+            spellings = [f"{kind}_{part}" for kind in kinds for part in split]
+            spellings += [f"{part}_{kind}" for kind in kinds for part in split]
+            found = _one_of(names, spellings, path, what)
+            if found is None and not partly:
+                return []
+            picked.append(found or spellings[0])
+    return picked
+
+
+def _one_of(names: Iterable[str], spellings: Sequence[str], path: Path, what: str) -> str | None:
+    """Return the one name that is spelled in one of the ways, in any case; raises UserError where there are two."""
+    exact = [name for name in names if name == spellings[0]]
+    found = exact or [name for name in names if name.lower().replace("-", "_") in spellings]
+    if len(found) > 1:
+        raise UserError(f"{path}: either {what} may be meant, {' or '.join(shown(name) for name in found)}. Keep one.")
+    return found[0] if found else None
+
+
+def _picture_folders(path: Path) -> list[Path]:
+    folders = []
+    for split in _SPLITS:
+        there = [path / name for name in split if (path / name).is_dir() and has_pictures(path / name)]
+        if len(there) != 1:
+            return []
+        folders += there
+    return folders
+
+
+def _what_is_there(path: Path, names: Sequence[str]) -> str:
+    """Return what a folder holds instead of a data set, in words that go behind a colon."""
+    for info in DATASETS.values():
+        if info.files and not missing_files(info, path):
+            return f" itself but {info.name}: write --data {path} --dataset {info.name}"
+    return f", but {shown_names(list(names))}" if names else ": it is empty"
