@@ -125,15 +125,17 @@ def teach_readout(
     step = steps_W[()]
     rate = np.float32(lr / (1 - beta1**step))
     root = np.float32(1 / math.sqrt(1 - beta2**step))
-    keep1, keep2, tiny = np.float32(beta1), np.float32(beta2), np.float32(epsilon)
+    keep2, tiny = np.float32(beta2), np.float32(epsilon)
+    # Taken before rounding: 1 - float32(.999) is .0010000467.
+    take1, take2 = np.float32(1 - beta1), np.float32(1 - beta2)
     for c in range(classes):
-        mean_b[c] += (ONE - keep1) * (gradient_b[c] - mean_b[c])
-        square_b[c] = keep2 * square_b[c] + (ONE - keep2) * gradient_b[c] * gradient_b[c]
+        mean_b[c] += take1 * (gradient_b[c] - mean_b[c])
+        square_b[c] = keep2 * square_b[c] + take2 * gradient_b[c] * gradient_b[c]
         b[c] -= rate * mean_b[c] / (math.sqrt(square_b[c]) * root + tiny)
         for j in range(units):
             g = gradient_W[c, j]
-            mean_W[c, j] += (ONE - keep1) * (g - mean_W[c, j])
-            square_W[c, j] = keep2 * square_W[c, j] + (ONE - keep2) * g * g
+            mean_W[c, j] += take1 * (g - mean_W[c, j])
+            square_W[c, j] = keep2 * square_W[c, j] + take2 * g * g
             W[c, j] -= rate * mean_W[c, j] / (math.sqrt(square_W[c, j]) * root + tiny)
 
 

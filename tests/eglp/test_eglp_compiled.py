@@ -103,3 +103,23 @@ def test_adam_takes_torchs_step():
         torch.testing.assert_close(error, (torch.softmax(logits, 1) - one_hot).detach(), atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(readout.weight, twin.weight)
         torch.testing.assert_close(readout.bias, twin.bias)
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.9999)])
+def test_adams_means_take_one_minus_beta_of_the_gradient_to_single_precision(betas):
+    """1 - float32(.999) would be 4.7e-5 off."""
+    generator = torch.Generator().manual_seed(0)
+    readout = torch.nn.Linear(5, 3)
+    optimizer = torch.optim.Adam(readout.parameters(), lr=0.05, betas=betas, fused=True)
+    h, y = torch.randn(8, 5, generator=generator), torch.randint(3, (8,), generator=generator)
+    logits = readout(h).detach()
+    with torch.no_grad():
+        kernels.teach_with_adam(optimizer, h, logits, y)
+    error = torch.softmax(logits.double(), 1) - functional.one_hot(y, 3)
+    gradients = (error.T @ h.double() / 8, error.mean(0))
+    for parameter, gradient in zip(readout.parameters(), gradients, strict=True):
+        state = optimizer.state[parameter]
+        torch.testing.assert_close(state["exp_avg"].double(), (1 - betas[0]) * gradient, rtol=2e-6, atol=1e-9)
+        torch.testing.assert_close(
+            state["exp_avg_sq"].double(), (1 - betas[1]) * gradient.square(), rtol=4e-6, atol=1e-12
+        )
