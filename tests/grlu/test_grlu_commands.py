@@ -1,0 +1,162 @@
+"""The commands of grlu: what the analysis of its updates says, and the figure of the report."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from plotnine import geom_hline
+
+from plastic_cli.analysis.angles import signal_to_noise
+from plastic_cli.data.datasets import load_dataset
+from plastic_cli.learning.fit import stratified_sample
+from plastic_cli.runs.run import open_run
+from plastic_cli.runs.store import RunStore
+from plastic_cli.testing import plastic
+from plastic_grlu import analysis, rule
+from plastic_grlu.analysis import PERTURBATIONS
+from plastic_grlu.commands import build
+from plastic_grlu.figures import perturbations_figure
+
+SMALL = ["--hidden", "6", "--epochs", "3"]
+
+
+@pytest.fixture
+def trained(tiny_data, tmp_path, monkeypatch):
+    """Train on the tiny set with options; return the run's folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def train(*options):
+        outcome = plastic("train", "grlu", "--dataset", tiny_data, *SMALL, *options, "--json")
+        assert outcome.code == 0, outcome.err
+        return tmp_path / "runs" / json.loads(outcome.out)["run"]
+
+    return train
+
+
+def angle_by_arc_cosine(a, b):
+    a, b = a.double().flatten(), b.double().flatten()
+    return float(torch.rad2deg(torch.arccos(a @ b / a.norm() / b.norm())))
+
+
+def test_angles_are_those_of_the_update_to_the_gradient_and_fall_with_perturbations(trained):
+    folder = trained("--perturbations", "4", "--credit", "preactivation", "--noise-max", "0.01", "--lr-max", "3")
+    outcome = plastic("analyze", "grlu", "--angles", "--images", "6", "--samples", "8", "--json")
+    assert outcome.code == 0
+    table = pd.read_csv(folder / "tables" / "angles.csv")
+    assert set(table["perturbations"]) == {*PERTURBATIONS, 4}
+    for _, rows in table.groupby(["network", "layer"]):
+        by_count = rows.set_index("perturbations").sort_index()
+        # An update of true node perturbation points along the gradient, the better the more perturbations.
+        assert (np.diff(by_count["angle"]) < 0).all()
+        assert by_count.loc[1, "angle"] < 85
+        assert by_count.loc[128, "angle"] < 30
+        assert (np.diff(by_count["signal_to_noise"]) > 0).all()
+    # What is logged is of the trained network and the run's own number of perturbations.
+    mine = table[(table["network"] == "trained") & (table["perturbations"] == 4)].set_index("layer")
+    metrics = json.loads(outcome.out)["metrics"]
+    logged = RunStore(folder.parent).metrics(stage="analyze")
+    for layer in (1, 2):
+        assert metrics[f"layer {layer}/angle"] == pytest.approx(mine.loc[layer, "angle"])
+        assert metrics[f"layer {layer}/signal_to_noise"] == pytest.approx(mine.loc[layer, "signal_to_noise"])
+    angles = logged[logged["metric"] == "angle"]
+    assert set(angles["split"]) == {"train"}
+    np.testing.assert_allclose(sorted(angles["value"]), sorted(mine["angle"]))
+
+
+@pytest.mark.parametrize("options", [[], ["--k", "0.5"]])
+def test_angles_and_signal_to_noise_by_an_independent_count(trained, options, tiny_data):
+    folder = trained("--perturbations", "2", *options)
+    images, samples = 5, 6
+    assert plastic("analyze", "grlu", "--angles", "--images", images, "--samples", samples, "--quiet").code == 0
+    table = pd.read_csv(folder / "tables" / "angles.csv").set_index(["network", "perturbations", "layer"])
+    run = open_run(folder, stage="analyze")
+    data = load_dataset(str(tiny_data), None)
+    chosen = stratified_sample(data.train, images)
+    for network in ("trained", "untrained"):
+        learner = build(run, data, trained=network == "trained")
+        angles, ratios = {1: [], 2: []}, {1: [], 2: []}
+        for image in range(images):
+            x, y = chosen.x[image, None], chosen.y[image, None]
+            noises, gumbels = learner.draw(2 * samples, analysis.derived_seed(run.seed, f"{network} 2 {image}"))
+            updates = {1: [], 2: []}
+            for draw in range(samples):
+                rows = slice(2 * draw, 2 * draw + 2)
+                n = [part[rows] for part in noises]
+                masks = learner.masks(x, n, None if gumbels is None else [part[rows] for part in gumbels])
+                up, _, _ = rule.grlu_update(learner.weights, learner.biases, x, y, n, masks)
+                repeat = 1 if masks is None else 2
+                down, _, _ = rule.gradient_update(
+                    learner.weights, learner.biases, x.expand(repeat, -1), y.expand(repeat), masks
+                )
+                for layer in (1, 2):
+                    updates[layer].append(up[layer - 1])
+                    angles[layer].append(angle_by_arc_cosine(up[layer - 1], down[layer - 1]))
+            for layer in (1, 2):
+                ratios[layer].append(signal_to_noise(torch.stack(updates[layer])))
+        for layer in (1, 2):
+            row = table.loc[(network, 2, layer)]
+            assert row["angle"] == pytest.approx(np.nanmean(angles[layer]), abs=1e-3)
+            assert row["angle_sd"] == pytest.approx(np.nanstd(angles[layer], ddof=1), abs=1e-3)
+            assert row["signal_to_noise"] == pytest.approx(np.nanmean(ratios[layer]), rel=1e-5)
+
+
+def test_the_control_has_less_loss_than_it_began_with_and_needs_no_perturbation(trained):
+    folder = trained("--update", "backprop", "--noise-max", "0.5", "--lr-max", "0.5")
+    metrics = RunStore(folder.parent).metrics(stage="train")
+    loss = metrics[(metrics["split"] == "train") & (metrics["metric"] == "loss")].set_index("step")["value"]
+    assert loss.loc[3] < loss.loc[0]
+
+
+def stored(**changes):
+    """Rows as `RunStore.runs()` returns them."""
+    row = {
+        "dataset": "mnist",
+        "test/accuracy": 0.9,
+        "config.hidden": (256,),
+        "config.skip": False,
+        "config.activation": "relu",
+        "config.k": None,
+        "config.credit": "output",
+        "config.backbone": "none",
+        "config.update": "grlu",
+        "config.perturbations": 1,
+        "config.epochs": 10,
+        "config.batch_size": 1,
+        "config.noise_max": 0.1,
+        "config.lr_max": 0.1,
+    }
+    return {**row, **{name.replace("__", "."): value for name, value in changes.items()}}
+
+
+def test_the_figure_draws_each_networks_mean_and_the_gradient_as_the_control():
+    rows = []
+    for count, accuracies in ((1, (0.80, 0.82)), (16, (0.90, 0.94))):
+        rows += [stored(config__perturbations=count) | {"test/accuracy": value} for value in accuracies]
+    rows += [stored(config__update="backprop") | {"test/accuracy": value} for value in (0.97, 0.99)]
+    # One of other settings is not on the line.
+    rows.append(stored(config__perturbations=16, config__epochs=3) | {"test/accuracy": 0.1})
+    figure = perturbations_figure(pd.DataFrame(rows))
+    points = figure.data.set_index("config.perturbations")
+    assert points["mean"].to_dict() == pytest.approx({1: 0.81, 16: 0.92})
+    assert set(points["network"]) == {"256, ReLU then noise"}
+    controls = [layer._data for layer in figure.layers if isinstance(layer.geom, geom_hline)]
+    assert [data["mean"].tolist() for data in controls] == [[pytest.approx(0.98)]]
+
+
+def test_where_no_line_has_two_points_there_is_no_figure():
+    assert perturbations_figure(pd.DataFrame([stored(), stored()])) is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        (["--k", "0.3"], ("top-k", 0.3)),
+        (["--activation", "top-k"], ("top-k", 0.5)),
+        ([], ("relu", None)),
+    ],
+)
+def test_a_fraction_means_top_k(typed, found, trained):
+    config = json.loads((trained(*typed) / "run.json").read_text())["config"]
+    assert (config["activation"], config["k"]) == found
