@@ -112,6 +112,8 @@ def event_raster(run: Run) -> pd.DataFrame:
     for name in run.stored_tensors("events-"):
         stored = run.load_tensors(name)
         events = stored["events"].int().tolist()
+        if not events:  # before the first epoch
+            continue
         batches = range(1, len(events) + 1)
         parts.append(pd.DataFrame({"epoch": int(stored["epoch"]), "batch": batches, "event": events}))
     raster = pd.concat(parts) if parts else pd.DataFrame(columns=["epoch", "batch", "event"])

@@ -1,0 +1,201 @@
+"""What runs of eglp log and show, each number against an independent count: events, cost, controls, event rates."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from plotnine import geom_hline
+
+from plastic_cli.data.datasets import load_dataset
+from plastic_cli.runs.run import open_run
+from plastic_cli.runs.store import RunStore
+from plastic_cli.testing import plastic
+from plastic_eglp import figures
+from plastic_eglp.analysis import event_raster
+from plastic_eglp.commands import Train, build
+from plastic_eglp.control import backprop_twin, kept_control, taught
+
+HIDDEN, EPOCHS, BATCH = (8, 6), 3, 100
+WEIGHTS, READOUT = 64 * 8 + 8 * 6, 6 * 10
+
+
+def trained_run(runs, *options):
+    small = ["--hidden", "8,6", "--epochs", EPOCHS, "--batch-size", BATCH, "--readout-lr", "0.01"]
+    outcome = plastic("train", "eglp", *small, *options, "--runs", runs, "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    return open_run(runs / found["run"], stage="analyze"), found["metrics"]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, digits):
+    """A run that triggers on single images, with its control."""
+    runs = tmp_path_factory.mktemp("runs")
+    run, metrics = trained_run(runs, "--local-lr", "0.5", "--event-warmup", "4")
+    return SimpleNamespace(runs=runs, run=run, metrics=metrics, learner=build(run, digits), data=digits)
+
+
+def accuracy(learner, split):
+    return (learner.predict(split.x).argmax(1) == split.y).double().mean().item()
+
+
+def analyzed(trained, *options):
+    outcome = plastic("analyze", "eglp", *options, "--runs", trained.runs, "--run", trained.run.id, "--json")
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)["metrics"]
+
+
+def table(trained, name):
+    return pd.read_csv(trained.run.folder / "tables" / f"{name}.csv")
+
+
+# ------------------------------------------------------------------------------------------------ what is logged
+
+
+def test_events_and_cost_are_counted_from_what_happened(trained):
+    metrics = RunStore(trained.runs).metrics(runs=[trained.run.id], stage="train")
+    wide = metrics[metrics["split"] == "train"].pivot_table(index="step", columns="metric", values="value")
+    raster = event_raster(trained.run)
+    for epoch in range(EPOCHS + 1):
+        row = wide.loc[epoch]
+        events, images, seen = row["events"], row["event_images"], 1437 * epoch
+        assert events == raster.loc[raster["epoch"] <= epoch, "event"].sum()
+        assert row["synaptic_updates"] == events * WEIGHTS
+        assert row["messages"] == images * 2 * (1 + 10)
+        assert row["forward_flops"] == seen * 2 * (WEIGHTS + READOUT)
+        # The readout learns from every image; an event is looked at again, with the error sent to 14 units.
+        of_event = 2 * WEIGHTS + 2 * 10 * 14 + 2 * (WEIGHTS + READOUT)
+        assert row["learning_flops"] == seen * 2 * READOUT + images * of_event
+    assert 4 * BATCH < wide.loc[EPOCHS, "event_images"] < 1437
+    assert trained.learner.events == wide.loc[EPOCHS, "events"]
+
+
+@pytest.mark.parametrize(
+    ("options", "events", "images"),
+    [
+        (["--events", "always"], 45, 3 * 1437),
+        (["--events", "never"], 0, 0),
+        (["--update", "backprop"], 45, 3 * 1437),
+        (["--events", "fixed", "--event-warmup", "9", "--event-budget", "7"], 7, 7 * BATCH),
+        (["--event-scope", "batch", "--event-rate", "0", "--event-warmup", "4"], 4, 4 * BATCH),
+    ],
+)
+def test_every_kind_of_event_is_counted(options, events, images, tmp_path):
+    _, metrics = trained_run(tmp_path, *options)
+    assert metrics["train/events"] == events
+    assert metrics["train/event_images"] == images
+    assert metrics["train/synaptic_updates"] == events * WEIGHTS
+
+
+def test_accuracies_are_those_of_the_network_on_the_split_they_name(trained):
+    for name in ("train", "test"):
+        assert trained.metrics[f"{name}/accuracy"] == pytest.approx(accuracy(trained.learner, trained.data.split(name)))
+    assert trained.metrics["train/accuracy"] != trained.metrics["test/accuracy"]
+
+
+# ------------------------------------------------------------------------------------------------ controls
+
+
+def test_the_control_is_the_same_network_with_a_trained_readout_alone_measured_on_test_images(trained):
+    (control,) = kept_control(trained.run, trained.data).values()
+    drawn = build(trained.run, trained.data, trained=False)
+    for mine, first, learned in zip(
+        control.network.layers(), drawn.network.layers(), trained.learner.network.layers(), strict=True
+    ):
+        assert torch.equal(mine.weight, first.weight)
+        assert torch.equal(mine.bias, first.bias)
+        assert not torch.equal(learned.weight, first.weight)
+    assert not torch.equal(control.network.readout.weight, drawn.network.readout.weight)
+    found = accuracy(control, trained.data.test)
+    assert trained.metrics["control/accuracy"] == pytest.approx(found)
+    assert found != accuracy(control, trained.data.train)
+    assert found != trained.metrics["test/accuracy"]
+
+
+def test_eval_and_analyze_measure_the_control_beside_the_network(trained):
+    outcome = plastic("eval", "eglp", "--runs", trained.runs, "--run", trained.run.id, "--json")
+    metrics = json.loads(outcome.out)["metrics"]
+    assert metrics["test/accuracy"] == pytest.approx(trained.metrics["test/accuracy"])
+    assert metrics["zero events/accuracy"] == pytest.approx(trained.metrics["control/accuracy"])
+    assert analyzed(trained)["zero events/accuracy"] == pytest.approx(trained.metrics["control/accuracy"])
+
+
+def test_the_backprop_twin_is_what_a_run_of_backprop_learns(trained, tmp_path):
+    _, metrics = trained_run(tmp_path, "--update", "backprop")
+    config = Train.from_values(trained.run.config, source="test")
+    (twin,) = backprop_twin(config, trained.data, trained.run).values()
+    assert accuracy(twin, trained.data.test) == pytest.approx(metrics["test/accuracy"])
+    assert twin.events == metrics["train/events"]
+
+
+# ------------------------------------------------------------------------------------------------ analyses
+
+
+def test_sensitivity_names_the_layer_that_does_not_learn(trained):
+    results = analyzed(trained, "--sensitivity")
+    rows = table(trained, "sensitivity").set_index("condition")["accuracy"]
+    config = Train.from_values(trained.run.config, source="test")
+    assert rows["all learn"] == pytest.approx(trained.metrics["test/accuracy"])
+    assert rows["zero events"] == pytest.approx(trained.metrics["control/accuracy"])
+    for layer in (1, 2):
+        one = taught(config, trained.data, trained.run, frozen=(layer - 1,))
+        assert rows[f"layer {layer} fixed"] == pytest.approx(accuracy(one, trained.data.test))
+    assert len(set(rows.round(6))) > 2
+    for condition, value in rows.items():
+        assert results[f"{condition}/accuracy"] == pytest.approx(value)
+
+
+def test_event_rates_name_what_triggered_and_the_share_of_images_that_was_used(trained, tmp_path):
+    results = analyzed(trained, "--event-rates", "--rates", "0.1,0.5")
+    rows = table(trained, "event_rates").set_index(["events by", "rate"])
+    config = Train.from_values(trained.run.config, source="test")
+    for by in ("triggered", "fixed"):
+        assert rows.loc[(by, 0.0), "accuracy"] == pytest.approx(trained.metrics["control/accuracy"])
+        for rate in (0.1, 0.5):
+            one = taught(config, trained.data, trained.run, events=by, event_rate=rate, event_budget=0)
+            row = rows.loc[(by, rate)]
+            assert row["accuracy"] == pytest.approx(accuracy(one, trained.data.test))
+            assert row["share"] == pytest.approx(one.event_stimuli / (EPOCHS * 1437))
+            assert (row["events"], row["synaptic_updates"]) == (one.events, one.events * WEIGHTS)
+            assert results[f"{by} {rate:g}/accuracy"] == pytest.approx(row["accuracy"])
+    assert rows.loc[("triggered", 0.1), "accuracy"] != rows.loc[("fixed", 0.1), "accuracy"]
+    assert rows.loc[("triggered", 0.5), "share"] > rows.loc[("triggered", 0.1), "share"]
+
+
+def test_the_figure_of_event_rates_draws_the_control_as_a_line():
+    rows = [
+        {"events by": by, "rate": rate, "share": rate, "synaptic_updates": 1000 * rate, "accuracy": value}
+        for by, values in (("triggered", (0.6, 0.7, 0.8)), ("fixed", (0.6, 0.65, 0.75)))
+        for rate, value in zip((0.0, 0.1, 1.0), values, strict=True)
+    ]
+    figure = figures.event_rates_figure(pd.DataFrame(rows))
+    (line,) = (layer for layer in figure.layers if isinstance(layer.geom, geom_hline))
+    assert line._data["yintercept"].tolist() == [60.0]
+    share = figure.data[figure.data["facet"] == "share of images in events"]
+    assert share[share["by"] == "triggered"].set_index("x")["accuracy"].to_dict() == pytest.approx({0.1: 70, 1.0: 80})
+    assert share[share["by"] == "fixed"].set_index("x")["accuracy"].to_dict() == pytest.approx({0.1: 65, 1.0: 75})
+
+
+def test_the_figure_of_sensitivity_draws_its_last_condition_as_the_control():
+    frame = pd.DataFrame({"condition": ["all learn", "zero events"], "accuracy": [0.9, 0.7]})
+    figure = figures.sensitivity_figure(frame)
+    (line,) = (layer for layer in figure.layers if isinstance(layer.geom, geom_hline))
+    assert line._data["yintercept"].tolist() == [70.0]
+
+
+def test_the_raster_counts_events_and_their_share(trained):
+    analyzed(trained, "--events")
+    raster = event_raster(trained.run)
+    subtitle = figures.raster_figure(raster).labels.subtitle
+    assert f"{raster['event'].sum()} events in {EPOCHS * 15} batches" in subtitle
+    assert f"({100 * raster['event'].mean():.1f}%)" in subtitle
+    assert table(trained, "events")["events"].sum() == trained.metrics["train/events"]
