@@ -156,6 +156,7 @@ class Train(InEnvironment, TrainConfig):
     context: Literal["retrospective", "prospective"] = field(
         "retrospective", "whether the context comes behind or before the stimulus", panel="supervised"
     )
+    readout_only: bool = field(False, "learn the readout alone: the core stays as it is drawn", panel="supervised")
     input_noise: float = field(0.1, "expected norm of the noise on an input", ge=0, panel="supervised")
     l1: float = field(1e-4, "weight of the sum of magnitudes of what is learned", ge=0, panel="supervised")
     minimum_batches: int = field(2000, "never stop before", ge=1, panel="supervised")
@@ -185,7 +186,7 @@ class Train(InEnvironment, TrainConfig):
             "algorithm",
             ("supervised",),
             (
-                *("classes", "steps", "delay", "context", "input_noise", "l1"),
+                *("classes", "steps", "delay", "context", "readout_only", "input_noise", "l1"),
                 *("minimum_batches", "maximum_batches", "target_accuracy"),
             ),
         ),

@@ -9,13 +9,21 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
+from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 
 from plastic_mpn.principal_components import participation_ratio
 
 Array = NDArray[np.floating[Any]]
 
-__all__ = ["decoding_accuracy", "input_indicators", "participation_ratio", "relative_evidence", "variance_explained"]
+__all__ = [
+    "cross_validated_accuracy",
+    "decoding_accuracy",
+    "input_indicators",
+    "participation_ratio",
+    "relative_evidence",
+    "variance_explained",
+]
 
 
 def variance_explained(regressors: Array, activity: Array, *, weighted: bool = False) -> float:
@@ -57,3 +65,16 @@ def decoding_accuracy(
         states, held_out_states = pca.transform(states), pca.transform(held_out_states)
     classifier = LinearSVC(dual="auto", random_state=0, max_iter=10_000).fit(states, labels)
     return float(classifier.score(held_out_states, held_out_labels))
+
+
+def cross_validated_accuracy(states: Array, labels: NDArray[np.int64], folds: int = 10) -> float:
+    """Return how many labels a linear support vector classifier finds from states (trials, features) it did not see.
+
+    The mean over the folds, which hold equal shares of the labels. Raises ValueError for fewer trials of a label than
+    folds.
+    """
+    scores = [
+        decoding_accuracy(states[fit], labels[fit], states[held_out], labels[held_out])
+        for fit, held_out in StratifiedKFold(folds, shuffle=True, random_state=0).split(states, labels)
+    ]
+    return float(np.mean(scores))

@@ -20,6 +20,7 @@ from plastic_cli.errors import UserError
 from plastic_cli.learning.seeds import seed_sequence
 from plastic_cli.runs.run import Run
 from plastic_mpn.integration_measures import (
+    cross_validated_accuracy,
     decoding_accuracy,
     input_indicators,
     participation_ratio,
@@ -31,6 +32,12 @@ from plastic_mpn.tasks.integration import ContextTask, IntegrationBatch, Integra
 
 TRIALS_AT_ONCE = 250
 """Trials are measured in parts of this size, since M of every trial must be held."""
+
+MODULATION_STATES = 1000
+"""From about so many M, those of all steps of as many trials as that takes, the dimension of M is measured."""
+
+FOLDS = 10
+"""Parts into which trials are divided where a classifier reads some with what it learned from the others."""
 
 
 @dataclass(frozen=True)
@@ -179,19 +186,24 @@ def train_batch(
 
 def magnitude(network: Readout) -> Tensor:
     """Return the sum of the magnitudes of everything that is learned."""
-    return torch.stack([parameter.abs().sum() for parameter in network.parameters()]).sum()
+    return torch.stack([parameter.abs().sum() for parameter in network.parameters() if parameter.requires_grad]).sum()
 
 
 @torch.no_grad()
 def measure_integration(
     network: Readout, task: IntegrationTask | ContextTask, seed: int, trials: int
 ) -> dict[str, float]:
-    """Return the published measures on `trials` fresh trials; the last three for simple integration only.
+    """Return the published measures on `trials` fresh trials.
 
-    accuracy, loss: of the output at go. participation_ratio: of h over all steps and trials. r2_evidence, r2_input: how
-    much of h is explained by the evidence so far, relative to the classes' mean, and by which input is shown, each on
-    its own, over all steps with delay and go; see `variance_explained`. novel_class_accuracy: how many of `trials` more
-    trials a linear classifier tells by the state at their end, where all classes are ones that the network was not
+    accuracy, loss: of the output at go. participation_ratio: of h over all steps and trials. participation_ratio_m: of
+    M_t of the lowest layer that has one, over all steps of some of the trials (`MODULATION_STATES`).
+
+    For simple integration also: r2_evidence, r2_input: how much of h is explained by the evidence so far, relative to
+    the classes' mean, and by which input is shown, each on its own, over all steps with delay and go; see
+    `variance_explained`. decoded_stimulus, decoded_delay, decoded_go, with a delay: how often a linear classifier tells
+    the class with most evidence by h at the last stimulus, at the last step of the delay, and at go, cross-validated
+    over `FOLDS` parts of the trials; left out for fewer trials of a class. novel_class_accuracy: how many of `trials`
+    more trials a linear classifier tells by the state at their end, where all classes are ones that the network was not
     trained on; the classifier is fitted to as many others. It is left out for a network without a state.
     """
     drawn = batch(task, _generator(seed, "test trials"), trials)
@@ -203,10 +215,18 @@ def measure_integration(
         "loss": float(functional.cross_entropy(outputs, labels)),
         "participation_ratio": participation_ratio(activity),
     }
+    modulations = observe_modulations(network, drawn)
+    if modulations is not None:
+        measures["participation_ratio_m"] = participation_ratio(modulations)
     if isinstance(task, IntegrationTask):
         evidence = relative_evidence(drawn.evidence).reshape(-1, task.classes)
         measures["r2_evidence"] = variance_explained(evidence, activity)
         measures["r2_input"] = variance_explained(input_indicators(drawn.indices.ravel()), activity)
+        if task.delay and np.bincount(drawn.labels, minlength=task.classes).min() >= FOLDS:
+            for name, step in (("stimulus", task.steps - 2 - task.delay), ("delay", task.steps - 2), ("go", -1)):
+                measures[f"decoded_{name}"] = cross_validated_accuracy(
+                    h[step].double().cpu().numpy(), drawn.labels, FOLDS
+                )
         accuracy = _novel_class_accuracy(network, task, seed, trials)
         if accuracy is not None:
             measures["novel_class_accuracy"] = accuracy
@@ -219,6 +239,26 @@ def observe_trials(network: Readout, trials: IntegrationBatch) -> tuple[Tensor, 
     inputs = torch.from_numpy(trials.inputs).to(network.head.weight.device)
     parts = [network.core(part) for part in inputs.split(TRIALS_AT_ONCE, dim=1)]
     return torch.cat([h for h, _ in parts], dim=1), torch.cat([state for _, state in parts])
+
+
+@torch.no_grad()
+def observe_modulations(network: Readout, trials: IntegrationBatch) -> NDArray[np.float32] | None:
+    """Return M_t of the lowest layer with M, flattened: (states, n d), about `MODULATION_STATES` of them.
+
+    They are those of all steps of as many trials as that takes.
+
+    None for a network without M, or where M never varies.
+    """
+    steps = len(trials.inputs)
+    inputs = torch.from_numpy(trials.inputs[:, : max(2, MODULATION_STATES // steps)]).to(network.head.weight.device)
+    state, found = network.init_state(inputs.shape[1]), []
+    if not network.core.plastic_layers():
+        return None
+    for x in inputs:
+        _, state = network.core(x, state)
+        found.append(network.core.matrices(state)[0].flatten(1).clone())
+    states: NDArray[np.float32] = torch.cat(found).cpu().numpy()
+    return states if np.ptp(states, axis=0).any() else None
 
 
 def _novel_class_accuracy(network: Readout, task: IntegrationTask, seed: int, trials: int) -> float | None:

@@ -101,6 +101,8 @@ def by_supervised(config: Train, run: Run) -> None:
     task = environment.task
     network = make_network(config, run, task.dimension, task.classes)
     assert isinstance(network, Readout)
+    if config.readout_only:
+        network.core.requires_grad_(False)
     train_supervised(
         network,
         task,

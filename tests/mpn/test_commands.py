@@ -125,6 +125,16 @@ def refused(*arguments, code=2):
 # -------------------------------------------------------------------------------------------------------------- train
 
 
+def test_a_readout_alone_is_learned_where_that_is_asked_for():
+    options = [*ALGORITHMS["supervised"], "--readout-only"]
+    folders = [
+        Path(carried_out("train", "mpn", *options, "--maximum-batches", batches)["folder"]) for batches in (10, 20)
+    ]
+    few, more = (open_run(folder).tracked_state("network") for folder in folders)
+    assert {name for name, value in few.items() if not torch.equal(value, more[name])} == {"head.weight"}
+    assert "--readout-only does nothing" in refused("train", "mpn", "--readout-only")
+
+
 @pytest.mark.parametrize(
     ("algorithm", "metrics", "kept"),
     [

@@ -18,9 +18,10 @@ from plastic_cli.learning.seeds import seed_sequence
 from plastic_cli.runs.run import create_run, open_run
 from plastic_cli.testing import interrupted_after, plastic, training_numbers
 from plastic_mpn import compiled_dqn
+from plastic_mpn.checkpoints import Checkpoints
 from plastic_mpn.dqn import DQN, CompiledUpdate, DQNSettings, TorchUpdate, can_be_compiled, train_dqn
 from plastic_mpn.environments import Environments
-from plastic_mpn.evaluation import GreedyEpisodes
+from plastic_mpn.evaluation import GreedyEpisodes, evaluation_seeds
 from plastic_mpn.networks import MPNDQN
 from plastic_mpn.replay import Replay
 
@@ -929,3 +930,57 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_a_line(runs_folder):
     (line,) = outcome.err.splitlines()
     assert "train/loss became" in line
     assert "Try a smaller learning rate" in line
+
+
+# -------------------------------------------------------------------------------------------------- best and last
+
+
+class Scored:
+    """Greedy episodes whose return is the network's only weight, and a little more that the seed decides."""
+
+    def __init__(self):
+        self.asked = []
+
+    def returns(self, network, seeds):
+        self.asked.append(list(seeds))
+        return network.weight.item() + 0.01 * (np.array(seeds) % 7)
+
+
+def test_the_best_network_and_the_last_one_are_tested_on_the_same_episodes_which_chose_neither(runs_folder):
+    run = create_run(runs_folder, rule="mpn", config={"seed": 0})
+    network, episodes = torch.nn.Linear(1, 1, bias=False), Scored()
+    kept = Checkpoints(
+        network, run, episodes, unit="episode", evaluate_every=1, evaluation_episodes=3, checkpoint_every=100
+    )
+    for done, value in enumerate([1.0, 5.0, 5.0, 2.0], start=1):
+        network.weight.data.fill_(value)
+        kept.after(done)
+    kept.finish(4, test_episodes=5)
+    tested = evaluation_seeds(seed_sequence(0, "test episodes"), 5)
+    extra = 0.01 * np.array([seed % 7 for seed in tested])
+    assert run.results["test/return"] == pytest.approx(5 + extra.mean())
+    assert run.results["test/spread"] == pytest.approx(extra.std(ddof=1))
+    assert run.results["test/last_return"] == pytest.approx(2 + extra.mean())
+    # Of equals the one that has learned longest.
+    assert run.results["test/best_at"] == 3
+    chosen_by = episodes.asked[0]
+    assert episodes.asked == [chosen_by] * 4 + [tested] * 2
+    assert not set(chosen_by) & set(tested)
+    assert network.weight.item() == 2, "the run goes on with its last network"
+    stored = {name: float(run.load_tensors(name)["weight"]) for name in ("best", "final")}
+    assert stored == {"best": 5, "final": 2}
+
+
+def test_a_network_that_was_not_evaluated_at_its_end_is_then(runs_folder):
+    run = create_run(runs_folder, rule="mpn", config={"seed": 0})
+    network, episodes = torch.nn.Linear(1, 1, bias=False), Scored()
+    kept = Checkpoints(
+        network, run, episodes, unit="episode", evaluate_every=2, evaluation_episodes=3, checkpoint_every=2
+    )
+    for done, value in enumerate([1.0, 2.0, 3.0], start=1):
+        network.weight.data.fill_(value)
+        kept.after(done)
+    kept.finish(3, test_episodes=2)
+    assert run.results["test/best_at"] == 3
+    assert run.results["test/return"] == run.results["test/last_return"]
+    assert sorted(run.stored_tensors("")) == ["best", "episode-0000002", "final"]

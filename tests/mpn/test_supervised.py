@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from plastic_cli.errors import RunFailed, UserError
+from plastic_cli.learning.seeds import seed_sequence
 from plastic_cli.report.claims import read_claims
 from plastic_cli.runs.run import create_run, open_run
 from plastic_cli.runs.store import RunStore
 from plastic_mpn.integration_measures import (
+    cross_validated_accuracy,
     decoding_accuracy,
     input_indicators,
     participation_ratio,
@@ -26,7 +28,9 @@ from plastic_mpn.networks import Readout
 from plastic_mpn.supervised import (
     SupervisedSettings,
     Validations,
+    magnitude,
     measure_integration,
+    observe_modulations,
     reason_to_stop,
     train_batch,
     train_supervised,
@@ -284,6 +288,8 @@ def test_training_learns_stops_early_and_leaves_a_checkpoint_of_the_end(runs_fol
         "novel_class_accuracy",
         "batches",
     }
+    with_m = train_whole(runs_folder, core="mpn")[0].results
+    assert 1 <= with_m["test/participation_ratio_m"] < 16 * 12
     assert test["accuracy"] > 0.8
     assert 20 <= test["batches"] < 400
     steps = int(test["batches"]) // 5
@@ -389,7 +395,121 @@ def test_a_task_with_a_context_is_trained_and_measured(runs_folder):
     with run.locked():
         train_supervised(small_network(), task, run, settings)
     tested = {name for name in run.results if name.startswith("test/")}
-    assert tested == {"test/accuracy", "test/loss", "test/participation_ratio", "test/batches"}
+    names = ("accuracy", "loss", "participation_ratio", "participation_ratio_m", "batches")
+    assert tested == {f"test/{name}" for name in names}
+
+
+def test_test_trials_are_none_that_were_trained_or_validated_on(runs_folder, monkeypatch):
+    drawn = []
+
+    def spy(task, drawing, size):
+        drawn.append(batch(task, drawing, size))
+        return drawn[-1]
+
+    monkeypatch.setattr("plastic_mpn.supervised.batch", spy)
+    run, network = train_whole(runs_folder)
+    validation, *training, test, novel = drawn
+    sizes = [len(part.labels) for part in (validation, training[0], test, novel)]
+    assert sizes == [SMALL.validation_trials, SMALL.batch_size, SMALL.test_trials, 2 * SMALL.test_trials]
+    seen = {trial.tobytes() for part in (validation, *training) for trial in part.inputs.swapaxes(0, 1)}
+    assert not any(trial.tobytes() in seen for part in (test, novel) for trial in part.inputs.swapaxes(0, 1))
+    # What is logged is measured on them.
+    outputs = network.head(network.core(torch.from_numpy(test.inputs))[0][-1]).detach()
+    right = (outputs.argmax(1).numpy() == test.labels).mean()
+    assert run.results["test/accuracy"] == pytest.approx(right)
+
+
+def test_novel_classes_are_read_in_trials_that_the_classifier_did_not_learn_from(monkeypatch):
+    def observed(_, trials):
+        """States of more numbers than there are trials, which tell nothing: any labels can be learned by heart."""
+        drawing = torch.Generator().manual_seed(0)
+        h = torch.randn(*trials.indices.shape, 16, generator=drawing)
+        return h, torch.randn(len(trials.labels), 90, generator=drawing)
+
+    monkeypatch.setattr("plastic_mpn.supervised.observe_trials", observed)
+    measured = measure_integration(small_network(), small_task(), seed=0, trials=80)
+    assert 0.3 < measured["novel_class_accuracy"] < 0.7
+
+
+def test_novel_classes_are_ones_that_the_task_does_not_have(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("plastic_mpn.supervised.batch", lambda *arguments: drawn.append(batch(*arguments)) or drawn[-1])
+    task = small_task(noise=0.0)
+    measure_integration(small_network(), task, seed=0, trials=30)
+    shown = {vector.tobytes() for vector in drawn[-1].inputs.reshape(-1, 12)}
+    assert not any(vector.tobytes() in shown for vector in task.vectors[:2])
+    assert task.vectors[2].tobytes() in shown, "null is as it was"
+
+
+def test_the_dimension_of_m_is_that_of_its_states_at_all_steps(monkeypatch):
+    network, task = small_network(), small_task()
+    trials = batch(task, generator(3), 400)
+    monkeypatch.setattr("plastic_mpn.supervised.MODULATION_STATES", 60)
+    found = observe_modulations(network, trials)
+    assert found.shape == (60, 16 * 12)
+    states, state = [], network.init_state(10)
+    for step in range(6):
+        _, state = network.core(torch.from_numpy(trials.inputs[step, :10]), state)
+        states.append(state.detach().flatten(1).numpy())
+    np.testing.assert_array_equal(found, np.concatenate(states))
+    variances = np.linalg.eigvalsh(np.cov(found.T.astype(np.float64)))
+    expected = variances.sum() ** 2 / (variances**2).sum()
+    assert participation_ratio(found) == pytest.approx(expected, rel=1e-5)
+    assert observe_modulations(small_network("gru"), trials) is None
+    assert observe_modulations(small_network("mpn-frozen"), trials) is None
+
+
+def test_the_dimension_of_m_that_is_logged_is_not_that_of_h():
+    measured = measure_integration(small_network(), small_task(), seed=0, trials=200)
+    trials = batch(small_task(), np.random.default_rng(seed_sequence(0, "test trials")), 200)
+    assert measured["participation_ratio_m"] == pytest.approx(
+        participation_ratio(observe_modulations(small_network(), trials))
+    )
+    assert "participation_ratio_m" not in measure_integration(small_network("gru"), small_task(), seed=0, trials=60)
+
+
+def test_over_a_delay_classes_are_read_at_its_two_ends_and_within_it(monkeypatch):
+    task = small_task(steps=9, delay=3, noise=0.0)
+
+    def observed(_, trials):
+        """Activity that is the evidence so far, but in the delay noise that tells nothing."""
+        h = torch.zeros(*trials.indices.shape, 16)
+        h[..., :2] = torch.from_numpy(trials.evidence).float()
+        h[5:8] = torch.randn(3, len(trials.labels), 16, generator=torch.Generator().manual_seed(0))
+        return h, torch.zeros(len(trials.labels), 0)
+
+    monkeypatch.setattr("plastic_mpn.supervised.observe_trials", observed)
+    measured = measure_integration(small_network(), task, seed=0, trials=300)
+    assert measured["decoded_stimulus"] > 0.95
+    assert 0.35 < measured["decoded_delay"] < 0.65
+    assert measured["decoded_go"] > 0.95
+    monkeypatch.undo()
+    assert not any(name.startswith("decoded") for name in measure_integration(small_network(), task, 0, trials=15))
+    assert not any(name.startswith("decoded") for name in measure_integration(small_network(), small_task(), 0, 300))
+
+
+def test_what_a_classifier_reads_across_folds_is_what_it_has_not_seen():
+    draw = generator()
+    labels, wide = draw.integers(2, size=60), draw.normal(size=(60, 90))
+    assert decoding_accuracy(wide, labels, wide, labels) == 1
+    assert 0.25 < cross_validated_accuracy(wide, labels) < 0.75
+    wide[:, 0] += 20 * labels
+    assert cross_validated_accuracy(wide, labels) > 0.9
+
+
+@pytest.mark.parametrize("core", ["mpn", "gru"])
+def test_a_core_that_is_not_learned_stays_as_it_was_drawn(core):
+    network = small_network(core)
+    network.core.requires_grad_(False)
+    before = copy.deepcopy(network.state_dict())
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+    for seed in range(3):
+        train_batch(network, optimizer, batch(small_task(), generator(seed), 8), SupervisedSettings())
+    assert {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])} == {
+        "head.weight"
+    }
+    # What is not learned is not penalised either.
+    assert float(magnitude(network).detach()) == pytest.approx(float(network.head.weight.detach().abs().sum()))
 
 
 # -------------------------------------------------------------------------------------------------------------- claims
