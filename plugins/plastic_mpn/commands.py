@@ -201,6 +201,7 @@ class Train(InEnvironment, TrainConfig):
         ),
         ("replay", ("sequences",), ("burn_in", "sequence_length")),
         ("tau", (0,), ("target_every",)),
+        ("readout_only", (False,), ("learn_eta", "learn_lambda")),
         (
             "core",
             ("mpn", "mpn-pre", "mpn-post", "mpn-additive"),
@@ -211,11 +212,11 @@ class Train(InEnvironment, TrainConfig):
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """An algorithm means settings of its own, and --target-every that the target is copied."""
+        """An algorithm means settings of its own, --target-every a target that is copied, a fixed core a fixed eta."""
         meant = dict(IMPLIED.get(str(typed.get("algorithm")), {}))
         if "target_every" in typed:
             meant["tau"] = 0.0
-        if typed.get("core") == "mpn-frozen":
+        if typed.get("core") == "mpn-frozen" or typed.get("readout_only"):
             meant.update(learn_eta=False, learn_lambda=False)
         return meant
 

@@ -133,6 +133,9 @@ def test_a_readout_alone_is_learned_where_that_is_asked_for():
     few, more = (open_run(folder).tracked_state("network") for folder in folders)
     assert {name for name, value in few.items() if not torch.equal(value, more[name])} == {"head.weight"}
     assert "--readout-only does nothing" in refused("train", "mpn", "--readout-only")
+    record = json.loads((folders[0] / "run.json").read_text())
+    assert not record["config"]["learn_eta"]
+    assert not record["config"]["learn_lambda"]
 
 
 @pytest.mark.parametrize(
