@@ -16,6 +16,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import numba
 import platformdirs
+from numba.core import event
+
+from plastic_cli.learning.clock import compilation_begins, compilation_ends
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,6 +26,19 @@ R = TypeVar("R")
 # What the compiler may assume of floating-point numbers: it may reorder and fuse, but infinities and NaNs stay what
 # they are.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+
+
+class _StopsTheClock(event.Listener):
+    """Keeps compilation out of the training time."""
+
+    def on_start(self, event: Any) -> None:  # noqa: ARG002
+        compilation_begins()
+
+    def on_end(self, event: Any) -> None:  # noqa: ARG002
+        compilation_ends()
+
+
+event.register("numba:compile", _StopsTheClock())  # type: ignore[no-untyped-call]
 
 
 def part(function: Callable[P, R]) -> Callable[P, R]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from plastic_cli.analysis.classification import evaluate
 from plastic_cli.errors import RunFailed
+from plastic_cli.learning.clock import training_clock
 from plastic_cli.learning.learner import Learner, ScheduledLearner, StreamLearner
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ def fit(
     for epoch in run.steps(epochs, "epoch"):
         if isinstance(learner, ScheduledLearner):
             learner.begin_epoch(epoch, epochs)
-        began = time.perf_counter()
+        began = training_clock()
         permutation = torch.randperm(len(data.train), generator=order)
         try:
             _train_epoch(learner, data.train, permutation, batch_size, run, epoch)
         except FloatingPointError as error:
             raise RunFailed(f"epoch {epoch + 1}: {error}. Try a smaller learning rate.") from None
-        run.count_samples(len(data.train), time.perf_counter() - began)
+        run.count_samples(len(data.train), training_clock() - began)
         _log_splits(learner, splits, run)
         if after_epoch:
             after_epoch(epoch + 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from torch.nn import functional
 from plastic_cli import RunFailed, UserError
 from plastic_cli.data.datasets import Dataset, Split, load_dataset
 from plastic_cli.data.episodes import Episode, Episodes
+from plastic_cli.learning.clock import training_clock
 from plastic_metafa import rule
 from plastic_metafa.adaptation import (
     Adapted,
@@ -150,7 +150,7 @@ def meta_learn(config: Train, run: Run) -> None:
     run.track(theta=learned, optimizer=optimizer, networks=networks, episodes=draws)
     broken = 0
     for _ in run.steps(config.episodes, "episode"):
-        began = time.perf_counter()
+        began = training_clock()
         drawn = [
             (
                 draw_network(setting.sizes, config.feedback, networks, device=run.device),
@@ -176,7 +176,7 @@ def meta_learn(config: Train, run: Run) -> None:
             raise RunFailed(
                 f"networks broke down in {broken} episodes in a row. Try a smaller --meta-lr, or other terms."
             )
-        run.count_samples(config.tasks * config.ways * config.shots, time.perf_counter() - began)
+        run.count_samples(config.tasks * config.ways * config.shots, training_clock() - began)
         _log_episode(run, config, before, found, drawn)
     learned_strengths = dict(zip(config.terms, theta.detach().tolist(), strict=True))
     heading = f"learned by run {run.id}: {config.episodes} episodes of {data.name}, seed {run.seed}"

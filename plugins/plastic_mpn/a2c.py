@@ -12,7 +12,6 @@ beginning of the rollout or of the episode, whichever is later.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from plastic_cli.learning.clock import training_clock
 from plastic_mpn.environments import Environments
 from plastic_mpn.networks import ActorCritic
 
@@ -319,9 +319,9 @@ def train_a2c(
     run.track(algorithm=algorithm)
 
     def learn() -> None:
-        began, steps_before = time.perf_counter(), algorithm.environments.steps
+        began, steps_before = training_clock(), algorithm.environments.steps
         algorithm.rollout_and_update()
-        run.count_samples(algorithm.environments.steps - steps_before, time.perf_counter() - began)
+        run.count_samples(algorithm.environments.steps - steps_before, training_clock() - began)
         done = algorithm.updates == updates if num_episodes is None else algorithm.episodes >= num_episodes
         if done or algorithm.updates % log_every == 0:
             run.log("train", None, **algorithm.report())

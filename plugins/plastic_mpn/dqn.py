@@ -13,7 +13,6 @@ gradient goes back through time.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from plastic_cli.learning.clock import training_clock
 from plastic_mpn import compiled_dqn
 from plastic_mpn.cores import MPN
 from plastic_mpn.networks import MPNDQN
@@ -219,10 +219,10 @@ def train_dqn(
         return total_steps is not None and dqn.environments.steps >= total_steps
 
     for episode in run.steps(episodes, "episode"):
-        began, steps = time.perf_counter(), dqn.environments.steps
+        began, steps = training_clock(), dqn.environments.steps
         while not dqn.finished and not spent():
             dqn.advance()
-        run.count_samples(dqn.environments.steps - steps, time.perf_counter() - began)
+        run.count_samples(dqn.environments.steps - steps, training_clock() - began)
         if not dqn.finished:
             run.message(f"took the {total_steps} environment steps in {episode} episodes")
             # Leaving the loop skips the checkpoint that its last step makes.

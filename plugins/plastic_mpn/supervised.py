@@ -6,7 +6,6 @@ term on everything that is learned; trials are drawn anew for every batch; train
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plastic_cli.errors import UserError
+from plastic_cli.learning.clock import training_clock
 from plastic_cli.learning.seeds import seed_sequence
 from plastic_cli.runs.run import Run
 from plastic_mpn.integration_measures import (
@@ -144,14 +144,14 @@ def train_supervised(
         # The step that met the criterion has been counted by now, so that a resumed run stops here as well.
         if reason_to_stop(validations, settings):
             break
-        began = time.perf_counter()
+        began = training_clock()
         trials = _generator(run.seed, "training trials", index)
         measured = [
             train_batch(network, optimizer, batch(task, trials, settings.batch_size), settings)
             for _ in range(settings.validate_every)
         ]
         loss, accuracy = torch.stack(measured).mean(0).tolist()
-        run.count_samples(settings.validate_every * settings.batch_size, time.perf_counter() - began)
+        run.count_samples(settings.validate_every * settings.batch_size, training_clock() - began)
         run.log("train", loss=loss, accuracy=accuracy)
         objective, accuracy = _log_validation(network, held_out, run, settings.l1)
         validations.objectives.append(objective)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from plastic_cli.analysis.classification import Evaluation
 from plastic_cli.analysis.classification import evaluate as measure
 from plastic_cli.data.datasets import Dataset, Split, load_dataset
 from plastic_cli.data.streams import Stream, make_stream
+from plastic_cli.learning.clock import training_clock
 from plastic_cli.learning.fit import raise_if_not_finite
 from plastic_selective.commands import Train
 from plastic_selective.networks import ContinualNetwork, answer
@@ -165,9 +165,9 @@ def train_on_stream(config: Train, run: Run) -> None:
         task, turn = divmod(number, rounds)
         if lesson is None or lesson.task != task:
             lesson = _lesson(parts.stream, task, config)
-        began = time.perf_counter()
+        began = training_clock()
         seen = _learn_round(lesson, turn, parts, config, order, run)
-        run.count_samples(seen, time.perf_counter() - began)
+        run.count_samples(seen, training_clock() - began)
         if isinstance(parts.optimizer, SelectivePlasticityOptimizer):
             save_plasticity(run, parts.network, parts.optimizer, number + 1, task + 1)
         ends = turn == rounds - 1
