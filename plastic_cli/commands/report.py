@@ -85,13 +85,13 @@ def report(
     runs = store.runs()
     _warn_of_unreadable(store, console)
     texts = _installed_claims() if claims is None else claims
-    runs, left_out = _chosen(runs, rule, dataset, status, list(texts), runs_folder, console)
+    runs, failed, left_out = _chosen(runs, rule, dataset, status, list(texts), runs_folder, console)
 
     from plastic_cli.report.grouping import group_runs
     from plastic_cli.report.results import judge_claims, summarise
 
     models = _training_models(runs["rule"].unique() if len(runs) else ())
-    groups = group_runs(runs, models)
+    groups = group_runs(runs, models, failed)
     reported = sorted({group.rule for group in groups} | ({rule} if rule else set()))
     published = _published(texts, reported, dataset, console) if status == "completed" else {}
     content = _Content(summarise(runs, groups, published), judge_claims(runs, groups, published))
@@ -170,12 +170,15 @@ def _chosen(
     rules: list[str],
     folder: Path,
     console: Console,
-) -> tuple[pd.DataFrame, str]:
-    """Return the runs that are to be reported and, in words, those that are not complete; say why there are none."""
+) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Return the runs to report, the failed ones beside completed ones, and in words those that are not complete.
+
+    Where there are none, say why.
+    """
     example = f"plastic train {rule or (rules[0] if rules else 'RULE')}"
     if runs.empty:
         console.message(f"no run yet in {folder}. Train a first one with: {example}")
-        return runs, ""
+        return runs, runs, ""
     for option, given, known in (
         ("--rule", rule, {*runs["rule"], *rules}),
         ("--dataset", dataset, {str(name) for name in runs["dataset"].dropna()}),
@@ -198,7 +201,8 @@ def _chosen(
             f"{count} {word}" for word, count in runs["status"].value_counts().items() if word != "completed"
         )
         console.message(f"not counted: {left_out} (see `plastic runs`)")
-    return chosen, left_out
+    failed = runs[runs["status"] == "failed"] if status == "completed" else runs.iloc[:0]
+    return chosen, failed, left_out
 
 
 def _installed_claims() -> dict[str, str]:
@@ -238,7 +242,7 @@ def _print(content: _Content, table: str, output_format: str, compare: bool, mes
         _say_what_is_not_compared(content, messages)
     elif output_format == "table" and table == "all":
         # A first report is to show what was run, not all that was not.
-        untested = [claim for claim in judged if claim.verdict is not None and not claim.verdict.interval.n]
+        untested = [claim for claim in judged if _is_without_runs(claim)]
         if untested:
             messages.message(
                 f"{len(untested)} published claims have no run here: `plastic report --table claims` lists them"
@@ -260,6 +264,14 @@ def _print(content: _Content, table: str, output_format: str, compare: bool, mes
             if index:
                 console.print()
             console.print(formats.rich_table(each, width))
+
+
+def _is_without_runs(claim: ClaimResult) -> bool:
+    from plastic_cli.report.claims import Context
+
+    if isinstance(claim.entry, Context):
+        return False
+    return claim.verdict is None or not (claim.verdict.interval.n or claim.verdict.lost)
 
 
 def _frames(content: _Content, compare: bool) -> dict[str, pd.DataFrame]:

@@ -76,7 +76,7 @@ def show_result(result: Mapping[str, Any], run: Run) -> None:
 
 def show_over_seeds(results: Sequence[Mapping[str, Any]]) -> None:
     """Print mean and spread of every metric over the runs of several seeds."""
-    from plastic_cli.analysis.intervals import mean_interval
+    from plastic_cli.analysis.intervals import interval_method, mean_interval
 
     completed = [result for result in results if result["status"] == "completed"]
     names = dict.fromkeys(key for result in completed for key in result["metrics"])
@@ -89,7 +89,7 @@ def show_over_seeds(results: Sequence[Mapping[str, Any]]) -> None:
         rows.append(
             {"metric": name, "mean": interval.mean, "low": interval.low, "high": interval.high, "runs": interval.n}
         )
-    title = "over seeds, 95% percentile bootstrap interval of the mean"
+    title = f"over seeds, {interval_method()}"
     print_rows(rows, ["metric", "mean", "low", "high", "runs"], "table", title=title)
 
 

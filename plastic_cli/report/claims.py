@@ -1,20 +1,29 @@
-"""What was published about a rule (its `claims.toml`), and whether our own runs bear it out."""
+"""What was published about a rule (its `claims.toml`), and whether our own runs reproduce it."""
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any, Literal, TypeVar
 
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from plastic_cli.analysis.intervals import MINIMUM_VALUES, Interval, mean_interval
+from plastic_cli.analysis.intervals import CONFIDENCE, MINIMUM_VALUES, Interval, half_width, mean_interval, quantile
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.report.grouping import Group, plain_value
 
-VerdictWord = Literal["reproduced", "not reproduced", "untested"]
+VerdictWord = Literal["reproduced", "not reproduced", "inconclusive", "untested"]
+VERDICTS: tuple[VerdictWord, ...] = ("reproduced", "not reproduced", "inconclusive", "untested")
+
+POWER = 0.8
+"""The number of seeds that "would probably decide" decides with this probability."""
+
+MOST_SEEDS = 1000
+"""Larger numbers of seeds are not worked out: nobody runs them."""
 
 
 class _Entry(BaseModel):
@@ -22,15 +31,13 @@ class _Entry(BaseModel):
 
     id: str = Field(min_length=1)
     statement: str = Field(min_length=1)
-    metric: str = Field(pattern=r"^[^/\s]+/[^/\s]+$")
-    value: float
     source: str = Field(min_length=1)
     url: str | None = None
     doi: str | None = None
     evidence: Literal["V", "S", "R", "I"]
     conditions: dict[str, Any] = {}
 
-    @field_validator("conditions")
+    @field_validator("conditions", "against", check_fields=False)
     @classmethod
     def _plain_conditions(cls, conditions: dict[str, Any]) -> dict[str, Any]:
         for name, value in conditions.items():
@@ -49,24 +56,101 @@ class _Entry(BaseModel):
         return all(described.get(name) == value for name, value in self.conditions.items())
 
 
-class Claim(_Entry):
-    """A published number that runs of this rule can be held against.
+class _Figure(_Entry):
+    metric: str = Field(pattern=r"^[^/\s]+/[^/\s]+$")
+    value: float
 
-    metric: `split/metric` as runs store it. tolerance: how far, in the metric's units, our interval may lie from the
-    value, for the reason given. words: what was published where it was no number; value and tolerance are then where we
-    draw the line. unsupported: set where the source gives a number and nothing to repeat it with; it says
-    what is missing.
+
+@dataclass(frozen=True)
+class Band:
+    """The values that a claim allows: from `low` to `high`, both included; infinite where there is no bound."""
+
+    low: float
+    high: float
+
+    def contains(self, low: float, high: float, slack: float = 0.0) -> bool:
+        """Say whether all of the interval from `low` to `high` lies in the band, widened by `slack`."""
+        return self.low - slack <= low and high <= self.high + slack
+
+    def touches(self, low: float, high: float) -> bool:
+        """Say whether any of the interval from `low` to `high` lies in the band."""
+        return low <= self.high and self.low <= high
+
+
+class Claim(_Figure):
+    """A published number that runs of this rule are compared with.
+
+    metric: `split/metric` as runs store it. tolerance: the distance, in the metric's units, between the published value
+    and the end of the band of values that count as the same, for the reason given. Where the publication gives a
+    spread over several runs the band follows from it (`Claim.margin`) and there is no tolerance: spread is the standard
+    error of the mean or, with spread_of "runs", the standard deviation over runs; published_runs is their number.
+    chance, control: the values of a guess and of the claim's own control, which the band must not contain.
+    about_control: the claim is about the control itself, so that measured controls are not compared with it.
+    against: fields of the configuration of another setting of the rule, otherwise equal; the claim is then about the
+    differences between the two, seed by seed, or with relation "ratio" about their ratios.
+    words: what was published where it was no number; value and tolerance are then our own line. unsupported: set
+    where the source gives a number and nothing to repeat it with; it says what is missing.
     """
 
-    tolerance: float = Field(ge=0)
-    tolerance_reason: str = Field(min_length=1)
+    tolerance: float | None = Field(None, ge=0)
+    tolerance_reason: str | None = Field(None, min_length=1)
+    spread: float | None = Field(None, ge=0)
+    spread_of: Literal["mean", "runs"] = "mean"
+    published_runs: int | None = Field(None, ge=2)
     comparison: Literal["equal", "at-least", "at-most"] = "equal"
+    chance: float | None = None
+    control: float | None = None
+    about_control: bool = False
+    against: dict[str, Any] = {}
+    relation: Literal["difference", "ratio"] = "difference"
     words: str | None = None
     unsupported: str | None = None
 
+    @property
+    def margin(self) -> float:
+        """The distance from the published value to the end of the band.
 
-class Context(_Entry):
-    """A published number of another method, to be read beside ours and never judged."""
+        Where a spread was published it is the least significant difference of two groups of as many runs with that
+        spread: two means that are closer do not differ in a two-sample t test at 5%.
+        """
+        if self.tolerance is not None:
+            return self.tolerance
+        assert self.spread is not None
+        assert self.published_runs is not None
+        n = self.published_runs
+        deviation = self.spread * math.sqrt(n) if self.spread_of == "mean" else self.spread
+        return quantile(CONFIDENCE, 2 * n - 2) * deviation * math.sqrt(2 / n)
+
+    @property
+    def reason(self) -> str:
+        """Why the band is as wide as it is."""
+        if self.tolerance is not None:
+            return str(self.tolerance_reason)
+        kind = "standard error" if self.spread_of == "mean" else "standard deviation over runs"
+        return f"published with a {kind} of {self.spread:g} over {self.published_runs} runs"
+
+    @property
+    def band(self) -> Band:
+        """The values that the claim allows."""
+        low = -math.inf if self.comparison == "at-most" else self.value - self.margin
+        high = math.inf if self.comparison == "at-least" else self.value + self.margin
+        return Band(low, high)
+
+
+class Unmeasured(_Entry):
+    """A published result that no run is compared with: unmeasured says why.
+
+    metric, value, words: what was published, as far as it was a number or words.
+    """
+
+    unmeasured: str = Field(min_length=1)
+    metric: str | None = Field(None, pattern=r"^[^/\s]+/[^/\s]+$")
+    value: float | None = None
+    words: str | None = None
+
+
+class Context(_Figure):
+    """A published number of another method, to be read next to ours and never judged."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +160,7 @@ class PublishedFigures:
     rule: str
     claims: tuple[Claim, ...] = ()
     context: tuple[Context, ...] = ()
+    unmeasured: tuple[Unmeasured, ...] = ()
 
     def about(self, dataset: str) -> PublishedFigures:
         """Return the figures that hold for one data set."""
@@ -83,6 +168,7 @@ class PublishedFigures:
             self.rule,
             claims=tuple(entry for entry in self.claims if entry.conditions.get("dataset", dataset) == dataset),
             context=tuple(entry for entry in self.context if entry.conditions.get("dataset", dataset) == dataset),
+            unmeasured=tuple(e for e in self.unmeasured if e.conditions.get("dataset", dataset) == dataset),
         )
 
 
@@ -90,8 +176,9 @@ class PublishedFigures:
 class Verdict:
     """What our runs say about a claim.
 
-    reason: in words. side: on which side of the published value our whole interval lies, where the claim was not
-    reproduced.
+    reason: in words. side: on which side of the band our whole interval lies, where the claim was not reproduced.
+    lost: how many seeds failed or ended without a finite value. seeds_needed: how many seeds would probably decide,
+    where the runs do not; None where more than `MOST_SEEDS` would be needed or where more seeds do not help.
     """
 
     claim: Claim
@@ -99,28 +186,37 @@ class Verdict:
     reason: str
     interval: Interval = field(repr=False)
     side: Literal["below", "above"] | None = None
+    lost: int = 0
+    seeds_needed: int | None = None
 
 
 def read_claims(rule: str, text: str) -> PublishedFigures:
     """Read the text of a rule's `claims.toml`: tables `[[claim]]` and `[[context]]`.
 
     Entries whose evidence is not "V" (read in the source itself) are checked and left out. Raises UserError, one line
-    that names the file, the entry and the key.
+    that names the file, the entry and the key; so for a claim whose band contains chance or its own control.
     """
     file = f"claims.toml of rule '{rule}'"
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(f"{file}: it is not valid TOML: {error}.") from None
     for name in tables:
         if name not in ("claim", "context"):
             raise UserError(f"{file}: there is no table '{name}'.{did_you_mean(name, ('claim', 'context'))}")
-    claims = [_read_entry(Claim, file, "claim", number, entry) for number, entry in _entries(file, tables, "claim")]
+    claims: list[Claim] = []
+    unmeasured: list[Unmeasured] = []
+    for number, entry in _entries(file, tables, "claim"):
+        if isinstance(entry, Mapping) and "unmeasured" in entry:
+            unmeasured.append(_read_entry(Unmeasured, file, "claim", number, entry))
+        else:
+            claims.append(_read_entry(Claim, file, "claim", number, entry))
+            _check_band(claims[-1], f"{file}: claim {number} ({claims[-1].id})")
     context = [
         _read_entry(Context, file, "context", number, entry) for number, entry in _entries(file, tables, "context")
     ]
     seen: set[str] = set()
-    for known in (*claims, *context):
+    for known in (*claims, *unmeasured, *context):
         if known.id in seen:
             raise UserError(f"{file}: the id '{known.id}' is used twice.")
         seen.add(known.id)
@@ -128,37 +224,102 @@ def read_claims(rule: str, text: str) -> PublishedFigures:
         rule,
         claims=tuple(claim for claim in claims if claim.evidence == "V"),
         context=tuple(entry for entry in context if entry.evidence == "V"),
+        unmeasured=tuple(entry for entry in unmeasured if entry.evidence == "V"),
     )
 
 
-def judge(claim: Claim, values: ArrayLike) -> Verdict:
-    """Hold one value per seed (n,), from runs that meet the claim's conditions, against the published one.
+def judge(claim: Claim, values: ArrayLike, *, failed: int = 0, control: ArrayLike = ()) -> Verdict:
+    """Compare one value per seed (n,), from runs that meet the claim's conditions, with the published one.
 
-    With the interval [low, high] of the mean and the claim's tolerance t, "equal" is reproduced where the value lies in
-    [low - t, high + t], "at-least" where high + t reaches the value and "at-most" where low - t does. Fewer than
-    `MINIMUM_VALUES` seeds leave it untested.
+    "reproduced": the whole interval of the mean lies in the claim's band. "not reproduced": the whole interval lies
+    outside. "inconclusive": neither. "untested": there are fewer than `MINIMUM_VALUES` finite values.
+
+    failed: how many further seeds have no value since their run failed. A claim is never reproduced where a seed failed
+    or has no finite value, since the seeds that are left were selected by their outcome. control (m,): what the runs'
+    own control reached in the claim's metric. A claim is never reproduced where the control's interval (with
+    fewer than `MINIMUM_VALUES` values its mean) touches the band.
     """
     interval = mean_interval(values)
+    lost = interval.dropped + failed
+    counted = f"{interval.n} of {interval.n + lost} finished" if lost else f"{interval.n} seeds"
     if not interval.known:
-        reason = f"{interval.n} of {MINIMUM_VALUES} seeds" if interval.n else "no run"
-        return Verdict(claim, "untested", reason, interval)
-    # Decimal fractions such as .93 - .005 are not exact in binary: a hair's breadth must not decide.
-    slack = claim.tolerance + 1e-12 * max(1.0, abs(claim.value))
-    below = claim.value > interval.high + slack
-    above = claim.value < interval.low - slack
-    failed = {"equal": below or above, "at-least": below, "at-most": above}[claim.comparison]
-    if not failed:
-        return Verdict(claim, "reproduced", f"{interval.n} seeds", interval)
-    side: Literal["below", "above"] = "below" if below else "above"
-    return Verdict(claim, "not reproduced", f"ours lies {side}, {interval.n} seeds", interval, side)
+        reason = counted if lost else f"{interval.n} of {MINIMUM_VALUES} seeds" if interval.n else "no run"
+        return Verdict(claim, "untested", reason, interval, lost=lost)
+    band = claim.band
+    # Decimal fractions such as .93 - .005 are not exact in binary: rounding must not decide.
+    slack = 1e-12 * max(1.0, abs(claim.value))
+    if not band.touches(interval.low - slack, interval.high + slack):
+        side: Literal["below", "above"] = "below" if interval.high < band.low else "above"
+        return Verdict(claim, "not reproduced", f"ours lies {side}, {counted}", interval, side, lost)
+    if not band.contains(interval.low, interval.high, slack):
+        needed = seeds_to_decide(interval, band)
+        more = f"about {needed} would probably decide" if needed else f"more than {MOST_SEEDS} would be needed"
+        return Verdict(claim, "inconclusive", f"{counted}; {more}", interval, lost=lost, seeds_needed=needed)
+    if lost:
+        return Verdict(claim, "inconclusive", counted, interval, lost=lost)
+    if not claim.about_control and _touched_by(band, mean_interval(control)):
+        return Verdict(claim, "inconclusive", f"the control lies in the band too, {counted}", interval)
+    return Verdict(claim, "reproduced", counted, interval)
 
 
-def unknown_conditions(claims: Sequence[Claim | Context], fields: Sequence[str]) -> list[str]:
+def seeds_to_decide(interval: Interval, band: Band) -> int | None:
+    """Return with how many seeds an interval would lie inside or outside the band with the probability `POWER`.
+
+    It takes the mean and the standard deviation of the runs that there are for the true ones, and the mean of n further
+    runs for normal. None where more than `MOST_SEEDS` would be needed.
+    """
+    deviation = (interval.high - interval.low) / 2 / half_width(1.0, interval.n)
+    below = NormalDist().cdf
+    for n in range(interval.n + 1, MOST_SEEDS + 1):
+        half, error = half_width(deviation, n), deviation / math.sqrt(n)
+
+        def at_most(value: float, error: float = error) -> float:
+            return below((value - interval.mean) / error)
+
+        inside = at_most(band.high - half) - at_most(band.low + half)
+        outside = at_most(band.low - half) + 1 - at_most(band.high + half)
+        if max(inside, outside) >= POWER:
+            return n
+    return None
+
+
+def _touched_by(band: Band, control: Interval) -> bool:
+    if not control.n:
+        return False
+    return band.touches(control.low, control.high) if control.known else band.touches(control.mean, control.mean)
+
+
+def _check_band(claim: Claim, name: str) -> None:
+    """Raise UserError where a claim has no band, has two, or one that contains chance or the control."""
+    if claim.tolerance is None and claim.spread is None:
+        raise UserError(f"{name}: the key 'tolerance' is missing; or give 'spread' and 'published_runs'.")
+    if claim.tolerance is not None and claim.spread is not None:
+        raise UserError(f"{name}: 'tolerance' and 'spread' both say how wide the band is. Keep one of them.")
+    if claim.tolerance is not None and claim.tolerance_reason is None:
+        raise UserError(f"{name}: the key 'tolerance_reason' is missing.")
+    if claim.spread is not None and claim.published_runs is None:
+        raise UserError(f"{name}: the key 'published_runs' is missing: the spread is over how many runs?")
+    if claim.relation == "ratio" and not claim.against:
+        raise UserError(f"{name}: 'relation' needs 'against', the setting that it is about.")
+    for key, value in (("chance", claim.chance), ("control", claim.control)):
+        if value is not None and claim.band.touches(value, value):
+            raise UserError(
+                f"{name}: its band {_band_text(claim.band)} contains its {key}, {value:g}: make the tolerance smaller."
+            )
+
+
+def _band_text(band: Band) -> str:
+    if math.isinf(band.high):
+        return f"from {band.low:g} up"
+    return f"up to {band.high:g}" if math.isinf(band.low) else f"from {band.low:g} to {band.high:g}"
+
+
+def unknown_conditions(claims: Sequence[_Entry], fields: Sequence[str]) -> list[str]:
     """Return one line for each condition that names no configuration field, since such a claim can never be tested."""
     return [
         f"{entry.id}: there is no field '{name}'.{did_you_mean(name, fields)}"
         for entry in claims
-        for name in entry.conditions
+        for name in (*entry.conditions, *(entry.against if isinstance(entry, Claim) else ()))
         if name not in fields
     ]
 

@@ -304,4 +304,4 @@ def _text_and_detail(cell: Cell) -> tuple[str, str]:
 
 def _style(cell: Cell) -> str:
     text, _ = _text_and_detail(cell)
-    return {"reproduced": "green", "not reproduced": "red", NOTHING: "dim"}.get(text, "")
+    return {"reproduced": "green", "not reproduced": "red", "inconclusive": "yellow", NOTHING: "dim"}.get(text, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ BOOKKEEPING = frozenset({"dataset", "seed", "device", "name", "runs", "data", "t
 
 NOTE_MARK = "*"
 
+_FAILED = "is_failed"
+
 NAMED_IN_FULL = 5
 """Where more fields differ than so many, a group names only those of them that it has changed from their default."""
 
@@ -31,7 +34,8 @@ class Group:
     """Completed runs that differ in nothing but their seed.
 
     runs: their ids, in the order of the seeds; of several runs with one seed the last to start, since repeating a seed
-    adds no information. repeated: how many such runs were left out. differing: the fields that tell this group from the
+    adds no information. repeated: how many such runs were left out. failed: how many seeds failed and were never
+    completed. differing: the fields that tell this group from the
     others of its rule and data set, without those that follow from others. config: the configuration that its runs
     share, as plain JSON values, without bookkeeping. note: what a reader of figures made with the data set must know.
     contents: the beginning of the data's checksum, where runs saw other data under the same name.
@@ -46,6 +50,7 @@ class Group:
     repeated: int = 0
     note: str = ""
     contents: str = ""
+    failed: int = 0
 
     @property
     def label(self) -> str:
@@ -58,19 +63,27 @@ class Group:
         return f"{self.dataset} ({self.contents})" if self.contents else self.dataset
 
 
-def group_runs(runs: pd.DataFrame, models: Mapping[str, type[Config]] | None = None) -> list[Group]:
-    """Group the rows of `runs`, a frame as `RunStore.runs()` gives it, by rule, data and configuration.
+def group_runs(
+    runs: pd.DataFrame, models: Mapping[str, type[Config]] | None = None, failed: pd.DataFrame | None = None
+) -> list[Group]:
+    """Group the rows of `runs`, a frame as `RunStore.runs()` gives it, by rule, version, data and configuration.
 
-    Data of one name and two checksums make two groups; a run without a checksum goes with the only one there is.
+    Data of one name and two checksums make two groups; a run without a checksum goes with the only one there is. Runs
+    of two versions of plastic or of the rule make two groups, whose settings name the version.
 
     models: the configuration that a rule trains with, by rule: it tells which fields follow from others.
-    All rows count, whatever their status: hand in those that are to be reported. The order is by rule, data set and the
-    values of the differing fields, numbers by size.
+    All rows of `runs` count, whatever their status: pass those that are to be reported. failed: runs that failed; a
+    seed of a group that has only such runs is counted in `Group.failed`. The order is by rule, data set and the values
+    of the differing fields, numbers by size.
     """
     groups: list[Group] = []
-    if runs.empty:
+    every = runs.assign(**{_FAILED: False})
+    if failed is not None and len(failed):
+        every = pd.concat([every, failed.assign(**{_FAILED: True})], ignore_index=True)
+    if every.empty:
         return groups
-    for rule, frame in runs.groupby("rule", sort=True):
+    for rule, of_rule in every.groupby("rule", sort=True):
+        frame = _with_versions(of_rule)
         for _, part in frame.groupby("dataset", sort=False, dropna=False):
             for same_data in _by_contents(part):
                 groups.extend(_groups_of_data_set(str(rule), same_data, (models or {}).get(str(rule))))
@@ -163,6 +176,21 @@ def _by_contents(frame: pd.DataFrame) -> list[pd.DataFrame]:
     return [part for _, part in marked.groupby("data_contents", sort=False)]
 
 
+def _with_versions(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of one rule with the versions of plastic and of the rule as fields, where there are several.
+
+    The version of a rule that comes with plastic says nothing that the version of plastic does not say.
+    """
+    marked = frame
+    if "version" in frame.columns and len(frame["version"].dropna().unique()) > 1:
+        marked = marked.assign(**{f"{CONFIG_PREFIX}plastic version": frame["version"].fillna("unknown")})
+    if "rule_version" in frame.columns and len(frame["rule_version"].dropna().unique()) > 1:
+        rule = frame["rule_version"].fillna("unknown")
+        if "version" not in frame.columns or rule.groupby(frame["version"], dropna=False).nunique().gt(1).any():
+            marked = marked.assign(**{f"{CONFIG_PREFIX}rule version": rule})
+    return marked
+
+
 def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | None) -> list[Group]:
     columns = [column for column in frame.columns if column.startswith(CONFIG_PREFIX)]
     codes = [np.zeros(len(frame), np.intp)]
@@ -176,8 +204,10 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
             differing.append(name)
             codes.append(code)
     _, first, member = np.unique(np.column_stack(codes), axis=0, return_index=True, return_inverse=True)
-    kept = _newest_of_each_seed(frame, member.ravel())
-    sizes = np.bincount(member.ravel())
+    failed = frame[_FAILED].to_numpy(dtype=bool)
+    kept = _newest_of_each_seed(frame[~failed], member.ravel()[~failed])
+    sizes = np.bincount(member.ravel()[~failed], minlength=len(first))
+    lost = _failed_seeds(frame["seed"], member.ravel(), failed)
     dataset = frame["dataset"].iloc[0]
     configurations = [
         {
@@ -204,6 +234,7 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
             repeated=int(sizes[number]) - len(ids),
             note="; ".join(frame["data_note"].dropna().unique()) if "data_note" in frame.columns else "",
             contents=str(frame["data_contents"].iloc[0]) if "data_contents" in frame.columns else "",
+            failed=lost.get(number, 0),
         )
         unordered.append(([_sort_key(config[name]) for name in told], group))
     return [group for _, group in sorted(unordered, key=lambda pair: pair[0])]
@@ -266,6 +297,15 @@ def _newest_of_each_seed(frame: pd.DataFrame, member: NDArray[np.intp]) -> dict[
     boundaries = np.flatnonzero(np.diff(kept["member"].to_numpy())) + 1
     parts = np.split(kept["run"].to_numpy(), boundaries)
     return {int(number): tuple(map(str, part)) for number, part in zip(kept["member"].unique(), parts, strict=True)}
+
+
+def _failed_seeds(seeds: pd.Series[Any], member: NDArray[np.intp], failed: NDArray[np.bool_]) -> dict[int, int]:
+    """Return by group how many seeds have a failed run and no other."""
+    if not failed.any():
+        return {}
+    rows = pd.DataFrame({"member": member, "seed": seeds.to_numpy(), "failed": failed})
+    of_seeds = rows.groupby(["member", "seed"], dropna=False)["failed"].all().reset_index()
+    return dict(Counter(of_seeds.loc[of_seeds["failed"], "member"].tolist()))
 
 
 def _sort_key(value: Any) -> tuple[int, float, str]:

@@ -16,14 +16,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from plastic_cli.analysis.intervals import MINIMUM_VALUES, Interval, interval_method
-from plastic_cli.report.claims import Claim, Verdict
+from plastic_cli.report.claims import VERDICTS, Claim, Context, Unmeasured, Verdict
 from plastic_cli.report.comparisons import Comparison, improvement_table, middle_table, not_compared, unique_name
 from plastic_cli.report.formats import NOTHING, number_text
 from plastic_cli.report.grouping import data_notes
 from plastic_cli.report.results import ClaimResult, Result
-from plastic_cli.report.tables import Cell, Column, Detailed, Table, claim_figure, context_table, results_table
-
-VERDICTS = ("reproduced", "not reproduced", "untested")
+from plastic_cli.report.tables import (
+    VERDICTS_IN_WORDS,
+    Cell,
+    Column,
+    Detailed,
+    Table,
+    claim_figure,
+    context_table,
+    results_table,
+    seeds_text,
+)
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _XLINK = "{http://www.w3.org/1999/xlink}"
@@ -180,7 +188,7 @@ def _sections(
         drawn.pop(name) for comparison in comparisons if (name := f"performance-profile-{comparison.name}") in drawn
     )
     published = tuple(drawn.pop(name) for name in list(drawn) if name == "claims" or name.startswith("claims-"))
-    claims = [row for row in judged if isinstance(row.entry, Claim) and row.verdict is not None]
+    claims = [row for row in judged if not isinstance(row.entry, Context)]
     # What was measured comes first; those without a run are many.
     claims.sort(key=lambda row: row.verdict is None or not row.verdict.interval.n)
     sections = []
@@ -205,19 +213,19 @@ def _sections(
         sections.append(_Section("figures", "Figures", figures=tuple(drawn.values())))
     others = context_table(judged)
     if others.rows:
-        links = {row.entry.id: row.entry.link for row in judged if not isinstance(row.entry, Claim)}
+        links = {row.entry.id: row.entry.link for row in judged if isinstance(row.entry, Context)}
         sections.append(_Section("others", "Other methods", tables=(_page_table("others-table", others, links),)))
     return sections
 
 
 _CLAIMS_TEXTS = (
     (
-        "A claim is a number that was published about a rule. It is held against every setting of ours that meets the"
+        "A claim is a result that was published about a rule. It is compared with every setting of ours that meets the"
         " published conditions, over all its seeds."
     ),
     (
-        "Reproduced: the published value lies in our interval widened by the tolerance; where it was published as a"
-        f" bound, our interval reaches it. Untested: there are fewer than {MINIMUM_VALUES} seeds."
+        f"{VERDICTS_IN_WORDS} Untested: there are fewer than {MINIMUM_VALUES} seeds, or the entry says why nothing is"
+        " measured."
     ),
 )
 
@@ -225,13 +233,13 @@ _CLAIMS_TEXTS = (
 def _verdicts_table(claims: Sequence[ClaimResult]) -> _PageTable:
     rows = []
     for rule in sorted({row.rule for row in claims}):
-        words: list[str] = [row.verdict.word for row in claims if row.rule == rule and row.verdict is not None]
+        words: list[str] = [row.word for row in claims if row.rule == rule]
         counts = [words.count(word) for word in VERDICTS]
         rows.append((_text_cell(rule), *(_PageCell(str(count), sort=str(count)) for count in counts)))
     return _PageTable(
         "verdicts",
         "At a glance",
-        "How many published numbers, each held against one setting, have which verdict.",
+        "How many published results have which verdict. A result counts once for each setting that it is about.",
         (Column("rule"), *(Column(word, numeric=True) for word in VERDICTS)),
         tuple(rows),
     )
@@ -251,6 +259,9 @@ def _claims_table(claims: Sequence[ClaimResult], recipes: Mapping[tuple[str, str
     rows = []
     for row in claims:
         claim, verdict = row.entry, row.verdict
+        if isinstance(claim, Unmeasured):
+            rows.append(_unmeasured_row(row.rule, claim))
+            continue
         assert isinstance(claim, Claim)
         assert verdict is not None
         statement = f"Unsupported: {claim.unsupported}" if claim.unsupported else ""
@@ -268,7 +279,7 @@ def _claims_table(claims: Sequence[ClaimResult], recipes: Mapping[tuple[str, str
                     link_text=claim.source,
                 ),
                 _interval_cell(verdict.interval) if verdict.interval.n else _PageCell(NOTHING),
-                _PageCell(str(verdict.interval.n), sort=str(verdict.interval.n)),
+                _PageCell(seeds_text(verdict), sort=str(verdict.interval.n)),
                 _verdict_cell(verdict),
                 _recipe_cell(recipes.get((row.rule, claim.id), ())),
             )
@@ -281,10 +292,24 @@ def _claims_table(claims: Sequence[ClaimResult], recipes: Mapping[tuple[str, str
     return _PageTable("claims-table", "Every claim", caption, columns, tuple(rows))
 
 
+def _unmeasured_row(rule: str, entry: Unmeasured) -> tuple[_PageCell, ...]:
+    published = entry.words or (f"{entry.value:g}" if entry.value is not None else "")
+    return (
+        _text_cell(entry.id),
+        _text_cell(rule),
+        _text_cell(entry.statement),
+        _PageCell(published, entry.metric or "", published, link=_web_address(entry.link), link_text=entry.source),
+        _PageCell(NOTHING),
+        _PageCell("0", sort="0"),
+        _PageCell("untested", entry.unmeasured, "untested", badge=_badge("untested")),
+        _PageCell(NOTHING),
+    )
+
+
 def _held_to(claim: Claim) -> str:
     if claim.words:
-        return f"held to {claim_figure(claim)}, a line of ours: {claim.tolerance_reason}"
-    return f"tolerance: {claim.tolerance_reason}"
+        return f"compared with {claim_figure(claim)}, our own line: {claim.reason}"
+    return f"band: {claim.reason}"
 
 
 def _counted(number: int, noun: str) -> str:

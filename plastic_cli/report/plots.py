@@ -33,15 +33,12 @@ from plastic_cli.analysis.comparisons import PROFILE_RESAMPLES, stratified_metho
 from plastic_cli.analysis.intervals import MINIMUM_VALUES, interval_method, mean_intervals
 from plastic_cli.figures.theme import discrete_colours, theme_plastic
 from plastic_cli.report.claims import Claim
-from plastic_cli.report.comparisons import MOST_COMPARED, Comparison, profiles
+from plastic_cli.report.comparisons import MOST_COMPARED, Comparison, profiles, unique_name
 from plastic_cli.report.grouping import setting_text
 from plastic_cli.report.results import ClaimResult, Result, more_is_better
 
 MOST_CURVES = 8
 """More curves than this in one figure cannot be told apart."""
-
-CURVE_RESAMPLES = 1999
-"""A ribbon has an interval at every step; its edge is drawn, not read off to the third digit."""
 
 _LEGEND_WIDTH = 44
 
@@ -50,7 +47,7 @@ def learning_curves(results: Sequence[Result], metrics: pd.DataFrame) -> dict[st
     """Return a figure of each main metric against the step, by file name; groups without a curve are left out.
 
     metrics: a frame as `RunStore.metrics()` gives it. A line is the mean over a group's seeds, the ribbon around it the
-    bootstrap interval, from the first step on. Data sets have panels of their own. Of more than `MOST_CURVES` settings
+    interval, from the first step on. Data sets have panels of their own. Of more than `MOST_CURVES` settings
     the best are drawn, by their mean rank over the data sets.
     """
     figures = {}
@@ -100,7 +97,7 @@ def _mean_curves(results: Sequence[Result], rows: pd.DataFrame) -> pd.DataFrame:
         table = own.pivot_table(index="step", columns="run", values="value").dropna()
         if table.empty:
             continue
-        intervals = mean_intervals(list(table.to_numpy()), resamples=CURVE_RESAMPLES)
+        intervals = mean_intervals(list(table.to_numpy()))
         part = pd.DataFrame(
             [(each.mean, each.low, each.high, each.n) for each in intervals], columns=["mean", "low", "high", "n"]
         )
@@ -131,17 +128,21 @@ def claims_figures(claims: Sequence[ClaimResult]) -> dict[str, ggplot]:
 
     Only claims with a measurement are drawn.
     """
-    tested = [row for row in claims if row.verdict is not None and row.verdict.interval.n]
-    metrics = list(dict.fromkeys(row.entry.metric for row in tested))
-    if len(metrics) == 1:
-        return {"claims": _claims_figure(tested)}
-    return {
-        f"claims-{metric.replace('/', '-')}": _claims_figure([row for row in tested if row.entry.metric == metric])
-        for metric in metrics
-    }
+    tested: dict[str, list[ClaimResult]] = {}
+    for row in claims:
+        if isinstance(row.entry, Claim) and row.verdict is not None and row.verdict.interval.n:
+            tested.setdefault(_axis(row.entry), []).append(row)
+    if len(tested) == 1:
+        return {"claims": _claims_figure(*next(iter(tested.items())))}
+    return {unique_name(f"claims-{axis}", []): _claims_figure(axis, rows) for axis, rows in tested.items()}
 
 
-def _claims_figure(tested: Sequence[ClaimResult]) -> ggplot:
+def _axis(claim: Claim) -> str:
+    """Return what the values of a claim are: a metric, or its difference or ratio between two settings."""
+    return f"{claim.relation} of {claim.metric}" if claim.against else claim.metric
+
+
+def _claims_figure(axis: str, tested: Sequence[ClaimResult]) -> ggplot:
     frame = _claims_data(tested)
     published = frame[frame["what"] == "published"]
     with_interval = frame[frame["what"] == "measured"].dropna(subset=["low", "high"])
@@ -150,7 +151,7 @@ def _claims_figure(tested: Sequence[ClaimResult]) -> ggplot:
     # Rows are of one height: the label with most lines decides.
     height = 1.9 + len(labels) * (0.17 * max(label.count("\n") + 1 for label in labels) + 0.12)
     caption = (
-        "Grey: published value and the tolerance of its claim. Blue: our mean over seeds, with the"
+        "Grey: published value and the band that counts as the same. Blue: our mean over seeds, with the"
         f" {interval_method()} from {MINIMUM_VALUES} seeds on."
     )
     figure: ggplot = (
@@ -161,8 +162,8 @@ def _claims_figure(tested: Sequence[ClaimResult]) -> ggplot:
         + scale_color_manual(values=colours, breaks=list(colours))
         + scale_shape_manual(values={"published": "|", "measured": "o"}, breaks=list(colours))
         + labs(
-            title=f"Published and measured: {tested[0].entry.metric}",
-            x=tested[0].entry.metric,
+            title=f"Published and measured: {axis}",
+            x=axis,
             y="",
             colour="",
             shape="",
@@ -295,8 +296,9 @@ def _claims_data(tested: Sequence[ClaimResult]) -> pd.DataFrame:
         ours = "no number was published: our line" if claim.words else ""
         label = "\n".join(part for part in (f"{mark}: {word}", ours, setting) if part)
         common = {"claim": label, "metric": claim.metric}
-        low = claim.value if claim.comparison == "at-most" else claim.value - claim.tolerance
-        high = claim.value if claim.comparison == "at-least" else claim.value + claim.tolerance
+        # A bound has one end: the bar reaches from it to the published value.
+        low = claim.value if claim.comparison == "at-most" else claim.band.low
+        high = claim.value if claim.comparison == "at-least" else claim.band.high
         rows.append({**common, "what": "published", "value": claim.value, "low": low, "high": high})
         rows.append({**common, "what": "measured", "value": interval.mean, "low": interval.low, "high": interval.high})
     frame = pd.DataFrame(rows)
@@ -332,9 +334,7 @@ def _curves_figure(drawn: Sequence[Result], labels: Sequence[str], curves: pd.Da
     curves = curves.assign(label=pd.Categorical(curves["label"].map(names), categories=legend))
     datasets = sorted(set(curves["dataset"]))
     colours = discrete_colours(len(legend))
-    caption = (
-        f"Line: mean over seeds. Ribbon: {interval_method(resamples=CURVE_RESAMPLES)}, from {MINIMUM_VALUES} seeds on."
-    )
+    caption = f"Line: mean over seeds. Ribbon: {interval_method()}, from {MINIMUM_VALUES} seeds on."
     if count > len(labels):
         caption += f" The best {len(labels)} of {count} settings are shown."
     lines = sum(label.count("\n") + 1 for label in legend)

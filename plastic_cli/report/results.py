@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from plastic_cli.analysis.intervals import Interval, mean_intervals
-from plastic_cli.report.claims import Claim, Context, PublishedFigures, Verdict, judge
-from plastic_cli.report.grouping import CONFIG_PREFIX, Group
+from plastic_cli.report.claims import Claim, Context, PublishedFigures, Unmeasured, Verdict, VerdictWord, judge
+from plastic_cli.report.grouping import CONFIG_PREFIX, Group, setting_text
 from plastic_cli.runs.metrics import MAIN_METRICS
 
 ACCURACY_METRIC, CHANCE_METRIC, LOSS_METRIC = "test/accuracy", "test/chance", "test/loss"
+TRAINING_SECONDS = "training_seconds"
 CONTROL = "control"
 """The split under which a run logs the same metric of the control that it carries with it."""
 
@@ -26,9 +27,10 @@ _LESS_IS_BETTER = ("loss", "error", "forgetting", "seconds", "angle", "perplexit
 class Result:
     """What a group measured.
 
-    metric: the group's main metric, None where its runs stored none. value, loss and seconds: intervals over its seeds.
-    verdict: on the most specific claim about the main metric whose conditions the group meets. control: what the
-    control that the runs carry with them reached in the main metric. chance: what a guess comes to, where runs say so.
+    metric: the group's main metric, None where its runs stored none. value, loss and seconds: intervals over its seeds;
+    seconds are those of training alone, without imports, compilation and evaluation. verdict: on the most specific
+    claim about the main metric whose conditions the group meets. control: what the control that the runs carry with
+    them reached in the main metric. chance: the value of a guess, where runs store it.
     """
 
     group: Group
@@ -43,12 +45,17 @@ class Result:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """A published number, and what the runs of one group that meet its conditions say (group None: there are none)."""
+    """A published result, and what the runs of one group that meet its conditions say (group None: there are none)."""
 
     rule: str
-    entry: Claim | Context
+    entry: Claim | Context | Unmeasured
     group: Group | None = None
     verdict: Verdict | None = None
+
+    @property
+    def word(self) -> VerdictWord:
+        """The verdict in a word."""
+        return self.verdict.word if self.verdict else "untested"
 
 
 def metric_columns(runs: pd.DataFrame) -> list[str]:
@@ -70,7 +77,7 @@ def summarise(
     losses = [LOSS_METRIC if metric != LOSS_METRIC else None for metric in metrics]
     main = values.intervals(groups, metrics)
     loss = values.intervals(groups, losses)
-    seconds = values.intervals(groups, ["seconds"] * len(groups))
+    seconds = values.intervals(groups, [TRAINING_SECONDS] * len(groups))
     controls = [metric and f"{CONTROL}/{metric.rpartition('/')[2]}" for metric in metrics]
     control = values.intervals(groups, controls)
     chance = values.intervals(groups, [CHANCE_METRIC if metric == ACCURACY_METRIC else None for metric in metrics])
@@ -78,7 +85,7 @@ def summarise(
     for index, group in enumerate(groups):
         metric = metrics[index]
         claim = _most_specific(published.get(group.rule) if published else None, group, metric)
-        verdict = judge(claim, values.of(group, claim.metric)) if claim else None
+        verdict = _judged(claim, group, values) if claim else None
         measured = main[index], loss[index], seconds[index]
         results.append(Result(group, metric, *measured, verdict, control[index], chance[index]))
     return results
@@ -97,15 +104,58 @@ def judge_claims(
         own = [group for group in groups if group.rule == rule]
         for claim in figures.claims:
             matching = [group for group in own if claim.holds_for(group)]
-            rows.extend(
-                ClaimResult(rule, claim, group, judge(claim, values.of(group, claim.metric))) for group in matching
-            )
+            for group in matching:
+                other = _setting_against(claim, group, own, values) if claim.against else None
+                rows.append(ClaimResult(rule, claim, group, _judged(claim, group, values, other)))
             if not matching:
                 rows.append(ClaimResult(rule, claim, None, judge(claim, [])))
+        rows.extend(ClaimResult(rule, entry) for entry in figures.unmeasured)
         rows.extend(
             ClaimResult(rule, entry) for entry in figures.context if any(entry.holds_for(group) for group in own)
         )
     return rows
+
+
+def _judged(claim: Claim, group: Group, values: RunValues, other: Group | None = None) -> Verdict:
+    """Judge a claim by a group; by its differences from `other`, seed by seed, where the claim is about another one."""
+    own = values.of(group, claim.metric)
+    if not claim.against:
+        control = values.of(group, f"{CONTROL}/{claim.metric.rpartition('/')[2]}")
+        return judge(claim, own, failed=group.failed, control=control[np.isfinite(control)])
+    if other is None:
+        empty = judge(claim, [])
+        return replace(empty, reason=f"no run with {setting_text(claim.against)}, otherwise equal")
+    theirs = dict(zip(values.seeds(other), values.of(other, claim.metric), strict=True))
+    pairs = [(value, theirs[seed]) for seed, value in zip(values.seeds(group), own, strict=True) if seed in theirs]
+    if claim.relation == "ratio":
+        related = [math.nan if second == 0 else first / second for first, second in pairs]
+    else:
+        related = [first - second for first, second in pairs]
+    return judge(claim, related, failed=group.failed + other.failed)
+
+
+def _setting_against(claim: Claim, group: Group, groups: Sequence[Group], values: RunValues) -> Group | None:
+    """Return the group that has the values of `claim.against` and is otherwise configured as `group` is.
+
+    A field that one of the two does not use, so that it has no value there, may differ. Of several such groups the one
+    that shares most seeds is taken.
+    """
+
+    def is_otherwise_equal(other: Group) -> bool:
+        names = {*group.config, *other.config} - {*claim.against}
+        pairs = [(group.config.get(name), other.config.get(name)) for name in names]
+        return all(first == second or first is None or second is None for first, second in pairs)
+
+    candidates = [
+        other
+        for other in groups
+        if other is not group
+        and other.data == group.data
+        and all(other.config.get(name) == value for name, value in claim.against.items())
+        and is_otherwise_equal(other)
+    ]
+    seeds = set(values.seeds(group))
+    return max(candidates, key=lambda other: len(seeds.intersection(values.seeds(other))), default=None)
 
 
 class RunValues:
@@ -127,6 +177,11 @@ class RunValues:
                 column = np.full(len(self._runs), math.nan)
             self._columns[metric] = column
         return self._columns[metric][[self._position[run] for run in group.runs]]
+
+    def seeds(self, group: Group) -> list[int]:
+        """Return the seed of each run of the group."""
+        column = self._runs["seed"]
+        return [int(column.iloc[self._position[run]]) for run in group.runs]
 
     def intervals(self, groups: Sequence[Group], metrics: Sequence[str | None]) -> list[Interval]:
         """Return the interval of a metric of each group; of one without a metric an empty one."""
@@ -150,5 +205,7 @@ def _main_metrics(runs: pd.DataFrame, groups: Sequence[Group], values: RunValues
 def _most_specific(figures: PublishedFigures | None, group: Group, metric: str | None) -> Claim | None:
     if figures is None:
         return None
-    matching = [claim for claim in figures.claims if claim.metric == metric and claim.holds_for(group)]
+    matching = [
+        claim for claim in figures.claims if claim.metric == metric and not claim.against and claim.holds_for(group)
+    ]
     return max(matching, key=lambda claim: len(claim.conditions), default=None)

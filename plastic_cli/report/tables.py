@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from plastic_cli.analysis.intervals import MINIMUM_VALUES, Interval, interval_method
-from plastic_cli.report.claims import Claim, Verdict
+from plastic_cli.report.claims import Claim, Context, Unmeasured, Verdict
 from plastic_cli.report.grouping import data_notes, marked_data
 from plastic_cli.report.results import LOSS_METRIC, ClaimResult, Result
 
@@ -54,7 +54,7 @@ def results_table(results: Sequence[Result]) -> Table:
         (Column("rule"), [result.group.rule for result in results]),
         (Column("data set"), [marked_data(result.group) for result in results]),
         (Column("setting"), [result.group.setting or None for result in results]),
-        (Column("n", numeric=True), [len(result.group.runs) for result in results]),
+        (Column("n", numeric=True), [_runs_text(result) for result in results]),
         (Column("metric"), [] if shared else [result.metric for result in results]),
         (Column(shared or "value", numeric=True), [_measured(result.value) for result in results]),
         (
@@ -65,60 +65,55 @@ def results_table(results: Sequence[Result]) -> Table:
         (Column(LOSS_METRIC, numeric=True, optional=True), [_measured(result.loss) for result in results]),
         (Column("seconds", numeric=True, optional=True), [_measured(result.seconds) for result in results]),
         (Column("published"), [_published(result.verdict) for result in results]),
-        (Column("verdict"), [_verdict(result.verdict) if result.verdict else None for result in results]),
+        (Column("verdict"), [_result_verdict(result.verdict) for result in results]),
     ]
     repeated = sum(result.group.repeated for result in results)
     caption = _interval_caption()
     if repeated:
         runs = "1 run that repeats" if repeated == 1 else f"{repeated} runs that repeat"
         caption += f" Left out: {runs} a seed of the same setting."
+    if any(result.seconds.n for result in results):
+        caption += " Seconds are those of training, without imports, compilation and evaluation."
     caption += data_notes(result.group for result in results)
     return _table("Results", caption, columns)
 
 
 def claims_table(claims: Sequence[ClaimResult]) -> Table:
-    """Return the table of what was published about the rules, and how it fares against our runs."""
-    judged = [(row, row.entry, row.verdict) for row in claims if isinstance(row.entry, Claim) and row.verdict]
-    several = len({row.rule for row, _, _ in judged}) > 1
-    metrics = {claim.metric for _, claim, _ in judged}
+    """Return the table of what was published about the rules, and what our runs say of it."""
+    rows = [row for row in claims if not isinstance(row.entry, Context)]
+    several = len({row.rule for row in rows}) > 1
+    metrics = {row.entry.metric for row in rows}
     shared = metrics.pop() if len(metrics) == 1 else None
     columns: list[tuple[Column, list[Cell]]] = [
-        (Column("rule"), [row.rule for row, _, _ in judged] if several else []),
-        (Column("id"), [claim.id for _, claim, _ in judged]),
-        (Column("statement"), [_statement(claim) for _, claim, _ in judged]),
-        (
-            Column("our setting", optional=True),
-            [row.group.setting or None if row.group else None for row, _, _ in judged],
-        ),
-        (Column("metric"), [] if shared else [claim.metric for _, claim, _ in judged]),
-        (Column("published"), [_figure(claim) for _, claim, _ in judged]),
-        (Column("measured", numeric=True), [_measured(verdict.interval) for _, _, verdict in judged]),
-        (Column("n", numeric=True), [verdict.interval.n for _, _, verdict in judged]),
-        (Column("verdict"), [_verdict(verdict) for _, _, verdict in judged]),
-        (Column("source", optional=True), [claim.source for _, claim, _ in judged]),
+        (Column("rule"), [row.rule for row in rows] if several else []),
+        (Column("id"), [row.entry.id for row in rows]),
+        (Column("statement"), [_statement(row.entry) for row in rows]),
+        (Column("our setting", optional=True), [row.group.setting or None if row.group else None for row in rows]),
+        (Column("metric"), [] if shared else [row.entry.metric for row in rows]),
+        (Column("published"), [_figure(row.entry) for row in rows]),
+        (Column("measured", numeric=True), [_measured(row.verdict.interval) if row.verdict else None for row in rows]),
+        (Column("n", numeric=True), [seeds_text(row.verdict) if row.verdict else "0" for row in rows]),
+        (Column("verdict"), [_verdict(row) for row in rows]),
+        (Column("source", optional=True), [row.entry.source for row in rows]),
     ]
-    caption = (
-        f"{_interval_caption()} A claim is reproduced where the published value lies in that interval widened by the"
-        " tolerance (±), one published as a bound where the interval reaches it; it is untested with fewer than"
-        f" {MINIMUM_VALUES} seeds."
-    )
-    if any(claim.words for _, claim, _ in judged):
-        caption += " Where no number was published, the line that it is held to is ours."
-    caption += data_notes(row.group for row, _, _ in judged if row.group is not None)
+    caption = f"{_interval_caption()} {VERDICTS_IN_WORDS} A claim is untested with fewer than {MINIMUM_VALUES} seeds."
+    if any(isinstance(row.entry, Claim) and row.entry.words for row in rows):
+        caption += " Where no number was published, the band is our own."
+    caption += data_notes(row.group for row in rows if row.group is not None)
     return _table(f"Published claims{f' on {shared}' if shared else ''}", caption, columns)
 
 
 def context_table(claims: Sequence[ClaimResult]) -> Table:
     """Return the table of other methods' published figures."""
-    context = [row for row in claims if not isinstance(row.entry, Claim)]
+    context = [(row, row.entry) for row in claims if isinstance(row.entry, Context)]
     columns: list[tuple[Column, list[Cell]]] = [
-        (Column("id"), [row.entry.id for row in context]),
-        (Column("statement"), [row.entry.statement for row in context]),
-        (Column("metric"), [row.entry.metric for row in context]),
-        (Column("published", numeric=True), [f"{row.entry.value:g}" for row in context]),
-        (Column("source"), [row.entry.source for row in context]),
+        (Column("id"), [entry.id for _, entry in context]),
+        (Column("statement"), [entry.statement for _, entry in context]),
+        (Column("metric"), [entry.metric for _, entry in context]),
+        (Column("published", numeric=True), [f"{entry.value:g}" for _, entry in context]),
+        (Column("source"), [entry.source for _, entry in context]),
     ]
-    return _table("Other methods", "Published by others, for comparison; not held against our runs.", columns)
+    return _table("Other methods", "Published by others, for comparison; our runs are not judged by them.", columns)
 
 
 def results_frame(results: Sequence[Result]) -> pd.DataFrame:
@@ -134,6 +129,7 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
                 "data_note": result.group.note or None,
                 "setting": result.group.setting,
                 "seeds": len(result.group.runs),
+                "failed": result.group.failed,
                 "repeated": result.group.repeated,
                 "metric": result.metric,
                 **_flat("", result.value),
@@ -147,16 +143,31 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
                 "reason": verdict.reason if verdict else None,
             }
         )
-    names = ["rule", "dataset", "data_note", "setting", "seeds", "repeated", "metric"]
+    names = ["rule", "dataset", "data_note", "setting", "seeds", "failed", "repeated", "metric"]
     names += [name for prefix in ("", "control_", "loss_", "seconds_") for name in _flat(prefix, empty)]
     return pd.DataFrame(rows, columns=[*names, "chance", "claim", "published", "verdict", "reason"])
 
 
 def claims_frame(claims: Sequence[ClaimResult]) -> pd.DataFrame:
-    """Return one row per claim and group; figures of other methods have the verdict "context"."""
+    """Return one row per claim and group; figures of other methods have the verdict "context".
+
+    band_low and band_high are the ends of the band, missing where it has none; seeds_needed is the number of seeds that
+    would probably decide, where a claim is inconclusive.
+    """
     names = ["rule", "id", "statement", "metric", "published", "words", "held_to", "comparison", "tolerance"]
-    names += ["tolerance_reason", "dataset", "data_note"]
-    names += ["setting", "mean", "low", "high", "n", "verdict", "reason", "unsupported", "source", "link"]
+    names += [
+        "tolerance_reason",
+        "band_low",
+        "band_high",
+        "dataset",
+        "data_note",
+        "setting",
+        "mean",
+        "low",
+        "high",
+        "n",
+    ]
+    names += ["failed", "verdict", "reason", "seeds_needed", "unsupported", "source", "link"]
     rows = []
     for row in claims:
         entry, verdict = row.entry, row.verdict
@@ -168,23 +179,46 @@ def claims_frame(claims: Sequence[ClaimResult]) -> pd.DataFrame:
                 "statement": entry.statement,
                 "metric": entry.metric,
                 "published": None if claim and claim.words else entry.value,
-                "words": claim.words if claim else None,
+                "words": None if isinstance(entry, Context) else entry.words,
                 "held_to": claim.value if claim else None,
                 "comparison": claim.comparison if claim else None,
-                "tolerance": claim.tolerance if claim else None,
-                "tolerance_reason": claim.tolerance_reason if claim else None,
+                "tolerance": claim.margin if claim else None,
+                "tolerance_reason": claim.reason if claim else None,
+                "band_low": claim.band.low if claim and math.isfinite(claim.band.low) else None,
+                "band_high": claim.band.high if claim and math.isfinite(claim.band.high) else None,
                 "dataset": row.group.data if row.group else entry.conditions.get("dataset"),
                 "data_note": row.group.note or None if row.group else None,
                 "setting": row.group.setting if row.group else None,
                 **(_flat("", verdict.interval) if verdict else {}),
-                "verdict": verdict.word if verdict else "context",
-                "reason": verdict.reason if verdict else None,
+                "failed": verdict.lost if verdict else None,
+                "verdict": "context" if isinstance(entry, Context) else row.word,
+                "reason": _reason(row),
+                "seeds_needed": verdict.seeds_needed if verdict else None,
                 "unsupported": claim.unsupported if claim else None,
                 "source": entry.source,
                 "link": entry.link,
             }
         )
-    return pd.DataFrame(rows, columns=names).astype({"n": "Int64"})
+    return pd.DataFrame(rows, columns=names).astype({"n": "Int64", "failed": "Int64", "seeds_needed": "Int64"})
+
+
+VERDICTS_IN_WORDS = (
+    "Reproduced: the whole interval lies in the band that the claim allows (published value ± tolerance, or one side"
+    " of a bound), no seed failed, and the control lies outside. Not reproduced: the whole interval lies outside."
+    " Inconclusive: neither."
+)
+
+
+def seeds_text(verdict: Verdict) -> str:
+    """Return how many seeds a verdict rests on: "5", or "3 of 5 finished" where some failed."""
+    n = verdict.interval.n
+    return f"{n} of {n + verdict.lost} finished" if verdict.lost else str(n)
+
+
+def _runs_text(result: Result) -> str:
+    finite = len(result.group.runs) - result.value.dropped
+    lost = result.group.failed + result.value.dropped
+    return f"{finite} of {finite + lost} finished" if lost else str(len(result.group.runs))
 
 
 def _interval_caption() -> str:
@@ -219,19 +253,38 @@ def _published(verdict: Verdict | None) -> Cell:
     return Detailed(verdict.claim.words or claim_figure(verdict.claim), verdict.claim.id) if verdict else None
 
 
-def _figure(claim: Claim) -> Cell:
-    return Detailed(claim.words, f"held to {claim_figure(claim)}") if claim.words else claim_figure(claim)
+def _figure(entry: Claim | Context | Unmeasured) -> Cell:
+    if isinstance(entry, Claim):
+        figure = claim_figure(entry)
+        return Detailed(entry.words, f"compared with {figure}") if entry.words else figure
+    if isinstance(entry, Unmeasured) and entry.words:
+        return entry.words
+    return None if entry.value is None else f"{entry.value:g}"
 
 
 def claim_figure(claim: Claim) -> str:
-    """Return as text what a claim is held to, with its tolerance: the published number, if there is one."""
-    tolerance = f" ± {claim.tolerance:g}" if claim.tolerance else ""
+    """Return as text what a claim is compared with, and its tolerance: the published number, if there is one."""
+    tolerance = f" ± {claim.margin:.3g}" if claim.margin else ""
     return f"{_SIGNS[claim.comparison]}{claim.value:g}{tolerance}"
 
 
-def _verdict(verdict: Verdict) -> Cell:
+def _verdict(row: ClaimResult) -> Cell:
+    reason = _reason(row)
+    return row.word if row.word == "reproduced" or not reason else Detailed(row.word, reason)
+
+
+def _result_verdict(verdict: Verdict | None) -> Cell:
+    if verdict is None:
+        return None
     return verdict.word if verdict.word == "reproduced" else Detailed(verdict.word, verdict.reason)
 
 
-def _statement(claim: Claim) -> str:
-    return f"{claim.statement} (unsupported: {claim.unsupported})" if claim.unsupported else claim.statement
+def _reason(row: ClaimResult) -> str | None:
+    if isinstance(row.entry, Unmeasured):
+        return row.entry.unmeasured
+    return row.verdict.reason if row.verdict else None
+
+
+def _statement(entry: Claim | Context | Unmeasured) -> str:
+    unsupported = entry.unsupported if isinstance(entry, Claim) else None
+    return f"{entry.statement} (unsupported: {unsupported})" if unsupported else entry.statement

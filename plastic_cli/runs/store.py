@@ -37,14 +37,16 @@ RUN_COLUMNS = [
     "started",
     "finished",
     "seconds",
+    "training_seconds",
     "folder",
     "version",
+    "rule_version",
     "host",
     "error",
 ]
 """Columns that `RunStore.runs()` always has, before `config.FIELD` and `SPLIT/METRIC` columns."""
 
-INDEX_SCHEMA = 2
+INDEX_SCHEMA = 3
 """Format of the files that make reading fast; one of another format is made again."""
 
 METRIC_COLUMNS = ["run", "stage", "split", "step", "metric", "value", "labels", "time"]
@@ -153,7 +155,8 @@ class RunStore:
         frame = pd.DataFrame({column: [row.get(column) for row in rows] for column in columns})
         for column in ("created", "started", "finished"):
             frame[column] = pd.to_datetime(frame[column], utc=True, format="ISO8601")
-        frame["seconds"] = frame["seconds"].astype(float)
+        for column in ("seconds", "training_seconds"):
+            frame[column] = pd.to_numeric(frame[column], errors="coerce").astype(float)
         for column in frame.columns[len(RUN_COLUMNS) :]:
             if not column.startswith("config."):
                 frame[column] = frame[column].astype(float)
@@ -221,7 +224,9 @@ class RunStore:
             "started": record.started,
             "finished": record.finished,
             "seconds": record.seconds,
+            "training_seconds": record.speed.get("seconds"),
             "version": record.versions.get("plastic"),
+            "rule_version": record.versions.get("rule"),
             "host": record.process.get("host"),
             "error": record.error,
             "config": record.config,

@@ -179,7 +179,7 @@ def modulation_figure(table: pd.DataFrame, summary: pd.DataFrame, variance_share
             subtitle=f"{subject}\n{variance}",
             x="Step",
             y="",
-            caption=f"Thin: {thinly}. Thick: mean of all that still run, {interval_method(resamples=999)}.",
+            caption=f"Thin: {thinly}. Thick: mean of all that still run, {interval_method()}.",
         )
         + theme_plastic(figure_size=(8.5, 3.8))
     )

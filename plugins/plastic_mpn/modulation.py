@@ -71,7 +71,7 @@ def summarise_modulation(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for measure in ("norm", "share"):
         steps = [(step, group.to_numpy()) for step, group in table.groupby("step")[measure]]
-        intervals = mean_intervals([values for _, values in steps], resamples=999)
+        intervals = mean_intervals([values for _, values in steps])
         rows += [
             {
                 "measure": measure,

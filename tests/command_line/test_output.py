@@ -67,7 +67,7 @@ def test_the_final_table_shows_what_was_reached(small):
 
 def test_several_seeds_end_with_an_interval(small):
     outcome = plastic("train", "backprop", "--seeds", 3, *small)
-    assert "over seeds, 95% percentile bootstrap interval of the mean" in outcome.out
+    assert "over seeds, 95% t interval of the mean" in outcome.out
     assert "run 2 of 3: seed 1" in outcome.err
 
 

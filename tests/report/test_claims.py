@@ -1,5 +1,7 @@
+import math
 import re
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from report_frames import CLAIMS, run_row
+from scipy import stats as scipy_stats
 
 from plastic_cli.errors import UserError
 from plastic_cli.report.claims import Claim, judge, read_claims, unknown_conditions
@@ -16,10 +19,10 @@ from plastic_cli.report.grouping import group_runs
 PLUGINS = Path(__file__).parents[2] / "plugins"
 
 
-def claim(value=0.9, tolerance=0.01, comparison="equal", **conditions):
+def claim(value=0.9, tolerance=0.01, comparison="equal", about_control=False, **conditions):
     return Claim(
         id="X-1", statement="s", metric="test/accuracy", value=value, tolerance=tolerance, tolerance_reason="r",
-        comparison=comparison, source="paper", evidence="V", conditions=conditions,
+        comparison=comparison, source="paper", evidence="V", conditions=conditions, about_control=about_control,
     )  # fmt: skip
 
 
@@ -54,26 +57,132 @@ def test_the_ends_belong_to_the_interval():
     assert judge(claim(tolerance=0.0), [0.9001] * 3).word == "not reproduced"
 
 
-def test_the_interval_counts_and_not_the_mean():
-    values = [0.86, 0.88, 0.905]
-    verdict = judge(claim(), values)
-    assert abs(np.mean(values) - 0.9) > 0.01
-    assert verdict.interval.high + 0.01 > 0.9
-    assert verdict.word == "reproduced"
+@pytest.mark.parametrize("comparison", ["equal", "at-least", "at-most"])
+def test_an_interval_on_both_sides_of_an_end_of_the_band_is_inconclusive(comparison):
+    end = 0.91 if comparison == "at-most" else 0.89
+    verdict = judge(claim(comparison=comparison), [end - 0.001, end, end + 0.0012])
+    assert verdict.word == "inconclusive"
+    assert verdict.interval.low < end < verdict.interval.high
+    assert verdict.side is None
+
+
+@pytest.mark.parametrize("values", [[87, 478, 455], [490, 500, 90], [480, 500, 380]])
+def test_returns_of_which_one_is_far_below_do_not_reproduce_a_bound(values):
+    verdict = judge(claim(475, 0, "at-least"), values)
+    assert verdict.word == "inconclusive"
+    assert f"{verdict.seeds_needed}" in verdict.reason or "more than" in verdict.reason
+
+
+def test_more_seeds_of_the_same_spread_decide_and_fewer_do_not():
+    # A true mean of .92 with deviation .03 lies outside .95 +- .005; three seeds cannot show it, twenty can.
+    random = np.random.default_rng(0)
+    words = {n: [judge(claim(0.95, 0.005), random.normal(0.92, 0.03, n)).word for _ in range(200)] for n in (3, 20)}
+    for n in (3, 20):
+        assert words[n].count("reproduced") / 200 < 0.05, n
+    assert words[20].count("not reproduced") / 200 > 0.9
+    assert words[3].count("inconclusive") / 200 > 0.7
+
+
+@pytest.mark.parametrize("comparison", ["equal", "at-least", "at-most"])
+def test_at_the_edge_of_the_band_at_most_one_in_twenty_is_reproduced(comparison):
+    random = np.random.default_rng(1)
+    one = claim(comparison=comparison)
+    edge = one.band.high if comparison == "at-most" else one.band.low
+    shares = []
+    for n in (3, 5, 10, 20):
+        words = [judge(one, random.normal(edge, 0.002, n)).word for _ in range(600)]
+        shares.append(words.count("reproduced") / len(words))
+    # The share is .025, with a standard error of .0064; without the interval's width it would be a half.
+    assert max(shares) <= 0.05, shares
+    assert min(shares) > 0, shares
+
+
+def test_outside_the_band_more_seeds_make_a_wrong_reproduced_less_likely():
+    random = np.random.default_rng(2)
+    shares = [
+        np.mean([judge(claim(), random.normal(0.912, 0.006, n)).word == "reproduced" for _ in range(600)])
+        for n in (3, 5, 10, 20)
+    ]
+    assert all(later <= earlier + 0.01 for earlier, later in pairwise(shares)), shares
+
+
+def test_the_number_of_seeds_that_would_decide_decides_in_four_cases_of_five():
+    values = np.array([0.903, 0.897, 0.906, 0.894])
+    verdict = judge(claim(0.9, 0.005), values)
+    assert verdict.word == "inconclusive"
+    needed = verdict.seeds_needed
+    assert f"about {needed} would probably decide" in verdict.reason
+    random = np.random.default_rng(3)
+
+    def decided(n):
+        drawn = random.normal(0.9, values.std(ddof=1), (400, n))
+        return np.mean([judge(claim(0.9, 0.005), row).word == "reproduced" for row in drawn])
+
+    assert decided(needed) == pytest.approx(0.8, abs=0.07)
+    assert decided(needed // 2) < 0.5
+
+
+def test_a_mean_at_the_end_of_the_band_is_decided_by_no_number_of_seeds():
+    verdict = judge(claim(0.9, 0.01), [0.905, 0.91, 0.915])
+    assert verdict.word == "inconclusive"
+    assert verdict.seeds_needed is None
+    assert "more than 1000 would be needed" in verdict.reason
 
 
 @pytest.mark.parametrize(
-    ("values", "reason"),
+    ("values", "failed", "reason"),
     [
-        ([], "no run"),
-        ([0.9], "1 of 3 seeds"),
-        ([0.9, 0.9], "2 of 3 seeds"),
-        ([0.9, np.nan, 0.9, np.inf], "2 of 3 seeds"),
+        ([], 0, "no run"),
+        ([0.9], 0, "1 of 3 seeds"),
+        ([0.9, 0.9], 0, "2 of 3 seeds"),
+        ([0.9, np.nan, 0.9, np.inf], 0, "2 of 4 finished"),
+        ([0.9, 0.9], 3, "2 of 5 finished"),
+        ([], 2, "0 of 2 finished"),
     ],
 )
-def test_fewer_than_three_seeds_leave_it_untested(values, reason):
-    verdict = judge(claim(), values)
+def test_fewer_than_three_seeds_leave_it_untested(values, failed, reason):
+    verdict = judge(claim(), values, failed=failed)
     assert (verdict.word, verdict.reason, verdict.side) == ("untested", reason, None)
+
+
+@pytest.mark.parametrize(("values", "failed"), [([0.9, 0.9, 0.9], 2), ([0.9, 0.9, 0.9, np.nan, np.nan], 0)])
+def test_seeds_that_failed_or_diverged_keep_a_claim_from_being_reproduced(values, failed):
+    assert judge(claim(), [0.9] * 3).word == "reproduced"
+    verdict = judge(claim(), values, failed=failed)
+    assert (verdict.word, verdict.reason, verdict.lost) == ("inconclusive", "3 of 5 finished", 2)
+    outside = judge(claim(), [0.5 if value == 0.9 else value for value in values], failed=failed)
+    assert (outside.word, outside.reason) == ("not reproduced", "ours lies below, 3 of 5 finished")
+
+
+def test_a_band_that_contains_the_measured_control_is_never_reproduced():
+    inside = judge(claim(), [0.9] * 3, control=[0.905, 0.906, 0.904])
+    assert inside.word == "inconclusive"
+    assert "control" in inside.reason
+    assert judge(claim(), [0.9] * 3, control=[0.8, 0.81, 0.79]).word == "reproduced"
+    assert judge(claim(about_control=True), [0.9] * 3, control=[0.9] * 3).word == "reproduced"
+    # One value of the control has no interval, and counts all the same.
+    assert judge(claim(), [0.9] * 3, control=[0.905]).word == "inconclusive"
+    # An interval that reaches the band is not known to lie outside.
+    assert judge(claim(), [0.9] * 3, control=[0.85, 0.88, 0.87]).word == "inconclusive"
+
+
+def test_a_published_spread_gives_the_least_significant_difference():
+    def published(**fields):
+        return Claim(
+            id="X", statement="s", metric="a/b", value=0.5, source="p", evidence="V", **{"published_runs": 10, **fields}
+        )
+
+    # t(.975, 18) = 2.1009; of two groups of ten with the standard deviation s the difference is t s sqrt(2 / 10).
+    assert published(spread=0.03, spread_of="runs").margin == pytest.approx(2.10092 * 0.03 * math.sqrt(0.2), rel=1e-5)
+    assert published(spread=0.01).margin == pytest.approx(2.10092 * 0.01 * math.sqrt(2), rel=1e-5)
+    band = published(spread=0.01).band
+    assert (band.low + band.high) / 2 == pytest.approx(0.5)
+    # Two groups that are that far apart are just not significant at 5%.
+    random = np.random.default_rng(0)
+    first = random.normal(size=10)
+    first = (first - first.mean()) / first.std(ddof=1) * 0.03
+    second = first + published(spread=0.03, spread_of="runs").margin
+    assert scipy_stats.ttest_ind(first, second).pvalue == pytest.approx(0.05, abs=1e-9)
 
 
 @given(
@@ -135,6 +244,20 @@ def test_figures_about_one_data_set(claims_text):
         (('value = 0.9283', 'value = nan'), "claim 1 (GR-02): 'value': input should be a finite number."),
         (('tolerance_reason = "one published seed"\nsource = "configs.md, Run 1"', 'source = "x"'),
          "claim 1 (GR-02): the key 'tolerance_reason' is missing."),
+        (('tolerance = 0.005\n', ''), "claim 1 (GR-02): the key 'tolerance' is missing; or give 'spread'"),
+        (('tolerance = 0.005\n', 'spread = 0.005\n'), "claim 1 (GR-02): the key 'published_runs' is missing"),
+        (('tolerance = 0.005\n', 'tolerance = 0.005\nspread = 0.005\n'),
+         "claim 1 (GR-02): 'tolerance' and 'spread' both say"),
+        (('tolerance = 0.005\n', 'tolerance = 0.005\nchance = 0.93\n'),
+         "claim 1 (GR-02): its band from 0.9233 to 0.9333 contains its chance, 0.93: make the tolerance smaller."),
+        (('tolerance = 0.005\n', 'tolerance = 0.005\ncontrol = 0.9333\n'),
+         "claim 1 (GR-02): its band from 0.9233 to 0.9333 contains its control, 0.9333"),
+        (('tolerance = 0.005\n', 'tolerance = 0.005\ncomparison = "at-most"\nchance = 0.1\n'),
+         "claim 1 (GR-02): its band up to 0.9333 contains its chance, 0.1"),
+        (('tolerance = 0.005\n', 'tolerance = 0.005\nrelation = "ratio"\n'),
+         "claim 1 (GR-02): 'relation' needs 'against'"),
+        (('tolerance = 0.005\n', 'tolerance = 0.005\nunmeasured = "no code"\n'),
+         "claim 1 (GR-02): there is no key 'tolerance'"),
         (('statement = "16', 'statment = "16'), "claim 1 (GR-02): there is no key 'statment'. Did you mean"),
         (('id = "GR-06"', 'id = "GR-02"'), "the id 'GR-02' is used twice."),
         (('id = "GR-02"\n', ''), "claim 1: the key 'id' is missing."),
@@ -155,6 +278,25 @@ def test_a_mistake_is_named_with_file_entry_and_key(change, message):
     assert str(caught.value).startswith("claims.toml of rule 'grlu': ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_entry_that_nothing_measures_says_why_and_needs_no_band():
+    text = """
+[[claim]]
+id = "GR-11"
+statement = "s"
+source = "paper"
+evidence = "V"
+unmeasured = "the analysis is not in this toolkit"
+"""
+    figures = read_claims("grlu", CLAIMS + text)
+    assert [entry.id for entry in figures.claims] == ["GR-02", "GR-06"]
+    assert [(entry.id, entry.unmeasured) for entry in figures.unmeasured] == [
+        ("GR-11", "the analysis is not in this toolkit")
+    ]
+    assert read_claims("grlu", text.replace('"V"', '"R"')).unmeasured == ()
+    with pytest.raises(UserError, match="'GR-02' is used twice"):
+        read_claims("grlu", CLAIMS + text.replace("GR-11", "GR-02"))
 
 
 def test_an_entry_must_be_a_table():

@@ -282,3 +282,39 @@ def test_where_many_options_differ_a_row_names_what_it_has_changed():
 def test_settings_tell_all_groups_apart_whatever_is_left_out(drawn):
     found = settings_of(*drawn)
     assert len(set(found)) == len(found) == len({repr(sorted(each.items())) for each in drawn})
+
+
+def test_seeds_that_only_failed_are_counted_with_their_setting():
+    runs = pd.DataFrame([run_row(i, seed=seed, accuracy=0.9, epochs=10) for i, seed in enumerate((0, 1, 2))])
+    failed = pd.DataFrame(
+        [
+            run_row(10, seed=2, epochs=10),  # the seed was completed by another run
+            run_row(11, seed=3, epochs=10),
+            run_row(12, seed=3, epochs=10),  # the same seed failed twice
+            run_row(13, seed=4, epochs=10),
+            run_row(14, seed=0, epochs=20),  # a setting that has only this
+        ]
+    ).assign(status="failed")
+    ten, twenty = group_runs(runs, failed=failed)
+    assert (ten.setting, len(ten.runs), ten.failed, ten.repeated) == ("epochs 10", 3, 2, 0)
+    assert (twenty.setting, twenty.runs, twenty.failed) == ("epochs 20", (), 1)
+    assert [group.failed for group in group_runs(runs)] == [0]
+
+
+def test_runs_of_two_versions_of_plastic_are_two_settings():
+    runs = pd.DataFrame([run_row(i, seed=i % 3, accuracy=0.9) for i in range(6)])
+    assert len(group_runs(runs)) == 1
+    runs["version"] = ["0.1.0"] * 3 + ["0.2.0"] * 3
+    runs["rule_version"] = ["plastic 0.1.0"] * 3 + ["plastic 0.2.0"] * 3
+    first, second = group_runs(runs)
+    assert [first.setting, second.setting] == ["plastic version 0.1.0", "plastic version 0.2.0"]
+    assert (len(first.runs), len(second.runs), first.repeated) == (3, 3, 0)
+
+
+def test_runs_of_two_versions_of_a_rules_own_package_are_two_settings():
+    runs = pd.DataFrame([run_row(i, seed=i % 3, accuracy=0.9) for i in range(6)])
+    runs["rule_version"] = ["oja 1.0"] * 3 + ["oja 1.1"] * 3
+    assert [group.setting for group in group_runs(runs)] == ["rule version oja 1.0", "rule version oja 1.1"]
+    # Versions of another rule are no difference.
+    runs["rule"] = ["a"] * 3 + ["b"] * 3
+    assert [group.setting for group in group_runs(runs)] == ["", ""]

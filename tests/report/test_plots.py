@@ -8,7 +8,7 @@ from report_frames import grlu_experiments, run_row
 from plastic_cli.analysis.intervals import mean_interval
 from plastic_cli.report.claims import read_claims
 from plastic_cli.report.grouping import group_runs
-from plastic_cli.report.plots import CURVE_RESAMPLES, MOST_CURVES, best_labels, claims_figures, learning_curves
+from plastic_cli.report.plots import MOST_CURVES, best_labels, claims_figures, learning_curves
 from plastic_cli.report.results import judge_claims, summarise
 
 
@@ -44,13 +44,13 @@ def test_a_line_is_the_mean_over_seeds_and_the_ribbon_its_interval(experiments):
         "value"
     ]
     drawn = figure.data[(figure.data["label"] == "backprop") & (figure.data["step"] == 4)].iloc[0]
-    interval = mean_interval(wanted, resamples=CURVE_RESAMPLES)
+    interval = mean_interval(wanted)
     assert (drawn["mean"], drawn["low"], drawn["high"], drawn["n"]) == (interval.mean, interval.low, interval.high, 5)
     assert [len(data) for data in layers(figure, "geom_ribbon")] == [5 * 10]
     assert figure.labels.x == "epoch"
     assert figure.labels.y == "test/accuracy"
     assert figure.labels.subtitle == "mnist"
-    assert "95% percentile bootstrap" in " ".join(figure.labels.caption.split())
+    assert "95% t interval" in " ".join(figure.labels.caption.split())
 
 
 def test_fewer_than_three_seeds_get_a_line_without_a_ribbon():

@@ -8,6 +8,7 @@ from plastic_cli.analysis.intervals import mean_interval
 from plastic_cli.report.claims import Context, read_claims
 from plastic_cli.report.grouping import group_runs
 from plastic_cli.report.results import judge_claims, metric_columns, more_is_better, summarise
+from plastic_cli.report.tables import Detailed, claims_frame, claims_table, results_table
 
 
 def test_each_group_gets_the_interval_of_its_own_runs(experiments):
@@ -19,7 +20,7 @@ def test_each_group_gets_the_interval_of_its_own_runs(experiments):
         for interval, column in (
             (result.value, "test/accuracy"),
             (result.loss, "test/loss"),
-            (result.seconds, "seconds"),
+            (result.seconds, "training_seconds"),
         ):
             assert interval == mean_interval([by_run.loc[run, column] for run in group.runs])
 
@@ -119,3 +120,87 @@ def test_missing_values_are_counted_out():
     )
     (result,) = summarise(runs, group_runs(runs))
     assert (result.value.n, result.value.dropped, len(result.group.runs)) == (3, 1, 4)
+
+
+AGAINST = """
+[[claim]]
+id = "X-1"
+statement = "lies below by .1"
+metric = "test/accuracy"
+value = -0.1
+tolerance = 0.02
+tolerance_reason = "r"
+source = "paper"
+evidence = "V"
+conditions = { terms = 2 }
+against = { terms = 3 }
+"""
+
+
+def of_two_settings(first, second, **fields):
+    """Runs with terms 2 and with terms 3, a value for each seed."""
+    rows = [run_row(seed, seed=seed, accuracy=value, terms=2, rate=1.0) for seed, value in enumerate(first)]
+    rows += [
+        run_row(10 + seed, seed=seed, accuracy=value, **{"terms": 3, "rate": 1.0, **fields})
+        for seed, value in enumerate(second)
+    ]
+    runs = pd.DataFrame(rows)
+    return runs, group_runs(runs)
+
+
+def judged_against(text, *levels, **fields):
+    (row,) = judge_claims(*of_two_settings(*levels, **fields), {"grlu": read_claims("grlu", text)})
+    return row.verdict
+
+
+def test_a_claim_about_two_settings_is_judged_by_the_differences_seed_by_seed():
+    # The seeds vary by much more than the difference does.
+    first, second = [0.2, 0.5, 0.8], [0.301, 0.599, 0.9]
+    verdict = judged_against(AGAINST, first, second)
+    assert verdict.word == "reproduced"
+    assert verdict.interval == mean_interval([0.2 - 0.301, 0.5 - 0.599, 0.8 - 0.9])
+    assert judged_against(AGAINST, second, first).side == "above"
+    # A seed that only one of the two has is left out.
+    assert judged_against(AGAINST, [*first, 0.1], second).interval.n == 3
+
+
+def test_a_claim_about_a_ratio_is_judged_by_the_ratios():
+    text = AGAINST.replace("value = -0.1", "value = 0.5").replace("against", 'relation = "ratio"\nagainst')
+    verdict = judged_against(text, [0.1, 0.201, 0.3], [0.2, 0.4, 0.6])
+    assert verdict.interval == mean_interval([0.1 / 0.2, 0.201 / 0.4, 0.3 / 0.6])
+    assert verdict.word == "reproduced"
+    assert judged_against(text, [0.1, 0.2, 0.3, 0.4], [0.2, 0.4, 0.6, 0.0]).reason == "3 of 4 finished"
+
+
+def test_the_other_setting_must_be_equal_in_all_else():
+    untested = judged_against(AGAINST, [0.2, 0.5, 0.8], [0.3, 0.6, 0.9], rate=2.0)
+    assert (untested.word, untested.reason) == ("untested", "no run with terms 3, otherwise equal")
+    # A field that the other setting does not have is no difference.
+    assert judged_against(AGAINST, [0.2, 0.5, 0.8], [0.3, 0.6, 0.9], rate=None).interval.n == 3
+
+
+def test_the_control_that_runs_carry_is_compared_with_the_band(claims_text):
+    rows = [run_row(seed, seed=seed, accuracy=0.928, hidden=[256], perturbations=16, k=0.5) for seed in range(3)]
+    runs = pd.DataFrame(rows)
+    published = {"grlu": read_claims("grlu", claims_text)}
+    words = {}
+    for level in (0.85, 0.929):
+        with_control = runs.assign(**{"control/accuracy": level})
+        groups = group_runs(with_control)
+        words[level] = judge_claims(with_control, groups, published)[0].verdict.word
+        assert summarise(with_control, groups, published)[0].verdict.word == words[level]
+    assert words == {0.85: "reproduced", 0.929: "inconclusive"}
+
+
+def test_failed_seeds_reach_the_verdict_and_the_table(claims_text):
+    rows = [run_row(seed, seed=seed, accuracy=0.928, hidden=[256], perturbations=16, k=0.5) for seed in range(5)]
+    runs = pd.DataFrame(rows)
+    groups = group_runs(runs.iloc[:3], failed=runs.iloc[3:])
+    published = {"grlu": read_claims("grlu", claims_text)}
+    row = judge_claims(runs.iloc[:3], groups, published)[0]
+    assert (row.verdict.word, row.verdict.reason) == ("inconclusive", "3 of 5 finished")
+    (result,) = summarise(runs.iloc[:3], groups, published)
+    table = results_table([result])
+    assert dict(zip([column.heading for column in table.columns], table.rows[0], strict=True))["n"] == "3 of 5 finished"
+    assert claims_table([row]).rows[0][-3:-1] == ("3 of 5 finished", Detailed("inconclusive", "3 of 5 finished"))
+    assert claims_frame([row])["failed"].tolist() == [2]
