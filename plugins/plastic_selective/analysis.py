@@ -21,7 +21,7 @@ from plastic_selective.commands import Train
 from plastic_selective.course import Course, read_course, require_eligibility, snapshots
 from plastic_selective.overlap import BUSIEST, carried_over, chance_among_active, shared_share
 from plastic_selective.snapshots import kept_artifacts
-from plastic_selective.training import learn_stream, steps_of_tasks, summary_of
+from plastic_selective.training import learn_stream, steps_of_tasks, stream_of, summary_of
 
 if TYPE_CHECKING:
     from plastic_cli.learning.classifier import Build
@@ -216,7 +216,7 @@ def overlap_table(course: Course) -> pd.DataFrame:
     names = kept_artifacts(run, "eligibility", range(1, course.learned + 1))
     kept = [run.load_tensors(name)["layers"] for name in names]
     decay = config.second_moment_decay if config.base == "adam" else config.trace_decay
-    steps = steps_of_tasks(config, trained_on(run), run)
+    steps = steps_of_tasks(config, stream_of(config, trained_on(run), run))
     rows = []
     for layer, name in enumerate(kept[0], start=1):
         outputs, inputs = kept[0][name].shape

@@ -46,7 +46,10 @@ class Train(ClassifierTrainConfig):
     adaptive_threshold: bool = field(True, "measure the percentile again as learning goes on (base adam)")
     trace_decay: float = field(0.99, "decay of the eligibility (base sgd)", ge=0, lt=1)
     second_moment_decay: float = field(0.999, "decay of the eligibility (base adam): Adam's beta 2", ge=0, lt=1)
-    warmup_steps: int = field(100, "steps until the gate is in full force", ge=0)
+    warmup_share: float = field(
+        0.1, "until the gate is in full force: this share of the first task's steps", ge=0, le=1
+    )
+    warmup_steps: int | None = field(None, "the same in steps, whatever the task's length (published: 1000)", ge=0)
 
     stream: Literal["split", "permuted", "rotated"] = field(
         "split", "tasks: the classes in portions, or all of them with permuted pixels, or turned", panel="Tasks"
@@ -101,13 +104,14 @@ class Train(ClassifierTrainConfig):
             ("selective",),
             (
                 *("base", "plasticity_k", "gating", "threshold_percentile", "adaptive_threshold"),
-                *("trace_decay", "warmup_steps"),
+                *("trace_decay", "warmup_share", "warmup_steps"),
             ),
         ),
         ("optimizer", ("selective", "adam"), ("second_moment_decay",)),
         ("optimizer", ("momentum",), ("momentum",)),
         ("base", ("adam",), ("threshold_percentile", "adaptive_threshold", "second_moment_decay")),
         ("base", ("sgd",), ("trace_decay",)),
+        ("warmup_steps", (None,), ("warmup_share",)),
         ("stream", ("rotated",), ("max_degrees",)),
         ("scenario", ("class",), ("active",)),
         ("replay", ("reservoir", "class-balanced", "fifo"), ("buffer_size", "replay_share")),

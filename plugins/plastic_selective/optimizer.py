@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal, overload
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from plastic_cli.errors import did_you_mean
 from plastic_selective import rule
 
 Base = Literal["sgd", "adam"]
@@ -40,6 +41,11 @@ class SelectivePlasticityOptimizer(Optimizer):
     warm-up ended. The published code computes both and uses neither, and so does base "sgd".
     gating: "uniform" is the control: every synapse of a tensor is slowed down by the tensor's mean gate.
 
+    weight_decay: decoupled from the gradient, as in AdamW (Loshchilov & Hutter 2019): p <- p - lr weight_decay p before
+    the step. The gate does not slow it down. maximize: climb instead of descend. foreach, fused: for programs that pass
+    them to every optimizer; they may be None or False, as there is one implementation, chosen by device and type. Other
+    options of torch's optimizers, such as amsgrad, may be named where they are off.
+
     Parameters may have any floating type; the state of 16-bit parameters is held in float32. Sparse gradients become
     dense, since the trace fades everywhere. All options can be given for a group of parameters. A gradient that is NaN
     makes its whole tensor NaN, one that is infinite its own entry, see `rule.py`; with k = 0 as in torch's optimizers.
@@ -47,8 +53,11 @@ class SelectivePlasticityOptimizer(Optimizer):
     With k = 0 it is torch.optim.SGD or torch.optim.Adam, in their loops over parameters, to the last bit; but of Adam
     in 16 bits, which keeps its moments in 16 bits.
 
-    Raises ValueError, with the option's name, for a value out of range, and TypeError for complex parameters.
-    Source: see `rule.py`.
+    Options of a group are checked where it is made and loaded, and again at the first step after one was changed. A
+    group may also hold `name`, its label, and what torch's schedulers note in it.
+
+    Raises ValueError, with the option's name, for a value out of range and for an option that does not exist, and
+    TypeError for complex parameters. Source: see `rule.py`.
     """
 
     def __init__(
@@ -62,9 +71,14 @@ class SelectivePlasticityOptimizer(Optimizer):
         adaptive_threshold: bool = True,
         eps: float = 1e-8,
         *,
-        base: Base = "sgd",
+        base: Base = "adam",
         betas: tuple[float, float] = (0.9, 0.999),
         gating: Gating = "selective",
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        **others: Any,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -77,8 +91,16 @@ class SelectivePlasticityOptimizer(Optimizer):
             "base": base,
             "betas": betas,
             "gating": gating,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+            "foreach": foreach,
+            "fused": fused,
+            # torch.optim.Adam reads it where it goes on from our state.
+            "decoupled_weight_decay": True,
         }
-        _check_options(defaults)
+        _check_options({**defaults, **others})
+        # The options of each group as they were when they were last checked.
+        self._checked: list[dict[str, Any]] = []
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -96,7 +118,12 @@ class SelectivePlasticityOptimizer(Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter that has a gradient; `closure` evaluates the loss anew and returns it."""
+        """Update every parameter that has a gradient; `closure` evaluates the loss again and returns it.
+
+        Raises ValueError where an option of a group was changed to what it cannot be; nothing is updated then.
+        """
+        if not torch.compiler.is_compiling():
+            self._check_changed_options()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -111,10 +138,32 @@ class SelectivePlasticityOptimizer(Optimizer):
                 if not state:
                     state.update(_initial_state(parameter, group["base"]))
             torch._foreach_add_([state["step"] for state in states], 1)
-            update = _update_sgd if group["base"] == "sgd" else _update_adam
             for parameter, state in zip(parameters, states, strict=True):
-                update(parameter, _dense(parameter.grad), state, group)
+                gradient = _dense(parameter.grad)
+                _update(parameter, -gradient if group["maximize"] else gradient, state, group)
         return loss
+
+    def _check_changed_options(self) -> None:
+        """Raise ValueError for an option that was changed since it was checked, to what it cannot be.
+
+        What a tensor holds is not read again: a scheduler changes it in place, and reading it would wait for a GPU.
+        """
+        if len(self._checked) != len(self.param_groups):
+            self._checked = [{} for _ in self.param_groups]
+        for number, (group, before) in enumerate(zip(self.param_groups, self._checked, strict=True)):
+            changed = [
+                name
+                for name, value in group.items()
+                if name != "params" and (name not in before or before[name] is not value)
+            ]
+            if not changed:
+                continue
+            for name in changed:
+                _check_option(name, group[name])
+            _check_weight_decay(group)
+            if "base" in changed:
+                _check_state_of_base([self.state.get(parameter) for parameter in group["params"]], group["base"])
+            self._checked[number] = {name: value for name, value in group.items() if name != "params"}
 
     # ------------------------------------------------------------------------------------------------ looking inside
 
@@ -124,7 +173,7 @@ class SelectivePlasticityOptimizer(Optimizer):
         step_count: steps of the parameter that took most. eligibility_mean, eligibility_max: over all synapses, in
         units of the gradient. busy_ratio: the mean of `busy`; nan before the first step. gate_mean, gate_low_ratio:
         mean gate of the last step, and share of synapses with a gate below 0.5, see `get_param_gate`; nan where there
-        are no gradients.
+        are no gradients. Parameters that are distributed over processes are collected: all processes have to call this.
         """
         steps, synapses, gated = 0.0, 0, 0
         sums = dict.fromkeys(("eligibility", "busy", "gate", "low"), 0.0)
@@ -135,13 +184,14 @@ class SelectivePlasticityOptimizer(Optimizer):
                 if not state:
                     continue
                 steps = max(steps, state["step"].item())
-                eligibility = _eligibility(state, group)
+                eligibility = _whole(_eligibility(state, group))
                 synapses += eligibility.numel()
                 sums["eligibility"] += float(eligibility.sum(dtype=torch.float64))
-                sums["busy"] += float(_busy(state, group).sum(dtype=torch.float64))
+                sums["busy"] += float(_whole(_busy(state, group)).sum(dtype=torch.float64))
                 largest.append(float(eligibility.max()))
                 gate = self.get_param_gate(parameter)
                 if gate is not None:
+                    gate = _whole(gate)
                     gated += gate.numel()
                     sums["gate"] += float(gate.sum(dtype=torch.float64))
                     sums["low"] += float((gate < LOW_GATE).sum())
@@ -188,7 +238,8 @@ class SelectivePlasticityOptimizer(Optimizer):
         """Take back what `state_dict` returned, or with base "adam" go on from the moments of torch.optim.Adam.
 
         Options that the saved groups lack stay what they are, and a threshold that is missing is measured. Nothing of
-        `state_dict` is shared. Raises ValueError, and changes nothing, where a state is not that of the base.
+        `state_dict` is shared. Raises ValueError, and changes nothing, where a state is not that of the base, and where
+        a saved group has an option that does not exist here, such as amsgrad or Adam's coupled weight decay.
         """
         groups = self.param_groups
         final = state_dict
@@ -196,6 +247,7 @@ class SelectivePlasticityOptimizer(Optimizer):
         def look(_: Optimizer, loaded: dict[str, Any]) -> None:
             nonlocal final
             _check_state(loaded, groups)
+            _check_saved_options(loaded, groups)
             final = loaded
 
         # Other hooks may exchange what is loaded; the last one sees what they made of it.
@@ -207,9 +259,19 @@ class SelectivePlasticityOptimizer(Optimizer):
         for group, before, saved in zip(self.param_groups, groups, final["param_groups"], strict=True):
             for name, value in before.items():
                 group.setdefault(name, value)
+            group["decoupled_weight_decay"] = True  # what was loaded means the same, see _check_weight_decay
             for parameter, number in zip(group["params"], saved["params"], strict=True):
                 if final["state"].get(number):
                     self.state[parameter] = _restored(final["state"][number], parameter, group)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take back what pickle or `copy.deepcopy` kept; options that an earlier version did not have are off."""
+        super().__setstate__(state)
+        self._checked = []
+        if "defaults" in state:  # `load_state_dict` calls this too, with groups alone
+            for group in self.param_groups:
+                for name, value in _OF_LATER_VERSIONS.items():
+                    group.setdefault(name, value)
 
 
 # ------------------------------------------------------------------------------------------------ the state
@@ -278,6 +340,21 @@ def _restored(saved: dict[str, Any], parameter: Tensor, group: dict[str, Any]) -
 # -------------------------------------------------------------------------------------- one parameter, in whole tensors
 
 
+def _update(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+    """Update one parameter and its state; the gradient points to where the loss rises."""
+    update = _update_sgd if group["base"] == "sgd" else _update_adam
+    if not group["weight_decay"]:
+        update(parameter, gradient, state, group)
+        return
+    # Of 16 bits, decay and step are rounded together, once: most decays alone are lost in so few digits.
+    precise = parameter.to(_state_type(parameter))
+    kept = _number(1 - group["lr"] * group["weight_decay"])
+    precise.mul_(kept.to(precise.device) if isinstance(kept, Tensor) else kept)
+    update(precise, gradient, state, group)
+    if precise is not parameter:
+        parameter.copy_(precise)
+
+
 def _update_sgd(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
     eligibility = state["eligibility"]
     if _can_be_compiled(group, parameter, gradient, eligibility):
@@ -320,6 +397,12 @@ def _dense(gradient: Tensor) -> Tensor:
     return gradient if gradient.layout is torch.strided else gradient.to_dense()
 
 
+def _whole(tensor: Tensor) -> Tensor:
+    """Return a tensor as one piece; one that is distributed over processes is collected."""
+    collect = getattr(tensor, "full_tensor", None)
+    return tensor if collect is None else collect()
+
+
 def _number(value: float | Tensor) -> float | Tensor:
     """Return the number that a tensor holds; under torch.compile the tensor, since reading it would stop the graph."""
     return value if torch.compiler.is_compiling() or not isinstance(value, Tensor) else value.item()
@@ -354,7 +437,7 @@ def _measure_where_due(
     if not adaptive and now >= end:
         due = now == end
     if due or threshold_step.item() == 0:
-        threshold.copy_(rule.percentile(v, percentage))
+        threshold.copy_(rule.percentile(_whole(v), percentage))
         threshold_step.copy_(step)
 
 
@@ -420,34 +503,108 @@ def _steps() -> ModuleType:
 
 # ------------------------------------------------------------------------------------------------ what is acceptable
 
+_BELOW_ONE = math.nextafter(1.0, 0.0)
+_BOUNDS: dict[str, tuple[float, float, str]] = {
+    "lr": (0.0, math.inf, "at least 0"),
+    "plasticity_k": (0.0, 1e6, "from 0 to 1000000"),
+    "trace_decay": (0.0, _BELOW_ONE, "at least 0 and below 1"),
+    "threshold_percentile": (0.0, 100.0, "from 0 to 100"),
+    "warmup_steps": (0, math.inf, "at least 0"),
+    "eps": (0.0, math.inf, "at least 0"),
+    "weight_decay": (0.0, math.inf, "at least 0"),
+}
+_WORDS: dict[str, tuple[str, ...]] = {"base": ("sgd", "adam"), "gating": ("selective", "uniform")}
+_SWITCHES = ("adaptive_threshold", "maximize", "decoupled_weight_decay")
+_OFF: dict[str, tuple[tuple[Any, ...], str]] = {
+    "foreach": ((None, False), "None or False: the fast path is chosen by device and type"),
+    "fused": ((None, False), "None or False: the fast path is chosen by device and type"),
+    "amsgrad": ((False,), "False: it is not implemented here"),
+    "capturable": ((False,), "False: it is not implemented here"),
+    "differentiable": ((False,), "False: it is not implemented here"),
+    "momentum": ((0,), "0: it is not implemented here"),
+    "dampening": ((0,), "0: it is not implemented here"),
+    "nesterov": ((False,), "False: it is not implemented here"),
+}
+"""Options of torch's optimizers that exist here only at these values."""
+_NOTES = frozenset(
+    ("params", "param_names", "name", "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr")
+)
+"""What torch and its schedulers note in a group, and the group's label: no options."""
+_OF_LATER_VERSIONS: dict[str, Any] = {
+    "weight_decay": 0.0,
+    "maximize": False,
+    "foreach": None,
+    "fused": None,
+    "decoupled_weight_decay": True,
+}
 
-def _check_options(options: dict[str, Any]) -> None:
-    """Raise ValueError, with the option's name and what it may be, for the first value that is out of range."""
-    below_one = math.nextafter(1.0, 0.0)
-    bounds: dict[str, tuple[float, float, str]] = {
-        "lr": (0.0, math.inf, "at least 0"),
-        "plasticity_k": (0.0, 1e6, "from 0 to 1000000"),
-        "trace_decay": (0.0, below_one, "at least 0 and below 1"),
-        "threshold_percentile": (0.0, 100.0, "from 0 to 100"),
-        "warmup_steps": (0, math.inf, "at least 0"),
-        "eps": (0.0, math.inf, "at least 0"),
-    }
-    for name, (low, high, allowed) in bounds.items():
-        value = options[name]
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Raise ValueError, with the option's name, for the first that does not exist or is out of range."""
+    for name, value in options.items():
+        _check_option(name, value)
+    _check_weight_decay(options)
+
+
+def _check_option(name: str, value: Any) -> None:
+    if name in _BOUNDS:
+        low, high, allowed = _BOUNDS[name]
+        number = value
         if name == "lr" and isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
-            value = value.item()
-        if not _is_number(value, low, high):
-            raise ValueError(f"{name} is {options[name]}: it must be a number {allowed}")
-    if options["warmup_steps"] != int(options["warmup_steps"]):
-        raise ValueError(f"warmup_steps is {options['warmup_steps']}: it must be a whole number")
-    betas = options["betas"]
-    if not (isinstance(betas, tuple | list) and len(betas) == 2 and all(_is_number(b, 0.0, below_one) for b in betas)):
-        raise ValueError(f"betas is {betas}: it must be two numbers of at least 0 and below 1")
-    for name, words in (("base", ("sgd", "adam")), ("gating", ("selective", "uniform"))):
-        if options[name] not in words:
-            raise ValueError(f"{name} is {options[name]!r}: it must be {' or '.join(repr(word) for word in words)}")
-    if not isinstance(options["adaptive_threshold"], bool):
-        raise ValueError(f"adaptive_threshold is {options['adaptive_threshold']!r}: it must be True or False")
+            number = value.item()
+        if not _is_number(number, low, high):
+            raise ValueError(f"{name} is {value}: it must be a number {allowed}")
+        if name == "warmup_steps" and value != int(value):
+            raise ValueError(f"{name} is {value}: it must be a whole number")
+    elif name == "betas":
+        numbers_ = value if isinstance(value, tuple | list) else ()
+        if len(numbers_) != 2 or not all(_is_number(number, 0.0, _BELOW_ONE) for number in numbers_):
+            raise ValueError(f"betas is {value}: it must be two numbers of at least 0 and below 1")
+    elif name in _WORDS:
+        if value not in _WORDS[name]:
+            raise ValueError(f"{name} is {value!r}: it must be {' or '.join(repr(word) for word in _WORDS[name])}")
+    elif name in _SWITCHES:
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}: it must be True or False")
+    elif name in _OFF:
+        accepted, said = _OFF[name]
+        if value not in accepted:
+            raise ValueError(f"{name} is {value!r}: it must be {said}")
+    elif name not in _NOTES:
+        names = (*_BOUNDS, "betas", *_WORDS, *_SWITCHES, *_OFF)
+        raise ValueError(f"{name} is no option of SelectivePlasticityOptimizer.{did_you_mean(str(name), names)}")
+
+
+def _check_weight_decay(options: Mapping[str, Any]) -> None:
+    """Raise ValueError for a weight decay that goes through Adam's moments; through plain descent it is the same."""
+    if options["weight_decay"] and not options["decoupled_weight_decay"] and options["base"] == "adam":
+        raise ValueError(
+            f"weight_decay is {options['weight_decay']} with decoupled_weight_decay False: "
+            "it must be 0, or decoupled as in torch.optim.AdamW"
+        )
+
+
+def _check_saved_options(state_dict: dict[str, Any], groups: list[dict[str, Any]]) -> None:
+    """Raise ValueError where saved groups, of this optimizer or of one of torch's, have options that are not ours."""
+    for number, (group, saved) in enumerate(zip(groups, state_dict["param_groups"], strict=False)):
+        options = {**group, **saved}
+        foreign = "plasticity_k" not in saved and "decoupled_weight_decay" not in saved
+        try:
+            _check_options(options)
+        except ValueError as error:
+            raise ValueError(f"state_dict: parameter group {number}: {error}") from None
+        if foreign and saved.get("weight_decay") and options["base"] == "adam":
+            raise ValueError(
+                f"state_dict: parameter group {number}: weight_decay is {saved['weight_decay']}, and whether it is "
+                "AdamW's is not said: add decoupled_weight_decay=True to the group if it is"
+            )
+
+
+def _check_state_of_base(states: list[Any], base: Base) -> None:
+    """Raise ValueError where a parameter has the state of the other base."""
+    needed = "eligibility" if base == "sgd" else "exp_avg"
+    if any(state and needed not in state for state in states):
+        raise ValueError(f"base was changed to {base!r} after the first step: make a new optimizer with that base")
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:

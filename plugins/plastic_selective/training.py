@@ -79,7 +79,8 @@ def make_parts(config: Train, data: Dataset, run: Run) -> Parts:
     buffer = make_buffer(
         config.replay, config.buffer_size, data.train.x.shape[1], groups, run.generator("replay"), run.device
     )
-    return Parts(stream, network, make_optimizer(config, network), buffer, _make_penalty(config, network, run))
+    optimizer = make_optimizer(config, network, steps_of_tasks(config, stream)[0])
+    return Parts(stream, network, optimizer, buffer, _make_penalty(config, network, run))
 
 
 def stream_of(config: Train, data: Dataset, run: Run) -> Stream:
@@ -96,8 +97,8 @@ def stream_of(config: Train, data: Dataset, run: Run) -> Stream:
     )
 
 
-def make_optimizer(config: Train, network: nn.Module) -> torch.optim.Optimizer:
-    """Make the optimizer that a configuration names."""
+def make_optimizer(config: Train, network: nn.Module, first_task: int) -> torch.optim.Optimizer:
+    """Make the optimizer that a configuration names; first_task: how many steps the first task has."""
     parameters, rate = network.parameters(), config.learning_rate
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=rate)
@@ -111,12 +112,17 @@ def make_optimizer(config: Train, network: nn.Module) -> torch.optim.Optimizer:
         trace_decay=config.trace_decay,
         plasticity_k=config.plasticity_k,
         threshold_percentile=config.threshold_percentile,
-        warmup_steps=config.warmup_steps,
+        warmup_steps=warmup_steps(config, first_task),
         adaptive_threshold=config.adaptive_threshold,
         base=config.base,
         betas=(0.9, config.second_moment_decay),
         gating=config.gating,
     )
+
+
+def warmup_steps(config: Train, first_task: int) -> int:
+    """Return how many steps the gate warms up, of a configuration whose first task has so many."""
+    return round(config.warmup_share * first_task) if config.warmup_steps is None else config.warmup_steps
 
 
 def make_network(config: Train, stream: Stream, run: Run) -> ContinualNetwork:
@@ -209,13 +215,12 @@ def rounds_of_task(config: Train) -> int:
     return math.ceil(config.iterations / ITERATIONS_PER_ROUND) if config.iterations else config.epochs
 
 
-def steps_of_tasks(config: Train, data: Dataset, run: Run) -> list[int]:
-    """Return how many steps each task takes."""
+def steps_of_tasks(config: Train, stream: Stream) -> list[int]:
+    """Return how many steps each task of a stream takes."""
     if config.iterations:
         return [config.iterations] * config.tasks
-    tasks = stream_of(config, data, run).tasks
-    labels = data.train.y
-    images = [int(torch.isin(labels, torch.tensor(task.classes, device=labels.device)).sum()) for task in tasks]
+    labels = stream.tasks[0].dataset.train.y
+    images = [int(torch.isin(labels, torch.tensor(task.classes, device=labels.device)).sum()) for task in stream.tasks]
     if config.joint:
         images = list(itertools.accumulate(images))
     return [config.epochs * math.ceil(count / config.batch_size) for count in images]

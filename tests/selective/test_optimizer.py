@@ -11,8 +11,11 @@ import math
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from plastic_selective import SelectivePlasticityOptimizer
+from plastic_selective import optimizer as optimizer_module
 from plastic_selective import steps as compiled_steps
 
 BASES = ["sgd", "adam"]
@@ -74,6 +78,7 @@ class LoopSynapses:
         self.lr, self.k, self.warmup, self.base, self.decay = lr, k, warmup, base, decay
         self.beta1, self.beta2, self.percentile = *betas, percentile
         self.adaptive, self.uniform = others.get("adaptive", True), others.get("gating") == "uniform"
+        self.decay_of_weights, self.sign = others.get("weight_decay", 0.0), -1.0 if others.get("maximize") else 1.0
         self.e, self.m, self.v = ([0.0] * len(self.p) for _ in range(3))
         self.t, self.threshold = 0, None
 
@@ -94,7 +99,8 @@ class LoopSynapses:
         return [float(v > self.threshold) for v in unbiased]
 
     def step(self, gradient):
-        g = gradient.double().flatten().tolist()
+        g = [self.sign * x for x in gradient.double().flatten().tolist()]
+        self.p = [(1 - self.lr * self.decay_of_weights) * p for p in self.p]
         self.t += 1
         busy, largest = self.busy(g), max(map(abs, g))
         force = min(1.0, self.t / self.warmup) if self.warmup else 1.0
@@ -114,15 +120,16 @@ class LoopSynapses:
 @each_base
 def test_every_group_follows_the_equations_number_by_number(base, dtype):
     """Several parameters, groups with options of their own, gradients that are missing now and then."""
-    shapes = [(7, 5), (13,), (), (4, 2, 3), (6, 6), (40,)]
+    shapes = [(7, 5), (13,), (), (4, 2, 3), (6, 6), (40,), (9, 4)]
     parameters = [parameter(*shape, seed=n, dtype=dtype) for n, shape in enumerate(shapes)]
     plain = {"lr": 0.02, "plasticity_k": 5.0, "warmup_steps": 30}
     strong = {"lr": 0.005, "plasticity_k": 25, "warmup_steps": 0, "trace_decay": 0.9, "betas": (0.8, 0.95)}
     frozen = {"lr": 0.01, "plasticity_k": 8.0, "warmup_steps": 77, "adaptive_threshold": False}
     frozen |= {"threshold_percentile": 40, "betas": (0.0, 0.98), "trace_decay": 0.0}
     uniform = {"gating": "uniform", "plasticity_k": 8.0, "warmup_steps": 10, "lr": 0.01}
-    options = [plain, strong, frozen, uniform]
-    members = [parameters[:3], parameters[3:4], parameters[4:5], parameters[5:]]
+    decayed = {"weight_decay": 0.3, "maximize": True, "lr": 0.01, "plasticity_k": 9.0, "warmup_steps": 3}
+    options = [plain, strong, frozen, uniform, decayed]
+    members = [parameters[:3], parameters[3:4], parameters[4:5], parameters[5:6], parameters[6:]]
     groups = [{"params": some, **own} for some, own in zip(members, options, strict=True)]
     optimizer = SelectivePlasticityOptimizer(groups, base=base)
 
@@ -170,7 +177,7 @@ def test_float32_takes_the_compiled_path_and_float64_does_not(monkeypatch):
     monkeypatch.setattr(compiled_steps, "step_sgd", lambda p, *others: (taken.append(p.dtype), step_sgd(p, *others)))
     for dtype in FLOATS:
         p = parameter(3, dtype=dtype)
-        learn(SelectivePlasticityOptimizer([p]), [p], stream(3, steps=1, dtype=dtype))
+        learn(SelectivePlasticityOptimizer([p], base="sgd"), [p], stream(3, steps=1, dtype=dtype))
     assert taken == [torch.float32]
 
 
@@ -211,6 +218,67 @@ def test_without_a_gate_it_is_torchs_own_to_the_last_bit(base, dtype, tensor_lr)
     learn(mine, ours, gradients)
     learn(other, theirs, gradients)
     assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("tensor_lr", [False, True])
+@pytest.mark.parametrize("maximize", [False, True])
+@pytest.mark.parametrize(("base", "dtype"), EXACT)
+def test_without_a_gate_weight_decay_and_maximize_are_torchs_own_to_the_last_bit(base, dtype, maximize, tensor_lr):
+    """AdamW for base "adam"; torch's SGD has no decoupled decay, and its sign alone is compared to the last bit."""
+    shapes = [(33, 17), (17,), ()]
+    ours, theirs = ([parameter(*shape, seed=n, dtype=dtype) for n, shape in enumerate(shapes)] for _ in range(2))
+    own = {"lr": torch.tensor(0.01) if tensor_lr else 0.01, "maximize": maximize}
+    own |= {} if base == "sgd" else {"weight_decay": 0.3}
+    mine = SelectivePlasticityOptimizer(ours, plasticity_k=0, base=base, **own)
+    other = (torch.optim.SGD if base == "sgd" else torch.optim.AdamW)(theirs, foreach=False, **own)
+    gradients = list(zip(*(stream(*shape, steps=60, dtype=dtype) for shape in shapes), strict=True))
+    learn(mine, ours, gradients)
+    learn(other, theirs, gradients)
+    assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+@each_float
+def test_in_plain_descent_decoupled_decay_is_that_of_torchs_sgd(dtype, maximize):
+    """p - lr (g + d p) is (1 - lr d) p - lr g. To climb, torch turns the gradient first: the decay still shrinks."""
+    p, q = parameter(31, dtype=dtype), parameter(31, dtype=dtype)
+    own = {"lr": 0.05, "weight_decay": 0.2, "maximize": maximize}
+    learn(SelectivePlasticityOptimizer([p], base="sgd", plasticity_k=0, **own), [p], stream(31, steps=50, dtype=dtype))
+    learn(torch.optim.SGD([q], foreach=False, **own), [q], stream(31, steps=50, dtype=dtype))
+    torch.testing.assert_close(p, q, **ALLOWED[dtype])
+
+
+@each_float
+@each_base
+def test_climbing_is_descending_against_the_gradient(base, dtype):
+    """With the gate at work, in both paths: the gate sees magnitudes alone."""
+    ends = []
+    for sign, maximize in ((1, True), (-1, False)):
+        p = parameter(60, dtype=dtype)
+        optimizer = SelectivePlasticityOptimizer(
+            [p], base=base, lr=0.1, warmup_steps=2, plasticity_k=9.0, maximize=maximize
+        )
+        learn(optimizer, [p], [sign * g for g in stream(60, steps=12, dtype=dtype)])
+        ends.append(p.detach())
+        assert optimizer.get_param_gate(p).min() < 0.9
+    assert torch.equal(*ends)
+
+
+@each_float
+@each_base
+def test_the_gate_does_not_slow_weight_decay_down(base, dtype):
+    """Where the gradient is 0 and the synapse idle, the parameter shrinks by 1 - lr decay, whatever the gate."""
+    p = parameter(20, dtype=dtype)
+    start = p.detach().clone()
+    optimizer = SelectivePlasticityOptimizer(
+        [p], base=base, lr=0.1, weight_decay=0.5, plasticity_k=10.0, warmup_steps=0, eps=1e-3
+    )
+    learn(optimizer, [p], [torch.zeros(20, dtype=dtype)] * 3)
+    torch.testing.assert_close(p.detach(), start * (1 - 0.1 * 0.5) ** 3, **ALLOWED[dtype])
+    p.grad = None
+    kept = p.detach().clone()
+    optimizer.step()
+    assert torch.equal(p, kept)  # no gradient, no decay, as in torch's optimizers
 
 
 def test_adam_without_a_denominators_floor():
@@ -661,6 +729,108 @@ def test_a_gate_works_on_from_the_moments_of_adam(dtype, adaptive):
     assert ours.get_param_gate(p).min() < 0.95
 
 
+@pytest.mark.parametrize("maximize", [False, True])
+def test_it_goes_on_from_adamw_and_adamw_and_adam_from_its_own(maximize):
+    """To the last bit with k = 0, weight decay and sign included; Adam then decays as AdamW does."""
+    p, q = parameter(40), parameter(40)
+    adamw = torch.optim.AdamW([p], lr=0.1, weight_decay=0.4, maximize=maximize, foreach=False)
+    learn(adamw, [p], stream(40, steps=5))
+    with torch.no_grad():
+        q.copy_(p)
+    ours = SelectivePlasticityOptimizer([q], plasticity_k=0, lr=0.5)
+    ours.load_state_dict(through_a_file(adamw.state_dict()))
+    assert ours.param_groups[0]["weight_decay"] == 0.4
+    assert ours.param_groups[0]["maximize"] is maximize
+    for one, its in ((adamw, p), (ours, q)):
+        learn(one, [its], stream(40, steps=5, seed=300))
+    assert torch.equal(p, q)
+    for kind in (torch.optim.AdamW, torch.optim.Adam):
+        r = nn.Parameter(q.detach().clone())
+        theirs = kind([r], foreach=False)
+        theirs.load_state_dict(through_a_file(ours.state_dict()))
+        again = nn.Parameter(q.detach().clone())
+        mine = SelectivePlasticityOptimizer([again])
+        mine.load_state_dict(ours.state_dict())
+        for one, its in ((theirs, r), (mine, again)):
+            learn(one, [its], stream(40, steps=5, seed=600))
+        assert torch.equal(r, again)
+
+
+def foreign_states():
+    """States of torch's optimizers with an option that does not exist here, and its name."""
+    adam, sgd = torch.optim.Adam, torch.optim.SGD
+    for kind, options, name in (
+        (adam, {"amsgrad": True}, "amsgrad"),
+        (adam, {"weight_decay": 0.1}, "weight_decay"),
+        (adam, {"foreach": True}, "foreach"),
+        (adam, {"fused": True}, "fused"),
+        (torch.optim.NAdam, {}, "momentum_decay"),
+        (torch.optim.AdamW, {"differentiable": True}, "differentiable"),
+        (sgd, {"nesterov": True, "momentum": 0.9}, "momentum"),
+        (torch.optim.RMSprop, {}, "alpha"),
+    ):
+        yield pytest.param(kind, options, name, id=f"{kind.__name__}-{name}")
+
+
+@pytest.mark.parametrize("stepped", [False, True])
+@pytest.mark.parametrize(("kind", "options", "name"), [*foreign_states()])
+def test_a_state_with_an_option_that_does_not_exist_here_is_refused_and_nothing_changes(kind, options, name, stepped):
+    p = parameter(5)
+    theirs = kind([p], lr=0.5, **options)
+    if stepped and name != "differentiable":
+        learn(theirs, [p], stream(5, steps=1))
+    optimizer = SelectivePlasticityOptimizer([p], lr=0.3)
+    learn(optimizer, [p], stream(5, steps=2))
+    kept = copy.deepcopy(only(optimizer))
+    groups = copy.deepcopy([{n: v for n, v in group.items() if n != "params"} for group in optimizer.param_groups])
+    with pytest.raises(ValueError, match=r"^state_dict: ") as refused:
+        optimizer.load_state_dict(theirs.state_dict())
+    assert name in str(refused.value) or "has no" in str(refused.value)
+    assert all(torch.equal(value, kept[name]) for name, value in only(optimizer).items())
+    assert [{n: v for n, v in group.items() if n != "params"} for group in optimizer.param_groups] == groups
+
+
+def test_a_saved_weight_decay_of_unknown_kind_is_refused_until_it_is_said():
+    """torch 2.6 saves the same keys for Adam and AdamW."""
+    p = parameter(5)
+    theirs = torch.optim.AdamW([p], weight_decay=0.2)
+    learn(theirs, [p], stream(5, steps=1))
+    saved = theirs.state_dict()
+    saved["param_groups"][0].pop("decoupled_weight_decay", None)
+    optimizer = SelectivePlasticityOptimizer([p])
+    with pytest.raises(ValueError, match="add decoupled_weight_decay=True"):
+        optimizer.load_state_dict(saved)
+    saved["param_groups"][0]["decoupled_weight_decay"] = True
+    optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.2
+
+
+def test_sgd_without_momentum_can_be_gone_on_from():
+    p = parameter(5)
+    theirs = torch.optim.SGD([p], lr=0.2, weight_decay=0.1, maximize=True)
+    learn(theirs, [p], stream(5, steps=1))
+    q = nn.Parameter(p.detach().clone())
+    ours = SelectivePlasticityOptimizer([q], base="sgd", plasticity_k=0)
+    ours.load_state_dict(theirs.state_dict())
+    learn(theirs, [p], stream(5, steps=3))
+    learn(ours, [q], stream(5, steps=3))
+    torch.testing.assert_close(p, q)
+
+
+def test_a_pickle_of_an_earlier_version_has_the_later_options_off():
+    p = parameter(5)
+    optimizer = SelectivePlasticityOptimizer([p])
+    learn(optimizer, [p], stream(5, steps=2))
+    state = optimizer.__getstate__()
+    for group in state["param_groups"]:
+        for name in ("weight_decay", "maximize", "foreach", "fused", "decoupled_weight_decay"):
+            del group[name]
+    old = SelectivePlasticityOptimizer.__new__(SelectivePlasticityOptimizer)
+    old.__setstate__(state)
+    learn(old, [p], stream(5, steps=2))
+    assert (old.param_groups[0]["weight_decay"], old.param_groups[0]["maximize"]) == (0.0, False)
+
+
 def test_a_state_that_is_not_of_the_base_is_refused_and_nothing_changes():
     p = parameter(5)
     momentum = torch.optim.SGD([p], momentum=0.9)
@@ -668,7 +838,7 @@ def test_a_state_that_is_not_of_the_base_is_refused_and_nothing_changes():
     adam = torch.optim.Adam([p])
     learn(adam, [p], stream(5, steps=1))
     wide = parameter(3, 5)
-    other = SelectivePlasticityOptimizer([wide])
+    other = SelectivePlasticityOptimizer([wide], base="sgd")
     learn(other, [wide], stream(3, 5, steps=1))
 
     optimizer = SelectivePlasticityOptimizer([p], base="sgd", lr=0.3)
@@ -678,14 +848,14 @@ def test_a_state_that_is_not_of_the_base_is_refused_and_nothing_changes():
         with pytest.raises(ValueError, match=message):
             optimizer.load_state_dict(foreign.state_dict())
     with pytest.raises(ValueError, match="size of optimizer's group"):
-        optimizer.load_state_dict(SelectivePlasticityOptimizer([p, wide]).state_dict())
+        optimizer.load_state_dict(SelectivePlasticityOptimizer([p, wide], base="sgd").state_dict())
     assert all(torch.equal(value, kept[name]) for name, value in only(optimizer).items())
     assert optimizer.param_groups[0]["lr"] == 0.3
 
 
 def test_hooks_around_saving_and_loading_have_their_say():
     p, q = parameter(4), parameter(4)
-    optimizer, other = SelectivePlasticityOptimizer([p]), SelectivePlasticityOptimizer([q])
+    optimizer, other = SelectivePlasticityOptimizer([p], base="sgd"), SelectivePlasticityOptimizer([q], base="sgd")
     learn(optimizer, [p], stream(4, steps=2))
 
     def exchange(_, state_dict):
@@ -764,7 +934,7 @@ def test_a_gradient_whose_sign_is_a_note_in_the_margin():
     p = nn.Parameter(torch.zeros(1))
     p.grad = torch.complex(torch.zeros(1), torch.ones(1)).conj().imag
     assert p.grad.is_neg()
-    SelectivePlasticityOptimizer([p], lr=1.0).step()
+    SelectivePlasticityOptimizer([p], lr=1.0, base="sgd").step()
     assert p.item() == 1
 
 
@@ -822,16 +992,17 @@ def test_without_a_gate_what_is_no_number_stays_where_it_is(base, dtype):
 # ------------------------------------------------------------------------------------------------ kinds of parameters
 
 
+@pytest.mark.parametrize("others", [{}, {"weight_decay": 0.1, "maximize": True}], ids=["plain", "decayed"])
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @each_base
-def test_16_bit_parameters_follow_the_equations_rounded_once_a_step(base, dtype):
+def test_16_bit_parameters_follow_the_equations_rounded_once_a_step(base, dtype, others):
     p = parameter(31, dtype=dtype)
-    loop = LoopSynapses(p, lr=0.05, k=8.0, warmup=3, base=base)
-    optimizer = SelectivePlasticityOptimizer([p], base=base, lr=0.05, plasticity_k=8.0, warmup_steps=3)
+    loop = LoopSynapses(p, lr=0.05, k=8.0, warmup=3, base=base, **others)
+    optimizer = SelectivePlasticityOptimizer([p], base=base, lr=0.05, plasticity_k=8.0, warmup_steps=3, **others)
     for g in stream(31, steps=40, dtype=dtype):
         learn(optimizer, [p], [g])
         loop.p, before = p.detach().tolist(), loop.p
-        follow = LoopSynapses(torch.tensor(before), lr=0.05, k=8.0, warmup=3, base=base)
+        follow = LoopSynapses(torch.tensor(before), lr=0.05, k=8.0, warmup=3, base=base, **others)
         follow.__dict__.update({**loop.__dict__, "p": list(before)})
         follow.step(g)
         loop.__dict__.update({**follow.__dict__, "p": loop.p})
@@ -845,7 +1016,7 @@ def test_16_bit_parameters_follow_the_equations_rounded_once_a_step(base, dtype)
 def test_a_trace_of_16_bit_gradients_does_not_stand_still():
     """In bfloat16 0.99 e + 0.01 g would stop growing far below g."""
     p = parameter(2, dtype=torch.bfloat16)
-    optimizer = SelectivePlasticityOptimizer([p])
+    optimizer = SelectivePlasticityOptimizer([p], base="sgd")
     learn(optimizer, [p], [torch.tensor([1.0, 2.0], dtype=torch.bfloat16)] * 600)
     found = optimizer.get_param_eligibility(p)
     torch.testing.assert_close(found, (1 - 0.99**600) * torch.tensor([1.0, 2.0]), rtol=1e-4, atol=0)
@@ -917,7 +1088,7 @@ def test_a_model_that_changed_its_precision():
     ends = []
     for turn in (True, False):
         p = parameter(5, dtype=torch.float64)
-        optimizer = SelectivePlasticityOptimizer([p], lr=0.1, warmup_steps=0)
+        optimizer = SelectivePlasticityOptimizer([p], lr=0.1, warmup_steps=0, base="sgd")
         learn(optimizer, [p], stream(5, steps=3, dtype=torch.float64))
         if turn:
             p.grad = None
@@ -996,15 +1167,46 @@ def test_one_cycle_turns_betas_too(tensor_lr):
 
 def test_one_cycle_leaves_the_trace_of_base_sgd_alone():
     p, q = parameter(9), parameter(9)
-    optimizer = SelectivePlasticityOptimizer([p])
+    optimizer = SelectivePlasticityOptimizer([p], base="sgd")
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=20)
-    constant = SelectivePlasticityOptimizer([q])
+    constant = SelectivePlasticityOptimizer([q], base="sgd")
     for g in stream(9, steps=10):
         constant.param_groups[0]["lr"] = optimizer.param_groups[0]["lr"]
         learn(optimizer, [p], [g])
         learn(constant, [q], [g])
         scheduler.step()
     assert torch.equal(p, q)
+
+
+def schedulers():
+    """Every scheduler of torch that is made of an optimizer alone."""
+    on = torch.optim.lr_scheduler
+    yield from (
+        lambda o: on.LambdaLR(o, lambda t: 0.5**t),
+        lambda o: on.StepLR(o, 2),
+        lambda o: on.CosineAnnealingLR(o, 3),
+        lambda o: on.CyclicLR(o, 0.01, 0.1, 2, cycle_momentum=True),
+        lambda o: on.OneCycleLR(o, 0.1, total_steps=9),
+        lambda o: on.CosineAnnealingWarmRestarts(o, 2),
+        lambda o: on.ReduceLROnPlateau(o),
+        lambda o: torch.optim.swa_utils.SWALR(o, 0.05),
+    )
+
+
+@pytest.mark.parametrize("make", [*schedulers()])
+@each_base
+def test_what_schedulers_note_in_a_group_is_accepted_and_saved(base, make):
+    p = parameter(4)
+    optimizer = SelectivePlasticityOptimizer([{"params": [p], "name": "only"}], base=base, lr=0.1)
+    scheduler = make(optimizer)
+    for g in stream(4, steps=5):
+        learn(optimizer, [p], [g])
+        scheduler.step(*([1.0] if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) else []))
+    q = parameter(4)
+    other = SelectivePlasticityOptimizer([q], base=base)
+    other.load_state_dict(optimizer.state_dict())
+    learn(other, [q], stream(4, steps=1))
+    assert other.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
 
 
 def test_step_hooks_are_called_around_a_step():
@@ -1055,12 +1257,14 @@ def test_a_gradient_scaler_unscales_and_skips(base):
 # ------------------------------------------------------------------------------------------------ torch.compile
 
 
-def compiled_and_not(base, dtype, backend, tensor_lr=False):
+def compiled_and_not(base, dtype, backend, tensor_lr=False, **others):
     ends = []
     for compiled in (True, False):
         parameters = [parameter(8, 3, dtype=dtype), parameter(5, seed=1, dtype=dtype)]
         lr = torch.tensor(0.125) if tensor_lr else 0.125
-        optimizer = SelectivePlasticityOptimizer(parameters, lr=lr, base=base, warmup_steps=4, plasticity_k=8.0)
+        optimizer = SelectivePlasticityOptimizer(
+            parameters, lr=lr, base=base, warmup_steps=4, plasticity_k=8.0, **others
+        )
 
         def step(optimizer=optimizer):
             optimizer.step()
@@ -1102,6 +1306,14 @@ def test_torch_compile_makes_one_graph_of_a_step_and_the_same_numbers(base, dtyp
     torch.testing.assert_close(found, expected, **allowed)
 
 
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("tensor_lr", [False, True])
+@each_base
+def test_a_compiled_step_decays_and_climbs(base, tensor_lr):
+    found, expected = compiled_and_not(base, torch.float64, "eager", tensor_lr, weight_decay=0.3, maximize=True)
+    torch.testing.assert_close(found, expected, **ALLOWED[torch.float32 if tensor_lr else torch.float64])
+
+
 @pytest.fixture
 def asked_for(request):
     if "slow" not in request.config.option.markexpr:
@@ -1119,6 +1331,24 @@ def test_inductor_makes_the_same_numbers(base, dtype, tensor_lr):
 
 
 # ------------------------------------------------------------------------------------------------ threads, processes
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+def test_parameters_distributed_over_two_processes_follow_whole_ones(tmp_path):
+    """DTensor, in all placements, both bases and gatings; looking inside and saving too."""
+    script = Path(__file__).with_name("distributed_steps.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), "2", str(tmp_path / "meeting")],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
 
 
 @pytest.fixture
@@ -1159,7 +1389,7 @@ def test_a_large_parameter_is_shared_out(threads, monkeypatch):
     monkeypatch.setattr(compiled_steps.compiled, "gated_sgd", watched)
     p = parameter(LARGE)
     threads(2)
-    learn(SelectivePlasticityOptimizer([p]), [p], [torch.ones(LARGE)])
+    learn(SelectivePlasticityOptimizer([p], base="sgd"), [p], [torch.ones(LARGE)])
     assert len(took_part) == 2
 
 
@@ -1167,7 +1397,7 @@ def test_a_large_parameter_is_shared_out(threads, monkeypatch):
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_a_forked_process_has_threads_of_its_own(threads):
     p = parameter(LARGE)
-    optimizer = SelectivePlasticityOptimizer([p], lr=0.1)
+    optimizer = SelectivePlasticityOptimizer([p], lr=0.1, base="sgd")
     gradients = stream(LARGE, steps=4)
     learn(optimizer, [p], gradients[:1])
 
@@ -1233,6 +1463,16 @@ BAD = {
     "base": ["SGD", None, ["sgd"], 1],
     "gating": ["none", None, ["uniform"], True],
     "adaptive_threshold": [1, "yes", None, [True]],
+    "weight_decay": [-0.1, math.nan, math.inf, "0.1", None, [0.1], True],
+    "maximize": [1, "yes", None],
+    "foreach": [True, "yes"],
+    "fused": [True, "yes"],
+    "amsgrad": [True],
+    "capturable": [True],
+    "differentiable": [True],
+    "momentum": [0.9],
+    "dampening": [0.1],
+    "nesterov": [True],
 }
 BAD_VALUES = [(name, value) for name, values in BAD.items() for value in values]
 
@@ -1248,6 +1488,93 @@ def test_a_bad_value_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=rf"^{name} is .*: it must be"):
         optimizer.add_param_group({"params": [parameter(2)], name: value})
     assert len(optimizer.param_groups) == 1
+    learn(optimizer, [p], stream(3, steps=1))
+    kept, saved = p.detach().clone(), optimizer.state_dict()
+    saved["param_groups"][0][name] = value
+    with pytest.raises(ValueError, match=rf"^state_dict: parameter group 0: {name} is .*: it must be"):
+        optimizer.load_state_dict(saved)
+    for changed_when in ("before a step", "after one that was refused"):
+        optimizer.param_groups[0][name] = value
+        p.grad = torch.ones(3)
+        with pytest.raises(ValueError, match=rf"^{name} is .*: it must be"):
+            optimizer.step()
+        assert torch.equal(p, kept), changed_when
+
+
+@pytest.mark.parametrize("name", ["plasticity_K", "weight_decy", "centered", "trace"])
+def test_an_option_that_does_not_exist_is_refused_by_name_wherever_it_is_given(name):
+    p = parameter(3)
+    said = rf"{name} is no option of SelectivePlasticityOptimizer\."
+    with pytest.raises(ValueError, match=said):
+        SelectivePlasticityOptimizer([p], **{name: 0.1})
+    with pytest.raises(ValueError, match=said):
+        SelectivePlasticityOptimizer([{"params": [p], name: 0.1}])
+    optimizer = SelectivePlasticityOptimizer([p])
+    with pytest.raises(ValueError, match=said):
+        optimizer.add_param_group({"params": [parameter(2)], name: 0.1})
+    saved = optimizer.state_dict()
+    saved["param_groups"][0][name] = 0.1
+    with pytest.raises(ValueError, match=said):
+        optimizer.load_state_dict(saved)
+    optimizer.param_groups[0][name] = 0.1
+    p.grad = torch.ones(3)
+    with pytest.raises(ValueError, match=said):
+        optimizer.step()
+    del optimizer.param_groups[0][name]
+    optimizer.step()
+
+
+def test_a_misspelt_option_is_told_its_name():
+    with pytest.raises(ValueError, match="plasticity_k"):
+        SelectivePlasticityOptimizer([{"params": [parameter(3)], "plasticity_K": 1.0}])
+
+
+@each_base
+def test_options_of_torch_that_are_off_change_nothing(base):
+    p, q = parameter(3), parameter(3)
+    off = {"foreach": None, "fused": False, "amsgrad": False, "capturable": False, "differentiable": False}
+    off |= {"momentum": 0, "dampening": 0, "nesterov": False, "maximize": False, "weight_decay": 0.0}
+    learn(SelectivePlasticityOptimizer([p], base=base, **off), [p], stream(3))
+    learn(SelectivePlasticityOptimizer([q], base=base), [q], stream(3))
+    assert torch.equal(p, q)
+
+
+def test_adams_coupled_weight_decay_is_refused_and_no_decay_is_of_any_kind():
+    p = parameter(3)
+    with pytest.raises(ValueError, match=r"^weight_decay is 0\.1 with decoupled_weight_decay False"):
+        SelectivePlasticityOptimizer([{"params": [p], "weight_decay": 0.1, "decoupled_weight_decay": False}])
+    optimizer = SelectivePlasticityOptimizer([{"params": [p], "decoupled_weight_decay": False}])
+    learn(optimizer, [p], stream(3, steps=1))
+    optimizer.param_groups[0]["weight_decay"] = 0.1
+    with pytest.raises(ValueError, match="weight_decay"):
+        optimizer.step()
+
+
+def test_the_base_of_a_group_cannot_change_once_it_has_a_state():
+    p = parameter(3)
+    optimizer = SelectivePlasticityOptimizer([p])
+    optimizer.param_groups[0]["base"] = "sgd"
+    learn(optimizer, [p], stream(3, steps=1))
+    optimizer.param_groups[0]["base"] = "adam"
+    with pytest.raises(ValueError, match="make a new optimizer with that base"):
+        optimizer.step()
+
+
+def test_options_are_checked_again_only_where_one_was_changed(monkeypatch):
+    checked = []
+    check = optimizer_module._check_option
+    monkeypatch.setattr(
+        optimizer_module, "_check_option", lambda name, value: (checked.append(name), check(name, value))
+    )
+    p, q = parameter(3), parameter(2)
+    optimizer = SelectivePlasticityOptimizer([{"params": [p]}, {"params": [q]}])
+    learn(optimizer, [p, q], [(torch.ones(3), torch.ones(2))])
+    checked.clear()
+    learn(optimizer, [p, q], [(torch.ones(3), torch.ones(2))] * 2)
+    assert checked == []
+    optimizer.param_groups[1]["lr"] = 0.5
+    learn(optimizer, [p, q], [(torch.ones(3), torch.ones(2))] * 2)
+    assert checked == ["lr"]
 
 
 @pytest.mark.parametrize(
@@ -1256,6 +1583,7 @@ def test_a_bad_value_is_refused_by_name(name, value):
         {"lr": 0, "plasticity_k": 10, "eps": 0, "trace_decay": 0, "betas": (0, 0), "warmup_steps": 0},
         {"lr": np.float32(0.1), "plasticity_k": np.float64(2), "warmup_steps": np.int64(3), "betas": [0.5, 0.5]},
         {"lr": torch.tensor([0.1]), "warmup_steps": 10.0, "threshold_percentile": 100, "plasticity_k": 1e6},
+        {"weight_decay": 1, "maximize": True, "foreach": False, "fused": None},
     ],
 )
 @each_float

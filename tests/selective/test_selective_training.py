@@ -11,12 +11,15 @@ import pytest
 import torch
 
 from plastic_cli.analysis import continual
+from plastic_cli.data.datasets import load_dataset
+from plastic_cli.runs.run import create_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
 from plastic_cli.testing import interrupted_after, plastic, training_numbers
 from plastic_selective.commands import DESCENT_RATE, LARGEST_STRENGTH, Train
 from plastic_selective.optimizer import SelectivePlasticityOptimizer
+from plastic_selective.training import make_parts
 
 
 @pytest.fixture
@@ -59,6 +62,9 @@ def test_what_options_imply():
         ("--penalty si --ewc-decay .5", "--penalty ewc"),
         ("--penalty ewc --si-damping .5", "--penalty si"),
         ("--epochs 3 --iterations 20", "--epochs 3 does nothing with --iterations 20"),
+        ("--warmup-share .2 --warmup-steps 9", "--warmup-share 0.2 does nothing with --warmup-steps 9"),
+        ("--optimizer sgd --warmup-steps 9", "--warmup-steps 9 does nothing with --optimizer sgd"),
+        ("--optimizer sgd --warmup-share .2", "--warmup-share 0.2 does nothing with --optimizer sgd"),
         ("--plasticity-k 1e9", "--plasticity-k 1e9"),
         ("--class-order 2,1,0 --shuffle-classes", "--class-order"),
     ],
@@ -94,6 +100,42 @@ def test_the_strongest_gate_that_can_be_typed_is_the_optimizers_own():
     SelectivePlasticityOptimizer([weight], plasticity_k=LARGEST_STRENGTH)
     with pytest.raises(ValueError, match="plasticity_k"):
         SelectivePlasticityOptimizer([weight], plasticity_k=1.01 * LARGEST_STRENGTH)
+
+
+def test_the_class_and_the_command_have_the_same_default_method():
+    """What is left out means the same in Python and in a shell, but for the warm-up, which the class counts in steps."""
+    optimizer = SelectivePlasticityOptimizer([torch.nn.Parameter(torch.zeros(2))])
+    config = Train()
+    assert config.optimizer == "selective"
+    for name, value in optimizer.defaults.items():
+        if name in Train.model_fields and name != "warmup_steps":
+            assert getattr(config, name) == value, name
+    assert (config.learning_rate, (0.9, config.second_moment_decay)) == (
+        optimizer.defaults["lr"],
+        optimizer.defaults["betas"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "steps"),
+    [
+        ({}, 3),
+        ({"warmup_share": 0.5}, 15),
+        ({"warmup_share": 1.0, "epochs": 2}, 12),
+        ({"warmup_share": 0.25, "iterations": 40}, 10),
+        ({"warmup_share": 0.0}, 0),
+        ({"warmup_steps": 1000}, 1000),
+        ({"warmup_steps": 0}, 0),
+        ({"stream": "permuted", "scenario": "domain"}, 9),
+        ({"joint": True}, 3),
+    ],
+)
+def test_the_warm_up_is_a_share_of_the_first_task_or_so_many_steps(typed, steps, tiny_data, tmp_path):
+    """Three classes of 20 training images each: 30 or, permuted, 90 steps in five passes at batch size 4."""
+    data = load_dataset(tiny_data, tmp_path)
+    config = Train.from_values({"dataset": tiny_data, "tasks": 3, "batch_size": 4, "hidden": [6], **typed})
+    run = create_run(tmp_path / "runs", rule="selective", config=config.model_dump(mode="json"), stage="train")
+    assert make_parts(config, data, run).optimizer.param_groups[0]["warmup_steps"] == steps
 
 
 def test_a_penalty_that_is_too_strong_is_named(small):
