@@ -380,6 +380,8 @@ def _same(value: Any, wanted: Any) -> bool:
 def _without(option: str, value: Any, values: tuple[Any, ...]) -> str:
     if values == (True,):
         return f"without {option_name(option)}"
+    if values == (None,):
+        return f"beside {as_typed(option, value)}"
     *others, last = [str(entry) for entry in values]
     listed = f"{', '.join(others)} or {last}" if others else last
     return f"with {as_typed(option, value)}: it belongs to {option_name(option)} {listed}"

@@ -131,6 +131,8 @@ class Train(ClassifierTrainConfig):
             meant["replay"] = "none"
         if "epochs" in typed:
             meant["iterations"] = 0
+        if "warmup_share" in typed:
+            meant["warmup_steps"] = None
         return meant
 
     @model_validator(mode="after")

@@ -40,6 +40,8 @@ def test_what_options_imply():
     # Of passes and steps the one that is typed counts, whatever a file says.
     assert Train.implied({"epochs": 3})["iterations"] == 0
     assert Train.meant({"iterations": 300})["epochs"] == Train().epochs
+    assert Train.meant({"warmup_share": 0.3})["warmup_steps"] is None
+    assert Train.meant({"warmup_steps": 7})["warmup_share"] == Train().warmup_share
     # The base says nothing where the optimizer is another.
     assert Train.from_values({"optimizer": "adam", "base": "sgd"}).learning_rate == 0.001
     assert Train.from_values({"joint": True}).replay == "none"
@@ -62,7 +64,7 @@ def test_what_options_imply():
         ("--penalty si --ewc-decay .5", "--penalty ewc"),
         ("--penalty ewc --si-damping .5", "--penalty si"),
         ("--epochs 3 --iterations 20", "--epochs 3 does nothing with --iterations 20"),
-        ("--warmup-share .2 --warmup-steps 9", "--warmup-share 0.2 does nothing with --warmup-steps 9"),
+        ("--warmup-share .2 --warmup-steps 9", "--warmup-share 0.2 does nothing beside --warmup-steps 9"),
         ("--optimizer sgd --warmup-steps 9", "--warmup-steps 9 does nothing with --optimizer sgd"),
         ("--optimizer sgd --warmup-share .2", "--warmup-share 0.2 does nothing with --optimizer sgd"),
         ("--plasticity-k 1e9", "--plasticity-k 1e9"),
@@ -119,21 +121,21 @@ def test_the_class_and_the_command_have_the_same_default_method():
 @pytest.mark.parametrize(
     ("typed", "steps"),
     [
-        ({}, 3),
-        ({"warmup_share": 0.5}, 15),
-        ({"warmup_share": 1.0, "epochs": 2}, 12),
+        ({}, 2),
+        ({"warmup_share": 0.5}, 10),
+        ({"warmup_share": 1.0, "epochs": 2}, 8),
         ({"warmup_share": 0.25, "iterations": 40}, 10),
         ({"warmup_share": 0.0}, 0),
         ({"warmup_steps": 1000}, 1000),
         ({"warmup_steps": 0}, 0),
-        ({"stream": "permuted", "scenario": "domain"}, 9),
-        ({"joint": True}, 3),
+        ({"stream": "permuted", "scenario": "domain"}, 6),
+        ({"joint": True}, 2),
     ],
 )
 def test_the_warm_up_is_a_share_of_the_first_task_or_so_many_steps(typed, steps, tiny_data, tmp_path):
-    """Three classes of 20 training images each: 30 or, permuted, 90 steps in five passes at batch size 4."""
-    data = load_dataset(tiny_data, tmp_path)
-    config = Train.from_values({"dataset": tiny_data, "tasks": 3, "batch_size": 4, "hidden": [6], **typed})
+    """Three classes of 20 training images each: 20 or, permuted, 60 steps in five passes at batch size 5."""
+    data = load_dataset(str(tiny_data), tmp_path)
+    config = Train.from_values({"dataset": str(tiny_data), "tasks": 3, "batch_size": 5, "hidden": [6], **typed})
     run = create_run(tmp_path / "runs", rule="selective", config=config.model_dump(mode="json"), stage="train")
     assert make_parts(config, data, run).optimizer.param_groups[0]["warmup_steps"] == steps
 
