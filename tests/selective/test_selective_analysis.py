@@ -380,7 +380,7 @@ def test_analyses_by_class_are_for_outputs_that_are_classes(trained):
     assert look("analyze", permuted, "--sparsity").code == 0
     for options in (("--scenario", "task"), ("--stream", "permuted", "--scenario", "class")):
         assert_refused(look("analyze", trained(*options), "--sparsity"), "--sparsity", "not the classes")
-    assert_refused(look("analyze", trained(), "--other", "x"), "--other goes with --cka")
+    assert_refused(look("analyze", trained(), "--other", "x"), "--other x does nothing without --cka")
 
 
 # ------------------------------------------------------------------------------------------------------- drawing
