@@ -14,7 +14,7 @@ from plastic_metafa import figures, rule
 from plastic_metafa.adaptation import Plasticity
 from plastic_metafa.evaluation import learned_rule, trained_as
 from plastic_metafa.history import SETTLED, history, moving_average, strengths
-from plastic_metafa.meta_learning import ITSELF, LOST, Bench, setting_of
+from plastic_metafa.meta_learning import LOST, Bench, setting_of
 from plastic_metafa.shares import change_by_term
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ def show_accuracy(run: Run, window: int) -> None:
         for name, key in (
             ("backprop", "backprop/accuracy"),
             ("feedback alignment", "control/accuracy"),
-            ("feedback alignment", f"{ITSELF}/accuracy"),
             ("chance among the episode's classes", "test/chance"),
         )
         if (value := summary.get(key)) is not None

@@ -41,8 +41,6 @@ RATES = (0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1)
 TUNING_EPISODES = 20
 CONTROLS: dict[str, Feedback] = {"control": "fixed", "backprop": "symmetric"}
 """Split under which a control is logged, and its feedback: feedback alignment, and backprop."""
-ITSELF = "feedback_alignment"
-"""Split of feedback alignment at the best rate in a run that is feedback alignment itself: it is no control of that."""
 PUBLISHED_LEFT = (0, 2, 9)
 """The terms that the published pool is left with."""
 LOST = 0.02
@@ -324,10 +322,10 @@ def _test(config: Train, run: Run, setting: Setting, theta: Tensor, plasticity: 
     for split, feedback in CONTROLS.items():
         rate = best_rate(tuning, feedback)
         reached[split] = float(bench.measure_rate(rate, feedback)[0].mean())
-        alone = Plasticity((0,), feedback)
-        angle, orthonormality_error = bench.layers(torch.tensor([rate], dtype=torch.float64), alone)
+        alone = torch.tensor([rate], dtype=torch.float64)
+        angle, orthonormality_error = bench.layers(alone, Plasticity((0,), feedback))
         run.log(
-            ITSELF if split == "control" and plasticity == alone else split,
+            split,
             None,
             "test",
             accuracy=reached[split],
@@ -362,24 +360,30 @@ def _log_terms(
 
     For a pool that has the published terms and others, also the share of terms whose fate is the published one.
     """
-    whole = bench.measure(theta, plasticity)[0].mean()
-    needed = []
-    for place, term in enumerate(config.terms):
-        without = theta.clone()
-        without[place] = 0
-        if float(whole - bench.measure(without, plasticity)[0].mean()) >= LOST:
-            needed.append(term)
+    needed = needed_terms(bench, theta, plasticity)
     curves = strengths(episodes)
     nonzero = [term for term in config.terms if keeps_its_sign(curves.loc[curves["term"] == term, "value"])]
     run.log("test", None, terms_needed=len(needed))
     run.log("train", None, _learned_from(config), terms_nonzero=len(nonzero))
     if set(config.terms) > set(PUBLISHED_LEFT):
-        run.log("test", None, needed_as_published=_share_as_published(config.terms, needed))
-        share = _share_as_published(config.terms, nonzero)
+        run.log("test", None, needed_as_published=share_as_published(config.terms, needed))
+        share = share_as_published(config.terms, nonzero)
         run.log("train", None, _learned_from(config), nonzero_as_published=share)
 
 
-def _share_as_published(terms: Sequence[int], left: Sequence[int]) -> float:
+def needed_terms(bench: Bench, theta: Tensor, plasticity: Plasticity) -> list[int]:
+    """Return the terms without which networks lose at least LOST of their accuracy."""
+    whole = bench.measure(theta, plasticity)[0].mean()
+    needed = []
+    for place, term in enumerate(plasticity.terms):
+        without = theta.clone()
+        without[place] = 0
+        if float(whole - bench.measure(without, plasticity)[0].mean()) >= LOST:
+            needed.append(term)
+    return needed
+
+
+def share_as_published(terms: Sequence[int], left: Sequence[int]) -> float:
     """Return the share of `terms` that are left where the publication leaves them, and gone where it does not."""
     return sum((term in left) == (term in PUBLISHED_LEFT) for term in terms) / len(terms)
 
