@@ -5,52 +5,146 @@ Source of the format: https://www.cs.toronto.edu/~kriz/cifar.html, section "Data
 
 from __future__ import annotations
 
+import io
+import math
 import pickle
+import pickletools
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from plastic_cli.data.arrays import LabelledImages, check_labels
-from plastic_cli.data.files import damaged
+from plastic_cli.data.files import cannot_be_read, check_memory, damaged, shown
 from plastic_cli.errors import UserError
 
-# NumPy rebuilds an array by a function that it keeps private and that it has moved: an array tells which one it is.
-_REBUILD = np.empty(0).__reduce__()[0]
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _REBUILD,
-    ("numpy._core.multiarray", "_reconstruct"): _REBUILD,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
+_FEATURES = 3 * 32 * 32
+_NUMBERS = re.compile(r"[biuf][1248]")
+
+
+class _Type:
+    """What a pickle says of the type of an array: no NumPy object is made of it before it is checked."""
+
+    def __init__(self, text: object = "", *_: object) -> None:
+        self.text = text
+        self.order = "|"
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1]
+
+    def checked(self) -> np.dtype[Any]:
+        """Return NumPy's type. Raises ValueError for anything but numbers of 1 to 8 bytes."""
+        if (
+            not isinstance(self.text, str)
+            or not _NUMBERS.fullmatch(self.text)
+            or self.order not in ("|", "<", ">", "=")
+        ):
+            raise ValueError("it holds an array of something else than numbers")
+        return np.dtype(self.text if self.order == "|" else f"{self.order}{self.text}")
+
+
+class _Array:
+    """What a pickle says of an array."""
+
+    def __init__(self, *_: object) -> None:
+        self.state: tuple[Any, ...] = ()
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.state = state
+
+    def checked(self) -> NDArray[Any]:
+        """Return the array. Raises ValueError, TypeError or AttributeError where type, shape and bytes do not agree."""
+        _, shape, kind, fortran_order, content = self.state
+        if isinstance(content, str):
+            content = content.encode("latin1")
+        sizes = tuple(int(size) for size in shape)
+        dtype: np.dtype[Any] = kind.checked()
+        if len(sizes) > 4 or min(sizes, default=0) < 0 or math.prod(sizes) * dtype.itemsize != len(content):
+            raise ValueError(f"an array of shape {sizes} does not have {len(content):,} bytes")
+        # A copy, because bytes cannot be written to.
+        return np.frombuffer(content, dtype).reshape(sizes, order="F" if fortran_order else "C").copy()
+
+
+def _from_buffer(content: Any, kind: Any, shape: Any, order: Any) -> _Array:
+    array = _Array()
+    array.state = (1, shape, kind, order == "F", content)
+    return array
+
+
+def _scalar(kind: _Type, content: Any) -> Any:
+    return _from_buffer(content, kind, (1,), "C").checked()[0].item()
+
+
+def _encode(text: str, _encoding: str = "latin1") -> bytes:
+    return text.encode("latin1")
+
+
+# NumPy's functions that arrays are pickled with, under the names of NumPy 1 and 2. None of NumPy's own is called.
+_ALLOWED: dict[tuple[str, str], Any] = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Type}
+_ALLOWED[("_codecs", "encode")] = _encode
+for _core in ("numpy.core", "numpy._core"):
+    _ALLOWED[(f"{_core}.multiarray", "_reconstruct")] = _Array
+    _ALLOWED[(f"{_core}.multiarray", "scalar")] = _scalar
+    _ALLOWED[(f"{_core}.numeric", "_frombuffer")] = _from_buffer
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that builds plain containers and NumPy arrays and refuses everything else."""
+    """An unpickler that builds plain containers and descriptions of arrays and refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which image data do not need")
+            raise pickle.UnpicklingError(f"it asks for {shown(f'{module}.{name}')}, which image data do not need")
         return _ALLOWED[module, name]
 
 
 def read_cifar_batch(path: Path, classes: int) -> LabelledImages:
     """Return the images, (n, 3, 32, 32) uint8, and labels of one batch.
 
-    Raises UserError, naming the file, where it cannot be read, asks for anything but arrays, or is not such a batch.
+    It takes a few times the memory that the file has bytes. Raises UserError, naming the file, where it cannot be read,
+    asks for anything but arrays, or is not such a batch.
     """
     try:
-        with path.open("rb") as stream:
-            batch = _ArraysOnly(stream, encoding="latin1").load()
+        check_memory(path, path.stat().st_size, 0)
+        content = path.read_bytes()
+        _check_memo(content)
+        batch = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise cannot_be_read(path, error) from error
+    except UserError:
+        raise
     except Exception as error:  # a broken pickle may raise anything at all
-        raise damaged(path, str(error) or type(error).__name__) from error
-    data = batch.get("data") if isinstance(batch, dict) else None
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3 * 32 * 32:
-        raise damaged(path, "it is not a CIFAR-10 batch of uint8 images of 3 x 32 x 32")
+        asked = str(error) if str(error).startswith("it asks for ") else "it is no whole batch of CIFAR-10"
+        raise damaged(path, asked) from error
+    data, labels = (_entry(batch, name) for name in ("data", "labels"))
     try:
-        labels = np.asarray(batch.get("labels"))
-    except ValueError as error:
+        x = data.checked() if isinstance(data, _Array) else None
+    except Exception as error:  # a pickle may set a state of any kind
+        raise damaged(path, "its images are no array of numbers") from error
+    if x is None or x.dtype != np.uint8 or x.ndim != 2 or x.shape[1] != _FEATURES:
+        raise damaged(path, "it is not a CIFAR-10 batch of uint8 images of 3 x 32 x 32")
+    return LabelledImages(x.reshape(-1, 3, 32, 32), check_labels(_labels(labels, path), len(x), path, classes))
+
+
+def _check_memo(content: bytes) -> None:
+    """Raise ValueError for a pickle that remembers things under higher numbers than it has: Python would make room."""
+    for operations, (opcode, number, _) in enumerate(pickletools.genops(content)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(number or 0) <= operations:
+            raise ValueError("it remembers more than it holds")
+
+
+def _entry(batch: Any, name: str) -> Any:
+    """Return an entry of a batch, whose keys are text or, from Python 3, bytes."""
+    return batch.get(name, batch.get(name.encode())) if isinstance(batch, dict) else None
+
+
+def _labels(labels: Any, path: Path) -> NDArray[Any]:
+    try:
+        if isinstance(labels, _Array):
+            return labels.checked()
+        if isinstance(labels, list | tuple) and all(type(label) is int for label in labels):
+            return np.array(labels, np.int64)
+    except Exception as error:  # a pickle may set a state of any kind
         raise damaged(path, "its labels are not a list of numbers") from error
-    return LabelledImages(data.reshape(-1, 3, 32, 32), check_labels(labels, len(data), path, classes))
+    raise damaged(path, "labels must be whole numbers, one per image: its labels are not a list of numbers")

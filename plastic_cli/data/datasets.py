@@ -178,7 +178,10 @@ def _read(name: str, folder: Path | None, *, download: bool) -> StoredDataset:
         from plastic_cli.data.download import download_dataset
 
         download_dataset(info, where)
-    return read_known_set(info, where)
+    try:
+        return read_known_set(info, where)
+    except MemoryError as error:
+        raise UserError(f"{known} does not fit into the memory of this machine.") from error
 
 
 def _set_aside(stored: StoredDataset, validation: int) -> tuple[NDArray[Any] | slice, NDArray[Any] | None]:

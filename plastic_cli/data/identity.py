@@ -25,6 +25,6 @@ def dataset_checksum(name: str, folder: Path | None = None) -> str | None:
             stored = read_known_set(info, where)
         else:
             stored = read_own_set(own_path(name))
-    except (OSError, UserError):
+    except (OSError, UserError, MemoryError):
         return None
     return checksum((stored.train, stored.test))

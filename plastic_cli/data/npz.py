@@ -9,6 +9,7 @@ import ast
 import io
 import math
 import os
+import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -136,7 +137,16 @@ def _read_array(stream: io.BufferedIOBase, size: int, path: Path, name: str) -> 
         raise damaged(path, f"the header of {name} announces {announced:,} bytes of data and others are there")
     flat = content.view(dtype)
     array = flat.reshape(shape[::-1]).transpose() if fortran_order else flat.reshape(shape)
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    array = array.astype(dtype.newbyteorder("="), copy=False)
+    if dtype.kind == "U" and not _is_text(array):
+        raise damaged(path, f"the text in {name} has characters that do not exist")
+    return array
+
+
+def _is_text(array: NDArray[Any]) -> bool:
+    """Say whether every character has a number that Unicode has; Python's texts break where one has not."""
+    codes = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
+    return not codes.size or bool(codes.max() <= sys.maxunicode and not ((codes >= 0xD800) & (codes <= 0xDFFF)).any())
 
 
 def _read_header(stream: io.BufferedIOBase, path: Path, name: str) -> tuple[np.dtype[Any], bool, tuple[int, ...], int]:
