@@ -38,5 +38,7 @@ def test_damaged_files_are_refused_in_one_line_or_read():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_many_damaged_files_are_refused_in_one_line_or_read(seed):
+def test_many_damaged_files_are_refused_in_one_line_or_read(seed, request):
+    if "slow" not in request.config.option.markexpr:
+        pytest.skip("takes minutes: -m slow")
     _check(_outcome(6000, seed), 6000)

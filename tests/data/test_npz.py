@@ -37,17 +37,16 @@ def _header(descr="'<f8'", order="False", shape="(3, 4)"):
 @pytest.mark.parametrize("dtype", _TYPES)
 @given(data=st.data())
 def test_reads_what_numpy_writes(tmp_path_factory, dtype, data):
-    elements = {"elements": st.text(st.characters(codec="utf-8", exclude_characters="\0"))} if "U" in dtype else {}
+    letters = st.characters(codec="utf-8", exclude_characters="\0")
+    elements = {"elements": st.text(letters, max_size=2)} if "U" in dtype else {}
     array = data.draw(arrays.arrays(dtype, arrays.array_shapes(min_dims=0, max_dims=3, max_side=5), **elements))
     array = np.asarray(array, order=data.draw(st.sampled_from("CF")))
     folder = tmp_path_factory.mktemp("npz")
     np.save(folder / "file.npy", array)
     np.savez(folder / "plain.npz", x=array, other=array)
     np.savez_compressed(folder / "packed.npz", x=array)
-    for read in (
-        read_npy(folder / "file.npy"),
-        *(read_npz(folder / f"{name}.npz", ["x"])[0] for name in ("plain", "packed")),
-    ):
+    archives = [folder / "plain.npz", folder / "packed.npz"]
+    for read in (read_npy(folder / "file.npy"), *(read_npz(path, ["x"])[0] for path in archives)):
         assert read.dtype == array.dtype.newbyteorder("=")
         assert read.shape == array.shape
         np.testing.assert_array_equal(read, array)
@@ -81,7 +80,7 @@ def test_pickled_objects_are_not_loaded_and_the_message_says_what_to_save(tmp_pa
     for read in (lambda: read_npz(path, ["y"]), lambda: read_npy(tmp_path / "y.npy")):
         with pytest.raises(UserError, match=r"holds Python objects.*y.astype\(str\) for names") as raised:
             read()
-        assert "pickle" not in str(raised.value)
+        assert "allow_pickle" not in str(raised.value)
         assert "damaged" not in str(raised.value)
     assert not mark.exists()
     np.load(tmp_path / "y.npy", allow_pickle=True)

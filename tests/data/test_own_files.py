@@ -1,6 +1,8 @@
 """The files that people have, under the names that they have them under."""
 
 import gzip
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -61,7 +63,7 @@ def test_two_arrays_that_may_be_meant_are_named(tmp_path):
     train_x, train_y, test_x, test_y = _arrays()
     np.savez(tmp_path / "train.npz", images=train_x, data=train_x, y=train_y)
     np.savez(tmp_path / "test.npz", x=test_x, y=test_y)
-    with pytest.raises(UserError, match="either array may be meant, images or data. Keep one"):
+    with pytest.raises(UserError, match=r"either array may be meant, images or data\. Keep one"):
         load_dataset(str(tmp_path))
 
 
@@ -103,7 +105,7 @@ def test_links_relative_paths_and_odd_names_lead_to_the_same_set(tmp_path, monke
 
 
 def test_an_empty_folder_is_told(tmp_path):
-    with pytest.raises(UserError, match="holds no data set: it is empty. Put there train.npz"):
+    with pytest.raises(UserError, match=r"holds no data set: it is empty. Put there train.npz"):
         load_dataset(str(tmp_path))
 
 
@@ -122,7 +124,7 @@ def test_a_folder_of_known_sets_is_told_how_to_name_them(tmp_path):
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "~nobody-of-this-name", "/proc/1/root/nothing"])
 def test_names_that_no_file_can_have(name):
-    with pytest.raises(UserError, match="unknown data set|there is no folder"):
+    with pytest.raises(UserError, match=r"unknown data set|there is no folder"):
         check_dataset_name(name)
 
 
@@ -278,9 +280,6 @@ def test_a_picture_that_announces_too_many_pixels_is_refused_before_it_is_decode
     _write_pictures(tmp_path)
     path = sorted((tmp_path / "train" / "ant").iterdir())[0]
     content = bytearray(path.read_bytes())
-    import struct
-    import zlib
-
     content[16:24] = struct.pack(">II", 60_000, 60_000)
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     path.write_bytes(content)
