@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from plastic_cli.lazy import lazy_names
 
+# As `typing` has it, whose import takes longer than all else here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from plastic_cli.config import (
         AnalyzeConfig,

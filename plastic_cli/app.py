@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from plastic_cli.errors import PlasticError, UserError, did_you_mean
+from plastic_cli.signals import INTERRUPTED, leave, leave_on_signals
 
 WITH_A_RULE = "Work with a rule"
 MANY_RUNS = "Make many runs"
@@ -474,7 +475,15 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    sys.exit(run_command_line(sys.argv[1:]))
+    leave_on_signals()
+    # A notebook tells its programs to draw inside itself; what is drawn here goes into files.
+    os.environ["MPLBACKEND"] = "agg"
+    try:
+        code = run_command_line(sys.argv[1:])
+    except KeyboardInterrupt:
+        # It came while an error or the end was told.
+        code = INTERRUPTED
+    leave(code)
 
 
 def run_command_line(arguments: list[str]) -> int:
@@ -490,7 +499,7 @@ def run_command_line(arguments: list[str]) -> int:
         return int(code) if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         _say("interrupted.")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         return _leave_closed_pipe(stdout)
     except SystemExit:

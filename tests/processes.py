@@ -7,7 +7,7 @@ import subprocess
 import sys
 import sysconfig
 
-PROGRAM = "from plastic_cli.app import main; main()"
+PROGRAM = "from plastic_cli.__main__ import main; main()"
 
 
 def command(*arguments):

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from plastic_cli.commands.show import FORMATS, print_rows
-from plastic_cli.commands.signals import signals_as_interrupts
 from plastic_cli.errors import RunFailed, UserError, did_you_mean
 from plastic_cli.plugins import find_rule
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.metrics import MAIN_METRICS
+from plastic_cli.signals import TWICE, signals_as_interrupts
 from plastic_cli.sweeps.engine import Progress, Result, Settings, Sweep
 from plastic_cli.sweeps.lookup import Found, store_index, with_data
 from plastic_cli.sweeps.plan import PlannedRun, only, plan_recipe, shown
@@ -121,7 +121,7 @@ def run_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> list[Result]:
         options.runs, options.data, options.retry, options.timeout, options.keep_going, options.arguments
     )
     quiet = options.quiet or options.format == "json"
-    with signals_as_interrupts(), open_pool(options.scheduler, options.workers) as pool:
+    with signals_as_interrupts(TWICE), open_pool(options.scheduler, options.workers) as pool:
         Console(quiet=quiet).message(f"{_runs(len(plan))} in {options.runs}, {pool.description}")
         with _display(quiet) as display:
             return Sweep(plan, pool, settings).run(display.show)

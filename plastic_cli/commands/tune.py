@@ -16,7 +16,6 @@ from rich.markup import escape
 from typer.main import get_command
 
 from plastic_cli.commands.show import print_rows
-from plastic_cli.commands.signals import signals_as_interrupts
 from plastic_cli.commands.sweep import duration
 from plastic_cli.commands.verbs import Invocation
 from plastic_cli.config import TrainConfig, as_typed
@@ -30,6 +29,7 @@ from plastic_cli.runs.configuration import resolve, train_model
 from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.metrics import data_of
 from plastic_cli.runs.record import read_record
+from plastic_cli.signals import TWICE, signals_as_interrupts
 from plastic_cli.sweeps.engine import Progress, Result, Settings, Sweep
 from plastic_cli.sweeps.lookup import with_data
 from plastic_cli.sweeps.plan import PlannedRun, planned
@@ -119,7 +119,7 @@ def _tune(rule: Rule, model: type[TrainConfig], typed: dict[str, Any], invocatio
         if before:
             console.message(f"{before} trials of this search are done already")
         search = _Search(rule, study, point, invocation, store)
-        with signals_as_interrupts(), open_pool(invocation.scheduler, invocation.workers) as pool:
+        with signals_as_interrupts(TWICE), open_pool(invocation.scheduler, invocation.workers) as pool:
             console.message(f"search {name}: {', '.join(space)}; {pool.description}")
             stopped = search.run(pool)
         _print_best(rule, study, search, typed, space, invocation)

@@ -16,7 +16,6 @@ import typer
 from rich.markup import escape
 from typer.main import get_command
 
-from plastic_cli.commands.signals import signals_as_interrupts
 from plastic_cli.config import Config, TrainConfig, field, option_name, to_toml
 from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.options import command_function
@@ -28,6 +27,7 @@ from plastic_cli.runs.exports import Exports, find_exports
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.run import Run, create_run, open_run
 from plastic_cli.runs.store import RunStore
+from plastic_cli.signals import signals_as_interrupts
 from plastic_cli.sweeps.recipe import read_options
 
 

@@ -20,6 +20,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from plastic_cli.runs.files import write_atomically
+from plastic_cli.signals import INTERRUPTED
 from plastic_cli.sweeps.archive import pack, unpack
 from plastic_cli.sweeps.lookup import Found, StoreIndex, store_index
 from plastic_cli.sweeps.plan import PlannedRun
@@ -228,7 +229,8 @@ def _run(job: Job, store: Path, index: StoreIndex, found: Found) -> Outcome:
         log.unlink(missing_ok=True)
         log.with_suffix(".toml").unlink(missing_ok=True)
         return _but(outcome, summary=after.stored.summary)
-    if why == "stopped":
+    # Another signal than the sweep's, as a batch system sends it to every process of a job, leaves it resumable too.
+    if why == "stopped" or (why == "ended" and child.returncode == INTERRUPTED):
         return _but(outcome, word="interrupted")
     if why == "timeout":
         error = f"stopped after {job.timeout:g} s (--timeout)" + (": sweep again to go on with it" if run else "")
@@ -241,7 +243,7 @@ def command(arguments: list[str]) -> list[str]:
 
     -P: nothing that happens to lie in the working folder is imported.
     """
-    return [sys.executable, "-P", "-m", "plastic_cli.sweeps.child", str(os.getpid()), "plastic_cli.app", *arguments]
+    return [sys.executable, "-P", "-m", "plastic_cli.sweeps.child", str(os.getpid()), "plastic_cli", *arguments]
 
 
 def _but(outcome: Outcome, **changes: object) -> Outcome:

@@ -4,7 +4,7 @@ import time
 
 from plastic_cli.runs.store import RunStore
 
-PLASTIC = "from plastic_cli.app import main; main()"
+PLASTIC = "from plastic_cli.__main__ import main; main()"
 
 
 def statuses(folder):
