@@ -8,13 +8,19 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from plotnine import geom_hline
 
+from plastic_cli.analysis.cka import cka_matrix
+from plastic_cli.analysis.probe import linear_probe
+from plastic_cli.data.corruptions import apply_corruption, parse_corruption
 from plastic_cli.data.datasets import load_dataset
+from plastic_cli.learning.classifier import CKA_IMAGES
+from plastic_cli.learning.fit import stratified_sample
 from plastic_cli.runs.run import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
-from plastic_eglp import figures
+from plastic_eglp import analysis, figures, rendering
 from plastic_eglp.analysis import event_raster
 from plastic_eglp.commands import Train, build
 from plastic_eglp.control import backprop_twin, kept_control, taught
@@ -199,3 +205,65 @@ def test_the_raster_counts_events_and_their_share(trained):
     assert f"{raster['event'].sum()} events in {EPOCHS * 15} batches" in subtitle
     assert f"({100 * raster['event'].mean():.1f}%)" in subtitle
     assert table(trained, "events")["events"].sum() == trained.metrics["train/events"]
+
+
+def test_probe_and_cka_compare_with_the_backprop_twin_and_the_untrained_network(trained):
+    results = analyzed(trained, "--probe", "--cka")
+    config = Train.from_values(trained.run.config, source="test")
+    data = trained.data
+    (twin,) = backprop_twin(config, data, trained.run).values()
+    networks = {"trained": trained.learner, "untrained": build(trained.run, data, trained=False), "backprop": twin}
+    probes = table(trained, "probe").set_index(["layer", "network"])["accuracy"]
+    for name, learner in networks.items():
+        for layer, pair in enumerate(zip(*(learner.features(s.x) for s in (data.train, data.test)), strict=True), 1):
+            probe = linear_probe(pair[0], data.train.y, pair[1], data.test.y, seed=trained.run.seed)
+            # Up to which sixth of the training images the L2 was chosen on.
+            assert probes[layer, name] == pytest.approx(probe.accuracy, abs=0.02)
+            assert results[f"probe/layer {layer} {name}"] == probes[layer, name]
+    x = stratified_sample(data.test, CKA_IMAGES).x
+    for prefix, name in (("cka", "trained"), ("cka of the untrained", "untrained")):
+        expected = cka_matrix(networks[name].features(x), twin.features(x), debiased=True)
+        for row in (1, 2):
+            for column in (1, 2):
+                found = results[f"{prefix}/{row}-{column}"]
+                assert found == pytest.approx(expected[row - 1, column - 1].item(), abs=1e-6)
+    assert results["cka/2-2"] != pytest.approx(results["cka of the untrained/2-2"], abs=1e-3)
+
+
+def test_robustness_is_measured_of_the_network_and_of_its_control(trained):
+    results = analyzed(trained, "--robustness")
+    (control,) = kept_control(trained.run, trained.data).values()
+    x = trained.data.test.x
+    for text in ("gaussian-noise:0.5", "rotation:30"):
+        generator = torch.Generator().manual_seed(trained.run.seed)
+        corrupted = apply_corruption(trained.data, x, parse_corruption(text), generator)
+        split = SimpleNamespace(x=corrupted, y=trained.data.test.y)
+        assert results[f"{text}/accuracy"] == pytest.approx(accuracy(trained.learner, split))
+        assert results[f"zero events/{text}/accuracy"] == pytest.approx(accuracy(control, split))
+    assert results["clean:0/accuracy"] == pytest.approx(trained.metrics["test/accuracy"])
+    assert results["zero events/clean:0/accuracy"] == pytest.approx(trained.metrics["control/accuracy"])
+
+
+def test_receptive_fields_are_shown_after_and_before_learning(trained, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(analysis, "image_grid", lambda weights, shape, zoom: weights)
+    monkeypatch.setattr(trained.run, "save_image", shown.__setitem__)
+    analysis.show_features(trained.run)
+    assert torch.equal(shown["features"], trained.learner.first_weights)
+    assert torch.equal(shown["features_before"], build(trained.run, trained.data, trained=False).first_weights)
+
+
+def test_the_film_shows_test_accuracy_the_control_and_the_events_up_to_its_epoch(trained):
+    curve, control = rendering._accuracies(trained.run)
+    assert control == pytest.approx(trained.metrics["control/accuracy"])
+    assert curve.set_index("step")["value"][EPOCHS] == pytest.approx(trained.metrics["test/accuracy"])
+    raster = event_raster(trained.run)
+    for epoch in range(EPOCHS + 1):
+        axes = Figure().subplots()
+        rendering._draw_events(axes, raster, epoch)
+        cells = axes.images[0].get_array()
+        assert cells.shape == (EPOCHS, 15)
+        for number in range(EPOCHS):
+            expected = raster.loc[raster["epoch"] == number + 1, "event"].to_numpy() * (number < epoch)
+            assert cells[number].tolist() == expected.tolist()
+        assert axes.get_title() == f"events: {int(cells.sum())}"
