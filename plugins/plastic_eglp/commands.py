@@ -41,6 +41,11 @@ class Train(ClassifierTrainConfig):
     activation: Literal["tanh", "relu", "linear", "triangle"] = field(
         "tanh", "tanh, relu, linear, or triangle: what exceeds the mean over units"
     )
+    initial_weights: Literal["uniform", "xavier"] = field(
+        "uniform",
+        "how hidden weights are drawn: uniform within 1 / sqrt(inputs), biases too; xavier: uniform within"
+        " sqrt(6 / (inputs + units)), biases 0, as in the published program",
+    )
     epochs: int = field(20, "passes over the training images", ge=1)
     batch_size: int = field(128, "images per step", ge=1)
     readout: Literal["supervised", "local"] = field(
@@ -109,6 +114,7 @@ class Train(ClassifierTrainConfig):
         ("update", ("local",), ("feedback", "local_rule", "local_lr", "inverse_temperature", "control")),
         ("feedback", ("none",), ("local_rule", "inverse_temperature")),
         ("local_rule", ("softhebb",), ("inverse_temperature",)),
+        ("local_rule", ("oja", "hebb", "anti-oja", "bcm"), ("initial_weights",)),
         ("events", ("triggered",), ("event_scope", "event_signal", "event_strength", "threshold_factor", "gather")),
         ("events", ("triggered", "fixed"), ("event_rate", "event_warmup")),
         ("events", ("triggered", "fixed", "always"), ("event_budget", "local_lr", "feedback", "local_rule", "control")),

@@ -17,6 +17,8 @@ LocalRule = Literal["oja", "hebb", "anti-oja", "bcm", "softhebb"]
 LOCAL_RULES: tuple[LocalRule, ...] = ("oja", "hebb", "anti-oja", "bcm", "softhebb")
 Activation = Literal["linear", "relu", "tanh", "triangle"]
 ACTIVATIONS: tuple[Activation, ...] = ("linear", "relu", "tanh", "triangle")
+InitialWeights = Literal["uniform", "xavier"]
+INITIAL_WEIGHTS: tuple[InitialWeights, ...] = ("uniform", "xavier")
 
 BCM_RATE = 0.1
 """How fast the threshold of BCM follows, per update."""
@@ -39,6 +41,7 @@ class _LocalLayer(nn.Module):
         local_rule: LocalRule,
         activation: Activation,
         inverse_temperature: float,
+        initial_weights: InitialWeights,
         generator: torch.Generator | None,
     ) -> None:
         super().__init__()
@@ -48,6 +51,8 @@ class _LocalLayer(nn.Module):
             raise ValueError(f"local_rule is {local_rule!r}: it must be one of {', '.join(LOCAL_RULES)}")
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation is {activation!r}: it must be one of {', '.join(ACTIVATIONS)}")
+        if initial_weights not in INITIAL_WEIGHTS:
+            raise ValueError(f"initial_weights is {initial_weights!r}: it must be one of {', '.join(INITIAL_WEIGHTS)}")
         if not (math.isfinite(inverse_temperature) and inverse_temperature > 0):
             raise ValueError(f"inverse_temperature is {inverse_temperature}: it must be a finite number above 0")
         self.lr = lr
@@ -58,9 +63,15 @@ class _LocalLayer(nn.Module):
         if local_rule == "softhebb":
             weight = torch.randn(shape, generator=generator) * (SOFTHEBB_RADIUS / math.sqrt(fan_in))
         else:
-            weight = (2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(fan_in)
+            fan_out = shape[0] * math.prod(shape[2:])
+            limit = math.sqrt(6 / (fan_in + fan_out)) if initial_weights == "xavier" else 1 / math.sqrt(fan_in)
+            weight = (2 * torch.rand(shape, generator=generator) - 1) * limit
         self.weight = nn.Parameter(weight, requires_grad=False)
-        offsets = (2 * torch.rand(shape[0], generator=generator) - 1) / math.sqrt(fan_in) if bias else None
+        offsets = None
+        if bias:
+            offsets = (2 * torch.rand(shape[0], generator=generator) - 1) / math.sqrt(fan_in)
+            if initial_weights == "xavier":
+                offsets.zero_()
         self.bias = None if offsets is None else nn.Parameter(offsets, requires_grad=False)
         self.register_buffer("theta", torch.ones(shape[0]))
         self.forget()
@@ -193,8 +204,10 @@ class LocalLinear(_LocalLayer):
     """A linear layer that learns locally: y = f(W x + b), with W (out_features, in_features).
 
     lr: learning rate. local_rule: the rule of `local_update` without modulation, see rule.py. activation: f.
-    inverse_temperature: of SoftHebb's competition. generator: what draws the weights, torch's own if None: uniform
-    within 1 / sqrt(in_features), for SoftHebb normal with rows of norm 25.
+    inverse_temperature: of SoftHebb's competition. initial_weights: "uniform", weights and biases uniform within
+    1 / sqrt(in_features); "xavier", weights uniform within sqrt(6 / (in_features + out_features)) (Glorot & Bengio
+    2010) and biases 0, as the published program has them. SoftHebb's are normal with rows of norm 25. generator: what
+    draws them, torch's own if None.
 
     Raises ValueError, naming the argument, for values that make no sense.
     """
@@ -209,10 +222,12 @@ class LocalLinear(_LocalLayer):
         local_rule: LocalRule = "oja",
         activation: Activation = "linear",
         inverse_temperature: float = 1.0,
+        initial_weights: InitialWeights = "uniform",
         generator: torch.Generator | None = None,
     ) -> None:
         _check_sizes(in_features=in_features, out_features=out_features)
-        super().__init__((out_features, in_features), lr, bias, local_rule, activation, inverse_temperature, generator)
+        shape = (out_features, in_features)
+        super().__init__(shape, lr, bias, local_rule, activation, inverse_temperature, initial_weights, generator)
         self.in_features, self.out_features = in_features, out_features
 
     def response(self, x: Tensor) -> Tensor:
@@ -269,11 +284,12 @@ class LocalConv2d(_LocalLayer):
         local_rule: LocalRule = "oja",
         activation: Activation = "linear",
         inverse_temperature: float = 1.0,
+        initial_weights: InitialWeights = "uniform",
         generator: torch.Generator | None = None,
     ) -> None:
         _check_sizes(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
         shape = (out_channels, in_channels, kernel_size, kernel_size)
-        super().__init__(shape, lr, bias, local_rule, activation, inverse_temperature, generator)
+        super().__init__(shape, lr, bias, local_rule, activation, inverse_temperature, initial_weights, generator)
         if padding < 0:
             raise ValueError(f"padding is {padding}: it must be 0 or more")
         self.padding = padding

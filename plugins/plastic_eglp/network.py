@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from plastic_eglp.layers import Activation, LocalConv2d, LocalLinear, LocalRule
+from plastic_eglp.layers import Activation, InitialWeights, LocalConv2d, LocalLinear, LocalRule
 
 Model = Literal["mlp", "cnn"]
 Readout = Literal["supervised", "local"]
@@ -24,7 +24,7 @@ class EGLPNetwork(nn.Module):
     image_shape: (channels, height, width) of the inputs, which come flattened. hidden: units of each hidden layer, or
     channels where model is "cnn". A convolutional layer keeps the size of its input, halves its activity by
     the largest values, and standardises each channel (batch statistics while learning, running ones else), so that the
-    size of weights is no matter. readout: "supervised" is a
+    size of weights is no matter. initial_weights: of the hidden layers, see LocalLinear. readout: "supervised" is a
     linear layer whose training is somebody else's; "local" is one more local layer.
 
     Raises ValueError, naming the argument, for values that make no sense.
@@ -44,6 +44,7 @@ class EGLPNetwork(nn.Module):
         local_rule: LocalRule = "oja",
         activation: Activation = "tanh",
         inverse_temperature: float = 1.0,
+        initial_weights: InitialWeights = "uniform",
         readout: Readout = "supervised",
         generator: torch.Generator | None = None,
     ) -> None:
@@ -71,6 +72,7 @@ class EGLPNetwork(nn.Module):
                     local_rule=local_rule,
                     activation=activation,
                     inverse_temperature=inverse_temperature,
+                    initial_weights=initial_weights,
                     generator=generator,
                 )
                 features = units
@@ -86,6 +88,7 @@ class EGLPNetwork(nn.Module):
                     local_rule=local_rule,
                     activation=activation,
                     inverse_temperature=inverse_temperature,
+                    initial_weights=initial_weights,
                     generator=generator,
                 )
                 self.norms.append(nn.BatchNorm2d(units, affine=False))

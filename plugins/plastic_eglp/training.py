@@ -49,6 +49,7 @@ def make_learner(config: Train, data: Dataset, run: Run, frozen: Sequence[int] =
         local_rule=config.local_rule,
         activation=config.activation,
         inverse_temperature=config.inverse_temperature,
+        initial_weights=config.initial_weights,
         readout=config.readout,
         generator=run.generator("weights"),
     ).to(run.device)

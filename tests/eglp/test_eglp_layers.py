@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional
 
 from plastic_eglp import EGLPNetwork, LocalConv2d, LocalLinear
@@ -552,6 +553,7 @@ def test_a_convolutional_input_of_the_wrong_shape(shape):
         ("lr", math.inf),
         ("local_rule", "stdp"),
         ("activation", "gelu"),
+        ("initial_weights", "normal"),
         ("inverse_temperature", 0.0),
         ("inverse_temperature", -1.0),
         ("inverse_temperature", math.nan),
@@ -600,6 +602,37 @@ def test_weights_come_from_the_generator_alone():
         assert torch.equal(layers[0].weight, layers[1].weight)
         assert torch.equal(layers[0].bias, layers[1].bias)
         assert layers[0].weight.abs().max() <= 1 / 3
+
+
+@pytest.mark.parametrize(
+    ("make", "limit"),
+    [
+        (lambda **o: LocalLinear(60, 40, **o), (6 / 100) ** 0.5),
+        (lambda **o: LocalConv2d(3, 40, 5, **o), (6 / (75 + 40 * 25)) ** 0.5),
+    ],
+)
+def test_xavier_weights_are_uniform_within_their_limit_and_biases_zero(make, limit):
+    generator = torch.Generator().manual_seed(0)
+    layer = make(initial_weights="xavier", generator=generator)
+    assert not layer.bias.any()
+    assert 0.99 * limit < layer.weight.abs().max() <= limit
+    # The standard deviation of a uniform distribution.
+    assert layer.weight.std().item() == pytest.approx(limit / 3**0.5, rel=0.03)
+    torch.testing.assert_close(
+        layer.weight.std(), nn.init.xavier_uniform_(layer.weight.clone()).std(), rtol=0.05, atol=0
+    )
+    drawn = make(generator=torch.Generator().manual_seed(0))
+    assert drawn.bias.abs().max() > 0
+    torch.testing.assert_close(layer.weight / limit, drawn.weight * drawn.weight[0].numel() ** 0.5)
+
+
+def test_a_network_draws_its_hidden_layers_as_it_is_told():
+    for model in ("mlp", "cnn"):
+        network = EGLPNetwork((1, 8, 8), (20, 30), 3, model=model, initial_weights="xavier", activation="relu")
+        for layer in network.layers():
+            fan_in, fan_out = layer.weight[0].numel(), layer.weight.shape[0] * layer.weight[0, 0].numel()
+            assert layer.weight.abs().max() <= (6 / (fan_in + fan_out)) ** 0.5
+            assert layer.bias is None or not layer.bias.any()
 
 
 def test_softhebb_starts_far_from_norm_one():

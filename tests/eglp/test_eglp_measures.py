@@ -102,6 +102,16 @@ def test_every_kind_of_event_is_counted(options, events, images, tmp_path):
     assert metrics["train/synaptic_updates"] == events * WEIGHTS
 
 
+def test_the_network_of_a_run_has_the_initial_weights_and_units_that_were_asked_for(tmp_path, digits):
+    run, _ = trained_run(tmp_path, "--events", "never", "--initial-weights", "xavier", "--activation", "relu")
+    drawn = build(run, digits, trained=False).network
+    for layer, (inputs, units) in zip(drawn.layers(), ((64, 8), (8, 6)), strict=True):
+        assert not layer.bias.any()
+        limit = (6 / (inputs + units)) ** 0.5
+        assert 0.8 * limit < layer.weight.abs().max() <= limit
+        assert layer.activation == "relu"
+
+
 def test_accuracies_are_those_of_the_network_on_the_split_they_name(trained):
     for name in ("train", "test"):
         assert trained.metrics[f"{name}/accuracy"] == pytest.approx(accuracy(trained.learner, trained.data.split(name)))
