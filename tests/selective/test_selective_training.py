@@ -105,7 +105,7 @@ def test_the_strongest_gate_that_can_be_typed_is_the_optimizers_own():
 
 
 def test_the_class_and_the_command_have_the_same_default_method():
-    """What is left out means the same in Python and in a shell, but for the warm-up, which the class counts in steps."""
+    """What is left out means the same in Python and in a shell, but for the warm-up: the class counts it in steps."""
     optimizer = SelectivePlasticityOptimizer([torch.nn.Parameter(torch.zeros(2))])
     config = Train()
     assert config.optimizer == "selective"
