@@ -284,7 +284,7 @@ def image_shape_of(run: Run, inputs: int) -> tuple[int, int, int] | None:
 
 
 def data_for(run: Run, dataset: str | None, *, validation: bool = False) -> Dataset:
-    """Load the data set of an evaluation, in the normalisation that the run was trained with."""
+    """Load the data set of an evaluation, in its own normalization; raises UserError where it does not fit the run."""
     name = dataset or run.record.dataset
     if name is None:
         raise UserError(f"run {run.id} has no data set of its own: name one with --dataset.")
@@ -323,7 +323,10 @@ def _check_fit(run: Run, data: Dataset) -> None:
     for number, (own, other) in enumerate(zip(stored.get("class_names") or (), data.class_names, strict=False)):
         # A class whose name is its number may be any class.
         if own != other and str(number) not in (own, other):
-            raise UserError(f"{option}: its class {number} is {other}, {learned} {own} as class {number}.")
+            raise UserError(
+                f"{option}: its class {number} is {other}, {learned} {own} as class {number}. Store the numbers of the "
+                "run's classes as labels."
+            )
     pixels = PixelRange.from_stored(stored.get("pixels"))
     if data.pixels is not None and pixels is not None and in_other_units(pixels, data.pixels):
         raise UserError(

@@ -1,11 +1,14 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from torchvision import datasets as vision
 
+from plastic_cli.completion import datasets
+from plastic_cli.config import ClassifierTrainConfig
 from plastic_cli.data.catalogue import DATASETS, dataset_names
 from plastic_cli.data.idx import read_idx
 
@@ -61,6 +64,26 @@ def test_file_names_are_those_of_torchvision():
         assert info.folder == "EMNIST/raw"
     assert DATASETS["cifar10"].folder == vision.CIFAR10.base_folder
     assert list(DATASETS["cifar10"].files) == [file for file, _ in vision.CIFAR10.train_list + vision.CIFAR10.test_list]
+
+
+def test_help_and_completion_offer_every_name():
+    helped = str(ClassifierTrainConfig.model_fields["dataset"].description).replace(" ", "").split(",")
+    assert set(dataset_names()) < set(helped)
+    assert [name for name, _ in datasets("emnist-")] == [name for name in dataset_names() if name.startswith("emnist-")]
+
+
+def test_the_page_lists_every_set_as_it_is():
+    lines = (Path(__file__).parents[2] / "docs" / "data.md").read_text().splitlines()
+    for info in DATASETS.values():
+        (row,) = [line for line in lines if line.startswith(f"| `{info.name}` |")]
+        mean, std = (", ".join(f"{v:g}" for v in values) for values in (info.mean, info.std))
+        counts = f"{info.train_images:,} + {info.test_images:,} | {info.classes}"
+        shape = " x ".join(map(str, info.image_shape))
+        of_images = "of the training images"
+        assert row == (
+            f"| `{info.name}` | {info.title} | {counts} | {shape} | {mean or of_images} | {std or of_images} "
+            f"| {info.licence} |"
+        )
 
 
 def test_digits_split_is_all_of_scikit_learns():

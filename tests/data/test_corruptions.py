@@ -18,6 +18,7 @@ from plastic_cli.data.corruptions import (
     rotate,
 )
 from plastic_cli.data.datasets import load_dataset
+from plastic_cli.data.streams import make_stream
 from plastic_cli.errors import UserError
 
 
@@ -171,6 +172,47 @@ def test_corners_of_a_turned_data_set_are_black(digits):
     turned = apply_corruption(digits, digits.test.x, Corruption("fixed-rotation", 45), _generator())
     pixels = digits.to_pixels(turned).view(-1, 8, 8)
     assert pixels[:, [0, 0, -1, -1], [0, -1, 0, -1]].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("change", [lambda x: 2 * x - 1, lambda x: (x - 0.3) / 0.2, lambda x: 255 * x])
+@pytest.mark.parametrize("kind", ["rotation", "fixed-rotation"])
+def test_what_is_turned_in_is_the_darkest_value_in_whatever_units(tmp_path, change, kind):
+    """Corners of a turned set in other units are those of the plain set in these units."""
+    rng = np.random.default_rng(0)
+    x = rng.random((20, 3, 9, 9)).astype(np.float32)
+    x[0, :, 0, 0] = 0
+    turned = []
+    for name, images in (("plain", x), ("changed", change(x))):
+        path = tmp_path / f"{name}.npz"
+        np.savez(path, x_train=images, y_train=np.arange(20) % 2, x_test=images, y_test=np.arange(20) % 2)
+        dataset = load_dataset(str(path))
+        corrupted = apply_corruption(dataset, dataset.test.x, Corruption(kind, 45), _generator())
+        pixels = dataset.to_pixels(corrupted)
+        turned.append(change(pixels) if name == "plain" else pixels)
+        if kind == "fixed-rotation":
+            corner = pixels.view(-1, 3, 9, 9)[..., 0, 0]
+            torch.testing.assert_close(corner, torch.full_like(corner, float(images.min())), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(turned[0], turned[1], atol=2e-4, rtol=1e-4)
+
+
+def test_a_stream_of_rotated_tasks_fills_with_the_darkest_value(tmp_path):
+    x = 2 * np.random.default_rng(0).random((20, 1, 9, 9)).astype(np.float32) - 1
+    x[0, 0, 0, 0] = -1
+    np.savez(tmp_path / "set.npz", x_train=x, y_train=np.arange(20) % 2, x_test=x, y_test=np.arange(20) % 2)
+    dataset = load_dataset(str(tmp_path / "set.npz"))
+    task = make_stream(dataset, "rotated", "domain", 4, _generator()).tasks[1]
+    assert task.degrees == 45
+    corner = dataset.to_pixels(task.test.x).view(-1, 9, 9)[:, 0, 0]
+    torch.testing.assert_close(corner, torch.full_like(corner, -1), atol=1e-5, rtol=1e-5)
+
+
+def test_pixel_noise_does_not_clip_to_other_units(tmp_path):
+    """Where pixels are not in [0, 1], clipping to it would turn black into grey without a word."""
+    x = 2 * np.random.default_rng(0).random((20, 9, 9)).astype(np.float32) - 1
+    np.savez(tmp_path / "set.npz", x_train=x, y_train=np.arange(20) % 2, x_test=x, y_test=np.arange(20) % 2)
+    dataset = load_dataset(str(tmp_path / "set.npz"))
+    with pytest.raises(UserError, match=r"clips to \[0, 1\] and the pixels of set.npz go from -"):
+        apply_corruption(dataset, dataset.test.x, Corruption("pixel-noise", 0.1), _generator())
 
 
 def test_many_images_are_turned_each_by_its_own_angle():
