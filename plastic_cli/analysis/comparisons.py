@@ -1,26 +1,28 @@
 """Comparisons of rules over tasks and seeds: interquartile mean, probability of improvement, performance profiles.
 
-The measures and their stratified bootstrap are those of Agarwal et al., "Deep Reinforcement Learning at the Edge of the
-Statistical Precipice" (NeurIPS 2021), and of the authors' library rliable. Scores are arrays (runs, tasks): one row per
-seed, one column per data set or environment, larger is better.
+The measures are those of Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice"
+(NeurIPS 2021), and of the authors' library rliable. Their stratified percentile bootstrap is too narrow for the few
+seeds that are usual here, so that the intervals are others: `benchmarks/intervals.py` measures both. Scores are arrays
+(runs, tasks): one row per seed, one column per data set or environment, larger is better.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import optimize, stats
 
-from plastic_cli.analysis.intervals import MINIMUM_VALUES, Interval
+from plastic_cli.analysis.intervals import CONFIDENCE, MINIMUM_VALUES, Interval, mean_interval
 
-RESAMPLES = 50_000
-PROFILE_RESAMPLES = 2_000
+RESAMPLES = 2_000
 
-_ELEMENTS_AT_ONCE = 4_000_000
-"""Bound on the resampled values held in memory at once (32 MB)."""
+_LEAST_FOR_QUARTILES = 4
+"""Of fewer scores no quarter can be cut off."""
+
+_NEAR = 1e-9
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,19 @@ class Profile:
     high: NDArray[np.float64] = field(repr=False)
 
 
-def stratified_method(confidence: float = 0.95, resamples: int = RESAMPLES) -> str:
-    """Name the method in words, for captions."""
-    return f"{100 * confidence:g}% stratified percentile bootstrap interval ({resamples} resamples)"
+def interquartile_method(confidence: float = CONFIDENCE) -> str:
+    """Name the method of `interquartile_mean_interval` in words, for captions."""
+    return f"{100 * confidence:g}% t interval with the standard error of a stratified bootstrap"
+
+
+def improvement_method(confidence: float = CONFIDENCE) -> str:
+    """Name the method of `probability_of_improvement_interval` in words, for captions."""
+    return f"{100 * confidence:g}% score interval (Newcombe 2006)"
+
+
+def profile_method(confidence: float = CONFIDENCE) -> str:
+    """Name the method of `performance_profile` in words, for captions."""
+    return f"{100 * confidence:g}% score interval of a share (Wilson)"
 
 
 def interquartile_mean(scores: ArrayLike) -> float:
@@ -50,20 +62,33 @@ def interquartile_mean(scores: ArrayLike) -> float:
     return float(stats.trim_mean(_checked(scores), 0.25, axis=None))
 
 
-def interquartile_mean_interval(
-    scores: ArrayLike, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
+def interquartile_mean_interval(scores: ArrayLike, confidence: float = CONFIDENCE, seed: int = 0) -> Interval:
     """Return the interquartile mean of `scores` (runs, tasks) and its interval.
 
-    Runs are resampled within each task. `Interval.mean` is the interquartile mean and `n` the number of runs per task;
-    with fewer than `MINIMUM_VALUES` there are no bounds.
+    The bounds are the estimate +- t sqrt(n / (n - 1)) s. The standard error s is that of `RESAMPLES` resamples, whose
+    runs are drawn with replacement within each task; t has the degrees of freedom that follow from the tasks' variances
+    (Satterthwaite). Of fewer than four scores it is the t interval of the mean. `Interval.mean` is the interquartile
+    mean and `n` the number of runs per task; with fewer than `MINIMUM_VALUES` there are no bounds. The random stream
+    starts at `seed` on every call, so that the same scores always give the same interval.
     """
+    _check_confidence(confidence)
     table = _sorted_runs(scores)
-    estimates = [
-        _middle_means(resampled.reshape(len(resampled), -1))
-        for resampled in _resampled(table, resamples, np.random.default_rng(seed))
-    ]
-    return _interval(interquartile_mean(table), estimates, table.shape[0], confidence, resamples)
+    runs, tasks = table.shape
+    estimate = interquartile_mean(table)
+    if runs < MINIMUM_VALUES:
+        return _without_bounds(estimate, runs)
+    if table.size < _LEAST_FOR_QUARTILES:
+        return replace(mean_interval(table, confidence), method=interquartile_method(confidence))
+    drawn = table[np.random.default_rng(seed).integers(runs, size=(RESAMPLES, runs, tasks)), np.arange(tasks)]
+    cut = table.size // 4
+    middle = np.sort(drawn.reshape(RESAMPLES, -1), axis=1)[:, cut : table.size - cut].mean(axis=1)
+    variances = table.var(axis=0, ddof=1)
+    if variances.sum() == 0:
+        return Interval(estimate, estimate, estimate, runs, interquartile_method(confidence))
+    degrees = variances.sum() ** 2 / np.sum(variances**2 / (runs - 1))
+    error = float(middle.std()) * math.sqrt(runs / (runs - 1))
+    margin = float(stats.t.ppf(0.5 + confidence / 2, degrees)) * error
+    return Interval(estimate, estimate - margin, estimate + margin, runs, interquartile_method(confidence))
 
 
 def probability_of_improvement(first: ArrayLike, second: ArrayLike) -> float:
@@ -72,59 +97,56 @@ def probability_of_improvement(first: ArrayLike, second: ArrayLike) -> float:
     It is the Mann-Whitney statistic over n m, a tie counting half, averaged over the tasks. Raises ValueError where the
     tasks differ in number.
     """
-    wins = _wins(*_same_tasks(first, second))
-    return float(wins.mean())
+    return float(_wins(*_same_tasks(first, second)).mean())
 
 
 def probability_of_improvement_interval(
-    first: ArrayLike, second: ArrayLike, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+    first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE
 ) -> Interval:
     """Return the probability of improvement of `first` (n, tasks) over `second` (m, tasks) and its interval.
 
-    Runs are resampled within each task, independently for the two. `Interval.mean` is the probability and `n` the
-    smaller number of runs per task; with fewer than `MINIMUM_VALUES` there are no bounds. Where no runs overlap every
-    resample gives the same probability, so that the interval is [1, 1] however few the runs are.
+    The bounds p are those at which the estimate lies z standard errors away, sqrt(V(p) / tasks) with
+    V(p) = p (1 - p) (1 + N (1 - p) / (2 - p) + N p / (1 + p)) / (n m) and N = (n + m) / 2 - 1: method 5 of Newcombe,
+    Statistics in Medicine 25:559 (2006). Such an interval has a width also where no runs overlap. `Interval.mean` is
+    the probability and `n` the smaller number of runs per task; with fewer than `MINIMUM_VALUES` there are no bounds.
     """
+    _check_confidence(confidence)
     x, y = _same_tasks(first, second)
-    wins = _wins(x, y)
-    # One stream for each side, so that the order in which the two are drawn does not matter.
-    streams = [np.random.default_rng([seed, side]) for side in (0, 1)]
-    n, m = len(x), len(y)
-    estimates = []
-    for size in _batches(resamples, n + m):
-        total = np.zeros(size)
-        for task in wins:
-            # How often each run was drawn says all: the comparisons of its copies are those of the run.
-            drawn = [_times_drawn(k, size, stream) for stream, k in zip(streams, (n, m), strict=True)]
-            total += np.einsum("ri,ri->r", drawn[0] @ task, drawn[1])
-        estimates.append(total / (n * m * len(wins)))
-    return _interval(float(wins.mean()), estimates, min(n, m), confidence, resamples)
+    n, m, tasks = len(x), len(y), int(x.shape[1])
+    estimate = float(_wins(x, y).mean())
+    if min(n, m) < MINIMUM_VALUES:
+        return _without_bounds(estimate, min(n, m))
+    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    pairs = (n + m) / 2 - 1
+
+    def excess(p: float) -> float:
+        """Return how much further away the estimate lies than z standard errors of p, squared."""
+        variance = p * (1 - p) * (1 + pairs * (1 - p) / (2 - p) + pairs * p / (1 + p)) / (n * m * tasks)
+        return (estimate - p) ** 2 - z**2 * variance
+
+    # At an estimate of 0 or 1 the estimate itself is a root too, and not the bound that is looked for.
+    inner = min(max(estimate, _NEAR), 1 - _NEAR)
+    low = 0.0 if estimate <= 0 else float(optimize.brentq(excess, 0.0, inner))
+    high = 1.0 if estimate >= 1 else float(optimize.brentq(excess, inner, 1.0))
+    return Interval(estimate, low, high, min(n, m), improvement_method(confidence))
 
 
-def performance_profile(
-    scores: ArrayLike,
-    thresholds: ArrayLike,
-    confidence: float = 0.95,
-    resamples: int = PROFILE_RESAMPLES,
-    seed: int = 0,
-) -> Profile:
-    """Return for each of `thresholds` (t,) the share of all `scores` (runs, tasks) above it, and its interval."""
+def performance_profile(scores: ArrayLike, thresholds: ArrayLike, confidence: float = CONFIDENCE) -> Profile:
+    """Return for each of `thresholds` (t,) the share of all `scores` (runs, tasks) above it, and its interval.
+
+    The interval is Wilson's for a share of runs times tasks independent scores.
+    """
+    _check_confidence(confidence)
     table = _sorted_runs(scores)
     levels = np.asarray(thresholds, dtype=np.float64).ravel()
-    above = table[None] > levels[:, None, None]
-    share = above.mean(axis=(1, 2))
+    share = (table[None] > levels[:, None, None]).mean(axis=(1, 2))
     if len(table) < MINIMUM_VALUES:
         unknown = np.full(len(levels), np.nan)
         return Profile(levels, share, unknown, unknown)
-    random = np.random.default_rng(seed)
-    estimates = []
-    for resampled in _resampled(table, resamples, random):
-        flat = np.sort(resampled.reshape(len(resampled), -1), axis=1)
-        below = np.stack([np.searchsorted(row, levels, side="right") for row in flat])
-        estimates.append(1 - below / flat.shape[1])
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(np.concatenate(estimates), [tail, 100 - tail], axis=0)
-    return Profile(levels, share, low, high)
+    count, z = table.size, float(stats.norm.ppf(0.5 + confidence / 2))
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    margin = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+    return Profile(levels, share, np.clip(middle - margin, 0, 1), np.clip(middle + margin, 0, 1))
 
 
 def _checked(scores: ArrayLike) -> NDArray[np.float64]:
@@ -137,7 +159,7 @@ def _checked(scores: ArrayLike) -> NDArray[np.float64]:
 
 
 def _sorted_runs(scores: ArrayLike) -> NDArray[np.float64]:
-    # Which seed came first must not change an interval; tasks keep their columns.
+    # The order of the seeds must not change an interval; tasks keep their columns.
     return np.sort(_checked(scores), axis=0)
 
 
@@ -155,43 +177,11 @@ def _wins(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]
     return wins
 
 
-def _times_drawn(runs: int, size: int, random: np.random.Generator) -> NDArray[np.float64]:
-    """Return how often each of `runs` is drawn in each of `size` resamples (size, runs)."""
-    places = random.integers(runs, size=(size, runs)) + runs * np.arange(size)[:, None]
-    return np.bincount(places.ravel(), minlength=size * runs).reshape(size, runs).astype(np.float64)
-
-
-def _middle_means(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the interquartile mean of each row; sorting short rows takes a sixth of the time of `trim_mean`."""
-    cut = rows.shape[1] // 4
-    means: NDArray[np.float64] = np.sort(rows, axis=1)[:, cut : rows.shape[1] - cut].mean(axis=1)
-    return means
-
-
-def _batches(resamples: int, elements: int) -> Iterator[int]:
-    size = max(1, _ELEMENTS_AT_ONCE // elements)
-    for start in range(0, resamples, size):
-        yield min(size, resamples - start)
-
-
-def _resampled(
-    table: NDArray[np.float64], resamples: int, random: np.random.Generator
-) -> Iterator[NDArray[np.float64]]:
-    """Yield arrays (batch, runs, tasks) whose runs are drawn with replacement within each task."""
-    runs, tasks = table.shape
-    for size in _batches(resamples, table.size):
-        yield table[random.integers(runs, size=(size, runs, tasks)), np.arange(tasks)]
-
-
-def _interval(
-    estimate: float, estimates: list[NDArray[np.float64]], runs: int, confidence: float, resamples: int
-) -> Interval:
+def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
-    if runs < MINIMUM_VALUES:
-        few = f"no interval with fewer than {MINIMUM_VALUES} runs per task"
-        return Interval(estimate, float("nan"), float("nan"), runs, few)
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(np.concatenate(estimates), [tail, 100 - tail])
-    # Rounding can push the bounds of equal estimates past each other by one unit in the last place.
-    return Interval(estimate, float(low), float(high), runs, stratified_method(confidence, resamples))
+
+
+def _without_bounds(estimate: float, runs: int) -> Interval:
+    few = f"no interval with fewer than {MINIMUM_VALUES} runs per task"
+    return Interval(estimate, float("nan"), float("nan"), runs, few)

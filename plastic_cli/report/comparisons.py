@@ -13,12 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from plastic_cli.analysis.comparisons import (
-    RESAMPLES,
     Profile,
+    improvement_method,
     interquartile_mean_interval,
+    interquartile_method,
     performance_profile,
     probability_of_improvement_interval,
-    stratified_method,
 )
 from plastic_cli.analysis.intervals import MINIMUM_VALUES, Interval
 from plastic_cli.config import Config
@@ -150,8 +150,8 @@ def middle_table(comparison: Comparison) -> Table:
     better = "larger" if more_is_better(comparison.metric) else "smaller"
     caption = (
         f"Mean of the middle half of all runs' {comparison.metric} ({better} is better), n seeds on each data set; in"
-        f" brackets the {stratified_method()}, given from {MINIMUM_VALUES} seeds on. Of fewer than four runs it is the"
-        " plain mean."
+        f" brackets the {interquartile_method()}, given from {MINIMUM_VALUES} seeds on. Of fewer than four runs it is"
+        " the plain mean."
     )
     caption += " Beside it the mean on each data set." if several else ""
     left_out = sum(each.left_out for each in compared)
@@ -174,7 +174,7 @@ def improvement_table(comparison: Comparison) -> Table:
     rows = tuple((pair.first.label, pair.second.label, pair.probability) for pair in comparison.improvements)
     caption = (
         "Probability that a run of the first is better than one of the second on the same data set, a tie counting"
-        f" half; in brackets the {stratified_method()}, given from {MINIMUM_VALUES} seeds on."
+        f" half; in brackets the {improvement_method()}, given from {MINIMUM_VALUES} seeds on."
     )
     if len(comparison.compared) > MOST_COMPARED:
         caption += f" Pairs among the best {MOST_COMPARED} of {len(comparison.compared)} settings."
@@ -274,7 +274,7 @@ def _comparison(
         fewest = min(len(column) for column in finite)
         scores = np.column_stack([column[:fewest] for column in finite])
         left_out = sum(len(column) for column in columns) - scores.size
-        compared.append(Compared(setting, scores, interquartile_mean_interval(scores, resamples=RESAMPLES), left_out))
+        compared.append(Compared(setting, scores, interquartile_mean_interval(scores), left_out))
     compared.sort(key=lambda each: -sign * each.middle.mean)
     improvements = tuple(
         Improvement(

@@ -29,7 +29,7 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.analysis.comparisons import PROFILE_RESAMPLES, stratified_method
+from plastic_cli.analysis.comparisons import profile_method
 from plastic_cli.analysis.intervals import MINIMUM_VALUES, interval_method, mean_intervals
 from plastic_cli.figures.theme import discrete_colours, theme_plastic
 from plastic_cli.report.claims import Claim
@@ -207,7 +207,7 @@ def profile_figure(comparison: Comparison) -> ggplot:
     colours = discrete_colours(len(frame["label"].cat.categories))
     caption = (
         f"Share of all runs whose {comparison.metric} is better than the threshold. Ribbon:"
-        f" {stratified_method(resamples=PROFILE_RESAMPLES)}, from {MINIMUM_VALUES} seeds on."
+        f" {profile_method()}, from {MINIMUM_VALUES} seeds on."
     )
     if len(comparison.compared) > MOST_COMPARED:
         caption += f" The best {MOST_COMPARED} of {len(comparison.compared)} settings are shown."
