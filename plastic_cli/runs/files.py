@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -43,12 +44,14 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
 def write_atomically(path: Path, content: bytes | str, *, durable: bool = True) -> None:
     """Replace `path` by `content` in one step."""
     with atomic_file(path, durable=durable) as stream:
-        stream.write(content.encode() if isinstance(content, str) else content)
+        # A text may hold a name that is not UTF-8: its code must not cost the rest of the file.
+        stream.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def write_through(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file under a temporary name of the same ending, then move it to `path` in one step."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    # Not the process's number: processes of two machines may have the same and share a disk.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
     try:
         write(temporary)
         temporary.replace(path)

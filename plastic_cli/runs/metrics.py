@@ -1,9 +1,11 @@
-"""metrics.jsonl: one metric a line, read so that a damaged line costs only itself."""
+"""metrics.jsonl: one metric a line, read in pieces, and so that a damaged line costs only itself."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 MAIN_METRICS = ("test/accuracy", "test/return", "validation/accuracy")
@@ -13,6 +15,12 @@ MeasuredOn = Literal["train", "validation", "test"]
 """The data that a number can be measured on. A number that any test sample has a part in is measured on test data."""
 
 ROW_KEYS = {"stage", "split", "step", "metric", "value"}
+
+LARGEST_STEP = 2**63 - 1
+LONGEST_LINE = 1 << 20
+"""Bytes of a line; a longer one is no row, and is not held in memory."""
+BLOCK = 1 << 18
+"""Bytes that are read at once."""
 
 
 def data_of(metric: str, measured_on: Mapping[str, str]) -> MeasuredOn:
@@ -26,31 +34,72 @@ def data_of(metric: str, measured_on: Mapping[str, str]) -> MeasuredOn:
 
 
 def parse_rows(content: bytes) -> tuple[list[dict[str, Any]], int]:
-    """Return the rows of a metrics file and the number of lines that could not be read.
+    """Return the rows of the lines in `content` and the number of lines that could not be read.
 
     A full disk or a killed process can leave a torn last line.
     """
-    rows: list[dict[str, Any]] = []
-    damaged = 0
-    for line in content.splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            damaged += 1
-            continue
-        if _is_row(row):
-            rows.append(row)
-        else:
-            damaged += 1
-    return rows, damaged
+    lines = content.splitlines()
+    try:
+        # One list is read in half the time of its entries one by one.
+        values = json.loads(b"[" + b",".join(lines) + b"]")
+    except (ValueError, RecursionError):
+        values = []
+    if len(values) != len(lines):
+        values = [_read(line) for line in lines]
+    rows = [value for value in values if _is_row(value)]
+    return rows, len(lines) - len(rows)
+
+
+def read_rows(path: Path, begin: int = 0, end: int | None = None) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    """Yield rows and the number of damaged lines, as `parse_rows` returns them, of a piece of a file at a time.
+
+    begin, end: only the bytes between these. Raises OSError where the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        stream.seek(begin)
+        left = math.inf if end is None else end - begin
+        rest, too_long = b"", False
+        while left > 0 and (block := stream.read(int(min(BLOCK, left)))):
+            left -= len(block)
+            if too_long:
+                _, newline, block = block.partition(b"\n")
+                if not newline:
+                    continue
+                too_long = False
+                yield [], 1
+            whole, newline, rest = (rest + block).rpartition(b"\n")
+            if newline:
+                yield parse_rows(whole)
+            if len(rest) > LONGEST_LINE:
+                rest, too_long = b"", True
+        if too_long:
+            yield [], 1
+        elif rest:
+            yield parse_rows(rest)
+
+
+def _read(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _is_row(row: Any) -> bool:
     return (
         isinstance(row, dict)
         and row.keys() >= ROW_KEYS
-        and all(isinstance(row[key], str) for key in ("stage", "split", "metric"))
+        and isinstance(row["stage"], str)
+        and isinstance(row["split"], str)
+        and isinstance(row["metric"], str)
         and isinstance(row["step"], int)
-        and isinstance(row["value"], float | int | None)
-        and isinstance(row.get("time"), float | int | None)
+        and abs(row["step"]) <= LARGEST_STEP
+        and _is_number(row["value"])
+        and _is_number(row.get("time"))
+        and isinstance(row.get("labels"), dict | None)
     )
+
+
+def _is_number(value: Any) -> bool:
+    """Say whether a value is missing or a number that a float holds: an integer may have any number of digits."""
+    return isinstance(value, float) or value is None or (isinstance(value, int) and abs(value) <= LARGEST_STEP)

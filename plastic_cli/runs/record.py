@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +20,11 @@ RECORD_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINT_FILE = "checkpoint.pt"
 LOCK_FILE = "lock"
+
+LARGEST_RECORD = 16 << 20
+"""Bytes of a run.json; a larger one is none."""
+DEEPEST = 64
+"""Levels of lists and tables in a run.json."""
 
 STATUSES = ("created", "running", "completed", "failed", "interrupted")
 """What stands in run.json; a run that says "running" but has no living process is read as "crashed"."""
@@ -61,12 +68,24 @@ class RunRecord:
 
 
 def read_record(folder: Path) -> RunRecord:
-    """Read the run.json of `folder`; raises UserError, in one line, where it is missing, damaged or too new."""
+    """Read the run.json of `folder`; raises UserError, in one line, where it is missing, damaged or too new.
+
+    Whatever the file holds, what is returned can be sorted, counted and written again: no number is larger than 64
+    bits, no list is nested deeper than a few levels, and times are ones that pandas knows.
+    """
     path = folder / RECORD_FILE
     try:
-        values = json.loads(path.read_bytes())
+        with path.open("rb") as stream:
+            content = stream.read(LARGEST_RECORD + 1)
+        if len(content) > LARGEST_RECORD:
+            raise UserError(f"{path} is no record of a run: it has more than {LARGEST_RECORD >> 20} MB.")
+        values = json.loads(content, parse_int=_whole_number, parse_float=_number, parse_constant=_number)
+        if content.count(b"[") + content.count(b"{") > DEEPEST and _depth(values) > DEEPEST:
+            raise RecursionError
     except FileNotFoundError:
         raise UserError(f"{folder} is not a run: it has no {RECORD_FILE}.") from None
+    except RecursionError:
+        raise UserError(f"cannot read {path}: it is nested more than {DEEPEST} levels deep.") from None
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}.") from None
     if not isinstance(values, dict) or not isinstance(values.get("schema"), int):
@@ -76,44 +95,99 @@ def read_record(folder: Path) -> RunRecord:
             f"{path} was written by a newer version of plastic (format {values['schema']}, this one reads {SCHEMA})."
             " Upgrade plastic to use this run."
         )
-    known = {entry.name for entry in fields(RunRecord)}
     try:
-        record = RunRecord(**{key: value for key, value in values.items() if key in known})
+        record = RunRecord(**{key: value for key, value in values.items() if key in _FIELDS})
     except TypeError as error:
         raise UserError(f"{path} is incomplete: {error}.") from None
     wrong = _wrong_field(record)
     if wrong is not None:
         raise UserError(f"{path} is damaged: its '{wrong}' cannot be {getattr(record, wrong)!r:.80}.")
+    for name in ("created", "started", "finished"):
+        time = getattr(record, name)
+        if time and not _USUAL_TIME.fullmatch(time):
+            setattr(record, name, _as_utc(time))
     return record
+
+
+def _whole_number(text: str) -> int:
+    number = int(text)
+    if not -(2**63) <= number < 2**64:
+        raise ValueError(f"it holds a whole number of {len(text)} digits")
+    return number
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"it holds {text:.20}, which is no number")
+    return number
+
+
+def _depth(value: Any) -> int:
+    """Return how deep lists and tables are nested in a value, without recursion."""
+    depth, level = 0, [value]
+    while level:
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, list | dict)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        depth += 1
+    return depth
+
+
+def _as_utc(time: str) -> str:
+    """Return a time in UTC as ISO 8601; raises ValueError where pandas has no such time."""
+    read = datetime.fromisoformat(time)
+    # Two days' room for the offset from UTC, and nanoseconds since 1970 in 64 bits.
+    if not 1679 <= read.year <= 2261:
+        raise ValueError(f"the year {read.year}")
+    utc = read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
+    return utc.isoformat(timespec="milliseconds")
 
 
 def _wrong_field(record: RunRecord) -> str | None:
     """Return the first field that every reader relies on and that holds something else, or None."""
-    for names, kinds in _KINDS.items():
-        for name in names:
-            if not isinstance(getattr(record, name), kinds):
-                return name
+    for name, kinds in _KINDS.items():
+        if not isinstance(getattr(record, name), kinds):
+            return name
     if record.status not in STATUSES:
         return "status"
-    for name, value in record.summary.items():
-        if not isinstance(name, str) or not isinstance(value, float | int | None):
+    for value in record.summary.values():
+        if not isinstance(value, float | int | None):
             return "summary"
+    for value in record.steps_done.values():
+        if not isinstance(value, int) or not 0 <= value < 2**63:
+            return "steps_done"
+    for value in record.speed.values():
+        if not isinstance(value, float | int):
+            return "speed"
     for name in ("created", "started", "finished"):
+        time = getattr(record, name)
         try:
-            datetime.fromisoformat(getattr(record, name) or "1970-01-01")
-        except ValueError:
+            if time:
+                # Looks alone do not make a date: there is no 30th of February.
+                _as_utc(time)
+        except (ValueError, OverflowError):
             return name
     return None
 
 
-_KINDS: dict[tuple[str, ...], Any] = {
-    ("run", "rule", "status", "verb", "created"): str,
-    ("name", "dataset", "started", "finished", "error"): str | None,
-    ("seed",): int,
-    ("seconds",): float | int,
-    ("config", "steps_done", "summary", "measured_on", "speed", "data", "versions", "machine", "process"): dict,
-    ("argv",): list,
+_TEXT, _TEXT_OR_NONE, _TABLE = (str,), (str, type(None)), (dict,)
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("run", "rule", "status", "verb", "created"), _TEXT),
+    **dict.fromkeys(("name", "dataset", "started", "finished", "error"), _TEXT_OR_NONE),
+    "seed": (int,),
+    "seconds": (float, int),
+    **dict.fromkeys(
+        ("config", "steps_done", "summary", "measured_on", "speed", "data", "versions", "machine", "process"),
+        _TABLE,
+    ),
+    "argv": (list,),
 }
+_FIELDS = frozenset(entry.name for entry in fields(RunRecord))
+_USUAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?\+00:00")
 
 
 def now() -> str:

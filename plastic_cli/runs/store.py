@@ -1,7 +1,8 @@
 """All runs of a folder as pandas tables.
 
 The folders of the runs are the truth. What is compacted under `.index/` only saves time: it is checked against the
-files' sizes and times at every read, may be deleted at any moment, and is not written where the folder is read-only.
+files' sizes and times and against its own checksum at every read, may be deleted at any moment, and is not written
+where the folder is read-only.
 """
 
 from __future__ import annotations
@@ -9,19 +10,24 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from plastic_cli.errors import UserError, did_you_mean
-from plastic_cli.runs.files import write_through
-from plastic_cli.runs.metrics import parse_rows
+from plastic_cli.escapes import valid_text
+from plastic_cli.runs.files import write_atomically, write_through
+from plastic_cli.runs.metrics import read_rows
 from plastic_cli.runs.record import LOCK_FILE, METRICS_FILE, RECORD_FILE, read_record
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from plastic_cli.runs.compact import Metrics
 
 RUN_COLUMNS = [
     "run",
@@ -48,6 +54,10 @@ RUN_COLUMNS = [
 
 INDEX_SCHEMA = 3
 """Format of the files that make reading fast; one of another format is made again."""
+INDEX_SHARE = 50
+"""The index is written again when one run of so many has changed: to write it takes as long as to read those."""
+READ_ALONE = 20
+"""The metrics of so many runs or fewer are read from their own files."""
 
 METRIC_COLUMNS = ["run", "stage", "split", "step", "metric", "value", "labels", "time"]
 """Columns of `RunStore.metrics()`."""
@@ -67,6 +77,8 @@ class RunStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.errors: list[ReadError] = []
+        self._entries: dict[str, list[Any]] = {}
+        self._indexed: dict[str, list[Any]] | None = None
 
     # --------------------------------------------------------------------------------------------------- finding
 
@@ -133,34 +145,38 @@ class RunStore:
     # --------------------------------------------------------------------------------------------------- reading
 
     def runs(self) -> pd.DataFrame:
-        """Return one row per run, oldest first.
+        r"""Return one row per run, oldest first.
 
         Columns: RUN_COLUMNS; then `config.FIELD` for every field of the configuration (lists as lists); then the last
         training value of every metric as `split/metric`. Times are UTC timestamps, `seconds` is a float, `status` says
-        "crashed" for a run that was never finished and that no living process holds.
+        "crashed" for a run that was never finished and that no living process holds. A text that is not UTF-8 holds
+        codes such as `\udcff`; a final metric that has the name of another column is left out.
         """
         import pandas as pd
 
-        rows = []
-        for record in self._records(self.folders()):
-            row = {column: record.get(column) for column in RUN_COLUMNS}
-            row.update({f"config.{key}": value for key, value in record["config"].items()})
-            row.update(record["summary"])
-            rows.append(row)
-        # From one list per column: pandas needs seconds, not milliseconds, for ten thousand dictionaries.
-        columns = dict.fromkeys(RUN_COLUMNS) | dict.fromkeys(
-            key for row in rows for key in row if key.startswith("config.")
-        )
-        columns |= dict.fromkeys(key for row in rows for key in row)
-        frame = pd.DataFrame({column: [row.get(column) for row in rows] for column in columns})
-        for column in ("created", "started", "finished"):
-            frame[column] = pd.to_datetime(frame[column], utc=True, format="ISO8601")
-        for column in ("seconds", "training_seconds"):
-            frame[column] = pd.to_numeric(frame[column], errors="coerce").astype(float)
-        for column in frame.columns[len(RUN_COLUMNS) :]:
-            if not column.startswith("config."):
-                frame[column] = frame[column].astype(float)
-        return frame
+        rows = list(self._records(self.folders()))
+        configs: dict[str, None] = {}
+        summaries: dict[str, None] = {}
+        for row in rows:
+            configs.update(dict.fromkeys(row["config"]))
+            summaries.update(dict.fromkeys(row["summary"]))
+        columns: dict[str, list[Any]] = {name: [_as_text(row[name]) for row in rows] for name in RUN_COLUMNS}
+        for name in configs:
+            columns[f"config.{valid_text(name)}"] = [_as_text(row["config"].get(name)) for row in rows]
+        taken = {name for name in summaries if valid_text(name) in columns}
+        for row in rows:
+            for name in taken.intersection(row["summary"]):
+                message = f"its metric '{name}' is left out: a column of another kind has that name"
+                self.errors.append(ReadError(str(row["folder"]), message))
+        frame = pd.DataFrame(columns)
+        for name in ("created", "started", "finished"):
+            frame[name] = pd.to_datetime(frame[name], utc=True, format="ISO8601", errors="coerce")
+        for name in ("seconds", "training_seconds"):
+            frame[name] = frame[name].astype(float)
+        finals = {
+            valid_text(name): [row["summary"].get(name) for row in rows] for name in summaries if name not in taken
+        }
+        return pd.concat([frame, pd.DataFrame(finals, index=frame.index, dtype=float)], axis=1)
 
     def metrics(self, runs: Sequence[str] | None = None, stage: str | None = None) -> pd.DataFrame:
         """Return every logged metric, tidy: METRIC_COLUMNS, in the order in which it was logged.
@@ -168,44 +184,77 @@ class RunStore:
         runs: only these ids. stage: only "train", "eval" or "analyze". `labels` is JSON text or missing, `value` is NaN
         where it was not finite, `time` is in seconds since 1970.
         """
-        frame = self._compacted()
-        if runs is not None:
-            frame = frame[frame["run"].isin(set(runs))]
+        from plastic_cli.runs.compact import chosen, frame
+
+        self.errors = []
+        folders = list(self.folders())
+        if runs is not None and len(runs) <= READ_ALONE:
+            # Not even the index of a large store is worth reading for a few runs.
+            wanted = set(runs)
+            found = self._read_metrics([run for run in folders if run in wanted], {})
+        else:
+            found = self._compacted(folders)
+            if runs is not None:
+                found = chosen(found, "run", map(valid_text, runs))
         if stage is not None:
-            frame = frame[frame["stage"] == stage]
-        return frame.reset_index(drop=True)
+            found = chosen(found, "stage", [stage])
+        return frame(found)
 
     # ---------------------------------------------------------------------------------------------- the records
+
+    def stored(self) -> dict[str, Mapping[str, Any]]:
+        """Return what run.json says of every run, by id: `status` as it stands there, whether or not a process lives.
+
+        A row that has not changed since the last call is the same object.
+        """
+        self.errors = []
+        self._refresh(self.folders())
+        return {run: entry[2] for run, entry in self._entries.items()}
 
     def _records(self, folders: dict[str, os.stat_result]) -> Iterator[dict[str, Any]]:
         """Read the record of every run, from the index where the file is as it was, and say what is crashed."""
         self.errors = []
-        entries = self._read_index("records.json")["entries"]
-        fresh: dict[str, list[Any]] = {}
-        rows = []
-        for run, state in folders.items():
-            known = entries.get(run)
-            if known is not None and known[0] == state.st_mtime_ns and known[1] == state.st_size:
-                row = known[2]
-            else:
-                try:
-                    row = self._read_row(run)
-                except UserError as error:
-                    self.errors.append(ReadError(str(self.folder / run), str(error)))
-                    continue
-            fresh[run] = [state.st_mtime_ns, state.st_size, row]
-            rows.append(row)
-        # What is being written may change within the clock's resolution; only what is finished goes into the index.
-        keep = {run: entry for run, entry in fresh.items() if entry[2]["status"] not in ("created", "running")}
-        if keep.keys() != entries.keys() or any(entries[run][:2] != entry[:2] for run, entry in keep.items()):
-            self._write_index("records.json", {"schema": INDEX_SCHEMA, "entries": keep})
+        self._refresh(folders)
         # Ids of one second are in no order.
-        for row in sorted(rows, key=lambda row: (row["created"], row["run"])):
+        for row in sorted((entry[2] for entry in self._entries.values()), key=lambda row: (row["created"], row["run"])):
             # The folder may have been moved or copied since the index was written.
             row = {**row, "folder": str(self.folder / row["run"])}
-            if row["status"] in ("created", "running") and not is_held(self.folder / row["run"]):
+            if row["status"] in _UNFINISHED and not is_held(self.folder / row["run"]):
                 row["status"] = "crashed"
             yield row
+
+    def _refresh(self, folders: dict[str, os.stat_result]) -> None:
+        """Bring the entries up to date: for each run that can be read, time and size of its file and what it says."""
+        if self._indexed is None:
+            index = self._read_index("records.json", _is_row)
+            self._entries = index["entries"]
+            self._indexed = dict(self._entries)
+        fresh: dict[str, list[Any]] = {}
+        for run, state in folders.items():
+            known = self._entries.get(run)
+            # What is being written may change within the clock's resolution.
+            if (
+                known is not None
+                and known[0] == state.st_mtime_ns
+                and known[1] == state.st_size
+                and known[2]["status"] not in _UNFINISHED
+            ):
+                fresh[run] = known
+                continue
+            try:
+                row = self._read_row(run)
+            except UserError as error:
+                self.errors.append(ReadError(str(self.folder / run), str(error)))
+                continue
+            # The same object where it says the same: what was made of it holds.
+            fresh[run] = [state.st_mtime_ns, state.st_size, known[2] if known is not None and known[2] == row else row]
+        self._entries = fresh
+        keep = {run: entry for run, entry in fresh.items() if entry[2]["status"] not in _UNFINISHED}
+        before = self._indexed
+        changed = len(before.keys() - keep.keys()) + sum(before.get(run, ())[:2] != keep[run][:2] for run in keep)
+        if changed * INDEX_SHARE > len(keep):
+            self._write_index("records.json", {"entries": keep})
+            self._indexed = keep
 
     def _read_row(self, run: str) -> dict[str, Any]:
         record = read_record(self.folder / run)
@@ -218,16 +267,16 @@ class RunStore:
             "status": record.status,
             "seed": record.seed,
             "dataset": record.dataset,
-            "data_checksum": record.data.get("checksum"),
-            "data_note": record.data.get("note") or None,
+            "data_checksum": _text_or_none(record.data.get("checksum")),
+            "data_note": _text_or_none(record.data.get("note")),
             "created": record.created,
             "started": record.started,
             "finished": record.finished,
             "seconds": record.seconds,
             "training_seconds": record.speed.get("seconds"),
-            "version": record.versions.get("plastic"),
-            "rule_version": record.versions.get("rule"),
-            "host": record.process.get("host"),
+            "version": _text_or_none(record.versions.get("plastic")),
+            "rule_version": _text_or_none(record.versions.get("rule")),
+            "host": _text_or_none(record.process.get("host")),
             "error": record.error,
             "config": record.config,
             "summary": record.summary,
@@ -235,101 +284,130 @@ class RunStore:
 
     # ------------------------------------------------------------------------------------------ compacted metrics
 
-    def _compacted(self) -> pd.DataFrame:
-        import pandas as pd
+    def _compacted(self, folders: Sequence[str]) -> Metrics:
+        from plastic_cli.runs.compact import chosen, joined
 
-        self.errors = []
-        present: dict[str, tuple[int, int]] = {}
-        for run in self.folders():
+        present: dict[str, list[int]] = {}
+        for run in folders:
             with suppress(OSError):
-                state = (self.folder / run / METRICS_FILE).stat()
-                present[run] = (state.st_mtime_ns, state.st_size)
+                state = os.stat(f"{self.folder}/{run}/{METRICS_FILE}")  # noqa: PTH116  ten thousand times
+                present[run] = [state.st_mtime_ns, state.st_size]
         cached, entries = self._cached_metrics()
-        valid = {run for run, state in present.items() if tuple(entries.get(run, ())[:2]) == state}
-        damaged = {run: int(entries[run][2]) for run in valid}
-        if valid == present.keys() == entries.keys():
-            frame = cached
-        else:
-            fresh = self._read_metrics([run for run in present if run not in valid], damaged)
-            frame = pd.concat([cached[cached["run"].isin(valid)], fresh], ignore_index=True)
-            order = {run: position for position, run in enumerate(present)}
-            frame = frame.sort_values("run", key=lambda runs: runs.map(order), kind="stable", ignore_index=True)
-            self._write_metrics(frame, {run: [*present[run], damaged[run]] for run in present if run in damaged})
+        valid = {run for run, state in present.items() if entries.get(run, ())[:2] == state}
+        damaged = {run: entries[run][2] for run in valid}
+        missing = [run for run in present if run not in valid]
+        gone = entries.keys() - valid
+        # Names that are not UTF-8 stand in the table as codes.
+        found = chosen(cached, "run", map(valid_text, valid)) if gone else cached
+        if missing:
+            fresh = self._read_metrics(missing, damaged)
+            found = joined(found, fresh, [valid_text(run) for run in present]) if len(found) else fresh
+        if (len(missing) + len(gone)) * INDEX_SHARE > len(present):
+            self._write_metrics(found, {run: [*present[run], damaged[run]] for run in present if run in damaged})
         for run in present:
-            if damaged.get(run):
-                lines = "1 damaged line was" if damaged[run] == 1 else f"{damaged[run]} damaged lines were"
-                self.errors.append(ReadError(str(self.folder / run / METRICS_FILE), f"{lines} left out"))
-        return frame
+            if damaged.get(run) and run in valid:
+                self._say_what_is_damaged(run, damaged[run])
+        return found
 
-    def _cached_metrics(self) -> tuple[pd.DataFrame, dict[str, Any]]:
+    def _cached_metrics(self) -> tuple[Metrics, dict[str, Any]]:
         """Return the compacted metrics and, for each run in them, time and size of its file and its damaged lines."""
-        import pandas as pd
+        from plastic_cli.runs.compact import Collector, read_parquet
 
-        empty = self._read_metrics([], {})
-        index = self._read_index("metrics.json")
+        index = self._read_index("metrics.json", lambda _, entry: isinstance(entry, int) and entry >= 0)
         if not index["entries"]:
-            return empty, {}
+            return Collector().collected(), {}
         try:
-            frame = pd.read_parquet(self.folder / ".index" / "metrics.parquet")
+            with (self.folder / ".index" / "metrics.parquet").open("rb") as stream:
+                # The two files of the index are replaced one after the other: the checksum says that they belong
+                # together, and that this one is whole.
+                if _checksum_of(stream) != index.get("table"):
+                    return Collector().collected(), {}
+                stream.seek(0)
+                return read_parquet(stream), index["entries"]
         except Exception:  # noqa: BLE001  whatever ails the index, it can be made again
-            return empty, {}
-        # The two files of the index are replaced one after the other: the generation says that they belong together.
-        if frame.attrs.get("generation") != index.get("generation"):
-            return empty, {}
-        return _typed(frame), index["entries"]
+            return Collector().collected(), {}
 
-    def _read_metrics(self, runs: Iterable[str], damaged: dict[str, int]) -> pd.DataFrame:
+    def _read_metrics(self, runs: Iterable[str], damaged: dict[str, int]) -> Metrics:
         """Read the metrics of `runs`; `damaged` gets, for each that can be read, how many lines cannot."""
-        import pandas as pd
+        from plastic_cli.runs.compact import Collector
 
-        columns: dict[str, list[Any]] = {column: [] for column in METRIC_COLUMNS}
+        collector = Collector()
         for run in runs:
             path = self.folder / run / METRICS_FILE
+            lines = 0
             try:
-                rows, damaged[run] = parse_rows(path.read_bytes())
+                for rows, lost in read_rows(path):
+                    lines += lost + collector.add(run, rows)
+            except FileNotFoundError:
+                continue
             except OSError as error:
                 self.errors.append(ReadError(str(path), str(error)))
                 continue
-            for row in rows:
-                columns["run"].append(run)
-                for key in ("stage", "split", "step", "metric", "value", "time"):
-                    columns[key].append(row.get(key))
-                labels = row.get("labels")
-                columns["labels"].append(json.dumps(labels, sort_keys=True) if labels else None)
-        return _typed(pd.DataFrame(columns))
+            damaged[run] = lines
+            if lines:
+                self._say_what_is_damaged(run, lines)
+        return collector.collected()
 
-    def _write_metrics(self, frame: pd.DataFrame, entries: dict[str, list[int]]) -> None:
+    def _say_what_is_damaged(self, run: str, lines: int) -> None:
+        message = "1 damaged line was left out" if lines == 1 else f"{lines} damaged lines were left out"
+        self.errors.append(ReadError(str(self.folder / run / METRICS_FILE), message))
+
+    def _write_metrics(self, metrics: Metrics, entries: dict[str, list[int]]) -> None:
         """Replace the compacted metrics. Where that cannot be done reading is slower, not wrong."""
-        generation = os.urandom(8).hex()
-        frame.attrs["generation"] = generation
+        from plastic_cli.runs.compact import write_parquet
+
+        written: list[int] = []
+
+        def write(path: Path) -> None:
+            write_parquet(metrics, path)
+            with path.open("rb") as stream:
+                written.append(_checksum_of(stream))
+
         with suppress(OSError):
             folder = self.folder / ".index"
             folder.mkdir(exist_ok=True)
-            write_through(folder / "metrics.parquet", lambda path: frame.to_parquet(path, index=False))
-            self._write_index("metrics.json", {"schema": INDEX_SCHEMA, "generation": generation, "entries": entries})
+            write_through(folder / "metrics.parquet", write)
+            self._write_index("metrics.json", {"table": written[0], "entries": entries})
 
     # --------------------------------------------------------------------------------------------- index files
 
-    def _read_index(self, name: str) -> dict[str, Any]:
-        """Return what an index file holds; its entries are those of the shape [time, size, what was read]."""
+    def _read_index(self, name: str, is_what_was_read: Callable[[str, Any], bool]) -> dict[str, Any]:
+        """Return what an index file holds; its entries are those of the shape [time, size, what was read].
+
+        It begins with the format and with the checksum of what follows, so that damage is never read as a number.
+        """
         try:
-            content = json.loads((self.folder / ".index" / name).read_bytes())
-        except (OSError, ValueError):
-            content = None
-        entries = (
-            content.get("entries") if isinstance(content, dict) and content.get("schema") == INDEX_SCHEMA else None
-        )
-        if not isinstance(entries, dict):
+            whole = (self.folder / ".index" / name).read_bytes()
+            head = _INDEX_HEAD.match(whole)
+            if (
+                head is None
+                or int(head[1]) != INDEX_SCHEMA
+                or int(head[2]) != zlib.crc32(memoryview(whole)[head.end() :])
+            ):
+                return {"entries": {}}
+            content = json.loads(whole)
+            return {
+                **content,
+                "entries": {
+                    run: entry
+                    for run, entry in content["entries"].items()
+                    if type(entry) is list
+                    and len(entry) == 3
+                    and type(entry[0]) is type(entry[1]) is int
+                    and is_what_was_read(run, entry[2])
+                },
+            }
+        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+            # Whatever ails the index, it can be made again.
             return {"entries": {}}
-        # Entries of another shape come from another version: their runs are read again.
-        whole = {run: entry for run, entry in entries.items() if isinstance(entry, list) and len(entry) == 3}
-        return {**content, "entries": whole}
 
     def _write_index(self, name: str, content: dict[str, Any]) -> None:
+        body = json.dumps(content)[1:].encode()
+        head = f'{{"schema": {INDEX_SCHEMA}, "checksum": {zlib.crc32(body)}, '.encode()
         with suppress(OSError):
             folder = self.folder / ".index"
             folder.mkdir(exist_ok=True)
-            write_through(folder / name, lambda path: path.write_text(json.dumps(content), encoding="utf-8"))
+            write_atomically(folder / name, head + body, durable=False)
 
 
 def is_held(folder: Path) -> bool:
@@ -352,10 +430,45 @@ def is_held(folder: Path) -> bool:
     return False
 
 
-def _typed(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Give every column its type, which pandas would guess from the rows that happen to be there."""
-    import pandas as pd
+def _as_text(value: Any) -> Any:
+    return valid_text(value) if isinstance(value, str) else value
 
-    text = pd.StringDtype(na_value=float("nan"))
-    numbers = {"step": "int64", "value": "float64", "time": "float64"}
-    return metrics.astype({column: numbers.get(column, text) for column in METRIC_COLUMNS})
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _checksum_of(stream: IO[bytes]) -> int:
+    checksum = 0
+    while block := stream.read(1 << 20):
+        checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def _is_row(run: str, row: Any) -> bool:
+    """Say whether an entry of the index is a row as this version makes them."""
+    return (
+        type(row) is dict
+        and row.keys() == _ROW_KINDS.keys()
+        and row["run"] == run
+        and all(isinstance(row[name], kinds) for name, kinds in _ROW_KINDS.items())
+        and all(isinstance(value, _NUMBER_OR_NONE) for value in row["summary"].values())
+    )
+
+
+_INDEX_HEAD = re.compile(rb'\{"schema": (\d{1,9}), "checksum": (\d{1,10}), ')
+_UNFINISHED = ("created", "running")
+_TEXT, _TEXT_OR_NONE, _NUMBER_OR_NONE = (str,), (str, type(None)), (float, int, type(None))
+_ROW_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("run", "rule", "verb", "status", "created"), _TEXT),
+    **dict.fromkeys(
+        ("name", "dataset", "data_checksum", "data_note", "started", "finished", "version", "rule_version", "host"),
+        _TEXT_OR_NONE,
+    ),
+    "error": _TEXT_OR_NONE,
+    "seed": (int,),
+    "seconds": (int, float),
+    "training_seconds": (int, float, type(None)),
+    "config": (dict,),
+    "summary": (dict,),
+}

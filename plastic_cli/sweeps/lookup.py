@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
 from plastic_cli.data.catalogue import DATASETS
 from plastic_cli.data.identity import dataset_checksum
-from plastic_cli.errors import UserError
-from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore, is_held
 from plastic_cli.sweeps.plan import PlannedRun, canonical
 
@@ -26,14 +24,20 @@ class StoredRun:
     """What of a stored run matters here."""
 
     run: str
-    settings: str
     status: str
     version: str | None
     checksum: str | None
     created: str
     seconds: float
-    summary: dict[str, float | None]
+    summary: Mapping[str, float | None]
     error: str | None
+    rule: str
+    config: Mapping[str, Any]
+
+    @cached_property
+    def settings(self) -> str:
+        """Rule and configuration as one text, the same for the same settings."""
+        return canonical(self.rule, self.config)
 
 
 @dataclass(frozen=True)
@@ -45,42 +49,26 @@ class Found:
 
 
 class StoreIndex:
-    """The runs of a store by their settings, read again only where they changed."""
+    """The runs of a store by rule and seed, read again only where they changed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._read: dict[str, tuple[int, int]] = {}
-        self._runs: dict[str, StoredRun] = {}
-        self._by_settings: dict[str, set[str]] = {}
+        self._store = RunStore(folder)
+        self._rows: dict[str, Mapping[str, Any]] = {}
+        self._by_seed: dict[tuple[str, int], dict[str, StoredRun]] = {}
         self._lock = Lock()
 
     def refresh(self) -> StoreIndex:
         """Take in what was added and changed."""
         with self._lock:
-            present = RunStore(self.folder).folders()
-            for run in self._read.keys() - present.keys():
-                self._forget(run)
-            for run, state in present.items():
-                seen = (state.st_mtime_ns, state.st_size)
-                # A record that is being written may change within the clock's resolution.
-                if self._read.get(run) == seen and self._runs[run].status not in ("created", "running"):
-                    continue
-                self._forget(run)
-                with suppress(UserError):
-                    record = read_record(self.folder / run)
-                    self._read[run] = seen
-                    self._runs[run] = StoredRun(
-                        run=run,
-                        settings=canonical(record.rule, record.config),
-                        status=record.status,
-                        version=record.versions.get("rule"),
-                        checksum=record.data.get("checksum"),
-                        created=record.created,
-                        seconds=float(record.seconds),
-                        summary=record.summary,
-                        error=record.error,
-                    )
-                    self._by_settings.setdefault(self._runs[run].settings, set()).add(run)
+            present = self._store.stored()
+            for run in [run for run, row in self._rows.items() if present.get(run) is not row]:
+                row = self._rows.pop(run)
+                del self._by_seed[row["rule"], row["seed"]][run]
+            for run, row in present.items():
+                if run not in self._rows:
+                    self._rows[run] = row
+                    self._by_seed.setdefault((row["rule"], row["seed"]), {})[run] = _stored_run(row)
         return self
 
     def find(self, planned: PlannedRun) -> Found:
@@ -90,13 +78,16 @@ class StoreIndex:
         was stopped before it had read its data may be finished too.
         """
         with self._lock:
-            runs = [self._runs[run] for run in self._by_settings.get(planned.settings, ())]
+            runs = list(self._by_seed.get((planned.rule, planned.seed), {}).values())
         # Held first: what a living process is at may be about to be completed.
         found: dict[Standing, StoredRun] = {}
         for stored in sorted(runs, key=lambda stored: (stored.created, stored.run)):
-            if stored.version != planned.version or not _same_data(stored, planned):
-                continue
-            found[self._standing(stored)] = stored
+            if (
+                stored.version == planned.version
+                and _same_data(stored, planned)
+                and stored.settings == planned.settings
+            ):
+                found[self._standing(stored)] = stored
         order: Sequence[Standing] = ("done", "running", "unfinished", "failed")
         return next((Found(word, found[word]) for word in order if word in found), Found("missing"))
 
@@ -107,11 +98,20 @@ class StoreIndex:
             return "running"
         return "failed" if stored.status == "failed" else "unfinished"
 
-    def _forget(self, run: str) -> None:
-        self._read.pop(run, None)
-        stored = self._runs.pop(run, None)
-        if stored is not None:
-            self._by_settings[stored.settings].discard(run)
+
+def _stored_run(row: Mapping[str, Any]) -> StoredRun:
+    return StoredRun(
+        run=row["run"],
+        status=row["status"],
+        version=row["rule_version"],
+        checksum=row["data_checksum"],
+        created=row["created"],
+        seconds=float(row["seconds"]),
+        summary=row["summary"],
+        error=row["error"],
+        rule=row["rule"],
+        config=row["config"],
+    )
 
 
 _indexes: dict[tuple[int, Path], StoreIndex] = {}

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plastic_cli.errors import UserError
-from plastic_cli.runs.metrics import parse_rows
+from plastic_cli.runs.metrics import parse_rows, read_rows
 from plastic_cli.runs.record import SCHEMA, STATUSES
 from plastic_cli.runs.run import create_run, open_run
 from plastic_cli.runs.store import METRIC_COLUMNS, RUN_COLUMNS, RunStore
@@ -375,6 +375,187 @@ def test_a_file_in_place_of_the_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot read the runs in"):
         RunStore(tmp_path / "file").runs()
+
+
+STRANGE = "caf\udce9 \ud800 \x1b[31m"
+
+
+def test_texts_that_are_not_utf8_are_shown_by_their_codes(make_run, store, runs_folder):
+    good = make_run()
+    bad = make_run(dataset=f"/data/{STRANGE}", status="failed", error=STRANGE, note=STRANGE, **{STRANGE: 1})
+    with open_run(bad.folder, stage="eval").locked() as again:
+        again.log(STRANGE, {"of": STRANGE}, accuracy=0.5)
+    for _ in range(2):  # read, then from the index
+        frame = store.runs().set_index("run")
+        assert frame.index.tolist() == [good.id, bad.id]
+        assert frame["dataset"][bad.id] == "/data/caf\\udce9 \\ud800 \x1b[31m"
+        assert frame["config.note"][bad.id] == frame["error"][bad.id] == "caf\\udce9 \\ud800 \x1b[31m"
+        (row,) = store.metrics(stage="eval").to_dict("records")
+        assert row["split"] == "caf\\udce9 \\ud800 \x1b[31m"
+        assert json.loads(row["labels"]) == {"of": STRANGE}
+        assert store.errors == []
+    assert store.rows()[1]["dataset"] == f"/data/{STRANGE}", "what is compared with a path stays what it was"
+
+
+def test_a_folder_whose_name_is_not_utf8_is_a_run_like_others(make_run, store, runs_folder):
+    make_run()
+    shutil.copytree(make_run().folder, runs_folder / "caf\udce9")
+    for _ in range(2):
+        assert store.runs()["run"].tolist()[-1] == "caf\\udce9"
+        assert store.metrics()["run"].unique().tolist()[-1] == "caf\\udce9"
+        assert len(store.metrics()) == 18
+        assert store.errors == []
+    assert store.find("caf\udce9") == runs_folder / "caf\udce9"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"schema": 1, "config": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        "[" * 100_000,
+        '{"schema": 1, "config": ' + 200 * '{"a": ' + "1" + 200 * "}" + "}",
+        '{"schema": 1, "seed": ' + "9" * 5_000 + "}",
+        '{"schema": 1, "seed": 1e999}',
+        '{"schema": ' + "9" * 30 + "}",
+    ],
+    ids=["deep lists", "deep and torn", "deep tables", "a number of 5000 digits", "infinity", "schema of 30 digits"],
+)
+def test_json_that_no_program_wrote_costs_only_its_run(make_run, store, text):
+    good, bad = make_run(), make_run()
+    (bad.folder / "run.json").write_text(text)
+    assert store.runs()["run"].tolist() == [good.id]
+    (error,) = store.errors
+    assert "\n" not in error.message
+    with pytest.raises(UserError, match=r"run\.json"):
+        open_run(bad.folder)
+
+
+@pytest.mark.parametrize("field", ["created", "started", "finished"])
+@pytest.mark.parametrize(
+    ("time", "read"),
+    [
+        ("2026-W05-3", "2026-01-28"),
+        ("20260128T010203", "2026-01-28 01:02:03"),
+        ("2026-01-28T23:30:00-02:00", "2026-01-29 01:30"),
+        ("2026-01-28", "2026-01-28"),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("0001-01-01T00:00:00.000+00:00", None),
+        ("9999-12-31T23:59:59-14:00", None),
+        ("2026-02-30T00:00:00.000+00:00", None),
+    ],
+)
+def test_times_in_any_form_are_read_or_cost_only_their_run(make_run, store, field, time, read):
+    good, bad = make_run(), make_run()
+    change_record(bad.folder, **{field: time})
+    frame = store.runs().set_index("run")
+    if read is None:
+        assert frame.index.tolist() == [good.id]
+        assert f"its '{field}' cannot be" in store.errors[0].message
+    else:
+        assert frame[field][bad.id] == pd.Timestamp(read, tz="UTC")
+
+
+def test_a_final_metric_never_takes_the_place_of_another_column(make_run, store):
+    run = make_run(seed=3)
+    change_record(run.folder, summary={"run": 1.0, "folder": 2.0, "config.seed": 3.5, "test/accuracy": 0.25})
+    row = store.runs().iloc[0]
+    assert (row["run"], row["folder"], row["config.seed"], row["test/accuracy"]) == (run.id, str(run.folder), 3, 0.25)
+    assert len(store.errors) == 3
+    assert store.find(run.id) == run.folder
+
+
+@pytest.mark.parametrize("number", [10**20, -(10**20), 10**400])
+def test_numbers_of_any_size_in_metrics_are_rows_or_damage(make_run, store, number):
+    run = make_run()
+    with (run.folder / "metrics.jsonl").open("a") as stream:
+        for field in ("step", "value", "time"):
+            stream.write(json.dumps({**ROW, field: number}) + "\n")
+        stream.write('{"stage": "train", "split": "test", "step": 4, "metric": "a", "value": 1e999, "time": NaN}\n')
+    for _ in range(2):
+        frame = store.metrics()
+        assert len(frame) == 7
+        assert np.isnan(frame["value"].iloc[-1])
+        assert [error.message for error in store.errors] == ["3 damaged lines were left out"]
+
+
+def test_a_line_without_an_end_is_one_damaged_line(make_run, store, monkeypatch):
+    run = make_run()
+    whole = store.metrics()
+    monkeypatch.setattr("plastic_cli.runs.metrics.LONGEST_LINE", 1000)
+    monkeypatch.setattr("plastic_cli.runs.metrics.BLOCK", 300)
+    content = (run.folder / "metrics.jsonl").read_bytes()
+    first, _, rest = content.partition(b"\n")
+    (run.folder / "metrics.jsonl").write_bytes(first + b"\n" + b"x" * 5000 + b"\n" + rest + b"y" * 1500)
+    pd.testing.assert_frame_equal(store.metrics(), whole)
+    assert [error.message for error in store.errors] == ["2 damaged lines were left out"]
+
+
+@pytest.mark.parametrize("block", [1, 7, 100, 10_000])
+def test_pieces_of_any_size_hold_the_same_rows(make_run, store, block, monkeypatch):
+    run = make_run()
+    with (run.folder / "metrics.jsonl").open("ab") as stream:
+        stream.write(b'{"torn": \n' + json.dumps(ROW).encode())
+    rows, damaged = parse_rows((run.folder / "metrics.jsonl").read_bytes())
+    monkeypatch.setattr("plastic_cli.runs.metrics.BLOCK", block)
+    pieces = list(read_rows(run.folder / "metrics.jsonl"))
+    assert [row for piece, _ in pieces for row in piece] == rows
+    assert sum(lost for _, lost in pieces) == damaged == 1
+
+
+def test_many_different_texts_are_kept_apart(make_run, store, runs_folder):
+    run = make_run()
+    labelled = [{**ROW, "metric": f"m{number % 40_000}", "labels": {"number": number}} for number in range(70_000)]
+    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
+    for _ in range(2):
+        frame = RunStore(runs_folder).metrics(runs=[run.id, *map(str, range(30))])
+        assert frame["metric"].tolist() == [row["metric"] for row in labelled]
+        assert [json.loads(label)["number"] for label in frame["labels"]] == list(range(70_000))
+
+
+@pytest.mark.parametrize("row", [None, 3, [], {}, {"run": "RUN"}, {"run": 3}, "whole but for its summary"])
+def test_a_row_of_another_shape_in_a_whole_index_is_read_again(make_run, runs_folder, row):
+    run = make_run(accuracy=0.75)
+    fresh = tables(runs_folder)
+    store = RunStore(runs_folder)
+    entry = store._read_index("records.json", lambda *_: True)["entries"][run.id]
+    changed = {**entry[2], "summary": {"test/accuracy": "high"}} if isinstance(row, str) else row
+    store._write_index("records.json", {"entries": {run.id: [*entry[:2], changed]}})
+    assert_same(tables(runs_folder), fresh)
+
+
+def test_a_digit_that_changed_in_the_index_is_not_believed(make_run, runs_folder):
+    make_run(accuracy=0.75)
+    fresh = tables(runs_folder)
+    path = runs_folder / ".index" / "records.json"
+    path.write_bytes(path.read_bytes().replace(b"0.75", b"0.95"))
+    assert_same(tables(runs_folder), fresh)
+
+
+def test_one_new_run_among_many_does_not_write_the_index_again(make_run, runs_folder):
+    run = make_run()
+    for number in range(100):
+        shutil.copytree(run.folder, runs_folder / f"copy-{number:03d}")
+    first = RunStore(runs_folder)
+    first.runs()
+    index = runs_folder / ".index" / "records.json"
+    before = index.stat()
+    new = make_run(accuracy=0.25)
+    for store in (first, RunStore(runs_folder)):
+        assert store.runs().set_index("run")["test/accuracy"][new.id] == 0.25
+    assert index.stat().st_mtime_ns == before.st_mtime_ns
+    for number in range(3):
+        shutil.copytree(new.folder, runs_folder / f"other-{number}")
+    assert len(RunStore(runs_folder).runs()) == 105
+    assert index.stat().st_mtime_ns != before.st_mtime_ns
+
+
+def test_the_metrics_of_one_run_are_read_without_the_others(make_run, runs_folder):
+    one, two = make_run(accuracy=0.3), make_run()
+    (two.folder / "metrics.jsonl").write_text("damaged")
+    store = RunStore(runs_folder)
+    assert store.metrics(runs=[one.id])["value"].max() == 1.0
+    assert store.errors == []
+    assert not (runs_folder / ".index").exists()
 
 
 # ------------------------------------------------------------------------------------------------- alive or dead

@@ -1,0 +1,55 @@
+"""Text from files, names and errors, made safe for a terminal and for a spreadsheet."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_UNPRINTABLE = re.compile(
+    # Control characters, line and paragraph separators, what turns the direction of writing, and halves of a pair.
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_LINE_ENDS = re.compile(r"[\t\n\v\f\r\x85\u2028\u2029]+")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """Return text that a terminal shows and does not obey: a character that it would obey is written as its code.
+
+    keep: characters that stay as they are, such as the ends of lines.
+    """
+    # Most texts have nothing to escape, and this question takes a fraction of the time.
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNPRINTABLE.sub(lambda match: match[0] if match[0] in keep else _code(match[0]), text)
+
+
+def printable_line(text: str) -> str:
+    """Return `printable` text on one line: ends of lines and tabs become a space."""
+    return printable(_LINE_ENDS.sub(" ", text))
+
+
+def valid_text(text: str) -> str:
+    """Return text that UTF-8 can hold: half of a surrogate pair, as of a name that is not UTF-8, becomes its code."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value as a CSV cell that no spreadsheet takes for a formula; numbers stay as they are.
+
+    A text that begins with a formula sign and is no number gets an apostrophe before it.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value, keep="\n\t")
+    return f"'{text}" if value.startswith(FORMULA_SIGNS) and not _NUMBER.fullmatch(value) else text
+
+
+def _code(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
