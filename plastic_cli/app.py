@@ -6,6 +6,7 @@ commands module; torch, pandas and matplotlib are imported by a command that run
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -18,6 +19,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from plastic_cli.errors import PlasticError, UserError, did_you_mean
+from plastic_cli.escapes import printable, printable_line
 from plastic_cli.signals import INTERRUPTED, leave, leave_on_signals
 
 WITH_A_RULE = "Work with a rule"
@@ -346,6 +348,11 @@ def runs_list(
         typer.Option(help="only completed, running, failed, interrupted or crashed ones", metavar="<status>"),
     ] = None,
     name: Annotated[str | None, typer.Option(help="only names or ids that begin like this", metavar="<text>")] = None,
+    last: Annotated[
+        int | None,
+        typer.Option(help="only so many of the newest (default: 50; all in csv and json)", metavar="<int>"),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="all runs, however many")] = False,
     format: Format = "table",  # noqa: A002
     json: Json = False,
 ) -> None:
@@ -354,7 +361,16 @@ def runs_list(
     if ctx.invoked_subcommand is None:
         from plastic_cli.commands.runs import list_runs
 
-        list_runs(runs, rule=rule, dataset=dataset, status=status, name=name, format="json" if json else format)
+        list_runs(
+            runs,
+            rule=rule,
+            dataset=dataset,
+            status=status,
+            name=name,
+            format="json" if json else format,
+            last=last,
+            everything=everything,
+        )
 
 
 RunArgument = Annotated[str, typer.Argument(help="id, a unique beginning of it, or name", autocompletion=_complete_run)]
@@ -470,12 +486,16 @@ def _warn_of_broken_plugins() -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    print(printable_line(line), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def main() -> None:
     """Run the command line and exit."""
     leave_on_signals()
+    for stream in (sys.stdout, sys.stderr):
+        # A name that is not UTF-8, or that the terminal's encoding lacks, is shown by its code.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # A notebook tells its programs to draw inside itself; what is drawn here goes into files.
     os.environ["MPLBACKEND"] = "agg"
     try:
@@ -509,7 +529,7 @@ def run_command_line(arguments: list[str]) -> int:
         return _leave_closed_pipe(stdout)
     except (PlasticError, typer.TyperException, OSError) as error:
         if "--debug" in arguments:
-            traceback.print_exc()
+            sys.stderr.write(printable(traceback.format_exc(), keep="\n\t"))
         _say(f"error: {_one_line(error)}")
         return int(getattr(error, "exit_code", 1))
 

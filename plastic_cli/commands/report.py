@@ -259,7 +259,7 @@ def _print(content: _Content, table: str, output_format: str, compare: bool, mes
 
         # In a pipe there is no width to fit.
         width = RichConsole().width if sys.stdout.isatty() else None
-        console = RichConsole(width=width or 10_000, highlight=False)
+        console = RichConsole(width=width or 10_000, highlight=False, markup=False)
         for index, (_, each) in enumerate(shown):
             if index:
                 console.print()

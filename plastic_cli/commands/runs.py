@@ -11,12 +11,17 @@ import typer
 
 from plastic_cli.commands.show import print_rows, text_of
 from plastic_cli.errors import RunFailed, UserError, did_you_mean
+from plastic_cli.escapes import printable_line
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.record import STATUSES, read_record
 from plastic_cli.runs.run import open_run, remove_run
-from plastic_cli.runs.store import RunStore
+from plastic_cli.runs.store import RunStore, is_held
+
+
+NEWEST = 50
+"""Runs that a person is shown where nothing else is asked for."""
 
 
 def list_runs(
@@ -27,34 +32,48 @@ def list_runs(
     status: str | None,
     name: str | None,
     format: str,  # noqa: A002
+    last: int | None = None,
+    everything: bool = False,
 ) -> None:
-    """Print the runs of a folder that fit, one a row, the newest last."""
+    """Print the runs of a folder that fit, one a row, the newest last.
+
+    last: so many of the newest; None: NEWEST of them where a person reads them, and all in CSV and JSON, which
+    programs read. everything: all of them.
+    """
+    if last is not None and (last < 1 or everything):
+        raise UserError(f"--last {last}: " + ("leave it or --all out." if everything else "1 or more."))
     if status is not None and status not in (*STATUSES, "crashed"):
         known = [*STATUSES, "crashed"]
         raise UserError(f"--status {status}: choose {', '.join(known)}.{did_you_mean(status, known)}")
     store = RunStore(folder)
-    everything = store.rows()
-    _check_known("--rule", rule, {row["rule"] for row in everything})
-    _check_known("--dataset", dataset, {row["dataset"] for row in everything if row["dataset"]})
-    rows = []
-    for row in everything:
-        fits = (
-            (rule in (None, row["rule"])) and (dataset in (None, row["dataset"])) and (status in (None, row["status"]))
-        )
-        named = name is None or row["run"].startswith(name) or (row["name"] or "").startswith(name)
-        if fits and named:
-            rows.append({**row, **_headline(row["summary"])})
+    present = store.rows()
+    _check_known("--rule", rule, {row["rule"] for row in present})
+    _check_known("--dataset", dataset, {row["dataset"] for row in present if row["dataset"]})
+    fitting = [
+        row
+        for row in present
+        if rule in (None, row["rule"])
+        and dataset in (None, row["dataset"])
+        and status in (None, row["status"])
+        and (name is None or row["run"].startswith(name) or (row["name"] or "").startswith(name))
+    ]
+    for_programs = format in ("csv", "json")
+    shown = len(fitting) if everything or (for_programs and last is None) else (last or NEWEST)
+    rows = [{**row, **_headline(row["summary"])} for row in fitting[-shown:]] if fitting else []
     if not rows and format == "table":
         what = "no such run" if any((rule, dataset, status, name)) else "no run yet"
         Console().message(f"{what} in {folder}. Make one with: plastic train RULE")
         _warn_of_unreadable(store)
         return
     columns = ["run", "name", "rule", "dataset", "status", "seed", "created", "seconds", "metric", "value"]
-    if format in ("csv", "json"):
+    if for_programs:
         columns.append("folder")
     else:
         rows = [{**row, "created": str(row["created"])[:19].replace("T", " ")} for row in rows]
     print_rows(rows, columns, format)
+    if len(rows) < len(fitting) and not for_programs:
+        hint = "--all shows all, --last N the newest N" if last is None else "--all shows all"
+        Console().message(f"the newest {len(rows)} of {len(fitting)} runs: {hint}")
     _warn_of_unreadable(store)
 
 
@@ -75,7 +94,8 @@ def show_run(folder: Path, text: str, *, format: str) -> None:  # noqa: A002
     store = RunStore(folder)
     path = store.find(text)
     record = read_record(path)
-    status = next((row["status"] for row in store.rows() if row["run"] == path.name), record.status)
+    alive = record.status not in ("created", "running") or is_held(path)
+    status = record.status if alive else "crashed"
     content = {**asdict(record), "run": path.name, "status": status, "folder": str(path), "files": _files(path)}
     if format == "json":
         print(json.dumps(content))  # noqa: T201
@@ -85,7 +105,7 @@ def show_run(folder: Path, text: str, *, format: str) -> None:  # noqa: A002
         if isinstance(value, dict):
             rows += [{"field": f"{key}.{inner}", "value": text_of(entry)} for inner, entry in value.items()]
         elif key == "argv":
-            rows.append({"field": key, "value": " ".join(["plastic", *value])})
+            rows.append({"field": key, "value": " ".join(["plastic", *map(str, value)])})
         elif key == "files":
             rows += [{"field": "file", "value": entry} for entry in value]
         elif value is not None:
@@ -97,13 +117,15 @@ def remove_runs(folder: Path, names: list[str], *, yes: bool) -> None:
     """Delete runs after asking; a run that is being written is not touched."""
     store = RunStore(folder)
     paths = list(dict.fromkeys(store.find(name) for name in names))
-    shown = ", ".join(path.name for path in paths)
-    if not yes and not typer.confirm(f"Remove {shown} from {folder} for good?", err=True):
+    shown = ", ".join(f"{path.name} (only the link)" if path.is_symlink() else path.name for path in paths)
+    if not yes and not typer.confirm(printable_line(f"Remove {shown} from {folder} for good?"), err=True):
         Console().message("nothing removed")
         raise typer.Exit(1)
     for path in paths:
+        target = path.resolve() if path.is_symlink() else None
         remove_run(path)
-        Console().message(f"removed {path.name}")
+        kept = f", which was a link: the run itself stays in {target}" if target is not None else ""
+        Console().message(f"removed {path.name}{kept}")
 
 
 def export_runs(folder: Path, names: list[str], *, to: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from plastic_cli.errors import UserError, did_you_mean
+from plastic_cli.escapes import csv_cell, printable_line
 
 if TYPE_CHECKING:
     from plastic_cli.runs.run import Run
@@ -24,18 +25,22 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output
     elif output_format == "csv":
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([[_plain(row.get(column)) for column in columns] for row in rows])
+        writer.writerow([csv_cell(column) for column in columns])
+        writer.writerows([[csv_cell(_plain(row.get(column))) for column in columns] for row in rows])
         sys.stdout.write(stream.getvalue())
     elif output_format == "markdown":
-        print("| " + " | ".join(columns) + " |")  # noqa: T201
+        print(_markdown_row(columns))  # noqa: T201
         print("|" + "---|" * len(columns))  # noqa: T201
         for row in rows:
-            print("| " + " | ".join(text_of(row.get(column)).replace("|", "\\|") for column in columns) + " |")  # noqa: T201
+            print(_markdown_row([text_of(row.get(column)) for column in columns]))  # noqa: T201
     elif output_format == "table":
         _print_table(rows, columns, title)
     else:
         raise UserError(f"--format {output_format}: choose {', '.join(FORMATS)}.{did_you_mean(output_format, FORMATS)}")
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(printable_line(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
 def text_of(value: Any) -> str:
@@ -71,7 +76,7 @@ def show_result(result: Mapping[str, Any], run: Run) -> None:
         rows.append({"metric": "samples per second", "value": round(speed["samples"] / speed["seconds"])})
     print_rows(rows, ["metric", "value"], "table", title=f"{result['rule']}, {run.stage}, seed {result['seed']}")
     status = "" if result["status"] == "completed" else f" ({result['status']})"
-    print(f"run {result['run']}{status} in {result['folder']}")  # noqa: T201
+    print(printable_line(f"run {result['run']}{status} in {result['folder']}"))  # noqa: T201
 
 
 def show_over_seeds(results: Sequence[Mapping[str, Any]]) -> None:
@@ -101,11 +106,11 @@ def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], titl
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         numeric = any(isinstance(row.get(column), int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(printable_line(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(text_of(row.get(column)) for column in columns))
+        table.add_row(*(printable_line(text_of(row.get(column))) for column in columns))
     if title:
-        print(title)  # noqa: T201
+        print(printable_line(title))  # noqa: T201
     # In a pipe there is no width to fit: a wide table is cut by nobody.
     console = Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False)
     # Captured, because rich would answer a closed pipe with an exit of its own.

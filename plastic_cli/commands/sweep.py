@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from plastic_cli.commands.show import FORMATS, print_rows
 from plastic_cli.errors import RunFailed, UserError, did_you_mean
+from plastic_cli.escapes import printable_line
 from plastic_cli.plugins import find_rule
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.exports import find_exports
@@ -348,10 +349,14 @@ class _Table:
         table = Table.grid(padding=(0, 2))
         now = time.monotonic()
         for planned, began in progress.running[:SHOWN_AT_ONCE]:
-            table.add_row(Text("running"), Text(planned.label), Text(duration(now - began)))
+            table.add_row(Text("running"), Text(printable_line(planned.label)), Text(duration(now - began)))
         failed = [result for result in progress.results if result.word == "failed"]
         for result in failed[-SHOWN_AT_ONCE:]:
-            table.add_row(Text("failed"), Text(result.planned.label), Text(str(result.outcome.error)))
+            table.add_row(
+                Text("failed"),
+                Text(printable_line(result.planned.label)),
+                Text(printable_line(str(result.outcome.error))),
+            )
         whole = Table.grid()
         whole.add_row(Text(f"{_runs(progress.total)}: " + ", ".join(parts)))
         whole.add_row(table)

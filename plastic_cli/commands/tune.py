@@ -22,6 +22,7 @@ from plastic_cli.config import TrainConfig, as_typed
 from plastic_cli.config import field as option
 from plastic_cli.data.catalogue import DATASETS
 from plastic_cli.errors import RunFailed, UserError
+from plastic_cli.escapes import printable_line
 from plastic_cli.options import command_function
 from plastic_cli.plugins import discover, find_rule
 from plastic_cli.rule import Rule
@@ -331,7 +332,7 @@ def _print_best(
         if invocation.quiet and invocation.output_format() != "json":
             print(line)  # noqa: T201
         return
-    print(f"best: {line}")  # noqa: T201
+    print(printable_line(f"best: {line}"))  # noqa: T201
 
 
 def _short(value: Any) -> str:

@@ -9,6 +9,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from plastic_cli.analysis.intervals import Interval
+from plastic_cli.escapes import csv_cell, printable_line
 from plastic_cli.report.grouping import plain_value
 from plastic_cli.report.tables import Cell, Column, Detailed, Table
 
@@ -165,8 +166,15 @@ def latex(table: Table, label: str) -> str:
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """Return a frame as CSV: one header line, numbers in full, nothing where a value is missing."""
-    return frame.to_csv(index=False, lineterminator="\n")
+    """Return a frame as CSV: one header line, numbers in full, nothing where a value is missing, no cell a formula."""
+    import pandas as pd
+
+    texts = {
+        column: frame[column].map(csv_cell, na_action="ignore")
+        for column in frame.columns
+        if not pd.api.types.is_numeric_dtype(frame[column])
+    }
+    return frame.assign(**texts).rename(columns=csv_cell).to_csv(index=False, lineterminator="\n")
 
 
 def json_text(**frames: pd.DataFrame) -> str:
@@ -195,8 +203,8 @@ def _rich_table(table: Table, indices: list[int], left_out: list[str], *, whole_
     from rich.text import Text
 
     shown = RichTable(
-        title=table.title,
-        caption=table.caption + (f" Left out to fit: {', '.join(left_out)}." if left_out else ""),
+        title=printable_line(table.title),
+        caption=printable_line(table.caption) + (f" Left out to fit: {', '.join(left_out)}." if left_out else ""),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
@@ -277,7 +285,7 @@ def _power(digit: str, sign: str, exponent: str) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    escaped = re.sub(r"([\\`*_|<>\[\]~$#])", r"\\\1", re.sub(r"\s+", " ", text))
+    escaped = re.sub(r"([\\`*_|<>\[\]~$#])", r"\\\1", printable_line(re.sub(r"\s+", " ", text)))
     return escaped.replace("&", "&amp;")
 
 
@@ -293,13 +301,13 @@ def _text_and_detail(cell: Cell) -> tuple[str, str]:
     if cell is None:
         return NOTHING, ""
     if isinstance(cell, Detailed):
-        return cell.text, cell.detail
+        return printable_line(cell.text), printable_line(cell.detail)
     if isinstance(cell, Interval):
         bounds = [f"[{number_text(cell.low)}, {number_text(cell.high)}]"] if cell.known else []
         # How many values there were is worth a word only where it is not the number of runs.
         count = [f"(n={cell.n})"] if cell.dropped else []
         return number_text(cell.mean), " ".join(bounds + count)
-    return str(cell), ""
+    return printable_line(str(cell)), ""
 
 
 def _style(cell: Cell) -> str:

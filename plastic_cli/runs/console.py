@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
+from plastic_cli.escapes import printable, printable_line
+
 
 class StepBar(Protocol):
     """The progress bar of one loop."""
@@ -96,19 +98,19 @@ class _RichBar:
     def end_step(self, done: int, summary: Mapping[str, float | None]) -> None:
         shown = [f"{key} {value:.4g}" for key, value in summary.items() if value is not None and _is_headline(key)]
         self._done = done
-        self._progress.update(self._task, completed=done, result="  ".join(shown[-2:]))
+        self._progress.update(self._task, completed=done, result=printable_line("  ".join(shown[-2:])))
 
     def within_step(self, fraction: float) -> None:
         self._progress.update(self._task, completed=self._done + min(max(fraction, 0.0), 1.0))
 
     def print(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._progress.console.print(printable(text, keep="\n\t"), markup=False, highlight=False, soft_wrap=True)
 
 
 def _say(line: str) -> None:
     # Whoever closed our stderr does not want to hear more; that must not end a run.
     with suppress(BrokenPipeError):
-        print(line, file=sys.stderr, flush=True)  # noqa: T201
+        print(printable(line, keep="\n\t"), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _is_headline(key: str) -> bool:

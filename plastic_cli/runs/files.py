@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,6 +75,25 @@ def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
             raise
 
 
+def read_tensors(path: Path) -> Any:
+    """Read what `write_tensors` wrote, tensors on the CPU; raises whatever a damaged file provokes.
+
+    Nothing in the file can run code, and it takes no more memory than it has bytes.
+    """
+    import torch
+
+    with path.open("rb") as stream:
+        with zipfile.ZipFile(stream) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("it is compressed")
+            # Torch does not look at these checksums, and a bit that has turned would go on as a weight.
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} is not what was written")
+        stream.seek(0)
+        return torch.load(stream, map_location="cpu", weights_only=True)
+
+
 def append_whole(path: Path, text: str) -> None:
     """Append lines wholly or not at all; raises OSError where the disk does not take them."""
     content = text.encode()
@@ -91,11 +111,21 @@ def append_whole(path: Path, text: str) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed process left in `folder` or below."""
+def remove_leftovers(folder: Path, before: float | None = None) -> None:
+    """Delete temporary files that a killed process left in `folder` or below.
+
+    before: only those that are older than this time, in seconds since 1970; None: whoever calls holds the folder.
+    """
     for leftover in folder.rglob(".*.tmp*"):
         with suppress(OSError):
-            leftover.unlink()
+            if before is None or last_change(leftover) < before:
+                leftover.unlink()
+
+
+def last_change(path: Path) -> float:
+    """Return when a file or folder was last written to, moved or renamed, in seconds since 1970."""
+    state = path.lstat()
+    return max(state.st_mtime, state.st_ctime)
 
 
 def _umask() -> int:

@@ -35,9 +35,18 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from filelock import FileLock, Timeout
 
 from plastic_cli.errors import PlasticError, RunFailed, UserError
+from plastic_cli.runs.cleaning import clean_store
 from plastic_cli.runs.console import Console
-from plastic_cli.runs.files import append_whole, remove_leftovers, write_atomically, write_tensors, write_through
-from plastic_cli.runs.metrics import MeasuredOn, parse_rows
+from plastic_cli.runs.files import (
+    append_whole,
+    atomic_file,
+    read_tensors,
+    remove_leftovers,
+    write_atomically,
+    write_tensors,
+    write_through,
+)
+from plastic_cli.runs.metrics import MeasuredOn, read_rows
 from plastic_cli.runs.record import CHECKPOINT_FILE, LOCK_FILE, METRICS_FILE, RunRecord, now, read_record
 
 if TYPE_CHECKING:
@@ -51,6 +60,8 @@ if TYPE_CHECKING:
 CHECKPOINT_SHARE = 0.05
 """Checkpoints may take this share of the time at most, unless CHECKPOINT_SECONDS have passed since the last one."""
 CHECKPOINT_SECONDS = 60.0
+COPIED_AT_ONCE = 1 << 20
+"""Bytes."""
 
 
 @runtime_checkable
@@ -98,6 +109,7 @@ class Run:
         self._seconds_before = record.seconds
         self._last_checkpoint = time.perf_counter()
         self._checkpoint_cost = 0.0
+        self._rows_at_end: list[str] | None = None
 
     # ------------------------------------------------------------------------------------------------- identity
 
@@ -142,14 +154,22 @@ class Run:
     def locked(self) -> Iterator[Run]:
         """Hold the folder against other processes; raises UserError where another one is writing to it.
 
-        The operating system frees the lock of a process that dies, however it dies.
+        The operating system frees the lock of a process that dies, however it dies. What a stage other than "train"
+        logs inside is written when the block ends well, so that a stage that is killed or fails leaves no half of its
+        rows.
         """
         with _lock(self.folder, self.record.process):
             # Another process may have gone on with the run since this one looked at it.
             self.record = _read_present_record(self.folder)
             self._seconds_before = self.record.seconds
             remove_leftovers(self.folder)
-            yield self
+            self._rows_at_end = None if self.stage == "train" else []
+            try:
+                yield self
+                if self._rows_at_end:
+                    append_whole(self.folder / METRICS_FILE, "".join(self._rows_at_end))
+            finally:
+                self._rows_at_end = None
 
     def write_record(self, **changes: Any) -> None:
         """Change fields of run.json, in one step for a reader."""
@@ -194,8 +214,11 @@ class Run:
 
     def training_rows(self) -> list[dict[str, Any]]:
         """Return what was logged while training, as it stands in the metrics file."""
-        path = self.folder / METRICS_FILE
-        return [row for row in parse_rows(path.read_bytes() if path.exists() else b"")[0] if row["stage"] == "train"]
+        try:
+            pieces = list(read_rows(self.folder / METRICS_FILE))
+        except FileNotFoundError:
+            return []
+        return [row for rows, _ in pieces for row in rows if row["stage"] == "train"]
 
     def is_untouched(self) -> bool:
         """Say whether nothing has been logged or stored yet."""
@@ -228,7 +251,10 @@ class Run:
         # What is logged behind the loop stands at its last step, also where a resumed run finds nothing left to do.
         self.step = done
         if unit in self._random:
-            _restore_random_states(self._random[unit])
+            try:
+                _restore_random_states(self._random[unit])
+            except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+                raise UserError(f"the checkpoint of run {self.id} is damaged. Train the run again.") from error
         self._unit = unit
         with self.console.progress(unit, total, done) as bar:
             for index in range(done, total):
@@ -260,7 +286,8 @@ class Run:
         labels: what else tells these rows apart, such as a corruption; rows with labels stay out of the summary.
         measured_on: the data that the numbers come from, where `split` does not say so: "test" as soon as any test
         sample has a part in them. Without it a split other than train and validation counts as test data.
-        Raises RunFailed where a loss or reward is not finite while training.
+        Training stores at once, another stage when it ends (see `locked`). Raises RunFailed where a loss or reward is
+        not finite while training.
         """
         rows = []
         for name, given in metrics.items():
@@ -281,7 +308,11 @@ class Run:
                     self.record.measured_on.pop(key, None)
                     if measured_on is not None:
                         self.record.measured_on[key] = measured_on
-        append_whole(self.folder / METRICS_FILE, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+        lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows]
+        if self._rows_at_end is None:
+            append_whole(self.folder / METRICS_FILE, "".join(lines))
+        else:
+            self._rows_at_end += lines
         if self._exports is not None:
             self._exports.logged(rows)
 
@@ -337,16 +368,12 @@ class Run:
 
         Only tensors and plain values are read: nothing in the file can run code.
         """
-        import torch
-
         path = self.folder / CHECKPOINT_FILE
         if not path.exists():
             raise UserError(f"run {self.id} has no checkpoint yet: it stopped before its first one. Train it again.")
         try:
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            parts = {"tracked": dict, "random": dict, "steps_done": dict, "speed": dict, "metrics_bytes": int}
-            if not all(isinstance(content.get(name), kind) for name, kind in {**parts, "seconds": float}.items()):
-                raise ValueError("parts of it are missing")
+            content: dict[str, Any] = read_tensors(path)
+            _check_checkpoint(content)
         except PlasticError:
             raise
         except pickle.UnpicklingError:
@@ -374,10 +401,13 @@ class Run:
         self._check_tracked(name, tracked)
         try:
             _restore(part, tracked[name])
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+        except MemoryError:
+            raise
+        except Exception as error:
+            # A state of another shape provokes whatever the part happens to raise.
             raise UserError(
                 f"the checkpoint of run {self.id} does not fit this version of the rule. Train the run again."
-            ) from None
+            ) from error
 
     def _check_tracked(self, name: str, tracked: Mapping[str, Any]) -> None:
         if name not in tracked:
@@ -408,15 +438,22 @@ class Run:
         Returns the last value of every metric before it.
         """
         path = self.folder / METRICS_FILE
-        content = path.read_bytes() if path.exists() else b""
-        later = [row for row in parse_rows(content[kept:])[0] if row["stage"] != "train"]
-        # The bytes before the checkpoint stay as they are: it says how many they are.
-        write_atomically(path, content[:kept] + "".join(json.dumps(row) + "\n" for row in later).encode())
-        return {
-            f"{row['split']}/{row['metric']}": row["value"]
-            for row in parse_rows(content[:kept])[0]
-            if row["stage"] == "train" and "labels" not in row
-        }
+        path.touch()
+        summary: dict[str, float | None] = {}
+        for rows, _ in read_rows(path, end=kept):
+            for row in rows:
+                if row["stage"] == "train" and "labels" not in row:
+                    summary[f"{row['split']}/{row['metric']}"] = row["value"]
+        with atomic_file(path) as stream:
+            # The bytes before the checkpoint stay as they are: it says how many they are.
+            with path.open("rb") as before:
+                while kept > 0 and (block := before.read(min(kept, COPIED_AT_ONCE))):
+                    stream.write(block)
+                    kept -= len(block)
+                begin = before.tell()
+            for rows, _ in read_rows(path, begin):
+                stream.writelines(json.dumps(row).encode() + b"\n" for row in rows if row["stage"] != "train")
+        return summary
 
     def _checkpoint_is_due(self) -> bool:
         elapsed = time.perf_counter() - self._last_checkpoint
@@ -480,16 +517,14 @@ class Run:
 
     def load_tensors(self, name: str) -> dict[str, Any]:
         """Read what `save_tensors` wrote; raises UserError where it is missing or damaged."""
-        import torch
-
         path = self.folder / "artifacts" / f"{name}.pt"
         try:
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            content = read_tensors(path)
         except FileNotFoundError:
             raise UserError(f"run {self.id} stored no '{name}'.") from None
         except Exception:  # noqa: BLE001  torch.load raises whatever the damage happens to provoke
             raise UserError(f"{path} is damaged.") from None
-        return content
+        return dict(content)
 
     def stored_tensors(self, prefix: str) -> list[str]:
         """Return the names of the stored tensors that begin with `prefix`, in order."""
@@ -555,6 +590,7 @@ def create_run(
         except OSError:
             folder.rmdir()
             raise
+        clean_store(runs_folder)
     except OSError as error:
         kind = RunFailed if error.errno in (errno.ENOSPC, errno.EDQUOT) else UserError
         raise kind(f"cannot write to {runs_folder}: {error.strerror or error}. Choose another with --runs.") from None
@@ -586,8 +622,11 @@ def open_run(folder: Path, **options: Any) -> Run:
 def remove_run(folder: Path) -> None:
     """Remove the run in `folder`, in one step for a reader, whatever state its record is in.
 
-    Raises UserError where another process is writing to it.
+    Of a link only the link goes. Raises UserError where another process is writing to the run.
     """
+    if folder.is_symlink():
+        folder.unlink()
+        return
     with _lock(folder, {}):
         _remove(folder)
 
@@ -612,7 +651,8 @@ def _lock(folder: Path, holder: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _remove(folder: Path) -> None:
-    shutil.rmtree(folder.rename(folder.with_name(f".removed-{folder.name}")))
+    # A name of its own each time: what a killed process left must not be in the way.
+    shutil.rmtree(folder.rename(folder.with_name(f".removed-{folder.name:.100}-{secrets.token_hex(4)}")))
 
 
 def _read_present_record(folder: Path) -> RunRecord:
@@ -620,6 +660,19 @@ def _read_present_record(folder: Path) -> RunRecord:
     # A copied or renamed folder goes by the name it has now.
     record.run = folder.name
     return record
+
+
+def _check_checkpoint(content: Any) -> None:
+    """Raise ValueError where a checkpoint lacks what every run has, or holds numbers that no run comes to."""
+    kinds: dict[str, Any] = {"tracked": dict, "random": dict, "steps_done": dict, "speed": dict}
+    kinds |= {"metrics_bytes": int, "seconds": float}
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
+        raise ValueError("parts of it are missing")
+    counts = [content["metrics_bytes"], *content["steps_done"].values()]
+    if not all(type(count) is int and 0 <= count < 2**63 for count in counts):
+        raise ValueError("a count is no count")
+    if not all(math.isfinite(number) for number in (content["seconds"], *content["speed"].values())):
+        raise ValueError("a time is no time")
 
 
 def _state_of(part: Stateful | torch.Generator) -> Any:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from plastic_cli.errors import PlasticError
+from plastic_cli.runs.cleaning import SWEEPS_FOLDER, clean_store
 from plastic_cli.runs.files import write_atomically
-from plastic_cli.sweeps.archive import pack, unpack
-from plastic_cli.sweeps.job import SWEEPS_FOLDER, Job, Outcome, carry_out, claimed, log_file, sees_store, taken
+from plastic_cli.sweeps.archive import RUN_NAME, finish_moves, pack, unpack
+from plastic_cli.sweeps.job import Job, Outcome, carry_out, claimed, log_file, sees_store, taken
 from plastic_cli.sweeps.lookup import store_index
 from plastic_cli.sweeps.plan import PlannedRun
 from plastic_cli.sweeps.pools import Pool
@@ -23,6 +25,8 @@ BUSY_SECONDS = 1.0
 """How long a run that another process is at is left alone before it is looked at again."""
 POLL_SECONDS = 0.25
 STOP_AGAIN_SECONDS = 3.0
+MARK_SECONDS = 600.0
+"""After so long the marker of a sweep is renewed: one that is a day old belongs to a sweep that was killed."""
 
 ResultWord = Literal["done", "failed", "interrupted", "left"]
 
@@ -130,6 +134,7 @@ class Sweep:
         self._running: dict[Future[Outcome], _Running] = {}
         self._name = secrets.token_hex(8)
         self._marker = f"marker-{self._name}"
+        self._renewed = time.monotonic()
 
     def add(self, planned: PlannedRun) -> None:
         """Take another run into the sweep; `show` may do that while it goes on."""
@@ -204,7 +209,9 @@ class Sweep:
                 running.held.close()
                 self._take(running, there or Outcome("busy"))
                 return
-            resume = found.stored.run if found.standing == "unfinished" and found.stored is not None else None
+            unfinished = found.stored.run if found.standing == "unfinished" and found.stored is not None else None
+            # A folder that was given a name which does not travel stays, and the run is begun again.
+            resume = unfinished if unfinished is not None and RUN_NAME.fullmatch(unfinished) else None
             archive = None if resume is None else pack(self.settings.store / resume)
             job = replace(job, apart=True, resume=resume, archive=archive)
         self._running[self.pool.executor.submit(carry_out, job)] = running
@@ -229,6 +236,8 @@ class Sweep:
             return outcome
         except CancelledError:
             return Outcome("interrupted")
+        except PlasticError as error:
+            return Outcome("failed", error=str(error), fresh=True)
         except Exception as error:  # noqa: BLE001  whatever a lost worker or a full disk makes of a job
             reason = str(error).splitlines()[0] if str(error) else ""
             name = type(error).__name__
@@ -309,6 +318,10 @@ class Sweep:
         self.progress.running = [(running.waiting.planned, running.began) for running in self._running.values()]
         self.progress.waiting = [waiting.planned for waiting in self._waiting]
         self.progress.elsewhere = sum(waiting.ready > now for waiting in self._waiting)
+        if now - self._renewed > MARK_SECONDS:
+            self._renewed = now
+            with suppress(OSError):
+                (self.settings.store / SWEEPS_FOLDER / self._marker).touch()
         show(self.progress)
 
     @contextmanager
@@ -316,6 +329,8 @@ class Sweep:
         """Put the file there by which workers know that they see this store."""
         folder = self.settings.store / SWEEPS_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
+        finish_moves(self.settings.store)
+        clean_store(self.settings.store)
         marker = folder / self._marker
         marker.touch()
         assert sees_store(self.settings.store, self._marker)

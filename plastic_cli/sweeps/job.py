@@ -19,14 +19,16 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from plastic_cli.runs.files import write_atomically
+from plastic_cli.runs.cleaning import DAY, SWEEPS_FOLDER
+from plastic_cli.runs.files import last_change, write_atomically
+from plastic_cli.runs.store import is_held
 from plastic_cli.signals import INTERRUPTED
 from plastic_cli.sweeps.archive import pack, unpack
 from plastic_cli.sweeps.lookup import Found, StoreIndex, store_index
 from plastic_cli.sweeps.plan import PlannedRun
 
-SWEEPS_FOLDER = ".sweeps"
-"""Under the store: claims, logs and the trials of `plastic tune`."""
+SCRATCH = "plastic-sweep-"
+"""Beginning of the name of a folder in which a worker keeps a run that it sends back."""
 STOP_SECONDS = 60.0
 """How long a run that was asked to stop may take to write its checkpoint."""
 LOG_TAIL = 20_000
@@ -172,7 +174,8 @@ def _apart(job: Job) -> Outcome:
     """Carry out a run in a folder of this machine and send it back, finished or not."""
     if job.resume is not None and job.archive is None:
         return Outcome("needs folder")
-    scratch = Path(tempfile.mkdtemp(prefix="plastic-sweep-"))
+    _remove_old_scratch()
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH))
     try:
         if job.archive is not None and job.resume is not None:
             unpack(job.archive, scratch, job.resume)
@@ -188,6 +191,15 @@ def _apart(job: Job) -> Outcome:
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _remove_old_scratch() -> None:
+    """Remove the folders of workers that were killed: a day old, and with no run that a living process holds."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
+        with suppress(OSError):
+            old = not folder.is_symlink() and last_change(folder) < time.time() - DAY
+            if old and not any(is_held(run) for run in folder.iterdir() if run.is_dir()):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(job: Job, store: Path, index: StoreIndex, found: Found) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from plastic_cli.config import Config, is_switch, literal_choices, type_word
-from plastic_cli.errors import UserError, did_you_mean
-from plastic_cli.sweeps.job import SWEEPS_FOLDER
+from plastic_cli.errors import PlasticError, UserError, did_you_mean
+from plastic_cli.escapes import printable_line
+from plastic_cli.runs.cleaning import SWEEPS_FOLDER
+from plastic_cli.runs.files import write_atomically
 
 Scale = Literal["linear", "log"]
 
@@ -197,32 +200,88 @@ def open_study(store: Path, name: str, space: Space, *, maximize: bool, seed: in
             f"another process is at the search {name}. Wait for it, or give this one a --study of its own."
         ) from None
     try:
-        with warnings.catch_warnings():
+        cut_torn_tail(path)
+        # The lock is ours: what a killed process left of Optuna's own, Optuna would wait for.
+        Path(f"{path}.lock").unlink(missing_ok=True)
+        with warnings.catch_warnings(), _damage_told(path, name):
             warnings.simplefilter("ignore")
             optuna.logging.set_verbosity(optuna.logging.ERROR)
-            storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
-            known = {entry.study_name: entry for entry in optuna.study.get_all_study_summaries(storage)}
-            before = known[name].n_trials if name in known else 0
-            # The first draws must not come again after every interruption.
-            sampler = optuna.samplers.TPESampler(seed=(seed + before) % 2**32, constant_liar=True)
-            study = optuna.create_study(
-                storage=storage,
-                study_name=name,
-                sampler=sampler,
-                direction="maximize" if maximize else "minimize",
-                load_if_exists=True,
-            )
-            opened = Study(study, space, path)
-            described = json.dumps({key: repr(space[key]) for key in sorted(space)})
-            if study.user_attrs.get("space", described) != described:
-                raise UserError(f"the study {name} searched something else. Give this search another --study.")
-            study.set_user_attr("space", described)
-            for trial in study.trials:
-                if trial.state == optuna.trial.TrialState.RUNNING:
-                    opened.give_back(trial.number)
-            yield opened
+            opened = _opened(optuna, path, name, space, maximize=maximize, seed=seed)
+        yield opened
     finally:
         lock.release()
+
+
+def cut_torn_tail(path: Path) -> None:
+    """Cut a journal where its first line begins that is not whole, so that Optuna reads what was written before.
+
+    A full disk, a kill or a network disk can tear the last line, and Optuna reads nothing of a journal with a torn one.
+    What is cut off is kept beside the journal where it is more than that line.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    whole = 0
+    for line in content.splitlines(keepends=True):
+        if not line.endswith(b"\n") or not _is_operation(line):
+            break
+        whole += len(line)
+    cut = content[whole:]
+    if not cut:
+        return
+    if cut.count(b"\n") > cut.endswith(b"\n"):
+        write_atomically(path.with_name(f"{path.name}.cut-{secrets.token_hex(4)}"), cut)
+    write_atomically(path, content[:whole])
+
+
+def _is_operation(line: bytes) -> bool:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(entry, dict) and isinstance(entry.get("op_code"), int) and "worker_id" in entry
+
+
+@contextmanager
+def _damage_told(path: Path, name: str) -> Iterator[None]:
+    """Say in one line that a journal makes no sense to Optuna."""
+    try:
+        yield
+    except (PlasticError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = printable_line(f"{type(error).__name__}: {error}")
+        raise UserError(
+            f"the journal {path} is damaged ({reason:.200}). Move it away, or give this search another --study than"
+            f" {name}."
+        ) from error
+
+
+def _opened(optuna: Any, path: Path, name: str, space: Space, *, maximize: bool, seed: int) -> Study:
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+    known = {entry.study_name: entry for entry in optuna.study.get_all_study_summaries(storage)}
+    before = known[name].n_trials if name in known else 0
+    # The first draws must not come again after every interruption.
+    sampler = optuna.samplers.TPESampler(seed=(seed + before) % 2**32, constant_liar=True)
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        sampler=sampler,
+        direction="maximize" if maximize else "minimize",
+        load_if_exists=True,
+    )
+    opened = Study(study, space, path)
+    described = json.dumps({key: repr(space[key]) for key in sorted(space)})
+    if study.user_attrs.get("space", described) != described:
+        raise UserError(f"the study {name} searched something else. Give this search another --study.")
+    study.set_user_attr("space", described)
+    for trial in study.trials:
+        if trial.state == optuna.trial.TrialState.RUNNING:
+            opened.give_back(trial.number)
+    # Read here, where damage is told.
+    opened.finished()
+    return opened
 
 
 def _distributions(space: Space) -> dict[str, Any]:

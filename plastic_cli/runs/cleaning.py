@@ -1,0 +1,81 @@
+"""What killed processes leave in a folder of runs, removed when it is so old that no living process can need it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from plastic_cli.runs.files import last_change, remove_leftovers
+from plastic_cli.runs.record import LOCK_FILE, RECORD_FILE
+from plastic_cli.runs.store import is_held
+
+DAY = 24 * 3600.0
+"""Seconds. A process needs what is cleaned here for moments, or renews it (the marker of a sweep)."""
+RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z]{4,8}")
+SWEEPS_FOLDER = ".sweeps"
+"""Under the store: claims, logs and the trials of `plastic tune`."""
+
+
+def clean_store(store: Path, age: float = DAY) -> None:
+    """Remove leftovers that are older than `age` seconds, once in so much time; what cannot be removed stays.
+
+    These are: folders of runs that were killed before their first record, runs that were being removed or moved in,
+    temporary files, markers and claims of killed sweeps. A folder that has another name than a run's is never touched,
+    nor is anything that holds a record.
+    """
+    stamp = store / ".index" / "cleaned"
+    before = time.time() - age
+    with suppress(OSError):
+        if stamp.stat().st_mtime > before:
+            return
+    with suppress(OSError):
+        stamp.parent.mkdir(exist_ok=True)
+        stamp.touch()
+        for path in store.iterdir():
+            with suppress(OSError):
+                _clean(path, before)
+
+
+def _clean(path: Path, before: float) -> None:
+    if path.is_symlink() or not path.is_dir():
+        return
+    if path.name.startswith((".removed-", ".incoming-")):
+        if last_change(path) < before:
+            shutil.rmtree(path, ignore_errors=True)
+    elif path.name == ".index":
+        remove_leftovers(path, before)
+    elif path.name == SWEEPS_FOLDER:
+        remove_leftovers(path, before)
+        _clean_sweeps(path, before)
+    elif RUN_ID.fullmatch(path.name):
+        remove_leftovers(path, before)
+        if not (path / RECORD_FILE).exists() and last_change(path) < before:
+            _remove_empty(path)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove the folder of a run that has nothing but its lock, which nobody holds."""
+    if [entry.name for entry in folder.iterdir()] == [LOCK_FILE] and not is_held(folder):
+        (folder / LOCK_FILE).unlink()
+    # Only an empty one can be removed so.
+    folder.rmdir()
+
+
+def _clean_sweeps(folder: Path, before: float) -> None:
+    for marker in folder.glob("marker-*"):
+        if last_change(marker) < before:
+            marker.unlink(missing_ok=True)
+    for settings in folder.glob("logs/*.toml"):
+        # A run reads it in its first second.
+        if last_change(settings) < before:
+            settings.unlink(missing_ok=True)
+    for claim in folder.glob("claims/*.lock"):
+        if last_change(claim) < before:
+            # A claim is held as long as its run takes.
+            with suppress(Timeout), FileLock(claim, timeout=0):
+                claim.unlink(missing_ok=True)
