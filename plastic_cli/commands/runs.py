@@ -19,7 +19,6 @@ from plastic_cli.runs.record import STATUSES, read_record
 from plastic_cli.runs.run import open_run, remove_run
 from plastic_cli.runs.store import RunStore, is_held
 
-
 NEWEST = 50
 """Runs that a person is shown where nothing else is asked for."""
 

@@ -21,24 +21,27 @@ SWEEPS_FOLDER = ".sweeps"
 """Under the store: claims, logs and the trials of `plastic tune`."""
 
 
+def clean_store_daily(store: Path) -> None:
+    """Clean a store that has not been cleaned for a day; one that was never read waits for its first reader."""
+    stamp = store / ".index" / "cleaned"
+    with suppress(OSError):
+        if not stamp.parent.is_dir() or (stamp.exists() and stamp.stat().st_mtime > time.time() - DAY):
+            return
+        stamp.touch()
+        clean_store(store)
+
+
 def clean_store(store: Path, age: float = DAY) -> None:
-    """Remove leftovers that are older than `age` seconds, once in so much time; what cannot be removed stays.
+    """Remove leftovers that are older than `age` seconds; what cannot be removed stays.
 
     These are: folders of runs that were killed before their first record, runs that were being removed or moved in,
     temporary files, markers and claims of killed sweeps. A folder that has another name than a run's is never touched,
     nor is anything that holds a record.
     """
-    stamp = store / ".index" / "cleaned"
     before = time.time() - age
-    with suppress(OSError):
-        if stamp.stat().st_mtime > before:
-            return
-    with suppress(OSError):
-        stamp.parent.mkdir(exist_ok=True)
-        stamp.touch()
-        for path in store.iterdir():
-            with suppress(OSError):
-                _clean(path, before)
+    for path in store.iterdir():
+        with suppress(OSError):
+            _clean(path, before)
 
 
 def _clean(path: Path, before: float) -> None:

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from filelock import FileLock, Timeout
 
 from plastic_cli.errors import PlasticError, RunFailed, UserError
-from plastic_cli.runs.cleaning import clean_store
+from plastic_cli.runs.cleaning import clean_store_daily
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.files import (
     append_whole,
@@ -590,7 +590,7 @@ def create_run(
         except OSError:
             folder.rmdir()
             raise
-        clean_store(runs_folder)
+        clean_store_daily(runs_folder)
     except OSError as error:
         kind = RunFailed if error.errno in (errno.ENOSPC, errno.EDQUOT) else UserError
         raise kind(f"cannot write to {runs_folder}: {error.strerror or error}. Choose another with --runs.") from None

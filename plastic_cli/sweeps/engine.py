@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from plastic_cli.errors import PlasticError
-from plastic_cli.runs.cleaning import SWEEPS_FOLDER, clean_store
+from plastic_cli.runs.cleaning import SWEEPS_FOLDER, clean_store_daily
 from plastic_cli.runs.files import write_atomically
 from plastic_cli.sweeps.archive import RUN_NAME, finish_moves, pack, unpack
 from plastic_cli.sweeps.job import Job, Outcome, carry_out, claimed, log_file, sees_store, taken
@@ -330,7 +330,7 @@ class Sweep:
         folder = self.settings.store / SWEEPS_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         finish_moves(self.settings.store)
-        clean_store(self.settings.store)
+        clean_store_daily(self.settings.store)
         marker = folder / self._marker
         marker.touch()
         assert sees_store(self.settings.store, self._marker)
