@@ -232,12 +232,28 @@ def test_a_single_seed_leaves_the_bounds_of_csv_empty():
 
 @given(st.lists(st.tuples(st.text(), st.floats(allow_nan=False, allow_infinity=False)), min_size=1, max_size=5))
 def test_any_text_and_number_survive_csv(rows):
-    # A carriage return in a text is a line end to every reader of CSV, and NUL no text at all.
-    rows = [(text.replace("\r", "").replace("\0", ""), value) for text, value in rows]
+    # Control characters are written as codes, and what a spreadsheet would compute gets an apostrophe.
+    rows = [
+        (text if text.isprintable() and text[:1] not in ("=", "+", "-", "@") else "x", value) for text, value in rows
+    ]
     text = csv_text(pd.DataFrame(rows, columns=["text", "value"]))
     read = list(csv.reader(io.StringIO(text, newline="")))
     assert read[0] == ["text", "value"]
     assert [(cells[0], float(cells[1])) for cells in read[1:]] == rows
+
+
+@given(st.text(min_size=1))
+def test_no_cell_of_a_csv_is_a_formula_or_moves_a_cursor(text):
+    from plastic_cli.escapes import csv_cell, printable
+
+    frame = pd.DataFrame({text: [text, "x"], "value": [-1.5, 2.0]})
+    read = list(csv.reader(io.StringIO(csv_text(frame), newline="")))
+    for cell in (read[0][0], read[1][0]):
+        assert cell == csv_cell(text)
+        assert not cell.startswith(("=", "@", "\t", "\r"))
+        assert not cell.startswith(("+", "-")) or float(cell) == float(text)
+        assert printable(cell, keep="\n\t") == cell
+    assert read[1][1] == "-1.5"
 
 
 def test_json_has_null_for_what_is_missing(reported):
