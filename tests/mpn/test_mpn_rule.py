@@ -278,3 +278,18 @@ def test_samples_do_not_see_each_other(activation, plasticity, interaction):
         alone_h, alone_after = rule.step(x[alone], M[alone], W, b, 0.3, 0.9, **variant)
         close(alone_h, h[alone])
         close(alone_after, after[alone])
+
+
+@pytest.mark.parametrize("interaction", INTERACTIONS)
+@pytest.mark.parametrize("plasticity", PLASTICITIES)
+def test_one_hot_inputs_leave_nothing_that_a_new_input_could_read(plasticity, interaction):
+    # x_s and x_t have no entry in common: why a network with x^T in its update cannot be trained on such inputs.
+    W, b = random_layer()[2:4]
+    inputs = torch.eye(3, dtype=W.dtype)
+    answers = []
+    for order in ([0, 0, 1, 2], [1, 0, 1, 2]):
+        M = W.new_zeros(1, *W.shape)
+        for index in order:
+            h, M = rule.step(inputs[index][None], M, W, b, 0.7, 0.9, plasticity=plasticity, interaction=interaction)
+        answers.append(h)
+    assert torch.equal(*answers) == (plasticity != "post")
