@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from plastic_cli.analysis.intervals import mean_interval
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.runs.metrics import data_of
 from plastic_cli.runs.record import read_record
@@ -517,6 +519,206 @@ def test_without_classes_held_out_the_test_is_on_other_images():
     evaluated()
     assert {entry["classes"] for entry in labels_of_tests(run)} == {"all"}
     assert "meta-learning held none out. Choose seen or all." in refused("eval", "metafa", "--classes", "held-out")
+
+
+# ------------------------------------------------------------------------------------------------------- breakdowns
+
+
+@pytest.fixture
+def gradients(monkeypatch):
+    """Let every episode have the gradient that is said, one after the other, and steps be those of plain descent."""
+
+    def say(*values):
+        left = list(values)
+        adapt_to = meta_learning.adapt_to
+
+        def saying(network, episode, theta, plasticity, *, gradient=False):
+            found = adapt_to(network, episode, theta, plasticity, gradient=gradient)
+            if not gradient:
+                return found
+            value = torch.full_like(theta, left.pop(0)) if left else torch.zeros_like(theta)
+            return found._replace(gradient=value.detach())
+
+        monkeypatch.setattr(torch.optim, "Adam", torch.optim.SGD)
+        monkeypatch.setattr(meta_learning, "adapt_to", saying)
+
+    return say
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, 1e5])
+def test_where_networks_break_down_theta_goes_back_to_the_last_sound_one_and_shrinks(broken, gradients):
+    gradients(-1.0, -1.0, broken, broken, -1.0, broken, -1.0)
+    run = trained("--terms", 0, "--meta-lr", 0.01, "--episodes", 8)
+    # Sound are 0.001 and 0.011; the step from it to 0.021 led to the breakdown. A sound episode ends the count.
+    wanted = [0.001, 0.011, 0.021, 0.9 * 0.011, 0.81 * 0.011, 0.81 * 0.011 + 0.01, 0.9 * 0.81 * 0.011]
+    wanted += [wanted[-1] + 0.01] * 2
+    assert theta_by_step(run, (0,))[:, 0].tolist() == pytest.approx(wanted, rel=1e-12)
+
+
+def test_ten_breakdowns_in_a_row_end_the_run_and_nine_do_not(gradients):
+    gradients(*[math.nan] * 9, 0.0, *[math.nan] * 9)
+    trained("--terms", 0, "--episodes", 19)
+    gradients(0.0, *[math.nan] * 10)
+    outcome = plastic("train", "metafa", *SMALL, "--terms", 0, "--episodes", 19)
+    assert outcome.code == 1
+    assert "networks broke down in 10 episodes in a row. Try a smaller --meta-lr, or other terms." in outcome.err
+    newest = max(RunStore(Path("runs")).folders())
+    assert read_record(Path("runs") / newest).steps_done.get("episode", 0) <= 10
+
+
+# ------------------------------------------------------------------------------------ what a test and an `eval` measure
+
+
+def test_the_test_is_of_the_last_theta(benches):
+    run = trained("--terms", "0,9", "--meta-lr", 0.01)
+    theta = torch.tensor(list(strengths(run).values()), dtype=torch.float64)
+    accuracies, losses = benches["test"].measure(theta, adaptation.Plasticity((0, 9), "fixed"))
+    summary = read_record(run).summary
+    assert summary["test/accuracy"] == pytest.approx(float(accuracies.mean()))
+    assert summary["test/loss"] == pytest.approx(float(losses.mean()))
+
+
+def test_images_are_brought_to_the_size_that_is_asked_for(benches):
+    trained("--image-size", 4, "--outputs", "episode")
+    assert benches["test"].setting.sizes == (16, 12, 8, 3)
+    images = torch.tensor(sorted(images_of(benches["test"])))
+    assert images.shape[1] == 16
+    assert 0 <= images.min() < 0.1
+    assert 0.6 < images.max() <= 1
+    trained("--image-size", 8)
+    assert benches["test"].setting.sizes == (64, 12, 8, 10)
+
+
+def test_evaluation_logs_what_each_rule_reaches_on_the_same_bench(run, benches, theta_file):
+    metrics = evaluated("--theta", theta_file({0: 0.05, 9: 0.001}, "sign"))
+    bench, symmetric, fixed = benches["evaluation"], "symmetric", "fixed"
+    (table,) = (run / "tables").glob("evaluation_*.csv")
+    rates = pd.read_csv(table).set_index("rule")["rate"]
+    pair = torch.tensor([0.05, 0.001], dtype=torch.float64)
+    wanted = {
+        "learned": bench.measure(pair, adaptation.Plasticity((0, 9), "sign")),
+        "no learning": bench.measure(0 * pair, adaptation.Plasticity((0, 9), "sign")),
+        "feedback alignment": bench.measure_rate(float(rates["feedback alignment"]), fixed),
+        "backprop": bench.measure_rate(float(rates["backprop"]), symmetric),
+    }
+    logged = RunStore(run.parent).metrics(runs=[run.name], stage="eval")
+    logged["rule"] = [json.loads(text)["rule"] for text in logged["labels"]]
+    values = logged.set_index(["rule", "metric"])["value"]
+    for name, (accuracies, losses) in wanted.items():
+        assert metrics[f"{name}/accuracy"] == pytest.approx(float(accuracies.mean()))
+        assert values[name, "accuracy"] == pytest.approx(float(accuracies.mean()))
+        assert values[name, "loss"] == pytest.approx(float(losses.mean()))
+        interval = mean_interval(accuracies.numpy())
+        for end, value in (("low", interval.low), ("high", interval.high)):
+            assert metrics[f"{name}/{end}"] == values[name, f"accuracy_{end}"] == pytest.approx(value)
+    assert len({round(float(losses.mean()), 6) for _, losses in wanted.values()}) == 4, "four rules that differ"
+
+
+def test_classes_of_an_evaluation_are_the_ones_that_are_asked_for(run, benches):
+    data = load_dataset("digits")
+    x = {part: {tuple(x.tolist()) for x in data.to_pixels(getattr(data, part).x)} for part in ("train", "test")}
+    trained("--episodes", 1)
+    learned = benches["test"].setting
+    seen, held_out = ({int(label) for label in part.classes} for part in (learned.train, learned.test))
+    assert (len(seen), len(held_out)) == (7, 3)
+    for asked, classes, new in (("held-out", held_out, True), ("seen", seen, False), ("all", seen | held_out, False)):
+        evaluated("--classes", asked, "--episodes", 25, "--ways", 2)
+        assert classes_of(benches["evaluation"]) == classes
+        assert classes_of(benches["evaluation tuning"]) <= seen
+        assert images_of(benches["evaluation tuning"]) <= x["train"]
+        # Of held-out classes every image is new, of others those of the test split.
+        assert bool(images_of(benches["evaluation"]) & x["train"]) is new
+        assert images_of(benches["evaluation"]) & x["test"]
+
+
+def test_outputs_of_an_evaluation_are_the_ones_that_are_asked_for(run, benches):
+    for asked, sizes, labels in (("episode", (64, 12, 8, 3), {0, 1, 2}), ("all", (64, 12, 8, 10), None)):
+        evaluated("--outputs", asked)
+        bench = benches["evaluation"]
+        assert bench.setting.sizes == sizes
+        found = {int(label) for episode in bench.episodes for label in episode.y}
+        assert found == (labels or classes_of(bench))
+    evaluated("--passes", 2, "--hidden", 9)
+    assert benches["evaluation"].setting.sizes == (64, 9, 10)
+
+
+# -------------------------------------------------------------------------------------------------------- analysis
+
+
+def analyzed(*options):
+    """Analyze the newest run and return what was shown."""
+    outcome = plastic("analyze", "metafa", "--json", *options)
+    assert outcome.code == 0, outcome.err
+    return outcome.results[0]["metrics"]
+
+
+def test_an_analysis_of_terms_measures_each_rule_without_one(benches):
+    run = trained("--terms", "0,2,9", "--meta-lr", 0.02)
+    benches.clear()
+    shown = analyzed("--terms", "--episodes", 6)
+    bench, theta = benches["terms"], torch.tensor(list(strengths(run).values()), dtype=torch.float64)
+    table = pd.read_csv(run / "tables" / "terms.csv").set_index("term")
+    whole = bench.measure(theta, adaptation.Plasticity((0, 2, 9), "fixed"))[0]
+    assert shown["all terms/accuracy"] == pytest.approx(float(whole.mean()))
+    for place, term in enumerate((0, 2, 9)):
+        others = [number for number in (0, 2, 9) if number != term]
+        kept = torch.tensor([value for index, value in enumerate(theta.tolist()) if index != place])
+        without = bench.measure(kept.double(), adaptation.Plasticity(tuple(others), "fixed"))[0]
+        row, interval = table.loc[term], mean_interval((without - whole).double().numpy())
+        assert row["theta"] == pytest.approx(float(theta[place]))
+        assert (
+            shown[f"without {row['name']}/accuracy"] == row["accuracy_without"] == pytest.approx(float(without.mean()))
+        )
+        assert row[["difference", "low", "high"]].tolist() == pytest.approx(
+            [interval.mean, interval.low, interval.high]
+        )
+        assert bool(row["needed"]) is (interval.mean <= -0.02)
+    assert len(set(table["difference"])) > 1
+    assert (run / "figures" / "terms.png").exists()
+
+
+def test_the_share_of_a_term_is_the_size_of_what_it_adds(benches):
+    run = trained("--terms", "0,2,9", "--meta-lr", 0.02)
+    benches.clear()
+    analyzed("--terms", "--episodes", 2)
+    learned, sizes = strengths(run), dict.fromkeys((0, 2, 9), 0.0)
+    assert min(learned.values()) < 0 < max(learned.values())
+    theta = torch.tensor(list(learned.values()))
+    for number, episode in enumerate(benches["terms"].episodes):
+        W, B = benches["terms"].network(number, "fixed")
+        for x, label in zip(episode.x, episode.y, strict=True):
+            y = rule.forward(W, x)
+            e = rule.errors(B, y, torch.eye(10)[label])
+            parts = {
+                term: [
+                    strength * rule.TERMS[term].expression(W[n], y[n], y[n + 1], e[n], e[n + 1]) for n in range(len(W))
+                ]
+                for term, strength in zip(sizes, theta, strict=True)
+            }
+            for term, changes in parts.items():
+                sizes[term] += sum(float(change.norm()) for change in changes)
+            W = [weights + sum(changes[n] for changes in parts.values()) for n, weights in enumerate(W)]
+    shares = pd.read_csv(run / "tables" / "terms.csv").set_index("term")["share"]
+    assert shares.sum() == pytest.approx(1)
+    for term, size in sizes.items():
+        assert shares[term] == pytest.approx(size / sum(sizes.values()), rel=1e-4)
+
+
+def test_an_analysis_of_the_course_shows_the_end_of_it(run):
+    run = trained("--episodes", 20, "--terms", "0,9")
+    numbers = training_numbers(run)
+    numbers = numbers[numbers["split"] == "train"]
+    shown = analyzed("--theta", "--angles", "--orthonormality", "--accuracy", "--window", 3)
+    for term in (0, 9):
+        theta = theta_by_step(run, (term,))[:-1, 0]
+        assert shown[f"theta_{term}"] == pytest.approx(theta[-2:].mean())
+        assert theta[-2:].mean() != pytest.approx(theta.mean())
+    for metric, key in (("angle", "angle"), ("angle_by_sample", "angle_by_sample"), ("orthonormality", "E_W")):
+        for layer in (1, 2):
+            values = numbers[(numbers["metric"] == metric) & (numbers["labels"] == f'{{"layer": {layer}}}')]
+            assert shown[f"layer {layer}/{key}"] == pytest.approx(values.sort_values("step")["value"][-3:].mean())
+    accuracy = numbers[(numbers["metric"] == "accuracy") & numbers["labels"].isna()].sort_values("step")["value"]
+    assert shown["last accuracy"] == pytest.approx(accuracy[-3:].mean())
 
 
 # ---------------------------------------------------------------------------------------------------- what is refused
