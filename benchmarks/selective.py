@@ -29,7 +29,9 @@ PEERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "Adam, fused": lambda parameters: torch.optim.Adam(parameters, lr=1e-4, fused=True),
     "SGD": lambda parameters: torch.optim.SGD(parameters, lr=1e-4),
     "SGD, momentum": lambda parameters: torch.optim.SGD(parameters, lr=1e-4, momentum=0.9),
-    "selective, base sgd": lambda parameters: SelectivePlasticityOptimizer(parameters, lr=1e-4, warmup_steps=10),
+    "selective, base sgd": lambda parameters: SelectivePlasticityOptimizer(
+        parameters, lr=1e-4, warmup_steps=10, base="sgd"
+    ),
     "selective, base adam": lambda parameters: SelectivePlasticityOptimizer(
         parameters, lr=1e-4, warmup_steps=10, base="adam"
     ),
