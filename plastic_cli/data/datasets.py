@@ -19,7 +19,7 @@ from plastic_cli.data.sources import read_known_set, read_own_set
 from plastic_cli.data.splits import stratified_split
 from plastic_cli.errors import UserError, did_you_mean
 
-_IMAGES_AT_ONCE = 4096
+_NUMBERS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +202,8 @@ def _set_aside(stored: StoredDataset, validation: int) -> tuple[NDArray[Any] | s
 def _training_mean_std(stored: StoredDataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel, a block of images at a time so that no copy of them is made."""
     x, count = stored.train.x, stored.train.x[:, 0].size
-    blocks = [x[start : start + _IMAGES_AT_ONCE] for start in range(0, len(x), _IMAGES_AT_ONCE)]
+    at_once = max(1, _NUMBERS_AT_ONCE // x[0].size)
+    blocks = [x[start : start + at_once] for start in range(0, len(x), at_once)]
     means = sum(block.sum(axis=(0, 2, 3), dtype=np.float64) for block in blocks) / count
     squares = sum(((block - means[:, None, None]) ** 2).sum(axis=(0, 2, 3)) for block in blocks)
     stds = np.sqrt(squares / count)

@@ -53,12 +53,12 @@ def read_images(splits: Sequence[StoredImages]) -> tuple[list[NDArray[Any]], lis
         notes += [note] if note and note not in notes else []
     first, *others = images
     for other in others:
+        ranges = pixel_range([first]), pixel_range([other])
+        told = [f"{x.dtype} of shape {x.shape[1:]} {values}" for x, values in zip((first, other), ranges, strict=True)]
         if first.shape[1:] != other.shape[1:] or first.dtype != other.dtype:
             raise UserError(
-                f"{splits[0].x_file.parent}: training images are {first.dtype} of shape {first.shape[1:]} and test "
-                f"images {other.dtype} of shape {other.shape[1:]}. Store both alike."
+                f"{splits[0].x_file.parent}: training images are {told[0]}, test images {told[1]}. Store both alike."
             )
-        ranges = pixel_range([first]), pixel_range([other])
         if in_other_units(*ranges):
             raise UserError(
                 f"{splits[0].x_file.parent}: training pixels go {ranges[0]} and test pixels {ranges[1]}. "

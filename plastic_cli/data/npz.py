@@ -55,7 +55,10 @@ def read_npz(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
     with _opened(path) as archive:
         members = _arrays(archive)
         if absent := [name for name in names if name not in members]:
-            raise UserError(f"{path} has no array {' or '.join(absent)}: it holds {shown_names(list(members))}.")
+            raise UserError(
+                f"{path} has no array {' or '.join(absent)}: it holds {shown_names(list(members))}. "
+                f"Save it as numpy.savez(path, {', '.join(f'{name}=...' for name in names)})."
+            )
         return [_read_member(archive, members[name], path) for name in names]
 
 

@@ -18,9 +18,8 @@ _IMAGES = ("x", "images", "image", "imgs", "data", "pixels")
 _LABELS = ("y", "labels", "label", "targets", "target")
 _SPLITS = (("train", "training"), ("test", "testing"))
 _OWN_FILES = (
-    "train.npz and test.npz with arrays x and y, one .npz with x_train, y_train, x_test and y_test, the same four as "
-    ".npy files, train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte "
-    "(or .gz), or pictures as train/CLASS/NAME.png and test/CLASS/NAME.png"
+    "train.npz and test.npz with arrays x and y, IDX files named as those of MNIST, or pictures as "
+    "train/CLASS/NAME.png and test/CLASS/NAME.png; docs/data.md lists what else is read"
 )
 
 
@@ -56,7 +55,7 @@ def find_own_arrays(path: Path) -> tuple[list[StoredImages], list[str]]:
     if folders := _picture_folders(path):
         read, notes = read_pictures(folders)
         return [StoredImages(x, y, folder, folder) for (x, y), folder in zip(read, folders, strict=True)], notes
-    raise UserError(f"{path} holds no data set{_what_is_there(path, names)}. Put there {_OWN_FILES}.")
+    raise UserError(f"{path} {_what_is_missing(path, names)}")
 
 
 def known_idx_set(path: Path) -> tuple[DatasetInfo, Path] | None:
@@ -141,9 +140,22 @@ def _picture_folders(path: Path) -> list[Path]:
     return folders
 
 
-def _what_is_there(path: Path, names: Sequence[str]) -> str:
-    """Return what a folder holds instead of a data set, in words that go behind a colon."""
+def _what_is_missing(path: Path, names: Sequence[str]) -> str:
+    """Return what a folder lacks to be a data set, in words that go behind its name."""
     for info in DATASETS.values():
         if info.files and not missing_files(info, path):
-            return f" itself but {info.name}: write --data {path} --dataset {info.name}"
-    return f", but {shown_names(list(names))}" if names else ": it is empty"
+            return f"holds {info.name}: write --data {path} --dataset {info.name}."
+    pair = ["train.npz", "test.npz"]
+    absent = [name for name in pair if not (path / name).is_file()]
+    if len(absent) == 1:
+        return f"has no {absent[0]} beside the other split."
+    for folder in (path, path / "raw"):
+        absent = [name for name in DATASETS["mnist"].files if stored_file(folder, name) is None]
+        if 0 < len(absent) < 4:
+            return f"has no {' and no '.join(absent)} beside the other IDX files."
+    folders = [name for name in names if (path / name).is_dir() and has_pictures(path / name)]
+    if folders or has_pictures(path):
+        there = f"pictures under {shown_names(folders)}" if folders else "pictures without a split"
+        return f"holds {there}: put them as train/CLASS/NAME.png and test/CLASS/NAME.png."
+    there = f" but {shown_names(list(names))}" if names else ", it is empty"
+    return f"holds no data set{there}. Put there {_OWN_FILES}."

@@ -105,15 +105,28 @@ def test_links_relative_paths_and_odd_names_lead_to_the_same_set(tmp_path, monke
 
 
 def test_an_empty_folder_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"holds no data set: it is empty. Put there train.npz"):
+    with pytest.raises(UserError, match=r"holds no data set, it is empty\. Put there train.npz"):
         load_dataset(str(tmp_path))
 
 
-def test_what_a_folder_holds_instead_is_told(tmp_path):
-    for name in ("notes.txt", "train.csv", "train.npz"):
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (["notes.txt", "train.csv"], "holds no data set but notes.txt, train.csv. Put there train.npz"),
+        (["train.npz"], "has no test.npz beside the other split."),
+        (["raw/train-images-idx3-ubyte"], "has no train-labels-idx1-ubyte and no t10k-images-idx3-ubyte and no"),
+        (["3/a.png", "4/b.png"], "holds pictures without a split: put them as train/CLASS/NAME.png"),
+        (["train/3/a.png", "val/3/a.png"], "holds pictures under train, val: put them as train/CLASS/NAME.png"),
+    ],
+)
+def test_what_a_folder_holds_instead_and_what_it_lacks_is_told(tmp_path, files, told):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(UserError, match=r"holds no data set, but notes.txt, train.csv, train.npz. Put there"):
+    with pytest.raises(UserError) as raised:
         load_dataset(str(tmp_path))
+    assert f"{tmp_path} {told}" in str(raised.value)
+    assert "damaged" not in str(raised.value)
 
 
 def test_a_folder_of_known_sets_is_told_how_to_name_them(tmp_path):

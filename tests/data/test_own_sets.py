@@ -138,12 +138,12 @@ def test_a_class_without_training_images_is_told(tmp_path):
 
 
 def test_folder_without_a_set(tmp_path):
-    (tmp_path / "train.npz").write_bytes(b"")
+    (tmp_path / "one.npz").write_bytes(b"")
     (tmp_path / "other.npz").write_bytes(b"")
     with pytest.raises(UserError) as raised:
         load_dataset(str(tmp_path))
-    assert f"{tmp_path} holds no data set" in str(raised.value)
-    assert "t10k-labels-idx1-ubyte" in str(raised.value)
+    assert f"{tmp_path} holds no data set but one.npz, other.npz. Put there train.npz" in str(raised.value)
+    assert "train/CLASS/NAME.png" in str(raised.value)
 
 
 def _change(place, value):
