@@ -315,6 +315,17 @@ class TestInstalledClaims:
         figures = read_claims(path.parent.name, path.read_text())
         assert figures.claims
 
+    def test_what_would_make_a_run_another_experiment_is_fixed(self, path):
+        """Runs of `plastic tune` set images aside, and are no repetitions of runs that learn from all of them."""
+        commands = pytest.importorskip(f"{path.parent.name}.commands")
+        figures = read_claims(path.parent.name, path.read_text())
+        for claim in figures.claims:
+            if "validation" in commands.Train.model_fields:
+                assert "validation" in claim.conditions, claim.id
+            if claim.metric == "test/accuracy" and not claim.against:
+                at_chance = "chance" in claim.statement + str(claim.tolerance_reason)
+                assert claim.chance is not None or at_chance or claim.about_control, claim.id
+
     def test_the_statement_says_the_value(self, path):
         for entry in tomllib.loads(path.read_text())["claim"]:
             if "words" in entry:

@@ -68,6 +68,11 @@ def test_performance_profile(scores, thresholds):
         assert np.isnan(profile.low).all()
 
 
+def test_a_score_at_a_threshold_is_not_above_it():
+    profile = performance_profile([[0.2], [0.5], [0.5], [0.9]], [0.2, 0.5, 0.9])
+    assert profile.share.tolist() == [0.75, 0.25, 0.0]
+
+
 def test_the_interval_of_a_few_scores_is_that_of_their_mean():
     scores = [0.2, 0.5, 0.9]
     found, mean = interquartile_mean_interval(np.array(scores)[:, None]), mean_interval(scores)
