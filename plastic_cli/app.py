@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from plastic_cli.errors import PlasticError, UserError, did_you_mean
+from plastic_cli.errors import PlasticError, UserError, did_you_mean, match_choice
 from plastic_cli.escapes import printable, printable_line
 from plastic_cli.signals import INTERRUPTED, leave, leave_on_signals
 
@@ -33,7 +33,36 @@ VERB_HELP = {
 }
 
 
-class RuleGroup(TyperGroup):
+class _Debug:
+    """Gives a command the option --debug, which `run_command_line` reads from the arguments."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the command's own options, --debug and --help."""
+        *own, last = super().get_params(ctx)  # type: ignore[misc]
+        return [*own, _debug_option(), last]
+
+
+@cache
+def _debug_option() -> Any:
+    def stand_in(debug: bool = typer.Option(False, "--debug", help="show the traceback of an error")) -> None:
+        pass
+
+    holder = typer.Typer(add_completion=False)
+    holder.command()(stand_in)
+    (option,) = (option for option in get_command(holder).params if option.name == "debug")
+    option.expose_value = False
+    return option
+
+
+class Command(_Debug, TyperCommand):
+    """A command of the toolkit."""
+
+
+class Group(_Debug, TyperGroup):
+    """A group of commands of the toolkit."""
+
+
+class RuleGroup(Group):
     """A verb: its commands are the installed rules."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -79,7 +108,7 @@ class TuneGroup(RuleGroup):
         return tune_command(rule)
 
 
-class RootGroup(TyperGroup):
+class RootGroup(Group):
     """The command itself: an unknown verb gets the nearest one, and a rule's name in its place a hint."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -191,19 +220,73 @@ def _complete_dataset(incomplete: str) -> list[tuple[str, str]]:
     return datasets(incomplete)
 
 
+def _one_of(*choices: str) -> Any:
+    """Return the callback of an option that is one of `choices`, whatever the case of its letters."""
+
+    def check(context: typer.Context, parameter: Any, value: str | None) -> str | None:  # noqa: ARG001
+        if value is None:
+            return None
+        matched = match_choice(value, choices)
+        if matched not in choices:
+            raise UserError(f"{parameter.opts[0]} {value}: choose {', '.join(choices)}.{did_you_mean(value, choices)}")
+        return matched
+
+    return check
+
+
+def _rule_as_named(value: Any) -> Any:
+    """Return rules by their names, whatever the case of the letters."""
+    from plastic_cli.plugins import plugin_names
+
+    if isinstance(value, list):
+        return [match_choice(name, plugin_names()) for name in value]
+    return None if value is None else match_choice(value, plugin_names())
+
+
+def _dataset_as_named(value: str | None) -> str | None:
+    from plastic_cli.data.catalogue import known_dataset
+
+    return None if value is None else known_dataset(value) or value
+
+
 RunsFolder = Annotated[Path, _runs_folder_option()]
 RunsFolderAgain = Annotated[Path | None, typer.Option("--runs", help=RUNS_HELP, metavar="<path>")]
 """Of a command below `plastic runs`, which has read the environment already."""
-Format = Annotated[str, typer.Option("--format", help="table, markdown, csv or json", metavar="<format>")]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="table, markdown, csv or json",
+        metavar="<format>",
+        callback=_one_of("table", "markdown", "csv", "json"),
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="the same as --format json")]
 OnlyRule = Annotated[
-    str | None, typer.Option("--rule", help="only this rule", metavar="<rule>", autocompletion=_complete_rule)
+    str | None,
+    typer.Option(
+        "--rule", help="only this rule", metavar="<rule>", autocompletion=_complete_rule, callback=_rule_as_named
+    ),
 ]
 OnlyDataset = Annotated[
     str | None,
-    typer.Option("--dataset", help="only this data set", metavar="<name>", autocompletion=_complete_dataset),
+    typer.Option(
+        "--dataset",
+        help="only this data set",
+        metavar="<name>",
+        autocompletion=_complete_dataset,
+        callback=_dataset_as_named,
+    ),
 ]
-ReportFormat = Annotated[str, typer.Option("--format", help="table, markdown, latex, csv or json", metavar="<format>")]
+ReportFormat = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="table, markdown, latex, csv or json",
+        metavar="<format>",
+        callback=_one_of("table", "markdown", "latex", "csv", "json"),
+    ),
+]
 
 
 def _complete_recipe(incomplete: str) -> list[str]:
@@ -220,7 +303,7 @@ DataFolder = Annotated[
 ]
 
 
-@app.command(rich_help_panel=MANY_RUNS)
+@app.command(cls=Command, rich_help_panel=MANY_RUNS)
 def sweep(
     recipe: Annotated[str, RecipeName],
     workers: Annotated[
@@ -238,7 +321,12 @@ def sweep(
     ] = None,
     rule: Annotated[
         list[str] | None,
-        typer.Option(help="only the runs of this rule, or these", metavar="<rule>", autocompletion=_complete_rule),
+        typer.Option(
+            help="only the runs of this rule, or these",
+            metavar="<rule>",
+            autocompletion=_complete_rule,
+            callback=_rule_as_named,
+        ),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="only the runs with NAME=VALUE, or NAME=VALUE,VALUE", metavar="<text>")
@@ -246,7 +334,12 @@ def sweep(
     retry: Annotated[int, typer.Option(help="times that a failed run is tried again", metavar="<int>")] = 0,
     timeout: Annotated[float | None, typer.Option(help="seconds that one run may take", metavar="<float>")] = None,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going/--stop-at-failure", help="go on when a run has failed, or stop")
+        bool,
+        typer.Option(
+            "--keep-going/--stop-at-failure",
+            " /--no-keep-going",
+            help="go on when a run has failed, or stop (also --no-keep-going)",
+        ),
     ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the runs, what is done and left, and stop")] = False,
     runs: RunsFolder = Path("runs"),
@@ -256,7 +349,6 @@ def sweep(
     quiet: Annotated[
         bool, typer.Option("--quiet", help="no progress, and only the folders of runs at the end")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,  # noqa: ARG001
 ) -> None:
     """Carry out a recipe: every run of it that is not in the store yet."""
     from plastic_cli.commands.sweep import SweepOptions
@@ -280,7 +372,7 @@ def sweep(
 app.add_typer(tune_app, name="tune", subcommand_metavar="RULE [OPTIONS]", rich_help_panel=MANY_RUNS)
 
 
-@app.command(rich_help_panel=MANY_RUNS)
+@app.command(cls=Command, rich_help_panel=MANY_RUNS)
 def recipes(
     recipe: Annotated[str | None, RecipeName] = None,
     runs: RunsFolder = Path("runs"),
@@ -298,7 +390,7 @@ def recipes(
         list_recipes(runs, rule=rule, data=data, format="json" if json else format)
 
 
-@app.command(rich_help_panel="See what is here")
+@app.command(cls=Command, rich_help_panel="See what is here")
 def report(
     runs: RunsFolder = Path("runs"),
     rule: OnlyRule = None,
@@ -333,7 +425,7 @@ def report(
     )
 
 
-runs_app = typer.Typer(help="List, show, remove and export runs.", no_args_is_help=False)
+runs_app = typer.Typer(cls=Group, help="List, show, remove and export runs.", no_args_is_help=False)
 app.add_typer(runs_app, name="runs", rich_help_panel="See what is here")
 
 
@@ -376,7 +468,7 @@ def runs_list(
 RunArgument = Annotated[str, typer.Argument(help="id, a unique beginning of it, or name", autocompletion=_complete_run)]
 
 
-@runs_app.command("show")
+@runs_app.command("show", cls=Command)
 def runs_show(
     run: RunArgument,
     runs: RunsFolderAgain = None,
@@ -391,7 +483,7 @@ def runs_show(
     show_run(runs or ctx.obj, run, format="json" if json else format)
 
 
-@runs_app.command("remove")
+@runs_app.command("remove", cls=Command)
 def runs_remove(
     names: Annotated[list[str], typer.Argument(metavar="RUN...", help="ids or names", autocompletion=_complete_run)],
     runs: RunsFolderAgain = None,
@@ -405,7 +497,7 @@ def runs_remove(
     remove_runs(runs or ctx.obj, names, yes=yes)
 
 
-@runs_app.command("export")
+@runs_app.command("export", cls=Command)
 def runs_export(
     to: Annotated[
         str,
@@ -432,7 +524,7 @@ def runs_export(
     export_runs(runs or ctx.obj, names or [], to=to)
 
 
-@app.command(rich_help_panel="See what is here")
+@app.command(cls=Command, rich_help_panel="See what is here")
 def rules(format: Format = "table", json: Json = False) -> None:  # noqa: A002
     """List the installed rules and where each comes from."""
     from plastic_cli.commands.rules import list_rules
@@ -440,7 +532,7 @@ def rules(format: Format = "table", json: Json = False) -> None:  # noqa: A002
     list_rules(format="json" if json else format)
 
 
-@app.command(rich_help_panel="See what is here")
+@app.command(cls=Command, rich_help_panel="See what is here")
 def data(
     folder: Annotated[
         Path | None,
@@ -455,7 +547,7 @@ def data(
     show(folder, "json" if json else format)
 
 
-@app.command("new-rule", rich_help_panel="Write a rule")
+@app.command("new-rule", cls=Command, rich_help_panel="Write a rule")
 def new_rule(
     name: Annotated[str, typer.Argument(metavar="NAME", help="what the rule is called on the command line")],
     folder: Annotated[
@@ -468,7 +560,7 @@ def new_rule(
     write(name, folder)
 
 
-@app.command(rich_help_panel="See what is here")
+@app.command(cls=Command, rich_help_panel="See what is here")
 def doctor(runs: RunsFolder = Path("runs"), format: Format = "table", json: Json = False) -> None:  # noqa: A002
     """Check this installation: versions, devices, plugins, folders."""
     from plastic_cli.commands.doctor import examine

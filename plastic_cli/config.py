@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from plastic_cli.errors import OptionError, UserError, did_you_mean
+from plastic_cli.errors import OptionError, UserError, did_you_mean, match_choice
 
 LARGEST = 2**31 - 1
 """No option counts further than this unless it says so."""
@@ -41,9 +41,9 @@ def field(
     """Describe one field of a Config: its default, its help and its bounds.
 
     panel: the heading under which `--help` lists it. complete: what shell completion offers. option: how it is typed,
-    where that is not the field's name with hyphens. search: lowest and highest value that `plastic tune` tries unless
-    told otherwise, and whether it looks at them or at their logarithms. repeat: the option may be typed several times,
-    and arrives as a list of texts.
+    where that is not the field's name with hyphens; of a switch, `--on/--off`. search: lowest and highest value that
+    `plastic tune` tries unless told otherwise, and whether it looks at them or at their logarithms. repeat: the option
+    may be typed several times, and arrives as a list of texts.
     """
     extra: dict[str, Any] = {"panel": panel, "complete": complete, "option": option, "repeat": repeat}
     if search is not None:
@@ -274,15 +274,6 @@ def split_list(text: str) -> list[str]:
     if "" in parts:
         raise ValueError("there is an empty value between the commas")
     return parts
-
-
-def match_choice(text: str, choices: Iterable[str]) -> str:
-    """Return the one of `choices` that is `text` but for the case of its letters, or `text` where there is none."""
-    listed = list(choices)
-    if text in listed:
-        return text
-    alike = [choice for choice in listed if choice.casefold() == text.strip().casefold()]
-    return alike[0] if len(alike) == 1 else text
 
 
 def whole_number(text: str) -> int | str:

@@ -32,5 +32,15 @@ class RunFailed(PlasticError):
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest of `choices`, or an empty string where none is near."""
-    matches = get_close_matches(word, list(choices), n=1, cutoff=0.5)
-    return f" Did you mean '{matches[0]}'?" if matches else ""
+    folded = {choice.casefold(): choice for choice in choices}
+    matches = get_close_matches(word.casefold(), list(folded), n=1, cutoff=0.5)
+    return f" Did you mean '{folded[matches[0]]}'?" if matches else ""
+
+
+def match_choice(text: str, choices: Iterable[str]) -> str:
+    """Return the one of `choices` that is `text` but for the case of its letters, or `text` where there is none."""
+    listed = list(choices)
+    if text in listed:
+        return text
+    alike = [choice for choice in listed if choice.casefold() == text.strip().casefold()]
+    return alike[0] if len(alike) == 1 else text

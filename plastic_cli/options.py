@@ -61,6 +61,8 @@ def _annotation(name: str, info: FieldInfo, panel: str) -> Any:
     if is_switch(info):
         # What a file turned on can be turned off again; options of how a command runs stand in no file.
         declared = [option] if panel == "Output" else [f"{option}/--no-{option[2:]}"]
+        if "/" in option:
+            declared = [option, f" /--no-{option.partition('/')[0][2:]}"]
         return Annotated[
             bool | None,
             typer.Option(*declared, help=text, show_default=False, rich_help_panel=panel),

@@ -110,6 +110,8 @@ def discover() -> Plugins:
 def find_rule(name: str) -> Rule:
     """Return the rule called `name`; raises UserError, with the nearest name, where there is none."""
     plugins = discover()
+    if name not in plugins.rules and name.casefold() in plugins.rules:
+        name = name.casefold()
     if name in plugins.rules:
         return plugins.rules[name]
     for broken in plugins.broken:

@@ -83,6 +83,8 @@ def check_claims(file: RecipeFile) -> None:
 def carry_out_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> None:
     """Carry out a plan, or print it; raises RunFailed where runs failed, KeyboardInterrupt where they were stopped."""
     check_options(options)
+    if options.scheduler is None:
+        _check_devices(plan)
     plan = with_data(plan, options.data)
     if options.dry_run:
         print_plan(plan, options)
@@ -114,6 +116,14 @@ def check_options(options: SweepOptions) -> None:
         raise UserError(f"--retry {options.retry}: 0 or more.")
     if options.timeout is not None and not (math.isfinite(options.timeout) and options.timeout > 0):
         raise UserError(f"--timeout {options.timeout:g}: a number of seconds above 0.")
+
+
+def _check_devices(plan: Sequence[PlannedRun]) -> None:
+    """Raise UserError where runs on this machine ask for CUDA and torch finds none."""
+    if any(planned.config.get("device") == "cuda" for planned in plan):
+        from plastic_cli.learning.devices import find_device
+
+        find_device("cuda")
 
 
 def run_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> list[Result]:

@@ -17,11 +17,11 @@ from typer.main import get_command
 
 from plastic_cli.commands.show import print_rows
 from plastic_cli.commands.sweep import duration
-from plastic_cli.commands.verbs import Invocation
+from plastic_cli.commands.verbs import KEEP_GOING, KEEP_GOING_HELP, Invocation, check_device
 from plastic_cli.config import TrainConfig, as_typed
 from plastic_cli.config import field as option
 from plastic_cli.data.catalogue import DATASETS
-from plastic_cli.errors import RunFailed, UserError
+from plastic_cli.errors import PlasticError, RunFailed, UserError
 from plastic_cli.escapes import printable_line
 from plastic_cli.options import command_function
 from plastic_cli.plugins import discover, find_rule
@@ -36,7 +36,7 @@ from plastic_cli.sweeps.lookup import with_data
 from plastic_cli.sweeps.plan import PlannedRun, planned
 from plastic_cli.sweeps.pools import Pool, open_pool
 from plastic_cli.sweeps.recipe import read_options
-from plastic_cli.sweeps.search import Space, Study, open_study, search_space, study_name
+from plastic_cli.sweeps.search import Space, Study, extremes, open_study, search_space, study_name
 
 DEFAULT_METRICS = ("validation/accuracy", "validation/return")
 LARGEST_VALIDATION = 10_000
@@ -68,6 +68,7 @@ class _TuneInvocation(Invocation):
     )
     retry: int = option(0, "times that a failed run is tried again", ge=0, panel="Sweep")
     timeout: float | None = option(None, "seconds that one run may take", gt=0, panel="Sweep")
+    keep_going: bool = option(True, KEEP_GOING_HELP, panel="Sweep", option=KEEP_GOING)
 
 
 def tune_command(rule_name: str) -> Any:
@@ -86,7 +87,7 @@ def tune_command(rule_name: str) -> Any:
         f"Search for the best options of: {about}\n\n"
         "What is typed stays as it is. Trials are chosen on validation images, never on the test split."
     )
-    single.command(rule_name, help=escape(text))(
+    single.command(rule.name, help=escape(text))(
         command_function({"config": model, "invocation": _TuneInvocation}, run)
     )
     return get_command(single)
@@ -106,6 +107,10 @@ def _tune(rule: Rule, model: type[TrainConfig], typed: dict[str, Any], invocatio
         return found
 
     assert isinstance(config, TrainConfig)
+    for values in extremes(space):
+        point(values)
+    if invocation.scheduler is None:
+        check_device(config)
     name = invocation.study or study_name(rule.name, config, space, invocation.metric, invocation.seeds)
     if invocation.dry_run:
         _print_space(space, name, config, invocation)
@@ -148,12 +153,12 @@ class _Search:
         self._taken = 0
         self._over = len(study.finished())
         self._console = invocation.console()
-        self._asked_in_vain: UserError | None = None
+        self._asked_in_vain: PlasticError | None = None
 
     def run(self, pool: Pool) -> bool:
         """Make trials until there are enough, and return whether the search was stopped before."""
         options = self._invocation
-        settings = Settings(self._store, options.data, options.retry, options.timeout)
+        settings = Settings(self._store, options.data, options.retry, options.timeout, options.keep_going)
         sweep = Sweep([], pool, settings)
         self._add(sweep, max(1, pool.slots()))
         results = sweep.run(lambda progress: self._go_on(sweep, progress))
@@ -204,6 +209,8 @@ class _Search:
             trial.results.append(result)
             if result.word == "failed" and result.outcome.lasting:
                 self._asked_in_vain = UserError(str(result.outcome.error))
+            elif result.word == "failed" and not self._invocation.keep_going:
+                self._asked_in_vain = RunFailed(f"stopped at a failure: {result.outcome.error}")
             if len(trial.results) == len(trial.runs) and all(r.word in ("done", "failed") for r in trial.results):
                 self._tell(trial)
 

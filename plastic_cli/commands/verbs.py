@@ -25,10 +25,13 @@ from plastic_cli.runs.configuration import config_model, resolve
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.exports import Exports, find_exports
 from plastic_cli.runs.record import read_record
-from plastic_cli.runs.run import Run, create_run, open_run
+from plastic_cli.runs.run import Run, check_run_name, create_run, open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.signals import signals_as_interrupts
 from plastic_cli.sweeps.recipe import read_options
+
+KEEP_GOING = "--keep-going/--stop-at-failure"
+KEEP_GOING_HELP = "go on when a run has failed, or stop (also --no-keep-going)"
 
 
 class Invocation(Config):
@@ -79,12 +82,15 @@ class _TrainInvocation(Invocation):
     )
     retry: int = field(0, "times that a failed run is tried again", ge=0, panel="Sweep")
     timeout: float | None = field(None, "seconds that one run may take", gt=0, panel="Sweep")
-    keep_going: bool = field(True, "go on when a run has failed", panel="Sweep")
+    keep_going: bool = field(True, KEEP_GOING_HELP, panel="Sweep", option=KEEP_GOING)
 
     def of_sweeps_only(self) -> list[str]:
         """Return the options that were typed and mean something beside --grid alone."""
         names = ("workers", "scheduler", "retry", "timeout", "keep_going")
-        return [option_name(name) for name in names if name in self.model_fields_set]
+        typed = [name for name in names if name in self.model_fields_set]
+        return [
+            "--stop-at-failure" if name == "keep_going" and not self.keep_going else option_name(name) for name in typed
+        ]
 
 
 class _StageInvocation(Invocation):
@@ -115,7 +121,7 @@ def rule_command(verb: str, rule_name: str) -> Any:
         add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
     )
     about = inspect.getdoc(model) or inspect.getdoc(function) or rule.summary
-    single.command(rule_name, help=f"{escape(about)}\n\n[dim]{escape(f'{rule.summary} ({rule.citation})')}[/dim]")(
+    single.command(rule.name, help=f"{escape(about)}\n\n[dim]{escape(f'{rule.summary} ({rule.citation})')}[/dim]")(
         command_function({"config": model, "invocation": invocation}, run)
     )
     return get_command(single)
@@ -150,6 +156,9 @@ def _train(
     config = _resolve(rule, model, typed, invocation.config) if resumed is None else model.from_values(resumed.config)
     if not isinstance(config, TrainConfig):
         raise TypeError(f"{model.__qualname__} is no TrainConfig, so it has no seed")
+    _check_seeds_and_device(config, invocation.seeds)
+    if invocation.name is not None:
+        check_run_name(_name_of(invocation.name, config.seed, invocation.seeds))
     if invocation.dry_run:
         print(to_toml(config, heading=f"plastic train {rule.name} --config FILE"), end="")  # noqa: T201
         return
@@ -211,17 +220,11 @@ def _sweep(rule: Rule, model: type[Config], typed: dict[str, Any], invocation: _
 def _new_runs(
     rule: Rule, config: TrainConfig, invocation: _TrainInvocation, console: Console, exports: Exports | None
 ) -> Iterator[Run]:
-    from plastic_cli.learning.devices import find_device
     from plastic_cli.runs.machine import versions
 
-    find_device(config.device)
-    # The last seed is checked before the first run is made.
-    type(config).from_values({**config.model_dump(), "seed": config.seed + invocation.seeds - 1})
     for index in range(invocation.seeds):
         one = config.model_copy(update={"seed": config.seed + index})
-        name = invocation.name
-        if name is not None and invocation.seeds > 1:
-            name = f"{name}-seed{one.seed}"
+        name = None if invocation.name is None else _name_of(invocation.name, one.seed, invocation.seeds)
         yield create_run(
             invocation.runs_folder(),
             rule=rule.name,
@@ -235,6 +238,25 @@ def _new_runs(
             device=config.device,
             exports=exports,
         )
+
+
+def _name_of(name: str, seed: int, seeds: int) -> str:
+    return f"{name}-seed{seed}" if seeds > 1 else name
+
+
+def _check_seeds_and_device(config: TrainConfig, seeds: int) -> None:
+    """Raise UserError, before the first run is made, for a last seed that is too large and a device that is absent."""
+    type(config).from_values({**config.model_dump(), "seed": config.seed + seeds - 1})
+    check_device(config)
+
+
+def check_device(config: Any) -> None:
+    """Raise UserError where a configuration asks for CUDA and torch finds none."""
+    # Whether the others are there is no question, and torch takes seconds to import.
+    if getattr(config, "device", None) == "cuda":
+        from plastic_cli.learning.devices import find_device
+
+        find_device("cuda")
 
 
 def _resumed(
@@ -339,6 +361,7 @@ def _stage(
 ) -> None:
     invocation = _StageInvocation.from_values(invocation_values)
     config = _resolve(rule, model, typed, invocation.config)
+    check_device(config)
     if invocation.dry_run:
         print(to_toml(config, heading=f"plastic {verb} {rule.name} --config FILE"), end="")  # noqa: T201
         return

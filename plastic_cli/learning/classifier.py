@@ -57,11 +57,11 @@ def evaluate_classifier(
     controls: networks that are measured beside, trained on the run's data set.
     Raises UserError where the data set does not fit the network.
     """
+    corruptions = [parse_corruption(text) for text in config.corruption]
     data = data_for(run, config.dataset, validation=config.split == "validation")
     its_own = config.dataset in (None, run.record.dataset)
     learner = build(run, data if its_own else trained_on(run), trained=True)
     labels = {} if its_own else {"dataset": data.name}
-    corruptions = [parse_corruption(text) for text in config.corruption]
     clean, *corrupted = robustness(learner.predict, data, corruptions, run.seed, split=config.split)
     if not corrupted:
         run.log(config.split, labels, accuracy=clean.accuracy, loss=clean.loss)
@@ -100,8 +100,8 @@ def analyze_classifier(
     """
     chosen = [config.confusion, config.sparsity, config.probe, config.robustness, config.cka, others_chosen]
     nothing_chosen = not any(chosen)
-    if config.other is not None and not config.cka:
-        raise UserError("--other goes with --cka.")
+    if config.other is not None:
+        check_other_run(run, config.other)
     data = data_for(run, None)
     learner = build(run, data, trained=True)
     others = twins() if twins and (config.probe or (config.cka and config.other is None)) else {}
@@ -222,8 +222,8 @@ def _cka_rows(run: Run, matrix: Tensor, labels: dict[str, str], prefix: str) -> 
     return rows
 
 
-def _learner_of_other_run(run: Run, other: str, data: Dataset) -> Learner:
-    """Build the learner of another run, which may be of another rule, through that rule's own `build`."""
+def check_other_run(run: Run, other: str) -> tuple[Run, Build]:
+    """Return the run of `--other` and what builds its learner; raises UserError where they cannot be compared."""
     from plastic_cli.plugins import find_rule
 
     folder = RunStore(run.folder.parent).find(other)
@@ -235,6 +235,12 @@ def _learner_of_other_run(run: Run, other: str, data: Dataset) -> Learner:
         raise UserError(
             f"--other {other}: it learned from {second.record.dataset}, this run from {run.record.dataset}."
         )
+    return second, build
+
+
+def _learner_of_other_run(run: Run, other: str, data: Dataset) -> Learner:
+    """Build the learner of another run, which may be of another rule, through that rule's own `build`."""
+    second, build = check_other_run(run, other)
     return build(second, data, trained=True)
 
 

@@ -544,6 +544,12 @@ class Run:
         return path
 
 
+def check_run_name(name: str) -> None:
+    """Raise UserError where a run cannot be called so."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise UserError(f"--name {name}: use letters, digits, '.', '_' and '-', beginning with a letter or digit.")
+
+
 def create_run(
     runs_folder: Path,
     *,
@@ -561,8 +567,8 @@ def create_run(
     letters; `mkdir` decides which process has it. Raises UserError for a folder that cannot be written and a name that
     cannot be typed, RunFailed where the disk is full.
     """
-    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise UserError(f"--name {name}: use letters, digits, '.', '_' and '-', beginning with a letter or digit.")
+    if name is not None:
+        check_run_name(name)
     try:
         runs_folder.mkdir(parents=True, exist_ok=True)
         while True:

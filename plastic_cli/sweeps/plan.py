@@ -188,7 +188,8 @@ def only(runs: Sequence[PlannedRun], texts: Sequence[str]) -> list[PlannedRun]:
         # A list is its values with commas, so it can be named whole.
         wanted = {values.strip(), *(value.strip() for value in values.split(parted))}
         there = dict.fromkeys(shown(run.config[name]) for run in left if name in run.config)
-        left = [run for run in left if name in run.config and shown(run.config[name]) in wanted]
+        folded = {value.casefold() for value in wanted}
+        left = [run for run in left if name in run.config and shown(run.config[name]).casefold() in folded]
         if not left:
             raise UserError(f"--only {text}: no run has that value. There are: {', '.join(there)}.")
     return left
@@ -219,9 +220,10 @@ def read_grid(texts: Sequence[str], model: type[Config]) -> dict[str, list[Any]]
         if name in grid:
             raise UserError(f"--grid {text}: '{name}' has a grid already. Name all its values in one.")
         parted = ";" if ";" in values and holds_several(model.model_fields[name]) else ","
-        grid[name] = list(dict.fromkeys(value.strip() for value in values.split(parted) if value.strip()))
-        if not grid[name]:
-            raise UserError(f"--grid {text}: it has no value.")
+        grid[name] = list(dict.fromkeys(value.strip() for value in values.split(parted)))
+        if "" in grid[name]:
+            what = "it has no value" if grid[name] == [""] else f"there is an empty value beside a '{parted}'"
+            raise UserError(f"--grid {text}: {what}.")
     return grid
 
 

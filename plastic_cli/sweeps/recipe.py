@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from plastic_cli.config import read_toml
+from plastic_cli.config import decode_toml, read_toml
 from plastic_cli.errors import UserError, did_you_mean
 
 Where = tuple[str | int, ...]
@@ -38,7 +38,10 @@ class _Table(BaseModel):
             for name in ("options", "grid")
             if isinstance(values.get(name), Mapping)
         }
-        return {**values, **tables}
+        # A whole number may be written as 1e3.
+        seeds = values.get("seeds")
+        whole = {"seeds": int(seeds)} if isinstance(seeds, float) and seeds.is_integer() else {}
+        return {**values, **tables, **whole}
 
 
 class RecipeRuns(_Table):
@@ -216,7 +219,7 @@ def _place(path: Path, text: str, where: Where) -> str:
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = decode_toml(path.read_bytes())
         return text, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         what, _, line = str(error).partition(" (at line ")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import secrets
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +17,14 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from plastic_cli.config import Config, is_switch, literal_choices, type_word
-from plastic_cli.errors import PlasticError, UserError, did_you_mean
+from plastic_cli.config import Config, is_switch, literal_choices, split_list, type_word
+from plastic_cli.errors import PlasticError, UserError, did_you_mean, match_choice
 from plastic_cli.escapes import printable_line
 from plastic_cli.runs.cleaning import SWEEPS_FOLDER
 from plastic_cli.runs.files import write_atomically
 
 Scale = Literal["linear", "log"]
+MOST_EXTREMES = 4096
 
 
 @dataclass(frozen=True)
@@ -95,14 +98,18 @@ def _declared(model: type[Config], name: str, text: str) -> Range | Choice:
 def _read_space(model: type[Config], name: str, values: str, text: str) -> Range | Choice:
     parts = values.split(":")
     if len(parts) == 1:
-        choices = tuple(dict.fromkeys(part.strip() for part in values.split(",") if part.strip()))
+        try:
+            choices = tuple(dict.fromkeys(_as_choice(model, name, part) for part in split_list(values)))
+        except ValueError as error:
+            raise UserError(f"--search {text}: {error}.") from None
         if len(choices) < 2:
             raise UserError(f"--search {text}: a choice has two values or more, as in {name}=A,B.")
         return Choice(choices)
     try:
         low, high = float(parts[0]), float(parts[1])
         scale: Scale = "log" if parts[2:] == ["log"] else "linear"
-        if parts[2:] not in ([], ["log"], ["linear"]) or not low < high or (scale == "log" and low <= 0):
+        finite = math.isfinite(low) and math.isfinite(high)
+        if parts[2:] not in ([], ["log"], ["linear"]) or not (finite and low < high) or (scale == "log" and low <= 0):
             raise ValueError
     except ValueError:
         raise UserError(
@@ -110,7 +117,36 @@ def _read_space(model: type[Config], name: str, values: str, text: str) -> Range
         ) from None
     if type_word(model.model_fields[name]) not in ("int", "float"):
         raise UserError(f"--search {text}: '{name}' is no number. Say the values to try: {name}=A,B,C.")
-    return Range(low, high, scale, whole=_is_whole(model, name))
+    found = Range(low, high, scale, whole=_is_whole(model, name))
+    _ends(name, found)
+    return found
+
+
+def extremes(space: Space) -> Iterator[dict[str, Any]]:
+    """Yield settings at the ends of every range with every choice, so that what cannot be run is found before any run.
+
+    Large spaces are cut off after some thousand.
+    """
+    ends = {
+        name: searched.values if isinstance(searched, Choice) else _ends(name, searched)
+        for name, searched in space.items()
+    }
+    for values in itertools.islice(itertools.product(*ends.values()), MOST_EXTREMES):
+        yield dict(zip(ends, values, strict=True))
+
+
+def _ends(name: str, searched: Range) -> tuple[float, float]:
+    """Return the lowest and highest value of a range; raises UserError where no whole number lies in it."""
+    if not searched.whole:
+        return searched.low, searched.high
+    low, high = math.ceil(searched.low), math.floor(searched.high)
+    if low > high:
+        raise UserError(f"--search {name}={searched.low:g}:{searched.high:g}: there is no whole number in that range.")
+    return low, high
+
+
+def _as_choice(model: type[Config], name: str, text: str) -> str:
+    return match_choice(text, literal_choices(model.model_fields[name]))
 
 
 def _is_whole(model: type[Config], name: str) -> bool:
@@ -292,7 +328,8 @@ def _distributions(space: Space) -> dict[str, Any]:
         if isinstance(searched, Choice):
             found[name] = CategoricalDistribution(searched.values)
         elif searched.whole:
-            found[name] = IntDistribution(round(searched.low), round(searched.high), log=searched.scale == "log")
+            low, high = _ends(name, searched)
+            found[name] = IntDistribution(int(low), int(high), log=searched.scale == "log")
         else:
             found[name] = FloatDistribution(searched.low, searched.high, log=searched.scale == "log")
     return found

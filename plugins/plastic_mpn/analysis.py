@@ -17,6 +17,7 @@ from plastic_mpn.decoding import FEWEST_EPISODES, decode
 from plastic_mpn.evaluation import evaluation_seeds
 from plastic_mpn.modulation import modulation_table, summarise_modulation, variance_share
 from plastic_mpn.principal_components import (
+    ALWAYS_THERE,
     colour_values,
     principal_components,
     state_sequences,
@@ -73,10 +74,21 @@ def analyze_network(config: Analyze, run: Run, trained: Trained) -> None:
         "--ablate": config.ablate,
     }
     seeds = evaluation_seeds(seed_sequence(run.seed, "analysed episodes"), config.episodes)
-    episodes = record_episodes(
-        trained.network, trained.env_id, seeds, max_steps=trained.max_steps, options=trained.options
-    )
+
+    def recorded(chosen: Sequence[int]) -> list[Episode]:
+        return record_episodes(
+            trained.network, trained.env_id, chosen, max_steps=trained.max_steps, options=trained.options
+        )
+
+    if config.colour not in ALWAYS_THERE:
+        # What else there is to colour by, one episode shows.
+        colour_values(recorded(seeds[:1])[0], config.colour)
+    episodes = recorded(seeds)
     subject = Subject(run, trained, episodes)
+    for switch, wanted in switches.items():
+        missing = _missing(switch, subject)
+        if wanted and missing is not None:
+            raise UserError(f"{switch}: {missing}")
     interval = mean_interval([episode.episode_return for episode in episodes])
     steps = float(np.mean([len(episode) for episode in episodes]))
     measured = {"return": interval.mean, "return_low": interval.low, "return_high": interval.high}
@@ -91,15 +103,12 @@ def analyze_network(config: Analyze, run: Run, trained: Trained) -> None:
         missing = _missing(switch, subject)
         if missing is None and (switches[switch] or not any(switches.values())):
             part()
-        elif missing is not None and switches[switch]:
-            raise UserError(f"{switch}: {missing}")
         elif missing is not None and not any(switches.values()):
             run.message(f"without {switch}: {missing}")
 
 
 def analyze_components(subject: Subject, colour: str = "time") -> None:
     """Write the principal components of h and M, and the ways of the episodes among them."""
-    colour_values(subject.episodes[0], colour)
     found = {}
     for state, sequences in state_sequences(subject.episodes).items():
         components = principal_components(sequences, seed=derived_seed(subject.run.seed, "components") % 2**32)

@@ -94,6 +94,10 @@ def state_sequences(episodes: Sequence[Episode]) -> dict[str, list[NDArray[np.fl
     return sequences
 
 
+ALWAYS_THERE = ("time", "action", "reward", "return")
+"""What every trajectory can be coloured by."""
+
+
 def colour_values(episode: Episode, colour: str) -> NDArray[Any]:
     """Return what colours a trajectory, one value per step (T,).
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from plastic_cli import Run, UserError
 from plastic_cli.analysis import continual
-from plastic_cli.learning.classifier import analyze_classifier, trained_on
+from plastic_cli.learning.classifier import analyze_classifier, check_other_run, trained_on
 from plastic_cli.runs.run import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_selective import figures
@@ -35,6 +35,8 @@ def analyze_run(config: Analyze, run: Run) -> None:
     """
     course = read_course(run)
     joint = None if config.joint is None else _joint_course(config.joint, course)
+    if config.other is not None:
+        check_other_run(run, config.other)
     parts: dict[str, tuple[bool, Callable[[], None]]] = {
         "--forgetting": (config.forgetting or joint is not None, lambda: analyze_forgetting(course, joint)),
         "--eligibility": (config.eligibility, lambda: analyze_history(course, "eligibility")),

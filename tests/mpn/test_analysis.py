@@ -577,6 +577,30 @@ def test_only_what_was_asked_for_is_analysed(run, figures):
     assert figures == ["pca_variance", "pca_trajectories"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"colour": "foo"}, "--colour foo"), ({"pca": True, "colour": "observation-99"}, "--colour observation-99")],
+)
+def test_a_colour_that_is_not_there_is_refused_after_one_episode(changes, said, run, figures, monkeypatch):
+    played = []
+
+    def counted(network, env_id, seeds, **options):
+        played.extend(seeds)
+        return record_episodes(network, env_id, seeds, **options)
+
+    monkeypatch.setattr("plastic_mpn.analysis.record_episodes", counted)
+    with pytest.raises(UserError, match=said):
+        analyze_network(asked(**changes), run, trained(integrator()))
+    assert (len(played), figures) == (1, [])
+
+
+def test_what_is_missing_is_refused_before_other_parts_are_analysed(run, figures):
+    run.record.config["core"] = "mlp"
+    with pytest.raises(UserError, match="--m-matrix"):
+        analyze_network(asked(pca=True, m_matrix=True), run, trained(network("mlp"), "CartPole-v1", {}, 12))
+    assert figures == []
+
+
 def test_m_that_stays_0_can_be_analysed(run):
     run.record.config["core"] = "mpn-frozen"
     analyze_network(asked(), run, trained(network("mpn-frozen"), "CartPole-v1", {}, 12))
