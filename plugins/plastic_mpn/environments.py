@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
+import struct
 import sys
 import warnings
 import zlib
@@ -251,8 +252,10 @@ def _observation(environment: Environment, where: str, seen: Any) -> NDArray[np.
             f"{_name(environment)}: the observation of {where} has the shape {given.shape}, but the observation space"
             f" has {shape}. Make the two the same in the environment."
         )
-    with np.errstate(over="ignore"):
-        observation = given.astype(np.float32, copy=False)
+    observation = given
+    if given.dtype != np.float32:
+        with np.errstate(over="ignore"):
+            observation = given.astype(np.float32)
     finite = np.isfinite(observation)
     if not finite.all():
         place = np.flatnonzero(~finite)[0]
@@ -265,6 +268,8 @@ def _observation(environment: Environment, where: str, seen: Any) -> NDArray[np.
 
 def _reward(environment: Environment, reward: Any) -> float:
     """Return a reward as a number, also where an environment gives an array of one."""
+    if isinstance(reward, float) and math.isfinite(reward):
+        return float(reward)
     given = _numbers(reward)
     if given is None or given.size != 1:
         raise RunFailed(f"{_name(environment)}: the reward of step() is {_shortened(reward)}; it must be one number.")
@@ -277,6 +282,8 @@ def _reward(environment: Environment, reward: Any) -> float:
 
 
 def _flag(environment: Environment, name: str, value: Any) -> bool:
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
     given = _numbers(value)
     if given is None or given.size != 1 or given.item() not in (0, 1):
         raise RunFailed(f"{_name(environment)}: {name} of step() is {_shortened(value)}; it must be True or False.")
@@ -365,7 +372,7 @@ def is_repeatable(
 
 def _noted(checksum: int, observation: NDArray[np.float32], reward: float, over: bool) -> int:
     """Return the checksum of an episode with one more step."""
-    return zlib.crc32(np.array([reward, over]).tobytes(), zlib.crc32(observation.tobytes(), checksum))
+    return zlib.crc32(struct.pack("<d?", reward, over), zlib.crc32(observation.tobytes(), checksum))
 
 
 def episode_seed(seeds: np.random.SeedSequence, index: int, episode: int) -> int:
