@@ -218,6 +218,9 @@ class Train(InEnvironment, TrainConfig):
             meant["tau"] = 0.0
         if typed.get("core") == "mpn-frozen" or typed.get("readout_only"):
             meant.update(learn_eta=False, learn_lambda=False)
+        if typed.get("readout_only"):
+            # As published.
+            meant.update(eta=1.0, draw_eta=False)
         return meant
 
     @model_validator(mode="after")

@@ -136,6 +136,15 @@ def test_a_readout_alone_is_learned_where_that_is_asked_for():
     record = json.loads((folders[0] / "run.json").read_text())
     assert not record["config"]["learn_eta"]
     assert not record["config"]["learn_lambda"]
+    assert (record["config"]["eta"], record["config"]["lambda_decay"]) == (1.0, 0.95)
+
+
+def test_networks_whose_readout_alone_learns_differ_in_nothing_but_their_core():
+    made = [
+        Train.from_values({"algorithm": "supervised", "readout_only": True, "core": core})
+        for core in ("mpn", "rnn", "gru")
+    ]
+    assert len({json.dumps(config.model_dump(mode="json") | {"core": ""}) for config in made}) == 1
 
 
 @pytest.mark.parametrize(
