@@ -11,11 +11,12 @@ from plotnine import geom_hline
 from plastic_cli.analysis.angles import signal_to_noise
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.learning.fit import stratified_sample
-from plastic_cli.runs.run import open_run
+from plastic_cli.runs.run import create_run, open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
 from plastic_grlu import analysis, rule
 from plastic_grlu.analysis import PERTURBATIONS
+from plastic_grlu.backbone import make_autoencoder, train_autoencoder
 from plastic_grlu.commands import build
 from plastic_grlu.figures import perturbations_figure
 
@@ -160,3 +161,49 @@ def test_where_no_line_has_two_points_there_is_no_figure():
 def test_a_fraction_means_top_k(typed, found, trained):
     config = json.loads((trained(*typed) / "run.json").read_text())["config"]
     assert (config["activation"], config["k"]) == found
+
+
+def test_the_learner_of_a_run_has_every_option_that_was_asked_for(trained, tiny_data):
+    schedules = ["--noise-max", "0.3", "--noise-min", "0.2", "--lr-max", "0.05", "--lr-min", "0.01"]
+    other = ["--perturbations", "3", "--k", "0.4", "--credit", "preactivation", "--batch-size", "4"]
+    data = load_dataset(str(tiny_data), None)
+    for options, update, skip in (
+        (schedules + other, "grlu", False),
+        (["--skip", "--update", "backprop"], "backprop", True),
+    ):
+        run = open_run(trained(*options), stage="analyze")
+        learner = build(run, data, trained=False)
+        assert (learner.update, learner.skip) == (update, skip)
+        if update == "grlu":
+            assert (learner.noise_range, learner.learning_rate_range) == ((0.3, 0.2), (0.05, 0.01))
+            assert (learner.perturbations, learner.top_k, learner.credit) == (3, 0.4, "preactivation")
+            assert learner.batch_size == 4
+        assert [tuple(weights.shape) for weights in learner.weights] == [(6, 36), (3, 6)]
+
+
+def test_an_autoencoder_learns_to_reconstruct_and_is_then_frozen(trained, tiny_data):
+    folder = trained("--backbone", "autoencoder", "--latent", "7", "--backbone-epochs", "20")
+    metrics = RunStore(folder.parent).metrics(stage="train")
+    loss = metrics[metrics["split"] == "backbone"].sort_values("step")["value"]
+    assert len(loss) == 20
+    assert loss.iloc[-1] < 0.9 * loss.iloc[0]
+    run = open_run(folder, stage="analyze")
+    data = load_dataset(str(tiny_data), None)
+    learners = [build(run, data, trained=trained) for trained in (True, False)]
+    for learner in learners:
+        assert learner.weights[0].shape == (6, 7)
+        assert not any(parameter.requires_grad for parameter in learner.encoder.parameters())
+    # The twin without training sees the same code, and a code that was learned.
+    codes = [learner.encode(data.test.x) for learner in learners]
+    assert torch.equal(*codes)
+    drawn = make_autoencoder(36, 7, run.generator("backbone"), "cpu")["encoder"](data.test.x)
+    assert not torch.allclose(codes[0], drawn, atol=1e-3)
+
+
+def test_an_autoencoder_is_frozen_before_grlu_learns(tiny_data, runs_folder):
+    data = load_dataset(str(tiny_data), None)
+    run = create_run(runs_folder, rule="grlu", config={"seed": 0})
+    autoencoder = make_autoencoder(36, 7, run.generator("backbone"), "cpu")
+    with run.locked():
+        train_autoencoder(autoencoder, data, run, 2)
+    assert not any(parameter.requires_grad for parameter in autoencoder.parameters())
