@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from plastic_cli.learning import fit
 from plastic_cli.plugins import discover
 from plastic_cli.testing import check_rule
 
@@ -29,3 +30,19 @@ SMALL = {
 @pytest.mark.parametrize("name", list(discover().rules))
 def test_rule_keeps_the_contract(name, tmp_path):
     check_rule(name, tmp_path, SMALL.get(name, {"epochs": 3}))
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_number_from_test_images_that_counts_as_training_data_breaks_the_contract(marked, tmp_path, monkeypatch):
+    measure = fit._log_splits
+
+    def leaking(learner, splits, run):
+        measure(learner, splits, run)
+        run.log("train", None, "test" if marked else None, leak=splits["test"].x.sum())
+
+    monkeypatch.setattr(fit, "_log_splits", leaking)
+    if marked:
+        check_rule("backprop", tmp_path, SMALL["backprop"])
+    else:
+        with pytest.raises(AssertionError, match=r"train/leak: they depend on test images"):
+            check_rule("backprop", tmp_path, SMALL["backprop"])
