@@ -15,6 +15,7 @@ from plastic_cli.errors import UserError
 _CHANNELS = (1, 2, 3, 4)
 # Images of one kind differ far less in their brightest pixel; units such as 0 to 1 and 0 to 16 or 255 differ more.
 _OTHER_SCALE = 10.0
+_FEW_IMAGES = 3
 # Resampling overshoots black by less than this share of white.
 _CLEARLY_NEGATIVE = 0.12
 
@@ -111,15 +112,18 @@ def in_other_units(one: PixelRange, other: PixelRange) -> bool:
     """Say whether the pixels of two sets of images cannot be in the same units.
 
     They are not where the brightest pixel of a typical image is ten times that of the other, or where most images of
-    one have clearly negative pixels and no image of the other has. A narrower range alone is no sign of other units.
+    one have clearly negative pixels and no image of the other has. A narrower range alone is no sign of other units,
+    and of one or two images, which may just be dark, it takes a hundred times.
     """
     if not (one.brightest and other.brightest):
         return False
-    if not 1 / _OTHER_SCALE < one.brightest / other.brightest < _OTHER_SCALE:
+    scale = _OTHER_SCALE if min(one.images, other.images) >= _FEW_IMAGES else _OTHER_SCALE**2
+    if not 1 / scale < one.brightest / other.brightest < scale:
         return True
     # Three images without a negative pixel, where most images have some, are no chance.
     return any(
-        some.negative > 0.5 and none.low >= 0 and none.images >= 3 for some, none in ((one, other), (other, one))
+        some.negative > 0.5 and none.low >= 0 and none.images >= _FEW_IMAGES
+        for some, none in ((one, other), (other, one))
     )
 
 
@@ -170,10 +174,9 @@ def _as_planes(x: NDArray[Any], path: Path) -> tuple[NDArray[Any], str]:
     if x.ndim == 4:
         last = _channels_last(x.shape[1:], path)
         channels = x.shape[3] if last else x.shape[1]
-        of_channels = f"of {channels} channels" if channels not in (1, 3) else ""
-        if last:
-            return x.transpose(0, 3, 1, 2), f"images {of_channels} stored with channels last".replace("  ", " ")
-        return x, f"images {of_channels}" if of_channels else ""
+        notes = [f"of {channels} channels"] if channels not in (1, 3) else []
+        notes += ["stored with channels last"] if last else []
+        return (x.transpose(0, 3, 1, 2) if last else x), f"images {' '.join(notes)}" if notes else ""
     raise UserError(
         f"{path}: images of shape {x.shape} are not (n, height, width), (n, channels, height, width) or "
         "(n, height, width, channels). Store them in one of these shapes."

@@ -78,7 +78,8 @@ def number_classes(
         raise UserError(f"{path}: {text} labels are text and {numbers} labels are numbers. Store both alike.")
     if train.names:
         names = sorted({*train.names, *test.names})
-        train_y, test_y = (np.array([names.index(name) for name in each.names])[each.y] for each in (train, test))
+        number = {name: place for place, name in enumerate(names)}
+        train_y, test_y = (np.array([number[name] for name in each.names])[each.y] for each in (train, test))
         class_names = tuple(shown(name) for name in names)
     else:
         train_y, test_y = train.y, test.y

@@ -134,7 +134,7 @@ def test_what_a_killed_process_left_is_cleared(server, opened, folder):
         ConnectionResetError(104, "Connection reset by peer"),
     ],
 )
-@pytest.mark.parametrize("name", ["mnist", "fashion", "kmnist", "emnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "fashion", "kmnist", "emnist", "emnist-byclass", "cifar10"])
 def test_without_a_network_one_line_says_what_to_put_where(folder, monkeypatch, name, error):
     def fail(*_args, **_keywords):
         raise error
@@ -158,24 +158,25 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
         load_dataset("mnist", tmp_path / "file" / "data")
 
 
-def test_emnist_takes_balanced_out_of_the_one_archive(tmp_path, opened, folder, monkeypatch, capsys):
+@pytest.mark.parametrize("name", [name for name in DATASETS if name.startswith("emnist")])
+def test_emnist_takes_one_split_out_of_the_one_archive(tmp_path, opened, folder, monkeypatch, capsys, name):
     archive = tmp_path / "gzip.zip"
     with zipfile.ZipFile(archive, "w") as packed:
-        for split in ("train", "test"):
-            for kind in ("balanced", "letters"):
-                x, y = np.zeros((47, 28, 28), np.uint8), np.arange(47, dtype=np.uint8)
-                packed.writestr(f"gzip/emnist-{kind}-{split}-images-idx3-ubyte.gz", gzip.compress(idx_bytes(x)))
-                packed.writestr(f"gzip/emnist-{kind}-{split}-labels-idx1-ubyte.gz", gzip.compress(idx_bytes(y)))
+        for part in ("train", "test"):
+            for split in vision.EMNIST.splits:
+                x = np.zeros((10, 28, 28), np.uint8)
+                y = np.arange(10, dtype=np.uint8) + (split == "letters")
+                packed.writestr(f"gzip/emnist-{split}-{part}-images-idx3-ubyte.gz", gzip.compress(idx_bytes(x)))
+                packed.writestr(f"gzip/emnist-{split}-{part}-labels-idx1-ubyte.gz", gzip.compress(idx_bytes(y)))
     monkeypatch.setattr(vision.EMNIST, "url", archive.as_uri())
     monkeypatch.setattr(vision.EMNIST, "md5", _md5(archive))
-    assert len(load_dataset("emnist", folder).train) == 47
-    assert _contents(folder) == [
-        "EMNIST",
-        "EMNIST/raw",
-        *sorted(f"EMNIST/raw/{name}" for name in DATASETS["emnist"].files),
-    ]
+    dataset = load_dataset(name, folder)
+    assert len(dataset.train) == 10
+    assert dataset.test.y.tolist() == list(range(10))
+    files = sorted(f"EMNIST/raw/{file}" for file in DATASETS[name].files)
+    assert _contents(folder) == ["EMNIST", "EMNIST/raw", *files]
     told = capsys.readouterr().err
-    assert "561.8 MB" in told
+    assert f"downloading {name} (561.8 MB)" in told
     assert "one archive of every EMNIST split" in told
 
 

@@ -164,6 +164,17 @@ def test_a_range_survives_being_stored():
     assert PixelRange.from_stored({"low": 0}) is None
 
 
+@pytest.mark.parametrize(("white", "fits"), [(20, True), (1, False)])
+def test_one_dark_image_is_no_other_unit_but_one_of_another_unit_is(tmp_path, white, fits):
+    train, test = np.full((2, 6, 7), 255, np.uint8), np.full((1, 6, 7), white, np.uint8)
+    labels = np.array([0, 1]), np.array([1])
+    if fits:
+        _load(tmp_path / "set", train, test, *labels)
+    else:
+        with pytest.raises(UserError, match="Store both in the same units"):
+            _load(tmp_path / "set", train, test, *labels)
+
+
 def test_one_image_of_each_split(tmp_path):
     dataset = _load(tmp_path / "set", _images((6, 7), 2), _images((6, 7), 1), np.array([0, 1]), np.array([1]))
     assert (len(dataset.train), len(dataset.test)) == (2, 1)

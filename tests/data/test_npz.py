@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import warnings
 import zipfile
 
@@ -193,6 +195,47 @@ def test_another_format_is_named_and_not_called_damaged(tmp_path, content, told)
         with pytest.raises(UserError, match=told) as raised:
             read(tmp_path / name)
         assert "damaged" not in str(raised.value)
+
+
+_BOMB = """
+import gzip, resource, struct, sys, zipfile
+from pathlib import Path
+from plastic_cli.data.sources import read_own_set
+from plastic_cli.errors import UserError
+folder, kind = Path(sys.argv[1]), sys.argv[2]
+
+def write(stream, start):
+    stream.write(start)
+    for _ in range(300):
+        stream.write(bytes(1_000_000))
+
+if kind == "npz":
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (300, 1000, 1000)}\\n"
+    with zipfile.ZipFile(folder / "train.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("y.npy", b"")
+        with archive.open("x.npy", "w") as member:
+            write(member, b"\\x93NUMPY\\1\\0" + struct.pack("<H", len(header)) + header)
+    (folder / "test.npz").symlink_to(folder / "train.npz")
+else:
+    with gzip.open(folder / "train-images-idx3-ubyte", "wb", 1) as stream:
+        write(stream, b"\\0\\0\\x08\\3" + struct.pack(">3I", 300, 1000, 1000))
+    for name in ("train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (folder / f"{name}-ubyte").symlink_to(folder / "train-images-idx3-ubyte")
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + 200 * 2**20, resource.RLIM_INFINITY))
+try:
+    read_own_set(folder)
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", ["npz", "idx"])
+def test_a_small_file_that_unpacks_to_more_than_memory_is_refused(tmp_path, kind):
+    done = subprocess.run([sys.executable, "-c", _BOMB, str(tmp_path), kind], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout == f"{tmp_path} does not fit into the memory of this machine. Store fewer images.\n"
+    assert all(path.stat().st_size < 5_000_000 for path in tmp_path.iterdir())
 
 
 def test_more_than_the_memory_of_the_machine_is_refused_before_it_is_taken(tmp_path, monkeypatch):
