@@ -49,7 +49,7 @@ def _row(file: RecipeFile, runs: Path, data: Path | None) -> dict[str, Any]:
     index = store_index(runs.resolve())
     # Data is read only where a run in the store may be one of these.
     if any(index.find(planned).stored is not None for planned in plan):
-        plan = with_data(plan, data)
+        plan = with_data(plan, data, runs)
     done = sum(index.find(planned).standing == "done" for planned in plan)
     minutes = [planned.minutes for planned in plan]
     known = None if None in minutes else sum(value for value in minutes if value is not None)

@@ -276,13 +276,16 @@ def _is_without_runs(claim: ClaimResult) -> bool:
 
 def _frames(content: _Content, compare: bool) -> dict[str, pd.DataFrame]:
     """Return what is asked for as frames by name, the one that a CSV holds first."""
-    from plastic_cli.report import comparisons, tables
-
     if compare:
+        # Not above: it takes a second to import, and few ask for it.
+        from plastic_cli.report import comparisons
+
         return {
             "comparisons": comparisons.comparisons_frame(content.comparisons),
             "improvements": comparisons.improvements_frame(content.comparisons),
         }
+    from plastic_cli.report import tables
+
     return {"results": tables.results_frame(content.results), "claims": tables.claims_frame(content.judged)}
 
 

@@ -85,7 +85,7 @@ def carry_out_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> None:
     check_options(options)
     if options.scheduler is None:
         _check_devices(plan)
-    plan = with_data(plan, options.data)
+    plan = with_data(plan, options.data, options.runs)
     if options.dry_run:
         print_plan(plan, options)
         return

@@ -196,7 +196,7 @@ class _Search:
                 self._study.tell(number, None)
                 self._asked_in_vain = error
                 return
-            trial = _Trial(number, values, with_data(runs, self._invocation.data))
+            trial = _Trial(number, values, with_data(runs, self._invocation.data, self._store))
             self._trials[number] = trial
             for run in trial.runs:
                 self._of_run[id(run)] = trial

@@ -221,6 +221,8 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
     told = [name for name in differing if any(config[name] != plain_value(dataset) for config in configurations)]
     if model is not None:
         told = _without_implied(told, configurations, model)
+    # Once for all groups: pandas takes a tenth of a millisecond for it.
+    note = "; ".join(frame["data_note"].dropna().unique()) if "data_note" in frame.columns else ""
     unordered: list[tuple[Any, Group]] = []
     for number, config in enumerate(configurations):
         ids = kept.get(number, ())
@@ -232,7 +234,7 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
             config=config,
             differing=tuple(told),
             repeated=int(sizes[number]) - len(ids),
-            note="; ".join(frame["data_note"].dropna().unique()) if "data_note" in frame.columns else "",
+            note=note,
             contents=str(frame["data_contents"].iloc[0]) if "data_contents" in frame.columns else "",
             failed=lost.get(number, 0),
         )

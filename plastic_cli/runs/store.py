@@ -8,12 +8,13 @@ where the folder is read-only.
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -160,9 +161,10 @@ class RunStore:
         for row in rows:
             configs.update(dict.fromkeys(row["config"]))
             summaries.update(dict.fromkeys(row["summary"]))
-        columns: dict[str, list[Any]] = {name: [_as_text(row[name]) for row in rows] for name in RUN_COLUMNS}
+        columns: dict[str, list[Any]] = {name: _as_texts([row[name] for row in rows]) for name in RUN_COLUMNS}
+        settings = [row["config"] for row in rows]
         for name in configs:
-            columns[f"config.{valid_text(name)}"] = [_as_text(row["config"].get(name)) for row in rows]
+            columns[f"config.{valid_text(name)}"] = _as_texts([setting.get(name) for setting in settings])
         taken = {name for name in summaries if valid_text(name) in columns}
         for row in rows:
             for name in taken.intersection(row["summary"]):
@@ -215,10 +217,11 @@ class RunStore:
         """Read the record of every run, from the index where the file is as it was, and say what is crashed."""
         self.errors = []
         self._refresh(folders)
+        folder = str(self.folder).rstrip("/")
         # Ids of one second are in no order.
         for row in sorted((entry[2] for entry in self._entries.values()), key=lambda row: (row["created"], row["run"])):
             # The folder may have been moved or copied since the index was written.
-            row = {**row, "folder": str(self.folder / row["run"])}
+            row = {**row, "folder": f"{folder}/{row['run']}"}
             if row["status"] in _UNFINISHED and not is_held(self.folder / row["run"]):
                 row["status"] = "crashed"
             yield row
@@ -226,7 +229,7 @@ class RunStore:
     def _refresh(self, folders: dict[str, os.stat_result]) -> None:
         """Bring the entries up to date: for each run that can be read, time and size of its file and what it says."""
         if self._indexed is None:
-            index = self._read_index("records.json", _is_row)
+            index = read_index(self.folder, "records.json", _is_row)
             self._entries = index["entries"]
             self._indexed = dict(self._entries)
         fresh: dict[str, list[Any]] = {}
@@ -253,7 +256,7 @@ class RunStore:
         before = self._indexed
         changed = len(before.keys() - keep.keys()) + sum(before.get(run, ())[:2] != keep[run][:2] for run in keep)
         if changed * INDEX_SHARE > len(keep):
-            self._write_index("records.json", {"entries": keep})
+            write_index(self.folder, "records.json", {"entries": keep})
             self._indexed = keep
 
     def _read_row(self, run: str) -> dict[str, Any]:
@@ -313,7 +316,7 @@ class RunStore:
         """Return the compacted metrics and, for each run in them, time and size of its file and its damaged lines."""
         from plastic_cli.runs.compact import Collector, read_parquet
 
-        index = self._read_index("metrics.json", lambda _, entry: isinstance(entry, int) and entry >= 0)
+        index = read_index(self.folder, "metrics.json", lambda _, entry: isinstance(entry, int) and entry >= 0)
         if not index["entries"]:
             return Collector().collected(), {}
         try:
@@ -367,47 +370,61 @@ class RunStore:
             folder = self.folder / ".index"
             folder.mkdir(exist_ok=True)
             write_through(folder / "metrics.parquet", write)
-            self._write_index("metrics.json", {"table": written[0], "entries": entries})
+            write_index(self.folder, "metrics.json", {"table": written[0], "entries": entries})
 
-    # --------------------------------------------------------------------------------------------- index files
 
-    def _read_index(self, name: str, is_what_was_read: Callable[[str, Any], bool]) -> dict[str, Any]:
-        """Return what an index file holds; its entries are those of the shape [time, size, what was read].
+def read_index(store: Path, name: str, is_what_was_read: Callable[[str, Any], bool]) -> dict[str, Any]:
+    """Return what an index file holds; its entries are those of the shape [time, size, what was read].
 
-        It begins with the format and with the checksum of what follows, so that damage is never read as a number.
-        """
-        try:
-            whole = (self.folder / ".index" / name).read_bytes()
-            head = _INDEX_HEAD.match(whole)
-            if (
-                head is None
-                or int(head[1]) != INDEX_SCHEMA
-                or int(head[2]) != zlib.crc32(memoryview(whole)[head.end() :])
-            ):
-                return {"entries": {}}
-            content = json.loads(whole)
-            return {
-                **content,
-                "entries": {
-                    run: entry
-                    for run, entry in content["entries"].items()
-                    if type(entry) is list
-                    and len(entry) == 3
-                    and type(entry[0]) is type(entry[1]) is int
-                    and is_what_was_read(run, entry[2])
-                },
-            }
-        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-            # Whatever ails the index, it can be made again.
+    It begins with the format and with the checksum of what follows, so that damage is never read as a number.
+    """
+    try:
+        whole = (store / ".index" / name).read_bytes()
+        head = _INDEX_HEAD.match(whole)
+        if (
+            head is None
+            or int(head[1]) != INDEX_SCHEMA
+            or int(head[2]) != zlib.crc32(memoryview(whole)[head.end() :])
+        ):
             return {"entries": {}}
+        with _collecting_no_garbage():
+            content = json.loads(whole)
+        return {
+            **content,
+            "entries": {
+                run: entry
+                for run, entry in content["entries"].items()
+                if type(entry) is list
+                and len(entry) == 3
+                and type(entry[0]) is type(entry[1]) is int
+                and is_what_was_read(run, entry[2])
+            },
+        }
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        # Whatever ails the index, it can be made again.
+        return {"entries": {}}
 
-    def _write_index(self, name: str, content: dict[str, Any]) -> None:
-        body = json.dumps(content)[1:].encode()
-        head = f'{{"schema": {INDEX_SCHEMA}, "checksum": {zlib.crc32(body)}, '.encode()
-        with suppress(OSError):
-            folder = self.folder / ".index"
-            folder.mkdir(exist_ok=True)
-            write_atomically(folder / name, head + body, durable=False)
+
+@contextmanager
+def _collecting_no_garbage() -> Iterator[None]:
+    """Let Python not search half a million new objects for what is not there, which takes as long as to make them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def write_index(store: Path, name: str, content: Mapping[str, Any]) -> None:
+    """Replace an index file; where that cannot be done reading is slower, not wrong."""
+    body = json.dumps(content)[1:].encode()
+    head = f'{{"schema": {INDEX_SCHEMA}, "checksum": {zlib.crc32(body)}, '.encode()
+    with suppress(OSError):
+        folder = store / ".index"
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / name, head + body, durable=False)
 
 
 def is_held(folder: Path) -> bool:
@@ -430,8 +447,14 @@ def is_held(folder: Path) -> bool:
     return False
 
 
-def _as_text(value: Any) -> Any:
-    return valid_text(value) if isinstance(value, str) else value
+def _as_texts(values: list[Any]) -> list[Any]:
+    """Return values with texts that UTF-8 can hold."""
+    try:
+        # All at once: few stores have a text to change, and there are a million cells in a large one.
+        "".join([value for value in values if type(value) is str]).encode()
+    except UnicodeEncodeError:
+        return [valid_text(value) if isinstance(value, str) else value for value in values]
+    return values
 
 
 def _text_or_none(value: Any) -> str | None:

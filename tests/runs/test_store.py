@@ -16,7 +16,7 @@ from plastic_cli.errors import UserError
 from plastic_cli.runs.metrics import parse_rows, read_rows
 from plastic_cli.runs.record import SCHEMA, STATUSES
 from plastic_cli.runs.run import create_run, open_run
-from plastic_cli.runs.store import METRIC_COLUMNS, RUN_COLUMNS, RunStore
+from plastic_cli.runs.store import METRIC_COLUMNS, RUN_COLUMNS, RunStore, read_index, write_index
 
 ROW = {"stage": "train", "split": "test", "step": 1, "metric": "accuracy", "value": 0.5, "time": 1.5}
 
@@ -516,10 +516,9 @@ def test_many_different_texts_are_kept_apart(make_run, store, runs_folder):
 def test_a_row_of_another_shape_in_a_whole_index_is_read_again(make_run, runs_folder, row):
     run = make_run(accuracy=0.75)
     fresh = tables(runs_folder)
-    store = RunStore(runs_folder)
-    entry = store._read_index("records.json", lambda *_: True)["entries"][run.id]
+    entry = read_index(runs_folder, "records.json", lambda *_: True)["entries"][run.id]
     changed = {**entry[2], "summary": {"test/accuracy": "high"}} if isinstance(row, str) else row
-    store._write_index("records.json", {"entries": {run.id: [*entry[:2], changed]}})
+    write_index(runs_folder, "records.json", {"entries": {run.id: [*entry[:2], changed]}})
     assert_same(tables(runs_folder), fresh)
 
 
