@@ -302,7 +302,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         values = tomllib.loads(decode_toml(path.read_bytes()))
     except FileNotFoundError:
         raise UserError(f"there is no configuration file {path}.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise UserError(f"cannot read the configuration file {path}: it is nested too deep.") from None
+    except (OSError, ValueError) as error:  # no UTF-8, no TOML, or an integer longer than Python reads
         raise UserError(f"cannot read the configuration file {path}: {error}.") from None
     named = {key.replace("-", "_"): value for key, value in values.items()}
     if len(named) < len(values):

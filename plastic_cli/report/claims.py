@@ -199,7 +199,7 @@ def read_claims(rule: str, text: str) -> PublishedFigures:
     file = f"claims.toml of rule '{rule}'"
     try:
         tables = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: it is not valid TOML: {error}.") from None
     for name in tables:
         if name not in ("claim", "context"):

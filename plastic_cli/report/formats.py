@@ -117,7 +117,7 @@ def rich_table(table: Table, width: int | None = None) -> RichTable:
             return _rich_table(table, indices, left_out, whole_words=False)
         index = optional.pop()
         indices.remove(index)
-        left_out.insert(0, table.columns[index].heading)
+        left_out.insert(0, printable_line(table.columns[index].heading))
 
 
 def markdown(table: Table) -> str:
@@ -213,10 +213,11 @@ def _rich_table(table: Table, indices: list[int], left_out: list[str], *, whole_
     )
     for index in indices:
         column = table.columns[index]
-        texts = [column.heading, *(cell_text(row[index]) for row in table.rows)]
+        heading = printable_line(column.heading)
+        texts = [heading, *(cell_text(row[index]) for row in table.rows)]
         longest = max(len(word) for text in texts for word in text.split())
         shown.add_column(
-            column.heading,
+            heading,
             justify="right" if column.numeric else "left",
             overflow="fold",
             no_wrap=column.numeric,

@@ -381,11 +381,7 @@ def read_index(store: Path, name: str, is_what_was_read: Callable[[str, Any], bo
     try:
         whole = (store / ".index" / name).read_bytes()
         head = _INDEX_HEAD.match(whole)
-        if (
-            head is None
-            or int(head[1]) != INDEX_SCHEMA
-            or int(head[2]) != zlib.crc32(memoryview(whole)[head.end() :])
-        ):
+        if head is None or int(head[1]) != INDEX_SCHEMA or int(head[2]) != zlib.crc32(memoryview(whole)[head.end() :]):
             return {"entries": {}}
         with _collecting_no_garbage():
             content = json.loads(whole)

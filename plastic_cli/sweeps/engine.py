@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections import deque
@@ -321,7 +322,8 @@ class Sweep:
         if now - self._renewed > MARK_SECONDS:
             self._renewed = now
             with suppress(OSError):
-                (self.settings.store / SWEEPS_FOLDER / self._marker).touch()
+                # Renewed, and not made again once it is gone.
+                os.utime(self.settings.store / SWEEPS_FOLDER / self._marker)
         show(self.progress)
 
     @contextmanager

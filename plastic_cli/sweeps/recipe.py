@@ -186,7 +186,7 @@ def line_of(text: str, where: Where) -> int | None:
     for number in range(1, len(lines) + 1):
         try:
             values = tomllib.loads("\n".join(lines[:number]))
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             continue
         if _contains(values, where):
             return whole + 1
@@ -225,7 +225,9 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         what, _, line = str(error).partition(" (at line ")
         place = f", line {line.partition(',')[0]}" if line else ""
         raise UserError(f"{path}{place}: it is not valid TOML: {what}.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UserError(f"cannot read {path}: it is nested too deep.") from None
+    except (OSError, ValueError) as error:  # no UTF-8, or an integer longer than Python reads
         raise UserError(f"cannot read {path}: {error}.") from None
 
 

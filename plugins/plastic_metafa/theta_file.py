@@ -54,6 +54,8 @@ def read_theta(path: Path) -> LearnedRule:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no file {path}. A finished run of metafa has one: artifacts/theta.toml.") from None
+    except RecursionError:
+        raise UserError(f"cannot read {path}: it is nested too deep.") from None
     except (OSError, ValueError) as error:  # no UTF-8, no TOML, or an integer longer than Python reads
         raise UserError(f"cannot read {path}: {error}.") from None
     unknown = content.keys() - {"feedback", "theta"}

@@ -437,3 +437,84 @@ def test_the_speed_counts_no_sample_twice(make_run):
     with again.locked():
         again.resume()
         assert again.record.speed == {"samples": 10, "seconds": 1.0}
+
+
+# ----------------------------------------------------------------------------------------- stages that do not finish
+
+
+def eval_rows(folder):
+    return RunStore(folder.parent).metrics(runs=[folder.name], stage="eval")["value"].tolist()
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, RunFailed("it failed"), ZeroDivisionError])
+def test_a_stage_that_does_not_finish_leaves_no_row(make_run, end):
+    run = make_run()
+    whole = (run.folder / "metrics.jsonl").read_bytes()
+    with (
+        pytest.raises(end if isinstance(end, type) else RunFailed),
+        open_run(run.folder, stage="eval").locked() as again,
+    ):
+        again.log("test", accuracy=0.25)
+        raise end
+    assert (run.folder / "metrics.jsonl").read_bytes() == whole
+    with open_run(run.folder, stage="eval").locked() as again:
+        again.log("test", accuracy=0.5)
+        again.log("test", {"corruption": "noise"}, accuracy=0.125)
+        assert again.results == {"test/accuracy": 0.5}
+    assert eval_rows(run.folder) == [0.5, 0.125]
+
+
+def test_a_stage_that_is_killed_leaves_no_row(make_run):
+    import os
+    import signal
+
+    run = make_run()
+    child = os.fork()
+    if not child:
+        with open_run(run.folder, stage="eval").locked() as again:
+            again.log("test", accuracy=0.25)
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    with open_run(run.folder, stage="eval").locked() as again:
+        again.log("test", accuracy=0.5)
+    assert eval_rows(run.folder) == [0.5]
+
+
+def test_training_stores_its_rows_at_once(make_run):
+    run = make_run(status="interrupted")
+    with open_run(run.folder).locked() as again:
+        again.log("test", accuracy=0.25)
+        assert RunStore(run.folder.parent).metrics(runs=[run.id])["value"].tolist()[-1] == 0.25
+
+
+# ------------------------------------------------------------------------------------------------ damaged checkpoints
+
+
+def test_a_bit_that_turned_in_a_checkpoint_is_no_weight(make_run):
+    import torch
+
+    run = make_run()
+    with open_run(run.folder).locked() as again:
+        again.track(layer=torch.nn.Linear(40, 30))
+        again.save_checkpoint()
+    path = run.folder / "checkpoint.pt"
+    content = bytearray(path.read_bytes())
+    weights = open_run(run.folder).tracked_state("layer")["weight"].numpy().tobytes()
+    content[bytes(content).index(weights) + 100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is not what was written"):
+        open_run(run.folder).tracked_state("layer")
+
+
+def test_a_checkpoint_takes_no_more_memory_than_it_has_bytes(make_run):
+    import zipfile
+
+    run = make_run()
+    path = run.folder / "checkpoint.pt"
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    with pytest.raises(UserError, match="it is compressed"):
+        open_run(run.folder).load_checkpoint()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 
 import pytest
 
@@ -145,3 +146,129 @@ def test_a_run_that_cannot_be_read_can_be_removed(make_run, record):
     (run.folder / "run.json").write_text(record)
     assert plastic("runs", "remove", "--yes", run.id).code == 0
     assert not run.folder.exists()
+
+
+# ------------------------------------------------------------------------------------------------------- many runs
+
+
+@pytest.fixture
+def many(make_run, runs_folder):
+    """60 runs, the newest last."""
+    template = make_run()
+    record = json.loads((template.folder / "run.json").read_text())
+    shutil.rmtree(template.folder)
+    names = [f"20260101-0000{number:02d}-abcd" for number in range(60)]
+    for number, name in enumerate(names):
+        (runs_folder / name).mkdir()
+        created = f"2026-01-01T00:00:{number:02d}.000+00:00"
+        (runs_folder / name / "run.json").write_text(json.dumps({**record, "created": created, "seed": number % 3}))
+    return names
+
+
+def shown(outcome):
+    return [line.split()[0] for line in outcome.out.splitlines() if line.strip().startswith("20260101")]
+
+
+def test_the_newest_fifty_are_shown_and_a_line_says_so(many):
+    outcome = plastic("runs")
+    assert shown(outcome) == many[-50:]
+    assert "the newest 50 of 60 runs" in outcome.err
+    assert plastic("runs", "--format", "markdown").out.count("\n") == 52
+
+
+@pytest.mark.parametrize(("options", "begin"), [(["--all"], 0), (["--last", 7], 53), (["--last", 99], 0)])
+def test_all_or_another_number_on_request(many, options, begin):
+    outcome = plastic("runs", *options)
+    assert shown(outcome) == many[begin:]
+    assert ("of 60 runs" in outcome.err) == (begin > 0)
+
+
+def test_programs_get_all_unless_they_ask_for_fewer(many):
+    assert listed() == many
+    assert len(plastic("runs", "--format", "csv").out.splitlines()) == 61
+    assert listed("--last", 3) == many[-3:]
+    assert plastic("runs", "--json").err == ""
+
+
+def test_the_newest_of_those_that_fit(many, make_run):
+    other = make_run(rule="hebb").id
+    assert listed("--rule", "hebb", "--last", 5) == [other]
+    assert "of 60 runs" in plastic("runs", "--rule", "oja").err
+    assert plastic("runs", "--rule", "hebb").err == ""
+
+
+@pytest.mark.parametrize("options", [["--last", 0], ["--last", -1], ["--last", 3, "--all"]])
+def test_a_number_that_means_nothing(many, options):
+    outcome = plastic("runs", *options)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: --last {options[1]}: ")
+
+
+# ------------------------------------------------------------------------------------------------------------ links
+
+
+def test_of_a_link_only_the_link_is_removed(make_run, runs_folder, tmp_path):
+    run = make_run()
+    target = run.folder.rename(tmp_path / "elsewhere")
+    (runs_folder / run.id).symlink_to(target)
+    content = {path.name: path.read_bytes() for path in target.iterdir()}
+    outcome = plastic("runs", "remove", "--yes", run.id)
+    assert outcome.code == 0
+    assert f"removed {run.id}, which was a link: the run itself stays in {target}" in outcome.err
+    assert listed() == []
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == content
+    assert [path.name for path in runs_folder.iterdir() if path.name.startswith(".removed")] == []
+
+
+def test_the_question_says_that_it_is_a_link(make_run, runs_folder, tmp_path, monkeypatch):
+    run = make_run()
+    (runs_folder / "linked").symlink_to(run.folder.rename(tmp_path / "elsewhere"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert "linked (only the link)" in plastic("runs", "remove", "linked").err
+
+
+def test_what_a_killed_removal_left_is_not_in_the_way(make_run, runs_folder):
+    run = make_run()
+    (runs_folder / f".removed-{run.id}").mkdir()
+    (runs_folder / f".removed-{run.id}" / "file").touch()
+    assert plastic("runs", "remove", "--yes", run.id).code == 0
+    assert not run.folder.exists()
+
+
+# ------------------------------------------------------------------------------------------- what a terminal is given
+
+OBEYED = "\x1b[31m\x07\x9b2J\u202e\ud800 caf\udce9"
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "csv", "json"])
+def test_no_control_character_reaches_the_terminal(make_run, runs_folder, form):
+    run = make_run(dataset=f"/data/{OBEYED}", status="failed", error=OBEYED, note=OBEYED)
+    path = run.folder / "run.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "name": OBEYED, "summary": {f"test/{OBEYED}": 1.0}, "argv": [OBEYED]}))
+    (run.folder / "figures").mkdir()
+    (run.folder / "figures" / "\x1b[2J.png").touch()
+    for command in (["runs"], ["runs", "show", run.id], ["report", "--status", "all"], ["doctor"]):
+        outcome = plastic(*command, "--format", form)
+        assert outcome.code == 0, outcome
+        text = outcome.out + outcome.err
+        assert not set(text) & set("\x1b\x07\x9b\u202e\ud800\udce9")
+        text.encode()
+    if form == "json":
+        (row,) = json.loads(plastic("runs", "--json").out)
+        assert row["name"] == OBEYED, "a program gets what is there"
+
+
+def test_no_control_character_in_an_error(make_run, runs_folder):
+    make_run()
+    for command in (["runs", "show", OBEYED], ["runs", "--rule", OBEYED], ["report", "--runs", OBEYED], [OBEYED]):
+        outcome = plastic(*command)
+        assert outcome.code == 2
+        assert not set(outcome.err) & set("\x1b\x07\x9b\u202e\ud800\udce9")
+        assert outcome.err.count("\n") == 1
+
+
+def test_no_cell_of_the_list_is_a_formula(make_run):
+    run = make_run(dataset="=1+1")
+    (row,) = csv.DictReader(io.StringIO(plastic("runs", "--format", "csv").out))
+    assert (row["run"], row["dataset"], row["seed"]) == (run.id, "'=1+1", "0")

@@ -7,14 +7,14 @@ import os
 import shutil
 import signal
 import sys
-import tarfile
 import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from watching import PLASTIC, statuses, until
 
-from plastic_cli.errors import UserError
+from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.sweeps.archive import pack, unpack
 from plastic_cli.sweeps.pools import CLUSTERS, open_pool
 from plastic_cli.testing import plastic
@@ -251,7 +251,26 @@ def test_a_packed_run_comes_back_whole_and_takes_no_others_place(tmp_path):
     (run / "run.json").write_text("later")
     assert unpack(pack(run), store, run.name, replaces=True) == first
     assert (first / "run.json").read_text() == "later"
-    with pytest.raises((EOFError, OSError, tarfile.TarError)):
+    with pytest.raises(RunFailed, match="came back in an archive that is damaged"):
         unpack(content[: len(content) // 2], store, run.name)
+    (run / "run.json").unlink()
+    with pytest.raises(RunFailed, match=r"came back without its run\.json"):
+        unpack(pack(run), store, run.name)
     assert sorted(path.name for path in store.iterdir()) == sorted([first.name, second.name])
     shutil.rmtree(store)
+
+
+def test_a_worker_removes_what_killed_workers_left(tmp_path, monkeypatch):
+    from plastic_cli.sweeps import job
+
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    left, living, other = (tmp_path / name for name in ("plastic-sweep-a", "plastic-sweep-b", "mine"))
+    for folder in (left, living, other):
+        (folder / "20260101-000000-abcd").mkdir(parents=True)
+    job._remove_old_scratch()
+    assert left.exists(), "it is not old"
+    later = time.time() + 2 * job.DAY
+    monkeypatch.setattr("plastic_cli.sweeps.job.time.time", lambda: later)
+    with FileLock(living / "20260101-000000-abcd" / "lock"):
+        job._remove_old_scratch()
+    assert [folder.exists() for folder in (left, living, other)] == [False, True, True]

@@ -239,3 +239,47 @@ def _is_alive(pid):
         return False
     # One that nobody has waited for yet is dead too.
     return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path(f"/proc/{pid}/stat").exists() else False
+
+
+def test_a_sweep_renews_its_marker_as_long_as_it_goes(sweep, recipe, runs_folder, monkeypatch, starts):
+    monkeypatch.setenv("INSTANT_SECONDS", "0.2")
+    monkeypatch.setattr("plastic_cli.sweeps.engine.MARK_SECONDS", 0.0)
+    ages = []
+
+    def age(_progress):
+        for marker in (runs_folder / ".sweeps").glob("marker-*"):
+            ages.append(marker.stat().st_mtime)
+            os.utime(marker, (0, 0))
+
+    sweep(recipe("batch_size = [1, 2, 3]"), show=age)
+    assert len(ages) > 2
+    assert 0 not in ages[1:]
+    assert list((runs_folder / ".sweeps").glob("marker-*")) == []
+
+
+def test_a_run_that_another_version_changed_is_looked_up_again(make_store, planned_run):
+    """What was read once is read again where its file changed, and only there."""
+    folder = make_store
+    index = store_index(folder)
+    assert index.find(planned_run).standing == "done"
+    (run,) = RunStore(folder).folders()
+    path = folder / run / "run.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "config": {**record["config"], "batch_size": 999}}))
+    assert store_index(folder).find(planned_run).standing == "missing"
+    path.write_text("{")
+    assert store_index(folder).find(planned_run).standing == "missing"
+    path.write_text(json.dumps(record))
+    assert store_index(folder).find(planned_run).standing == "done"
+
+
+@pytest.fixture
+def planned_run(recipe):
+    (planned,) = with_data(plan_recipe(read_recipe(str(recipe()))), None)
+    return planned
+
+
+@pytest.fixture
+def make_store(sweep, recipe, runs_folder):
+    sweep(recipe())
+    return runs_folder

@@ -239,3 +239,73 @@ def test_a_real_search_never_looks_at_the_test_split(tiny_data, runs_folder, sta
         row["summary"]["validation/accuracy"] for row in rows
     )
     assert json.loads(json.dumps(outcome.results))
+
+
+RATE = {"rate": Range(1e-3, 1.0, "log", whole=False), "kind": Choice(("a", "b"))}
+
+
+def searched(store, trials, name="s"):
+    """Make trials of a search and return the numbers of all that are over."""
+    with open_study(store, name, RATE, maximize=True, seed=0) as study:
+        for _ in range(trials):
+            number, values = study.ask()
+            study.tell(number, values["rate"])
+        return sorted(number for number, _, _ in study.finished())
+
+
+@pytest.mark.parametrize("torn", [1, 2, 7, 40, 200, 700])
+def test_a_journal_that_is_torn_is_cut_and_the_search_goes_on(tmp_path, torn):
+    searched(tmp_path, 6)
+    (journal,) = (tmp_path / ".sweeps/tune").glob("*.journal")
+    journal.write_bytes(journal.read_bytes()[:-torn])
+    there = searched(tmp_path, 0)
+    assert len(there) >= 4
+    for sitting in range(1, 4):
+        assert len(searched(tmp_path, 2)) == len(there) + 2 * sitting
+    assert list(journal.parent.glob("*.cut-*")) == []
+
+
+@pytest.mark.parametrize(
+    "noise", [b"\0" * 4096, b"\xff{", b'{"op_code": 4, "worker_id": "x", ', b"[]", b"{}\n", b"null\n"]
+)
+def test_what_a_disk_leaves_behind_a_journal_is_cut(tmp_path, noise):
+    before = searched(tmp_path, 3)
+    (journal,) = (tmp_path / ".sweeps/tune").glob("*.journal")
+    with journal.open("ab") as stream:
+        stream.write(noise)
+    assert searched(tmp_path, 0) == before
+    assert len(searched(tmp_path, 1)) == 4
+
+
+def test_what_is_cut_from_the_middle_of_a_journal_is_kept_beside_it(tmp_path):
+    searched(tmp_path, 4)
+    (journal,) = (tmp_path / ".sweeps/tune").glob("*.journal")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:8], b"\0\0\0\n", *lines[9:]]))
+    searched(tmp_path, 1)
+    (kept,) = journal.parent.glob("*.cut-*")
+    assert kept.read_bytes() == b"".join([b"\0\0\0\n", *lines[9:]])
+
+
+def test_a_journal_that_makes_no_sense_is_told_in_one_line_and_kept(tmp_path):
+    searched(tmp_path, 2)
+    (journal,) = (tmp_path / ".sweeps/tune").glob("*.journal")
+    with journal.open("ab") as stream:
+        stream.write(b'{"op_code": 99, "worker_id": "from the future"}\n')
+    before = journal.read_bytes()
+    with pytest.raises(UserError, match="is damaged") as caught:
+        searched(tmp_path, 1)
+    assert "--study" in str(caught.value)
+    assert journal.read_bytes() == before
+
+
+def test_a_lock_that_a_killed_process_left_is_not_waited_for(tmp_path, monkeypatch):
+    searched(tmp_path, 1)
+    (journal,) = (tmp_path / ".sweeps/tune").glob("*.journal")
+    journal.with_name(f"{journal.name}.lock").symlink_to(journal)
+
+    def no_sleep(_seconds):
+        raise AssertionError("it waits")
+
+    monkeypatch.setattr("time.sleep", no_sleep)
+    assert len(searched(tmp_path, 1)) == 2

@@ -1,0 +1,139 @@
+"""Time and memory of the commands that read a store of many runs, and of one metrics file of a million rows.
+
+    python benchmarks/store.py [--runs 10000] [--rows 1000000]
+
+Each command runs in a process of its own, whose CPU time and largest memory the system tells. "cold" finds no index;
+"warm" finds the index that the command before left. The floor is a process that reads every run.json with the `json`
+of Python and does nothing with it; the peer for one large file is `pandas.read_json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from report import ROOT, write_runs
+
+FLOOR = """
+import json, os, sys
+for entry in os.scandir(sys.argv[1]):
+    if not entry.name.startswith("."):
+        with open(f"{entry.path}/run.json", "rb") as stream:
+            json.loads(stream.read())
+"""
+METRICS = """
+import sys
+from plastic_cli.runs.store import RunStore
+assert len(RunStore(sys.argv[1]).metrics()) == int(sys.argv[2])
+"""
+PEER = """
+import sys
+import pandas as pd
+assert len(pd.read_json(sys.argv[1], lines=True)) == int(sys.argv[2])
+"""
+PLASTIC = "from plastic_cli.app import main; main()"
+RECIPE = """
+title = "two thousand settings of five seeds"
+why = "to look every run of a large sweep up"
+rule = "backprop"
+seeds = 5
+[options]
+hidden = [4]
+[grid]
+learning_rate = [{rates}]
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one process: wall and CPU seconds, and the most memory that it held, in MB."""
+
+    seconds: float
+    cpu: float
+    megabytes: float
+
+
+def cost(program: str, *arguments: object) -> Cost:
+    """Return what a Python program costs; raises subprocess.CalledProcessError where it fails."""
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "plugins")))}
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as child:
+        _, state, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(state)
+    if child.returncode:
+        raise subprocess.CalledProcessError(child.returncode, command)
+    return Cost(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def best(program: str, *arguments: object) -> Cost:
+    """Return the cost of the run of three that took the least CPU time."""
+    return min((cost(program, *arguments) for _ in range(3)), key=lambda found: found.cpu)
+
+
+def write_rows(folder: Path, template: Path, count: int) -> Path:
+    """Write a store of one run with so many rows of metrics, and return its metrics file."""
+    run = folder / "20260101-000000-rows"
+    run.mkdir(parents=True)
+    shutil.copy(template / "run.json", run)
+    draw = random.Random(0)
+    path = run / "metrics.jsonl"
+    with path.open("w", encoding="utf-8") as stream:
+        for number in range(count):
+            split, metric = (("train", "test")[number % 2], ("accuracy", "loss")[number // 2 % 2])
+            row = {"stage": "train", "split": split, "step": number // 4 + 1, "metric": metric}
+            stream.write(json.dumps({**row, "value": draw.random(), "time": 1.8e9 + number}) + "\n")
+    return path
+
+
+def main() -> None:
+    """Write the runs, measure everything and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "runs"
+        write_runs(folder, given.runs, 10)
+        recipe = Path(temporary) / "large.toml"
+        rates = ", ".join(f"{0.0001 * (number + 1):.4f}" for number in range(max(1, given.runs // 5)))
+        recipe.write_text(RECIPE.format(rates=rates), encoding="utf-8")
+        costs = {
+            "read every run.json (the floor)": best(FLOOR, folder),
+            "plastic --version": best(PLASTIC, "--version"),
+        }
+        for words in (
+            ["runs"],
+            ["runs", "--all"],
+            ["runs", "--json"],
+            ["report", "--format", "csv"],
+            ["sweep", "backprop-quick", "--dry-run"],
+            ["sweep", str(recipe), "--dry-run", "--format", "csv"],
+        ):
+            shutil.rmtree(folder / ".index", ignore_errors=True)
+            name = " ".join(["plastic", *words]).replace(str(recipe), f"RECIPE of {given.runs} runs")
+            costs[f"{name}, cold"] = cost(PLASTIC, *words, "--runs", folder)
+            costs[f"{name}, warm"] = best(PLASTIC, *words, "--runs", folder)
+        rows = Path(temporary) / "rows"
+        file = write_rows(rows, next(path for path in folder.iterdir() if path.name[0] != "."), given.rows)
+        costs[f"{given.rows} rows, cold"] = cost(METRICS, rows, given.rows)
+        costs[f"{given.rows} rows, warm"] = best(METRICS, rows, given.rows)
+        costs[f"{given.rows} rows, pandas.read_json (the peer)"] = cost(PEER, file, given.rows)
+    floor = next(iter(costs.values()))
+    print(f"{given.runs} runs of 40 rows; wall seconds, CPU seconds, multiples of the floor's CPU seconds, MB")
+    for name, found in costs.items():
+        multiple = found.cpu / floor.cpu
+        print(f"{name:<64} {found.seconds:8.2f} {found.cpu:8.2f} {multiple:8.1f} {found.megabytes:8.0f}")
+
+
+if __name__ == "__main__":
+    main()
