@@ -641,6 +641,52 @@ def test_outputs_of_an_evaluation_are_the_ones_that_are_asked_for(run, benches):
     assert benches["evaluation"].setting.sizes == (64, 9, 10)
 
 
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_an_episode_logs_the_means_of_its_tasks_and_the_layers_of_the_first_adapted_network(tasks, monkeypatch):
+    adapted, measured = [], []
+    adapt_to, layers = meta_learning.adapt_to, meta_learning.layer_measures
+
+    def adapting(*arguments, **options):
+        found = adapt_to(*arguments, **options)
+        if options.get("gradient"):
+            adapted.append((arguments, found))
+        return found
+
+    def measuring(network, episode, feedback):
+        measured.append((network, episode, feedback))
+        return layers(network, episode, feedback)
+
+    monkeypatch.setattr(meta_learning, "adapt_to", adapting)
+    monkeypatch.setattr(meta_learning, "layer_measures", measuring)
+    run = trained("--tasks", tasks, "--feedback", "sign", "--initial-rate", 0.05)
+    numbers = training_numbers(run)
+    numbers = numbers[(numbers["split"] == "train") & numbers["labels"].isna()].set_index(["step", "metric"])["value"]
+    for step in range(1, 5):
+        own = adapted[(step - 1) * tasks : step * tasks]
+        assert numbers[step, "accuracy"] == pytest.approx(np.mean([float(found.accuracy) for _, found in own]))
+        assert numbers[step, "loss"] == pytest.approx(np.mean([float(found.loss) for _, found in own]))
+        network, episode, feedback = measured[step - 1]
+        (drawn, asked, *_), first = own[0]
+        assert all(torch.equal(a, b) for a, b in zip(network.W, first.W, strict=True))
+        assert not any(torch.equal(a, b) for a, b in zip(network.W, drawn.W, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(network.B, drawn.B, strict=True))
+        assert (episode is asked, feedback) == (True, "sign")
+    record = read_record(run)
+    assert record.speed["samples"] == 4 * tasks * 15
+
+
+def test_of_held_out_classes_the_images_of_both_splits_are_tested(benches):
+    data = load_dataset("digits")
+    trained("--test-episodes", 20)
+    for part in (data.train, data.test):
+        assert images_of(benches["test"]) & {tuple(x.tolist()) for x in data.to_pixels(part.x)}
+
+
+def test_an_evaluation_says_what_chance_is(run):
+    outcome = plastic("eval", "metafa", "--episodes", 4)
+    assert "chance is 33.3% among an episode's classes, 10.0% among all" in outcome.err
+
+
 # -------------------------------------------------------------------------------------------------------- analysis
 
 
