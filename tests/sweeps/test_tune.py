@@ -177,6 +177,16 @@ def test_what_cannot_be_searched_is_told(options, said, instant_runs):
     assert outcome.err.count("\n") == 1
 
 
+def test_a_loss_is_minimized(instant_runs, runs_folder):
+    options = ["--epochs", 1, "--trials", 6, "--workers", 2, "--json"]
+    outcome = plastic("tune", "backprop", "--metric", "validation/loss", *options)
+    assert outcome.code == 0, outcome.err
+    losses = [result["value"] for result in outcome.results]
+    assert losses == sorted(losses), "the best comes first"
+    assert losses[0] == min(row["summary"]["validation/loss"] for row in RunStore(runs_folder).rows())
+    assert losses[0] < losses[-1]
+
+
 def test_what_the_name_tells_to_be_of_test_data_is_refused_before_the_first_run(instant_runs, starts):
     for metric in ("test/accuracy", "control/accuracy"):
         assert plastic("tune", "backprop", "--epochs", 1, "--trials", 1, "--metric", metric).code == 2
