@@ -415,6 +415,20 @@ def test_a_planted_past_input_is_found_at_its_lag_and_nowhere_else():
     assert single["value"] > 0.9
 
 
+def test_m_goes_in_as_its_first_components_and_h_as_it_is(monkeypatch):
+    monkeypatch.setattr("plastic_mpn.decoding.LARGEST_PART_OF_M", 1)
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(8):
+        observations = rng.normal(size=(40, 1))
+        # A loud number that tells nothing beside a quiet one that tells all.
+        states = np.concatenate([50 * rng.normal(size=(40, 1)), observations], axis=1)
+        made.append(episode(observations, states, matrices=states[:, None, :]))
+    table = decode(made, lags=(0,))
+    assert rows(table, state="h", target="observation", lag=0)["value"] > 0.95
+    assert abs(rows(table, state="M", target="observation", lag=0)["value"]) < 0.1
+
+
 @pytest.mark.parametrize("reduce", [False, True])
 def test_every_step_is_tested_once_by_what_never_saw_its_episode(reduce):
     groups = np.repeat(np.arange(8), [9, 3, 5, 5, 7, 4, 6, 8])
