@@ -212,6 +212,21 @@ def test_without_m_the_hidden_state_is_ablated():
     assert not make_ablation("zeroed", gru.core, 2)(torch.ones(2, 6), 0).any()
 
 
+def test_a_difference_is_what_an_ablation_adds_episode_by_episode():
+    lost = [6, 7, 5, 6, 6]
+    table = pd.DataFrame(
+        [{"ablation": "intact", "episode": number, "return": 10.0 * number} for number in range(5)]
+        # In another order: episodes are told apart by their number.
+        + [{"ablation": "zeroed", "episode": n, "return": 10.0 * n - lost[n]} for n in (3, 0, 4, 1, 2)]
+    )
+    intact, zeroed = summarise_ablations(table).to_dict("records")
+    assert (intact["mean"], intact["difference"], zeroed["mean"]) == (20, 0, 14)
+    assert zeroed["difference"] == -6
+    assert -7 < zeroed["difference_low"] < -6 < zeroed["difference_high"] < -5
+    assert zeroed["low"] < 4, "the returns themselves differ far more than the differences"
+    assert zeroed["episodes"] == 5
+
+
 def test_ablations_play_the_same_seeds_and_are_compared_episode_by_episode():
     agent = integrator()
     seeds = [11, 12, 13, 14]
