@@ -137,6 +137,13 @@ def test_the_control_is_the_same_network_with_a_trained_readout_alone_measured_o
     assert found != trained.metrics["test/accuracy"]
 
 
+@pytest.mark.parametrize("options", [["--no-control"], ["--events", "never"], ["--update", "backprop"]])
+def test_a_run_without_a_control_logs_none(options, tmp_path, digits):
+    run, metrics = trained_run(tmp_path, *options)
+    assert "control/accuracy" not in metrics
+    assert kept_control(run, digits) == {}
+
+
 def test_eval_and_analyze_measure_the_control_beside_the_network(trained):
     outcome = plastic("eval", "eglp", "--runs", trained.runs, "--run", trained.run.id, "--json")
     metrics = json.loads(outcome.out)["metrics"]
