@@ -19,7 +19,8 @@ class DataRow:
 
     where: the folder that its files are or belong in. missing: the files that are not there. train_images,
     test_images: in the files that are here, else of the official set. disk_bytes: of the files that are here, else of
-    the official ones unpacked. mean, std: per channel, of pixels in [0, 1], subtracted and divided by.
+    the official ones unpacked. mean, std: per channel, of pixels in [0, 1], subtracted and divided by; empty where
+    they are taken of the training images that are read.
     """
 
     name: str

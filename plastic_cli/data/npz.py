@@ -135,9 +135,8 @@ def _read_array(stream: io.BufferedIOBase, size: int, path: Path, name: str) -> 
     check_memory(path, announced, count)
     content = np.empty(announced, np.uint8)
     there = fill(stream, content.data)
-    # Reading to the end makes zipfile compare its checksum.
-    if there < announced or stream.read(1):
-        raise damaged(path, f"the header of {name} announces {announced:,} bytes of data and others are there")
+    if there < announced:
+        raise damaged(path, f"the header of {name} announces {announced:,} bytes of data and {there:,} are there")
     flat = content.view(dtype)
     array = flat.reshape(shape[::-1]).transpose() if fortran_order else flat.reshape(shape)
     array = array.astype(dtype.newbyteorder("="), copy=False)

@@ -1,5 +1,7 @@
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -54,6 +56,36 @@ def test_a_pickle_cannot_run_anything(tmp_path):
     assert not mark.exists()
     pickle.loads(pickle.dumps(_Harmful(f"touch '{mark}'")))
     assert mark.exists(), "the pickle was harmless, so this test shows nothing"
+
+
+_MEMO = """
+import resource, struct, sys
+from pathlib import Path
+from plastic_cli.data.cifar import read_cifar_batch
+from plastic_cli.errors import UserError
+path = Path(sys.argv[1])
+path.write_bytes(b"\\x80\\x02}r" + struct.pack("<I", 2**24) + b".")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    read_cifar_batch(path, 10)
+except UserError:
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_a_pickle_cannot_make_python_take_memory_for_what_it_does_not_hold(tmp_path):
+    done = subprocess.run([sys.executable, "-c", _MEMO, str(tmp_path / "batch")], capture_output=True, text=True)
+    # Python would make room for twice as many pointers as the number says: 256 MB.
+    assert int(done.stdout) < 64
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("labels", [[0, 9, 2, 3], np.array([0, 9, 2, 3]), list(np.array([0, 9, 2, 3]))])
+def test_reads_a_batch_of_any_protocol(tmp_path, protocol, labels):
+    (tmp_path / "batch").write_bytes(pickle.dumps({b"data": _batch(), b"labels": labels}, protocol=protocol))
+    images = read_cifar_batch(tmp_path / "batch", 10)
+    np.testing.assert_array_equal(images.x.reshape(4, -1), _batch())
+    assert images.y.tolist() == [0, 9, 2, 3]
 
 
 def _damages():

@@ -195,6 +195,16 @@ def test_what_is_turned_in_is_the_darkest_value_in_whatever_units(tmp_path, chan
     torch.testing.assert_close(turned[0], turned[1], atol=2e-4, rtol=1e-4)
 
 
+def test_the_darkest_byte_is_what_is_turned_in(tmp_path):
+    x = np.random.default_rng(0).integers(50, 200, (20, 9, 9)).astype(np.uint8)
+    x[0, 0, 0] = 50
+    np.savez(tmp_path / "set.npz", x_train=x, y_train=np.arange(20) % 2, x_test=x, y_test=np.arange(20) % 2)
+    dataset = load_dataset(str(tmp_path / "set.npz"))
+    turned = apply_corruption(dataset, dataset.test.x, Corruption("fixed-rotation", 45), _generator())
+    corner = 255 * dataset.to_pixels(turned).view(-1, 9, 9)[:, 0, 0]
+    torch.testing.assert_close(corner, torch.full_like(corner, 50), atol=1e-3, rtol=1e-5)
+
+
 def test_a_stream_of_rotated_tasks_fills_with_the_darkest_value(tmp_path):
     x = 2 * np.random.default_rng(0).random((20, 1, 9, 9)).astype(np.float32) - 1
     x[0, 0, 0, 0] = -1

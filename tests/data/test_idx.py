@@ -1,4 +1,5 @@
 import gzip
+import os
 
 import numpy as np
 import pytest
@@ -86,6 +87,15 @@ def test_compression_is_seen_from_the_content_and_not_from_the_name(tmp_path, na
     (tmp_path / name).write_bytes(gzip.compress(idx_bytes(array)) if packed else idx_bytes(array))
     np.testing.assert_array_equal(read_idx(tmp_path / name), array)
     assert read_idx_shape(tmp_path / name) == (2, 3, 4)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_more_than_the_memory_of_the_machine_is_refused_before_it_is_taken(tmp_path, monkeypatch, pack):
+    (tmp_path / "file").write_bytes(pack(idx_bytes(np.zeros((1000, 1000), np.uint8))))
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.__getitem__)
+    monkeypatch.setattr(np, "empty", lambda *_: pytest.fail("it took the memory"))
+    with pytest.raises(UserError, match=r"announces 1,000,000 numbers.*this machine has"):
+        read_idx(tmp_path / "file")
 
 
 def test_unreadable_file_is_named(tmp_path):
