@@ -29,13 +29,16 @@ def exporters(incomplete: str) -> list[tuple[str, str]]:
 def runs(incomplete: str) -> list[tuple[str, str]]:
     """Offer the runs of the default folder by id and by name, the newest first."""
     from plastic_cli.errors import PlasticError
+    from plastic_cli.escapes import printable_line
     from plastic_cli.runs.store import RunStore
 
     try:
         known = RunStore(Path(os.environ.get("PLASTIC_RUNS", "runs"))).names()
     except PlasticError:
         return []
-    return [(name, about) for name, about in reversed(known) if name.startswith(incomplete)]
+    # A name that a terminal would obey cannot be typed either.
+    known = [(name, printable_line(about)) for name, about in reversed(known) if printable_line(name) == name]
+    return [(name, about) for name, about in known if name.startswith(incomplete)]
 
 
 def recipes(incomplete: str) -> list[str]:

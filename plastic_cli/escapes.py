@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _UNPRINTABLE = re.compile(
     # Control characters, line and paragraph separators, what turns the direction of writing, and halves of a pair.
@@ -48,6 +51,18 @@ def csv_cell(value: Any) -> Any:
         return value
     text = printable(value, keep="\n\t")
     return f"'{text}" if value.startswith(FORMULA_SIGNS) and not _NUMBER.fullmatch(value) else text
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """Return a table as CSV: one header line, numbers in full, nothing where a value is missing, no cell a formula."""
+    import pandas as pd
+
+    texts = {
+        column: frame[column].map(csv_cell, na_action="ignore")
+        for column in frame.columns
+        if not pd.api.types.is_numeric_dtype(frame[column])
+    }
+    return frame.assign(**texts).rename(columns=csv_cell).to_csv(index=False, lineterminator="\n")
 
 
 def _code(character: str) -> str:

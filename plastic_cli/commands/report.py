@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from plastic_cli.errors import PlasticError, UserError, did_you_mean
+from plastic_cli.escapes import csv_text
 from plastic_cli.plugins import discover
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.files import write_atomically
@@ -234,7 +235,7 @@ def _print(content: _Content, table: str, output_format: str, compare: bool, mes
     if output_format in ("csv", "json"):
         frames = _frames(content, compare)
         if output_format == "csv":
-            sys.stdout.write(formats.csv_text(frames[table] if table in frames else next(iter(frames.values()))))
+            sys.stdout.write(csv_text(frames[table] if table in frames else next(iter(frames.values()))))
         else:
             sys.stdout.write(formats.json_text(**({table: frames[table]} if table in frames else frames)))
         return
@@ -326,7 +327,7 @@ def _write_tables(folder: Path, content: _Content, compare: bool) -> None:
 
     names = {"results": "table"}
     contents = {
-        f"{names.get(name, name)}.csv": formats.csv_text(frame)
+        f"{names.get(name, name)}.csv": csv_text(frame)
         for wanted in ((False, True) if compare else (False,))
         for name, frame in _frames(content, wanted).items()
     }

@@ -9,7 +9,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from plastic_cli.analysis.intervals import Interval
-from plastic_cli.escapes import csv_cell, printable_line
+from plastic_cli.escapes import printable_line
 from plastic_cli.report.grouping import plain_value
 from plastic_cli.report.tables import Cell, Column, Detailed, Table
 
@@ -163,18 +163,6 @@ def latex(table: Table, label: str) -> str:
             r"\end{table}",
         ]
     return "\n".join(floats) + "\n"
-
-
-def csv_text(frame: pd.DataFrame) -> str:
-    """Return a frame as CSV: one header line, numbers in full, nothing where a value is missing, no cell a formula."""
-    import pandas as pd
-
-    texts = {
-        column: frame[column].map(csv_cell, na_action="ignore")
-        for column in frame.columns
-        if not pd.api.types.is_numeric_dtype(frame[column])
-    }
-    return frame.assign(**texts).rename(columns=csv_cell).to_csv(index=False, lineterminator="\n")
 
 
 def json_text(**frames: pd.DataFrame) -> str:

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from filelock import FileLock, Timeout
 
 from plastic_cli.errors import PlasticError, RunFailed, UserError
+from plastic_cli.escapes import csv_text
 from plastic_cli.runs.cleaning import clean_store_daily
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.files import (
@@ -464,7 +465,7 @@ class Run:
     def save_table(self, name: str, table: pd.DataFrame) -> Path:
         """Write a table as `tables/NAME.csv`."""
         path = self._inside("tables", f"{name}.csv")
-        write_atomically(path, table.to_csv(index=False))
+        write_atomically(path, csv_text(table))
         return self._wrote(path)
 
     def save_figure(self, name: str, figure: ggplot) -> list[Path]:

@@ -116,6 +116,9 @@ def mutations(request, capsys, record_property):
 
     def each(kind, content, read, change=damaged, begin=0):
         outcomes: Counter[str] = Counter()
+        if change in (damaged, damaged_json):
+            # What is whole is read.
+            read(content)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for number in range(begin, begin + request.param):
             mutated = change(content, Random(f"{kind} {number}"))
@@ -283,18 +286,8 @@ def test_no_code_in_a_checkpoint_runs(store, tmp_path):
     assert not proof.exists()
 
 
-THETA = """# learned
-feedback = "fixed"
-
-[theta]
-backprop = 0.5
-2 = -0.25
-oja = 1e-3
-"""
-
-
 def test_theta_files(tmp_path, mutations):
-    from plastic_metafa.theta_file import read_theta
+    from plastic_metafa.theta_file import read_theta, theta_toml
 
     path = tmp_path / "theta.toml"
 
@@ -302,7 +295,7 @@ def test_theta_files(tmp_path, mutations):
         path.write_bytes(content)
         return f"{len(read_theta(path).theta) > 0} read"
 
-    mutations("theta.toml", THETA.encode(), read)
+    mutations("theta.toml", theta_toml({0: 0.5, 2: -0.25, 9: 1e-3}, "fixed", "learned").encode(), read)
 
 
 def test_claims(mutations):

@@ -13,12 +13,12 @@ from report_frames import grlu_experiments
 from rich.console import Console
 
 from plastic_cli.analysis.intervals import Interval, mean_interval
+from plastic_cli.escapes import csv_cell, csv_text, printable
 from plastic_cli.report.claims import read_claims
 from plastic_cli.report.comparisons import compare, middle_table
 from plastic_cli.report.formats import (
     NOTHING,
     cell_text,
-    csv_text,
     json_text,
     latex,
     latex_text,
@@ -244,8 +244,6 @@ def test_any_text_and_number_survive_csv(rows):
 
 @given(st.text(min_size=1).filter(lambda text: text != "value"))
 def test_no_cell_of_a_csv_is_a_formula_or_moves_a_cursor(text):
-    from plastic_cli.escapes import csv_cell, printable
-
     frame = pd.DataFrame({text: [text, "x"], "value": [-1.5, 2.0]})
     read = list(csv.reader(io.StringIO(csv_text(frame), newline="")))
     for cell in (read[0][0], read[1][0]):
