@@ -305,7 +305,9 @@ class RunStore:
         if missing:
             fresh = self._read_metrics(missing, damaged)
             found = joined(found, fresh, [valid_text(run) for run in present]) if len(found) else fresh
-        if (len(missing) + len(gone)) * INDEX_SHARE > len(present):
+        # One file may hold more than a thousand others.
+        size, read = (sum(present[run][1] for run in runs) for runs in (present, missing))
+        if (len(missing) + len(gone)) * INDEX_SHARE > len(present) or read * INDEX_SHARE > size:
             self._write_metrics(found, {run: [*present[run], damaged[run]] for run in present if run in damaged})
         for run in present:
             if damaged.get(run) and run in valid:

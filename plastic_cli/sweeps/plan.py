@@ -13,6 +13,7 @@ from typing import Any
 
 from plastic_cli.config import Config, TrainConfig, holds_several, to_toml
 from plastic_cli.errors import OptionError, UserError, did_you_mean
+from plastic_cli.escapes import valid_text
 from plastic_cli.plugins import discover, find_rule
 from plastic_cli.runs.configuration import resolve, train_model
 from plastic_cli.sweeps.recipe import RecipeFile, Where, tables_of
@@ -157,10 +158,18 @@ def planned(
 ) -> PlannedRun:
     """Return the run of one configuration."""
     stored = config.model_dump(mode="json")
+    toml = to_toml(config)
+    if valid_text(toml) != toml:
+        named = next(name for name, value in stored.items() if valid_text(str(value)) != str(value))
+        raise OptionError(
+            f"{named} {valid_text(str(stored[named]))}: many runs at once take texts in UTF-8 alone. Rename it, or make"
+            " the runs one by one.",
+            named,
+        )
     return PlannedRun(
         rule=rule,
         config=stored,
-        toml=to_toml(config),
+        toml=toml,
         version=version,
         dataset=config.learns_from(),
         # As they were read, not as they were typed.

@@ -110,7 +110,12 @@ def show(*arguments):
     return outcome
 
 
-@pytest.fixture(params=[pytest.param(QUICK, id="quick"), pytest.param(MANY, id="many", marks=pytest.mark.slow)])
+@pytest.fixture(
+    params=[
+        pytest.param(QUICK, id="quick"),
+        pytest.param(MANY, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+    ]
+)
 def mutations(request, capsys, record_property):
     """Say what to read how often, and report what came of it."""
 

@@ -13,6 +13,7 @@ from plastic_cli.plugins import find_rule
 from plastic_cli.runs.configuration import resolve, train_model
 from plastic_cli.sweeps.plan import expand, only, plan_recipe, read_grid, unique
 from plastic_cli.sweeps.recipe import read_recipe
+from plastic_cli.testing import plastic, write_tiny_dataset
 
 MODEL = train_model(find_rule("backprop"))
 
@@ -116,3 +117,11 @@ def test_only_the_runs_of_a_rule_can_be_asked_for():
     with pytest.raises(UserError, match="Did you mean 'grlu'"):
         plan_recipe(arena, rules=["grul"])
     assert len(plan_recipe(arena, seeds=1)) * 5 == len(plan_recipe(arena))
+
+
+def test_a_text_that_is_no_utf8_is_refused_before_any_run(tmp_path):
+    folder = write_tiny_dataset(tmp_path / "caf\udce9")
+    outcome = plastic("train", "backprop", "--dataset", folder, "--grid", "batch_size=1,2", "--dry-run")
+    assert outcome.code == 2
+    assert "take texts in UTF-8 alone" in outcome.err
+    assert "caf\\udce9" in outcome.err
