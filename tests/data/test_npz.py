@@ -10,7 +10,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -37,6 +37,7 @@ def _header(descr="'<f8'", order="False", shape="(3, 4)"):
 
 
 @pytest.mark.parametrize("dtype", _TYPES)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_reads_what_numpy_writes(tmp_path_factory, dtype, data):
     letters = st.characters(codec="utf-8", exclude_characters="\0")
