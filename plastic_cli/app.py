@@ -234,6 +234,16 @@ def _one_of(*choices: str) -> Any:
     return check
 
 
+def _whole(text: Any) -> int:
+    """Read a whole number, which may be written as 1e3."""
+    from plastic_cli.config import whole_number
+
+    try:
+        return int(whole_number(str(text)))
+    except ValueError:
+        raise typer.BadParameter(f"{text or repr(text)} is no whole number") from None
+
+
 def _rule_as_named(value: Any) -> Any:
     """Return rules by their names, whatever the case of the letters."""
     from plastic_cli.plugins import plugin_names
@@ -307,7 +317,7 @@ DataFolder = Annotated[
 def sweep(
     recipe: Annotated[str, RecipeName],
     workers: Annotated[
-        int | None, typer.Option(help="runs at once (default: one for every two cores)", metavar="<int>")
+        int | None, typer.Option(help="runs at once (default: one for every two cores)", metavar="<int>", parser=_whole)
     ] = None,
     scheduler: Annotated[
         str | None,
@@ -317,7 +327,7 @@ def sweep(
         ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(help="so many seeds instead of what the recipe says", metavar="<int>", min=1)
+        int | None, typer.Option(help="so many seeds instead of what the recipe says", metavar="<int>", parser=_whole)
     ] = None,
     rule: Annotated[
         list[str] | None,
@@ -331,7 +341,9 @@ def sweep(
     only: Annotated[
         list[str] | None, typer.Option(help="only the runs with NAME=VALUE, or NAME=VALUE,VALUE", metavar="<text>")
     ] = None,
-    retry: Annotated[int, typer.Option(help="times that a failed run is tried again", metavar="<int>")] = 0,
+    retry: Annotated[
+        int, typer.Option(help="times that a failed run is tried again", metavar="<int>", parser=_whole)
+    ] = 0,
     timeout: Annotated[float | None, typer.Option(help="seconds that one run may take", metavar="<float>")] = None,
     keep_going: Annotated[
         bool,
@@ -544,6 +556,8 @@ def data(
     """List the data sets, which of them are here, their size and licence."""
     from plastic_cli.commands.data import data as show
 
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UserError(f"--data {folder}: it is no folder.")
     show(folder, "json" if json else format)
 
 
@@ -584,6 +598,10 @@ def _say(line: str) -> None:
 def main() -> None:
     """Run the command line and exit."""
     leave_on_signals()
+    for name in ("stdin", "stdout", "stderr"):
+        # Whoever closed it wants nothing of it.
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r" if name == "stdin" else "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # A name that is not UTF-8, or that the terminal's encoding lacks, is shown by its code.
         if isinstance(stream, io.TextIOWrapper):
@@ -615,8 +633,9 @@ def run_command_line(arguments: list[str]) -> int:
     except BrokenPipeError:
         return _leave_closed_pipe(stdout)
     except SystemExit:
-        # Typer's own answer to a closed pipe, by which it replaces stdout; the other one is the end of a completion.
-        if sys.stdout is stdout:
+        # The answer of Typer to a closed pipe, by which it replaces stdout, or of rich, which leads it nowhere; the
+        # other one is the end of a completion.
+        if sys.stdout is stdout and not _leads_nowhere(stdout):
             raise
         return _leave_closed_pipe(stdout)
     except (PlasticError, typer.TyperException, OSError) as error:
@@ -624,6 +643,13 @@ def run_command_line(arguments: list[str]) -> int:
             sys.stderr.write(printable(traceback.format_exc(), keep="\n\t"))
         _say(f"error: {_one_line(error)}")
         return int(getattr(error, "exit_code", 1))
+
+
+def _leads_nowhere(stream: TextIO) -> bool:
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), Path(os.devnull).stat())
+    except (OSError, ValueError):
+        return False
 
 
 def _leave_closed_pipe(stdout: TextIO) -> int:

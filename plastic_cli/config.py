@@ -304,7 +304,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"there is no configuration file {path}.") from None
     except RecursionError:
         raise UserError(f"cannot read the configuration file {path}: it is nested too deep.") from None
-    except (OSError, ValueError) as error:  # no UTF-8, no TOML, or an integer longer than Python reads
+    except OSError as error:
+        raise UserError(f"cannot read the configuration file {path}: {error.strerror or error}.") from None
+    except ValueError as error:  # no UTF-8, no TOML, or an integer longer than Python reads
         raise UserError(f"cannot read the configuration file {path}: {error}.") from None
     named = {key.replace("-", "_"): value for key, value in values.items()}
     if len(named) < len(values):
@@ -390,6 +392,13 @@ def _plain_word(annotation: Any) -> str:
     return {int: "int", float: "float", str: "text", Path: "path", bool: "yes|no"}.get(annotation, "text")
 
 
+_PLAIN_MESSAGES = {
+    "int_parsing": "should be a whole number",
+    "float_parsing": "should be a number",
+    "bool_parsing": "should be true or false",
+}
+
+
 def _first_error(error: ValidationError, source: str) -> str:
     first = error.errors()[0]
     where = f"{source}: " if source else ""
@@ -401,6 +410,10 @@ def _first_error(error: ValidationError, source: str) -> str:
     given = first.get("input")
     if isinstance(given, list | tuple):
         given = ",".join(map(str, given))
+    elif given == "":
+        given = "''"
+    # A text that is no number, in other words than those of parsing.
+    message = _PLAIN_MESSAGES.get(first["type"], message)
     guess = ""
     if first["type"] == "literal_error" and isinstance(given, str):
         guess = did_you_mean(given, first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", "))

@@ -24,7 +24,7 @@ from plastic_cli.signals import TWICE, signals_as_interrupts
 from plastic_cli.sweeps.engine import Progress, Result, Settings, Sweep
 from plastic_cli.sweeps.lookup import Found, store_index, with_data
 from plastic_cli.sweeps.plan import PlannedRun, only, plan_recipe, shown
-from plastic_cli.sweeps.pools import open_pool
+from plastic_cli.sweeps.pools import check_scheduler, open_pool
 from plastic_cli.sweeps.recipe import RecipeFile, read_recipe, tables_of
 
 SHOWN_AT_ONCE = 12
@@ -110,12 +110,15 @@ def check_options(options: SweepOptions) -> None:
         raise UserError(
             f"--format {options.format}: choose {', '.join(FORMATS)}.{did_you_mean(options.format, FORMATS)}"
         )
+    if options.runs.exists() and not options.runs.is_dir():
+        raise UserError(f"cannot write to {options.runs}: it is no folder. Choose another with --runs.")
     if options.workers is not None and not 1 <= options.workers <= 100_000:
         raise UserError(f"--workers {options.workers}: at least 1 run goes at once.")
     if options.retry < 0:
         raise UserError(f"--retry {options.retry}: 0 or more.")
     if options.timeout is not None and not (math.isfinite(options.timeout) and options.timeout > 0):
         raise UserError(f"--timeout {options.timeout:g}: a number of seconds above 0.")
+    check_scheduler(options.scheduler, options.workers)
 
 
 def _check_devices(plan: Sequence[PlannedRun]) -> None:

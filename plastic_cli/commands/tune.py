@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ from plastic_cli.signals import TWICE, signals_as_interrupts
 from plastic_cli.sweeps.engine import Progress, Result, Settings, Sweep
 from plastic_cli.sweeps.lookup import with_data
 from plastic_cli.sweeps.plan import PlannedRun, planned
-from plastic_cli.sweeps.pools import Pool, open_pool
+from plastic_cli.sweeps.pools import Pool, check_scheduler, open_pool
 from plastic_cli.sweeps.recipe import read_options
 from plastic_cli.sweeps.search import Space, Study, extremes, open_study, search_space, study_name
 
@@ -109,8 +110,11 @@ def _tune(rule: Rule, model: type[TrainConfig], typed: dict[str, Any], invocatio
     assert isinstance(config, TrainConfig)
     for values in extremes(space):
         point(values)
+    check_scheduler(invocation.scheduler, invocation.workers)
     if invocation.scheduler is None:
         check_device(config)
+    if invocation.study is not None and not re.fullmatch(r"[^/\\\x00-\x1f.][^/\\\x00-\x1f]{0,99}", invocation.study):
+        raise UserError(f"--study {invocation.study}: a name without '/', which does not begin with '.'.")
     name = invocation.study or study_name(rule.name, config, space, invocation.metric, invocation.seeds)
     if invocation.dry_run:
         _print_space(space, name, config, invocation)

@@ -366,7 +366,7 @@ def _stage(
         print(to_toml(config, heading=f"plastic {verb} {rule.name} --config FILE"), end="")  # noqa: T201
         return
     store = RunStore(invocation.runs_folder())
-    folder = store.find(invocation.run) if invocation.run else store.newest(rule.name)
+    folder = store.find(invocation.run) if invocation.run is not None else store.newest(rule.name)
     console = invocation.console()
     run = open_run(
         folder, stage=verb, console=console, data_folder=invocation.data, device=getattr(config, "device", "auto")

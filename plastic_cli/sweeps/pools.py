@@ -70,6 +70,25 @@ def open_pool(scheduler: str | None, workers: int | None) -> Iterator[Pool]:
             yield pool
 
 
+def check_scheduler(scheduler: str | None, workers: int | None) -> None:
+    """Raise UserError where `--scheduler` is neither an address nor a batch system that is here."""
+    if scheduler is None or re.fullmatch(ADDRESS, scheduler):
+        return
+    if scheduler not in CLUSTERS:
+        raise UserError(
+            f"--scheduler {scheduler}: name the address of a Dask scheduler, as in tcp://host:8786, or one of"
+            f" {', '.join(CLUSTERS)}.{did_you_mean(scheduler, CLUSTERS)}"
+        )
+    command = CLUSTERS[scheduler][1]
+    if shutil.which(command) is None:
+        # Without it dask-jobqueue would wait for workers for ever.
+        raise UserError(
+            f"--scheduler {scheduler}: there is no command `{command}` here, by which {scheduler} takes jobs."
+        )
+    if workers is None:
+        raise UserError(f"--scheduler {scheduler}: say with --workers how many jobs it is to start.")
+
+
 def default_workers() -> int:
     """Return how many runs are carried out at once here unless told otherwise: one for every two cores."""
     return max(1, cores() // 2)
@@ -147,17 +166,8 @@ def _connected(address: str, workers: int | None, cluster: Any = None) -> Iterat
 @contextmanager
 def _batch_system(name: str, workers: int | None) -> Iterator[Pool]:
     """Workers that a batch system starts as jobs of its own, through dask-jobqueue."""
-    if name not in CLUSTERS:
-        raise UserError(
-            f"--scheduler {name}: name the address of a Dask scheduler, as in tcp://host:8786, or one of"
-            f" {', '.join(CLUSTERS)}.{did_you_mean(name, CLUSTERS)}"
-        )
-    class_name, command = CLUSTERS[name]
-    if shutil.which(command) is None:
-        # Without it dask-jobqueue would wait for workers for ever.
-        raise UserError(f"--scheduler {name}: there is no command `{command}` here, by which {name} takes jobs.")
-    if workers is None:
-        raise UserError(f"--scheduler {name}: say with --workers how many jobs it is to start.")
+    check_scheduler(name, workers)
+    class_name, _ = CLUSTERS[name]
     jobqueue, dask = _import("dask_jobqueue"), _import("dask")
     missing = {
         key: value for key, value in JOB_DEFAULTS.items() if dask.config.get(f"jobqueue.{name}.{key}", None) is None

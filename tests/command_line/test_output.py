@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -187,7 +188,7 @@ def test_a_closed_pipe_is_quiet(train, runs_folder, how):
         folder.mkdir()
         (folder / "run.json").write_text(json.dumps({**record, "run": folder.name}))
     process = subprocess.Popen(
-        command("runs"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        command("runs", "--all"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     )
     if how == "the first lines":
         assert process.stdout.readline().strip() or process.stdout.readline().strip()
@@ -252,3 +253,21 @@ def test_csv_of_several_seeds_is_one_table(tiny_data):
     frame = pd.read_csv(io.StringIO(outcome.out))
     assert sorted(frame["seed"].unique()) == [0, 1]
     assert set(frame["metric"]) >= {"test/accuracy", "test/loss"}
+
+
+@pytest.mark.parametrize(
+    "command", [["train", "--help"], ["train", "mpn", "--help"], ["runs"], ["rules"]], ids=" ".join
+)
+def test_a_reader_that_has_seen_enough_is_no_failure(command, start_plastic):
+    process = start_plastic(*command)
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_stream_that_was_closed_before_is_not_missed(closed, train):
+    train()
+    shell = ["sh", "-c", f'exec "$@" {closed}>&-', "sh", sys.executable, "-m", "plastic_cli", "runs"]
+    done = subprocess.run(shell, capture_output=True, text=True, env=environment(), check=False)
+    assert (done.returncode, done.stderr) == (0, "")

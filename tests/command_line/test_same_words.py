@@ -179,6 +179,44 @@ def test_without_a_grid_there_is_nothing_to_stop():
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--scheduler", "slrum"], "Did you mean 'slurm'?"),
+        (["--scheduler", "slurm"], "--scheduler slurm"),
+        (["--runs", "a-file"], "it is no folder"),
+        (["--workers", "1.5"], "--workers"),
+        (["--seeds", ""], "--seeds"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+@pytest.mark.parametrize(
+    "command", [["sweep", "grlu-quick"], ["train", "backprop", "--grid", "epochs=1,2"]], ids=" ".join
+)
+def test_a_dry_run_of_a_sweep_refuses_what_the_sweep_refuses(command, arguments, said, more, tmp_path, runs_folder):
+    (tmp_path / "a-file").touch()
+    assert said in refused(*command, *arguments, *more)
+    assert not runs_folder.exists()
+
+
+def test_options_of_a_sweep_may_be_written_with_an_exponent():
+    outcome = plastic("sweep", "grlu-quick", "--seeds", "1e1", "--workers", "2.0", "--retry", "1e0", "--dry-run")
+    assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+@pytest.mark.parametrize("study", ["", "../outside", "a/b", ".hidden", "x" * 101])
+def test_the_name_of_a_search_leads_nowhere_else(study, more, tmp_path, runs_folder):
+    assert "--study" in refused("tune", "backprop", "--study", study, *more)
+    assert not runs_folder.exists()
+
+
+def test_an_empty_run_is_not_the_newest(train):
+    train()
+    assert "there is no run ''" in refused("eval", "backprop", "--run", "")
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
     "arguments",
     [
         ["--name", "a/b"],
