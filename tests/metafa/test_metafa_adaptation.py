@@ -461,3 +461,12 @@ def test_an_error_in_a_thread_arrives(two_threads):
 
     with pytest.raises(ZeroDivisionError):
         in_threads(fail, 3)
+
+
+@pytest.mark.parametrize("label", [-1, SIZES[-1]])
+def test_a_label_that_no_output_stands_for_is_refused(label):
+    network, episode = problem()
+    wrong = Episode(episode.classes, episode.x, episode.y.clone(), episode.query_x, episode.query_y)
+    wrong.y[3] = label
+    with pytest.raises(ValueError, match="labels must be from 0 to 3"):
+        adapt_to(network, wrong, strengths((0,)), Plasticity((0,)))
