@@ -246,6 +246,43 @@ def test_histograms_and_means_are_those_of_the_synapses(trained):
     assert gates["gate_mean"].between(0.5, 1).all(), "k = 5 closes a gate by half at most"
 
 
+@pytest.mark.parametrize("k", [10, 0])
+def test_what_is_reported_of_eligibility_and_gates_is_how_they_are_after_the_last_round(k, trained):
+    folder = trained("--plasticity-k", k)
+    outcome = look("analyze", folder, "--eligibility", "--gates")
+    assert outcome.code == 0, outcome.err
+    metrics = outcome.results[0]["metrics"]
+    snapshots = [torch.load(path)["layers"] for path in sorted((folder / "artifacts").glob("plasticity-*.pt"))]
+    assert len(snapshots) == TASKS * EPOCHS
+    for number, (layer, first) in enumerate(zip(snapshots[-1], snapshots[0], strict=True), start=1):
+        # All units are kept here, in half precision.
+        gate, eligibility = layer["gate"].double(), layer["eligibility"].double()
+        assert metrics[f"layer {number}/gate_mean"] == pytest.approx(float(gate.mean()), abs=1e-3)
+        assert metrics[f"layer {number}/eligibility_mean"] == pytest.approx(float(eligibility.mean()), abs=1e-3)
+        low = float((gate < 0.5).double().mean())
+        assert metrics[f"layer {number}/gate_low_ratio"] == pytest.approx(low, abs=0.02)
+        assert float(eligibility.max()) == 1
+        assert metrics[f"layer {number}/eligibility_mean"] != pytest.approx(first["eligibility_mean"], abs=1e-6)
+        if k:
+            assert 0 < low < 0.5
+            # A synapse is busy where its gate is not 1: a quarter, and a few more since the last measurement.
+            assert 0.15 < float((gate < 1).double().mean()) < 0.6
+        else:
+            assert (metrics[f"layer {number}/gate_mean"], low) == (1, 0)
+
+
+def test_the_overlap_that_is_reported_is_the_mean_over_pairs_of_tasks(trained):
+    folder = trained()
+    outcome = look("analyze", folder, "--overlap")
+    assert outcome.code == 0, outcome.err
+    metrics = outcome.results[0]["metrics"]
+    kept = [torch.load(folder / "artifacts" / f"eligibility-00{task}.pt")["layers"] for task in (1, 2, 3)]
+    for number, name in enumerate(kept[0], start=1):
+        marks = [busiest(layers[name]).double() for layers in kept]
+        pairs = [(a * b).sum() / (0.25 * a.numel()) for a, b in itertools.combinations(marks, 2)]
+        assert metrics[f"layer {number}/overlap"] == pytest.approx(float(sum(pairs) / 3), abs=1e-6)
+
+
 def test_a_control_shows_forgetting_only_and_refuses_the_rest_in_one_line(trained):
     folder = trained("--optimizer", "adam", "--replay", "none")
     outcome = look("analyze", folder)
