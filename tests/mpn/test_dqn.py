@@ -964,6 +964,7 @@ def test_the_best_network_and_the_last_one_are_tested_on_the_same_episodes_which
     # Of equals the one that has learned longest.
     assert run.results["test/best_at"] == 3
     chosen_by = episodes.asked[0]
+    assert run.results["validation/return"] == pytest.approx(2 + 0.01 * (np.array(chosen_by) % 7).mean())
     assert episodes.asked == [chosen_by] * 4 + [tested] * 2
     assert not set(chosen_by) & set(tested)
     assert network.weight.item() == 2, "the run goes on with its last network"
