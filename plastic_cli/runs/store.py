@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -135,7 +136,8 @@ class RunStore:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return what run.json says of every run, oldest first, as dictionaries: for lists that need no pandas."""
-        return list(self._records(self.folders()))
+        with _collecting_no_garbage():
+            return list(self._records(self.folders()))
 
     def names(self) -> list[tuple[str, str]]:
         """Return the ids and names of all runs, each with a word about it, for shell completion."""
@@ -155,6 +157,17 @@ class RunStore:
         """
         import pandas as pd
 
+        with _collecting_no_garbage():
+            columns, finals = self._columns()
+        frame = pd.DataFrame(columns)
+        for name in ("created", "started", "finished"):
+            frame[name] = pd.to_datetime(frame[name], utc=True, format="ISO8601", errors="coerce")
+        for name in ("seconds", "training_seconds"):
+            frame[name] = frame[name].astype(float)
+        return pd.concat([frame, pd.DataFrame(finals, index=frame.index, dtype=float)], axis=1)
+
+    def _columns(self) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+        """Return the columns of `runs` as they stand in the records, and those of the final metrics."""
         rows = list(self._records(self.folders()))
         configs: dict[str, None] = {}
         summaries: dict[str, None] = {}
@@ -170,15 +183,10 @@ class RunStore:
             for name in taken.intersection(row["summary"]):
                 message = f"its metric '{name}' is left out: a column of another kind has that name"
                 self.errors.append(ReadError(str(row["folder"]), message))
-        frame = pd.DataFrame(columns)
-        for name in ("created", "started", "finished"):
-            frame[name] = pd.to_datetime(frame[name], utc=True, format="ISO8601", errors="coerce")
-        for name in ("seconds", "training_seconds"):
-            frame[name] = frame[name].astype(float)
         finals = {
             valid_text(name): [row["summary"].get(name) for row in rows] for name in summaries if name not in taken
         }
-        return pd.concat([frame, pd.DataFrame(finals, index=frame.index, dtype=float)], axis=1)
+        return columns, finals
 
     def metrics(self, runs: Sequence[str] | None = None, stage: str | None = None) -> pd.DataFrame:
         """Return every logged metric, tidy: METRIC_COLUMNS, in the order in which it was logged.
@@ -217,11 +225,11 @@ class RunStore:
         """Read the record of every run, from the index where the file is as it was, and say what is crashed."""
         self.errors = []
         self._refresh(folders)
-        folder = str(self.folder).rstrip("/")
+        folder = str(self.folder / "x")[:-1]
         # Ids of one second are in no order.
         for row in sorted((entry[2] for entry in self._entries.values()), key=lambda row: (row["created"], row["run"])):
             # The folder may have been moved or copied since the index was written.
-            row = {**row, "folder": f"{folder}/{row['run']}"}
+            row = {**row, "folder": folder + row["run"]}
             if row["status"] in _UNFINISHED and not is_held(self.folder / row["run"]):
                 row["status"] = "crashed"
             yield row
@@ -470,16 +478,24 @@ def _is_row(run: str, row: Any) -> bool:
     """Say whether an entry of the index is a row as this version makes them."""
     return (
         type(row) is dict
-        and row.keys() == _ROW_KINDS.keys()
+        and _is_shape_of_row(tuple(row), tuple(map(type, row.values())))
         and row["run"] == run
-        and all(isinstance(row[name], kinds) for name, kinds in _ROW_KINDS.items())
-        and all(isinstance(value, _NUMBER_OR_NONE) for value in row["summary"].values())
+        and set(map(type, row["summary"].values())) <= _NUMBERS_OR_NONE
+    )
+
+
+@cache
+def _is_shape_of_row(names: tuple[str, ...], kinds: tuple[type, ...]) -> bool:
+    """Say whether a row has these names and kinds of values; ten thousand rows have a few shapes."""
+    return set(names) == _ROW_KINDS.keys() and all(
+        issubclass(kind, _ROW_KINDS[name]) for name, kind in zip(names, kinds, strict=True)
     )
 
 
 _INDEX_HEAD = re.compile(rb'\{"schema": (\d{1,9}), "checksum": (\d{1,10}), ')
 _UNFINISHED = ("created", "running")
-_TEXT, _TEXT_OR_NONE, _NUMBER_OR_NONE = (str,), (str, type(None)), (float, int, type(None))
+_TEXT, _TEXT_OR_NONE = (str,), (str, type(None))
+_NUMBERS_OR_NONE = {float, int, bool, type(None)}
 _ROW_KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("run", "rule", "verb", "status", "created"), _TEXT),
     **dict.fromkeys(
