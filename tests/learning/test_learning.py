@@ -349,6 +349,23 @@ def test_train_accuracy_is_that_of_a_stratified_sample(tiny, run, runs_folder, m
     assert all(abs(value - share) <= 1 / 12 for value in found)
 
 
+def test_each_split_is_measured_on_its_own_images(tiny, run, runs_folder):
+    """The learner always answers 0: right on all validation images, on no test image, on a third of the others."""
+
+    def only(split, chosen):
+        return Split(split.x[chosen], split.y[chosen])
+
+    data = dataclasses.replace(
+        tiny, validation=only(tiny.validation, tiny.validation.y == 0), test=only(tiny.test, tiny.test.y != 0)
+    )
+    fit(Witness(), data, run, epochs=1, batch_size=8)
+    frame = RunStore(runs_folder).metrics()
+    found = frame[frame["metric"] == "accuracy"].groupby("split")["value"].unique()
+    assert found["validation"].tolist() == [1.0]
+    assert found["test"].tolist() == [0.0]
+    assert found["train"].tolist() == [pytest.approx((tiny.train.y == 0).double().mean().item())]
+
+
 def test_without_a_validation_split_none_is_logged(tiny_data, run, runs_folder):
     fit(Witness(), load_dataset(str(tiny_data), None), run, epochs=1, batch_size=8)
     assert set(RunStore(runs_folder).metrics()["split"]) == {"train", "test"}
