@@ -226,6 +226,19 @@ def test_what_is_replayed_is_stored_again_in_the_published_loop_alone(
         assert sum(sizes) > 5 * 24 or not replayed
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, [6] * 3), ({"stream": "permuted", "scenario": "domain"}, [2] * 9)],
+    ids=["split", "permuted"],
+)
+def test_every_class_of_every_task_has_its_share_of_a_balanced_buffer(options, expected, noisy, tmp_path, monkeypatch):
+    """Tasks that share their classes do not share the places."""
+    made = []
+    monkeypatch.setattr(training, "make_buffer", lambda *a: made.append(replay.make_buffer(*a)) or made[0])
+    learned(config_of(noisy, replay="class-balanced", buffer_size=18, **options), tmp_path)
+    assert made[0].groups().tolist() == expected
+
+
 @pytest.mark.parametrize("joint", [False, True])
 def test_a_lesson_has_the_training_images_of_its_task_or_of_all_so_far(joint, noisy, tmp_path, monkeypatch):
     lessons = []
