@@ -317,7 +317,7 @@ def test_cuda_for_an_old_run_changes_nothing(interrupted, train):
     "arguments",
     [
         ["grlu", "--lr-max", "1e30", "--perturbations", 1, "--hidden", 8],
-        ["grlu", "--lr-max", "1e30", "--perturbations", 1, "--hidden", 8, "--update", "backprop"],
+        ["grlu", "--lr-max", "1e30", "--hidden", 8, "--update", "backprop"],
         ["backprop", "--optimizer", "sgd", "--learning-rate", "1e30"],
     ],
     ids=["grlu", "grlu --update backprop", "backprop"],
