@@ -151,8 +151,8 @@ def _claims_figure(axis: str, tested: Sequence[ClaimResult]) -> ggplot:
     # Rows are of one height: the label with most lines decides.
     height = 1.9 + len(labels) * (0.17 * max(label.count("\n") + 1 for label in labels) + 0.12)
     caption = (
-        "Grey: published value and the band that counts as the same. Blue: our mean over seeds, with the"
-        f" {interval_method()} from {MINIMUM_VALUES} seeds on."
+        "Grey: published value and the band that counts as the same; of a bound, the tolerance beyond it. Blue: our"
+        f" mean over seeds, with the {interval_method()} from {MINIMUM_VALUES} seeds on."
     )
     figure: ggplot = (
         ggplot(frame, aes("value", "claim", colour="what"))
