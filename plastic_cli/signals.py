@@ -25,6 +25,8 @@ STOPPING = tuple(
 TWICE = (signal.SIGINT, signal.SIGTERM)
 """Signals of which a second one ends the runs of a sweep at once."""
 REMINDER_SECONDS = 0.05
+_CALLED_FROM_C = "_raw_object_cache_notify"
+"""The function that LLVM calls with compiled code (llvmlite): what is raised there is printed and lost."""
 
 
 def leave_on_signals() -> None:
@@ -75,7 +77,7 @@ def _signals_as_interrupts(repeated: tuple[int, ...]) -> Iterator[list[int]]:
             came.append(number)
             if len(came) > 1 and number not in repeated:
                 return
-        if _importing(frame):
+        if _must_wait(frame):
             # Modules that are interrupted in the middle stay broken, and C extensions swallow what is raised there.
             waiting.add(number)
             reminder = threading.Timer(REMINDER_SECONDS, os.kill, (os.getpid(), number))
@@ -104,7 +106,7 @@ def _signals_as_interrupts(repeated: tuple[int, ...]) -> Iterator[list[int]]:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    if _importing(frame):
+    if _must_wait(frame):
         os.write(2, b"interrupted.\n")
         os._exit(INTERRUPTED)
     raise KeyboardInterrupt
@@ -116,10 +118,11 @@ def _ignore_signals() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _importing(frame: FrameType | None) -> bool:
-    """Say whether a module is being imported where the signal came."""
+def _must_wait(frame: FrameType | None) -> bool:
+    """Say whether a module is being imported where the signal came, or C code calls a function that cannot raise."""
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        code = frame.f_code
+        if code.co_filename.startswith("<frozen importlib") or code.co_name == _CALLED_FROM_C:
             return True
         frame = frame.f_back
     return False

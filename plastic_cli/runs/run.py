@@ -402,7 +402,7 @@ class Run:
         self._check_tracked(name, tracked)
         try:
             _restore(part, tracked[name])
-        except MemoryError:
+        except (MemoryError, PlasticError):
             raise
         except Exception as error:
             # A state of another shape provokes whatever the part happens to raise.

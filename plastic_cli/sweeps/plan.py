@@ -130,6 +130,8 @@ def expand(
     point: makes the configuration of some values. seeds: how many, from the configuration's own on, or which. told:
     what else tells these runs from others of their sweep.
     """
+    if isinstance(seeds, int) and seeds < 1:
+        raise UserError(f"--seeds {seeds}: at least 1.")
     size = len(range(seeds) if isinstance(seeds, int) else seeds)
     for values in grid.values():
         size *= len(values)

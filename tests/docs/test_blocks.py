@@ -50,6 +50,7 @@ OTHER_PROGRAMS = {
 PARSED_ONLY = {
     "tune": "its search makes runs; its command line is parsed",
     "remove": "asks before it deletes; its command line is parsed",
+    "slurm": "needs a batch system; its command line is parsed",
 }
 """Commands of plastic that are not carried out here."""
 

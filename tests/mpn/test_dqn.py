@@ -784,9 +784,10 @@ def test_what_is_logged_now_and_then_is_the_same_after_a_stop(runs_folder, stop)
 
 TINY = [
     "--env", CORRIDOR, "--hidden-dim", 5, "--num-episodes", 9, "--batch-size", 8, "--buffer-size", 40,
-    "--learning-starts", 10, "--learning-rate", 0.01, "--target-every", 2, "--evaluate-every", 2,
+    "--learning-starts", 10, "--learning-rate", 0.01, "--evaluate-every", 2,
     "--evaluation-episodes", 2, "--checkpoint-every", 3, "--test-episodes", 3,
 ]  # fmt: skip
+COPIES = ["--target-every", 2]
 SEQUENCES = ["--replay", "sequences", "--burn-in", 2, "--sequence-length", 4]
 
 
@@ -803,11 +804,11 @@ def tensors_of(folder):
 @pytest.mark.parametrize(
     "options",
     [
-        [],
-        ["--num-envs", 2],
-        ["--num-envs", 2, *SEQUENCES, "--learn-eta", "--learn-lambda"],
+        COPIES,
+        [*COPIES, "--num-envs", 2],
+        [*COPIES, "--num-envs", 2, *SEQUENCES, "--learn-eta", "--learn-lambda"],
         ["--core", "gru", "--num-envs", 2, "--tau", 0.05, *SEQUENCES],
-        ["--core", "lstm", "--layers", 2, "--input-projection", 4],
+        [*COPIES, "--core", "lstm", "--layers", 2, "--input-projection", 4],
     ],
     ids=["plain", "two", "sequences", "gru", "lstm"],
 )
