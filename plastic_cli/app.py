@@ -327,7 +327,8 @@ def sweep(
         ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(help="so many seeds instead of what the recipe says", metavar="<int>", parser=_whole)
+        int | None,
+        typer.Option(help="number of seeds, in place of the number in the recipe", metavar="<int>", parser=_whole),
     ] = None,
     rule: Annotated[
         list[str] | None,
