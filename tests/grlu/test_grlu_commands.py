@@ -185,6 +185,7 @@ def test_an_autoencoder_learns_to_reconstruct_and_is_then_frozen(trained, tiny_d
     folder = trained("--backbone", "autoencoder", "--latent", "7", "--backbone-epochs", "20")
     metrics = RunStore(folder.parent).metrics(stage="train")
     loss = metrics[metrics["split"] == "backbone"].sort_values("step")["value"]
+    assert (loss > 0).all()
     assert len(loss) == 20
     assert loss.iloc[-1] < 0.9 * loss.iloc[0]
     run = open_run(folder, stage="analyze")
