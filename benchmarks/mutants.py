@@ -69,7 +69,7 @@ def read_mutants(rules: Sequence[str] = ()) -> list[Mutant]:
 
 
 def copy_sources(folder: Path) -> None:
-    """Copy what git knows, as it stands in the working tree."""
+    """Copy the files of the working tree that git tracks or would track."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,

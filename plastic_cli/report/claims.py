@@ -241,7 +241,7 @@ def judge(claim: Claim, values: ArrayLike, *, failed: int = 0, control: ArrayLik
     """
     interval = mean_interval(values)
     lost = interval.dropped + failed
-    counted = f"{interval.n} of {interval.n + lost} finished" if lost else f"{interval.n} seeds"
+    counted = finished_text(interval.n, lost) if lost else f"{interval.n} seeds"
     if not interval.known:
         reason = counted if lost else f"{interval.n} of {MINIMUM_VALUES} seeds" if interval.n else "no run"
         return Verdict(claim, "untested", reason, interval, lost=lost)
@@ -260,6 +260,11 @@ def judge(claim: Claim, values: ArrayLike, *, failed: int = 0, control: ArrayLik
     if not claim.about_control and _touched_by(band, mean_interval(control)):
         return Verdict(claim, "inconclusive", f"the control lies in the band too, {counted}", interval)
     return Verdict(claim, "reproduced", counted, interval)
+
+
+def finished_text(n: int, lost: int) -> str:
+    """Return in words how many seeds have a value: "3 of 5 finished"; where none was lost, "5"."""
+    return f"{n} of {n + lost} finished" if lost else str(n)
 
 
 def seeds_to_decide(interval: Interval, band: Band) -> int | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from plastic_cli.analysis.intervals import MINIMUM_VALUES, Interval, interval_method
-from plastic_cli.report.claims import Claim, Context, Unmeasured, Verdict
+from plastic_cli.report.claims import Claim, Context, Unmeasured, Verdict, VerdictWord, finished_text
 from plastic_cli.report.grouping import data_notes, marked_data
 from plastic_cli.report.results import LOSS_METRIC, ClaimResult, Result
 
@@ -211,14 +211,12 @@ VERDICTS_IN_WORDS = (
 
 def seeds_text(verdict: Verdict) -> str:
     """Return how many seeds a verdict rests on: "5", or "3 of 5 finished" where some failed."""
-    n = verdict.interval.n
-    return f"{n} of {n + verdict.lost} finished" if verdict.lost else str(n)
+    return finished_text(verdict.interval.n, verdict.lost)
 
 
 def _runs_text(result: Result) -> str:
-    finite = len(result.group.runs) - result.value.dropped
-    lost = result.group.failed + result.value.dropped
-    return f"{finite} of {finite + lost} finished" if lost else str(len(result.group.runs))
+    dropped = result.value.dropped
+    return finished_text(len(result.group.runs) - dropped, result.group.failed + dropped)
 
 
 def _interval_caption() -> str:
@@ -269,14 +267,15 @@ def claim_figure(claim: Claim) -> str:
 
 
 def _verdict(row: ClaimResult) -> Cell:
-    reason = _reason(row)
-    return row.word if row.word == "reproduced" or not reason else Detailed(row.word, reason)
+    return _with_reason(row.word, _reason(row))
 
 
 def _result_verdict(verdict: Verdict | None) -> Cell:
-    if verdict is None:
-        return None
-    return verdict.word if verdict.word == "reproduced" else Detailed(verdict.word, verdict.reason)
+    return _with_reason(verdict.word, verdict.reason) if verdict else None
+
+
+def _with_reason(word: VerdictWord, reason: str | None) -> Cell:
+    return word if word == "reproduced" or not reason else Detailed(word, reason)
 
 
 def _reason(row: ClaimResult) -> str | None:
