@@ -152,7 +152,7 @@ class ClassifierTrainConfig(TrainConfig):
     dataset: str = field(
         "digits",
         "digits, mnist, fashion, kmnist, emnist, emnist-letters, emnist-digits, emnist-mnist, emnist-byclass,"
-        " emnist-bymerge, cifar10, or a folder with a data set of yours",
+        " emnist-bymerge, cifar10, or a folder with your own data set",
         panel="Data",
         complete="dataset",
     )

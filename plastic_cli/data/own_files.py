@@ -107,7 +107,7 @@ def _read_one_npz(path: Path) -> list[StoredImages]:
 def _pick(names: Sequence[str], path: Path, what: str, *, partly: bool = False) -> list[str]:
     """Return which of `names` are training images, training labels, test images and test labels.
 
-    An empty list where one is missing; with `partly`, the name under which it was looked for stands in its place.
+    The list is empty where one is missing; with `partly` it holds the first name that was tried for it instead.
     """
     picked = []
     for split in _SPLITS:

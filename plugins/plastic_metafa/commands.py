@@ -60,7 +60,7 @@ class Train(InEpisodes, TrainConfig):
     dataset: str = field(
         "digits",
         "digits, mnist, fashion, kmnist, emnist (as published), emnist-letters, emnist-digits, emnist-mnist,"
-        " emnist-byclass, emnist-bymerge, cifar10, or a folder with a data set of yours",
+        " emnist-byclass, emnist-bymerge, cifar10, or a folder with your own data set",
         panel="Data",
         complete="dataset",
     )
