@@ -21,13 +21,13 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
 
-from plastic_cli.analysis.comparisons import (  # noqa: E402
+from plastic_cli.report.claims import Claim, judge  # noqa: E402
+from plastic_cli.statistics.aggregates import (  # noqa: E402
     interquartile_mean_interval,
     performance_profile,
     probability_of_improvement_interval,
 )
-from plastic_cli.analysis.intervals import mean_intervals  # noqa: E402
-from plastic_cli.report.claims import Claim, judge  # noqa: E402
+from plastic_cli.statistics.intervals import mean_intervals  # noqa: E402
 
 SIZES = (3, 5, 10, 20)
 RESAMPLES = 999

@@ -7,11 +7,10 @@ from plastic_cli.lazy import lazy_names
 # As `typing` has it, whose import takes longer than all else here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from plastic_cli.config import (
+    from plastic_cli.classifier.learner import Learner
+    from plastic_cli.config.classifier import ClassifierAnalyzeConfig, ClassifierEvaluateConfig, ClassifierTrainConfig
+    from plastic_cli.config.model import (
         AnalyzeConfig,
-        ClassifierAnalyzeConfig,
-        ClassifierEvaluateConfig,
-        ClassifierTrainConfig,
         Config,
         EvaluateConfig,
         OnlyWith,
@@ -20,31 +19,30 @@ if TYPE_CHECKING:
         field,
     )
     from plastic_cli.errors import PlasticError, RunFailed, UserError
-    from plastic_cli.hooks import hookimpl
-    from plastic_cli.learning.learner import Learner
-    from plastic_cli.rule import Rule
+    from plastic_cli.plugins.hooks import hookimpl
+    from plastic_cli.plugins.rule import Rule
     from plastic_cli.runs.run import Run
     from plastic_cli.runs.store import RunStore
 
 _LAZY = {
-    "AnalyzeConfig": "plastic_cli.config",
-    "ClassifierAnalyzeConfig": "plastic_cli.config",
-    "ClassifierEvaluateConfig": "plastic_cli.config",
-    "ClassifierTrainConfig": "plastic_cli.config",
-    "Config": "plastic_cli.config",
-    "EvaluateConfig": "plastic_cli.config",
-    "Learner": "plastic_cli.learning.learner",
-    "OnlyWith": "plastic_cli.config",
+    "AnalyzeConfig": "plastic_cli.config.model",
+    "ClassifierAnalyzeConfig": "plastic_cli.config.classifier",
+    "ClassifierEvaluateConfig": "plastic_cli.config.classifier",
+    "ClassifierTrainConfig": "plastic_cli.config.classifier",
+    "Config": "plastic_cli.config.model",
+    "EvaluateConfig": "plastic_cli.config.model",
+    "Learner": "plastic_cli.classifier.learner",
+    "OnlyWith": "plastic_cli.config.model",
     "PlasticError": "plastic_cli.errors",
-    "RenderConfig": "plastic_cli.config",
-    "Rule": "plastic_cli.rule",
+    "RenderConfig": "plastic_cli.config.model",
+    "Rule": "plastic_cli.plugins.rule",
     "Run": "plastic_cli.runs.run",
     "RunFailed": "plastic_cli.errors",
     "RunStore": "plastic_cli.runs.store",
-    "TrainConfig": "plastic_cli.config",
+    "TrainConfig": "plastic_cli.config.model",
     "UserError": "plastic_cli.errors",
-    "field": "plastic_cli.config",
-    "hookimpl": "plastic_cli.hooks",
+    "field": "plastic_cli.config.model",
+    "hookimpl": "plastic_cli.plugins.hooks",
 }
 
 __all__ = [

@@ -67,7 +67,7 @@ class RuleGroup(Group):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of the rules, warning of every plugin that is broken."""
-        from plastic_cli.plugins import discover
+        from plastic_cli.plugins.discovery import discover
 
         plugins = discover()
         _warn_of_broken_plugins()
@@ -75,7 +75,7 @@ class RuleGroup(Group):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a stand-in that only carries the rule's summary, for `--help`."""
-        from plastic_cli.plugins import discover
+        from plastic_cli.plugins.discovery import discover
 
         rule = discover().rules.get(cmd_name)
         if rule is None:
@@ -113,7 +113,7 @@ class RootGroup(Group):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help in panels, without rich, whose help module takes longer to import than all else here."""
-        from plastic_cli.overview import overview
+        from plastic_cli.commands.overview import overview
 
         panels: dict[str, list[tuple[str, str]]] = {WITH_A_RULE: []}
         for name, command in self.commands.items():
@@ -130,7 +130,7 @@ class RootGroup(Group):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the verb."""
         if args and not args[0].startswith("-") and args[0] not in self.commands:
-            from plastic_cli.plugins import plugin_names
+            from plastic_cli.plugins.discovery import plugin_names
 
             if args[0] in plugin_names():
                 raise UserError(f"'{args[0]}' is a rule: say what to do with it, as in `plastic train {args[0]}`.")
@@ -140,7 +140,7 @@ class RootGroup(Group):
 
 
 def _epilog() -> str:
-    from plastic_cli.plugins import plugin_names
+    from plastic_cli.plugins.discovery import plugin_names
 
     return f"Rules: {', '.join(plugin_names())}.  See: plastic train RULE --help"
 
@@ -197,25 +197,25 @@ def _runs_folder_option() -> Any:
 
 
 def _complete_run(incomplete: str) -> list[tuple[str, str]]:
-    from plastic_cli.completion import runs
+    from plastic_cli.commands.completion import runs
 
     return runs(incomplete)
 
 
 def _complete_rule(incomplete: str) -> list[str]:
-    from plastic_cli.plugins import plugin_names
+    from plastic_cli.plugins.discovery import plugin_names
 
     return [name for name in plugin_names() if name.startswith(incomplete)]
 
 
 def _complete_exporter(incomplete: str) -> list[tuple[str, str]]:
-    from plastic_cli.completion import exporters
+    from plastic_cli.commands.completion import exporters
 
     return exporters(incomplete)
 
 
 def _complete_dataset(incomplete: str) -> list[tuple[str, str]]:
-    from plastic_cli.completion import datasets
+    from plastic_cli.commands.completion import datasets
 
     return datasets(incomplete)
 
@@ -236,7 +236,7 @@ def _one_of(*choices: str) -> Any:
 
 def _whole(text: Any) -> int:
     """Read a whole number, which may be written as 1e3."""
-    from plastic_cli.config import whole_number
+    from plastic_cli.config.parsing import whole_number
 
     try:
         return int(whole_number(str(text)))
@@ -246,7 +246,7 @@ def _whole(text: Any) -> int:
 
 def _rule_as_named(value: Any) -> Any:
     """Return rules by their names, whatever the case of the letters."""
-    from plastic_cli.plugins import plugin_names
+    from plastic_cli.plugins.discovery import plugin_names
 
     if isinstance(value, list):
         return [match_choice(name, plugin_names()) for name in value]
@@ -300,7 +300,7 @@ ReportFormat = Annotated[
 
 
 def _complete_recipe(incomplete: str) -> list[str]:
-    from plastic_cli.completion import recipes
+    from plastic_cli.commands.completion import recipes
 
     return recipes(incomplete)
 
@@ -586,7 +586,7 @@ def doctor(runs: RunsFolder = Path("runs"), format: Format = "table", json: Json
 @cache
 def _warn_of_broken_plugins() -> None:
     """Once in a process: click asks for the rules several times."""
-    from plastic_cli.plugins import discover
+    from plastic_cli.plugins.discovery import discover
 
     for broken in discover().broken:
         _say(f"warning: the plugin '{broken.name}' ({broken.distribution}) does not load: {broken.error}")

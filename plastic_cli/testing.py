@@ -22,10 +22,11 @@ import pandas as pd
 import torch
 
 from plastic_cli.app import run_command_line
-from plastic_cli.config import TrainConfig, read_toml, to_toml
-from plastic_cli.plugins import find_rule
-from plastic_cli.rule import VERBS
-from plastic_cli.runs.configuration import config_model
+from plastic_cli.config.model import TrainConfig
+from plastic_cli.config.toml import read_toml, to_toml
+from plastic_cli.plugins.discovery import find_rule
+from plastic_cli.plugins.rule import VERBS
+from plastic_cli.resolve import config_model
 from plastic_cli.runs.metrics import data_of
 from plastic_cli.runs.record import RECORD_FILE, read_record
 from plastic_cli.runs.run import Run

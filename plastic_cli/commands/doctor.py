@@ -10,10 +10,10 @@ import typer
 
 from plastic_cli.commands.show import print_rows
 from plastic_cli.errors import PlasticError
-from plastic_cli.plugins import discover, exporter_names, find_exporter
-from plastic_cli.rule import VERBS, Rule
-from plastic_cli.runs.configuration import config_model
-from plastic_cli.runs.machine import machine, versions
+from plastic_cli.numerics.machine import machine, versions
+from plastic_cli.plugins.discovery import discover, exporter_names, find_exporter
+from plastic_cli.plugins.rule import VERBS, Rule
+from plastic_cli.resolve import config_model
 from plastic_cli.runs.store import RunStore
 
 

@@ -10,7 +10,7 @@ from string import Template
 from tempfile import TemporaryDirectory
 
 from plastic_cli.errors import UserError
-from plastic_cli.plugins import exporter_names, plugin_names
+from plastic_cli.plugins.discovery import exporter_names, plugin_names
 from plastic_cli.runs.console import Console
 
 FILES = {

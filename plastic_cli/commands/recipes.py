@@ -8,7 +8,7 @@ from typing import Any
 from plastic_cli.commands.show import print_rows
 from plastic_cli.commands.sweep import duration
 from plastic_cli.errors import UserError
-from plastic_cli.plugins import discover
+from plastic_cli.plugins.discovery import discover
 from plastic_cli.runs.console import Console
 from plastic_cli.sweeps.lookup import store_index, with_data
 from plastic_cli.sweeps.plan import plan_recipe

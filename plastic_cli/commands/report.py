@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from plastic_cli.errors import PlasticError, UserError, did_you_mean
 from plastic_cli.escapes import csv_text
-from plastic_cli.plugins import discover
+from plastic_cli.files import write_atomically
+from plastic_cli.plugins.discovery import discover
 from plastic_cli.runs.console import Console
-from plastic_cli.runs.files import write_atomically
 from plastic_cli.runs.record import STATUSES
 from plastic_cli.runs.store import RunStore
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from plotnine import ggplot
 
-    from plastic_cli.config import Config
+    from plastic_cli.config.model import Config
     from plastic_cli.report.claims import PublishedFigures
     from plastic_cli.report.comparisons import Comparison
     from plastic_cli.report.results import ClaimResult, Result
@@ -147,7 +147,7 @@ def _check_is_ours(path: Path) -> None:
 
 def _training_models(rules: Iterable[str]) -> dict[str, type[Config]]:
     """Return what each rule's training can be told; a rule that is not installed or does not load goes without."""
-    from plastic_cli.runs.configuration import config_model
+    from plastic_cli.resolve import config_model
 
     models = {}
     for name in rules:

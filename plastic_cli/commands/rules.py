@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plastic_cli.commands.show import print_rows
-from plastic_cli.plugins import discover
+from plastic_cli.plugins.discovery import discover
 from plastic_cli.runs.console import Console
 
 

@@ -81,7 +81,7 @@ def show_result(result: Mapping[str, Any], run: Run) -> None:
 
 def show_over_seeds(results: Sequence[Mapping[str, Any]]) -> None:
     """Print mean and spread of every metric over the runs of several seeds."""
-    from plastic_cli.analysis.intervals import interval_method, mean_interval
+    from plastic_cli.statistics.intervals import interval_method, mean_interval
 
     completed = [result for result in results if result["status"] == "completed"]
     names = dict.fromkeys(key for result in completed for key in result["metrics"])

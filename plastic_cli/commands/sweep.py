@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from plastic_cli.commands.show import FORMATS, print_rows
 from plastic_cli.errors import RunFailed, UserError, did_you_mean
 from plastic_cli.escapes import printable_line
-from plastic_cli.plugins import find_rule
+from plastic_cli.plugins.discovery import find_rule
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.metrics import MAIN_METRICS
@@ -124,7 +124,7 @@ def check_options(options: SweepOptions) -> None:
 def _check_devices(plan: Sequence[PlannedRun]) -> None:
     """Raise UserError where runs on this machine ask for CUDA and torch finds none."""
     if any(planned.config.get("device") == "cuda" for planned in plan):
-        from plastic_cli.learning.devices import find_device
+        from plastic_cli.numerics.devices import find_device
 
         find_device("cuda")
 
@@ -204,7 +204,7 @@ def duration(seconds: float) -> str:
 
 
 def _print_groups(results: Sequence[Result]) -> None:
-    from plastic_cli.analysis.intervals import mean_interval
+    from plastic_cli.statistics.intervals import mean_interval
 
     groups: dict[str, list[Result]] = {}
     for result in results:

@@ -16,18 +16,19 @@ import typer
 from rich.markup import escape
 from typer.main import get_command
 
+from plastic_cli.commands.options import command_function
 from plastic_cli.commands.show import print_rows
 from plastic_cli.commands.sweep import duration
 from plastic_cli.commands.verbs import KEEP_GOING, KEEP_GOING_HELP, Invocation, check_device
-from plastic_cli.config import TrainConfig, as_typed
-from plastic_cli.config import field as option
+from plastic_cli.config.describe import as_typed
+from plastic_cli.config.model import TrainConfig
+from plastic_cli.config.model import field as option
 from plastic_cli.data.catalogue import DATASETS
 from plastic_cli.errors import PlasticError, RunFailed, UserError
 from plastic_cli.escapes import printable_line
-from plastic_cli.options import command_function
-from plastic_cli.plugins import discover, find_rule
-from plastic_cli.rule import Rule
-from plastic_cli.runs.configuration import resolve, train_model
+from plastic_cli.plugins.discovery import discover, find_rule
+from plastic_cli.plugins.rule import Rule
+from plastic_cli.resolve import resolve, train_model
 from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.metrics import data_of
 from plastic_cli.runs.record import read_record

@@ -16,12 +16,14 @@ import typer
 from rich.markup import escape
 from typer.main import get_command
 
-from plastic_cli.config import Config, TrainConfig, field, option_name, to_toml
+from plastic_cli.commands.options import command_function
+from plastic_cli.config.describe import option_name
+from plastic_cli.config.model import Config, TrainConfig, field
+from plastic_cli.config.toml import to_toml
 from plastic_cli.errors import RunFailed, UserError
-from plastic_cli.options import command_function
-from plastic_cli.plugins import discover, find_rule, load_function
-from plastic_cli.rule import Rule
-from plastic_cli.runs.configuration import config_model, resolve
+from plastic_cli.plugins.discovery import discover, find_rule, load_function
+from plastic_cli.plugins.rule import Rule
+from plastic_cli.resolve import config_model, resolve
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.exports import Exports, find_exports
 from plastic_cli.runs.record import read_record
@@ -104,7 +106,7 @@ def rule_command(verb: str, rule_name: str) -> Any:
     rule = find_rule(rule_name)
     function = load_function(rule, verb)
     if function is None:
-        from plastic_cli.rule import VERBS
+        from plastic_cli.plugins.rule import VERBS
 
         able = [f"`plastic {other} {rule_name}`" for other in VERBS if rule.function(other) is not None]
         raise UserError(f"the rule '{rule_name}' has no {verb}. It has {', '.join(able) or 'no command at all'}.")
@@ -220,7 +222,7 @@ def _sweep(rule: Rule, model: type[Config], typed: dict[str, Any], invocation: _
 def _new_runs(
     rule: Rule, config: TrainConfig, invocation: _TrainInvocation, console: Console, exports: Exports | None
 ) -> Iterator[Run]:
-    from plastic_cli.runs.machine import versions
+    from plastic_cli.numerics.machine import versions
 
     for index in range(invocation.seeds):
         one = config.model_copy(update={"seed": config.seed + index})
@@ -254,7 +256,7 @@ def check_device(config: Any) -> None:
     """Raise UserError where a configuration asks for CUDA and torch finds none."""
     # Whether the others are there is no question, and torch takes seconds to import.
     if getattr(config, "device", None) == "cuda":
-        from plastic_cli.learning.devices import find_device
+        from plastic_cli.numerics.devices import find_device
 
         find_device("cuda")
 

@@ -13,7 +13,7 @@ from plotnine import ggplot
 
 from plastic_cli.errors import PlasticError
 from plastic_cli.figures.alternatives import alternative, with_alternative
-from plastic_cli.runs.files import write_through
+from plastic_cli.files import write_through
 
 # SVG names its parts by salted hashes and both formats can carry a date: fixed, so that one figure gives one file.
 _SVG_HASH_SALT = "plastic"

@@ -12,9 +12,16 @@ from typing import Any, Literal, TypeVar
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from plastic_cli.analysis.intervals import CONFIDENCE, MINIMUM_VALUES, Interval, half_width, mean_interval, quantile
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.report.grouping import Group, plain_value
+from plastic_cli.statistics.intervals import (
+    CONFIDENCE,
+    MINIMUM_VALUES,
+    Interval,
+    half_width,
+    mean_interval,
+    quantile,
+)
 
 VerdictWord = Literal["reproduced", "not reproduced", "inconclusive", "untested"]
 VERDICTS: tuple[VerdictWord, ...] = ("reproduced", "not reproduced", "inconclusive", "untested")

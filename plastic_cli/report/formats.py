@@ -8,10 +8,10 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
-from plastic_cli.analysis.intervals import Interval
 from plastic_cli.escapes import printable_line
 from plastic_cli.report.grouping import plain_value
 from plastic_cli.report.tables import Cell, Column, Detailed, Table
+from plastic_cli.statistics.intervals import Interval
 
 if TYPE_CHECKING:
     import pandas as pd

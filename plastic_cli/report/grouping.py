@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from plastic_cli.config import Config
+from plastic_cli.config.model import Config
 
 CONFIG_PREFIX = "config."
 

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from plastic_cli.analysis.intervals import MINIMUM_VALUES, Interval, interval_method
 from plastic_cli.report.claims import VERDICTS, Claim, Context, Unmeasured, Verdict
 from plastic_cli.report.comparisons import Comparison, improvement_table, middle_table, not_compared, unique_name
 from plastic_cli.report.formats import NOTHING, number_text
@@ -32,6 +31,7 @@ from plastic_cli.report.tables import (
     results_table,
     seeds_text,
 )
+from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval, interval_method
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _XLINK = "{http://www.w3.org/1999/xlink}"

@@ -29,13 +29,13 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.analysis.comparisons import profile_method
-from plastic_cli.analysis.intervals import MINIMUM_VALUES, interval_method, mean_intervals
 from plastic_cli.figures.theme import discrete_colours, theme_plastic
 from plastic_cli.report.claims import Claim
 from plastic_cli.report.comparisons import MOST_COMPARED, Comparison, profiles, unique_name
 from plastic_cli.report.grouping import setting_text
 from plastic_cli.report.results import ClaimResult, Result, more_is_better
+from plastic_cli.statistics.aggregates import profile_method
+from plastic_cli.statistics.intervals import MINIMUM_VALUES, interval_method, mean_intervals
 
 MOST_CURVES = 8
 """More curves than this in one figure cannot be told apart."""

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from plastic_cli.analysis.intervals import Interval, mean_intervals
 from plastic_cli.report.claims import Claim, Context, PublishedFigures, Unmeasured, Verdict, VerdictWord, judge
 from plastic_cli.report.grouping import CONFIG_PREFIX, Group, setting_text
 from plastic_cli.runs.metrics import MAIN_METRICS
+from plastic_cli.statistics.intervals import Interval, mean_intervals
 
 ACCURACY_METRIC, CHANCE_METRIC, LOSS_METRIC = "test/accuracy", "test/chance", "test/loss"
 TRAINING_SECONDS = "training_seconds"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from plastic_cli.analysis.intervals import MINIMUM_VALUES, Interval, interval_method
 from plastic_cli.report.claims import Claim, Context, Unmeasured, Verdict, VerdictWord, finished_text
 from plastic_cli.report.grouping import data_notes, marked_data
 from plastic_cli.report.results import LOSS_METRIC, ClaimResult, Result
+from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval, interval_method
 
 _SIGNS = {"equal": "", "at-least": "at least ", "at-most": "at most "}
 

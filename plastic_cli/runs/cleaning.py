@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from plastic_cli.runs.files import last_change, remove_leftovers
+from plastic_cli.files import last_change, remove_leftovers
 from plastic_cli.runs.record import LOCK_FILE, RECORD_FILE
 from plastic_cli.runs.store import is_held
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from plastic_cli.plugins import Exporter, find_exporter
+from plastic_cli.plugins.discovery import Exporter, find_exporter
 
 
 class Exports:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from plastic_cli.errors import UserError
-from plastic_cli.runs.files import write_atomically
+from plastic_cli.files import write_atomically
 
 SCHEMA = 1
 """Version of run.json and metrics.jsonl. A reader refuses a newer one and reads every older one."""

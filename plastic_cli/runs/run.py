@@ -36,9 +36,7 @@ from filelock import FileLock, Timeout
 
 from plastic_cli.errors import PlasticError, RunFailed, UserError
 from plastic_cli.escapes import csv_text
-from plastic_cli.runs.cleaning import clean_store_daily
-from plastic_cli.runs.console import Console
-from plastic_cli.runs.files import (
+from plastic_cli.files import (
     append_whole,
     atomic_file,
     read_tensors,
@@ -47,6 +45,8 @@ from plastic_cli.runs.files import (
     write_tensors,
     write_through,
 )
+from plastic_cli.runs.cleaning import clean_store_daily
+from plastic_cli.runs.console import Console
 from plastic_cli.runs.metrics import MeasuredOn, read_rows
 from plastic_cli.runs.record import CHECKPOINT_FILE, LOCK_FILE, METRICS_FILE, RunRecord, now, read_record
 
@@ -133,7 +133,7 @@ class Run:
     def device(self) -> torch.device:
         """Where to compute. Raises UserError where CUDA is asked for and absent."""
         if self._device is None:
-            from plastic_cli.learning.devices import find_device
+            from plastic_cli.numerics.devices import find_device
 
             self._device = find_device(self._device_name)
         return self._device
@@ -145,7 +145,7 @@ class Run:
 
     def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
         """Return the run's random stream for one purpose, such as "noise"; purposes are independent of each other."""
-        from plastic_cli.learning.seeds import torch_generator
+        from plastic_cli.numerics.seeds import torch_generator
 
         return torch_generator(self.seed, purpose, device)
 
@@ -181,7 +181,7 @@ class Run:
 
     def start(self) -> None:
         """Mark the run as running in this process."""
-        from plastic_cli.runs.machine import machine
+        from plastic_cli.numerics.machine import machine
 
         self.write_record(
             status="running",

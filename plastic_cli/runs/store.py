@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.escapes import valid_text
-from plastic_cli.runs.files import write_atomically, write_through
+from plastic_cli.files import write_atomically, write_through
 from plastic_cli.runs.metrics import read_rows
 from plastic_cli.runs.record import LOCK_FILE, METRICS_FILE, RECORD_FILE, read_record
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.escapes import printable_line
-from plastic_cli.runs.files import last_change
+from plastic_cli.files import last_change
 from plastic_cli.runs.record import LOCK_FILE, RECORD_FILE
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from plastic_cli.errors import PlasticError
+from plastic_cli.files import write_atomically
 from plastic_cli.runs.cleaning import SWEEPS_FOLDER, clean_store_daily
-from plastic_cli.runs.files import write_atomically
 from plastic_cli.sweeps.archive import RUN_NAME, finish_moves, pack, unpack
 from plastic_cli.sweeps.job import Job, Outcome, carry_out, claimed, log_file, sees_store, taken
 from plastic_cli.sweeps.lookup import store_index

@@ -19,8 +19,8 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from plastic_cli.files import last_change, write_atomically
 from plastic_cli.runs.cleaning import DAY, SWEEPS_FOLDER
-from plastic_cli.runs.files import last_change, write_atomically
 from plastic_cli.runs.store import is_held
 from plastic_cli.signals import INTERRUPTED
 from plastic_cli.sweeps.archive import pack, unpack

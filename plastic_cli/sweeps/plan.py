@@ -11,11 +11,13 @@ from functools import cached_property, partial
 from hashlib import sha256
 from typing import Any
 
-from plastic_cli.config import Config, TrainConfig, holds_several, to_toml
+from plastic_cli.config.describe import holds_several
+from plastic_cli.config.model import Config, TrainConfig
+from plastic_cli.config.toml import to_toml
 from plastic_cli.errors import OptionError, UserError, did_you_mean
 from plastic_cli.escapes import valid_text
-from plastic_cli.plugins import discover, find_rule
-from plastic_cli.runs.configuration import resolve, train_model
+from plastic_cli.plugins.discovery import discover, find_rule
+from plastic_cli.resolve import resolve, train_model
 from plastic_cli.sweeps.recipe import RecipeFile, Where, tables_of
 
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)")

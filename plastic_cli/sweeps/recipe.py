@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from plastic_cli.config import decode_toml, read_toml
+from plastic_cli.config.toml import decode_toml, read_toml
 from plastic_cli.errors import UserError, did_you_mean
 
 Where = tuple[str | int, ...]

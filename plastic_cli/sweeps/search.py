@@ -17,11 +17,13 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from plastic_cli.config import Config, is_switch, literal_choices, split_list, type_word
+from plastic_cli.config.describe import is_switch, literal_choices, type_word
+from plastic_cli.config.model import Config
+from plastic_cli.config.parsing import split_list
 from plastic_cli.errors import PlasticError, UserError, did_you_mean, match_choice
 from plastic_cli.escapes import printable_line
+from plastic_cli.files import write_atomically
 from plastic_cli.runs.cleaning import SWEEPS_FOLDER
-from plastic_cli.runs.files import write_atomically
 
 Scale = Literal["linear", "log"]
 MOST_EXTREMES = 4096

@@ -17,8 +17,8 @@ from plastic_cli import (
 )
 
 if TYPE_CHECKING:
+    from plastic_cli.classifier.baselines import BackpropLearner
     from plastic_cli.data.datasets import Dataset
-    from plastic_cli.learning.baselines import BackpropLearner
 
 
 class Train(ClassifierTrainConfig):
@@ -43,9 +43,9 @@ class Train(ClassifierTrainConfig):
 
 def train(config: Train, run: Run) -> None:
     """Train the control."""
+    from plastic_cli.classifier.fit import fit
+    from plastic_cli.classifier.render import snapshot_weights
     from plastic_cli.data.datasets import load_dataset
-    from plastic_cli.learning.classifier import snapshot_weights
-    from plastic_cli.learning.fit import fit
 
     data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
     learner = make_learner(config, data, run)
@@ -61,21 +61,21 @@ def train(config: Train, run: Run) -> None:
 
 def evaluate(config: ClassifierEvaluateConfig, run: Run) -> None:
     """Measure a trained network."""
-    from plastic_cli.learning.classifier import evaluate_classifier
+    from plastic_cli.classifier.evaluate import evaluate_classifier
 
     evaluate_classifier(config, run, build)
 
 
 def analyze(config: ClassifierAnalyzeConfig, run: Run) -> None:
     """Look inside a trained network."""
-    from plastic_cli.learning.classifier import analyze_classifier
+    from plastic_cli.classifier.analyze import analyze_classifier
 
     analyze_classifier(config, run, build)
 
 
 def render(config: RenderConfig, run: Run) -> None:  # noqa: ARG001
     """Show the first layer's weights as they learn."""
-    from plastic_cli.learning.classifier import render_weights
+    from plastic_cli.classifier.render import render_weights
 
     render_weights(run)
 
@@ -90,7 +90,7 @@ def build(run: Run, data: Dataset, *, trained: bool = True) -> BackpropLearner:
 
 def make_learner(config: Train, data: Dataset, run: Run) -> BackpropLearner:
     """Make the network that a configuration describes, its weights drawn from the run's seed."""
-    from plastic_cli.learning.baselines import BackpropLearner
+    from plastic_cli.classifier.baselines import BackpropLearner
 
     return BackpropLearner(
         [data.train.x.shape[1], *config.hidden, data.classes],

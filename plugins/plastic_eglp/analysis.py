@@ -10,8 +10,8 @@ from torch import Tensor
 
 from plastic_cli import UserError
 from plastic_cli.analysis.classification import evaluate
-from plastic_cli.analysis.figures import image_grid
-from plastic_cli.learning.classifier import trained_on
+from plastic_cli.classifier.data import trained_on
+from plastic_cli.figures.measures import image_grid
 from plastic_eglp import figures
 from plastic_eglp.control import NAME, kept_control, taught
 

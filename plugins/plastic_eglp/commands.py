@@ -209,7 +209,8 @@ def train(config: Train, run: Run) -> None:
 
 def evaluate(config: Evaluate, run: Run) -> None:
     """Measure a trained network."""
-    from plastic_cli.learning.classifier import evaluate_classifier, trained_on
+    from plastic_cli.classifier.data import trained_on
+    from plastic_cli.classifier.evaluate import evaluate_classifier
     from plastic_eglp.control import kept_control
 
     evaluate_classifier(config, run, build, controls=lambda: kept_control(run, trained_on(run)))
@@ -217,7 +218,8 @@ def evaluate(config: Evaluate, run: Run) -> None:
 
 def analyze(config: Analyze, run: Run) -> None:
     """Look inside a trained network."""
-    from plastic_cli.learning.classifier import analyze_classifier, trained_on
+    from plastic_cli.classifier.analyze import analyze_classifier
+    from plastic_cli.classifier.data import trained_on
     from plastic_eglp import analysis
     from plastic_eglp.control import backprop_twin, kept_control
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from plastic_cli.learning.compiled import Kernels
+from plastic_cli.numerics.kernels import Kernels
 
 kernel = Kernels(Path(__file__).parent, ("compiled.py",)).kernel
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from plastic_cli import UserError
 from plastic_cli.analysis.classification import evaluate
-from plastic_cli.learning.fit import teach
+from plastic_cli.classifier.fit import teach
 from plastic_eglp.commands import Train
 from plastic_eglp.training import make_learner
 

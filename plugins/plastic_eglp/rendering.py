@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from plastic_cli import Run, UserError
-from plastic_cli.analysis.frames import draw_weights, full_scale
+from plastic_cli.figures.film import draw_weights, full_scale
 from plastic_cli.figures.theme import OKABE_ITO
 from plastic_cli.runs.store import RunStore
 from plastic_eglp.analysis import event_raster, receptive_shape

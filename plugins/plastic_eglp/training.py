@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from plastic_cli import UserError
-from plastic_cli.learning.classifier import snapshot_weights
-from plastic_cli.learning.fit import fit
-from plastic_cli.learning.seeds import torch_generator
+from plastic_cli.classifier.fit import fit
+from plastic_cli.classifier.render import snapshot_weights
+from plastic_cli.numerics.seeds import torch_generator
 from plastic_eglp.cost import cost_of
 from plastic_eglp.events import (
     AlwaysOnController,

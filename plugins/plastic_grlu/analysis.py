@@ -8,16 +8,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from plastic_cli.analysis import figures
 from plastic_cli.analysis.angles import angle_degrees, signal_to_noise
-from plastic_cli.learning.classifier import image_shape_of, trained_on
-from plastic_cli.learning.fit import stratified_sample
-from plastic_cli.learning.seeds import derived_seed
+from plastic_cli.classifier.data import image_shape_of, trained_on
+from plastic_cli.classifier.fit import stratified_sample
+from plastic_cli.figures import measures as figures
+from plastic_cli.numerics.seeds import derived_seed
 from plastic_grlu import rule
 
 if TYPE_CHECKING:
     from plastic_cli import Run
-    from plastic_cli.learning.classifier import Build
+    from plastic_cli.classifier.learner import Build
     from plastic_grlu.commands import Analyze
     from plastic_grlu.learner import GRLULearner
 

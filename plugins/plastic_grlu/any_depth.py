@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plastic_cli.learning.compiled import part
+from plastic_cli.numerics.kernels import part
 from plastic_grlu.compiled import kernel
 from plastic_grlu.noise import fill_gumbel, fill_normal
 from plastic_grlu.steps import BLOCK, choose_largest, log_probabilities, standardise

@@ -110,9 +110,9 @@ class Render(RenderConfig):
 
 def train(config: Train, run: Run) -> None:
     """Train a network; the run's headline is `test/accuracy`."""
+    from plastic_cli.classifier.fit import fit
+    from plastic_cli.classifier.render import snapshot_weights
     from plastic_cli.data.datasets import load_dataset
-    from plastic_cli.learning.classifier import snapshot_weights
-    from plastic_cli.learning.fit import fit
     from plastic_grlu.backbone import train_autoencoder
 
     data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
@@ -134,14 +134,14 @@ def train(config: Train, run: Run) -> None:
 
 def evaluate(config: ClassifierEvaluateConfig, run: Run) -> None:
     """Measure a trained network on any data set, split and corruption."""
-    from plastic_cli.learning.classifier import evaluate_classifier
+    from plastic_cli.classifier.evaluate import evaluate_classifier
 
     evaluate_classifier(config, run, build)
 
 
 def analyze(config: Analyze, run: Run) -> None:
     """Look inside a trained network."""
-    from plastic_cli.learning.classifier import analyze_classifier
+    from plastic_cli.classifier.analyze import analyze_classifier
     from plastic_grlu.analysis import analyze_updates, show_weights
 
     nothing_chosen = analyze_classifier(config, run, build, others_chosen=config.angles or config.weights)
@@ -153,7 +153,7 @@ def analyze(config: Analyze, run: Run) -> None:
 
 def render(config: Render, run: Run) -> None:
     """Show the hidden units' weights as they learn."""
-    from plastic_cli.learning.classifier import render_weights
+    from plastic_cli.classifier.render import render_weights
 
     render_weights(run, units=config.units, seconds_per_frame=config.frame_seconds)
 
@@ -180,7 +180,7 @@ def build(run: Run, data: Dataset, *, trained: bool = True) -> GRLULearner:
 
 def _parts(config: Train, data: Dataset, run: Run) -> tuple[GRLULearner, Any]:
     """Make the untrained learner and its untrained autoencoder, if it has one."""
-    from plastic_cli.learning.seeds import seed_sequence
+    from plastic_cli.numerics.seeds import seed_sequence
     from plastic_grlu.backbone import make_autoencoder
     from plastic_grlu.learner import GRLULearner
 

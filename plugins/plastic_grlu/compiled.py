@@ -2,6 +2,6 @@
 
 from pathlib import Path
 
-from plastic_cli.learning.compiled import Kernels
+from plastic_cli.numerics.kernels import Kernels
 
 kernel = Kernels(Path(__file__).parent, ("compiled.py", "polynomial.py", "noise.py", "steps.py", "any_depth.py")).kernel

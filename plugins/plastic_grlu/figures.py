@@ -23,8 +23,8 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.analysis.intervals import interval_method, mean_interval
 from plastic_cli.figures.theme import discrete_colours, theme_plastic
+from plastic_cli.statistics.intervals import interval_method, mean_interval
 
 LINES = ("dashed", "dotted", "dashdot", "solid")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")

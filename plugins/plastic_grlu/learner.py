@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from plastic_cli.learning.fit import raise_if_not_finite
+from plastic_cli.classifier.fit import raise_if_not_finite
 from plastic_grlu import rule
 from plastic_grlu.stream import StreamState, train_stream
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from plastic_cli.learning.compiled import part
+from plastic_cli.numerics.kernels import part
 from plastic_grlu.compiled import kernel
 from plastic_grlu.polynomial import power_series
 

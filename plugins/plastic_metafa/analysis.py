@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from plastic_cli.analysis.intervals import mean_interval
 from plastic_cli.data.datasets import load_dataset
+from plastic_cli.statistics.intervals import mean_interval
 from plastic_metafa import figures, rule
 from plastic_metafa.adaptation import Plasticity
 from plastic_metafa.evaluation import learned_rule, trained_as

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plastic_cli.learning.compiled import Kernels, part
+from plastic_cli.numerics.kernels import Kernels, part
 
 Array = NDArray[Any]
 

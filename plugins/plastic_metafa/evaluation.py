@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from plastic_cli import UserError
-from plastic_cli.analysis.intervals import interval_method, mean_interval
 from plastic_cli.data.datasets import Dataset, Split, load_dataset
 from plastic_cli.data.episodes import Episode, Episodes
+from plastic_cli.statistics.intervals import interval_method, mean_interval
 from plastic_metafa.adaptation import Plasticity
 from plastic_metafa.commands import Train
 from plastic_metafa.meta_learning import (

@@ -14,7 +14,7 @@ from torch.nn import functional
 from plastic_cli import RunFailed, UserError
 from plastic_cli.data.datasets import Dataset, Split, load_dataset
 from plastic_cli.data.episodes import Episode, Episodes
-from plastic_cli.learning.clock import training_clock
+from plastic_cli.numerics.clock import training_clock
 from plastic_metafa import rule
 from plastic_metafa.adaptation import (
     Adapted,
@@ -184,7 +184,7 @@ def meta_learn(config: Train, run: Run) -> None:
 
 def save_text(run: Run, name: str, text: str) -> None:
     """Write a text into the artifacts of a run."""
-    from plastic_cli.runs.files import write_atomically
+    from plastic_cli.files import write_atomically
 
     path = run.folder / "artifacts" / name
     path.parent.mkdir(exist_ok=True)

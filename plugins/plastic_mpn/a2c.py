@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from plastic_cli.learning.clock import training_clock
+from plastic_cli.numerics.clock import training_clock
 from plastic_mpn.environments import Environments
 from plastic_mpn.networks import ActorCritic
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from plastic_cli.analysis.intervals import mean_interval
+from plastic_cli.statistics.intervals import mean_interval
 from plastic_mpn.cores import Core
 from plastic_mpn.evaluation import StateChange
 from plastic_mpn.networks import Network

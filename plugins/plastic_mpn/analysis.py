@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plastic_cli import Run, UserError
-from plastic_cli.analysis.intervals import mean_interval
-from plastic_cli.learning.seeds import derived_seed, seed_sequence
+from plastic_cli.numerics.seeds import derived_seed, seed_sequence
+from plastic_cli.statistics.intervals import mean_interval
 from plastic_mpn import figures
 from plastic_mpn.ablation import ablate, ablated_part, freezing_step, summarise_ablations
 from plastic_mpn.decoding import FEWEST_EPISODES, decode

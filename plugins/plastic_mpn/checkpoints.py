@@ -11,7 +11,7 @@ from torch import nn
 
 from plastic_cli import Run, UserError
 from plastic_cli.errors import did_you_mean
-from plastic_cli.learning.seeds import seed_sequence
+from plastic_cli.numerics.seeds import seed_sequence
 from plastic_mpn.evaluation import GreedyEpisodes, Observing, evaluation_seeds
 
 BEST, FINAL = "best", "final"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plastic_cli.learning.compiled import Kernels, part
+from plastic_cli.numerics.kernels import Kernels, part
 
 HEBBIAN, PRE, POST = 0, 1, 2
 """The associations, in the order of `rule.Plasticity`."""

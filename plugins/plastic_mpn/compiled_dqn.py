@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from plastic_cli.learning.compiled import part
+from plastic_cli.numerics.kernels import part
 from plastic_mpn.compiled import RELU, SIGMOID, TANH, Array, kernel, modulate, modulated_sum, slopes
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from plastic_cli.learning.clock import training_clock
+from plastic_cli.numerics.clock import training_clock
 from plastic_mpn import compiled_dqn
 from plastic_mpn.cores import MPN
 from plastic_mpn.networks import MPNDQN

@@ -44,8 +44,8 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.analysis.intervals import interval_method
 from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, discrete_colours, theme_plastic
+from plastic_cli.statistics.intervals import interval_method
 from plastic_mpn.principal_components import PrincipalComponents
 
 STATES = {"h": "hidden state h", "M": "modulations M"}

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from plastic_cli.analysis.intervals import mean_intervals
+from plastic_cli.statistics.intervals import mean_intervals
 from plastic_mpn.cores import MPN
 from plastic_mpn.networks import Network
 from plastic_mpn.recording import Episode

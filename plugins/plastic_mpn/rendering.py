@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plastic_cli import Run, UserError
-from plastic_cli.learning.seeds import seed_sequence
+from plastic_cli.numerics.seeds import seed_sequence
 from plastic_cli.runs.run import check_mp4_can_be_written
 from plastic_mpn.evaluation import evaluation_seeds
 from plastic_mpn.frames import choose_steps, episode_frames

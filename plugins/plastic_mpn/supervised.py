@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plastic_cli.errors import UserError
-from plastic_cli.learning.clock import training_clock
-from plastic_cli.learning.seeds import seed_sequence
+from plastic_cli.numerics.clock import training_clock
+from plastic_cli.numerics.seeds import seed_sequence
 from plastic_cli.runs.run import Run
 from plastic_mpn.integration_measures import (
     cross_validated_accuracy,

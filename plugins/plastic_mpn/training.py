@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from plastic_cli import Run, UserError
-from plastic_cli.learning.seeds import derived_seed, seed_sequence
+from plastic_cli.numerics.seeds import derived_seed, seed_sequence
 from plastic_mpn.checkpoints import Checkpoints, load_network
 from plastic_mpn.environment_options import read_options
 from plastic_mpn.environments import Environments, make_environment, package_versions
@@ -168,7 +168,7 @@ def open_trained(config: Evaluate | Analyze | Render, run: Run) -> Trained:
 
 def evaluate(config: Evaluate, run: Run) -> None:
     """Log the return over greedy episodes with seeds that training never saw."""
-    from plastic_cli.analysis.intervals import mean_interval
+    from plastic_cli.statistics.intervals import mean_interval
 
     trained = open_trained(config, run)
     played = GreedyEpisodes(trained.env_id, max_steps=trained.max_steps, options=trained.options)

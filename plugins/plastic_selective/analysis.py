@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from plastic_cli import Run, UserError
 from plastic_cli.analysis import continual
-from plastic_cli.learning.classifier import analyze_classifier, check_other_run, trained_on
+from plastic_cli.classifier.analyze import analyze_classifier, check_other_run
+from plastic_cli.classifier.data import trained_on
 from plastic_cli.runs.run import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_selective import figures
@@ -24,7 +25,7 @@ from plastic_selective.snapshots import kept_artifacts
 from plastic_selective.training import learn_stream, steps_of_tasks, stream_of, summary_of
 
 if TYPE_CHECKING:
-    from plastic_cli.learning.classifier import Build
+    from plastic_cli.classifier.learner import Build
     from plastic_selective.commands import Analyze
 
 

@@ -19,7 +19,7 @@ from numba import carray, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from plastic_cli.learning.compiled import Kernels, part
+from plastic_cli.numerics.kernels import Kernels, part
 
 BLOCK = 4096
 """Numbers per block: two arrays of so many fit into the first cache."""

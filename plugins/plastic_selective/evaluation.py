@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from plastic_cli import Run, UserError
 from plastic_cli.analysis import continual
+from plastic_cli.classifier.data import data_for
 from plastic_cli.data.corruptions import Corruption, parse_corruption
 from plastic_cli.data.streams import Stream, corrupted
-from plastic_cli.learning.classifier import data_for
 from plastic_selective.course import Course, read_course
 from plastic_selective.snapshots import kept_artifacts
 from plastic_selective.training import accuracy_by_task, allowed_by_task, make_network, stream_of, summary_of

@@ -15,7 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from plastic_cli.analysis.figures import image_grid
+from plastic_cli.figures.measures import image_grid
 from plastic_cli.figures.theme import DIVERGING, discrete_colours
 from plastic_selective.course import Course
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from plastic_cli.learning.baselines import hidden_activity
+from plastic_cli.classifier.baselines import hidden_activity
 
 
 class ContinualNetwork(nn.Module):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from plastic_cli import Run, UserError
-from plastic_cli.learning.classifier import image_shape_of
+from plastic_cli.classifier.data import image_shape_of
 from plastic_selective.course import Course, read_course, snapshot_names
 from plastic_selective.frames import Pictures, course_frames, full_scale
 from plastic_selective.snapshots import SHOWN_ROWS, kept_artifacts

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from plastic_cli.errors import PlasticError, UserError, did_you_mean
-from plastic_cli.learning.compiled import Kernels
+from plastic_cli.numerics.kernels import Kernels
 
 BufferKind = Literal["none", "reservoir", "class-balanced", "fifo"]
 Array = NDArray[Any]

@@ -18,10 +18,10 @@ from plastic_cli import Run, RunFailed
 from plastic_cli.analysis import continual
 from plastic_cli.analysis.classification import Evaluation
 from plastic_cli.analysis.classification import evaluate as measure
+from plastic_cli.classifier.fit import raise_if_not_finite
 from plastic_cli.data.datasets import Dataset, Split, load_dataset
 from plastic_cli.data.streams import Stream, make_stream
-from plastic_cli.learning.clock import training_clock
-from plastic_cli.learning.fit import raise_if_not_finite
+from plastic_cli.numerics.clock import training_clock
 from plastic_selective.commands import Train
 from plastic_selective.networks import ContinualNetwork, answer
 from plastic_selective.optimizer import SelectivePlasticityOptimizer

@@ -10,7 +10,11 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 
-from plastic_cli.analysis.figures import (
+from plastic_cli.analysis.probe import LayerProbe
+from plastic_cli.analysis.robustness import RobustnessRow
+from plastic_cli.errors import PlasticError
+from plastic_cli.figures.files import save_figure
+from plastic_cli.figures.measures import (
     angle_figure,
     cka_figure,
     class_accuracy_figure,
@@ -20,10 +24,6 @@ from plastic_cli.analysis.figures import (
     robustness_figure,
     weights_figure,
 )
-from plastic_cli.analysis.probe import LayerProbe
-from plastic_cli.analysis.robustness import RobustnessRow
-from plastic_cli.errors import PlasticError
-from plastic_cli.figures.files import save_figure
 from plastic_cli.figures.theme import OKABE_ITO, discrete_colours
 
 GENERATOR = np.random.default_rng(0)
@@ -198,7 +198,7 @@ def test_the_chosen_backend_is_given_back(tmp_path):
 def test_draws_without_a_display_whatever_the_environment_says(tmp_path):
     code = (
         "import sys, pandas as pd\nfrom pathlib import Path\n"
-        "from plastic_cli.analysis.figures import angle_figure\n"
+        "from plastic_cli.figures.measures import angle_figure\n"
         "from plastic_cli.figures.files import save_figure\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
         "save_figure(angle_figure(pd.DataFrame({'layer': ['a'], 'angle': [3.0]})), Path(sys.argv[1]), 'angle')\n"

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from processes import command, environment, run_plastic
 
-from plastic_cli.plugins import discover
+from plastic_cli.plugins.discovery import discover
 from plastic_cli.testing import interrupted_after, plastic
 
 KEYS = {"run", "rule", "seed", "status", "folder", "seconds", "metrics"}

@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-from plastic_cli.plugins import discover
+from plastic_cli.plugins.discovery import discover
 from plastic_cli.sweeps.search import Choice, Range, _distributions, extremes
 from plastic_cli.testing import plastic
 
@@ -247,7 +247,7 @@ def test_a_device_that_is_not_here_is_refused_at_once(command, more, monkeypatch
 
 def test_another_run_to_compare_with_is_looked_for_before_anything_is_measured(train, monkeypatch):
     train()
-    monkeypatch.setattr("plastic_cli.learning.classifier.probe_layers", lambda *_, **__: pytest.fail("it measured"))
+    monkeypatch.setattr("plastic_cli.classifier.analyze.probe_layers", lambda *_, **__: pytest.fail("it measured"))
     assert "there is no run 'nothing'" in refused(
         "analyze", "backprop", "--probe", "--cka", "--other", "nothing", "--quiet"
     )

@@ -7,11 +7,12 @@ import typing
 
 import pytest
 
-from plastic_cli.config import Config, TrainConfig, field, literal_choices
+from plastic_cli.config.describe import literal_choices
+from plastic_cli.config.model import Config, TrainConfig, field
 from plastic_cli.errors import UserError
-from plastic_cli.plugins import discover
-from plastic_cli.rule import VERBS
-from plastic_cli.runs.configuration import config_model, resolve
+from plastic_cli.plugins.discovery import discover
+from plastic_cli.plugins.rule import VERBS
+from plastic_cli.resolve import config_model, resolve
 from plastic_cli.testing import plastic
 
 REFUSED = ["--events", "never", "--event-rate", "0.5"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from plastic_cli.learning import fit
-from plastic_cli.plugins import discover
+from plastic_cli.classifier import fit
+from plastic_cli.plugins.discovery import discover
 from plastic_cli.testing import check_rule
 
 SMALL = {

@@ -7,8 +7,8 @@ import pytest
 from sklearn.datasets import load_digits
 from torchvision import datasets as vision
 
-from plastic_cli.completion import datasets
-from plastic_cli.config import ClassifierTrainConfig
+from plastic_cli.commands.completion import datasets
+from plastic_cli.config.classifier import ClassifierTrainConfig
 from plastic_cli.data.catalogue import DATASETS, dataset_names
 from plastic_cli.data.idx import read_idx
 

@@ -11,7 +11,7 @@ from registered import RULE, register
 
 from plastic_cli.commands.new_rule import new_rule
 from plastic_cli.commands.verbs import config_model
-from plastic_cli.plugins import discover, find_rule
+from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.runs.run import create_run
 
 

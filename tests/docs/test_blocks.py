@@ -19,8 +19,8 @@ from plastic_cli.app import app
 from plastic_cli.commands.new_rule import contents
 from plastic_cli.commands.tune import tune_command
 from plastic_cli.commands.verbs import rule_command
+from plastic_cli.plugins.rule import VERBS
 from plastic_cli.report.claims import read_claims
-from plastic_cli.rule import VERBS
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
 from plastic_cli.testing import plastic
@@ -237,7 +237,7 @@ def test_the_exporter_that_is_shown_works(place, tmp_path, monkeypatch, tiny_dat
 
 
 def test_the_hooks_that_are_shown_are_those_that_there_are():
-    from plastic_cli.hooks import HookSpecifications
+    from plastic_cli.plugins.hooks import HookSpecifications
 
     text = (ROOT / "docs/exporters.md").read_text(encoding="utf-8")
     found = re.findall(r"`(plastic_\w+)\((.*?)\)`", text)

@@ -13,10 +13,10 @@ from plotnine import geom_hline
 
 from plastic_cli.analysis.cka import cka_matrix
 from plastic_cli.analysis.probe import linear_probe
+from plastic_cli.classifier.analyze import CKA_IMAGES
+from plastic_cli.classifier.fit import stratified_sample
 from plastic_cli.data.corruptions import apply_corruption, parse_corruption
 from plastic_cli.data.datasets import load_dataset
-from plastic_cli.learning.classifier import CKA_IMAGES
-from plastic_cli.learning.fit import stratified_sample
 from plastic_cli.runs.run import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic

@@ -11,7 +11,12 @@ import pytest
 from processes import environment, run_plastic
 
 from plastic_cli.errors import UserError
-from plastic_cli.plugins import discover, exporter_names, find_exporter, plugin_names
+from plastic_cli.plugins.discovery import (
+    discover,
+    exporter_names,
+    find_exporter,
+    plugin_names,
+)
 from plastic_cli.runs.exports import hyperparameters, metric_name
 from plastic_cli.testing import plastic
 
@@ -313,7 +318,7 @@ def test_a_run_that_is_being_written_is_not_exported(install, heard, train):
 
 
 def test_the_shell_completes_exporters():
-    from plastic_cli.completion import exporters
+    from plastic_cli.commands.completion import exporters
 
     assert exporters("ten") == [("tensorboard", "")]
 

@@ -19,7 +19,7 @@ import torch
 from mutations import damaged, damaged_json
 
 from plastic_cli.errors import PlasticError
-from plastic_cli.plugins import discover
+from plastic_cli.plugins.discovery import discover
 from plastic_cli.report.claims import read_claims
 from plastic_cli.runs.run import create_run, open_run
 from plastic_cli.runs.store import RunStore

@@ -83,7 +83,7 @@ def test_a_full_disk_while_the_run_is_made_leaves_nothing(small, runs_folder, mo
     def full(_descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("plastic_cli.runs.files.os.fsync", full)
+    monkeypatch.setattr("plastic_cli.files.os.fsync", full)
     line = one_line(plastic("train", "backprop", *small), 1)
     assert "No space left on device" in line
     assert list(runs_folder.iterdir()) == []
@@ -103,7 +103,7 @@ def test_a_disk_that_fills_up_in_training(small, runs_folder, whole, monkeypatch
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"plastic_cli.runs.files.os.{call}", full)
+        patch.setattr(f"plastic_cli.files.os.{call}", full)
         patch.setattr("plastic_cli.runs.run.Run._checkpoint_is_due", lambda _: True)
         line = one_line(plastic("train", "backprop", *small), 1)
     assert calls >= nth
@@ -118,7 +118,7 @@ def test_a_disk_that_fills_up_in_training(small, runs_folder, whole, monkeypatch
 
 def test_a_write_that_is_cut_short_leaves_no_torn_line(runs_folder, monkeypatch, interrupted):
     real = os.write
-    monkeypatch.setattr("plastic_cli.runs.files.os.write", lambda to, content: real(to, content[: len(content) // 2]))
+    monkeypatch.setattr("plastic_cli.files.os.write", lambda to, content: real(to, content[: len(content) // 2]))
     before = (interrupted / "metrics.jsonl").read_bytes()
     with pytest.raises(OSError, match="No space left"):
         open_run(interrupted, stage="eval").log("test", accuracy=0.5)
@@ -382,7 +382,7 @@ def test_data_that_disappear_before_a_run_is_finished(interrupted, tiny_data, tm
 
 
 def test_a_mistake_of_the_program_is_recorded_with_the_run(monkeypatch, tiny_data, runs_folder):
-    from plastic_cli.learning import baselines
+    from plastic_cli.classifier import baselines
 
     def broken(*_):
         raise ZeroDivisionError("a bug")
@@ -404,7 +404,7 @@ def test_a_mistake_of_the_program_is_recorded_with_the_run(monkeypatch, tiny_dat
     ids=["python", "torch", "cuda"],
 )
 def test_too_little_memory_is_one_line(error, tiny_data, runs_folder, monkeypatch):
-    from plastic_cli.learning.baselines import BackpropLearner
+    from plastic_cli.classifier.baselines import BackpropLearner
 
     def fail(*_):
         raise error

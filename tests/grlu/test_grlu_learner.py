@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from plastic_cli.classifier.fit import fit
 from plastic_cli.data.datasets import load_dataset
-from plastic_cli.learning.fit import fit
 from plastic_cli.runs.run import create_run
 from plastic_grlu import GRLULearner, rule
 from plastic_grlu.stream import StreamState, train_stream

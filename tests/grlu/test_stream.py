@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plastic_cli.learning import compiled as kernels
+from plastic_cli.numerics import kernels
 from plastic_grlu import any_depth, compiled, noise, rule, stream
 from plastic_grlu.noise import fill, random_words
 from plastic_grlu.steps import BLOCK, choose_largest, log_probabilities

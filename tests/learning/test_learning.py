@@ -12,14 +12,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plastic_cli.classifier import fit as fit_module
+from plastic_cli.classifier.baselines import BackpropLearner
+from plastic_cli.classifier.fit import (
+    EVALUATION_BATCH,
+    features,
+    fit,
+    predict,
+    stratified_sample,
+)
+from plastic_cli.classifier.learner import Learner, ScheduledLearner, StreamLearner
 from plastic_cli.data.datasets import Split, load_dataset
 from plastic_cli.errors import RunFailed, UserError
-from plastic_cli.learning import fit as fit_module
-from plastic_cli.learning.baselines import BackpropLearner
-from plastic_cli.learning.devices import find_device
-from plastic_cli.learning.fit import EVALUATION_BATCH, features, fit, predict, stratified_sample
-from plastic_cli.learning.learner import Learner, ScheduledLearner, StreamLearner
-from plastic_cli.learning.seeds import derived_seed, seed_sequence, torch_generator
+from plastic_cli.numerics.devices import find_device
+from plastic_cli.numerics.seeds import derived_seed, seed_sequence, torch_generator
 from plastic_cli.runs.run import create_run
 from plastic_cli.runs.store import RunStore
 

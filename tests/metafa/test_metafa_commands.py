@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
-from plastic_cli.analysis.intervals import mean_interval
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.runs.metrics import data_of
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore
+from plastic_cli.statistics.intervals import mean_interval
 from plastic_cli.testing import interrupted_after, plastic, training_numbers, write_tiny_dataset
 from plastic_metafa import adaptation, evaluation, meta_learning, rule
 from plastic_metafa.commands import Train

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from plastic_cli.errors import PlasticError, RunFailed, UserError
-from plastic_cli.learning.seeds import seed_sequence
+from plastic_cli.numerics.seeds import seed_sequence
 from plastic_mpn.environments import Environments, episode_seed, make_environment, package_versions, versioned_id
 from plastic_mpn.evaluation import GreedyEpisodes, evaluation_seeds
 from plastic_mpn.networks import MPNDQN

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from plastic_cli.errors import RunFailed, UserError
-from plastic_cli.learning.seeds import seed_sequence
+from plastic_cli.numerics.seeds import seed_sequence
 from plastic_cli.report.claims import read_claims, unknown_conditions
 from plastic_cli.runs.run import create_run, open_run
 from plastic_cli.runs.store import RunStore

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from plastic_cli.analysis.comparisons import (
+from plastic_cli.statistics.aggregates import (
     interquartile_mean,
     interquartile_mean_interval,
     performance_profile,
     probability_of_improvement,
     probability_of_improvement_interval,
 )
-from plastic_cli.analysis.intervals import mean_interval
+from plastic_cli.statistics.intervals import mean_interval
 
 
 def tables(tasks=None, least=1):

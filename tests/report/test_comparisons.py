@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from report_frames import grlu_experiments, run_row
 
-from plastic_cli.analysis.comparisons import interquartile_mean, probability_of_improvement
 from plastic_cli.report.comparisons import (
     MOST_COMPARED,
     compare,
@@ -24,6 +23,7 @@ from plastic_cli.report.formats import cell_text
 from plastic_cli.report.grouping import group_runs, settings_across
 from plastic_cli.report.plots import profile_figure, profile_in_words
 from plastic_cli.report.results import summarise
+from plastic_cli.statistics.aggregates import interquartile_mean, probability_of_improvement
 
 
 def store(*cases, metric="test/accuracy"):

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from report_frames import grlu_experiments
 from rich.console import Console
 
-from plastic_cli.analysis.intervals import Interval, mean_interval
 from plastic_cli.escapes import csv_cell, csv_text, printable
 from plastic_cli.report.claims import read_claims
 from plastic_cli.report.comparisons import compare, middle_table
@@ -38,6 +37,7 @@ from plastic_cli.report.tables import (
     results_frame,
     results_table,
 )
+from plastic_cli.statistics.intervals import Interval, mean_interval
 
 LATEX_COMMAND = re.compile(
     r"\\(ensuremath\{(\\[a-z]+|\^\{\\circ\})\}|[a-z]+\{\}|[`'^~\"vrc]\{(\\?[A-Za-z]?)\}|[{}&%$#_])"

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plastic_cli.analysis.intervals import MINIMUM_VALUES, half_width, mean_interval, mean_intervals
+from plastic_cli.statistics.intervals import (
+    MINIMUM_VALUES,
+    half_width,
+    mean_interval,
+    mean_intervals,
+)
 
 values = st.lists(st.floats(-1e6, 1e6), min_size=MINIMUM_VALUES, max_size=8)
 

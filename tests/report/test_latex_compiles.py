@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from report_frames import grlu_experiments, run_row
 
-from plastic_cli.analysis.intervals import Interval
 from plastic_cli.report.claims import read_claims
 from plastic_cli.report.comparisons import compare, improvement_table, middle_table
 from plastic_cli.report.formats import LATEX_LINES, latex
 from plastic_cli.report.grouping import group_runs
 from plastic_cli.report.results import judge_claims, summarise
 from plastic_cli.report.tables import Column, Detailed, Table, claims_table, context_table, results_table
+from plastic_cli.statistics.intervals import Interval
 
 ENGINE = shutil.which("pdflatex")
 

@@ -13,7 +13,12 @@ import pytest
 import torch
 
 from plastic_cli.errors import RunFailed, UserError
-from plastic_cli.runs.files import append_whole, atomic_file, write_atomically, write_through
+from plastic_cli.files import (
+    append_whole,
+    atomic_file,
+    write_atomically,
+    write_through,
+)
 from plastic_cli.runs.metrics import data_of
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.run import create_run, open_run

@@ -13,7 +13,7 @@ import instant
 import pytest
 from processes import environment
 
-from plastic_cli.plugins import discover
+from plastic_cli.plugins.discovery import discover
 from plastic_cli.sweeps.engine import Settings, Sweep
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.pools import open_pool

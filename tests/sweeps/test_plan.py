@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plastic_cli.errors import UserError
-from plastic_cli.plugins import find_rule
-from plastic_cli.runs.configuration import resolve, train_model
+from plastic_cli.plugins.discovery import find_rule
+from plastic_cli.resolve import resolve, train_model
 from plastic_cli.sweeps.plan import expand, only, plan_recipe, read_grid, unique
 from plastic_cli.sweeps.recipe import read_recipe
 from plastic_cli.testing import plastic, write_tiny_dataset

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from plastic_cli.analysis.figures import image_grid
+from plastic_cli.figures.measures import image_grid
 from plastic_cli.figures.theme import OKABE_ITO
 
 SPLIT_STYLES = {"train": (OKABE_ITO[1], "--"), "validation": (OKABE_ITO[2], ":"), "test": (OKABE_ITO[0], "-")}

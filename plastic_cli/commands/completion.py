@@ -21,7 +21,7 @@ def datasets(incomplete: str) -> list[tuple[str, str]]:
 
 def exporters(incomplete: str) -> list[tuple[str, str]]:
     """Offer the installed exporters."""
-    from plastic_cli.plugins import exporter_names
+    from plastic_cli.plugins.discovery import exporter_names
 
     return [(name, "") for name in exporter_names() if name.startswith(incomplete)]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from plastic_cli.analysis.classification import evaluate
+from plastic_cli.classifier.learner import Learner, ScheduledLearner, StreamLearner
 from plastic_cli.errors import RunFailed
-from plastic_cli.learning.clock import training_clock
-from plastic_cli.learning.learner import Learner, ScheduledLearner, StreamLearner
+from plastic_cli.numerics.clock import training_clock
 
 if TYPE_CHECKING:
     from plastic_cli.data.datasets import Dataset, Split

@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
-from plastic_cli.config import Config, TrainConfig
+from plastic_cli.config.model import Config, TrainConfig
 from plastic_cli.data.catalogue import check_dataset_name, full_dataset_name
 from plastic_cli.errors import OptionError, UserError
-from plastic_cli.plugins import load_function
-from plastic_cli.rule import Rule
+from plastic_cli.plugins.discovery import load_function
+from plastic_cli.plugins.rule import Rule
 from plastic_cli.runs.run import Run
 
 

@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from plastic_cli.errors import PlasticError, UserError, did_you_mean
-from plastic_cli.rule import Rule
+from plastic_cli.plugins.rule import Rule
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
@@ -82,7 +82,7 @@ def discover() -> Plugins:
     """
     from pluggy import PluginManager
 
-    from plastic_cli.hooks import GROUP, HookSpecifications
+    from plastic_cli.plugins.hooks import GROUP, HookSpecifications
 
     manager = PluginManager(GROUP)
     manager.add_hookspecs(HookSpecifications)
@@ -135,7 +135,7 @@ def find_exporter(name: str) -> Exporter:
     """Load the exporter called `name`; raises UserError where there is none or it does not load."""
     from pluggy import PluginManager
 
-    from plastic_cli.hooks import GROUP, HookSpecifications
+    from plastic_cli.plugins.hooks import GROUP, HookSpecifications
 
     entries = list(entry_points(group=GROUP, name=EXPORTER_PREFIX + name)) or list(entry_points(group=GROUP, name=name))
     if not entries:

@@ -11,8 +11,15 @@ import typer
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
-from plastic_cli.completion import completions_for
-from plastic_cli.config import Config, bounds_text, is_switch, literal_choices, option_name, type_word
+from plastic_cli.commands.completion import completions_for
+from plastic_cli.config.describe import (
+    bounds_text,
+    is_switch,
+    literal_choices,
+    option_name,
+    type_word,
+)
+from plastic_cli.config.model import Config
 
 
 def command_function(

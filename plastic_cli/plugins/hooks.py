@@ -17,7 +17,7 @@ from typing import Any
 
 from pluggy import HookimplMarker, HookspecMarker
 
-from plastic_cli.rule import Rule
+from plastic_cli.plugins.rule import Rule
 
 GROUP = "plastic"
 """The name of the entry points through which plugins are found."""

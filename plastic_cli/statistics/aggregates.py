@@ -15,7 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
-from plastic_cli.analysis.intervals import CONFIDENCE, MINIMUM_VALUES, Interval, mean_interval
+from plastic_cli.statistics.intervals import (
+    CONFIDENCE,
+    MINIMUM_VALUES,
+    Interval,
+    mean_interval,
+)
 
 RESAMPLES = 2_000
 

@@ -18,7 +18,7 @@ import numba
 import platformdirs
 from numba.core import event
 
-from plastic_cli.learning.clock import compilation_begins, compilation_ends
+from plastic_cli.numerics.clock import compilation_begins, compilation_ends
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from plastic_cli.data.datasets import Dataset
+    from plastic_cli.runs.run import Run
 
 
 @runtime_checkable
@@ -43,3 +46,14 @@ class ScheduledLearner(Protocol):
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Set learning rate, noise and the like for epoch `epoch` of `epochs`, counted from 0."""
+
+
+class Build(Protocol):
+    """Makes a run's learner, as it was before training or with what it has learned."""
+
+    def __call__(self, run: Run, data: Dataset, *, trained: bool = True) -> Learner:
+        """Return the learner."""
+
+
+Networks = Callable[[], Mapping[str, Learner]]
+"""Makes further networks, by name, when an analysis wants to show them beside the run's own."""

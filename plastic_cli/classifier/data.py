@@ -1,0 +1,76 @@
+"""The data set that a trained classifier is measured on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from plastic_cli.data.datasets import Dataset, load_dataset
+from plastic_cli.data.images import PixelRange, in_other_units
+from plastic_cli.errors import UserError
+from plastic_cli.runs.run import Run
+
+
+def image_shape_of(run: Run, inputs: int) -> tuple[int, int, int] | None:
+    """Return the shape of the images that the first layer sees, or None where it sees a code that is no image."""
+    stored = run.record.data.get("image_shape")
+    if stored is not None and int(np.prod(stored)) == inputs:
+        channels, height, width = stored
+        return int(channels), int(height), int(width)
+    return None
+
+
+def data_for(run: Run, dataset: str | None, *, validation: bool = False) -> Dataset:
+    """Load the data set of an evaluation, in its own normalization; raises UserError where it does not fit the run."""
+    name = dataset or run.record.dataset
+    if name is None:
+        raise UserError(f"run {run.id} has no data set of its own: name one with --dataset.")
+    held_out = int(run.config.get("validation", 0))
+    if validation and not held_out:
+        raise UserError(f"run {run.id} was trained without a validation split. Choose --split test or train.")
+    data = load_dataset(
+        name, run.data_folder, validation=held_out if name == run.record.dataset else 0, device=run.device
+    )
+    stored = run.record.data
+    if name != run.record.dataset:
+        _check_fit(run, data)
+    elif stored.get("checksum") not in (None, data.checksum):
+        run.console.warning(f"the data set {name} here is not the one that run {run.id} learned from (other checksum)")
+    return data
+
+
+def trained_on(run: Run) -> Dataset:
+    """Load the data set that a run was trained on, with the same validation split set aside."""
+    return load_dataset(
+        str(run.record.dataset), run.data_folder, validation=int(run.config.get("validation", 0)), device=run.device
+    )
+
+
+def _check_fit(run: Run, data: Dataset) -> None:
+    """Raise UserError where another data set than the run's own has other images, units, or classes."""
+    stored, option = run.record.data, f"--dataset {data.name}"
+    learned = f"run {run.id} learned from"
+    shape, classes = stored.get("image_shape"), stored.get("classes")
+    if shape is not None and list(shape) != list(data.image_shape):
+        raise UserError(
+            f"{option}: its images are {_by(data.image_shape)}, {learned} {_by(shape)} ({run.record.dataset})."
+        )
+    if classes is not None and int(classes) < data.classes:
+        raise UserError(f"{option}: it has {data.classes} classes, run {run.id} answers with {classes}.")
+    for number, (own, other) in enumerate(zip(stored.get("class_names") or (), data.class_names, strict=False)):
+        # A class whose name is its number may be any class.
+        if own != other and str(number) not in (own, other):
+            raise UserError(
+                f"{option}: its class {number} is {other}, {learned} {own} as class {number}. Store the numbers of the "
+                "run's classes as labels."
+            )
+    pixels = PixelRange.from_stored(stored.get("pixels"))
+    if data.pixels is not None and pixels is not None and in_other_units(pixels, data.pixels):
+        raise UserError(
+            f"{option}: its pixels go {data.pixels}, {learned} pixels {pixels}. Store both in the same units."
+        )
+
+
+def _by(shape: Any) -> str:
+    return " x ".join(str(size) for size in shape)

@@ -1,0 +1,56 @@
+"""The options that all classifier rules share."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from plastic_cli.config.model import (
+    AnalyzeConfig,
+    EvaluateConfig,
+    OnlyWith,
+    TrainConfig,
+    field,
+)
+
+
+class ClassifierTrainConfig(TrainConfig):
+    """What every rule that learns to classify images can be told."""
+
+    dataset: str = field(
+        "digits",
+        "digits, mnist, fashion, kmnist, emnist, emnist-letters, emnist-digits, emnist-mnist, emnist-byclass,"
+        " emnist-bymerge, cifar10, or a folder with your own data set",
+        panel="Data",
+        complete="dataset",
+    )
+    validation: int = field(
+        0, "training images set aside as a validation split, the same ones always", ge=0, panel="Data"
+    )
+
+
+class ClassifierEvaluateConfig(EvaluateConfig):
+    """Measure a trained classifier: any data set, split and corruption."""
+
+    dataset: str | None = field(None, "data set (default: the one it was trained on)", panel="Data", complete="dataset")
+    split: Literal["test", "train", "validation"] = field("test", "split of the data set", panel="Data")
+    corruption: tuple[str, ...] = field(
+        (),
+        "KIND:STRENGTH, several with commas: gaussian-noise (after normalisation), pixel-noise (before it),"
+        " rotation (random, up to that many degrees), fixed-rotation",
+        panel="Data",
+    )
+
+
+class ClassifierAnalyzeConfig(AnalyzeConfig):
+    """Look inside a trained classifier. Without an option: accuracy by class, confusion matrix and sparsity."""
+
+    panel: ClassVar[str] = "What to look at"
+
+    confusion: bool = field(False, "accuracy by class and confusion matrix")
+    sparsity: bool = field(False, "how sparse the activity of each layer is")
+    probe: bool = field(False, "linear probe of each layer, beside the untrained network's")
+    robustness: bool = field(False, "accuracy under noise and rotation")
+    cka: bool = field(False, "similarity (linear CKA) to the untrained network, or to the run of --other")
+    other: str | None = field(None, "run to compare with, for --cka", complete="run")
+
+    only_with: ClassVar[OnlyWith] = (("cka", (True,), ("other",)),)

@@ -1,0 +1,184 @@
+"""One typed model per command: its fields are the options, the keys of a configuration file and what a run stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from plastic_cli.config.describe import LARGEST, as_typed, is_switch
+from plastic_cli.config.parsing import read_value
+from plastic_cli.config.unused import matches, reason_unused
+from plastic_cli.errors import OptionError, did_you_mean
+
+OnlyWith = tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...]
+"""Entries (option, values of it, other options): the others have an effect only where the option has such a value."""
+
+
+def field(
+    default: Any,
+    help: str,  # noqa: A002  the word that every command line uses
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    panel: str | None = None,
+    complete: Literal["dataset", "run", "exporter"] | None = None,
+    option: str | None = None,
+    search: tuple[float, float, Literal["linear", "log"]] | None = None,
+    repeat: bool = False,
+) -> Any:
+    """Describe one field of a Config: its default, its help and its bounds.
+
+    panel: the heading under which `--help` lists it. complete: what shell completion offers. option: how it is typed,
+    where that is not the field's name with hyphens; of a switch, `--on/--off`. search: lowest and highest value that
+    `plastic tune` tries unless told otherwise, and whether it looks at them or at their logarithms. repeat: the option
+    may be typed several times, and arrives as a list of texts.
+    """
+    extra: dict[str, Any] = {"panel": panel, "complete": complete, "option": option, "repeat": repeat}
+    if search is not None:
+        extra["search"] = list(search)
+    if le is None and isinstance(default, int) and not isinstance(default, bool):
+        le = LARGEST
+    return Field(default, description=help, ge=ge, gt=gt, le=le, lt=lt, json_schema_extra=extra, validate_default=True)
+
+
+class Config(BaseModel):
+    """The configuration of a command. Unknown keys are errors, values are checked, and nothing changes after that."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    panel: ClassVar[str] = "Options of the rule"
+    only_with: ClassVar[OnlyWith] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_texts(cls, values: Any) -> Any:
+        """Read what was typed: lists as `256,128`, whole numbers as `1e6`, choices in any case; refuse yes or no."""
+        if not isinstance(values, Mapping):
+            return values
+        read = dict(values)
+        for name, value in values.items():
+            info = cls.model_fields.get(name)
+            if info is None:
+                continue
+            if isinstance(value, bool) and not is_switch(info):
+                # Python counts true as 1; in a file it is a slip.
+                raise ValueError(f"{name} takes no yes or no: give a value")
+            read[name] = read_value(name, info, value)
+        return read
+
+    @classmethod
+    def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
+        """Return values that `typed` implies for other fields; they take precedence over a file.
+
+        Called with what was typed, or with a file's keys; the rule of one option implying another goes here.
+        """
+        return {}
+
+    @classmethod
+    def unused_beside(cls, chosen: Mapping[str, Any]) -> dict[str, str]:
+        """Return the options that have no effect beside `chosen`, with the reason; `only_with` says which."""
+        found: dict[str, str] = {}
+        for entries in (vars(base).get("only_with", ()) for base in cls.__mro__):
+            for option, values, names in entries:
+                if option in chosen and not any(matches(chosen[option], value) for value in values):
+                    reason = reason_unused(option, chosen[option], values)
+                    found.update({name: reason for name in names if name not in found})
+        return found
+
+    @classmethod
+    def meant(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what `typed` means for fields that it does not name: implied values, defaults of those without use."""
+        implied = cls.implied(typed)
+        unused = cls.unused_beside({**implied, **typed})
+        return {**{name: cls.model_fields[name].default for name in unused}, **implied}
+
+    def refuse_unused(self) -> None:
+        """Raise OptionError where an option has no effect beside the others.
+
+        The default, and a value that another option implies, were not asked for.
+        """
+        fields = type(self).model_fields
+        values = {name: getattr(self, name) for name in fields}
+        asked = {name: value for name, value in values.items() if value != fields[name].default}
+        for name, reason in self.unused_beside(values).items():
+            if name not in asked:
+                continue
+            others = {other: value for other, value in asked.items() if other != name}
+            groups = [others, *({other: value} for other, value in others.items())]
+            if not any(self.implied(group).get(name) == asked[name] for group in groups):
+                raise OptionError(f"{as_typed(name, asked[name])} does nothing {reason}. Leave it out.", name)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], source: str = "") -> Self:
+        """Check `values` and return the configuration; raises UserError, one line that names option and value."""
+        for name in values:
+            if name not in cls.model_fields:
+                where = f"{source}: " if source else ""
+                guess = did_you_mean(name, cls.model_fields)
+                raise OptionError(f"{where}there is no key '{name}'.{guess} `--help` lists the options.", name)
+        try:
+            return cls.model_validate({**cls.implied(values), **values})
+        except ValidationError as error:
+            location = error.errors()[0]["loc"]
+            raise OptionError(_first_error(error, source), str(location[0]) if location else None) from None
+
+
+class TrainConfig(Config):
+    """What every train command can be told."""
+
+    seed: int = field(0, "root of every random number of the run", ge=0, le=2**63 - 1, panel="Run")
+    device: Literal["auto", "cpu", "cuda"] = field("auto", "where to compute", panel="Run")
+
+    def learns_from(self) -> str | None:
+        """Return what the run learns from, under which tables list it: the data set, or an environment."""
+        dataset: str | None = getattr(self, "dataset", None)
+        return dataset
+
+
+class StageConfig(Config):
+    """What every command that looks at a trained run can be told."""
+
+    device: Literal["auto", "cpu", "cuda"] = field("auto", "where to compute", panel="Run")
+
+
+class EvaluateConfig(StageConfig):
+    """Measure a trained run."""
+
+
+class AnalyzeConfig(StageConfig):
+    """Look inside a trained run."""
+
+
+class RenderConfig(StageConfig):
+    """Show a trained run as pictures."""
+
+
+_PLAIN_MESSAGES = {
+    "int_parsing": "should be a whole number",
+    "float_parsing": "should be a number",
+    "bool_parsing": "should be true or false",
+}
+
+
+def _first_error(error: ValidationError, source: str) -> str:
+    first = error.errors()[0]
+    where = f"{source}: " if source else ""
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if not first["loc"]:
+        return f"{where}{message}."
+    name = str(first["loc"][0])
+    option = name if source else f"--{name.replace('_', '-')}"
+    given = first.get("input")
+    if isinstance(given, list | tuple):
+        given = ",".join(map(str, given))
+    elif given == "":
+        given = "''"
+    # A text that is no number, in other words than those of parsing.
+    message = _PLAIN_MESSAGES.get(first["type"], message)
+    guess = ""
+    if first["type"] == "literal_error" and isinstance(given, str):
+        guess = did_you_mean(given, first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", "))
+    return f"{where}{option} {given}: it {message}.{guess}" if given is not None else f"{where}{option}: it {message}."

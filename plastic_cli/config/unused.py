@@ -1,0 +1,32 @@
+"""Which options have no effect beside others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plastic_cli.config.describe import as_typed, option_name
+
+
+def matches(value: Any, wanted: Any) -> bool:
+    """Say whether a value, perhaps still a text, is a wanted one."""
+    if not isinstance(value, str):
+        return bool(value == wanted)
+    if isinstance(wanted, str):
+        return value.strip().casefold() == wanted.casefold()
+    if isinstance(wanted, bool):
+        return value.casefold() in (("true", "yes", "on", "1") if wanted else ("false", "no", "off", "0"))
+    try:
+        return bool(float(value) == wanted)
+    except (TypeError, ValueError):
+        return False
+
+
+def reason_unused(option: str, value: Any, values: tuple[Any, ...]) -> str:
+    """Return why options that need `option` to be one of `values` have no effect beside `value`."""
+    if values == (True,):
+        return f"without {option_name(option)}"
+    if values == (None,):
+        return f"beside {as_typed(option, value)}"
+    *others, last = [str(entry) for entry in values]
+    listed = f"{', '.join(others)} or {last}" if others else last
+    return f"with {as_typed(option, value)}: it belongs to {option_name(option)} {listed}"

@@ -1,1 +1,0 @@
-"""What rules that learn have in common: seeds, devices, the supervised loop, baselines."""

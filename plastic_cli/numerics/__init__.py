@@ -1,0 +1,1 @@
+"""Random seeds, devices, compiled kernels and the clock of training time."""
