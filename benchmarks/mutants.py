@@ -8,7 +8,7 @@ The mutants of a rule are in `mutants/RULE.toml`:
     file = "plugins/plastic_metafa/meta_learning.py"
     old = "RATES[max("                      # occurs exactly once in the file
     new = "RATES[min("
-    tests = ["tests/metafa/test_metafa_measures.py"]     # tried before the others
+    tests = ["tests/metafa/test_measures.py"]     # tried before the others
 
     python benchmarks/mutants.py [RULE ...] [--only TEXT] [--json]
 

@@ -10,8 +10,9 @@ from pathlib import Path
 # Before torch is imported anywhere: tests share the cores, and the same sums must be taken in the same order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import processes
 import pytest
+
+import processes
 
 # What a script starts in the background ignores Ctrl-C, and so would the processes whose Ctrl-C is tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)

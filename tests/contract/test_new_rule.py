@@ -9,9 +9,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from processes import environment, run_plastic
 
 from plastic_cli.testing import plastic
+from processes import environment, run_plastic
 
 NAME = "alignment"
 

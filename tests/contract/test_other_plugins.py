@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from processes import environment, run_plastic
 
 OJA = Path(__file__).parent / "oja"

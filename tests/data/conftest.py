@@ -7,7 +7,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from tiny_sets import write_mnist
+
+from data.tiny_sets import write_mnist
 
 _BESIDE = Path(__file__).parents[3] / "shared" / "data"
 # Read before any test takes the variable away.

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tiny_sets import write_cifar, write_cifar_batch
 
+from data.tiny_sets import write_cifar, write_cifar_batch
 from plastic_cli.data.cifar import read_cifar_batch
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.errors import UserError

@@ -5,8 +5,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from tiny_sets import write_idx
 
+from data.tiny_sets import write_idx
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
 

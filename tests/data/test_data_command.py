@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from tiny_sets import write_idx, write_mnist
 
+from data.tiny_sets import write_idx, write_mnist
 from plastic_cli.commands.data import data, data_rows
 from plastic_cli.data.catalogue import DATASETS, dataset_names
 from plastic_cli.errors import UserError

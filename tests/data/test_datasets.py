@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
-from tiny_sets import write_idx, write_mnist
 
+from data.tiny_sets import write_idx, write_mnist
 from plastic_cli.data import download
 from plastic_cli.data.catalogue import DATASETS
 from plastic_cli.data.datasets import load_dataset

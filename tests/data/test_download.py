@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from tiny_sets import idx_bytes, write_cifar, write_idx, write_mnist
 from torchvision import datasets as vision
 
+from data.tiny_sets import idx_bytes, write_cifar, write_idx, write_mnist
 from plastic_cli.data.catalogue import DATASETS
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.errors import UserError

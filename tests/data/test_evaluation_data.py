@@ -88,7 +88,7 @@ def test_a_run_that_stored_no_range_and_no_names_is_measured_as_before(tmp_path,
 
 def test_names_of_known_sets_are_compared(tmp_path, mnist_folder):
     """Letters are no digits, though there is an output for each of them."""
-    from tiny_sets import write_idx
+    from data.tiny_sets import write_idx
 
     for split in ("balanced", "letters"):
         for part in ("train", "test"):

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from tiny_sets import idx_bytes
 from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
+from data.tiny_sets import idx_bytes
 from plastic_cli.data.idx import read_idx, read_idx_shape
 from plastic_cli.errors import UserError
 

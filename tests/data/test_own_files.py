@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_sets import idx_bytes, write_idx, write_mnist
 
+from data.tiny_sets import idx_bytes, write_idx, write_mnist
 from plastic_cli.data.catalogue import DATASETS, check_dataset_name, full_dataset_name, known_dataset
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.data.identity import dataset_checksum

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from tiny_sets import write_idx, write_mnist
 
+from data.tiny_sets import write_idx, write_mnist
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.errors import UserError
 

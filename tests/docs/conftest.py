@@ -6,9 +6,9 @@ import json
 import sys
 
 import pytest
-from pages import ROOT
-from registered import RULE, register
 
+from docs.pages import ROOT
+from docs.registered import RULE, register
 from plastic_cli.commands.new_rule import new_rule
 from plastic_cli.commands.verbs import config_model
 from plastic_cli.plugins.discovery import discover, find_rule

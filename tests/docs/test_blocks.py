@@ -11,10 +11,10 @@ import tomllib
 from unittest import mock
 
 import pytest
-from pages import BLOCKS, PAGES, ROOT, blocks_of, commands_of, inline_commands
-from registered import RULE, register
 from typer.main import get_command
 
+from docs.pages import BLOCKS, PAGES, ROOT, blocks_of, commands_of, inline_commands
+from docs.registered import RULE, register
 from plastic_cli.app import app
 from plastic_cli.commands.new_rule import contents
 from plastic_cli.commands.tune import tune_command

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from pages import PAGES, ROOT
 
+from docs.pages import PAGES, ROOT
 from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.report.claims import read_claims
 from plastic_cli.sweeps.plan import plan_recipe

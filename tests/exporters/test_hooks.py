@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import environment, run_plastic
 
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import (
@@ -19,6 +18,7 @@ from plastic_cli.plugins.discovery import (
 )
 from plastic_cli.runs.exports import hyperparameters, metric_name
 from plastic_cli.testing import plastic
+from processes import environment, run_plastic
 
 RECORDER = """
 import json, os, pathlib

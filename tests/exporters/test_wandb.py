@@ -8,8 +8,7 @@ import pytest
 
 pytest.importorskip("wandb", reason="wandb is not installed: pip install 'plastic[wandb]'")
 
-from wandb_files import configuration, exit_code, history, records, summary
-
+from exporters.wandb_files import configuration, exit_code, history, records, summary
 from plastic_cli.testing import plastic
 
 

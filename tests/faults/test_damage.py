@@ -16,8 +16,8 @@ from random import Random
 import pandas as pd
 import pytest
 import torch
-from mutations import damaged, damaged_json
 
+from faults.mutations import damaged, damaged_json
 from plastic_cli.errors import PlasticError
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.report.claims import read_claims
@@ -247,7 +247,7 @@ def test_checkpoints_whose_checksums_are_right(store, mutations):
 
 
 def _changed_anywhere(value, random):
-    from mutations import VALUES
+    from faults.mutations import VALUES
 
     if isinstance(value, dict) and value and random.random() < 0.95:
         key = random.choice(list(value))

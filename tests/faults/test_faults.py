@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from processes import command, environment
 
 from plastic_cli.runs.run import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import interrupted_after, plastic, training_numbers
+from processes import command, environment
 
 
 def one_line(outcome, code):

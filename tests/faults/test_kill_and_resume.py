@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from processes import environment
 
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import training_numbers
+from processes import environment
 
 WARM_PLASTIC = Path(__file__).parents[1] / "warm_plastic.py"
 TRAINING = ["grlu", "--dataset", "digits", "--hidden", "32", "--perturbations", "1", "--quiet", "--epochs", "25"]

@@ -1,5 +1,6 @@
 import pytest
-from report_frames import CLAIMS, grlu_experiments
+
+from report.report_frames import CLAIMS, grlu_experiments
 
 
 @pytest.fixture

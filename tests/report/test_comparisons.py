@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from report_frames import grlu_experiments, run_row
 
 from plastic_cli.report.comparisons import (
     MOST_COMPARED,
@@ -24,6 +23,7 @@ from plastic_cli.report.grouping import group_runs, settings_across
 from plastic_cli.report.plots import profile_figure, profile_in_words
 from plastic_cli.report.results import summarise
 from plastic_cli.statistics.aggregates import interquartile_mean, probability_of_improvement
+from report.report_frames import grlu_experiments, run_row
 
 
 def store(*cases, metric="test/accuracy"):

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_frames import grlu_experiments
 from rich.console import Console
 
 from plastic_cli.escapes import csv_cell, csv_text, printable
@@ -38,6 +37,7 @@ from plastic_cli.report.tables import (
     results_table,
 )
 from plastic_cli.statistics.intervals import Interval, mean_interval
+from report.report_frames import grlu_experiments
 
 LATEX_COMMAND = re.compile(
     r"\\(ensuremath\{(\\[a-z]+|\^\{\\circ\})\}|[a-z]+\{\}|[`'^~\"vrc]\{(\\?[A-Za-z]?)\}|[{}&%$#_])"

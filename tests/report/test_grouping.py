@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_frames import run_row
 
 from plastic_cli.config.model import Config
 from plastic_cli.report.grouping import group_runs, plain_value, setting_text, settings_across
+from report.report_frames import run_row
 
 
 def frame(*rows):

@@ -6,7 +6,6 @@ import subprocess
 
 import pandas as pd
 import pytest
-from report_frames import grlu_experiments, run_row
 
 from plastic_cli.report.claims import read_claims
 from plastic_cli.report.comparisons import compare, improvement_table, middle_table
@@ -15,6 +14,7 @@ from plastic_cli.report.grouping import group_runs
 from plastic_cli.report.results import judge_claims, summarise
 from plastic_cli.report.tables import Column, Detailed, Table, claims_table, context_table, results_table
 from plastic_cli.statistics.intervals import Interval
+from report.report_frames import grlu_experiments, run_row
 
 ENGINE = shutil.which("pdflatex")
 

@@ -7,13 +7,13 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 from plotnine import aes, geom_point, ggplot, labs
-from report_frames import CLAIMS, grlu_experiments
-from stores import write_store
 
 from plastic_cli.commands import report as command
 from plastic_cli.errors import PlasticError
 from plastic_cli.figures.files import svg_text
 from plastic_cli.report.page import inline_svg
+from report.report_frames import CLAIMS, grlu_experiments
+from report.stores import write_store
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 EVIL = '<img src=x onerror="alert(1)">'

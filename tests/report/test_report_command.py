@@ -5,11 +5,11 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 from plotnine import aes, geom_point, ggplot
-from report_frames import CLAIMS, grlu_experiments
-from stores import write_store
 
 from plastic_cli.commands import report as command
 from plastic_cli.errors import PlasticError, UserError
+from report.report_frames import CLAIMS, grlu_experiments
+from report.stores import write_store
 
 
 @pytest.fixture

@@ -9,15 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import instant
 import pytest
-from processes import environment
 
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.sweeps.engine import Settings, Sweep
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.pools import open_pool
 from plastic_cli.sweeps.recipe import read_recipe
+from processes import environment
+from sweeps import instant
 
 HERE = Path(__file__).parent
 

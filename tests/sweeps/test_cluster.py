@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from watching import PLASTIC, statuses, until
 
 from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.sweeps.archive import pack, unpack
 from plastic_cli.sweeps.pools import CLUSTERS, open_pool
 from plastic_cli.testing import plastic
+from sweeps.watching import PLASTIC, statuses, until
 
 pytest.importorskip("distributed")
 

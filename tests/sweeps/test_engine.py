@@ -8,7 +8,6 @@ import signal
 from pathlib import Path
 
 import pytest
-from watching import PLASTIC, statuses, until
 
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.engine import Progress, Result
@@ -16,6 +15,7 @@ from plastic_cli.sweeps.job import Outcome, claimed, cores, log_file, thread_sha
 from plastic_cli.sweeps.lookup import store_index, with_data
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
+from sweeps.watching import PLASTIC, statuses, until
 
 
 def test_every_run_is_made_once_and_not_again(sweep, recipe, runs_folder, starts):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from watching import statuses
 
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.recipe import recipe_names
 from plastic_cli.testing import plastic
+from sweeps.watching import statuses
 
 pytestmark = pytest.mark.usefixtures("starts")
 

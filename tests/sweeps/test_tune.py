@@ -7,7 +7,6 @@ import shlex
 import signal
 
 import pytest
-from watching import PLASTIC, statuses, until
 
 from plastic_cli.commands import tune
 from plastic_cli.config.model import TrainConfig, field
@@ -17,6 +16,7 @@ from plastic_cli.resolve import train_model
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.search import Choice, Range, open_study, search_space
 from plastic_cli.testing import plastic
+from sweeps.watching import PLASTIC, statuses, until
 
 pytest.importorskip("optuna")
 

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import environment, run_plastic
 
 from plastic_cli.runs.store import RunStore
 from plastic_cli.signals import STOPPING, signals_as_interrupts
+from processes import environment, run_plastic
 
 OWN = "plastic_cli.signals"
 LONG = ["--hidden", "4", "--epochs", "1000000", "--quiet"]

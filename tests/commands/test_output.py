@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from processes import command, environment, run_plastic
 
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.testing import interrupted_after, plastic
+from processes import command, environment, run_plastic
 
 KEYS = {"run", "rule", "seed", "status", "folder", "seconds", "metrics"}
 

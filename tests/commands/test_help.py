@@ -7,13 +7,13 @@ import subprocess
 import sys
 
 import pytest
-from processes import environment, run_plastic
 
 from plastic_cli.config.describe import literal_choices, option_name
 from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.plugins.rule import VERBS
 from plastic_cli.resolve import config_model
 from plastic_cli.testing import HEAVY, plastic
+from processes import environment, run_plastic
 
 SHARED_BY_TRAIN = [
     "--seed",
