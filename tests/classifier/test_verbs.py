@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from plastic_backprop.commands import build
+from plastic_backprop.training import build
 from plastic_cli.analysis.cka import cka_matrix
 from plastic_cli.analysis.probe import linear_probe
 from plastic_cli.classifier.analyze import CKA_IMAGES
