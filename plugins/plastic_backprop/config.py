@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
-
-from pydantic import model_validator
+from typing import ClassVar, Literal
 
 from plastic_cli import ClassifierTrainConfig, OnlyWith, field
+from plastic_cli.config.classifier import LayerSizes
 
 
 class Train(ClassifierTrainConfig):
     """Train a ReLU network by backpropagation, the control of every comparison."""
 
-    hidden: tuple[int, ...] = field((256,), "units of each hidden layer")
+    hidden: LayerSizes = field((256,), "units of each hidden layer")
     trained: Literal["all", "readout"] = field("all", "layers that learn; 'readout' leaves random features below it")
     optimizer: Literal["adam", "sgd"] = field("adam", "how the gradient becomes a step")
     learning_rate: float = field(0.001, "learning rate", gt=0, search=(1e-4, 0.1, "log"))
@@ -21,9 +20,3 @@ class Train(ClassifierTrainConfig):
     epochs: int = field(10, "passes over the training images", ge=1)
 
     only_with: ClassVar[OnlyWith] = (("optimizer", ("sgd",), ("momentum",)),)
-
-    @model_validator(mode="after")
-    def _layers_have_units(self) -> Self:
-        if not self.hidden or not all(1 <= units <= 2**20 for units in self.hidden):
-            raise ValueError("--hidden: name at least one layer, of 1 to 1048576 units each")
-        return self

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from plastic_cli import ClassifierAnalyzeConfig, ClassifierEvaluateConfig, ClassifierTrainConfig, OnlyWith, field
+from plastic_cli.config.classifier import LayerSizes
 
 LOCAL = "Local learning"
 EVENTS = "Events"
@@ -20,7 +21,7 @@ class Train(ClassifierTrainConfig):
     a tenth of all images; from those the hidden layers learn, by fixed random feedback of the error.
     """
 
-    hidden: tuple[int, ...] = field((256, 128), "units of each hidden layer; channels of each convolution")
+    hidden: LayerSizes = field((256, 128), "units of each hidden layer; channels of each convolution")
     model: Literal["mlp", "cnn"] = field(
         "mlp",
         "mlp, or cnn: convolutions, each halved; implies --hidden 32,128 --activation triangle --local-rule softhebb"
@@ -143,8 +144,6 @@ class Train(ClassifierTrainConfig):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if not self.hidden or not all(1 <= units <= 2**20 for units in self.hidden):
-            raise ValueError("--hidden: name at least one layer, of 1 to 1048576 units each")
         if self.threshold_factor and self.event_signal == "margin":
             raise ValueError("--threshold-factor takes a signal above 0, which --event-signal margin is not")
         if self.update == "backprop" and self.events != "always":
