@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from plastic_cli import UserError
 from plastic_cli.analysis.classification import evaluate
-from plastic_cli.classifier.fit import teach
+from plastic_cli.classifier.fit import fit_unlogged
 from plastic_eglp.config import Train
 from plastic_eglp.training import make_learner
 
@@ -65,5 +65,5 @@ def train_variant(config: Train, data: Dataset, run: Run, *, frozen: Sequence[in
     """Train the run's network with `changes` to its configuration, and return it; the run itself stays unchanged."""
     changed = config.model_copy(update=changes)
     learner = make_learner(changed, data, run, frozen)
-    teach(learner, data, run, epochs=changed.epochs, batch_size=changed.batch_size)
+    fit_unlogged(learner, data, run, epochs=changed.epochs, batch_size=changed.batch_size)
     return learner
