@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from plastic_cli import Run, UserError
 from plastic_cli.numerics.seeds import seed_sequence
-from plastic_cli.runs.run import check_mp4_can_be_written
+from plastic_cli.runs.outputs import check_mp4_can_be_written
 from plastic_mpn.evaluation import evaluation_seeds
 from plastic_mpn.frames import choose_steps, episode_frames
 from plastic_mpn.networks import MPNDQN, ActorCritic, Network

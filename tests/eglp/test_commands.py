@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from plastic_cli.runs.run import open_run
+from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe

@@ -11,7 +11,7 @@ from plotnine import geom_hline
 from plastic_cli.analysis.angles import signal_to_noise
 from plastic_cli.classifier.fit import stratified_sample
 from plastic_cli.data.datasets import load_dataset
-from plastic_cli.runs.run import create_run, open_run
+from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
 from plastic_grlu import rule

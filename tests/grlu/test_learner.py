@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from plastic_cli.classifier.fit import fit
 from plastic_cli.data.datasets import load_dataset
-from plastic_cli.runs.run import create_run
+from plastic_cli.runs.folder import create_run
 from plastic_grlu import GRLULearner, rule
 from plastic_grlu.epoch import NoiseState, train_epoch
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from plastic_cli.errors import RunFailed
 from plastic_cli.numerics.seeds import seed_sequence
-from plastic_cli.runs.run import create_run, open_run
+from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.testing import interrupted_after, training_numbers
 from plastic_mpn.a2c import A2C, A2CSettings, a2c_loss, generalised_advantages, train_a2c
 from plastic_mpn.environments import Environments

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from plastic_cli.errors import UserError
-from plastic_cli.runs.run import create_run
+from plastic_cli.runs.folder import create_run
 from plastic_mpn import rule
 from plastic_mpn.ablation import ABLATIONS, ablate, ablated_part, freezing_step, make_ablation, summarise_ablations
 from plastic_mpn.analysis import analyze_network
