@@ -22,10 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from plastic_mpn.dqn import DQN, DQNSettings, TorchUpdate
-from plastic_mpn.environments import Environments
-from plastic_mpn.networks import MPNDQN
-from plastic_mpn.sequence import mpn_sequence, mpn_sequence_by_steps
+from plastic_mpn.environments.vector import Environments
+from plastic_mpn.learning.dqn import DQN
+from plastic_mpn.learning.dqn_update import DQNSettings, TorchUpdate
+from plastic_mpn.networks.agents import MPNDQN
+from plastic_mpn.networks.sequence import mpn_sequence, mpn_sequence_by_steps
 
 HIDDEN, ETA, LAMBDA, GAMMA, BATCH = 64, 0.05, 0.9, 0.99, 64
 

@@ -8,16 +8,16 @@ from plastic_cli import Rule, hookimpl
 from plastic_cli.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from plastic_mpn.cores import MPN, Core, make_core
-    from plastic_mpn.networks import MPNDQN, ActorCritic, Readout
+    from plastic_mpn.networks.agents import MPNDQN, ActorCritic, Readout
+    from plastic_mpn.networks.cores import MPN, Core, make_core
 
 _LAZY = {
-    "MPN": "plastic_mpn.cores",
-    "Core": "plastic_mpn.cores",
-    "make_core": "plastic_mpn.cores",
-    "MPNDQN": "plastic_mpn.networks",
-    "ActorCritic": "plastic_mpn.networks",
-    "Readout": "plastic_mpn.networks",
+    "MPN": "plastic_mpn.networks.cores",
+    "Core": "plastic_mpn.networks.cores",
+    "make_core": "plastic_mpn.networks.cores",
+    "MPNDQN": "plastic_mpn.networks.agents",
+    "ActorCritic": "plastic_mpn.networks.agents",
+    "Readout": "plastic_mpn.networks.agents",
 }
 
 __all__ = ["MPN", "MPNDQN", "ActorCritic", "Core", "Readout", "make_core", "plastic_rule"]

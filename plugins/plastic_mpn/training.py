@@ -1,29 +1,23 @@
-"""Puts a run's network, environments and learner together, for each algorithm, and reads a trained one back."""
+"""Trains a run: connects its network, environments and learner for each algorithm."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from plastic_cli import Run, UserError
-from plastic_cli.numerics.seeds import derived_seed, seed_sequence
-from plastic_mpn.checkpoints import Checkpoints, load_network
-from plastic_mpn.environment_options import read_options
-from plastic_mpn.environments import Environments, make_environment, package_versions
-from plastic_mpn.evaluation import GreedyEpisodes, evaluation_seeds
-from plastic_mpn.networks import MPNDQN, ActorCritic, Network, Readout
-
-if TYPE_CHECKING:
-    from plastic_mpn.commands import Analyze, Evaluate, Render, Train
+from plastic_cli import Run
+from plastic_cli.numerics.seeds import seed_sequence
+from plastic_mpn.config import Train
+from plastic_mpn.environments.greedy import GreedyEpisodes
+from plastic_mpn.environments.vector import make_environment, package_versions
+from plastic_mpn.learning.checkpoints import Checkpoints
+from plastic_mpn.make import environment_options, make_environments, make_network, note_versions
+from plastic_mpn.networks.agents import MPNDQN, ActorCritic, Network, Readout
 
 
 def by_dqn(config: Train, run: Run) -> None:
     """Train by Q-learning."""
-    from plastic_mpn.dqn import DQN, DQNSettings, train_dqn
+    from plastic_mpn.learning.dqn import DQN, train_dqn
+    from plastic_mpn.learning.dqn_update import DQNSettings
 
-    environments = _environments(config, run)
+    environments = make_environments(config, run)
     network = make_network(config, run, environments.observation_dim, environments.action_count)
     settings = DQNSettings(
         gamma=config.gamma,
@@ -60,9 +54,9 @@ def by_dqn(config: Train, run: Run) -> None:
 
 def by_a2c(config: Train, run: Run) -> None:
     """Train by advantage actor-critic."""
-    from plastic_mpn.a2c import A2C, A2CSettings, train_a2c
+    from plastic_mpn.learning.a2c import A2C, A2CSettings, train_a2c
 
-    environments = _environments(config, run)
+    environments = make_environments(config, run)
     network = make_network(config, run, environments.observation_dim, environments.action_count)
     settings = A2CSettings(
         learning_rate=config.learning_rate,
@@ -91,8 +85,8 @@ def by_a2c(config: Train, run: Run) -> None:
 
 def by_supervised(config: Train, run: Run) -> None:
     """Train a readout of the published integration tasks."""
-    from plastic_mpn.supervised import SupervisedSettings, train_supervised
-    from plastic_mpn.tasks.integration import ContextIntegration, SimpleIntegration
+    from plastic_mpn.environments.tasks.integration import ContextIntegration, SimpleIntegration
+    from plastic_mpn.learning.supervised import SupervisedSettings, train_supervised
 
     made = make_environment(config.env, options=environment_options(config, run))
     note_versions(run, package_versions(made))
@@ -119,146 +113,6 @@ def by_supervised(config: Train, run: Run) -> None:
     )
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A run's network as it was kept, and the environment that it is to be looked at in."""
-
-    network: Network
-    env_id: str
-    options: Mapping[str, Any]
-    max_steps: int | None
-    checkpoint: str
-
-
-def open_trained(config: Evaluate | Analyze | Render, run: Run) -> Trained:
-    """Read a run's network back, and name the environment: its own, with what `config` changes.
-
-    Raises UserError where there is no such checkpoint, or the environment has other sizes.
-    """
-    from plastic_mpn.commands import Train
-
-    trained_as = Train.from_values(run.config, source=f"run {run.id}")
-    own = make_environment(
-        trained_as.env, max_steps=trained_as.step_limit, options=environment_options(trained_as, run)
-    )
-    network = make_network(trained_as, run, *_sizes(own))
-    if trained_as.algorithm == "supervised":
-        if config.checkpoint not in ("best", "final"):
-            raise UserError(f"--checkpoint {config.checkpoint}: a supervised run keeps one network, its last.")
-        run.restore("network", network)
-    else:
-        load_network(network, run, config.checkpoint)
-    # Options of its own environment mean nothing to another one.
-    options = environment_options(trained_as, run) if config.env in (None, trained_as.env) else {}
-    chosen = Trained(
-        network.eval(),
-        config.env or trained_as.env,
-        {**options, **read_options(config.env_options)},
-        config.step_limit or trained_as.step_limit,
-        config.checkpoint,
-    )
-    other = make_environment(chosen.env_id, max_steps=chosen.max_steps, options=chosen.options)
-    if _sizes(other) != _sizes(own):
-        raise UserError(
-            f"{chosen.env_id} shows {_sizes(other)[0]} numbers and takes {_sizes(other)[1]} actions; run {run.id}"
-            f" learned with {_sizes(own)[0]} and {_sizes(own)[1]} ({trained_as.env}). Choose one of the same sizes."
-        )
-    return chosen
-
-
-def evaluate(config: Evaluate, run: Run) -> None:
-    """Log the return over greedy episodes with seeds that training never saw."""
-    from plastic_cli.statistics.intervals import mean_interval
-
-    trained = open_trained(config, run)
-    played = GreedyEpisodes(trained.env_id, max_steps=trained.max_steps, options=trained.options)
-    seeds = evaluation_seeds(seed_sequence(run.seed, "fresh episodes"), config.episodes)
-    returns = played.returns(trained.network, seeds)
-    interval = mean_interval(returns)
-    labels = {"env": trained.env_id, "checkpoint": trained.checkpoint, "options": dict(trained.options)}
-    measured = {
-        "return": interval.mean,
-        "return_low": interval.low,
-        "return_high": interval.high,
-        "return_min": float(returns.min()),
-        "return_max": float(returns.max()),
-    }
-    run.log("fresh", labels, **measured)
-    run.results |= {f"fresh/{name}": value for name, value in measured.items()}
-
-
-def make_network(config: Train, run: Run, observation_dim: int, action_count: int) -> Network:
-    """Make the network that a configuration describes, its weights drawn from the run's seed."""
-    made: type[Network] = {"dqn": MPNDQN, "a2c": ActorCritic, "supervised": Readout}[config.algorithm]
-    options: dict[str, Any] = {}
-    if config.core.startswith("mpn"):
-        options = {
-            "eta": None if config.draw_eta else config.eta,
-            "lambda_decay": config.lambda_decay,
-            "lambda_max": config.lambda_max,
-            "bound": config.modulation_bound or math.inf,
-            "learn_eta": config.learn_eta,
-            "learn_lambda": config.learn_lambda,
-            "activation": config.activation,
-            "bias": config.bias,
-        }
-    network = made(
-        observation_dim,
-        config.hidden_dim,
-        action_count,
-        core=config.core,
-        layers=config.layers,
-        projection=config.input_projection,
-        generator=run.generator("weights"),
-        **options,
-    )
-    return network.to(run.device)
-
-
-def environment_options(config: Train, run: Run) -> dict[str, Any]:
-    """Return the options of a run's environment; a supervised task takes them from the configuration and the seed."""
-    task: dict[str, Any] = {}
-    if config.algorithm == "supervised":
-        task = {
-            "classes": config.classes,
-            "noise": config.input_noise,
-            "vectors_seed": derived_seed(run.seed, "input vectors"),
-        }
-        if config.env == "plastic/SimpleIntegration-v0":
-            task |= {"steps": config.steps, "delay": config.delay}
-        else:
-            task |= {"context": config.context}
-    return {**task, **read_options(config.env_options)}
-
-
-def _environments(config: Train, run: Run) -> Environments:
-    environments = Environments(
-        config.env,
-        config.num_envs,
-        seed_sequence(run.seed, "environments"),
-        max_steps=config.step_limit,
-        options=environment_options(config, run),
-    )
-    note_versions(run, environments.versions)
-    if not environments.repeatable():
-        run.message(
-            f"{config.env} goes another way every time with the same seed and actions: this run can be neither repeated"
-            " nor resumed exactly"
-        )
-    if not environments.limited:
-        run.message(f"{config.env} sets no limit of steps: if an episode does not end, --max-episode-steps N ends it")
-    return environments
-
-
-def note_versions(run: Run, versions: Mapping[str, str]) -> None:
-    """Store the versions of what a run's environment comes from, and say where a resumed run meets others."""
-    for package, number in versions.items():
-        before = run.record.versions.get(package, number)
-        if before != number:
-            run.message(f"run {run.id} began with {package} {before} and goes on with {number}")
-    run.write_record(versions={**run.record.versions, **versions})
-
-
 def _checkpoints(config: Train, run: Run, network: Network, unit: str) -> Checkpoints:
     return Checkpoints(
         network,
@@ -269,7 +123,3 @@ def _checkpoints(config: Train, run: Run, network: Network, unit: str) -> Checkp
         evaluation_episodes=config.evaluation_episodes,
         checkpoint_every=config.checkpoint_every,
     )
-
-
-def _sizes(environment: Any) -> tuple[int, int]:
-    return int(environment.observation_space.shape[0]), int(environment.action_space.n)

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from plastic_cli.errors import UserError
-from plastic_cli.runs.checkpoint import read_checkpoint
-from plastic_cli.runs.folder import open_run
+from plastic_cli.runs.run import open_run
 from plastic_cli.testing import plastic
-from plastic_mpn.commands import IMPLIED, Evaluate, Train, read_options
-from plastic_mpn.training import open_trained
+from plastic_mpn.config import IMPLIED, Evaluate, Train
+from plastic_mpn.environments.options import read_options
+from plastic_mpn.trained import open_trained
 
 GO_NOGO = "plastic/GoNogo-v0"
 PAYING = "plastic-tests/Paying-v0"
@@ -131,7 +131,7 @@ def test_a_readout_alone_is_learned_where_that_is_asked_for():
     folders = [
         Path(carried_out("train", "mpn", *options, "--maximum-batches", batches)["folder"]) for batches in (10, 20)
     ]
-    few, more = (read_checkpoint(folder).tracked["network"] for folder in folders)
+    few, more = (open_run(folder).tracked_state("network") for folder in folders)
     assert {name for name, value in few.items() if not torch.equal(value, more[name])} == {"head.weight"}
     assert "--readout-only does nothing" in refused("train", "mpn", "--readout-only")
     record = json.loads((folders[0] / "run.json").read_text())

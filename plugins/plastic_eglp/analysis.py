@@ -1,0 +1,138 @@
+"""What only event-gated learning can be asked: which layers matter, what an event is worth, what units see and when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from torch import Tensor
+
+from plastic_cli import UserError
+from plastic_cli.analysis.classification import evaluate
+from plastic_cli.classifier.data import trained_on
+from plastic_cli.figures.measures import image_grid
+from plastic_eglp import figures
+from plastic_eglp.control import NAME, kept_control, taught
+
+if TYPE_CHECKING:
+    from plastic_cli import Run
+    from plastic_cli.data.datasets import Dataset
+    from plastic_eglp.commands import Train
+    from plastic_eglp.learner import EGLPLearner
+
+SHOWN_UNITS = 64
+
+
+def measure_sensitivity(config: Train, run: Run) -> None:
+    """Train the network with learning switched off in one hidden layer after the other, and in all of them."""
+    data = trained_on(run)
+    layers = range(len(config.hidden))
+    rows: list[dict[str, Any]] = []
+    conditions: list[tuple[str, Sequence[int]]] = [("all learn", ())]
+    if len(layers) > 1:
+        conditions += [(f"layer {layer + 1} fixed", (layer,)) for layer in layers]
+    for name, frozen in conditions:
+        run.message(f"learning anew: {name}")
+        rows.append({"condition": name, **_measured(taught(config, data, run, frozen=frozen), data)})
+    run.message(f"learning anew: {NAME}")
+    # With backprop no events means that no hidden layer is trained.
+    never: dict[str, Any] = {"frozen": tuple(layers)} if config.update == "backprop" else {"events": "never"}
+    rows.append({"condition": NAME, **_measured(taught(config, data, run, **never), data)})
+    frame = pd.DataFrame(rows)
+    for row in rows:
+        run.log("test", {"condition": row["condition"]}, accuracy=row["accuracy"])
+        run.results[f"{row['condition']}/accuracy"] = float(row["accuracy"])
+    run.save_table("sensitivity", frame)
+    run.save_figure("sensitivity", figures.sensitivity_figure(frame))
+
+
+def measure_event_rates(config: Train, run: Run, rates: Sequence[float]) -> None:
+    """Train the network at each rate of events, triggered and at random, without a budget, and without any event.
+
+    Raises UserError for a run of backprop, which knows no events.
+    """
+    if config.update == "backprop":
+        raise UserError(f"run {run.id} was trained by backprop, which knows no events.")
+    data = trained_on(run)
+    run.message(f"learning anew: {NAME}")
+    images = len(data.train) * config.epochs
+    none = {"rate": 0.0, **_measured(taught(config, data, run, events="never"), data)}
+    rows: list[dict[str, Any]] = [{"events by": name, **none} for name in ("triggered", "fixed")]
+    for rate in sorted(rates):
+        for events in ("triggered", "fixed"):
+            run.message(f"learning anew: {events}, rate {rate:g}")
+            # No factor: a threshold that keeps to the rate.
+            changes: dict[str, Any] = {"events": events, "event_rate": rate, "event_budget": 0, "threshold_factor": 0.0}
+            rows.append({"events by": events, "rate": rate, **_measured(taught(config, data, run, **changes), data)})
+    for row in rows:
+        labels = {"events by": row["events by"], "rate": row["rate"]}
+        run.log("test", labels, accuracy=row["accuracy"], events=row["events"])
+        run.results[f"{row['events by']} {row['rate']:g}/accuracy"] = float(row["accuracy"])
+    frame = pd.DataFrame(rows)
+    # The first batches are events at every rate, and a budget of images may be left over: what was used, not asked for.
+    frame["share"] = frame["event_images"] / images
+    run.save_table("event_rates", frame)
+    run.save_figure("event_rates", figures.event_rates_figure(frame))
+
+
+def show_features(run: Run) -> None:
+    """Write the first layer's receptive fields before and after learning as images."""
+    from plastic_eglp.commands import build
+
+    data = trained_on(run)
+    shape = receptive_shape(run, build(run, data, trained=False).first_weights)
+    for name, trained in (("features", True), ("features_before", False)):
+        weights = build(run, data, trained=trained).first_weights[:SHOWN_UNITS].cpu()
+        if shape is not None:
+            run.save_image(name, image_grid(weights, shape, zoom=4))
+
+
+def receptive_shape(run: Run, weights: Tensor) -> tuple[int, int, int] | None:
+    """Return the shape of what a unit of the first layer sees: the image, or a filter's patch; None if no image."""
+    channels, height, width = (int(size) for size in run.record.data["image_shape"])
+    if channels not in (1, 3):
+        return None
+    if run.config["model"] == "mlp":
+        return channels, height, width
+    side = round((weights.shape[1] / channels) ** 0.5)
+    return channels, side, side
+
+
+def show_events(run: Run) -> None:
+    """Write the raster of events, and how many there were in each epoch."""
+    raster = event_raster(run)
+    run.save_table("events", raster.groupby("epoch")["event"].sum().rename("events").reset_index())
+    run.save_figure("events", figures.raster_figure(raster))
+
+
+def event_raster(run: Run) -> pd.DataFrame:
+    """Return one row for each batch: epoch (from 1), batch (from 1), event (0 or 1)."""
+    parts = []
+    for name in run.stored_tensors("events-"):
+        stored = run.load_tensors(name)
+        events = stored["events"].int().tolist()
+        if not events:  # before the first epoch
+            continue
+        batches = range(1, len(events) + 1)
+        parts.append(pd.DataFrame({"epoch": int(stored["epoch"]), "batch": batches, "event": events}))
+    raster = pd.concat(parts) if parts else pd.DataFrame(columns=["epoch", "batch", "event"])
+    if raster.empty:
+        raise UserError(f"run {run.id} kept no events to show: train it to the end of an epoch first.")
+    return raster.reset_index(drop=True)
+
+
+def measure_control(run: Run) -> None:
+    """Measure the zero-event control that the run has kept."""
+    data = trained_on(run)
+    for name, control in kept_control(run, data).items():
+        run.results[f"{name}/accuracy"] = float(evaluate(control.predict, data.test.x, data.test.y).accuracy)
+
+
+def _measured(learner: EGLPLearner, data: Dataset) -> dict[str, float]:
+    return {
+        "accuracy": float(evaluate(learner.predict, data.test.x, data.test.y).accuracy),
+        "events": learner.events,
+        "event_images": learner.event_stimuli,
+        "synaptic_updates": learner.synaptic_updates,
+    }

@@ -1,1 +1,0 @@
-"""What `plastic analyze` and `plastic render` measure and draw for EGLP."""

@@ -1,0 +1,128 @@
+"""What only GRLU can be asked: how well its update points along the gradient, and how noisy it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from plastic_cli.analysis.angles import angle_degrees, signal_to_noise
+from plastic_cli.classifier.data import image_shape_of, trained_on
+from plastic_cli.classifier.fit import stratified_sample
+from plastic_cli.figures import measures as figures
+from plastic_cli.numerics.seeds import derived_seed
+from plastic_grlu import rule
+
+if TYPE_CHECKING:
+    from plastic_cli import Run
+    from plastic_cli.classifier.learner import Build
+    from plastic_grlu.commands import Analyze
+    from plastic_grlu.learner import GRLULearner
+
+PERTURBATIONS = (1, 16, 128)
+
+
+def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
+    """Measure the angle of one update to the true gradient, and its signal to noise, by number of perturbations.
+
+    Updates and gradients are those of single training images at the run's initial noise: that is what the rule learns
+    from at batch size 1. The angle is the mean over images and draws; the signal to noise is that of one update, over
+    draws of the noise, averaged over images.
+    """
+    data = trained_on(run)
+    learner: GRLULearner = build(run, data, trained=True)  # type: ignore[assignment]
+    untrained: GRLULearner = build(run, data, trained=False)  # type: ignore[assignment]
+    sample = stratified_sample(data.train, config.images)
+    rows = []
+    for network, subject in (("trained", learner), ("untrained", untrained)):
+        x = subject.encode(sample.x)
+        for perturbations in sorted({*PERTURBATIONS, learner.perturbations}):
+            rows += _measure(subject, network, x, sample.y, perturbations, config.samples, run.seed)
+    frame = pd.DataFrame(rows)
+    run.save_table("angles", frame)
+    trained = frame[frame["network"] == "trained"]
+    spread = {"low": trained["angle"] - trained["angle_sd"], "high": trained["angle"] + trained["angle_sd"]}
+    labelled = trained.assign(label=[f"{count} perturbations" for count in trained["perturbations"]], **spread)
+    title = "Angle between one update and the gradient, by perturbations (mean and SD over images and noise)"
+    run.save_figure("angles", figures.angle_figure(labelled, title))
+    here = frame[(frame["network"] == "trained") & (frame["perturbations"] == learner.perturbations)]
+    for row in here.to_dict("records"):
+        labels = {"layer": row["layer"], "perturbations": row["perturbations"]}
+        run.log("train", labels, angle=row["angle"], signal_to_noise=row["signal_to_noise"])
+        run.results[f"layer {row['layer']}/angle"] = row["angle"]
+        run.results[f"layer {row['layer']}/signal_to_noise"] = row["signal_to_noise"]
+
+
+def show_weights(run: Run, build: Build) -> None:
+    """Write the first layer's weights as images."""
+    data = trained_on(run)
+    learner: GRLULearner = build(run, data, trained=True)  # type: ignore[assignment]
+    weights = learner.weights[0].cpu()
+    shape = image_shape_of(run, weights.shape[1])
+    if shape is None:
+        run.message("the first layer sees a code, not images: no picture of its weights")
+        return
+    run.save_image("weights_all", figures.image_grid(weights, shape))
+
+
+def _measure(
+    learner: GRLULearner, network: str, x: Tensor, y: Tensor, perturbations: int, samples: int, seed: int
+) -> list[dict[str, float | int | str]]:
+    layers = range(len(learner.weights))
+    angles: list[list[float]] = [[] for _ in layers]
+    signals: list[list[float]] = [[] for _ in layers]
+    for image in range(len(x)):
+        one, label = x[image : image + 1], y[image : image + 1]
+        updates, gradients = _draw_updates(
+            learner, one, label, perturbations, samples, derived_seed(seed, f"{network} {perturbations} {image}")
+        )
+        for layer in layers:
+            pairs = zip(updates[layer], gradients[layer], strict=True)
+            angles[layer] += [angle_degrees(update, gradient) for update, gradient in pairs]
+            signals[layer].append(signal_to_noise(torch.stack(updates[layer])))
+    return [
+        {
+            "network": network,
+            "layer": layer + 1,
+            "perturbations": perturbations,
+            "angle": float(torch.tensor(angles[layer]).nanmean()),
+            "angle_sd": _spread(angles[layer]),
+            "signal_to_noise": float(torch.tensor(signals[layer]).nanmean()),
+        }
+        for layer in layers
+    ]
+
+
+def _draw_updates(
+    learner: GRLULearner, x: Tensor, y: Tensor, perturbations: int, samples: int, seed: int
+) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """Return, per layer, `samples` updates for one image x (1, d_0) and the gradient that each of them estimates."""
+    noises, gumbels = learner.draw(perturbations * samples, seed)
+    updates: list[list[Tensor]] = [[] for _ in learner.weights]
+    gradients: list[list[Tensor]] = [[] for _ in learner.weights]
+    gradient: list[Tensor] | None = None
+    for draw in range(samples):
+        rows = slice(draw * perturbations, (draw + 1) * perturbations)
+        noise = [part[rows] for part in noises]
+        masks = learner.masks(x, noise, None if gumbels is None else [part[rows] for part in gumbels])
+        update, _, _ = rule.grlu_update(
+            learner.weights, learner.biases, x, y, noise, masks, credit=learner.credit, skip=learner.skip
+        )
+        # With ReLU there is one gradient; with masks it is that of the masked networks that this update perturbed.
+        if gradient is None or masks is not None:
+            copies = 1 if masks is None else perturbations
+            gradient, _, _ = rule.gradient_update(
+                learner.weights, learner.biases, x.expand(copies, -1), y.expand(copies), masks, skip=learner.skip
+            )
+        for layer in range(len(updates)):
+            updates[layer].append(update[layer])
+            gradients[layer].append(gradient[layer])
+    return updates, gradients
+
+
+def _spread(values: list[float]) -> float:
+    finite = torch.tensor(values, dtype=torch.float64)
+    finite = finite[~finite.isnan()]
+    return float(finite.std()) if len(finite) > 1 else float("nan")

@@ -1,1 +1,0 @@
-"""Measures and figures of trained GRLU networks."""

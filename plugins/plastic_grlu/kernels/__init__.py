@@ -1,1 +1,0 @@
-"""The rule compiled with numba: the same numbers as rule.py, fast enough to learn image by image."""

@@ -1,0 +1,131 @@
+"""The parts of a learning step that the kernels share: layer norm, the choice of the k largest, the reward."""
+
+import math
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plastic_cli.numerics.kernels import part
+from plastic_grlu.polynomial import power_series
+
+Floats = NDArray[np.floating[Any]]
+
+# Samples whose first-layer pre-activations are computed by one matrix product.
+BLOCK: Final = 64
+
+# exp(f) for f in [-log(2) / 2, log(2) / 2], to 1e-15.
+_E0, _E1, _E2, _E3, _E4, _E5, _E6, _E7, _E8, _E9, _E10 = power_series(np.exp, 10, -math.log(2) / 2, math.log(2) / 2)
+_LOG_2: Final = math.log(2)
+_PER_LOG_2: Final = 1 / math.log(2)
+
+
+@part
+def standardise(sources: Floats, source: int, targets: Floats, target: int) -> None:
+    """Layer norm of row `source` of `sources` (., n) into row `target` of `targets` (., n).
+
+    Rows are named by their index throughout: a view of a row would cost numba's reference counting.
+    """
+    real = targets.dtype.type
+    width = targets.shape[1]
+    total = real(0)
+    for i in range(width):
+        total += sources[source, i]
+    mean = total / real(width)
+    squares = real(0)
+    for i in range(width):
+        squares += (sources[source, i] - mean) * (sources[source, i] - mean)
+    scale = real(1) / np.sqrt(squares / real(width) + real(1e-5))
+    for i in range(width):
+        targets[target, i] = (sources[source, i] - mean) * scale
+
+
+@part
+def choose_largest(keys: NDArray[np.float32], width: int, kept: int, mask: Floats) -> None:
+    """Set `mask` to 1 where `keys` holds one of its `kept` largest values, else 0, within their first `width` entries.
+
+    Exactly `kept` ones: of equal keys the first. Searches for a threshold between the kept and the others, by
+    interpolation and bisection in turn, which takes about six counts of 256 keys.
+    """
+    # Magnitudes of floats order like their bits, and a maximum of integers, unlike one of floats that may be NaN,
+    # compiles to vector instructions.
+    largest = np.int32(0)
+    for i in range(width):
+        magnitude = np.int32(np.float32(keys[i]).view(np.int32) & np.int32(0x7FFFFFFF))
+        largest = magnitude if magnitude > largest else largest
+    high = np.int32(largest).view(np.float32)
+    low = -high
+    # Always: at most `kept` keys are above `high`, and at least `kept` are `low` or more. Counts are float32, which
+    # numba keeps at that width, unlike integers.
+    wanted, above, below = np.float32(kept), np.float32(0), np.float32(width)
+    half = np.float32(0.5)
+    for attempt in range(600):  # that many halvings reach neighbours from any two numbers
+        share = (below - wanted) / (below - above) if attempt % 2 == 0 else half
+        middle = np.float32(low * (np.float32(1) - share) + high * share)
+        if not low < middle < high:
+            middle = np.float32(low * half + high * half)
+            if not low < middle < high:
+                break
+        count = np.float32(0)
+        for i in range(width):
+            count += np.float32(1) if keys[i] > middle else np.float32(0)
+        if count <= wanted:
+            high, above = middle, count
+            if count == wanted:
+                break
+        else:
+            low, below = middle, count
+    for i in range(width):
+        mask[i] = keys[i] > high
+    if above < wanted:
+        _fill_up(keys, width, low, high, kept, mask)
+
+
+@part
+def _fill_up(keys: NDArray[np.float32], width: int, low: np.float32, high: np.float32, kept: int, mask: Floats) -> None:
+    """Complete `mask` to `kept` ones where the threshold search ended between equal or neighbouring keys."""
+    missing = kept
+    for i in range(width):
+        missing -= keys[i] > high
+    for i in range(width):
+        if missing > 0 and high >= keys[i] > low:
+            mask[i] = 1
+            missing -= 1
+    for i in range(width):
+        if missing > 0 and keys[i] == low:
+            mask[i] = 1
+            missing -= 1
+
+
+@part
+def log_probabilities(
+    logits: Floats, labels: NDArray[np.int64], exponentials: NDArray[np.float64], result: NDArray[np.float64]
+) -> None:
+    """Log softmax(logits)[label] of each row of `logits` (rows, classes) into `result` (rows,).
+
+    Row i has the label labels[i % len(labels)]. `exponentials` (rows * classes,) is scratch. In float64, because the
+    rule lives on small differences of these numbers.
+    """
+    rows, classes = logits.shape
+    for row in range(rows):
+        largest = logits[row, 0]
+        for j in range(classes):
+            largest = max(largest, logits[row, j])
+        result[row] = np.float64(logits[row, labels[row % len(labels)]]) - np.float64(largest)
+        for j in range(classes):
+            exponentials[row * classes + j] = np.float64(logits[row, j]) - np.float64(largest)
+    # Our own exp: the library's is a call per number, which would not become vector instructions.
+    for i in range(rows * classes):
+        value = exponentials[i] if exponentials[i] > -700.0 else -700.0
+        exponent = np.int32(value * _PER_LOG_2 - 0.5)
+        f = value - np.float64(exponent) * _LOG_2
+        low = _E0 + f * (_E1 + f * (_E2 + f * (_E3 + f * (_E4 + f * _E5))))
+        high = _E6 + f * (_E7 + f * (_E8 + f * (_E9 + f * _E10)))
+        cube = f * f * f
+        power = np.int64(np.int64(exponent + np.int32(1023)) << np.int64(52)).view(np.float64)
+        exponentials[i] = (low + cube * cube * high) * power
+    for row in range(rows):
+        total = 0.0
+        for j in range(classes):
+            total += exponentials[row * classes + j]
+        result[row] -= math.log(total)

@@ -1,0 +1,64 @@
+"""`plastic render mpn`: one episode as a film, and steps of it as pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from plastic_cli import Run, UserError
+from plastic_cli.numerics.seeds import seed_sequence
+from plastic_cli.runs.run import check_mp4_can_be_written
+from plastic_mpn.analysis.frames import choose_steps, episode_frames
+from plastic_mpn.analysis.recording import draws_pictures, record_episodes
+from plastic_mpn.environments.greedy import evaluation_seeds
+from plastic_mpn.networks.agents import MPNDQN, ActorCritic, Network
+
+if TYPE_CHECKING:
+    from plastic_mpn.config import Render
+    from plastic_mpn.trained import Trained
+
+LAST_FRAMES = 5
+"""The last frame stays for so many, so that the end can be seen before a film repeats."""
+
+
+def render_episode(config: Render, run: Run, trained: Trained) -> None:
+    """Write one greedy episode as a film, and as pictures the steps in `config.still`, or the last one.
+
+    Raises UserError for a step that the episode does not have, and for MP4 where it cannot be written.
+    """
+    if config.video == "mp4":
+        check_mp4_can_be_written()
+    seed = evaluation_seeds(seed_sequence(run.seed, "test episodes"), config.episode + 1)[-1]
+    network, env_id = trained.network, trained.env_id
+    limit, options = trained.max_steps, trained.options
+    (episode,) = record_episodes(network, env_id, [seed], max_steps=limit, options=options)
+    last = len(episode) - 1
+    absent = [step for step in config.still if not 0 <= step <= last]
+    if absent:
+        raise UserError(f"--still {absent[0]}: episode {config.episode} has the steps 0 to {last}.")
+    shown = choose_steps(len(episode), config.frames)
+    stills = tuple(config.still) or (last,)
+    needed = sorted({*shown, *stills})
+    if draws_pictures(env_id, max_steps=limit, options=options):
+        # A second time, now that it is known which steps are shown: the pictures of all would not fit into memory.
+        (episode,) = record_episodes(network, env_id, [seed], max_steps=limit, options=options, render=needed)
+    else:
+        run.message(f"{env_id} draws no picture of itself here: its observations are shown instead")
+    name = f"{run.config.get('core', 'mpn')} on {env_id}, seed {run.seed}, episode {config.episode}"
+    drawn = dict(
+        zip(needed, episode_frames(episode, needed, title=name, output_name=_output_name(network)), strict=True)
+    )
+    if len(shown) < len(episode):
+        run.message(f"showing {len(shown)} of {len(episode)} steps; --frames shows more")
+    frames = [drawn[step] for step in shown]
+    run.save_video(
+        f"episode_{config.episode}", [*frames, *[frames[-1]] * LAST_FRAMES], config.frame_seconds, config.video
+    )
+    for step in stills:
+        run.save_image(f"episode_{config.episode}_step_{step}", drawn[step])
+    run.results["render/return"] = episode.episode_return
+
+
+def _output_name(network: Network) -> str:
+    if isinstance(network, MPNDQN):
+        return "Q-value"
+    return "logit" if isinstance(network, ActorCritic) else "readout"

@@ -1,0 +1,1 @@
+"""Gymnasium environments: made by id, run in parallel, resumed exactly, and played greedily."""

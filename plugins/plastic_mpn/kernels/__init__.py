@@ -1,0 +1,1 @@
+"""Compiled kernels: the MPN sequence with its gradient, and the gradient step of Q-learning."""

@@ -1,0 +1,1 @@
+"""How an agent learns: Q-learning, advantage actor-critic, and supervised learning."""

@@ -1,0 +1,83 @@
+"""Which networks of a run are kept: the best by its own evaluation episodes, one every so often, and the last."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from plastic_cli import Run
+from plastic_cli.numerics.seeds import seed_sequence
+from plastic_mpn.environments.greedy import GreedyEpisodes, evaluation_seeds
+from plastic_mpn.networks.stored import BEST, FINAL, load_network
+
+
+class Checkpoints:
+    """Evaluates a network now and then, and keeps the best; its state belongs into the run's checkpoint.
+
+    The best is chosen on greedy episodes with seeds of their own, the same every time: neither the returns of episodes
+    with exploration nor those of the test decide. unit: what is counted, "episode" or "update".
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        run: Run,
+        episodes: GreedyEpisodes,
+        *,
+        unit: str,
+        evaluate_every: int,
+        evaluation_episodes: int,
+        checkpoint_every: int,
+    ) -> None:
+        self._network = network
+        self._run = run
+        self._episodes = episodes
+        self._unit = unit
+        self._evaluate_every = evaluate_every
+        self._checkpoint_every = checkpoint_every
+        self._seeds = evaluation_seeds(seed_sequence(run.seed, "validation episodes"), evaluation_episodes)
+        self.best = -math.inf
+        self.best_at = 0
+        self.evaluated_at = 0
+
+    def after(self, done: int) -> None:
+        """Evaluate and store what is due when `done` episodes or updates are done."""
+        if done % self._evaluate_every == 0:
+            self._evaluate(done)
+        if done % self._checkpoint_every == 0:
+            self._store(f"{self._unit}-{done:07d}")
+
+    def finish(self, done: int, test_episodes: int) -> None:
+        """Store the last network, and log how the best and the last one do on episodes that nothing was chosen by."""
+        if self.evaluated_at != done:
+            self._evaluate(done)
+        self._store(FINAL)
+        seeds = evaluation_seeds(seed_sequence(self._run.seed, "test episodes"), test_episodes)
+        last = self._episodes.returns(self._network, seeds)
+        load_network(self._network, self._run, BEST)
+        best = self._episodes.returns(self._network, seeds)
+        load_network(self._network, self._run, FINAL)
+        spread = best.std(ddof=1) if test_episodes > 1 else 0.0
+        self._run.log("test", None, **{"return": float(best.mean())}, spread=float(spread))
+        self._run.log("test", best_at=self.best_at, last_return=float(last.mean()))
+
+    def _evaluate(self, done: int) -> None:
+        value = float(self._episodes.returns(self._network, self._seeds).mean())
+        self._run.log("validation", None, **{"return": value})
+        self.evaluated_at = done
+        # Of equals the one that has learned longest.
+        if value >= self.best:
+            self.best, self.best_at = value, done
+            self._store(BEST)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how good the best network was, and when."""
+        return {"best": self.best, "best_at": self.best_at, "evaluated_at": self.evaluated_at}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        self.best, self.best_at = float(state["best"]), int(state["best_at"])
+        self.evaluated_at = int(state["evaluated_at"])
+
+    def _store(self, name: str) -> None:
+        self._run.save_tensors(name, self._network.state_dict())

@@ -1,0 +1,159 @@
+"""What an agent is made of: a core with a state, and the heads that read its activity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from plastic_mpn.networks.cores import (
+    CoreName,
+    Projected,
+    make_core,
+    make_linear,
+)
+
+
+class MPNDQN(nn.Module):
+    """A core whose activity a linear head reads as Q-values, one for each action.
+
+    Takes observations (batch, obs_dim) or sequences (time, batch, obs_dim); the other arguments are those of
+    `cores.make_core` and `cores.MPN`.
+    """
+
+    def __init__(
+        self, obs_dim: int, hidden_dim: int, action_dim: int, *, core: CoreName = "mpn", **core_options: Any
+    ) -> None:
+        super().__init__()
+        generator = core_options.get("generator")
+        self.core = make_core(core, obs_dim, hidden_dim, **core_options)
+        self.head = make_linear(hidden_dim, action_dim, generator)
+
+    def init_state(self, batch_size: int) -> Tensor:
+        """Return the state at the beginning of an episode."""
+        return self.core.init_state(batch_size)
+
+    def forward(self, obs: Tensor, state: Tensor | None = None, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the Q-values (..., action_dim) and the new state."""
+        h, state = self.core(obs, state, starts)
+        return self.head(h), state
+
+    def observe(self, obs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the Q-values, the activity h and the new state of one step."""
+        h, state = self.core(obs, state)
+        return self.head(h), h, state
+
+    def behind_projection(self) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], MPNDQN]:
+        """Return the fixed projection of observations (batch, obs_dim), and a network behind it with the same weights.
+
+        Without a projection they are the identity and the network itself.
+        """
+        if not isinstance(self.core, Projected):
+            return lambda observations: observations, self
+        A, c = self.core.A.numpy(force=True), self.core.c.numpy(force=True)
+        behind = MPNDQN.__new__(MPNDQN)
+        nn.Module.__init__(behind)
+        behind.core, behind.head = self.core.core, self.head
+        return lambda observations: observations @ A.T + c, behind
+
+    @torch.no_grad()
+    def select_action(
+        self,
+        obs: Tensor | NDArray[np.floating[Any]],
+        state: Tensor,
+        epsilon: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> tuple[int | Tensor, Tensor]:
+        """Return an action and the new state: with probability epsilon a random action, else the best one.
+
+        obs: (batch, obs_dim), or one observation (obs_dim,) as an environment shows it. The action is an int for a
+        batch of one, otherwise a tensor (batch,).
+        """
+        seen = torch.as_tensor(obs, dtype=state.dtype, device=state.device)
+        q_values, state = self(seen.unsqueeze(0) if seen.dim() == 1 else seen, state)
+        actions = q_values.argmax(dim=-1)
+        if epsilon > 0:
+            explores = torch.rand(actions.shape, generator=generator) < epsilon
+            random = torch.randint(q_values.shape[-1], actions.shape, generator=generator)
+            actions = torch.where(explores.to(actions.device), random.to(actions.device), actions)
+        return int(actions) if actions.numel() == 1 else actions, state
+
+
+class ActorCritic(nn.Module):
+    """A core, a layer of ReLU units on its activity, and on these a policy and a value."""
+
+    def __init__(
+        self,
+        obs_dim: int,
+        hidden_dim: int,
+        action_dim: int,
+        *,
+        core: CoreName = "mpn",
+        head_dim: int = 64,
+        **core_options: Any,
+    ) -> None:
+        super().__init__()
+        generator = core_options.get("generator")
+        self.core = make_core(core, obs_dim, hidden_dim, **core_options)
+        self.trunk = nn.Sequential(make_linear(hidden_dim, head_dim, generator), nn.ReLU())
+        self.actor = make_linear(head_dim, action_dim, generator)
+        self.critic = make_linear(head_dim, 1, generator)
+
+    def init_state(self, batch_size: int) -> Tensor:
+        """Return the state at the beginning of an episode."""
+        return self.core.init_state(batch_size)
+
+    def forward(
+        self, obs: Tensor, state: Tensor | None = None, starts: Tensor | None = None
+    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Return (logits (..., action_dim), values (...)) and the new state."""
+        h, state = self.core(obs, state, starts)
+        features = self.trunk(h)
+        return (self.actor(features), self.critic(features).squeeze(-1)), state
+
+    def observe(self, obs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the logits, the activity h and the new state of one step."""
+        h, state = self.core(obs, state)
+        return self.actor(self.trunk(h)), h, state
+
+
+class Readout(nn.Module):
+    """A core and a linear readout, y = W_RO h, for supervised tasks."""
+
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dim: int,
+        outputs: int,
+        *,
+        core: CoreName = "mpn",
+        readout_bias: bool = False,
+        **core_options: Any,
+    ) -> None:
+        super().__init__()
+        generator = core_options.get("generator")
+        self.core = make_core(core, input_dim, hidden_dim, **core_options)
+        self.head = nn.Linear(hidden_dim, outputs, bias=readout_bias)
+        nn.init.xavier_uniform_(self.head.weight, generator=generator)
+
+    def init_state(self, batch_size: int) -> Tensor:
+        """Return the state at the beginning of a trial."""
+        return self.core.init_state(batch_size)
+
+    def forward(self, x: Tensor, state: Tensor | None = None, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return y (..., outputs) and the new state."""
+        h, state = self.core(x, state, starts)
+        return self.head(h), state
+
+    def observe(self, obs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return y, the activity h and the new state of one step."""
+        h, state = self.core(obs, state)
+        return self.head(h), h, state
+
+
+Network = MPNDQN | ActorCritic | Readout
+"""Whatever an algorithm trains."""

@@ -1,0 +1,49 @@
+"""Reads stored parameters into a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from plastic_cli import Run, UserError
+from plastic_cli.errors import did_you_mean
+
+BEST, FINAL = "best", "final"
+
+
+def load_network(network: nn.Module, run: Run, name: str) -> None:
+    """Give a network the parameters that were kept as `name`: best, final, one of the periodic ones, or a file.
+
+    Raises UserError where there is no such checkpoint or it is one of another architecture.
+    """
+    if name.endswith(".pt"):
+        state = _read_file(Path(name))
+    else:
+        known = run.stored_tensors("")
+        if name not in known:
+            raise UserError(
+                f"--checkpoint {name}: run {run.id} has none of that name.{did_you_mean(name, known)} It has:"
+                f" {', '.join(known) or 'none'}."
+            )
+        state = run.load_tensors(name)
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, AttributeError, TypeError):
+        raise UserError(
+            f"the checkpoint {name} is one of another architecture than run {run.id}"
+            f" (core {run.config.get('core')}, {run.config.get('hidden_dim')} units, {run.config.get('env')})."
+            " Use a run that was trained like it."
+        ) from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"--checkpoint {path}: there is no such file.") from None
+    except Exception:  # noqa: BLE001  torch.load raises whatever the damage happens to provoke
+        raise UserError(f"--checkpoint {path}: it is damaged, or holds more than tensors.") from None
+    return state

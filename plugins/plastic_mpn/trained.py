@@ -1,0 +1,82 @@
+"""A trained network, read back from its run, and `plastic eval mpn`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from plastic_cli import Run, UserError
+from plastic_cli.numerics.seeds import seed_sequence
+from plastic_cli.statistics.intervals import mean_interval
+from plastic_mpn.config import Evaluate, Train, TrainedAgentConfig
+from plastic_mpn.environments.greedy import GreedyEpisodes, evaluation_seeds
+from plastic_mpn.environments.options import read_options
+from plastic_mpn.environments.vector import make_environment
+from plastic_mpn.make import environment_options, make_network, sizes
+from plastic_mpn.networks.agents import Network
+from plastic_mpn.networks.stored import load_network
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's network as it was kept, and the environment that it is to be looked at in."""
+
+    network: Network
+    env_id: str
+    options: Mapping[str, Any]
+    max_steps: int | None
+    checkpoint: str
+
+
+def open_trained(config: TrainedAgentConfig, run: Run) -> Trained:
+    """Read a run's network back, and name the environment: its own, with what `config` changes.
+
+    Raises UserError where there is no such checkpoint, or the environment has other sizes.
+    """
+    trained_as = Train.from_values(run.config, source=f"run {run.id}")
+    own = make_environment(
+        trained_as.env, max_steps=trained_as.step_limit, options=environment_options(trained_as, run)
+    )
+    network = make_network(trained_as, run, *sizes(own))
+    if trained_as.algorithm == "supervised":
+        if config.checkpoint not in ("best", "final"):
+            raise UserError(f"--checkpoint {config.checkpoint}: a supervised run keeps one network, its last.")
+        run.restore("network", network)
+    else:
+        load_network(network, run, config.checkpoint)
+    # Options of its own environment mean nothing to another one.
+    options = environment_options(trained_as, run) if config.env in (None, trained_as.env) else {}
+    chosen = Trained(
+        network.eval(),
+        config.env or trained_as.env,
+        {**options, **read_options(config.env_options)},
+        config.step_limit or trained_as.step_limit,
+        config.checkpoint,
+    )
+    other = make_environment(chosen.env_id, max_steps=chosen.max_steps, options=chosen.options)
+    if sizes(other) != sizes(own):
+        raise UserError(
+            f"{chosen.env_id} shows {sizes(other)[0]} numbers and takes {sizes(other)[1]} actions; run {run.id}"
+            f" learned with {sizes(own)[0]} and {sizes(own)[1]} ({trained_as.env}). Choose one of the same sizes."
+        )
+    return chosen
+
+
+def evaluate(config: Evaluate, run: Run) -> None:
+    """Log the return over greedy episodes with seeds that training never saw."""
+    trained = open_trained(config, run)
+    played = GreedyEpisodes(trained.env_id, max_steps=trained.max_steps, options=trained.options)
+    seeds = evaluation_seeds(seed_sequence(run.seed, "fresh episodes"), config.episodes)
+    returns = played.returns(trained.network, seeds)
+    interval = mean_interval(returns)
+    labels = {"env": trained.env_id, "checkpoint": trained.checkpoint, "options": dict(trained.options)}
+    measured = {
+        "return": interval.mean,
+        "return_low": interval.low,
+        "return_high": interval.high,
+        "return_min": float(returns.min()),
+        "return_max": float(returns.max()),
+    }
+    run.log("fresh", labels, **measured)
+    run.results |= {f"fresh/{name}": value for name, value in measured.items()}

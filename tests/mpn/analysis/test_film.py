@@ -1,0 +1,297 @@
+"""The film of an episode: its frames, and the files that they become."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import SimpleNamespace
+from typing import ClassVar
+
+import gymnasium
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from plastic_cli.errors import RunFailed, UserError
+from plastic_cli.runs.run import create_run
+from plastic_mpn.analysis.film import render_episode
+from plastic_mpn.analysis.frames import _outputs, choose_steps, episode_frames
+from plastic_mpn.analysis.recording import Episode, draws_pictures, record_episodes
+from plastic_mpn.networks.agents import MPNDQN, ActorCritic
+
+
+@pytest.fixture(autouse=True)
+def _no_display(monkeypatch):
+    for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def run(runs_folder):
+    return create_run(runs_folder, rule="mpn", config={"seed": 0, "core": "mpn"}, stage="render")
+
+
+class Silent(gymnasium.Env):
+    """An environment that draws nothing, of seven steps."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (4,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 7
+        return self.observe(), {}
+
+    def step(self, action):
+        self.left -= 1
+        return self.observe(), float(action), self.left == 0, False, {}
+
+    def observe(self):
+        return self.np_random.uniform(-1, 1, 4).astype(np.float32)
+
+
+@pytest.fixture
+def silent():
+    gymnasium.register("test/Silent-v0", entry_point=lambda render_mode=None: Silent())
+    yield "test/Silent-v0"
+    del gymnasium.registry["test/Silent-v0"]
+
+
+def agent(core="mpn", kind=MPNDQN):
+    return kind(4, 6, 2, core=core, generator=torch.Generator().manual_seed(0))
+
+
+def trained(network, env_id="CartPole-v1", max_steps=9):
+    return SimpleNamespace(network=network, env_id=env_id, options={}, max_steps=max_steps, checkpoint="best")
+
+
+def asked(**changes):
+    return SimpleNamespace(
+        **{"episode": 0, "video": "gif", "frames": 150, "frame_seconds": 0.1, "still": (), **changes}
+    )
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [
+        (OSError("no screen"), r"test/Drawing-v0: its render\(\) failed with OSError: no screen"),
+        (None, r"test/Drawing-v0: the picture of render\(\) has the shape \(\); it must be \(height, width, 3\)"),
+        (np.zeros((4, 4)), r"the picture of render\(\) has the shape \(4, 4\)"),
+    ],
+)
+def test_an_environment_that_stops_drawing_is_named_with_what_it_did(picture, words):
+    class Drawing(Silent):
+        metadata: ClassVar = {"render_modes": ["rgb_array"]}
+
+        def __init__(self, render_mode=None):
+            self.render_mode = render_mode
+
+        def render(self):
+            if self.left == 7:
+                return np.zeros((4, 4, 3), np.uint8)
+            if isinstance(picture, Exception):
+                raise picture
+            return picture
+
+    gymnasium.register("test/Drawing-v0", entry_point=Drawing)
+    try:
+        with pytest.raises(RunFailed, match=words) as raised:
+            record_episodes(agent(), "test/Drawing-v0", [1], render=True)
+    finally:
+        del gymnasium.registry["test/Drawing-v0"]
+    assert "\n" not in str(raised.value)
+
+
+# -------------------------------------------------------------------------------------------------------- frames
+
+
+@given(st.integers(1, 700), st.integers(1, 200))
+def test_the_steps_shown_are_few_even_and_end_with_the_last(length, most):
+    steps = choose_steps(length, most)
+    assert len(steps) <= most
+    assert steps[-1] == length - 1
+    assert steps[0] < -(-length // most)
+    assert len(set(np.diff(steps))) <= 1
+    if length <= most:
+        assert steps == tuple(range(length))
+
+
+@pytest.mark.parametrize(("core", "kind"), [("mpn", MPNDQN), ("gru", MPNDQN), ("mpn", ActorCritic)])
+def test_a_frame_shows_its_step_and_nothing_of_the_frames_before(core, kind):
+    (episode,) = record_episodes(agent(core, kind), "CartPole-v1", [0], max_steps=9, render=True)
+    assert episode.frames.shape[0] == len(episode) == len(episode.frame_steps)
+    together = episode_frames(episode, [0, 4, len(episode) - 1, 4], title="agent on CartPole-v1", output_name="Q-value")
+    assert all(frame.shape == (544, 800, 3) and frame.dtype == np.uint8 for frame in together)
+    (alone,) = episode_frames(episode, [4], title="agent on CartPole-v1", output_name="Q-value")
+    np.testing.assert_array_equal(together[1], alone)
+    np.testing.assert_array_equal(together[3], alone)
+    assert np.any(together[0] != alone)
+    # All that moves lies inside the panels: the labels at the edges stand still.
+    np.testing.assert_array_equal(together[0][-12:], alone[-12:])
+
+
+def test_m_is_shown_on_one_scale_that_is_symmetric_about_0():
+    (episode,) = record_episodes(agent(), "CartPole-v1", [0], max_steps=9)
+    flipped = episode.__class__(**{**vars(episode), "matrices": -episode.matrices})
+    (frame,) = episode_frames(episode, [8], title="", output_name="Q-value")
+    (mirror,) = episode_frames(flipped, [8], title="", output_name="Q-value")
+    different = np.argwhere((frame != mirror).any(axis=-1))
+    # Only the panel of M, top right, shows M.
+    assert different[:, 0].max() < 330
+    assert different[:, 1].min() > 380
+    # Blue and vermilion change places, white stays: where one is more blue than red the other is more red.
+    rows, columns = different.T
+    balance = frame[rows, columns, 2].astype(int) - frame[rows, columns, 0]
+    opposite = mirror[rows, columns, 2].astype(int) - mirror[rows, columns, 0]
+    strong = np.abs(balance) > 40
+    assert strong.sum() > 100
+    assert np.mean(np.sign(balance[strong]) == -np.sign(opposite[strong])) > 0.99
+
+
+def test_only_the_wanted_steps_are_drawn_by_the_environment():
+    (episode,) = record_episodes(agent(), "CartPole-v1", [0], max_steps=9, render=(2, 5))
+    (whole,) = record_episodes(agent(), "CartPole-v1", [0], max_steps=9, render=True)
+    assert episode.frame_steps == (2, 5)
+    np.testing.assert_array_equal(episode.frames, whole.frames[[2, 5]])
+    assert "SDL_VIDEODRIVER" not in os.environ
+
+
+def test_an_environment_without_pictures_shows_its_observations(silent, run, monkeypatch):
+    messages = []
+    monkeypatch.setattr(run, "message", messages.append)
+    assert draws_pictures("CartPole-v1")
+    assert not draws_pictures(silent)
+    render_episode(asked(), run, trained(agent(), silent, None))
+    assert any("test/Silent-v0 draws no picture of itself" in message for message in messages)
+    assert len(imageio.imread(run.folder / "videos" / "episode_0.gif")) >= 7
+
+
+def test_pygame_that_is_missing_counts_as_no_picture(monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pygame"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    assert not draws_pictures("CartPole-v1")
+
+
+# --------------------------------------------------------------------------------------------------------- files
+
+
+def test_a_gif_has_a_frame_for_each_step_and_stays_on_the_last(run):
+    render_episode(asked(still=(0, 3)), run, trained(agent()))
+    path = run.folder / "videos" / "episode_0.gif"
+    frames = imageio.imread(path)
+    assert frames.shape == (9, 544, 800, 3)
+    durations = [imageio.immeta(path, index=index)["duration"] for index in range(9)]
+    # The writer joins equal frames into one that stays.
+    assert durations == [100] * 8 + [600]
+    stills = sorted(path.name for path in (run.folder / "figures").glob("*.png"))
+    assert stills == ["episode_0_step_0.png", "episode_0_step_3.png"]
+    still = imageio.imread(run.folder / "figures" / "episode_0_step_3.png")
+    # A GIF has 256 colours.
+    assert np.abs(still.astype(int) - frames[3]).mean() < 3
+    assert run.results["render/return"] == 9
+
+
+def test_a_long_episode_is_thinned_out_and_says_so(run, monkeypatch):
+    messages = []
+    monkeypatch.setattr(run, "message", messages.append)
+    render_episode(asked(frames=4, episode=1), run, trained(agent()))
+    assert any("showing 3 of 9 steps" in message for message in messages)
+    assert len(imageio.imread(run.folder / "videos" / "episode_1.gif")) == 3
+    assert (run.folder / "figures" / "episode_1_step_8.png").exists()
+
+
+def test_a_still_of_no_step_is_refused_before_anything_is_written(run):
+    with pytest.raises(UserError, match="--still 9: episode 0 has the steps 0 to 8"):
+        render_episode(asked(still=(3, 9)), run, trained(agent()))
+    assert not (run.folder / "videos").exists()
+
+
+def test_an_mp4_has_the_frames_and_the_speed(run):
+    pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg, which writes MP4, is not installed")
+    render_episode(asked(video="mp4", still=(3,)), run, trained(agent()))
+    path = run.folder / "videos" / "episode_0.mp4"
+    frames = list(imageio.imiter(path, plugin="FFMPEG"))
+    assert len(frames) == 9 + 5
+    assert frames[0].shape == (544, 800, 3)
+    assert imageio.immeta(path, plugin="FFMPEG")["fps"] == pytest.approx(10)
+    still = imageio.imread(run.folder / "figures" / "episode_0_step_3.png")
+    assert np.abs(still.astype(int) - frames[3]).mean() < 6
+
+
+def test_an_mp4_of_odd_size_grows_by_a_row_and_a_column_and_is_not_scaled(run):
+    pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg, which writes MP4, is not installed")
+    frame = np.full((33, 65, 3), 255, np.uint8)
+    frame[:, 32:] = 0
+    path = run.save_video("odd", [frame] * 3, 0.5, "mp4")
+    first = next(imageio.imiter(path, plugin="FFMPEG"))
+    assert first.shape == (34, 66, 3)
+    assert first[:, :31].min() > 230
+    assert first[:, 34:].max() < 25
+
+
+def test_without_ffmpeg_one_line_says_what_to_install(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    for attempt in (
+        lambda: run.save_video("film", [np.zeros((4, 4, 3), np.uint8)], 0.1, "mp4"),
+        lambda: render_episode(asked(video="mp4"), run, trained(agent())),
+    ):
+        with pytest.raises(UserError, match=r"pip install 'plastic\[video\]'") as raised:
+            attempt()
+        assert "\n" not in str(raised.value)
+    assert not (run.folder / "videos").exists()
+    run.save_video("film", [np.zeros((4, 4, 3), np.uint8)], 0.1)
+
+
+def test_an_ffmpeg_that_is_named_and_is_not_there_is_refused(run, monkeypatch, tmp_path):
+    pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg, which writes MP4, is not installed")
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "no-ffmpeg"))
+    with pytest.raises(UserError, match=r"IMAGEIO_FFMPEG_EXE names .*no-ffmpeg, which is no program here") as raised:
+        render_episode(asked(video="mp4"), run, trained(agent()))
+    assert "\n" not in str(raised.value)
+    assert not (run.folder / "videos").exists()
+
+
+def axes_of(draw, *arguments):
+    axes = Figure().add_subplot()
+    return axes, draw(axes, *arguments)
+
+
+def made_up(outputs):
+    outputs = np.asarray(outputs, np.float32)
+    length = len(outputs)
+    return Episode(
+        seed=0, observations=np.zeros((length, 2), np.float32), actions=np.zeros(length, np.int64),
+        rewards=np.ones(length), outputs=outputs, hidden=np.zeros((length, 1), np.float32), matrices=None,
+        infos=({},) * length,
+    )  # fmt: skip
+
+
+def test_the_axis_of_values_that_hardly_differ_names_them_in_full():
+    values = 100.02 + 1e-3 * np.arange(12).reshape(6, 2)
+    axes, _ = axes_of(_outputs, made_up(values), "Q-value")
+    FigureCanvasAgg(axes.figure).draw()
+    assert axes.yaxis.get_offset_text().get_text() == ""
+    shown = [float(label.get_text()) for label in axes.get_yticklabels()]
+    assert min(shown) > 100
+    assert len(set(shown)) == len(shown)
+
+
+@pytest.mark.parametrize("actions", [2, 3, 5])
+def test_lines_on_top_of_each_other_all_show(actions):
+    axes, update = axes_of(_outputs, made_up(np.ones((40, actions))), "Q-value")
+    update(39)
+    canvas = FigureCanvasAgg(axes.figure)
+    for line in axes.lines:
+        line.set_animated(False)
+    canvas.draw()
+    colours = {tuple(colour) for colour in np.asarray(canvas.buffer_rgba())[..., :3].reshape(-1, 3).tolist()}
+    for line in axes.lines[:actions]:
+        wanted = np.array(to_rgb(line.get_color())) * 255
+        assert min(np.abs(np.array(colour) - wanted).max() for colour in colours) < 12, line.get_color()
