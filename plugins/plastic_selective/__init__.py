@@ -1,4 +1,4 @@
-"""Selective plasticity. Registration, and the library's names, which are imported when first used."""
+"""Selective plasticity: registers the rule, and gives the optimizer to other programs when they first use it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from plastic_cli import Rule, hookimpl
 from plastic_cli.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from plastic_selective.optimizer import SelectivePlasticityOptimizer
+    from plastic_selective.optimizer.optimizer import SelectivePlasticityOptimizer
 
-_LAZY = {"SelectivePlasticityOptimizer": "plastic_selective.optimizer"}
+_LAZY = {"SelectivePlasticityOptimizer": "plastic_selective.optimizer.optimizer"}
 
 __all__ = ["SelectivePlasticityOptimizer", "plastic_rule"]
 

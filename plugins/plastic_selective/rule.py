@@ -1,21 +1,23 @@
-"""Selective plasticity as equations: a gate on every synapse's update, closed where a busy synapse meets no surprise.
+"""Selective plasticity as equations: a gate scales the update of every synapse.
+
+The gate is low for a busy synapse with a small gradient, and open for a large gradient (a surprise).
 
 Source: the published program of selective plasticity (READMEs and code; there is no paper). Base "sgd" is what its code
-computes. Base "adam" is what its READMEs promise, in our reading: a threshold decides who is busy, and the eligibility
-is one that Adam holds anyway. A synapse is one entry of a parameter tensor. All functions take one tensor at a time, of
-any shape, and change nothing in place.
+computes. Base "adam" is our reading of what its READMEs describe: a threshold decides which synapses are busy, and the
+eligibility is the second moment that Adam already has. A synapse is one entry of a parameter tensor. All functions take
+one tensor of any shape and change nothing in place.
 
-    e_t = beta e_{t-1} + (1 - beta) |g_t|                                    eligibility, how busy a synapse has been
+    e_t = beta e_{t-1} + (1 - beta) |g_t|                                    eligibility: running mean of |g|
     gate = clip(1 - (k / 10) busy (1 - g_n), 0.1, 1)                         g_n = |g| / max|g|, the surprise
     gate_t = 1 - min(1, t / warmup) (1 - gate)                               linear warm-up
 
     base "sgd":   busy = e / max(e)                                          p <- p - lr gate_t g
     base "adam":  busy = 1 where sqrt(v^) is above its percentile, else 0    p <- p - lr gate_t m^ / (sqrt(v^) + eps)
 
-m and v are Adam's moments and m^ and v^ those moments without their bias (Kingma & Ba 2015). e and g have the unit of
-the gradient; gates, busy and g_n are pure numbers from 0 to 1. Since every gate of a tensor depends on its largest
-gradient, a gradient that is NaN makes all of them NaN; one that is infinite makes only its own NaN, and beside it no
-other is a surprise.
+m and v are Adam's moments, and m^ and v^ are these moments with bias correction (Kingma & Ba 2015). e and g have the
+unit of the gradient; gates, busy and g_n are numbers from 0 to 1 without a unit. Every gate of a tensor depends on the
+largest gradient of the tensor. A NaN gradient therefore makes all gates NaN. An infinite gradient makes only its own
+gate NaN, and g_n of all other synapses 0.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ import torch
 from torch import Tensor
 
 LOWEST_GATE = 0.1
-"""No synapse learns more slowly than by this factor."""
+"""Lower bound of the gate."""
 STRENGTH_UNIT = 10.0
-"""The plasticity k at which the busiest synapse reaches the lowest gate, where nothing surprises it."""
+"""At this plasticity k the busiest synapse reaches the lowest gate if its gradient is 0."""
 
 
 def updated_eligibility(eligibility: Tensor, gradient: Tensor, trace_decay: float) -> Tensor:
@@ -35,16 +37,16 @@ def updated_eligibility(eligibility: Tensor, gradient: Tensor, trace_decay: floa
 
 
 def share_of_largest(magnitude: Tensor, eps: float) -> Tensor:
-    """Return magnitude / max(magnitude), from 0 to 1; `magnitude` is at least 0.
+    """Return magnitude / max(magnitude), from 0 to 1, for magnitudes of at least 0.
 
-    A largest magnitude below eps counts as eps: where nothing happens no synapse is busy. Above eps the share does not
-    depend on the unit.
+    A maximum below eps counts as eps, so that no synapse is busy when all gradients are tiny. Above eps the share does
+    not depend on the unit.
     """
     return magnitude / magnitude.max().clamp_min(max(eps, torch.finfo(magnitude.dtype).tiny))
 
 
 def percentile(magnitude: Tensor, percentage: float) -> Tensor:
-    """Return the smallest entry that at least `percentage` percent of all entries do not exceed: shape ()."""
+    """Return the smallest entry x such that at least `percentage` percent of all entries are <= x: shape ()."""
     entries = magnitude.numel()
     rank = min(entries, max(1, -(-entries * percentage // 100)))
     return magnitude.flatten().kthvalue(int(rank)).values
@@ -53,25 +55,24 @@ def percentile(magnitude: Tensor, percentage: float) -> Tensor:
 def above_threshold(second_moment: Tensor, threshold: Tensor) -> Tensor:
     """Return 1 where v is above `threshold` (), else 0.
 
-    sqrt(v^), the root of the decayed mean of g squared, is the eligibility; v is in the same order, so that its
-    percentile says the same, but for the bias of v, one factor for all. A threshold of an earlier step has to be
-    brought to the bias of today, see `bias_growth`.
+    The eligibility is sqrt(v^). v has the same order, so its percentile selects the same synapses. The bias of v grows
+    with the number of steps: multiply a threshold of an earlier step by `bias_growth` first.
     """
     return (second_moment > threshold).to(second_moment.dtype)
 
 
 def bias_growth(decay: float, then: float | Tensor, now: float | Tensor) -> float | Tensor:
-    """Return (1 - decay^now) / (1 - decay^then), by which the bias of v alone has let it grow since step `then`."""
+    """Return (1 - decay^now) / (1 - decay^then), the growth of the bias of v between the steps `then` and `now`."""
     return (1 - decay**now) / (1 - decay**then)
 
 
 def gate(busy: Tensor, surprise: Tensor, plasticity_k: float) -> Tensor:
-    """Return clip(1 - (k / 10) busy (1 - g_n), 0.1, 1): low where a busy synapse sees a gradient that is small."""
+    """Return clip(1 - (k / 10) busy (1 - g_n), 0.1, 1): low for a busy synapse with a small gradient."""
     return (1 - plasticity_k / STRENGTH_UNIT * busy * (1 - surprise)).clamp(LOWEST_GATE, 1)
 
 
 def warmed_up(gate: Tensor, step: Tensor | float, warmup_steps: int) -> Tensor:
-    """Return the gate at step t = 1, 2, ...: 1 at first, in full force from `warmup_steps` on."""
+    """Return the gate at step t = 1, 2, ...: close to 1 at first, at full strength from `warmup_steps` on."""
     if warmup_steps == 0:
         return gate
     warmth = step / warmup_steps

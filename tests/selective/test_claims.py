@@ -14,7 +14,7 @@ from plastic_cli.report.grouping import group_runs
 from plastic_cli.report.results import judge_claims
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
-from plastic_selective.commands import Train
+from plastic_selective.config import Train
 
 TEXT = resources.files("plastic_selective").joinpath("claims.toml").read_text(encoding="utf-8")
 FIGURES = read_claims("selective", TEXT)

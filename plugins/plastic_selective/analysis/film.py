@@ -11,12 +11,12 @@ from torch import Tensor
 
 from plastic_cli import Run, UserError
 from plastic_cli.classifier.data import image_shape_of
-from plastic_selective.course import Course, read_course, snapshot_names
-from plastic_selective.frames import Pictures, course_frames, full_scale
-from plastic_selective.snapshots import SHOWN_ROWS, kept_artifacts
+from plastic_selective.analysis.frames import Pictures, film_frames, full_scale
+from plastic_selective.continual.history import History, read_history, snapshot_names
+from plastic_selective.continual.snapshots import SHOWN_ROWS, kept_artifacts
 
 if TYPE_CHECKING:
-    from plastic_selective.commands import Render
+    from plastic_selective.config import Render
 
 MOST_FRAMES = 60
 LAST_FRAMES = 5
@@ -29,16 +29,16 @@ def render_plasticity(config: Render, run: Run) -> None:
     A run with selective plasticity shows eligibility and gates after each round, a control its weights after each task.
     Raises UserError for a layer that the network does not have, and for a run that has not kept all of it.
     """
-    course = read_course(run)
-    if course.config.optimizer == "selective":
-        steps, panels = _eligibility_and_gates(course, config.layer)
+    history = read_history(run)
+    if history.config.optimizer == "selective":
+        steps, panels = _eligibility_and_gates(history, config.layer)
     else:
-        run.message(f"{course.config.optimizer} has no eligibility and no gates: the weights are shown instead")
-        steps, panels = _weights(course, config.layer)
+        run.message(f"{history.config.optimizer} has no eligibility and no gates: the weights are shown instead")
+        steps, panels = _weights(history, config.layer)
     inputs = panels[0].matrices[0].shape[1]
     # Only the first layer sees images; another one may have as many inputs by chance.
     shape = image_shape_of(run, inputs) if config.layer == 1 else None
-    frames = course_frames(course, steps, panels, shape)
+    frames = film_frames(history, steps, panels, shape)
     name = f"plasticity_layer_{config.layer}"
     run.save_video(name, [*frames, *[frames[-1]] * LAST_FRAMES], config.frame_seconds)
     run.save_image(name, frames[-1])
@@ -50,15 +50,15 @@ def evenly_spaced(names: Sequence[str], most: int = MOST_FRAMES) -> list[str]:
     return list(names[(len(names) - 1) % stride :: stride])
 
 
-def _eligibility_and_gates(course: Course, number: int) -> tuple[list[int], list[Pictures]]:
+def _eligibility_and_gates(history: History, number: int) -> tuple[list[int], list[Pictures]]:
     steps, eligibilities, gates = [], [], []
-    names = snapshot_names(course)
+    names = snapshot_names(history)
     shown = evenly_spaced(names)
     if len(shown) < len(names):
-        course.run.message(f"showing {len(shown)} of {len(names)} rounds")
+        history.run.message(f"showing {len(shown)} of {len(names)} rounds")
     for name in shown:
-        snapshot = course.run.load_tensors(name)
-        layer = snapshot["layers"][_index(course, number, len(snapshot["layers"]))]
+        snapshot = history.run.load_tensors(name)
+        layer = snapshot["layers"][_index(history, number, len(snapshot["layers"]))]
         steps.append(int(snapshot["epoch"]))
         eligibilities.append(_plain(layer["eligibility"]))
         gates.append(_plain(layer["gate"]))
@@ -75,13 +75,13 @@ def _eligibility_and_gates(course: Course, number: int) -> tuple[list[int], list
     ]
 
 
-def _weights(course: Course, number: int) -> tuple[list[int], list[Pictures]]:
+def _weights(history: History, number: int) -> tuple[list[int], list[Pictures]]:
     steps, weights = [], []
-    for name in evenly_spaced(kept_artifacts(course.run, "network", range(course.learned + 1))):
-        kept = course.run.load_tensors(name)
+    for name in evenly_spaced(kept_artifacts(history.run, "network", range(history.learned + 1))):
+        kept = history.run.load_tensors(name)
         matrices = [tensor for tensor in kept["network"].values() if tensor.dim() > 1]
-        weights.append(_plain(matrices[_index(course, number, len(matrices))][:SHOWN_ROWS]))
-        steps.append(int(kept["task"]) * course.rounds)
+        weights.append(_plain(matrices[_index(history, number, len(matrices))][:SHOWN_ROWS]))
+        steps.append(int(kept["task"]) * history.rounds)
     changes = [matrix - weights[0] for matrix in weights]
     return steps, [
         Pictures(f"weights, layer {number}, {len(weights[0])} units", weights, full_scale(weights), signed=True),
@@ -89,9 +89,9 @@ def _weights(course: Course, number: int) -> tuple[list[int], list[Pictures]]:
     ]
 
 
-def _index(course: Course, number: int, layers: int) -> int:
+def _index(history: History, number: int, layers: int) -> int:
     if number > layers:
-        raise UserError(f"--layer {number}: the network of run {course.run.id} has {layers} layers.")
+        raise UserError(f"--layer {number}: the network of run {history.run.id} has {layers} layers.")
     return number - 1
 
 

@@ -1,12 +1,13 @@
-"""Compiled kernels of the gated updates: two passes over memory each, the first for the maxima, the second to update.
+"""Compiled kernels of the gated updates. Each makes two passes over memory: for the maxima, then for the update.
 
-What `rule.py` states in whole tensors is written out for stretches of float32 numbers that lie one after the other; the
-tests hold the two against each other. The maxima are those of the numbers' bits read as integers: for numbers without a
-sign that is the same order, NaN comes out on top instead of being lost, and the compiler can compare several at once.
-Tensors may be cut into stretches that are worked on at the same time: nothing but the maxima is shared.
+They compute the equations of `rule.py` on stretches of contiguous float32 numbers; the tests compare the two. Threads
+can work on stretches of a tensor at the same time, since only the maxima are shared.
 
-Kernels take the addresses of tensors, since making an array of a tensor takes longer than many a bias vector needs, and
-trust their caller that `stop` numbers lie there. max(x, LOWEST) and min(x, ONE), in this order, let a NaN through.
+The maxima are taken over the bits of |x|, read as integers. For numbers without a sign the order is the same, NaN is
+the largest instead of being lost, and the compiler can compare several numbers at once.
+
+Kernels take the addresses of tensors, because making an array of a tensor takes longer than updating a small one. The
+caller must guarantee that `stop` numbers lie there. max(x, LOWEST) and min(x, ONE), in this order, keep a NaN.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from plastic_cli.numerics.kernels import Kernels, part
 
 BLOCK = 4096
-"""Numbers per block: two arrays of so many fit into the first cache."""
+"""Numbers per block: two blocks fit into the first-level cache."""
 WITHOUT_SIGN = np.int32(0x7FFFFFFF)
 LOWEST = np.float32(0.1)
 ONE = np.float32(1)
@@ -32,7 +33,7 @@ BYTES = 4
 
 Array = NDArray[Any]
 
-kernel = Kernels(Path(__file__).parent, ("compiled.py",)).kernel
+kernel = Kernels(Path(__file__).parent, ("kernels.py",)).kernel
 
 
 @intrinsic
@@ -47,7 +48,7 @@ def pointer(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
 
 @part
 def stretch_of(address: int, start: int, stop: int) -> Array:
-    """Return the numbers start, ..., stop - 1 of the tensor at `address`: an array (stop - start,) of its memory."""
+    """Return the numbers start, ..., stop - 1 of the tensor at `address` as an array (stop - start,) without a copy."""
     first: Any = pointer(address + BYTES * start)  # type: ignore[call-arg]
     return carray(first, stop - start)
 
@@ -64,14 +65,14 @@ def largest_bits(x: Array) -> Any:
 
 @part
 def one_over(bits: int, eps: float) -> Any:
-    """Return one over the number that has these bits, or over eps where that is larger; NaN of NaN."""
+    """Return 1 / max(x, eps) for the number x with these bits; NaN for NaN."""
     return ONE / max(np.int32(bits).view(np.float32), max(np.float32(eps), TINY))
 
 
 @kernel
 def trace_and_maxima(g: int, e: int, decay: float, start: int, stop: int) -> Any:
-    """Let the trace e follow |g|; return the bits of the largest e and the largest |g| of the stretch."""
-    # 1 - decay is taken before rounding, as torch does: of 0.999 it would lose four digits of seven.
+    """Update the trace e from |g|. Return the bits of the largest e and of the largest |g| of the stretch."""
+    # 1 - decay is computed before rounding, as in torch. After rounding, 1 - 0.999 would lose four of seven digits.
     kept, added = np.float32(decay), np.float32(1 - decay)
     largest_e, largest_g = np.int32(0), np.int32(0)
     for low in range(start, stop, BLOCK):
@@ -99,7 +100,7 @@ def gated_sgd(
 ) -> None:
     """Update p in place: p <- p - lr gate g, the gate from the trace e and from |g|.
 
-    strength: k / 10. warmth: how much of the gate is in force, 0 to 1. largest_e, largest_g: bits of the maxima.
+    strength: k / 10. warmth: strength of the gate in the warm-up, 0 to 1. largest_e, largest_g: bits of the maxima.
     """
     p_, g_, e_ = stretch_of(p, start, stop), stretch_of(g, start, stop), stretch_of(e, start, stop)
     rate, k, warm = np.float32(lr), np.float32(strength), np.float32(warmth)
@@ -112,7 +113,7 @@ def gated_sgd(
 
 @kernel
 def second_moment_and_maximum(g: int, v: int, decay: float, start: int, stop: int) -> Any:
-    """Let Adam's second moment v follow g squared; return the bits of the largest |g| of the stretch."""
+    """Update Adam's second moment v from g squared. Return the bits of the largest |g| of the stretch."""
     kept, added = np.float32(decay), np.float32(1 - decay)
     largest_g = np.int32(0)
     for low in range(start, stop, BLOCK):
@@ -142,15 +143,15 @@ def gated_adam(
 ) -> None:
     """Update m and p in place: p <- p - size gate m / (sqrt(v) per_bias + eps).
 
-    size: the learning rate over m's bias. decay: of the first moment. per_bias: one over the root of v's bias.
-    strength: k / 10. warmth: how much of the gate is in force, 0 to 1. threshold: of v. largest_g: bits of the maximum.
+    size: learning rate / bias of m. decay: of the first moment. per_bias: 1 / sqrt(bias of v). strength: k / 10.
+    warmth: strength of the gate in the warm-up, 0 to 1. threshold: of v. largest_g: bits of the maximum.
     """
     p_, g_ = stretch_of(p, start, stop), stretch_of(g, start, stop)
     m_, v_ = stretch_of(m, start, stop), stretch_of(v, start, stop)
     rate, follow, k, warm = np.float32(size), np.float32(1 - decay), np.float32(strength), np.float32(warmth)
     root, floor, busy_above = np.float32(per_bias), np.float32(eps), np.float32(threshold)
     per_g = one_over(largest_g, eps)
-    idle = ONE + ZERO * per_g  # 1, and NaN where the equations have 0 times NaN
+    idle = ONE + ZERO * per_g  # 1, or NaN if the equations contain 0 * NaN
     for i in range(len(p_)):
         m_[i] += follow * (g_[i] - m_[i])
         gate = min(max(ONE - k * (ONE - abs(g_[i]) * per_g), LOWEST), ONE)

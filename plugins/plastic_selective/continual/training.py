@@ -2,148 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from plastic_cli import Run, RunFailed
 from plastic_cli.analysis import continual
-from plastic_cli.analysis.classification import Evaluation
-from plastic_cli.analysis.classification import evaluate as measure
 from plastic_cli.classifier.fit import raise_if_not_finite
 from plastic_cli.data.datasets import Dataset, Split, load_dataset
-from plastic_cli.data.streams import Stream, make_stream
+from plastic_cli.data.streams import Stream
 from plastic_cli.numerics.clock import training_clock
-from plastic_selective.commands import Train
-from plastic_selective.networks import ContinualNetwork, answer
-from plastic_selective.optimizer import SelectivePlasticityOptimizer
-from plastic_selective.penalties import OnlineEWC, Penalty, SynapticIntelligence
-from plastic_selective.replay import Buffer, FirstInFirstOut, make_buffer, mixed_batch
-from plastic_selective.snapshots import artifact_name, save_eligibility, save_plasticity
-
-ITERATIONS_PER_ROUND = 250
-"""Where a task is so many steps long instead of passes, accuracy is measured and a checkpoint made this often."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What learns a stream, as it is before training."""
-
-    stream: Stream
-    network: ContinualNetwork
-    optimizer: torch.optim.Optimizer
-    buffer: Buffer | None
-    penalty: Penalty | None
-
-
-class Accuracies:
-    """The accuracy matrix of each split as it fills up, (tasks + 1, tasks), a part of the checkpoint.
-
-    splits: the images that it is measured on, of each task; they are made once, since turning them takes time.
-    """
-
-    def __init__(self, stream: Stream) -> None:
-        names = ("test",) if stream.tasks[0].dataset.validation is None else ("test", "validation")
-        tasks = len(stream.tasks)
-        self.splits = {name: [task.split(name) for task in stream.tasks] for name in names}
-        self.matrices = {name: np.full((tasks + 1, tasks), np.nan) for name in names}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the matrices as tensors."""
-        return {name: torch.from_numpy(matrix.copy()) for name, matrix in self.matrices.items()}
-
-    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Take back what `state_dict` returned."""
-        self.matrices = {name: matrix.numpy().copy() for name, matrix in state.items()}
-
-
-def make_parts(config: Train, data: Dataset, run: Run) -> Parts:
-    """Make what a configuration describes, weights and order drawn from the run's seed.
-
-    Raises UserError where tasks cannot be made of the data set, or the buffer is too small for them.
-    """
-    stream = stream_of(config, data, run)
-    network = make_network(config, stream, run)
-    groups = len(stream.tasks) * data.classes
-    if config.stream == "split":
-        # A class belongs to one task: groups of other tasks would take a share of the buffer and stay empty.
-        groups = data.classes
-    buffer = make_buffer(
-        config.replay, config.buffer_size, data.train.x.shape[1], groups, run.generator("replay"), run.device
-    )
-    optimizer = make_optimizer(config, network, steps_of_tasks(config, stream)[0])
-    return Parts(stream, network, optimizer, buffer, _make_penalty(config, network, run))
-
-
-def stream_of(config: Train, data: Dataset, run: Run) -> Stream:
-    """Make the stream of a run, from its own data set or another one with as many features."""
-    return make_stream(
-        data,
-        config.stream,
-        config.scenario,
-        config.tasks,
-        run.generator("tasks"),
-        class_order=config.class_order or None,
-        shuffle_classes=config.shuffle_classes,
-        max_degrees=config.max_degrees,
-    )
-
-
-def make_optimizer(config: Train, network: nn.Module, first_task: int) -> torch.optim.Optimizer:
-    """Make the optimizer that a configuration names; first_task: how many steps the first task has."""
-    parameters, rate = network.parameters(), config.learning_rate
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=rate)
-    if config.optimizer == "momentum":
-        return torch.optim.SGD(parameters, lr=rate, momentum=config.momentum)
-    if config.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=rate, betas=(0.9, config.second_moment_decay))
-    return SelectivePlasticityOptimizer(
-        parameters,
-        lr=rate,
-        trace_decay=config.trace_decay,
-        plasticity_k=config.plasticity_k,
-        threshold_percentile=config.threshold_percentile,
-        warmup_steps=warmup_steps(config, first_task),
-        adaptive_threshold=config.adaptive_threshold,
-        base=config.base,
-        betas=(0.9, config.second_moment_decay),
-        gating=config.gating,
-    )
-
-
-def warmup_steps(config: Train, first_task: int) -> int:
-    """Return how many steps the gate warms up, of a configuration whose first task has so many."""
-    return round(config.warmup_share * first_task) if config.warmup_steps is None else config.warmup_steps
-
-
-def make_network(config: Train, stream: Stream, run: Run) -> ContinualNetwork:
-    """Make the network of a run, as it is before training."""
-    sizes = [stream.tasks[0].dataset.train.x.shape[1], *config.hidden, stream.units]
-    return ContinualNetwork(sizes, run.generator("weights")).to(run.device)
-
-
-def _make_penalty(config: Train, network: nn.Module, run: Run) -> Penalty | None:
-    if config.penalty == "ewc":
-        return OnlineEWC(
-            network,
-            strength=config.penalty_strength,
-            decay=config.ewc_decay,
-            samples=config.fisher_samples,
-            generator=run.generator("fisher"),
-        )
-    if config.penalty == "si":
-        return SynapticIntelligence(network, strength=config.penalty_strength, damping=config.si_damping)
-    return None
-
+from plastic_selective.config import Train
+from plastic_selective.continual.accuracy import Accuracies, accuracy_by_task, allowed_by_task, summary_of
+from plastic_selective.continual.components import ITERATIONS_PER_ROUND, Components, make_components, rounds_of_task
+from plastic_selective.continual.networks import answer
+from plastic_selective.continual.replay import FirstInFirstOut, mixed_batch
+from plastic_selective.continual.snapshots import artifact_name, save_eligibility, save_plasticity
+from plastic_selective.optimizer.optimizer import SelectivePlasticityOptimizer
 
 # ------------------------------------------------------------------------------------------------------------ train
 
@@ -154,7 +35,7 @@ def train_on_stream(config: Train, run: Run) -> None:
     Raises RunFailed, with the task, where the loss is not finite.
     """
     data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
-    parts = make_parts(config, data, run)
+    parts = make_components(config, data, run)
     accuracies, order = Accuracies(parts.stream), run.generator("order")
     run.track(network=parts.network, optimizer=parts.optimizer, accuracies=accuracies, order=order)
     if parts.buffer is not None:
@@ -191,7 +72,7 @@ def learn_stream(
 
     Everything is drawn from the run's seed, and nothing is written to it. Raises what `train_on_stream` raises.
     """
-    parts = make_parts(config, data, run)
+    parts = make_components(config, data, run)
     order = run.generator("order")
     splits = [task.test for task in parts.stream.tasks]
 
@@ -208,22 +89,6 @@ def learn_stream(
         _end_task(lesson, parts)
         matrix.append(measured(task + 1))
     return np.array(matrix)
-
-
-def rounds_of_task(config: Train) -> int:
-    """Return how many rounds a task has: after each of them accuracy is measured."""
-    return math.ceil(config.iterations / ITERATIONS_PER_ROUND) if config.iterations else config.epochs
-
-
-def steps_of_tasks(config: Train, stream: Stream) -> list[int]:
-    """Return how many steps each task of a stream takes."""
-    if config.iterations:
-        return [config.iterations] * config.tasks
-    labels = stream.tasks[0].dataset.train.y
-    images = [int(torch.isin(labels, torch.tensor(task.classes, device=labels.device)).sum()) for task in stream.tasks]
-    if config.joint:
-        images = list(itertools.accumulate(images))
-    return [config.epochs * math.ceil(count / config.batch_size) for count in images]
 
 
 @dataclass(frozen=True)
@@ -273,15 +138,7 @@ def _task_of_group(stream: Stream, device: torch.device) -> Tensor:
     return owner
 
 
-def allowed_by_task(stream: Stream, learned: int, config: Train) -> Tensor | None:
-    """Return which outputs an answer may use after `learned` tasks, (tasks, outputs); None: all."""
-    trained = max(1, learned) if config.active == "seen" else None
-    allowed = [stream.allowed(task, trained=trained) for task in range(len(stream.tasks))]
-    present = [each for each in allowed if each is not None]
-    return torch.stack(present) if present else None
-
-
-def _learn_round(lesson: _Lesson, turn: int, parts: Parts, config: Train, order: torch.Generator, run: Run) -> int:
+def _learn_round(lesson: _Lesson, turn: int, parts: Components, config: Train, order: torch.Generator, run: Run) -> int:
     """Learn round `turn`, from 0, of a lesson; return how many new images were seen."""
     steps = min(ITERATIONS_PER_ROUND, config.iterations - turn * ITERATIONS_PER_ROUND) if config.iterations else 0
     try:
@@ -290,12 +147,12 @@ def _learn_round(lesson: _Lesson, turn: int, parts: Parts, config: Train, order:
         raise _diverged(f"task {lesson.task + 1}: {error}", parts) from None
 
 
-def _diverged(what: str, parts: Parts) -> RunFailed:
+def _diverged(what: str, parts: Components) -> RunFailed:
     penalised = "" if parts.penalty is None else " or --penalty-strength"
     return RunFailed(f"{what}. Try a smaller learning rate{penalised}.")
 
 
-def _learn(lesson: _Lesson, parts: Parts, config: Train, order: torch.Generator, run: Run, steps: int) -> int:
+def _learn(lesson: _Lesson, parts: Components, config: Train, order: torch.Generator, run: Run, steps: int) -> int:
     """Go once through the images of a lesson, or take so many steps; return how many new images were seen."""
     count, device = len(lesson.y), lesson.x.device
     wanted = steps * config.batch_size or count
@@ -328,13 +185,13 @@ def _learn(lesson: _Lesson, parts: Parts, config: Train, order: torch.Generator,
     return wanted
 
 
-def _end_task(lesson: _Lesson, parts: Parts) -> None:
+def _end_task(lesson: _Lesson, parts: Components) -> None:
     if parts.penalty is not None:
         allowed = None if lesson.allowed is None else lesson.allowed[lesson.task]
         parts.penalty.end_task(lesson.x, lambda x: answer(parts.network(x), allowed))
 
 
-def _save_task(lesson: _Lesson, parts: Parts, run: Run) -> None:
+def _save_task(lesson: _Lesson, parts: Components, run: Run) -> None:
     number = lesson.task + 1
     run.save_tensors(artifact_name("network", number), {"task": number, "network": parts.network.state_dict()})
     if isinstance(parts.optimizer, SelectivePlasticityOptimizer):
@@ -342,7 +199,7 @@ def _save_task(lesson: _Lesson, parts: Parts, run: Run) -> None:
 
 
 def _measure_tasks(
-    parts: Parts, config: Train, accuracies: Accuracies, run: Run, *, learned: int, ended: bool = True
+    parts: Components, config: Train, accuracies: Accuracies, run: Run, *, learned: int, ended: bool = True
 ) -> None:
     """Log the accuracy on every task; in the middle of one only on those so far.
 
@@ -365,28 +222,3 @@ def _measure_tasks(
             run.log(
                 name, None, **summary_of(matrix, learned), loss=float(np.mean([row.loss for row in rows[:learned]]))
             )
-
-
-def summary_of(matrix: NDArray[np.float64], learned: int) -> dict[str, float]:
-    """Return what an accuracy matrix comes to after `learned` tasks; what is not defined yet is left out."""
-    numbers = {
-        "accuracy": continual.average_accuracy(matrix, learned),
-        "backward_transfer": continual.backward_transfer(matrix, learned),
-        "forward_transfer": continual.forward_transfer(matrix, learned),
-        "forgetting": continual.forgetting(matrix, learned),
-    }
-    numbers |= {f"accuracy_task_{task + 1}": float(matrix[learned, task]) for task in range(learned)}
-    return {name: value for name, value in numbers.items() if not math.isnan(value)}
-
-
-def accuracy_by_task(network: ContinualNetwork, splits: Sequence[Split], allowed: Tensor | None) -> list[Evaluation]:
-    """Measure accuracy and cross-entropy on a split of each task, as plain numbers.
-
-    allowed: which outputs an answer may use, (tasks, outputs); None: all.
-    """
-    rows = []
-    for task, split in enumerate(splits):
-        mask = None if allowed is None else allowed[task]
-        rows.append(measure(lambda x, mask=mask: answer(network(x), mask), split.x, split.y))  # type: ignore[misc]
-    numbers = torch.stack([torch.stack(row) for row in rows]).tolist()
-    return [Evaluation(*row) for row in numbers]

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from plastic_cli.errors import PlasticError, UserError
-from plastic_selective.replay import make_buffer, mixed_batch, shuffle_first, surviving_share
+from plastic_selective.continual.replay import (
+    make_buffer,
+    mixed_batch,
+    shuffle_first,
+    surviving_share,
+)
 
 KINDS = ("reservoir", "class-balanced", "fifo")
 GROUPS = 3

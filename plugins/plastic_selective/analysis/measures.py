@@ -17,16 +17,28 @@ from plastic_cli.classifier.analyze import analyze_classifier, check_other_run
 from plastic_cli.classifier.data import trained_on
 from plastic_cli.runs.run import open_run
 from plastic_cli.runs.store import RunStore
-from plastic_selective import figures
-from plastic_selective.commands import Train
-from plastic_selective.course import Course, read_course, require_eligibility, snapshots
-from plastic_selective.overlap import BUSIEST, carried_over, chance_among_active, shared_share
-from plastic_selective.snapshots import kept_artifacts
-from plastic_selective.training import learn_stream, steps_of_tasks, stream_of, summary_of
+from plastic_selective.analysis import figures
+from plastic_selective.analysis.overlap import (
+    BUSIEST,
+    carried_over,
+    chance_among_active,
+    shared_share,
+)
+from plastic_selective.config import Train
+from plastic_selective.continual.accuracy import summary_of
+from plastic_selective.continual.components import build, steps_of_tasks, stream_of
+from plastic_selective.continual.history import (
+    History,
+    read_history,
+    require_eligibility,
+    snapshots,
+)
+from plastic_selective.continual.snapshots import kept_artifacts
+from plastic_selective.continual.training import learn_stream
 
 if TYPE_CHECKING:
     from plastic_cli.classifier.learner import Build
-    from plastic_selective.commands import Analyze
+    from plastic_selective.config import Analyze
 
 
 def analyze_run(config: Analyze, run: Run) -> None:
@@ -34,16 +46,16 @@ def analyze_run(config: Analyze, run: Run) -> None:
 
     Raises UserError, before anything is measured, where something is asked for that this run does not have.
     """
-    course = read_course(run)
-    joint = None if config.joint is None else _joint_course(config.joint, course)
+    history = read_history(run)
+    joint = None if config.joint is None else _joint_history(config.joint, history)
     if config.other is not None:
         check_other_run(run, config.other)
     parts: dict[str, tuple[bool, Callable[[], None]]] = {
-        "--forgetting": (config.forgetting or joint is not None, lambda: analyze_forgetting(course, joint)),
-        "--eligibility": (config.eligibility, lambda: analyze_history(course, "eligibility")),
-        "--gates": (config.gates, lambda: analyze_history(course, "gate")),
-        "--overlap": (config.overlap, lambda: analyze_overlap(course)),
-        "--sweep-k": (config.sweep_k, lambda: analyze_strengths(course, config.k)),
+        "--forgetting": (config.forgetting or joint is not None, lambda: analyze_forgetting(history, joint)),
+        "--eligibility": (config.eligibility, lambda: analyze_distribution(history, "eligibility")),
+        "--gates": (config.gates, lambda: analyze_distribution(history, "gate")),
+        "--overlap": (config.overlap, lambda: analyze_overlap(history)),
+        "--sweep-k": (config.sweep_k, lambda: analyze_strengths(history, config.k)),
     }
     shared = [
         f"--{name}"
@@ -53,18 +65,16 @@ def analyze_run(config: Analyze, run: Run) -> None:
     chosen = [switch for switch, (wanted, _) in parts.items() if wanted]
     for switch in chosen:
         if switch != "--forgetting":
-            require_eligibility(course, switch)
+            require_eligibility(history, switch)
     if shared:
-        _require_classes(course, shared[0])
+        _require_classes(history, shared[0])
     if not chosen and not shared:
         chosen = ["--forgetting"]
-        if course.config.optimizer == "selective":
+        if history.config.optimizer == "selective":
             chosen += ["--eligibility", "--gates"]
     for switch in chosen:
         parts[switch][1]()
     if shared:
-        from plastic_selective.commands import build
-
         # They predict and look at features; what else a Learner can do they leave alone.
         analyze_classifier(config, run, cast("Build", build), others_chosen=bool(chosen))
 
@@ -72,22 +82,22 @@ def analyze_run(config: Analyze, run: Run) -> None:
 # ------------------------------------------------------------------------------------------------------- forgetting
 
 
-def analyze_forgetting(course: Course, joint: Course | None = None) -> None:
+def analyze_forgetting(history: History, joint: History | None = None) -> None:
     """Write the accuracy matrix, the accuracies over time, and transfer and forgetting by task.
 
     joint: a run that learned the tasks so far together; intransigence is measured against it.
     """
-    run, learned = course.run, course.learned
-    run.log("test", None, **summary_of(course.matrix, learned))
-    table = forgetting_table(course.matrix, learned, None if joint is None else joint.matrix)
+    run, learned = history.run, history.learned
+    run.log("test", None, **summary_of(history.matrix, learned))
+    table = forgetting_table(history.matrix, learned, None if joint is None else joint.matrix)
     if joint is not None:
         for row in table.dropna(subset=["intransigence"]).to_dict("records"):
             run.log("test", {"task": row["task"], "joint": joint.run.id}, intransigence=row["intransigence"])
             run.results[f"test/intransigence_task_{row['task']}"] = row["intransigence"]
-        run.save_figure("intransigence", figures.intransigence_figure(course, table))
+        run.save_figure("intransigence", figures.intransigence_figure(history, table))
     run.save_table("forgetting", table)
-    run.save_figure("accuracy_matrix", figures.matrix_figure(course))
-    run.save_figure("accuracy_curves", figures.curves_figure(course))
+    run.save_figure("accuracy_matrix", figures.matrix_figure(history))
+    run.save_figure("accuracy_curves", figures.curves_figure(history))
 
 
 def forgetting_table(
@@ -126,23 +136,23 @@ SAME_STREAM = ("stream", "scenario", "tasks", "class_order", "shuffle_classes", 
 """The options that decide, together with the data set, which tasks there are."""
 
 
-def _joint_course(name: str, course: Course) -> Course:
+def _joint_history(name: str, history: History) -> History:
     """Open the run of --joint; raises UserError where it did not learn the same tasks together."""
-    folder = RunStore(course.run.folder.parent).find(name)
-    other = open_run(folder, stage="analyze", data_folder=course.run.data_folder)
-    if other.record.rule != course.run.record.rule or not other.config.get("joint"):
+    folder = RunStore(history.run.folder.parent).find(name)
+    other = open_run(folder, stage="analyze", data_folder=history.run.data_folder)
+    if other.record.rule != history.run.record.rule or not other.config.get("joint"):
         raise UserError(f"--joint {name}: that run learned its tasks one by one. Train one with --joint.")
-    joint = read_course(other)
-    mine, theirs = course.run.record, other.record
+    joint = read_history(other)
+    mine, theirs = history.run.record, other.record
     if mine.data.get("checksum") != theirs.data.get("checksum"):
         raise UserError(f"--joint {name}: it learned from {theirs.dataset}, this run from {mine.dataset}.")
     for option in SAME_STREAM:
-        if getattr(joint.config, option) != getattr(course.config, option):
+        if getattr(joint.config, option) != getattr(history.config, option):
             raise UserError(f"--joint {name}: it learned other tasks, with another --{option.replace('_', '-')}.")
-    drawn = course.config.stream == "permuted" or course.config.shuffle_classes
-    if drawn and other.seed != course.run.seed:
+    drawn = history.config.stream == "permuted" or history.config.shuffle_classes
+    if drawn and other.seed != history.run.seed:
         raise UserError(
-            f"--joint {name}: its tasks were drawn from seed {other.seed}, those of this run from {course.run.seed}."
+            f"--joint {name}: its tasks were drawn from seed {other.seed}, those of this run from {history.run.seed}."
         )
     return joint
 
@@ -150,28 +160,28 @@ def _joint_course(name: str, course: Course) -> Course:
 # ------------------------------------------------------------------------------------------------ eligibility, gates
 
 
-def analyze_history(course: Course, quantity: str) -> None:
+def analyze_distribution(history: History, quantity: str) -> None:
     """Write how a quantity, "eligibility" or "gate", is distributed in each layer after each round."""
-    histogram, means = history_tables(course, quantity)
-    run = course.run
+    histogram, means = distribution_tables(history, quantity)
+    run = history.run
     for row in means[means["step"] == means["step"].max()].to_dict("records"):
         for name in (column for column in means.columns if column.startswith(quantity)):
             run.log("train", {"layer": row["layer"]}, **{name: row[name]})
             run.results[f"layer {row['layer']}/{name}"] = row[name]
     run.save_table(f"{quantity}_means", means)
     run.save_table(f"{quantity}_histograms", histogram)
-    run.save_figure(f"{quantity}_history", figures.history_figure(course, histogram, means, quantity))
-    run.save_figure(f"{quantity}_histogram", figures.histogram_figure(course, histogram, quantity))
+    run.save_figure(f"{quantity}_history", figures.distribution_figure(history, histogram, means, quantity))
+    run.save_figure(f"{quantity}_histogram", figures.histogram_figure(history, histogram, quantity))
 
 
-def history_tables(course: Course, quantity: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def distribution_tables(history: History, quantity: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the histograms and the means of a quantity after each round, by layer.
 
     Both: step, task (from 1), layer (from 1), layer_name. Histograms: low and high end of a bin, count, synapses in the
     layer. Means: eligibility_mean, or gate_mean and gate_low_ratio, the share of gates below one half.
     """
     parts, means = [], []
-    for snapshot in snapshots(course):
+    for snapshot in snapshots(history):
         for number, layer in enumerate(snapshot["layers"], start=1):
             counts = layer[f"{quantity}_counts"].numpy()
             synapses, inputs = int(counts.sum()), layer[quantity].shape[1]
@@ -193,30 +203,30 @@ def history_tables(course: Course, quantity: str) -> tuple[pd.DataFrame, pd.Data
 # ---------------------------------------------------------------------------------------------------------- overlap
 
 
-def analyze_overlap(course: Course) -> None:
+def analyze_overlap(history: History) -> None:
     """Write which share of its busiest synapses each task has in common with each other task."""
-    table = overlap_table(course)
-    run = course.run
+    table = overlap_table(history)
+    run = history.run
     for row in table.to_dict("records"):
         labels = {"layer": row["layer"], "task": row["task"], "other task": row["other_task"]}
         run.log("train", labels, overlap=row["shared"], overlap_by_chance=row["chance"])
     for layer, rows in table.groupby("layer"):
         run.results[f"layer {layer}/overlap"] = float(rows["shared"].mean())
     run.save_table("overlap", table)
-    run.save_figure("overlap", figures.overlap_figure(course, table))
+    run.save_figure("overlap", figures.overlap_figure(history, table))
 
 
-def overlap_table(course: Course) -> pd.DataFrame:
+def overlap_table(history: History) -> pd.DataFrame:
     """Return the overlap of each pair of tasks in each layer; the eligibilities are those at the end of each task.
 
     Columns: layer (from 1), layer_name, task < other_task (from 1); shared, chance and chance_active: see `overlap`;
     carried_over: how much of the other task's eligibility is left from the end of the first, as a share of the weight
     of gradients (of their squares, with base "adam").
     """
-    run, config = course.run, course.config
-    if course.learned < 2:
+    run, config = history.run, history.config
+    if history.learned < 2:
         raise UserError(f"--overlap: run {run.id} learned 1 task to its end, and two are needed.")
-    names = kept_artifacts(run, "eligibility", range(1, course.learned + 1))
+    names = kept_artifacts(run, "eligibility", range(1, history.learned + 1))
     kept = [run.load_tensors(name)["layers"] for name in names]
     decay = config.second_moment_decay if config.base == "adam" else config.trace_decay
     steps = steps_of_tasks(config, stream_of(config, trained_on(run), run))
@@ -243,36 +253,36 @@ def overlap_table(course: Course) -> pd.DataFrame:
 # ---------------------------------------------------------------------------------------------------------- sweep k
 
 
-def analyze_strengths(course: Course, strengths: tuple[float, ...]) -> None:
+def analyze_strengths(history: History, strengths: tuple[float, ...]) -> None:
     """Learn the same stream again with other strengths of the gate, in memory, and write what each comes to."""
-    run = course.run
-    table = sweep_k(course, strengths)
+    run = history.run
+    table = sweep_k(history, strengths)
     for row in table.to_dict("records"):
         numbers = {name: row[name] for name in ("accuracy", "backward_transfer", "forgetting")}
         run.log("test", {"plasticity_k": row["k"]}, **numbers)
         run.results |= {f"k={row['k']:g}/{name}": value for name, value in numbers.items()}
     run.save_table("sweep_k", table)
-    run.save_figure("sweep_k", figures.sweep_figure(course, table))
+    run.save_figure("sweep_k", figures.sweep_figure(history, table))
 
 
-def sweep_k(course: Course, strengths: tuple[float, ...]) -> pd.DataFrame:
+def sweep_k(history: History, strengths: tuple[float, ...]) -> pd.DataFrame:
     """Learn the stream with each strength of the gate, from the run's seed; 0, the base alone, is always among them.
 
     Columns: k, accuracy (mean over tasks at the end), forgetting, backward_transfer, forward_transfer, and
     accuracy_task_1 and so on. Raises UserError, before it learns, for a strength that cannot be.
     """
-    run = course.run
+    run = history.run
     source = f"run {run.id}"
     swept = [Train.from_values({**run.config, "plasticity_k": k}, source) for k in sorted({0.0, *strengths})]
     data = trained_on(run)
-    total = len(swept) * course.tasks * course.rounds
+    total = len(swept) * history.tasks * history.rounds
     rows = []
     with run.console.progress("round", total, 0) as bar:
         done = itertools.count(1)
         for config in swept:
             k = config.plasticity_k
             matrix = learn_stream(config, data, run, lambda: bar.end_step(next(done), {}))
-            numbers = summary_of(matrix, course.tasks)
+            numbers = summary_of(matrix, history.tasks)
             rows.append({"k": k, **numbers})
             run.message(f"k = {k:g}: accuracy {numbers['accuracy']:.4f}, forgetting {numbers['forgetting']:.4f}")
     return pd.DataFrame(rows)
@@ -281,15 +291,15 @@ def sweep_k(course: Course, strengths: tuple[float, ...]) -> pd.DataFrame:
 # --------------------------------------------------------------------------------------------- the shared analyses
 
 
-def _require_classes(course: Course, switch: str) -> None:
+def _require_classes(history: History, switch: str) -> None:
     """Raise UserError where the network's outputs are not the classes of the data set, which `switch` looks at."""
-    config = course.config
+    config = history.config
     plain = (config.scenario == "class") if config.stream == "split" else (config.scenario == "domain")
     if not plain:
         raise UserError(
-            f"{switch}: the outputs of run {course.run.id} ({config.stream}, {config.scenario}-incremental) are not the"
-            " classes of the data set. It is for split class-incremental and permuted or rotated domain-incremental"
+            f"{switch}: the outputs of run {history.run.id} ({config.stream}, {config.scenario}-incremental) are not"
+            " the classes of the data set. It is for split class-incremental and permuted or rotated domain-incremental"
             " runs."
         )
     if config.stream != "split":
-        course.run.message(f"{switch} measures on the images as they are, which is task 1")
+        history.run.message(f"{switch} measures on the images as they are, which is task 1")

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from plastic_selective import SelectivePlasticityOptimizer
-from plastic_selective import optimizer as optimizer_module
-from plastic_selective import steps as compiled_steps
+from plastic_selective.optimizer import optimizer as optimizer_module
+from plastic_selective.optimizer import threads as compiled_steps
 
 BASES = ["sgd", "adam"]
 FLOATS = [torch.float32, torch.float64]
@@ -1380,13 +1380,13 @@ def test_two_threads_do_what_one_does_bit_for_bit(base, threads):
 def test_a_large_parameter_is_shared_out(threads, monkeypatch):
     """Without which the test of two threads would test one."""
     took_part = set()
-    kernel = compiled_steps.compiled.gated_sgd
+    kernel = compiled_steps.kernels.gated_sgd
 
     def watched(*arguments):
         took_part.add(threading.get_ident())
         return kernel(*arguments)
 
-    monkeypatch.setattr(compiled_steps.compiled, "gated_sgd", watched)
+    monkeypatch.setattr(compiled_steps.kernels, "gated_sgd", watched)
     p = parameter(LARGE)
     threads(2)
     learn(SelectivePlasticityOptimizer([p], base="sgd"), [p], [torch.ones(LARGE)])
@@ -1504,7 +1504,7 @@ def test_a_bad_value_is_refused_by_name(name, value):
 @pytest.mark.parametrize("name", ["plasticity_K", "weight_decy", "centered", "trace"])
 def test_an_option_that_does_not_exist_is_refused_by_name_wherever_it_is_given(name):
     p = parameter(3)
-    said = rf"{name} is no option of SelectivePlasticityOptimizer\."
+    said = rf"SelectivePlasticityOptimizer has no option {name}\."
     with pytest.raises(ValueError, match=said):
         SelectivePlasticityOptimizer([p], **{name: 0.1})
     with pytest.raises(ValueError, match=said):
@@ -1562,9 +1562,9 @@ def test_the_base_of_a_group_cannot_change_once_it_has_a_state():
 
 def test_options_are_checked_again_only_where_one_was_changed(monkeypatch):
     checked = []
-    check = optimizer_module._check_option
+    check = optimizer_module.check_option
     monkeypatch.setattr(
-        optimizer_module, "_check_option", lambda name, value: (checked.append(name), check(name, value))
+        optimizer_module, "check_option", lambda name, value: (checked.append(name), check(name, value))
     )
     p, q = parameter(3), parameter(2)
     optimizer = SelectivePlasticityOptimizer([{"params": [p]}, {"params": [q]}])

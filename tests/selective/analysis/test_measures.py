@@ -20,17 +20,22 @@ from plastic_cli.analysis import continual
 from plastic_cli.figures.theme import discrete_colours
 from plastic_cli.runs.run import open_run
 from plastic_cli.testing import interrupted_after, plastic, write_tiny_dataset
-from plastic_selective import figures
-from plastic_selective.analysis import (
+from plastic_selective.analysis import figures
+from plastic_selective.analysis.film import evenly_spaced
+from plastic_selective.analysis.frames import Pictures, film_frames
+from plastic_selective.analysis.measures import (
+    distribution_tables,
     forgetting_table,
-    history_tables,
     overlap_table,
     sweep_k,
 )
-from plastic_selective.course import Course, every, read_course
-from plastic_selective.frames import Pictures, course_frames
-from plastic_selective.overlap import busiest, carried_over, chance_among_active, shared_share
-from plastic_selective.rendering import evenly_spaced
+from plastic_selective.analysis.overlap import (
+    busiest,
+    carried_over,
+    chance_among_active,
+    shared_share,
+)
+from plastic_selective.continual.history import History, every, read_history
 
 TASKS, EPOCHS = 3, 2
 
@@ -68,7 +73,7 @@ def look(verb, folder, *options):
 
 
 def course_of(folder):
-    return read_course(open_run(folder, stage="analyze"))
+    return read_history(open_run(folder, stage="analyze"))
 
 
 def stored_matrix(folder):
@@ -190,11 +195,11 @@ def test_the_terms_by_task_have_the_means_that_are_reported(tasks, seed, data):
 
 
 def test_a_run_is_read_as_it_was_logged(trained):
-    course = course_of(trained())
-    np.testing.assert_array_equal(course.matrix, stored_matrix(trained()))
-    assert (course.learned, course.rounds, course.last, course.borders) == (TASKS, EPOCHS, 6, [2, 4])
+    history = course_of(trained())
+    np.testing.assert_array_equal(history.matrix, stored_matrix(trained()))
+    assert (history.learned, history.rounds, history.last, history.borders) == (TASKS, EPOCHS, 6, [2, 4])
     # Untrained and after each task all tasks are measured, in between those that were begun.
-    assert course.curves.groupby("step")["task"].apply(list).to_dict() == {
+    assert history.curves.groupby("step")["task"].apply(list).to_dict() == {
         0: [1, 2, 3],
         1: [1],
         2: [1, 2, 3],
@@ -203,8 +208,8 @@ def test_a_run_is_read_as_it_was_logged(trained):
         5: [1, 2, 3],
         6: [1, 2, 3],
     }
-    at_end = course.curves[course.curves["step"] == 4].sort_values("task")["accuracy"]
-    np.testing.assert_array_equal(at_end, course.matrix[2])
+    at_end = history.curves[history.curves["step"] == 4].sort_values("task")["accuracy"]
+    np.testing.assert_array_equal(at_end, history.matrix[2])
 
 
 def test_without_a_switch_a_selective_run_shows_forgetting_eligibility_and_gates(trained):
@@ -226,9 +231,9 @@ def test_without_a_switch_a_selective_run_shows_forgetting_eligibility_and_gates
 
 def test_histograms_and_means_are_those_of_the_synapses(trained):
     folder = trained()
-    course = course_of(folder)
+    history = course_of(folder)
     kept = torch.load(folder / "artifacts" / "eligibility-003.pt")["layers"]
-    histogram, means = history_tables(course, "eligibility")
+    histogram, means = distribution_tables(history, "eligibility")
     last = histogram[histogram["step"] == 6]
     assert (
         histogram.groupby(["step", "layer"])["count"].sum() == histogram.groupby(["step", "layer"])["synapses"].first()
@@ -242,7 +247,7 @@ def test_histograms_and_means_are_those_of_the_synapses(trained):
         mean = means[(means["step"] == 6) & (means["layer"] == layer)]["eligibility_mean"].item()
         assert mean == pytest.approx(values.double().mean().item(), abs=1e-3)
     assert set(means["layer_name"]) == {"36 to 8 units", "8 to 6 units", "6 to 3 units"}
-    _, gates = history_tables(course, "gate")
+    _, gates = distribution_tables(history, "gate")
     assert gates["gate_mean"].between(0.5, 1).all(), "k = 5 closes a gate by half at most"
 
 
@@ -298,8 +303,8 @@ def test_a_run_that_was_stopped_shows_the_tasks_that_it_learned(base, trained):
         outcome = plastic("train", "selective", "--runs", base / "stopped", *options)
     assert outcome.code == 130
     (folder,) = (path for path in (base / "stopped").iterdir() if (path / "run.json").exists())
-    course = course_of(folder)
-    assert course.learned == 1
+    history = course_of(folder)
+    assert history.learned == 1
     # The last checkpoint may be older than what was logged and kept: none of them is needed.
     (folder / "checkpoint.pt").unlink()
     outcome = plastic("analyze", "selective", "--runs", folder.parent, "--run", folder.name, "--forgetting")
@@ -384,8 +389,8 @@ def test_other_strengths_are_learned_as_training_learns_them(trained):
     folder = trained("--penalty", "ewc")
     files = sorted(path for path in folder.rglob("*"))
     control = trained("--penalty", "ewc", "--optimizer", "adam")
-    course = course_of(folder)
-    table = sweep_k(course, (5.0, 10.0, 5.0)).set_index("k")
+    history = course_of(folder)
+    table = sweep_k(history, (5.0, 10.0, 5.0)).set_index("k")
     assert list(table.index) == [0, 5, 10]
     for k, expected in ((0.0, stored_matrix(control)), (5.0, stored_matrix(folder))):
         found = table.loc[k]
@@ -427,22 +432,22 @@ def test_analyses_by_class_are_for_outputs_that_are_classes(trained):
 
 def course_with(tasks, rounds, **changes):
     random = np.random.default_rng(0)
-    from plastic_selective.commands import Train
+    from plastic_selective.config import Train
 
     matrix = random.random((tasks + 1, tasks))
     steps = [(step, task) for step in range(tasks * rounds + 1) for task in range(1, tasks + 1)]
     curves = pd.DataFrame([{"step": step, "task": task, "accuracy": random.random()} for step, task in steps])
     run = type("AnyRun", (), {"seed": 3, "id": "any"})()
-    return Course(run, Train.from_values({"tasks": tasks, "epochs": rounds, **changes}), rounds, matrix, curves)
+    return History(run, Train.from_values({"tasks": tasks, "epochs": rounds, **changes}), rounds, matrix, curves)
 
 
 def test_the_matrix_shows_its_numbers_where_they_fit():
     def numbers(tasks):
-        course = course_with(tasks, 1)
-        drawn = figures.matrix_figure(course).draw()
+        history = course_with(tasks, 1)
+        drawn = figures.matrix_figure(history).draw()
         found = {tuple(np.abs(text.get_position()).round()): text.get_text() for text in drawn.axes[0].texts}
         pyplot.close(drawn)
-        return found, course.matrix
+        return found, history.matrix
 
     found, matrix = numbers(4)
     assert found == {(task + 1, after): f"{100 * value:.1f}" for (after, task), value in np.ndenumerate(matrix)}
@@ -463,7 +468,7 @@ def test_what_a_figure_of_many_tasks_leaves_out_or_cannot_name_is_said():
 
 def test_a_film_of_many_tasks_says_which_colour_is_which():
     values = np.zeros((1, 5, 20), dtype=np.float32)
-    frame = course_frames(course_with(12, 1), [0], [Pictures("a", values, 1.0)] * 2, None)[0].astype(int)
+    frame = film_frames(course_with(12, 1), [0], [Pictures("a", values, 1.0)] * 2, None)[0].astype(int)
     wanted = [[int(colour[start : start + 2], 16) for start in (1, 3, 5)] for colour in discrete_colours(12)]
     columns = [frame[:, x] for x in range(880, 960)]
     assert any(all(np.abs(column - colour).max(axis=1).min() < 3 for colour in wanted) for column in columns)
@@ -471,14 +476,14 @@ def test_a_film_of_many_tasks_says_which_colour_is_which():
 
 @pytest.mark.parametrize(("tasks", "rounds"), [(2, 1), (2, 5), (10, 3), (60, 1)])
 def test_ticks_are_few_whole_and_include_the_borders_of_few_tasks(tasks, rounds):
-    course = course_with(tasks, rounds)
-    ticks = course.ticks(most=20)
+    history = course_with(tasks, rounds)
+    ticks = history.ticks(most=20)
     assert len(ticks) <= 21
     assert ticks[0] == 0
-    assert set(ticks) <= set(range(course.last + 1))
+    assert set(ticks) <= set(range(history.last + 1))
     assert len(set(np.diff(ticks))) == 1
     if tasks <= 20:
-        assert {*course.borders, course.last} <= set(ticks)
+        assert {*history.borders, history.last} <= set(ticks)
 
 
 @given(st.integers(0, 10**6), st.integers(4, 40))
@@ -506,11 +511,11 @@ def test_a_frame_shows_its_step_and_nothing_of_other_frames(image_shape):
     random = np.random.default_rng(0)
     features = int(np.prod(image_shape or (20,)))
     values = random.random((3, 7, features)).astype(np.float32)
-    course = course_with(2, 3)
+    history = course_with(2, 3)
 
     def frames(steps, chosen):
         panels = [Pictures("a", values[chosen], 1.0), Pictures("b", -values[chosen], 1.0, signed=True)]
-        return course_frames(course, steps, panels, image_shape)
+        return film_frames(history, steps, panels, image_shape)
 
     together, (alone,) = frames([1, 3, 6], [0, 1, 2]), frames([3], [1])
     assert all(frame.shape == (352, 960, 3) and frame.dtype == np.uint8 for frame in together)
@@ -521,11 +526,11 @@ def test_a_frame_shows_its_step_and_nothing_of_other_frames(image_shape):
 
 def test_colour_images_are_shown_by_the_mean_of_their_channels():
     random = np.random.default_rng(1)
-    course = course_with(2, 1)
+    history = course_with(2, 1)
     grey = random.random((1, 5, 16)).astype(np.float32)
     colour = np.stack([grey - 0.125, grey, grey + 0.125], axis=2).reshape(1, 5, 48)
-    one = course_frames(course, [1], [Pictures("a", grey, 1.0)] * 2, (1, 4, 4))
-    three = course_frames(course, [1], [Pictures("a", colour, 1.0)] * 2, (3, 4, 4))
+    one = film_frames(history, [1], [Pictures("a", grey, 1.0)] * 2, (1, 4, 4))
+    three = film_frames(history, [1], [Pictures("a", colour, 1.0)] * 2, (3, 4, 4))
     assert np.mean(one[0] != three[0]) < 0.01
 
 

@@ -44,8 +44,8 @@ from plotnine import (
 )
 
 from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, SEQUENTIAL, discrete_colours, theme_plastic
-from plastic_selective.course import Course, every
-from plastic_selective.overlap import BUSIEST
+from plastic_selective.analysis.overlap import BUSIEST
+from plastic_selective.continual.history import History, every
 
 MOST_NUMBERED = 15
 """With more tasks than this the cells of a matrix are too small for numbers."""
@@ -68,28 +68,28 @@ _COLOUR_BAR = guide_colorbar(display="raster", nbin=100)
 # ------------------------------------------------------------------------------------------------------- forgetting
 
 
-def matrix_figure(course: Course) -> ggplot:
+def matrix_figure(history: History) -> ggplot:
     """Draw the accuracy matrix with its numbers in per cent: a column for each task, a row after each."""
-    after, task = np.indices(course.matrix.shape)
-    cells = pd.DataFrame({"after": after.ravel(), "task": task.ravel() + 1, "accuracy": 100 * course.matrix.ravel()})
+    after, task = np.indices(history.matrix.shape)
+    cells = pd.DataFrame({"after": after.ravel(), "task": task.ravel() + 1, "accuracy": 100 * history.matrix.ravel()})
     cells = cells.dropna()
     dark = np.where(cells["accuracy"] > 60, "white", _INK)
     # What is not learned yet is pale, so that the eye finds the part that can be forgotten.
     cells["ink"] = np.where((cells["accuracy"] <= 60) & (cells["task"] > cells["after"]), _GREY, dark)
     cells["text"] = [f"{value:.1f}" for value in cells["accuracy"]]
-    numbered = course.tasks <= MOST_NUMBERED
-    rows = course.matrix.shape[0]
-    side = max(0.62, min(1.0, 3.2 / course.tasks)) if numbered else 9 / rows
+    numbered = history.tasks <= MOST_NUMBERED
+    rows = history.matrix.shape[0]
+    side = max(0.62, min(1.0, 3.2 / history.tasks)) if numbered else 9 / rows
     edge = 0.3 if numbered else 0
     figure = ggplot(cells, aes("task", "after", fill="accuracy")) + geom_tile(colour="#E3E3E3", size=edge)
     if numbered:
-        figure += geom_text(aes(label="text", colour="ink"), size=8.5 if course.tasks <= 10 else 7.5)
-    framed = course.tasks <= MOST_FRAMED
+        figure += geom_text(aes(label="text", colour="ink"), size=8.5 if history.tasks <= 10 else 7.5)
+    framed = history.tasks <= MOST_FRAMED
     if framed:
         just_learned = cells[cells["after"] == cells["task"]]
-        figure += geom_tile(data=just_learned, fill="none", colour=_INK, size=min(0.8, 24 / course.tasks))
-    ticks = _ticks(course.tasks)
-    width = max(5.2, side * course.tasks + 2.6)
+        figure += geom_tile(data=just_learned, fill="none", colour=_INK, size=min(0.8, 24 / history.tasks))
+    ticks = _ticks(history.tasks)
+    width = max(5.2, side * history.tasks + 2.6)
     return (
         figure
         + scale_color_identity()
@@ -100,7 +100,7 @@ def matrix_figure(course: Course) -> ggplot:
         + coord_fixed()
         + labs(
             title="Accuracy on every task after every task",
-            subtitle=_subtitle(course, width, "% on the test split" + ("; framed: just learned" if framed else "")),
+            subtitle=_subtitle(history, width, "% on the test split" + ("; framed: just learned" if framed else "")),
             x="Task",
             y="Tasks learned",
         )
@@ -109,56 +109,56 @@ def matrix_figure(course: Course) -> ggplot:
     )
 
 
-def curves_figure(course: Course) -> ggplot:
+def curves_figure(history: History) -> ggplot:
     """Draw the accuracy on each task over the whole stream, dotted before the task begins, and the mean so far."""
-    data = course.curves.assign(accuracy=100 * course.curves["accuracy"])
-    data["begins"] = course.rounds * (data["task"] - 1)
-    names = [f"task {task}" for task in range(1, course.tasks + 1)]
+    data = history.curves.assign(accuracy=100 * history.curves["accuracy"])
+    data["begins"] = history.rounds * (data["task"] - 1)
+    names = [f"task {task}" for task in range(1, history.tasks + 1)]
     data["line"] = pd.Categorical([names[task - 1] for task in data["task"]], [*names, MEAN])
     before, since = data[data["step"] <= data["begins"]], data[data["step"] >= data["begins"]]
     learned = since[since["step"] > since["begins"]]
     mean = learned.groupby("step", as_index=False)["accuracy"].mean()
     mean["line"] = pd.Categorical([MEAN] * len(mean), [*names, MEAN])
-    colours = [*discrete_colours(course.tasks), "#000000"]
+    colours = [*discrete_colours(history.tasks), "#000000"]
     colours = ["#333333" if colour == "#000000" else colour for colour in colours[:-1]] + ["#000000"]
     figure = ggplot(since, aes("step", "accuracy", colour="line", group="line"))
-    for border in course.borders if course.tasks <= MOST_BORDERS else []:
+    for border in history.borders if history.tasks <= MOST_BORDERS else []:
         figure += geom_vline(xintercept=border, colour=_GREY, linetype="dashed", size=0.4)
-    if course.tasks <= MOST_NAMED:
-        word = "task " if course.tasks <= 8 else ""
-        for task in range(course.tasks):
+    if history.tasks <= MOST_NAMED:
+        word = "task " if history.tasks <= 8 else ""
+        for task in range(history.tasks):
             figure += annotate(
-                "text", x=course.rounds * (task + 0.5), y=106, label=f"{word}{task + 1}", size=8, colour="#444444"
+                "text", x=history.rounds * (task + 0.5), y=106, label=f"{word}{task + 1}", size=8, colour="#444444"
             )
     notes = ["dotted: before the task is learned"]
-    if course.tasks > MOST_NAMED:
-        notes.append(f"from dark (task 1) to light (task {course.tasks}); thick dashes: {MEAN}")
-        notes += ["thin dashes: a new task"] * (course.tasks <= MOST_BORDERS)
+    if history.tasks > MOST_NAMED:
+        notes.append(f"from dark (task 1) to light (task {history.tasks}); thick dashes: {MEAN}")
+        notes += ["thin dashes: a new task"] * (history.tasks <= MOST_BORDERS)
     figure += geom_line(data=before, linetype="dotted", size=0.6)
     figure += geom_line(size=0.9)
-    if course.last <= 60 and course.tasks <= MOST_NAMED:
+    if history.last <= 60 and history.tasks <= MOST_NAMED:
         figure += geom_point(size=1.6)
     return (
         figure
         + geom_line(data=mean, size=1.3, linetype="dashed")
         + scale_color_manual(values=colours, breaks=[*names, MEAN], limits=[*names, MEAN])
-        + scale_x_continuous(limits=(0, course.last), expand=(0.01, 0), breaks=course.ticks(most=20))
+        + scale_x_continuous(limits=(0, history.last), expand=(0.01, 0), breaks=history.ticks(most=20))
         + scale_y_continuous(limits=(-1, 108), breaks=[0, 20, 40, 60, 80, 100], labels=_percent, expand=(0, 0))
         + labs(
             title="Accuracy on each task as the tasks are learned",
-            subtitle=_subtitle(course, 8, "; ".join(notes)),
-            x=course.step_name,
+            subtitle=_subtitle(history, 8, "; ".join(notes)),
+            x=history.step_name,
             y="Accuracy (test)",
         )
         + theme_plastic(figure_size=(8, 4.4))
         + theme(
-            legend_position="right" if course.tasks <= MOST_NAMED else "none",
+            legend_position="right" if history.tasks <= MOST_NAMED else "none",
             legend_title=element_blank(),
         )
     )
 
 
-def intransigence_figure(course: Course, table: pd.DataFrame) -> ggplot:
+def intransigence_figure(history: History, table: pd.DataFrame) -> ggplot:
     """Draw the accuracy on each task when it was just learned, beside joint training. table: `forgetting_table`."""
     names = {"learned": "this run, just learned", "joint": "joint training"}
     data = table.dropna(subset=["learned", "joint"]).melt("task", list(names), "trained", "accuracy")
@@ -173,11 +173,11 @@ def intransigence_figure(course: Course, table: pd.DataFrame) -> ggplot:
         + scale_color_manual(values=[OKABE_ITO[0], OKABE_ITO[1]])
         + scale_shape_manual(values=["o", "D"])
         + geom_blank(aes("task", "value"), data=_widened(data.assign(value=data["accuracy"])))
-        + scale_x_continuous(breaks=_ticks(course.tasks), limits=(0.5, course.tasks + 0.5))
+        + scale_x_continuous(breaks=_ticks(history.tasks), limits=(0.5, history.tasks + 0.5))
         + scale_y_continuous(labels=_percent)
         + labs(
             title="Intransigence",
-            subtitle=_subtitle(course, 7, "from the dot up to the diamond, below 0 where the dot is higher"),
+            subtitle=_subtitle(history, 7, "from the dot up to the diamond, below 0 where the dot is higher"),
             x="Task",
             y="Accuracy (test)",
         )
@@ -189,7 +189,7 @@ def intransigence_figure(course: Course, table: pd.DataFrame) -> ggplot:
 # ------------------------------------------------------------------------------------------------ eligibility, gates
 
 
-def history_figure(course: Course, histogram: pd.DataFrame, means: pd.DataFrame, quantity: str) -> ggplot:
+def distribution_figure(history: History, histogram: pd.DataFrame, means: pd.DataFrame, quantity: str) -> ggplot:
     """Draw how the values of a quantity are distributed in each layer after each round, the mean over it.
 
     histogram: `histogram_table`; means: `means_table`. quantity: "eligibility" or "gate".
@@ -201,10 +201,10 @@ def history_figure(course: Course, histogram: pd.DataFrame, means: pd.DataFrame,
     data = data[data["low"] >= _lowest(histogram) - 1e-9]
     line = _with_layer_names(means).assign(round=means["step"] - 0.5)
     figure = ggplot(data, aes("round", "value")) + geom_raster(aes(fill="share"), interpolation="nearest")
-    for border in course.borders if course.tasks <= MOST_BORDERS else []:
+    for border in history.borders if history.tasks <= MOST_BORDERS else []:
         figure += geom_vline(xintercept=border, colour=_INK, linetype="dashed", size=0.4)
     layers = data["panel"].nunique()
-    bordered = "; dashed: a new task" if course.tasks <= MOST_BORDERS else ""
+    bordered = "; dashed: a new task" if history.tasks <= MOST_BORDERS else ""
     return (
         figure
         + geom_line(aes(y=f"{quantity}_mean"), data=line, colour=OKABE_ITO[1], size=0.9)
@@ -212,13 +212,13 @@ def history_figure(course: Course, histogram: pd.DataFrame, means: pd.DataFrame,
         + facet_wrap("panel", ncol=1)
         # Few synapses are still some: the palest colour is not the white of none.
         + scale_fill_gradientn(SEQUENTIAL[1:], trans="log10", name="Synapses", labels=_percent_of_one, na_value="white")
-        + scale_x_continuous(limits=(0, course.last), expand=(0, 0), breaks=course.ticks(most=20))
+        + scale_x_continuous(limits=(0, history.last), expand=(0, 0), breaks=history.ticks(most=20))
         + scale_y_continuous(limits=(_lowest(histogram), 1), expand=(0, 0), breaks=_QUARTERS)
         + guides(fill=_COLOUR_BAR)
         + labs(
             title=f"{_QUANTITIES[quantity]} as the tasks are learned",
-            subtitle=_subtitle(course, 7.5, f"colour: share of a layer's synapses; line: mean{bordered}"),
-            x=course.step_name,
+            subtitle=_subtitle(history, 7.5, f"colour: share of a layer's synapses; line: mean{bordered}"),
+            x=history.step_name,
             y=_AXES[quantity],
         )
         + theme_plastic(figure_size=(7.5, 1.7 * layers + 1.6))
@@ -226,9 +226,9 @@ def history_figure(course: Course, histogram: pd.DataFrame, means: pd.DataFrame,
     )
 
 
-def histogram_figure(course: Course, histogram: pd.DataFrame, quantity: str) -> ggplot:
+def histogram_figure(history: History, histogram: pd.DataFrame, quantity: str) -> ggplot:
     """Draw how the values of a quantity are distributed in each layer at the end of tasks, the last among them."""
-    ends = {step: step // course.rounds for step in histogram["step"].unique() if step % course.rounds == 0}
+    ends = {step: step // history.rounds for step in histogram["step"].unique() if step % history.rounds == 0}
     places = np.unique(np.linspace(0, len(ends) - 1, min(MOST_HISTOGRAMS, len(ends))).round().astype(int))
     chosen = [list(ends)[place] for place in places]
     data = _with_layer_names(histogram[histogram["step"].isin(chosen) & (histogram["count"] > 0)])
@@ -250,7 +250,7 @@ def histogram_figure(course: Course, histogram: pd.DataFrame, quantity: str) -> 
         + scale_y_log10(labels=_percent_of_one)
         + labs(
             title=f"{_QUANTITIES[quantity]} at the end of tasks",
-            subtitle=_subtitle(course, width, *notes),
+            subtitle=_subtitle(history, width, *notes),
             x=_AXES[quantity],
             y="Synapses of the layer",
         )
@@ -262,11 +262,11 @@ def histogram_figure(course: Course, histogram: pd.DataFrame, quantity: str) -> 
 # ---------------------------------------------------------------------------------------------------------- overlap
 
 
-def overlap_figure(course: Course, table: pd.DataFrame) -> ggplot:
+def overlap_figure(history: History, table: pd.DataFrame) -> ggplot:
     """Draw which share of their busiest synapses each pair of tasks shares, by layer. table: `overlap_table`."""
     mirrored = pd.concat([table, table.rename(columns={"task": "other_task", "other_task": "task"})])
     data = _with_layer_names(mirrored)
-    layers, tasks = data["panel"].nunique(), course.learned
+    layers, tasks = data["panel"].nunique(), history.learned
     columns = 2 if layers == 4 else min(3, layers)
     panel = max(2.1, min(3.8, 0.4 * tasks))
     width = max(7.0, panel * columns + 2.4)
@@ -281,7 +281,7 @@ def overlap_figure(course: Course, table: pd.DataFrame) -> ggplot:
     chance = f"Chance: {100 * BUSIEST:g}%, among active synapses {_range(data['chance_active'])}"
     carried = f"{_range(data['carried_over'])} of a task's eligibility is left over from the earlier task and before"
     replayed = (
-        "" if course.config.replay == "none" else "\nImages of earlier tasks that were replayed add to what is shared."
+        "" if history.config.replay == "none" else "\nImages of earlier tasks that were replayed add to what is shared."
     )
     return (
         figure
@@ -301,7 +301,7 @@ def overlap_figure(course: Course, table: pd.DataFrame) -> ggplot:
         + coord_fixed()
         + labs(
             title="Busy synapses that two tasks share",
-            subtitle=_subtitle(course, width, "% of the busiest quarter of one task that is in that of the other"),
+            subtitle=_subtitle(history, width, "% of the busiest quarter of one task that is in that of the other"),
             caption=f"{chance}.\n{carried}.{replayed}",
             x="Task",
             y="Task",
@@ -320,7 +320,7 @@ def overlap_figure(course: Course, table: pd.DataFrame) -> ggplot:
 # ---------------------------------------------------------------------------------------------------------- sweep k
 
 
-def sweep_figure(course: Course, table: pd.DataFrame) -> ggplot:
+def sweep_figure(history: History, table: pd.DataFrame) -> ggplot:
     """Draw accuracy and forgetting against k, those of the base alone as dashed lines. table: `sweep_k`."""
     panels = {"accuracy": "Average accuracy", "task": "Accuracy by task", "forgetting": "Forgetting"}
     overall = "all tasks"
@@ -339,8 +339,8 @@ def sweep_figure(course: Course, table: pd.DataFrame) -> ggplot:
     data["what"] = pd.Categorical(data["what"], names)
     base = data[data["k"] == 0]
     colours = ["#000000", *("#333333" if colour == "#000000" else colour for colour in discrete_colours(len(by_task)))]
-    used = data[data["k"] == course.config.plasticity_k]
-    marked = f"; ring: the run's own k = {course.config.plasticity_k:g}" if len(used) else ""
+    used = data[data["k"] == history.config.plasticity_k]
+    marked = f"; ring: the run's own k = {history.config.plasticity_k:g}" if len(used) else ""
     return (
         ggplot(data, aes("k", "value", colour="what"))
         + geom_hline(aes(yintercept="value", colour="what"), data=base, linetype="dashed", size=0.6, show_legend=False)
@@ -355,10 +355,10 @@ def sweep_figure(course: Course, table: pd.DataFrame) -> ggplot:
         + labs(
             title="Strength of the gate",
             subtitle=_subtitle(
-                course,
+                history,
                 10,
                 f"dashed: k = 0, the base alone{marked}",
-                learner=course.learner_with(f"k = 0 to {table['k'].max():g}"),
+                learner=history.learner_with(f"k = 0 to {table['k'].max():g}"),
             ),
             caption="One seed: a difference may be chance. Several runs and `plastic report` give intervals.",
             x="Plasticity k",
@@ -395,9 +395,9 @@ def _widened(data: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def _subtitle(course: Course, width: float, *notes: str, learner: str | None = None) -> str:
+def _subtitle(history: History, width: float, *notes: str, learner: str | None = None) -> str:
     """Return what learned what, and notes, in lines that fit a figure `width` inches wide."""
-    lines = (learner or course.learner, course.stream, *notes)
+    lines = (learner or history.learner, history.stream, *notes)
     return "\n".join(textwrap.fill(line, int(12.5 * (width - 0.4))) for line in lines)
 
 

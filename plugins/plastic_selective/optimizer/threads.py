@@ -1,4 +1,4 @@
-"""One step of one parameter through the compiled kernels, large parameters on several cores."""
+"""One step of one parameter by the compiled kernels; large parameters are split over threads."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plastic_selective import compiled
+from plastic_selective.optimizer import kernels
 from plastic_selective.rule import STRENGTH_UNIT
 
 STRETCH = 1 << 17
-"""Numbers below which a second core costs more than it saves."""
+"""Smallest number of entries for which a further thread saves time."""
 
 
 def step_sgd(p: Tensor, g: Tensor, e: Tensor, step: float, group: dict[str, Any]) -> None:
-    """Update the trace e and the parameter p, in place, by gated gradient descent; all flat in memory, float32."""
+    """Update the trace e and the parameter p in place by gated SGD; all tensors are contiguous float32."""
     size, p_, g_, e_ = p.numel(), p.data_ptr(), g.data_ptr(), e.data_ptr()
-    maxima = _in_stretches(compiled.trace_and_maxima, size, g_, e_, float(group["trace_decay"]))
+    maxima = _run_in_stretches(kernels.trace_and_maxima, size, g_, e_, float(group["trace_decay"]))
     largest_e, largest_g = maxima[0] if len(maxima) == 1 else map(max, zip(*maxima, strict=True))
-    _in_stretches(
-        compiled.gated_sgd,
+    _run_in_stretches(
+        kernels.gated_sgd,
         size,
         p_,
         g_,
@@ -37,13 +37,13 @@ def step_sgd(p: Tensor, g: Tensor, e: Tensor, step: float, group: dict[str, Any]
         largest_e,
         largest_g,
     )
-    _was_changed(p)
+    _mark_changed(p)
 
 
-def follow_second_moment(g: Tensor, v: Tensor, group: dict[str, Any]) -> int:
-    """Update Adam's second moment v in place, the first half of a step; return the bits of the largest |g|."""
+def update_second_moment(g: Tensor, v: Tensor, group: dict[str, Any]) -> int:
+    """Update Adam's second moment v in place, the first half of a step. Return the bits of the largest |g|."""
     g_, v_, decay = g.data_ptr(), v.data_ptr(), float(group["betas"][1])
-    largest: int = max(_in_stretches(compiled.second_moment_and_maximum, g.numel(), g_, v_, decay))
+    largest: int = max(_run_in_stretches(kernels.second_moment_and_maximum, g.numel(), g_, v_, decay))
     return largest
 
 
@@ -57,13 +57,13 @@ def step_adam(
     largest_g: int,
     group: dict[str, Any],
 ) -> None:
-    """Update Adam's first moment m and the parameter p, in place, by gated Adam, the second half of a step.
+    """Update Adam's first moment m and the parameter p in place by gated Adam, the second half of a step.
 
-    threshold: of v, above which a synapse is busy. largest_g: what `follow_second_moment` returned.
+    threshold: synapses with v above it are busy. largest_g: the result of `update_second_moment`.
     """
     first, second = group["betas"]
-    _in_stretches(
-        compiled.gated_adam,
+    _run_in_stretches(
+        kernels.gated_adam,
         p.numel(),
         p.data_ptr(),
         g.data_ptr(),
@@ -78,21 +78,21 @@ def step_adam(
         threshold,
         largest_g,
     )
-    _was_changed(p)
+    _mark_changed(p)
 
 
-def _was_changed(p: Tensor) -> None:
-    # What autograd saved of p before is out of date now, and it has to know: the kernels write behind its back.
+def _mark_changed(p: Tensor) -> None:
+    # The kernels write to memory directly, so autograd has to be told that saved copies of p are out of date.
     torch.autograd.graph.increment_version(p)
 
 
 def _warmth(step: float, group: dict[str, Any]) -> float:
-    """Return how much of the gate is in force."""
+    """Return the strength of the gate during the warm-up, 0 to 1."""
     return min(1.0, step / group["warmup_steps"]) if group["warmup_steps"] else 1.0
 
 
-def _in_stretches(kernel: Callable[..., Any], size: int, *arguments: Any) -> list[Any]:
-    """Run a kernel on stretches of its tensors, several at a time where they are large; return what each found."""
+def _run_in_stretches(kernel: Callable[..., Any], size: int, *arguments: Any) -> list[Any]:
+    """Run a kernel on stretches of its tensors, large ones in threads. Return the result of each stretch."""
     stretches = min(torch.get_num_threads(), -(-size // STRETCH))
     if stretches <= 1:
         return [kernel(*arguments, 0, size)]
@@ -105,5 +105,5 @@ def _in_stretches(kernel: Callable[..., Any], size: int, *arguments: Any) -> lis
 
 
 @functools.lru_cache(maxsize=1)
-def _pool(process: int) -> ThreadPoolExecutor:  # noqa: ARG001  a forked process has none of its parent's threads
+def _pool(process: int) -> ThreadPoolExecutor:  # noqa: ARG001  a forked process needs threads of its own
     return ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="plastic-selective")

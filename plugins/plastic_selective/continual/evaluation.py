@@ -12,12 +12,13 @@ from plastic_cli.analysis import continual
 from plastic_cli.classifier.data import data_for
 from plastic_cli.data.corruptions import Corruption, parse_corruption
 from plastic_cli.data.streams import Stream, corrupted
-from plastic_selective.course import Course, read_course
-from plastic_selective.snapshots import kept_artifacts
-from plastic_selective.training import accuracy_by_task, allowed_by_task, make_network, stream_of, summary_of
+from plastic_selective.continual.accuracy import accuracy_by_task, allowed_by_task, summary_of
+from plastic_selective.continual.components import make_network, stream_of
+from plastic_selective.continual.history import History, read_history
+from plastic_selective.continual.snapshots import kept_artifacts
 
 if TYPE_CHECKING:
-    from plastic_selective.commands import Evaluate
+    from plastic_selective.config import Evaluate
 
 
 def evaluate_on_stream(config: Evaluate, run: Run) -> None:
@@ -26,16 +27,16 @@ def evaluate_on_stream(config: Evaluate, run: Run) -> None:
     Of a run that was stopped the tasks are measured that it learned to their end. Raises UserError where it learned
     none, where the data set does not fit, and where one of its networks is missing.
     """
-    course = read_course(run)
+    history = read_history(run)
     data = data_for(run, config.dataset, validation=config.split == "validation")
     labels = {} if config.dataset in (None, run.record.dataset) else {"dataset": data.name}
-    stream = stream_of(course.config, data, run)
+    stream = stream_of(history.config, data, run)
     corruptions: list[Corruption | None] = [parse_corruption(text) for text in config.corruption]
     for corruption in corruptions or [None]:
         tested = stream if corruption is None else corrupted(stream, corruption, run.seed, split=config.split)
-        matrix = matrix_of_run(course, tested, config.split)
+        matrix = matrix_of_run(history, tested, config.split)
         marked = labels if corruption is None else {**labels, "corruption": str(corruption)}
-        numbers = summary_of(matrix, course.learned)
+        numbers = summary_of(matrix, history.learned)
         run.log(config.split, marked, **numbers)
         name = config.split if corruption is None else f"{config.split}+{corruption}"
         run.results |= {f"{name}/{metric}": value for metric, value in numbers.items()}
@@ -43,20 +44,20 @@ def evaluate_on_stream(config: Evaluate, run: Run) -> None:
         run.save_table(f"accuracy_matrix-{suffix}", continual.accuracy_matrix_frame(matrix))
 
 
-def matrix_of_run(course: Course, stream: Stream, split: str) -> NDArray[np.float64]:
+def matrix_of_run(history: History, stream: Stream, split: str) -> NDArray[np.float64]:
     """Measure the accuracy matrix of the networks that a run kept after each task, (tasks + 1, tasks).
 
     The rows of tasks that it did not learn to their end are nan.
     """
-    run = course.run
-    network = make_network(course.config, stream, run)
-    matrix = np.full((course.tasks + 1, course.tasks), np.nan)
+    run = history.run
+    network = make_network(history.config, stream, run)
+    matrix = np.full((history.tasks + 1, history.tasks), np.nan)
     splits = [task.split(split) for task in stream.tasks]
-    for learned, name in enumerate(kept_artifacts(run, "network", range(course.learned + 1))):
+    for learned, name in enumerate(kept_artifacts(run, "network", range(history.learned + 1))):
         try:
             network.load_state_dict(run.load_tensors(name)["network"])
         except RuntimeError:
             raise UserError(f"the networks that run {run.id} kept do not fit {stream.tasks[0].dataset.name}.") from None
-        rows = accuracy_by_task(network, splits, allowed_by_task(stream, learned, course.config))
+        rows = accuracy_by_task(network, splits, allowed_by_task(stream, learned, history.config))
         matrix[learned] = [row.accuracy for row in rows]
     return matrix

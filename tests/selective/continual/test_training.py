@@ -19,9 +19,10 @@ from plastic_cli.runs.run import create_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
 from plastic_selective import SelectivePlasticityOptimizer as Selective
-from plastic_selective import replay, training
-from plastic_selective.commands import Train
-from plastic_selective.training import learn_stream, make_parts
+from plastic_selective.config import Train
+from plastic_selective.continual import components, replay, training
+from plastic_selective.continual.components import make_components
+from plastic_selective.continual.training import learn_stream
 
 CLASSES, IMAGES, SIZE = 3, 60, 6
 
@@ -55,7 +56,7 @@ def run_of(config, folder):
 
 def parts_of(config, tmp_path):
     run = run_of(config, tmp_path / "runs")
-    return make_parts(config, load_dataset(config.dataset, tmp_path), run), run
+    return make_components(config, load_dataset(config.dataset, tmp_path), run), run
 
 
 def learned(config, tmp_path):
@@ -133,7 +134,7 @@ def test_controls_are_torchs_optimizers(options, kind, expected, noisy, tmp_path
 def test_every_option_of_a_penalty_reaches_it(noisy, tmp_path, monkeypatch):
     made = []
     for name in ("OnlineEWC", "SynapticIntelligence"):
-        monkeypatch.setattr(training, name, lambda network, name=name, **options: made.append((name, options)))
+        monkeypatch.setattr(components, name, lambda network, name=name, **options: made.append((name, options)))
     parts_of(config_of(noisy, penalty="ewc", penalty_strength=3.0, ewc_decay=0.5, fisher_samples=7), tmp_path)
     parts_of(config_of(noisy, penalty="si", penalty_strength=4.0, si_damping=0.3), tmp_path)
     del made[0][1]["generator"]
@@ -210,7 +211,7 @@ def test_what_is_replayed_is_stored_again_in_the_published_loop_alone(
             monkeypatch.setattr(training, "FirstInFirstOut", Recorder)
         return recorders[0]
 
-    monkeypatch.setattr(training, "make_buffer", recorded)
+    monkeypatch.setattr(components, "make_buffer", recorded)
     learned(config_of(noisy, replay=kind, buffer_size=60, replay_share=share), tmp_path)
     (recorder,) = recorders
     assert recorder.asked == [replayed] * 24
@@ -234,7 +235,7 @@ def test_what_is_replayed_is_stored_again_in_the_published_loop_alone(
 def test_every_class_of_every_task_has_its_share_of_a_balanced_buffer(options, expected, noisy, tmp_path, monkeypatch):
     """Tasks that share their classes do not share the places."""
     made = []
-    monkeypatch.setattr(training, "make_buffer", lambda *a: made.append(replay.make_buffer(*a)) or made[0])
+    monkeypatch.setattr(components, "make_buffer", lambda *a: made.append(replay.make_buffer(*a)) or made[0])
     learned(config_of(noisy, replay="class-balanced", buffer_size=18, **options), tmp_path)
     assert made[0].groups().tolist() == expected
 
@@ -285,7 +286,9 @@ class PenaltyInTurn:
 def test_a_penalty_sees_the_gradient_of_the_loss_alone_and_the_step_that_follows_both(noisy, tmp_path, monkeypatch):
     penalties = []
     monkeypatch.setattr(
-        training, "_make_penalty", lambda config, network, run: penalties.append(PenaltyInTurn(network)) or penalties[0]
+        components,
+        "_make_penalty",
+        lambda config, network, run: penalties.append(PenaltyInTurn(network)) or penalties[0],
     )
     config = config_of(
         noisy, optimizer="sgd", learning_rate=0.5, replay="none", penalty="ewc", scenario="task", epochs=1
@@ -302,8 +305,8 @@ def test_a_penalty_sees_the_gradient_of_the_loss_alone_and_the_step_that_follows
 @pytest.mark.parametrize(("active", "moves"), [("all", True), ("seen", False)])
 def test_outputs_of_tasks_to_come_are_pushed_down_only_where_all_compete(active, moves, noisy, tmp_path, monkeypatch):
     networks = []
-    made = training.make_network
-    monkeypatch.setattr(training, "make_network", lambda *a: networks.append(made(*a)) or networks[-1])
+    made = components.make_network
+    monkeypatch.setattr(components, "make_network", lambda *a: networks.append(made(*a)) or networks[-1])
     biases = []
     config = config_of(noisy, active=active, optimizer="sgd", learning_rate=0.1, replay="none")
     run = run_of(config, tmp_path / "runs")
@@ -313,7 +316,7 @@ def test_outputs_of_tasks_to_come_are_pushed_down_only_where_all_compete(active,
         run,
         lambda: biases.append(networks[0].layers[-1].bias.detach().clone()),
     )
-    start = made(config, training.stream_of(config, load_dataset(config.dataset, tmp_path), run), run).layers[-1].bias
+    start = made(config, components.stream_of(config, load_dataset(config.dataset, tmp_path), run), run).layers[-1].bias
     after_first = biases[1]
     assert (not torch.equal(after_first[1:], start[1:])) == moves
     assert not torch.equal(after_first[:1], start[:1]) or not moves  # one output alone has nothing to learn

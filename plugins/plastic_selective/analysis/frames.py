@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from plastic_cli.figures.measures import image_grid
 from plastic_cli.figures.theme import DIVERGING, discrete_colours
-from plastic_selective.course import Course
+from plastic_selective.continual.history import History
 
 INCHES, DOTS_PER_INCH = (12.0, 4.4), 80
 """960 x 352 pixels, multiples of 16, which video encoders want."""
@@ -54,8 +54,8 @@ def full_scale(matrices: Sequence[NDArray[np.float32]]) -> float:
     return float(np.quantile(magnitudes, FULL_SCALE)) or float(magnitudes.max()) or 1.0
 
 
-def course_frames(
-    course: Course,
+def film_frames(
+    history: History,
     steps: Sequence[int],
     panels: Sequence[Pictures],
     image_shape: tuple[int, int, int] | None,
@@ -68,10 +68,10 @@ def course_frames(
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.02, rect=(0, 0, 1, 0.87))
     figure = Figure(figsize=INCHES, dpi=DOTS_PER_INCH, layout=layout, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    figure.text(0.012, 0.975, course.learner, ha="left", va="top", fontsize=12, weight="bold")
+    figure.text(0.012, 0.975, history.learner, ha="left", va="top", fontsize=12, weight="bold")
     axes = figure.subplots(1, 3, width_ratios=[1, 1, 1.15])
     updaters = [_pictures(place, panel, image_shape) for place, panel in zip(axes, panels, strict=False)]
-    updaters += [_accuracies(axes[-1], course, steps), _caption(figure, course, steps)]
+    updaters += [_accuracies(axes[-1], history, steps), _caption(figure, history, steps)]
     frames = []
     for frame in range(len(steps)):
         for update in updaters:
@@ -132,27 +132,27 @@ def _task_bar(axes: Axes, colours: Sequence[str]) -> None:
     bar.ax.tick_params(labelsize=8)
 
 
-def _accuracies(axes: Axes, course: Course, steps: Sequence[int]) -> Updater:
-    colours = discrete_colours(course.tasks)
-    curves = [course.curves[course.curves["task"] == task] for task in range(1, course.tasks + 1)]
+def _accuracies(axes: Axes, history: History, steps: Sequence[int]) -> Updater:
+    colours = discrete_colours(history.tasks)
+    curves = [history.curves[history.curves["task"] == task] for task in range(1, history.tasks + 1)]
     lines = [
         axes.plot([], [], color=colour, linewidth=1.8, label=f"task {task}")[0]
         for task, colour in enumerate(colours, start=1)
     ]
     untaught = [axes.plot([], [], ":", color=colour, linewidth=1.0)[0] for colour in colours]
     ends = [axes.plot([], [], "o", color=colour, markersize=5)[0] for colour in colours]
-    for border in course.borders:
+    for border in history.borders:
         axes.axvline(border, color="#767676", linewidth=0.8, linestyle="--")
-    axes.set_xlim(-0.02 * course.last, 1.02 * course.last)
+    axes.set_xlim(-0.02 * history.last, 1.02 * history.last)
     axes.set_ylim(-3, 103)
-    axes.set_xlabel(f"{course.step_name.lower()} (dashed: a new task)", fontsize=9)
+    axes.set_xlabel(f"{history.step_name.lower()} (dashed: a new task)", fontsize=9)
     axes.set_ylabel("accuracy (%)", fontsize=9)
     axes.set_title("accuracy (dotted: not yet learned)", fontsize=10.5, loc="left")
-    axes.set_xticks(course.ticks(most=10))
+    axes.set_xticks(history.ticks(most=10))
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if course.tasks <= MOST_NAMED:
+    if history.tasks <= MOST_NAMED:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
     else:
         _task_bar(axes, colours)
@@ -161,8 +161,8 @@ def _accuracies(axes: Axes, course: Course, steps: Sequence[int]) -> Updater:
         for task, (curve, line, dots, end) in enumerate(zip(curves, lines, untaught, ends, strict=True)):
             so_far = curve[curve["step"] <= steps[frame]]
             before, since = (
-                so_far[so_far["step"] <= task * course.rounds],
-                so_far[so_far["step"] >= task * course.rounds],
+                so_far[so_far["step"] <= task * history.rounds],
+                so_far[so_far["step"] >= task * history.rounds],
             )
             dots.set_data(before["step"], 100 * before["accuracy"])
             line.set_data(since["step"], 100 * since["accuracy"])
@@ -171,14 +171,14 @@ def _accuracies(axes: Axes, course: Course, steps: Sequence[int]) -> Updater:
     return update
 
 
-def _caption(figure: Figure, course: Course, steps: Sequence[int]) -> Updater:
+def _caption(figure: Figure, history: History, steps: Sequence[int]) -> Updater:
     text = figure.text(0.012, 0.905, "", ha="left", va="top", fontsize=10)
-    unit = course.step_name.partition(" ")[0].lower()
+    unit = history.step_name.partition(" ")[0].lower()
 
     def update(frame: int) -> None:
         step = steps[frame]
-        task = max(1, -(-step // course.rounds))
-        during = f"task {task} of {course.tasks}" if step else "before training"
-        text.set_text(f"{course.stream}: {during}, {unit} {step} of {course.last}")
+        task = max(1, -(-step // history.rounds))
+        during = f"task {task} of {history.tasks}" if step else "before training"
+        text.set_text(f"{history.stream}: {during}, {unit} {step} of {history.last}")
 
     return update

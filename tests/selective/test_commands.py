@@ -17,9 +17,9 @@ from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
 from plastic_cli.testing import interrupted_after, plastic, training_numbers
-from plastic_selective.commands import DESCENT_RATE, LARGEST_STRENGTH, Train
-from plastic_selective.optimizer import SelectivePlasticityOptimizer
-from plastic_selective.training import make_parts
+from plastic_selective.config import DESCENT_RATE, LARGEST_STRENGTH, Train
+from plastic_selective.continual.components import make_components
+from plastic_selective.optimizer.optimizer import SelectivePlasticityOptimizer
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_the_warm_up_is_a_share_of_the_first_task_or_so_many_steps(typed, steps,
     data = load_dataset(str(tiny_data), tmp_path)
     config = Train.from_values({"dataset": str(tiny_data), "tasks": 3, "batch_size": 5, "hidden": [6], **typed})
     run = create_run(tmp_path / "runs", rule="selective", config=config.model_dump(mode="json"), stage="train")
-    assert make_parts(config, data, run).optimizer.param_groups[0]["warmup_steps"] == steps
+    assert make_components(config, data, run).optimizer.param_groups[0]["warmup_steps"] == steps
 
 
 def test_a_penalty_that_is_too_strong_is_named(small):

@@ -1,4 +1,4 @@
-"""What a run kept of its course: accuracies as the tasks were learned, and eligibility and gates after each round."""
+"""What a run kept of its history: accuracies as the tasks were learned, and eligibility and gates after each round."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from plastic_cli import Run, UserError
 from plastic_cli.runs.store import RunStore
-from plastic_selective.commands import Train
-from plastic_selective.snapshots import kept_artifacts
-from plastic_selective.training import ITERATIONS_PER_ROUND, rounds_of_task
+from plastic_selective.config import Train
+from plastic_selective.continual.components import ITERATIONS_PER_ROUND, rounds_of_task
+from plastic_selective.continual.snapshots import kept_artifacts
 
 OPTIMIZERS = {"sgd": "SGD", "momentum": "momentum SGD", "adam": "Adam"}
 PENALTIES = {"ewc": "online EWC", "si": "synaptic intelligence"}
 
 
 @dataclass(frozen=True, eq=False)
-class Course:
+class History:
     """How a run went.
 
     rounds: of each task; accuracy was measured after each. matrix: the accuracy matrix, (tasks + 1, tasks), test split,
@@ -104,26 +104,26 @@ class Course:
         return f"{config.stream} {Path(config.dataset).name}, {config.scenario}-incremental, seed {self.run.seed}"
 
 
-def read_course(run: Run) -> Course:
+def read_history(run: Run) -> History:
     """Read how a run went, from what it logged: where it was stopped its checkpoint may be older. Says how far it came.
 
     Raises UserError for a run that learned no task to its end, and for one that logged less than it learned.
     """
     config = Train.from_values(run.config, source=f"run {run.id}")
     rounds, curves = rounds_of_task(config), _curves(run)
-    course = Course(run, config, rounds, _matrix(curves, config.tasks, rounds), curves)
-    if course.learned < course.tasks and run.record.status == "completed":
+    history = History(run, config, rounds, _matrix(curves, config.tasks, rounds), curves)
+    if history.learned < history.tasks and run.record.status == "completed":
         raise UserError(
             f"run {run.id} is completed, but its metrics.jsonl lacks accuracies: restore that file, or train it again."
         )
-    if course.learned < 1:
+    if history.learned < 1:
         raise UserError(
             f"run {run.id} stopped before the end of its first task."
             f" Go on with: plastic train selective --resume {run.id}"
         )
-    if course.learned < course.tasks:
-        run.message(f"run {run.id} learned {course.learned} of its {course.tasks} tasks: what follows is after those")
-    return course
+    if history.learned < history.tasks:
+        run.message(f"run {run.id} learned {history.learned} of its {history.tasks} tasks: what follows is after those")
+    return history
 
 
 def _curves(run: Run) -> pd.DataFrame:
@@ -142,24 +142,24 @@ def _matrix(curves: pd.DataFrame, tasks: int, rounds: int) -> NDArray[np.float64
     return matrix
 
 
-def require_eligibility(course: Course, purpose: str) -> None:
+def require_eligibility(history: History, purpose: str) -> None:
     """Raise UserError, beginning with `purpose`, where the run's optimizer has no eligibility and gates."""
-    if course.config.optimizer != "selective":
+    if history.config.optimizer != "selective":
         raise UserError(
-            f"{purpose}: run {course.run.id} learned with {course.config.optimizer}, which has no eligibility and no"
+            f"{purpose}: run {history.run.id} learned with {history.config.optimizer}, which has no eligibility and no"
             " gates. Choose a run of --optimizer selective."
         )
 
 
-def snapshot_names(course: Course) -> list[str]:
+def snapshot_names(history: History) -> list[str]:
     """Return the names of what was kept after each round; raises UserError where one is missing."""
-    return kept_artifacts(course.run, "plasticity", range(1, course.done + 1))
+    return kept_artifacts(history.run, "plasticity", range(1, history.done + 1))
 
 
-def snapshots(course: Course) -> Iterator[dict[str, Any]]:
+def snapshots(history: History) -> Iterator[dict[str, Any]]:
     """Read what was kept after each round, one after the other: see `snapshots.save_plasticity`."""
-    for name in snapshot_names(course):
-        yield course.run.load_tensors(name)
+    for name in snapshot_names(history):
+        yield history.run.load_tensors(name)
 
 
 def every(count: int, most: int) -> list[int]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from plastic_cli import Run, UserError
-from plastic_selective.optimizer import LOW_GATE, SelectivePlasticityOptimizer
+from plastic_selective.optimizer.optimizer import LOW_GATE, SelectivePlasticityOptimizer
 from plastic_selective.rule import share_of_largest
 
 SHOWN_ROWS = 64

@@ -1,0 +1,137 @@
+"""What learns a stream of tasks, made from the options of a run."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from plastic_cli import Run
+from plastic_cli.data.datasets import Dataset
+from plastic_cli.data.streams import Stream, make_stream
+from plastic_selective.config import Train
+from plastic_selective.continual.networks import ContinualNetwork
+from plastic_selective.continual.penalties import OnlineEWC, Penalty, SynapticIntelligence
+from plastic_selective.continual.replay import Buffer, make_buffer
+from plastic_selective.optimizer.optimizer import SelectivePlasticityOptimizer
+
+ITERATIONS_PER_ROUND = 250
+"""Where a task is so many steps long instead of passes, accuracy is measured and a checkpoint made this often."""
+
+
+@dataclass(frozen=True)
+class Components:
+    """What learns a stream, as it is before training."""
+
+    stream: Stream
+    network: ContinualNetwork
+    optimizer: torch.optim.Optimizer
+    buffer: Buffer | None
+    penalty: Penalty | None
+
+
+def make_components(config: Train, data: Dataset, run: Run) -> Components:
+    """Make what a configuration describes, weights and order drawn from the run's seed.
+
+    Raises UserError where tasks cannot be made of the data set, or the buffer is too small for them.
+    """
+    stream = stream_of(config, data, run)
+    network = make_network(config, stream, run)
+    groups = len(stream.tasks) * data.classes
+    if config.stream == "split":
+        # A class belongs to one task: groups of other tasks would take a share of the buffer and stay empty.
+        groups = data.classes
+    buffer = make_buffer(
+        config.replay, config.buffer_size, data.train.x.shape[1], groups, run.generator("replay"), run.device
+    )
+    optimizer = make_optimizer(config, network, steps_of_tasks(config, stream)[0])
+    return Components(stream, network, optimizer, buffer, _make_penalty(config, network, run))
+
+
+def build(run: Run, data: Dataset, *, trained: bool = True) -> ContinualNetwork:
+    """Make the network of a run, as it was before training or with the weights that it learned."""
+    network = make_components(Train.from_values(run.config, source=f"run {run.id}"), data, run).network
+    if trained:
+        run.restore("network", network)
+    return network
+
+
+def stream_of(config: Train, data: Dataset, run: Run) -> Stream:
+    """Make the stream of a run, from its own data set or another one with as many features."""
+    return make_stream(
+        data,
+        config.stream,
+        config.scenario,
+        config.tasks,
+        run.generator("tasks"),
+        class_order=config.class_order or None,
+        shuffle_classes=config.shuffle_classes,
+        max_degrees=config.max_degrees,
+    )
+
+
+def make_optimizer(config: Train, network: nn.Module, first_task: int) -> torch.optim.Optimizer:
+    """Make the optimizer that a configuration names; first_task: how many steps the first task has."""
+    parameters, rate = network.parameters(), config.learning_rate
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=rate)
+    if config.optimizer == "momentum":
+        return torch.optim.SGD(parameters, lr=rate, momentum=config.momentum)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=rate, betas=(0.9, config.second_moment_decay))
+    return SelectivePlasticityOptimizer(
+        parameters,
+        lr=rate,
+        trace_decay=config.trace_decay,
+        plasticity_k=config.plasticity_k,
+        threshold_percentile=config.threshold_percentile,
+        warmup_steps=warmup_steps(config, first_task),
+        adaptive_threshold=config.adaptive_threshold,
+        base=config.base,
+        betas=(0.9, config.second_moment_decay),
+        gating=config.gating,
+    )
+
+
+def warmup_steps(config: Train, first_task: int) -> int:
+    """Return how many steps the gate warms up, of a configuration whose first task has so many."""
+    return round(config.warmup_share * first_task) if config.warmup_steps is None else config.warmup_steps
+
+
+def make_network(config: Train, stream: Stream, run: Run) -> ContinualNetwork:
+    """Make the network of a run, as it is before training."""
+    sizes = [stream.tasks[0].dataset.train.x.shape[1], *config.hidden, stream.units]
+    return ContinualNetwork(sizes, run.generator("weights")).to(run.device)
+
+
+def _make_penalty(config: Train, network: nn.Module, run: Run) -> Penalty | None:
+    if config.penalty == "ewc":
+        return OnlineEWC(
+            network,
+            strength=config.penalty_strength,
+            decay=config.ewc_decay,
+            samples=config.fisher_samples,
+            generator=run.generator("fisher"),
+        )
+    if config.penalty == "si":
+        return SynapticIntelligence(network, strength=config.penalty_strength, damping=config.si_damping)
+    return None
+
+
+def rounds_of_task(config: Train) -> int:
+    """Return how many rounds a task has: after each of them accuracy is measured."""
+    return math.ceil(config.iterations / ITERATIONS_PER_ROUND) if config.iterations else config.epochs
+
+
+def steps_of_tasks(config: Train, stream: Stream) -> list[int]:
+    """Return how many steps each task of a stream takes."""
+    if config.iterations:
+        return [config.iterations] * config.tasks
+    labels = stream.tasks[0].dataset.train.y
+    images = [int(torch.isin(labels, torch.tensor(task.classes, device=labels.device)).sum()) for task in stream.tasks]
+    if config.joint:
+        images = list(itertools.accumulate(images))
+    return [config.epochs * math.ceil(count / config.batch_size) for count in images]
