@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from plastic_grlu import rule
-from plastic_grlu.stream import StreamState, train_stream
+from plastic_grlu.epoch import NoiseState, train_epoch
 
 Measure = Callable[[int], None]
 
@@ -66,10 +66,10 @@ def learner(case: Case) -> Measure:
     x = torch.rand(8192, 784, generator=generator) * (torch.rand(8192, 784, generator=generator) < 0.2)
     y = torch.randint(10, (8192,), generator=generator)
     skip, sigma, learning_rate = len(case.hidden) > 1, 0.1, 0.01
-    state = StreamState(key=1)
+    state = NoiseState(key=1)
 
     def fast(steps: int) -> None:
-        train_stream(
+        train_epoch(
             weights,
             biases,
             x,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import secrets
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from plastic_cli.errors import UserError
 
 
 @contextmanager
@@ -76,17 +80,32 @@ def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_tensors(path: Path) -> Any:
-    """Read what `write_tensors` wrote, tensors on the CPU; raises whatever a damaged file provokes.
+    """Read what `write_tensors` wrote, tensors on the CPU.
 
-    Nothing in the file can run code, and it takes no more memory than it has bytes.
+    Nothing in the file can run code, and reading takes no more memory than the file has bytes. Raises
+    FileNotFoundError, and UserError where the file is damaged or holds more than tensors and plain values.
     """
+    try:
+        return _read_archive(path)
+    except FileNotFoundError:
+        raise
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path} is damaged (it holds more than tensors and plain values, and nothing else is loaded)."
+        ) from None
+    except Exception as error:  # noqa: BLE001  for a damaged file torch.load raises errors of any kind
+        reason = str(error).splitlines()[0].partition(". ")[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is damaged ({reason}).") from None
+
+
+def _read_archive(path: Path) -> Any:
     import torch
 
     with path.open("rb") as stream:
         with zipfile.ZipFile(stream) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise ValueError("it is compressed")
-            # Torch does not look at these checksums, and a bit that has turned would go on as a weight.
+            # Torch does not check these checksums, so that a flipped bit would become a wrong weight.
             damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f"{damaged} is not what was written")
@@ -120,6 +139,12 @@ def remove_leftovers(folder: Path, before: float | None = None) -> None:
         with suppress(OSError):
             if before is None or last_change(leftover) < before:
                 leftover.unlink()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and all that it holds, in one step for a reader."""
+    # A new name each time: the rest of a folder that a killed process was removing must not be in the way.
+    shutil.rmtree(folder.rename(folder.with_name(f".removed-{folder.name:.100}-{secrets.token_hex(4)}")))
 
 
 def last_change(path: Path) -> float:

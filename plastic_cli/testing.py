@@ -109,7 +109,7 @@ def training_numbers(folder: Path) -> pd.DataFrame:
 @contextlib.contextmanager
 def interrupted_after(checkpoints: int) -> Iterator[None]:
     """Let every run inside the block stop, as Ctrl-C does, right after its n-th checkpoint; every step makes one."""
-    save, due = Run.save_checkpoint, Run._checkpoint_is_due
+    save, due = Run.save_checkpoint, Run.checkpoint_is_due
     saved = 0
 
     def save_and_stop(run: Run) -> None:
@@ -120,11 +120,11 @@ def interrupted_after(checkpoints: int) -> Iterator[None]:
             raise KeyboardInterrupt
 
     Run.save_checkpoint = save_and_stop  # type: ignore[method-assign,assignment]
-    Run._checkpoint_is_due = lambda _: True  # type: ignore[method-assign,assignment]
+    Run.checkpoint_is_due = lambda _: True  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
-        Run.save_checkpoint, Run._checkpoint_is_due = save, due  # type: ignore[method-assign]
+        Run.save_checkpoint, Run.checkpoint_is_due = save, due  # type: ignore[method-assign]
 
 
 def _function(name: str, verb: str) -> Any:

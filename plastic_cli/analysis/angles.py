@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -15,20 +15,11 @@ def angle_degrees(a: Tensor, b: Tensor) -> float:
     digits: 2 atan2(|a/|a| - b/|b||, |a/|a| + b/|b||), after Kahan 2006, "How futile are mindless assessments of
     roundoff in floating-point computation?". Computed in float64.
     """
-    return float(_angle(a, b))
-
-
-def angles_by_layer(updates: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[float]:
-    """Return the angle in degrees between each layer's update and gradient, tensors of equal shape.
-
-    Give both as descent directions (the negative gradient where an update is added to the weights): below 90 degrees
-    the update lowers the loss to first order. Whether they are of one sample, of a batch's mean or of the mean over
-    many updates changes the angle, so say which in what you report.
-    """
-    if not updates:
-        return []
-    angles: list[float] = torch.stack([_angle(a, b) for a, b in zip(updates, gradients, strict=True)]).tolist()
-    return angles
+    if a.shape != b.shape:
+        raise ValueError(f"An angle needs two tensors of one shape, not {tuple(a.shape)} and {tuple(b.shape)}.")
+    first, second = _unit(a), _unit(b)
+    half = torch.atan2(torch.linalg.vector_norm(first - second), torch.linalg.vector_norm(first + second))
+    return float(torch.rad2deg(2 * half))
 
 
 def signal_to_noise(samples: Iterable[Tensor]) -> float:
@@ -57,14 +48,6 @@ def signal_to_noise(samples: Iterable[Tensor]) -> float:
     variance = scatter / (count - 1)
     signal = (mean.dot(mean) - variance / count).clamp_min(0)
     return float(signal / variance)
-
-
-def _angle(a: Tensor, b: Tensor) -> Tensor:
-    if a.shape != b.shape:
-        raise ValueError(f"An angle needs two tensors of one shape, not {tuple(a.shape)} and {tuple(b.shape)}.")
-    first, second = _unit(a), _unit(b)
-    half = torch.atan2(torch.linalg.vector_norm(first - second), torch.linalg.vector_norm(first + second))
-    return torch.rad2deg(2 * half)
 
 
 def _unit(vector: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from plastic_cli.classifier.learner import Learner
 from plastic_cli.data.datasets import Dataset
 from plastic_cli.errors import UserError
 from plastic_cli.figures import measures as figures
-from plastic_cli.runs.run import Run, open_run
+from plastic_cli.runs.folder import open_run
+from plastic_cli.runs.run import Run
 from plastic_cli.runs.store import RunStore
 
 if TYPE_CHECKING:

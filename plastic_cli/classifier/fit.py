@@ -1,8 +1,8 @@
-"""The supervised loop that classifier rules share: order, batches, evaluation, metrics, progress, checkpoints."""
+"""The training loop of classifiers: sample order, batches, evaluation, metrics, progress and checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EVALUATION_BATCH = 4096
 TRAINING_SAMPLE = 10_000
-"""Training accuracy is measured on a stratified sample of the training split, of this many images at most."""
+"""Number of training images, at most, on which training accuracy is measured."""
 
 
 def fit(
@@ -31,12 +31,12 @@ def fit(
     batch_size: int,
     after_epoch: Callable[[int], None] | None = None,
 ) -> None:
-    """Train `learner` for `epochs` passes over the training split, in an order drawn anew for each.
+    """Train `learner` for `epochs` passes over the training split, in a new random order for each.
 
-    After each epoch, and before the first, accuracy and mean cross-entropy on every split are logged; those of the
-    training split on `stratified_sample` of it.
-    after_epoch: called with the number of epochs done, 0 before the first.
-    Raises RunFailed, with the epoch, where the loss is not finite.
+    Accuracy and mean cross-entropy of every split are logged before the first epoch and after each epoch; those of the
+    training split are measured on a `stratified_sample`.
+    after_epoch: called with the number of completed epochs, 0 before the first.
+    Raises RunFailed, with the epoch, if the loss is not finite.
     """
     order = run.generator("order")
     run.track(learner=learner, order=order)
@@ -51,41 +51,29 @@ def fit(
         if after_epoch:
             after_epoch(0)
     for epoch in run.steps(epochs, "epoch"):
-        if isinstance(learner, ScheduledLearner):
-            learner.begin_epoch(epoch, epochs)
         began = training_clock()
-        permutation = torch.randperm(len(data.train), generator=order)
-        try:
-            _train_epoch(learner, data.train, permutation, batch_size, run, epoch)
-        except FloatingPointError as error:
-            raise RunFailed(f"epoch {epoch + 1}: {error}. Try a smaller learning rate.") from None
+        _train_epoch(learner, data.train, run, order, epoch, epochs, batch_size)
         run.count_samples(len(data.train), training_clock() - began)
         _log_splits(learner, splits, run)
         if after_epoch:
             after_epoch(epoch + 1)
 
 
-def teach(learner: Learner, data: Dataset, run: Run, *, epochs: int, batch_size: int) -> None:
-    """Train `learner` as `fit` would in `run`, same order, but leave no trace there: for the twins of a run's network.
+def fit_unlogged(learner: Learner, data: Dataset, run: Run, *, epochs: int, batch_size: int) -> None:
+    """Train `learner` like `fit`, with the same order of samples, but write nothing to the run: for its baselines.
 
-    Raises RunFailed, with the epoch, where the loss is not finite.
+    Raises RunFailed, with the epoch, if the loss is not finite.
     """
     order = run.generator("order")
     for epoch in range(epochs):
-        if isinstance(learner, ScheduledLearner):
-            learner.begin_epoch(epoch, epochs)
-        permutation = torch.randperm(len(data.train), generator=order)
-        try:
-            _train_epoch(learner, data.train, permutation, batch_size, run, epoch)
-        except FloatingPointError as error:
-            raise RunFailed(f"epoch {epoch + 1}: {error}. Try a smaller learning rate.") from None
+        _train_epoch(learner, data.train, run, order, epoch, epochs, batch_size)
 
 
 def stratified_sample(split: Split, images: int) -> Split:
-    """Return `images` images of a split, each class in proportion to its size; the whole split where it has no more.
+    """Return `images` images of a split, each class in proportion to its size; the whole split if it has no more.
 
-    Every (n / images)-th image of the split in the order of its classes: the same for every run, whatever the seed,
-    and fair also where the images are stored class by class.
+    The images are sorted by class and every (n / images)-th one is taken. The sample does not depend on the seed, and
+    it is balanced also if the images are stored class by class.
     """
     from plastic_cli.data.datasets import Split
 
@@ -98,37 +86,48 @@ def stratified_sample(split: Split, images: int) -> Split:
 
 
 def predict(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply a learner's `predict` to many images without holding all activities at once."""
+    """Apply a learner's `predict` to `x` (n, features) in batches, to bound memory."""
     with torch.no_grad():
         return torch.cat([function(part) for part in x.split(EVALUATION_BATCH)])
 
 
 def features(learner: Learner, x: Tensor) -> list[Tensor]:
-    """Return the activity of each hidden layer for many images."""
+    """Return the activity of each hidden layer, (n, units) each, computed in batches."""
     with torch.no_grad():
         parts = [learner.features(part) for part in x.split(EVALUATION_BATCH)]
     return [torch.cat(layer) for layer in zip(*parts, strict=True)]
 
 
-def _train_epoch(learner: Learner, train: Split, permutation: Tensor, batch_size: int, run: Run, epoch: int) -> None:
-    samples = len(permutation)
-    if isinstance(learner, StreamLearner):
-        learner.train_stream(train.x, train.y, permutation, lambda seen: run.within_step(seen / samples))
-        return
-    batches = permutation.to(train.x.device).split(batch_size)
+def _train_epoch(
+    learner: Learner, train: Split, run: Run, order: torch.Generator, epoch: int, epochs: int, batch_size: int
+) -> None:
+    """Train for one epoch; raises RunFailed, with the epoch, if the loss is not finite."""
+    if isinstance(learner, ScheduledLearner):
+        learner.begin_epoch(epoch, epochs)
+    permutation = torch.randperm(len(train), generator=order)
+    try:
+        if isinstance(learner, StreamLearner):
+            learner.train_stream(train.x, train.y, permutation, lambda seen: run.within_step(seen / len(train)))
+        else:
+            _train_batches(learner, train, run, permutation.to(train.x.device).split(batch_size), epoch)
+    except FloatingPointError as error:
+        raise RunFailed(f"epoch {epoch + 1}: {error}. Try a smaller learning rate.") from None
+
+
+def _train_batches(learner: Learner, train: Split, run: Run, batches: Sequence[Tensor], epoch: int) -> None:
     losses = []
     for number, batch in enumerate(batches):
         loss = learner.train_batch(train.x.index_select(0, batch), train.y.index_select(0, batch))
         if loss is not None:
             losses.append(loss)
         if number % 64 == 0:
-            run.within_step(number * batch_size / samples)
+            run.within_step(number / len(batches))
     if losses:
         raise_if_not_finite(torch.stack(losses), epoch * len(batches))
 
 
 def raise_if_not_finite(losses: Tensor, first_step: int) -> None:
-    """Raise FloatingPointError, naming the step, where one of `losses` (steps,) is not finite. One synchronisation."""
+    """Raise FloatingPointError, with the step, if one of `losses` (steps,) is not finite. Synchronizes once."""
     broken = torch.nonzero(~torch.isfinite(losses)).flatten().tolist()
     if broken:
         raise FloatingPointError(f"the loss is no longer finite at step {first_step + broken[0]}")

@@ -14,10 +14,11 @@ from plastic_cli.errors import RunFailed, UserError, did_you_mean
 from plastic_cli.escapes import printable_line
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.exports import find_exports
+from plastic_cli.runs.folder import open_run, remove_run
+from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.record import STATUSES, read_record
-from plastic_cli.runs.run import open_run, remove_run
-from plastic_cli.runs.store import RunStore, is_held
+from plastic_cli.runs.store import RunStore
 
 NEWEST = 50
 """Runs that a person is shown where nothing else is asked for."""

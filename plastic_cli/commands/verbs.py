@@ -26,8 +26,9 @@ from plastic_cli.plugins.rule import Rule
 from plastic_cli.resolve import config_model, resolve
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.exports import Exports, find_exports
+from plastic_cli.runs.folder import check_run_name, create_run, open_run
 from plastic_cli.runs.record import read_record
-from plastic_cli.runs.run import Run, check_run_name, create_run, open_run
+from plastic_cli.runs.run import Run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.signals import signals_as_interrupts
 from plastic_cli.sweeps.recipe import read_options

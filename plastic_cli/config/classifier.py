@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator
 
 from plastic_cli.config.model import (
     AnalyzeConfig,
@@ -11,6 +13,18 @@ from plastic_cli.config.model import (
     TrainConfig,
     field,
 )
+
+MOST_UNITS = 2**20
+
+
+def _check_layer_sizes(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    if not sizes or not all(1 <= units <= MOST_UNITS for units in sizes):
+        raise ValueError(f"needs at least one layer, with 1 to {MOST_UNITS} units in each")
+    return sizes
+
+
+LayerSizes = Annotated[tuple[int, ...], AfterValidator(_check_layer_sizes)]
+"""Type of `--hidden`: the number of units in each hidden layer. `LayerSizes | None` makes the option optional."""
 
 
 class ClassifierTrainConfig(TrainConfig):

@@ -73,10 +73,10 @@ def bounds_text(info: FieldInfo) -> str:
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the annotation itself."""
+    """Return the members of a union, or the annotation itself; without the metadata of `Annotated`."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return typing.get_args(annotation)
-    return (annotation,)
+        return tuple(member for part in typing.get_args(annotation) for member in alternatives(part))
+    return (typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation,)
 
 
 def _plain_word(annotation: Any) -> str:

@@ -174,7 +174,7 @@ def _first_error(error: ValidationError, source: str) -> str:
     given = first.get("input")
     if isinstance(given, list | tuple):
         given = ",".join(map(str, given))
-    elif given == "":
+    if given == "":
         given = "''"
     # A text that is no number, in other words than those of parsing.
     message = _PLAIN_MESSAGES.get(first["type"], message)

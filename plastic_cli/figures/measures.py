@@ -29,7 +29,6 @@ from plotnine import (
     geom_line,
     geom_linerange,
     geom_point,
-    geom_raster,
     geom_ribbon,
     geom_text,
     geom_tile,
@@ -41,7 +40,6 @@ from plotnine import (
     scale_color_identity,
     scale_color_manual,
     scale_fill_gradientn,
-    scale_fill_identity,
     scale_fill_manual,
     scale_shape_manual,
     scale_x_continuous,
@@ -312,44 +310,6 @@ def angle_figure(table: pd.DataFrame, title: str = "Angle between the update and
         )
         + theme_plastic(figure_size=(width, 4))
         + theme(**_legend(labels))
-    )
-
-
-def weights_figure(
-    weights: ArrayLike,
-    image_shape: Sequence[int],
-    columns: int | None = None,
-    *,
-    limit: float | None = None,
-    title: str = "Incoming weights",
-) -> ggplot:
-    """Draw each unit's weights (units, features) as an image. See `image_grid` for the arguments."""
-    limit = _limit(weights, limit)
-    tiled = np.clip(_tile(_images(weights, image_shape), columns, gap=1), -limit, limit)
-    height, width = tiled.shape[:2]
-    y, x = np.indices((height, width))
-    pixels = pd.DataFrame({"x": x.ravel(), "y": y.ravel(), "weight": tiled[..., 0].ravel()})
-    figure = ggplot(pixels, aes("x", "y", fill="weight")) + geom_raster()
-    if tiled.shape[2] == 3:
-        pixels["weight"] = ["#{:02x}{:02x}{:02x}".format(*pixel) for pixel in _colours(tiled, limit).reshape(-1, 3)]
-        figure += scale_fill_identity()
-    else:
-        figure += scale_fill_gradientn(DIVERGING, limits=(-limit, limit), name="Weight", na_value=_SEPARATOR)
-        figure += guides(fill=_COLOUR_BAR)
-    page = 6.0
-    return (
-        figure
-        + scale_y_reverse(expand=(0, 0))
-        + scale_x_continuous(expand=(0, 0))
-        + coord_fixed()
-        + labs(title=_wrapped(title, page), subtitle=f"colours end at ±{limit:.2g}", x="", y="")
-        + theme_plastic(figure_size=(page, min(9.0, max(2.0, (page - 1) * height / width + 0.6))))
-        + theme(
-            axis_text=element_blank(),
-            axis_ticks=element_blank(),
-            axis_line=element_blank(),
-            panel_grid_major=element_blank(),
-        )
     )
 
 

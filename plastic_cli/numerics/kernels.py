@@ -1,9 +1,9 @@
 """Compiles a rule's numeric kernels with numba and keeps the machine code in the user's cache folder.
 
-numba would keep it beside the source file, which an installation need not be able to write, and it notices a change in
-the file of the function called from Python but not in a function that this calls. Hence a folder of our own, named
-after the contents of all kernel modules of a rule. `NUMBA_CACHE_DIR` overrides it; where nothing is writable every
-process compiles anew.
+By default numba stores machine code next to the source file, where an installed package is often not writable. It also
+compiles again only if the file of the called function changes, not if a function that it calls does. We therefore use a
+cache folder whose name is a hash of all kernel files of a rule. `NUMBA_CACHE_DIR` overrides it. Without a writable
+folder, every process compiles the kernels.
 """
 
 from __future__ import annotations
@@ -50,12 +50,15 @@ def part(function: Callable[P, R]) -> Callable[P, R]:
 class Kernels:
     """The compiler of one rule's kernels.
 
-    folder: where their source lies; modules: the files that the machine code depends on, all of them.
+    source: the folder of the kernels, or the file of a kernel that is alone. A change to any Python file in the folder
+    or its subfolders makes numba compile again. A kernel must not call compiled functions from elsewhere.
     """
 
-    def __init__(self, folder: Path, modules: tuple[str, ...]) -> None:
-        self.folder = folder
-        self.modules = modules
+    def __init__(self, source: Path, modules: tuple[str, ...] | None = None) -> None:
+        if modules is not None:  # the call before folders were searched: the names of the files
+            self.files = [source / name for name in modules]
+        else:
+            self.files = sorted(source.rglob("*.py")) if source.is_dir() else [source]
 
     def kernel(self, function: Callable[P, R]) -> Callable[P, R]:
         """Compile a function for calls from Python at its first call and keep it for later processes; no GIL held."""
@@ -81,6 +84,6 @@ class Kernels:
 
     def _cache_folder(self) -> str:
         digest = hashlib.sha256(Path(__file__).read_bytes())
-        for name in self.modules:
-            digest.update((self.folder / name).read_bytes())
+        for file in self.files:
+            digest.update(file.read_bytes())
         return str(platformdirs.user_cache_path("plastic") / "numba" / digest.hexdigest()[:16])

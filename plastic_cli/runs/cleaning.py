@@ -11,8 +11,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from plastic_cli.files import last_change, remove_leftovers
+from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.record import LOCK_FILE, RECORD_FILE
-from plastic_cli.runs.store import is_held
 
 DAY = 24 * 3600.0
 """Seconds. A process needs what is cleaned here for moments, or renews it (the marker of a sweep)."""

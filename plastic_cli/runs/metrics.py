@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from plastic_cli.files import atomic_file
+
 MAIN_METRICS = ("test/accuracy", "test/return", "validation/accuracy")
 """By which a run is judged: the first of these that it has."""
 
@@ -21,6 +23,8 @@ LONGEST_LINE = 1 << 20
 """Bytes of a line; a longer one is no row, and is not held in memory."""
 BLOCK = 1 << 18
 """Bytes that are read at once."""
+COPIED_AT_ONCE = 1 << 20
+"""Bytes."""
 
 
 def data_of(metric: str, measured_on: Mapping[str, str]) -> MeasuredOn:
@@ -76,6 +80,29 @@ def read_rows(path: Path, begin: int = 0, end: int | None = None) -> Iterator[tu
             yield [], 1
         elif rest:
             yield parse_rows(rest)
+
+
+def drop_training_rows_after(path: Path, kept: int) -> dict[str, float | None]:
+    """Drop the training rows after the first `kept` bytes of a metrics file: a resumed loop logs them again.
+
+    Rows of other stages stay. Returns the last value of every training metric before that place.
+    """
+    path.touch()
+    summary: dict[str, float | None] = {}
+    for rows, _ in read_rows(path, end=kept):
+        for row in rows:
+            if row["stage"] == "train" and "labels" not in row:
+                summary[f"{row['split']}/{row['metric']}"] = row["value"]
+    with atomic_file(path) as stream:
+        # The bytes before the checkpoint stay as they are: it stores how many they are.
+        with path.open("rb") as before:
+            while kept > 0 and (block := before.read(min(kept, COPIED_AT_ONCE))):
+                stream.write(block)
+                kept -= len(block)
+            begin = before.tell()
+        for rows, _ in read_rows(path, begin):
+            stream.writelines(json.dumps(row).encode() + b"\n" for row in rows if row["stage"] != "train")
+    return summary
 
 
 def _read(line: bytes) -> Any:

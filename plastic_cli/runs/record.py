@@ -102,6 +102,8 @@ def read_record(folder: Path) -> RunRecord:
     wrong = _wrong_field(record)
     if wrong is not None:
         raise UserError(f"{path} is damaged: its '{wrong}' cannot be {getattr(record, wrong)!r:.80}.")
+    # A copied or renamed folder goes by the name it has now.
+    record.run = folder.name
     for name in ("created", "started", "finished"):
         time = getattr(record, name)
         if time and not _USUAL_TIME.fullmatch(time):

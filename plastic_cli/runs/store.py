@@ -7,7 +7,6 @@ where the folder is read-only.
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import json
 import os
@@ -23,8 +22,9 @@ from typing import IO, TYPE_CHECKING, Any
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.escapes import valid_text
 from plastic_cli.files import write_atomically, write_through
+from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.metrics import read_rows
-from plastic_cli.runs.record import LOCK_FILE, METRICS_FILE, RECORD_FILE, read_record
+from plastic_cli.runs.record import METRICS_FILE, RECORD_FILE, read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -270,7 +270,6 @@ class RunStore:
     def _read_row(self, run: str) -> dict[str, Any]:
         record = read_record(self.folder / run)
         return {
-            # A copied or renamed folder goes by the name it has now.
             "run": run,
             "name": record.name,
             "rule": record.rule,
@@ -431,26 +430,6 @@ def write_index(store: Path, name: str, content: Mapping[str, Any]) -> None:
         folder = store / ".index"
         folder.mkdir(exist_ok=True)
         write_atomically(folder / name, head + body, durable=False)
-
-
-def is_held(folder: Path) -> bool:
-    """Say whether a living process writes to the run in `folder`, which is whether its lock is taken.
-
-    A shared lock, so that readers do not take each other for the writer, and one that a read-only store grants.
-    """
-    try:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _as_texts(values: list[Any]) -> list[Any]:

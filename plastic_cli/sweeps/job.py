@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from plastic_cli.files import last_change, write_atomically
 from plastic_cli.runs.cleaning import DAY, SWEEPS_FOLDER
-from plastic_cli.runs.store import is_held
+from plastic_cli.runs.lock import is_held
 from plastic_cli.signals import INTERRUPTED
 from plastic_cli.sweeps.archive import pack, unpack
 from plastic_cli.sweeps.lookup import Found, StoreIndex, store_index

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from plastic_cli.data.catalogue import DATASETS
 from plastic_cli.data.identity import dataset_checksum
-from plastic_cli.runs.store import RunStore, is_held, read_index, write_index
+from plastic_cli.runs.lock import is_held
+from plastic_cli.runs.store import RunStore, read_index, write_index
 from plastic_cli.sweeps.plan import PlannedRun, canonical
 
 Standing = Literal["done", "running", "unfinished", "failed", "missing"]

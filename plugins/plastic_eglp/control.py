@@ -1,4 +1,4 @@
-"""The zero-event control of a run, and its backprop twin: the same network and seed, taught in another way."""
+"""The zero-event control of a run, and its backprop baseline: the same network and seed, trained in another way."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from plastic_cli import UserError
 from plastic_cli.analysis.classification import evaluate
-from plastic_cli.classifier.fit import teach
-from plastic_eglp.commands import Train
+from plastic_cli.classifier.fit import fit_unlogged
+from plastic_eglp.config import Train
 from plastic_eglp.training import make_learner
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ def has_control(config: Train) -> bool:
     return config.control and config.events != "never" and config.update == "local"
 
 
-def teach_control(config: Train, data: Dataset, run: Run) -> None:
+def train_control(config: Train, data: Dataset, run: Run) -> None:
     """Teach the run's network once more without any event, log its test accuracy and keep what it learned."""
     run.message("the control: the same network with zero events")
-    control = taught(config, data, run, events="never")
+    control = train_variant(config, data, run, events="never")
     measured = evaluate(control.predict, data.test.x, data.test.y)
     run.log(SPLIT, accuracy=measured.accuracy, loss=measured.loss)
     run.save_tensors(ARTIFACT, control.state_dict())
 
 
-def kept_control(run: Run, data: Dataset) -> Mapping[str, EGLPLearner]:
+def load_control(run: Run, data: Dataset) -> Mapping[str, EGLPLearner]:
     """Return the control that a run has kept, by name; nothing where it has none, or was stopped before it.
 
     Raises UserError where the file is gone.
@@ -51,17 +51,19 @@ def kept_control(run: Run, data: Dataset) -> Mapping[str, EGLPLearner]:
     return {NAME: control}
 
 
-def backprop_twin(config: Train, data: Dataset, run: Run) -> Mapping[str, EGLPLearner]:
+def backprop_baseline(config: Train, data: Dataset, run: Run) -> Mapping[str, EGLPLearner]:
     """Teach the run's network by backpropagation instead; returned by name."""
     run.message("the backprop twin: the same network trained on the gradient")
     return {
-        "backprop": taught(config, data, run, update="backprop", readout="supervised", events="always", event_budget=0)
+        "backprop": train_variant(
+            config, data, run, update="backprop", readout="supervised", events="always", event_budget=0
+        )
     }
 
 
-def taught(config: Train, data: Dataset, run: Run, *, frozen: Sequence[int] = (), **changes: Any) -> EGLPLearner:
-    """Return the run's network, taught as its configuration says but for `changes`; the run does not change."""
+def train_variant(config: Train, data: Dataset, run: Run, *, frozen: Sequence[int] = (), **changes: Any) -> EGLPLearner:
+    """Train the run's network with `changes` to its configuration, and return it; the run itself stays unchanged."""
     changed = config.model_copy(update=changes)
     learner = make_learner(changed, data, run, frozen)
-    teach(learner, data, run, epochs=changed.epochs, batch_size=changed.batch_size)
+    fit_unlogged(learner, data, run, epochs=changed.epochs, batch_size=changed.batch_size)
     return learner

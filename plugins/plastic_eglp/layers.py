@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
 from plastic_eglp import rule
-from plastic_eglp.compiled import ALL, NONE, compilable, direct_tanh
+from plastic_eglp.kernels import ALL, NONE, compilable, direct_tanh
 
 LocalRule = Literal["oja", "hebb", "anti-oja", "bcm", "softhebb"]
 LOCAL_RULES: tuple[LocalRule, ...] = ("oja", "hebb", "anti-oja", "bcm", "softhebb")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from plastic_eglp.compiled import compilable, teach_with_adam
 from plastic_eglp.events import Controller
+from plastic_eglp.kernels import compilable, teach_with_adam
 from plastic_eglp.layers import LocalLinear
 from plastic_eglp.network import EGLPNetwork, Feedback
 

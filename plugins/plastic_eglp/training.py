@@ -11,6 +11,7 @@ from plastic_cli import UserError
 from plastic_cli.classifier.fit import fit
 from plastic_cli.classifier.render import snapshot_weights
 from plastic_cli.numerics.seeds import torch_generator
+from plastic_eglp.config import Train
 from plastic_eglp.cost import cost_of
 from plastic_eglp.events import (
     AlwaysOnController,
@@ -25,10 +26,17 @@ from plastic_eglp.network import EGLPNetwork
 if TYPE_CHECKING:
     from plastic_cli import Run
     from plastic_cli.data.datasets import Dataset
-    from plastic_eglp.commands import Train
 
 BATCHES_REMEMBERED = {"stimulus": 8, "batch": 100}
 """Over how many batches the threshold that keeps to a rate is measured."""
+
+
+def build(run: Run, data: Dataset, *, trained: bool = True) -> EGLPLearner:
+    """Return the learner of a run: trained, or with its initial weights."""
+    learner = make_learner(Train.from_values(run.config, source=f"run {run.id}"), data, run)
+    if trained:
+        run.restore("learner", learner)
+    return learner
 
 
 def make_learner(config: Train, data: Dataset, run: Run, frozen: Sequence[int] = ()) -> EGLPLearner:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from plastic_cli.classifier.fit import raise_if_not_finite
 from plastic_grlu import rule
-from plastic_grlu.stream import StreamState, train_stream
+from plastic_grlu.epoch import NoiseState, train_epoch
 
 
 class GRLULearner:
@@ -48,7 +48,7 @@ class GRLULearner:
         self.credit, self.update, self.batch_size = credit, update, batch_size
         self.noise_range, self.learning_rate_range = noise, learning_rate
         self.sigma, self.learning_rate = noise[0], learning_rate[0]
-        self.state = StreamState.from_seed(noise_key)
+        self.state = NoiseState.from_seed(noise_key)
         self.encoder = encoder
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
@@ -63,7 +63,7 @@ class GRLULearner:
         if self.update == "backprop":
             self._descend(codes, y, order, progress)
             return
-        train_stream(
+        train_epoch(
             self.weights,
             self.biases,
             codes,
@@ -87,7 +87,7 @@ class GRLULearner:
         """
         began = time.perf_counter()
         if self.update == "grlu":
-            train_stream(
+            train_epoch(
                 [weight.clone() for weight in self.weights],
                 [bias.clone() for bias in self.biases],
                 self.encode(x[:1]),
@@ -100,7 +100,7 @@ class GRLULearner:
                 credit=self.credit,
                 top_k=self.top_k,
                 skip=self.skip,
-                state=StreamState(0),
+                state=NoiseState(0),
             )
         return time.perf_counter() - began
 
@@ -129,7 +129,7 @@ class GRLULearner:
         """Take back what `state_dict` returned."""
         for mine, stored in zip([*self.weights, *self.biases], [*state["weights"], *state["biases"]], strict=True):
             mine.copy_(stored)
-        self.state = StreamState(int(state["noise"]["key"]), state["noise"]["counter"])
+        self.state = NoiseState(int(state["noise"]["key"]), state["noise"]["counter"])
 
     def draw(self, rows: int, seed: int) -> tuple[list[Tensor], list[Tensor] | None]:
         """Draw noise, and Gumbel noise where masks are used, for `rows` rows: to look at updates without learning."""

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plastic_cli.analysis.angles import angle_degrees, angles_by_layer, signal_to_noise
+from plastic_cli.analysis.angles import angle_degrees, signal_to_noise
 
 
 @pytest.mark.parametrize(
@@ -56,15 +56,6 @@ def test_float32_matrices_are_flattened():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="one shape"):
         angle_degrees(torch.ones(2, 3), torch.ones(3, 2))
-
-
-def test_angles_by_layer():
-    updates = [torch.eye(2), torch.tensor([1.0, 0.0])]
-    gradients = [2 * torch.eye(2), torch.tensor([0.0, 1.0])]
-    assert angles_by_layer(updates, gradients) == pytest.approx([0, 90], abs=1e-9)
-    assert angles_by_layer([], []) == []
-    with pytest.raises(ValueError, match=r"zip|length|longer|shorter"):
-        angles_by_layer(updates, gradients[:1])
 
 
 def test_signal_to_noise_by_definition():

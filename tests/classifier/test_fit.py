@@ -26,7 +26,7 @@ from plastic_cli.data.datasets import Split, load_dataset
 from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.numerics.devices import find_device
 from plastic_cli.numerics.seeds import derived_seed, seed_sequence, torch_generator
-from plastic_cli.runs.run import create_run
+from plastic_cli.runs.folder import create_run
 from plastic_cli.runs.store import RunStore
 
 SEEDS = st.integers(0, 2**63 - 1)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from plastic_backprop.commands import build
+from plastic_backprop.training import build
 from plastic_cli.analysis.cka import cka_matrix
 from plastic_cli.analysis.probe import linear_probe
 from plastic_cli.classifier.analyze import CKA_IMAGES
@@ -19,7 +19,7 @@ from plastic_cli.classifier.data import trained_on
 from plastic_cli.classifier.fit import stratified_sample
 from plastic_cli.data.corruptions import apply_corruption, parse_corruption
 from plastic_cli.data.datasets import load_dataset
-from plastic_cli.runs.run import open_run
+from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
 

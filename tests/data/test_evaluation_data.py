@@ -6,7 +6,7 @@ import pytest
 from plastic_cli.classifier.data import data_for
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.errors import UserError
-from plastic_cli.runs.run import create_run
+from plastic_cli.runs.folder import create_run
 
 _NAMES = np.array(["ant", "bee", "cow"])
 

@@ -12,7 +12,7 @@ from docs.registered import RULE, register
 from plastic_cli.commands.new_rule import new_rule
 from plastic_cli.commands.verbs import config_model
 from plastic_cli.plugins.discovery import discover, find_rule
-from plastic_cli.runs.run import create_run
+from plastic_cli.runs.folder import create_run
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from plastic_cli.runs.run import open_run
+from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
 from plastic_cli.testing import plastic
-from plastic_eglp.analysis import event_raster
-from plastic_eglp.commands import Train
+from plastic_eglp.analysis.measures import event_raster
+from plastic_eglp.config import Train
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("eglp-*.toml"))
 SMALL = ["--epochs", "2", "--hidden", "8,6", "--event-warmup", "3"]

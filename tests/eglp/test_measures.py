@@ -17,13 +17,14 @@ from plastic_cli.classifier.analyze import CKA_IMAGES
 from plastic_cli.classifier.fit import stratified_sample
 from plastic_cli.data.corruptions import apply_corruption, parse_corruption
 from plastic_cli.data.datasets import load_dataset
-from plastic_cli.runs.run import open_run
+from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
-from plastic_eglp import analysis, figures, rendering
-from plastic_eglp.analysis import event_raster
-from plastic_eglp.commands import Train, build
-from plastic_eglp.control import backprop_twin, kept_control, taught
+from plastic_eglp.analysis import figures, film, measures
+from plastic_eglp.analysis.measures import event_raster
+from plastic_eglp.config import Train
+from plastic_eglp.control import backprop_baseline, load_control, train_variant
+from plastic_eglp.training import build
 
 HIDDEN, EPOCHS, BATCH = (8, 6), 3, 100
 WEIGHTS, READOUT = 64 * 8 + 8 * 6, 6 * 10
@@ -122,7 +123,7 @@ def test_accuracies_are_those_of_the_network_on_the_split_they_name(trained):
 
 
 def test_the_control_is_the_same_network_with_a_trained_readout_alone_measured_on_test_images(trained):
-    (control,) = kept_control(trained.run, trained.data).values()
+    (control,) = load_control(trained.run, trained.data).values()
     drawn = build(trained.run, trained.data, trained=False)
     for mine, first, learned in zip(
         control.network.layers(), drawn.network.layers(), trained.learner.network.layers(), strict=True
@@ -141,7 +142,7 @@ def test_the_control_is_the_same_network_with_a_trained_readout_alone_measured_o
 def test_a_run_without_a_control_logs_none(options, tmp_path, digits):
     run, metrics = trained_run(tmp_path, *options)
     assert "control/accuracy" not in metrics
-    assert kept_control(run, digits) == {}
+    assert load_control(run, digits) == {}
 
 
 def test_eval_and_analyze_measure_the_control_beside_the_network(trained):
@@ -155,7 +156,7 @@ def test_eval_and_analyze_measure_the_control_beside_the_network(trained):
 def test_the_backprop_twin_is_what_a_run_of_backprop_learns(trained, tmp_path):
     _, metrics = trained_run(tmp_path, "--update", "backprop")
     config = Train.from_values(trained.run.config, source="test")
-    (twin,) = backprop_twin(config, trained.data, trained.run).values()
+    (twin,) = backprop_baseline(config, trained.data, trained.run).values()
     assert accuracy(twin, trained.data.test) == pytest.approx(metrics["test/accuracy"])
     assert twin.events == metrics["train/events"]
 
@@ -170,7 +171,7 @@ def test_sensitivity_names_the_layer_that_does_not_learn(trained):
     assert rows["all learn"] == pytest.approx(trained.metrics["test/accuracy"])
     assert rows["zero events"] == pytest.approx(trained.metrics["control/accuracy"])
     for layer in (1, 2):
-        one = taught(config, trained.data, trained.run, frozen=(layer - 1,))
+        one = train_variant(config, trained.data, trained.run, frozen=(layer - 1,))
         assert rows[f"layer {layer} fixed"] == pytest.approx(accuracy(one, trained.data.test))
     assert len(set(rows.round(6))) > 2
     for condition, value in rows.items():
@@ -184,7 +185,7 @@ def test_event_rates_name_what_triggered_and_the_share_of_images_that_was_used(t
     for by in ("triggered", "fixed"):
         assert rows.loc[(by, 0.0), "accuracy"] == pytest.approx(trained.metrics["control/accuracy"])
         for rate in (0.1, 0.5):
-            one = taught(config, trained.data, trained.run, events=by, event_rate=rate, event_budget=0)
+            one = train_variant(config, trained.data, trained.run, events=by, event_rate=rate, event_budget=0)
             row = rows.loc[(by, rate)]
             assert row["accuracy"] == pytest.approx(accuracy(one, trained.data.test))
             assert row["share"] == pytest.approx(one.event_stimuli / (EPOCHS * 1437))
@@ -228,7 +229,7 @@ def test_probe_and_cka_compare_with_the_backprop_twin_and_the_untrained_network(
     results = analyzed(trained, "--probe", "--cka")
     config = Train.from_values(trained.run.config, source="test")
     data = trained.data
-    (twin,) = backprop_twin(config, data, trained.run).values()
+    (twin,) = backprop_baseline(config, data, trained.run).values()
     networks = {"trained": trained.learner, "untrained": build(trained.run, data, trained=False), "backprop": twin}
     probes = table(trained, "probe").set_index(["layer", "network"])["accuracy"]
     for name, learner in networks.items():
@@ -249,7 +250,7 @@ def test_probe_and_cka_compare_with_the_backprop_twin_and_the_untrained_network(
 
 def test_robustness_is_measured_of_the_network_and_of_its_control(trained):
     results = analyzed(trained, "--robustness")
-    (control,) = kept_control(trained.run, trained.data).values()
+    (control,) = load_control(trained.run, trained.data).values()
     x = trained.data.test.x
     for text in ("gaussian-noise:0.5", "rotation:30"):
         generator = torch.Generator().manual_seed(trained.run.seed)
@@ -263,21 +264,21 @@ def test_robustness_is_measured_of_the_network_and_of_its_control(trained):
 
 def test_receptive_fields_are_shown_after_and_before_learning(trained, monkeypatch):
     shown = {}
-    monkeypatch.setattr(analysis, "image_grid", lambda weights, shape, zoom: weights)
+    monkeypatch.setattr(measures, "image_grid", lambda weights, shape, zoom: weights)
     monkeypatch.setattr(trained.run, "save_image", shown.__setitem__)
-    analysis.show_features(trained.run)
+    measures.show_features(trained.run)
     assert torch.equal(shown["features"], trained.learner.first_weights)
     assert torch.equal(shown["features_before"], build(trained.run, trained.data, trained=False).first_weights)
 
 
 def test_the_film_shows_test_accuracy_the_control_and_the_events_up_to_its_epoch(trained):
-    curve, control = rendering._accuracies(trained.run)
+    curve, control = film._accuracies(trained.run)
     assert control == pytest.approx(trained.metrics["control/accuracy"])
     assert curve.set_index("step")["value"][EPOCHS] == pytest.approx(trained.metrics["test/accuracy"])
     raster = event_raster(trained.run)
     for epoch in range(EPOCHS + 1):
         axes = Figure().subplots()
-        rendering._draw_events(axes, raster, epoch)
+        film._draw_events(axes, raster, epoch)
         cells = axes.images[0].get_array()
         assert cells.shape == (EPOCHS, 15)
         for number in range(EPOCHS):

@@ -21,7 +21,8 @@ from faults.mutations import damaged, damaged_json
 from plastic_cli.errors import PlasticError
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.report.claims import read_claims
-from plastic_cli.runs.run import create_run, open_run
+from plastic_cli.runs.checkpoint import read_checkpoint
+from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.archive import pack, unpack
 from plastic_cli.sweeps.lookup import StoreIndex
@@ -207,13 +208,15 @@ def test_checkpoints(store, mutations):
     path = store[1] / "checkpoint.pt"
     content = path.read_bytes()
     torch.manual_seed(5)
-    whole = open_run(path.parent).load_checkpoint()["tracked"]["layer"]["weight"]
+    whole = read_checkpoint(path.parent).tracked["layer"]["weight"]
     metrics = (store[1] / "metrics.jsonl").read_bytes()
 
     def read(changed):
         path.write_bytes(changed)
         run = open_run(path.parent)
-        assert torch.equal(run.tracked_state("layer")["weight"], whole), "a bit that turned is not a weight"
+        assert torch.equal(read_checkpoint(run.folder).tracked["layer"]["weight"], whole), (
+            "a bit that turned is not a weight"
+        )
         with run.locked():
             run.resume()
             run.track(layer=torch.nn.Linear(3, 2))
@@ -227,7 +230,7 @@ def test_checkpoints(store, mutations):
 def test_checkpoints_whose_checksums_are_right(store, mutations):
     """Damage from before the file was written, or by hand: any value anywhere."""
     path = store[1] / "checkpoint.pt"
-    content = open_run(path.parent).load_checkpoint()
+    content = vars(read_checkpoint(path.parent))
 
     def change(_, random):
         return random
@@ -236,7 +239,7 @@ def test_checkpoints_whose_checksums_are_right(store, mutations):
         changed = _changed_anywhere(content, random)
         torch.save(changed, path)
         run = open_run(path.parent)
-        run.tracked_state("layer")
+        read_checkpoint(run.folder)
         with run.locked():
             run.resume()
             run.track(layer=torch.nn.Linear(3, 2))
@@ -272,7 +275,7 @@ def test_no_code_in_a_checkpoint_runs(store, tmp_path):
             return self._call
 
     path = store[1] / "checkpoint.pt"
-    content = open_run(path.parent).load_checkpoint()
+    content = vars(read_checkpoint(path.parent))
     traps = [
         Trap(os.mkdir, str(proof)),
         Trap(os.system, f"mkdir {proof}"),
@@ -284,10 +287,10 @@ def test_no_code_in_a_checkpoint_runs(store, tmp_path):
         for part in (None, "tracked", "random", "speed"):
             torch.save(trap if part is None else {**content, part: {"layer": trap}}, path)
             with nothing_started(), pytest.raises(PlasticError, match="is damaged"):
-                open_run(path.parent).load_checkpoint()
+                read_checkpoint(path.parent)
         path.write_bytes(pickle.dumps(trap))
         with nothing_started(), pytest.raises(PlasticError, match="is damaged"):
-            open_run(path.parent).load_checkpoint()
+            read_checkpoint(path.parent)
     assert not proof.exists()
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from plastic_cli.runs.run import open_run
+from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import interrupted_after, plastic, training_numbers
 from processes import command, environment
@@ -104,7 +104,7 @@ def test_a_disk_that_fills_up_in_training(small, runs_folder, whole, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(f"plastic_cli.files.os.{call}", full)
-        patch.setattr("plastic_cli.runs.run.Run._checkpoint_is_due", lambda _: True)
+        patch.setattr("plastic_cli.runs.run.Run.checkpoint_is_due", lambda _: True)
         line = one_line(plastic("train", "backprop", *small), 1)
     assert calls >= nth
     assert "No space left on device" in line

@@ -22,7 +22,6 @@ from plastic_cli.figures.measures import (
     image_grid,
     probe_figure,
     robustness_figure,
-    weights_figure,
 )
 from plastic_cli.figures.theme import OKABE_ITO, discrete_colours
 
@@ -76,8 +75,6 @@ FIGURES = {
     "probe with intervals": lambda: probe_figure(PROBES.assign(low=PROBES["accuracy"] - 0.1, high=0.99)),
     "angles": lambda: angle_figure(ANGLES),
     "angles of one": lambda: angle_figure(ANGLES[["layer", "angle"]].iloc[:2].assign(low=40, high=95)),
-    "weights": lambda: weights_figure(GENERATOR.normal(size=(7, 20)), (4, 5), title="A long title of weights " * 6),
-    "weights in colour": lambda: weights_figure(GENERATOR.normal(size=(3, 60)), (3, 4, 5), 2),
 }
 
 

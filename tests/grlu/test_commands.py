@@ -11,14 +11,15 @@ from plotnine import geom_hline
 from plastic_cli.analysis.angles import signal_to_noise
 from plastic_cli.classifier.fit import stratified_sample
 from plastic_cli.data.datasets import load_dataset
-from plastic_cli.runs.run import create_run, open_run
+from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
-from plastic_grlu import analysis, rule
-from plastic_grlu.analysis import PERTURBATIONS
+from plastic_grlu import rule
+from plastic_grlu.analysis import measures as analysis
+from plastic_grlu.analysis.figures import perturbations_figure
+from plastic_grlu.analysis.measures import PERTURBATIONS
 from plastic_grlu.backbone import make_autoencoder, train_autoencoder
-from plastic_grlu.commands import build
-from plastic_grlu.figures import perturbations_figure
+from plastic_grlu.training import build
 
 SMALL = ["--hidden", "6", "--epochs", "3"]
 

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from plastic_cli.classifier.fit import fit
 from plastic_cli.data.datasets import load_dataset
-from plastic_cli.runs.run import create_run
+from plastic_cli.runs.folder import create_run
 from plastic_grlu import GRLULearner, rule
-from plastic_grlu.stream import StreamState, train_stream
+from plastic_grlu.epoch import NoiseState, train_epoch
 
 SIZES = [12, 9, 4]
 NOISE, RATE = (0.4, 0.1), (0.2, 0.02)
@@ -97,10 +97,10 @@ def test_an_epoch_is_the_stream_with_the_noise_and_the_rate_of_that_epoch(option
     x, y = samples()
     order = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])
     weights, biases = copy.deepcopy((learner.weights, learner.biases))
-    state = StreamState(learner.state.key, learner.state.counter)
+    state = NoiseState(learner.state.key, learner.state.counter)
     learner.begin_epoch(2, 4)
     learner.train_stream(x, y, order, lambda _: None)
-    train_stream(
+    train_epoch(
         weights,
         biases,
         x,
@@ -194,7 +194,7 @@ def test_a_control_that_diverges_is_reported_with_its_step():
 def test_answers_are_free_of_noise_and_change_nothing(top_k):
     learner = learner_of(top_k=top_k)
     x, _ = samples()
-    before, state = parameters_of(learner), StreamState(learner.state.key, learner.state.counter)
+    before, state = parameters_of(learner), NoiseState(learner.state.key, learner.state.counter)
     expected = rule.predict(learner.weights, learner.biases, x, top_k=top_k)
     assert torch.equal(learner.predict(x), expected)
     (hidden,) = learner.features(x)
@@ -213,6 +213,6 @@ def test_state_taken_back_goes_on_as_if_nothing_had_been(update):
     after.load_state_dict(copy.deepcopy(before.state_dict()))
     for learner in (whole, after):
         learner.train_stream(x, y, torch.arange(6, 12), lambda _: None)
-    assert after.state == whole.state == StreamState(whole.state.key, 12)
+    assert after.state == whole.state == NoiseState(whole.state.key, 12)
     for mine, expected in zip(parameters_of(after), parameters_of(whole), strict=True):
         assert torch.equal(mine, expected)

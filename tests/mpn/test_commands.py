@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from plastic_cli.errors import UserError
-from plastic_cli.runs.run import open_run
+from plastic_cli.runs.checkpoint import read_checkpoint
+from plastic_cli.runs.folder import open_run
 from plastic_cli.testing import plastic
 from plastic_mpn.config import IMPLIED, Evaluate, Train
 from plastic_mpn.environments.options import read_options
@@ -131,7 +132,7 @@ def test_a_readout_alone_is_learned_where_that_is_asked_for():
     folders = [
         Path(carried_out("train", "mpn", *options, "--maximum-batches", batches)["folder"]) for batches in (10, 20)
     ]
-    few, more = (open_run(folder).tracked_state("network") for folder in folders)
+    few, more = (read_checkpoint(folder).tracked["network"] for folder in folders)
     assert {name for name, value in few.items() if not torch.equal(value, more[name])} == {"head.weight"}
     assert "--readout-only does nothing" in refused("train", "mpn", "--readout-only")
     record = json.loads((folders[0] / "run.json").read_text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plastic_cli.runs.run import create_run
+from plastic_cli.runs.folder import create_run
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from plastic_cli.runs.cleaning import DAY, clean_store, clean_store_daily
-from plastic_cli.runs.run import create_run, open_run
+from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.archive import finish_moves
 from plastic_cli.sweeps.job import claimed

@@ -19,9 +19,10 @@ from plastic_cli.files import (
     write_atomically,
     write_through,
 )
+from plastic_cli.runs.checkpoint import read_checkpoint
+from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.metrics import data_of
 from plastic_cli.runs.record import read_record
-from plastic_cli.runs.run import create_run, open_run
 from plastic_cli.runs.store import RunStore
 
 
@@ -127,7 +128,7 @@ def test_two_loops_one_after_the_other_resume_where_they_were(runs_folder):
     with whole.locked():
         expected = both(whole)
     part = new_run(runs_folder)
-    part._checkpoint_is_due = lambda: True
+    part.checkpoint_is_due = lambda: True
     with part.locked():
         both(part, stop=("second", 1))
     again = open_run(part.folder)
@@ -167,9 +168,9 @@ def test_what_is_tracked_is_restored_at_once(runs_folder):
         again.resume()
         again.track(layer=other)
     assert torch.equal(other.weight, layer.weight)
-    assert torch.equal(open_run(run.folder).tracked_state("layer")["bias"], layer.bias)
+    assert torch.equal(read_checkpoint(run.folder).tracked["layer"]["bias"], layer.bias)
     with pytest.raises(UserError, match="holds no 'absent'"):
-        open_run(run.folder).tracked_state("absent")
+        open_run(run.folder).restore("absent", other)
 
 
 def test_resuming_drops_what_was_logged_after_the_checkpoint_and_keeps_later_stages(runs_folder):
@@ -399,7 +400,7 @@ def test_what_comes_between_two_loops_draws_the_same_numbers_after_a_resume(make
         return drawn
 
     def always(run):
-        run._checkpoint_is_due = lambda: True
+        run.checkpoint_is_due = lambda: True
         return run
 
     torch.manual_seed(5)
@@ -504,11 +505,11 @@ def test_a_bit_that_turned_in_a_checkpoint_is_no_weight(make_run):
         again.save_checkpoint()
     path = run.folder / "checkpoint.pt"
     content = bytearray(path.read_bytes())
-    weights = open_run(run.folder).tracked_state("layer")["weight"].numpy().tobytes()
+    weights = read_checkpoint(run.folder).tracked["layer"]["weight"].numpy().tobytes()
     content[bytes(content).index(weights) + 100] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match="is not what was written"):
-        open_run(run.folder).tracked_state("layer")
+        read_checkpoint(run.folder)
 
 
 def test_a_checkpoint_takes_no_more_memory_than_it_has_bytes(make_run):
@@ -522,4 +523,4 @@ def test_a_checkpoint_takes_no_more_memory_than_it_has_bytes(make_run):
         for name, content in entries.items():
             archive.writestr(name, content)
     with pytest.raises(UserError, match="it is compressed"):
-        open_run(run.folder).load_checkpoint()
+        read_checkpoint(run.folder)

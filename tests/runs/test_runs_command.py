@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from plastic_cli.runs.run import open_run
+from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
 

@@ -12,7 +12,7 @@ import torch
 
 from plastic_cli.analysis import continual
 from plastic_cli.data.datasets import load_dataset
-from plastic_cli.runs.run import create_run
+from plastic_cli.runs.folder import create_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe

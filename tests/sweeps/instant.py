@@ -18,7 +18,7 @@ import time
 import tomllib
 from pathlib import Path
 
-from plastic_cli.runs.run import create_run, open_run
+from plastic_cli.runs.folder import create_run, open_run
 
 SCRIPT = Path(__file__)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from plastic_cli import Run, UserError
 from plastic_cli.numerics.seeds import seed_sequence
-from plastic_cli.runs.run import check_mp4_can_be_written
+from plastic_cli.runs.outputs import check_mp4_can_be_written
 from plastic_mpn.analysis.frames import choose_steps, episode_frames
 from plastic_mpn.analysis.recording import draws_pictures, record_episodes
 from plastic_mpn.environments.greedy import evaluation_seeds

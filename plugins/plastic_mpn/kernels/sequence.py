@@ -25,7 +25,7 @@ TANH, RELU, SIGMOID, LINEAR = 0, 1, 2, 3
 
 Array = NDArray[Any]
 
-kernel = Kernels(Path(__file__).parent, ("sequence.py", "dqn.py")).kernel
+kernel = Kernels(Path(__file__).parent).kernel
 
 
 @part

@@ -15,7 +15,7 @@ from plastic_cli import Run, UserError
 from plastic_cli.analysis import continual
 from plastic_cli.classifier.analyze import analyze_classifier, check_other_run
 from plastic_cli.classifier.data import trained_on
-from plastic_cli.runs.run import open_run
+from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_selective.analysis import figures
 from plastic_selective.analysis.overlap import (

@@ -19,7 +19,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from plastic_cli.errors import RunFailed, UserError
-from plastic_cli.runs.run import create_run
+from plastic_cli.runs.folder import create_run
 from plastic_mpn.analysis.film import render_episode
 from plastic_mpn.analysis.frames import _outputs, choose_steps, episode_frames
 from plastic_mpn.analysis.recording import Episode, draws_pictures, record_episodes

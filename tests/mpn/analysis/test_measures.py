@@ -13,7 +13,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from plastic_cli.errors import UserError
-from plastic_cli.runs.run import create_run
+from plastic_cli.runs.folder import create_run
 from plastic_mpn import rule
 from plastic_mpn.analysis.ablation import (
     ABLATIONS,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from plastic_cli.errors import RunFailed
 from plastic_cli.numerics.seeds import seed_sequence
-from plastic_cli.runs.run import create_run, open_run
+from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.testing import interrupted_after, training_numbers
 from plastic_mpn.environments.vector import Environments
 from plastic_mpn.learning.a2c import (

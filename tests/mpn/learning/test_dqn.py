@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plastic_cli.numerics.seeds import seed_sequence
-from plastic_cli.runs.run import create_run, open_run
+from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.testing import interrupted_after, plastic, training_numbers
 from plastic_mpn.environments.greedy import GreedyEpisodes, evaluation_seeds
 from plastic_mpn.environments.vector import Environments

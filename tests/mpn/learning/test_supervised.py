@@ -15,7 +15,8 @@ from plastic_cli.analysis.dimensionality import participation_ratio
 from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.numerics.seeds import seed_sequence
 from plastic_cli.report.claims import read_claims, unknown_conditions
-from plastic_cli.runs.run import create_run, open_run
+from plastic_cli.runs.checkpoint import read_checkpoint
+from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.store import RunStore
 from plastic_mpn.config import Train
 from plastic_mpn.environments.tasks.integration import batch, context_task, integration_task
@@ -283,7 +284,7 @@ def test_training_learns_stops_early_and_leaves_a_checkpoint_of_the_end(runs_fol
     assert not any(validation["value"].iloc[at - 2 : at + 1].mean() > 0.9 for at in range(4, steps))
     assert set(logged.loc[logged["split"] == "test", "step"]) == {steps}
     assert run.record.steps_done == {"validation": steps}
-    stored = open_run(run.folder).tracked_state("network")
+    stored = read_checkpoint(run.folder).tracked["network"]
     assert all(torch.equal(stored[name], value) for name, value in network.state_dict().items())
     assert run.record.speed["samples"] == steps * 5 * 16
 
@@ -295,7 +296,7 @@ def test_a_resumed_run_ends_with_the_numbers_of_a_whole_one(runs_folder, monkeyp
     assert expected["step"].max() >= 8
 
     run, network = new_run(runs_folder), small_network("mpn")
-    run._checkpoint_is_due = lambda: True
+    run.checkpoint_is_due = lambda: True
     if stop_at == "test":
         monkeypatch.setattr("plastic_mpn.learning.supervised.measure_integration", lambda *_: 1 / 0)
     else:

@@ -18,7 +18,7 @@ from matplotlib import pyplot
 
 from plastic_cli.analysis import continual
 from plastic_cli.figures.theme import discrete_colours
-from plastic_cli.runs.run import open_run
+from plastic_cli.runs.folder import open_run
 from plastic_cli.testing import interrupted_after, plastic, write_tiny_dataset
 from plastic_selective.analysis import figures
 from plastic_selective.analysis.film import evenly_spaced

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from plastic_cli.data.datasets import load_dataset
-from plastic_cli.runs.run import create_run
+from plastic_cli.runs.folder import create_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
 from plastic_selective import SelectivePlasticityOptimizer as Selective

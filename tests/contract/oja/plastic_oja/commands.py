@@ -61,9 +61,18 @@ def train(config: Train, run: Run) -> None:
         run.log("train", variance=(x @ unit.weights).var(), norm=unit.weights.norm())
 
 
+def trained_weights(run: Run) -> torch.Tensor:
+    """Return the weights of a trained run."""
+    import torch
+
+    unit = Unit(torch.empty(0))
+    run.restore("unit", unit)
+    return unit.weights
+
+
 def evaluate(config: EvaluateConfig, run: Run) -> None:
     """Measure how much of the variance the unit explains."""
-    weights = run.tracked_state("unit")["weights"]
+    weights = trained_weights(run)
     x = samples(run, len(weights))
     run.log("train", explained=(x @ weights).var() / x.var(0).sum())
 
@@ -72,12 +81,12 @@ def analyze(config: AnalyzeConfig, run: Run) -> None:
     """Measure the angle to the first principal component."""
     import torch
 
-    weights = run.tracked_state("unit")["weights"]
+    weights = trained_weights(run)
     component = torch.linalg.eigh(samples(run, len(weights)).T.cov())[1][:, -1]
     run.log("train", cosine=torch.nn.functional.cosine_similarity(weights, component, dim=0).abs())
 
 
 def render(config: RenderConfig, run: Run) -> None:
     """Show the weights as a row of pixels."""
-    weights = run.tracked_state("unit")["weights"]
+    weights = trained_weights(run)
     run.save_image("weights", ((weights / weights.abs().max() + 1) * 127).byte().numpy()[None].repeat(8, 0))

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plastic_cli.numerics.kernels import part
-from plastic_grlu.compiled import kernel
-from plastic_grlu.polynomial import power_series
+from plastic_grlu.kernels.compiler import kernel
+from plastic_grlu.kernels.polynomial import power_series
 
 Floats = NDArray[np.floating[Any]]
 

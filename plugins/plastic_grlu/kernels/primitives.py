@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plastic_cli.numerics.kernels import part
-from plastic_grlu.polynomial import power_series
+from plastic_grlu.kernels.polynomial import power_series
 
 Floats = NDArray[np.floating[Any]]
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from plastic_eglp import AlwaysOnController, EGLPLearner, EGLPNetwork, FixedRateController, LocalLinear
-from plastic_eglp import compiled as kernels
+from plastic_eglp import AlwaysOnController, EGLPLearner, EGLPNetwork, FixedRateController, LocalLinear, kernels
 from plastic_eglp import layers as layers_module
 from plastic_eglp import learner as learner_module
 

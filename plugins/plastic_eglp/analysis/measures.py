@@ -12,13 +12,13 @@ from plastic_cli import UserError
 from plastic_cli.analysis.classification import evaluate
 from plastic_cli.classifier.data import trained_on
 from plastic_cli.figures.measures import image_grid
-from plastic_eglp import figures
-from plastic_eglp.control import NAME, kept_control, taught
+from plastic_eglp.analysis import figures
+from plastic_eglp.control import NAME, load_control, train_variant
 
 if TYPE_CHECKING:
     from plastic_cli import Run
     from plastic_cli.data.datasets import Dataset
-    from plastic_eglp.commands import Train
+    from plastic_eglp.config import Train
     from plastic_eglp.learner import EGLPLearner
 
 SHOWN_UNITS = 64
@@ -34,11 +34,11 @@ def measure_sensitivity(config: Train, run: Run) -> None:
         conditions += [(f"layer {layer + 1} fixed", (layer,)) for layer in layers]
     for name, frozen in conditions:
         run.message(f"learning anew: {name}")
-        rows.append({"condition": name, **_measured(taught(config, data, run, frozen=frozen), data)})
+        rows.append({"condition": name, **_measured(train_variant(config, data, run, frozen=frozen), data)})
     run.message(f"learning anew: {NAME}")
     # With backprop no events means that no hidden layer is trained.
     never: dict[str, Any] = {"frozen": tuple(layers)} if config.update == "backprop" else {"events": "never"}
-    rows.append({"condition": NAME, **_measured(taught(config, data, run, **never), data)})
+    rows.append({"condition": NAME, **_measured(train_variant(config, data, run, **never), data)})
     frame = pd.DataFrame(rows)
     for row in rows:
         run.log("test", {"condition": row["condition"]}, accuracy=row["accuracy"])
@@ -57,14 +57,16 @@ def measure_event_rates(config: Train, run: Run, rates: Sequence[float]) -> None
     data = trained_on(run)
     run.message(f"learning anew: {NAME}")
     images = len(data.train) * config.epochs
-    none = {"rate": 0.0, **_measured(taught(config, data, run, events="never"), data)}
+    none = {"rate": 0.0, **_measured(train_variant(config, data, run, events="never"), data)}
     rows: list[dict[str, Any]] = [{"events by": name, **none} for name in ("triggered", "fixed")]
     for rate in sorted(rates):
         for events in ("triggered", "fixed"):
             run.message(f"learning anew: {events}, rate {rate:g}")
             # No factor: a threshold that keeps to the rate.
             changes: dict[str, Any] = {"events": events, "event_rate": rate, "event_budget": 0, "threshold_factor": 0.0}
-            rows.append({"events by": events, "rate": rate, **_measured(taught(config, data, run, **changes), data)})
+            rows.append(
+                {"events by": events, "rate": rate, **_measured(train_variant(config, data, run, **changes), data)}
+            )
     for row in rows:
         labels = {"events by": row["events by"], "rate": row["rate"]}
         run.log("test", labels, accuracy=row["accuracy"], events=row["events"])
@@ -78,7 +80,7 @@ def measure_event_rates(config: Train, run: Run, rates: Sequence[float]) -> None
 
 def show_features(run: Run) -> None:
     """Write the first layer's receptive fields before and after learning as images."""
-    from plastic_eglp.commands import build
+    from plastic_eglp.training import build
 
     data = trained_on(run)
     shape = receptive_shape(run, build(run, data, trained=False).first_weights)
@@ -125,7 +127,7 @@ def event_raster(run: Run) -> pd.DataFrame:
 def measure_control(run: Run) -> None:
     """Measure the zero-event control that the run has kept."""
     data = trained_on(run)
-    for name, control in kept_control(run, data).items():
+    for name, control in load_control(run, data).items():
         run.results[f"{name}/accuracy"] = float(evaluate(control.predict, data.test.x, data.test.y).accuracy)
 
 

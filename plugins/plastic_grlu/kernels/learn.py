@@ -6,9 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plastic_cli.numerics.kernels import part
-from plastic_grlu.compiled import kernel
-from plastic_grlu.noise import fill_gumbel, fill_normal
-from plastic_grlu.steps import BLOCK, choose_largest, log_probabilities, standardise
+from plastic_grlu.kernels.compiler import kernel
+from plastic_grlu.kernels.noise import fill_gumbel, fill_normal
+from plastic_grlu.kernels.primitives import (
+    BLOCK,
+    choose_largest,
+    log_probabilities,
+    standardise,
+)
 
 Real = np.floating[Any]
 Floats = NDArray[Real]

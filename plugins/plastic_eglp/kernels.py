@@ -18,7 +18,7 @@ from torch import Tensor
 
 from plastic_cli.numerics.kernels import Kernels
 
-kernel = Kernels(Path(__file__).parent, ("compiled.py",)).kernel
+kernel = Kernels(Path(__file__).parent, ("kernels.py",)).kernel
 
 Array = NDArray[Any]
 ONE = np.float32(1)

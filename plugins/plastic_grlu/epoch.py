@@ -1,6 +1,6 @@
 """The fast path of GRLU: learning from a stream of samples with compiled kernels, the same numbers as rule.py.
 
-A given call sequence of `train_stream` yields the same parameters bit for bit on the same machine and library versions:
+A given call sequence of `train_epoch` yields the same parameters bit for bit on the same machine and library versions:
 noise is a function of (state.key, state.counter), the kernels run on one thread, and chunk boundaries, which follow the
 clock, fall between blocks that are computed separately anyway. Splitting one call into two (other than at a multiple of
 the block of max(1, 64 // batch_size) steps) uses the same noise but sums in another order, so the results agree to
@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from plastic_grlu import any_depth, rule
-from plastic_grlu.noise import fill, padded
-from plastic_grlu.steps import BLOCK
+from plastic_grlu import rule
+from plastic_grlu.kernels.learn import learn
+from plastic_grlu.kernels.noise import fill, padded
+from plastic_grlu.kernels.primitives import BLOCK
 
 _CHUNK_SECONDS = 0.1
 
 
 @dataclass
-class StreamState:
+class NoiseState:
     """Everything that changes while learning besides the parameters: plain integers, fit for a checkpoint.
 
     key: 64 bits that tell this run's random numbers from any other's. counter: steps taken so far.
@@ -37,13 +38,13 @@ class StreamState:
     counter: int = 0
 
     @classmethod
-    def from_seed(cls, seed: np.random.SeedSequence) -> "StreamState":
+    def from_seed(cls, seed: np.random.SeedSequence) -> "NoiseState":
         """A state before the first step, its key drawn from `seed`."""
         return cls(int(seed.generate_state(1, np.uint64)[0]))
 
 
-def stream_noise(
-    state: StreamState,
+def noise_of_steps(
+    state: NoiseState,
     steps: int,
     sizes: Sequence[int],
     *,
@@ -51,7 +52,7 @@ def stream_noise(
     sigma: float,
     top_k: float | None,
 ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-    """The noise that `train_stream` would use on CPU in its next `steps` steps; does not advance `state`.
+    """The noise that `train_epoch` would use on CPU in its next `steps` steps; does not advance `state`.
 
     sizes: d_0, ..., d_L. rows: batch_size * perturbations. Returns (noises, gumbels), a list per step of a (rows,
     width) tensor per layer, as `rule.grlu_update` and `rule.pair_masks` take them (noises times sigma; gumbels for
@@ -73,7 +74,7 @@ def stream_noise(
     )
 
 
-def train_stream(
+def train_epoch(
     weights: list[Tensor],
     biases: list[Tensor],
     x: Tensor,
@@ -87,7 +88,7 @@ def train_stream(
     credit: str,
     top_k: float | None,
     skip: bool,
-    state: StreamState,
+    state: NoiseState,
     progress: Callable[[int], None] | None = None,
 ) -> float:
     """Learn from x[order], y[order] one batch after the other, changing `weights` and `biases` in place.
@@ -145,7 +146,7 @@ def _train_compiled(
     y: Tensor,
     order: Tensor,
     options: _Options,
-    state: StreamState,
+    state: NoiseState,
     progress: Callable[[int], None],
 ) -> float:
     samples = len(order)
@@ -184,13 +185,13 @@ def _learn(
     indices: NDArray[np.int64],
     batch: int,
     options: _Options,
-    state: StreamState,
+    state: NoiseState,
     rewards: NDArray[np.float64],
 ) -> None:
     """Choose the kernel for these options and run it over `indices`."""
     kept = [0 if options.top_k is None else rule.kept_units(width, options.top_k) for width in sizes[1:-1]]
     no_noise = np.empty((0, 0), np.float32)
-    any_depth.learn(
+    learn(
         parameters,
         np.array(sizes, np.int64),
         inputs,
@@ -218,7 +219,7 @@ def _train_eager(
     y: Tensor,
     order: Tensor,
     options: _Options,
-    state: StreamState,
+    state: NoiseState,
     progress: Callable[[int], None],
 ) -> float:
     device, dtype = weights[0].device, weights[0].dtype

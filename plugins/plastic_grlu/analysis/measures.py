@@ -18,7 +18,7 @@ from plastic_grlu import rule
 if TYPE_CHECKING:
     from plastic_cli import Run
     from plastic_cli.classifier.learner import Build
-    from plastic_grlu.commands import Analyze
+    from plastic_grlu.config import Analyze
     from plastic_grlu.learner import GRLULearner
 
 PERTURBATIONS = (1, 16, 128)

@@ -18,7 +18,7 @@ from plastic_cli import Run, UserError
 from plastic_cli.figures.film import draw_weights, full_scale
 from plastic_cli.figures.theme import OKABE_ITO
 from plastic_cli.runs.store import RunStore
-from plastic_eglp.analysis import event_raster, receptive_shape
+from plastic_eglp.analysis.measures import event_raster, receptive_shape
 from plastic_eglp.control import NAME, SPLIT
 
 UNITS = 36

@@ -1,0 +1,94 @@
+"""Create, open and remove the folder of a run."""
+
+from __future__ import annotations
+
+import errno
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from plastic_cli.errors import RunFailed, UserError
+from plastic_cli.files import remove_folder
+from plastic_cli.runs.cleaning import clean_store_daily
+from plastic_cli.runs.lock import locked_folder
+from plastic_cli.runs.record import RunRecord, now, read_record
+from plastic_cli.runs.run import Run
+
+
+def check_run_name(name: str) -> None:
+    """Raise UserError where a run cannot be called so."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise UserError(f"--name {name}: use letters, digits, '.', '_' and '-', beginning with a letter or digit.")
+
+
+def create_run(
+    runs_folder: Path,
+    *,
+    rule: str,
+    config: Mapping[str, Any],
+    dataset: str | None = None,
+    name: str | None = None,
+    argv: Sequence[str] = (),
+    versions: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Run:
+    """Claim a new folder for a run and write its first record.
+
+    dataset: what the run learns from, if the configuration does not name it so. The id is the time and four random
+    letters; `mkdir` decides which process has it. Raises UserError for a folder that cannot be written and a name that
+    cannot be typed, RunFailed where the disk is full.
+    """
+    if name is not None:
+        check_run_name(name)
+    try:
+        runs_folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+            identity = f"{stamp}-{''.join(secrets.choice('abcdefghjkmnpqrstuvwxyz') for _ in range(4))}"
+            folder = runs_folder / identity
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                continue
+        record = RunRecord(
+            run=identity,
+            rule=rule,
+            seed=int(config.get("seed", 0)),
+            config=dict(config),
+            name=name,
+            dataset=dataset or config.get("dataset"),
+            created=now(),
+            argv=list(argv),
+            versions=dict(versions or {}),
+        )
+        try:
+            record.write(folder)
+        except OSError:
+            folder.rmdir()
+            raise
+        clean_store_daily(runs_folder)
+    except OSError as error:
+        kind = RunFailed if error.errno in (errno.ENOSPC, errno.EDQUOT) else UserError
+        raise kind(f"cannot write to {runs_folder}: {error.strerror or error}. Choose another with --runs.") from None
+    return Run(folder, record, **options)
+
+
+def open_run(folder: Path, **options: Any) -> Run:
+    """Open the run in `folder`; raises UserError where its record is missing, damaged or too new."""
+    return Run(folder, read_record(folder), **options)
+
+
+def remove_run(folder: Path) -> None:
+    """Remove the run in `folder` in one step for a reader, whatever state its record is in.
+
+    Where `folder` is a link, only the link is removed. Raises UserError where another process writes to the run.
+    """
+    if folder.is_symlink():
+        folder.unlink()
+        return
+    with locked_folder(folder, {}):
+        remove_folder(folder)

@@ -1,0 +1,63 @@
+"""The lock of a run's folder: one process at a time writes to a run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from plastic_cli.errors import RunFailed, UserError
+from plastic_cli.runs.record import LOCK_FILE
+
+READERS_SECONDS = 1.0
+"""How long a writer waits for readers that ask whether the run is alive; each holds the lock for microseconds."""
+
+
+@contextmanager
+def locked_folder(folder: Path, process: Mapping[str, Any]) -> Iterator[None]:
+    """Hold the folder of a run against other processes.
+
+    The operating system frees the lock when the process ends, however it ends. process: pid and host of the last
+    writer, for the message. Raises UserError where another process holds the folder, RunFailed where the folder cannot
+    be written.
+    """
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=READERS_SECONDS)
+    except Timeout:
+        where = f" (process {process['pid']} on {process['host']})" if {"pid", "host"} <= process.keys() else ""
+        raise UserError(
+            f"run {folder.name} is being written by another process{where}. Wait for it or stop it."
+        ) from None
+    except OSError as error:
+        raise RunFailed(f"cannot write to {folder}: {error.strerror or error}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Say whether a living process writes to the run in `folder`.
+
+    This takes a shared lock, so that two readers do not see each other as a writer, and so that it works in a store
+    that cannot be written.
+    """
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,0 +1,109 @@
+"""The files that a run produces: tables, figures, images, videos and tensors, each in its own subfolder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from plastic_cli.errors import UserError
+from plastic_cli.escapes import csv_text
+from plastic_cli.files import read_tensors, write_atomically, write_tensors, write_through
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+    from plotnine import ggplot
+
+VideoFormat = Literal["gif", "mp4"]
+
+
+def write_table(folder: Path, name: str, table: pd.DataFrame) -> Path:
+    """Write `tables/NAME.csv` into the folder of a run and return its path."""
+    path = _path(folder, "tables", f"{name}.csv")
+    write_atomically(path, csv_text(table))
+    return path
+
+
+def write_figure(folder: Path, name: str, figure: ggplot) -> list[Path]:
+    """Write `figures/NAME.png` and `figures/NAME.svg` and return their paths."""
+    from plastic_cli.figures.files import save_figure
+
+    return save_figure(figure, folder / "figures", name)
+
+
+def write_image(folder: Path, name: str, image: NDArray[Any]) -> Path:
+    """Write an array (height, width[, 3]) of uint8 as `figures/NAME.png` and return its path."""
+    import imageio.v3 as imageio
+
+    path = _path(folder, "figures", f"{name}.png")
+    write_through(path, lambda temporary: imageio.imwrite(temporary, image))
+    return path
+
+
+def write_video(
+    folder: Path, name: str, frames: Sequence[NDArray[Any]], seconds_per_frame: float, file_format: VideoFormat
+) -> Path:
+    """Write frames, arrays (height, width, 3) of uint8, as `videos/NAME.gif` or `videos/NAME.mp4`; return its path.
+
+    Raises UserError where MP4 cannot be written.
+    """
+    import imageio.v3 as imageio
+
+    options: dict[str, Any] = {"duration": 1000 * seconds_per_frame, "loop": 0}
+    if file_format == "mp4":
+        import numpy as np
+
+        check_mp4_can_be_written()
+        height, width = frames[0].shape[:2]
+        # H.264 has even sizes only. Without this imageio scales the frames to a multiple of 16, which blurs them.
+        frames = [np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge") for frame in frames]
+        options = {"plugin": "FFMPEG", "fps": 1 / seconds_per_frame, "macro_block_size": 2}
+    path = _path(folder, "videos", f"{name}.{file_format}")
+    write_through(path, lambda temporary: imageio.imwrite(temporary, frames, **options))
+    return path
+
+
+def check_mp4_can_be_written() -> None:
+    """Raise UserError, with what to install or correct, where imageio-ffmpeg or its ffmpeg program is missing.
+
+    The environment variable IMAGEIO_FFMPEG_EXE can name another program, which imageio-ffmpeg does not check.
+    """
+    try:
+        program = import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        raise UserError(
+            "MP4 needs imageio-ffmpeg, which is not installed here: `pip install 'plastic[video]'`, or choose GIF."
+        ) from None
+    if shutil.which(program) is None:
+        raise UserError(
+            f"IMAGEIO_FFMPEG_EXE names {program}, which is not a program here. Correct or unset it, or choose GIF."
+        )
+
+
+def write_artifact(folder: Path, name: str, tensors: Mapping[str, Any]) -> Path:
+    """Write tensors as `artifacts/NAME.pt` and return the path."""
+    path = _path(folder, "artifacts", f"{name}.pt")
+    write_tensors(path, tensors)
+    return path
+
+
+def read_artifact(folder: Path, name: str) -> dict[str, Any]:
+    """Read `artifacts/NAME.pt`, tensors on the CPU; raises UserError where it is missing or damaged."""
+    try:
+        return dict(read_tensors(folder / "artifacts" / f"{name}.pt"))
+    except FileNotFoundError:
+        raise UserError(f"run {folder.name} stored no '{name}'.") from None
+
+
+def artifact_names(folder: Path, prefix: str) -> list[str]:
+    """Return the names of the stored artifacts that begin with `prefix`, sorted."""
+    return sorted(path.stem for path in (folder / "artifacts").glob(f"{prefix}*.pt"))
+
+
+def _path(folder: Path, kind: str, name: str) -> Path:
+    """Return the path of an output and make its subfolder."""
+    (folder / kind).mkdir(exist_ok=True)
+    return folder / kind / name

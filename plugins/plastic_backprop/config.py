@@ -1,0 +1,22 @@
+"""The options of backpropagation."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from plastic_cli import ClassifierTrainConfig, OnlyWith, field
+from plastic_cli.config.classifier import LayerSizes
+
+
+class Train(ClassifierTrainConfig):
+    """Train a ReLU network by backpropagation, the control of every comparison."""
+
+    hidden: LayerSizes = field((256,), "units of each hidden layer")
+    trained: Literal["all", "readout"] = field("all", "layers that learn; 'readout' leaves random features below it")
+    optimizer: Literal["adam", "sgd"] = field("adam", "how the gradient becomes a step")
+    learning_rate: float = field(0.001, "learning rate", gt=0, search=(1e-4, 0.1, "log"))
+    momentum: float = field(0.0, "momentum of sgd", ge=0, lt=1)
+    batch_size: int = field(64, "images per step", ge=1)
+    epochs: int = field(10, "passes over the training images", ge=1)
+
+    only_with: ClassVar[OnlyWith] = (("optimizer", ("sgd",), ("momentum",)),)

@@ -1,0 +1,1 @@
+"""What `plastic analyze` and `plastic render` measure and draw for EGLP."""

@@ -1,0 +1,1 @@
+"""Measures and figures of trained GRLU networks."""

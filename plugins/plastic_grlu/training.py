@@ -1,0 +1,55 @@
+"""Makes the learner of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from plastic_grlu.config import Train
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from plastic_cli import Run
+    from plastic_cli.data.datasets import Dataset
+    from plastic_grlu.learner import GRLULearner
+
+
+def build(run: Run, data: Dataset, *, trained: bool = True) -> GRLULearner:
+    """Return the network of a run: after training, or before it with `trained=False`."""
+    learner, autoencoder = make_learner(Train.from_values(run.config, source=f"run {run.id}"), data, run)
+    if autoencoder is not None:
+        # The untrained network has the trained autoencoder: only what GRLU learns differs.
+        run.restore("autoencoder", autoencoder)
+        autoencoder.requires_grad_(False)
+    if trained:
+        run.restore("learner", learner)
+    return learner
+
+
+def make_learner(config: Train, data: Dataset, run: Run) -> tuple[GRLULearner, nn.Module | None]:
+    """Return the untrained learner and its untrained autoencoder, or None without one."""
+    from plastic_cli.numerics.seeds import seed_sequence
+    from plastic_grlu.backbone import make_autoencoder
+    from plastic_grlu.learner import GRLULearner
+
+    inputs = data.train.x.shape[1]
+    autoencoder = None
+    if config.backbone == "autoencoder":
+        autoencoder = make_autoencoder(inputs, config.latent, run.generator("backbone"), run.device)
+        inputs = config.latent
+    learner = GRLULearner(
+        [inputs, *config.hidden, data.classes],
+        run.generator("weights"),
+        seed_sequence(run.seed, "noise"),
+        perturbations=config.perturbations,
+        top_k=config.k,
+        skip=config.skip,
+        credit=config.credit,
+        update=config.update,
+        batch_size=config.batch_size,
+        noise=(config.noise_max, config.noise_min),
+        learning_rate=(config.lr_max, config.lr_min),
+        encoder=None if autoencoder is None else dict(autoencoder.named_children())["encoder"],
+        device=run.device,
+    )
+    return learner, autoencoder
