@@ -1,100 +1,178 @@
-"""Frames of a film: the weights of hidden units as images, beside the accuracy up to that moment."""
+"""Films of a run: one figure, whose moving parts are drawn again for each frame.
+
+A film is built from `new_figure`, panels on its axes, and `animate`. Each panel returns an Update, which sets the
+panel's moving artists to one step. Moving artists are created with `animated=True`; all other artists are drawn once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from plastic_cli.figures.measures import image_grid
-from plastic_cli.figures.theme import OKABE_ITO
 
-SPLIT_STYLES = {"train": (OKABE_ITO[1], "--"), "validation": (OKABE_ITO[2], ":"), "test": (OKABE_ITO[0], "-")}
+Frame = NDArray[np.uint8]
+"""One picture (height, width, 3), red, green and blue."""
 
+Update = Callable[[int], None]
+"""Sets the moving artists of a panel to one step."""
 
-def weight_frames(
-    snapshots: Sequence[Tensor],
-    epochs: Sequence[int],
-    image_shape: tuple[int, int, int] | None,
-    curves: pd.DataFrame,
-    title: str,
-) -> list[NDArray[np.uint8]]:
-    """Return one frame (height, width, 3) per snapshot of weights (units, inputs).
+INCHES, DOTS_PER_INCH = (12.0, 4.4), 80
+"""Default size: 960 x 352 pixels. Video encoders need multiples of 16."""
 
-    Each frame shows the weights, what learning has added to those of the first snapshot (which is small beside them in
-    a wide network, and would not be seen), and the accuracy so far. All frames share their scales.
-    curves: rows with split, step and value, the accuracies that were logged. image_shape: how a row of weights becomes
-    an image; None shows the matrix itself.
-    """
-    changes = [weights - snapshots[0] for weights in snapshots]
-    limits = full_scale(snapshots), full_scale(changes)
-    return [
-        _frame(weights, change, limits, epoch, image_shape, curves, title, max(epochs))
-        for weights, change, epoch in zip(snapshots, changes, epochs, strict=True)
-    ]
+LAST_FRAMES = 5
+"""How often the last frame is shown, so that the end can be read before the film repeats."""
+
+FULL_SCALE = 0.998
+"""Colors end at this quantile of the absolute values, so that a few large values do not make all others pale."""
+
+SMALL, LABEL, HEADING = 8, 9, 10.5
+"""Font sizes in points: numbers at ticks, labels of axes, titles of panels."""
+
+_MARGIN, _CAPTION_TOP, _PANELS_TOP = 0.1, 0.4, 0.56
+"""Inches from the edges to the title, and from the top to the caption and to the panels."""
 
 
-def full_scale(tensors: Sequence[Tensor]) -> float:
-    """Return the magnitude at which the colours of several tensors of weights end: above 0."""
-    return max(float(tensor.abs().quantile(0.998)) for tensor in tensors) or 1.0
+def new_figure(title: str, inches: tuple[float, float] = INCHES, dots_per_inch: int = DOTS_PER_INCH) -> Figure:
+    """Return an empty figure with a title at the top left and room for a caption below the title."""
+    width, height = inches
+    layout = ConstrainedLayoutEngine(
+        w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03, rect=(0, 0, 1, 1 - _PANELS_TOP / height)
+    )
+    figure = Figure(figsize=inches, dpi=dots_per_inch, layout=layout, facecolor="white")
+    figure.text(_MARGIN / width, 1 - _MARGIN / height, title, ha="left", va="top", fontsize=12, weight="bold")
+    return figure
 
 
-def _frame(
-    weights: Tensor,
-    change: Tensor,
-    limits: tuple[float, float],
-    epoch: int,
-    image_shape: tuple[int, int, int] | None,
-    curves: pd.DataFrame,
-    title: str,
-    last: int,
-) -> NDArray[np.uint8]:
-    figure = Figure(figsize=(12, 4.4), dpi=80, layout="constrained", facecolor="white")
+def animate(figure: Figure, updates: Sequence[Update], steps: Sequence[int]) -> list[Frame]:
+    """Draw one frame for each of the `steps`. A frame depends on its step only, and panels keep their places."""
     canvas = FigureCanvasAgg(figure)
-    left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1, 1.05])
-    draw_weights(left, weights, limits[0], image_shape, f"weights of {len(weights)} hidden units")
-    draw_weights(middle, change, limits[1], image_shape, "what learning added")
-    _draw_curves(right, curves, epoch, last)
-    figure.suptitle(title, fontsize=13)
     canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    figure.set_layout_engine("none")
+    background = canvas.copy_from_bbox(figure.bbox)
+    moving = sorted(
+        (artist for artist in figure.findobj() if artist.get_animated()), key=lambda part: part.get_zorder()
+    )
+    renderer = canvas.get_renderer()
+    frames = []
+    for step in steps:
+        for update in updates:
+            update(step)
+        canvas.restore_region(background)
+        for artist in moving:
+            artist.draw(renderer)
+        frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return frames
 
 
-def draw_weights(
-    axes: Axes, weights: Tensor, limit: float, image_shape: tuple[int, int, int] | None, title: str
-) -> None:
-    """Draw weights (units, inputs) as images of `image_shape`, or as a matrix where that is None."""
+def hold_last(frames: Sequence[Frame], count: int = LAST_FRAMES) -> list[Frame]:
+    """Return `frames` with `count` more copies of the last frame."""
+    return [*frames, *[frames[-1]] * count]
+
+
+def full_scale(arrays: Sequence[ArrayLike]) -> float:
+    """Return the magnitude, above 0, at which the colors of several arrays end: their largest 99.8% quantile."""
+    magnitudes = [np.abs(np.asarray(array)) for array in arrays]
+    quantile = max(float(np.quantile(values, FULL_SCALE)) for values in magnitudes)
+    return quantile or max(float(values.max()) for values in magnitudes) or 1.0
+
+
+# ------------------------------------------------------------------------------------------------------------- panels
+
+
+def add_caption(figure: Figure, text: Callable[[int], str]) -> Update:
+    """Show `text` of the step below the figure's title."""
+    width, height = figure.get_size_inches()
+    artist = figure.text(
+        _MARGIN / width, 1 - _CAPTION_TOP / height, "", ha="left", va="top", fontsize=10, animated=True
+    )
+    return lambda step: artist.set_text(text(step))
+
+
+def show_weights(
+    axes: Axes, weights: Mapping[int, Tensor], image_shape: tuple[int, int, int] | None, title: str
+) -> Update:
+    """Show the weights (units, inputs) of a step as images of `image_shape`, or as a matrix if that is None.
+
+    weights: by step. All steps share one color scale, whose end the title names.
+    """
+    limit = full_scale(list(weights.values()))
+    first = next(iter(weights.values())).numpy()
+    axes.set_title(f"{title} (±{limit:.2g})", fontsize=HEADING, loc="left")
     if image_shape is None:
-        axes.imshow(weights.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-        axes.set_xlabel("input")
-        axes.set_ylabel("hidden unit")
-    else:
-        axes.imshow(image_grid(weights, image_shape, limit=limit), interpolation="nearest")
-        axes.set_axis_off()
-    axes.set_title(f"{title} (±{limit:.2g})", fontsize=11)
+        image = axes.imshow(
+            first, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest", animated=True
+        )
+        style_image(axes, "input", "hidden unit")
+        return lambda step: image.set_data(weights[step].numpy())
+    image = axes.imshow(image_grid(first, image_shape, limit=limit), interpolation="nearest", animated=True)
+    axes.set_axis_off()
+    return lambda step: image.set_data(image_grid(weights[step], image_shape, limit=limit))
 
 
-def _draw_curves(axes: Axes, curves: pd.DataFrame, epoch: int, last: int) -> None:
-    # Before the first epoch accuracy is at chance: an axis down to there would flatten all that follows.
-    curves = curves[curves["step"] > 0]
-    for split, rows in curves[curves["step"] <= epoch].groupby("split"):
-        colour, line = SPLIT_STYLES[str(split)]
-        axes.plot(rows["step"], 100 * rows["value"], line, color=colour, label=split, linewidth=2)
-        axes.plot(rows["step"].iloc[-1], 100 * rows["value"].iloc[-1], "o", color=colour)
-    bottom, top = (100 * curves["value"].min(), 100 * curves["value"].max()) if len(curves) else (0.0, 100.0)
-    margin = max(1.0, 0.15 * (top - bottom))
-    axes.set_xlim(-0.02 * last, 1.02 * last)
-    axes.set_ylim(max(0.0, bottom - margin), min(100.5, top + margin))
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("accuracy (%)")
-    axes.set_title(f"epoch {epoch} of {last}", fontsize=11)
+def growing_curve(axes: Axes, x: ArrayLike, y: ArrayLike, **style: Any) -> Update:
+    """Draw a curve up to the step, x <= step, with a dot at its end. x, y (n,). style: as for `Axes.plot`."""
+    times, values = np.asarray(x), np.asarray(y)
+    (line,) = axes.plot([], [], animated=True, **{"linewidth": 1.8, **style})
+    (end,) = axes.plot([], [], "o", color=line.get_color(), markersize=5, animated=True)
+
+    def update(step: int) -> None:
+        shown = times <= step
+        line.set_data(times[shown], values[shown])
+        end.set_data(times[shown][-1:], values[shown][-1:])
+
+    return update
+
+
+# -------------------------------------------------------------------------------------------------------------- style
+
+
+def style_curves(axes: Axes, x_label: str, y_label: str) -> None:
+    """Give axes with curves their labels, a grid, and no frame at the top and the right."""
+    _label(axes, x_label, y_label)
     axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.lines:
-        axes.legend(loc="lower right", frameon=False)
+
+
+def style_image(axes: Axes, x_label: str, y_label: str) -> None:
+    """Give axes with the image of a matrix their labels and whole numbers at the ticks."""
+    _label(axes, x_label, y_label)
+    whole_numbers(axes.xaxis)
+    whole_numbers(axes.yaxis)
+    # The image is drawn over the frame, which is therefore drawn again.
+    for spine in axes.spines.values():
+        spine.set_animated(True)
+
+
+def whole_numbers(axis: Axis, most: int = 6) -> None:
+    """Put whole numbers at the ticks of an axis, in about `most` steps."""
+    axis.set_major_locator(MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]))
+
+
+def add_color_bar(axes: Axes, scale: ScalarMappable, label: str = "", **options: Any) -> Colorbar:
+    """Add a color bar to the right of `axes`. options: as for `Figure.colorbar`."""
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    bar = figure.colorbar(scale, ax=axes, fraction=0.05, pad=0.02, **options)
+    bar.set_label(label, fontsize=LABEL)
+    bar.ax.tick_params(labelsize=SMALL)
+    return bar
+
+
+def _label(axes: Axes, x_label: str, y_label: str) -> None:
+    axes.set_xlabel(x_label, fontsize=LABEL)
+    axes.set_ylabel(y_label, fontsize=LABEL)
+    axes.tick_params(labelsize=SMALL)

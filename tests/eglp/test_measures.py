@@ -276,12 +276,13 @@ def test_the_film_shows_test_accuracy_the_control_and_the_events_up_to_its_epoch
     assert control == pytest.approx(trained.metrics["control/accuracy"])
     assert curve.set_index("step")["value"][EPOCHS] == pytest.approx(trained.metrics["test/accuracy"])
     raster = event_raster(trained.run)
+    axes = Figure().subplots()
+    show = film._show_events(axes, raster)
     for epoch in range(EPOCHS + 1):
-        axes = Figure().subplots()
-        film._draw_events(axes, raster, epoch)
+        show(epoch)
         cells = axes.images[0].get_array()
         assert cells.shape == (EPOCHS, 15)
         for number in range(EPOCHS):
             expected = raster.loc[raster["epoch"] == number + 1, "event"].to_numpy() * (number < epoch)
             assert cells[number].tolist() == expected.tolist()
-        assert axes.get_title() == f"events: {int(cells.sum())}"
+        assert axes.get_title(loc="left") == f"events: {int(cells.sum())}"

@@ -1,21 +1,27 @@
-"""`plastic render eglp`: receptive fields, what learning added, and the events beside the accuracy, as a film."""
+"""`plastic render eglp`: receptive fields, their change, events and accuracy over training, as a film."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
-from torch import Tensor
 
-from plastic_cli import Run, UserError
-from plastic_cli.figures.film import draw_weights, full_scale
+from plastic_cli import Run
+from plastic_cli.classifier.render import stored_weights, weight_changes
+from plastic_cli.figures.film import (
+    HEADING,
+    LABEL,
+    Update,
+    add_caption,
+    animate,
+    growing_curve,
+    hold_last,
+    new_figure,
+    show_weights,
+    style_curves,
+    style_image,
+    whole_numbers,
+)
 from plastic_cli.figures.theme import OKABE_ITO
 from plastic_cli.runs.store import RunStore
 from plastic_eglp.analysis.measures import event_raster, receptive_shape
@@ -23,113 +29,83 @@ from plastic_eglp.control import NAME, SPLIT
 
 UNITS = 36
 SECONDS_PER_FRAME = 0.35
-LAST_FRAMES = 5
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Where a film shows weights (units, inputs) of each frame, all on one scale that ends at `limit`."""
-
-    place: str
-    title: str
-    weights: Sequence[Tensor]
-    limit: float
-    shape: tuple[int, int, int] | None
 
 
 def render_learning(run: Run) -> None:
-    """Write a GIF, a frame for each epoch that kept its weights, and the last frame as a still.
+    """Write a GIF with one frame for each epoch whose weights are stored, and its last frame as a picture.
 
-    Raises UserError where the run kept nothing to show.
+    Raises UserError if the run has no stored weights or events.
     """
-    names = run.stored_tensors("weights-")
-    if not names:
-        raise UserError(f"run {run.id} kept no weights to show: train it to the end of an epoch first.")
+    weights = stored_weights(run, UNITS)
+    epochs = list(weights)
+    first, last = weights[epochs[0]], epochs[-1]
     raster = event_raster(run)
-    snapshots = [run.load_tensors(name) for name in names]
-    weights = [snapshot["weights"][:UNITS].float() for snapshot in snapshots]
-    epochs = [int(snapshot["epoch"]) for snapshot in snapshots]
-    curve, control = _accuracies(run)
-    shape = receptive_shape(run, weights[0])
-    added = [part - weights[0] for part in weights]
-    panels = [
-        Panel("now", f"receptive fields of {len(weights[0])} units", weights, full_scale(weights), shape),
-        Panel("added", "what learning added", added, full_scale(added), shape),
+    accuracy, control = _accuracies(run)
+    shape = receptive_shape(run, first)
+    figure = new_figure(f"eglp on {run.record.dataset}, seed {run.seed}")
+    panels = figure.subplot_mosaic(
+        [["weights", "change", "events"], ["weights", "change", "accuracy"]], width_ratios=[1, 1, 1.2]
+    )
+    updates = [
+        show_weights(panels["weights"], weights, shape, f"receptive fields of {len(first)} units"),
+        show_weights(panels["change"], weight_changes(weights), shape, "change since the start"),
+        _show_events(panels["events"], raster),
+        _show_accuracy(panels["accuracy"], accuracy, control, last),
+        add_caption(figure, lambda epoch: f"epoch {epoch} of {last}"),
     ]
-    frames = [_frame(run, panels, number, epochs, raster, curve, control) for number in range(len(epochs))]
-    run.save_video("learning", [*frames, *[frames[-1]] * LAST_FRAMES], SECONDS_PER_FRAME)
+    frames = animate(figure, updates, epochs)
+    run.save_video("learning", hold_last(frames), SECONDS_PER_FRAME)
     run.save_image("learning", frames[-1])
 
 
 def _accuracies(run: Run) -> tuple[pd.DataFrame, float | None]:
-    """Return the test accuracy by epoch, and that of the zero-event control where the run has one."""
+    """Return the test accuracy by epoch, and that of the zero-event control if the run has one."""
     metrics = RunStore(run.folder.parent).metrics(runs=[run.id], stage="train")
     accuracy = metrics[metrics["metric"] == "accuracy"]
     control = accuracy.loc[accuracy["split"] == SPLIT, "value"]
     return accuracy[accuracy["split"] == "test"], float(control.iloc[-1]) if len(control) else None
 
 
-def _frame(
-    run: Run,
-    panels: Sequence[Panel],
-    number: int,
-    epochs: Sequence[int],
-    raster: pd.DataFrame,
-    curve: pd.DataFrame,
-    control: float | None,
-) -> NDArray[np.uint8]:
-    figure = Figure(figsize=(12, 4.4), dpi=80, layout="constrained", facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplot_mosaic([["now", "added", "events"], ["now", "added", "accuracy"]], width_ratios=[1, 1, 1.2])
-    for panel in panels:
-        draw_weights(axes[panel.place], panel.weights[number], panel.limit, panel.shape, panel.title)
-    _draw_events(axes["events"], raster, epochs[number])
-    _draw_accuracy(axes["accuracy"], curve, control, epochs[number], epochs[-1])
-    figure.suptitle(
-        f"eglp on {run.record.dataset}, seed {run.seed}: epoch {epochs[number]} of {epochs[-1]}", fontsize=13
-    )
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _draw_events(axes: Axes, raster: pd.DataFrame, epoch: int) -> None:
+def _show_events(axes: Axes, raster: pd.DataFrame) -> Update:
+    """Show which batches of each epoch up to the present one had an event."""
     batches, epochs = int(raster["batch"].max()), int(raster["epoch"].max())
-    cells = np.zeros((epochs, batches))
-    fired = raster[(raster["event"] > 0) & (raster["epoch"] <= epoch)]
-    cells[fired["epoch"].to_numpy() - 1, fired["batch"].to_numpy() - 1] = 1
-    axes.imshow(
-        cells,
+    image = axes.imshow(
+        np.zeros((epochs, batches)),
         cmap="Blues",
         vmin=0,
         vmax=1,
         aspect="auto",
         interpolation="nearest",
         extent=(0.5, batches + 0.5, epochs + 0.5, 0.5),
+        animated=True,
     )
-    axes.set_title(f"events: {len(fired)}", fontsize=11)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.set_xlabel("batch of the epoch", fontsize=9)
-    axes.set_ylabel("epoch", fontsize=9)
-    axes.tick_params(labelsize=8)
+    title = axes.set_title("events", fontsize=HEADING, loc="left")
+    title.set_animated(True)
+    style_image(axes, "batch of the epoch", "epoch")
+
+    def update(epoch: int) -> None:
+        cells = np.zeros((epochs, batches))
+        events = raster[(raster["event"] > 0) & (raster["epoch"] <= epoch)]
+        cells[events["epoch"].to_numpy() - 1, events["batch"].to_numpy() - 1] = 1
+        image.set_data(cells)
+        title.set_text(f"events: {len(events)}")
+
+    return update
 
 
-def _draw_accuracy(axes: Axes, curve: pd.DataFrame, control: float | None, epoch: int, last: int) -> None:
-    learned = curve[curve["step"] > 0]
-    seen = learned[learned["step"] <= epoch]
-    axes.plot(seen["step"], 100 * seen["value"], color=OKABE_ITO[0], linewidth=2, label="test")
+def _show_accuracy(axes: Axes, accuracy: pd.DataFrame, control: float | None, last: int) -> Update:
+    learned = accuracy[accuracy["step"] > 0]
+    update = growing_curve(axes, learned["step"], 100 * learned["value"], color=OKABE_ITO[0], label="test")
     values = list(100 * learned["value"])
     if control is not None:
         axes.axhline(100 * control, color=OKABE_ITO[1], linestyle="--", linewidth=1.5, label=NAME)
         values.append(100 * control)
     low, high = (min(values), max(values)) if values else (0.0, 100.0)
     margin = max(1.0, 0.12 * (high - low))
-    axes.set_xlim(0, last)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlim(0, 1.02 * last)
     axes.set_ylim(low - margin, min(100.5, high + margin))
-    axes.set_xlabel("epoch", fontsize=9)
-    axes.set_ylabel("accuracy (%)", fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    whole_numbers(axes.xaxis)
+    style_curves(axes, "epoch", "accuracy (%)")
+    # With a background, because the line of the control may pass behind the legend.
+    axes.legend(loc="lower right", framealpha=0.9, edgecolor="none", fontsize=LABEL)
+    return update
