@@ -1,7 +1,8 @@
-"""Adapting networks with a plasticity rule, one sample at a time, and the meta-gradient through all of it.
+"""Adaptation of networks by a plasticity rule, one sample at a time, and the meta-gradient through it.
 
-Two ways to the same numbers. On the CPU, with the published terms, the kernels of `compiled.py`; with other terms, or
-on a GPU, whole tensors and automatic differentiation, in stretches whose activity is computed again on the way back.
+The published terms on the CPU use the compiled kernels. Other terms, and GPUs, use whole tensors and automatic
+differentiation with checkpointing: activity is recomputed in short segments on the way back. Both give the same numbers
+up to rounding.
 """
 
 from __future__ import annotations
@@ -20,27 +21,26 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from plastic_cli.data.episodes import Episode
-from plastic_metafa import compiled, rule
+from plastic_metafa import kernels, rule
 from plastic_metafa.theta_file import PUBLISHED_TERMS, Feedback
 
 KERNEL_FEEDBACK = {
-    "fixed": compiled.FIXED,
-    "symmetric": compiled.SYMMETRIC,
-    "direct": compiled.DIRECT,
-    "sign": compiled.SIGN,
+    "fixed": kernels.FIXED,
+    "symmetric": kernels.SYMMETRIC,
+    "direct": kernels.DIRECT,
+    "sign": kernels.SIGN,
 }
-STRETCH = 16
-"""Samples between kept weights where autograd goes back: about the root of a published stream's length."""
-
-MOST_GROWTH = math.log(100)
-"""How far rounding of the weights may grow on the way back through a stream, as a logarithm."""
+SEGMENT = 16
+"""Samples per checkpointed segment: about the square root of the length of a published stream."""
+MAX_LOG_GROWTH = math.log(100)
+"""Logarithm of how far rounding errors of the weights may grow on the way back through a segment."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Plasticity:
-    """A rule to adapt with: which terms (keys of `rule.TERMS`), and where feedback comes from."""
+    """A plasticity rule: its terms (keys of `rule.TERMS`) and its feedback."""
 
     terms: tuple[int, ...]
     feedback: Feedback = "fixed"
@@ -61,10 +61,10 @@ def draw_network(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Network:
-    """Draw weights and, independently, feedback, uniformly as Xavier: within sqrt(6 / (in + out)).
+    """Draw weights and, independently, feedback: Xavier uniform, within +-sqrt(6 / (in + out)).
 
-    sizes: units of layer 0, the input, to L. W is drawn first, so that networks of one seed begin alike
-    whatever their feedback.
+    sizes: units of layers 0 (the input) to L. W is drawn first: networks of one seed have the same W for every kind of
+    feedback.
     """
 
     def xavier(out: int, into: int) -> Tensor:
@@ -93,7 +93,7 @@ def feedback_errors(
 def adapt_step(
     W: Sequence[Tensor], B: Sequence[Tensor], x: Tensor, target: Tensor, theta: Tensor, plasticity: Plasticity
 ) -> list[Tensor]:
-    """Return the weights behind one sample x (..., inputs) with its one-hot target (..., classes)."""
+    """Return the weights after one sample x (..., inputs) with its one-hot target (..., classes)."""
     y = rule.forward(W, x)
     e = feedback_errors(W, B, plasticity.feedback, y, target)
     layers = zip(W, y, y[1:], e, e[1:], strict=False)
@@ -104,30 +104,30 @@ def adapt_step(
 
 
 def adapt(network: Network, x: Tensor, labels: Tensor, theta: Tensor, plasticity: Plasticity) -> list[Tensor]:
-    """Return the weights behind a stream x (..., samples, inputs), labels (..., samples); gradients flow to theta.
+    """Return the weights after a stream x (..., samples, inputs), labels (..., samples); gradients flow to theta.
 
-    Any leading dimensions, the same in W, B and x: so many networks learn side by side.
+    Leading dimensions are the same in W, B and x: one network for each.
     """
 
-    def stretch(W: list[Tensor], samples: Tensor, targets: Tensor, theta: Tensor) -> list[Tensor]:
+    def segment(W: list[Tensor], samples: Tensor, targets: Tensor, theta: Tensor) -> list[Tensor]:
         for number in range(samples.shape[-2]):
             W = adapt_step(W, network.B, samples[..., number, :], targets[..., number, :], theta, plasticity)
         return W
 
     W = list(network.W)
     targets = functional.one_hot(labels, W[-1].shape[-2]).to(x.dtype)
-    for samples, wanted in zip(x.split(STRETCH, -2), targets.split(STRETCH, -2), strict=True):
+    for samples, wanted in zip(x.split(SEGMENT, -2), targets.split(SEGMENT, -2), strict=True):
         if torch.is_grad_enabled() and theta.requires_grad:
-            W = checkpoint(stretch, W, samples, wanted, theta, use_reentrant=False)
+            W = checkpoint(segment, W, samples, wanted, theta, use_reentrant=False)
         else:
-            W = stretch(W, samples, wanted, theta)
+            W = segment(W, samples, wanted, theta)
     return W
 
 
 class Adapted(NamedTuple):
-    """An adapted network: its weights, its loss and accuracy (...,) on queries, and the gradient of the mean loss.
+    """An adapted network: its weights, and its loss and accuracy (...,) on the queries.
 
-    gradient: with respect to theta (terms,), None where it was not asked for.
+    gradient: of the mean loss with respect to theta, (terms,); None if not requested.
     """
 
     W: list[Tensor]
@@ -139,9 +139,10 @@ class Adapted(NamedTuple):
 def adapt_to(
     network: Network, episode: Episode, theta: Tensor, plasticity: Plasticity, *, gradient: bool = False
 ) -> Adapted:
-    """Adapt one network to an episode, and ask it; with `gradient`, also how the loss depends on theta (terms,).
+    """Adapt one network to an episode and test it on the queries. theta: (terms,).
 
-    The L1 term of the meta-loss is not part of it.
+    gradient: also return the gradient of the cross-entropy with respect to theta; the L1 penalty of the meta-loss (6)
+    is not part of it.
     """
     if has_kernels(network, plasticity):
         return _adapt_compiled(network, episode, theta, plasticity, gradient)
@@ -155,7 +156,7 @@ def adapt_to(
 
 
 def in_threads(function: Callable[[int], T], count: int) -> list[T]:
-    """Return function(0) to function(count - 1), computed side by side in as many threads as torch uses."""
+    """Return function(0) to function(count - 1), computed in as many threads as torch uses."""
     threads = min(count, torch.get_num_threads())
     if threads < 2:
         return [function(number) for number in range(count)]
@@ -164,7 +165,7 @@ def in_threads(function: Callable[[int], T], count: int) -> list[T]:
 
 
 def has_kernels(network: Network, plasticity: Plasticity) -> bool:
-    """Whether `compiled.py` adapts this network: published terms, on the CPU."""
+    """Return whether the compiled kernels apply: published terms, one network, on the CPU."""
     published = all(term < PUBLISHED_TERMS for term in plasticity.terms)
     return published and network.W[0].is_cpu and network.W[0].ndim == 2
 
@@ -183,14 +184,14 @@ def _adapt_compiled(
     active[terms] = True
     kind = KERNEL_FEEDBACK[plasticity.feedback]
     samples = len(episode.y)
-    kept = [np.zeros((samples, int(sizes.sum())), dtype) for _ in range(5)]
+    activity = [np.zeros((samples, int(sizes.sum())), dtype) for _ in range(5)]
     x, labels = episode.x.contiguous().numpy(), episode.y.numpy()
-    length = _stretch_to_undo(float(strengths[3]), samples) if gradient else samples
-    stretches = [slice(begin, begin + length) for begin in range(0, samples, length)]
+    length = _segment_to_undo(float(strengths[3]), samples) if gradient else samples
+    segments = [slice(begin, begin + length) for begin in range(0, samples, length)]
     ends = []
-    for part in stretches:
-        compiled.adapt(sizes, W, B, x[part], labels[part], strengths, active, kind, *(entry[part] for entry in kept))
-        # The kernel that goes back uses the weights up.
+    for part in segments:
+        kernels.adapt(sizes, W, B, x[part], labels[part], strengths, active, kind, *(entry[part] for entry in activity))
+        # The meta-gradient overwrites them.
         ends.append(W.copy() if gradient else W)
     learned = _layers(W, sizes)
     for layer in learned:
@@ -202,23 +203,23 @@ def _adapt_compiled(
     if gradient:
         G = _flat(torch.autograd.grad(loss, learned))
         of_theta = np.zeros(PUBLISHED_TERMS)
-        for part, end in zip(reversed(stretches), reversed(ends), strict=True):
+        for part, end in zip(reversed(segments), reversed(ends), strict=True):
             of_part = np.zeros(PUBLISHED_TERMS)
-            compiled.meta_gradient(  # type: ignore[call-arg]
-                sizes, end, B, strengths, active, kind, *(entry[part] for entry in kept), G, of_part
+            kernels.meta_gradient(  # type: ignore[call-arg]
+                sizes, end, B, strengths, active, kind, *(entry[part] for entry in activity), G, of_part
             )
             of_theta += of_part
         found = torch.from_numpy(of_theta[terms]).to(theta.dtype)
     return Adapted([layer.detach() for layer in learned], loss.detach(), _accuracy(z, episode), found)
 
 
-def _stretch_to_undo(decay: float, samples: int) -> int:
-    """Return how many samples may be undone from kept weights, so that their rounding does not grow too far.
+def _segment_to_undo(decay: float, samples: int) -> int:
+    """Return how many samples can be undone from stored weights before their rounding errors grow too far.
 
-    Undoing a sample divides by 1 - decay, and with it what is wrong with the weights.
+    Undoing a sample divides the weights, and their errors, by 1 - decay.
     """
     growth = -math.log(abs(1 - decay)) if decay != 1 else math.inf
-    return max(1, int(MOST_GROWTH / growth) if growth * samples > MOST_GROWTH else samples)
+    return max(1, int(MAX_LOG_GROWTH / growth) if growth * samples > MAX_LOG_GROWTH else samples)
 
 
 def _accuracy(z: Tensor, episode: Episode) -> Tensor:

@@ -1,4 +1,4 @@
-"""The mathematics of meta-learned plasticity with random feedback, as pure functions of tensors.
+"""The equations of meta-learned plasticity with random feedback, as pure functions of tensors.
 
 Source: Shervani-Tabar & Rosenbaum, Nature Communications 14:1805 (2023), doi 10.1038/s41467-023-37562-1. Equation
 numbers are the paper's.
@@ -6,11 +6,12 @@ numbers are the paper's.
 A network of layers 0 to L without biases: z_l = W_l y_{l-1} (1), y_l = sigma(z_l) (2), where W_l is the paper's
 W_{l-1,l} and sigma the softplus with beta = 10; the output y_L is a softmax. The error reaches lower layers through
 feedback B: e_L = y_L - one-hot, e_l = (B_{l+1} e_{l+1}) sigma'(z_l) (3), and at the input e_0 = (B_1 e_1) (1 -
-exp(-beta y_0)) (24). Weights change by a sum of terms, dW_l = sum_r theta_r F_r (5), with one theta for all layers.
+exp(-beta y_0)) (24). The change of the weights is a sum of terms, dW_l = sum_r theta_r F_r (5). One theta serves all
+layers. Meta-learning minimizes the cross-entropy of the queries plus l1 sum_r |theta_r| (6).
 
-Every term takes W (..., out, in), y_pre and e_pre (..., in), y_post and e_post (..., out): the weights of a layer, the
-activity below and above it, and the errors there, of one sample each, with any leading dimensions. It returns the
-change (..., out, in) of W.
+Every term takes the weights of a layer, W (..., out, in), and of one sample the activity and error of the layer below,
+y_pre and e_pre (..., in), and of the layer above, y_post and e_post (..., out). It returns the change of W, (..., out,
+in). Leading dimensions are free.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Expression = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class Term(NamedTuple):
-    """A candidate term: its name, its expression F(W, y_pre, y_post, e_pre, e_post), and whether that needs e_pre."""
+    """A candidate term: name, expression F(W, y_pre, y_post, e_pre, e_post), and whether the expression uses e_pre."""
 
     name: str
     expression: Expression
@@ -37,7 +38,7 @@ class Term(NamedTuple):
 
 
 def pseudo_gradient(W: Tensor, y_pre: Tensor, y_post: Tensor, e_pre: Tensor, e_post: Tensor) -> Tensor:
-    """F0 (14) = -e_l y_{l-1}^T: the gradient, were B the transpose of W."""
+    """F0 (14) = -e_l y_{l-1}^T: gradient descent if B is the transpose of W."""
     return -outer(e_post, y_pre)
 
 
@@ -47,7 +48,7 @@ def presynaptic_error(W: Tensor, y_pre: Tensor, y_post: Tensor, e_pre: Tensor, e
 
 
 def ehebb(W: Tensor, y_pre: Tensor, y_post: Tensor, e_pre: Tensor, e_post: Tensor) -> Tensor:
-    """F2 (16) = -e_l e_{l-1}^T: Hebb's rule for errors."""
+    """F2 (16) = -e_l e_{l-1}^T: a Hebbian rule for errors (eHebb)."""
     return -outer(e_post, e_pre)
 
 
@@ -98,7 +99,7 @@ TERMS: dict[int, Term] = {
     8: Term("answered-error", answered_error),
     9: Term("oja", oja, uses_e_pre=False),
 }
-"""The candidates by the index r of the paper. `TERMS[10] = Term(...)` adds an eleventh."""
+"""The candidate terms by the index r of the paper. `TERMS[10] = Term(...)` adds an eleventh term."""
 
 
 def plasticity_update(
@@ -113,8 +114,8 @@ def plasticity_update(
     """Return dW = sum_r theta_r F_r (5) for one layer, (..., out, in).
 
     W (..., out, in); y_pre, e_pre (..., in); y_post, e_post (..., out); theta (..., len(terms)), in the order of
-    `terms`, which are keys of TERMS; leading dimensions broadcast. Raises ValueError where theta has another length or
-    there is no such term.
+    `terms`, which are keys of TERMS; leading dimensions broadcast. Raises ValueError if theta has another length or a
+    term is unknown.
     """
     if theta.dim() == 0 or theta.shape[-1] != len(terms):
         raise ValueError(f"theta is {tuple(theta.shape)} for {len(terms)} terms: its last dimension has one for each")
@@ -128,12 +129,12 @@ def plasticity_update(
 
 
 def softplus(z: Tensor) -> Tensor:
-    """sigma(z) = log(1 + exp(beta z)) / beta, of any shape; twice differentiable, which the meta-gradient needs."""
+    """sigma(z) = log(1 + exp(beta z)) / beta, of any shape. The meta-gradient needs its second derivative."""
     return functional.softplus(z, BETA, threshold=30)
 
 
 def derivative(y: Tensor) -> Tensor:
-    """sigma'(z) = 1 - exp(-beta y), from y = sigma(z); for the input y_0 it is taken as written (24)."""
+    """sigma'(z) = 1 - exp(-beta y), from y = sigma(z). The input y_0 uses the same expression (24)."""
     return -torch.expm1(-BETA * y)
 
 
@@ -148,8 +149,8 @@ def forward(W: Sequence[Tensor], x: Tensor) -> list[Tensor]:
 def errors(B: Sequence[Tensor], y: Sequence[Tensor], target: Tensor) -> list[Tensor]:
     """Return e_0 to e_L (3, 24) for activity y of `forward` and a one-hot target (..., classes).
 
-    B: for each layer the feedback from it to the layer below, in the shape of W, (..., out, in), so that symmetric
-    feedback is W itself.
+    B: for each layer, the feedback from it to the layer below, in the shape of W, (..., out, in). Symmetric feedback is
+    W itself.
     """
     e = [y[-1] - target]
     for layer in reversed(range(len(B))):
@@ -158,7 +159,7 @@ def errors(B: Sequence[Tensor], y: Sequence[Tensor], target: Tensor) -> list[Ten
 
 
 def direct_errors(B: Sequence[Tensor], y: Sequence[Tensor], target: Tensor) -> list[Tensor]:
-    """Return e_0 to e_L where each layer l < L has feedback B[l] (..., classes, units of l) from the output itself."""
+    """Return e_0 to e_L for feedback from the output to each layer l < L: B[l] (..., classes, units of l)."""
     last = y[-1] - target
     return [backward(feedback, last) * derivative(below) for feedback, below in zip(B, y, strict=False)] + [last]
 
@@ -169,7 +170,7 @@ def sign_concordant(B: Sequence[Tensor], W: Sequence[Tensor]) -> list[Tensor]:
 
 
 def orthonormality(W: Tensor, y_pre: Tensor, y_post: Tensor) -> Tensor:
-    """E_W = |W y_pre - W W^T y_post|^2 (11, 12), (...,): 0 where Oja's rule has nothing left to change.
+    """E_W = |W y_pre - W W^T y_post|^2 (11, 12), (...,): 0 at the fixed point of Oja's rule.
 
     W (out, in), y_pre (..., in), y_post (..., out).
     """
@@ -177,13 +178,8 @@ def orthonormality(W: Tensor, y_pre: Tensor, y_post: Tensor) -> Tensor:
 
 
 def logits(W: Sequence[Tensor], x: Tensor) -> Tensor:
-    """Return z_L (..., classes), whose softmax is the answer to x (..., inputs)."""
+    """Return z_L (..., classes) for x (..., inputs), before the softmax."""
     return response(W[-1], forward(W, x)[-2])
-
-
-def meta_loss(z: Tensor, labels: Tensor, theta: Tensor, l1: float) -> Tensor:
-    """Cross-entropy of the query answers plus l1 |theta|_1 (6). Logits z (n, classes), labels (n,)."""
-    return functional.cross_entropy(z, labels) + l1 * theta.abs().sum()
 
 
 def outer(a: Tensor, b: Tensor) -> Tensor:
@@ -192,14 +188,14 @@ def outer(a: Tensor, b: Tensor) -> Tensor:
 
 
 def response(W: Tensor, y: Tensor) -> Tensor:
-    """W y: (..., n, m) and (..., m) to (..., n); one W (n, m) answers any number of y."""
+    """W y: (..., n, m) and (..., m) to (..., n); one W (n, m) for any number of y."""
     if W.ndim == 2:
         return y @ W.T
     return torch.matmul(W, y[..., None])[..., 0]
 
 
 def backward(W: Tensor, e: Tensor) -> Tensor:
-    """W^T e: (..., n, m) and (..., n) to (..., m); one W (n, m) answers any number of e."""
+    """W^T e: (..., n, m) and (..., n) to (..., m); one W (n, m) for any number of e."""
     if W.ndim == 2:
         return e @ W
     return torch.matmul(e[..., None, :], W)[..., 0, :]

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from plastic_cli.data.episodes import Episode
-from plastic_metafa import adaptation, compiled, rule
+from plastic_metafa import adaptation, kernels, rule
 from plastic_metafa.adaptation import (
     KERNEL_FEEDBACK,
-    STRETCH,
+    SEGMENT,
     Network,
     Plasticity,
     adapt,
@@ -305,9 +305,9 @@ def test_the_gradient_through_two_hundred_samples():
 # ---------------------------------------------------------------------------------------------- whole tensors
 
 
-@pytest.mark.parametrize("samples", [1, STRETCH, STRETCH + 1, 2 * STRETCH])
+@pytest.mark.parametrize("samples", [1, SEGMENT, SEGMENT + 1, 2 * SEGMENT])
 @pytest.mark.parametrize("feedback", KINDS)
-def test_stretches_leave_the_gradient_as_it_is(samples, feedback):
+def test_checkpointed_segments_do_not_change_the_gradient(samples, feedback):
     network, episode = problem(feedback=feedback, samples=samples)
     theta = strengths((0, 2, 9)).requires_grad_()
     plasticity = Plasticity((0, 2, 9), feedback)
@@ -380,7 +380,7 @@ def test_going_back_ends_with_the_first_weights_and_their_gradient(feedback, ter
     values[list(terms)], active[list(terms)] = theta.numpy(), True
     kept = [np.zeros((8, sizes.sum())) for _ in range(5)]
     kind = KERNEL_FEEDBACK[feedback]
-    compiled.adapt(sizes, W, B, episode.x.numpy(), episode.y.numpy(), values, active, kind, *kept)
+    kernels.adapt(sizes, W, B, episode.x.numpy(), episode.y.numpy(), values, active, kind, *kept)
     assert np.abs(W - first).max() > 1e-3
     ends = np.cumsum(sizes[1:] * sizes[:-1])
     last = [
@@ -390,7 +390,7 @@ def test_going_back_ends_with_the_first_weights_and_their_gradient(feedback, ter
     loss = functional.cross_entropy(rule.logits(last, episode.query_x), episode.query_y)
     G = np.concatenate([part.numpy().ravel() for part in torch.autograd.grad(loss, last)])
     found = np.full(10, np.nan)
-    compiled.meta_gradient(sizes, W, B, values, active, kind, *kept, G, found)
+    kernels.meta_gradient(sizes, W, B, values, active, kind, *kept, G, found)
     # The weights of the lowest layer are taken back only where a term, or the error at the input, looks at them.
     needed = set(terms) & {3, 6, 7, 9} or (feedback in ("symmetric", "sign") and set(terms) & {1, 2, 4, 8})
     begin = 0 if needed else ends[0]

@@ -16,8 +16,8 @@ from plastic_cli.runs.record import read_record
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe, recipe_names
 from plastic_cli.testing import plastic
-from plastic_metafa import meta_learning
-from plastic_metafa.commands import Train
+from plastic_metafa import results
+from plastic_metafa.config import Train
 
 FIGURES = read_claims("metafa", (Path(plastic_metafa.__file__).parent / "claims.toml").read_text(encoding="utf-8"))
 CLAIMS = {claim.id: claim for claim in FIGURES.claims}
@@ -149,7 +149,7 @@ def _key(config):
 
 @pytest.mark.parametrize("terms", sorted({tuple(claim.conditions["terms"]) for claim in CLAIMS.values()}))
 def test_a_run_logs_the_metric_of_every_claim_about_its_terms(terms, monkeypatch, runs_folder):
-    monkeypatch.setattr(meta_learning, "TUNING_EPISODES", 1)
+    monkeypatch.setattr(results, "TUNING_EPISODES", 1)
     options = ["--hidden", 6, "--episodes", 2, "--test-episodes", 1, "--ways", 2, "--shots", 2, "--queries", 1]
     text = ",".join(map(str, terms))
     outcome = plastic("train", "metafa", "--json", "--terms", text, "--held-out-classes", 2, *options)

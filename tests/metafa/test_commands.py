@@ -19,8 +19,8 @@ from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore
 from plastic_cli.statistics.intervals import mean_interval
 from plastic_cli.testing import interrupted_after, plastic, training_numbers, write_tiny_dataset
-from plastic_metafa import adaptation, evaluation, meta_learning, rule
-from plastic_metafa.commands import Train
+from plastic_metafa import adaptation, benchmark, evaluation, meta_learning, results, rule, setting
+from plastic_metafa.config import Train
 from plastic_metafa.theta_file import theta_toml
 
 DRAWN = ["--shots", 5, "--queries", 3, "--ways", 3, "--held-out-classes", 3]
@@ -74,7 +74,7 @@ def refused(*arguments):
 @pytest.fixture(autouse=True)
 def _quick_tuning(monkeypatch):
     """The rates of the controls are chosen on few episodes."""
-    for module in (meta_learning, evaluation):
+    for module in (results, evaluation):
         monkeypatch.setattr(module, "TUNING_EPISODES", 3)
 
 
@@ -134,7 +134,7 @@ def test_training_leaves_theta_and_a_test_beside_its_controls(run):
     )
     assert metrics["test/below_backprop"] == pytest.approx(metrics["backprop/accuracy"] - metrics["test/accuracy"])
     assert (metrics["test/chance"], metrics["test/chance_of_all_outputs"]) == (pytest.approx(1 / 3), 0.1)
-    assert {metrics["control/rate"], metrics["backprop/rate"]} <= set(meta_learning.RATES)
+    assert {metrics["control/rate"], metrics["backprop/rate"]} <= set(benchmark.RATES)
     numbers = training_numbers(run)
     angles = numbers[numbers["metric"] == "angle"]
     assert angles["value"].between(0, 180).all()
@@ -255,13 +255,13 @@ def test_a_run_does_not_need_its_file_of_theta_any_more(theta_file):
 
 def test_reference_sampling_holds_no_class_out_and_takes_always_the_same_images(monkeypatch):
     drawn = []
-    draw = meta_learning.Setting.draw
+    draw = setting.Setting.draw
 
     def recording(self, episodes, generator):
         drawn.append((episodes, draw(self, episodes, generator)))
         return drawn[-1][1]
 
-    monkeypatch.setattr(meta_learning.Setting, "draw", recording)
+    monkeypatch.setattr(setting.Setting, "draw", recording)
     options = ["--hidden", "6", "--episodes", 30, "--shots", 2, "--queries", 1, "--ways", 5, "--test-episodes", 1]
     assert plastic("train", "metafa", "--reference-sampling", *options).code == 0
     learned = [episode for episodes, episode in drawn[:30]]
@@ -311,18 +311,18 @@ def test_other_test_images_change_nothing_that_meta_learning_does(held_out, tmp_
 def benches(monkeypatch):
     """Return by purpose the benches that a command makes, the images of both splits, and the rates that were chosen."""
     made = {}
-    begin, choose = meta_learning.Bench.__init__, meta_learning.best_rate
+    begin, choose = benchmark.EpisodeBenchmark.__init__, benchmark.best_rate
 
-    def recording(self, setting, episodes, count, run, purpose):
-        begin(self, setting, episodes, count, run, purpose)
+    def recording(self, chosen, episodes, count, run, purpose):
+        begin(self, chosen, episodes, count, run, purpose)
         made[purpose] = self
 
     def choosing(bench, feedback):
         made.setdefault("chosen on", []).append(bench)
         return choose(bench, feedback)
 
-    monkeypatch.setattr(meta_learning.Bench, "__init__", recording)
-    for module in (meta_learning, evaluation):
+    monkeypatch.setattr(benchmark.EpisodeBenchmark, "__init__", recording)
+    for module in (results, evaluation):
         monkeypatch.setattr(module, "best_rate", choosing)
     return made
 
@@ -354,7 +354,7 @@ def test_on_another_data_set_too_rates_are_chosen_on_its_training_images(run, ti
     evaluated("--dataset", tiny_data)
     data = load_dataset(str(tiny_data))
     # As large as the digits.
-    images = [{tuple(x.tolist()) for x in meta_learning.as_pixels(data, part, 8).x} for part in (data.train, data.test)]
+    images = [{tuple(x.tolist()) for x in setting.as_pixels(data, part, 8).x} for part in (data.train, data.test)]
     assert images_of(benches["evaluation tuning"]) <= images[0]
     assert images_of(benches["evaluation"]) <= images[1]
 
@@ -374,7 +374,7 @@ def test_a_control_is_the_pseudo_gradient_with_its_feedback_at_its_rate(split, f
     assert summary["test/above_feedback_alignment" if split == "control" else "test/below_backprop"] == 0
 
 
-def test_the_course_is_told_from_the_accuracy_of_episodes_and_of_controls(monkeypatch, theta_file):
+def test_milestones_compare_the_accuracy_of_episodes_with_that_of_controls(monkeypatch, theta_file):
     seen = {}
 
     def rises(accuracy, level, window=10):
@@ -385,8 +385,8 @@ def test_the_course_is_told_from_the_accuracy_of_episodes_and_of_controls(monkey
         seen["theta"] = theta.tolist()
         return 9
 
-    monkeypatch.setattr(meta_learning, "rises_from", rises)
-    monkeypatch.setattr(meta_learning, "settled_from", settled)
+    monkeypatch.setattr(results, "rises_from", rises)
+    monkeypatch.setattr(results, "settled_from", settled)
     outcome = plastic("train", "metafa", *SMALL, "--terms", "0,9")
     (name,) = RunStore(Path("runs")).folders()
     run = Path("runs") / name
@@ -404,8 +404,8 @@ def test_the_course_is_told_from_the_accuracy_of_episodes_and_of_controls(monkey
 
 
 def test_terms_are_counted_by_what_networks_need_and_by_what_keeps_its_sign(monkeypatch):
-    monkeypatch.setattr(meta_learning, "needed_terms", lambda bench, theta, plasticity: [0, 2])
-    monkeypatch.setattr(meta_learning, "keeps_its_sign", lambda theta: len(theta) == 4 and abs(theta.iloc[0]) > 0)
+    monkeypatch.setattr(results, "needed_terms", lambda bench, theta, plasticity: [0, 2])
+    monkeypatch.setattr(results, "keeps_its_sign", lambda theta: len(theta) == 4 and abs(theta.iloc[0]) > 0)
     summary = read_record(trained("--terms", "0,1,2,3,9")).summary
     assert (summary["test/terms_needed"], summary["train/terms_nonzero"]) == (2, 1)
     # Of 0, 1, 2, 3 and 9: needed without 9; other than 0 only the one that began so.
@@ -417,14 +417,14 @@ def test_terms_are_counted_by_what_networks_need_and_by_what_keeps_its_sign(monk
 
 def test_classes_that_are_held_out_are_never_learned(monkeypatch):
     drawn = {}
-    draw = meta_learning.Setting.draw
+    draw = setting.Setting.draw
 
     def recording(self, episodes, generator):
         episode = draw(self, episodes, generator)
         drawn.setdefault(episodes is self.train, set()).update(episode.classes.tolist())
         return episode
 
-    monkeypatch.setattr(meta_learning.Setting, "draw", recording)
+    monkeypatch.setattr(setting.Setting, "draw", recording)
     trained("--episodes", 20, "--test-episodes", 20)
     assert len(drawn[True]) == 7
     assert len(drawn[False]) == 3
@@ -480,13 +480,13 @@ def test_evaluation_of_other_classes_shapes_and_streams(run):
 
 def test_several_passes_learn_the_same_images_again(run, monkeypatch):
     streams = []
-    draw = evaluation.LongSetting.draw
+    draw = setting.Setting.draw
 
     def recording(self, episodes, generator):
         streams.append(draw(self, episodes, generator))
         return streams[-1]
 
-    monkeypatch.setattr(evaluation.LongSetting, "draw", recording)
+    monkeypatch.setattr(setting.Setting, "draw", recording)
     evaluated("--passes", 3)
     for episode in streams:
         first, second, third = episode.x.split(15)
@@ -502,7 +502,7 @@ def test_evaluation_on_another_data_set(run, tiny_data):
     assert {entry["classes"] for entry in labels_of_tests(run)} == {"all"}
     for classes in ("held-out", "seen"):
         line = refused("eval", "metafa", "--dataset", tiny_data, "--classes", classes)
-        assert "is new altogether. Choose all, or leave it out." in line
+        assert "training used no class of" in line
 
 
 def test_evaluation_of_a_theta_by_hand(run, theta_file):
@@ -518,10 +518,10 @@ def test_without_classes_held_out_the_test_is_on_other_images():
     run = trained("--held-out-classes", 0)
     evaluated()
     assert {entry["classes"] for entry in labels_of_tests(run)} == {"all"}
-    assert "meta-learning held none out. Choose seen or all." in refused("eval", "metafa", "--classes", "held-out")
+    assert "training held no classes out. Choose seen or all." in refused("eval", "metafa", "--classes", "held-out")
 
 
-# ------------------------------------------------------------------------------------------------------- breakdowns
+# ------------------------------------------------------------------------------------------------------- divergence
 
 
 @pytest.fixture
@@ -546,22 +546,22 @@ def gradients(monkeypatch):
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, 1e5])
-def test_where_networks_break_down_theta_goes_back_to_the_last_sound_one_and_shrinks(broken, gradients):
+def test_after_a_diverged_episode_theta_is_the_last_sound_one_but_smaller(broken, gradients):
     gradients(-1.0, -1.0, broken, broken, -1.0, broken, -1.0)
     run = trained("--terms", 0, "--meta-lr", 0.01, "--episodes", 8)
-    # Sound are 0.001 and 0.011; the step from it to 0.021 led to the breakdown. A sound episode ends the count.
+    # 0.001 and 0.011 are sound; with 0.021 the networks diverge. A sound episode resets the count.
     wanted = [0.001, 0.011, 0.021, 0.9 * 0.011, 0.81 * 0.011, 0.81 * 0.011 + 0.01, 0.9 * 0.81 * 0.011]
     wanted += [wanted[-1] + 0.01] * 2
     assert theta_by_step(run, (0,))[:, 0].tolist() == pytest.approx(wanted, rel=1e-12)
 
 
-def test_ten_breakdowns_in_a_row_end_the_run_and_nine_do_not(gradients):
+def test_ten_diverged_episodes_in_a_row_end_the_run_and_nine_do_not(gradients):
     gradients(*[math.nan] * 9, 0.0, *[math.nan] * 9)
     trained("--terms", 0, "--episodes", 19)
     gradients(0.0, *[math.nan] * 10)
     outcome = plastic("train", "metafa", *SMALL, "--terms", 0, "--episodes", 19)
     assert outcome.code == 1
-    assert "networks broke down in 10 episodes in a row. Try a smaller --meta-lr, or other terms." in outcome.err
+    assert "the networks diverged in 10 episodes in a row. Try a smaller --meta-lr, or other terms." in outcome.err
     assert sorted(row["status"] for row in RunStore(Path("runs")).rows()) == ["completed", "failed"]
 
 
@@ -749,7 +749,7 @@ def test_the_share_of_a_term_is_the_size_of_what_it_adds(benches):
         assert shares[term] == pytest.approx(size / sum(sizes.values()), rel=1e-4)
 
 
-def test_an_analysis_of_the_course_shows_the_end_of_it(run):
+def test_an_analysis_of_curves_shows_their_last_values(run):
     run = trained("--episodes", 20, "--terms", "0,9")
     numbers = training_numbers(run)
     numbers = numbers[numbers["split"] == "train"]
@@ -774,7 +774,7 @@ def test_an_analysis_of_the_course_shows_the_end_of_it(run):
     [
         (["--terms", "oia"], "there is no term 'oia'. Did you mean 'oja'?"),
         (["--terms", "0,10"], "there is no term '10'."),
-        (["--terms", "0,all"], "'all' means the ten published terms and stands alone"),
+        (["--terms", "0,all"], "'all' means the ten published terms and cannot be combined with others"),
         (["--terms", ","], "there is an empty value between the commas"),
         (["--terms", ""], "names no term"),
         (["--feedback", "fixd"], "Did you mean 'fixed'?"),

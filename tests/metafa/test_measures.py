@@ -11,18 +11,17 @@ import torch
 
 from plastic_cli.data.datasets import Split
 from plastic_cli.data.episodes import Episode, Episodes
-from plastic_metafa import meta_learning
+from plastic_metafa import benchmark
 from plastic_metafa.adaptation import Network, Plasticity, adapt_to, draw_network
-from plastic_metafa.history import keeps_its_sign, moving_average, rises_from, settled_from, strengths
-from plastic_metafa.meta_learning import (
+from plastic_metafa.benchmark import (
     RATES,
-    Bench,
-    Setting,
+    EpisodeBenchmark,
     best_rate,
     layer_measures,
-    needed_terms,
-    share_as_published,
 )
+from plastic_metafa.history import keeps_its_sign, moving_average, rises_from, settled_from, strengths
+from plastic_metafa.results import needed_terms, share_as_published
+from plastic_metafa.setting import Setting
 
 # ------------------------------------------------------------------------------------ from the course of an episode on
 
@@ -270,7 +269,7 @@ def bench_of(own_labels=False):
     split = Split(torch.rand(60, 6, generator=generator), torch.arange(60) % 5)
     episodes = Episodes(split, ways=3, shots=4, queries=2)
     setting = Setting(episodes, episodes, (6, 5, 4, 5), own_labels)
-    return Bench(setting, episodes, 3, FakeRun(), "trial")
+    return EpisodeBenchmark(setting, episodes, 3, FakeRun(), "trial")
 
 
 @pytest.mark.parametrize("feedback", ["fixed", "direct"])
@@ -318,4 +317,4 @@ def test_a_bench_measures_accuracy_and_loss_of_each_episode():
 def test_own_labels_are_those_of_the_episode():
     assert {int(label) for episode in bench_of(own_labels=True).episodes for label in episode.y} == {0, 1, 2}
     assert {int(label) for episode in bench_of().episodes for label in episode.y} > {0, 1, 2}
-    assert meta_learning.CONTROLS == {"control": "fixed", "backprop": "symmetric"}
+    assert benchmark.CONTROLS == {"control": "fixed", "backprop": "symmetric"}

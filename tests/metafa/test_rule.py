@@ -289,14 +289,6 @@ def test_softplus_and_its_slope_from_its_value(z):
     assert float(bend) == pytest.approx(10 * expected * (1 - expected), rel=1e-6, abs=1e-11)
 
 
-def test_the_meta_loss_is_cross_entropy_and_the_sum_of_sizes():
-    z, labels, theta = draw(4, 3), torch.tensor([0, 2, 1, 1]), torch.tensor([0.5, -2.0, 0.0], dtype=torch.float64)
-    rows = z.numpy()
-    by_hand = np.mean([math.log(np.exp(row).sum()) - row[label] for row, label in zip(rows, labels, strict=True)])
-    assert float(rule.meta_loss(z, labels, theta, 0.0)) == pytest.approx(by_hand, rel=1e-12)
-    assert float(rule.meta_loss(z, labels, theta, 1.5)) == pytest.approx(by_hand + 1.5 * 2.5, rel=1e-12)
-
-
 # ----------------------------------------------------------------------------------- orthonormality and Oja's rule
 
 

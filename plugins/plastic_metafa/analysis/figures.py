@@ -1,4 +1,4 @@
-"""The figures of a meta-learned rule."""
+"""Figures of a meta-learned rule."""
 
 # plotnine declares types, but not that of a figure plus a layer.
 # mypy: no-warn-return-any
@@ -31,29 +31,29 @@ from plotnine import (
 
 from plastic_cli.figures.theme import OKABE_ITO, discrete_colours, theme_plastic
 
-GREY = "#767676"
+GRAY = "#767676"
 
 
 def accuracy_figure(curves: pd.DataFrame, levels: Mapping[str, float], window: int) -> ggplot:
-    """Draw accuracy and loss on queries against episodes, and what controls came to in the test.
+    """Draw accuracy and loss on the queries against episodes, and test accuracies as horizontal lines.
 
-    `curves`: columns step, metric (accuracy or loss), value. levels: accuracies by name.
+    curves: columns step, metric (accuracy or loss), value. levels: accuracies by name.
     """
     names = {"accuracy": "accuracy", "loss": "cross-entropy"}
     data = curves.assign(facet=pd.Categorical(curves["metric"].map(names), list(names.values())))
     lines = pd.DataFrame({"level": list(levels), "value": list(levels.values())})
     lines["facet"] = pd.Categorical(["accuracy"] * len(lines), list(names.values()))
     lines["level"] = pd.Categorical(lines["level"], list(levels))
-    figure = ggplot(data, aes("step", "value")) + geom_line(size=0.8, colour=OKABE_ITO[0])
+    figure = ggplot(data, aes("step", "value")) + geom_line(size=0.8, color=OKABE_ITO[0])
     if len(lines):
-        figure += geom_hline(aes(yintercept="value", linetype="level"), data=lines, colour=GREY, size=0.7)
+        figure += geom_hline(aes(yintercept="value", linetype="level"), data=lines, color=GRAY, size=0.7)
         figure += scale_linetype_manual(values=["dashed", "dashdot", "dotted"][: len(lines)])
     return (
         figure
         + facet_wrap("facet", scales="free_y")
         + labs(
-            title="Queries behind adaptation",
-            subtitle=f"moving average over {window} episodes; grey: what controls came to in the test",
+            title="Accuracy and loss on queries after adaptation",
+            subtitle=f"moving average over {window} episodes; gray lines: final test",
             x="Episode",
             y="",
             linetype="",
@@ -63,23 +63,23 @@ def accuracy_figure(curves: pd.DataFrame, levels: Mapping[str, float], window: i
     )
 
 
-def theta_figure(curves: pd.DataFrame, settled: pd.DataFrame, l1: float) -> ggplot:
-    """Draw each theta against episodes, a panel for each term: columns step, value, name; `settled`: name, mean."""
-    names = list(settled["name"])
+def theta_figure(curves: pd.DataFrame, final: pd.DataFrame, l1: float) -> ggplot:
+    """Draw theta against episodes, one panel per term. curves: columns step, value, name; final: columns name, mean."""
+    names = list(final["name"])
     data = curves.assign(name=pd.Categorical(curves["name"], names))
-    marks = settled.assign(name=pd.Categorical(settled["name"], names))
+    marks = final.assign(name=pd.Categorical(final["name"], names))
     columns = min(len(names), 5)
     rows = -(-len(names) // columns)
     return (
         ggplot(data, aes("step", "value"))
-        + geom_hline(yintercept=0, colour=GREY, size=0.5)
-        + geom_line(size=0.8, colour=OKABE_ITO[0])
-        + geom_hline(aes(yintercept="mean"), data=marks, linetype="dashed", colour=OKABE_ITO[1], size=0.6)
+        + geom_hline(yintercept=0, color=GRAY, size=0.5)
+        + geom_line(size=0.8, color=OKABE_ITO[0])
+        + geom_hline(aes(yintercept="mean"), data=marks, linetype="dashed", color=OKABE_ITO[1], size=0.6)
         + facet_wrap("name", scales="free_y", ncol=columns)
         + scale_y_continuous(labels=_plain)
         + labs(
-            title="The strength of each term",
-            subtitle=f"dashed: mean of the last tenth; weight of |theta| in the loss: {l1:g}",
+            title="Strength theta of each term",
+            subtitle=f"dashed: mean of the last tenth of the episodes; weight of the L1 penalty: {l1:g}",
             x="Episode",
             y="theta",
         )
@@ -90,19 +90,19 @@ def theta_figure(curves: pd.DataFrame, settled: pd.DataFrame, l1: float) -> ggpl
 
 def angles_figure(curves: pd.DataFrame, window: int) -> ggplot:
     """Draw angles against episodes by layer: columns step, metric (angle or angle_by_sample), layer, value."""
-    names = {"angle": "of the mean over queries (as published)", "angle_by_sample": "of each query, then the mean"}
+    names = {"angle": "mean error over queries (published)", "angle_by_sample": "mean over the angles of queries"}
     data = curves.assign(
         facet=pd.Categorical(curves["metric"].map(names), list(names.values())), layer=_layers(curves["layer"])
     )
     return (
-        ggplot(data, aes("step", "value", colour="layer"))
-        + geom_hline(yintercept=90, linetype="dashed", colour=GREY, size=0.6)
+        ggplot(data, aes("step", "value", color="layer"))
+        + geom_hline(yintercept=90, linetype="dashed", color=GRAY, size=0.6)
         + geom_line(size=0.8)
         + facet_wrap("facet")
         + scale_color_manual(values=discrete_colours(data["layer"].nunique()), name="Hidden layer")
         + labs(
-            title="Errors by this feedback against backprop's",
-            subtitle=f"moving average over {window} episodes; dashed, 90\N{DEGREE SIGN}: a random direction",
+            title="Angle between the errors by this feedback and by backprop",
+            subtitle=f"moving average over {window} episodes; dashed: 90\N{DEGREE SIGN}, unrelated directions",
             x="Episode",
             y="Angle (degrees)",
         )
@@ -112,22 +112,22 @@ def angles_figure(curves: pd.DataFrame, window: int) -> ggplot:
 
 
 def orthonormality_figure(curves: pd.DataFrame, window: int) -> ggplot:
-    """Draw E_W against episodes by hidden layer: columns step, layer, value.
+    """Draw E_W against episodes for each hidden layer: columns step, layer, value.
 
-    The last layer of weights is left out: (12) speaks of sigma, and its units are a softmax.
+    The last layer is not drawn: (12) holds for sigma, and its units are a softmax.
     """
     data = curves[(curves["value"] > 0) & (curves["layer"] < curves["layer"].max())].assign(
         layer=lambda frame: _layers(frame["layer"])
     )
     return (
-        ggplot(data, aes("step", "value", colour="layer"))
+        ggplot(data, aes("step", "value", color="layer"))
         + geom_line(size=0.8)
         + scale_y_continuous(trans="log10", labels=_plain)
         + scale_color_manual(values=discrete_colours(data["layer"].nunique()), name="Layer of weights")
         + labs(
-            title="How far weights are from Oja's rest",
-            subtitle=f"E_W behind adaptation, 0 for orthonormal rows; moving average over {window} episodes;\n"
-            "without the last layer, whose units are a softmax",
+            title="Distance of weights from the fixed point of Oja's rule",
+            subtitle=f"E_W after adaptation, 0 for orthonormal rows; moving average over {window} episodes;\n"
+            "the softmax layer is not shown",
             x="Episode",
             y="E_W",
         )
@@ -137,9 +137,12 @@ def orthonormality_figure(curves: pd.DataFrame, window: int) -> ggplot:
 
 
 def terms_figure(table: pd.DataFrame, whole: float) -> ggplot:
-    """Draw each term's share of the weight change and the accuracy without it: columns as `analysis.measure_terms`."""
+    """Draw the contribution of each term to the weight change, and the accuracy lost without it.
+
+    table: columns as in `measures.analyze_terms`. whole: accuracy with all terms.
+    """
     names = [f"{term} {name}" for term, name in zip(table["term"], table["name"], strict=True)]
-    panels = ["share of the weight change (%)", "accuracy lost without it (points)"]
+    panels = ["share of the weight change (%)", "accuracy lost without the term (points)"]
     parts = []
     for panel, value, low, high in (
         (panels[0], 100 * table["share"], None, None),
@@ -156,14 +159,14 @@ def terms_figure(table: pd.DataFrame, whole: float) -> ggplot:
     return (
         ggplot(data, aes("name", "value"))
         + geom_col(data=bars, fill=OKABE_ITO[0], width=0.5)
-        + geom_hline(yintercept=0, colour=GREY, size=0.5)
-        + geom_linerange(aes(ymin="low", ymax="high"), data=points, colour=OKABE_ITO[1], size=0.9)
-        + geom_point(data=points, colour=OKABE_ITO[1], size=2.6)
+        + geom_hline(yintercept=0, color=GRAY, size=0.5)
+        + geom_linerange(aes(ymin="low", ymax="high"), data=points, color=OKABE_ITO[1], size=0.9)
+        + geom_point(data=points, color=OKABE_ITO[1], size=2.6)
         + geom_label(aes(label="text"), nudge_x=0.42, size=8, label_size=0, label_padding=0.1, fill="white")
         + scale_x_discrete()
         + coord_flip()
         + facet_wrap("panel", scales="free_x")
-        + labs(title="What each term is worth", subtitle=f"all terms together: {100 * whole:.1f}%", x="", y="")
+        + labs(title="Value of each term", subtitle=f"accuracy with all terms: {100 * whole:.1f}%", x="", y="")
         + theme_plastic(figure_size=(8.4, 0.5 * len(names) + 1.7))
         + theme(panel_grid_major_y=element_blank(), strip_text=element_text(size=10))
     )

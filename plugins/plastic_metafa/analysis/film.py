@@ -18,7 +18,7 @@ from plastic_metafa import rule
 from plastic_metafa.history import history, moving_average, strengths
 
 if TYPE_CHECKING:
-    from plastic_metafa.commands import Render
+    from plastic_metafa.config import Render
 
 SECONDS_PER_FRAME = 0.12
 LAST_FRAMES = 12

@@ -1,0 +1,1 @@
+"""Measures, figures and the film of a meta-learned rule."""
