@@ -16,8 +16,7 @@ Array = NDArray[Any]
 FIXED, SYMMETRIC, DIRECT, SIGN = range(4)
 """The feedback: B, W itself, B from the output, |B| with the signs of W."""
 
-_FOLDER = Path(__file__).parent
-kernel = Kernels(_FOLDER, tuple(sorted(path.name for path in _FOLDER.glob("*.py")))).kernel
+kernel = Kernels(Path(__file__).parent).kernel
 
 BETA = 10.0
 
