@@ -41,6 +41,19 @@ class Console:
         _say(f"warning: {text}")
 
     @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """Show `text` with a spinner on a terminal, and as one line elsewhere."""
+        if self.quiet or self._bar is not None or not sys.stderr.isatty():
+            self.message(text)
+            yield
+            return
+        from rich.console import Console as RichConsole
+        from rich.text import Text
+
+        with RichConsole(stderr=True).status(Text(printable_line(text))):
+            yield
+
+    @contextmanager
     def progress(self, unit: str, total: int, done: int) -> Iterator[StepBar]:
         """Show a progress bar over a loop of `total` steps."""
         if self.quiet:

@@ -1,4 +1,4 @@
-"""The four verbs of GRLU."""
+"""The four commands of GRLU."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ if TYPE_CHECKING:
     import pandas as pd
     from plotnine import ggplot
 
+COMPILING = "compiling the kernels of grlu: about 10 seconds, once for each version"
+
 
 def train(config: Train, run: Run) -> None:
-    """Train a network; the run's headline is `test/accuracy`."""
+    """Train a network. The main result of a run is `test/accuracy`."""
     from plastic_cli.classifier.fit import fit
     from plastic_cli.classifier.render import snapshot_weights
     from plastic_cli.data.datasets import load_dataset
+    from plastic_cli.numerics.clock import while_compiling
     from plastic_grlu.backbone import train_autoencoder
 
     data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
     learner, autoencoder = make_learner(config, data, run)
     if autoencoder is not None:
         train_autoencoder(autoencoder, data, run, config.backbone_epochs)
-    seconds = learner.prepare(data.train.x, data.train.y)
-    if seconds > 2:
-        run.message(f"compiled the inner loop in {seconds:.0f} s; it is kept for the next run")
+    with while_compiling(lambda: run.console.working(COMPILING)):
+        learner.prepare(data.train.x, data.train.y)
     fit(
         learner,
         data,
@@ -38,14 +40,14 @@ def train(config: Train, run: Run) -> None:
 
 
 def evaluate(config: ClassifierEvaluateConfig, run: Run) -> None:
-    """Measure a trained network on any data set, split and corruption."""
+    """Evaluate a trained network on a data set, split and corruption."""
     from plastic_cli.classifier.evaluate import evaluate_classifier
 
     evaluate_classifier(config, run, build)
 
 
 def analyze(config: Analyze, run: Run) -> None:
-    """Look inside a trained network."""
+    """Analyze a trained network."""
     from plastic_cli.classifier.analyze import analyze_classifier
     from plastic_grlu.analysis.measures import analyze_updates, show_weights
 
@@ -57,7 +59,7 @@ def analyze(config: Analyze, run: Run) -> None:
 
 
 def render(config: Render, run: Run) -> None:
-    """Show the hidden units' weights as they learn."""
+    """Show the weights of hidden units over training."""
     from plastic_cli.classifier.render import render_weights
 
     render_weights(run, units=config.units, seconds_per_frame=config.frame_seconds)

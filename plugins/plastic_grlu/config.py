@@ -8,41 +8,42 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from plastic_cli import ClassifierAnalyzeConfig, ClassifierTrainConfig, OnlyWith, RenderConfig, field
+from plastic_cli.config.classifier import LayerSizes
 
 
 class Train(ClassifierTrainConfig):
-    """Train a network with GRLU: each layer learns from its own noise and one scalar reward, no backward pass."""
+    """Train a network with GRLU: each layer learns from its own noise and one scalar reward, with no backward pass."""
 
     device: Literal["auto", "cpu", "cuda"] = field(
         "cpu",
-        "where to compute; image by image the compiled path of the cpu is fastest; cuda takes the plain one",
+        "where to compute; cpu runs compiled code and is fastest at batch size 1, cuda runs PyTorch",
         panel="Run",
     )
-    perturbations: int = field(16, "antithetic pairs of noise per image", ge=1)
-    hidden: tuple[int, ...] = field((256,), "units of each hidden layer, as in 256 or 256,256")
-    skip: bool = field(False, "add a hidden layer's input to its output where the widths agree")
+    perturbations: int = field(16, "noise samples per image, each used with both signs", ge=1)
+    hidden: LayerSizes = field((256,), "units of each hidden layer, for example 256 or 256,256")
+    skip: bool = field(False, "add the input of a hidden layer to its output where the widths agree")
     activation: Literal["relu", "top-k"] = field(
-        "relu", "hidden activation; top-k keeps a random fraction --k of units"
+        "relu", "activation of hidden layers; top-k keeps a random fraction --k of the units"
     )
     k: float | None = field(None, "fraction of hidden units that top-k keeps; implies --activation top-k", gt=0, le=1)
     credit: Literal["output", "preactivation"] = field(
         "output",
-        "where the noise goes: 'output' is the published rule, noise behind the non-linearity, so that silent units"
-        " learn too; 'preactivation' is true node perturbation, noise before it, along the gradient on average",
+        "where noise is added; output: after the activation, as published, so that silent units learn too;"
+        " preactivation: before the activation (node perturbation), so that the mean update follows the gradient",
     )
     update: Literal["grlu", "backprop"] = field(
-        "grlu", "'backprop' is the control: the true gradient on the same network with the step lr * noise^2"
+        "grlu", "grlu, or as a control backprop: the true gradient with step lr * noise^2"
     )
     batch_size: int = field(1, "images per step; their updates are summed", ge=1)
     epochs: int = field(10, "passes over the training images", ge=1)
     noise_max: float = field(
-        0.1, "standard deviation of the noise at the start of its half cosine", gt=0, search=(0.01, 1.0, "log")
+        0.1, "standard deviation of the noise at the start (half-cosine schedule)", gt=0, search=(0.01, 1.0, "log")
     )
-    noise_min: float = field(0.0, "standard deviation of the noise at its end", ge=0)
-    lr_max: float = field(0.1, "learning rate at the start of its half cosine", ge=0, search=(0.001, 1.0, "log"))
-    lr_min: float = field(0.0, "learning rate at its end", ge=0)
+    noise_min: float = field(0.0, "standard deviation of the noise at the end", ge=0)
+    lr_max: float = field(0.1, "learning rate at the start (half-cosine schedule)", ge=0, search=(0.001, 1.0, "log"))
+    lr_min: float = field(0.0, "learning rate at the end", ge=0)
     backbone: Literal["none", "autoencoder"] = field(
-        "none", "'autoencoder' trains one by backpropagation first, freezes it, and GRLU learns from its code"
+        "none", "autoencoder: train an autoencoder by backpropagation, freeze it, and train GRLU on its code"
     )
     latent: int = field(128, "size of the autoencoder's code", ge=1)
     backbone_epochs: int = field(5, "passes of the autoencoder over the training images", ge=1)
@@ -54,7 +55,7 @@ class Train(ClassifierTrainConfig):
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """A fraction means top-k, top-k without a fraction means a half, and ReLU means none."""
+        """`k` implies top-k; top-k without `k` implies a half; ReLU implies no `k`."""
         if typed.get("k") is not None and "activation" not in typed:
             return {"activation": "top-k"}
         if "k" not in typed and typed.get("activation") in ("relu", "top-k"):
@@ -62,32 +63,30 @@ class Train(ClassifierTrainConfig):
         return {}
 
     @model_validator(mode="after")
-    def _k_belongs_to_top_k(self) -> Self:
+    def _options_agree(self) -> Self:
         if self.k is not None and self.activation != "top-k":
-            raise ValueError("--k goes with --activation top-k, not with relu")
-        if not self.hidden or not all(1 <= units <= 2**20 for units in self.hidden):
-            raise ValueError("--hidden: name at least one layer, of 1 to 1048576 units each")
-        if self.noise_min > self.noise_max or self.lr_min > self.lr_max:
-            raise ValueError(
-                "--noise-min and --lr-min are the ends of the schedules: not above --noise-max and --lr-max"
-            )
+            raise ValueError("--k has no effect with --activation relu: use --activation top-k, or drop --k")
+        if self.noise_min > self.noise_max:
+            raise ValueError("--noise-min must not exceed --noise-max")
+        if self.lr_min > self.lr_max:
+            raise ValueError("--lr-min must not exceed --lr-max")
         return self
 
 
 class Analyze(ClassifierAnalyzeConfig):
-    """Look inside a trained network. Without an option: accuracy by class, confusion matrix, angles and sparsity."""
+    """Analyze a trained network. By default: accuracy by class, confusion matrix, angles and sparsity."""
 
     angles: bool = field(
         False,
-        "angle between the update and the true gradient, and signal to noise, by layer and number of perturbations",
+        "angle between update and true gradient, and signal-to-noise ratio, by layer and number of perturbations",
     )
-    weights: bool = field(False, "the first layer's weights as images")
-    images: int = field(20, "training images over which --angles measures updates", ge=2, panel="How")
-    samples: int = field(16, "draws of the noise for each of these images", ge=2, panel="How")
+    weights: bool = field(False, "weights of the first layer as images")
+    images: int = field(20, "number of training images for --angles", ge=2, panel="How")
+    samples: int = field(16, "noise samples per image for --angles", ge=2, panel="How")
 
 
 class Render(RenderConfig):
-    """Show the hidden units' weights and the accuracy as they learn: a GIF, and its last frame as a still."""
+    """Show the weights of hidden units and the accuracy over training, as a GIF and a still of its last frame."""
 
-    units: int = field(36, "hidden units to show", ge=1)
+    units: int = field(36, "number of hidden units to show", ge=1)
     frame_seconds: float = field(0.35, "seconds per frame", ge=0.02, le=60)

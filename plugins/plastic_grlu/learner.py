@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -80,12 +79,8 @@ class GRLULearner:
             progress=progress,
         )
 
-    def prepare(self, x: Tensor, y: Tensor) -> float:
-        """Compile the inner loop on copies that are thrown away; return the seconds that took.
-
-        A speed that is measured afterwards is then that of learning.
-        """
-        began = time.perf_counter()
+    def prepare(self, x: Tensor, y: Tensor) -> None:
+        """Compile the kernels, or load them from the cache, by one step on copies of the parameters."""
         if self.update == "grlu":
             train_epoch(
                 [weight.clone() for weight in self.weights],
@@ -102,7 +97,6 @@ class GRLULearner:
                 skip=self.skip,
                 state=NoiseState(0),
             )
-        return time.perf_counter() - began
 
     def train_batch(self, x: Tensor, y: Tensor) -> None:
         """Learn from one batch."""

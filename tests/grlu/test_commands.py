@@ -1,6 +1,7 @@
 """The commands of grlu: what the analysis of its updates says, and the figure of the report."""
 
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,12 @@ from plotnine import geom_hline
 from plastic_cli.analysis.angles import signal_to_noise
 from plastic_cli.classifier.fit import stratified_sample
 from plastic_cli.data.datasets import load_dataset
+from plastic_cli.numerics.clock import compilation_begins, compilation_ends
 from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
-from plastic_grlu import rule
-from plastic_grlu.analysis import measures as analysis
+from plastic_grlu import GRLULearner, rule
+from plastic_grlu.analysis import measures
 from plastic_grlu.analysis.figures import perturbations_figure
 from plastic_grlu.analysis.measures import PERTURBATIONS
 from plastic_grlu.backbone import make_autoencoder, train_autoencoder
@@ -81,7 +83,7 @@ def test_angles_and_signal_to_noise_by_an_independent_count(trained, options, ti
         angles, ratios = {1: [], 2: []}, {1: [], 2: []}
         for image in range(images):
             x, y = chosen.x[image, None], chosen.y[image, None]
-            noises, gumbels = learner.draw(2 * samples, analysis.derived_seed(run.seed, f"{network} 2 {image}"))
+            noises, gumbels = learner.draw(2 * samples, measures.derived_seed(run.seed, f"{network} 2 {image}"))
             updates = {1: [], 2: []}
             for draw in range(samples):
                 rows = slice(2 * draw, 2 * draw + 2)
@@ -180,6 +182,20 @@ def test_the_learner_of_a_run_has_every_option_that_was_asked_for(trained, tiny_
             assert (learner.perturbations, learner.top_k, learner.credit) == (3, 0.4, "preactivation")
             assert learner.batch_size == 4
         assert [tuple(weights.shape) for weights in learner.weights] == [(6, 36), (3, 6)]
+
+
+@pytest.mark.parametrize(("options", "lines"), [([], 1), (["--quiet"], 0), (["--json"], 0)])
+def test_compilation_is_announced_before_it_begins(tiny_data, monkeypatch, options, lines):
+    announced = []
+
+    def compile_kernels(*_):
+        compilation_begins()
+        announced.append(sys.stderr.getvalue().count("compiling the kernels of grlu"))
+        compilation_ends()
+
+    monkeypatch.setattr(GRLULearner, "prepare", compile_kernels)
+    assert plastic("train", "grlu", "--dataset", tiny_data, *SMALL, *options).code == 0
+    assert announced == [lines]
 
 
 def test_an_autoencoder_learns_to_reconstruct_and_is_then_frozen(trained, tiny_data):
