@@ -164,9 +164,9 @@ def root(
 ) -> None:
     """Show the help where nothing is asked for."""
     if version:
-        from importlib.metadata import version as version_of
+        from plastic_cli.distribution import installed_version
 
-        print(f"plastic {version_of('plastic')}")  # noqa: T201
+        print(f"plastic {installed_version()}")  # noqa: T201
         raise typer.Exit
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())  # noqa: T201

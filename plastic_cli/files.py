@@ -29,8 +29,9 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
             stream.flush()
-            # mkstemp makes files private; a run is to be as readable as any file its owner makes.
-            os.fchmod(stream.fileno(), 0o666 & ~_umask())
+            # mkstemp makes files private; the files of a run are as readable as any other file of their owner.
+            if hasattr(os, "fchmod"):
+                os.fchmod(stream.fileno(), 0o666 & ~_umask())
             if durable:
                 os.fsync(stream.fileno())
         temporary.replace(path)
@@ -38,7 +39,8 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
         with suppress(OSError):
             temporary.unlink()
         raise
-    if durable:
+    # Windows opens no folders.
+    if durable and os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -116,12 +118,15 @@ def _read_archive(path: Path) -> Any:
 def append_whole(path: Path, text: str) -> None:
     """Append lines wholly or not at all; raises OSError where the disk does not take them."""
     content = text.encode()
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    # O_BINARY, on Windows, keeps line ends as they are.
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     try:
         before = os.fstat(descriptor).st_size
-        if before and os.pread(descriptor, 1, before - 1) != b"\n":
-            # A line that was torn by a crash is to take no other one with it.
-            content = b"\n" + content
+        if before:
+            os.lseek(descriptor, before - 1, os.SEEK_SET)
+            if os.read(descriptor, 1) != b"\n":
+                # A line that was torn by a crash must not damage the next one.
+                content = b"\n" + content
         written = os.write(descriptor, content)
         if written != len(content):
             os.ftruncate(descriptor, before)

@@ -80,7 +80,7 @@ def _signals_as_interrupts(repeated: tuple[int, ...]) -> Iterator[list[int]]:
         if _must_wait(frame):
             # Modules that are interrupted in the middle stay broken, and C extensions swallow what is raised there.
             waiting.add(number)
-            reminder = threading.Timer(REMINDER_SECONDS, os.kill, (os.getpid(), number))
+            reminder = threading.Timer(REMINDER_SECONDS, _send_to_this_process, (number,))
             reminder.daemon = True
             reminder.start()
             return
@@ -103,6 +103,14 @@ def _signals_as_interrupts(repeated: tuple[int, ...]) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _send_to_this_process(number: int) -> None:
+    # On Windows os.kill ends the process and calls no handler.
+    if os.name == "posix":
+        os.kill(os.getpid(), number)
+    else:
+        signal.raise_signal(number)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

@@ -422,8 +422,7 @@ def _write_page(
     console: Console,
 ) -> Path:
     """Write the page into `folder` in one step and return its path."""
-    from importlib.metadata import version
-
+    from plastic_cli.distribution import installed_version
     from plastic_cli.figures.files import svg_text
     from plastic_cli.report.page import PageFigure, page
 
@@ -439,7 +438,7 @@ def _write_page(
         recipes=recipes,
         summary=summary,
         notes=notes,
-        version=version("plastic"),
+        version=installed_version(),
     )
     path = folder / PAGE
     try:

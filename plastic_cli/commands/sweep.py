@@ -123,10 +123,10 @@ def check_options(options: SweepOptions) -> None:
 
 def _check_devices(plan: Sequence[PlannedRun]) -> None:
     """Raise UserError where runs on this machine ask for CUDA and torch finds none."""
-    if any(planned.config.get("device") == "cuda" for planned in plan):
+    for device in {planned.config.get("device") for planned in plan} & {"cuda", "mps"}:
         from plastic_cli.numerics.devices import find_device
 
-        find_device("cuda")
+        find_device(str(device))
 
 
 def run_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> list[Result]:

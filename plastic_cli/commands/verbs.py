@@ -254,12 +254,13 @@ def _check_seeds_and_device(config: TrainConfig, seeds: int) -> None:
 
 
 def check_device(config: Any) -> None:
-    """Raise UserError where a configuration asks for CUDA and torch finds none."""
-    # Whether the others are there is no question, and torch takes seconds to import.
-    if getattr(config, "device", None) == "cuda":
+    """Raise UserError where a configuration asks for a GPU that torch does not find."""
+    device = getattr(config, "device", None)
+    # The CPU is always there, and torch takes seconds to import.
+    if device in ("cuda", "mps"):
         from plastic_cli.numerics.devices import find_device
 
-        find_device("cuda")
+        find_device(device)
 
 
 def _resumed(

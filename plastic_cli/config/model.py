@@ -12,6 +12,9 @@ from plastic_cli.config.parsing import read_value
 from plastic_cli.config.unused import matches, reason_unused
 from plastic_cli.errors import OptionError, did_you_mean
 
+Device = Literal["auto", "cpu", "cuda", "mps"]
+"""Where to compute; mps is the GPU of Apple's processors."""
+
 OnlyWith = tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...]
 """Entries (option, values of it, other options): the others have an effect only where the option has such a value."""
 
@@ -130,7 +133,7 @@ class TrainConfig(Config):
     """What every train command can be told."""
 
     seed: int = field(0, "root of every random number of the run", ge=0, le=2**63 - 1, panel="Run")
-    device: Literal["auto", "cpu", "cuda"] = field("auto", "where to compute", panel="Run")
+    device: Device = field("auto", "where to compute", panel="Run")
 
     def learns_from(self) -> str | None:
         """Return what the run learns from, under which tables list it: the data set, or an environment."""
@@ -141,7 +144,7 @@ class TrainConfig(Config):
 class StageConfig(Config):
     """What every command that looks at a trained run can be told."""
 
-    device: Literal["auto", "cpu", "cuda"] = field("auto", "where to compute", panel="Run")
+    device: Device = field("auto", "where to compute", panel="Run")
 
 
 class EvaluateConfig(StageConfig):

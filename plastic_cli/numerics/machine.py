@@ -7,12 +7,14 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-REPORTED = ("plastic", "torch", "numpy", "numba", "pandas")
+from plastic_cli.distribution import installed_version
+
+REPORTED = ("torch", "numpy", "numba", "pandas")
 
 
 def versions(origin: str | None = None) -> dict[str, str]:
     """Return the versions of Python and of the packages that numbers depend on, and the rule's own distribution."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "plastic": installed_version()}
     for package in REPORTED:
         try:
             found[package] = version(package)

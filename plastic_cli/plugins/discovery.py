@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
+from plastic_cli.distribution import origin_of
 from plastic_cli.errors import PlasticError, UserError, did_you_mean
 from plastic_cli.plugins.rule import Rule
 
@@ -166,7 +167,7 @@ def _reason(error: Exception) -> str:
 
 
 def _origin(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown distribution"
+    return origin_of(entry.dist.name, entry.dist.version) if entry.dist else "an unknown distribution"
 
 
 def _rules_of(manager: PluginManager, module: object) -> list[Rule]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,12 @@ from filelock import FileLock, Timeout
 
 from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.runs.record import LOCK_FILE
+
+try:
+    import fcntl
+except ImportError:
+    # Windows.
+    fcntl = None  # type: ignore[assignment]
 
 READERS_SECONDS = 1.0
 """How long a writer waits for readers that ask whether the run is alive; each holds the lock for microseconds."""
@@ -45,9 +50,11 @@ def locked_folder(folder: Path, process: Mapping[str, Any]) -> Iterator[None]:
 def is_held(folder: Path) -> bool:
     """Say whether a living process writes to the run in `folder`.
 
-    This takes a shared lock, so that two readers do not see each other as a writer, and so that it works in a store
-    that cannot be written.
+    On POSIX systems this takes a shared lock, so that two readers do not see each other as a writer, and so that it
+    works in a store that cannot be written.
     """
+    if fcntl is None:
+        return _is_locked(folder / LOCK_FILE)
     try:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY)
     except FileNotFoundError:
@@ -61,3 +68,14 @@ def is_held(folder: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _is_locked(path: Path) -> bool:
+    """Say whether another process holds the lock `path`, on systems that have exclusive locks only."""
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from plastic_cli.distribution import install_command
 from plastic_cli.errors import UserError
 from plastic_cli.escapes import csv_text
 from plastic_cli.files import read_tensors, write_atomically, write_tensors, write_through
@@ -75,7 +76,7 @@ def check_mp4_can_be_written() -> None:
         program = import_module("imageio_ffmpeg").get_ffmpeg_exe()
     except (ImportError, RuntimeError):
         raise UserError(
-            "MP4 needs imageio-ffmpeg, which is not installed here: `pip install 'plastic[video]'`, or choose GIF."
+            f"MP4 needs imageio-ffmpeg, which is not installed: `{install_command('video')}`, or choose GIF."
         ) from None
     if shutil.which(program) is None:
         raise UserError(

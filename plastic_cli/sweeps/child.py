@@ -1,16 +1,16 @@
 """`python -m plastic_cli.sweeps.child PARENT MODULE ARGUMENTS...`: a module as a program that ends with its parent.
 
-A worker that is killed cannot stop its run any more. So the run asks the kernel for a SIGTERM at that moment: it writes
-its checkpoint and another worker finishes it.
+A worker that is killed cannot stop its run any more. On Linux the run therefore asks the kernel for a SIGTERM at that
+moment: it writes its checkpoint, and another worker finishes it. Elsewhere such a run goes on to its end.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import runpy
 import signal
 import sys
+from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1
 
@@ -21,9 +21,12 @@ def main() -> None:
     # Whoever started the sweep may have it ignore signals; the runs listen to their sweep.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        # It died before the kernel knew that we want to hear of it.
+        with suppress(ImportError, OSError, AttributeError):
+            import ctypes
+
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    # The parent may have died before the call above. On Windows the parent is the launcher of the virtual environment.
+    if os.name == "posix" and os.getppid() != parent:
         sys.exit(130)
     del sys.argv[1:3]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -278,11 +278,19 @@ def _wait(child: subprocess.Popen[bytes], stop: Stop, deadline: float | None) ->
         now = time.monotonic()
         if asked is not None:
             if now - asked > STOP_SECONDS or stop.at_once.is_set():
-                with suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
+                _kill(child)
         elif stop.soon.is_set() or (deadline is not None and now > deadline):
             why, asked = ("stopped" if stop.soon.is_set() else "timeout"), now
             child.terminate()
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """End a process at once, with the processes that it started where the system has process groups."""
+    with suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(child.pid, signal.SIGKILL)
+        else:
+            child.kill()
 
 
 def _environment(job: Job) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from plastic_cli.data.catalogue import DATASETS
 from plastic_cli.data.identity import dataset_checksum
+from plastic_cli.distribution import installed_version
 from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.store import RunStore, read_index, write_index
 from plastic_cli.sweeps.plan import PlannedRun, canonical
@@ -141,7 +142,8 @@ def _checksum(config: dict[str, Any], data_folder: Path | None, store: Path | No
 @cache
 def _checksum_of_digits(store: Path) -> str | None:
     """Return the checksum of the set that scikit-learn carries, from the index: its import takes a second."""
-    made_by = " ".join(f"{package} {version(package)}" for package in ("plastic", "scikit-learn", "numpy"))
+    libraries = " ".join(f"{package} {version(package)}" for package in ("scikit-learn", "numpy"))
+    made_by = f"plastic {installed_version()} {libraries}"
     known = read_index(store, "digits.json", lambda _, checksum: isinstance(checksum, str))["entries"]
     if made_by in known:
         found: str = known[made_by][2]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from plastic_cli.distribution import install_command
 from plastic_cli.errors import RunFailed, UserError, did_you_mean
 from plastic_cli.sweeps.job import cores, request_stop, thread_share
 
@@ -215,6 +216,4 @@ def _import(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError:
-        raise UserError(
-            "--scheduler needs dask, which is not installed here: pip install 'plastic[cluster]'."
-        ) from None
+        raise UserError(f"--scheduler needs dask, which is not installed: {install_command('cluster')}.") from None

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from plastic_cli.config.describe import is_switch, literal_choices, type_word
 from plastic_cli.config.model import Config
 from plastic_cli.config.parsing import split_list
+from plastic_cli.distribution import install_command
 from plastic_cli.errors import PlasticError, UserError, did_you_mean, match_choice
 from plastic_cli.escapes import printable_line
 from plastic_cli.files import write_atomically
@@ -342,5 +343,5 @@ def _import_optuna() -> Any:
         optuna = import_module("optuna")
         import_module("optuna.storages.journal")
     except ImportError:
-        raise UserError("tune needs optuna, which is not installed here: pip install 'plastic[tune]'.") from None
+        raise UserError(f"tune needs optuna, which is not installed: {install_command('tune')}.") from None
     return optuna

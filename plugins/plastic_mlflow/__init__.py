@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plastic_cli import UserError, hookimpl
+from plastic_cli.distribution import install_command
 
 
 @hookimpl
@@ -16,7 +17,7 @@ def plastic_export_check() -> None:
 
         check_store()
     except ImportError as error:
-        raise UserError(f"exporting to MLflow needs its library ({error}): `pip install 'plastic[mlflow]'`.") from None
+        raise UserError(f"exporting to MLflow needs its library ({error}): `{install_command('mlflow')}`.") from None
 
 
 @hookimpl

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import field_validator, model_validator
 
 from plastic_cli import AnalyzeConfig, Config, EvaluateConfig, OnlyWith, RenderConfig, TrainConfig, field
+from plastic_cli.distribution import install_command
 from plastic_mpn.environments.options import read_options, split_options
 
 IMPLIED: dict[str, dict[str, Any]] = {
@@ -289,7 +290,7 @@ class Render(TrainedAgentConfig, RenderConfig):
     """Show an episode: the environment, M as a heat map, the Q-values and the return so far."""
 
     episode: int = field(0, "which of the run's test episodes", ge=0)
-    video: Literal["gif", "mp4"] = field("gif", "mp4 needs `pip install 'plastic[video]'`")
+    video: Literal["gif", "mp4"] = field("gif", f"mp4 needs `{install_command('video')}`")
     frames: int = field(150, "show at most this many steps", ge=1, le=100_000)
     frame_seconds: float = field(0.06, "seconds per frame", ge=0.02, le=60)
     still: tuple[int, ...] = field((), "steps to write as pictures of their own")

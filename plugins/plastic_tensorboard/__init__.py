@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plastic_cli import UserError, hookimpl
+from plastic_cli.distribution import install_command
 
 
 @hookimpl
@@ -15,7 +16,7 @@ def plastic_export_check() -> None:
         import plastic_tensorboard.events  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"exporting to TensorBoard needs its library ({error}): `pip install 'plastic[tensorboard]'`."
+            f"exporting to TensorBoard needs its library ({error}): `{install_command('tensorboard')}`."
         ) from None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plastic_cli import UserError, hookimpl
+from plastic_cli.distribution import install_command
 
 
 @hookimpl
@@ -15,7 +16,7 @@ def plastic_export_check() -> None:
         import plastic_wandb.history  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"exporting to Weights & Biases needs its library ({error}): `pip install 'plastic[wandb]'`."
+            f"exporting to Weights & Biases needs its library ({error}): `{install_command('wandb')}`."
         ) from None
 
 

@@ -129,7 +129,7 @@ def test_short_help_option():
 def test_version():
     from importlib.metadata import version
 
-    assert plastic("--version").out == f"plastic {version('plastic')}\n"
+    assert plastic("--version").out == f"plastic {version('plastic-cli')}\n"
 
 
 def complete(line, **variables):

@@ -204,7 +204,7 @@ def test_a_missing_library_is_one_line_that_names_the_extra(name, monkeypatch, r
     monkeypatch.setitem(sys.modules, name, None)
     done = plastic("train", "backprop", "--export", name)
     assert (done.code, len(done.err.splitlines())) == (2, 1)
-    assert f"pip install 'plastic[{name}]'" in done.err
+    assert f"pip install 'plastic-cli[{name}]'" in done.err
     assert not runs_folder.exists()
 
 
@@ -332,5 +332,5 @@ def test_doctor_names_the_exporters_and_those_whose_library_is_missing(monkeypat
     outcome = plastic("doctor", "--json")
     checks = {check["check"]: check for check in json.loads(outcome.out)}
     assert checks["exporter tensorboard"]["state"] == "note", "its library is optional"
-    assert "pip install 'plastic[tensorboard]'" in checks["exporter tensorboard"]["detail"]
+    assert "pip install 'plastic-cli[tensorboard]'" in checks["exporter tensorboard"]["detail"]
     assert checks["exporter wandb"]["state"] == "ok"

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-pytest.importorskip("mlflow", reason="mlflow is not installed: pip install 'plastic[mlflow]'")
-pytest.importorskip("sqlalchemy", reason="MLflow's default store needs sqlalchemy: pip install 'plastic[mlflow]'")
+pytest.importorskip("mlflow", reason="mlflow is not installed: pip install 'plastic-cli[mlflow]'")
+pytest.importorskip("sqlalchemy", reason="MLflow's default store needs sqlalchemy: pip install 'plastic-cli[mlflow]'")
 
 import mlflow
 

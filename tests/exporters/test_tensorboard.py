@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install 'plastic[tensorboard]'")
+pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install 'plastic-cli[tensorboard]'")
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata

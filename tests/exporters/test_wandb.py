@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-pytest.importorskip("wandb", reason="wandb is not installed: pip install 'plastic[wandb]'")
+pytest.importorskip("wandb", reason="wandb is not installed: pip install 'plastic-cli[wandb]'")
 
 from exporters.wandb_files import configuration, exit_code, history, records, summary
 from plastic_cli.testing import plastic

@@ -283,7 +283,9 @@ def test_only_what_may_never_end_is_warned_of(env):
 
 
 def test_square_brackets_in_a_help_text_are_shown():
-    assert "pip install 'plastic[video]'" in " ".join(plastic("render", "mpn", "--help").out.replace("│", " ").split())
+    assert "pip install 'plastic-cli[video]'" in " ".join(
+        plastic("render", "mpn", "--help").out.replace("│", " ").split()
+    )
 
 
 # ------------------------------------------------------------------------------------------- what an option implies

@@ -196,7 +196,7 @@ def test_dask_that_is_missing_is_named(recipe, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     outcome = plastic("sweep", recipe(), "--scheduler", "tcp://127.0.0.1:1")
     assert outcome.code == 2
-    assert "plastic[cluster]" in outcome.err
+    assert "plastic-cli[cluster]" in outcome.err
 
 
 def test_a_batch_system_starts_the_workers(processes, recipe, runs_folder, starts, tmp_path):

@@ -242,7 +242,7 @@ def test_without_ffmpeg_one_line_says_what_to_install(run, monkeypatch):
         lambda: run.save_video("film", [np.zeros((4, 4, 3), np.uint8)], 0.1, "mp4"),
         lambda: render_episode(asked(video="mp4"), run, trained(agent())),
     ):
-        with pytest.raises(UserError, match=r"pip install 'plastic\[video\]'") as raised:
+        with pytest.raises(UserError, match=r"pip install 'plastic-cli\[video\]'") as raised:
             attempt()
         assert "\n" not in str(raised.value)
     assert not (run.folder / "videos").exists()
