@@ -118,7 +118,7 @@ def test_help_shows_bounds_and_defaults(monkeypatch):
     out = plastic("train", "grlu", "--help").out
     assert "(at least 1; default: 16)" in out
     assert "(above 0, at most 1)" in out
-    assert "output|preactivation" in out or "'output' is the published rule" in out
+    assert "output: after the activation, as published" in " ".join(out.replace("│", " ").split())
 
 
 def test_short_help_option():
