@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
 from plastic_cli import Run
 from plastic_cli.numerics.seeds import seed_sequence
 from plastic_mpn.config import Train
@@ -11,6 +14,11 @@ from plastic_mpn.learning.checkpoints import Checkpoints
 from plastic_mpn.make import environment_options, make_environments, make_network, note_versions
 from plastic_mpn.networks.agents import MPNDQN, ActorCritic, Network, Readout
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+S = TypeVar("S", bound="DataclassInstance")
+
 
 def by_dqn(config: Train, run: Run) -> None:
     """Train by Q-learning."""
@@ -19,24 +27,7 @@ def by_dqn(config: Train, run: Run) -> None:
 
     environments = make_environments(config, run)
     network = make_network(config, run, environments.observation_dim, environments.action_count)
-    settings = DQNSettings(
-        gamma=config.gamma,
-        epsilon_start=config.epsilon_start,
-        epsilon_end=config.epsilon_end,
-        epsilon_decay=config.epsilon_decay,
-        learning_rate=config.learning_rate,
-        batch_size=config.batch_size,
-        buffer_size=config.buffer_size,
-        learning_starts=config.learning_starts,
-        train_every=config.train_every,
-        target_every=config.target_every,
-        tau=config.tau,
-        gradient_clip=config.gradient_clip,
-        double=config.double_q,
-        replay=config.replay,
-        burn_in=config.burn_in,
-        sequence_length=config.sequence_length,
-    )
+    settings = shared_fields(DQNSettings, config)
     assert isinstance(network, MPNDQN)
     dqn = DQN(network, environments, settings, seed_sequence(run.seed, "exploration"))
     checkpoints = _checkpoints(config, run, network, "episode")
@@ -58,16 +49,7 @@ def by_a2c(config: Train, run: Run) -> None:
 
     environments = make_environments(config, run)
     network = make_network(config, run, environments.observation_dim, environments.action_count)
-    settings = A2CSettings(
-        learning_rate=config.learning_rate,
-        gamma=config.gamma,
-        entropy_coefficient=config.entropy_coefficient,
-        value_coefficient=config.value_coefficient,
-        rollout=config.rollout,
-        gradient_clip=config.gradient_clip,
-        gae_lambda=config.gae_lambda,
-        normalise_advantages=config.normalise_advantages,
-    )
+    settings = shared_fields(A2CSettings, config)
     assert isinstance(network, ActorCritic)
     algorithm = A2C(network, environments, run.generator("actions"), settings)
     updates = -(-config.total_steps // (config.rollout * config.num_envs))
@@ -97,20 +79,19 @@ def by_supervised(config: Train, run: Run) -> None:
     assert isinstance(network, Readout)
     if config.readout_only:
         network.core.requires_grad_(False)
-    train_supervised(
-        network,
-        task,
-        run,
-        SupervisedSettings(
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            l1=config.l1,
-            gradient_clip=config.gradient_clip,
-            minimum_batches=min(config.minimum_batches, config.maximum_batches),
-            maximum_batches=config.maximum_batches,
-            target_accuracy=config.target_accuracy,
-        ),
+    settings = shared_fields(
+        SupervisedSettings, config, minimum_batches=min(config.minimum_batches, config.maximum_batches)
     )
+    train_supervised(network, task, run, settings)
+
+
+def shared_fields(made: type[S], config: Train, **changes: Any) -> S:
+    """Return a dataclass whose fields are the options of the same names; `changes` take precedence.
+
+    A field that is no option keeps its default.
+    """
+    options = {field.name: getattr(config, field.name) for field in fields(made) if hasattr(config, field.name)}
+    return made(**options | changes)
 
 
 def _checkpoints(config: Train, run: Run, network: Network, unit: str) -> Checkpoints:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import gymnasium as gym
@@ -15,7 +16,11 @@ from plastic_cli.runs.folder import open_run
 from plastic_cli.testing import plastic
 from plastic_mpn.config import IMPLIED, Evaluate, Train
 from plastic_mpn.environments.options import read_options
+from plastic_mpn.learning.a2c import A2CSettings
+from plastic_mpn.learning.dqn_update import DQNSettings
+from plastic_mpn.learning.supervised import SupervisedSettings
 from plastic_mpn.trained import open_trained
+from plastic_mpn.training import shared_fields
 
 GO_NOGO = "plastic/GoNogo-v0"
 PAYING = "plastic-tests/Paying-v0"
@@ -383,6 +388,19 @@ def test_what_is_implied_reaches_a_run_from_the_command_line(trained_once):
     assert supervised["env"] == "plastic/SimpleIntegration-v0"
     assert (supervised["draw_eta"], supervised["lambda_max"]) == (True, 0.95)
     assert (dqn["learn_eta"], dqn["draw_eta"]) == (False, False)
+
+
+def test_settings_are_the_options_of_the_same_names():
+    config = Train.from_values({"gamma": 0.5, "double_q": False, "batch_size": 7, "target_accuracy": 0.7})
+    for made in (DQNSettings, A2CSettings):
+        settings = shared_fields(made, config)
+        assert {field.name: getattr(settings, field.name) for field in fields(made)} == {
+            field.name: getattr(config, field.name) for field in fields(made)
+        }
+    supervised = shared_fields(SupervisedSettings, config, minimum_batches=3)
+    assert (supervised.batch_size, supervised.target_accuracy, supervised.minimum_batches) == (7, 0.7, 3)
+    without_an_option = {"validate_every", "validation_trials", "window", "patience", "test_trials"}
+    assert {field.name for field in fields(SupervisedSettings) if not hasattr(config, field.name)} == without_an_option
 
 
 def test_copies_of_the_target_are_asked_for_by_how_often():

@@ -302,41 +302,26 @@ def train_a2c(
     algorithm: A2C,
     run: Run,
     *,
-    total_steps: int | None = None,
-    num_episodes: int | None = None,
+    total_steps: int,
     log_every: int = 10,
     after_update: Callable[[int], None] | None = None,
 ) -> None:
-    """Learn for at least `total_steps` steps of all environments together, or until `num_episodes` have ended.
+    """Learn for at least `total_steps` steps of all environments together.
 
-    Exactly one of the two is given. The loop of the run counts updates, or episodes; `algorithm` is tracked as
-    "algorithm". Every `log_every` updates, and behind the last, `A2C.report` is logged as split "train". after_update
-    is called behind each update with the number of updates so far, before a checkpoint may be written.
-    Raises ValueError where none or both are given, and RunFailed where the loss is not finite.
+    The loop of the run counts updates; `algorithm` is tracked as "algorithm". `A2C.report` is logged as split "train"
+    every `log_every` updates and after the last one. after_update is called after each update with the number of
+    updates so far, before a checkpoint may be written. Raises RunFailed if the loss is not finite.
     """
-    if (total_steps is None) == (num_episodes is None):
-        raise ValueError("give either total_steps or num_episodes")
     run.track(algorithm=algorithm)
-
-    def learn() -> None:
+    updates = -(-total_steps // (algorithm.settings.rollout * algorithm.environments.count))
+    for _ in run.steps(updates, "update"):
         began, steps_before = training_clock(), algorithm.environments.steps
         algorithm.rollout_and_update()
         run.count_samples(algorithm.environments.steps - steps_before, training_clock() - began)
-        done = algorithm.updates == updates if num_episodes is None else algorithm.episodes >= num_episodes
-        if done or algorithm.updates % log_every == 0:
+        if algorithm.updates == updates or algorithm.updates % log_every == 0:
             run.log("train", None, **algorithm.report())
         if after_update:
             after_update(algorithm.updates)
-
-    if num_episodes is None:
-        updates = -(-(total_steps or 0) // (algorithm.settings.rollout * algorithm.environments.count))
-        for _ in run.steps(updates, "update"):
-            learn()
-    else:
-        for episode in run.steps(num_episodes, "episode"):
-            # Several episodes may end within an update, or none.
-            while algorithm.episodes <= episode:
-                learn()
 
 
 class _Unreported:

@@ -123,7 +123,7 @@ class CompiledUpdate:
         activate_in_place(self._h_behind, self._core.activation)
         loss: float = compiled_dqn.gradient(
             rows.x, rows.M, chosen, rows.actions, rows.rewards, rows.terminated, h, h_behind, A, c,
-            target_A, target_c, self.settings.gamma, self.settings.double, self._activation, self._additive,
+            target_A, target_c, self.settings.gamma, self.settings.double_q, self._activation, self._additive,
             self._drive, *self._parameter_gradients,
         )  # fmt: skip
         return loss

@@ -37,7 +37,7 @@ class DQNSettings:
     tau: float = 0.005
     target_every: int = 10
     gradient_clip: float = 10.0
-    double: bool = True
+    double_q: bool = True
     replay: Literal["states", "sequences"] = "states"
     burn_in: int = 8
     sequence_length: int = 16
@@ -116,7 +116,7 @@ class TorchUpdate:
         with torch.no_grad():
             behind = replay.next_observations.flatten(0, 1)[rows].to(device)
             target_q = self.target(behind, states)[0]
-            preferred = self.network(behind, states)[0] if self.settings.double else target_q
+            preferred = self.network(behind, states)[0] if self.settings.double_q else target_q
             value = target_q.gather(1, preferred.argmax(dim=1, keepdim=True)).squeeze(1)
             goes_on = self.settings.gamma * ~replay.terminated.flatten()[rows]
             wanted = replay.rewards.flatten()[rows].to(device) + goes_on.to(device) * value
@@ -141,7 +141,7 @@ class TorchUpdate:
         learned = slice(burn_in, burn_in + length)
         with torch.no_grad():
             target_q = self.target(seen.observations[burn_in:], target_state, seen.starts[burn_in:])[0]
-            preferred = (q if settings.double else target_q)[1:].argmax(dim=-1, keepdim=True)
+            preferred = (q if settings.double_q else target_q)[1:].argmax(dim=-1, keepdim=True)
             value = target_q[1:].gather(-1, preferred).squeeze(-1)
             wanted = seen.rewards[learned] + settings.gamma * value * ~seen.terminated[learned]
             counts = (~seen.truncated[learned] | seen.terminated[learned]).to(q.dtype)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from plastic_cli import Run, UserError
 from plastic_cli.errors import did_you_mean
+from plastic_cli.files import read_tensors
 
 BEST, FINAL = "best", "final"
 
@@ -41,9 +41,9 @@ def load_network(network: nn.Module, run: Run, name: str) -> None:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = read_tensors(path)
     except FileNotFoundError:
         raise UserError(f"--checkpoint {path}: there is no such file.") from None
-    except Exception:  # noqa: BLE001  torch.load raises whatever the damage happens to provoke
+    except Exception:  # noqa: BLE001  reading a damaged file can raise anything
         raise UserError(f"--checkpoint {path}: it is damaged, or holds more than tensors.") from None
     return state

@@ -391,22 +391,21 @@ def new_run(folder):
     return create_run(folder, rule="mpn", config={"seed": 0})
 
 
-@pytest.mark.parametrize("amount", [{"total_steps": 320}, {"num_episodes": 90}])
-def test_an_interrupted_run_ends_as_one_that_was_not(runs_folder, amount):
+def test_an_interrupted_run_ends_as_one_that_was_not(runs_folder):
     finals, numbers = [], []
     for stop in (None, 4):
         run = new_run(runs_folder)
         with run.locked():
             if stop is None:
-                train_a2c(final := make("gru", options={"delay": 2}), run, log_every=3, **amount)
+                train_a2c(final := make("gru", options={"delay": 2}), run, total_steps=320, log_every=3)
             else:
                 with pytest.raises(KeyboardInterrupt), interrupted_after(stop):
-                    train_a2c(make("gru", options={"delay": 2}), run, log_every=3, **amount)
+                    train_a2c(make("gru", options={"delay": 2}), run, total_steps=320, log_every=3)
         if stop is not None:
             run = open_run(run.folder)
             with run.locked():
                 run.resume()
-                train_a2c(final := make("gru", options={"delay": 2}), run, log_every=3, **amount)
+                train_a2c(final := make("gru", options={"delay": 2}), run, total_steps=320, log_every=3)
         finals.append(final)
         numbers.append(training_numbers(run.folder).reset_index(drop=True))
     assert all(torch.equal(mine, other) for mine, other in zip(finals[0].parameters, finals[1].parameters, strict=True))
@@ -435,23 +434,6 @@ def test_the_loop_counts_steps_logs_and_calls_back(runs_folder):
     parts = table["policy_loss"] + table["value_loss"] - 0.01 * table["entropy"]
     np.testing.assert_allclose(table["loss"], parts, rtol=1e-5)
     assert run.record.speed["samples"] == 200
-
-
-def test_the_loop_ends_with_the_episodes(runs_folder):
-    run, calls = new_run(runs_folder), []
-    algorithm = make(options={"delay": 4})
-    with run.locked():
-        train_a2c(algorithm, run, num_episodes=17, log_every=100, after_update=calls.append)
-    # 8 episodes end in each update.
-    assert algorithm.episodes == 24
-    assert calls == [1, 2, 3]
-    assert training_numbers(run.folder).set_index("metric")["value"]["episodes"] == 24
-
-
-@pytest.mark.parametrize("amount", [{}, {"total_steps": 10, "num_episodes": 10}])
-def test_the_loop_needs_one_end(runs_folder, amount):
-    with pytest.raises(ValueError, match="either"):
-        train_a2c(make(), new_run(runs_folder), **amount)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(runs_folder):

@@ -202,14 +202,14 @@ def test_loss_and_gradient_equal_a_calculation_by_hand(core, activation, double)
     assert max(map(abs, errors)) > 1.1, "and above"
     assert 0 < int(replay.terminated.flatten()[torch.from_numpy(chosen)].sum()) < len(chosen)
 
-    plain = torch_update(network, target, replay, gamma=0.9, double=double)
+    plain = torch_update(network, target, replay, gamma=0.9, double_q=double)
     found = plain.loss_of_states(chosen)
     found.backward()
     assert float(found.detach()) == pytest.approx(loss, rel=1e-5)
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(parameter.grad.double(), gradients[name], rtol=1e-4, atol=1e-6, msg=name)
 
-    compiled = compiled_update(network, target, replay, gamma=0.9, double=double, batch_size=len(chosen))
+    compiled = compiled_update(network, target, replay, gamma=0.9, double_q=double, batch_size=len(chosen))
     assert compiled.loss_and_gradient(chosen) == pytest.approx(loss, rel=1e-5)
     for name, gradient in compiled_gradients(compiled).items():
         np.testing.assert_allclose(gradient, gradients[name], rtol=1e-4, atol=1e-6, err_msg=name)
@@ -230,8 +230,8 @@ def test_the_two_updates_agree(seed, gamma, double, batch, bound):
     network, target = make_network(seed=seed, bound=bound), make_network(seed=seed + 1, bound=bound)
     replay = random_replay(network.core.state_shape, seed)
     chosen = replay.sample(batch, np.random.default_rng(seed))
-    compiled = compiled_update(network, target, replay, gamma=gamma, double=double, batch_size=batch)
-    plain = torch_update(network, target, replay, gamma=gamma, double=double)
+    compiled = compiled_update(network, target, replay, gamma=gamma, double_q=double, batch_size=batch)
+    plain = torch_update(network, target, replay, gamma=gamma, double_q=double)
     loss = plain.loss_of_states(chosen)
     loss.backward()
     assert compiled.loss_and_gradient(chosen) == pytest.approx(float(loss.detach()), rel=1e-4, abs=1e-6)
@@ -268,7 +268,7 @@ def test_with_equal_networks_double_q_learning_is_plain():
     chosen = np.arange(30)
 
     def losses(target):
-        updates = [torch_update(network, target, replay, double=double) for double in (False, True)]
+        updates = [torch_update(network, target, replay, double_q=double) for double in (False, True)]
         return [float(update.loss_of_states(chosen).detach()) for update in updates]
 
     plain, double = losses(network)
@@ -321,7 +321,7 @@ def test_the_loss_of_sequences_equals_a_calculation_by_hand(core, burn_in, doubl
         for each in (network, target):
             each.core.constrain()
     replay = random_replay(network.core.state_shape, episode_ends=0.3)
-    changes = {"gamma": 0.9, "double": double, "burn_in": burn_in, "sequence_length": 4, "batch_size": 40}
+    changes = {"gamma": 0.9, "double_q": double, "burn_in": burn_in, "sequence_length": 4, "batch_size": 40}
     update = torch_update(network, target, replay, replay="sequences", **changes)
     # About as many transitions as the batch: 10 stretches of 4.
     seen = replay.sequences(10, burn_in + 5, np.random.default_rng(7))
