@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any, Literal, TypeVar
@@ -25,6 +25,8 @@ from plastic_cli.statistics.intervals import (
 
 VerdictWord = Literal["reproduced", "not reproduced", "inconclusive", "untested"]
 VERDICTS: tuple[VerdictWord, ...] = ("reproduced", "not reproduced", "inconclusive", "untested")
+
+TABLES = ("claim", "context", "settings")
 
 POWER = 0.8
 """The number of seeds that "would probably decide" decides with this probability."""
@@ -198,10 +200,12 @@ class Verdict:
 
 
 def read_claims(rule: str, text: str) -> PublishedFigures:
-    """Read the text of a rule's `claims.toml`: tables `[[claim]]` and `[[context]]`.
+    """Read the text of a rule's `claims.toml`: tables `[[claim]]`, `[[context]]` and `[settings.NAME]`.
 
-    Entries whose evidence is not "V" (read in the source itself) are checked and left out. Raises UserError, one line
-    that names the file, the entry and the key; so for a claim whose band contains chance or its own control.
+    An entry with `settings = "NAME"`, or a list of names, has the conditions of `[settings.NAME]`; later names and the
+    entry's own conditions take precedence. Entries whose evidence is not "V" (read in the source itself) are checked
+    and left out. Raises UserError, one line that names the file, the entry and the key, also for a claim whose band
+    contains chance or its own control.
     """
     file = f"claims.toml of rule '{rule}'"
     try:
@@ -209,19 +213,19 @@ def read_claims(rule: str, text: str) -> PublishedFigures:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: it is not valid TOML: {error}.") from None
     for name in tables:
-        if name not in ("claim", "context"):
-            raise UserError(f"{file}: there is no table '{name}'.{did_you_mean(name, ('claim', 'context'))}")
+        if name not in TABLES:
+            raise UserError(f"{file}: there is no table '{name}'.{did_you_mean(name, TABLES)}")
+    entries = _Entries(file, tables)
     claims: list[Claim] = []
     unmeasured: list[Unmeasured] = []
-    for number, entry in _entries(file, tables, "claim"):
-        if isinstance(entry, Mapping) and "unmeasured" in entry:
-            unmeasured.append(_read_entry(Unmeasured, file, "claim", number, entry))
+    for name, entry in entries.of_kind("claim"):
+        if "unmeasured" in entry:
+            unmeasured.append(_read_entry(Unmeasured, name, entry))
         else:
-            claims.append(_read_entry(Claim, file, "claim", number, entry))
-            _check_band(claims[-1], f"{file}: claim {number} ({claims[-1].id})")
-    context = [
-        _read_entry(Context, file, "context", number, entry) for number, entry in _entries(file, tables, "context")
-    ]
+            claims.append(_read_entry(Claim, name, entry))
+            _check_band(claims[-1], name)
+    context = [_read_entry(Context, name, entry) for name, entry in entries.of_kind("context")]
+    entries.check_all_used()
     seen: set[str] = set()
     for known in (*claims, *unmeasured, *context):
         if known.id in seen:
@@ -339,28 +343,66 @@ def unknown_conditions(claims: Sequence[_Entry], fields: Sequence[str]) -> list[
 Kind = TypeVar("Kind", bound=_Entry)
 
 
-def _entries(file: str, tables: Mapping[str, Any], kind: str) -> list[tuple[int, Any]]:
-    entries = tables.get(kind, [])
-    if not isinstance(entries, list):
-        raise UserError(f"{file}: write [[{kind}]] with two brackets, once for each entry.")
-    return list(enumerate(entries, start=1))
+class _Entries:
+    """The entries of a `claims.toml`, with the conditions of the settings that they name."""
+
+    def __init__(self, file: str, tables: Mapping[str, Any]) -> None:
+        self.file = file
+        self.tables = tables
+        self.settings = tables.get("settings", {})
+        self.used: set[str] = set()
+        if not isinstance(self.settings, Mapping):
+            raise UserError(f"{file}: write [settings.NAME], one table for each name.")
+        for name, conditions in self.settings.items():
+            if not isinstance(conditions, Mapping):
+                raise UserError(f"{file}: [settings.{name}] must be a table of keys and values.")
+
+    def of_kind(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the name of each entry, for messages, and its keys and values."""
+        entries = self.tables.get(kind, [])
+        if not isinstance(entries, list):
+            raise UserError(f"{self.file}: write [[{kind}]] with two brackets, once for each entry.")
+        for number, entry in enumerate(entries, start=1):
+            if not isinstance(entry, Mapping):
+                raise UserError(f"{self.file}: {kind} {number} must be a table of keys and values.")
+            of_id = f" ({entry['id']})" if isinstance(entry.get("id"), str) else ""
+            name = f"{self.file}: {kind} {number}{of_id}"
+            yield name, self._with_settings(name, dict(entry))
+
+    def _with_settings(self, name: str, entry: dict[str, Any]) -> dict[str, Any]:
+        chosen = entry.pop("settings", [])
+        chosen = [chosen] if isinstance(chosen, str) else chosen
+        if not isinstance(chosen, list) or not all(isinstance(setting, str) for setting in chosen):
+            raise UserError(f"{name}: 'settings' must be the name of a table [settings.NAME], or a list of names.")
+        conditions: dict[str, Any] = {}
+        for setting in chosen:
+            if setting not in self.settings:
+                guess = did_you_mean(setting, self.settings)
+                raise UserError(f"{name}: 'settings': there is no table [settings.{setting}].{guess}")
+            conditions |= self.settings[setting]
+            self.used.add(setting)
+        own = entry.get("conditions", {})
+        # Conditions of another type are an error, which the model reports.
+        return {**entry, "conditions": {**conditions, **own}} if chosen and isinstance(own, Mapping) else entry
+
+    def check_all_used(self) -> None:
+        """Raise UserError if there are settings that no entry names."""
+        for name in self.settings:
+            if name not in self.used:
+                raise UserError(f"{self.file}: no claim or context uses [settings.{name}]. Remove the table.")
 
 
-def _read_entry(model: type[Kind], file: str, kind: str, number: int, entry: Any) -> Kind:
-    if not isinstance(entry, Mapping):
-        raise UserError(f"{file}: {kind} {number} must be a table of keys and values.")
-    name = f"{kind} {number} ({entry['id']})" if isinstance(entry.get("id"), str) else f"{kind} {number}"
+def _read_entry(model: type[Kind], name: str, entry: Mapping[str, Any]) -> Kind:
     try:
         return model.model_validate(dict(entry))
     except ValidationError as error:
-        # A misspelt key is also a missing one: the first says more.
+        # A misspelled key is also a missing one: the first says more.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         key = str(first["loc"][0])
         if first["type"] == "extra_forbidden":
-            raise UserError(
-                f"{file}: {name}: there is no key '{key}'.{did_you_mean(key, model.model_fields)}"
-            ) from None
+            guess = did_you_mean(key, [*model.model_fields, "settings"])
+            raise UserError(f"{name}: there is no key '{key}'.{guess}") from None
         if first["type"] == "missing":
-            raise UserError(f"{file}: {name}: the key '{key}' is missing.") from None
+            raise UserError(f"{name}: the key '{key}' is missing.") from None
         message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{file}: {name}: '{key}': {message[0].lower()}{message[1:]}.") from None
+        raise UserError(f"{name}: '{key}': {message[0].lower()}{message[1:]}.") from None

@@ -299,6 +299,88 @@ unmeasured = "the analysis is not in this toolkit"
         read_claims("grlu", CLAIMS + text.replace("GR-11", "GR-02"))
 
 
+SETTINGS = """
+[settings.published]
+dataset = "mnist"
+hidden = [256]
+k = 0.5
+
+[settings.wide]
+hidden = [1000]
+batch_size = 64
+"""
+
+
+def with_settings(text):
+    """Return claims whose first entry has the key `settings`, and its own conditions only for perturbations."""
+    own = 'conditions = { dataset = "mnist", hidden = [256], perturbations = 16, k = 0.5 }'
+    assert own in CLAIMS
+    return SETTINGS + CLAIMS.replace(own, f"settings = {text}\nconditions = {{ perturbations = 16 }}")
+
+
+def without_wide(text):
+    return text.replace(SETTINGS[SETTINGS.index("[settings.wide]") :], "")
+
+
+def test_named_settings_are_the_same_as_their_conditions_written_out():
+    assert read_claims("grlu", without_wide(with_settings('"published"'))) == read_claims("grlu", CLAIMS)
+
+
+def test_later_settings_and_then_an_entrys_own_conditions_take_precedence():
+    text = with_settings('["published", "wide"]')
+    conditions = {"dataset": "mnist", "hidden": [1000], "k": 0.5, "batch_size": 64, "perturbations": 16}
+    assert read_claims("grlu", text).claims[0].conditions == conditions
+    found = read_claims("grlu", text.replace("perturbations = 16 }", "perturbations = 16, k = 0.25 }")).claims[0]
+    assert [found.conditions[name] for name in ("k", "batch_size", "perturbations")] == [0.25, 64, 16]
+    (group,) = group_runs(pd.DataFrame([run_row(0, hidden=[1000], perturbations=16, k=0.25, batch_size=64)]))
+    assert found.holds_for(group)
+    (other,) = group_runs(pd.DataFrame([run_row(0, hidden=[256], perturbations=16, k=0.25, batch_size=64)]))
+    assert not found.holds_for(other)
+
+
+def test_settings_hold_for_context_and_for_what_is_not_measured():
+    context = CLAIMS.replace('conditions = { dataset = "mnist" }', 'settings = "published"')
+    unmeasured = """
+[[claim]]
+id = "GR-11"
+statement = "s"
+source = "paper"
+evidence = "V"
+unmeasured = "no code"
+settings = ["published", "wide"]
+"""
+    figures = read_claims("grlu", SETTINGS + context + unmeasured)
+    assert figures.context[0].conditions["dataset"] == "mnist"
+    assert figures.unmeasured[0].conditions["batch_size"] == 64
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (with_settings('"publshed"'),
+         "claim 1 (GR-02): 'settings': there is no table [settings.publshed]. Did you mean 'published'?"),
+        (with_settings("3"), "claim 1 (GR-02): 'settings' must be the name of a table [settings.NAME], or a list"),
+        (with_settings('["published", 3]'), "claim 1 (GR-02): 'settings' must be the name"),
+        (with_settings('"published"'), "no claim or context uses [settings.wide]. Remove the table."),
+        (with_settings('["published", "wide"]').replace("settings = [", "setings = ["),
+         "claim 1 (GR-02): there is no key 'setings'. Did you mean 'settings'?"),
+        (with_settings('["published", "wide"]').replace("k = 0.5", "k = 2020-01-01", 1),
+         "claim 1 (GR-02): 'conditions': 'k' must be"),
+        (with_settings('["published", "wide"]').replace("conditions = { perturbations = 16 }", "conditions = 3"),
+         "claim 1 (GR-02): 'conditions': input should be"),
+        ("settings = 3\n" + CLAIMS, "write [settings.NAME], one table for each name."),
+        ("settings = { wide = 3 }\n" + CLAIMS, "[settings.wide] must be a table of keys and values."),
+        ("[setting.wide]\nk = 3\n" + CLAIMS, "there is no table 'setting'. Did you mean 'settings'?"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_settings_is_named(text, message):
+    with pytest.raises(UserError) as caught:
+        read_claims("grlu", text)
+    assert str(caught.value).startswith("claims.toml of rule 'grlu': ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_entry_must_be_a_table():
     with pytest.raises(UserError, match="claim 1 must be a table"):
         read_claims("grlu", "claim = [3]")
