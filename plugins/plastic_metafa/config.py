@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, field_validator, model_validator
 
-from plastic_cli import AnalyzeConfig, Config, EvaluateConfig, RenderConfig, TrainConfig, field
+from plastic_cli import AnalyzeConfig, EvaluateConfig, RenderConfig, TrainConfig, field
+from plastic_cli.config.classifier import LayerSizes
 from plastic_metafa.theta_file import PUBLISHED_TERMS, Feedback, read_theta, term_number
 
 if TYPE_CHECKING:
@@ -26,18 +27,7 @@ def _absolute(theta: Path | None) -> Path | None:
 ThetaFile = Annotated[Path | None, AfterValidator(_absolute)]
 
 
-class HiddenLayers(Config):
-    """The check of `hidden` that training and evaluation share."""
-
-    @field_validator("hidden", check_fields=False)
-    @classmethod
-    def _whole_layers(cls, hidden: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if hidden is not None and (not hidden or min(hidden) < 1):
-            raise ValueError("needs at least one layer of at least one unit, as in 170,130,100,70")
-        return hidden
-
-
-class Train(HiddenLayers, TrainConfig):
+class Train(TrainConfig):
     """Meta-learn a plasticity rule: the strengths theta of local terms, for networks with random feedback.
 
     Each episode adapts a new random network to a few classes, one image at a time. The loss on other images of these
@@ -56,7 +46,7 @@ class Train(HiddenLayers, TrainConfig):
         " direct (random weights from the output), sign (random magnitudes with the signs of W)",
         panel="Rule",
     )
-    hidden: tuple[int, ...] = field((170, 130, 100, 70), "units of each hidden layer", panel="Rule")
+    hidden: LayerSizes = field((170, 130, 100, 70), "units of each hidden layer", panel="Rule")
     outputs: Literal["all", "episode"] = field(
         "all", "output units: one per class of the data set (published), or one per class of the episode", panel="Rule"
     )
@@ -130,7 +120,7 @@ class Train(HiddenLayers, TrainConfig):
         return self
 
 
-class Evaluate(HiddenLayers, EvaluateConfig):
+class Evaluate(EvaluateConfig):
     """Adapt new random networks with a learned theta, and compare with backprop and feedback alignment.
 
     Both controls use their best learning rate, which is chosen on other episodes.
@@ -145,7 +135,7 @@ class Evaluate(HiddenLayers, EvaluateConfig):
     shots: int | None = field(None, "training images per class (default: as in training)", ge=1, panel=EPISODES)
     queries: int | None = field(None, "test images per class (default: as in training)", ge=1, panel=EPISODES)
     passes: int = field(1, "passes over the training images of an episode", ge=1, panel=EPISODES)
-    hidden: tuple[int, ...] | None = field(None, "units of each hidden layer (default: as in training)", panel="Rule")
+    hidden: LayerSizes | None = field(None, "units of each hidden layer (default: as in training)", panel="Rule")
     outputs: Literal["all", "episode"] | None = field(None, "output units (default: as in training)", panel="Rule")
     episodes: int = field(100, "number of episodes", ge=1, panel=EPISODES)
 

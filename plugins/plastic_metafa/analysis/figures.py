@@ -90,7 +90,7 @@ def theta_figure(curves: pd.DataFrame, final: pd.DataFrame, l1: float) -> ggplot
 
 def angles_figure(curves: pd.DataFrame, window: int) -> ggplot:
     """Draw angles against episodes by layer: columns step, metric (angle or angle_by_sample), layer, value."""
-    names = {"angle": "mean error over queries (published)", "angle_by_sample": "mean over the angles of queries"}
+    names = {"angle": "of the mean error over queries (published)", "angle_by_sample": "of each query, averaged"}
     data = curves.assign(
         facet=pd.Categorical(curves["metric"].map(names), list(names.values())), layer=_layers(curves["layer"])
     )
@@ -153,7 +153,7 @@ def terms_figure(table: pd.DataFrame, whole: float) -> ggplot:
     data = pd.concat(parts)
     data["name"] = pd.Categorical(data["name"], names[::-1])
     data["panel"] = pd.Categorical(data["panel"], panels)
-    data["text"] = [f"{value:.1f}" for value in data["value"]]
+    data["text"] = [f"{value:z.1f}" for value in data["value"]]
     bars = data[data["panel"] == panels[0]]
     points = data[data["panel"] == panels[1]]
     return (
@@ -166,7 +166,12 @@ def terms_figure(table: pd.DataFrame, whole: float) -> ggplot:
         + scale_x_discrete()
         + coord_flip()
         + facet_wrap("panel", scales="free_x")
-        + labs(title="Value of each term", subtitle=f"accuracy with all terms: {100 * whole:.1f}%", x="", y="")
+        + labs(
+            title="Contribution and importance of each term",
+            subtitle=f"accuracy with all terms: {100 * whole:.1f}%",
+            x="",
+            y="",
+        )
         + theme_plastic(figure_size=(8.4, 0.5 * len(names) + 1.7))
         + theme(panel_grid_major_y=element_blank(), strip_text=element_text(size=10))
     )

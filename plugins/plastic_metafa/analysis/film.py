@@ -1,106 +1,110 @@
-"""`plastic render metafa`: theta, accuracy and angles as they develop, as a film."""
+"""`plastic render metafa`: theta, accuracy and angles over the episodes, as a film."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from plastic_cli import Run
+from plastic_cli.figures.film import (
+    HEADING,
+    LABEL,
+    Update,
+    add_caption,
+    animate,
+    growing_curve,
+    hold_last,
+    new_figure,
+    style_curves,
+    whole_numbers,
+)
 from plastic_cli.figures.theme import OKABE_ITO
 from plastic_metafa import rule
+from plastic_metafa.analysis.figures import GRAY
 from plastic_metafa.history import history, moving_average, strengths
 
 if TYPE_CHECKING:
     from plastic_metafa.config import Render
 
+INCHES = (13.0, 5.6)
 SECONDS_PER_FRAME = 0.12
 LAST_FRAMES = 12
 WINDOW = 20
+"""Episodes per moving average of accuracy and angles."""
 
 
 def render_learning(config: Render, run: Run) -> None:
     """Write a GIF of theta, accuracy and angles over the episodes, and its last frame as a picture.
 
-    Raises UserError where no episode was logged.
+    Raises UserError if no episode was logged.
     """
     curves = history(run)
     last = int(curves["step"].max())
-    shown = sorted({int(step) for step in np.linspace(1, last, min(config.frames, last))})
-    panels = {
-        "theta": strengths(curves),
-        "accuracy": moving_average(curves[curves["metric"] == "accuracy"], WINDOW, ["metric"]),
-        "angle": moving_average(curves[curves["metric"] == "angle"], WINDOW, ["layer"]),
-    }
-    levels = {
-        "backprop": run.record.summary.get("backprop/accuracy"),
-        "feedback alignment": run.record.summary.get("control/accuracy"),
-    }
-    known = {name: float(value) for name, value in levels.items() if value is not None}
-    frames = [_frame(run, panels, known, step, last) for step in shown]
-    run.save_video("learning", [*frames, *[frames[-1]] * LAST_FRAMES], SECONDS_PER_FRAME)
+    steps = sorted({int(step) for step in np.linspace(1, last, min(config.frames, last))})
+    accuracy = moving_average(curves[curves["metric"] == "accuracy"], WINDOW, ["metric"])
+    angles = moving_average(curves[curves["metric"] == "angle"], WINDOW, ["layer"])
+    figure = new_figure(f"metafa on {run.record.dataset}, seed {run.seed}", INCHES)
+    left, middle, right = figure.subplots(1, 3)
+    updates = [
+        *_show_theta(left, strengths(curves)),
+        *_show_accuracy(middle, accuracy, run),
+        *_show_angles(right, angles),
+        add_caption(figure, lambda step: f"episode {step} of {last}"),
+    ]
+    for axes in (left, middle, right):
+        axes.set_xlim(0, last)
+        whole_numbers(axes.xaxis, 5)
+        # Below the panel, where it covers no curve.
+        axes.legend(frameon=False, fontsize=LABEL, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    frames = animate(figure, updates, steps)
+    run.save_video("learning", hold_last(frames, LAST_FRAMES), SECONDS_PER_FRAME)
     run.save_image("learning", frames[-1])
 
 
-def _frame(
-    run: Run, panels: dict[str, pd.DataFrame], levels: dict[str, float], step: int, last: int
-) -> NDArray[np.uint8]:
-    figure = Figure(figsize=(13, 5.2), dpi=80, layout="constrained", facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    theta, accuracy, angle = figure.subplots(1, 3)
-    names = {float(term): rule.TERMS[term].name for term in sorted(panels["theta"]["term"].unique())}
-    _draw(theta, panels["theta"], "term", names, step, "theta", zero=True)
-    _draw(accuracy, panels["accuracy"], "metric", {"accuracy": "this rule"}, step, "accuracy on queries")
-    for number, (name, value) in enumerate(levels.items()):
-        accuracy.axhline(value, color="#767676", linestyle=("--", ":")[number], linewidth=1.4, label=f"{name} (test)")
-    accuracy.set_ylim(0, 1)
-    layers = sorted(panels["angle"]["layer"].dropna().unique())
-    labels = {layer: f"hidden layer {int(layer)}" for layer in layers}
-    _draw(angle, panels["angle"], "layer", labels, step, "angle to backprop's error (degrees)")
-    angle.axhline(90, color="#767676", linestyle="--", linewidth=1)
-    angle.set_ylim(0, max(100.0, float(panels["angle"]["value"].max()) + 5))
-    for axes in (theta, accuracy, angle):
-        axes.set_xlim(0, last)
-        axes.set_xlabel("episode", fontsize=10)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.tick_params(labelsize=9)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        # Below the panel, where it covers no curve and stays where it is from frame to frame.
-        axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
-    figure.suptitle(f"metafa on {run.record.dataset}, seed {run.seed}: episode {step} of {last}", fontsize=13)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+def _show_theta(axes: Axes, theta: pd.DataFrame) -> list[Update]:
+    names = {float(term): rule.TERMS[term].name for term in sorted(theta["term"].unique())}
+    updates = _show_curves(axes, theta, "term", names, "strength theta")
+    low, high = float(theta["value"].min()), float(theta["value"].max())
+    margin = 0.08 * (high - low) or 0.01
+    axes.set_ylim(low - margin, high + margin)
+    axes.axhline(0, color=GRAY, linewidth=0.8)
+    return updates
 
 
-def _draw(
-    axes: Axes,
-    curves: pd.DataFrame,
-    by: str,
-    names: dict[str, str] | dict[float, str],
-    step: int,
-    title: str,
-    *,
-    zero: bool = False,
-) -> None:
-    """Draw a line for each of `names`, up to `step`; the axes are those of all steps."""
-    values = curves["value"].dropna()
-    if len(values):
-        low, high = float(values.min()), float(values.max())
-        margin = 0.08 * (high - low) or 0.01
-        axes.set_ylim(low - margin, high + margin)
+def _show_accuracy(axes: Axes, accuracy: pd.DataFrame, run: Run) -> list[Update]:
+    updates = _show_curves(axes, accuracy, "metric", {"accuracy": "this rule"}, "accuracy on queries")
+    summary = run.record.summary
+    controls = (("backprop", "backprop/accuracy", "--"), ("feedback alignment", "control/accuracy", ":"))
+    for name, key, linestyle in controls:
+        if (value := summary.get(key)) is not None:
+            axes.axhline(float(value), color=GRAY, linestyle=linestyle, linewidth=1.4, label=f"{name} (test)")
+    axes.set_ylim(0, 1)
+    return updates
+
+
+def _show_angles(axes: Axes, angles: pd.DataFrame) -> list[Update]:
+    names = {layer: f"hidden layer {int(layer)}" for layer in sorted(angles["layer"].dropna().unique())}
+    updates = _show_curves(axes, angles, "layer", names, "angle to backprop's error (degrees)")
+    axes.axhline(90, color=GRAY, linestyle="--", linewidth=1)
+    axes.set_ylim(0, max(100.0, float(angles["value"].max()) + 5))
+    return updates
+
+
+def _show_curves(
+    axes: Axes, curves: pd.DataFrame, by: str, names: Mapping[str, str] | Mapping[float, str], title: str
+) -> list[Update]:
+    """Add a growing curve for each of `names`, the values of column `by`."""
+    updates = []
     for number, (key, name) in enumerate(names.items()):
-        # A pool has more terms than there are colours that can be told apart.
-        colour, style = OKABE_ITO[number % len(OKABE_ITO)], "-" if number < len(OKABE_ITO) else "--"
-        part = curves[(curves[by] == key) & (curves["step"] <= step)]
-        axes.plot(part["step"], part["value"], color=colour, linestyle=style, linewidth=1.8, label=name)
-        axes.plot(part["step"].tail(1), part["value"].tail(1), "o", color=colour, markersize=4)
-    if zero:
-        axes.axhline(0, color="#767676", linewidth=0.8)
-    axes.set_title(title, fontsize=11)
+        # A pool has more terms than there are colors that can be distinguished.
+        linestyle = "-" if number < len(OKABE_ITO) else "--"
+        color = OKABE_ITO[number % len(OKABE_ITO)]
+        part = curves[curves[by] == key]
+        updates.append(growing_curve(axes, part["step"], part["value"], color=color, linestyle=linestyle, label=name))
+    axes.set_title(title, fontsize=HEADING, loc="left")
+    style_curves(axes, "episode", "")
+    return updates
