@@ -424,9 +424,10 @@ def report(
 ) -> None:
     """Compare all runs, with intervals, beside what was published."""
     from plastic_cli.commands.report import report as show
+    from plastic_cli.report.options import ReportOptions
 
-    show(
-        runs,
+    options = ReportOptions(
+        runs=runs,
         rule=rule,
         dataset=dataset,
         status=status,
@@ -436,6 +437,7 @@ def report(
         output=output,
         html=html,
     )
+    show(options)
 
 
 runs_app = typer.Typer(cls=Group, help="List, show, remove and export runs.", no_args_is_help=False)

@@ -44,7 +44,7 @@ class Compared:
 
     setting: Setting
     scores: NDArray[np.float64] = field(repr=False)
-    middle: Interval
+    iqm: Interval
     left_out: int = 0
 
 
@@ -136,7 +136,7 @@ def profiles(comparison: Comparison) -> list[tuple[Setting, Profile]]:
     return found
 
 
-def middle_table(comparison: Comparison) -> Table:
+def iqm_table(comparison: Comparison) -> Table:
     """Return the table of interquartile means."""
     compared = comparison.compared
     several = len(comparison.datasets) > 1
@@ -145,8 +145,8 @@ def middle_table(comparison: Comparison) -> Table:
     rows = []
     for each in compared:
         means = [float(each.scores[:, index].mean()) for index in range(len(comparison.datasets))]
-        row = [each.setting.rule, each.setting.text or None, each.middle.n, each.middle]
-        rows.append((*row, *(Interval(mean, math.nan, math.nan, each.middle.n, "") for mean in means if several)))
+        row = [each.setting.rule, each.setting.text or None, each.iqm.n, each.iqm]
+        rows.append((*row, *(Interval(mean, math.nan, math.nan, each.iqm.n, "") for mean in means if several)))
     better = "larger" if more_is_better(comparison.metric) else "smaller"
     caption = (
         f"Mean of the middle half of all runs' {comparison.metric} ({better} is better), n seeds on each data set; in"
@@ -180,7 +180,7 @@ def improvement_table(comparison: Comparison) -> Table:
         caption += f" Pairs among the best {MOST_COMPARED} of {len(comparison.compared)} settings."
     apart = [pair for pair in comparison.improvements if pair.probability.mean in (0.0, 1.0)]
     if apart:
-        seeds = {id(each.setting): each.middle.n for each in comparison.compared}
+        seeds = {id(each.setting): each.iqm.n for each in comparison.compared}
         pairs = [sorted((seeds[id(pair.first)], seeds[id(pair.second)])) for pair in apart]
         few, more = min(pairs, key=lambda pair: math.comb(sum(pair), pair[0]))
         times = math.comb(few + more, few) ** len(comparison.datasets)
@@ -206,11 +206,11 @@ def comparisons_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
             "datasets": ",".join(comparison.datasets),
             "rule": each.setting.rule,
             "setting": each.setting.text,
-            "seeds": each.middle.n,
+            "seeds": each.iqm.n,
             "left_out": each.left_out,
-            "interquartile_mean": each.middle.mean,
-            "low": each.middle.low,
-            "high": each.middle.high,
+            "interquartile_mean": each.iqm.mean,
+            "low": each.iqm.low,
+            "high": each.iqm.high,
             "mean": float(each.scores.mean()),
         }
         for comparison in comparisons
@@ -275,7 +275,7 @@ def _comparison(
         scores = np.column_stack([column[:fewest] for column in finite])
         left_out = sum(len(column) for column in columns) - scores.size
         compared.append(Compared(setting, scores, interquartile_mean_interval(scores), left_out))
-    compared.sort(key=lambda each: -sign * each.middle.mean)
+    compared.sort(key=lambda each: -sign * each.iqm.mean)
     improvements = tuple(
         Improvement(
             first.setting,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from plastic_cli.escapes import printable_line
@@ -118,6 +120,18 @@ def rich_table(table: Table, width: int | None = None) -> RichTable:
         index = optional.pop()
         indices.remove(index)
         left_out.insert(0, printable_line(table.columns[index].heading))
+
+
+def print_tables(tables: Sequence[Table]) -> None:
+    """Print tables on a terminal as wide as it is, or into a pipe as wide as they need."""
+    from rich.console import Console
+
+    width = Console().width if sys.stdout.isatty() else None
+    console = Console(width=width or 10_000, highlight=False, markup=False)
+    for index, table in enumerate(tables):
+        if index:
+            console.print()
+        console.print(rich_table(table, width))
 
 
 def markdown(table: Table) -> str:

@@ -16,12 +16,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from plastic_cli.report.claims import VERDICTS, Claim, Context, Unmeasured, Verdict
-from plastic_cli.report.comparisons import Comparison, improvement_table, middle_table, not_compared, unique_name
+from plastic_cli.report.comparisons import Comparison, improvement_table, iqm_table, not_compared, unique_name
 from plastic_cli.report.formats import NOTHING, number_text
 from plastic_cli.report.grouping import data_notes
 from plastic_cli.report.results import ClaimResult, Result
 from plastic_cli.report.tables import (
-    VERDICTS_IN_WORDS,
+    VERDICTS_EXPLAINED,
     Cell,
     Column,
     Detailed,
@@ -224,7 +224,7 @@ _CLAIMS_TEXTS = (
         " published conditions, over all its seeds."
     ),
     (
-        f"{VERDICTS_IN_WORDS} Untested: there are fewer than {MINIMUM_VALUES} seeds, or the entry says why nothing is"
+        f"{VERDICTS_EXPLAINED} Untested: there are fewer than {MINIMUM_VALUES} seeds, or the entry says why nothing is"
         " measured."
     ),
 )
@@ -317,7 +317,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _comparison_tables(comparison: Comparison) -> list[_PageTable]:
-    tables = [_page_table(f"middle-{comparison.name}", middle_table(comparison))]
+    tables = [_page_table(f"iqm-{comparison.name}", iqm_table(comparison))]
     if comparison.improvements:
         tables.append(_page_table(f"improvement-{comparison.name}", improvement_table(comparison)))
     return tables

@@ -239,13 +239,13 @@ def profile_figure(comparison: Comparison) -> ggplot:
     return figure
 
 
-def curves_in_words(figure: ggplot) -> str:
+def describe_curves(figure: ggplot) -> str:
     """Return where the lines of a figure of `learning_curves` end."""
     ends = _data(figure).sort_values("step").groupby(["label", "dataset"], observed=True, sort=False).tail(1)
     return _listed("Last values", [_curve_end(row) for row in ends.to_dict("records")])
 
 
-def claims_in_words(figure: ggplot) -> str:
+def describe_claims(figure: ggplot) -> str:
     """Return each line of a figure of `claims_figures`: what was published and what measured."""
     said = []
     for label, rows in _data(figure).groupby("claim", observed=True, sort=False):
@@ -255,7 +255,7 @@ def claims_in_words(figure: ggplot) -> str:
     return _listed("Values", said)
 
 
-def profile_in_words(figure: ggplot) -> str:
+def describe_profile(figure: ggplot) -> str:
     """Return for each line of `profile_figure` the threshold that half of the runs pass."""
     said = []
     for label, rows in _data(figure).groupby("label", observed=True, sort=False):

@@ -68,7 +68,7 @@ def more_is_better(metric: str) -> bool:
     return not metric.rpartition("/")[2].endswith(_LESS_IS_BETTER)
 
 
-def summarise(
+def summarize(
     runs: pd.DataFrame, groups: Sequence[Group], published: Mapping[str, PublishedFigures] | None = None
 ) -> list[Result]:
     """Return the result of each group. `runs` must hold every run that the groups name."""

@@ -96,7 +96,7 @@ def claims_table(claims: Sequence[ClaimResult]) -> Table:
         (Column("verdict"), [_verdict(row) for row in rows]),
         (Column("source", optional=True), [row.entry.source for row in rows]),
     ]
-    caption = f"{_interval_caption()} {VERDICTS_IN_WORDS} A claim is untested with fewer than {MINIMUM_VALUES} seeds."
+    caption = f"{_interval_caption()} {VERDICTS_EXPLAINED} A claim is untested with fewer than {MINIMUM_VALUES} seeds."
     if any(isinstance(row.entry, Claim) and row.entry.words for row in rows):
         caption += " Where no number was published, the band is our own."
     caption += data_notes(row.group for row in rows if row.group is not None)
@@ -202,7 +202,7 @@ def claims_frame(claims: Sequence[ClaimResult]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names).astype({"n": "Int64", "failed": "Int64", "seeds_needed": "Int64"})
 
 
-VERDICTS_IN_WORDS = (
+VERDICTS_EXPLAINED = (
     "Reproduced: the whole interval lies in the band that the claim allows (published value ± tolerance, or one side"
     " of a bound), no seed failed, and the control lies outside. Not reproduced: the whole interval lies outside."
     " Inconclusive: neither."

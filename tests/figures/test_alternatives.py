@@ -9,8 +9,8 @@ from plotnine import aes, geom_line, geom_point, ggplot, labs
 from plastic_cli.figures.alternatives import alternative
 from plastic_cli.figures.files import save_figure, svg_text
 from plastic_cli.report.grouping import group_runs
-from plastic_cli.report.plots import curves_in_words, learning_curves
-from plastic_cli.report.results import summarise
+from plastic_cli.report.plots import describe_curves, learning_curves
+from plastic_cli.report.results import summarize
 from report.report_frames import grlu_experiments
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -62,8 +62,8 @@ def test_one_figure_gives_one_text():
 
 def test_the_words_of_learning_curves_say_where_they_end():
     runs, metrics = grlu_experiments(seeds=3)
-    (curves,) = learning_curves(summarise(runs, group_runs(runs)), metrics).values()
-    words = curves_in_words(curves)
+    (curves,) = learning_curves(summarize(runs, group_runs(runs)), metrics).values()
+    words = describe_curves(curves)
     last = curves.data[(curves.data["label"] == "backprop") & (curves.data["step"] == 10)].iloc[0]
     bounds = f"[{last['low']:.4g}, {last['high']:.4g}]"
     assert f"backprop on mnist {last['mean']:.4g} {bounds} at 10" in words

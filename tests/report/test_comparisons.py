@@ -13,15 +13,15 @@ from plastic_cli.report.comparisons import (
     comparisons_frame,
     improvement_table,
     improvements_frame,
-    middle_table,
+    iqm_table,
     not_compared,
     profiles,
     unique_name,
 )
 from plastic_cli.report.formats import cell_text
 from plastic_cli.report.grouping import group_runs, settings_across
-from plastic_cli.report.plots import profile_figure, profile_in_words
-from plastic_cli.report.results import summarise
+from plastic_cli.report.plots import describe_profile, profile_figure
+from plastic_cli.report.results import summarize
 from plastic_cli.statistics.aggregates import interquartile_mean, probability_of_improvement
 from report.report_frames import grlu_experiments, run_row
 
@@ -36,7 +36,7 @@ def store(*cases, metric="test/accuracy"):
 
 
 def compared(runs):
-    results = summarise(runs, group_runs(runs))
+    results = summarize(runs, group_runs(runs))
     return results, compare(runs, results)
 
 
@@ -53,7 +53,7 @@ def test_settings_are_compared_over_the_data_sets_that_all_of_them_have():
     assert comparison.datasets == ("digits", "mnist")
     assert [each.setting.label for each in comparison.compared] == ["b", "a"]
     assert comparison.compared[0].scores.shape == (3, 2)
-    assert comparison.compared[0].middle.mean == pytest.approx(interquartile_mean([[0.7, 0.7], [0.71] * 2, [0.72] * 2]))
+    assert comparison.compared[0].iqm.mean == pytest.approx(interquartile_mean([[0.7, 0.7], [0.71] * 2, [0.72] * 2]))
     (pair,) = comparison.improvements
     assert (pair.first.rule, pair.second.rule, pair.probability.mean) == ("b", "a", 1.0)
     assert not_compared(results, [comparison]) == 0
@@ -96,7 +96,7 @@ def test_less_is_better_for_an_error():
     _, (comparison,) = compared(runs)
     assert [each.setting.label for each in comparison.compared] == ["a", "b"]
     assert comparison.improvements[0].probability.mean == 1
-    assert "smaller is better" in middle_table(comparison).caption
+    assert "smaller is better" in iqm_table(comparison).caption
     best = {setting.label: profile for setting, profile in profiles(comparison)}["a"]
     assert best.share[0] == 0
     assert best.share[-1] == 1
@@ -111,12 +111,12 @@ def test_a_data_set_with_more_seeds_weighs_no_more_than_another():
     first = next(each for each in comparison.compared if each.setting.label == "a")
     assert first.scores.tolist() == [[0.5, 0.9]] * 3
     assert first.left_out == 2
-    assert "Left out: 2 runs without a finite value" in middle_table(comparison).caption
+    assert "Left out: 2 runs without a finite value" in iqm_table(comparison).caption
 
 
 def test_one_seed_gives_estimates_without_intervals():
     _, (comparison,) = compared(store(("a", "mnist", [0.5]), ("b", "mnist", [0.6, 0.7])))
-    assert all(math.isnan(each.middle.low) for each in comparison.compared)
+    assert all(math.isnan(each.iqm.low) for each in comparison.compared)
     (pair,) = comparison.improvements
     assert (pair.probability.mean, pair.probability.known) == (1.0, False)
     caption = improvement_table(comparison).caption
@@ -146,7 +146,7 @@ def test_pairs_are_those_of_the_best():
 def test_the_tables_show_intervals_and_the_mean_on_each_data_set():
     runs, _ = grlu_experiments(seeds=3, datasets=("fashion", "mnist"))
     _, (comparison,) = compared(runs)
-    table = middle_table(comparison)
+    table = iqm_table(comparison)
     assert [column.heading for column in table.columns] == [
         "rule", "setting", "n", "interquartile mean", "fashion", "mnist",
     ]  # fmt: skip
@@ -160,7 +160,7 @@ def test_the_frames_hold_every_number():
     runs, _ = grlu_experiments(seeds=3)
     _, (comparison,) = compared(runs)
     frame = comparisons_frame([comparison])
-    assert frame["interquartile_mean"].tolist() == [each.middle.mean for each in comparison.compared]
+    assert frame["interquartile_mean"].tolist() == [each.iqm.mean for each in comparison.compared]
     assert set(frame["seeds"]) == {3}
     pairs = improvements_frame([comparison])
     values = {each.setting.label: each.scores for each in comparison.compared}
@@ -197,7 +197,7 @@ def test_the_profile_falls_from_all_runs_to_none():
         assert rows["share"].iloc[0] == 1
         assert rows["share"].iloc[-1] == 0
         assert (rows["share"].diff().dropna() <= 0).all()
-    words = profile_in_words(figure)
+    words = describe_profile(figure)
     assert "backprop: 67% of runs better than" in words or "backprop: 33% of runs better than" in words
 
 

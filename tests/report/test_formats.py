@@ -13,7 +13,7 @@ from rich.console import Console
 
 from plastic_cli.escapes import csv_cell, csv_text, printable
 from plastic_cli.report.claims import read_claims
-from plastic_cli.report.comparisons import compare, middle_table
+from plastic_cli.report.comparisons import compare, iqm_table
 from plastic_cli.report.formats import (
     NOTHING,
     cell_text,
@@ -25,7 +25,7 @@ from plastic_cli.report.formats import (
     rich_table,
 )
 from plastic_cli.report.grouping import group_runs
-from plastic_cli.report.results import judge_claims, summarise
+from plastic_cli.report.results import judge_claims, summarize
 from plastic_cli.report.tables import (
     Column,
     Detailed,
@@ -49,7 +49,7 @@ def reported(experiments, claims_text):
     runs, _ = experiments
     groups = group_runs(runs)
     published = {"grlu": read_claims("grlu", claims_text)}
-    return summarise(runs, groups, published), judge_claims(runs, groups, published)
+    return summarize(runs, groups, published), judge_claims(runs, groups, published)
 
 
 def interval(mean, low=math.nan, high=math.nan, n=5, dropped=0):
@@ -109,7 +109,7 @@ def test_groups_with_different_metrics_name_them():
     runs, _ = grlu_experiments(seeds=3)
     runs["test/return"] = np.where(runs["rule"] == "backprop", 3.0, np.nan)
     runs.loc[runs["rule"] == "backprop", ["test/accuracy", "test/loss"]] = np.nan
-    table = results_table(summarise(runs, group_runs(runs)))
+    table = results_table(summarize(runs, group_runs(runs)))
     assert headings(table)[4:6] == ["metric", "value"]
     assert table.rows[0][4] == "test/return"
 
@@ -118,9 +118,9 @@ def test_repeated_seeds_are_mentioned():
     runs, _ = grlu_experiments(seeds=3)
     again = runs.assign(run=runs["run"] + "b")
     both = pd.concat([runs, again], ignore_index=True)
-    assert "15 runs that repeat a seed" in results_table(summarise(both, group_runs(both))).caption
+    assert "15 runs that repeat a seed" in results_table(summarize(both, group_runs(both))).caption
     one = pd.concat([runs, again.iloc[:1]], ignore_index=True)
-    assert "1 run that repeats a seed" in results_table(summarise(one, group_runs(one))).caption
+    assert "1 run that repeats a seed" in results_table(summarize(one, group_runs(one))).caption
 
 
 def test_claims_and_other_methods(reported):
@@ -149,7 +149,7 @@ def test_a_line_of_our_own_is_never_shown_as_published(experiments, claims_text)
     written = claims_frame(claims)
     assert math.isnan(written["published"][0])
     assert (written["words"][0], written["held_to"][0]) == ("much better", 0.9283)
-    results = summarise(runs, group_runs(runs), published)
+    results = summarize(runs, group_runs(runs), published)
     shown = [row[headings(results_table(results)).index("published")] for row in results_table(results).rows]
     assert Detailed("much better", "GR-02") in shown
     assert 0.9283 not in results_frame(results)["published"].tolist()
@@ -159,23 +159,23 @@ def test_what_must_be_known_of_the_data_is_below_every_table(experiments, claims
     runs, _ = experiments
     runs = runs.assign(data_note="not the official set", data_checksum="a" * 64)
     groups = group_runs(runs)
-    results = summarise(runs, groups)
+    results = summarize(runs, groups)
     claims = judge_claims(runs, groups, {"grlu": read_claims("grlu", claims_text)})
     (comparison,) = compare(runs, results)
-    for table in (results_table(results), claims_table(claims), middle_table(comparison)):
+    for table in (results_table(results), claims_table(claims), iqm_table(comparison)):
         assert table.caption.endswith(" * mnist: not the official set."), table.title
     table = results_table(results)
     assert {row[headings(table).index("data set")] for row in table.rows} == {"mnist*"}
     assert set(results_frame(results)["data_note"]) == {"not the official set"}
-    assert "* mnist" not in results_table(summarise(runs, group_runs(runs.assign(data_note=None)))).caption
+    assert "* mnist" not in results_table(summarize(runs, group_runs(runs.assign(data_note=None)))).caption
 
 
 def test_chance_is_shown_where_runs_say_what_it_is(experiments):
     runs, _ = experiments
-    results = summarise(runs, group_runs(runs))
+    results = summarize(runs, group_runs(runs))
     assert "chance" not in headings(results_table(results))
     runs = runs.assign(**{"test/chance": 0.1})
-    table = results_table(summarise(runs, group_runs(runs)))
+    table = results_table(summarize(runs, group_runs(runs)))
     assert {row[headings(table).index("chance")] for row in table.rows} == {"0.1"}
 
 
@@ -203,7 +203,7 @@ def test_nothing_to_show_is_an_empty_table():
 
 def summarise_one():
     runs, _ = grlu_experiments(seeds=1)
-    return summarise(runs.iloc[:1], group_runs(runs.iloc[:1]))
+    return summarize(runs.iloc[:1], group_runs(runs.iloc[:1]))
 
 
 # --------------------------------------------------------------------------------------------------------- CSV, JSON

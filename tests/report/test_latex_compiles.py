@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from plastic_cli.report.claims import read_claims
-from plastic_cli.report.comparisons import compare, improvement_table, middle_table
+from plastic_cli.report.comparisons import compare, improvement_table, iqm_table
 from plastic_cli.report.formats import LATEX_LINES, latex
 from plastic_cli.report.grouping import group_runs
-from plastic_cli.report.results import judge_claims, summarise
+from plastic_cli.report.results import judge_claims, summarize
 from plastic_cli.report.tables import Column, Detailed, Table, claims_table, context_table, results_table
 from plastic_cli.statistics.intervals import Interval
 from report.report_frames import grlu_experiments, run_row
@@ -51,17 +51,17 @@ def compiled(folder, *tables):
 
 def many_settings(count):
     rows = [run_row(i, accuracy=i / count, rate=i, schedule=f"a word and another of number {i}") for i in range(count)]
-    return results_table(summarise(pd.DataFrame(rows), group_runs(pd.DataFrame(rows))))
+    return results_table(summarize(pd.DataFrame(rows), group_runs(pd.DataFrame(rows))))
 
 
 @needs_latex
 def test_every_table_of_a_report_compiles(tmp_path, claims_text):
     runs, _ = grlu_experiments(seeds=3, datasets=("fashion", "mnist"))
     groups = group_runs(runs)
-    results = summarise(runs, groups, {"grlu": read_claims("grlu", claims_text)})
+    results = summarize(runs, groups, {"grlu": read_claims("grlu", claims_text)})
     judged = judge_claims(runs, groups, {"grlu": read_claims("grlu", claims_text)})
     (comparison,) = compare(runs, results)
-    tables = [results_table(results), claims_table(judged), context_table(judged), middle_table(comparison)]
+    tables = [results_table(results), claims_table(judged), context_table(judged), iqm_table(comparison)]
     log = compiled(tmp_path, *tables, improvement_table(comparison))
     assert "Overfull" not in log
     assert "Float too large" not in log

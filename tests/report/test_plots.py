@@ -7,7 +7,7 @@ import pytest
 from plastic_cli.report.claims import read_claims
 from plastic_cli.report.grouping import group_runs
 from plastic_cli.report.plots import MOST_CURVES, best_labels, claims_figures, learning_curves
-from plastic_cli.report.results import judge_claims, summarise
+from plastic_cli.report.results import judge_claims, summarize
 from plastic_cli.statistics.intervals import mean_interval
 from report.report_frames import grlu_experiments, run_row
 
@@ -18,7 +18,7 @@ def layers(figure, name):
 
 
 def figures_of(runs, metrics):
-    return learning_curves(summarise(runs, group_runs(runs)), metrics)
+    return learning_curves(summarize(runs, group_runs(runs)), metrics)
 
 
 def curve_rows(run, values, metric="accuracy", **others):
@@ -80,7 +80,7 @@ def test_of_many_settings_the_best_are_drawn_and_the_caption_says_so():
 
 def test_the_best_have_the_least_of_a_loss_and_the_best_mean_rank():
     runs = pd.DataFrame([run_row(i, loss=loss, lr=i) for i, loss in enumerate([0.3, 0.1, 0.2])])
-    assert best_labels(summarise(runs, group_runs(runs)), 2) == ["grlu: lr 1", "grlu: lr 2"]
+    assert best_labels(summarize(runs, group_runs(runs)), 2) == ["grlu: lr 1", "grlu: lr 2"]
     # An easy data set must not decide alone: ranks count, not values.
     levels = {
         ("easy", 0): 0.99,
@@ -93,7 +93,7 @@ def test_the_best_have_the_least_of_a_loss_and_the_best_mean_rank():
     runs = pd.DataFrame(
         [run_row(i, dataset=dataset, accuracy=value, lr=lr) for i, ((dataset, lr), value) in enumerate(levels.items())]
     )
-    assert best_labels(summarise(runs, group_runs(runs)), 1) == ["grlu: lr 1"]
+    assert best_labels(summarize(runs, group_runs(runs)), 1) == ["grlu: lr 1"]
 
 
 def test_a_step_that_not_every_seed_reached_is_not_drawn():

@@ -8,6 +8,7 @@ from plotnine import aes, geom_point, ggplot
 
 from plastic_cli.commands import report as command
 from plastic_cli.errors import PlasticError, UserError
+from plastic_cli.report.options import ReportOptions, Sources
 from report.report_frames import CLAIMS, grlu_experiments
 from report.stores import write_store
 
@@ -19,8 +20,9 @@ def store(tmp_path):
     return tmp_path / "store"
 
 
-def report(*given, **options):
-    command.report(*given, **{"claims": {"grlu": CLAIMS}, "headlines": {}, "recipes": {}, **options})
+def report(runs, *, claims=None, headlines=None, **options):
+    sources = Sources({"grlu": CLAIMS} if claims is None else claims, (headlines or {}).get, {})
+    command.report(ReportOptions(runs, **options), sources)
 
 
 def test_csv_on_stdout_is_nothing_but_csv(store, capsys):
@@ -264,4 +266,4 @@ def test_recipes_are_found_by_the_claims_that_they_test(tmp_path, monkeypatch):
     (tmp_path / "broken.toml").write_text(good.replace("title", "titel"))
     (tmp_path / "options.toml").write_text("epochs = 3\n")
     monkeypatch.setattr(recipe, "recipes_folder", lambda: tmp_path)
-    assert command._recipes() == {("grlu", "GR-02"): ["table-one"], ("grlu", "GR-03"): ["table-one"]}
+    assert command.recipes_by_claim() == {("grlu", "GR-02"): ["table-one"], ("grlu", "GR-03"): ["table-one"]}

@@ -5,7 +5,7 @@ import pandas as pd
 
 from plastic_cli.report.claims import Context, read_claims
 from plastic_cli.report.grouping import group_runs
-from plastic_cli.report.results import judge_claims, metric_columns, more_is_better, summarise
+from plastic_cli.report.results import judge_claims, metric_columns, more_is_better, summarize
 from plastic_cli.report.tables import Detailed, claims_frame, claims_table, results_table
 from plastic_cli.statistics.intervals import mean_interval
 from report.report_frames import run_row
@@ -15,7 +15,7 @@ def test_each_group_gets_the_interval_of_its_own_runs(experiments):
     runs, _ = experiments
     groups = group_runs(runs)
     by_run = runs.set_index("run")
-    for group, result in zip(groups, summarise(runs, groups), strict=True):
+    for group, result in zip(groups, summarize(runs, groups), strict=True):
         assert result.metric == "test/accuracy"
         for interval, column in (
             (result.value, "test/accuracy"),
@@ -35,7 +35,7 @@ def test_the_main_metric_is_the_first_that_a_group_has():
             run_row(4, rule="e") | {"test/accuracy": math.nan, "test/length": 3.0},
         ]
     )
-    results = summarise(runs, group_runs(runs))
+    results = summarize(runs, group_runs(runs))
     assert [result.metric for result in results] == ["test/return", "train/loss", "test/accuracy", None, "test/length"]
     assert results[3].value.n == 0
     assert metric_columns(runs) == ["train/loss", "test/return", "test/length", "test/accuracy"]
@@ -43,7 +43,7 @@ def test_the_main_metric_is_the_first_that_a_group_has():
 
 def test_a_loss_that_is_the_main_metric_is_not_shown_twice():
     runs = pd.DataFrame([run_row(0, loss=0.5)])
-    (result,) = summarise(runs, group_runs(runs))
+    (result,) = summarize(runs, group_runs(runs))
     assert result.metric == "test/loss"
     assert result.loss.n == 0
 
@@ -51,7 +51,7 @@ def test_a_loss_that_is_the_main_metric_is_not_shown_twice():
 def test_a_verdict_stands_beside_the_group_that_meets_the_conditions(experiments, claims_text):
     runs, _ = experiments
     groups = group_runs(runs)
-    results = summarise(runs, groups, {"grlu": read_claims("grlu", claims_text)})
+    results = summarize(runs, groups, {"grlu": read_claims("grlu", claims_text)})
     verdicts = {result.group.setting: result.verdict for result in results if result.verdict}
     assert {setting: verdict.claim.id for setting, verdict in verdicts.items()} == {
         "perturbations 16, activation top-k, k 0.5": "GR-02",
@@ -66,7 +66,7 @@ def test_the_most_specific_claim_is_the_one_shown(experiments, claims_text):
     runs, _ = experiments
     groups = group_runs(runs)
     for text in (f"[[claim]]{loose}\n{claims_text}", f"{claims_text}\n[[claim]]{loose}"):
-        results = summarise(runs, groups, {"grlu": read_claims("grlu", text)})
+        results = summarize(runs, groups, {"grlu": read_claims("grlu", text)})
         assert [result.verdict.claim.id for result in results if result.verdict] == ["GR-02", "GR-06"]
 
 
@@ -94,7 +94,7 @@ def test_a_claim_looks_at_its_own_metric_and_rule(claims_text):
     published = {"grlu": read_claims("grlu", text)}
     assert judge_claims(runs, groups, published)[0].verdict.word == "reproduced"
     # Beside the accuracy there is nothing published now.
-    assert summarise(runs, groups, published)[0].verdict is None
+    assert summarize(runs, groups, published)[0].verdict is None
     other = {"oja": read_claims("oja", text)}
     assert all(row.group is None for row in judge_claims(runs, groups, other))
 
@@ -118,7 +118,7 @@ def test_missing_values_are_counted_out():
     runs = pd.DataFrame(
         [run_row(seed, seed=seed, accuracy=value) for seed, value in enumerate([0.5, np.nan, 0.6, 0.7])]
     )
-    (result,) = summarise(runs, group_runs(runs))
+    (result,) = summarize(runs, group_runs(runs))
     assert (result.value.n, result.value.dropped, len(result.group.runs)) == (3, 1, 4)
 
 
@@ -188,7 +188,7 @@ def test_the_control_that_runs_carry_is_compared_with_the_band(claims_text):
         with_control = runs.assign(**{"control/accuracy": level})
         groups = group_runs(with_control)
         words[level] = judge_claims(with_control, groups, published)[0].verdict.word
-        assert summarise(with_control, groups, published)[0].verdict.word == words[level]
+        assert summarize(with_control, groups, published)[0].verdict.word == words[level]
     assert words == {0.85: "reproduced", 0.929: "inconclusive"}
 
 
@@ -199,7 +199,7 @@ def test_failed_seeds_reach_the_verdict_and_the_table(claims_text):
     published = {"grlu": read_claims("grlu", claims_text)}
     row = judge_claims(runs.iloc[:3], groups, published)[0]
     assert (row.verdict.word, row.verdict.reason) == ("inconclusive", "3 of 5 finished")
-    (result,) = summarise(runs.iloc[:3], groups, published)
+    (result,) = summarize(runs.iloc[:3], groups, published)
     table = results_table([result])
     assert dict(zip([column.heading for column in table.columns], table.rows[0], strict=True))["n"] == "3 of 5 finished"
     assert claims_table([row]).rows[0][-3:-1] == ("3 of 5 finished", Detailed("inconclusive", "3 of 5 finished"))

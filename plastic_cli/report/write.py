@@ -1,0 +1,163 @@
+"""The report as files: tables, figures and one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import pandas as pd
+from plotnine import ggplot
+
+from plastic_cli.distribution import installed_version
+from plastic_cli.errors import PlasticError
+from plastic_cli.escapes import csv_text
+from plastic_cli.figures.files import save_figure, svg_text
+from plastic_cli.files import write_atomically
+from plastic_cli.report import formats, plots
+from plastic_cli.report.content import Content, comparison_tables, frames_of, tables_of
+from plastic_cli.report.options import PAGE
+from plastic_cli.report.page import PageFigure, page
+from plastic_cli.runs.console import Console
+
+if TYPE_CHECKING:
+    from plastic_cli.report.options import Headline
+
+Drawn = TypeVar("Drawn")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure and a description of its values. rule: the rule that made it; None: the report itself."""
+
+    plot: ggplot
+    description: str | None = None
+    rule: str | None = None
+
+
+def write_tables(folder: Path, content: Content, *, compare: bool) -> None:
+    """Write the tables as CSV, Markdown and LaTeX; raises PlasticError where that is not possible."""
+    names = {"results": "table"}
+    contents = {
+        f"{names.get(name, name)}.csv": csv_text(frame)
+        for comparisons in ((False, True) if compare else (False,))
+        for name, frame in frames_of(content, compare=comparisons).items()
+    }
+    tables = {name: tables_of(content.results, content.judged, name) for name in ("results", "claims")}
+    if compare:
+        tables["comparisons"] = comparison_tables(content.comparisons)
+    for name, named_tables in tables.items():
+        stem = names.get(name, name)
+        contents[f"{stem}.md"] = "\n".join(formats.markdown(table) for _, table in named_tables)
+        contents[f"{stem}.tex"] = "\n".join(formats.latex(table, f"tab:{label}") for label, table in named_tables)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in contents.items():
+            write_atomically(folder / name, text)
+    except OSError as error:
+        raise PlasticError(f"cannot write to {folder}: {error.strerror or error}. Choose another --output.") from None
+
+
+def make_figures(
+    content: Content, metrics: pd.DataFrame, headline: Callable[[str], Headline | None], console: Console
+) -> dict[str, Figure]:
+    """Return every figure of the report by file name; a rule's own figure that fails costs a warning.
+
+    metrics: those of the reported runs, a frame as `RunStore.metrics()` gives it.
+    """
+    runs = content.runs
+    figures = {
+        name: Figure(figure, plots.describe_curves(figure))
+        for name, figure in plots.learning_curves(content.results, metrics).items()
+    }
+    for name, figure in plots.claims_figures(content.judged).items():
+        figures[name] = Figure(figure, plots.describe_claims(figure))
+    for comparison in content.comparisons:
+        profile = plots.profile_figure(comparison)
+        figures[f"performance-profile-{comparison.name}"] = Figure(profile, plots.describe_profile(profile))
+    for rule in sorted(set(runs["rule"])):
+        make = headline(rule)
+        if make is None:
+            continue
+        try:
+            own = runs[runs["rule"] == rule]
+            made = make(own, metrics[metrics["run"].isin(own["run"])])
+        except Exception as error:  # noqa: BLE001  one rule's figure must not prevent those of the others
+            _warn_of_headline(rule, error, console)
+            continue
+        figures |= {f"{rule}-{name}": Figure(figure, rule=rule) for name, figure in made.items()}
+    return figures
+
+
+def _warn_of_headline(rule: str, error: Exception, console: Console) -> None:
+    console.warning(f"the headline figure of {rule} failed: {type(error).__name__}: {error}")
+
+
+def _each_drawn(
+    figures: Mapping[str, Figure], draw: Callable[[str, Figure], Drawn], console: Console
+) -> Iterator[Drawn]:
+    """Draw all figures; a rule's own figure that cannot be drawn costs a warning."""
+    for name, figure in figures.items():
+        try:
+            drawn = draw(name, figure)
+        except PlasticError:
+            raise
+        except Exception as error:
+            if figure.rule is None:
+                raise
+            _warn_of_headline(figure.rule, error, console)
+        else:
+            yield drawn
+
+
+def write_figures(folder: Path, figures: Mapping[str, Figure], console: Console) -> None:
+    """Write figures as PNG and SVG; raises PlasticError where that is not possible."""
+
+    def save(name: str, figure: Figure) -> list[Path]:
+        return save_figure(figure.plot, folder / "figures", name, description=figure.description)
+
+    list(_each_drawn(figures, save, console))
+
+
+def write_page(
+    folder: Path,
+    content: Content,
+    figures: Mapping[str, Figure],
+    recipes: Mapping[tuple[str, str], Sequence[str]],
+    console: Console,
+) -> Path:
+    """Write the page into `folder` in one step and return its path; raises PlasticError where that is not possible."""
+
+    def draw(name: str, figure: Figure) -> PageFigure:
+        return PageFigure(name, svg_text(figure.plot, name, figure.description))
+
+    not_counted = content.selection.not_counted
+    text = page(
+        content.results,
+        content.judged,
+        content.comparisons,
+        list(_each_drawn(figures, draw, console)),
+        recipes=recipes,
+        summary=_summary(content.runs),
+        notes=[f"Not counted: {not_counted}."] if not_counted else [],
+        version=installed_version(),
+    )
+    path = folder / PAGE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    except OSError as error:
+        raise PlasticError(f"cannot write to {folder}: {error.strerror or error}. Choose another --html.") from None
+    return path
+
+
+def _summary(runs: pd.DataFrame) -> str:
+    """Return one sentence about the reported runs."""
+    if runs.empty:
+        return "No run to report yet."
+    rules, datasets = sorted(set(runs["rule"])), sorted({str(name) for name in runs["dataset"].dropna()})
+    newest = runs["started"].max() if runs["started"].notna().any() else None
+    counted = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    summary = f"{counted} of {', '.join(rules)}" + (f" on {', '.join(datasets)}" if datasets else "")
+    return summary + (f"; the newest is of {newest:%Y-%m-%d %H:%M} UTC." if newest is not None else ".")
