@@ -1,10 +1,11 @@
-"""`plastic render mpn`: one episode as a film, and steps of it as pictures."""
+"""`plastic render mpn`: one episode as a film, and single steps of it as images."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from plastic_cli import Run, UserError
+from plastic_cli.figures.film import hold_last
 from plastic_cli.numerics.seeds import seed_sequence
 from plastic_cli.runs.outputs import check_mp4_can_be_written
 from plastic_mpn.analysis.frames import choose_steps, episode_frames
@@ -16,14 +17,11 @@ if TYPE_CHECKING:
     from plastic_mpn.config import Render
     from plastic_mpn.trained import Trained
 
-LAST_FRAMES = 5
-"""The last frame stays for so many, so that the end can be seen before a film repeats."""
-
 
 def render_episode(config: Render, run: Run, trained: Trained) -> None:
-    """Write one greedy episode as a film, and as pictures the steps in `config.still`, or the last one.
+    """Write one greedy episode as a film, and the steps in `config.still`, or the last one, as images.
 
-    Raises UserError for a step that the episode does not have, and for MP4 where it cannot be written.
+    Raises UserError if the episode has no such step, or if MP4 cannot be written.
     """
     if config.video == "mp4":
         check_mp4_can_be_written()
@@ -39,20 +37,18 @@ def render_episode(config: Render, run: Run, trained: Trained) -> None:
     stills = tuple(config.still) or (last,)
     needed = sorted({*shown, *stills})
     if draws_pictures(env_id, max_steps=limit, options=options):
-        # A second time, now that it is known which steps are shown: the pictures of all would not fit into memory.
+        # Play again, drawing only the steps that are shown: the pictures of all steps would not fit into memory.
         (episode,) = record_episodes(network, env_id, [seed], max_steps=limit, options=options, render=needed)
     else:
-        run.message(f"{env_id} draws no picture of itself here: its observations are shown instead")
+        run.message(f"{env_id} cannot draw itself here: the film shows its observations instead")
     name = f"{run.config.get('core', 'mpn')} on {env_id}, seed {run.seed}, episode {config.episode}"
     drawn = dict(
         zip(needed, episode_frames(episode, needed, title=name, output_name=_output_name(network)), strict=True)
     )
     if len(shown) < len(episode):
-        run.message(f"showing {len(shown)} of {len(episode)} steps; --frames shows more")
+        run.message(f"showing {len(shown)} of {len(episode)} steps; raise --frames to show more")
     frames = [drawn[step] for step in shown]
-    run.save_video(
-        f"episode_{config.episode}", [*frames, *[frames[-1]] * LAST_FRAMES], config.frame_seconds, config.video
-    )
+    run.save_video(f"episode_{config.episode}", hold_last(frames), config.frame_seconds, config.video)
     for step in stills:
         run.save_image(f"episode_{config.episode}_step_{step}", drawn[step])
     run.results["render/return"] = episode.episode_return

@@ -1,100 +1,96 @@
-"""Frames of a film of one episode: the environment, the state of M, the outputs, and the return so far."""
+"""Frames of a film of one episode: the environment, the modulations M, the outputs, and the return so far."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from plastic_cli.figures.film import (
+    HEADING,
+    Frame,
+    Update,
+    add_caption,
+    add_color_bar,
+    animate,
+    full_scale,
+    growing_curve,
+    new_figure,
+    style_curves,
+    style_image,
+    whole_numbers,
+)
 from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, discrete_colours
 from plastic_mpn.analysis.recording import Episode
 
 INCHES, DOTS_PER_INCH = (8.0, 5.44), 100
-"""800 x 544 pixels, multiples of 16, which video encoders want."""
+"""800 x 544 pixels. Video encoders need multiples of 16."""
 
-# What is not there yet is grey, which no value is.
-_COLOURS = LinearSegmentedColormap.from_list("diverging", DIVERGING).with_extremes(bad="#EDEDED")
-_FULL_SCALE = 0.998
-"""The colours end at this quantile of all absolute values, so that a few large ones do not pale the rest."""
-
-Updater = Callable[[int], None]
+# Steps that are still to come are grey, a color that no value has.
+_COLORS = LinearSegmentedColormap.from_list("diverging", DIVERGING).with_extremes(bad="#EDEDED")
 
 
-def choose_steps(length: int, most: int, extra: Sequence[int] = ()) -> tuple[int, ...]:
-    """Return at most `most` evenly spaced steps of an episode, the last among them, and the `extra` ones."""
+def choose_steps(length: int, most: int) -> tuple[int, ...]:
+    """Return at most `most` evenly spaced steps of an episode, including the last one."""
     stride = -(-length // most)
-    regular = range((length - 1) % stride, length, stride)
-    return tuple(sorted({*regular, *extra}))
+    return tuple(range((length - 1) % stride, length, stride))
 
 
-def episode_frames(episode: Episode, steps: Sequence[int], *, title: str, output_name: str) -> list[NDArray[np.uint8]]:
+def episode_frames(episode: Episode, steps: Sequence[int], *, title: str, output_name: str) -> list[Frame]:
     """Return one frame (544, 800, 3) for each of the `steps`.
 
-    Top left is the environment's own picture where the episode has pictures of these steps, otherwise the observations
-    up to that step; top right M as the step used it, or for a network without M its hidden states up to that step.
-    Below are the outputs, how far each is above their mean, and the sum of the rewards up to that step. All scales are
+    Top left: the environment's own picture if the episode has pictures of these steps, otherwise the observations up to
+    the step. Top right: M as the step used it, or the hidden states up to the step if the network has no M. Bottom: the
+    outputs, the difference of each output from their mean, and the sum of the rewards up to the step. All scales are
     those of the whole episode.
     """
-    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03, rect=(0, 0, 1, 0.91))
-    figure = Figure(figsize=INCHES, dpi=DOTS_PER_INCH, layout=layout, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    figure.text(0.012, 0.985, title, ha="left", va="top", fontsize=12, weight="bold")
+    figure = new_figure(title, INCHES, DOTS_PER_INCH)
     rows = figure.add_gridspec(2, 1, height_ratios=[1.35, 1])
     above = rows[0].subgridspec(1, 2, width_ratios=[1.1, 1])
     below = rows[1].subgridspec(1, 3, width_ratios=[1.25, 0.55, 1])
     top = [figure.add_subplot(above[0, column]) for column in range(2)]
     bottom = [figure.add_subplot(below[0, column]) for column in range(3)]
-    updaters = [
+    last = len(episode) - 1
+    updates = [
         _picture(top[0], episode, steps) or _history(top[0], episode.observations, "observation", "input"),
         _modulations(top[1], episode) or _history(top[1], episode.hidden, "hidden state h", "hidden unit"),
         _outputs(bottom[0], episode, output_name),
         _preferences(bottom[1], episode, output_name),
         _return(bottom[2], episode),
-        _caption(figure, episode),
+        add_caption(
+            figure,
+            lambda step: (
+                f"step {step} (0 to {last}),  action {episode.actions[step]},  reward {episode.rewards[step]:.4g}"
+            ),
+        ),
     ]
-    # What does not move is drawn once; a frame is that picture with the moving parts drawn over it.
-    moving = sorted((part for part in figure.findobj() if part.get_animated()), key=lambda part: part.get_zorder())
-    canvas.draw()
-    renderer = canvas.get_renderer()
-    background = canvas.copy_from_bbox(figure.bbox)
-    frames = []
-    for step in steps:
-        for update in updaters:
-            update(step)
-        canvas.restore_region(background)
-        for part in moving:
-            part.draw(renderer)
-        frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
-    return frames
+    return animate(figure, updates, steps)
 
 
-def _picture(axes: Axes, episode: Episode, steps: Sequence[int]) -> Updater | None:
+def _picture(axes: Axes, episode: Episode, steps: Sequence[int]) -> Update | None:
     if episode.frames is None or not set(steps) <= set(episode.frame_steps):
         return None
     frames, place = episode.frames, {step: index for index, step in enumerate(episode.frame_steps)}
     image = axes.imshow(frames[0], animated=True)
-    axes.set_title("environment", fontsize=10, loc="left")
+    axes.set_title("environment", fontsize=HEADING, loc="left")
     axes.set_axis_off()
     return lambda step: image.set_data(frames[place[step]])
 
 
-def _history(axes: Axes, values: NDArray[np.float32], name: str, rows: str) -> Updater:
-    """Show values (T, k) up to the present step as a picture, a row for each of the k."""
-    limit = _limit(values)
+def _history(axes: Axes, values: NDArray[np.float32], name: str, rows: str) -> Update:
+    """Show values (T, k) up to the present step as an image with one row for each of the k."""
     shown = np.full(values.T.shape, np.nan)
-    image = axes.imshow(
-        shown, cmap=_COLOURS, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest", animated=True
-    )
-    _describe(axes, f"{name} up to now", "step", rows)
-    _colour_bar(axes, image, name)
+    image = _image(axes, shown, full_scale([values]))
+    axes.set_title(f"{name} up to now", fontsize=HEADING, loc="left")
+    style_image(axes, "step", rows)
+    add_color_bar(axes, image, name, extend="both")
 
     def update(step: int) -> None:
         shown[:, : step + 1] = values[: step + 1].T
@@ -104,28 +100,32 @@ def _history(axes: Axes, values: NDArray[np.float32], name: str, rows: str) -> U
     return update
 
 
-def _modulations(axes: Axes, episode: Episode) -> Updater | None:
+def _modulations(axes: Axes, episode: Episode) -> Update | None:
     matrices = episode.matrices
     if matrices is None:
         return None
-    limit = _limit(matrices)
-    image = axes.imshow(
-        matrices[0], cmap=_COLOURS, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest", animated=True
-    )
-    _describe(axes, "modulations M before the step", "input", "hidden unit")
-    _colour_bar(axes, image, "M (no unit)")
+    image = _image(axes, matrices[0], full_scale([matrices]))
+    axes.set_title("modulations M before the step", fontsize=HEADING, loc="left")
+    style_image(axes, "input", "hidden unit")
+    add_color_bar(axes, image, "M (no unit)", extend="both")
     return lambda step: image.set_data(matrices[step])
 
 
-def _outputs(axes: Axes, episode: Episode, name: str) -> Updater:
+def _image(axes: Axes, values: NDArray[Any], limit: float) -> AxesImage:
+    return axes.imshow(
+        values, cmap=_COLORS, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest", animated=True
+    )
+
+
+def _outputs(axes: Axes, episode: Episode, name: str) -> Update:
     outputs, times = episode.outputs, np.arange(len(episode))
-    colours = discrete_colours(outputs.shape[1])
+    colors = discrete_colours(outputs.shape[1])
     lines = [
-        axes.plot([], [], color=colour, linewidth=1.6, linestyle=_line_style(index, len(colours)), animated=True)[0]
-        for index, colour in enumerate(colours)
+        axes.plot([], [], color=color, linewidth=1.6, linestyle=_line_style(index, len(colors)), animated=True)[0]
+        for index, color in enumerate(colors)
     ]
     (chosen,) = axes.plot([], [], "o", color="#222222", markersize=6, markerfacecolor="none", animated=True)
-    _along_time(axes, outputs, len(episode), name)
+    _style_steps(axes, outputs, name)
 
     def update(step: int) -> None:
         for line, values in zip(lines, outputs.T, strict=True):
@@ -136,12 +136,12 @@ def _outputs(axes: Axes, episode: Episode, name: str) -> Updater:
 
 
 def _line_style(index: int, count: int) -> str | tuple[float, tuple[float, float]]:
-    """Return solid for the first line and shorter dashes for each later one: what lies below shows in the gaps."""
+    """Return solid for the first line and shorter dashes for each later one, so that lines below show in the gaps."""
     return (0, (4 * (count - index), 4 * index)) if index else "solid"
 
 
-def _preferences(axes: Axes, episode: Episode, name: str) -> Updater:
-    """Show each output less their mean, which may be small beside how much all of them change together."""
+def _preferences(axes: Axes, episode: Episode, name: str) -> Update:
+    """Show the difference of each output from their mean, which is often small against their common change."""
     preferences = episode.outputs - episode.outputs.mean(axis=1, keepdims=True)
     number = preferences.shape[1]
     bars = axes.bar(range(number), [0.0] * number, color=discrete_colours(number), animated=True)
@@ -149,10 +149,9 @@ def _preferences(axes: Axes, episode: Episode, name: str) -> Updater:
     axes.axhline(0, color="#333333", linewidth=0.8)
     axes.set_ylim(-limit, limit)
     axes.set_xlim(-0.7, number - 0.3)
-    axes.set_xlabel("action", fontsize=9)
-    axes.set_ylabel(f"{name} less the mean", fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
-    _plain(axes)
+    style_curves(axes, "action", f"{name} minus mean")
+    whole_numbers(axes.xaxis, 8)
+    _full_numbers(axes.yaxis)
 
     def update(step: int) -> None:
         for bar, height in zip(bars, preferences[step].tolist(), strict=True):
@@ -161,70 +160,27 @@ def _preferences(axes: Axes, episode: Episode, name: str) -> Updater:
     return update
 
 
-def _return(axes: Axes, episode: Episode) -> Updater:
+def _return(axes: Axes, episode: Episode) -> Update:
     returns = np.cumsum(episode.rewards)
-    times = np.arange(len(episode))
-    (line,) = axes.plot([], [], color=OKABE_ITO[2], linewidth=1.8, drawstyle="steps-post", animated=True)
-    (end,) = axes.plot([], [], "o", color=OKABE_ITO[2], markersize=5, animated=True)
-    _along_time(axes, returns, len(episode), "return so far")
-
-    def update(step: int) -> None:
-        line.set_data(times[: step + 1], returns[: step + 1])
-        end.set_data([step], [returns[step]])
-
+    update = growing_curve(axes, np.arange(len(episode)), returns, color=OKABE_ITO[2], drawstyle="steps-post")
+    _style_steps(axes, returns, "return so far")
     return update
 
 
-def _caption(figure: Figure, episode: Episode) -> Updater:
-    text = figure.text(0.012, 0.94, "", ha="left", va="top", fontsize=10, animated=True)
-
-    def update(step: int) -> None:
-        text.set_text(
-            f"step {step} (0 to {len(episode) - 1}),  action {episode.actions[step]},"
-            f"  reward {episode.rewards[step]:.4g}"
-        )
-
-    return update
-
-
-def _along_time(axes: Axes, values: NDArray[np.floating[Any]], length: int, name: str) -> None:
+def _style_steps(axes: Axes, values: NDArray[np.floating[Any]], name: str) -> None:
+    """Give axes the limits, labels and ticks of values (T, ...) at each step of an episode."""
+    length = len(values)
     low, high = float(values.min()), float(values.max())
     margin = 0.06 * (high - low) or 0.5
     aside = 0.02 * length if length > 1 else 0.5
     axes.set_xlim(-aside, length - 1 + aside)
     axes.set_ylim(low - margin, high + margin)
-    axes.set_xlabel("step", fontsize=9)
-    axes.set_ylabel(name, fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-    _plain(axes)
+    style_curves(axes, "step", name)
+    whole_numbers(axes.xaxis, 5)
+    _full_numbers(axes.yaxis)
 
 
-def _plain(axes: Axes) -> None:
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    # The numbers at the ticks are the values, not what is to be added to some other number.
-    axes.ticklabel_format(axis="y", useOffset=False)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.3)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _describe(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.set_xlabel(x, fontsize=9)
-    axes.set_ylabel(y, fontsize=9)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-    axes.tick_params(labelsize=8)
-
-
-def _colour_bar(axes: Axes, image: Any, name: str) -> None:
-    figure = axes.get_figure()
-    assert isinstance(figure, Figure)
-    bar = figure.colorbar(image, ax=axes, extend="both", fraction=0.05, pad=0.02)
-    bar.set_label(name, fontsize=9)
-    bar.ax.tick_params(labelsize=8)
-
-
-def _limit(values: NDArray[np.float32]) -> float:
-    return float(np.quantile(np.abs(values), _FULL_SCALE)) or float(np.abs(values).max()) or 1.0
+def _full_numbers(axis: Axis) -> None:
+    """Show the values themselves at the ticks, not their differences from a common offset."""
+    axis.set_major_locator(MaxNLocator(5))
+    axis.axes.ticklabel_format(axis="y", useOffset=False)

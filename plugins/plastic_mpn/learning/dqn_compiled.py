@@ -1,4 +1,8 @@
-"""One gradient step of Q-learning in compiled kernels."""
+"""One gradient step of Q-learning in compiled kernels.
+
+Without it, `plastic train mpn` takes 6.5 times the CPU time for training (6.3 to 6.7, five pairs of runs on one
+thread). It therefore stays next to the readable update in `dqn_update.py`, which the tests compare it with.
+"""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def test_an_environment_without_pictures_shows_its_observations(silent, run, mon
     assert draws_pictures("CartPole-v1")
     assert not draws_pictures(silent)
     render_episode(asked(), run, trained(agent(), silent, None))
-    assert any("test/Silent-v0 draws no picture of itself" in message for message in messages)
+    assert any("test/Silent-v0 cannot draw itself here" in message for message in messages)
     assert len(imageio.imread(run.folder / "videos" / "episode_0.gif")) >= 7
 
 
@@ -252,7 +252,7 @@ def test_without_ffmpeg_one_line_says_what_to_install(run, monkeypatch):
 def test_an_ffmpeg_that_is_named_and_is_not_there_is_refused(run, monkeypatch, tmp_path):
     pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg, which writes MP4, is not installed")
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "no-ffmpeg"))
-    with pytest.raises(UserError, match=r"IMAGEIO_FFMPEG_EXE names .*no-ffmpeg, which is no program here") as raised:
+    with pytest.raises(UserError, match=r"IMAGEIO_FFMPEG_EXE names .*no-ffmpeg, which is not a program here") as raised:
         render_episode(asked(video="mp4"), run, trained(agent()))
     assert "\n" not in str(raised.value)
     assert not (run.folder / "videos").exists()
