@@ -34,7 +34,7 @@ from plastic_selective.continual.history import (
     snapshots,
 )
 from plastic_selective.continual.snapshots import kept_artifacts
-from plastic_selective.continual.training import learn_stream
+from plastic_selective.continual.training import train_unlogged
 
 if TYPE_CHECKING:
     from plastic_cli.classifier.learner import Build
@@ -281,7 +281,7 @@ def sweep_k(history: History, strengths: tuple[float, ...]) -> pd.DataFrame:
         done = itertools.count(1)
         for config in swept:
             k = config.plasticity_k
-            matrix = learn_stream(config, data, run, lambda: bar.end_step(next(done), {}))
+            matrix = train_unlogged(config, data, run, lambda: bar.end_step(next(done), {}))
             numbers = summary_of(matrix, history.tasks)
             rows.append({"k": k, **numbers})
             run.message(f"k = {k:g}: accuracy {numbers['accuracy']:.4f}, forgetting {numbers['forgetting']:.4f}")

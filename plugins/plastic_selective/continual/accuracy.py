@@ -1,4 +1,4 @@
-"""The accuracy matrix, and the numbers that are computed from it."""
+"""The accuracy matrix: how it is measured, and the numbers that are computed from it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from plastic_cli.analysis import continual
-from plastic_cli.analysis.classification import Evaluation
-from plastic_cli.analysis.classification import evaluate as measure
+from plastic_cli.analysis.classification import Evaluation, evaluate
 from plastic_cli.data.datasets import Split
 from plastic_cli.data.streams import Stream
 from plastic_selective.config import Train
-from plastic_selective.continual.networks import ContinualNetwork, answer
+from plastic_selective.continual.networks import ContinualNetwork, logits_of
 
 
 class Accuracies:
-    """The accuracy matrix of each split as it fills up, (tasks + 1, tasks), a part of the checkpoint.
+    """The accuracy matrix (tasks + 1, tasks) of each split during training, as a part of the checkpoint.
 
-    splits: the images that it is measured on, of each task; they are made once, since turning them takes time.
+    splits: the images of each task on which accuracy is measured. They are made once, because rotating takes time.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -37,12 +36,12 @@ class Accuracies:
         return {name: torch.from_numpy(matrix.copy()) for name, matrix in self.matrices.items()}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore the state that `state_dict` returned."""
         self.matrices = {name: matrix.numpy().copy() for name, matrix in state.items()}
 
 
 def allowed_by_task(stream: Stream, learned: int, config: Train) -> Tensor | None:
-    """Return which outputs an answer may use after `learned` tasks, (tasks, outputs); None: all."""
+    """Return which outputs an answer may use after `learned` tasks, (tasks, outputs), or None for all."""
     trained = max(1, learned) if config.active == "seen" else None
     allowed = [stream.allowed(task, trained=trained) for task in range(len(stream.tasks))]
     present = [each for each in allowed if each is not None]
@@ -50,7 +49,7 @@ def allowed_by_task(stream: Stream, learned: int, config: Train) -> Tensor | Non
 
 
 def summary_of(matrix: NDArray[np.float64], learned: int) -> dict[str, float]:
-    """Return what an accuracy matrix comes to after `learned` tasks; what is not defined yet is left out."""
+    """Return the measures of an accuracy matrix after `learned` tasks, without those that are not defined yet."""
     numbers = {
         "accuracy": continual.average_accuracy(matrix, learned),
         "backward_transfer": continual.backward_transfer(matrix, learned),
@@ -62,13 +61,13 @@ def summary_of(matrix: NDArray[np.float64], learned: int) -> dict[str, float]:
 
 
 def accuracy_by_task(network: ContinualNetwork, splits: Sequence[Split], allowed: Tensor | None) -> list[Evaluation]:
-    """Measure accuracy and cross-entropy on a split of each task, as plain numbers.
+    """Measure accuracy and cross-entropy on a split of each task. The results are numbers, not tensors.
 
     allowed: which outputs an answer may use, (tasks, outputs); None: all.
     """
     rows = []
     for task, split in enumerate(splits):
         mask = None if allowed is None else allowed[task]
-        rows.append(measure(lambda x, mask=mask: answer(network(x), mask), split.x, split.y))  # type: ignore[misc]
+        rows.append(evaluate(logits_of(network, mask), split.x, split.y))
     numbers = torch.stack([torch.stack(row) for row in rows]).tolist()
     return [Evaluation(*row) for row in numbers]

@@ -1,4 +1,4 @@
-"""What learns a stream of tasks, made from the options of a run."""
+"""The stream of tasks, the network, the optimizer, the buffer and the penalty, made from the options of a run."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from plastic_selective.continual.replay import Buffer, make_buffer
 from plastic_selective.optimizer.optimizer import SelectivePlasticityOptimizer
 
 ITERATIONS_PER_ROUND = 250
-"""Where a task is so many steps long instead of passes, accuracy is measured and a checkpoint made this often."""
+"""Number of steps per round with --iterations; otherwise a round is an epoch. Accuracy is measured after each round."""
 
 
 @dataclass(frozen=True)
 class Components:
-    """What learns a stream, as it is before training."""
+    """A stream of tasks and everything that learns it, before training."""
 
     stream: Stream
     network: ContinualNetwork
@@ -34,15 +34,15 @@ class Components:
 
 
 def make_components(config: Train, data: Dataset, run: Run) -> Components:
-    """Make what a configuration describes, weights and order drawn from the run's seed.
+    """Make the components that a configuration describes, with random numbers from the run's seed.
 
-    Raises UserError where tasks cannot be made of the data set, or the buffer is too small for them.
+    Raises UserError if the data set does not have enough classes for the tasks, or the buffer is too small for them.
     """
     stream = stream_of(config, data, run)
     network = make_network(config, stream, run)
     groups = len(stream.tasks) * data.classes
     if config.stream == "split":
-        # A class belongs to one task: groups of other tasks would take a share of the buffer and stay empty.
+        # Each class belongs to one task. Groups for the other tasks would stay empty and waste a share of the buffer.
         groups = data.classes
     buffer = make_buffer(
         config.replay, config.buffer_size, data.train.x.shape[1], groups, run.generator("replay"), run.device
@@ -52,7 +52,7 @@ def make_components(config: Train, data: Dataset, run: Run) -> Components:
 
 
 def build(run: Run, data: Dataset, *, trained: bool = True) -> ContinualNetwork:
-    """Make the network of a run, as it was before training or with the weights that it learned."""
+    """Make the network of a run with its trained weights, or as it was before training."""
     network = make_components(Train.from_values(run.config, source=f"run {run.id}"), data, run).network
     if trained:
         run.restore("network", network)
@@ -60,7 +60,7 @@ def build(run: Run, data: Dataset, *, trained: bool = True) -> ContinualNetwork:
 
 
 def stream_of(config: Train, data: Dataset, run: Run) -> Stream:
-    """Make the stream of a run, from its own data set or another one with as many features."""
+    """Make the stream of a run from its own data set, or from another one with the same number of features."""
     return make_stream(
         data,
         config.stream,
@@ -74,7 +74,7 @@ def stream_of(config: Train, data: Dataset, run: Run) -> Stream:
 
 
 def make_optimizer(config: Train, network: nn.Module, first_task: int) -> torch.optim.Optimizer:
-    """Make the optimizer that a configuration names; first_task: how many steps the first task has."""
+    """Make the optimizer that a configuration names. first_task: number of steps of the first task."""
     parameters, rate = network.parameters(), config.learning_rate
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=rate)
@@ -97,12 +97,12 @@ def make_optimizer(config: Train, network: nn.Module, first_task: int) -> torch.
 
 
 def warmup_steps(config: Train, first_task: int) -> int:
-    """Return how many steps the gate warms up, of a configuration whose first task has so many."""
+    """Return the number of warm-up steps. first_task: number of steps of the first task."""
     return round(config.warmup_share * first_task) if config.warmup_steps is None else config.warmup_steps
 
 
 def make_network(config: Train, stream: Stream, run: Run) -> ContinualNetwork:
-    """Make the network of a run, as it is before training."""
+    """Make the network of a run before training."""
     sizes = [stream.tasks[0].dataset.train.x.shape[1], *config.hidden, stream.units]
     return ContinualNetwork(sizes, run.generator("weights")).to(run.device)
 
@@ -122,12 +122,12 @@ def _make_penalty(config: Train, network: nn.Module, run: Run) -> Penalty | None
 
 
 def rounds_of_task(config: Train) -> int:
-    """Return how many rounds a task has: after each of them accuracy is measured."""
+    """Return the number of rounds of a task. Accuracy is measured after each round."""
     return math.ceil(config.iterations / ITERATIONS_PER_ROUND) if config.iterations else config.epochs
 
 
 def steps_of_tasks(config: Train, stream: Stream) -> list[int]:
-    """Return how many steps each task of a stream takes."""
+    """Return the number of steps of each task."""
     if config.iterations:
         return [config.iterations] * config.tasks
     labels = stream.tasks[0].dataset.train.y

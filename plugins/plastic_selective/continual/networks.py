@@ -1,8 +1,8 @@
-"""The network that learns the tasks: layers of ReLU units and one readout, of which an answer may use a part."""
+"""The network that learns the tasks: ReLU layers and one readout, which a task may use in part."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -12,7 +12,7 @@ from plastic_cli.classifier.baselines import hidden_activity
 
 
 class ContinualNetwork(nn.Module):
-    """A ReLU network with all outputs that any task needs; weights as torch's Linear draws them, by `generator`."""
+    """A ReLU network with the outputs of all tasks. Weights are drawn as in torch's Linear, with `generator`."""
 
     def __init__(self, sizes: Sequence[int], generator: torch.Generator) -> None:
         super().__init__()
@@ -38,9 +38,14 @@ class ContinualNetwork(nn.Module):
         return hidden_activity(self.layers, x)
 
 
-def answer(logits: Tensor, allowed: Tensor | None) -> Tensor:
-    """Return logits (batch, outputs) with those that may not be used at minus infinity.
+def mask_logits(logits: Tensor, allowed: Tensor | None) -> Tensor:
+    """Set the logits (batch, outputs) of outputs that are not allowed to minus infinity.
 
     allowed: bool (outputs,), or (batch, outputs) for a batch of several tasks; None: all.
     """
     return logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)
+
+
+def logits_of(network: nn.Module, allowed: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Return a function from images (batch, features) to the masked logits of `network`. allowed: `mask_logits`."""
+    return lambda x: mask_logits(network(x), allowed)

@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 ONE_STRATUM = np.zeros(1, np.int64)
 
-kernel = Kernels(Path(__file__).parent, ("replay.py",)).kernel
+kernel = Kernels(Path(__file__)).kernel
 
 
 class Batch(NamedTuple):

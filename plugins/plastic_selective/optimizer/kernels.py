@@ -33,7 +33,7 @@ BYTES = 4
 
 Array = NDArray[Any]
 
-kernel = Kernels(Path(__file__).parent, ("kernels.py",)).kernel
+kernel = Kernels(Path(__file__)).kernel
 
 
 @intrinsic

@@ -22,7 +22,7 @@ from plastic_selective import SelectivePlasticityOptimizer as Selective
 from plastic_selective.config import Train
 from plastic_selective.continual import components, replay, training
 from plastic_selective.continual.components import make_components
-from plastic_selective.continual.training import learn_stream
+from plastic_selective.continual.training import train_unlogged
 
 CLASSES, IMAGES, SIZE = 3, 60, 6
 
@@ -61,7 +61,7 @@ def parts_of(config, tmp_path):
 
 def learned(config, tmp_path):
     """Learn the stream without a run's files; return the accuracy matrix."""
-    return learn_stream(config, load_dataset(config.dataset, tmp_path), run_of(config, tmp_path / "runs"))
+    return train_unlogged(config, load_dataset(config.dataset, tmp_path), run_of(config, tmp_path / "runs"))
 
 
 # ------------------------------------------------------------------------------------------------ options to parts
@@ -241,12 +241,12 @@ def test_every_class_of_every_task_has_its_share_of_a_balanced_buffer(options, e
 
 
 @pytest.mark.parametrize("joint", [False, True])
-def test_a_lesson_has_the_training_images_of_its_task_or_of_all_so_far(joint, noisy, tmp_path, monkeypatch):
-    lessons = []
-    made = training._lesson
-    monkeypatch.setattr(training, "_lesson", lambda *a: lessons.append(made(*a)) or lessons[-1])
+def test_the_data_of_a_task_are_its_training_images_or_those_of_all_tasks_so_far(joint, noisy, tmp_path, monkeypatch):
+    collected = []
+    made = training.task_data
+    monkeypatch.setattr(training, "task_data", lambda *a: collected.append(made(*a)) or collected[-1])
     learned(config_of(noisy, joint=joint), tmp_path)
-    counts = [torch.bincount(lesson.y, minlength=3).tolist() for lesson in lessons]
+    counts = [torch.bincount(data.y, minlength=3).tolist() for data in collected]
     alone, together = [[30, 0, 0], [0, 20, 0], [0, 0, 10]], [[30, 0, 0], [30, 20, 0], [30, 20, 10]]
     assert counts == (together if joint else alone)
 
@@ -310,7 +310,7 @@ def test_outputs_of_tasks_to_come_are_pushed_down_only_where_all_compete(active,
     biases = []
     config = config_of(noisy, active=active, optimizer="sgd", learning_rate=0.1, replay="none")
     run = run_of(config, tmp_path / "runs")
-    learn_stream(
+    train_unlogged(
         config,
         load_dataset(config.dataset, tmp_path),
         run,
