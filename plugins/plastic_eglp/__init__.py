@@ -2,39 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import lazy_loader
 
 from plastic_cli import Rule, hookimpl
-from plastic_cli.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from plastic_eglp.events import AlwaysOnController, FixedRateController, NeverController, ThresholdController
-    from plastic_eglp.layers import LocalConv2d, LocalLinear
-    from plastic_eglp.learner import EGLPLearner
-    from plastic_eglp.network import EGLPNetwork
-
-_LAZY = {
-    "AlwaysOnController": "plastic_eglp.events",
-    "FixedRateController": "plastic_eglp.events",
-    "NeverController": "plastic_eglp.events",
-    "ThresholdController": "plastic_eglp.events",
-    "LocalConv2d": "plastic_eglp.layers",
-    "LocalLinear": "plastic_eglp.layers",
-    "EGLPLearner": "plastic_eglp.learner",
-    "EGLPNetwork": "plastic_eglp.network",
-}
-
-__all__ = [
-    "AlwaysOnController",
-    "EGLPLearner",
-    "EGLPNetwork",
-    "FixedRateController",
-    "LocalConv2d",
-    "LocalLinear",
-    "NeverController",
-    "ThresholdController",
-    "plastic_rule",
-]
 
 
 @hookimpl
@@ -48,4 +18,5 @@ def plastic_rule() -> Rule:
     )
 
 
-__getattr__ = lazy_names(__name__, _LAZY)
+# `__init__.pyi` lists the names; each is imported when it is first used. pluggy finds hooks in the unchanged `dir`.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

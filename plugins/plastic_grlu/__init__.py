@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import lazy_loader
 
 from plastic_cli import Rule, hookimpl
-from plastic_cli.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from plastic_grlu.learner import GRLULearner
-    from plastic_grlu.rule import forward, grlu_update
-
-_LAZY = {"GRLULearner": "plastic_grlu.learner", "forward": "plastic_grlu.rule", "grlu_update": "plastic_grlu.rule"}
-
-__all__ = ["GRLULearner", "forward", "grlu_update", "plastic_rule"]
 
 
 @hookimpl
@@ -27,4 +18,5 @@ def plastic_rule() -> Rule:
     )
 
 
-__getattr__ = lazy_names(__name__, _LAZY)
+# `__init__.pyi` lists the names; each is imported when it is first used. pluggy finds hooks in the unchanged `dir`.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

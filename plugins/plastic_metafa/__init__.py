@@ -2,37 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import lazy_loader
 
 from plastic_cli import Rule, hookimpl
-from plastic_cli.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from plastic_metafa.adaptation import Network, Plasticity, adapt, adapt_to, draw_network
-    from plastic_metafa.rule import TERMS, Term, plasticity_update
-
-_LAZY = {
-    "Network": "plastic_metafa.adaptation",
-    "Plasticity": "plastic_metafa.adaptation",
-    "TERMS": "plastic_metafa.rule",
-    "Term": "plastic_metafa.rule",
-    "adapt": "plastic_metafa.adaptation",
-    "adapt_to": "plastic_metafa.adaptation",
-    "draw_network": "plastic_metafa.adaptation",
-    "plasticity_update": "plastic_metafa.rule",
-}
-
-__all__ = [
-    "TERMS",
-    "Network",
-    "Plasticity",
-    "Term",
-    "adapt",
-    "adapt_to",
-    "draw_network",
-    "plastic_rule",
-    "plasticity_update",
-]
 
 
 @hookimpl
@@ -46,4 +18,5 @@ def plastic_rule() -> Rule:
     )
 
 
-__getattr__ = lazy_names(__name__, _LAZY)
+# `__init__.pyi` lists the names; each is imported when it is first used. pluggy finds hooks in the unchanged `dir`.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import lazy_loader
 
 from plastic_cli import Rule, hookimpl
-from plastic_cli.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from plastic_mpn.networks.agents import MPNDQN, ActorCritic, Readout
-    from plastic_mpn.networks.cores import MPN, Core, make_core
-
-_LAZY = {
-    "MPN": "plastic_mpn.networks.cores",
-    "Core": "plastic_mpn.networks.cores",
-    "make_core": "plastic_mpn.networks.cores",
-    "MPNDQN": "plastic_mpn.networks.agents",
-    "ActorCritic": "plastic_mpn.networks.agents",
-    "Readout": "plastic_mpn.networks.agents",
-}
-
-__all__ = ["MPN", "MPNDQN", "ActorCritic", "Core", "Readout", "make_core", "plastic_rule"]
 
 
 @hookimpl
@@ -34,4 +18,5 @@ def plastic_rule() -> Rule:
     )
 
 
-__getattr__ = lazy_names(__name__, _LAZY)
+# `__init__.pyi` lists the names; each is imported when it is first used. pluggy finds hooks in the unchanged `dir`.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

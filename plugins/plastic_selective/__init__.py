@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import lazy_loader
 
 from plastic_cli import Rule, hookimpl
-from plastic_cli.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from plastic_selective.optimizer.optimizer import SelectivePlasticityOptimizer
-
-_LAZY = {"SelectivePlasticityOptimizer": "plastic_selective.optimizer.optimizer"}
-
-__all__ = ["SelectivePlasticityOptimizer", "plastic_rule"]
 
 
 @hookimpl
@@ -26,4 +18,5 @@ def plastic_rule() -> Rule:
     )
 
 
-__getattr__ = lazy_names(__name__, _LAZY)
+# `__init__.pyi` lists the names; each is imported when it is first used. pluggy finds hooks in the unchanged `dir`.
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,7 @@
+import plastic_cli
+
+from .learner import GRLULearner as GRLULearner
+from .rule import forward as forward
+from .rule import grlu_update as grlu_update
+
+def plastic_rule() -> plastic_cli.Rule: ...
