@@ -42,8 +42,20 @@ event.register("numba:compile", _StopsTheClock())  # type: ignore[no-untyped-cal
 
 
 def part(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a function that only other kernels call; it becomes a part of their machine code."""
+    """Compile a function for calls from kernels: compiled alone and then inlined by LLVM. For inner loops."""
     compiled: Callable[P, R] = numba.njit(fastmath=FASTMATH, error_model="numpy", forceinline=True)(function)
+    return compiled
+
+
+def section(function: Callable[P, R]) -> Callable[P, R]:
+    """Name a section of one kernel: its code replaces the call before anything is compiled. For a single call."""
+    compiled: Callable[P, R] = numba.njit(fastmath=FASTMATH, error_model="numpy", inline="always")(function)
+    return compiled
+
+
+def called(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function for calls from kernels without inlining it. For many calls outside inner loops."""
+    compiled: Callable[P, R] = numba.njit(fastmath=FASTMATH, error_model="numpy")(function)
     return compiled
 
 

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from plastic_grlu import rule
-from plastic_grlu.kernels.learn import learn
+from plastic_grlu.kernels.learn import Draws, Options, Samples, learn
 from plastic_grlu.kernels.noise import fill, padded
 from plastic_grlu.kernels.primitives import BLOCK
 
@@ -190,24 +190,21 @@ def _learn(
 ) -> None:
     """Choose the kernel for these options and run it over `indices`."""
     kept = [0 if options.top_k is None else rule.kept_units(width, options.top_k) for width in sizes[1:-1]]
-    no_noise = np.empty((0, 0), np.float32)
+    none = np.empty((0, 0), np.float32)
     learn(
         parameters,
         np.array(sizes, np.int64),
-        inputs,
-        labels,
-        indices,
-        batch,
-        options.perturbations,
-        float(options.sigma),
-        float(options.learning_rate),
-        options.credit == "preactivation",
-        options.skip,
-        np.array(kept, np.int64),
-        np.uint64(state.key),
-        np.uint64(state.counter),
-        no_noise,
-        no_noise,
+        Samples(inputs, labels, indices),
+        Options(
+            batch,
+            options.perturbations,
+            float(options.sigma),
+            float(options.learning_rate),
+            options.credit == "preactivation",
+            options.skip,
+            np.array(kept, np.int64),
+        ),
+        Draws(np.uint64(state.key), np.uint64(state.counter), none, none),
         rewards,
     )
 

@@ -11,7 +11,7 @@ import torch
 
 from plastic_grlu import epoch, rule
 from plastic_grlu.epoch import NoiseState, noise_of_steps, train_epoch
-from plastic_grlu.kernels.learn import learn
+from plastic_grlu.kernels.learn import Draws, Options, Samples, learn
 from plastic_grlu.kernels.primitives import BLOCK
 
 DEFAULTS = {
@@ -80,23 +80,18 @@ def test_kernel_equals_rule_with_given_noise(sizes, skip, credit, top_k, batch, 
     gumbels = draw(sizes[1:-1] if top_k else [], lambda t: -t.exponential_(generator=generator).log())
     parameters = torch.cat([part.flatten() for pair in zip(weights, biases, strict=True) for part in pair]).numpy()
     rewards = np.empty(steps)
+    kept = [0 if top_k is None else rule.kept_units(width, top_k) for width in sizes[1:-1]]
     learn(
         parameters,
         np.array(sizes),
-        x.numpy(),
-        y.numpy(),
-        order.numpy(),
-        batch,
-        perturbations,
-        math.nan,
-        0.5,
-        credit == "preactivation",
-        skip,
-        np.array([0 if top_k is None else rule.kept_units(width, top_k) for width in sizes[1:-1]], np.int64),
-        np.uint64(0),
-        np.uint64(0),
-        np.stack([torch.cat([n.flatten() for n in step]).numpy() for step in noises]),
-        np.stack([torch.cat([g.flatten() for g in step]).numpy() if step else np.empty(0) for step in gumbels]),
+        Samples(x.numpy(), y.numpy(), order.numpy()),
+        Options(batch, perturbations, math.nan, 0.5, credit == "preactivation", skip, np.array(kept, np.int64)),
+        Draws(
+            np.uint64(0),
+            np.uint64(0),
+            np.stack([torch.cat([n.flatten() for n in step]).numpy() for step in noises]),
+            np.stack([torch.cat([g.flatten() for g in step]).numpy() if step else np.empty(0) for step in gumbels]),
+        ),
         rewards,
     )
     before = torch.cat([part.flatten() for pair in zip(weights, biases, strict=True) for part in pair]).numpy()

@@ -1,45 +1,121 @@
-"""Learns from a stream with networks of any depth, every option of the rule; equation numbers as in rule.py."""
+"""The kernel that learns: many steps in one call, networks of any depth, every option of the rule.
 
-from typing import Any
+Equation numbers are those of rule.py. The inputs of the first layer are data and known in advance. A block of samples
+therefore takes one product with W_0, corrected for the updates within the block:
+z_t = W_0 x_t + sum over s < t of u_s (x_s . x_t + 1), where u_s is the learning rate times the postsynaptic factor of
+(6), and the 1 is the bias. W_0 changes once per block. This only changes the order of sums.
+"""
+
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plastic_cli.numerics.kernels import part
+from plastic_cli.numerics.kernels import called, part, section
 from plastic_grlu.kernels.compiler import kernel
 from plastic_grlu.kernels.noise import fill_gumbel, fill_normal
-from plastic_grlu.kernels.primitives import (
-    BLOCK,
-    choose_largest,
-    log_probabilities,
-    standardise,
-)
+from plastic_grlu.kernels.primitives import BLOCK, choose_largest, log_probabilities, standardise
 
 Real = np.floating[Any]
 Floats = NDArray[Real]
+Integers = NDArray[np.int64]
 
 
-# Loops over few arrays: beyond four the compiler gives up proving that they do not overlap, and on vector instructions.
+class Samples(NamedTuple):
+    """The data of a call: step s learns from the samples order[s * batch : (s + 1) * batch].
+
+    x (samples, d_0), y (samples,), order (steps * batch,).
+    """
+
+    x: Floats
+    y: Integers
+    order: Integers
+
+
+class Options(NamedTuple):
+    """The options of the rule.
+
+    rate is the learning rate. kept (L - 1,) holds the units that a top-k mask keeps in each hidden layer, 0 for ReLU.
+    """
+
+    batch: int
+    perturbations: int
+    sigma: float
+    rate: float
+    preactivation: bool
+    skip: bool
+    kept: Integers
+
+
+class Draws(NamedTuple):
+    """The noise of a call: drawn from `key` and the number of the step (see noise.py), or given.
+
+    normal (steps, n), already times sigma, and gumbel (steps, m) are the given noise; without rows it is drawn. A row
+    holds the (batch * perturbations, width) numbers of each layer, one layer after the other.
+    """
+
+    key: np.uint64
+    first_step: np.uint64
+    normal: Floats
+    gumbel: Floats
+
+
+class _Step(NamedTuple):
+    """Scratch of one step. The numbers of the layers follow each other in noise, gumbel, outputs and normed.
+
+    outputs and normed hold two rows per row of noise: first all rows with +n, then all with -n.
+    """
+
+    noise: Floats
+    gumbel: Floats
+    outputs: Floats
+    normed: Floats
+    z: Floats
+    mask: Floats
+    keys: NDArray[np.float32]
+    change: Floats
+    labels: Integers
+    exponentials: NDArray[np.float64]
+    log_probability: NDArray[np.float64]
+
+
+class _Block(NamedTuple):
+    """Scratch of one block: the normed inputs, their products with W_0 and with each other, and the updates u_s."""
+
+    inputs: Floats
+    z: Floats
+    gram: Floats
+    update: Floats
+
+
+@called
+def _matrix(buffer: Floats, start: int, rows: int, columns: int) -> Floats:
+    """The (rows, columns) numbers of the flat `buffer` that begin at `start`."""
+    return buffer[start : start + rows * columns].reshape(rows, columns)
+
+
+# Loops over at most four arrays: with more, the compiler cannot prove that they do not overlap and uses no vector
+# instructions.
 @part
 def _activate(
     outputs: Floats,
     output: int,
     z: Floats,
-    of_z: int,
+    z_row: int,
     noise: Floats,
-    of_noise: int,
+    noise_row: int,
     before: Real,
     after: Real,
     lowest: Real,
 ) -> None:
-    """Equation (3) for row `output` of `outputs` (., width), from the rows `of_z` of `z` and `of_noise` of `noise`.
+    """Equation (3) for row `output` of `outputs` (., width), from one row of `z` and one of `noise`.
 
-    `before` and `after` say where the noise joins (0, or +-1 for a member of the pair); `lowest` is 0 for ReLU, else
-    -inf.
+    `before` and `after` multiply the noise before and after the nonlinearity: 0, or +-1 for a member of the pair.
+    `lowest` is 0 for ReLU, and -inf for the last layer.
     """
     for i in range(outputs.shape[1]):
-        n = noise[of_noise, i]
-        activation = z[of_z, i] + before * n
+        n = noise[noise_row, i]
+        activation = z[z_row, i] + before * n
         outputs[output, i] = (lowest if activation < lowest else activation) + after * n
 
 
@@ -48,218 +124,266 @@ def _gate(
     outputs: Floats,
     output: int,
     z: Floats,
-    of_z: int,
+    z_row: int,
     noise: Floats,
-    of_noise: int,
+    noise_row: int,
     before: Real,
     after: Real,
     mask: Floats,
 ) -> None:
-    """As `_activate`, with a top-k mask (width,) for the nonlinearity."""
+    """As `_activate`, with a top-k mask (width,) as the nonlinearity."""
     for i in range(outputs.shape[1]):
-        n = noise[of_noise, i]
-        outputs[output, i] = (z[of_z, i] + before * n) * mask[i] + after * n
+        n = noise[noise_row, i]
+        outputs[output, i] = (z[z_row, i] + before * n) * mask[i] + after * n
+
+
+@section
+def _make_step(parameters: Floats, sizes: Integers, options: Options) -> _Step:
+    layers = len(sizes) - 1
+    rows = options.batch * options.perturbations
+    noise_count, gumbel_count, widest, largest_matrix = 0, 0, 0, 0
+    for layer in range(layers):
+        noise_count += rows * sizes[layer + 1]
+        widest = max(widest, sizes[layer + 1])
+        largest_matrix = max(largest_matrix, sizes[layer] * sizes[layer + 1])
+        if layer < layers - 1 and options.kept[layer] > 0:
+            gumbel_count += rows * sizes[layer + 1]
+    real = parameters.dtype
+    return _Step(
+        np.zeros(-(-noise_count // 4) * 4, real),
+        np.zeros(-(-gumbel_count // 4) * 4, real),
+        np.empty(2 * noise_count, real),
+        np.empty(2 * noise_count, real),
+        np.empty(2 * rows * widest, real),
+        np.empty(widest, real),
+        np.empty(widest, np.float32),
+        np.empty(largest_matrix, real),
+        np.empty(options.batch, np.int64),
+        np.empty(2 * rows * sizes[layers], np.float64),
+        np.empty(2 * rows, np.float64),
+    )
+
+
+@section
+def _make_block(parameters: Floats, inputs: int, hidden: int, samples: int) -> _Block:
+    real = parameters.dtype
+    return _Block(
+        np.empty((samples, inputs), real),
+        np.empty((samples, hidden), real),
+        np.empty(samples**2, real),
+        np.empty((samples, hidden), real),
+    )
+
+
+@section
+def _begin_block(parameters: Floats, samples: Samples, first: int, count: int, block: _Block) -> Floats:
+    """Norm the inputs of `count` samples from `first` on and multiply them; return x_s . x_t (count, count)."""
+    hidden, inputs = block.z.shape[1], block.inputs.shape[1]
+    for i in range(count):
+        standardise(samples.x, samples.order[first + i], block.inputs, i)
+    xhat = block.inputs[:count]
+    gram = _matrix(block.gram, 0, count, count)
+    np.dot(xhat, _matrix(parameters, 0, hidden, inputs).T, block.z[:count])
+    np.dot(xhat, xhat.T, gram)
+    return gram
+
+
+@section
+def _correct_first_layer(first_bias: Floats, block: _Block, gram: Floats, first_sample: int, batch: int) -> None:
+    """Add to z of `batch` samples of the block the bias and what the block's earlier samples have changed."""
+    hidden = len(first_bias)
+    for sample in range(first_sample, first_sample + batch):
+        for i in range(hidden):
+            block.z[sample, i] += first_bias[i]
+        for s in range(first_sample):
+            overlap = gram[sample, s] + gram.dtype.type(1)
+            for i in range(hidden):
+                block.z[sample, i] += overlap * block.update[s, i]
+
+
+@section
+def _draw(draws: Draws, number: int, sigma: float, step: _Step) -> None:
+    """Put the noise of step `number` of this call into the buffers."""
+    if len(draws.normal) == 0:
+        fill_normal(step.noise, sigma, draws.key, draws.first_step + np.uint64(number))
+        fill_gumbel(step.gumbel, draws.key, draws.first_step + np.uint64(number))
+    else:
+        for i in range(draws.normal.shape[1]):
+            step.noise[i] = draws.normal[number, i]
+        for i in range(draws.gumbel.shape[1]):
+            step.gumbel[i] = draws.gumbel[number, i]
+
+
+@section
+def _z_of_layer(weights: Floats, bias: Floats, below: Floats, xhat: Floats, z: Floats) -> None:
+    """Equations (1) and (2) of a layer after the first; leaves the mean of the pair's inputs in `xhat`, for (6)."""
+    double_rows, fan_in = xhat.shape
+    rows = double_rows // 2
+    for row in range(double_rows):
+        standardise(below, row, xhat, row)
+    np.dot(xhat, weights.T, z)
+    for row in range(double_rows):
+        for i in range(len(bias)):
+            z[row, i] += bias[i]
+    half = xhat.dtype.type(0.5)
+    for row in range(rows):
+        for i in range(fan_in):
+            xhat[row, i] = half * (xhat[row, i] + xhat[rows + row, i])
+
+
+@section
+def _forward(parameters: Floats, sizes: Integers, options: Options, step: _Step, block_z: Floats, first: int) -> Floats:
+    """Equations (1) to (3) for both members of every pair; returns the logits (2 * rows, d_L).
+
+    `block_z` holds z of the first layer; the samples of this step begin at its row `first`.
+    """
+    real = parameters.dtype.type
+    layers = len(sizes) - 1
+    rows = options.batch * options.perturbations
+    before = real(1) if options.preactivation else real(0)
+    after = real(0) if options.preactivation else real(1)
+    start, gumbel_start, parameter = 0, 0, 0
+    below = _matrix(step.outputs, 0, 0, 0)
+    for layer in range(layers):
+        width, fan_in = sizes[layer + 1], sizes[layer]
+        noise = _matrix(step.noise, start, rows, width)
+        h = _matrix(step.outputs, 2 * start, 2 * rows, width)
+        z = block_z if layer == 0 else _matrix(step.z, 0, 2 * rows, width)
+        if layer > 0:
+            weights = _matrix(parameters, parameter, width, fan_in)
+            bias = parameters[parameter + width * fan_in : parameter + width * (fan_in + 1)]
+            xhat = _matrix(step.normed, 2 * (start - rows * fan_in), 2 * rows, fan_in)
+            _z_of_layer(weights, bias, below, xhat, z)
+        last = layer == layers - 1
+        choose = not last and options.kept[layer] > 0
+        lowest = real(-np.inf) if last else real(0)
+        to_minus = 0 if layer == 0 else rows  # the members of a pair share z of the first layer
+        for row in range(rows):
+            z_row = first + row % options.batch if layer == 0 else row
+            if choose:
+                for i in range(width):
+                    mean = real(0.5) * (z[z_row, i] + z[z_row + to_minus, i])
+                    step.keys[i] = np.float32(mean + step.gumbel[gumbel_start + i])
+                gumbel_start += width
+                choose_largest(step.keys, width, options.kept[layer], step.mask)
+            for member in range(2):
+                sign = real(1 - 2 * member)
+                of_z, of_h = z_row + member * to_minus, member * rows + row
+                if choose:
+                    _gate(h, of_h, z, of_z, noise, row, sign * before, sign * after, step.mask)
+                else:
+                    _activate(h, of_h, z, of_z, noise, row, sign * before, sign * after, lowest)
+        if options.skip and layer > 0 and not last and width == fan_in:
+            for row in range(2 * rows):
+                for i in range(width):
+                    h[row, i] += below[row, i]
+        below = h
+        start += rows * width
+        parameter += width * (fan_in + 1)
+    return below
+
+
+@section
+def _reward(logits: Floats, step: _Step, rows: int) -> float:
+    """Equations (4) and (5): returns the mean reward; the differences go to the first rows of `log_probability`."""
+    log_probability = step.log_probability
+    log_probabilities(logits, step.labels, step.exponentials, log_probability)
+    reward = 0.0
+    for row in range(rows):
+        reward += (log_probability[row] + log_probability[rows + row]) / 2
+        log_probability[row] = (log_probability[row] - log_probability[rows + row]) / 2
+    return reward / rows
+
+
+@section
+def _update(parameters: Floats, sizes: Integers, options: Options, step: _Step, block: _Block, first: int) -> None:
+    """Equation (6), times the learning rate: u_s of the first layer, and the change of all other layers.
+
+    The samples of this step begin at row `first` of `block.update`.
+    """
+    real = parameters.dtype.type
+    rows = options.batch * options.perturbations
+    start, parameter = 0, 0
+    for layer in range(len(sizes) - 1):
+        width, fan_in = sizes[layer + 1], sizes[layer]
+        postsynaptic = _matrix(step.noise, start, rows, width)
+        if layer == 0:
+            for b in range(options.batch):
+                for i in range(width):
+                    block.update[first + b, i] = 0
+            for row in range(rows):
+                sample = first + row % options.batch
+                factor = real(step.log_probability[row] * options.rate / options.perturbations)
+                for i in range(width):
+                    block.update[sample, i] += factor * postsynaptic[row, i]
+        else:
+            for row in range(rows):
+                factor = real(step.log_probability[row] * options.rate / options.perturbations)
+                for i in range(width):
+                    postsynaptic[row, i] *= factor
+            presynaptic = _matrix(step.normed, 2 * (start - rows * fan_in), rows, fan_in)
+            change = _matrix(step.change, 0, width, fan_in)
+            np.dot(postsynaptic.T, presynaptic, change)
+            weights = _matrix(parameters, parameter, width, fan_in)
+            for j in range(width):
+                for i in range(fan_in):
+                    weights[j, i] += change[j, i]
+            bias = parameters[parameter + width * fan_in : parameter + width * (fan_in + 1)]
+            for row in range(rows):
+                for i in range(width):
+                    bias[i] += postsynaptic[row, i]
+        start += rows * width
+        parameter += width * (fan_in + 1)
+
+
+@section
+def _end_block(parameters: Floats, block: _Block, count: int, buffer: Floats) -> None:
+    """Apply the updates of the block's `count` samples to the first layer."""
+    hidden, inputs = block.z.shape[1], block.inputs.shape[1]
+    weights = _matrix(parameters, 0, hidden, inputs)
+    bias = parameters[hidden * inputs : hidden * (inputs + 1)]
+    change = _matrix(buffer, 0, hidden, inputs)
+    np.dot(block.update[:count].T, block.inputs[:count], change)
+    for j in range(hidden):
+        for i in range(inputs):
+            weights[j, i] += change[j, i]
+    for s in range(count):
+        for i in range(hidden):
+            bias[i] += block.update[s, i]
 
 
 @kernel
 def learn(
     parameters: Floats,
-    sizes: NDArray[np.int64],
-    x: Floats,
-    y: NDArray[np.int64],
-    order: NDArray[np.int64],
-    batch: int,
-    perturbations: int,
-    sigma: float,
-    rate: float,
-    preactivation: bool,
-    skip: bool,
-    kept: NDArray[np.int64],
-    key: np.uint64,
-    first_step: np.uint64,
-    given_noise: Floats,
-    given_gumbel: Floats,
+    sizes: Integers,
+    samples: Samples,
+    options: Options,
+    draws: Draws,
     rewards: NDArray[np.float64],
 ) -> None:
     """Apply len(rewards) steps of the rule to `parameters` in place.
 
-    - parameters: W_0, b_0, W_1, b_1, ..., each flattened in C order, behind each other. sizes: d_0, ..., d_L.
-    - x (samples, d_0), y (samples,), order (steps * batch,): step s learns from order[s * batch : (s + 1) * batch].
-    - kept (L - 1,): units that a top-k mask keeps in each hidden layer, 0 for ReLU.
-    - key, first_step: name the noise, see noise.py.
-    - given_noise (steps, n), given_gumbel (steps, m): noise to use instead, already times sigma; per step the layers'
-      (batch * perturbations, width) behind each other. Without rows the noise is drawn.
-    - rewards (steps,): receives the mean reward of each step.
-
-    The first layer's inputs are data, so its products with a block of samples are taken at once and corrected for the
-    updates within the block: z_t = W_0 x_t + sum over s < t of u_s (x_s . x_t + 1), where u_s is the learning rate
-    times the postsynaptic factor of (6), and the 1 is the bias. W_0 itself changes once per block. This only reorders
-    sums.
+    parameters: W_0, b_0, W_1, b_1, ..., each flattened in C order, one after the other. sizes: d_0, ..., d_L. rewards
+    (steps,) receives the mean reward of each step.
     """
-    real = parameters.dtype.type
-    layers = len(sizes) - 1
-    rows = batch * perturbations
-    steps = len(rewards)
+    batch = options.batch
+    rows = batch * options.perturbations
     inputs, hidden = sizes[0], sizes[1]
-    drawn = len(given_noise) == 0
-
-    noise_numbers, gumbel_numbers, widest, matrix = 0, 0, 0, 0
-    for layer in range(layers):
-        noise_numbers += rows * sizes[layer + 1]
-        widest = max(widest, sizes[layer + 1])
-        matrix = max(matrix, sizes[layer] * sizes[layer + 1])
-        if layer < layers - 1 and kept[layer] > 0:
-            gumbel_numbers += rows * sizes[layer + 1]
-    noise = np.zeros(-(-noise_numbers // 4) * 4, parameters.dtype)
-    gumbel = np.zeros(-(-gumbel_numbers // 4) * 4, parameters.dtype)
-    outputs = np.empty(2 * noise_numbers, parameters.dtype)
-    normed = np.empty(2 * noise_numbers, parameters.dtype)
-    product = np.empty(matrix, parameters.dtype)
-    mask = np.empty(widest, parameters.dtype)
-    keys = np.empty(widest, np.float32)
-    z_of_layer = np.empty(2 * rows * widest, parameters.dtype)
-    before = real(1) if preactivation else real(0)
-    after = real(0) if preactivation else real(1)
-    classes = sizes[layers]
-    log_probability = np.empty(2 * rows, np.float64)
-    exponentials = np.empty(2 * rows * classes, np.float64)
-    labels = np.empty(batch, np.int64)
-
     steps_per_block = max(1, BLOCK // batch)
-    block_inputs = np.empty((steps_per_block * batch, inputs), parameters.dtype)
-    block_z = np.empty((steps_per_block * batch, hidden), parameters.dtype)
-    block_gram = np.empty((steps_per_block * batch) ** 2, parameters.dtype)
-    block_update = np.empty((steps_per_block * batch, hidden), parameters.dtype)
-    first_weights = parameters[: inputs * hidden].reshape(hidden, inputs)
+    step = _make_step(parameters, sizes, options)
+    block = _make_block(parameters, inputs, hidden, steps_per_block * batch)
     first_bias = parameters[inputs * hidden : (inputs + 1) * hidden]
-
-    for block_start in range(0, steps, steps_per_block):
-        block_steps = min(steps_per_block, steps - block_start)
-        samples = block_steps * batch
-        for i in range(samples):
-            standardise(x, order[block_start * batch + i], block_inputs, i)
-        xhat = block_inputs[:samples]
-        gram = block_gram[: samples * samples].reshape(samples, samples)
-        np.dot(xhat, first_weights.T, block_z[:samples])
-        np.dot(xhat, xhat.T, gram)
-
+    for block_start in range(0, len(rewards), steps_per_block):
+        block_steps = min(steps_per_block, len(rewards) - block_start)
+        count = block_steps * batch
+        gram = _begin_block(parameters, samples, block_start * batch, count, block)
         for block_step in range(block_steps):
-            step = block_start + block_step
-            first_sample = block_step * batch
+            number, first = block_start + block_step, block_step * batch
             for b in range(batch):
-                labels[b] = y[order[step * batch + b]]
-                sample = first_sample + b
-                for i in range(hidden):
-                    block_z[sample, i] += first_bias[i]
-                for s in range(first_sample):
-                    overlap = gram[sample, s] + real(1)
-                    for i in range(hidden):
-                        block_z[sample, i] += overlap * block_update[s, i]
-            if drawn:
-                fill_normal(noise, sigma, key, first_step + np.uint64(step))
-                fill_gumbel(gumbel, key, first_step + np.uint64(step))
-            else:
-                for i in range(noise_numbers):
-                    noise[i] = given_noise[step, i]
-                for i in range(gumbel_numbers):
-                    gumbel[i] = given_gumbel[step, i]
-
-            # Equations (1) to (3), both members of every pair: rows 0 to rows - 1 are +, the next `rows` are -.
-            at, gumbel_at, parameter_at = 0, 0, 0
-            below = outputs[:0].reshape(0, 0)
-            for layer in range(layers):
-                width, fan_in = sizes[layer + 1], sizes[layer]
-                end = at + rows * width
-                layer_noise = noise[at:end].reshape(rows, width)
-                h = outputs[2 * at : 2 * end].reshape(2 * rows, width)
-                bias = parameters[parameter_at + width * fan_in : parameter_at + width * (fan_in + 1)]
-                z = block_z if layer == 0 else z_of_layer[: 2 * rows * width].reshape(2 * rows, width)
-                if layer > 0:
-                    below_at = at - rows * fan_in
-                    xhat = normed[2 * below_at : 2 * at].reshape(2 * rows, fan_in)
-                    for row in range(2 * rows):
-                        standardise(below, row, xhat, row)
-                    weights = parameters[parameter_at : parameter_at + width * fan_in].reshape(width, fan_in)
-                    np.dot(xhat, weights.T, z)
-                    for row in range(2 * rows):
-                        for i in range(width):
-                            z[row, i] += bias[i]
-                    for row in range(rows):  # (6) wants the mean of the pair
-                        for i in range(fan_in):
-                            xhat[row, i] = real(0.5) * (xhat[row, i] + xhat[rows + row, i])
-                last = layer == layers - 1
-                choose = not last and kept[layer] > 0
-                lowest = real(-np.inf) if last else real(0)
-                to_minus = 0 if layer == 0 else rows
-                for row in range(rows):
-                    z_row = first_sample + row % batch if layer == 0 else row
-                    if choose:
-                        for i in range(width):
-                            mean = real(0.5) * (z[z_row, i] + z[z_row + to_minus, i])
-                            keys[i] = np.float32(mean + gumbel[gumbel_at + i])
-                        gumbel_at += width
-                        choose_largest(keys, width, kept[layer], mask)
-                    for member in range(2):
-                        sign = real(1 - 2 * member)
-                        of_z, of_h = z_row + member * to_minus, member * rows + row
-                        if choose:
-                            _gate(h, of_h, z, of_z, layer_noise, row, sign * before, sign * after, mask)
-                        else:
-                            _activate(h, of_h, z, of_z, layer_noise, row, sign * before, sign * after, lowest)
-                if skip and layer > 0 and not last and width == fan_in:
-                    for row in range(2 * rows):
-                        for i in range(width):
-                            h[row, i] += below[row, i]
-                below = h
-                at = end
-                parameter_at += width * (fan_in + 1)
-
-            # Equations (4) to (6); the learning rate joins the postsynaptic factor.
-            log_probabilities(below, labels, exponentials, log_probability)
-            reward = 0.0
-            for row in range(rows):
-                reward += (log_probability[row] + log_probability[rows + row]) / 2
-                log_probability[row] = (log_probability[row] - log_probability[rows + row]) / 2
-            rewards[step] = reward / rows
-            at, parameter_at = 0, 0
-            for layer in range(layers):
-                width, fan_in = sizes[layer + 1], sizes[layer]
-                end = at + rows * width
-                postsynaptic = noise[at:end].reshape(rows, width)
-                if layer == 0:
-                    for b in range(batch):
-                        for i in range(width):
-                            block_update[first_sample + b, i] = 0
-                    for row in range(rows):
-                        sample = first_sample + row % batch
-                        factor = real(log_probability[row] * rate / perturbations)
-                        for i in range(width):
-                            block_update[sample, i] += factor * postsynaptic[row, i]
-                else:
-                    below_at = at - rows * fan_in
-                    for row in range(rows):
-                        factor = real(log_probability[row] * rate / perturbations)
-                        for i in range(width):
-                            postsynaptic[row, i] *= factor
-                    presynaptic = normed[2 * below_at : 2 * below_at + rows * fan_in].reshape(rows, fan_in)
-                    change = product[: width * fan_in].reshape(width, fan_in)
-                    np.dot(postsynaptic.T, presynaptic, change)
-                    weights = parameters[parameter_at : parameter_at + width * fan_in].reshape(width, fan_in)
-                    for j in range(width):
-                        for i in range(fan_in):
-                            weights[j, i] += change[j, i]
-                    bias = parameters[parameter_at + width * fan_in : parameter_at + width * (fan_in + 1)]
-                    for row in range(rows):
-                        for i in range(width):
-                            bias[i] += postsynaptic[row, i]
-                at = end
-                parameter_at += width * (fan_in + 1)
-
-        change = product[: inputs * hidden].reshape(hidden, inputs)
-        np.dot(block_update[:samples].T, block_inputs[:samples], change)
-        for j in range(hidden):
-            for i in range(inputs):
-                first_weights[j, i] += change[j, i]
-        for s in range(samples):
-            for i in range(hidden):
-                first_bias[i] += block_update[s, i]
+                step.labels[b] = samples.y[samples.order[number * batch + b]]
+            _correct_first_layer(first_bias, block, gram, first, batch)
+            _draw(draws, number, options.sigma, step)
+            logits = _forward(parameters, sizes, options, step, block.z, first)
+            rewards[number] = _reward(logits, step, rows)
+            _update(parameters, sizes, options, step, block, first)
+        _end_block(parameters, block, count, step.change)
