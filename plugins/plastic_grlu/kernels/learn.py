@@ -75,7 +75,6 @@ class _Step(NamedTuple):
     keys: NDArray[np.float32]
     change: Floats
     labels: Integers
-    exponentials: NDArray[np.float64]
     log_probability: NDArray[np.float64]
 
 
@@ -159,7 +158,6 @@ def _make_step(parameters: Floats, sizes: Integers, options: Options) -> _Step:
         np.empty(widest, np.float32),
         np.empty(largest_matrix, real),
         np.empty(options.batch, np.int64),
-        np.empty(2 * rows * sizes[layers], np.float64),
         np.empty(2 * rows, np.float64),
     )
 
@@ -287,7 +285,7 @@ def _forward(parameters: Floats, sizes: Integers, options: Options, step: _Step,
 def _reward(logits: Floats, step: _Step, rows: int) -> float:
     """Equations (4) and (5): returns the mean reward; the differences go to the first rows of `log_probability`."""
     log_probability = step.log_probability
-    log_probabilities(logits, step.labels, step.exponentials, log_probability)
+    log_probabilities(logits, step.labels, log_probability)
     reward = 0.0
     for row in range(rows):
         reward += (log_probability[row] + log_probability[rows + row]) / 2

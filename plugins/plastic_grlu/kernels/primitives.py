@@ -7,17 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plastic_cli.numerics.kernels import part
-from plastic_grlu.kernels.polynomial import power_series
 
 Floats = NDArray[np.floating[Any]]
 
 # Samples whose first-layer pre-activations are computed by one matrix product.
 BLOCK: Final = 64
-
-# exp(f) for f in [-log(2) / 2, log(2) / 2], to 1e-15.
-_E0, _E1, _E2, _E3, _E4, _E5, _E6, _E7, _E8, _E9, _E10 = power_series(np.exp, 10, -math.log(2) / 2, math.log(2) / 2)
-_LOG_2: Final = math.log(2)
-_PER_LOG_2: Final = 1 / math.log(2)
 
 
 @part
@@ -98,34 +92,18 @@ def _fill_up(keys: NDArray[np.float32], width: int, low: np.float32, high: np.fl
 
 
 @part
-def log_probabilities(
-    logits: Floats, labels: NDArray[np.int64], exponentials: NDArray[np.float64], result: NDArray[np.float64]
-) -> None:
+def log_probabilities(logits: Floats, labels: NDArray[np.int64], result: NDArray[np.float64]) -> None:
     """Log softmax(logits)[label] of each row of `logits` (rows, classes) into `result` (rows,).
 
-    Row i has the label labels[i % len(labels)]. `exponentials` (rows * classes,) is scratch. In float64, because the
-    rule lives on small differences of these numbers.
+    Row i has the label labels[i % len(labels)]. In float64, because the rule learns from small differences of these
+    numbers.
     """
     rows, classes = logits.shape
     for row in range(rows):
         largest = logits[row, 0]
         for j in range(classes):
             largest = max(largest, logits[row, j])
-        result[row] = np.float64(logits[row, labels[row % len(labels)]]) - np.float64(largest)
-        for j in range(classes):
-            exponentials[row * classes + j] = np.float64(logits[row, j]) - np.float64(largest)
-    # Our own exp: the library's is a call per number, which would not become vector instructions.
-    for i in range(rows * classes):
-        value = exponentials[i] if exponentials[i] > -700.0 else -700.0
-        exponent = np.int32(value * _PER_LOG_2 - 0.5)
-        f = value - np.float64(exponent) * _LOG_2
-        low = _E0 + f * (_E1 + f * (_E2 + f * (_E3 + f * (_E4 + f * _E5))))
-        high = _E6 + f * (_E7 + f * (_E8 + f * (_E9 + f * _E10)))
-        cube = f * f * f
-        power = np.int64(np.int64(exponent + np.int32(1023)) << np.int64(52)).view(np.float64)
-        exponentials[i] = (low + cube * cube * high) * power
-    for row in range(rows):
         total = 0.0
         for j in range(classes):
-            total += exponentials[row * classes + j]
-        result[row] -= math.log(total)
+            total += math.exp(np.float64(logits[row, j]) - np.float64(largest))
+        result[row] = np.float64(logits[row, labels[row % len(labels)]]) - np.float64(largest) - math.log(total)
