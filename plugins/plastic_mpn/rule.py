@@ -14,6 +14,7 @@ None of the quantities has a unit.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -23,6 +24,20 @@ from torch.nn import functional
 Plasticity = Literal["hebbian", "pre", "post"]
 Interaction = Literal["multiplicative", "additive"]
 Activation = Literal["tanh", "relu", "sigmoid", "linear"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which form of the network is meant.
+
+    activation: f. plasticity: what eta multiplies in the update of M, see `association`. interaction: whether M scales
+    the weights or is added to them. bound: the largest |M|.
+    """
+
+    activation: Activation = "tanh"
+    plasticity: Plasticity = "hebbian"
+    interaction: Interaction = "multiplicative"
+    bound: float = math.inf
 
 
 def preactivation(
@@ -91,12 +106,8 @@ def step(
     b: Tensor | None,
     eta: Tensor | float,
     lambda_: Tensor | float,
-    *,
-    activation: Activation = "tanh",
-    plasticity: Plasticity = "hebbian",
-    interaction: Interaction = "multiplicative",
-    bound: float = math.inf,
+    variant: Variant = Variant(),
 ) -> tuple[Tensor, Tensor]:
     """Return (h_t, M_t) from (x_t, M_{t-1}), with the shapes (batch, n) and (batch, n, d)."""
-    h = activate(preactivation(x, M, W, b, interaction), activation)
-    return h, modulation_update(M, h, x, eta, lambda_, plasticity, bound)
+    h = activate(preactivation(x, M, W, b, variant.interaction), variant.activation)
+    return h, modulation_update(M, h, x, eta, lambda_, variant.plasticity, variant.bound)

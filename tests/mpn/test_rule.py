@@ -71,7 +71,7 @@ def run(inputs, M, W, b, eta, lambda_, **variant):
     """The activities (T, B, n) and the modulations (B, n, d) after the inputs (T, B, d)."""
     activities = []
     for x in inputs:
-        h, M = rule.step(x, M, W, b, eta, lambda_, **variant)
+        h, M = rule.step(x, M, W, b, eta, lambda_, rule.Variant(**variant))
         activities.append(h)
     return torch.stack(activities), M
 
@@ -88,7 +88,7 @@ def close(found, wanted, tolerance=1e-12):
 @given(layer=layers(), bound=st.sampled_from([math.inf, 1.0, 0.1]))
 def test_a_step_equals_a_loop_over_numbers(activation, plasticity, interaction, layer, bound):
     variant = {"activation": activation, "plasticity": plasticity, "interaction": interaction, "bound": bound}
-    h, M = rule.step(*tensors(*layer), **variant)
+    h, M = rule.step(*tensors(*layer), rule.Variant(**variant))
     x, before, W, b, eta, lambda_ = layer
     for sample in range(len(x)):
         loop_h, loop_M = loop_step(x[sample], before[sample], W, b, eta, lambda_, **variant)
@@ -152,7 +152,7 @@ def test_the_slope_of_relu_is_zero_at_zero():
 def test_types_are_kept(activation):
     for dtype in (torch.float32, torch.float64):
         x, M, W, b = (part.to(dtype) for part in random_layer())
-        h, new = rule.step(x, M, W, b, 0.1, 0.9, activation=activation)
+        h, new = rule.step(x, M, W, b, 0.1, 0.9, rule.Variant(activation=activation))
         assert h.dtype == new.dtype == rule.slope(h, activation).dtype == dtype
 
 
@@ -181,8 +181,8 @@ def test_without_plasticity_it_is_a_feedforward_layer(activation, plasticity, in
 def test_the_first_step_of_an_episode_does_not_know_eta(activation, plasticity, interaction):
     x, M, W, b = random_layer()
     variant = {"activation": activation, "plasticity": plasticity, "interaction": interaction}
-    plain, _ = rule.step(x, torch.zeros_like(M), W, b, 0.0, 0.9, **variant)
-    eager, after = rule.step(x, torch.zeros_like(M), W, b, 1.7, 0.9, **variant)
+    plain, _ = rule.step(x, torch.zeros_like(M), W, b, 0.0, 0.9, rule.Variant(**variant))
+    eager, after = rule.step(x, torch.zeros_like(M), W, b, 1.7, 0.9, rule.Variant(**variant))
     close(eager, plain)
     assert after.any()
 
@@ -190,13 +190,19 @@ def test_the_first_step_of_an_episode_does_not_know_eta(activation, plasticity, 
 @pytest.mark.parametrize("interaction", INTERACTIONS)
 def test_with_lambda_0_only_the_last_step_is_remembered(interaction):
     x, M, W, b = random_layer()
-    h, after = rule.step(x, M, W, b, 0.3, 0.0, interaction=interaction)
+    h, after = rule.step(x, M, W, b, 0.3, 0.0, rule.Variant(interaction=interaction))
     for sample in range(len(x)):
         np.testing.assert_allclose(after[sample], 0.3 * np.outer(h[sample], x[sample]), rtol=1e-12)
     # M of pre depends on the input alone: whatever came before is gone.
-    others = [rule.step(x, past, W, b, 0.3, 0.0, plasticity="pre", interaction=interaction)[1] for past in (M, -5 * M)]
+    others = [
+        rule.step(x, past, W, b, 0.3, 0.0, rule.Variant(plasticity="pre", interaction=interaction))[1]
+        for past in (M, -5 * M)
+    ]
     close(others[0], others[1])
-    kept = [rule.step(x, past, W, b, 0.3, 0.5, plasticity="pre", interaction=interaction)[1] for past in (M, -5 * M)]
+    kept = [
+        rule.step(x, past, W, b, 0.3, 0.5, rule.Variant(plasticity="pre", interaction=interaction))[1]
+        for past in (M, -5 * M)
+    ]
     assert not torch.allclose(kept[0], kept[1])
 
 
@@ -221,9 +227,9 @@ def test_additive_modulations_recall_what_they_stored():
     x, M, W, b = random_layer()
     variant = {"activation": "linear", "interaction": "additive"}
     nothing = torch.zeros_like(W)
-    h, stored = rule.step(x, torch.zeros_like(M), nothing, b, 0.3, 0.9, **variant)
+    h, stored = rule.step(x, torch.zeros_like(M), nothing, b, 0.3, 0.9, rule.Variant(**variant))
     close(h, b.expand_as(h))
-    recalled, _ = rule.step(x, stored, nothing, torch.zeros_like(b), 0.3, 0.9, **variant)
+    recalled, _ = rule.step(x, stored, nothing, torch.zeros_like(b), 0.3, 0.9, rule.Variant(**variant))
     close(recalled, 0.3 * h * (x * x).sum(1, keepdim=True))
 
 
@@ -272,10 +278,10 @@ def test_units_and_inputs_have_no_order(activation, plasticity, interaction):
 def test_samples_do_not_see_each_other(activation, plasticity, interaction):
     x, M, W, b = random_layer()
     variant = {"activation": activation, "plasticity": plasticity, "interaction": interaction}
-    h, after = rule.step(x, M, W, b, 0.3, 0.9, **variant)
+    h, after = rule.step(x, M, W, b, 0.3, 0.9, rule.Variant(**variant))
     for sample in range(len(x)):
         alone = slice(sample, sample + 1)
-        alone_h, alone_after = rule.step(x[alone], M[alone], W, b, 0.3, 0.9, **variant)
+        alone_h, alone_after = rule.step(x[alone], M[alone], W, b, 0.3, 0.9, rule.Variant(**variant))
         close(alone_h, h[alone])
         close(alone_after, after[alone])
 
@@ -290,6 +296,8 @@ def test_one_hot_inputs_leave_nothing_that_a_new_input_could_read(plasticity, in
     for order in ([0, 0, 1, 2], [1, 0, 1, 2]):
         M = W.new_zeros(1, *W.shape)
         for index in order:
-            h, M = rule.step(inputs[index][None], M, W, b, 0.7, 0.9, plasticity=plasticity, interaction=interaction)
+            h, M = rule.step(
+                inputs[index][None], M, W, b, 0.7, 0.9, rule.Variant(plasticity=plasticity, interaction=interaction)
+            )
         answers.append(h)
     assert torch.equal(*answers) == (plasticity != "post")

@@ -25,7 +25,7 @@ def parts_of_preactivation(
     """
     weights, bias = (part.detach().cpu().numpy().astype(np.float64) for part in (layer.W, layer.b))
     fixed = x @ weights.T + bias
-    modulation = matrices * weights if layer.interaction == "multiplicative" else matrices
+    modulation = matrices * weights if layer.variant.interaction == "multiplicative" else matrices
     return fixed, np.einsum("tnd,td->tn", modulation, x)
 
 

@@ -69,12 +69,12 @@ class CompiledUpdate:
         self._parameters, self._target_parameters = self._parts(self._values), self._parts(self._target)
         self._parameter_gradients = self._parts(self._gradient)
         self._updates = 0
-        self._gain = np.float32(float(core.eta) * association_scale(core.plasticity, units, inputs))
+        self._gain = np.float32(float(core.eta) * association_scale(core.variant.plasticity, units, inputs))
         self._decay = np.float32(float(core.lambda_))
-        self._association = get_args(Plasticity).index(core.plasticity)
-        self._bound = np.float32(core.bound)
-        self._activation = get_args(Activation).index(core.activation)
-        self._additive = core.interaction == "additive"
+        self._association = get_args(Plasticity).index(core.variant.plasticity)
+        self._bound = np.float32(core.variant.bound)
+        self._activation = get_args(Activation).index(core.variant.activation)
+        self._additive = core.variant.interaction == "additive"
         self._replay = replay
         self._rows = Rows(
             *(_rows(part) for part in (replay.observations, replay.next_observations, replay.states.transpose(2, 3))),
@@ -119,12 +119,12 @@ class CompiledUpdate:
         rows = self._rows
         h, h_behind = self._h.numpy(), self._h_behind.numpy()
         compiled_dqn.sums_before(rows.x, rows.M, chosen, W, b, self._additive, h)
-        activate_in_place(self._h, self._core.activation)
+        activate_in_place(self._h, self._core.variant.activation)
         compiled_dqn.sums_behind(
             rows.x, rows.behind, rows.M, chosen, h, W, b, target_W, target_b, self._gain, self._decay,
             self._association, self._bound, self._additive, self._scratch, h_behind,
         )  # fmt: skip
-        activate_in_place(self._h_behind, self._core.activation)
+        activate_in_place(self._h_behind, self._core.variant.activation)
         loss: float = compiled_dqn.gradient(
             rows.x, rows.M, chosen, rows.actions, rows.rewards, rows.terminated, h, h_behind, A, c,
             target_A, target_c, self.settings.gamma, self.settings.double_q, self._activation, self._additive,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from plastic_mpn import rule
 from plastic_mpn.networks.sequence import mpn_sequence
-from plastic_mpn.rule import Activation, Interaction, Plasticity
+from plastic_mpn.rule import Activation, Interaction, Plasticity, Variant
 
 CoreName = Literal["mpn", "mpn-pre", "mpn-post", "mpn-additive", "mpn-frozen", "rnn", "gru", "lstm", "mlp"]
 
@@ -136,10 +136,10 @@ class MPN(Core):
             if word not in known:
                 raise ValueError(f"{name} is '{word}'; it must be one of {', '.join(known)}")
         self.input_dim, self.hidden_dim, self.state_shape = input_dim, hidden_dim, (hidden_dim, input_dim)
-        self.plasticity, self.interaction, self.activation = plasticity, interaction, activation
         if not bound > 0:
             raise ValueError(f"bound is {bound}; it must be above 0")
-        self.lambda_max, self.bound = lambda_max, bound
+        self.variant = Variant(activation, plasticity, interaction, bound)
+        self.lambda_max = lambda_max
         self.learns_lambda = learn_lambda
         self.W = nn.Parameter(torch.empty(hidden_dim, input_dim))
         nn.init.xavier_uniform_(self.W, generator=generator)
@@ -172,34 +172,11 @@ class MPN(Core):
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return (h_t, M_t)."""
-        return rule.step(
-            x,
-            state,
-            self.W,
-            self.b,
-            self.eta,
-            self.decay(),
-            activation=self.activation,
-            plasticity=self.plasticity,
-            interaction=self.interaction,
-            bound=self.bound,
-        )
+        return rule.step(x, state, self.W, self.b, self.eta, self.decay(), self.variant)
 
     def sequence(self, x: Tensor, state: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return (h_1 ... h_T, M_T)."""
-        return mpn_sequence(
-            x,
-            state,
-            starts,
-            self.W,
-            self.b,
-            self.eta,
-            self.decay(),
-            activation=self.activation,
-            plasticity=self.plasticity,
-            interaction=self.interaction,
-            bound=self.bound,
-        )
+        return mpn_sequence(x, state, starts, self.W, self.b, self.eta, self.decay(), self.variant)
 
     def plastic_layers(self) -> list[MPN]:
         """Return the layer itself."""
@@ -211,7 +188,8 @@ class MPN(Core):
 
     def extra_repr(self) -> str:
         """Return what `print` shows of the layer."""
-        return f"{self.input_dim}, {self.hidden_dim}, {self.plasticity}, {self.interaction}, {self.activation}"
+        form = self.variant
+        return f"{self.input_dim}, {self.hidden_dim}, {form.plasticity}, {form.interaction}, {form.activation}"
 
 
 class Recurrent(Core):

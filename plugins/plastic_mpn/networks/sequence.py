@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from plastic_mpn import rule
 from plastic_mpn.kernels import sequence as compiled
-from plastic_mpn.rule import Activation, Interaction, Plasticity
+from plastic_mpn.rule import Activation, Plasticity, Variant
 
 CACHED_MODULATIONS = 2**16
 """So many modulations of a step stay in a processor's cache until the next step."""
@@ -25,36 +25,19 @@ def mpn_sequence(
     b: Tensor,
     eta: Tensor,
     lambda_: Tensor,
-    *,
-    activation: Activation = "tanh",
-    plasticity: Plasticity = "hebbian",
-    interaction: Interaction = "multiplicative",
-    bound: float = math.inf,
+    variant: Variant = Variant(),  # noqa: B008  it cannot change
 ) -> tuple[Tensor, Tensor]:
-    """Return the activities (T, B, n) of a sequence x (T, B, d), and the modulations (B, n, d) behind it.
+    """Return the activities (T, B, n) of a sequence x (T, B, d), and the modulations (B, n, d) after it.
 
-    M (B, n, d) are the modulations before it, starts (T, B) says before which steps they are set to 0; W (n, d),
-    b (n,), eta and lambda_ scalars. bound: the largest |M|.
+    M (B, n, d): the modulations before the sequence. starts (T, B): before which steps they are set to 0. W (n, d),
+    b (n,), eta and lambda_ scalars.
     """
     if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.shape[0]:
         begins = torch.zeros(x.shape[:2], dtype=torch.bool) if starts is None else starts
-        outputs: tuple[Tensor, Tensor] = _Sequence.apply(
-            x, M, W, b, eta, lambda_, begins, activation, plasticity, interaction, bound, torch.is_grad_enabled()
-        )
+        call = _Call(begins, variant, torch.is_grad_enabled())
+        outputs: tuple[Tensor, Tensor] = _Sequence.apply(x, M, W, b, eta, lambda_, call)
         return outputs
-    return mpn_sequence_by_steps(
-        x,
-        M,
-        starts,
-        W,
-        b,
-        eta,
-        lambda_,
-        activation=activation,
-        plasticity=plasticity,
-        interaction=interaction,
-        bound=bound,
-    )
+    return mpn_sequence_by_steps(x, M, starts, W, b, eta, lambda_, variant)
 
 
 def mpn_sequence_by_steps(
@@ -65,29 +48,14 @@ def mpn_sequence_by_steps(
     b: Tensor,
     eta: Tensor,
     lambda_: Tensor,
-    *,
-    activation: Activation = "tanh",
-    plasticity: Plasticity = "hebbian",
-    interaction: Interaction = "multiplicative",
-    bound: float = math.inf,
+    variant: Variant = Variant(),  # noqa: B008  it cannot change
 ) -> tuple[Tensor, Tensor]:
-    """Return what `mpn_sequence` returns, one `rule.step` after the other."""
+    """Return the same as `mpn_sequence`, computed with one `rule.step` after the other."""
     activities = []
     for t in range(x.shape[0]):
         if starts is not None:
             M = M * (~starts[t]).to(M.dtype)[:, None, None]
-        h, M = rule.step(
-            x[t],
-            M,
-            W,
-            b,
-            eta,
-            lambda_,
-            activation=activation,
-            plasticity=plasticity,
-            interaction=interaction,
-            bound=bound,
-        )
+        h, M = rule.step(x[t], M, W, b, eta, lambda_, variant)
         activities.append(h)
     return torch.stack(activities) if activities else x.new_zeros(0, x.shape[1], W.shape[0]), M
 
@@ -97,48 +65,63 @@ def association_scale(plasticity: Plasticity, units: int, inputs: int) -> float:
     return {"hebbian": 1.0, "pre": 1 / math.sqrt(units), "post": 1 / math.sqrt(inputs)}[plasticity]
 
 
+class _Call(NamedTuple):
+    """What a sequence is called with besides the tensors that have a gradient.
+
+    starts (T, B). learning: whether the caller records gradients.
+    """
+
+    starts: Tensor
+    variant: Variant
+    learning: bool
+
+
+class _Constants(NamedTuple):
+    """Numbers that the kernels take, in the type of the arrays."""
+
+    gain: Any
+    decay: Any
+    association: int
+    limit: Any
+    additive: bool
+
+
 class _Sequence(torch.autograd.Function):
-    """The compiled sequence. The activation itself is torch's, so that it is exact and vectorised."""
+    """The compiled sequence. The activation function is torch's, which is exact and vectorized."""
 
     @staticmethod
     def forward(
-        context: Any,
-        x: Tensor,
-        M: Tensor,
-        W: Tensor,
-        b: Tensor,
-        eta: Tensor,
-        lambda_: Tensor,
-        starts: Tensor,
-        activation: Activation,
-        plasticity: Plasticity,
-        interaction: Interaction,
-        bound: float,
-        learning: bool,
+        context: Any, x: Tensor, M: Tensor, W: Tensor, b: Tensor, eta: Tensor, lambda_: Tensor, call: _Call
     ) -> tuple[Tensor, Tensor]:
         steps, samples, inputs = x.shape
         units = W.shape[0]
+        variant = call.variant
         kind = np.float32 if x.dtype == torch.float32 else np.float64
-        gain = kind(float(eta) * association_scale(plasticity, units, inputs))
-        decay, limit = kind(float(lambda_)), kind(bound)
-        # In here gradients are always off, and a parameter wants one even where the caller has turned them off.
-        keep = learning and any(context.needs_input_grad)
+        scale = association_scale(variant.plasticity, units, inputs)
+        constants = _Constants(
+            gain=kind(float(eta) * scale),
+            decay=kind(float(lambda_)),
+            association=get_args(Plasticity).index(variant.plasticity),
+            limit=kind(variant.bound),
+            additive=variant.interaction == "additive",
+        )
+        # Gradients are always off in here, and a parameter needs a gradient even if the caller has turned them off.
+        keep = call.learning and any(context.needs_input_grad)
         # Without a gradient two slots take turns.
         slots = x.new_empty(steps + 1 if keep else 2, samples, inputs, units)
         slots[0] = M.transpose(1, 2)
         h = x.new_empty(steps, samples, units)
-        association, additive = get_args(Plasticity).index(plasticity), interaction == "additive"
-        values = x.contiguous(), h, slots, starts.contiguous()
+        values = x.contiguous(), h, slots, call.starts.contiguous()
         weights = W.t().contiguous().numpy(), b.contiguous().numpy()
         # Block by block, so that the modulations of one step are still in the cache at the next.
         block = max(1, CACHED_MODULATIONS // (inputs * units))
         for first in range(0, samples, block):
             part = tuple(each[:, first : first + block] for each in values)
-            last = _forward(part, weights, gain, decay, activation, association, limit, additive, keep=keep)
+            last = _forward(part, weights, constants, variant.activation, keep=keep)
         if keep:
-            context.save_for_backward(x, h, slots, W, starts)
-            context.settings = gain, decay, association, limit, get_args(Activation).index(activation), additive
-            context.scale = association_scale(plasticity, units, inputs)
+            context.save_for_backward(x, h, slots, W, call.starts)
+            context.constants, context.scale = constants, scale
+            context.activation = get_args(Activation).index(variant.activation)
         # A copy: the caller may change it, and what is kept for the gradient may go when the gradient is taken.
         return h, slots[last].transpose(1, 2).clone()
 
@@ -146,7 +129,7 @@ class _Sequence(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(context: Any, dh: Tensor, dM: Tensor) -> tuple[Tensor | None, ...]:
         x, h, slots, W, starts = context.saved_tensors
-        gain, decay, association, limit, activation, additive = context.settings
+        gain, decay, association, limit, additive = context.constants
         dh = dh.clone(memory_format=torch.contiguous_format)
         dM = dM.transpose(1, 2).clone(memory_format=torch.contiguous_format)
         dx, dW, db = (
@@ -158,26 +141,23 @@ class _Sequence(torch.autograd.Function):
         dscalars = np.zeros(2)
         compiled.backward(
             x.contiguous().numpy(), h.numpy(), slots.numpy(), starts.contiguous().numpy(), W.t().contiguous().numpy(),
-            gain, decay, association, limit, activation, additive,
+            gain, decay, association, limit, context.activation, additive,
             dh.numpy(), dM.numpy(), dx.numpy(), dW.numpy(), db.numpy(), dscalars,
         )  # fmt: skip
         deta, dlambda = W.new_tensor(dscalars[0] * context.scale), W.new_tensor(dscalars[1])
-        return dx, dM.transpose(1, 2), dW.t(), db, deta, dlambda, None, None, None, None, None, None
+        return dx, dM.transpose(1, 2), dW.t(), db, deta, dlambda, None
 
 
 def _forward(
     values: tuple[Tensor, ...],
     weights: tuple[Any, Any],
-    gain: Any,
-    decay: Any,
+    constants: _Constants,
     activation: Activation,
-    association: int,
-    limit: Any,
-    additive: bool,
     *,
     keep: bool,
 ) -> int:
     """Fill h and the slots of a block of samples from x, the first slot and starts; return the last slot."""
+    gain, decay, association, limit, additive = constants
     h = values[1]
     x_values, h_values, M_values, begins = (each.numpy() for each in values)
     compiled.first_sums(x_values[0], M_values[0], begins[0], *weights, additive, h_values[0])

@@ -329,7 +329,7 @@ def test_the_parts_add_up_to_what_the_units_see(core):
     assert played.matrices.shape == (12, 6, 5)
     seen = agent.core.project(torch.from_numpy(played.observations))
     fixed, modulated = parts_of_preactivation(layer, seen.numpy(), played.matrices)
-    whole = rule.preactivation(seen, torch.from_numpy(played.matrices), layer.W, layer.b, layer.interaction)
+    whole = rule.preactivation(seen, torch.from_numpy(played.matrices), layer.W, layer.b, layer.variant.interaction)
     np.testing.assert_allclose(fixed + modulated, whole.detach().numpy(), atol=1e-5)
     sizes = np.linalg.norm(modulated, axis=1), np.linalg.norm(fixed, axis=1)
     np.testing.assert_allclose(modulation_table(agent, [played])["share"], sizes[0] / sum(sizes))

@@ -80,13 +80,13 @@ def one_step(parameters, layer, x, M):
     W, b, A, c = (parameters[name] for name in PARAMETERS)
     eta = parameters.get("core.eta", layer.eta.double())
     lambda_ = parameters.get("core.lambda_", layer.lambda_.double())
-    effective = W + M if layer.interaction == "additive" else W * (1 + M)
-    h = FUNCTIONS[layer.activation](effective @ x + b)
+    effective = W + M if layer.variant.interaction == "additive" else W * (1 + M)
+    h = FUNCTIONS[layer.variant.activation](effective @ x + b)
     associated = {
         "hebbian": torch.outer(h, x),
         "pre": torch.outer(torch.ones_like(h), x) / math.sqrt(len(h)),
         "post": torch.outer(h, torch.ones_like(x)) / math.sqrt(len(x)),
-    }[layer.plasticity]
+    }[layer.variant.plasticity]
     return A @ h + c, lambda_ * M + eta * associated
 
 

@@ -372,7 +372,7 @@ def test_what_a_network_without_memory_shows_is_its_input():
 
 
 def test_a_task_with_a_context_is_trained_and_measured(runs_folder):
-    task = context_task(generator(), stimuli=3, before=1, cue=1, after=1, dimension=12)
+    task = context_task(generator(), stimuli=3, cue_period=(1, 1, 1), dimension=12)
     settings = SupervisedSettings(
         minimum_batches=1, maximum_batches=10, validation_trials=20, test_trials=60, batch_size=4
     )

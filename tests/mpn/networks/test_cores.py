@@ -59,7 +59,7 @@ def test_the_library_is_used_as_documented():
     assert isinstance(dqn.core, MPN)
     assert float(dqn.core.eta) == pytest.approx(0.01)
     assert float(dqn.core.lambda_) == pytest.approx(0.95)
-    assert dqn.core.activation == "tanh"
+    assert dqn.core.variant.activation == "tanh"
 
 
 def test_a_layer_takes_one_step_or_a_whole_sequence():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from plastic_mpn.networks.sequence import mpn_sequence, mpn_sequence_by_steps
+from plastic_mpn.rule import Variant
 
 ACTIVATIONS = ["tanh", "relu", "sigmoid", "linear"]
 PLASTICITIES = ["hebbian", "pre", "post"]
@@ -40,7 +41,9 @@ def problem(time=6, batch=3, units=5, inputs=4, *, dtype=torch.float64, seed=0):
 def result_and_gradients(function, parts, starts, **variant):
     """(h, M) and the gradients of a random projection of both to every part, by name."""
     leaves = {name: part.detach().clone().requires_grad_() for name, part in parts.items()}
-    h, M = function(*(leaves[name] for name in ("x", "M")), starts, *(leaves[name] for name in NAMES[2:]), **variant)
+    h, M = function(
+        *(leaves[name] for name in ("x", "M")), starts, *(leaves[name] for name in NAMES[2:]), Variant(**variant)
+    )
     generator = torch.Generator().manual_seed(99)
     weights = [torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part.dtype) for part in (h, M)]
     ((h * weights[0]).sum() + (M * weights[1]).sum()).backward()
@@ -76,7 +79,7 @@ def test_it_equals_one_step_after_the_other(activation, plasticity, interaction,
 def test_it_equals_the_steps_where_modulations_reach_a_bound(plasticity, interaction, dtype):
     parts, starts = problem(time=9, dtype=dtype)
     check_equal(parts, starts, plasticity=plasticity, interaction=interaction, bound=0.2)
-    _, M = mpn_sequence(parts["x"], parts["M"], starts, *(parts[name] for name in NAMES[2:]), bound=0.2)
+    _, M = mpn_sequence(parts["x"], parts["M"], starts, *(parts[name] for name in NAMES[2:]), Variant(bound=0.2))
     assert float(M.abs().max()) == pytest.approx(0.2)
     assert (M.abs() < 0.19).any()
     far = result_and_gradients(mpn_sequence, parts, starts, plasticity=plasticity, bound=1e6)
@@ -144,7 +147,7 @@ def test_the_gradient_is_that_of_finite_differences(plasticity, interaction):
     leaves = [parts[name].requires_grad_() for name in NAMES]
 
     def sequence(x, M, *others):
-        return mpn_sequence(x, M, starts, *others, plasticity=plasticity, interaction=interaction)
+        return mpn_sequence(x, M, starts, *others, Variant(plasticity=plasticity, interaction=interaction))
 
     assert torch.autograd.gradcheck(sequence, leaves)
 
@@ -153,7 +156,9 @@ def test_the_gradient_is_that_of_finite_differences(plasticity, interaction):
 def test_the_gradient_is_that_of_finite_differences_for_every_activation(activation):
     parts, starts = problem(time=4, batch=2, units=2, inputs=2, seed=1)
     leaves = [parts[name].requires_grad_() for name in NAMES]
-    assert torch.autograd.gradcheck(lambda x, M, *o: mpn_sequence(x, M, starts, *o, activation=activation), leaves)
+    assert torch.autograd.gradcheck(
+        lambda x, M, *o: mpn_sequence(x, M, starts, *o, Variant(activation=activation)), leaves
+    )
 
 
 def test_only_what_is_asked_for_gets_a_gradient():
@@ -274,7 +279,7 @@ def test_without_a_gradient_the_numbers_are_the_same(activation, plasticity, int
     parts, starts = problem(dtype=dtype)
     variant = {"activation": activation, "plasticity": plasticity, "interaction": interaction}
     (h, M), _ = result_and_gradients(mpn_sequence, parts, starts, **variant)
-    plain = mpn_sequence(parts["x"], parts["M"], starts, *(parts[name] for name in NAMES[2:]), **variant)
+    plain = mpn_sequence(parts["x"], parts["M"], starts, *(parts[name] for name in NAMES[2:]), Variant(**variant))
     assert not plain[0].requires_grad
     assert torch.equal(plain[0], h)
     assert torch.equal(plain[1], M)

@@ -148,16 +148,16 @@ def context_task(
     *,
     classes: int = 2,
     stimuli: int = 19,
-    before: int = 10,
-    cue: int = 5,
-    after: int = 5,
+    cue_period: tuple[int, int, int] = (10, 5, 5),
     dimension: int = 50,
     noise: float = 0.1,
 ) -> ContextTask:
     """Draw the input vectors of a context-dependent integration task; the defaults are the source's (40 steps).
 
-    Raises ValueError, naming the argument.
+    cue_period: steps of delay before the cue, of the cue, and of delay after it. Raises ValueError that names the
+    argument.
     """
+    before, cue, after = cue_period
     if context not in ("retrospective", "prospective"):
         raise ValueError(f"context must be 'retrospective' or 'prospective', not {context!r}")
     check_count("classes", classes, low=2)
@@ -420,9 +420,7 @@ class ContextIntegration(_IntegrationEnvironment):
             context,
             classes=classes,
             stimuli=stimuli,
-            before=before,
-            cue=cue,
-            after=after,
+            cue_period=(before, cue, after),
             dimension=dimension,
             noise=noise,
         )
