@@ -38,8 +38,6 @@ NOT_COMMANDS = {
 
 OTHER_PROGRAMS = {
     "pip": "needs a network, or changes this environment; tests/contract installs a plugin with it",
-    "git": "needs a network",
-    "cd": "goes with git clone",
     "python": "an environment of one's own; benchmarks take minutes and have a test of their own",
     ".": "activates that environment",
     "pytest": "would start these tests again; the ones that a plugin comes with are run in tests/contract",
