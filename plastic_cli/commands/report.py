@@ -14,6 +14,7 @@ from plastic_cli.report.options import FORMATS, PAGE, TABLES, ReportOptions, Sou
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.record import STATUSES
 from plastic_cli.runs.store import RunStore
+from plastic_cli.tables import markdown, print_tables
 
 if TYPE_CHECKING:
     from plastic_cli.report.content import Content
@@ -114,8 +115,8 @@ def recipes_by_claim() -> dict[tuple[str, str], list[str]]:
 
 
 def _print(content: Content, options: ReportOptions, console: Console) -> None:
-    from plastic_cli.report import formats
-    from plastic_cli.report.content import comparison_tables, frames_of, has_no_runs, tables_of
+    from plastic_cli.report.content import comparison_tables, frames_of, has_no_runs, json_text, tables_of
+    from plastic_cli.report.latex import latex
 
     judged = content.judged
     if options.format in ("csv", "json"):
@@ -126,7 +127,7 @@ def _print(content: Content, options: ReportOptions, console: Console) -> None:
             )
         else:
             named = {options.table: frames[options.table]} if options.table in frames else frames
-            sys.stdout.write(formats.json_text(**named))
+            sys.stdout.write(json_text(**named))
         return
     if options.compare:
         _say_what_is_not_compared(content, console)
@@ -144,11 +145,11 @@ def _print(content: Content, options: ReportOptions, console: Console) -> None:
     else:
         tables = tables_of(content.results, judged, options.table)
     if options.format == "markdown":
-        sys.stdout.write("\n".join(formats.markdown(table) for _, table in tables))
+        sys.stdout.write("\n".join(markdown(table) for _, table in tables))
     elif options.format == "latex":
-        sys.stdout.write("\n".join(formats.latex(table, f"tab:{name}") for name, table in tables))
+        sys.stdout.write("\n".join(latex(table, f"tab:{name}") for name, table in tables))
     else:
-        formats.print_tables([table for _, table in tables])
+        print_tables([table for _, table in tables])
 
 
 def _say_what_is_not_compared(content: Content, console: Console) -> None:

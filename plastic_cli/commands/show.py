@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.escapes import csv_cell, printable_line
+from plastic_cli.tables import Cell, Column, Table, markdown, print_tables
 
 if TYPE_CHECKING:
     from plastic_cli.runs.run import Run
@@ -28,32 +29,44 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output
         writer.writerow([csv_cell(column) for column in columns])
         writer.writerows([[csv_cell(_plain(row.get(column))) for column in columns] for row in rows])
         sys.stdout.write(stream.getvalue())
-    elif output_format == "markdown":
-        print(_markdown_row(columns))  # noqa: T201
-        print("|" + "---|" * len(columns))  # noqa: T201
-        for row in rows:
-            print(_markdown_row([text_of(row.get(column)) for column in columns]))  # noqa: T201
-    elif output_format == "table":
-        _print_table(rows, columns, title)
+    elif output_format in ("table", "markdown"):
+        table = _table(rows, columns)
+        if output_format == "markdown":
+            sys.stdout.write(markdown(table))
+            return
+        if title:
+            print(printable_line(title))  # noqa: T201
+        print_tables([table])
     else:
         raise UserError(f"--format {output_format}: choose {', '.join(FORMATS)}.{did_you_mean(output_format, FORMATS)}")
 
 
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(printable_line(cell).replace("|", "\\|") for cell in cells) + " |"
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
+    numeric = [any(isinstance(row.get(column), int | float) for row in rows) for column in columns]
+    return Table(
+        "",
+        "",
+        tuple(Column(column, numeric=is_number) for column, is_number in zip(columns, numeric, strict=True)),
+        tuple(tuple(_cell(row.get(column)) for column in columns) for row in rows),
+        wrap=None,
+    )
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return text_of(value)
+    return value if isinstance(value, int | float | None) else str(value)
 
 
 def text_of(value: Any) -> str:
-    """Return a value as short text: numbers with four digits, nothing for a missing one."""
+    """Return a value as the text that an option takes; nothing for a missing one."""
     if value is None or value != value:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list | tuple):
-        return ",".join(text_of(entry) for entry in value)
-    return str(value)
+    return ",".join(map(text_of, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def print_results(results: Sequence[Mapping[str, Any]], output_format: str) -> None:
@@ -96,27 +109,6 @@ def show_over_seeds(results: Sequence[Mapping[str, Any]]) -> None:
         )
     title = f"over seeds, {interval_method()}"
     print_rows(rows, ["metric", "mean", "low", "high", "runs"], "table", title=title)
-
-
-def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        numeric = any(isinstance(row.get(column), int | float) for row in rows)
-        table.add_column(printable_line(column), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(printable_line(text_of(row.get(column))) for column in columns))
-    if title:
-        print(printable_line(title))  # noqa: T201
-    # In a pipe there is no width to fit: a wide table is cut by nobody.
-    console = Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False)
-    # Captured, because rich would answer a closed pipe with an exit of its own.
-    with console.capture() as shown:
-        console.print(table)
-    sys.stdout.write(shown.get())
 
 
 def _plain(value: Any) -> Any:

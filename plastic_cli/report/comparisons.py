@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from plastic_cli.config.model import Config
 from plastic_cli.report.grouping import Setting, data_notes, settings_across
 from plastic_cli.report.results import Result, RunValues, more_is_better
-from plastic_cli.report.tables import Column, Table
 from plastic_cli.statistics.aggregates import (
     Profile,
     improvement_method,
@@ -25,6 +24,7 @@ from plastic_cli.statistics.aggregates import (
     probability_of_improvement_interval,
 )
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval
+from plastic_cli.tables import Column, Table
 
 MOST_COMPARED = 8
 """Pairs are compared and profiles drawn among so many settings, the best: 28 pairs can still be read, 435 cannot."""

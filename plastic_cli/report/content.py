@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from plastic_cli.config.model import Config
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.report.claims import Context, PublishedFigures, read_claims
-from plastic_cli.report.grouping import group_runs
+from plastic_cli.report.grouping import group_runs, plain_value
 from plastic_cli.report.options import ReportOptions
 from plastic_cli.report.results import ClaimResult, Result, judge_claims, summarize
-from plastic_cli.report.tables import Table, claims_frame, claims_table, context_table, results_frame, results_table
+from plastic_cli.report.tables import claims_frame, claims_table, context_table, results_frame, results_table
 from plastic_cli.resolve import config_model
 from plastic_cli.runs.console import Console
+from plastic_cli.tables import Table
 
 if TYPE_CHECKING:
     from plastic_cli.report.comparisons import Comparison
@@ -172,3 +174,12 @@ def comparison_tables(comparisons: Iterable[Comparison]) -> list[tuple[str, Tabl
         for comparison in comparisons
         for name, make in (("comparison", iqm_table), ("improvement", improvement_table))
     ]
+
+
+def json_text(**frames: pd.DataFrame) -> str:
+    """Return frames as one JSON object, each under its name as a list of rows; a missing number is null."""
+    content = {
+        name: [{str(key): plain_value(value) for key, value in row.items()} for row in frame.to_dict("records")]
+        for name, frame in frames.items()
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"

@@ -8,30 +8,20 @@ import itertools
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from plastic_cli.report.claims import VERDICTS, Claim, Context, Unmeasured, Verdict
+from plastic_cli.report.claims import VERDICTS, Claim, Context, Unmeasured
 from plastic_cli.report.comparisons import Comparison, improvement_table, iqm_table, not_compared, unique_name
-from plastic_cli.report.formats import NOTHING, number_text
 from plastic_cli.report.grouping import data_notes
 from plastic_cli.report.results import ClaimResult, Result
-from plastic_cli.report.tables import (
-    VERDICTS_EXPLAINED,
-    Cell,
-    Column,
-    Detailed,
-    Table,
-    claim_figure,
-    context_table,
-    results_table,
-    seeds_text,
-)
+from plastic_cli.report.tables import VERDICTS_EXPLAINED, claim_figure, context_table, results_table, seeds_text
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval, interval_method
+from plastic_cli.tables import Cell, Column, Detailed, Table, text_and_detail
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _XLINK = "{http://www.w3.org/1999/xlink}"
@@ -46,26 +36,18 @@ class PageFigure:
 
 
 @dataclass(frozen=True)
-class _PageCell:
-    text: str
-    detail: str = ""
+class PageCell(Detailed):
+    """A cell of the page. sort: what the column is sorted by; code: commands; address and source: a link."""
+
     sort: str = ""
-    badge: str = ""
     code: tuple[str, ...] = ()
-    link: str = ""
-    link_text: str = ""
+    address: str = ""
+    source: str = ""
 
-
-@dataclass(frozen=True)
-class _PageTable:
-    """A table of the page; header is the column that names a row."""
-
-    name: str
-    title: str
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[_PageCell, ...], ...]
-    header: int = 0
+    @property
+    def badge(self) -> str:
+        """The CSS class of a verdict."""
+        return self.text.replace(" ", "-") if self.text in VERDICTS else ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +63,7 @@ class _Section:
     name: str
     heading: str
     texts: tuple[str, ...] = ()
-    tables: tuple[_PageTable, ...] = ()
+    tables: tuple[tuple[str, Table], ...] = ()
     figures: tuple[_DrawnFigure, ...] = ()
 
 
@@ -105,6 +87,7 @@ def page(
     environment = Environment(
         loader=PackageLoader("plastic_cli.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["page_cell"] = page_cell
     style, script = (_source(environment, name) for name in ("page.css", "page.js"))
     return environment.get_template("page.html").render(
         title="Plasticity rules: published and measured",
@@ -193,10 +176,10 @@ def _sections(
     claims.sort(key=lambda row: row.verdict is None or not row.verdict.interval.n)
     sections = []
     if claims:
-        both = (_verdicts_table(claims), _claims_table(claims, recipes))
+        both = (("verdicts", _verdicts_table(claims)), ("claims-table", _claims_table(claims, recipes)))
         sections.append(_Section("claims", "Published claims", _CLAIMS_TEXTS, both, published))
     if results:
-        measured = _page_table("results-table", results_table(results))
+        measured = ("results-table", results_table(results))
         sections.append(_Section("results", "Results", tuple(notes), (measured,)))
     else:
         sections.append(_Section("results", "Results", (*notes, "There is no run to report yet.")))
@@ -214,7 +197,7 @@ def _sections(
     others = context_table(judged)
     if others.rows:
         links = {row.entry.id: row.entry.link for row in judged if isinstance(row.entry, Context)}
-        sections.append(_Section("others", "Other methods", tables=(_page_table("others-table", others, links),)))
+        sections.append(_Section("others", "Other methods", tables=(("others-table", _with_links(others, links)),)))
     return sections
 
 
@@ -230,14 +213,12 @@ _CLAIMS_TEXTS = (
 )
 
 
-def _verdicts_table(claims: Sequence[ClaimResult]) -> _PageTable:
-    rows = []
+def _verdicts_table(claims: Sequence[ClaimResult]) -> Table:
+    rows: list[tuple[Cell, ...]] = []
     for rule in sorted({row.rule for row in claims}):
         words: list[str] = [row.word for row in claims if row.rule == rule]
-        counts = [words.count(word) for word in VERDICTS]
-        rows.append((_text_cell(rule), *(_PageCell(str(count), sort=str(count)) for count in counts)))
-    return _PageTable(
-        "verdicts",
+        rows.append((rule, *(words.count(word) for word in VERDICTS)))
+    return Table(
         "At a glance",
         "How many published results have which verdict. A result counts once for each setting that it is about.",
         (Column("rule"), *(Column(word, numeric=True) for word in VERDICTS)),
@@ -245,7 +226,7 @@ def _verdicts_table(claims: Sequence[ClaimResult]) -> _PageTable:
     )
 
 
-def _claims_table(claims: Sequence[ClaimResult], recipes: Mapping[tuple[str, str], Sequence[str]]) -> _PageTable:
+def _claims_table(claims: Sequence[ClaimResult], recipes: Mapping[tuple[str, str], Sequence[str]]) -> Table:
     columns = (
         Column("claim"),
         Column("rule"),
@@ -256,53 +237,42 @@ def _claims_table(claims: Sequence[ClaimResult], recipes: Mapping[tuple[str, str
         Column("verdict"),
         Column("recipe"),
     )
-    rows = []
-    for row in claims:
-        claim, verdict = row.entry, row.verdict
-        if isinstance(claim, Unmeasured):
-            rows.append(_unmeasured_row(row.rule, claim))
-            continue
-        assert isinstance(claim, Claim)
-        assert verdict is not None
-        statement = f"Unsupported: {claim.unsupported}" if claim.unsupported else ""
-        setting = f"Our setting: {row.group.setting}" if row.group and row.group.setting else ""
-        rows.append(
-            (
-                _text_cell(claim.id),
-                _text_cell(row.rule),
-                _PageCell(claim.statement, ". ".join(part for part in (statement, setting) if part), claim.statement),
-                _PageCell(
-                    claim.words or claim_figure(claim),
-                    f"{claim.metric}; {_held_to(claim)}",
-                    repr(claim.value),
-                    link=_web_address(claim.link),
-                    link_text=claim.source,
-                ),
-                _interval_cell(verdict.interval) if verdict.interval.n else _PageCell(NOTHING),
-                _PageCell(seeds_text(verdict), sort=str(verdict.interval.n)),
-                _verdict_cell(verdict),
-                _recipe_cell(recipes.get((row.rule, claim.id), ())),
-            )
-        )
     caption = (
-        f"Mean over the seeds; in brackets the {interval_method()}, given from {MINIMUM_VALUES} seeds on. What tests a"
-        " claim is run by: plastic sweep RECIPE."
+        f"Mean over the seeds; in brackets the {interval_method()}, given from {MINIMUM_VALUES} seeds on. To run the"
+        " recipe of a claim: plastic sweep RECIPE."
     )
     caption += data_notes(row.group for row in claims if row.group is not None)
-    return _PageTable("claims-table", "Every claim", caption, columns, tuple(rows))
+    return Table("Every claim", caption, columns, tuple(_claim_row(row, recipes) for row in claims))
 
 
-def _unmeasured_row(rule: str, entry: Unmeasured) -> tuple[_PageCell, ...]:
-    published = entry.words or (f"{entry.value:g}" if entry.value is not None else "")
+def _claim_row(row: ClaimResult, recipes: Mapping[tuple[str, str], Sequence[str]]) -> tuple[Cell, ...]:
+    claim, verdict = row.entry, row.verdict
+    address = _web_address(claim.link)
+    if isinstance(claim, Unmeasured):
+        words = claim.words or (f"{claim.value:g}" if claim.value is not None else "")
+        published = PageCell(words, claim.metric or "", words, address=address, source=claim.source)
+        return (claim.id, row.rule, claim.statement, published, None, 0, Detailed("untested", claim.unmeasured), None)
+    assert isinstance(claim, Claim)
+    assert verdict is not None
+    details = (
+        f"Unsupported: {claim.unsupported}" if claim.unsupported else "",
+        f"Our setting: {row.group.setting}" if row.group and row.group.setting else "",
+    )
     return (
-        _text_cell(entry.id),
-        _text_cell(rule),
-        _text_cell(entry.statement),
-        _PageCell(published, entry.metric or "", published, link=_web_address(entry.link), link_text=entry.source),
-        _PageCell(NOTHING),
-        _PageCell("0", sort="0"),
-        _PageCell("untested", entry.unmeasured, "untested", badge=_badge("untested")),
-        _PageCell(NOTHING),
+        claim.id,
+        row.rule,
+        Detailed(claim.statement, ". ".join(detail for detail in details if detail)),
+        PageCell(
+            claim.words or claim_figure(claim),
+            f"{claim.metric}; {_held_to(claim)}",
+            repr(claim.value),
+            address=address,
+            source=claim.source,
+        ),
+        verdict.interval if verdict.interval.n else None,
+        PageCell(seeds_text(verdict), sort=str(verdict.interval.n)),
+        Detailed(verdict.word, "" if verdict.word == "reproduced" else verdict.reason or ""),
+        _recipe_cell(recipes.get((row.rule, claim.id), ())),
     )
 
 
@@ -316,63 +286,37 @@ def _counted(number: int, noun: str) -> str:
     return f"1 {noun} stands" if number == 1 else f"{number} {noun}s stand"
 
 
-def _comparison_tables(comparison: Comparison) -> list[_PageTable]:
-    tables = [_page_table(f"iqm-{comparison.name}", iqm_table(comparison))]
+def _comparison_tables(comparison: Comparison) -> list[tuple[str, Table]]:
+    tables = [(f"iqm-{comparison.name}", iqm_table(comparison))]
     if comparison.improvements:
-        tables.append(_page_table(f"improvement-{comparison.name}", improvement_table(comparison)))
+        tables.append((f"improvement-{comparison.name}", improvement_table(comparison)))
     return tables
 
 
-def _page_table(name: str, table: Table, links: Mapping[str, str | None] | None = None) -> _PageTable:
-    rows = []
-    for row in table.rows:
-        cells = [_cell(cell) for cell in row]
-        if links is not None:
-            address = _web_address(links.get(cells[0].text))
-            source = cells.pop()
-            cells.append(_PageCell("", sort=source.text, link=address, link_text=source.text))
-        rows.append(tuple(cells))
-    return _PageTable(name, table.title, table.caption, table.columns, tuple(rows))
+def _with_links(table: Table, links: Mapping[str, str | None]) -> Table:
+    """Return a table whose first cells are ids and whose last cells are sources, with a link in each last cell."""
+    rows = tuple(
+        (*row[:-1], PageCell("", sort=str(row[-1]), address=_web_address(links.get(str(row[0]))), source=str(row[-1])))
+        for row in table.rows
+    )
+    return replace(table, rows=rows)
 
 
 # ------------------------------------------------------------------------------------------------------------- cells
 
 
-def _cell(cell: Cell) -> _PageCell:
-    if cell is None:
-        return _PageCell(NOTHING)
+def page_cell(cell: Cell) -> PageCell:
+    """Return any cell of a table as a cell of the page."""
+    if isinstance(cell, PageCell):
+        return cell
+    text, detail = text_and_detail(cell)
     if isinstance(cell, Interval):
-        return _interval_cell(cell)
-    if isinstance(cell, Detailed):
-        return _PageCell(cell.text, cell.detail, cell.text, badge=_badge(cell.text))
-    return _PageCell(str(cell), sort=str(cell), badge=_badge(str(cell)))
+        return PageCell(text, detail, repr(cell.mean) if math.isfinite(cell.mean) else "")
+    return PageCell(text, detail, "" if cell is None else text)
 
 
-def _text_cell(text: str) -> _PageCell:
-    return _PageCell(text, sort=text)
-
-
-def _interval_cell(interval: Interval) -> _PageCell:
-    bounds = f"[{number_text(interval.low)}, {number_text(interval.high)}]" if math.isfinite(interval.low) else ""
-    count = f"n = {interval.n}" if interval.dropped else ""
-    sort = repr(interval.mean) if math.isfinite(interval.mean) else ""
-    return _PageCell(number_text(interval.mean), ", ".join(part for part in (bounds, count) if part), sort)
-
-
-def _verdict_cell(verdict: Verdict) -> _PageCell:
-    return _PageCell(
-        verdict.word, "" if verdict.word == "reproduced" else verdict.reason, verdict.word, badge=_badge(verdict.word)
-    )
-
-
-def _recipe_cell(names: Sequence[str]) -> _PageCell:
-    if not names:
-        return _PageCell(NOTHING)
-    return _PageCell("", sort=names[0], code=tuple(names))
-
-
-def _badge(text: str) -> str:
-    return text.replace(" ", "-") if text in VERDICTS else ""
+def _recipe_cell(names: Sequence[str]) -> Cell:
+    return PageCell("", sort=names[0], code=tuple(names)) if names else None
 
 
 def _web_address(address: str | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
@@ -12,38 +11,9 @@ from plastic_cli.report.claims import Claim, Context, Unmeasured, Verdict, Verdi
 from plastic_cli.report.grouping import data_notes, marked_data
 from plastic_cli.report.results import LOSS_METRIC, ClaimResult, Result
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval, interval_method
+from plastic_cli.tables import Cell, Column, Detailed, Table
 
 _SIGNS = {"equal": "", "at-least": "at least ", "at-most": "at most "}
-
-
-@dataclass(frozen=True)
-class Detailed:
-    """A text with a second one in brackets, or below it where there is little room."""
-
-    text: str
-    detail: str
-
-
-Cell = str | int | Detailed | Interval | None
-
-
-@dataclass(frozen=True)
-class Column:
-    """A heading, whether the cells below it are numbers, and whether a narrow terminal may go without them."""
-
-    heading: str
-    numeric: bool = False
-    optional: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table for a reader; the renderers decide how a cell looks."""
-
-    title: str
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
 
 
 def results_table(results: Sequence[Result]) -> Table:

@@ -15,11 +15,13 @@ from plastic_cli.errors import PlasticError
 from plastic_cli.escapes import csv_text
 from plastic_cli.figures.files import save_figure, svg_text
 from plastic_cli.files import write_atomically
-from plastic_cli.report import formats, plots
+from plastic_cli.report import plots
 from plastic_cli.report.content import Content, comparison_tables, frames_of, tables_of
+from plastic_cli.report.latex import latex
 from plastic_cli.report.options import PAGE
 from plastic_cli.report.page import PageFigure, page
 from plastic_cli.runs.console import Console
+from plastic_cli.tables import markdown
 
 if TYPE_CHECKING:
     from plastic_cli.report.options import Headline
@@ -49,8 +51,8 @@ def write_tables(folder: Path, content: Content, *, compare: bool) -> None:
         tables["comparisons"] = comparison_tables(content.comparisons)
     for name, named_tables in tables.items():
         stem = names.get(name, name)
-        contents[f"{stem}.md"] = "\n".join(formats.markdown(table) for _, table in named_tables)
-        contents[f"{stem}.tex"] = "\n".join(formats.latex(table, f"tab:{label}") for label, table in named_tables)
+        contents[f"{stem}.md"] = "\n".join(markdown(table) for _, table in named_tables)
+        contents[f"{stem}.tex"] = "\n".join(latex(table, f"tab:{label}") for label, table in named_tables)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():

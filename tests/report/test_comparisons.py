@@ -18,11 +18,11 @@ from plastic_cli.report.comparisons import (
     profiles,
     unique_name,
 )
-from plastic_cli.report.formats import cell_text
 from plastic_cli.report.grouping import group_runs, settings_across
 from plastic_cli.report.plots import describe_profile, profile_figure
 from plastic_cli.report.results import summarize
 from plastic_cli.statistics.aggregates import interquartile_mean, probability_of_improvement
+from plastic_cli.tables import cell_text
 from report.report_frames import grlu_experiments, run_row
 
 
