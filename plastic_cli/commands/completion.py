@@ -1,4 +1,4 @@
-"""What shell completion offers for data sets and runs."""
+"""What shell completion offers for the names that options and arguments take."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 def completions_for(kind: str) -> Callable[[str], list[tuple[str, str]]]:
-    """Return the completion function for 'dataset', 'run' or 'exporter'."""
-    return {"dataset": datasets, "run": runs, "exporter": exporters}[kind]
+    """Return the completion function for 'dataset', 'run', 'exporter', 'rule' or 'recipe'."""
+    return {"dataset": datasets, "run": runs, "exporter": exporters, "rule": rules, "recipe": recipes}[kind]
 
 
 def datasets(incomplete: str) -> list[tuple[str, str]]:
@@ -26,6 +26,13 @@ def exporters(incomplete: str) -> list[tuple[str, str]]:
     return [(name, "") for name in exporter_names() if name.startswith(incomplete)]
 
 
+def rules(incomplete: str) -> list[tuple[str, str]]:
+    """Offer the installed rules."""
+    from plastic_cli.plugins.discovery import plugin_names
+
+    return [(name, "") for name in plugin_names() if name.startswith(incomplete)]
+
+
 def runs(incomplete: str) -> list[tuple[str, str]]:
     """Offer the runs of the default folder by id and by name, the newest first."""
     from plastic_cli.errors import PlasticError
@@ -33,16 +40,16 @@ def runs(incomplete: str) -> list[tuple[str, str]]:
     from plastic_cli.runs.store import RunStore
 
     try:
-        known = RunStore(Path(os.environ.get("PLASTIC_RUNS", "runs"))).names()
+        known = RunStore(Path(os.environ.get("PLASTIC_RUNS") or "runs")).names()
     except PlasticError:
         return []
-    # A name that a terminal would obey cannot be typed either.
+    # A name with characters that a terminal would obey cannot be typed.
     known = [(name, printable_line(about)) for name, about in reversed(known) if printable_line(name) == name]
     return [(name, about) for name, about in known if name.startswith(incomplete)]
 
 
-def recipes(incomplete: str) -> list[str]:
-    """Complete the name of a recipe."""
+def recipes(incomplete: str) -> list[tuple[str, str]]:
+    """Offer the recipes that come with plastic."""
     from plastic_cli.sweeps.recipe import recipe_names
 
-    return [name for name in recipe_names() if name.startswith(incomplete)]
+    return [(name, "") for name in recipe_names() if name.startswith(incomplete)]

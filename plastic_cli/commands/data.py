@@ -1,4 +1,4 @@
-"""`plastic data`: which data sets are here, how large they are and under which licence."""
+"""`plastic data`: the data sets, their size and license, and which of them are downloaded."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from plastic_cli.commands.show import FORMATS, print_rows
+from plastic_cli.commands.invocation import DataOptions, OutputOptions
+from plastic_cli.commands.options import toolkit_command
+from plastic_cli.commands.show import print_rows
 from plastic_cli.data.catalogue import DATASETS, DatasetInfo
 from plastic_cli.data.folders import data_folder, missing_files, stored_file
-from plastic_cli.errors import UserError, did_you_mean
+from plastic_cli.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,20 @@ def data_rows(folder: Path | None = None) -> list[DataRow]:
     return [_row(info, where) for info in DATASETS.values()]
 
 
-def data(folder: Path | None = None, output_format: str = "table") -> None:
-    """Print the data sets of the catalogue on stdout, as a table, as JSON (a list) or as CSV.
+class Options(DataOptions, OutputOptions):
+    """Options of `plastic data`."""
 
-    Raises UserError for another format.
-    """
-    if output_format not in FORMATS:
-        raise UserError(
-            f"unknown format '{output_format}'.{did_you_mean(output_format, FORMATS)} There are {', '.join(FORMATS)}."
-        )
+
+def command(name: str, about: str) -> Any:
+    """Build the command."""
+    return toolkit_command(name, about, Options, list_datasets)
+
+
+def list_datasets(options: Options) -> None:
+    """Print the data sets of the catalogue on stdout, as a table, Markdown, JSON (a list) or CSV."""
+    folder, output_format = options.data, options.output_format()
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UserError(f"--data {folder}: it is not a folder.")
     rows = data_rows(folder)
     if output_format == "json":
         print(json.dumps([asdict(row) for row in rows], indent=2))  # noqa: T201

@@ -1,4 +1,4 @@
-"""`plastic doctor`: is this installation well, and if not, what ails it."""
+"""`plastic doctor`: a check of this installation, with what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from plastic_cli.commands.invocation import OutputOptions, RunsOptions
+from plastic_cli.commands.options import toolkit_command
 from plastic_cli.commands.show import print_rows
 from plastic_cli.errors import PlasticError
 from plastic_cli.numerics.machine import machine, versions
@@ -17,10 +19,19 @@ from plastic_cli.resolve import config_model
 from plastic_cli.runs.store import RunStore
 
 
-def examine(runs: Path, *, format: str) -> None:  # noqa: A002
-    """Check versions, device, plugins, data and the runs folder; exit code 1 where something is wrong."""
-    checks = [*_environment(), *_plugins(), *_exporters(), *_data(), *_store(runs)]
-    print_rows(checks, ["check", "state", "detail"], format)
+class Options(RunsOptions, OutputOptions):
+    """Options of `plastic doctor`."""
+
+
+def command(name: str, about: str) -> Any:
+    """Build the command."""
+    return toolkit_command(name, about, Options, examine)
+
+
+def examine(options: Options) -> None:
+    """Check versions, device, plugins, data and the folder of the runs; exit code 1 if something is broken."""
+    checks = [*_environment(), *_plugins(), *_exporters(), *_data(), *_store(options.runs_folder())]
+    print_rows(checks, ["check", "state", "detail"], options.output_format())
     if any(check["state"] == "broken" for check in checks):
         raise typer.Exit(1)
 

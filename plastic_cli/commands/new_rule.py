@@ -1,4 +1,4 @@
-"""`plastic new-rule`: a working plugin as a distribution of its own, to be changed into somebody's rule."""
+"""`plastic new-rule`: a working plugin as a separate distribution, to turn into your own rule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
+from typing import Any
 
+from plastic_cli.commands.options import toolkit_command
+from plastic_cli.config.model import Config, field
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import exporter_names, plugin_names
 from plastic_cli.runs.console import Console
@@ -28,14 +31,27 @@ FILES = {
 LONGEST_NAME = 40
 
 
+class Options(Config):
+    """Options of `plastic new-rule`."""
+
+    name: str = field(..., "name of the rule on the command line", argument="NAME")
+    folder: Path = field(Path(), "folder in which plastic-NAME is created")
+    debug: bool = field(False, "show the traceback of an error", panel="Output")
+
+
+def command(name: str, about: str) -> Any:
+    """Build the command."""
+    return toolkit_command(name, about, Options, lambda options: new_rule(options.name, options.folder))
+
+
 def new_rule(name: str, folder: Path) -> None:
-    """Write the plugin into `folder`/plastic-NAME, whole or not at all; raises UserError for a name of no use."""
+    """Write the plugin into `folder`/plastic-NAME, whole or not at all; raises UserError for an invalid name."""
     check_name(name)
     target = folder / f"plastic-{name}"
     if target.exists() or target.is_symlink():
         raise UserError(f"{target} exists already. Choose another name, or another place with --folder.")
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--folder {folder}: it is no folder.")
+        raise UserError(f"--folder {folder}: it is not a folder.")
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".plastic-") as drafts:
         draft = Path(drafts) / target.name

@@ -1,48 +1,86 @@
-"""From a typed configuration to the options of a Typer command."""
+"""From typed configurations to a Typer command with their options."""
 
 from __future__ import annotations
 
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic.fields import FieldInfo
-from rich.markup import escape
+from typer.main import get_command
 
 from plastic_cli.commands.completion import completions_for
-from plastic_cli.config.describe import (
-    bounds_text,
-    is_switch,
-    literal_choices,
-    option_name,
-    type_word,
-)
+from plastic_cli.commands.groups import Command
+from plastic_cli.config.describe import bounds_text, is_switch, literal_choices, option_name, type_word
 from plastic_cli.config.model import Config
+from plastic_cli.config.toml import read_toml
+from plastic_cli.errors import OptionError
+
+Values = dict[str, dict[str, Any]]
+Options = TypeVar("Options", bound=Config)
 
 
-def command_function(
-    models: Mapping[str, type[Config]], run: Callable[[dict[str, dict[str, Any]]], None]
-) -> Callable[..., None]:
+def build_command(name: str, about: str, models: Mapping[str, type[Config]], run: Callable[[Values], None]) -> Any:
+    """Build a command whose options are the fields of all `models`; see `command_function`."""
+    return _command(name, about, command_function(models, run))
+
+
+def _command(name: str, about: str, function: Callable[..., None]) -> Any:
+    single = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+    single.command(name, cls=Command, help=about)(function)
+    return get_command(single)
+
+
+def toolkit_command(name: str, about: str, model: type[Options], run: Callable[[Options], None]) -> Any:
+    """Build a command of the toolkit, whose options are the fields of one model."""
+    return _command(name, about, toolkit_function(model, run))
+
+
+def toolkit_function(model: type[Options], run: Callable[[Options], None]) -> Callable[..., None]:
+    """Build the function of a command of the toolkit."""
+    return command_function({"options": model}, lambda values: run(read_options_of(model, values["options"])))
+
+
+def read_options_of(model: type[Options], typed: Mapping[str, Any]) -> Options:
+    """Return the options that were typed, over those of the file that `--config` names."""
+    file = typed.get("config")
+    from_file = read_toml(Path(file)) if file else {}
+    try:
+        return model.from_values({**from_file, **typed})
+    except OptionError as error:
+        in_file = error.key in from_file and error.key not in typed
+        raise OptionError(f"{file}: {error}" if in_file else str(error), error.key) from None
+
+
+def command_function(models: Mapping[str, type[Config]], run: Callable[[Values], None]) -> Callable[..., None]:
     """Build the function of a command whose options are the fields of all `models`.
 
-    `run` receives, for each model by its key, the values that were typed and no others: every option's own default is
-    "not typed", so that a typed value beats a file's even where it equals the default. Values arrive as text and are
-    checked by the model, which checks a file's values too.
+    `run` receives, for each model by its key, only the values that were typed: the default of every option is "not
+    typed", so that a typed value takes precedence over a file even if it equals the default. Values arrive as text; the
+    model checks them as it checks those of a file. A command of a group also takes the options that were typed before
+    its name; the function of a group itself does nothing if one of its commands follows.
     """
     owners = {name: key for key, model in models.items() for name in model.model_fields}
-    parameters = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(name, info, panel))
+    # Not the name of a field, since those begin with a letter.
+    parameters = [_parameter("_context", typer.Context, inspect.Parameter.empty)]
+    parameters += [
+        _parameter(name, _annotation(name, info, panel), inspect.Parameter.empty if info.is_required() else None)
         for name, info, panel in _in_order_of_panels(models)
     ]
 
-    def command(**typed: Any) -> None:
-        values: dict[str, dict[str, Any]] = {key: {} for key in models}
+    def command(_context: typer.Context, **typed: Any) -> None:
+        if _context.invoked_subcommand is not None:
+            return
+        before = _context.parent.params if _context.parent is not None else {}
+        values: Values = {key: {} for key in models}
         for name, value in typed.items():
-            # An option that may be repeated and was not typed is an empty list.
-            if value is not None and value != []:
-                values[owners[name]][name] = value
+            # A repeated option that was not typed is an empty list.
+            given = before.get(name) if value in (None, [], ()) else value
+            if given not in (None, [], ()):
+                values[owners[name]][name] = given
         run(values)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -50,41 +88,55 @@ def command_function(
     return command
 
 
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
 def _in_order_of_panels(models: Mapping[str, type[Config]]) -> list[tuple[str, FieldInfo, str]]:
-    """Return name, field and panel, the rule's own options before those that all rules share."""
+    """Return name, field and panel, with the command's own options before those that all commands share."""
     listed = []
     for model in models.values():
         for name, info in model.model_fields.items():
-            extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-            listed.append((name, info, str(extra.get("panel") or model.panel)))
-    shared = {"Data": 1, "Run": 2, "Output": 3}
+            listed.append((name, info, str(_extra(info).get("panel") or model.panel)))
+    shared = {"Sweep": 1, "Data": 2, "Run": 3, "Output": 4}
     return sorted(listed, key=lambda entry: shared.get(entry[2], 0))
 
 
+def _extra(info: FieldInfo) -> dict[str, Any]:
+    return info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+
+
 def _annotation(name: str, info: FieldInfo, panel: str) -> Any:
-    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    option = str(extra.get("option") or option_name(name))
+    extra = _extra(info)
+    option = option_name(name)
+    declared = str(extra.get("option") or option).split(",")
     text = _help_text(info)
     if is_switch(info):
-        # What a file turned on can be turned off again; options of how a command runs stand in no file.
-        declared = [option] if panel == "Output" else [f"{option}/--no-{option[2:]}"]
-        if "/" in option:
-            declared = [option, f" /--no-{option.partition('/')[0][2:]}"]
+        if "/" in declared[0]:
+            declared.append(f" /--no-{declared[0].partition('/')[0][2:]}")
+        elif panel != "Output" and not extra.get("option"):
+            # A switch that a file turned on can be turned off again.
+            declared = [f"{option}/--no-{option[2:]}"]
         return Annotated[
             bool | None,
             typer.Option(*declared, help=text, show_default=False, rich_help_panel=panel),
         ]
-    return Annotated[
-        list[str] | None if extra.get("repeat") else str | None,
-        typer.Option(
-            option,
+    completion = completions_for(str(extra["complete"])) if extra.get("complete") else _words(info)
+    several = bool(extra.get("repeat"))
+    if extra.get("argument"):
+        declaration: Any = typer.Argument(
+            help=text, metavar=str(extra["argument"]), show_default=False, autocompletion=completion
+        )
+    else:
+        declaration = typer.Option(
+            *declared,
             help=text,
-            metavar=f"<{type_word(info)}>",
+            metavar=f"<{type_word(info).removesuffix(',...') if several else type_word(info)}>",
             show_default=False,
             rich_help_panel=panel,
-            autocompletion=completions_for(str(extra["complete"])) if extra.get("complete") else _words(info),
-        ),
-    ]
+            autocompletion=completion,
+        )
+    return Annotated[list[str] | None if several else str | None, declaration]
 
 
 def _words(info: FieldInfo) -> Callable[[str], list[str]] | None:
@@ -95,11 +147,14 @@ def _words(info: FieldInfo) -> Callable[[str], list[str]] | None:
 
 
 def _help_text(info: FieldInfo) -> str:
-    """Return a field's help with what it admits and its default, since the default that Typer sees is "not typed"."""
+    """Return a field's help, and in parentheses its choices, its bounds and its default.
+
+    Typer does not know the default: for Typer it is "not typed".
+    """
     text, choices = info.description or "", literal_choices(info)
     unnamed = [word for word in choices if not re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text)]
     facts = [f"one of {', '.join(choices)}" if unnamed and type_word(info) == "word" else "", bounds_text(info)]
-    default = info.default
+    default = None if info.is_required() else info.default
     if isinstance(default, tuple | list):
         default = ",".join(str(entry) for entry in default) or None
     if isinstance(default, bool):
@@ -107,5 +162,6 @@ def _help_text(info: FieldInfo) -> str:
     if default is not None:
         facts.append(f"default: {default:g}" if isinstance(default, float) else f"default: {default}")
     shown = "; ".join(fact for fact in facts if fact)
-    # Square brackets in a text are no markup.
-    return escape(text) + (f" [dim]({escape(shown)})[/dim]" if shown else "")
+    if shown and text.endswith(")") and "(default: " in text:
+        return f"{text[:-1]}; {shown})"
+    return f"{text} ({shown})" if shown else text

@@ -1,12 +1,15 @@
-"""`plastic recipes`: what comes with plastic, or lies in a folder, and how much of it is done."""
+"""`plastic recipes`: the recipes that come with plastic, and how much of each is done."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from plastic_cli.commands.invocation import DataOptions, OutputOptions, RuleName, RunsOptions
+from plastic_cli.commands.options import toolkit_command
 from plastic_cli.commands.show import print_rows
 from plastic_cli.commands.sweep import duration
+from plastic_cli.config.model import field
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.runs.console import Console
@@ -17,29 +20,53 @@ from plastic_cli.sweeps.recipe import RecipeFile, read_recipe, recipe_names
 COLUMNS = ["recipe", "rule", "runs", "done", "time", "reproduces", "title"]
 
 
-def list_recipes(runs: Path, *, rule: str | None, data: Path | None, format: str) -> None:  # noqa: A002
-    """Print every recipe with its rules, how many runs it has, how many of them are done, and the time of all."""
+class Options(DataOptions, RunsOptions, OutputOptions):
+    """Options of `plastic recipes`."""
+
+    panel: ClassVar[str] = "Recipes"
+
+    recipe: str | None = field(
+        None, "name of a recipe or a TOML file to show (default: list all)", argument="RECIPE", complete="recipe"
+    )
+    rule: RuleName | None = field(None, "only recipes of this rule", complete="rule")
+
+
+def command(name: str, about: str) -> Any:
+    """Build the command."""
+    return toolkit_command(name, about, Options, recipes)
+
+
+def recipes(options: Options) -> None:
+    """List all recipes, or show one."""
+    if options.recipe is not None:
+        show_recipe(options.recipe)
+    else:
+        list_recipes(options)
+
+
+def list_recipes(options: Options) -> None:
+    """Print every recipe with its rules, the numbers of its runs and of those that are done, and the time of all."""
+    rule, output_format = options.rule, options.output_format()
     rows = []
     for name in recipe_names():
         try:
-            file = read_recipe(name)
-            row = _row(file, runs, data)
+            row = _row(read_recipe(name), options.runs_folder(), options.data)
         except UserError as error:
-            # A recipe of a plugin that is not here, or broken, takes no other one with it.
+            # A recipe of a plugin that is missing or broken does not hide the others.
             Console().warning(str(error))
             continue
         if rule is None or rule in row["rule"].split(", "):
             rows.append(row)
     if rule is not None and not rows:
-        raise UserError(f"--rule {rule}: no recipe is of it. Installed rules: {', '.join(discover().rules)}.")
-    columns = COLUMNS if format != "table" else [column for column in COLUMNS if column != "reproduces"]
-    print_rows(rows, columns, format)
-    if format == "table":
-        Console().message("`plastic recipes NAME` shows one, `plastic sweep NAME` runs what is left of it")
+        raise UserError(f"--rule {rule}: there is no recipe of it. Installed rules: {', '.join(discover().rules)}.")
+    columns = COLUMNS if output_format != "table" else [column for column in COLUMNS if column != "reproduces"]
+    print_rows(rows, columns, output_format)
+    if output_format == "table":
+        Console().message("`plastic recipes NAME` shows one, `plastic sweep NAME` runs the rest of it")
 
 
 def show_recipe(text: str) -> None:
-    """Print one recipe as it is written, to be read or to be changed into one's own."""
+    """Print the text of one recipe."""
     file = read_recipe(text)
     print(file.text, end="" if file.text.endswith("\n") else "\n")  # noqa: T201
 
@@ -47,7 +74,7 @@ def show_recipe(text: str) -> None:
 def _row(file: RecipeFile, runs: Path, data: Path | None) -> dict[str, Any]:
     plan = plan_recipe(file)
     index = store_index(runs.resolve())
-    # Data is read only where a run in the store may be one of these.
+    # Data is read only if a run in the store may be one of these.
     if any(index.find(planned).stored is not None for planned in plan):
         plan = with_data(plan, data, runs)
     done = sum(index.find(planned).standing == "done" for planned in plan)

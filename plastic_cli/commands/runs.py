@@ -1,15 +1,20 @@
-"""`plastic runs`: list, show and remove runs."""
+"""`plastic runs`: list, show, remove and export runs."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import typer
+from typer.main import get_command
 
+from plastic_cli.commands.groups import Command, Group
+from plastic_cli.commands.invocation import DatasetName, OutputOptions, RuleName, RunsOptions
+from plastic_cli.commands.options import toolkit_function
 from plastic_cli.commands.show import print_rows, text_of
+from plastic_cli.config.model import field
 from plastic_cli.errors import RunFailed, UserError, did_you_mean
 from plastic_cli.escapes import printable_line
 from plastic_cli.runs.console import Console
@@ -17,34 +22,90 @@ from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.folder import open_run, remove_run
 from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.metrics import MAIN_METRICS
-from plastic_cli.runs.record import STATUSES, read_record
+from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore
 
 NEWEST = 50
-"""Runs that a person is shown where nothing else is asked for."""
+"""Number of runs that a person is shown by default."""
 
 
-def list_runs(
-    folder: Path,
-    *,
-    rule: str | None,
-    dataset: str | None,
-    status: str | None,
-    name: str | None,
-    format: str,  # noqa: A002
-    last: int | None = None,
-    everything: bool = False,
-) -> None:
-    """Print the runs of a folder that fit, one a row, the newest last.
+class ListOptions(RunsOptions, OutputOptions):
+    """Options of `plastic runs`."""
 
-    last: so many of the newest; None: NEWEST of them where a person reads them, and all in CSV and JSON, which
-    programs read. everything: all of them.
-    """
-    if last is not None and (last < 1 or everything):
-        raise UserError(f"--last {last}: " + ("leave it or --all out." if everything else "1 or more."))
-    if status is not None and status not in (*STATUSES, "crashed"):
-        known = [*STATUSES, "crashed"]
-        raise UserError(f"--status {status}: choose {', '.join(known)}.{did_you_mean(status, known)}")
+    panel: ClassVar[str] = "Which runs"
+
+    rule: RuleName | None = field(None, "only runs of this rule", complete="rule")
+    dataset: DatasetName | None = field(None, "only runs on this data set", complete="dataset")
+    status: Literal["completed", "created", "running", "failed", "interrupted", "crashed"] | None = field(
+        None, "only runs with this status"
+    )
+    name: str | None = field(None, "only runs whose name or id begins with this text")
+    last: int | None = field(None, f"only the newest N runs (default: {NEWEST} in a table, all in csv and json)", ge=1)
+    everything: bool = field(False, "all runs", option="--all")
+
+
+class ShowOptions(RunsOptions, OutputOptions):
+    """Options of `plastic runs show`."""
+
+    run: str = field(..., "id, a unique beginning of it, or name", argument="RUN", complete="run")
+
+
+class RemoveOptions(RunsOptions):
+    """Options of `plastic runs remove`."""
+
+    names: list[str] = field(..., "ids or names", argument="RUN...", complete="run", repeat=True)
+    yes: bool = field(False, "do not ask for confirmation", panel="Run", option="--yes,-y")
+    debug: bool = field(False, "show the traceback of an error", panel="Output")
+
+
+class ExportOptions(RunsOptions):
+    """Options of `plastic runs export`."""
+
+    panel: ClassVar[str] = "Export"
+
+    names: list[str] = field(
+        [], "ids or names (default: all finished runs)", argument="RUN...", complete="run", repeat=True
+    )
+    to: tuple[str, ...] = field(..., "names of exporters, such as tensorboard", complete="exporter")
+    debug: bool = field(False, "show the traceback of an error", panel="Output")
+
+
+def command(name: str, about: str) -> Any:
+    """Build the group, which lists runs if no command follows."""
+    group = typer.Typer(
+        name=name,
+        cls=Group,
+        help=about,
+        no_args_is_help=False,
+        subcommand_metavar="[COMMAND]",
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    group.callback(invoke_without_command=True)(toolkit_function(ListOptions, list_runs))
+    group.command("show", cls=Command, help="Show one run: configuration, results and files.")(
+        toolkit_function(ShowOptions, show_run)
+    )
+    group.command("remove", cls=Command, help="Delete runs after a confirmation.")(
+        toolkit_function(RemoveOptions, remove_runs)
+    )
+    group.command("export", cls=Command, help="Write the metrics of runs for other programs.")(
+        toolkit_function(ExportOptions, export_runs)
+    )
+    return get_command(group)
+
+
+def list_runs(options: ListOptions) -> None:
+    """Print the runs of a folder that match, one per row, the newest last."""
+    folder, rule, dataset, status, name = (
+        options.runs_folder(),
+        options.rule,
+        options.dataset,
+        options.status,
+        options.name,
+    )
+    last, everything, output_format = options.last, options.everything, options.output_format()
+    if last is not None and everything:
+        raise UserError(f"--last {last}: leave it or --all out.")
     store = RunStore(folder)
     present = store.rows()
     _check_known("--rule", rule, {row["rule"] for row in present})
@@ -57,10 +118,10 @@ def list_runs(
         and status in (None, row["status"])
         and (name is None or row["run"].startswith(name) or (row["name"] or "").startswith(name))
     ]
-    for_programs = format in ("csv", "json")
+    for_programs = output_format in ("csv", "json")
     shown = len(fitting) if everything or (for_programs and last is None) else (last or NEWEST)
     rows = [{**row, **_headline(row["summary"])} for row in fitting[-shown:]] if fitting else []
-    if not rows and format == "table":
+    if not rows and output_format == "table":
         what = "no such run" if any((rule, dataset, status, name)) else "no run yet"
         Console().message(f"{what} in {folder}. Make one with: plastic train RULE")
         _warn_of_unreadable(store)
@@ -70,7 +131,7 @@ def list_runs(
         columns.append("folder")
     else:
         rows = [{**row, "created": str(row["created"])[:19].replace("T", " ")} for row in rows]
-    print_rows(rows, columns, format)
+    print_rows(rows, columns, output_format)
     if len(rows) < len(fitting) and not for_programs:
         hint = "--all shows all, --last N the newest N" if last is None else "--all shows all"
         Console().message(f"the newest {len(rows)} of {len(fitting)} runs: {hint}")
@@ -89,15 +150,14 @@ def _warn_of_unreadable(store: RunStore) -> None:
         Console().warning(f"{error.folder}: {error.message}")
 
 
-def show_run(folder: Path, text: str, *, format: str) -> None:  # noqa: A002
-    """Print one run whole."""
-    store = RunStore(folder)
-    path = store.find(text)
+def show_run(options: ShowOptions) -> None:
+    """Print everything about one run."""
+    path = RunStore(options.runs_folder()).find(options.run)
     record = read_record(path)
     alive = record.status not in ("created", "running") or is_held(path)
     status = record.status if alive else "crashed"
     content = {**asdict(record), "run": path.name, "status": status, "folder": str(path), "files": _files(path)}
-    if format == "json":
+    if options.output_format() == "json":
         print(json.dumps(content))  # noqa: T201
         return
     rows = []
@@ -110,15 +170,16 @@ def show_run(folder: Path, text: str, *, format: str) -> None:  # noqa: A002
             rows += [{"field": "file", "value": entry} for entry in value]
         elif value is not None:
             rows.append({"field": key, "value": text_of(value)})
-    print_rows(rows, ["field", "value"], format)
+    print_rows(rows, ["field", "value"], options.output_format())
 
 
-def remove_runs(folder: Path, names: list[str], *, yes: bool) -> None:
-    """Delete runs after asking; a run that is being written is not touched."""
+def remove_runs(options: RemoveOptions) -> None:
+    """Delete runs after a confirmation; a run that is being written is left alone."""
+    folder = options.runs_folder()
     store = RunStore(folder)
-    paths = list(dict.fromkeys(store.find(name) for name in names))
+    paths = list(dict.fromkeys(store.find(name) for name in options.names))
     shown = ", ".join(f"{path.name} (only the link)" if path.is_symlink() else path.name for path in paths)
-    if not yes and not typer.confirm(printable_line(f"Remove {shown} from {folder} for good?"), err=True):
+    if not options.yes and not typer.confirm(printable_line(f"Remove {shown} from {folder} for good?"), err=True):
         Console().message("nothing removed")
         raise typer.Exit(1)
     for path in paths:
@@ -128,9 +189,10 @@ def remove_runs(folder: Path, names: list[str], *, yes: bool) -> None:
         Console().message(f"removed {path.name}{kept}")
 
 
-def export_runs(folder: Path, names: list[str], *, to: str) -> None:
-    """Hand runs, or all that are finished, to exporters; exit code 1 where one of them failed."""
-    wanted = [name.strip() for name in to.split(",") if name.strip()]
+def export_runs(options: ExportOptions) -> None:
+    """Give runs, or all finished runs, to exporters; raises RunFailed if one of them failed."""
+    folder, names = options.runs_folder(), options.names
+    wanted = [name for name in options.to if name]
     if not wanted:
         raise UserError("--to: name at least one exporter, such as tensorboard.")
     console = Console()

@@ -1,10 +1,11 @@
-"""Printing tables and results on stdout: for reading, for pasting, and for piping."""
+"""Printing tables and results on stdout, for people and for programs."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from plastic_cli.escapes import csv_cell, printable_line
 from plastic_cli.tables import Cell, Column, Table, markdown, print_tables
 
 if TYPE_CHECKING:
+    from plastic_cli.commands.invocation import Invocation
     from plastic_cli.runs.run import Run
 
 FORMATS = ("table", "markdown", "csv", "json")
@@ -69,19 +71,50 @@ def text_of(value: Any) -> str:
     return ",".join(map(text_of, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def print_results(results: Sequence[Mapping[str, Any]], output_format: str) -> None:
-    """Print the metrics of several runs as one table, a row for each metric of each run."""
-    about = ["run", "rule", "seed", "status", "seconds"]
-    rows = [
-        {**{key: result[key] for key in about}, "metric": name, "value": value}
-        for result in results
-        for name, value in result["metrics"].items()
-    ]
-    print_rows(rows, [*about, "metric", "value"], output_format)
+def result_of(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result of a command on one run, as `--json` prints it; a metric that is not finite is None."""
+    finite = {key: value if value is not None and math.isfinite(value) else None for key, value in metrics.items()}
+    return {
+        "run": run.id,
+        "rule": run.record.rule,
+        "seed": run.seed,
+        "status": run.record.status,
+        "folder": str(run.folder),
+        "seconds": run.record.seconds,
+        "metrics": finite,
+        **({"files": run.files} if run.files else {}),
+        **({"error": run.record.error} if run.record.error else {}),
+    }
 
 
-def show_result(result: Mapping[str, Any], run: Run) -> None:
-    """Print what a run came to: its metrics, the time, the speed and the folder."""
+def print_result(result: Mapping[str, Any], run: Run, invocation: Invocation) -> None:
+    """Print the result of one run as soon as the run ends."""
+    if invocation.output_format() == "json":
+        print(json.dumps(result), flush=True)  # noqa: T201
+    elif invocation.quiet:
+        print(result["folder"], flush=True)  # noqa: T201
+    elif invocation.format == "table":
+        _print_metrics(result, run)
+
+
+def print_together(results: Sequence[Mapping[str, Any]], invocation: Invocation) -> None:
+    """Print what needs all runs: one table of all results for a program, or the mean over seeds."""
+    if invocation.output_format() == "json" or invocation.quiet:
+        return
+    if invocation.format != "table":
+        about = ["run", "rule", "seed", "status", "seconds"]
+        rows = [
+            {**{key: result[key] for key in about}, "metric": name, "value": value}
+            for result in results
+            for name, value in result["metrics"].items()
+        ]
+        print_rows(rows, [*about, "metric", "value"], invocation.format)
+    elif len(results) > 1:
+        _print_over_seeds(results)
+
+
+def _print_metrics(result: Mapping[str, Any], run: Run) -> None:
+    """Print metrics, time, speed and folder of one run."""
     rows = [{"metric": key, "value": value} for key, value in result["metrics"].items()]
     rows.append({"metric": "seconds", "value": float(result["seconds"])})
     speed = run.record.speed
@@ -92,8 +125,8 @@ def show_result(result: Mapping[str, Any], run: Run) -> None:
     print(printable_line(f"run {result['run']}{status} in {result['folder']}"))  # noqa: T201
 
 
-def show_over_seeds(results: Sequence[Mapping[str, Any]]) -> None:
-    """Print mean and spread of every metric over the runs of several seeds."""
+def _print_over_seeds(results: Sequence[Mapping[str, Any]]) -> None:
+    """Print mean and interval of every metric over the runs of several seeds."""
     from plastic_cli.statistics.intervals import interval_method, mean_interval
 
     completed = [result for result in results if result["status"] == "completed"]

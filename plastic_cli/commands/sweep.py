@@ -1,19 +1,20 @@
-"""`plastic sweep`, and `plastic train RULE --grid`: many runs, those that are missing, and what became of them."""
+"""`plastic sweep` and `plastic train RULE --grid`: many runs, their progress and their results."""
 
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
-from plastic_cli.commands.show import FORMATS, print_rows
+from plastic_cli.commands.invocation import RuleName, SweepInvocation
+from plastic_cli.commands.options import toolkit_command
+from plastic_cli.commands.show import print_rows
+from plastic_cli.config.model import field
 from plastic_cli.errors import RunFailed, UserError, did_you_mean
 from plastic_cli.escapes import printable_line
 from plastic_cli.plugins.discovery import find_rule
@@ -21,7 +22,7 @@ from plastic_cli.runs.console import Console
 from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.signals import TWICE, signals_as_interrupts
-from plastic_cli.sweeps.engine import Progress, Result, Settings, Sweep
+from plastic_cli.sweeps.engine import Progress, Result, Sweep
 from plastic_cli.sweeps.lookup import Found, store_index, with_data
 from plastic_cli.sweeps.plan import PlannedRun, only, plan_recipe, shown
 from plastic_cli.sweeps.pools import check_scheduler, open_pool
@@ -31,46 +32,44 @@ SHOWN_AT_ONCE = 12
 """Running and failed runs that the live table lists."""
 
 
-@dataclass(frozen=True)
-class SweepOptions:
-    """What can be said about any sweep, on `plastic sweep` and on `plastic train`.
+class Options(SweepInvocation):
+    """Options of `plastic sweep`."""
 
-    arguments: given to every `plastic train` besides.
-    """
+    panel: ClassVar[str] = "Recipe"
 
-    runs: Path
-    data: Path | None = None
-    workers: int | None = None
-    scheduler: str | None = None
-    retry: int = 0
-    timeout: float | None = None
-    keep_going: bool = True
-    dry_run: bool = False
-    format: str = "table"
-    quiet: bool = False
-    arguments: tuple[str, ...] = ()
+    recipe: str = field(
+        ..., "name of a recipe (see `plastic recipes`) or a TOML file", argument="RECIPE", complete="recipe"
+    )
+    seeds: int | None = field(None, "number of seeds; overrides the recipe", ge=1)
+    rule: list[RuleName] = field([], "only the runs of this rule (can be repeated)", complete="rule", repeat=True)
+    only: list[str] = field(
+        [], "only the runs with NAME=VALUE, or with one of NAME=VALUE,VALUE (can be repeated)", repeat=True
+    )
+    dry_run: bool = field(False, "print the runs, which are done and which are left, and stop", panel="Output")
+    quiet: bool = field(False, "print no progress, and only the folders of the runs at the end", panel="Output")
+    config: Path | None = field(
+        None, "TOML file with options of this command; command-line options take precedence", panel="Run"
+    )
 
 
-def sweep(
-    recipe: str,
-    options: SweepOptions,
-    *,
-    seeds: int | None = None,
-    rules: Sequence[str] = (),
-    values: Sequence[str] = (),
-) -> None:
-    """Carry out the runs of a recipe that are not in the store yet, or those of some rules and values."""
-    file = read_recipe(recipe)
-    plan = only(plan_recipe(file, seeds=seeds, rules=rules), values)
+def command(name: str, about: str) -> Any:
+    """Build the command."""
+    return toolkit_command(name, about, Options, sweep)
+
+
+def sweep(options: Options) -> None:
+    """Carry out the runs of a recipe that the store does not hold yet."""
+    file = read_recipe(options.recipe)
+    plan = only(plan_recipe(file, seeds=options.seeds, rules=options.rule), options.only)
     check_claims(file)
     if options.scheduler is None and not options.dry_run:
-        # What PLASTIC_EXPORT asks for in vain would end every run.
+        # An exporter of PLASTIC_EXPORT that does not work would make every run fail.
         find_exports(None, Console().warning)
     carry_out_plan(plan, options)
 
 
 def check_claims(file: RecipeFile) -> None:
-    """Raise UserError where a recipe names a claim that its rules do not have."""
+    """Raise UserError if a recipe names a claim that its rules do not have."""
     rules = dict.fromkeys(str(table.rule) for _, tables in tables_of(file.recipe) for table in tables if table.rule)
     texts = [find_rule(rule).claims_text() or "" for rule in rules]
     known = [str(entry.get("id")) for text in texts for entry in tomllib.loads(text).get("claim", [])]
@@ -80,80 +79,68 @@ def check_claims(file: RecipeFile) -> None:
             raise file.error(("claims",), f"there is no claim '{claim}' in {owners}.{did_you_mean(claim, known)}")
 
 
-def carry_out_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> None:
-    """Carry out a plan, or print it; raises RunFailed where runs failed, KeyboardInterrupt where they were stopped."""
-    check_options(options)
+def carry_out_plan(plan: Sequence[PlannedRun], options: SweepInvocation, arguments: tuple[str, ...] = ()) -> None:
+    """Carry out a plan, or print it; `arguments` are added to every `plastic train`.
+
+    Raises RunFailed if runs failed, KeyboardInterrupt if they were stopped.
+    """
+    store = options.runs_folder()
+    if store.exists() and not store.is_dir():
+        raise UserError(f"cannot write to {store}: it is not a folder. Choose another with --runs.")
+    check_scheduler(options.scheduler, options.workers)
     if options.scheduler is None:
         _check_devices(plan)
-    plan = with_data(plan, options.data, options.runs)
+    plan = with_data(plan, options.data, store)
     if options.dry_run:
         print_plan(plan, options)
         return
     order = {planned.key: number for number, planned in enumerate(plan)}
-    results = sorted(run_plan(plan, options), key=lambda result: order[result.planned.key])
+    results = sorted(run_plan(plan, options, arguments), key=lambda result: order[result.planned.key])
     print_results(results, options)
     failed = [result for result in results if result.word == "failed"]
-    _tell_failures(failed, options)
+    _print_failures(failed, options)
     if any(result.word in ("interrupted", "left") for result in results) and not (failed and not options.keep_going):
         if not options.quiet:
             begun = sum(result.word == "interrupted" for result in results)
             left = sum(result.word == "left" for result in results)
-            Console().message(f"stopped: {begun} begun, {left} not yet. The same command finishes them")
+            Console().message(f"stopped: {begun} started, {left} not started. Repeat the same command to finish them")
         raise KeyboardInterrupt
     if failed:
         raise RunFailed(f"{len(failed)} of {_runs(len(results))} failed: {failed[0].outcome.error}")
 
 
-def check_options(options: SweepOptions) -> None:
-    """Raise UserError for what means nothing, before any run and not behind the last one."""
-    if options.format not in FORMATS:
-        raise UserError(
-            f"--format {options.format}: choose {', '.join(FORMATS)}.{did_you_mean(options.format, FORMATS)}"
-        )
-    if options.runs.exists() and not options.runs.is_dir():
-        raise UserError(f"cannot write to {options.runs}: it is no folder. Choose another with --runs.")
-    if options.workers is not None and not 1 <= options.workers <= 100_000:
-        raise UserError(f"--workers {options.workers}: at least 1 run goes at once.")
-    if options.retry < 0:
-        raise UserError(f"--retry {options.retry}: 0 or more.")
-    if options.timeout is not None and not (math.isfinite(options.timeout) and options.timeout > 0):
-        raise UserError(f"--timeout {options.timeout:g}: a number of seconds above 0.")
-    check_scheduler(options.scheduler, options.workers)
-
-
 def _check_devices(plan: Sequence[PlannedRun]) -> None:
-    """Raise UserError where runs on this machine ask for CUDA and torch finds none."""
+    """Raise UserError if a run on this machine asks for a GPU that torch does not find."""
     for device in {planned.config.get("device") for planned in plan} & {"cuda", "mps"}:
         from plastic_cli.numerics.devices import find_device
 
         find_device(str(device))
 
 
-def run_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> list[Result]:
-    """Carry out a plan with a display on stderr, and return what became of each run."""
-    settings = Settings(
-        options.runs, options.data, options.retry, options.timeout, options.keep_going, options.arguments
-    )
-    quiet = options.quiet or options.format == "json"
+def run_plan(plan: Sequence[PlannedRun], options: SweepInvocation, arguments: tuple[str, ...] = ()) -> list[Result]:
+    """Carry out a plan with a display on stderr, and return the result of each run."""
+    store = options.runs_folder()
+    quiet = options.quiet or options.output_format() == "json"
     with signals_as_interrupts(TWICE), open_pool(options.scheduler, options.workers) as pool:
-        Console(quiet=quiet).message(f"{_runs(len(plan))} in {options.runs}, {pool.description}")
+        Console(quiet=quiet).message(f"{_runs(len(plan))} in {store}, {pool.description}")
         with _display(quiet) as display:
-            return Sweep(plan, pool, settings).run(display.show)
+            sweep = Sweep(plan, pool, store, options, data=options.data, arguments=arguments)
+            return sweep.run(display.show)
 
 
 def _runs(number: int) -> str:
     return "1 run" if number == 1 else f"{number} runs"
 
 
-def print_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> None:
-    """Print the runs of a plan, what of them is done and what is left."""
-    index = store_index(options.runs.resolve())
+def print_plan(plan: Sequence[PlannedRun], options: SweepInvocation) -> None:
+    """Print the runs of a plan, and which of them are done and which are left."""
+    index = store_index(options.runs_folder().resolve())
     found = [index.find(planned) for planned in plan]
     columns = [*_columns(plan), "status", "run"]
     rows = [
         {**_row(planned), "status": _standing(at), "run": _run_of(at)} for planned, at in zip(plan, found, strict=True)
     ]
-    print_rows(rows, columns, options.format)
+    print_rows(rows, columns, options.output_format())
     left = [planned for planned, at in zip(plan, found, strict=True) if at.standing != "done"]
     minutes = [planned.minutes for planned in left]
     known = sum(value for value in minutes if value is not None)
@@ -161,19 +148,20 @@ def print_plan(plan: Sequence[PlannedRun], options: SweepOptions) -> None:
     Console().message(f"{_runs(len(plan))}: {len(plan) - len(left)} done, {len(left)} left{time_left}")
 
 
-def print_results(results: Sequence[Result], options: SweepOptions) -> None:
-    """Print what became of each run; for reading, what runs that differ in their seed alone came to together."""
-    if options.quiet and options.format != "json":
+def print_results(results: Sequence[Result], options: SweepInvocation) -> None:
+    """Print the result of each run; in a table, the mean of the runs that differ only in their seed."""
+    store, output_format = options.runs_folder(), options.output_format()
+    if options.quiet and output_format != "json":
         for result in results:
             if result.word == "done":
-                print(options.runs / str(result.outcome.run))  # noqa: T201
+                print(store / str(result.outcome.run))  # noqa: T201
         return
-    if options.format == "json":
+    if output_format == "json":
         for result in results:
-            print(json.dumps(_as_object(result, options.runs)))  # noqa: T201
+            print(json.dumps(_as_object(result, store)))  # noqa: T201
         return
     plan = [result.planned for result in results]
-    if options.format != "table":
+    if output_format != "table":
         rows = []
         for result in results:
             headline = _headline(result)
@@ -187,13 +175,13 @@ def print_results(results: Sequence[Result], options: SweepOptions) -> None:
                     "value": headline[1],
                 }
             )
-        print_rows(rows, [*_columns(plan), "status", "run", "seconds", "metric", "value"], options.format)
+        print_rows(rows, [*_columns(plan), "status", "run", "seconds", "metric", "value"], output_format)
         return
     _print_groups(results)
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a person would say it."""
+    """Return a time in a readable unit."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:
@@ -227,7 +215,7 @@ def _print_groups(results: Sequence[Result]) -> None:
     print_rows(rows, [*columns, "runs", "done", "metric", "mean", "low", "high"], "table")
 
 
-def _tell_failures(failed: Sequence[Result], options: SweepOptions) -> None:
+def _print_failures(failed: Sequence[Result], options: SweepInvocation) -> None:
     if options.quiet:
         return
     console = Console()
@@ -261,7 +249,7 @@ def _headline(result: Result) -> tuple[str | None, float | None]:
 
 
 def _columns(plan: Sequence[PlannedRun]) -> list[str]:
-    """Return the columns by which runs are told apart: name, rule, what varies, seed."""
+    """Return the columns that distinguish runs: name, rule, varied options, seed."""
     varied = dict.fromkeys(name for planned in plan for name in planned.varied if name != "seed")
     names = ["name"] if any(planned.name for planned in plan) else []
     return [*names, "rule", *varied, "seed"]
@@ -283,7 +271,7 @@ def _run_of(found: Found) -> str | None:
 
 class _Display(Protocol):
     def show(self, progress: Progress) -> None:
-        """Show where the sweep stands."""
+        """Show the state of the sweep."""
 
 
 @contextmanager
@@ -306,25 +294,25 @@ class _Silent:
 
 
 class _Lines:
-    """One line for each run that ended: what a log file wants."""
+    """One line for each run that ended, for a log file."""
 
     def __init__(self) -> None:
-        self._told = 0
+        self._printed = 0
         self._stopping = False
         self._no_worker = False
 
     def show(self, progress: Progress) -> None:
         console = Console()
-        for result in progress.results[self._told :]:
+        for result in progress.results[self._printed :]:
             if result.word == "left":
                 continue
             took = f" ({duration(result.outcome.seconds)})" if result.fresh else " (in the store already)"
             error = f": {result.outcome.error}" if result.word == "failed" else ""
-            number = f"{self._told + 1}/{progress.total}"
+            number = f"{self._printed + 1}/{progress.total}"
             left = progress.seconds_left()
             rest = f", {duration(left)} left" if left and result.fresh and not error else ""
             console.message(f"[{number}] {result.word} {result.planned.label}{error or took}{rest}")
-            self._told += 1
+            self._printed += 1
         if progress.stopping and not self._stopping:
             console.message("stopping: the runs under way write their checkpoints")
             self._stopping = True
@@ -334,7 +322,7 @@ class _Lines:
 
 
 class _Table:
-    """A table that is drawn anew: how many runs are where, and what is running."""
+    """A table that is redrawn: the number of runs in each state, and the runs that are running."""
 
     def __init__(self, live: Any) -> None:
         self._live = live

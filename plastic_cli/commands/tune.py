@@ -12,14 +12,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-import typer
-from rich.markup import escape
-from typer.main import get_command
-
-from plastic_cli.commands.options import command_function
+from plastic_cli.commands.invocation import SweepInvocation
+from plastic_cli.commands.options import build_command
 from plastic_cli.commands.show import print_rows
 from plastic_cli.commands.sweep import duration
-from plastic_cli.commands.verbs import KEEP_GOING, KEEP_GOING_HELP, Invocation, check_device
+from plastic_cli.commands.train import check_device
 from plastic_cli.config.describe import as_typed
 from plastic_cli.config.model import TrainConfig
 from plastic_cli.config.model import field as option
@@ -33,7 +30,7 @@ from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.metrics import data_of
 from plastic_cli.runs.record import read_record
 from plastic_cli.signals import TWICE, signals_as_interrupts
-from plastic_cli.sweeps.engine import Progress, Result, Settings, Sweep
+from plastic_cli.sweeps.engine import Progress, Result, Sweep
 from plastic_cli.sweeps.lookup import with_data
 from plastic_cli.sweeps.plan import PlannedRun, planned
 from plastic_cli.sweeps.pools import Pool, check_scheduler, open_pool
@@ -45,32 +42,25 @@ LARGEST_VALIDATION = 10_000
 SHOWN_TRIALS = 10
 
 
-class _TuneInvocation(Invocation):
-    trials: int = option(
-        20, "configurations to try, earlier sittings of the same search included", ge=1, panel="Search"
-    )
+class TuneInvocation(SweepInvocation):
+    """Options of `plastic tune RULE`."""
+
+    trials: int = option(20, "number of trials, including those of earlier calls of this search", ge=1, panel="Search")
     search: list[str] = option(
         [],
-        "what to search instead of what the rule declares: NAME, NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C;"
-        " once for each option",
+        "an option to search, in place of those that the rule declares: NAME, NAME=LOW:HIGH, NAME=LOW:HIGH:log or"
+        " NAME=A,B,C (can be repeated)",
         panel="Search",
         repeat=True,
     )
     metric: str | None = option(
-        None, "by which trials are judged (default: validation/accuracy, validation/return)", panel="Search"
+        None, "metric that compares trials (default: validation/accuracy, validation/return)", panel="Search"
     )
     direction: Literal["auto", "maximize", "minimize"] = option(
-        "auto", "auto minimizes losses and errors and maximizes all else", panel="Search"
+        "auto", "auto minimizes a loss or an error and maximizes any other metric", panel="Search"
     )
-    seeds: int = option(1, "runs of each trial, whose mean counts", ge=1, panel="Search")
-    study: str | None = option(None, "a name of its own for the search (default: by what is asked)", panel="Search")
-    workers: int | None = option(None, "runs at once (default: one for every two cores)", ge=1, panel="Sweep")
-    scheduler: str | None = option(
-        None, "address of a Dask scheduler, or slurm, pbs, sge, lsf, htcondor (default: this machine)", panel="Sweep"
-    )
-    retry: int = option(0, "times that a failed run is tried again", ge=0, panel="Sweep")
-    timeout: float | None = option(None, "seconds that one run may take", gt=0, panel="Sweep")
-    keep_going: bool = option(True, KEEP_GOING_HELP, panel="Sweep", option=KEEP_GOING)
+    seeds: int = option(1, "number of runs per trial; their mean is compared", ge=1, panel="Search")
+    study: str | None = option(None, "name of the search (default: derived from its options)", panel="Search")
 
 
 def tune_command(rule_name: str) -> Any:
@@ -79,23 +69,16 @@ def tune_command(rule_name: str) -> Any:
     model = train_model(rule)
 
     def run(values: dict[str, dict[str, Any]]) -> None:
-        _tune(rule, model, values["config"], _TuneInvocation.from_values(values["invocation"]))
+        _tune(rule, model, values["config"], TuneInvocation.from_values(values["invocation"]))
 
-    single = typer.Typer(
-        add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
+    about = (
+        f"Search for the best options of: {inspect.getdoc(model) or rule.summary}\n\n"
+        "Options that are typed stay fixed. Trials are compared on validation images, never on the test split."
     )
-    about = inspect.getdoc(model) or rule.summary
-    text = (
-        f"Search for the best options of: {about}\n\n"
-        "What is typed stays as it is. Trials are chosen on validation images, never on the test split."
-    )
-    single.command(rule.name, help=escape(text))(
-        command_function({"config": model, "invocation": _TuneInvocation}, run)
-    )
-    return get_command(single)
+    return build_command(rule.name, about, {"config": model, "invocation": TuneInvocation}, run)
 
 
-def _tune(rule: Rule, model: type[TrainConfig], typed: dict[str, Any], invocation: _TuneInvocation) -> None:
+def _tune(rule: Rule, model: type[TrainConfig], typed: dict[str, Any], invocation: TuneInvocation) -> None:
     _check_metric(invocation.metric)
     from_file = read_options(invocation.config, rule.name) if invocation.config else {}
     source = str(invocation.config or "")
@@ -149,7 +132,7 @@ class _Trial:
 class _Search:
     """Trials that go out as runs of a sweep, and what comes back from them."""
 
-    def __init__(self, rule: Rule, study: Study, point: Any, invocation: _TuneInvocation, store: Path) -> None:
+    def __init__(self, rule: Rule, study: Study, point: Any, invocation: TuneInvocation, store: Path) -> None:
         self._rule, self._study, self._point, self._invocation = rule, study, point, invocation
         self._store = store
         self.metric = invocation.metric
@@ -163,8 +146,7 @@ class _Search:
     def run(self, pool: Pool) -> bool:
         """Make trials until there are enough, and return whether the search was stopped before."""
         options = self._invocation
-        settings = Settings(self._store, options.data, options.retry, options.timeout, options.keep_going)
-        sweep = Sweep([], pool, settings)
+        sweep = Sweep([], pool, self._store, options, data=options.data)
         self._add(sweep, max(1, pool.slots()))
         results = sweep.run(lambda progress: self._go_on(sweep, progress))
         self._take(results)
@@ -279,7 +261,7 @@ def _refused(metric: str, others: Sequence[str] = ()) -> UserError:
     )
 
 
-def _maximizes(invocation: _TuneInvocation) -> bool:
+def _maximizes(invocation: TuneInvocation) -> bool:
     if invocation.direction != "auto":
         return invocation.direction == "maximize"
     return (invocation.metric or "").rpartition("/")[2] not in ("loss", "error")
@@ -302,7 +284,7 @@ def _validation(model: type[TrainConfig], config: Any, typed: Mapping[str, Any])
     return {"validation": min(LARGEST_VALIDATION, images // 5)}
 
 
-def _print_space(space: Space, name: str, config: TrainConfig, invocation: _TuneInvocation) -> None:
+def _print_space(space: Space, name: str, config: TrainConfig, invocation: TuneInvocation) -> None:
     rows = []
     for option_name, searched in space.items():
         bounds = (
@@ -316,7 +298,7 @@ def _print_space(space: Space, name: str, config: TrainConfig, invocation: _Tune
 
 
 def _print_best(
-    rule: Rule, study: Study, search: _Search, typed: Mapping[str, Any], space: Space, invocation: _TuneInvocation
+    rule: Rule, study: Study, search: _Search, typed: Mapping[str, Any], space: Space, invocation: TuneInvocation
 ) -> None:
     over = study.finished()
     completed = [entry for entry in over if entry[2] is not None]

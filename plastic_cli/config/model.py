@@ -28,19 +28,21 @@ def field(
     le: float | None = None,
     lt: float | None = None,
     panel: str | None = None,
-    complete: Literal["dataset", "run", "exporter"] | None = None,
+    complete: Literal["dataset", "run", "exporter", "rule", "recipe"] | None = None,
     option: str | None = None,
+    argument: str | None = None,
     search: tuple[float, float, Literal["linear", "log"]] | None = None,
     repeat: bool = False,
 ) -> Any:
     """Describe one field of a Config: its default, its help and its bounds.
 
-    panel: the heading under which `--help` lists it. complete: what shell completion offers. option: how it is typed,
-    where that is not the field's name with hyphens; of a switch, `--on/--off`. search: lowest and highest value that
-    `plastic tune` tries unless told otherwise, and whether it looks at them or at their logarithms. repeat: the option
-    may be typed several times, and arrives as a list of texts.
+    default: `...` for a required field. panel: the heading in `--help`. complete: what shell completion offers.
+    option: how the option is typed, if not as the field's name with hyphens; for a switch, `--on/--off`. argument: the
+    name of a positional argument in `--help`. search: the lowest and the highest value that `plastic tune` tries by
+    default, on a linear or logarithmic scale. repeat: the option may be typed several times; it is a list of texts.
     """
     extra: dict[str, Any] = {"panel": panel, "complete": complete, "option": option, "repeat": repeat}
+    extra["argument"] = argument
     if search is not None:
         extra["search"] = list(search)
     if le is None and isinstance(default, int) and not isinstance(default, bool):

@@ -19,6 +19,7 @@ from plastic_cli.runs.cleaning import SWEEPS_FOLDER, clean_store_daily
 from plastic_cli.sweeps.archive import RUN_NAME, finish_moves, pack, unpack
 from plastic_cli.sweeps.job import Job, Outcome, carry_out, claimed, log_file, sees_store, taken
 from plastic_cli.sweeps.lookup import store_index
+from plastic_cli.sweeps.options import SweepOptions
 from plastic_cli.sweeps.plan import PlannedRun
 from plastic_cli.sweeps.pools import Pool
 
@@ -30,23 +31,6 @@ MARK_SECONDS = 600.0
 """After so long the marker of a sweep is renewed: one that is a day old belongs to a sweep that was killed."""
 
 ResultWord = Literal["done", "failed", "interrupted", "left"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a sweep deals with its runs.
-
-    store: the folder of the runs. data: of the data sets. retry: how often a failed run is tried again. timeout:
-    seconds that a run may take. keep_going: go on when a run has failed for good. arguments: for every
-    `plastic train` besides.
-    """
-
-    store: Path
-    data: Path | None = None
-    retry: int = 0
-    timeout: float | None = None
-    keep_going: bool = True
-    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,10 +108,21 @@ class Progress:
 class Sweep:
     """One sweep over a plan. `run` carries it out; `progress` says where it stands at any time."""
 
-    def __init__(self, plan: Sequence[PlannedRun], pool: Pool, settings: Settings) -> None:
-        # Whole paths: a worker elsewhere has another working folder.
-        data = None if settings.data is None else settings.data.expanduser().resolve()
-        self.settings = replace(settings, store=settings.store.resolve(), data=data)
+    def __init__(
+        self,
+        plan: Sequence[PlannedRun],
+        pool: Pool,
+        store: Path,
+        options: SweepOptions,
+        *,
+        data: Path | None = None,
+        arguments: tuple[str, ...] = (),
+    ) -> None:
+        """Plan a sweep whose runs go to the folder `store`; `arguments` are added to every `plastic train`."""
+        # Whole paths: a worker on another machine has another working folder.
+        self.store = store.resolve()
+        self.data = None if data is None else data.expanduser().resolve()
+        self.options, self.arguments = options, arguments
         self._plan = list(plan)
         self.pool = pool
         self.progress = Progress(len(plan))
@@ -172,7 +167,7 @@ class Sweep:
             self._submit()
             self._collect()
             self._tell(show)
-            if not self.settings.keep_going and self.progress.count("failed"):
+            if not self.options.keep_going and self.progress.count("failed"):
                 self._stop(show)
                 return
 
@@ -193,18 +188,18 @@ class Sweep:
         job = Job(
             planned=waiting.planned,
             sweep=self._name,
-            store=self.settings.store,
+            store=self.store,
             marker=self._marker,
-            data=self.settings.data,
+            data=self.data,
             threads=self.pool.threads,
             slots=self.pool.by_host() if self.pool.threads is None else {},
-            timeout=self.settings.timeout,
-            arguments=self.settings.arguments,
+            timeout=self.options.timeout,
+            arguments=self.arguments,
         )
         if waiting.apart:
             # The worker cannot claim what it does not see: it is done from here, until the run has come back.
-            mine = running.held.enter_context(claimed(self.settings.store, waiting.planned.key))
-            found = store_index(self.settings.store).find(waiting.planned)
+            mine = running.held.enter_context(claimed(self.store, waiting.planned.key))
+            found = store_index(self.store).find(waiting.planned)
             there = taken(found)
             if not mine or found.standing == "running" or there is not None:
                 running.held.close()
@@ -213,7 +208,7 @@ class Sweep:
             unfinished = found.stored.run if found.standing == "unfinished" and found.stored is not None else None
             # A folder that was given a name which does not travel stays, and the run is begun again.
             resume = unfinished if unfinished is not None and RUN_NAME.fullmatch(unfinished) else None
-            archive = None if resume is None else pack(self.settings.store / resume)
+            archive = None if resume is None else pack(self.store / resume)
             job = replace(job, apart=True, resume=resume, archive=archive)
         self._running[self.pool.executor.submit(carry_out, job)] = running
 
@@ -248,7 +243,7 @@ class Sweep:
 
     def _moved_in(self, outcome: Outcome, running: _Running) -> Outcome:
         """Put a run that a worker sent back into the store."""
-        store = self.settings.store
+        store = self.store
         found = store_index(store).find(running.waiting.planned)
         again = found.stored is not None and found.stored.run == outcome.run
         assert outcome.archive is not None
@@ -261,7 +256,7 @@ class Sweep:
         return replace(outcome, run=folder.name, archive=None, log=None)
 
     def _write_log(self, planned: PlannedRun, text: str) -> None:
-        path = log_file(self.settings.store, planned.key)
+        path = log_file(self.store, planned.key)
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, text, durable=False)
@@ -275,7 +270,7 @@ class Sweep:
         elif outcome.word in ("no store", "needs folder"):
             waiting.apart = True
             self._waiting.appendleft(waiting)
-        elif outcome.word == "failed" and waiting.attempt < self.settings.retry and not outcome.lasting:
+        elif outcome.word == "failed" and waiting.attempt < self.options.retry and not outcome.lasting:
             waiting.attempt += 1
             self._waiting.append(waiting)
         elif outcome.word == "done":
@@ -286,7 +281,7 @@ class Sweep:
             self._end(waiting.planned, "interrupted", outcome)
 
     def _end(self, planned: PlannedRun, word: ResultWord, outcome: Outcome) -> None:
-        log = log_file(self.settings.store, planned.key) if word == "failed" else None
+        log = log_file(self.store, planned.key) if word == "failed" else None
         self.progress.results.append(Result(planned, word, outcome, log if log is not None and log.exists() else None))
 
     def _stop(self, show: Callable[[Progress], None]) -> None:
@@ -323,19 +318,19 @@ class Sweep:
             self._renewed = now
             with suppress(OSError):
                 # Renewed, and not made again once it is gone.
-                os.utime(self.settings.store / SWEEPS_FOLDER / self._marker)
+                os.utime(self.store / SWEEPS_FOLDER / self._marker)
         show(self.progress)
 
     @contextmanager
     def _marked(self) -> Iterator[None]:
         """Put the file there by which workers know that they see this store."""
-        folder = self.settings.store / SWEEPS_FOLDER
+        folder = self.store / SWEEPS_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        finish_moves(self.settings.store)
-        clean_store_daily(self.settings.store)
+        finish_moves(self.store)
+        clean_store_daily(self.store)
         marker = folder / self._marker
         marker.touch()
-        assert sees_store(self.settings.store, self._marker)
+        assert sees_store(self.store, self._marker)
         try:
             yield
         finally:

@@ -109,7 +109,7 @@ def test_a_rule_names_every_option(verb, name, monkeypatch):
 def test_help_names_the_words_of_a_choice_that_its_text_does_not_name(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     out = plastic("train", "selective", "--help").out
-    assert "(one of split, permuted, rotated; default: split)" in " ".join(out.split())
+    assert "(one of split, permuted, rotated; default: split)" in " ".join(out.replace("│", " ").split())
     assert "one of selective, sgd" not in out, "the text of --optimizer names them already"
 
 

@@ -116,7 +116,7 @@ def test_resume_refuses_other_options(train):
     for typed, named in ((["--epochs", 5], "epochs = 1"), (["--seed", 3], "seed = 0")):
         outcome = plastic("train", "backprop", "--resume", run, *typed)
         assert outcome.code == 2
-        assert f"--resume finishes a run as it was begun, with {named}" in outcome.err
+        assert f"--resume continues a run as it was started, with {named}" in outcome.err
     for typed in (["--name", "other"], ["--seeds", 2]):
         outcome = plastic("train", "backprop", "--resume", run, *typed)
         assert outcome.code == 2

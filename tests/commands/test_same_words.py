@@ -183,7 +183,7 @@ def test_without_a_grid_there_is_nothing_to_stop():
     [
         (["--scheduler", "slrum"], "Did you mean 'slurm'?"),
         (["--scheduler", "slurm"], "--scheduler slurm"),
-        (["--runs", "a-file"], "it is no folder"),
+        (["--runs", "a-file"], "it is not a folder"),
         (["--workers", "1.5"], "--workers"),
         (["--seeds", ""], "--seeds"),
     ],

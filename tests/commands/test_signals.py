@@ -118,7 +118,7 @@ def test_a_sweep_hands_the_signal_to_its_runs(to_all, tiny_data, tmp_path, runs_
     process.send_signal(signal.SIGUSR1)
     _, err = process.communicate(timeout=90)
     assert process.returncode == 130, err
-    assert "stopped: 2 begun, 0 not yet. The same command finishes them" in err
+    assert "stopped: 2 started, 0 not started. Repeat the same command to finish them" in err
     assert [row["status"] for row in RunStore(runs_folder).rows()] == ["interrupted"] * 2
 
 

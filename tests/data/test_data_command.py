@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.tiny_sets import write_idx, write_mnist
-from plastic_cli.commands.data import data, data_rows
+from plastic_cli.commands.data import Options, data_rows, list_datasets
 from plastic_cli.data.catalogue import DATASETS, dataset_names
 from plastic_cli.errors import UserError
 
@@ -53,7 +53,7 @@ def test_a_set_that_is_partly_here(mnist_folder, capsys):
     row = _row("mnist", mnist_folder)
     assert not row.here
     assert row.missing == ("t10k-labels-idx1-ubyte",)
-    data(mnist_folder)
+    list_datasets(Options(data=mnist_folder))
     assert "3 of 4 files" in capsys.readouterr().out
 
 
@@ -72,7 +72,7 @@ def test_the_stand_in_for_emnist_owns_up(tmp_path):
 
 
 def test_table(mnist_folder, capsys):
-    data(mnist_folder)
+    list_datasets(Options(data=mnist_folder))
     told = capsys.readouterr()
     assert told.err == ""
     lines = [line.strip() for line in told.out.splitlines() if line.strip()]
@@ -84,7 +84,7 @@ def test_table(mnist_folder, capsys):
 
 
 def test_json(mnist_folder, capsys):
-    data(mnist_folder, "json")
+    list_datasets(Options(data=mnist_folder, format="json"))
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == dataset_names()
     assert rows[1]["here"] is True
@@ -93,7 +93,7 @@ def test_json(mnist_folder, capsys):
 
 
 def test_csv(mnist_folder, capsys):
-    data(mnist_folder, "csv")
+    list_datasets(Options(data=mnist_folder, format="csv"))
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["name"] for row in rows] == dataset_names()
     assert rows[1]["train_images"] == "40"
@@ -102,15 +102,15 @@ def test_csv(mnist_folder, capsys):
 
 
 def test_unknown_format(tmp_path):
-    with pytest.raises(UserError, match=r"unknown format 'jsn'. Did you mean 'json'\?"):
-        data(tmp_path, "jsn")
+    with pytest.raises(UserError, match=r"--format jsn: .* Did you mean 'json'\?"):
+        Options.from_values({"data": tmp_path, "format": "jsn"})
 
 
 @pytest.mark.parametrize("output_format", ["table", "json", "csv"])
 def test_listing_does_without_torch(mnist_folder, output_format):
     code = (
-        "import sys; from plastic_cli.commands.data import data; from pathlib import Path\n"
-        f"data(Path({str(mnist_folder)!r}), {output_format!r})\n"
+        "import sys; from plastic_cli.commands.data import Options, list_datasets\n"
+        f"list_datasets(Options(data={str(mnist_folder)!r}, format={output_format!r}))\n"
         "assert not {'torch', 'pandas', 'sklearn', 'torchvision'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=os.environ)

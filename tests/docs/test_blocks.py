@@ -151,7 +151,7 @@ def options_of(words):
         return rule_command(words[0], words[1])
     if words[0] == "tune" and len(words) > 1 and not words[1].startswith("-"):
         return tune_command(words[1])
-    command = group.commands[words[0]]
+    command = group.resolve_command(None, list(words[:1]))[1]
     inner = getattr(command, "commands", {})
     return inner[words[1]] if len(words) > 1 and words[1] in inner else command
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from plastic_cli.plugins.discovery import discover
-from plastic_cli.sweeps.engine import Settings, Sweep
+from plastic_cli.sweeps.engine import Sweep
+from plastic_cli.sweeps.options import SweepOptions
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.pools import open_pool
 from plastic_cli.sweeps.recipe import read_recipe
@@ -58,7 +59,8 @@ def sweep(runs_folder, instant_runs):
 
     def run(file, workers=2, show=lambda progress: None, **settings):
         with open_pool(None, workers) as pool:
-            results = Sweep(plan_recipe(read_recipe(str(file))), pool, Settings(runs_folder, **settings)).run(show)
+            plan = plan_recipe(read_recipe(str(file)))
+            results = Sweep(plan, pool, runs_folder, SweepOptions(**settings)).run(show)
         found = {}
         for result in results:
             found.setdefault(result.word, []).append(result)

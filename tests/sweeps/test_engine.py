@@ -190,7 +190,7 @@ def test_ctrl_c_ends_a_sweep_with_130_and_checkpoints(recipe, runs_folder, start
     stopped.send_signal(signal.SIGINT)
     out, _ = stopped.communicate(timeout=60)
     assert stopped.returncode == 130, out
-    assert "The same command finishes them" in out
+    assert "Repeat the same command to finish them" in out
     assert statuses(runs_folder) == ["interrupted"] * 2
     assert "Traceback" not in out
 
