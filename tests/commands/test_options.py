@@ -165,7 +165,7 @@ def test_a_value_out_of_range_is_named(option, value, complaint, runs_folder):
         (["train", "grlu", "--dataset", "mnits"], "Did you mean 'mnist'?"),
         (["runs", "--status", "complete"], "Did you mean 'completed'?"),
         (["runs", "--format", "jsn"], "Did you mean 'json'?"),
-        (["train", "grlu", "--k", ".5", "--activation", "relu"], "--k goes with --activation top-k"),
+        (["train", "grlu", "--k", ".5", "--activation", "relu"], "--k has no effect with --activation relu: use"),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",
 )
