@@ -1,4 +1,4 @@
-"""`plastic analyze` of a classifier: confusion, sparsity, linear probe, robustness and CKA."""
+"""`plastic analyze` of a classifier: confusion matrix, sparsity, linear probe, robustness and CKA."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def analyze_classifier(
     *,
     others_chosen: bool = False,
     controls: Networks | None = None,
-    twins: Networks | None = None,
+    baselines: Networks | None = None,
 ) -> bool:
-    """Carry out the analyses that are asked for, and those that are cheap where none is.
+    """Run the analyses that `config` selects; if it selects none, run the confusion matrix and the sparsity.
 
-    Tables go into the run's `tables/`, figures into `figures/`, headline numbers into its metrics. controls: networks
-    that robustness is measured of too. twins: networks that are probed too, the first of which CKA compares with
-    instead of the untrained network. Returns whether nothing was asked for, so that a rule can add its own cheap
-    analyses.
+    Tables are written to the run's `tables/`, figures to `figures/`, and the main numbers to its metrics.
+    others_chosen: whether the rule's own analyses are selected. controls: further networks whose robustness is
+    measured. baselines: further networks to probe; CKA compares with the first of them instead of the untrained
+    network. Returns whether no analysis was selected, so that a rule can add its own.
     """
     chosen = [config.confusion, config.sparsity, config.probe, config.robustness, config.cka, others_chosen]
     nothing_chosen = not any(chosen)
@@ -53,7 +53,7 @@ def analyze_classifier(
         check_other_run(run, config.other)
     data = data_for(run, None)
     learner = build(run, data, trained=True)
-    others = twins() if twins and (config.probe or (config.cka and config.other is None)) else {}
+    others = baselines() if baselines and (config.probe or (config.cka and config.other is None)) else {}
     if config.confusion or nothing_chosen:
         _analyze_confusion(run, data, learner)
     if config.sparsity or nothing_chosen:
@@ -92,8 +92,10 @@ def _analyze_sparsity(run: Run, data: Dataset, learner: Learner) -> None:
     run.save_table("sparsity", pd.DataFrame(rows))
 
 
-def _analyze_probe(run: Run, data: Dataset, trained: Learner, untrained: Learner, twins: Mapping[str, Learner]) -> None:
-    networks = {"trained": trained, "untrained": untrained, **twins}
+def _analyze_probe(
+    run: Run, data: Dataset, trained: Learner, untrained: Learner, baselines: Mapping[str, Learner]
+) -> None:
+    networks = {"trained": trained, "untrained": untrained, **baselines}
     probes = probe_layers({name: network.features for name, network in networks.items()}, data, seed=run.seed)
     rows: list[dict[str, Any]] = [{**vars(probe), "layer": probe.layer + 1} for probe in probes]
     for row in rows:
@@ -123,22 +125,23 @@ def _analyze_robustness(run: Run, data: Dataset, learner: Learner, controls: Map
 
 
 def _analyze_cka(
-    run: Run, data: Dataset, learner: Learner, build: Build, other: str | None, twins: Mapping[str, Learner]
+    run: Run, data: Dataset, learner: Learner, build: Build, other: str | None, baselines: Mapping[str, Learner]
 ) -> None:
     images = stratified_sample(data.test, CKA_IMAGES).x
     against: Learner
     if other is not None:
         against, name = _learner_of_other_run(run, other, data), f"run {other}"
-    elif twins:
-        (twin, against), *_ = twins.items()
-        name = f"the {twin} twin"
+    elif baselines:
+        (baseline, against), *_ = baselines.items()
+        # This text is stored with the values, so it keeps its first wording.
+        name = f"the {baseline} twin"
     else:
         against, name = build(run, data, trained=False), "the untrained network"
     mine, theirs = features(learner, images), features(against, images)
     matrix = cka_matrix(mine, theirs, debiased=True).cpu()
     rows = _cka_rows(run, matrix, {"other": name}, "cka")
-    if twins and other is None:
-        # How alike the twin is to what nothing was learned in says what the likeness is worth.
+    if baselines and other is None:
+        # The similarity of the baseline to the untrained network is the reference for the similarity above.
         untrained = features(build(run, data, trained=False), images)
         rows += _cka_rows(
             run,
@@ -161,7 +164,7 @@ def _analyze_cka(
 
 
 def _cka_rows(run: Run, matrix: Tensor, labels: dict[str, str], prefix: str) -> list[dict[str, Any]]:
-    """Log the CKA of each layer with each of the other network's, and return the rows of the table."""
+    """Log the CKA of each layer with each layer of the other network, and return the rows of the table."""
     rows: list[dict[str, Any]] = []
     for (row, column), value in np.ndenumerate(matrix.numpy()):
         of_layers = {"layer": row + 1, "other layer": column + 1, **labels}
@@ -172,22 +175,24 @@ def _cka_rows(run: Run, matrix: Tensor, labels: dict[str, str], prefix: str) -> 
 
 
 def check_other_run(run: Run, other: str) -> tuple[Run, Build]:
-    """Return the run of `--other` and what builds its learner; raises UserError where they cannot be compared."""
+    """Return the run of `--other` and the function that builds its learner; raises UserError if it cannot be used."""
     from plastic_cli.plugins.discovery import find_rule
 
     folder = RunStore(run.folder.parent).find(other)
     second = open_run(folder, stage="analyze", data_folder=run.data_folder, device=str(run.device))
     build: Build | None = getattr(find_rule(second.record.rule).load(), "build", None)
     if build is None:
-        raise UserError(f"--other {other}: the rule '{second.record.rule}' offers no network to compare with.")
+        raise UserError(
+            f"--other {other}: the rule '{second.record.rule}' does not support --other. Choose a run of another rule."
+        )
     if second.record.dataset != run.record.dataset:
         raise UserError(
-            f"--other {other}: it learned from {second.record.dataset}, this run from {run.record.dataset}."
+            f"--other {other}: it was trained on {second.record.dataset}, this run on {run.record.dataset}."
         )
     return second, build
 
 
 def _learner_of_other_run(run: Run, other: str, data: Dataset) -> Learner:
-    """Build the learner of another run, which may be of another rule, through that rule's own `build`."""
+    """Build the learner of another run, which may be of another rule, with that rule's `build`."""
     second, build = check_other_run(run, other)
     return build(second, data, trained=True)

@@ -1,4 +1,4 @@
-"""The control of every comparison: such a network trained by backpropagation, wholly or only at its readout."""
+"""The control for all rules: a ReLU network trained by backpropagation, all layers or only the readout."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def hidden_activity(layers: nn.ModuleList, x: Tensor) -> list[Tensor]:
 class BackpropLearner:
     """A ReLU network trained by gradient descent on cross-entropy.
 
-    trained: "all" layers, or only the "readout" on fixed random features, which is what much of a rule's accuracy can
-    owe to its network alone.
+    trained: "all" layers, or only the "readout" on fixed random features. The latter shows which accuracy the network
+    reaches without learning in its hidden layers.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class BackpropLearner:
         )
 
     def train_batch(self, x: Tensor, y: Tensor) -> Tensor:
-        """Take one step down the gradient of the batch's mean cross-entropy, and return that."""
+        """Apply one gradient step for the mean cross-entropy of the batch, and return the loss before the step."""
         loss = nn.functional.cross_entropy(self.predict(x), y)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -78,10 +78,10 @@ class BackpropLearner:
         return weights
 
     def state_dict(self) -> dict[str, Any]:
-        """Return parameters and the optimizer's state."""
+        """Return the parameters and the optimizer's state."""
         return {"layers": self.layers.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Take back parameters and the optimizer's state."""
+        """Restore the parameters and the optimizer's state."""
         self.layers.load_state_dict(state["layers"])
         self.optimizer.load_state_dict(state["optimizer"])

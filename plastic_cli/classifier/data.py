@@ -1,4 +1,4 @@
-"""The data set that a trained classifier is measured on."""
+"""The data set on which a trained classifier is evaluated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plastic_cli.runs.run import Run
 
 
 def image_shape_of(run: Run, inputs: int) -> tuple[int, int, int] | None:
-    """Return the shape of the images that the first layer sees, or None where it sees a code that is no image."""
+    """Return the shape of the images that the first layer receives, or None if its input is not an image."""
     stored = run.record.data.get("image_shape")
     if stored is not None and int(np.prod(stored)) == inputs:
         channels, height, width = stored
@@ -22,10 +22,10 @@ def image_shape_of(run: Run, inputs: int) -> tuple[int, int, int] | None:
 
 
 def data_for(run: Run, dataset: str | None, *, validation: bool = False) -> Dataset:
-    """Load the data set of an evaluation, in its own normalization; raises UserError where it does not fit the run."""
+    """Load the data set of an evaluation, with its own normalization; raises UserError if it does not fit the run."""
     name = dataset or run.record.dataset
     if name is None:
-        raise UserError(f"run {run.id} has no data set of its own: name one with --dataset.")
+        raise UserError(f"run {run.id} has no data set. Choose one with --dataset.")
     held_out = int(run.config.get("validation", 0))
     if validation and not held_out:
         raise UserError(f"run {run.id} was trained without a validation split. Choose --split test or train.")
@@ -36,39 +36,41 @@ def data_for(run: Run, dataset: str | None, *, validation: bool = False) -> Data
     if name != run.record.dataset:
         _check_fit(run, data)
     elif stored.get("checksum") not in (None, data.checksum):
-        run.console.warning(f"the data set {name} here is not the one that run {run.id} learned from (other checksum)")
+        run.console.warning(
+            f"the data set {name} differs from the one that run {run.id} was trained on (other checksum)"
+        )
     return data
 
 
 def trained_on(run: Run) -> Dataset:
-    """Load the data set that a run was trained on, with the same validation split set aside."""
+    """Load the data set that a run was trained on, with the same validation split."""
     return load_dataset(
         str(run.record.dataset), run.data_folder, validation=int(run.config.get("validation", 0)), device=run.device
     )
 
 
 def _check_fit(run: Run, data: Dataset) -> None:
-    """Raise UserError where another data set than the run's own has other images, units, or classes."""
+    """Raise UserError if a data set has other image shapes, pixel units or classes than the run's own."""
     stored, option = run.record.data, f"--dataset {data.name}"
-    learned = f"run {run.id} learned from"
+    trained = f"run {run.id} was trained on"
     shape, classes = stored.get("image_shape"), stored.get("classes")
     if shape is not None and list(shape) != list(data.image_shape):
         raise UserError(
-            f"{option}: its images are {_by(data.image_shape)}, {learned} {_by(shape)} ({run.record.dataset})."
+            f"{option}: its images are {_by(data.image_shape)}, {trained} {_by(shape)} ({run.record.dataset})."
         )
     if classes is not None and int(classes) < data.classes:
-        raise UserError(f"{option}: it has {data.classes} classes, run {run.id} answers with {classes}.")
+        raise UserError(f"{option}: it has {data.classes} classes, {trained} {classes} classes.")
     for number, (own, other) in enumerate(zip(stored.get("class_names") or (), data.class_names, strict=False)):
-        # A class whose name is its number may be any class.
+        # A class whose name is its number can be any class.
         if own != other and str(number) not in (own, other):
             raise UserError(
-                f"{option}: its class {number} is {other}, {learned} {own} as class {number}. Store the numbers of the "
-                "run's classes as labels."
+                f"{option}: its class {number} is {other}, {trained} {own} as class {number}. Store labels with the "
+                "class numbers of the run."
             )
     pixels = PixelRange.from_stored(stored.get("pixels"))
     if data.pixels is not None and pixels is not None and in_other_units(pixels, data.pixels):
         raise UserError(
-            f"{option}: its pixels go {data.pixels}, {learned} pixels {pixels}. Store both in the same units."
+            f"{option}: its pixels are {data.pixels}, {trained} pixels {pixels}. Store both in the same units."
         )
 
 

@@ -17,16 +17,16 @@ from plastic_cli.classifier.learner import Build, Networks
 def evaluate_classifier(
     config: ClassifierEvaluateConfig, run: Run, build: Build, *, controls: Networks | None = None
 ) -> None:
-    """Measure accuracy and cross-entropy on a split, clean or under each corruption that is asked for.
+    """Measure accuracy and cross-entropy on a split, clean or under each selected corruption.
 
-    controls: networks that are measured beside, trained on the run's data set.
-    Raises UserError where the data set does not fit the network.
+    controls: further networks to evaluate, trained on the run's data set.
+    Raises UserError if the data set does not fit the network.
     """
     corruptions = [parse_corruption(text) for text in config.corruption]
     data = data_for(run, config.dataset, validation=config.split == "validation")
-    its_own = config.dataset in (None, run.record.dataset)
-    learner = build(run, data if its_own else trained_on(run), trained=True)
-    labels = {} if its_own else {"dataset": data.name}
+    same_dataset = config.dataset in (None, run.record.dataset)
+    learner = build(run, data if same_dataset else trained_on(run), trained=True)
+    labels = {} if same_dataset else {"dataset": data.name}
     clean, *corrupted = robustness(learner.predict, data, corruptions, run.seed, split=config.split)
     if not corrupted:
         run.log(config.split, labels, accuracy=clean.accuracy, loss=clean.loss)

@@ -1,4 +1,4 @@
-"""Learner: what a rule that learns to classify must offer, and nothing more, so that everything shared works on it."""
+"""The interface of a learner that classifies; the training loop and all analyses use only this interface."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ class Learner(Protocol):
     """A classifier that learns from batches: `x` (batch, features), normalised, and `y` (batch,), class numbers."""
 
     def train_batch(self, x: Tensor, y: Tensor) -> Tensor | None:
-        """Learn from one batch; what is returned, if anything, is the batch's loss, watched for not being finite."""
+        """Learn from one batch. Return its loss, which is checked for finite values, or None."""
 
     def predict(self, x: Tensor) -> Tensor:
-        """Return logits (batch, classes), without noise and without changing anything."""
+        """Return logits (batch, classes), without noise and without changing the learner."""
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the activity of each hidden layer, (batch, units) each, as `predict` computes it."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that learning changes."""
+        """Return all state that learning changes."""
 
     def load_state_dict(self, state: dict[str, Any], /) -> Any:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
 
 
 @runtime_checkable
 class StreamLearner(Protocol):
-    """A learner that takes a whole epoch at once, so that its inner loop can be compiled."""
+    """A learner that trains on a whole epoch in one call, so that its inner loop can be compiled."""
 
     def train_stream(self, x: Tensor, y: Tensor, order: Tensor, progress: Callable[[int], None]) -> None:
-        """Learn from `x[order]` and `y[order]`, in that order; call `progress` with the samples seen now and then."""
+        """Learn from `x[order]` and `y[order]`, in this order; call `progress` with the number of samples so far."""
 
 
 @runtime_checkable
@@ -45,15 +45,15 @@ class ScheduledLearner(Protocol):
     """A learner whose settings change over the epochs."""
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Set learning rate, noise and the like for epoch `epoch` of `epochs`, counted from 0."""
+        """Set the learning rate, the noise and similar settings for epoch `epoch` of `epochs`, counted from 0."""
 
 
 class Build(Protocol):
-    """Makes a run's learner, as it was before training or with what it has learned."""
+    """Builds the learner of a run: trained, or with its initial weights."""
 
     def __call__(self, run: Run, data: Dataset, *, trained: bool = True) -> Learner:
         """Return the learner."""
 
 
 Networks = Callable[[], Mapping[str, Learner]]
-"""Makes further networks, by name, when an analysis wants to show them beside the run's own."""
+"""Builds further networks, by name, for analyses that compare them with the run's own network."""

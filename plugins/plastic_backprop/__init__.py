@@ -1,14 +1,14 @@
-"""Backpropagation, and random features with a trained readout: the two controls, as a rule of their own."""
+"""Backpropagation, and random features with a trained readout: the two controls of all rules. Registers the rule."""
 
 from plastic_cli import Rule, hookimpl
 
 
 @hookimpl
 def plastic_rule() -> Rule:
-    """Register the controls."""
+    """Register backpropagation."""
     return Rule(
         name="backprop",
-        summary="Backpropagation, the control of every comparison; --trained readout gives random features.",
+        summary="Backpropagation, the control for all rules; with --trained readout, random features.",
         citation="Rumelhart, Hinton & Williams 1986",
         commands="plastic_backprop.commands",
     )

@@ -1,4 +1,4 @@
-"""The four verbs of backpropagation."""
+"""The four commands of backpropagation."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def render(config: RenderConfig, run: Run) -> None:  # noqa: ARG001
     render_weights(run)
 
 
-# `build` is what `analyze --other` of any rule looks for here.
+# `plastic analyze RULE --other` of any rule looks for `build` here.
 __getattr__ = lazy_names(__name__, {"build": "plastic_backprop.training"})

@@ -9,13 +9,15 @@ from plastic_cli.config.classifier import LayerSizes
 
 
 class Train(ClassifierTrainConfig):
-    """Train a ReLU network by backpropagation, the control of every comparison."""
+    """Train a ReLU network by backpropagation, the control for all rules."""
 
     hidden: LayerSizes = field((256,), "units of each hidden layer")
-    trained: Literal["all", "readout"] = field("all", "layers that learn; 'readout' leaves random features below it")
-    optimizer: Literal["adam", "sgd"] = field("adam", "how the gradient becomes a step")
+    trained: Literal["all", "readout"] = field(
+        "all", "layers that learn; readout: only the last layer, on fixed random features"
+    )
+    optimizer: Literal["adam", "sgd"] = field("adam", "optimizer that applies the gradient")
     learning_rate: float = field(0.001, "learning rate", gt=0, search=(1e-4, 0.1, "log"))
-    momentum: float = field(0.0, "momentum of sgd", ge=0, lt=1)
+    momentum: float = field(0.0, "momentum of --optimizer sgd", ge=0, lt=1)
     batch_size: int = field(64, "images per step", ge=1)
     epochs: int = field(10, "passes over the training images", ge=1)
 

@@ -1,4 +1,4 @@
-"""EGLP: event-gated local plasticity. Registration, and the library's names, which are imported when first used."""
+"""EGLP: event-gated local plasticity. Registers the rule; the public names are imported when first used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def plastic_rule() -> Rule:
     """Register EGLP."""
     return Rule(
         name="eglp",
-        summary="Event-gated local plasticity: hidden layers learn locally, and only when a global event says so.",
+        summary="Event-gated local plasticity: hidden layers learn locally, and only during global events.",
         citation="github.com/debg48/EGLP",
         commands="plastic_eglp.commands",
     )

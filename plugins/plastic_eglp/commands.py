@@ -1,4 +1,4 @@
-"""The four verbs of event-gated local plasticity."""
+"""The four commands of EGLP."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ def analyze(config: Analyze, run: Run) -> None:
     from plastic_eglp.training import build
 
     trained = Train.from_values(run.config, source=f"run {run.id}")
-    own = [config.sensitivity, config.event_rates, config.features, config.events]
+    own_analyses = [config.sensitivity, config.event_rates, config.features, config.events]
     nothing_chosen = analyze_classifier(
         config,
         run,
         build,
-        others_chosen=any(own),
+        others_chosen=any(own_analyses),
         controls=lambda: load_control(run, trained_on(run)),
-        twins=lambda: backprop_baseline(trained, trained_on(run), run),
+        baselines=lambda: backprop_baseline(trained, trained_on(run), run),
     )
     if nothing_chosen:
         measures.measure_control(run)
     if config.features or nothing_chosen:
-        measures.show_features(run)
+        measures.save_features(run)
     if config.events or nothing_chosen:
-        measures.show_events(run)
+        measures.save_events(run)
     if config.sensitivity:
         measures.measure_sensitivity(trained, run)
     if config.event_rates:
@@ -66,5 +66,5 @@ def render(config: RenderConfig, run: Run) -> None:  # noqa: ARG001
     render_learning(run)
 
 
-# `build` is what `analyze --other` of any rule looks for here.
+# `plastic analyze RULE --other` of any rule looks for `build` here.
 __getattr__ = lazy_names(__name__, {"build": "plastic_eglp.training"})

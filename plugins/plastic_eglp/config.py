@@ -1,4 +1,4 @@
-"""The options of EGLP: one model for each command."""
+"""The options of EGLP, one model for each command."""
 
 from __future__ import annotations
 
@@ -15,89 +15,106 @@ EVENTS = "Events"
 
 
 class Train(ClassifierTrainConfig):
-    """Train hidden layers by local plasticity that a global event gates.
+    """Train a network whose hidden layers learn locally, and only during events.
 
-    The readout learns from every image. As it stands, images of unusually high loss are kept until they fill a batch,
-    a tenth of all images; from those the hidden layers learn, by fixed random feedback of the error.
+    The readout learns from every image. By default, images with unusually high loss (about a tenth) are collected into
+    batches, and the hidden layers learn only from those. The error reaches the hidden layers through fixed random
+    weights.
     """
 
-    hidden: LayerSizes = field((256, 128), "units of each hidden layer; channels of each convolution")
+    hidden: LayerSizes = field((256, 128), "units of each hidden layer; with --model cnn, channels of each convolution")
     model: Literal["mlp", "cnn"] = field(
         "mlp",
-        "mlp, or cnn: convolutions, each halved; implies --hidden 32,128 --activation triangle --local-rule softhebb"
-        " --feedback none --events always --local-lr 0.08 --readout-lr 0.0003 --batch-size 64 --epochs 5",
+        "mlp: fully connected layers; cnn: convolutions, each followed by pooling that halves the image; implies"
+        " --hidden 32,128 --activation triangle --local-rule softhebb --feedback none --events always --local-lr 0.08"
+        " --readout-lr 0.0003 --batch-size 64 --epochs 5",
     )
     activation: Literal["tanh", "relu", "linear", "triangle"] = field(
-        "tanh", "tanh, relu, linear, or triangle: what exceeds the mean over units"
+        "tanh",
+        "activation function of the hidden layers: tanh, relu, linear or triangle (positive part of the difference from"
+        " the mean over units)",
     )
     initial_weights: Literal["uniform", "xavier"] = field(
         "uniform",
-        "how hidden weights are drawn: uniform within 1 / sqrt(inputs), biases too; xavier: uniform within"
+        "initial hidden weights; uniform: within 1 / sqrt(inputs), biases too; xavier: within"
         " sqrt(6 / (inputs + units)), biases 0, as in the published program",
     )
     epochs: int = field(20, "passes over the training images", ge=1)
     batch_size: int = field(128, "images per step", ge=1)
     readout: Literal["supervised", "local"] = field(
-        "supervised", "supervised: learns from every batch (Adam); local: one more local layer, on events only"
+        "supervised",
+        "supervised: learns from every batch by gradient descent (Adam); local: one more local layer, which learns"
+        " during events only",
     )
-    readout_lr: float = field(0.001, "learning rate of the supervised readout, and of --update backprop", gt=0)
-    anneal: bool = field(True, "let the learning rates fall linearly over the epochs")
+    readout_lr: float = field(
+        0.001, "learning rate of the supervised readout; with --update backprop, of all layers", gt=0
+    )
+    anneal: bool = field(True, "decrease the learning rates linearly over the epochs")
     update: Literal["local", "backprop"] = field(
-        "local", "local, or backprop: the upper bound, all layers by Adam on the gradient of every batch"
+        "local",
+        "local: hidden layers learn locally; backprop: all layers learn by backpropagation (Adam), the upper bound",
     )
-    control: bool = field(True, "at the end teach the same network with zero events, to compare with")
+    control: bool = field(True, "after training, train the same network without events, for comparison")
     feedback: Literal["none", "direct"] = field(
         "direct",
-        "direct: the error reaches each hidden layer through fixed random weights; none: each layer follows its own"
+        "direct: the error reaches each hidden layer through fixed random weights; none: each layer learns by"
         " --local-rule (implies --local-lr 0.01)",
         panel=LOCAL,
     )
     local_rule: Literal["oja", "hebb", "anti-oja", "bcm", "softhebb"] = field(
-        "oja", "what layers learn without feedback: oja, hebb, anti-oja, bcm or softhebb", panel=LOCAL
+        "oja", "rule of the hidden layers with --feedback none: oja, hebb, anti-oja, bcm or softhebb", panel=LOCAL
     )
-    local_lr: float = field(0.05, "learning rate of the local rules", ge=0, panel=LOCAL, search=(1e-4, 1.0, "log"))
-    inverse_temperature: float = field(1.0, "how sharp softhebb's competition is", gt=0, panel=LOCAL)
+    local_lr: float = field(0.05, "learning rate of the hidden layers", ge=0, panel=LOCAL, search=(1e-4, 1.0, "log"))
+    inverse_temperature: float = field(
+        1.0, "inverse temperature of softhebb's softmax; larger: stronger competition", gt=0, panel=LOCAL
+    )
     events: Literal["triggered", "fixed", "always", "never"] = field(
         "triggered",
-        "triggered by a high signal, fixed: at random at --event-rate, always, or never (the control)",
+        "triggered: when the signal is high; fixed: at random with probability --event-rate; always: every batch;"
+        " never: no event, the control",
         panel=EVENTS,
     )
     event_scope: Literal["stimulus", "batch"] = field(
         "stimulus",
-        "what triggers: each image on its own, kept until --gather of them make one event; or the mean of a batch",
+        "what can trigger an event; stimulus: single images, collected until there are --gather; batch: the mean of a"
+        " batch",
         panel=EVENTS,
     )
     event_signal: Literal["loss", "error", "margin", "novelty"] = field(
         "loss",
-        "loss, error: 1 - the label's probability, margin: of the logits, or novelty: distance of the last hidden"
-        " activity from its mean",
+        "signal that triggers events; loss: cross-entropy; error: 1 - probability of the label; margin: largest other"
+        " logit - the label's logit; novelty: distance of the last hidden activity from its running mean",
         panel=EVENTS,
     )
     event_strength: Literal["binary", "surprise"] = field(
-        "binary", "binary: 1, or surprise: standard deviations above the running mean, at most 3", panel=EVENTS
+        "binary",
+        "strength of an event; binary: 1; surprise: how many standard deviations the signal is above its running mean,"
+        " at most 3",
+        panel=EVENTS,
     )
     event_rate: float = field(
-        0.1, "share of the batches (of the images) with an event, triggered or fixed", ge=0, le=1, panel=EVENTS
+        0.1,
+        "fraction of batches with an event, with --events triggered or fixed; with --event-scope stimulus, fraction of"
+        " images",
+        ge=0,
+        le=1,
+        panel=EVENTS,
     )
     event_budget: int = field(
         1000,
-        "events in the whole run at most, 0 for no limit; part of a batch counts as part of one",
+        "maximum number of events in the run, 0 for no limit; an event of less than a batch counts as a fraction",
         ge=0,
         panel=EVENTS,
     )
     threshold_factor: float = field(
         0.0,
-        "triggered: an event above this many times the signal's running mean, as published (2; implies --event-warmup"
-        " 0); 0: above what keeps to the rate",
+        "fixed threshold, as a multiple of the signal's running mean (published: 2; implies --event-warmup 0); 0: adapt"
+        " the threshold to --event-rate",
         ge=0,
         panel=EVENTS,
     )
-    gather: int = field(
-        0, "surprising images that are waited for until they make one event, 0 for a batch of them", ge=0, panel=EVENTS
-    )
-    event_warmup: int = field(
-        40, "batches at the start that are events whatever the signal, since all is new", ge=0, panel=EVENTS
-    )
+    gather: int = field(0, "number of surprising images per event, 0 for --batch-size", ge=0, panel=EVENTS)
+    event_warmup: int = field(40, "treat the first N batches as events", ge=0, panel=EVENTS)
 
     only_with: ClassVar[OnlyWith] = (
         ("update", ("local",), ("feedback", "local_rule", "local_lr", "inverse_temperature", "control")),
@@ -108,7 +125,7 @@ class Train(ClassifierTrainConfig):
         ("events", ("triggered", "fixed"), ("event_rate", "event_warmup")),
         ("events", ("triggered", "fixed", "always"), ("event_budget", "local_lr", "feedback", "local_rule", "control")),
         ("event_scope", ("stimulus",), ("gather",)),
-        # A threshold says what triggers an event, and the rate follows.
+        # With a fixed threshold the rate is an outcome.
         ("threshold_factor", (0,), ("event_rate",)),
         ("readout", ("supervised",), ("readout_lr",)),
     )
@@ -132,48 +149,50 @@ class Train(ClassifierTrainConfig):
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what typed options mean for others."""
+        """Return the values that `typed` implies for other options."""
         found: dict[str, Any] = {}
         for (name, value), meaning in cls._implied.items():
             if typed.get(name) == value:
                 found |= meaning
         if _number(typed.get("threshold_factor")) or _number(typed.get("event_rate")) == 0:
-            # The threshold as published, and a rate of none, hold from the first batch on.
+            # The published threshold, and a rate of 0, apply from the first batch.
             found["event_warmup"] = 0
         return found
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.threshold_factor and self.event_signal == "margin":
-            raise ValueError("--threshold-factor takes a signal above 0, which --event-signal margin is not")
+            raise ValueError("--threshold-factor needs a positive signal, and --event-signal margin can be negative")
         if self.update == "backprop" and self.events != "always":
-            raise ValueError("--update backprop learns from every batch: it goes with --events always")
+            raise ValueError("--update backprop learns from every batch: use --events always")
         if self.update == "backprop" and self.readout == "local":
-            raise ValueError("--update backprop trains the readout too: it goes with --readout supervised")
+            raise ValueError("--update backprop trains the readout too: use --readout supervised")
         return self
 
 
 class Evaluate(ClassifierEvaluateConfig):
-    """Measure a network that event-gated plasticity has taught, beside its zero-event control."""
+    """Evaluate a trained network and its zero-event control."""
 
 
 class Analyze(ClassifierAnalyzeConfig):
-    """Look inside a network that event-gated plasticity has taught. Without an option: what is cheap.
+    """Analyze a trained network. Without an option, run the analyses that need no training.
 
-    --probe and --cka compare it with the same network trained by backprop, which is trained for that.
+    --probe and --cka compare the network with the same network trained by backprop, and train it for this purpose.
     """
 
-    panel: ClassVar[str] = "What to look at"
-
-    cka: bool = field(False, "similarity (linear CKA) to the backprop twin, or to the run of --other")
-    sensitivity: bool = field(False, "accuracy with learning switched off layer by layer; trains anew for each")
+    cka: bool = field(
+        False, "similarity (linear CKA) to the same network trained by backprop, or to the run given by --other"
+    )
+    sensitivity: bool = field(
+        False, "accuracy without learning in one hidden layer at a time; trains one network for each"
+    )
     event_rates: bool = field(
-        False, "accuracy against the rate of events, triggered and at random; trains anew for each of --rates"
+        False, "accuracy as a function of the event rate, triggered and random; trains two networks for each of --rates"
     )
     only_with: ClassVar[OnlyWith] = (("event_rates", (True,), ("rates",)),)
-    rates: tuple[float, ...] = field((0.01, 0.03, 0.1, 0.3, 1.0), "rates for --event-rates, beside zero")
-    features: bool = field(False, "receptive fields of the first layer, before and after learning")
-    events: bool = field(False, "when events happened: the raster over batches and epochs")
+    rates: tuple[float, ...] = field((0.01, 0.03, 0.1, 0.3, 1.0), "event rates for --event-rates, in addition to 0")
+    features: bool = field(False, "receptive fields of the first layer, before and after training")
+    events: bool = field(False, "raster plot of the events over batches and epochs")
 
     @model_validator(mode="after")
     def _rates_are_rates(self) -> Self:
@@ -183,7 +202,7 @@ class Analyze(ClassifierAnalyzeConfig):
 
 
 def _number(value: Any) -> float | None:
-    """Return a value that may still be text as a number, None where it is none."""
+    """Return a value, which may be text, as a number; None if it is not a number."""
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 NAME = "zero events"
 SPLIT = "control"
-"""The split under which the report looks for a run's own control."""
+"""Split of the metrics where the report finds the control of a run."""
 ARTIFACT = "zero-events"
 
 
 def has_control(config: Train) -> bool:
-    """Say whether a run is compared with zero events: not one that has none itself, nor backprop."""
+    """Return whether a run has a zero-event control: runs without events and runs of backprop have none."""
     return config.control and config.events != "never" and config.update == "local"
 
 
 def train_control(config: Train, data: Dataset, run: Run) -> None:
-    """Teach the run's network once more without any event, log its test accuracy and keep what it learned."""
-    run.message("the control: the same network with zero events")
+    """Train the run's network again without events, log its test accuracy and store it."""
+    run.message("training the control: the same network with zero events")
     control = train_variant(config, data, run, events="never")
     measured = evaluate(control.predict, data.test.x, data.test.y)
     run.log(SPLIT, accuracy=measured.accuracy, loss=measured.loss)
@@ -37,9 +37,9 @@ def train_control(config: Train, data: Dataset, run: Run) -> None:
 
 
 def load_control(run: Run, data: Dataset) -> Mapping[str, EGLPLearner]:
-    """Return the control that a run has kept, by name; nothing where it has none, or was stopped before it.
+    """Return the stored control of a run, by name; empty if the run has none or stopped before training it.
 
-    Raises UserError where the file is gone.
+    Raises UserError if the file is missing.
     """
     config = Train.from_values(run.config, source=f"run {run.id}")
     if ARTIFACT not in run.stored_tensors(ARTIFACT):
@@ -52,8 +52,8 @@ def load_control(run: Run, data: Dataset) -> Mapping[str, EGLPLearner]:
 
 
 def backprop_baseline(config: Train, data: Dataset, run: Run) -> Mapping[str, EGLPLearner]:
-    """Teach the run's network by backpropagation instead; returned by name."""
-    run.message("the backprop twin: the same network trained on the gradient")
+    """Train the run's network by backpropagation instead, and return it by name."""
+    run.message("training the backprop baseline: the same network trained by backpropagation")
     return {
         "backprop": train_variant(
             config, data, run, update="backprop", readout="supervised", events="always", event_budget=0

@@ -1,4 +1,4 @@
-"""What learning costs: floating-point operations, counted from the shapes of layers, and the numbers they are sent."""
+"""The cost of learning: floating-point operations, counted from the shapes of layers, and messages between layers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from plastic_eglp.network import EGLPNetwork
 
 @dataclass(frozen=True)
 class Cost:
-    """What one stimulus costs.
+    """The cost of one stimulus.
 
-    forward: floating-point operations of an answer. readout: of teaching a supervised readout. event: of learning from
-    one stimulus of an event, in all hidden layers and a local readout; a gathered one is looked at a second time, which
-    is counted here. messages: numbers that reach the hidden layers from elsewhere to learn from one stimulus of an
-    event. Matrix products and convolutions count, a multiplication and an addition as two; what is done once for each
-    unit does not.
+    forward: floating-point operations of a prediction. readout: of an update of a supervised readout. event: of an
+    update of all hidden layers, and of a local readout, from one stimulus of an event; a collected stimulus needs a
+    second forward pass, which is included. messages: numbers that reach the hidden layers from other layers for the
+    update. Only matrix products and convolutions count, a multiplication and an addition as two operations; operations
+    on single units do not.
     """
 
     forward: int
@@ -27,11 +27,10 @@ class Cost:
 
 
 def cost_of(learner: EGLPLearner) -> Cost:
-    """Count what one stimulus costs `learner`, from shapes alone: no matter how its products are computed.
+    """Count the cost of one stimulus for `learner`, from shapes alone.
 
-    A message is a number that a layer cannot know by itself: the event's strength for each hidden layer and, with
-    direct feedback, the error of each class for each hidden layer; with backpropagation the errors of all units that
-    each hidden layer sends its output to.
+    A message is a number that a layer cannot compute itself: for each hidden layer the event's strength and, with
+    direct feedback, the error of each class; with backpropagation the errors of all units of the layer above.
     """
     network = learner.network
     layers = network.layers()
@@ -40,8 +39,8 @@ def cost_of(learner: EGLPLearner) -> Cost:
     forward = sum(of_layers) + of_readout
     learned = [number for number in range(len(layers)) if number not in learner.frozen]
     if learner.update == "backprop":
-        # A weight's gradient is as many products as its layer's answer, and so is that of a layer's input, which is
-        # needed above the lowest layer that learns.
+        # The gradient of the weights costs as much as the forward pass of the layer, and so does the gradient of its
+        # input, which is needed in the layers above the lowest one that learns.
         of_inputs = sum([*of_layers, of_readout][min(learned) + 1 :]) if learned else 0
         event = sum(of_layers[number] for number in learned) + of_readout + of_inputs
         messages = sum(layer.weight.shape[0] for layer in layers[1:]) + classes if learned else 0
@@ -59,7 +58,7 @@ def cost_of(learner: EGLPLearner) -> Cost:
 
 
 def products(network: EGLPNetwork) -> list[int]:
-    """Return the operations of each hidden layer's linear response to one stimulus; an update has as many."""
+    """Return the operations of each hidden layer's linear response to one stimulus; an update costs the same."""
     _, height, width = network.image_shape
     found = []
     for layer in network.layers():

@@ -1,4 +1,4 @@
-"""What says when hidden layers learn: controllers of the global event, one scalar for a batch or for each stimulus."""
+"""Controllers of the global event that decides when hidden layers learn: a scalar for a batch or for each stimulus."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 from plastic_eglp import rule
 
 MEAN_DECAY = 0.99
-"""How much the running mean of the signal keeps at each batch."""
+"""Decay factor of the running mean of the signal, per batch."""
 
 Strength = Literal["binary", "surprise"]
 
 
 class Controller:
-    """Decides whether an event happens, and keeps count.
+    """Decides whether an event happens, and counts events.
 
-    budget: how many events there may be, without end if None. used: how many there were; an event of part of a batch
-    counts as that part.
+    budget: maximum number of events, None for no limit. used: number of events so far; an event of part of a batch
+    counts as that fraction.
     """
 
     per_stimulus = False
-    """Whether it looks at every stimulus on its own."""
+    """Whether single stimuli can trigger events."""
 
     def __init__(self, budget: float | None = None) -> None:
         if budget is not None and not budget >= 0:
@@ -39,11 +39,11 @@ class Controller:
 
     @property
     def warming_up(self) -> bool:
-        """Whether the batch that it saw last is one of the first, which are events whatever their signal."""
+        """Whether the last batch is one of the first, which are always events."""
         return False
 
     def should_trigger(self, loss: float | Tensor) -> float:
-        """Return the strength of the event that a batch's loss causes, 0 for none.
+        """Return the strength of the event for a batch with this loss, 0 for no event.
 
         Raises ValueError for a tensor of several values.
         """
@@ -58,11 +58,11 @@ class Controller:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what decides about later events."""
+        """Return the state on which later events depend."""
         return {"used": self.used}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.used = float(state["used"])
 
 
@@ -74,16 +74,16 @@ class AlwaysOnController(Controller):
 
 
 class NeverController(Controller):
-    """No event: hidden layers stay as they were drawn, the control of every comparison."""
+    """No event: the hidden layers keep their initial weights. This is the control."""
 
     def _strength(self, loss: float | Tensor) -> float:  # noqa: ARG002
         return 0.0
 
 
 class FixedRateController(Controller):
-    """An event of strength 1 at random, with probability `rate` at every batch, whatever the loss.
+    """An event of strength 1 at random, with probability `rate` at every batch.
 
-    warmup: batches at the start that are all events, as ThresholdController has them, to compare like with like.
+    warmup: number of first batches that are always events, as in ThresholdController, for a fair comparison.
     """
 
     def __init__(
@@ -114,24 +114,23 @@ class FixedRateController(Controller):
         return {**super().state_dict(), "batches": self.batches, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Take back counts and random state."""
+        """Restore the counts and the random state."""
         super().load_state_dict(state)
         self.batches = int(state["batches"])
         self.generator.set_state(state["generator"].cpu())
 
 
 class ThresholdController(Controller):
-    """An event where a signal such as the loss is unusually high.
+    """An event if a signal such as the loss is unusually high.
 
-    threshold_factor: an event where the signal exceeds this many times its running mean, the published rule. None: an
-    event where it is among the highest `rate` of the last `window` signals, so that as many events happen as are asked
-    for while the signal drifts less over the window than it scatters; fewer where it falls faster. per_stimulus: look
-    at each stimulus of a batch on its own (`gate`), not at the batch's mean (`should_trigger`). strength: "binary"
-    gives every event strength 1, "surprise" how far the signal lies above its running mean, in standard deviations, 3
-    at most. warmup: batches at the start that are events of strength 1 whatever the signal, since at first everything
-    is new.
+    threshold_factor: the published rule, an event if the signal exceeds this multiple of its running mean. None: an
+    event if the signal is among the highest fraction `rate` of the last `window` signals. The fraction of events is
+    then `rate`, as long as the signal's drift over the window is smaller than its scatter, and lower if the signal
+    falls faster. per_stimulus: decide for each stimulus of a batch (`gate`) instead of for the batch's mean
+    (`should_trigger`). strength: "binary", every event has strength 1; "surprise", the number of standard deviations of
+    the signal above its running mean, at most 3. warmup: number of first batches that are always events of strength 1.
 
-    Raises ValueError, naming the argument, for values that make no sense.
+    Raises ValueError, with the name of the argument, for invalid values.
     """
 
     def __init__(
@@ -166,18 +165,18 @@ class ThresholdController(Controller):
         self.recent: Tensor | None = None
 
     def gate(self, signals: Tensor) -> Tensor:
-        """Return the strength (n,) of the event for each signal (n,), 0 for none. Nothing is synchronised."""
+        """Return the strength (n,) of the event for each signal (n,), 0 for no event. Does not synchronize a GPU."""
         strengths = self._strengths(signals)
         self.batches += 1
         self._observe(signals)
         if self.exhausted:
             return torch.zeros_like(signals)
-        # At first everything is new: what is unusual cannot be told before something was usual.
+        # During the warm-up there is no reference yet for what is unusual.
         return torch.ones_like(signals) if self.warming_up else strengths
 
     @property
     def warming_up(self) -> bool:
-        """Whether the batch that it saw last is one of the first `warmup`."""
+        """Whether the last batch is one of the first `warmup`."""
         return 0 < self.batches <= self.warmup
 
     def _strength(self, loss: float | Tensor) -> float:
@@ -186,18 +185,18 @@ class ThresholdController(Controller):
     def _strengths(self, signals: Tensor) -> Tensor:
         if self.mean is None or self.square is None or self.recent is None:
             return torch.zeros_like(signals)
-        fires = signals > self._threshold()
+        exceeds = signals > self._threshold()
         if self.strength == "binary":
-            return fires.to(signals.dtype)
+            return exceeds.to(signals.dtype)
         deviation = (self.square - self.mean.square()).clamp_min(0).sqrt()
-        return fires * rule.surprise(signals, self.mean, deviation)
+        return exceeds * rule.surprise(signals, self.mean, deviation)
 
     def _threshold(self) -> Tensor:
         assert self.mean is not None
         assert self.recent is not None
         if self.threshold_factor is not None:
             return self.threshold_factor * self.mean
-        # The new signal is one more: of all, `highest` may have an event, none at rate 0.
+        # With the new signal there are remembered + 1; the `highest` of them have an event, none at rate 0.
         remembered = len(self.recent)
         highest = math.floor(self.rate * (remembered + 1))
         if highest == 0 or highest > remembered:
@@ -209,19 +208,19 @@ class ThresholdController(Controller):
         if self.mean is None or self.square is None or self.recent is None:
             self.mean, self.square, self.recent = mean, square, signals
             return
-        # A signal that is no number must not stay in the mean for ever.
-        sound = torch.isfinite(square)
-        self.mean = torch.where(sound, MEAN_DECAY * self.mean + (1 - MEAN_DECAY) * mean, self.mean)
-        self.square = torch.where(sound, MEAN_DECAY * self.square + (1 - MEAN_DECAY) * square, self.square)
+        # A signal that is not finite must not stay in the running mean.
+        finite = torch.isfinite(square)
+        self.mean = torch.where(finite, MEAN_DECAY * self.mean + (1 - MEAN_DECAY) * mean, self.mean)
+        self.square = torch.where(finite, MEAN_DECAY * self.square + (1 - MEAN_DECAY) * square, self.square)
         self.recent = torch.cat([self.recent, signals])[-self.window :]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the count, the running moments and the recent signals."""
+        """Return the counts, the running moments and the recent signals."""
         own = {"batches": self.batches, "mean": self.mean, "square": self.square, "recent": self.recent}
         return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self.batches, self.mean = int(state["batches"]), state["mean"]
         self.square, self.recent = state["square"], state["recent"]

@@ -1,8 +1,8 @@
-"""Compiled kernels of what a batch needs between its matrix products, for float32 on the CPU.
+"""Compiled kernels for the small operations of a batch, in float32 on the CPU.
 
-The delta rule of a supervised readout with Adam's step (`teach_readout`), and the postsynaptic factor of tanh units
-under direct feedback (`direct_tanh`). Their numbers are few, so that as tensor operations they would mostly wait for
-each other. `learner.py` and `rule.py` state the same in whole tensors, and the tests hold the two against each other.
+`update_readout` is the delta rule of a supervised readout with Adam's step. `direct_tanh` is the postsynaptic factor of
+tanh units with direct feedback. Both work on few numbers, for which the overhead of tensor operations would dominate.
+`learner.py` and `rule.py` contain the same computations as tensor operations; tests compare the two.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ Array = NDArray[Any]
 ONE = np.float32(1)
 ZERO = np.float32(0)
 ALL = np.ones(1, np.float32)
-"""The strength of an event that all stimuli share."""
+"""Strength of an event that is the same for all stimuli."""
 NONE = np.empty(0, np.float32)
-"""The bias of a layer that has none."""
+"""Bias of a layer without a bias."""
 
 
 def compilable(activity: Tensor) -> bool:
-    """Whether the kernels take this layer's activity, which torch has just computed: single precision, on the CPU."""
+    """Return whether the kernels apply to a layer with this activity: float32 on the CPU."""
     return activity.dtype == torch.float32 and activity.is_cpu
 
 
-def teach_with_adam(optimizer: torch.optim.Adam, h: Tensor, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the step of `optimizer`, which holds a linear readout alone, for the mean cross-entropy of a batch.
+def adam_step(optimizer: torch.optim.Adam, h: Tensor, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply the step of `optimizer`, whose parameters are those of a linear readout, for the loss of a batch.
 
-    h (n, units), logits (n, classes), y (n,). Returns each stimulus' cross-entropy (n,) and softmax minus one-hot.
+    The loss is the mean cross-entropy. h (n, units), logits (n, classes), y (n,). Returns each stimulus' cross-entropy
+    (n,) and softmax minus one-hot (n, classes).
     """
     (group,) = optimizer.param_groups
     parameters = group["params"]
@@ -50,19 +51,19 @@ def teach_with_adam(optimizer: torch.optim.Adam, h: Tensor, logits: Tensor, y: T
             }
     states = [optimizer.state[parameter] for parameter in parameters]
     losses, error = torch.empty(len(y)), torch.empty_like(logits)
-    (W, b), (of_W, of_b) = parameters, states
-    teach_readout(  # type: ignore[call-arg]
+    (W, b), (state_W, state_b) = parameters, states
+    update_readout(  # type: ignore[call-arg]
         logits.numpy(),
         y.numpy(),
         h.numpy(),
         W.detach().numpy(),
         b.detach().numpy(),
-        of_W["exp_avg"].numpy(),
-        of_b["exp_avg"].numpy(),
-        of_W["exp_avg_sq"].numpy(),
-        of_b["exp_avg_sq"].numpy(),
-        of_W["step"].numpy(),
-        of_b["step"].numpy(),
+        state_W["exp_avg"].numpy(),
+        state_b["exp_avg"].numpy(),
+        state_W["exp_avg_sq"].numpy(),
+        state_b["exp_avg_sq"].numpy(),
+        state_W["step"].numpy(),
+        state_b["step"].numpy(),
         group["lr"],
         *group["betas"],
         group["eps"],
@@ -73,7 +74,7 @@ def teach_with_adam(optimizer: torch.optim.Adam, h: Tensor, logits: Tensor, y: T
 
 
 @kernel
-def teach_readout(
+def update_readout(
     logits: Array,
     y: Array,
     h: Array,
@@ -92,11 +93,11 @@ def teach_readout(
     losses: Array,
     error: Array,
 ) -> None:
-    """Take Adam's step (Kingma & Ba 2015) along the gradient of the mean cross-entropy of a linear readout.
+    """Apply Adam's step (Kingma & Ba 2015) to a linear readout, for the mean cross-entropy of a batch.
 
-    logits (n, classes) of hidden activity h (n, units), labels y (n,); W (classes, units) and b (classes,) are changed,
-    as are Adam's running means of the gradient and of its square, and its count of steps (). Writes each stimulus'
-    cross-entropy to `losses` (n,) and softmax minus one-hot to `error` (n, classes).
+    logits (n, classes) of hidden activity h (n, units), labels y (n,). Changes W (classes, units), b (classes,), Adam's
+    running means of the gradient and of its square, and its step counts (). Writes each stimulus' cross-entropy to
+    `losses` (n,) and softmax minus one-hot to `error` (n, classes).
     """
     n, classes = logits.shape
     units = h.shape[1]
@@ -126,7 +127,7 @@ def teach_readout(
     rate = np.float32(lr / (1 - beta1**step))
     root = np.float32(1 / math.sqrt(1 - beta2**step))
     keep2, tiny = np.float32(beta2), np.float32(epsilon)
-    # Taken before rounding: 1 - float32(.999) is .0010000467.
+    # Computed in float64: 1 - float32(.999) is .0010000467.
     take1, take2 = np.float32(1 - beta1), np.float32(1 - beta2)
     for c in range(classes):
         mean_b[c] += take1 * (gradient_b[c] - mean_b[c])
@@ -141,10 +142,10 @@ def teach_readout(
 
 @kernel
 def direct_tanh(error: Array, B: Array, y: Array, event: Array, post: Array, bias: Array, scale: float) -> None:
-    """Write e (-error B^T) (1 - y^2), the factor of `rule.direct` for tanh units, to `post`; teach the bias.
+    """Write e (-error B^T) (1 - y^2), the factor of `rule.direct` for tanh units, to `post`, and update the bias.
 
-    error (n, classes), B (out, classes), y and post (n, out). event: the strength of each stimulus (n,), or (1,) for
-    all of them. The bias (out,), empty for none, changes by scale times the sum of `post` over stimuli.
+    error (n, classes), B (out, classes), y and post (n, out). event: the event's strength for each stimulus (n,),
+    or (1,) for all of them. The bias (out,), empty for none, changes by scale times the sum of `post` over stimuli.
     """
     n, classes = error.shape
     out = y.shape[1]

@@ -1,4 +1,4 @@
-"""Layers that learn locally: what a synapse needs is its own input, its own output, and a scalar event."""
+"""Layers that learn locally: a synapse uses its input, its output, and a scalar event."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ InitialWeights = Literal["uniform", "xavier"]
 INITIAL_WEIGHTS: tuple[InitialWeights, ...] = ("uniform", "xavier")
 
 BCM_RATE = 0.1
-"""How fast the threshold of BCM follows, per update."""
+"""Rate of the sliding threshold of BCM, per update."""
 SOFTHEBB_RADIUS = 25.0
-"""Norm of a unit's weights before SoftHebb settles them at 1 (its published recipe for convolutions)."""
+"""Norm of a unit's initial weights for SoftHebb (published recipe for convolutions). Learning takes it to 1."""
 
 
 class _LocalLayer(nn.Module):
-    """What linear and convolutional layers share: parameters without gradients, stored activity, the update."""
+    """Base of linear and convolutional layers: parameters without gradients, stored activity, the local update."""
 
     weight: nn.Parameter
     bias: nn.Parameter | None
@@ -77,7 +77,7 @@ class _LocalLayer(nn.Module):
         self.forget()
 
     def forget(self) -> None:
-        """Let go of the stored activity."""
+        """Discard the stored activity."""
         self._pre: Tensor | None = None
         self._response: Tensor | None = None
         self._post: Tensor | None = None
@@ -95,15 +95,15 @@ class _LocalLayer(nn.Module):
         return rule.triangle(z) if self.activation == "triangle" else z
 
     def derivative(self, y: Tensor) -> Tensor:
-        """Return f'(z) where y = f(z). That of the triangle leaves out how the mean over units depends on z."""
+        """Return f'(z) for y = f(z). For the triangle, the mean over units is treated as constant."""
         if self.activation == "tanh":
             return 1 - y * y
         return torch.ones_like(y) if self.activation == "linear" else (y > 0).to(y.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return y, and in training mode store input and output for `local_update`. No gradient flows through.
+        """Return y, and in training mode store input and output for `local_update`. No gradient is computed.
 
-        Raises ValueError where x is not a batch of inputs.
+        Raises ValueError if x is not a batch of inputs.
         """
         if x.ndim != self.weight.ndim or x.shape[1] != self.weight.shape[1]:
             expected = ", ".join(["batch", str(self.weight.shape[1]), "height", "width"][: self.weight.ndim])
@@ -120,13 +120,13 @@ class _LocalLayer(nn.Module):
         """Apply equation (1) of rule.py to the activity that the last call of the layer stored.
 
         event: the event's strength, one number, or (batch,), one for each stimulus. modulation: a third factor for each
-        unit and stimulus, (batch, out); with it the rule is that of `rule.direct`, and the bias learns too, as the
-        synapse of an input that is always 1. Without it the layer's own rule applies, and the bias stays.
+        stimulus and unit, (batch, out). With modulation the rule is `rule.direct`, and the bias learns like the synapse
+        of an input that is always 1. Without it the layer's `local_rule` applies, and the bias does not change.
 
-        Raises RuntimeError where no activity is stored and ValueError for shapes that do not fit.
+        Raises RuntimeError if no activity is stored, and ValueError for wrong shapes.
         """
         if self._pre is None or self._response is None or self._post is None:
-            raise RuntimeError("the layer has seen no input in training mode yet: call it before local_update")
+            raise RuntimeError("no activity is stored: call the layer in training mode before local_update")
         batch = len(self._pre)
         if isinstance(event, Tensor) and event.shape not in (torch.Size([]), torch.Size([batch])):
             raise ValueError(f"event has shape {tuple(event.shape)}: give a number, or ({batch},)")
@@ -139,12 +139,12 @@ class _LocalLayer(nn.Module):
             return
         if isinstance(event, Tensor):
             event = event.to(self.weight.dtype)
-        # Equation (1) is linear in the event: one that all stimuli share is part of the rate.
+        # Equation (1) is linear in the event: a strength that all stimuli share becomes part of the rate.
         rate, event = (self.lr, event) if isinstance(event, Tensor) else (self.lr * event, 1.0)
         z, y, event, modulation = self._by_position(self._response, self._post, event, modulation)
         factors = self._factors(z, y, event, modulation)
         if modulation is None and self.local_rule == "softhebb":
-            self._take_scaled_step(factors, rate, event)
+            self._softhebb_step(factors, rate, event)
             return
         if factors.decay is not None:
             self.weight.mul_(self._by_unit(1 - rate * factors.decay))
@@ -171,7 +171,7 @@ class _LocalLayer(nn.Module):
         self.theta.copy_(rule.bcm_threshold(self.theta, y, BCM_RATE, event))
         return factors
 
-    def _take_scaled_step(self, factors: rule.Factors, rate: float, event: float | Tensor) -> None:
+    def _softhebb_step(self, factors: rule.Factors, rate: float, event: float | Tensor) -> None:
         """Change the weights by SoftHebb's step: equation (1) with largest entry 1, then each unit's own rate.
 
         In this order a unit's steps shrink as its norm comes to 1. Scaled after the units' rates, the largest step
@@ -182,21 +182,21 @@ class _LocalLayer(nn.Module):
         assert factors.decay is not None
         change.sub_(self.weight * self._by_unit(factors.decay))
         strength = event.mean() if isinstance(event, Tensor) else event
-        of_units = rule.softhebb_rate(self.weight.flatten(1))
-        self.weight.add_(rule.largest_entry_one(change) * self._by_unit(of_units * (rate * strength)))
+        unit_rates = rule.softhebb_rate(self.weight.flatten(1))
+        self.weight.add_(rule.largest_entry_one(change) * self._by_unit(unit_rates * (rate * strength)))
 
     def _by_unit(self, values: Tensor) -> Tensor:
-        """Return values (out,) as they multiply the weights."""
+        """Return values (out,) in a shape that broadcasts over the weights."""
         return values.view(-1, *[1] * (self.weight.ndim - 1))
 
     def _add_products(self, target: Tensor, post: Tensor, scale: float) -> None:
-        """Add scale times the sum over stimuli of post x^T to `target`, of the shape of the weights."""
+        """Add scale times the sum over stimuli of post x^T to `target`, which has the shape of the weights."""
         raise NotImplementedError
 
     def _by_position(
         self, z: Tensor, y: Tensor, event: float | Tensor, modulation: Tensor | None
     ) -> tuple[Tensor, Tensor, float | Tensor, Tensor | None]:
-        """Return what belongs to each stimulus of equation (1), (n, out) each."""
+        """Return z, y, event and modulation for each stimulus of equation (1), tensors with n rows."""
         return z, y, event, modulation
 
 
@@ -206,10 +206,10 @@ class LocalLinear(_LocalLayer):
     lr: learning rate. local_rule: the rule of `local_update` without modulation, see rule.py. activation: f.
     inverse_temperature: of SoftHebb's competition. initial_weights: "uniform", weights and biases uniform within
     1 / sqrt(in_features); "xavier", weights uniform within sqrt(6 / (in_features + out_features)) (Glorot & Bengio
-    2010) and biases 0, as the published program has them. SoftHebb's are normal with rows of norm 25. generator: what
-    draws them, torch's own if None.
+    2010) and biases 0, as in the published program. With SoftHebb the weights are normal, and rows have a norm of about
+    25. generator: random generator of the weights, torch's default generator if None.
 
-    Raises ValueError, naming the argument, for values that make no sense.
+    Raises ValueError, with the name of the argument, for invalid values.
     """
 
     def __init__(
@@ -236,9 +236,9 @@ class LocalLinear(_LocalLayer):
 
     @torch.no_grad()
     def direct_update(self, event: float | Tensor, error: Tensor, B: Tensor) -> None:
-        """As for any layer; compiled where its numbers lie in the main memory in single precision."""
+        """Apply `direct_update` of the base class; compiled for float32 on the CPU."""
         y = self._post
-        # What a kernel would read beyond its arrays is refused, with a reason, by the way that all layers go.
+        # The base class checks shapes and raises errors; the kernel does not.
         if (
             y is None
             or self.activation != "tanh"
@@ -261,15 +261,15 @@ class LocalLinear(_LocalLayer):
         target.addmm_(post.T, self._pre, alpha=scale)
 
     def extra_repr(self) -> str:
-        """Say what the layer is, for print(layer)."""
+        """Return the description of the layer for print(layer)."""
         return f"{self.in_features}, {self.out_features}, lr={self.lr}, rule={self.local_rule}, f={self.activation}"
 
 
 class LocalConv2d(_LocalLayer):
-    """A convolution that learns locally, stride 1: at each position equation (1) with the patch for x.
+    """A convolution with stride 1 that learns locally. Each position of each image is a stimulus of equation (1).
 
-    weight (out_channels, in_channels, kernel_size, kernel_size). The mean of (1) runs over images and positions. Other
-    arguments as of LocalLinear.
+    The input x of a stimulus is the patch at its position, and the mean of (1) is over images and positions. weight
+    (out_channels, in_channels, kernel_size, kernel_size). The other arguments are those of LocalLinear.
     """
 
     def __init__(
@@ -313,11 +313,11 @@ class LocalConv2d(_LocalLayer):
         assert self._response is not None
         batch, channels, height, width = self._response.shape
         maps = post.view(batch, height, width, channels).permute(0, 3, 1, 2)
-        # The sum over images and positions, without laying the patches out.
+        # The sum over images and positions, without unfolding the patches.
         target.add_(conv2d_weight(self._pre, self.weight.shape, maps, padding=self.padding), alpha=scale)
 
     def extra_repr(self) -> str:
-        """Say what the layer is, for print(layer)."""
+        """Return the description of the layer for print(layer)."""
         out, into, size, _ = self.weight.shape
         return f"{into}, {out}, {size} x {size}, lr={self.lr}, rule={self.local_rule}, f={self.activation}"
 

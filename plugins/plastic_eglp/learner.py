@@ -1,4 +1,4 @@
-"""Event-gated learning: the readout learns from every batch, hidden layers only when there is an event."""
+"""The learner of EGLP: the readout learns from every batch, the hidden layers only during events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from plastic_eglp.events import Controller
-from plastic_eglp.kernels import compilable, teach_with_adam
+from plastic_eglp.kernels import adam_step, compilable
 from plastic_eglp.layers import LocalLinear
 from plastic_eglp.network import EGLPNetwork, Feedback
 
@@ -21,24 +21,25 @@ NOVELTY_DECAY = 0.99
 
 
 class EGLPLearner:
-    """Teaches an EGLPNetwork batch by batch.
+    """Trains an EGLPNetwork batch by batch.
 
-    A controller that looks at each stimulus picks the surprising ones of a batch. They are kept until there are
-    `gather` of them (a whole batch if None or 0); then the network sees them again and its hidden layers learn: that is
-    one event. While the controller warms up nothing is kept: each batch is an event, however small. Any other
-    controller decides about a batch as a whole. Each of n stimuli in an event changes weights by lr / batch, so a
-    gathered event and a batch change them alike.
+    A controller with `per_stimulus` selects the surprising stimuli of each batch. They are collected until there are
+    `gather` of them (a whole batch if None or 0). The network then sees them again and its hidden layers learn: this is
+    one event. During the controller's warm-up nothing is collected: each batch is an event, however small. Any other
+    controller decides about a batch as a whole. Each stimulus of an event changes the weights by lr / batch_size, so a
+    collected event and a batch have the same effect.
 
-    feedback: "none", each layer follows its own rule, or "direct", it is modulated by the error through fixed random
-    weights. signal: what the controller sees: the cross-entropy ("loss"), one minus the label's probability ("error"),
-    by how much another logit lies above the label's ("margin"), or, without labels, the squared distance of the last
-    hidden activity from its running mean, in units of its variance ("novelty"). frozen: hidden layers, counted from 0,
-    that never learn. update: "backprop" trains all layers by Adam on the gradient instead, the upper bound.
+    feedback: "none", each layer learns by its own rule, or "direct", learning is modulated by the error through fixed
+    random weights. signal: what the controller receives: the cross-entropy ("loss"), one minus the probability of the
+    label ("error"), the largest other logit minus the label's logit ("margin"), or, without labels, the squared
+    distance of the last hidden activity from its running mean, in units of its variance ("novelty"). frozen: hidden
+    layers, counted from 0, that never learn. update: "backprop" trains all layers by backpropagation (Adam) instead,
+    the upper bound.
 
-    events: how often hidden layers have learned. event_stimuli: from how many stimuli. happened: for each batch,
-    whether hidden layers learned.
+    events: number of updates of the hidden layers. event_stimuli: number of stimuli in them. had_event: for each batch,
+    whether the hidden layers learned.
 
-    Raises ValueError, naming the argument, for values that make no sense.
+    Raises ValueError, with the name of the argument, for invalid values.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class EGLPLearner:
         self.frozen = frozenset(frozen)
         self.events = 0
         self.event_stimuli = 0
-        self.happened: list[bool] = []
+        self.had_event: list[bool] = []
         self._scale = 1.0
         self._kept: list[tuple[Tensor, Tensor, Tensor]] = []
         self._mean: Tensor | None = None
@@ -95,7 +96,7 @@ class EGLPLearner:
             for name, parameter in network.named_parameters():
                 parameter.requires_grad_(not any(name.startswith(f"hidden.{number}.") for number in self.frozen))
         learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        # The fused step is a third of the readout's cost; a local readout leaves nothing to optimise.
+        # The fused step is a third of the readout's cost. With a local readout there is nothing to optimize.
         self.optimizer = (
             None if local_readout and update == "local" else torch.optim.Adam(learned, lr=readout_lr, fused=True)
         )
@@ -103,34 +104,34 @@ class EGLPLearner:
     # --------------------------------------------------------------------------------------------------- learning
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Let the learning rates fall linearly, to 1 / epochs of what they were in the last epoch."""
+        """Decrease the learning rates linearly, to 1 / epochs of their initial values in the last epoch."""
         self._scale = 1 - epoch / epochs if self.anneal else 1.0
         if self.optimizer is not None:
             self.optimizer.param_groups[0]["lr"] = self.readout_lr * self._scale
 
     def train_batch(self, x: Tensor, y: Tensor) -> Tensor:
-        """Learn from a batch x (n, features), y (n,); return its mean cross-entropy, before learning."""
+        """Learn from a batch x (n, features), y (n,); return its mean cross-entropy before the update."""
         if not self.network.training:
             self.network.train()
         before = self.events
-        loss = self._backprop(x, y) if self.update == "backprop" else self._gated(x, y)
-        self.happened.append(self.events > before)
+        loss = self._train_by_backprop(x, y) if self.update == "backprop" else self._train_gated(x, y)
+        self.had_event.append(self.events > before)
         return loss
 
-    def _gated(self, x: Tensor, y: Tensor) -> Tensor:
-        """Teach the readout, and hidden layers where there is an event."""
+    def _train_gated(self, x: Tensor, y: Tensor) -> Tensor:
+        """Update the readout, and the hidden layers if there is an event."""
         with torch.no_grad():
             logits = self.network(x)
-            losses, error = self._teach_readout(logits, y)
+            losses, error = self._train_readout(logits, y)
             loss = losses.mean()
             if self.controller.per_stimulus:
-                self._pick(x, y, self._signals(logits, losses, error, y))
+                self._collect(x, y, self._signals(logits, losses, error, y))
             else:
                 signal = loss if self.signal == "loss" else self._signals(logits, losses, error, y).mean()
                 self._learn(error, self.controller.should_trigger(signal), len(y))
         return loss
 
-    def _backprop(self, x: Tensor, y: Tensor) -> Tensor:
+    def _train_by_backprop(self, x: Tensor, y: Tensor) -> Tensor:
         assert self.optimizer is not None
         logits = self.network.readout(self.network.activity(x, graph=True)[-1].flatten(1))
         loss = functional.cross_entropy(logits, y)
@@ -140,14 +141,14 @@ class EGLPLearner:
         self._count(len(y))
         return loss.detach()
 
-    def _teach_readout(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Give a supervised readout the gradient of the mean cross-entropy, which for one layer is the delta rule.
+    def _train_readout(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Update a supervised readout along the gradient of the mean cross-entropy, for one layer the delta rule.
 
         Returns each stimulus' cross-entropy (n,) and the error, softmax minus one-hot (n, classes).
         """
         readout, h = self.network.readout, self.network.last_hidden
         if self.optimizer is not None and compilable(logits):
-            return teach_with_adam(self.optimizer, h, logits, y)
+            return adam_step(self.optimizer, h, logits, y)
         losses = functional.cross_entropy(logits, y, reduction="none")
         error = _error(logits, y)
         if self.optimizer is not None:
@@ -156,30 +157,32 @@ class EGLPLearner:
             self.optimizer.step()
         return losses, error
 
-    def _pick(self, x: Tensor, y: Tensor, signals: Tensor) -> None:
-        """Keep the stimuli that cause an event, and learn from them once there are enough, at once in the warm-up."""
+    def _collect(self, x: Tensor, y: Tensor, signals: Tensor) -> None:
+        """Collect the stimuli that can trigger an event; learn once there are enough, in the warm-up at once."""
         strengths = self.controller.gate(signals)  # type: ignore[attr-defined]
         chosen = strengths.nonzero()[:, 0]
         if len(chosen):
             self._kept.append((x[chosen], y[chosen], strengths[chosen]))
             if self.controller.warming_up or sum(len(kept[1]) for kept in self._kept) >= self.gather:
-                x, y, strengths = (torch.cat(parts)[: self._affordable()] for parts in zip(*self._kept, strict=True))
+                x, y, strengths = (
+                    torch.cat(parts)[: self._remaining_stimuli()] for parts in zip(*self._kept, strict=True)
+                )
                 self._kept = []
                 if len(y):
                     error = _error(self.network(x), y)
-                    # Counted in whole stimuli, so that sums of parts of a batch reach the budget exactly.
+                    # Counted in whole stimuli, so that sums of fractions of a batch reach the budget exactly.
                     self.controller.used = (round(self.controller.used * self.batch_size) + len(y)) / self.batch_size
                     self._learn(error, strengths * (len(y) / self.batch_size), len(y))
 
-    def _affordable(self) -> int | None:
-        """Return of how many stimuli the controller's budget still allows an event, None for any number."""
+    def _remaining_stimuli(self) -> int | None:
+        """Return how many stimuli the controller's budget still allows, None for no limit."""
         if self.controller.budget is None:
             return None
         allowed = math.floor(self.controller.budget * self.batch_size)
         return max(0, allowed - round(self.controller.used * self.batch_size))
 
     def _learn(self, error: Tensor, event: float | Tensor, stimuli: int) -> None:
-        """Let hidden layers learn from the activity that they hold, where there is an event."""
+        """Let the hidden layers learn from their stored activity, if there is an event."""
         if not isinstance(event, Tensor) and event == 0:
             return
         self.network.local_update(error, event * self._scale, feedback=self.feedback, frozen=self.frozen)
@@ -208,7 +211,7 @@ class EGLPLearner:
         self._variance = NOVELTY_DECAY * self._variance + (1 - NOVELTY_DECAY) * variance
         return distance
 
-    # ---------------------------------------------------------------------------------------------------- answers
+    # ------------------------------------------------------------------------------------------------- predictions
 
     def predict(self, x: Tensor) -> Tensor:
         """Return logits (n, classes)."""
@@ -225,7 +228,7 @@ class EGLPLearner:
 
     @property
     def synaptic_updates(self) -> int:
-        """How many changes of a hidden layer's weight there were."""
+        """Number of changes of single hidden weights."""
         layers = enumerate(self.network.layers())
         return self.events * sum(layer.weight.numel() for number, layer in layers if number not in self.frozen)
 
@@ -237,7 +240,7 @@ class EGLPLearner:
     # ------------------------------------------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that learning changes."""
+        """Return the network, the optimizer, the controller and the collected stimuli."""
         return {
             "network": self.network.state_dict(),
             "controller": self.controller.state_dict(),
@@ -251,7 +254,7 @@ class EGLPLearner:
         }
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.network.load_state_dict(state["network"])
         self.controller.load_state_dict(state["controller"])
         if self.optimizer is not None:

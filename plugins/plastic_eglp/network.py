@@ -1,4 +1,4 @@
-"""The networks that event-gated plasticity teaches: local hidden layers below a readout."""
+"""The networks of EGLP: hidden layers that learn locally, and a readout."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ Model = Literal["mlp", "cnn"]
 Readout = Literal["supervised", "local"]
 Feedback = Literal["none", "direct"]
 KERNELS = (5, 3)
-"""Width of the filters of the first convolution, and of all others."""
+"""Kernel size of the first convolution, and of all others."""
 
 
 class EGLPNetwork(nn.Module):
-    """Hidden layers that learn locally, and a readout of their last activity.
+    """Hidden layers that learn locally, and a readout of the last hidden activity.
 
-    image_shape: (channels, height, width) of the inputs, which come flattened. hidden: units of each hidden layer, or
-    channels where model is "cnn". A convolutional layer keeps the size of its input, halves its activity by
-    the largest values, and standardises each channel (batch statistics while learning, running ones else), so that the
-    size of weights is no matter. initial_weights: of the hidden layers, see LocalLinear. readout: "supervised" is a
-    linear layer whose training is somebody else's; "local" is one more local layer.
+    image_shape: (channels, height, width) of the inputs, which are flattened. hidden: units of each hidden layer, or
+    channels of each convolution if model is "cnn". A convolution is followed by max pooling, which halves the size, and
+    by batch normalization, so that the scale of the weights does not matter. initial_weights: of the hidden layers, see
+    LocalLinear. readout: "supervised" is a linear layer that the learner trains; "local" is one more local layer.
 
-    Raises ValueError, naming the argument, for values that make no sense.
+    Raises ValueError, with the name of the argument, for invalid values.
     """
 
     last_hidden: Tensor
-    """What the readout saw of the last batch, (batch, units)."""
+    """Input of the readout for the last batch, (batch, units)."""
 
     def __init__(
         self,
@@ -115,21 +114,21 @@ class EGLPNetwork(nn.Module):
         return list(self.hidden)  # type: ignore[arg-type]
 
     def activity(self, x: Tensor, *, graph: bool = False) -> list[Tensor]:
-        """Return the activity of each hidden layer for x (batch, features); each layer stores its own while training.
+        """Return the activity of each hidden layer for x (batch, features). In training mode each layer stores its own.
 
-        graph: let gradients flow instead, for backpropagation, and store nothing.
+        graph: compute gradients for backpropagation, and store nothing.
         """
-        found = []
+        activities = []
         h = x
         if self.model == "cnn":
-            # Channels last: a position's channels, one stimulus of the rule, lie beside each other.
+            # Channels last: the channels of a position, one stimulus of the rule, are contiguous.
             h = x.view(-1, *self.image_shape).contiguous(memory_format=torch.channels_last)
         for number, layer in enumerate(self.layers()):
             h = layer.activate(layer.response(h)) if graph else layer(h)
             if self.model == "cnn":
                 h = self.norms[number](functional.max_pool2d(h, 2))
-            found.append(h)
-        return found
+            activities.append(h)
+        return activities
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the activity of each hidden layer, flattened to (batch, units)."""
@@ -144,9 +143,9 @@ class EGLPNetwork(nn.Module):
     def local_update(
         self, error: Tensor, event: float | Tensor, *, feedback: Feedback, frozen: Collection[int] = ()
     ) -> None:
-        """Let hidden layers, but for those `frozen`, and a local readout learn from the activity that they hold.
+        """Update the hidden layers, except those in `frozen`, and a local readout from their stored activity.
 
-        error (batch, classes) modulates them where feedback is "direct"; with "none" each follows its own rule.
+        With feedback "direct" the error (batch, classes) modulates learning; with "none" each layer learns by its rule.
         """
         for number, layer in enumerate(self.layers()):
             if number in frozen:

@@ -1,16 +1,15 @@
 """The mathematics of EGLP: local plasticity rules, gated by an event, as pure functions of tensors.
 
-Every rule here has one form. With x the presynaptic and y the postsynaptic activity of n stimuli, and e >= 0 the
-strength of the event, one scalar for a stimulus or for all of them,
+All rules have one form. With x the presynaptic and y the postsynaptic activity of n stimuli, and e >= 0 the strength of
+the event, one scalar for each stimulus or for all of them,
 
     dW = lr (mean over stimuli of e p x^T  -  d W)                                                              (1)
 
-where p (n, out), the postsynaptic factor, and d (out,), the decay of each unit's weights, say which rule it is. Rows
-of W (out, in) belong to postsynaptic units. For a convolution each position of each image is a stimulus of its own, and
-x its patch.
+where the postsynaptic factor p (n, out) and the decay d (out,) of each unit's weights define the rule. Rows of W
+(out, in) belong to postsynaptic units. In a convolution each position of each image is a stimulus, and x is its patch.
 
-Sources: the program of event-gated local plasticity (github.com/debg48/EGLP) for Oja's rule with an event; the other
-rules as named below.
+Sources: the published program of event-gated local plasticity (github.com/debg48/EGLP) for Oja's rule with an event;
+the docstrings name the sources of the other rules.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ import torch
 from torch import Tensor
 
 Event = Tensor | float
-"""The event's strength, 0 for none: one number, or (n,), one for each stimulus."""
+"""Strength of the event, 0 for no event: one number, or (n,), one for each stimulus."""
 
 
 class Factors(NamedTuple):
-    """What a rule makes of postsynaptic activity: e p (n, out), and e d (out,), or None where nothing decays."""
+    """The factors of a rule in equation (1): e p (n, out), and e d (out,), or None without decay."""
 
     post: Tensor
     decay: Tensor | None
@@ -45,17 +44,17 @@ def hebb(y: Tensor, event: Event = 1.0) -> Factors:
 def oja(y: Tensor, event: Event = 1.0) -> Factors:
     """Oja's rule (Oja 1982, equation 3): p = y, d = mean y^2.
 
-    Each unit's weights turn to the first principal component.
-    The published rule of EGLP: dW = lr e (mean y x^T - mean(y^2) W). y (n, out).
+    Each unit's weights converge to the first principal component of the input.
+    This is the published rule of EGLP: dW = lr e (mean y x^T - mean(y^2) W). y (n, out).
     """
     post = _weighted(y, event)
     return Factors(post, (post * y).mean(0))
 
 
 def anti_oja(y: Tensor, W: Tensor, event: Event = 1.0) -> Factors:
-    """Anti-Hebbian learning with a norm that stays (Xu, Oja & Suen 1992, OJAn): p = -y, d = -mean(y^2) / |w|^2.
+    """Anti-Hebbian rule with a constant norm (Xu, Oja & Suen 1992, OJAn): p = -y, d = -mean(y^2) / |w|^2.
 
-    Each linear unit's weights turn to the last principal component. y (n, out), W (out, in).
+    Each linear unit's weights converge to the last principal component of the input. y (n, out), W (out, in).
     """
     post = -_weighted(y, event)
     return Factors(post, (post * y).mean(0) / W.square().sum(1).clamp_min(torch.finfo(W.dtype).tiny))
@@ -70,9 +69,9 @@ def bcm(y: Tensor, theta: Tensor, event: Event = 1.0) -> Factors:
 
 
 def bcm_threshold(theta: Tensor, y: Tensor, rate: float, event: Event = 1.0) -> Tensor:
-    """Return the BCM threshold (out,), which follows the mean of y^2 (Intrator & Cooper 1992). y (n, out).
+    """Return the updated BCM threshold (out,), a running mean of y^2 (Intrator & Cooper 1992). y (n, out).
 
-    Stimuli without an event do not move it; how strong an event is does not matter to it.
+    Stimuli without an event do not change it. The strength of an event has no influence.
     """
     happens = (event > 0).to(y.dtype) if isinstance(event, Tensor) else float(event > 0)
     return theta + rate * _weighted(y.square() - theta, happens).mean(0)
@@ -82,7 +81,7 @@ def softhebb(u: Tensor, inverse_temperature: float, event: Event = 1.0) -> Facto
     """SoftHebb (Moraitis et al. 2022; anti-Hebbian losers as Journe et al. 2023): p = s, d = mean of s u.
 
     u (n, out) is the unit's linear response W x. s is the softmax of u over the units, with a minus sign for all but
-    the strongest: dW_k = lr e s_k (x - u_k W_k). Weights of a winner come to rest with norm 1.
+    the strongest: dW_k = lr e s_k (x - u_k W_k). The weights of a winner converge to norm 1.
     """
     s = torch.softmax(inverse_temperature * u, 1)
     winners = u.argmax(1, keepdim=True)
@@ -92,34 +91,34 @@ def softhebb(u: Tensor, inverse_temperature: float, event: Event = 1.0) -> Facto
 
 
 def softhebb_rate(W: Tensor) -> Tensor:
-    """Return the factor (out,) on each unit's learning rate: sqrt(| |w| - 1 |), 0 for settled weights.
+    """Return the factor (out,) of each unit's learning rate: sqrt(| |w| - 1 |), 0 for converged weights.
 
-    From the published program (Journe et al. 2023), which applies it after `largest_entry_one`.
+    As in the published program (Journe et al. 2023), which applies it after `largest_entry_one`.
     """
     norms: Tensor = torch.linalg.vector_norm(W, dim=1)
     return (norms - 1).abs().sqrt()
 
 
 def largest_entry_one(change: Tensor) -> Tensor:
-    """Return SoftHebb's change of a layer divided by its largest absolute entry; one of all zeros stays.
+    """Return SoftHebb's weight change divided by its largest absolute entry; a change of all zeros stays zero.
 
-    The published program (Journe et al. 2023) does so before the units' rates apply. Responses are as large as the
-    weights' norm, which begins far above 1, and steps in proportion to them diverge.
+    As in the published program (Journe et al. 2023), before the units' rates apply. Responses grow with the norm of the
+    weights, which starts far above 1, and proportional steps would diverge.
     """
     return change / change.abs().max().clamp_min(torch.finfo(change.dtype).tiny)
 
 
 def direct(modulation: Tensor, derivative: Tensor, event: Event = 1.0) -> Factors:
-    """A third factor for each unit: p = m f'(z), nothing decays.
+    """A rule with a third factor for each unit: p = m f'(z), no decay.
 
-    modulation m (n, out); derivative f'(z) (n, out) of the unit's activation. With m = -error B^T and B (out, classes)
-    fixed and random it is direct feedback alignment (Nokland 2016), `direct_feedback`.
+    modulation m (n, out); derivative f'(z) (n, out) of the activation function. With m = -error B^T and fixed random B
+    (out, classes) it is direct feedback alignment (Nokland 2016), see `direct_feedback`.
     """
     return Factors(_weighted(modulation * derivative, event), None)
 
 
 def direct_feedback(error: Tensor, B: Tensor) -> Tensor:
-    """Return the modulation m = -error B^T (n, out) that fixed random feedback B (out, classes) makes of the error.
+    """Return the modulation m = -error B^T (n, out) by fixed random feedback B (out, classes).
 
     error (n, classes): softmax of the readout minus the one-hot label.
     """
@@ -127,12 +126,12 @@ def direct_feedback(error: Tensor, B: Tensor) -> Tensor:
 
 
 def surprise(signal: Tensor, mean: Tensor, deviation: Tensor, largest: float = 3.0) -> Tensor:
-    """Return how far a signal lies above its mean, in standard deviations, from 0 to `largest`."""
+    """Return how many standard deviations a signal is above its mean, between 0 and `largest`."""
     return ((signal - mean) / deviation.clamp_min(torch.finfo(signal.dtype).tiny)).clamp(0.0, largest)
 
 
 def triangle(u: Tensor, power: float = 1.0) -> Tensor:
-    """Return max(0, u - mean of u over units)^power (Coates et al. 2011; with a power as Journe et al. 2023).
+    """Return max(0, u - mean of u over units)^power (Coates et al. 2011; the power is from Journe et al. 2023).
 
     u (n, units, ...).
     """
@@ -141,7 +140,7 @@ def triangle(u: Tensor, power: float = 1.0) -> Tensor:
 
 
 def _weighted(values: Tensor, event: Event) -> Tensor:
-    """Return values (n, out) times the event of each stimulus."""
+    """Return values (n, out), each row multiplied by the event of its stimulus."""
     if isinstance(event, Tensor):
         return values * (event[:, None] if event.ndim == 1 else event)
     return values if event == 1 else values * event

@@ -1,4 +1,4 @@
-"""A run of event-gated learning: the learner that a configuration describes, taught and logged."""
+"""From a configuration to its learner, and the training of a run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from plastic_cli import Run
     from plastic_cli.data.datasets import Dataset
 
-BATCHES_REMEMBERED = {"stimulus": 8, "batch": 100}
-"""Over how many batches the threshold that keeps to a rate is measured."""
+THRESHOLD_BATCHES = {"stimulus": 8, "batch": 100}
+"""Number of past batches, by scope, from which the adaptive threshold is computed."""
 
 
 def build(run: Run, data: Dataset, *, trained: bool = True) -> EGLPLearner:
@@ -40,14 +40,17 @@ def build(run: Run, data: Dataset, *, trained: bool = True) -> EGLPLearner:
 
 
 def make_learner(config: Train, data: Dataset, run: Run, frozen: Sequence[int] = ()) -> EGLPLearner:
-    """Make the learner that a configuration describes, its weights drawn from the run's seed.
+    """Return the learner that a configuration describes, its weights drawn from the run's seed.
 
-    Raises UserError where the images are too small for so many convolutions.
+    frozen: hidden layers, counted from 0, that never learn.
+    Raises UserError if the images are too small for the number of convolutions.
     """
     most = _halvings(*data.image_shape[1:])
     if config.model == "cnn" and len(config.hidden) > most:
         named = ",".join(map(str, config.hidden))
-        raise UserError(f"--hidden {named}: the images of {data.name} can be halved {most} times, once a convolution.")
+        raise UserError(
+            f"--hidden {named}: the images of {data.name} can be halved {most} times, once per convolution."
+        )
     network = EGLPNetwork(
         data.image_shape,
         config.hidden,
@@ -76,7 +79,7 @@ def make_learner(config: Train, data: Dataset, run: Run, frozen: Sequence[int] =
 
 
 def make_controller(config: Train, seed: int) -> Controller:
-    """Make the controller of the event that a configuration describes."""
+    """Return the controller of events that a configuration describes."""
     budget = config.event_budget or None
     if config.events == "always":
         return AlwaysOnController(budget)
@@ -89,7 +92,7 @@ def make_controller(config: Train, seed: int) -> Controller:
     return ThresholdController(
         config.threshold_factor or None,
         rate=config.event_rate,
-        window=BATCHES_REMEMBERED[config.event_scope] * (config.batch_size if per_stimulus else 1),
+        window=THRESHOLD_BATCHES[config.event_scope] * (config.batch_size if per_stimulus else 1),
         warmup=config.event_warmup,
         strength=config.event_strength,
         per_stimulus=per_stimulus,
@@ -98,13 +101,13 @@ def make_controller(config: Train, seed: int) -> Controller:
 
 
 def train_and_log(learner: EGLPLearner, data: Dataset, run: Run, config: Train) -> None:
-    """Teach `learner` for the run's epochs; log accuracy, events, updates and cost after each."""
+    """Train `learner` for the run's epochs; log accuracy, events, updates and cost after each epoch."""
     cost = cost_of(learner)
     images = len(data.train)
     batches = config.epochs * -(-images // config.batch_size)
     if config.events in ("triggered", "fixed") and 10 * config.event_warmup > batches:
-        run.message(f"the first {config.event_warmup} of {batches} batches are all events (--event-warmup)")
-    learner.happened.clear()
+        run.message(f"the first {config.event_warmup} of {batches} batches are events (--event-warmup)")
+    learner.had_event.clear()
 
     def after_epoch(epoch: int) -> None:
         seen = images * epoch
@@ -118,18 +121,18 @@ def train_and_log(learner: EGLPLearner, data: Dataset, run: Run, config: Train) 
             learning_flops=learning,
             messages=cost.messages * learner.event_stimuli,
         )
-        # Which batches of this epoch had an event, for the raster.
-        run.save_tensors(f"events-{epoch:06d}", {"epoch": epoch, "events": torch.tensor(learner.happened)})
-        learner.happened.clear()
+        # Which batches of this epoch had an event, for the raster plot.
+        run.save_tensors(f"events-{epoch:06d}", {"epoch": epoch, "events": torch.tensor(learner.had_event)})
+        learner.had_event.clear()
         snapshot_weights(run, epoch, config.epochs, learner.first_weights)
 
     fit(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
     if learner.events == 0 and config.events != "never":
-        run.console.warning("there was no event: the hidden layers are as they were drawn")
+        run.console.warning("there was no event: the hidden layers have their initial weights")
 
 
 def _halvings(height: int, width: int) -> int:
-    """Return how often images can be halved: a single pixel of a single image could not be standardised."""
+    """Return how often images can be halved, so that more than one pixel is left for batch normalization."""
     times = 0
     while (height // 2) * (width // 2) > 1:
         height, width, times = height // 2, width // 2, times + 1

@@ -56,10 +56,10 @@ def test_other_data_that_fit_are_taken(tmp_path, trained, images, change, labels
 @pytest.mark.parametrize(
     ("change", "labels", "told"),
     [
-        (lambda x: x[:, 1:], _Y, "its images are 1 x 5 x 7, run .* learned from 1 x 6 x 7"),
-        (lambda x: x, _Y + 1, "it has 4 classes, run .* answers with 3"),
-        (lambda x: x, np.array(["ant", "bee", "dog"])[_Y], "its class 2 is dog, run .* learned from cow as class 2"),
-        (lambda x: x * 255, _Y, "its pixels go from .* to 2.*, run .* learned from pixels from .* to"),
+        (lambda x: x[:, 1:], _Y, "its images are 1 x 5 x 7, run .* was trained on 1 x 6 x 7"),
+        (lambda x: x, _Y + 1, "it has 4 classes, run .* was trained on 3 classes"),
+        (lambda x: x, np.array(["ant", "bee", "dog"])[_Y], "its class 2 is dog, run .* was trained on cow as class 2"),
+        (lambda x: x * 255, _Y, "its pixels are from .* to 2.*, run .* was trained on pixels from .* to"),
         (lambda x: x * 2 - 1, _Y, "Store both in the same units"),
         (lambda x: (x - 0.13) / 0.31, _Y, "Store both in the same units"),
     ],
@@ -102,5 +102,5 @@ def test_names_of_known_sets_are_compared(tmp_path, mnist_folder):
     run.data_folder = mnist_folder
     run.describe_data(**load_dataset("emnist", mnist_folder).description())
     assert data_for(run, "mnist").classes == 10
-    with pytest.raises(UserError, match=r"its class 10 is k, run .* learned from A as class 10"):
+    with pytest.raises(UserError, match=r"its class 10 is k, run .* was trained on A as class 10"):
         data_for(run, "emnist-letters")

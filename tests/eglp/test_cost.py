@@ -192,7 +192,7 @@ def test_counting_leaves_no_trace(model, local_rule, training, options, batches)
         one.train_batch(*batch(seed=seed))
     one.network.train(training)
     flags = [(p.requires_grad, id(p)) for p in one.network.parameters()]
-    counters = (one.events, one.event_stimuli, one.synaptic_updates, one.controller.used, list(one.happened))
+    counters = (one.events, one.event_stimuli, one.synaptic_updates, one.controller.used, list(one.had_event))
     before = everything(one)
     cost_of(one)
     after = everything(one)
@@ -204,4 +204,4 @@ def test_counting_leaves_no_trace(model, local_rule, training, options, batches)
             assert torch.equal(after[name], tensor), name
     assert [(p.requires_grad, id(p)) for p in one.network.parameters()] == flags
     assert all(module.training is training for module in one.network.modules())
-    assert (one.events, one.event_stimuli, one.synaptic_updates, one.controller.used, list(one.happened)) == counters
+    assert (one.events, one.event_stimuli, one.synaptic_updates, one.controller.used, list(one.had_event)) == counters

@@ -33,13 +33,13 @@ def test_float32_learns_compiled_what_float64_learns_in_tensors(controller, size
 
         return call
 
-    monkeypatch.setattr(learner_module, "teach_with_adam", counting(kernels.teach_with_adam, "readout"))
+    monkeypatch.setattr(learner_module, "adam_step", counting(kernels.adam_step, "readout"))
     monkeypatch.setattr(layers_module, "direct_tanh", counting(kernels.direct_tanh, "hidden"))
     plain, fast = learner(torch.float64, controller, size), learner(torch.float32, controller, size)
     before = fast.network.state_dict()["readout.weight"].clone()
     for (x, y), (x32, _) in zip(batches(40, size, torch.float64), batches(40, size, torch.float32), strict=True):
         expected = plain.train_batch(x, y)
-        assert calls["readout"] == len(plain.happened) - 1
+        assert calls["readout"] == len(plain.had_event) - 1
         torch.testing.assert_close(fast.train_batch(x32, y).double(), expected, rtol=2e-4, atol=1e-5)
     assert fast.events == plain.events > 0
     assert calls == {"readout": 40, "hidden": 2 * fast.events}
@@ -91,7 +91,7 @@ def test_adam_takes_torchs_step():
     for _ in range(20):
         h, y = torch.randn(8, 5, generator=generator), torch.randint(3, (8,), generator=generator)
         with torch.no_grad():
-            losses, error = kernels.teach_with_adam(fast, h, readout(h), y)
+            losses, error = kernels.adam_step(fast, h, readout(h), y)
         logits = twin(h)
         expected = functional.cross_entropy(logits, y, reduction="none")
         plain.zero_grad()
@@ -113,7 +113,7 @@ def test_adams_means_take_one_minus_beta_of_the_gradient_to_single_precision(bet
     h, y = torch.randn(8, 5, generator=generator), torch.randint(3, (8,), generator=generator)
     logits = readout(h).detach()
     with torch.no_grad():
-        kernels.teach_with_adam(optimizer, h, logits, y)
+        kernels.adam_step(optimizer, h, logits, y)
     error = torch.softmax(logits.double(), 1) - functional.one_hot(y, 3)
     gradients = (error.T @ h.double() / 8, error.mean(0))
     for parameter, gradient in zip(readout.parameters(), gradients, strict=True):

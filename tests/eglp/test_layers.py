@@ -472,9 +472,9 @@ def test_no_gradient_flows_through_a_network():
 
 def test_an_update_needs_activity():
     for layer in (linear(), convolution()):
-        with pytest.raises(RuntimeError, match="call it before local_update"):
+        with pytest.raises(RuntimeError, match="call the layer in training mode before local_update"):
             layer.local_update(1.0)
-        with pytest.raises(RuntimeError, match="call it before local_update"):
+        with pytest.raises(RuntimeError, match="call the layer in training mode before local_update"):
             layer.local_update(0.0)
 
 

@@ -127,7 +127,7 @@ def test_an_event_is_a_step_of_direct_feedback_alignment(strength):
     expected = direct_feedback_alignment(one.network, x, y, [strength] * BATCH, BATCH)
     one.train_batch(x, y)
     assert_layers(one.network, expected)
-    assert (one.events, one.event_stimuli, one.happened) == (1, BATCH, [True])
+    assert (one.events, one.event_stimuli, one.had_event) == (1, BATCH, [True])
     assert one.synaptic_updates == 9 * 6 + 6 * 5
 
 
@@ -236,7 +236,7 @@ def test_a_local_readout_follows_the_delta_rule_at_events_only():
     error = torch.softmax(logits, 1) - functional.one_hot(y, CLASSES)
     one.train_batch(x, y)
     torch.testing.assert_close(one.network.readout.weight, before - LR * error.T @ h / BATCH)
-    assert one.happened == [False, True]
+    assert one.had_event == [False, True]
 
 
 def test_annealing_lets_both_rates_fall_linearly():
@@ -275,7 +275,7 @@ def test_every_picked_stimulus_is_learned_once_and_in_turn(picks, gather):
             learned.append(torch.stack(waiting))
             waiting = []
             events += 1
-    assert one.happened == happened
+    assert one.had_event == happened
     assert one.events == len(seen) == events
     for (pre, event), expected in zip(seen, learned, strict=True):
         assert torch.equal(pre, expected)
@@ -317,7 +317,7 @@ def test_every_batch_of_the_warm_up_is_an_event_at_once_however_small(gather):
         one.train_batch(x, y)
         # Each stimulus weighs lr / batch, as everywhere.
         assert_layers(one.network, expected)
-    assert one.happened == [True] * 5 + [False] * 2
+    assert one.had_event == [True] * 5 + [False] * 2
     assert one.event_stimuli == BATCH + 3 + BATCH + 1 + 5
     assert one.controller.used == one.event_stimuli / BATCH
     assert not one.state_dict()["kept"]
@@ -361,7 +361,7 @@ def test_the_budget_of_batches(budget):
         one = learner(controller)
         for seed in range(20):
             one.train_batch(*batch(seed=seed))
-        assert one.events == controller.used == sum(one.happened) == budget
+        assert one.events == controller.used == sum(one.had_event) == budget
         assert one.event_stimuli == budget * BATCH
 
 
@@ -376,7 +376,7 @@ def test_without_events_hidden_layers_stay_and_the_readout_learns():
     assert_equal(hidden_state(one.network), before)
     assert losses[-1] < losses[0] / 2
     assert (one.events, one.event_stimuli, one.synaptic_updates) == (0, 0, 0)
-    assert one.happened == [False] * 60
+    assert one.had_event == [False] * 60
 
 
 @pytest.mark.parametrize("controller", [NeverController, AlwaysOnController])
@@ -529,7 +529,7 @@ def test_a_restored_learner_continues_bit_for_bit(options, make, model, middle):
     for name in ("events", "event_stimuli", "synaptic_updates"):
         assert getattr(second, name) == getattr(whole, name)
     assert second.controller.used == whole.controller.used
-    assert second.happened == whole.happened[middle:]
+    assert second.had_event == whole.had_event[middle:]
     assert whole.events > first.events
     assert middle < 10
 
@@ -612,6 +612,6 @@ def test_equal_budgets_are_equal_numbers_of_stimuli(digits):
     assert triggered.event_stimuli == budget * 32
     short = len(digits.train) % 32
     assert fixed.event_stimuli in (budget * 32 - taken * (32 - short) for taken in range(5))
-    assert fixed.events == sum(fixed.happened) == budget
+    assert fixed.events == sum(fixed.had_event) == budget
     for one in (triggered, fixed):
         assert one.synaptic_updates == one.events * 64 * 16

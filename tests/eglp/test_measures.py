@@ -204,7 +204,7 @@ def test_the_figure_of_event_rates_draws_the_control_as_a_line():
     figure = figures.event_rates_figure(pd.DataFrame(rows))
     (line,) = (layer for layer in figure.layers if isinstance(layer.geom, geom_hline))
     assert line._data["yintercept"].tolist() == [60.0]
-    share = figure.data[figure.data["facet"] == "share of images in events"]
+    share = figure.data[figure.data["facet"] == "fraction of images in events"]
     assert share[share["by"] == "triggered"].set_index("x")["accuracy"].to_dict() == pytest.approx({0.1: 70, 1.0: 80})
     assert share[share["by"] == "fixed"].set_index("x")["accuracy"].to_dict() == pytest.approx({0.1: 65, 1.0: 75})
 
@@ -266,7 +266,7 @@ def test_receptive_fields_are_shown_after_and_before_learning(trained, monkeypat
     shown = {}
     monkeypatch.setattr(measures, "image_grid", lambda weights, shape, zoom: weights)
     monkeypatch.setattr(trained.run, "save_image", shown.__setitem__)
-    measures.show_features(trained.run)
+    measures.save_features(trained.run)
     assert torch.equal(shown["features"], trained.learner.first_weights)
     assert torch.equal(shown["features_before"], build(trained.run, trained.data, trained=False).first_weights)
 

@@ -1,4 +1,4 @@
-"""The figures of an analysed run: what layers and events are worth, and when events happened."""
+"""The figures of `plastic analyze eglp`: contribution of layers, effect of the event rate, and events over time."""
 
 # plotnine declares types, but not that of a figure plus a layer.
 # mypy: no-warn-return-any
@@ -49,27 +49,27 @@ def sensitivity_figure(table: pd.DataFrame) -> ggplot:
     room = max(1.0, 0.12 * (high - low))
     return (
         ggplot(data, aes("condition", "accuracy"))
-        + geom_hline(yintercept=control, linetype="dashed", colour=GREY, size=0.6)
-        + geom_point(size=3, colour=OKABE_ITO[0])
+        + geom_hline(yintercept=control, linetype="dashed", color=GREY, size=0.6)
+        + geom_point(size=3, color=OKABE_ITO[0])
         + geom_label(aes(label="text"), nudge_x=0.3, size=8.5, label_size=0, fill="white")
         + scale_x_discrete()
         + scale_y_continuous(limits=(low - room, high + room), labels=_percent)
         + coord_flip()
-        + labs(title="Which layers must learn", subtitle=f"dashed: {NAME}", x="", y="Test accuracy")
+        + labs(title="Accuracy without learning in one layer", subtitle=f"dashed: {NAME}", x="", y="Test accuracy")
         + theme_plastic(figure_size=(6, 0.5 * len(names) + 1.4))
         + theme(panel_grid_major_y=element_blank())
     )
 
 
 def event_rates_figure(table: pd.DataFrame) -> ggplot:
-    """Draw accuracy against the rate of events and against updates.
+    """Draw accuracy as a function of the event rate and of the number of synaptic updates.
 
-    `table`: columns events by, share (of all images), rate, synaptic_updates, accuracy. Both axes are logarithmic, so
-    the control, rate 0, is a dashed line.
+    table: columns events by, share (of all images), rate, synaptic_updates, accuracy. The horizontal axes are
+    logarithmic; the control, rate 0, is a dashed line.
     """
     control = 100 * float(table.loc[table["rate"] == 0, "accuracy"].iloc[0])
     learned = table[table["rate"] > 0]
-    facets = {"share": "share of images in events", "synaptic_updates": "synaptic updates"}
+    facets = {"share": "fraction of images in events", "synaptic_updates": "synaptic updates"}
     data = pd.concat(
         [
             learned.assign(x=learned[column], facet=name, accuracy=100 * learned["accuracy"])
@@ -80,16 +80,21 @@ def event_rates_figure(table: pd.DataFrame) -> ggplot:
     data["facet"] = pd.Categorical(data["facet"], list(facets.values()))
     data["by"] = pd.Categorical(data["by"], ["triggered", "fixed"])
     return (
-        ggplot(data, aes("x", "accuracy", colour="by", shape="by"))
-        + geom_hline(yintercept=control, linetype="dashed", colour=GREY, size=0.6)
+        ggplot(data, aes("x", "accuracy", color="by", shape="by"))
+        + geom_hline(yintercept=control, linetype="dashed", color=GREY, size=0.6)
         + geom_line(size=0.9)
         + geom_point(size=2.6)
         + facet_wrap("facet", scales="free_x")
         + scale_x_continuous(trans="log10", labels=_plain)
         + scale_y_continuous(labels=_percent)
-        + scale_color_manual(values=[OKABE_ITO[0], OKABE_ITO[1]], name="Events", labels=["triggered", "at random"])
-        + scale_shape_manual(values=["o", "^"], name="Events", labels=["triggered", "at random"])
-        + labs(title="What an event is worth", subtitle=f"dashed: {NAME}, {control:.1f}%", x="", y="Test accuracy")
+        + scale_color_manual(values=[OKABE_ITO[0], OKABE_ITO[1]], name="Events", labels=["triggered", "random"])
+        + scale_shape_manual(values=["o", "^"], name="Events", labels=["triggered", "random"])
+        + labs(
+            title="Accuracy as a function of the event rate",
+            subtitle=f"dashed: {NAME}, {control:.1f}%",
+            x="",
+            y="Test accuracy",
+        )
         + theme_plastic(figure_size=(8.4, 3.9))
         + theme(legend_position="bottom", strip_text=element_text(size=10))
     )
@@ -97,19 +102,21 @@ def event_rates_figure(table: pd.DataFrame) -> ggplot:
 
 def raster_figure(raster: pd.DataFrame) -> ggplot:
     """Draw which batches of which epochs had an event: columns epoch, batch, event (0 or 1)."""
-    fired = raster[raster["event"] > 0]
+    with_event = raster[raster["event"] > 0]
     batches, epochs = int(raster["batch"].max()), int(raster["epoch"].max())
     share = raster["event"].mean()
     # plotnine cannot draw a layer without rows.
-    events = geom_tile(aes(width=1, height=0.8), data=fired, fill=OKABE_ITO[0]) if len(fired) else geom_blank()
+    events = (
+        geom_tile(aes(width=1, height=0.8), data=with_event, fill=OKABE_ITO[0]) if len(with_event) else geom_blank()
+    )
     return (
         ggplot(raster, aes("batch", "epoch"))
         + events
-        + scale_x_continuous(limits=(0.5, batches + 0.5), breaks=_whole(batches), expand=(0.01, 0))
-        + scale_y_reverse(limits=(epochs + 0.5, 0.5), breaks=_whole(epochs))
+        + scale_x_continuous(limits=(0.5, batches + 0.5), breaks=_whole_numbers(batches), expand=(0.01, 0))
+        + scale_y_reverse(limits=(epochs + 0.5, 0.5), breaks=_whole_numbers(epochs))
         + labs(
-            title="When hidden layers learned",
-            subtitle=f"{len(fired)} events in {len(raster)} batches ({100 * share:.1f}%)",
+            title="Events: batches from which the hidden layers learned",
+            subtitle=f"{len(with_event)} events in {len(raster)} batches ({100 * share:.1f}%)",
             x="Batch of the epoch",
             y="Epoch",
         )
@@ -118,8 +125,8 @@ def raster_figure(raster: pd.DataFrame) -> ggplot:
     )
 
 
-def _whole(last: int) -> list[int]:
-    """Return some eight round numbers from 1 to `last`."""
+def _whole_numbers(last: int) -> list[int]:
+    """Return about eight round numbers from 1 to `last`."""
     return [1, *(int(tick) for tick in MaxNLocator(8, integer=True).tick_values(1, last) if 1 < tick <= last)]
 
 

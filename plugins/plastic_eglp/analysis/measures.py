@@ -1,4 +1,4 @@
-"""What only event-gated learning can be asked: which layers matter, what an event is worth, what units see and when."""
+"""The analyses of EGLP: contribution of each layer, effect of the event rate, receptive fields and events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN_UNITS = 64
 
 
 def measure_sensitivity(config: Train, run: Run) -> None:
-    """Train the network with learning switched off in one hidden layer after the other, and in all of them."""
+    """Train the network without learning in one hidden layer at a time, and without learning in all of them."""
     data = trained_on(run)
     layers = range(len(config.hidden))
     rows: list[dict[str, Any]] = []
@@ -33,10 +33,10 @@ def measure_sensitivity(config: Train, run: Run) -> None:
     if len(layers) > 1:
         conditions += [(f"layer {layer + 1} fixed", (layer,)) for layer in layers]
     for name, frozen in conditions:
-        run.message(f"learning anew: {name}")
+        run.message(f"training again: {name}")
         rows.append({"condition": name, **_measured(train_variant(config, data, run, frozen=frozen), data)})
-    run.message(f"learning anew: {NAME}")
-    # With backprop no events means that no hidden layer is trained.
+    run.message(f"training again: {NAME}")
+    # With backprop there are no events: the control is a network whose hidden layers do not learn.
     never: dict[str, Any] = {"frozen": tuple(layers)} if config.update == "backprop" else {"events": "never"}
     rows.append({"condition": NAME, **_measured(train_variant(config, data, run, **never), data)})
     frame = pd.DataFrame(rows)
@@ -48,21 +48,21 @@ def measure_sensitivity(config: Train, run: Run) -> None:
 
 
 def measure_event_rates(config: Train, run: Run, rates: Sequence[float]) -> None:
-    """Train the network at each rate of events, triggered and at random, without a budget, and without any event.
+    """Train the network at each event rate, with triggered and random events and no budget, and without events.
 
-    Raises UserError for a run of backprop, which knows no events.
+    Raises UserError for a run of backprop, which has no events.
     """
     if config.update == "backprop":
-        raise UserError(f"run {run.id} was trained by backprop, which knows no events.")
+        raise UserError(f"run {run.id} was trained by backprop, which has no events. Choose a run with --update local.")
     data = trained_on(run)
-    run.message(f"learning anew: {NAME}")
+    run.message(f"training again: {NAME}")
     images = len(data.train) * config.epochs
     none = {"rate": 0.0, **_measured(train_variant(config, data, run, events="never"), data)}
     rows: list[dict[str, Any]] = [{"events by": name, **none} for name in ("triggered", "fixed")]
     for rate in sorted(rates):
         for events in ("triggered", "fixed"):
-            run.message(f"learning anew: {events}, rate {rate:g}")
-            # No factor: a threshold that keeps to the rate.
+            run.message(f"training again: {events}, rate {rate:g}")
+            # Without a factor the threshold adapts to the rate.
             changes: dict[str, Any] = {"events": events, "event_rate": rate, "event_budget": 0, "threshold_factor": 0.0}
             rows.append(
                 {"events by": events, "rate": rate, **_measured(train_variant(config, data, run, **changes), data)}
@@ -72,14 +72,14 @@ def measure_event_rates(config: Train, run: Run, rates: Sequence[float]) -> None
         run.log("test", labels, accuracy=row["accuracy"], events=row["events"])
         run.results[f"{row['events by']} {row['rate']:g}/accuracy"] = float(row["accuracy"])
     frame = pd.DataFrame(rows)
-    # The first batches are events at every rate, and a budget of images may be left over: what was used, not asked for.
+    # The measured fraction of images: it differs from the rate, because the first batches are always events.
     frame["share"] = frame["event_images"] / images
     run.save_table("event_rates", frame)
     run.save_figure("event_rates", figures.event_rates_figure(frame))
 
 
-def show_features(run: Run) -> None:
-    """Write the first layer's receptive fields before and after learning as images."""
+def save_features(run: Run) -> None:
+    """Write the receptive fields of the first layer before and after training as images."""
     from plastic_eglp.training import build
 
     data = trained_on(run)
@@ -91,7 +91,7 @@ def show_features(run: Run) -> None:
 
 
 def receptive_shape(run: Run, weights: Tensor) -> tuple[int, int, int] | None:
-    """Return the shape of what a unit of the first layer sees: the image, or a filter's patch; None if no image."""
+    """Return the shape of the input of a unit of the first layer: the image, or a patch; None if it is no image."""
     channels, height, width = (int(size) for size in run.record.data["image_shape"])
     if channels not in (1, 3):
         return None
@@ -101,8 +101,8 @@ def receptive_shape(run: Run, weights: Tensor) -> tuple[int, int, int] | None:
     return channels, side, side
 
 
-def show_events(run: Run) -> None:
-    """Write the raster of events, and how many there were in each epoch."""
+def save_events(run: Run) -> None:
+    """Write the raster plot of events, and the number of events in each epoch."""
     raster = event_raster(run)
     run.save_table("events", raster.groupby("epoch")["event"].sum().rename("events").reset_index())
     run.save_figure("events", figures.raster_figure(raster))
@@ -120,12 +120,12 @@ def event_raster(run: Run) -> pd.DataFrame:
         parts.append(pd.DataFrame({"epoch": int(stored["epoch"]), "batch": batches, "event": events}))
     raster = pd.concat(parts) if parts else pd.DataFrame(columns=["epoch", "batch", "event"])
     if raster.empty:
-        raise UserError(f"run {run.id} kept no events to show: train it to the end of an epoch first.")
+        raise UserError(f"run {run.id} has no stored events to show. Train it for at least one epoch.")
     return raster.reset_index(drop=True)
 
 
 def measure_control(run: Run) -> None:
-    """Measure the zero-event control that the run has kept."""
+    """Evaluate the stored zero-event control of the run."""
     data = trained_on(run)
     for name, control in load_control(run, data).items():
         run.results[f"{name}/accuracy"] = float(evaluate(control.predict, data.test.x, data.test.y).accuracy)
