@@ -60,6 +60,7 @@ class RunRecord:
     machine: dict[str, Any] = field(default_factory=dict)
     argv: list[str] = field(default_factory=list)
     process: dict[str, Any] = field(default_factory=dict)
+    project: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def write(self, folder: Path) -> None:
@@ -183,7 +184,18 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "seconds": (float, int),
     **dict.fromkeys(
-        ("config", "steps_done", "summary", "measured_on", "speed", "data", "versions", "machine", "process"),
+        (
+            "config",
+            "steps_done",
+            "summary",
+            "measured_on",
+            "speed",
+            "data",
+            "versions",
+            "machine",
+            "process",
+            "project",
+        ),
         _TABLE,
     ),
     "argv": (list,),

@@ -39,6 +39,7 @@ from plastic_cli.runs.checkpoint import (
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.lock import locked_folder
 from plastic_cli.runs.metrics import MeasuredOn, drop_training_rows_after, read_rows
+from plastic_cli.runs.project import project_state
 from plastic_cli.runs.record import CHECKPOINT_FILE, METRICS_FILE, RunRecord, now, read_record
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ class Run:
             error=None,
             machine=machine(str(self.device)),
             process={"pid": os.getpid(), "host": socket.gethostname()},
+            project=project_state() if self.record.started is None else self.record.project,
         )
         if self._exports is not None:
             self._exports.begin(self.description, self.training_rows())
