@@ -11,7 +11,6 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
 from plastic_eglp import rule
-from plastic_eglp.kernels import ALL, NONE, compilable, direct_tanh
 
 LocalRule = Literal["oja", "hebb", "anti-oja", "bcm", "softhebb"]
 LOCAL_RULES: tuple[LocalRule, ...] = ("oja", "hebb", "anti-oja", "bcm", "softhebb")
@@ -152,10 +151,6 @@ class _LocalLayer(nn.Module):
         if modulation is not None and self.bias is not None:
             self.bias.add_(factors.post.sum(0), alpha=rate / len(factors.post))
 
-    def direct_update(self, event: float | Tensor, error: Tensor, B: Tensor) -> None:
-        """Apply equation (1) modulated by the error (batch, classes) through fixed random feedback B (out, classes)."""
-        self.local_update(event, rule.direct_feedback(error, B))
-
     def _factors(self, z: Tensor, y: Tensor, event: float | Tensor, modulation: Tensor | None) -> rule.Factors:
         if modulation is not None:
             return rule.direct(modulation, self.derivative(y), event)
@@ -233,28 +228,6 @@ class LocalLinear(_LocalLayer):
     def response(self, x: Tensor) -> Tensor:
         """Return z = W x + b, (batch, out_features)."""
         return functional.linear(x, self.weight, self.bias)
-
-    @torch.no_grad()
-    def direct_update(self, event: float | Tensor, error: Tensor, B: Tensor) -> None:
-        """Apply `direct_update` of the base class; compiled for float32 on the CPU."""
-        y = self._post
-        # The base class checks shapes and raises errors; the kernel does not.
-        if (
-            y is None
-            or self.activation != "tanh"
-            or not compilable(y)
-            or not len(y) == len(error) > 0
-            or B.shape != (y.shape[1], error.shape[1])
-            or (isinstance(event, Tensor) and event.shape != (len(error),))
-        ):
-            super().direct_update(event, error, B)
-            return
-        rate, strengths = (self.lr, event.float().numpy()) if isinstance(event, Tensor) else (self.lr * event, ALL)
-        post = torch.empty_like(y)
-        scale = rate / len(y)
-        bias = NONE if self.bias is None else self.bias.numpy()
-        direct_tanh(error.numpy(), B.numpy(), y.numpy(), strengths, post.numpy(), bias, scale)
-        self._add_products(self.weight, post, scale)
 
     def _add_products(self, target: Tensor, post: Tensor, scale: float) -> None:
         assert self._pre is not None

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from plastic_eglp.events import Controller
-from plastic_eglp.kernels import adam_step, compilable
 from plastic_eglp.layers import LocalLinear
 from plastic_eglp.network import EGLPNetwork, Feedback
 
@@ -147,8 +146,6 @@ class EGLPLearner:
         Returns each stimulus' cross-entropy (n,) and the error, softmax minus one-hot (n, classes).
         """
         readout, h = self.network.readout, self.network.last_hidden
-        if self.optimizer is not None and compilable(logits):
-            return adam_step(self.optimizer, h, logits, y)
         losses = functional.cross_entropy(logits, y, reduction="none")
         error = _error(logits, y)
         if self.optimizer is not None:

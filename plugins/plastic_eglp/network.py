@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from plastic_eglp import rule
 from plastic_eglp.layers import Activation, InitialWeights, LocalConv2d, LocalLinear, LocalRule
 
 Model = Literal["mlp", "cnn"]
@@ -151,7 +152,7 @@ class EGLPNetwork(nn.Module):
             if number in frozen:
                 continue
             if feedback == "direct":
-                layer.direct_update(event, error, self.get_buffer(f"feedback_{number}"))
+                layer.local_update(event, rule.direct_feedback(error, self.get_buffer(f"feedback_{number}")))
             else:
                 layer.local_update(event)
         if isinstance(self.readout, LocalLinear):
