@@ -53,7 +53,6 @@ PARSED_ONLY = {
 """Commands of plastic that are not carried out here."""
 
 PRELUDES = {
-    "docs/rules/eglp.md": "import torch\nx, y = torch.rand(128, 784), torch.randint(10, (128,))\nloss = 0.3\n",
     "docs/rules/grlu.md": (
         "import torch\nweights, biases = [torch.rand(5, 7), torch.rand(3, 5)], [torch.zeros(5), torch.zeros(3)]\n"
         "x, y = torch.rand(4, 7), torch.randint(3, (4,))\nnoises = [torch.randn(4 * 2, 5), torch.randn(4 * 2, 3)]\n"
@@ -179,6 +178,9 @@ def test_a_listing_works(block, place, make_run):
             assert plan_recipe(read_recipe(str(place / "recipe.toml")))
     elif block.language == "json":
         json.loads(block.text)
+    elif block.language == "bibtex":
+        assert re.match(r"@\w+\{\w+,\n", block.text)
+        assert block.text.count("{") == block.text.count("}")
     else:
         assert block.language in ("bash", "sh", "console"), f"{block}: say what language it is"
 
