@@ -1,4 +1,4 @@
-"""GRLU: global reward, local updates. Registration, and the library's names, which are imported when first used."""
+"""GRLU: global reward, local updates. Registers the rule; public names are imported at first use."""
 
 from __future__ import annotations
 

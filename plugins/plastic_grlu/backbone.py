@@ -1,4 +1,4 @@
-"""The hybrid of GRLU's author: an autoencoder, trained offline by backpropagation and frozen, under a GRLU network."""
+"""The hybrid network of GRLU's author: GRLU learns from the code of a frozen autoencoder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_autoencoder(inputs: int, latent: int, generator: torch.Generator, devic
 
 
 def train_autoencoder(autoencoder: nn.Module, data: Dataset, run: Run, epochs: int) -> None:
-    """Train it to reconstruct the training images (mean squared error, Adam at 1e-3), then freeze it."""
+    """Train the autoencoder to reconstruct the training images (mean squared error, Adam at 1e-3), then freeze it."""
     optimizer = torch.optim.Adam(autoencoder.parameters(), lr=1e-3)
     order = run.generator("backbone order")
     run.track(autoencoder=autoencoder, autoencoder_optimizer=optimizer, autoencoder_order=order)

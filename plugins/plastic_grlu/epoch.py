@@ -1,10 +1,10 @@
-"""The fast path of GRLU: learning from a stream of samples with compiled kernels, the same numbers as rule.py.
+"""Learning from many samples in one call, with compiled kernels or in plain PyTorch.
 
-A given call sequence of `train_epoch` yields the same parameters bit for bit on the same machine and library versions:
-noise is a function of (state.key, state.counter), the kernels run on one thread, and chunk boundaries, which follow the
-clock, fall between blocks that are computed separately anyway. Splitting one call into two (other than at a multiple of
-the block of max(1, 64 // batch_size) steps) uses the same noise but sums in another order, so the results agree to
-rounding.
+The same calls of `train_epoch` give the same parameters bit for bit on the same machine and library versions. Noise is
+a function of (state.key, state.counter), and the kernels run on one thread. They run in chunks whose length depends on
+the clock, but a chunk is a whole number of blocks, which are computed separately. Splitting one call into two uses the
+same noise. If it splits a block of max(1, 64 // batch_size) steps, sums are taken in another order, and results agree
+up to rounding.
 """
 
 import time
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg.cython_blas  # noqa: F401  np.dot in the kernels calls it: loaded now, a thread limit finds it
+import scipy.linalg.cython_blas  # noqa: F401  np.dot in the kernels calls it; the limit of threads needs it loaded
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
@@ -29,9 +29,9 @@ _CHUNK_SECONDS = 0.1
 
 @dataclass
 class NoiseState:
-    """Everything that changes while learning besides the parameters: plain integers, fit for a checkpoint.
+    """The position in the sequence of noise: with the parameters, all that changes during learning.
 
-    key: 64 bits that tell this run's random numbers from any other's. counter: steps taken so far.
+    key: 64 bits that identify the random numbers of this run. counter: steps taken so far.
     """
 
     key: int
@@ -39,8 +39,25 @@ class NoiseState:
 
     @classmethod
     def from_seed(cls, seed: np.random.SeedSequence) -> "NoiseState":
-        """A state before the first step, its key drawn from `seed`."""
+        """Return the state before the first step, with a key drawn from `seed`."""
         return cls(int(seed.generate_state(1, np.uint64)[0]))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of an epoch.
+
+    perturbations: noise samples per image. sigma: standard deviation of the noise. learning_rate multiplies the update.
+    top_k: fraction of hidden units that a Gumbel top-k mask keeps, None for ReLU. credit, skip: as in rule.py.
+    """
+
+    perturbations: int
+    sigma: float
+    learning_rate: float
+    batch_size: int = 1
+    credit: rule.Credit = "output"
+    top_k: float | None = None
+    skip: bool = False
 
 
 def noise_of_steps(
@@ -52,7 +69,7 @@ def noise_of_steps(
     sigma: float,
     top_k: float | None,
 ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-    """The noise that `train_epoch` would use on CPU in its next `steps` steps; does not advance `state`.
+    """Return the noise that `train_epoch` uses on CPU in its next `steps` steps, without advancing `state`.
 
     sizes: d_0, ..., d_L. rows: batch_size * perturbations. Returns (noises, gumbels), a list per step of a (rows,
     width) tensor per layer, as `rule.grlu_update` and `rule.pair_masks` take them (noises times sigma; gumbels for
@@ -80,63 +97,43 @@ def train_epoch(
     x: Tensor,
     y: Tensor,
     order: Tensor,
-    *,
-    perturbations: int,
-    sigma: float,
-    learning_rate: float,
-    batch_size: int,
-    credit: str,
-    top_k: float | None,
-    skip: bool,
+    settings: Settings,
     state: NoiseState,
     progress: Callable[[int], None] | None = None,
 ) -> float:
-    """Learn from x[order], y[order] one batch after the other, changing `weights` and `biases` in place.
+    """Learn from x[order], y[order] batch by batch, changing `weights` and `biases` in place.
 
-    x (samples, d_0), raw, and integer y (samples,); order (n,) indices into them; the last batch may be smaller. The
-    other arguments are those of rule.py: `sigma` multiplies the noise, `learning_rate` the update, `top_k` is the
-    fraction of hidden units that a Gumbel top-k mask keeps (None: ReLU). Parameters that are float32 on the CPU go
-    through the compiled kernels; any others, CUDA for one, through `rule.grlu_update` in a loop, with noise of torch's
-    own generator seeded from `state`.
+    x (samples, d_0), not normalized, and integer y (samples,). order (n,): indices into them; the last batch may be
+    smaller. Float32 parameters on the CPU use the compiled kernels. All others, for example on CUDA, use
+    `rule.grlu_update` in a loop, with noise from a torch generator seeded by `state`.
 
-    Advances state.counter by the number of steps. Calls progress(samples done) every tenth of a second or so; Ctrl-C
-    takes effect between those calls, and leaves the parameters and `state` of the last one. Returns the mean reward
-    (log-probability of the label, both members of each pair) over the stream, nan for an empty one. Raises
-    ValueError where arguments do not fit each other, before anything changes, and FloatingPointError when the reward or
-    a parameter is no longer finite, naming the step, counted from the state's beginning; the parameters then stay as
-    they were at the last call of `progress`.
+    Advances state.counter by the number of steps. Calls progress(samples done) about ten times per second. Ctrl-C takes
+    effect at such a call and leaves the parameters and `state` of that moment.
+
+    Returns the mean reward over samples (log-probability of the label, averaged over each pair), or nan without
+    samples. Raises ValueError if arguments do not fit each other; nothing has changed then. Raises FloatingPointError,
+    which names the step, if the reward or a parameter is not finite; the parameters are then those of the last call of
+    `progress`.
     """
-    options = _Options(perturbations, sigma, learning_rate, batch_size, credit, top_k, skip)
-    _check(weights, x, y, order, options)
+    _check(weights, x, y, order, settings)
     compiled = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in (*weights, *biases))
     run = _train_compiled if compiled else _train_eager
-    return run(weights, biases, x, y, order, options, state, progress or (lambda _: None))
+    return run(weights, biases, x, y, order, settings, state, progress or (lambda _: None))
 
 
-@dataclass(frozen=True)
-class _Options:
-    perturbations: int
-    sigma: float
-    learning_rate: float
-    batch_size: int
-    credit: str
-    top_k: float | None
-    skip: bool
-
-
-def _check(weights: list[Tensor], x: Tensor, y: Tensor, order: Tensor, options: _Options) -> None:
-    """Refuse what would make the kernels, which check no bounds, read beyond their arrays."""
-    if options.credit not in ("output", "preactivation"):
-        raise ValueError(f"credit is 'output' or 'preactivation', not {options.credit!r}")
-    if options.perturbations < 1 or options.batch_size < 1:
-        raise ValueError("perturbations and batch_size are at least 1")
+def _check(weights: list[Tensor], x: Tensor, y: Tensor, order: Tensor, settings: Settings) -> None:
+    """Raise ValueError for arguments with which the kernels, which check no bounds, would read beyond their arrays."""
+    if settings.credit not in ("output", "preactivation"):
+        raise ValueError(f"credit must be 'output' or 'preactivation', not {settings.credit!r}")
+    if settings.perturbations < 1 or settings.batch_size < 1:
+        raise ValueError("perturbations and batch_size must be at least 1")
     features, classes = weights[0].shape[1], weights[-1].shape[0]
     if x.ndim != 2 or x.shape[1] != features:
-        raise ValueError(f"x has {x.shape[-1]} features a sample, but the first layer takes {features}")
+        raise ValueError(f"x has {x.shape[-1]} features per sample, but the first layer has {features} inputs")
     for name, indices, count in (("label", y, classes), ("index", order, min(len(x), len(y)))):
         wrong = indices[(indices < 0) | (indices >= count)]
         if len(wrong):
-            raise ValueError(f"{name} {wrong[0].item()} is outside 0 to {count - 1}")
+            raise ValueError(f"{name} {wrong[0].item()} is not between 0 and {count - 1}")
 
 
 def _train_compiled(
@@ -145,7 +142,7 @@ def _train_compiled(
     x: Tensor,
     y: Tensor,
     order: Tensor,
-    options: _Options,
+    settings: Settings,
     state: NoiseState,
     progress: Callable[[int], None],
 ) -> float:
@@ -154,54 +151,52 @@ def _train_compiled(
     labels = np.ascontiguousarray(y.detach().cpu().to(torch.int64).numpy())
     indices = np.ascontiguousarray(order.detach().cpu().to(torch.int64).numpy())
     parameters = _flat(weights, biases)
-    rewards = np.empty(-(-samples // options.batch_size), np.float64)
-    steps_per_block = max(1, BLOCK // options.batch_size)
+    rewards = np.empty(-(-samples // settings.batch_size), np.float64)
+    steps_per_block = max(1, BLOCK // settings.batch_size)
     blocks, done = 1, 0
-    # One limit for the whole stream: BLAS may share out a product differently among another number of threads.
+    # One thread: with another number of threads, BLAS may sum a product in another order.
     with threadpool_limits(1, user_api="blas"):
         while done < samples:
             start = time.perf_counter()
-            full = min((samples - done) // options.batch_size, blocks * steps_per_block)
-            steps, batch = (full, options.batch_size) if full else (1, samples - done)
-            first = done // options.batch_size
+            full = min((samples - done) // settings.batch_size, blocks * steps_per_block)
+            steps, batch = (full, settings.batch_size) if full else (1, samples - done)
+            first = done // settings.batch_size
             chunk = indices[done : done + steps * batch]
             of_chunk = rewards[first : first + steps]
-            _learn(parameters, _sizes(weights), inputs, labels, chunk, batch, options, state, of_chunk)
+            _learn(parameters, _sizes(weights), Samples(inputs, labels, chunk), batch, settings, state, of_chunk)
             _raise_if_not_finite(parameters, of_chunk, state.counter)
             _write_back(parameters, weights, biases)
             done += steps * batch
             state.counter += steps
             progress(done)
-            # The first chunks compile or warm up: grow slowly, shrink at once.
+            # The first chunks compile or warm up, so chunks grow slowly and shrink at once.
             blocks = max(1, min(2 * blocks, int(blocks * _CHUNK_SECONDS / (time.perf_counter() - start))))
-    return _mean_reward(rewards, samples, options.batch_size)
+    return _mean_reward(rewards, samples, settings.batch_size)
 
 
 def _learn(
     parameters: NDArray[np.float32],
     sizes: list[int],
-    inputs: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    indices: NDArray[np.int64],
+    samples: Samples,
     batch: int,
-    options: _Options,
+    settings: Settings,
     state: NoiseState,
     rewards: NDArray[np.float64],
 ) -> None:
-    """Choose the kernel for these options and run it over `indices`."""
-    kept = [0 if options.top_k is None else rule.kept_units(width, options.top_k) for width in sizes[1:-1]]
+    """Run the kernel over `samples` in batches of `batch`."""
+    kept = [0 if settings.top_k is None else rule.kept_units(width, settings.top_k) for width in sizes[1:-1]]
     none = np.empty((0, 0), np.float32)
     learn(
         parameters,
         np.array(sizes, np.int64),
-        Samples(inputs, labels, indices),
+        samples,
         Options(
             batch,
-            options.perturbations,
-            float(options.sigma),
-            float(options.learning_rate),
-            options.credit == "preactivation",
-            options.skip,
+            settings.perturbations,
+            float(settings.sigma),
+            float(settings.learning_rate),
+            settings.credit == "preactivation",
+            settings.skip,
             np.array(kept, np.int64),
         ),
         Draws(np.uint64(state.key), np.uint64(state.counter), none, none),
@@ -215,7 +210,7 @@ def _train_eager(
     x: Tensor,
     y: Tensor,
     order: Tensor,
-    options: _Options,
+    settings: Settings,
     state: NoiseState,
     progress: Callable[[int], None],
 ) -> float:
@@ -223,42 +218,41 @@ def _train_eager(
     x, y, order = x.to(device, dtype), y.to(device), order.to(device)
     generator = torch.Generator(device)
     generator.manual_seed(int(np.random.SeedSequence([state.key, state.counter]).generate_state(1, np.uint64)[0] >> 1))
-    credit: rule.Credit = "preactivation" if options.credit == "preactivation" else "output"
     rewards: list[Tensor] = []
     checked, last_check = 0, time.perf_counter()
-    batches = order.split(options.batch_size) if len(order) else ()
+    batches = order.split(settings.batch_size) if len(order) else ()
     for step, batch in enumerate(batches, 1):
-        rows = len(batch) * options.perturbations
+        rows = len(batch) * settings.perturbations
         noises = [
-            torch.randn(rows, len(bias), generator=generator, device=device, dtype=dtype) * options.sigma
+            torch.randn(rows, len(bias), generator=generator, device=device, dtype=dtype) * settings.sigma
             for bias in biases
         ]
         masks = None
-        if options.top_k is not None:
+        if settings.top_k is not None:
             gumbels = [
                 -torch.empty(rows, len(bias), device=device, dtype=dtype).exponential_(generator=generator).log()
                 for bias in biases[:-1]
             ]
             masks = rule.pair_masks(
-                weights, biases, x[batch], noises, gumbels, options.top_k, credit=credit, skip=options.skip
+                weights, biases, x[batch], noises, gumbels, settings.top_k, credit=settings.credit, skip=settings.skip
             )
         weight_updates, bias_updates, reward = rule.grlu_update(
-            weights, biases, x[batch], y[batch], noises, masks, credit=credit, skip=options.skip
+            weights, biases, x[batch], y[batch], noises, masks, credit=settings.credit, skip=settings.skip
         )
         for parameter, update in zip((*weights, *biases), (*weight_updates, *bias_updates), strict=True):
-            parameter.add_(update, alpha=options.learning_rate)
+            parameter.add_(update, alpha=settings.learning_rate)
         rewards.append(reward)
-        # One synchronisation with the device per report.
+        # Synchronize with the device once per report only.
         if step == len(batches) or time.perf_counter() - last_check > _CHUNK_SECONDS:
             recent = torch.stack(rewards[checked:]).double().cpu().numpy()
             _raise_if_not_finite(
                 torch.cat([p.flatten() for p in (*weights, *biases)]).cpu().numpy(), recent, state.counter
             )
             state.counter += len(recent)
-            progress(min(step * options.batch_size, len(order)))
+            progress(min(step * settings.batch_size, len(order)))
             checked, last_check = step, time.perf_counter()
     means = torch.stack(rewards).double().cpu().numpy() if rewards else np.empty(0)
-    return _mean_reward(means, len(order), options.batch_size)
+    return _mean_reward(means, len(order), settings.batch_size)
 
 
 def _sizes(weights: list[Tensor]) -> list[int]:
@@ -287,7 +281,7 @@ def _raise_if_not_finite(parameters: NDArray[Any], rewards: NDArray[np.float64],
 
 
 def _mean_reward(rewards: NDArray[np.float64], samples: int, batch_size: int) -> float:
-    """The mean over samples of the steps' mean rewards, of which the last may stand for fewer samples."""
+    """Return the mean over samples of the steps' mean rewards; the last step may have fewer samples."""
     if not samples:
         return float("nan")
     counts = np.full(len(rewards), batch_size)

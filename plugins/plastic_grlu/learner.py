@@ -1,8 +1,9 @@
-"""The rule as a learner: parameters, noise and learning rate over the epochs, and the control on the same network."""
+"""The learner: parameters, the schedules of noise and learning rate, and the control by backpropagation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,16 +12,18 @@ from torch import Tensor, nn
 
 from plastic_cli.classifier.fit import raise_if_not_finite
 from plastic_grlu import rule
-from plastic_grlu.epoch import NoiseState, train_epoch
+from plastic_grlu.epoch import NoiseState, Settings, train_epoch
 
 
 class GRLULearner:
-    """A GRLU network.
+    """A network that learns by GRLU.
 
-    sizes: d_0, ..., d_L. top_k: fraction of hidden units that the Gumbel mask keeps, None for ReLU. update: "grlu", or
-    "backprop" for the control: the true gradient on the same network with the step lr * sigma^2, which is what GRLU's
-    step with noise before the non-linearity comes to when averaged over infinitely many perturbations.
-    encoder: a frozen network that images pass first.
+    sizes: d_0, ..., d_L. noise_key: seed of the noise. perturbations: noise samples per image. top_k: fraction of
+    hidden units that the Gumbel mask keeps, None for ReLU. skip, credit: as in rule.py. noise, learning_rate: first and
+    last value of their half-cosine schedules. encoder: a frozen network whose output the first layer receives.
+
+    update: "grlu", or "backprop" for the control: the true gradient of the same network with step lr * sigma^2. That is
+    the limit of GRLU's step with noise before the nonlinearity and infinitely many perturbations.
     """
 
     def __init__(
@@ -51,52 +54,26 @@ class GRLULearner:
         self.encoder = encoder
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Set noise and learning rate on their half cosines."""
+        """Set noise and learning rate by their half-cosine schedules."""
         progress = epoch / epochs
         self.sigma = rule.cosine(*self.noise_range, progress)
         self.learning_rate = rule.cosine(*self.learning_rate_range, progress)
 
     def train_stream(self, x: Tensor, y: Tensor, order: Tensor, progress: Callable[[int], None]) -> None:
-        """Learn from `x[order]` one batch after the other; raises FloatingPointError where learning diverges."""
+        """Learn from `x[order]` batch by batch; raises FloatingPointError if learning diverges."""
         codes = self.encode(x)
         if self.update == "backprop":
             self._descend(codes, y, order, progress)
             return
-        train_epoch(
-            self.weights,
-            self.biases,
-            codes,
-            y,
-            order,
-            perturbations=self.perturbations,
-            sigma=self.sigma,
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            credit=self.credit,
-            top_k=self.top_k,
-            skip=self.skip,
-            state=self.state,
-            progress=progress,
-        )
+        train_epoch(self.weights, self.biases, codes, y, order, self._settings(), self.state, progress)
 
     def prepare(self, x: Tensor, y: Tensor) -> None:
         """Compile the kernels, or load them from the cache, by one step on copies of the parameters."""
         if self.update == "grlu":
-            train_epoch(
-                [weight.clone() for weight in self.weights],
-                [bias.clone() for bias in self.biases],
-                self.encode(x[:1]),
-                y[:1],
-                torch.zeros(1, dtype=torch.int64),
-                perturbations=1,
-                sigma=self.sigma,
-                learning_rate=0.0,
-                batch_size=1,
-                credit=self.credit,
-                top_k=self.top_k,
-                skip=self.skip,
-                state=NoiseState(0),
-            )
+            weights, biases = ([part.clone() for part in parts] for parts in (self.weights, self.biases))
+            settings = replace(self._settings(), perturbations=1, learning_rate=0.0, batch_size=1)
+            first = torch.zeros(1, dtype=torch.int64)
+            train_epoch(weights, biases, self.encode(x[:1]), y[:1], first, settings, NoiseState(0))
 
     def train_batch(self, x: Tensor, y: Tensor) -> None:
         """Learn from one batch."""
@@ -111,8 +88,8 @@ class GRLULearner:
         return rule.features(self.weights, self.biases, self.encode(x), top_k=self.top_k, skip=self.skip)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return parameters and the position in the stream of noise."""
-        # 64-bit keys do not fit a signed integer of torch; as text they survive any reader.
+        """Return the parameters and the position in the sequence of noise."""
+        # Text, because a 64-bit key does not fit into a signed integer of torch.
         return {
             "weights": list(self.weights),
             "biases": list(self.biases),
@@ -120,13 +97,13 @@ class GRLULearner:
         }
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         for mine, stored in zip([*self.weights, *self.biases], [*state["weights"], *state["biases"]], strict=True):
             mine.copy_(stored)
         self.state = NoiseState(int(state["noise"]["key"]), state["noise"]["counter"])
 
     def draw(self, rows: int, seed: int) -> tuple[list[Tensor], list[Tensor] | None]:
-        """Draw noise, and Gumbel noise where masks are used, for `rows` rows: to look at updates without learning."""
+        """Draw noise, and Gumbel noise for top-k masks, for `rows` rows: to analyze updates without learning."""
         device = self.weights[0].device
         generator = torch.Generator(device).manual_seed(seed)
         shapes = [(rows, len(bias)) for bias in self.biases]
@@ -137,7 +114,7 @@ class GRLULearner:
         return noises, [-draw.log() for draw in uniform]
 
     def masks(self, x: Tensor, noises: list[Tensor], gumbels: list[Tensor] | None) -> list[Tensor] | None:
-        """Return the masks of an antithetic pair, or None for ReLU. `x` is what the first layer sees."""
+        """Return the masks of an antithetic pair, or None for ReLU. `x` is the input of the first layer."""
         if gumbels is None or self.top_k is None:
             return None
         return rule.pair_masks(
@@ -145,24 +122,29 @@ class GRLULearner:
         )
 
     def encode(self, x: Tensor) -> Tensor:
-        """Return what the first layer sees of images x (batch, features): themselves, or the encoder's code."""
+        """Return the input of the first layer for images x (batch, features): the images, or the encoder's code."""
         if self.encoder is None:
             return x
         with torch.no_grad():
             code: Tensor = self.encoder(x)
         return code
 
+    def _settings(self) -> Settings:
+        return Settings(
+            self.perturbations, self.sigma, self.learning_rate, self.batch_size, self.credit, self.top_k, self.skip
+        )
+
     def _descend(self, x: Tensor, y: Tensor, order: Tensor, progress: Callable[[int], None]) -> None:
-        """The control: plain gradient steps of lr * sigma^2 on the same network, with masks of the same kind."""
+        """The control: gradient steps of lr * sigma^2 on the same network, with masks of the same kind."""
         step = self.learning_rate * self.sigma**2
         order = order.to(x.device)
         rewards: list[Tensor] = []
         for number, batch in enumerate(order.split(self.batch_size)):
-            silent = [torch.zeros(len(batch), len(bias), device=x.device) for bias in self.biases]
+            no_noise = [torch.zeros(len(batch), len(bias), device=x.device) for bias in self.biases]
             gumbels = None
             if self.top_k is not None:
                 gumbels = self.draw(len(batch), (self.state.key + self.state.counter + number) % 2**63)[1]
-            masks = self.masks(x[batch], silent, gumbels)
+            masks = self.masks(x[batch], no_noise, gumbels)
             weight_updates, bias_updates, reward = rule.gradient_update(
                 self.weights, self.biases, x[batch], y[batch], masks, skip=self.skip
             )

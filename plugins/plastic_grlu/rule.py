@@ -1,4 +1,4 @@
-"""GRLU as pure functions: the readable truth that the fast path is tested against.
+"""GRLU as pure functions. The kernels are tested against them.
 
 A network of L layers with sizes d_0, ..., d_L holds weights[l] of shape (d_{l+1}, d_l) and biases[l] of shape
 (d_{l+1},). In the equations n_l is Gaussian noise that is already multiplied by its standard deviation sigma, and y is
@@ -15,14 +15,13 @@ xhat_l in (6) is the mean of the pair's two layer-normed inputs. The update is a
 multiplied by the learning rate nor divided by sigma^2, so its expectation is about sigma^2 times a gradient.
 
 Equation numbers are ours. Source: README and code of https://github.com/steve-z-wang/grlu, whose rule is
-`credit="output"`: noise after the nonlinearity. Its update has no factor f'(z), so ReLU units that are silent are
-updated too. With `credit="preactivation"` the noise joins z_l before the nonlinearity, which is node perturbation as
-in the literature: to leading order in sigma its expectation is sigma^2 times the gradient. Skip connections,
-`skip=True`, are named in that README but are in none of its code; ours are residual: a hidden layer after the first
-whose input is as wide as its output adds that input: h_l = a_l + h_{l-1} + n_l, without n_l where the noise has
-joined z_l.
+`credit="output"`: noise after the nonlinearity. Its update has no factor f'(z), so silent ReLU units are updated too.
+With `credit="preactivation"` the noise is added to z_l before the nonlinearity, which is node perturbation as
+in the literature: to leading order in sigma its expectation is sigma^2 times the gradient. The README mentions skip
+connections, but no published code has them. Ours, `skip=True`, are residual: a hidden layer after the first whose input
+is as wide as its output adds that input, h_l = a_l + h_{l-1} + n_l, without n_l if the noise was added to z_l.
 
-All functions work in float32 and float64, on any device, and read no global random state.
+All functions support float32 and float64 on any device, and use no global random state.
 """
 
 import math
@@ -40,7 +39,7 @@ Masks = Sequence[Tensor | None]
 
 
 def layer_norm(x: Tensor) -> Tensor:
-    """Standardise the last dimension of `x` (..., features), without scale and shift, eps 1e-5; equation (1)."""
+    """Standardize the last dimension of `x` (..., features), without scale and shift, eps 1e-5; equation (1)."""
     return functional.layer_norm(x, x.shape[-1:], eps=1e-5)
 
 
@@ -63,7 +62,7 @@ def _layer_output(
     credit: str,
     skip: bool,
 ) -> Tensor:
-    """Equation (3): what `layer` passes on, from its pre-activation `z` and its input `h`."""
+    """Equation (3): the output of `layer` from its pre-activation `z` and its input `h`."""
     if noise is not None and credit == "preactivation":
         z = z + noise
     output = z if layer == len(weights) - 1 else _hidden(z, mask)
@@ -79,7 +78,7 @@ def _perturbations(noises: Sequence[Tensor] | None, x: Tensor) -> int:
         return 1
     perturbations, rest = divmod(len(noises[0]), len(x))
     if rest or not perturbations:
-        raise ValueError(f"noises have {len(noises[0])} rows, which is no multiple of the batch of {len(x)}")
+        raise ValueError(f"noises have {len(noises[0])} rows, which is not a multiple of the batch size {len(x)}")
     return perturbations
 
 
@@ -94,7 +93,7 @@ def _pass(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The layer-normed input and the output of every layer, equations (1) to (3)."""
     if credit not in ("output", "preactivation"):
-        raise ValueError(f"credit is 'output' or 'preactivation', not {credit!r}")
+        raise ValueError(f"credit must be 'output' or 'preactivation', not {credit!r}")
     h = x.repeat(_perturbations(noises, x), 1)
     normed, outputs = [], []
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
@@ -121,10 +120,10 @@ def forward(
 
     `x` is (batch, d_0). `noises[l]`, one per layer, is (batch * perturbations, d_{l+1}), perturbation-major: row p *
     batch + b belongs to sample b, as when the batch is tiled; `x` is tiled to match. `masks[l]`, one per hidden layer,
-    has the rows of the noises (those of `x` without noise); it replaces ReLU in its layer, and None keeps ReLU there.
+    has as many rows as the noises, or as `x` without noise. It replaces ReLU in its layer; None keeps ReLU.
 
     Returns (batch * perturbations, d_L), or (batch, d_L) without noise. Raises ValueError for an unknown credit, or
-    where the noises' rows are no multiple of the batch.
+    if the rows of the noises are not a multiple of the batch size.
     """
     return _pass(weights, biases, x, noises, masks, credit, skip)[1][-1]
 
@@ -168,7 +167,7 @@ def grlu_update(
 
 
 def kept_units(width: int, k: float) -> int:
-    """How many of `width` units a top-k mask of fraction `k` keeps: k * width to the nearest integer, at least one."""
+    """The number of units that a top-k mask keeps of `width`: k * width rounded, at least one."""
     return min(width, max(1, math.floor(k * width + 0.5)))
 
 
@@ -181,11 +180,11 @@ def top_k_mask(z: Tensor, k: float) -> Tensor:
 def gumbel_top_k_mask(
     z: Tensor, k: float, generator: torch.Generator | None = None, *, gumbel: Tensor | None = None
 ) -> Tensor:
-    """The mask used while learning: the top k of z + G, G standard Gumbel noise.
+    """The mask during learning: the top k of z + G, with G standard Gumbel noise.
 
-    That draws units without replacement with probabilities softmax(z).
+    This draws units without replacement with probabilities softmax(z).
 
-    `z` is (rows, units). `gumbel`, of the same shape, gives the noise; without it `generator` draws it.
+    `z` is (rows, units). `gumbel`, of the same shape, is the noise; without it, `generator` draws it.
     """
     if gumbel is None:
         gumbel = -torch.empty_like(z).exponential_(generator=generator).log()
@@ -205,9 +204,9 @@ def pair_masks(
 ) -> list[Tensor]:
     """The top-k masks, one per hidden layer, that both members of an antithetic pair share.
 
-    A hidden layer's mask is the top k of (z(+n) + z(-n)) / 2 + G with one Gumbel draw `gumbels[l]`, shaped as the
-    layer's noise. In the first layer the mean is the noise-free z itself; in deeper layers it keeps the pair symmetric
-    at no further forward pass (a choice of ours: the published code has one hidden layer).
+    The mask of a hidden layer is the top k of (z(+n) + z(-n)) / 2 + G with one Gumbel draw `gumbels[l]`, shaped as the
+    noise of the layer. In the first layer the mean equals the noise-free z. In deeper layers it treats both members
+    alike without another forward pass; this is our choice, since the published code has one hidden layer.
     """
     plus = minus = x.repeat(_perturbations(noises, x), 1)
     masks: list[Tensor] = []
@@ -258,7 +257,7 @@ def gradient_update(
     *,
     skip: bool = False,
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """The true gradient of log p(y | x) summed over the batch, by automatic differentiation, to compare updates with.
+    """The true gradient of log p(y | x) summed over the batch, by automatic differentiation: a reference for updates.
 
     The sign is that of `grlu_update` (ascent). Returns (weight_updates, bias_updates, reward), where the reward is the
     0-dim mean of log p(y | x) over the batch. `masks` as in `forward` without noise, held constant.
@@ -272,14 +271,14 @@ def gradient_update(
 
 
 def cosine(maximum: float, minimum: float, progress: float) -> float:
-    """Half a cosine from `maximum` at progress 0 to `minimum` at progress 1, for sigma and the learning rate."""
+    """Half a cosine from `maximum` at progress 0 to `minimum` at 1: the schedule of sigma and the learning rate."""
     return minimum + (maximum - minimum) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def initial_parameters(
     sizes: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float32
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """He's normal initialisation for sizes d_0, ..., d_L: W_l ~ N(0, 2 / d_l), b_l = 0, on the generator's device."""
+    """He normal initialization for sizes d_0, ..., d_L: W_l ~ N(0, 2 / d_l), b_l = 0, on the generator's device."""
     device = generator.device
     weights = [
         torch.randn(rows, columns, generator=generator, dtype=dtype, device=device) * math.sqrt(2 / columns)

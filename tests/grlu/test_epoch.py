@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from plastic_grlu import epoch, rule
-from plastic_grlu.epoch import NoiseState, noise_of_steps, train_epoch
+from plastic_grlu.epoch import NoiseState, Settings, noise_of_steps, train_epoch
 from plastic_grlu.kernels.learn import Draws, Options, Samples, learn
 from plastic_grlu.kernels.primitives import BLOCK
 
@@ -119,7 +119,7 @@ def test_epoch_equals_rule_with_the_same_noise(sizes, skip, credit, top_k, batch
         last = noise_of_steps(NoiseState(state.key, 17 + full), 1, sizes, rows=3 * rest, sigma=0.1, top_k=top_k)
         noises, gumbels = noises + last[0], gumbels + last[1]
     fast_weights, fast_biases = copies(weights), copies(biases)
-    reward = train_epoch(fast_weights, fast_biases, x, y, order, state=state, **options)
+    reward = train_epoch(fast_weights, fast_biases, x, y, order, Settings(**options), state)
     expected = epoch_of_rule(weights, biases, x, y, order, noises, gumbels, options)
     assert state == NoiseState(2**64 - 3, 17 + full + (rest > 0))
     assert reward == pytest.approx(expected, abs=1e-4)
@@ -133,7 +133,7 @@ def run(count, *, start=0, key=5, parameters=None, progress=None, **changes):
     x, y, _ = samples([12, 9, 4], 400)
     state = changes.pop("state", None) or NoiseState(key)
     order = torch.arange(start, start + count)
-    reward = train_epoch(weights, biases, x, y, order, state=state, progress=progress, **{**DEFAULTS, **changes})
+    reward = train_epoch(weights, biases, x, y, order, Settings(**{**DEFAULTS, **changes}), state, progress)
     return (weights, biases), reward, state
 
 
@@ -164,12 +164,11 @@ def test_the_number_of_threads_does_not_change_the_numbers():
     program = """if True:
         import hashlib, torch
         from plastic_grlu import rule
-        from plastic_grlu.epoch import NoiseState, train_epoch
+        from plastic_grlu.epoch import NoiseState, Settings, train_epoch
         generator = torch.Generator().manual_seed(0)
         weights, biases = rule.initial_parameters([784, 256, 64, 10], generator)
         x, y = torch.rand(100, 784, generator=generator), torch.arange(100) % 10
-        train_epoch(weights, biases, x, y, torch.arange(100), perturbations=64, sigma=0.1, learning_rate=0.1,
-                     batch_size=1, credit="output", top_k=None, skip=False, state=NoiseState(5))
+        train_epoch(weights, biases, x, y, torch.arange(100), Settings(64, 0.1, 0.1), NoiseState(5))
         print(hashlib.sha256(b"".join(weight.numpy().tobytes() for weight in weights)).hexdigest())
     """
     outputs = {
@@ -227,11 +226,11 @@ def test_divergence_is_reported_with_its_step(dtype):
     x, y, _ = samples([12, 9, 4], 100, dtype)
     x[70] = math.nan
     with pytest.raises(FloatingPointError, match="reward is no longer finite at step 1070"):
-        train_epoch(weights, biases, x, y, torch.arange(100), state=NoiseState(1, 1000), **DEFAULTS)
+        train_epoch(weights, biases, x, y, torch.arange(100), Settings(**DEFAULTS), NoiseState(1, 1000))
     weights, biases = network([12, 9, 4], dtype)
     options = {**DEFAULTS, "learning_rate": 1e38 if dtype == torch.float32 else 1e308, "sigma": 10.0}
     with pytest.raises(FloatingPointError, match=r"step \d+"):
-        train_epoch(weights, biases, x[:70], y, torch.arange(70), state=NoiseState(1), **options)
+        train_epoch(weights, biases, x[:70], y, torch.arange(70), Settings(**options), NoiseState(1))
 
 
 @pytest.mark.parametrize(
@@ -250,8 +249,9 @@ def test_arguments_that_the_kernel_cannot_take_are_refused(changed, message):
     weights, biases = network([12, 9, 4])
     before = copies(weights)
     given = {"x": torch.zeros(4, 12), "y": torch.tensor([0, 1, 2, 3]), "order": torch.arange(4), **DEFAULTS, **changed}
+    data = [given.pop(name) for name in ("x", "y", "order")]
     with pytest.raises(ValueError, match=message):
-        train_epoch(weights, biases, state=NoiseState(1), **given)
+        train_epoch(weights, biases, *data, Settings(**given), NoiseState(1))
     assert all(torch.equal(a, b) for a, b in zip(weights, before, strict=True))
 
 
@@ -273,7 +273,7 @@ def test_compiled_and_eager_paths_learn_equally_well(top_k, credit):
     accuracy, rewards = {}, {}
     for dtype in (torch.float32, torch.float64):
         weights, biases = rule.initial_parameters([30, 32, 8], torch.Generator().manual_seed(1), dtype)
-        rewards[dtype] = train_epoch(weights, biases, x, y, torch.arange(1000), state=NoiseState(3), **options)
+        rewards[dtype] = train_epoch(weights, biases, x, y, torch.arange(1000), Settings(**options), NoiseState(3))
         logits = rule.predict(weights, biases, x[1000:].to(dtype), top_k=top_k)
         accuracy[dtype] = (logits.argmax(1) == y[1000:]).double().mean().item()
     assert min(accuracy.values()) > 0.9
@@ -286,7 +286,7 @@ def test_the_eager_path_is_deterministic():
     for _ in range(2):
         weights, biases = network([12, 9, 4], torch.float64)
         x, y, _ = samples([12, 9, 4], 30)
-        train_epoch(weights, biases, x, y, torch.arange(30), state=NoiseState(4), **{**DEFAULTS, "top_k": 0.5})
+        train_epoch(weights, biases, x, y, torch.arange(30), Settings(**{**DEFAULTS, "top_k": 0.5}), NoiseState(4))
         results.append((weights, biases))
     assert_same(*results)
 

@@ -13,7 +13,7 @@ from plastic_cli.classifier.fit import fit
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.runs.folder import create_run
 from plastic_grlu import GRLULearner, rule
-from plastic_grlu.epoch import NoiseState, train_epoch
+from plastic_grlu.epoch import NoiseState, Settings, train_epoch
 
 SIZES = [12, 9, 4]
 NOISE, RATE = (0.4, 0.1), (0.2, 0.02)
@@ -67,7 +67,7 @@ def test_noise_and_rate_fall_along_half_cosines_from_their_first_value():
         assert before[1] > after[1] > RATE[1]
 
 
-def test_every_epoch_of_a_run_learns_with_noise_and_rate_of_its_own(tiny_data, runs_folder):
+def test_each_epoch_of_a_run_has_its_own_noise_and_learning_rate(tiny_data, runs_folder):
     seen = []
 
     class Records(GRLULearner):
@@ -92,7 +92,7 @@ def test_every_epoch_of_a_run_learns_with_noise_and_rate_of_its_own(tiny_data, r
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 0.5, "credit": "preactivation", "batch_size": 3}])
-def test_an_epoch_is_the_stream_with_the_noise_and_the_rate_of_that_epoch(options):
+def test_the_learner_trains_an_epoch_with_the_noise_and_rate_of_that_epoch(options):
     learner = learner_of(**options)
     x, y = samples()
     order = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])
@@ -106,19 +106,15 @@ def test_an_epoch_is_the_stream_with_the_noise_and_the_rate_of_that_epoch(option
         x,
         y,
         order,
-        perturbations=3,
-        sigma=half_cosine(NOISE, 2, 4),
-        learning_rate=half_cosine(RATE, 2, 4),
-        **{"batch_size": 1, "credit": "output", "top_k": None, **options},
-        skip=False,
-        state=state,
+        Settings(3, half_cosine(NOISE, 2, 4), half_cosine(RATE, 2, 4), **options),
+        state,
     )
     for mine, expected in zip(parameters_of(learner), (*weights, *biases), strict=True):
         assert torch.equal(mine, expected)
     assert learner.state == state
 
 
-def test_compiling_beforehand_changes_nothing():
+def test_compiling_in_advance_changes_nothing():
     learner, untouched = learner_of(), learner_of()
     learner.prepare(*samples())
     assert learner.state == untouched.state
@@ -147,7 +143,7 @@ def test_the_control_steps_up_the_gradient_by_the_rate_times_the_variance_of_the
     assert learner.state.counter == 3
 
 
-def test_the_controls_step_is_that_of_many_perturbations_before_the_non_linearity():
+def test_the_control_equals_many_perturbations_before_the_nonlinearity():
     sigma, rate = 0.01, 5.0
     options = {"noise": (sigma, 0.0), "learning_rate": (rate, 0.0)}
     control = learner_of(update="backprop", **options)
@@ -158,11 +154,11 @@ def test_the_controls_step_is_that_of_many_perturbations_before_the_non_linearit
         learner.begin_epoch(0, 10)
         learner.train_stream(x, y, torch.tensor([0]), lambda _: None)
     for start, one, other in zip(before, parameters_of(control), parameters_of(perturbed), strict=True):
-        # Off by sampling, and by rounding of weights that hardly change; another power of sigma would be 100 times off.
+        # Sampling and rounding cause small differences; another power of sigma would be wrong by a factor of 100.
         assert (other - one).norm() < 0.25 * (one - start).norm()
 
 
-def test_the_control_with_top_k_is_masked_as_the_rule_is():
+def test_the_control_with_top_k_uses_masks_like_the_rule():
     """All units kept: a linear network. Half of them: the first layer's weights of half of its units change."""
     x, y = samples(1)
     order = torch.tensor([0])
@@ -187,11 +183,11 @@ def test_a_control_that_diverges_is_reported_with_its_step():
         learner.train_stream(x, y, torch.arange(8), lambda _: None)
 
 
-# ------------------------------------------------------------------------------------------------ answers and state
+# ------------------------------------------------------------------------------------------------ predictions and state
 
 
 @pytest.mark.parametrize("top_k", [None, 0.5])
-def test_answers_are_free_of_noise_and_change_nothing(top_k):
+def test_predictions_have_no_noise_and_change_nothing(top_k):
     learner = learner_of(top_k=top_k)
     x, _ = samples()
     before, state = parameters_of(learner), NoiseState(learner.state.key, learner.state.counter)
@@ -204,7 +200,7 @@ def test_answers_are_free_of_noise_and_change_nothing(top_k):
 
 
 @pytest.mark.parametrize("update", ["grlu", "backprop"])
-def test_state_taken_back_goes_on_as_if_nothing_had_been(update):
+def test_a_restored_learner_continues_identically(update):
     x, y = samples()
     whole, before = (learner_of(update=update, top_k=0.5) for _ in range(2))
     after = learner_of(update=update, top_k=0.5)

@@ -148,7 +148,7 @@ def test_masks_equal_to_the_positive_part_are_relu():
     torch.testing.assert_close(rule.forward(weights, biases, x), rule.forward(weights, biases, x, masks=[z > 0]))
 
 
-def test_layer_norm_standardises_and_forgets_scale_and_shift():
+def test_layer_norm_standardizes_and_ignores_scale_and_shift():
     x = torch.randn(3, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     normed = rule.layer_norm(x)
     torch.testing.assert_close(normed.mean(1), torch.zeros(3, dtype=torch.float64), atol=1e-12, rtol=0)

@@ -1,4 +1,4 @@
-"""GRLU's headline figure: how accuracy grows with the number of perturbations, beside the gradient's control."""
+"""The figure of the report: accuracy by number of perturbations, with the backpropagation control."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ TRAINING = ["config.epochs", "config.batch_size", "config.noise_max", "config.lr
 
 
 def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
-    """Draw test accuracy against perturbations, a line for each kind of network, with intervals over seeds.
+    """Draw test accuracy against perturbations, one line for each kind of network, with intervals over seeds.
 
-    runs: rows of `RunStore.runs()` of this rule. Only the most frequent training settings of each data set are shown,
-    so that a line's points differ in perturbations alone; dashed lines are the control with the gradient itself. None
-    where no line would have two points.
+    runs: rows of `RunStore.runs()` of this rule. For each data set, only runs with its most frequent training settings
+    are drawn, so that the points of a line differ in perturbations only. Dashed lines are the control that follows the
+    gradient. Returns None if no line has two points.
     """
     chosen = runs[runs["test/accuracy"].notna() & runs["dataset"].notna()].copy()
     if chosen.empty:
         return None
     settings = chosen[TRAINING].astype(str).agg("|".join, axis=1)
-    usual = settings.groupby(chosen["dataset"]).transform(lambda group: group.mode().iloc[0])
-    chosen = chosen[settings == usual]
+    most_frequent = settings.groupby(chosen["dataset"]).transform(lambda group: group.mode().iloc[0])
+    chosen = chosen[settings == most_frequent]
     chosen["network"] = [
         _network(row, row["config.update"]) for row in chosen[[*NETWORK, "config.update"]].to_dict("records")
     ]
-    points = _summarised(chosen[chosen["config.update"] == "grlu"], ["dataset", "network", "config.perturbations"])
-    control = _summarised(chosen[chosen["config.update"] == "backprop"], ["dataset", "network"])
+    points = _summarized(chosen[chosen["config.update"] == "grlu"], ["dataset", "network", "config.perturbations"])
+    control = _summarized(chosen[chosen["config.update"] == "backprop"], ["dataset", "network"])
     lengths = points.groupby(["dataset", "network"]).size() if len(points) else pd.Series(dtype=int)
     if lengths.empty or lengths.max() < 2:
         return None
@@ -66,9 +66,7 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
         shown = control[control["dataset"].isin(points["dataset"])]
         lines = sorted(shown["network"].unique())
         figure += geom_hline(aes(yintercept="mean", linetype="network"), data=shown, colour="#555555", size=0.7)
-        figure += scale_linetype_manual(
-            values=dict(zip(lines, LINES, strict=False)), name="control: the gradient itself"
-        )
+        figure += scale_linetype_manual(values=dict(zip(lines, LINES, strict=False)), name="control: backpropagation")
     return (
         figure
         + facet_wrap("dataset", scales="free_y")
@@ -84,7 +82,7 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
             colour="network",
             shape="network",
             title="GRLU: accuracy against perturbations",
-            caption=f"Bars: {interval_method()} over seeds, from 3 seeds on.",
+            caption=f"Bars: {interval_method()} over seeds, with 3 seeds or more.",
         )
         + theme_plastic(figure_size=(4.2 + 3.4 * panels, 4.2))
         + theme(legend_position="right")
@@ -106,7 +104,7 @@ def _network(row: Mapping[Any, Any], update: str) -> str:
     return ", ".join(parts)
 
 
-def _summarised(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+def _summarized(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     rows = []
     for key, group in runs.groupby(by):
         interval = mean_interval(group["test/accuracy"].to_numpy())

@@ -1,4 +1,4 @@
-"""What only GRLU can be asked: how well its update points along the gradient, and how noisy it is."""
+"""Measures of GRLU's updates: their angle to the gradient, and their signal-to-noise ratio."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ PERTURBATIONS = (1, 16, 128)
 
 
 def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
-    """Measure the angle of one update to the true gradient, and its signal to noise, by number of perturbations.
+    """Measure the angle of one update to the true gradient and its signal-to-noise ratio, by number of perturbations.
 
-    Updates and gradients are those of single training images at the run's initial noise: that is what the rule learns
-    from at batch size 1. The angle is the mean over images and draws; the signal to noise is that of one update, over
-    draws of the noise, averaged over images.
+    Updates and gradients are those of single training images with the run's initial noise, as at batch size 1. The
+    angle is the mean over images and noise samples. The signal-to-noise ratio is that of one update over noise samples,
+    averaged over images.
     """
     data = trained_on(run)
     learner: GRLULearner = build(run, data, trained=True)  # type: ignore[assignment]
@@ -44,11 +44,11 @@ def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
     run.save_table("angles", frame)
     trained = frame[frame["network"] == "trained"]
     spread = {"low": trained["angle"] - trained["angle_sd"], "high": trained["angle"] + trained["angle_sd"]}
-    labelled = trained.assign(label=[f"{count} perturbations" for count in trained["perturbations"]], **spread)
+    labeled = trained.assign(label=[f"{count} perturbations" for count in trained["perturbations"]], **spread)
     title = "Angle between one update and the gradient, by perturbations (mean and SD over images and noise)"
-    run.save_figure("angles", figures.angle_figure(labelled, title))
-    here = frame[(frame["network"] == "trained") & (frame["perturbations"] == learner.perturbations)]
-    for row in here.to_dict("records"):
+    run.save_figure("angles", figures.angle_figure(labeled, title))
+    own = frame[(frame["network"] == "trained") & (frame["perturbations"] == learner.perturbations)]
+    for row in own.to_dict("records"):
         labels = {"layer": row["layer"], "perturbations": row["perturbations"]}
         run.log("train", labels, angle=row["angle"], signal_to_noise=row["signal_to_noise"])
         run.results[f"layer {row['layer']}/angle"] = row["angle"]
@@ -56,13 +56,13 @@ def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
 
 
 def show_weights(run: Run, build: Build) -> None:
-    """Write the first layer's weights as images."""
+    """Write the weights of the first layer as images."""
     data = trained_on(run)
     learner: GRLULearner = build(run, data, trained=True)  # type: ignore[assignment]
     weights = learner.weights[0].cpu()
     shape = image_shape_of(run, weights.shape[1])
     if shape is None:
-        run.message("the first layer sees a code, not images: no picture of its weights")
+        run.message("no figure of the weights: the first layer receives a code, not images")
         return
     run.save_image("weights_all", figures.image_grid(weights, shape))
 
@@ -98,7 +98,7 @@ def _measure(
 def _draw_updates(
     learner: GRLULearner, x: Tensor, y: Tensor, perturbations: int, samples: int, seed: int
 ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-    """Return, per layer, `samples` updates for one image x (1, d_0) and the gradient that each of them estimates."""
+    """Return, per layer, `samples` updates for one image x (1, d_0) and the gradient that each estimates."""
     noises, gumbels = learner.draw(perturbations * samples, seed)
     updates: list[list[Tensor]] = [[] for _ in learner.weights]
     gradients: list[list[Tensor]] = [[] for _ in learner.weights]
@@ -110,7 +110,7 @@ def _draw_updates(
         update, _, _ = rule.grlu_update(
             learner.weights, learner.biases, x, y, noise, masks, credit=learner.credit, skip=learner.skip
         )
-        # With ReLU there is one gradient; with masks it is that of the masked networks that this update perturbed.
+        # With ReLU there is one gradient. With masks it is that of the masked networks that this update perturbed.
         if gradient is None or masks is not None:
             copies = 1 if masks is None else perturbations
             gradient, _, _ = rule.gradient_update(

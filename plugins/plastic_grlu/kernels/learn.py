@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from plastic_cli.numerics.kernels import called, part, section
 from plastic_grlu.kernels.compiler import kernel
 from plastic_grlu.kernels.noise import fill_gumbel, fill_normal
-from plastic_grlu.kernels.primitives import BLOCK, choose_largest, log_probabilities, standardise
+from plastic_grlu.kernels.primitives import BLOCK, choose_largest, log_probabilities, standardize
 
 Real = np.floating[Any]
 Floats = NDArray[Real]
@@ -178,7 +178,7 @@ def _begin_block(parameters: Floats, samples: Samples, first: int, count: int, b
     """Norm the inputs of `count` samples from `first` on and multiply them; return x_s . x_t (count, count)."""
     hidden, inputs = block.z.shape[1], block.inputs.shape[1]
     for i in range(count):
-        standardise(samples.x, samples.order[first + i], block.inputs, i)
+        standardize(samples.x, samples.order[first + i], block.inputs, i)
     xhat = block.inputs[:count]
     gram = _matrix(block.gram, 0, count, count)
     np.dot(xhat, _matrix(parameters, 0, hidden, inputs).T, block.z[:count])
@@ -218,7 +218,7 @@ def _z_of_layer(weights: Floats, bias: Floats, below: Floats, xhat: Floats, z: F
     double_rows, fan_in = xhat.shape
     rows = double_rows // 2
     for row in range(double_rows):
-        standardise(below, row, xhat, row)
+        standardize(below, row, xhat, row)
     np.dot(xhat, weights.T, z)
     for row in range(double_rows):
         for i in range(len(bias)):

@@ -15,7 +15,7 @@ BLOCK: Final = 64
 
 
 @part
-def standardise(sources: Floats, source: int, targets: Floats, target: int) -> None:
+def standardize(sources: Floats, source: int, targets: Floats, target: int) -> None:
     """Layer norm of row `source` of `sources` (., n) into row `target` of `targets` (., n).
 
     Rows are named by their index throughout: a view of a row would cost numba's reference counting.
