@@ -18,17 +18,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from report import ROOT, write_runs
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
 
+from plastic_cli.runs.record import METRICS_FILE, RECORD_FILE, RunRecord  # noqa: E402
+
+SEEDS = 5
 FLOOR = """
 import json, os, sys
 for entry in os.scandir(sys.argv[1]):
     if not entry.name.startswith("."):
         with open(f"{entry.path}/run.json", "rb") as stream:
             json.loads(stream.read())
+"""
+RUNS = """
+import sys
+from plastic_cli.runs.store import RunStore
+assert len(RunStore(sys.argv[1]).runs()) == int(sys.argv[2])
 """
 METRICS = """
 import sys
@@ -80,8 +89,72 @@ def best(program: str, *arguments: object) -> Cost:
     return min((cost(program, *arguments) for _ in range(3)), key=lambda found: found.cpu)
 
 
+def write_runs(folder: Path, count: int, epochs: int) -> None:
+    """Write `count` completed runs, five seeds of each of many settings, with four metrics an epoch."""
+    draw = random.Random(0)
+    folder.mkdir()
+    for number in range(count):
+        setting, seed = divmod(number, SEEDS)
+        config = {
+            "seed": seed,
+            "device": "auto",
+            "dataset": ("digits", "mnist")[setting % 2],
+            "validation": 0,
+            "perturbations": (1, 16, 128)[setting % 3],
+            "hidden": [256],
+            "skip": False,
+            "activation": "top-k",
+            "k": 0.5,
+            "batch_size": 1,
+            "epochs": epochs,
+            "noise_max": 0.1,
+            "noise_min": 0.0,
+            "lr_max": round(0.001 * (1 + setting // 6), 6),
+            "lr_min": 0.0,
+            "credit": "output",
+            "update": "grlu",
+            "backbone": "none",
+        }
+        lines = []
+        summary: dict[str, float | None] = {}
+        for epoch in range(1, epochs + 1):
+            for split in ("train", "test"):
+                for metric in ("accuracy", "loss"):
+                    value = draw.random()
+                    summary[f"{split}/{metric}"] = value
+                    row = {
+                        "stage": "train",
+                        "split": split,
+                        "step": epoch,
+                        "metric": metric,
+                        "value": value,
+                        "time": 1.8e9,
+                    }
+                    lines.append(json.dumps(row) + "\n")
+        stamp = "2026-01-01T00:00:00.000+00:00"
+        record = RunRecord(
+            run=f"20260101-000000-{number:06d}",
+            rule="grlu",
+            seed=seed,
+            config=config,
+            dataset=str(config["dataset"]),
+            status="completed",
+            created=stamp,
+            started=stamp,
+            finished=stamp,
+            seconds=draw.random(),
+            summary=summary,
+            machine={"system": "Linux", "processor": "unknown", "cores": 2},
+            versions={"plastic": "0.1.0", "python": "3.11", "torch": "2.6"},
+        )
+        run = folder / record.run
+        run.mkdir()
+        (run / RECORD_FILE).write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
+        (run / METRICS_FILE).write_text("".join(lines), encoding="utf-8")
+
+
 def write_rows(folder: Path, template: Path, count: int) -> Path:
-    """Write a store of one run with so many rows of metrics, and return its metrics file."""
+    """Write a store of one run with `count` rows of metrics, and return its metrics file."""
     run = folder / "20260101-000000-rows"
     run.mkdir(parents=True)
     shutil.copy(template / "run.json", run)
@@ -116,13 +189,22 @@ def main() -> None:
             ["runs", "--all"],
             ["runs", "--json"],
             ["report", "--format", "csv"],
+            ["report", "--output", str(Path(temporary) / "report")],
             ["sweep", "backprop-quick", "--dry-run"],
             ["sweep", str(recipe), "--dry-run", "--format", "csv"],
         ):
             shutil.rmtree(folder / ".index", ignore_errors=True)
             name = " ".join(["plastic", *words]).replace(str(recipe), f"RECIPE of {given.runs} runs")
+            name = name.replace(str(Path(temporary) / "report"), "FOLDER")
             costs[f"{name}, cold"] = cost(PLASTIC, *words, "--runs", folder)
             costs[f"{name}, warm"] = best(PLASTIC, *words, "--runs", folder)
+        for name, program, count in (
+            ("RunStore.runs()", RUNS, given.runs),
+            ("RunStore.metrics()", METRICS, 40 * given.runs),
+        ):
+            shutil.rmtree(folder / ".index", ignore_errors=True)
+            costs[f"{name}, cold"] = cost(program, folder, count)
+            costs[f"{name}, warm"] = best(program, folder, count)
         rows = Path(temporary) / "rows"
         file = write_rows(rows, next(path for path in folder.iterdir() if path.name[0] != "."), given.rows)
         costs[f"{given.rows} rows, cold"] = cost(METRICS, rows, given.rows)

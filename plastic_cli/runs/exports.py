@@ -6,8 +6,11 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
+from plastic_cli.distribution import install_command
+from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import Exporter, find_exporter
 
 
@@ -75,6 +78,45 @@ class Exports:
                 self._warned.add(exporter.name)
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 self._warn(f"the exporter '{exporter.name}' ({exporter.origin}) failed in {hook}: {reason:.300}")
+
+
+def exporter_hooks(
+    module: str, *, library: str, extra: str
+) -> tuple[Callable[..., None], Callable[..., None], Callable[..., None], Callable[..., None]]:
+    """Return the hooks of an exporter whose `module` is imported only when it is used.
+
+    The module has `start(run, rows)`, `log(run, rows)` and `finish(run)`, and may have `check()`, which raises
+    ImportError where something else is missing. library, extra: what the user has to install. The hooks are, in this
+    order, `plastic_export_check`, `plastic_run_started`, `plastic_metrics_logged` and `plastic_run_finished`.
+    """
+    from plastic_cli.plugins.hooks import hookimpl
+
+    @hookimpl
+    def plastic_export_check() -> None:
+        try:
+            getattr(import_module(module), "check", _nothing)()
+        except ImportError as error:
+            raise UserError(
+                f"exporting to {library} needs its library ({error}): `{install_command(extra)}`."
+            ) from None
+
+    @hookimpl
+    def plastic_run_started(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        import_module(module).start(run, rows)
+
+    @hookimpl
+    def plastic_metrics_logged(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        import_module(module).log(run, rows)
+
+    @hookimpl
+    def plastic_run_finished(run: Mapping[str, Any]) -> None:
+        import_module(module).finish(run)
+
+    return plastic_export_check, plastic_run_started, plastic_metrics_logged, plastic_run_finished
+
+
+def _nothing() -> None:
+    pass
 
 
 def find_exports(names: Sequence[str] | None, warn: Callable[[str], None]) -> Exports | None:

@@ -48,8 +48,8 @@ class _Open:
 _open: dict[str, _Open] = {}
 
 
-def check_store() -> None:
-    """Raise ImportError where the store is a database, as the default is, and what reads it is missing."""
+def check() -> None:
+    """Raise ImportError where the store is a database, as the default one is, and its libraries are missing."""
     if get_tracking_uri().partition(":")[0].partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql"):
         import alembic  # noqa: F401
         import sqlalchemy  # noqa: F401
