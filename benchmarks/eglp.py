@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
+from plastic_cli.data.catalogue import data_folder
 from plastic_cli.data.datasets import Dataset, load_dataset
-from plastic_cli.data.folders import data_folder
 from plastic_eglp import (
     AlwaysOnController,
     EGLPLearner,

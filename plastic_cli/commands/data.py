@@ -10,8 +10,7 @@ from typing import Any
 from plastic_cli.commands.invocation import DataOptions, OutputOptions
 from plastic_cli.commands.options import toolkit_command
 from plastic_cli.commands.show import print_rows
-from plastic_cli.data.catalogue import DATASETS, DatasetInfo
-from plastic_cli.data.folders import data_folder, missing_files, stored_file
+from plastic_cli.data.catalogue import DATASETS, DatasetInfo, data_folder, missing_files, stored_file
 from plastic_cli.errors import UserError
 
 
@@ -102,7 +101,7 @@ def _row(info: DatasetInfo, folder: Path) -> DataRow:
 def _look_into(info: DatasetInfo, paths: list[Path]) -> tuple[int, int, str]:
     """Return the numbers of images that the headers of four IDX files announce, and a note."""
     # Reading arrays needs NumPy, which help and completion do without.
-    from plastic_cli.data.idx import read_idx_shape
+    from plastic_cli.data.formats.idx import read_idx_shape
     from plastic_cli.data.sources import other_counts
 
     try:

@@ -92,7 +92,7 @@ def _problem(rule: Rule) -> str | None:
 
 
 def _data() -> list[dict[str, Any]]:
-    from plastic_cli.data.folders import data_folder
+    from plastic_cli.data.catalogue import data_folder
 
     folder = data_folder(None)
     return [_check("data folder", "ok", f"{folder}{'' if folder.exists() else ' (made at the first download)'}")]

@@ -1,4 +1,7 @@
-"""The data sets that are known by name. Light: read for help and completion, so it imports no array library."""
+"""The data sets that are known by name, what `--dataset` means, and where the files are.
+
+Help and completion import this module, so it imports no array library and reads no data.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +25,17 @@ _CIFAR_FILES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before it is read.
+    """Facts about a data set, known before it is read.
 
-    folder: where its files lie under the data folder, as torchvision lays them out; empty where there are none.
-    files: for IDX sets training images, training labels, test images, test labels; each may be stored as `.gz` too.
+    folder: the folder of its files in the data folder, in torchvision's layout; empty if it has no files.
+    files: for IDX sets training images, training labels, test images, test labels; each may also be stored as `.gz`.
     image_shape: (channels, height, width). train_images, test_images: of the official set.
-    note: what a reader of figures made with it must know. download_note: what to know before fetching it.
-    official: what a copy is called that has the right numbers of images.
-    download_bytes: what comes over the network. disk_bytes: the files unpacked.
-    mean, std: per channel, of pixels scaled to [0, 1]; a pixel p enters a network as (p - mean) / std. Empty where they
-    are taken of the training images that are read.
-    transposed: the files hold every image with rows and columns exchanged. first_label: the stored label of class 0.
+    note: what a reader of results must know. download_note: what to know before the download.
+    official: the name of the official version, which has these numbers of images.
+    download_bytes: size of the download. disk_bytes: size of the uncompressed files.
+    mean, std: per channel, of pixels scaled to [0, 1]; the input of a network is (pixel - mean) / std. Empty if they
+    are computed from the training images.
+    transposed: the files store images with rows and columns exchanged. first_label: the stored label of class 0.
     """
 
     name: str
@@ -72,7 +75,7 @@ def _emnist(
     *,
     first_label: int = 0,
 ) -> DatasetInfo:
-    """Return one of the splits of Cohen et al. 2017 (arXiv 1702.05373), which all come in one archive."""
+    """Return one of the splits of Cohen et al. 2017 (arXiv 1702.05373). One archive holds all of them."""
     title = {"byclass": "ByClass", "bymerge": "ByMerge", "mnist": "MNIST"}.get(split, split.capitalize())
     return DatasetInfo(
         name="emnist" if split == "balanced" else f"emnist-{split}",
@@ -93,7 +96,7 @@ def _emnist(
         licence="see source",
         source="https://www.nist.gov/itl/products-and-services/emnist-dataset",
         note="",
-        download_note=f"there is one archive of every EMNIST split, of which {title} alone is kept",
+        download_note=f"the archive has every EMNIST split; only {title} is kept",
         mean=mean,
         std=std,
         official=f"the official {title} split",
@@ -102,15 +105,15 @@ def _emnist(
     )
 
 
-# The means and standard deviations of digits, mnist and fashion are those of their training pixels (a test computes
-# them again); those of kmnist, emnist and cifar10 are the constants in common use with torchvision's copies. The
-# other splits of EMNIST state none: theirs are taken of the training images that are read.
+# Means and standard deviations of digits, mnist and fashion are those of the training pixels (a test computes them).
+# Those of kmnist, emnist and cifar10 are the constants in common use with torchvision. The other splits of EMNIST have
+# none: theirs are computed from the training images.
 DATASETS: dict[str, DatasetInfo] = {
     info.name: info
     for info in (
         DatasetInfo(
             name="digits",
-            title="Handwritten digits, 8 x 8, that come with scikit-learn",
+            title="Handwritten digits, 8 x 8, from scikit-learn",
             folder="",
             files=(),
             class_names=tuple("0123456789"),
@@ -121,7 +124,7 @@ DATASETS: dict[str, DatasetInfo] = {
             disk_bytes=0,
             licence="CC BY 4.0",
             source="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
-            note="the test split is ours, stratified and always the same",
+            note="no official test split: a fixed, stratified one is used",
             download_note="",
             mean=(0.3054,),
             std=(0.3761,),
@@ -205,7 +208,7 @@ DATASETS: dict[str, DatasetInfo] = {
         _emnist("bymerge", "handwritten digits and letters, cases that look alike as one", _MERGED, 697_932, 116_323),
         DatasetInfo(
             name="cifar10",
-            title="CIFAR-10, small colour photographs",
+            title="CIFAR-10, small color photographs",
             folder="cifar-10-batches-py",
             files=_CIFAR_FILES,
             class_names=(
@@ -237,14 +240,14 @@ DATASETS: dict[str, DatasetInfo] = {
 
 
 def dataset_names() -> list[str]:
-    """Return the names that `--dataset` takes, besides a folder of one's own."""
+    """Return the names of the known data sets."""
     return list(DATASETS)
 
 
 def known_dataset(name: str) -> str | None:
-    """Return the catalogue's name for `name`, which may be in other case; None where it is a path or unknown.
+    """Return the name of a known data set, in any case; None for a path or an unknown name.
 
-    A folder or file that exists beats a name that differs in case.
+    An existing folder or file takes precedence over a name that differs in case.
     """
     if name in DATASETS:
         return name
@@ -253,39 +256,76 @@ def known_dataset(name: str) -> str | None:
 
 
 def check_dataset_name(name: str) -> None:
-    """Raise UserError, in one line, where `name` is neither a known data set nor a folder or .npz file that exists."""
+    """Raise UserError, in one line, unless `name` is a known data set, or an existing folder or .npz file."""
     if known_dataset(name) is not None:
         return
     if _exists(name):
         path = own_path(name)
         if not path.is_dir() and not (path.is_file() and path.suffix == ".npz"):
-            raise UserError(f"{name} is neither a folder nor an .npz file. Name the folder that holds the data set.")
+            raise UserError(f"{name} is neither a folder nor an .npz file. Give the folder with the data set.")
         return
     if os.sep in name:
-        raise UserError(f"there is no folder {name}. Name a folder with a data set, or one of {', '.join(DATASETS)}.")
+        raise UserError(f"there is no folder {name}. Give a folder with a data set, or one of {', '.join(DATASETS)}.")
     raise UserError(
         f"unknown data set '{name}'.{did_you_mean(name.lower(), DATASETS)} "
-        f"There are {', '.join(DATASETS)}, or the path of a folder with one of your own."
+        f"Known data sets: {', '.join(DATASETS)}. For your own data, give the path of its folder."
     )
 
 
 def full_dataset_name(name: str) -> str:
-    """Return the catalogue's name of a known set, and the whole path of a folder or file of one's own."""
+    """Return the name of a known data set, or the absolute path of a folder or file with the user's own."""
     return known_dataset(name) or str(own_path(name).resolve())
 
 
 def own_path(name: str) -> Path:
-    """Return the path of a set of one's own; `~` is the home folder where there is one."""
+    """Return the path of the user's own data set, with `~` as the home folder if there is one."""
     path = Path(name)
     try:
         return path.expanduser()
-    except RuntimeError:  # ~somebody who is unknown here
+    except RuntimeError:  # ~name of an unknown user
         return path
 
 
 def _exists(name: str) -> bool:
-    # A name with a null byte, or one that is too long, is the name of nothing.
+    # A name with a null byte, or one that is too long, names no file.
     try:
         return bool(name) and own_path(name).exists()
     except (OSError, ValueError):
         return False
+
+
+def data_folder(folder: Path | None = None) -> Path:
+    """Return the data folder: the argument, else $PLASTIC_DATA, else a folder in the user cache directory."""
+    if folder is not None:
+        return folder.expanduser()
+    if named := os.environ.get("PLASTIC_DATA"):
+        return Path(named).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("plastic") / "data"
+
+
+def stored_file(folder: Path, name: str) -> Path | None:
+    """Return the file called `name` in `folder`, or None.
+
+    The file may end in `.gz`. IDX files may have a dot before `idx`, as in Kaggle's copies: train-images.idx3-ubyte.
+    """
+    for spelled in (name, name.replace("-idx", ".idx")):
+        for path in (folder / spelled, folder / f"{spelled}.gz"):
+            if path.is_file():
+                return path
+    return None
+
+
+def missing_files(info: DatasetInfo, folder: Path) -> tuple[str, ...]:
+    """Return the files of a data set that are not in the data folder `folder`."""
+    return tuple(name for name in info.files if stored_file(folder / info.folder, name) is None)
+
+
+def where_to_put(info: DatasetInfo, folder: Path) -> str:
+    """Return a sentence that explains how to provide a data set by hand."""
+    files = ", ".join(missing_files(info, folder) or info.files)
+    return (
+        f"Put {files} into {folder / info.folder} (source: {info.source}), "
+        f"or give the folder that contains {info.folder} with --data or PLASTIC_DATA."
+    )

@@ -1,4 +1,4 @@
-"""What robustness is measured with: noise and rotation of images, (n, features), with explicit random numbers."""
+"""Corruptions of images, (n, features), to measure robustness: noise and rotation, with explicit generators."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch.nn.functional import affine_grid, grid_sample
 from plastic_cli.data.datasets import Dataset
 from plastic_cli.errors import UserError, did_you_mean
 
-# Rotating samples every image at once: a slice at a time keeps the sampling grid small beside the data.
+# Rotation in blocks keeps the sampling grid small compared with the data.
 _IMAGES_AT_ONCE = 8192
 
 
 def gaussian_noise(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """Return x plus Gaussian noise of standard deviation sigma, added AFTER normalisation and not clipped.
+    """Return x plus Gaussian noise of standard deviation sigma, added AFTER normalization and not clipped.
 
-    x: any shape, normalised. sigma is in units of the normalised data: on MNIST .3 is .3 * .3081 = .092 of the range
-    from black to white. Numbers are drawn on the generator's device, so that a CPU generator gives the same noise for
+    x: any shape, normalized. sigma: in units of the normalized data; on MNIST, .3 is .3 * .3081 = .092 of the range
+    from black to white. The noise is drawn on the device of the generator: a CPU generator gives the same noise for
     data on any device.
     """
     return x + sigma * _normal_like(x, generator)
@@ -30,7 +30,7 @@ def gaussian_noise(x: Tensor, sigma: float, generator: torch.Generator) -> Tenso
 def pixel_gaussian_noise(pixels: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
     """Return pixels plus Gaussian noise of standard deviation sigma, clipped to [0, 1].
 
-    pixels: any shape, BEFORE normalisation, in [0, 1]; sigma is in the same units.
+    pixels: any shape, BEFORE normalization, in [0, 1]. sigma: in the same units.
     """
     return (pixels + sigma * _normal_like(pixels, generator)).clamp(0, 1)
 
@@ -38,16 +38,16 @@ def pixel_gaussian_noise(pixels: Tensor, sigma: float, generator: torch.Generato
 def rotate(
     x: Tensor, image_shape: tuple[int, int, int], degrees: Tensor, background: tuple[float, ...] | float = 0.0
 ) -> Tensor:
-    """Return each image turned about its centre by its own angle, counter-clockwise as one looks at it.
+    """Return each image rotated about its center by its own angle, counter-clockwise.
 
-    x: (n, channels * height * width). image_shape: (channels, height, width). degrees: (n,). Sampling is bilinear; what
-    comes from outside the image is `background`, one value or one per channel (`Dataset.black` for normalised data).
+    x: (n, channels * height * width). image_shape: (channels, height, width). degrees: (n,). Sampling is bilinear.
+    background: the value outside the image, one or one per channel (`Dataset.black` for normalized data).
     """
     channels, height, width = image_shape
     radians = torch.deg2rad(degrees.to(x.device, torch.float64))
     cosine, sine = radians.cos(), radians.sin()
     zero = torch.zeros_like(cosine)
-    # affine_grid measures both axes from -1 to 1, so an angle in pixels is sheared where height and width differ.
+    # affine_grid scales both axes to -1 to 1: the factors keep angles if height and width differ.
     rows = [cosine, -sine * height / width, zero, sine * width / height, cosine, zero]
     transforms = torch.stack(rows, dim=1).view(-1, 2, 3).to(x.dtype)
     fill = torch.as_tensor(background, dtype=x.dtype, device=x.device).reshape(-1, 1, 1)
@@ -57,7 +57,7 @@ def rotate(
         torch.split(images, _IMAGES_AT_ONCE), torch.split(transforms, _IMAGES_AT_ONCE), strict=True
     ):
         grid = affine_grid(transform, list(part.shape), align_corners=False)
-        # Outside the image grid_sample has zeros, which stand for the background once it is taken off.
+        # grid_sample pads with zeros: the background is subtracted before and added after.
         sampled = grid_sample(part - fill, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         turned.append((sampled + fill).flatten(1))
     return torch.cat(turned) if turned else x
@@ -70,29 +70,30 @@ def random_rotation(
     generator: torch.Generator,
     background: tuple[float, ...] | float = 0.0,
 ) -> Tensor:
-    """Return each image turned by an angle drawn uniformly from -max_degrees to max_degrees. See `rotate`."""
+    """Return each image rotated by an angle drawn uniformly from -max_degrees to max_degrees. See `rotate`."""
     uniform = torch.rand(len(x), generator=generator, device=generator.device, dtype=torch.float64)
     return rotate(x, image_shape, max_degrees * (2 * uniform - 1), background)
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """A kind of corruption and how strong it is.
+    """A kind of corruption and its strength.
 
-    gaussian-noise: standard deviation, added after normalisation. pixel-noise: standard deviation, added to pixels in
-    [0, 1], clipped. rotation: degrees, every image by its own uniform angle between minus and plus that.
-    fixed-rotation: degrees counter-clockwise, all images alike.
+    gaussian-noise: standard deviation, added after normalization. pixel-noise: standard deviation, added to pixels in
+    [0, 1], which are then clipped. rotation: maximum angle in degrees; the angle of each image is uniform, in either
+    direction. fixed-rotation: degrees counter-clockwise, the same for all images.
 
-    Raises UserError for an unknown kind and for a strength that makes no sense.
+    Raises UserError for an unknown kind and for an invalid strength.
     """
 
     kind: str
     strength: float
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
+        if self.kind not in CORRUPTIONS:
             raise UserError(
-                f"unknown corruption '{self.kind}'.{did_you_mean(self.kind, _KINDS)} There are {', '.join(_KINDS)}."
+                f"unknown corruption '{self.kind}'.{did_you_mean(self.kind, CORRUPTIONS)} "
+                f"The kinds are {', '.join(CORRUPTIONS)}."
             )
         if not math.isfinite(self.strength) or (self.strength < 0 and self.kind != "fixed-rotation"):
             allowed = "finite number" if self.kind == "fixed-rotation" else "finite number of 0 or more"
@@ -102,31 +103,28 @@ class Corruption:
         return f"{self.kind}:{self.strength:g}"
 
 
-def corruption_names() -> list[str]:
-    """Return the kinds of corruption."""
-    return list(_KINDS)
-
-
 def parse_corruption(text: str) -> Corruption:
-    """Read a corruption written as KIND:STRENGTH, such as gaussian-noise:0.3. Raises UserError where it is not one."""
+    """Read a corruption written as KIND:STRENGTH, such as gaussian-noise:0.3. Raises UserError for anything else."""
     kind, _, number = text.strip().partition(":")
-    if kind not in _KINDS:
+    if kind not in CORRUPTIONS:
         return Corruption(kind, 0.0)
     try:
         strength = float(number)
     except ValueError:
-        raise UserError(f"'{text}' has no strength: write KIND:STRENGTH, such as {_KINDS[kind].example}.") from None
+        raise UserError(
+            f"'{text}' has no strength: write KIND:STRENGTH, such as {CORRUPTIONS[kind].example}."
+        ) from None
     return Corruption(kind, strength)
 
 
 def apply_corruption(dataset: Dataset, x: Tensor, corruption: Corruption, generator: torch.Generator) -> Tensor:
-    """Return images of `dataset`, (n, features) normalised, after a corruption; x itself is left as it is.
+    """Return images of `dataset`, x (n, features) normalized, after a corruption; x is not changed.
 
-    Raises UserError for pixel noise on a set whose pixels are not in [0, 1], and for rotation of what is no image.
+    Raises UserError for pixel noise if pixels are not in [0, 1], and for rotation if the inputs are not images.
     """
     if corruption.kind in ("rotation", "fixed-rotation") and 1 in dataset.image_shape[1:]:
-        raise UserError(f"{dataset.name} has no images to turn (its shape is {dataset.image_shape}). Use noise.")
-    return _KINDS[corruption.kind].apply(dataset, x, corruption.strength, generator)
+        raise UserError(f"{dataset.name} has no images to rotate (its shape is {dataset.image_shape}). Use noise.")
+    return CORRUPTIONS[corruption.kind].apply(dataset, x, corruption.strength, generator)
 
 
 def _normal_like(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -142,7 +140,7 @@ def _apply_pixel_noise(dataset: Dataset, x: Tensor, strength: float, generator: 
     tolerance = 1e-3
     if len(x) and (pixels.min() < -tolerance or pixels.max() > 1 + tolerance):
         raise UserError(
-            f"pixel-noise clips to [0, 1] and the pixels of {dataset.name} go from {pixels.min():.3g} to "
+            f"pixel-noise clips to [0, 1] and the pixels of {dataset.name} range from {pixels.min():.3g} to "
             f"{pixels.max():.3g}. Use gaussian-noise, or store the images as uint8."
         )
     return dataset.from_pixels(pixel_gaussian_noise(pixels, strength, generator))
@@ -162,7 +160,7 @@ class _Kind:
     example: str
 
 
-_KINDS = {
+CORRUPTIONS = {
     "gaussian-noise": _Kind(_apply_gaussian_noise, "gaussian-noise:0.3"),
     "pixel-noise": _Kind(_apply_pixel_noise, "pixel-noise:0.1"),
     "rotation": _Kind(_apply_rotation, "rotation:30"),

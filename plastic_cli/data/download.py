@@ -1,4 +1,9 @@
-"""Fetching a data set from where torchvision fetches it, so that it is here whole or not at all."""
+"""Downloads a data set from torchvision's addresses. The result is complete, or nothing is stored.
+
+Why not torchvision's own downloader: it has no timeout, it falls back from https to plain http, and it extracts whole
+archives, of which only some files are needed. Why not pooch: it takes one address per file, and the mirrors, the choice
+of files and the complete-or-nothing rule would remain here.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from plastic_cli.data.catalogue import DatasetInfo
-from plastic_cli.data.folders import missing_files, where_to_put
+from plastic_cli.data.catalogue import DatasetInfo, missing_files, where_to_put
 from plastic_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,13 +30,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _FAILURES = (OSError, http.client.HTTPException, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error)
-_SECONDS_WITHOUT_AN_ANSWER = 30.0
+_TIMEOUT_SECONDS = 30.0
 _BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
 class _Archive:
-    """A file to fetch, from the first address that works."""
+    """A file to download, from the first address that works. md5: checksum of the content, in hexadecimal."""
 
     addresses: tuple[str, ...]
     md5: str
@@ -43,10 +47,10 @@ class _Archive:
 
 
 def download_dataset(info: DatasetInfo, folder: Path) -> None:
-    """Fetch the missing files of a set into its place under the data folder, with a progress bar on stderr.
+    """Download the missing files of a data set into the data folder, with a progress bar on stderr.
 
-    Everything is fetched, checked (MD5) and unpacked in a temporary folder first, and one process at a time does it.
-    Raises UserError, which tells which files to put where, when it does not work.
+    The files are downloaded, checked (MD5) and unpacked in a temporary folder, by one process at a time. Raises
+    UserError, which says which files to put where, if the download fails.
     """
     from filelock import FileLock
 
@@ -63,7 +67,7 @@ def download_dataset(info: DatasetInfo, folder: Path) -> None:
 
 def _fetch_missing(info: DatasetInfo, missing: tuple[str, ...], folder: Path) -> None:
     temporary = folder / f".downloading-{info.name}"
-    # A process that was killed may have left it.
+    # A killed process may have left this folder.
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
@@ -85,7 +89,7 @@ def _fetch_missing(info: DatasetInfo, missing: tuple[str, ...], folder: Path) ->
 
 
 def _archives(info: DatasetInfo, missing: tuple[str, ...]) -> list[_Archive]:
-    """Return what to fetch; torchvision knows the addresses and the checksums."""
+    """Return the archives to download. Addresses and checksums are torchvision's."""
     from torchvision import datasets
 
     if info.name == "cifar10":
@@ -101,13 +105,13 @@ def _archives(info: DatasetInfo, missing: tuple[str, ...]) -> list[_Archive]:
 
 
 def _fetch(archive: _Archive, target: Path, progress: Progress) -> None:
-    """Fetch from the first address that gives the right content; raises the error of the last."""
+    """Download from the first address that sends the right content; raises the error of the last address."""
     task = progress.add_task(archive.file, total=None)
     for address in archive.addresses:
         try:
             request = urllib.request.Request(address, headers={"User-Agent": "plastic"})
             with (
-                urllib.request.urlopen(request, timeout=_SECONDS_WITHOUT_AN_ANSWER) as response,
+                urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response,
                 target.open("wb") as stream,
             ):
                 announced = response.headers.get("Content-Length")
@@ -118,7 +122,7 @@ def _fetch(archive: _Archive, target: Path, progress: Progress) -> None:
                     digest.update(block)
                     progress.advance(task, len(block))
             if digest.hexdigest() != archive.md5:
-                raise OSError(f"{address} sent something else than expected, or not all of it")
+                raise OSError(f"{address} sent wrong or incomplete data")
         except (OSError, http.client.HTTPException) as error:
             failure: Exception = error
         else:
@@ -127,7 +131,7 @@ def _fetch(archive: _Archive, target: Path, progress: Progress) -> None:
 
 
 def _unpack(packed: Path, wanted: tuple[str, ...], folder: Path) -> None:
-    """Write the wanted files of an archive into `folder`; whatever else it holds is left in it."""
+    """Extract the wanted files of an archive into `folder`, by name only: no path in the archive is followed."""
     if packed.suffix == ".zip":
         with zipfile.ZipFile(packed) as archive:
             for member in archive.namelist():
@@ -168,7 +172,7 @@ def _progress() -> Iterator[Progress]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        # A log file wants no control characters.
+        # No control characters in a log file.
         disable=not sys.stderr.isatty(),
     ) as progress:
         yield progress

@@ -1,4 +1,4 @@
-"""Episodes of few-shot learning: a few classes, some images of each to learn from and others to be asked about."""
+"""Episodes of few-shot learning: a few classes, with training images (shots) and test images (queries) of each."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from plastic_cli.errors import UserError
 class Episode:
     """One episode.
 
-    classes: (ways,) of the data set; x (ways * shots, features) and y (ways * shots,), in the order in which they are
-    to be learned; query_x (ways * queries, features), query_y (ways * queries,). y are classes of the data set.
+    classes: (ways,), classes of the data set. x (ways * shots, features), y (ways * shots,): training images and labels
+    in the order of training. query_x (ways * queries, features), query_y (ways * queries,): test images and labels. The
+    labels are classes of the data set.
     """
 
     classes: Tensor
@@ -27,7 +28,7 @@ class Episode:
     query_y: Tensor
 
     def with_own_labels(self) -> Episode:
-        """Return the episode with its classes numbered from 0, as they stand in `classes`."""
+        """Return the episode with labels from 0 to ways - 1, the indices into `classes`."""
         order = torch.argsort(self.classes)
         ranks = self.classes[order]
         y, query_y = (order[torch.searchsorted(ranks, labels)] for labels in (self.y, self.query_y))
@@ -37,12 +38,12 @@ class Episode:
 class Episodes:
     """Draws episodes from one split of a data set.
 
-    classes: those to draw from, all of the split if None. ways: classes of an episode; shots and queries: images of
-    each to learn from and to be asked about, never the same ones. replacement: draw classes with replacement, so that
-    one may come twice, with the same images. first_images: always take the first images of a class, in the split's
-    order, not others for each episode. name: what the split is called where it has too little.
+    classes: the classes to draw from, all of the split if None. ways: classes per episode. shots, queries: training and
+    test images per class; no image is both. replacement: draw classes with replacement; a class that occurs twice has
+    the same images. first_images: always use the first images of a class, in the order of the split. name: name of the
+    split in errors.
 
-    Raises UserError where there are too few classes or images.
+    Raises UserError if there are too few classes or images.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Episodes:
         for label, images in self._images.items():
             if len(images) < needed:
                 raise UserError(
-                    f"class {label} has {len(images)} images in {name}, and {shots} shots and {queries} queries take"
+                    f"class {label} has {len(images)} images in {name}, and {shots} shots and {queries} queries need"
                     f" {needed}: ask for fewer of them."
                 )
 
@@ -88,7 +89,7 @@ class Episodes:
             images = self._images[label]
             if not self.first_images and label not in chosen:
                 images = images[torch.randperm(len(images), generator=generator)]
-            # A class that comes twice is not taught what it is asked the other time.
+            # A class that occurs twice has the same shots and queries: no query is a training image.
             images = chosen.setdefault(label, images)
             shots.append(images[: self.shots])
             queries.append(images[self.shots : self.shots + self.queries])

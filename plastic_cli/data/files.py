@@ -1,4 +1,4 @@
-"""Files from elsewhere: what they are, whether they fit into memory, and the errors that name them."""
+"""Checks of files that are not trusted: their format, their size in memory, and errors that name them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from plastic_cli.errors import UserError
 
 LARGEST_DEFLATE_RATIO = 1032
-"""Deflate, which gzip and zip use, never packs more bytes than this into one (RFC 1951: 258 of them into 2 bits)."""
+"""The largest compression ratio of deflate, which gzip and zip use (RFC 1951: 258 bytes in 2 bits)."""
 
 _BLOCK = 1 << 20
 _FORMATS = (
@@ -26,25 +26,25 @@ _FORMATS = (
     (b"MATLAB", "a MATLAB file"),
     (b"\x89PNG", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"version https://git-lfs", "a Git LFS pointer and not the file itself"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
 )
 
 
 def damaged(path: Path, what: str) -> UserError:
-    """Return the error for a file that does not hold what it should."""
+    """Return the error for a file with wrong content."""
     return UserError(
         f"{path} is damaged: {what}. Replace it with a good copy; "
-        "a set that plastic downloads comes again once the file is deleted."
+        "if plastic downloaded it, delete it to download it again."
     )
 
 
 def cannot_be_read(path: Path, error: OSError) -> UserError:
-    """Return the error for a file that the system does not give."""
+    """Return the error for a file that the operating system cannot read."""
     return UserError(f"{path} cannot be read: {error.strerror or error}.")
 
 
 def what_it_is(head: bytes) -> str:
-    """Return what a file is by its first bytes, such as "a zip archive", or an empty string where that is unknown."""
+    """Return the format of a file by its first bytes, such as "a zip archive"; an empty string if unknown."""
     for magic, name in _FORMATS:
         if head.startswith(magic):
             return name
@@ -53,23 +53,23 @@ def what_it_is(head: bytes) -> str:
 
 
 def check_memory(path: Path, stored_bytes: int, numbers: int) -> None:
-    """Raise UserError where `stored_bytes` and as many float32 as `numbers` exceed the memory of this machine."""
+    """Raise UserError if `stored_bytes` bytes and `numbers` float32 values exceed the memory of this machine."""
     needed, there = stored_bytes + 4 * numbers, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise UserError(
-            f"{path} announces {numbers:,} numbers, which take {needed / 1e9:,.0f} GB of memory, and this machine has "
+            f"{path} announces {numbers:,} numbers, which need {needed / 1e9:,.0f} GB of memory; this machine has "
             f"{there / 1e9:,.0f} GB. Store fewer images, or replace the file if it should be small."
         )
 
 
 def shown(text: str) -> str:
-    """Return a name from a file so that it is safe to print: one line, printable characters, not too many."""
+    """Return a name from a file, safe to print: one line of at most 40 printable characters."""
     plain = "".join(character if character.isprintable() else "?" for character in text)
     return plain if len(plain) <= 40 else f"{plain[:37]}..."
 
 
 def shown_names(names: list[str]) -> str:
-    """Return names from a file in one line: the first eight of them and how many there are besides."""
+    """Return names from a file in one line: the first eight, and the number of the others."""
     listed = ", ".join(shown(name) for name in names[:8])
     return f"{listed} and {len(names) - 8:,} more" if len(names) > 8 else listed or "nothing"
 

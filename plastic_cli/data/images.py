@@ -1,4 +1,4 @@
-"""Images as people store them: where their number and their channels stand, and in which units their pixels are."""
+"""Images as users store them: which axis holds the images, which the channels, and the units of the pixels."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from plastic_cli.errors import UserError
 
 _CHANNELS = (1, 2, 3, 4)
-# Images of one kind differ far less in their brightest pixel; units such as 0 to 1 and 0 to 16 or 255 differ more.
+# In the same units the brightest pixels differ less than this; 0 to 1 and 0 to 16 or 255 differ more.
 _OTHER_SCALE = 10.0
 _FEW_IMAGES = 3
-# Resampling overshoots black by less than this share of white.
+# Resampling makes pixels negative by less than this share of white.
 _CLEARLY_NEGATIVE = 0.12
 
 
 @dataclass(frozen=True, eq=False)
 class StoredImages:
-    """Images and labels of one split as their files hold them. x: any shape. y: any shape."""
+    """Images and labels of one split as stored in files. x, y: any shape."""
 
     x: NDArray[Any]
     y: NDArray[Any]
@@ -31,10 +31,10 @@ class StoredImages:
 
 
 def read_images(splits: Sequence[StoredImages]) -> tuple[list[NDArray[Any]], list[str]]:
-    """Return the images of each split as (n, channels, height, width), uint8 or float32, and notes on the reading.
+    """Return the images of each split, (n, channels, height, width), uint8 or float32, and notes on how they were read.
 
-    All splits are read alike: the place of the channels, and that of the number of images, is decided by what fits
-    every one. Raises UserError where several readings fit, none does, or splits differ in type, shape or units.
+    The axes of images and of channels are the same in all splits. Raises UserError if several readings fit or none
+    does, or if the splits differ in type, shape or units.
     """
     numbers = [_as_numbers(split.x, split.x_file) for split in splits]
     notes = []
@@ -43,7 +43,7 @@ def read_images(splits: Sequence[StoredImages]) -> tuple[list[NDArray[Any]], lis
     number_last = all(shape[-1] == labels for shape, labels in counts)
     if number_last and not number_first and len(counts) == len(splits):
         numbers = [np.moveaxis(x, -1, 0) for x in numbers]
-        notes.append("images stored with their number last, as MATLAB does")
+        notes.append("images along the last axis, as in MATLAB")
     for x, split in zip(numbers, splits, strict=True):
         if x.size == 0:
             raise UserError(f"{split.x_file}: it holds no images (shape {x.shape}).")
@@ -55,14 +55,15 @@ def read_images(splits: Sequence[StoredImages]) -> tuple[list[NDArray[Any]], lis
     first, *others = images
     for other in others:
         ranges = pixel_range([first]), pixel_range([other])
-        told = [f"{x.dtype} of shape {x.shape[1:]} {values}" for x, values in zip((first, other), ranges, strict=True)]
+        kinds = [f"{x.dtype} of shape {x.shape[1:]} {values}" for x, values in zip((first, other), ranges, strict=True)]
         if first.shape[1:] != other.shape[1:] or first.dtype != other.dtype:
             raise UserError(
-                f"{splits[0].x_file.parent}: training images are {told[0]}, test images {told[1]}. Store both alike."
+                f"{splits[0].x_file.parent}: training images are {kinds[0]}, test images {kinds[1]}. "
+                "Store both the same way."
             )
         if in_other_units(*ranges):
             raise UserError(
-                f"{splits[0].x_file.parent}: training pixels go {ranges[0]} and test pixels {ranges[1]}. "
+                f"{splits[0].x_file.parent}: training pixels range {ranges[0]} and test pixels {ranges[1]}. "
                 "Store both in the same units, such as 0 to 1."
             )
     return images, notes
@@ -70,7 +71,11 @@ def read_images(splits: Sequence[StoredImages]) -> tuple[list[NDArray[Any]], lis
 
 @dataclass(frozen=True)
 class PixelRange:
-    """The range of pixels: low and high of all, brightest (median over images), and the share of negative images."""
+    """The range of pixels.
+
+    low, high: over all pixels. brightest: largest absolute value, median over images. negative: share of images with
+    clearly negative pixels. images: number of images.
+    """
 
     low: float
     high: float
@@ -80,7 +85,7 @@ class PixelRange:
 
     @classmethod
     def from_stored(cls, values: object) -> PixelRange | None:
-        """Return the range that a run stored, or None where it stored none."""
+        """Return the range that a run stored, or None."""
         names = [field.name for field in fields(cls)]
         if not isinstance(values, Mapping) or any(not isinstance(values.get(name), int | float) for name in names):
             return None
@@ -91,7 +96,7 @@ class PixelRange:
 
 
 def pixel_range(splits: Sequence[NDArray[Any]], white: float = 1.0) -> PixelRange:
-    """Return the range of the pixels of all splits, images of (n, ...), where `white` is a pixel of 1."""
+    """Return the range of the pixels of all splits, (n, ...) each. white: the stored value of a pixel of 1."""
     lows, highs = (
         np.concatenate([getattr(x.reshape(len(x), -1), extreme)(axis=1) for x in splits]).astype(float) / white
         for extreme in ("min", "max")
@@ -109,11 +114,10 @@ def pixel_range(splits: Sequence[NDArray[Any]], white: float = 1.0) -> PixelRang
 
 
 def in_other_units(one: PixelRange, other: PixelRange) -> bool:
-    """Say whether the pixels of two sets of images cannot be in the same units.
+    """Return whether the pixels of two sets of images must be in different units.
 
-    They are not where the brightest pixel of a typical image is ten times that of the other, or where most images of
-    one have clearly negative pixels and no image of the other has. A narrower range alone is no sign of other units,
-    and of one or two images, which may just be dark, it takes a hundred times.
+    They are if the brightest pixels differ by a factor of 10, or if most images of one set have clearly negative pixels
+    and no image of the other has. For one or two images, which may simply be dark, the factor is 100.
     """
     if not (one.brightest and other.brightest):
         return False
@@ -128,7 +132,7 @@ def in_other_units(one: PixelRange, other: PixelRange) -> bool:
 
 
 def _labels_in(y: NDArray[Any]) -> int:
-    """Return how many labels there are, be they a row, a column or one-hot."""
+    """Return the number of labels: a row, a column or one-hot."""
     return y.size if y.ndim < 2 or 1 in y.shape else max(y.shape)
 
 
@@ -142,7 +146,7 @@ def _as_numbers(x: NDArray[Any], path: Path) -> NDArray[Any]:
     if kind == "f":
         with np.errstate(over="ignore"):
             x = x.astype(np.float32, copy=False)
-        # One number that is not finite makes the sum so, and float64 is too wide for float32 to overflow it.
+        # The sum is finite if all pixels are: float32 values cannot overflow a float64 sum.
         if not np.isfinite(x.sum(dtype=np.float64)):
             raise UserError(
                 f"{path}: some pixels are not finite numbers (NaN, or beyond the range of float32). Replace them, for "
@@ -163,12 +167,12 @@ def _as_numbers(x: NDArray[Any], path: Path) -> NDArray[Any]:
 
 
 def _as_planes(x: NDArray[Any], path: Path) -> tuple[NDArray[Any], str]:
-    """Return x as (n, channels, height, width) and a note on how it was taken."""
+    """Return x as (n, channels, height, width), and a note on how it was read."""
     if x.ndim == 2:
         features = x.shape[1]
         side = round(features**0.5)
         height, width = (side, side) if side * side == features else (1, features)
-        return x.reshape(-1, 1, height, width), f"flat images of {features} taken as {height} x {width}"
+        return x.reshape(-1, 1, height, width), f"flat images of {features} pixels read as {height} x {width}"
     if x.ndim == 3:
         return x[:, None], ""
     if x.ndim == 4:
@@ -184,20 +188,20 @@ def _as_planes(x: NDArray[Any], path: Path) -> tuple[NDArray[Any], str]:
 
 
 def _channels_last(shape: tuple[int, ...], path: Path) -> bool:
-    """Say whether (a, b, c) are height, width and channels; raises UserError where that cannot be told.
+    """Return whether the last axis holds the channels; raises UserError if that is ambiguous.
 
-    Channels are 1 to 4. Where both ends could be channels, or neither, an image that is square decides.
+    There are 1 to 4 channels. If both ends could be channels, or neither, the image must be square.
     """
     first, middle, last = shape
     could_be_first, could_be_last = first in _CHANNELS, last in _CHANNELS
     if could_be_first == could_be_last:
         could_be_first, could_be_last = middle == last, first == middle
     if first == last == 1:
-        # Both readings are the same row of numbers.
+        # Both readings give the same image.
         return False
     if could_be_first != could_be_last:
         return could_be_last
     raise UserError(
-        f"{path}: images of shape {shape} may be {first} channels of {middle} x {last} or {last} channels of {first} x "
+        f"{path}: images of shape {shape} are {first} channels of {middle} x {last} or {last} channels of {first} x "
         f"{middle}. Store them flat, (n, {first * middle * last}), or pad them so that height and width are equal."
     )

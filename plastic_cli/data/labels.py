@@ -1,4 +1,4 @@
-"""Labels as people store them: whole numbers, floats, text, one-hot; read to class numbers from 0."""
+"""Labels as users store them (whole numbers, floats, text, one-hot), read as class numbers from 0."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,15}(\.0*)?")
 
 @dataclass(frozen=True, eq=False)
 class StoredLabels:
-    """The labels of one split. y: (n,) int64. names: what the numbers stand for, in order, where labels are text.
+    """The labels of one split.
 
-    columns: of one-hot labels, else 0.
+    y: (n,) int64. names: of the classes, in order; empty unless labels are text. columns: of one-hot labels, else 0.
     """
 
     y: NDArray[np.int64]
@@ -30,9 +30,9 @@ class StoredLabels:
 
 
 def read_labels(labels: NDArray[Any], images: int, path: Path) -> StoredLabels:
-    """Return the labels of `images` images; `path` is the file to name.
+    """Return the labels of `images` images; `path` is the file to name in errors.
 
-    One-hot labels, floats that are whole numbers, text and a column are read as what they say. Raises UserError, which
+    Whole numbers, also as floats, as text or in a column, text and one-hot labels are read. Raises UserError, which
     says what to write, for anything else.
     """
     if labels.ndim == 2 and 1 in labels.shape:
@@ -70,12 +70,12 @@ def number_classes(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...], list[str]]:
     """Return the labels of both splits as class numbers, the names of the classes, and notes.
 
-    Names are sorted; numbers stay as they are stored, so that sets with other classes missing agree. Raises UserError
-    where the splits do not go together, where the numbers do not fit the number of images, and for a single class.
+    Names are sorted. Numbers stay as stored, so that sets that lack different classes agree. Raises UserError if one
+    split has text and the other numbers, if the numbers do not fit the number of images, or for a single class.
     """
     if bool(train.names) != bool(test.names):
         text, numbers = ("training", "test") if train.names else ("test", "training")
-        raise UserError(f"{path}: {text} labels are text and {numbers} labels are numbers. Store both alike.")
+        raise UserError(f"{path}: {text} labels are text and {numbers} labels are numbers. Store both the same way.")
     if train.names:
         names = sorted({*train.names, *test.names})
         number = {name: place for place, name in enumerate(names)}
@@ -86,12 +86,12 @@ def number_classes(
         classes = max(int(train_y.max()) + 1, int(test_y.max()) + 1, train.columns, test.columns)
         if classes > len(train_y):
             raise UserError(
-                f"{path}: the highest label is {classes - 1:,}, of {len(train_y):,} training images. Number the "
-                "classes from 0 on."
+                f"{path}: the highest label is {classes - 1:,}, but there are {len(train_y):,} training images. "
+                "Number the classes from 0 on."
             )
         class_names = tuple(str(number) for number in range(classes))
     if len(class_names) < 2:
-        raise UserError(f"{path}: all labels are {class_names[0]}. A data set needs two classes or more.")
+        raise UserError(f"{path}: all labels are {class_names[0]}. A data set needs at least two classes.")
     notes = [f"classes in order: {shown_names(list(class_names))}"] if train.names else []
     for split, y in (("training", train_y), ("test", test_y)):
         there = np.unique(y)
@@ -99,7 +99,7 @@ def number_classes(
             which = "" if train.names else f" 0 to {len(class_names) - 1}"
             notes.append(f"{absent} of the classes{which} have no {split} image")
             if split == "training" and not train.names and absent == there[0]:
-                notes.append(f"labels begin at {there[0]}: store y - {there[0]} if the classes are to begin at 0")
+                notes.append(f"labels start at {there[0]}: store y - {there[0]} if classes should start at 0")
     return train_y, test_y, class_names, notes
 
 
@@ -119,7 +119,7 @@ def _from_one_hot(labels: NDArray[Any], images: int, path: Path) -> NDArray[Any]
 
 def _from_floats(labels: NDArray[Any], path: Path) -> NDArray[Any]:
     if not np.isfinite(labels).all():
-        raise UserError(f"{path}: some labels are not finite numbers (NaN or infinity). Leave these images out.")
+        raise UserError(f"{path}: some labels are not finite numbers (NaN or infinity). Remove these images.")
     if (labels != np.round(labels)).any() or np.abs(labels).max() > _LARGEST:
         wrong = labels[(labels != np.round(labels)) | (np.abs(labels) > _LARGEST)][0]
         raise UserError(f"{path}: it holds the label {wrong:g}. Store whole numbers from 0, or the names of classes.")
@@ -131,10 +131,10 @@ def _from_text(labels: NDArray[Any], path: Path) -> StoredLabels:
     try:
         names = [name.decode() if isinstance(name, bytes) else str(name) for name in distinct.tolist()]
     except UnicodeDecodeError:
-        raise UserError(f"{path}: some labels are bytes that are no text in UTF-8. Store them as text.") from None
+        raise UserError(f"{path}: some labels are bytes that are not UTF-8. Store them as text.") from None
     names = [name.strip() for name in names]
     if "" in names:
-        raise UserError(f"{path}: some labels are empty. Name the class of each image.")
+        raise UserError(f"{path}: some labels are empty. Give the class of each image.")
     if all(_WHOLE.fullmatch(name) for name in names):
         numbers = np.array([int(name.partition(".")[0]) for name in names], np.int64)
         return read_labels(numbers[y], len(labels), path)

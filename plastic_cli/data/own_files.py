@@ -1,32 +1,31 @@
-"""A person's own data set: which files of a folder hold it, under the names that are in use."""
+"""The files of the user's own data set: finds and reads them under the usual names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from plastic_cli.data.catalogue import DATASETS, DatasetInfo
+from plastic_cli.data.catalogue import DATASETS, DatasetInfo, missing_files, stored_file
 from plastic_cli.data.files import shown, shown_names
-from plastic_cli.data.folders import missing_files, stored_file
-from plastic_cli.data.idx import read_idx
+from plastic_cli.data.formats.idx import read_idx
+from plastic_cli.data.formats.npz import npz_names, read_npy, read_npz
+from plastic_cli.data.formats.pictures import has_pictures, read_pictures
 from plastic_cli.data.images import StoredImages
-from plastic_cli.data.npz import npz_names, read_npy, read_npz
-from plastic_cli.data.pictures import has_pictures, read_pictures
 from plastic_cli.errors import UserError
 
 _IMAGES = ("x", "images", "image", "imgs", "data", "pixels")
 _LABELS = ("y", "labels", "label", "targets", "target")
 _SPLITS = (("train", "training"), ("test", "testing"))
 _OWN_FILES = (
-    "train.npz and test.npz with arrays x and y, IDX files named as those of MNIST, or pictures as "
-    "train/CLASS/NAME.png and test/CLASS/NAME.png; docs/data.md lists what else is read"
+    "train.npz and test.npz with arrays x and y, IDX files named as those of MNIST, or pictures "
+    "train/CLASS/NAME.png and test/CLASS/NAME.png; docs/data.md lists all layouts"
 )
 
 
 def find_own_arrays(path: Path) -> tuple[list[StoredImages], list[str]]:
-    """Return training and test split of a folder or an .npz file, and notes on what was read.
+    """Return the training and test split in a folder or an .npz file, and notes on how they were read.
 
-    Raises UserError, which says what is there and what to put there, where that is no data set.
+    Raises UserError, which says what is there and what to put there, if there is no data set.
     """
     if path.is_file():
         return _read_one_npz(path), []
@@ -59,9 +58,9 @@ def find_own_arrays(path: Path) -> tuple[list[StoredImages], list[str]]:
 
 
 def known_idx_set(path: Path) -> tuple[DatasetInfo, Path] | None:
-    """Return the set of the catalogue, and its folder, whose files lie in one's own folder under names of their own.
+    """Return the known data set whose files are in the user's folder, and the folder with the files.
 
-    Those are the splits of EMNIST. Raises UserError where there are several.
+    Only the splits of EMNIST are recognized by their file names. Raises UserError if there are several.
     """
     for folder in (path, path / "raw"):
         here = [
@@ -74,7 +73,7 @@ def known_idx_set(path: Path) -> tuple[DatasetInfo, Path] | None:
         if here:
             named = ", ".join(info.name for info in here)
             raise UserError(
-                f"{folder} holds {named}. Put them into FOLDER/{here[0].folder} and write --data FOLDER --dataset "
+                f"{folder} contains {named}. Put them into FOLDER/{here[0].folder} and use --data FOLDER --dataset "
                 f"{here[-1].name}, for instance."
             )
     return None
@@ -105,9 +104,9 @@ def _read_one_npz(path: Path) -> list[StoredImages]:
 
 
 def _pick(names: Sequence[str], path: Path, what: str, *, partly: bool = False) -> list[str]:
-    """Return which of `names` are training images, training labels, test images and test labels.
+    """Return the names of training images, training labels, test images and test labels among `names`.
 
-    The list is empty where one is missing; with `partly` it holds the first name that was tried for it instead.
+    The list is empty if one is missing; with `partly` it has the first possible name in its place.
     """
     picked = []
     for split in _SPLITS:
@@ -122,11 +121,13 @@ def _pick(names: Sequence[str], path: Path, what: str, *, partly: bool = False) 
 
 
 def _one_of(names: Iterable[str], spellings: Sequence[str], path: Path, what: str) -> str | None:
-    """Return the one name that is spelled in one of the ways, in any case; raises UserError where there are two."""
+    """Return the name with one of the spellings, in any case, or None; raises UserError if there are two."""
     exact = [name for name in names if name == spellings[0]]
     found = exact or [name for name in names if name.lower().replace("-", "_") in spellings]
     if len(found) > 1:
-        raise UserError(f"{path}: either {what} may be meant, {' or '.join(shown(name) for name in found)}. Keep one.")
+        raise UserError(
+            f"{path}: it is not clear which {what} to read, {' or '.join(shown(name) for name in found)}. Keep one."
+        )
     return found[0] if found else None
 
 
@@ -141,21 +142,21 @@ def _picture_folders(path: Path) -> list[Path]:
 
 
 def _what_is_missing(path: Path, names: Sequence[str]) -> str:
-    """Return what a folder lacks to be a data set, in words that go behind its name."""
+    """Return what a folder lacks to be a data set, as the end of a sentence that starts with its path."""
     for info in DATASETS.values():
         if info.files and not missing_files(info, path):
-            return f"holds {info.name}: write --data {path} --dataset {info.name}."
+            return f"contains {info.name}: use --data {path} --dataset {info.name}."
     pair = ["train.npz", "test.npz"]
     absent = [name for name in pair if not (path / name).is_file()]
     if len(absent) == 1:
-        return f"has no {absent[0]} beside the other split."
+        return f"has no {absent[0]}, only the other split."
     for folder in (path, path / "raw"):
         absent = [name for name in DATASETS["mnist"].files if stored_file(folder, name) is None]
         if 0 < len(absent) < 4:
-            return f"has no {' and no '.join(absent)} beside the other IDX files."
+            return f"has no {' and no '.join(absent)}, only other IDX files."
     folders = [name for name in names if (path / name).is_dir() and has_pictures(path / name)]
     if folders or has_pictures(path):
         there = f"pictures under {shown_names(folders)}" if folders else "pictures without a split"
-        return f"holds {there}: put them as train/CLASS/NAME.png and test/CLASS/NAME.png."
-    there = f" but {shown_names(list(names))}" if names else ", it is empty"
-    return f"holds no data set{there}. Put there {_OWN_FILES}."
+        return f"contains {there}: store them as train/CLASS/NAME.png and test/CLASS/NAME.png."
+    there = f", only {shown_names(list(names))}" if names else ", it is empty"
+    return f"contains no data set{there}. It needs {_OWN_FILES}."

@@ -1,29 +1,73 @@
-"""From files to arrays: the sets of the catalogue, and a person's own."""
+"""From a name to arrays: the known data sets, and the user's own."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from plastic_cli.data.arrays import LabelledImages, StoredDataset, check_labels
-from plastic_cli.data.catalogue import DATASETS, DatasetInfo
-from plastic_cli.data.cifar import read_cifar_batch
+from plastic_cli.data.arrays import LabeledImages, StoredDataset, check_labels, checksum, stratified_split
+from plastic_cli.data.catalogue import (
+    DATASETS,
+    DatasetInfo,
+    check_dataset_name,
+    data_folder,
+    known_dataset,
+    missing_files,
+    own_path,
+    stored_file,
+    where_to_put,
+)
 from plastic_cli.data.files import damaged
-from plastic_cli.data.folders import stored_file
-from plastic_cli.data.idx import read_idx
+from plastic_cli.data.formats.cifar import read_cifar_batch
+from plastic_cli.data.formats.idx import read_idx
 from plastic_cli.data.images import read_images
 from plastic_cli.data.labels import number_classes, read_labels
 from plastic_cli.data.own_files import find_own_arrays, known_idx_set
-from plastic_cli.data.splits import stratified_split
 from plastic_cli.errors import UserError
 
 
-def read_known_set(info: DatasetInfo, folder: Path) -> StoredDataset:
-    """Read a set of the catalogue, all of whose files are under the data folder `folder`.
+def read_dataset(name: str, folder: Path | None = None, *, download: bool = True) -> StoredDataset:
+    """Read a known data set, or the user's own from a folder or an .npz file; arguments as in `load_dataset`.
 
-    Raises UserError, naming the file, where one is damaged.
+    Raises UserError for an unknown name, a set that is missing and cannot be downloaded, and a damaged file.
+    """
+    known = known_dataset(name)
+    if known is None:
+        check_dataset_name(name)
+        return read_own_set(own_path(name))
+    info, where = DATASETS[known], data_folder(folder)
+    if missing_files(info, where):
+        if not download:
+            raise UserError(f"{known} is not in {where}. {where_to_put(info, where)}")
+        from plastic_cli.data.download import download_dataset
+
+        download_dataset(info, where)
+    try:
+        return read_known_set(info, where)
+    except MemoryError as error:
+        raise UserError(f"{known} does not fit into the memory of this machine.") from error
+
+
+@cache
+def dataset_checksum(name: str, folder: Path | None = None) -> str | None:
+    """Return the checksum that `load_dataset` gives a set, or None if it is not here or cannot be read.
+
+    Runs with the same checksum used the same data. No tensors are made, and nothing is downloaded.
+    """
+    try:
+        stored = read_dataset(name, folder, download=False)
+    except (OSError, UserError, MemoryError):
+        return None
+    return checksum((stored.train, stored.test))
+
+
+def read_known_set(info: DatasetInfo, folder: Path) -> StoredDataset:
+    """Read a known data set whose files are all in the data folder `folder`.
+
+    Raises UserError, which names the file, if one is damaged.
     """
     if info.name == "digits":
         train, test = _read_digits()
@@ -46,7 +90,7 @@ def read_known_set(info: DatasetInfo, folder: Path) -> StoredDataset:
 
 
 def other_counts(info: DatasetInfo, train_images: int, test_images: int) -> str:
-    """Return the note on a set whose numbers of images are not those of the official one, else an empty string."""
+    """Return a note if the numbers of images are not those of the official data set, else an empty string."""
     if (train_images, test_images) == (info.train_images, info.test_images):
         return ""
     return (
@@ -56,13 +100,13 @@ def other_counts(info: DatasetInfo, train_images: int, test_images: int) -> str:
 
 
 def read_own_set(path: Path) -> StoredDataset:
-    """Read a person's own set: a folder with IDX, .npz, .npy files or pictures, or one .npz file.
+    """Read the user's own data set: a folder with IDX, .npz or .npy files or pictures, or one .npz file.
 
-    Images may be (n, height, width), (n, channels, height, width), (n, height, width, channels) or flat; uint8 (divided
-    by 255) or float (taken as they are). Raises UserError, naming the file, where something does not fit.
+    Images are (n, height, width), (n, channels, height, width), (n, height, width, channels) or flat, as uint8 (divided
+    by 255) or float (not scaled). Raises UserError, which names the file, if something does not fit.
     """
     resolved = path.resolve()
-    # A folder that happens to be called mnist must not pass for MNIST in a report.
+    # A folder that is called mnist must not be listed as MNIST in a report.
     name = str(resolved) if resolved.name in DATASETS else resolved.name
     try:
         known = known_idx_set(path) if path.is_dir() else None
@@ -83,12 +127,12 @@ def _own_set(path: Path, name: str) -> StoredDataset:
         read_labels(split.y, len(x), split.y_file) for split, x in zip(splits, (train_x, test_x), strict=True)
     )
     train_y, test_y, class_names, on_classes = number_classes(train_labels, test_labels, path)
-    # Images of zeros and ones are in [0, 1] already, though they are stored as bytes.
+    # Bytes that are all 0 or 1 are pixels in [0, 1] already.
     byte = train_x.dtype == np.uint8 and max(train_x.max(), test_x.max()) > 1
     return StoredDataset(
         name=name,
-        train=LabelledImages(train_x, train_y),
-        test=LabelledImages(test_x, test_y),
+        train=LabeledImages(train_x, train_y),
+        test=LabeledImages(test_x, test_y),
         white=255.0 if byte else 1.0,
         class_names=class_names,
         mean=None,
@@ -97,29 +141,27 @@ def _own_set(path: Path, name: str) -> StoredDataset:
     )
 
 
-def _read_digits() -> tuple[LabelledImages, LabelledImages]:
+def _read_digits() -> tuple[LabeledImages, LabeledImages]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     x, y = digits.images.astype(np.uint8)[:, None], digits.target.astype(np.int64)
     kept, held = stratified_split(y, DATASETS["digits"].test_images)
-    return LabelledImages(x[kept], y[kept]), LabelledImages(x[held], y[held])
+    return LabeledImages(x[kept], y[kept]), LabeledImages(x[held], y[held])
 
 
-def _read_known_idx(info: DatasetInfo, x_file: Path, y_file: Path) -> LabelledImages:
+def _read_known_idx(info: DatasetInfo, x_file: Path, y_file: Path) -> LabeledImages:
     x, y = read_idx(x_file), read_idx(y_file)
     if x.dtype != np.uint8 or x.shape[1:] != info.image_shape[1:]:
         raise damaged(x_file, f"it holds {x.dtype} of shape {x.shape}, not uint8 images of {info.image_shape[1:]}")
     if info.transposed:
         x = np.ascontiguousarray(x.transpose(0, 2, 1))
     labels = check_labels(y, len(x), y_file, info.classes, first=info.first_label)
-    return LabelledImages(x[:, None], labels)
+    return LabeledImages(x[:, None], labels)
 
 
-def _joined(batches: list[LabelledImages]) -> LabelledImages:
-    return LabelledImages(
-        np.concatenate([batch.x for batch in batches]), np.concatenate([batch.y for batch in batches])
-    )
+def _joined(batches: list[LabeledImages]) -> LabeledImages:
+    return LabeledImages(np.concatenate([batch.x for batch in batches]), np.concatenate([batch.y for batch in batches]))
 
 
 def _joined_notes(*notes: str) -> str:

@@ -1,9 +1,9 @@
-"""Streams of tasks for continual learning, made of one data set: classes split, pixels permuted or images turned.
+"""Streams of tasks for continual learning from one data set: split classes, permuted pixels or rotated images.
 
 The three scenarios are those of van de Ven, Tuytelaars & Tolias 2022, "Three types of incremental learning", Nature
-Machine Intelligence 4:1185. They differ in what a network is asked. Class-incremental: which class, out of those of all
-tasks. Domain-incremental: which place within the task, with the same output units for every task. Task-incremental:
-which class, when the task is told; each task has output units of its own, and only those answer.
+Machine Intelligence 4:1185. They differ in what the network predicts. Class-incremental: the class, among those of all
+tasks. Domain-incremental: the index of the class within its task; all tasks share the output units. Task-incremental:
+the class, with the task given; each task has its own output units, and only those are used.
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ Scenario = Literal["class", "domain", "task"]
 class Task:
     """One task of a stream.
 
-    number: from 0. classes: of the data set, as many as outputs and in their order. outputs: the output units of this
-    task; an image of classes[i] has the label outputs[i]. permutation: (features,) int64, feature i of the task is
-    feature permutation[i] of the data set; None leaves them in order. degrees: the angle by which images are turned,
-    counter-clockwise.
+    number: from 0. classes: classes of the data set, in the order of outputs. outputs: output units of this task; an
+    image of classes[i] has the label outputs[i]. permutation: (features,) int64, feature i of the task is feature
+    permutation[i] of the data set; None for no permutation. degrees: angle of rotation, counter-clockwise.
 
-    A split is made whenever it is asked for, so that a long stream takes the memory of one task: keep what is used
-    more than once. A split that needs no change is the data set's own, so do not write into it.
+    A split is computed on every access, so that a long stream needs the memory of one task: store a split that is used
+    more than once. An unchanged split is that of the data set: do not write to it.
     """
 
     number: int
@@ -47,21 +46,21 @@ class Task:
 
     @property
     def train(self) -> Split:
-        """The training split, made anew."""
+        """The training split, computed on access."""
         return self.split("train")
 
     @property
     def test(self) -> Split:
-        """The test split, made anew."""
+        """The test split, computed on access."""
         return self.split("test")
 
     @property
     def validation(self) -> Split | None:
-        """The validation split, made anew; None where the data set has none."""
+        """The validation split, computed on access; None if the data set has none."""
         return None if self.dataset.validation is None else self.split("validation")
 
     def split(self, name: str) -> Split:
-        """Make the split called train, test or validation: images in the data set's order, y numbers output units.
+        """Return the split called train, test or validation: images in the order of the data set, y are output units.
 
         Raises UserError as `Dataset.split` does.
         """
@@ -82,7 +81,7 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Tasks in the order in which they are learned. units: how many outputs the network has."""
+    """Tasks in the order of training. units: number of output units of the network."""
 
     kind: Kind
     scenario: Scenario
@@ -90,14 +89,14 @@ class Stream:
     units: int
 
     def allowed(self, task: int, *, trained: int | None = None) -> Tensor | None:
-        """Return which output units an answer about task number `task` may use, bool (units,); None for all.
+        """Return the output units that a prediction for task `task` may use, bool (units,); None for all.
 
-        Task-incremental: those of the task. Class-incremental: all, or those of the first `trained` tasks if that is
-        given (at least 1, the task that is being learned included). Domain-incremental: all; where the classes do not
-        divide evenly, a short task has no label for the last unit. The tensor lies where the data lie.
+        Task-incremental: those of the task. Class-incremental: all, or those of the first `trained` tasks (at least 1,
+        including the current task). Domain-incremental: all; if the classes do not divide evenly, a short task has no
+        label for the last unit. The tensor is on the device of the data.
         """
         if trained is not None and not 1 <= trained <= len(self.tasks):
-            raise ValueError(f"trained is {trained}; of {len(self.tasks)} tasks 1 to {len(self.tasks)} can be trained.")
+            raise ValueError(f"trained is {trained}; it must be from 1 to {len(self.tasks)}.")
         if self.scenario == "task":
             tasks: tuple[Task, ...] = (self.tasks[task],)
         elif self.scenario == "class" and trained is not None:
@@ -120,33 +119,33 @@ def make_stream(
     shuffle_classes: bool = False,
     max_degrees: float = 180.0,
 ) -> Stream:
-    """Make a stream of `tasks` tasks, 2 at least.
+    """Make a stream of at least 2 tasks.
 
-    split: the classes, by number or in `class_order` or, with `shuffle_classes`, in an order drawn from `generator`,
-    are divided over the tasks as evenly as can be; the first tasks get the classes that are left over. Every image is
-    in one task. Outputs are numbered as the classes; domain-incremental by the place of the class within its task.
+    split: the classes are divided over the tasks as evenly as possible; the first tasks get one more if there is a
+    remainder. Their order is by number, `class_order`, or with `shuffle_classes` drawn from `generator`. Every image is
+    in one task. Outputs are numbered like the classes; in domain-incremental streams, like the classes of the task.
 
-    permuted: every task has all images, their features in an order of the task's own, the first task's as they are
-    (Goodfellow et al. 2013, arXiv 1312.6211). Normalised values are permuted across pixels and channels alike. A longer
-    stream begins with the tasks of a shorter one.
+    permuted: every task has all images with its own permutation of features; the first task is not permuted
+    (Goodfellow et al. 2013, arXiv 1312.6211). Normalized values are permuted across pixels and channels. A longer
+    stream starts with the tasks of a shorter one.
 
-    rotated: every task has all images, those of task t = 0, 1, ... turned by t / tasks * max_degrees (0 to 360 degrees,
+    rotated: every task has all images; task t = 0, 1, ... rotates them by t / tasks * max_degrees (0 to 360 degrees,
     counter-clockwise), after Lopez-Paz & Ranzato 2017; corners are black.
 
-    Domain-incremental permuted and rotated tasks share one output for each class; in the other two scenarios output
-    task * classes + class is that of a class in a task.
+    Domain-incremental permuted and rotated tasks share one output per class. In the other two scenarios a class of a
+    task has the output task * classes + class.
 
-    Nothing but the state of `generator` decides on the orders that are drawn: a generator on the CPU gives the same for
-    data on any device, and for another data set with as many classes or features.
+    The drawn orders depend on the state of `generator` only: a CPU generator gives the same orders for data on any
+    device, and for another data set with the same number of classes or features.
 
-    Raises UserError for an unknown kind or scenario, a number of tasks that cannot be, an order of classes that is not
-    one or belongs to no split stream, classes without images in a split stream, and rotation of what is no image.
+    Raises UserError for an unknown kind or scenario, an impossible number of tasks, a class order that is incomplete or
+    not for a split stream, classes without images in a split stream, and rotation of inputs that are not images.
     """
     for what, word, known in (("stream", kind, get_args(Kind)), ("scenario", scenario, get_args(Scenario))):
         if word not in known:
-            raise UserError(f"unknown {what} '{word}'.{did_you_mean(word, known)} There are {', '.join(known)}.")
+            raise UserError(f"unknown {what} '{word}'.{did_you_mean(word, known)} Choose one of {', '.join(known)}.")
     if tasks < 2:
-        raise UserError(f"the number of tasks is {tasks}: a stream has 2 or more.")
+        raise UserError(f"the number of tasks is {tasks}: a stream has at least 2.")
     everything = tuple(range(dataset.classes))
     if kind == "split":
         divided = _divide_classes(dataset, tasks, generator, class_order, shuffle_classes)
@@ -174,11 +173,10 @@ def make_stream(
 
 
 def corrupted(stream: Stream, corruption: Corruption, seed: int = 0, *, split: str = "test") -> Stream:
-    """Return the stream with one split of its data set corrupted, before tasks permute or turn the images.
+    """Return the stream with one split of its data set corrupted, before tasks permute or rotate the images.
 
-    The split is corrupted once for all tasks, by a generator on the CPU started at `seed`, so that an image is
-    corrupted alike in every task. Raises UserError for a split that the data set lacks and a corruption that it cannot
-    take.
+    The split is corrupted once for all tasks, with a CPU generator of seed `seed`: an image is the same in every task.
+    Raises UserError for a split that the data set lacks and for a corruption that does not fit it.
     """
     dataset = stream.tasks[0].dataset
     part = dataset.split(split)
@@ -195,14 +193,14 @@ def _divide_classes(
     everything = list(range(dataset.classes))
     if tasks > dataset.classes:
         raise UserError(
-            f"the number of tasks is {tasks}: a split stream has at most one for each class, and {dataset.name} has "
+            f"the number of tasks is {tasks}: a split stream has at most one per class, and {dataset.name} has "
             f"{dataset.classes} classes."
         )
     if class_order is not None and shuffle:
-        raise UserError("--class-order gives an order that --shuffle-classes would draw: choose one of them.")
+        raise UserError("--class-order and --shuffle-classes both set the order of classes: choose one of them.")
     if class_order is not None and sorted(class_order) != everything:
         raise UserError(
-            f"{','.join(map(str, class_order))} is not an order of the classes of {dataset.name}: name every class "
+            f"{','.join(map(str, class_order))} is not an order of the classes of {dataset.name}: list every class "
             f"from 0 to {dataset.classes - 1} once."
         )
     for name in ("train", "test"):
@@ -222,8 +220,8 @@ def _divide_classes(
 def _check_rotation(dataset: Dataset, max_degrees: float) -> None:
     if 1 in dataset.image_shape[1:]:
         raise UserError(
-            f"{dataset.name} has no images to turn (its shape is {dataset.image_shape}). Use a permuted stream."
+            f"{dataset.name} has no images to rotate (its shape is {dataset.image_shape}). Use a permuted stream."
         )
-    # Beyond a full turn, or without one, two tasks could be the same.
+    # With 0 degrees or more than 360, two tasks could be the same.
     if not 0 < max_degrees <= 360:
-        raise UserError(f"tasks turn by up to {max_degrees:g} degrees: give more than 0 and at most 360.")
+        raise UserError(f"the maximum rotation is {max_degrees:g} degrees: give more than 0 and at most 360.")

@@ -12,7 +12,6 @@ from threading import Lock
 from typing import Any, Literal
 
 from plastic_cli.data.catalogue import DATASETS
-from plastic_cli.data.identity import dataset_checksum
 from plastic_cli.distribution import installed_version
 from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.store import RunStore, read_index, write_index
@@ -136,6 +135,8 @@ def _checksum(config: dict[str, Any], data_folder: Path | None, store: Path | No
         return None
     if name == "digits" and store is not None and store.is_dir():
         return _checksum_of_digits(store)
+    from plastic_cli.data.sources import dataset_checksum
+
     return dataset_checksum(name, data_folder if name in DATASETS else None)
 
 
@@ -148,6 +149,8 @@ def _checksum_of_digits(store: Path) -> str | None:
     if made_by in known:
         found: str = known[made_by][2]
         return found
+    from plastic_cli.data.sources import dataset_checksum
+
     checksum = dataset_checksum("digits", None)
     if checksum is not None:
         write_index(store, "digits.json", {"entries": {made_by: [0, 0, checksum]}})

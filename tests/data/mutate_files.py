@@ -1,7 +1,9 @@
-"""Damages small data sets at random and reads them, within bounded memory; run as a program, it prints what happened.
+"""Damages small data sets at random and reads them, within bounded memory; prints the results.
 
-Every read has to return sound data or raise UserError with one plain line. Bytes are changed at random, and inside
-archives too, whose checksums are then made right again, so that the readers behind them are reached.
+Every read must return valid data or raise UserError in one line. Bytes are changed at random, also inside archives.
+Their checksums are then corrected so that the readers of their content are reached.
+
+    PYTHONPATH=tests python tests/data/mutate_files.py 400 --seed 0 --megabytes 256
 """
 
 from __future__ import annotations
@@ -143,7 +145,7 @@ def _mutated(content: bytes, rng: np.random.Generator, others: list[bytes]) -> b
 
 
 def _mutated_inside(path: Path, content: bytes, rng: np.random.Generator, others: list[bytes]) -> bytes:
-    """Return a file with damage behind its checksums: in an archive, in packed data, in a chunk of a PNG."""
+    """Return a file with damage and correct checksums: in an archive, in packed data, in a chunk of a PNG."""
     if path.suffix == ".npz":
         packed = io.BytesIO()
         with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(packed, "w") as new:
@@ -213,7 +215,7 @@ def mutate(mutations: int, seed: int, megabytes: int) -> dict[str, object]:
         sets = sorted((root / "sound").iterdir())
         others = [path.read_bytes() for path in sorted((root / "sound").rglob("*")) if path.is_file()]
         for place in sets:
-            # What lies there undamaged is read, or nothing would be tested.
+            # The undamaged files can be read; otherwise this tests nothing.
             with contextlib.suppress(UserError) if "pickled" in place.name else contextlib.nullcontext():
                 _check(_read(place))
         if "torch" in sys.modules:

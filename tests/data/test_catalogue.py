@@ -10,7 +10,7 @@ from torchvision import datasets as vision
 from plastic_cli.commands.completion import datasets
 from plastic_cli.config.classifier import ClassifierTrainConfig
 from plastic_cli.data.catalogue import DATASETS, dataset_names
-from plastic_cli.data.idx import read_idx
+from plastic_cli.data.formats.idx import read_idx
 
 
 def test_names():
@@ -21,7 +21,7 @@ def test_names():
 
 def test_catalogue_and_listing_import_nothing_heavy():
     code = (
-        "import sys, plastic_cli.data.catalogue, plastic_cli.data.folders, plastic_cli.commands.data\n"
+        "import sys, plastic_cli.data.catalogue, plastic_cli.commands.data\n"
         "print(sorted({'torch', 'numpy', 'pandas', 'sklearn', 'torchvision', 'rich'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from plastic_cli.data.corruptions import (
+    CORRUPTIONS,
     Corruption,
     apply_corruption,
-    corruption_names,
     gaussian_noise,
     parse_corruption,
     pixel_gaussian_noise,
@@ -58,7 +58,7 @@ def test_pixel_noise_is_clipped():
     assert abs(noisy.mean().item() - expected) < 0.002
 
 
-def test_pixel_noise_is_added_before_normalisation(digits):
+def test_pixel_noise_is_added_before_normalization(digits):
     x = digits.test.x
     noisy = apply_corruption(digits, x, Corruption("pixel-noise", 0.2), _generator())
     by_hand = pixel_gaussian_noise(digits.to_pixels(x), 0.2, _generator())
@@ -67,7 +67,7 @@ def test_pixel_noise_is_added_before_normalisation(digits):
     assert digits.to_pixels(noisy).max() < 1 + 1e-6
 
 
-def test_gaussian_noise_is_added_after_normalisation(digits):
+def test_gaussian_noise_is_added_after_normalization(digits):
     x = digits.test.x
     noisy = apply_corruption(digits, x, Corruption("gaussian-noise", 0.2), _generator())
     assert abs((noisy - x).std().item() - 0.2) < 0.005
@@ -82,7 +82,7 @@ def test_pixel_noise_refuses_what_are_no_pixels(tmp_path):
         apply_corruption(dataset, dataset.test.x, Corruption("pixel-noise", 0.1), _generator())
 
 
-@pytest.mark.parametrize("kind", corruption_names())
+@pytest.mark.parametrize("kind", CORRUPTIONS)
 def test_same_generator_same_corruption_and_the_input_stays(digits, kind):
     x = digits.test.x[:20]
     before = x.clone()
@@ -95,7 +95,7 @@ def test_same_generator_same_corruption_and_the_input_stays(digits, kind):
     assert (first.shape, first.dtype) == (x.shape, x.dtype)
 
 
-@pytest.mark.parametrize("kind", corruption_names())
+@pytest.mark.parametrize("kind", CORRUPTIONS)
 def test_no_strength_no_change(digits, kind):
     x = digits.test.x
     torch.testing.assert_close(apply_corruption(digits, x, Corruption(kind, 0), _generator()), x, atol=1e-5, rtol=1e-5)
@@ -217,11 +217,11 @@ def test_a_stream_of_rotated_tasks_fills_with_the_darkest_value(tmp_path):
 
 
 def test_pixel_noise_does_not_clip_to_other_units(tmp_path):
-    """Where pixels are not in [0, 1], clipping to it would turn black into grey without a word."""
+    """Where pixels are not in [0, 1], clipping to it would turn black into gray without an error."""
     x = 2 * np.random.default_rng(0).random((20, 9, 9)).astype(np.float32) - 1
     np.savez(tmp_path / "set.npz", x_train=x, y_train=np.arange(20) % 2, x_test=x, y_test=np.arange(20) % 2)
     dataset = load_dataset(str(tmp_path / "set.npz"))
-    with pytest.raises(UserError, match=r"clips to \[0, 1\] and the pixels of set.npz go from -"):
+    with pytest.raises(UserError, match=r"clips to \[0, 1\] and the pixels of set.npz range from -"):
         apply_corruption(dataset, dataset.test.x, Corruption("pixel-noise", 0.1), _generator())
 
 
@@ -237,7 +237,7 @@ def test_many_images_are_turned_each_by_its_own_angle():
 
 
 def test_random_rotation_is_uniform_to_both_sides():
-    # A lone bright pixel right of the centre tells its own angle: its image's centre of mass moves by it.
+    # A lone bright pixel right of the center tells its own angle: its image's center of mass moves by it.
     image = torch.zeros(41, 41, dtype=torch.float64)
     image[19:22, 34:37] = 1
     count = 2000
@@ -256,7 +256,7 @@ def test_rotation_of_what_is_no_image(tmp_path):
     x = np.random.default_rng(0).random((20, 7))
     np.savez(tmp_path / "mine.npz", x_train=x, y_train=np.arange(20) % 2, x_test=x, y_test=np.arange(20) % 2)
     dataset = load_dataset(str(tmp_path / "mine.npz"))
-    with pytest.raises(UserError, match="no images to turn"):
+    with pytest.raises(UserError, match="no images to rotate"):
         apply_corruption(dataset, dataset.test.x, Corruption("rotation", 10), _generator())
 
 
@@ -280,11 +280,11 @@ def test_parse(text, kind, strength):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("gausian-noise:0.3", "Did you mean 'gaussian-noise'?"),
         ("rotate:3", "Did you mean 'rotation'?"),
-        ("", "There are gaussian-noise, pixel-noise, rotation, fixed-rotation"),
+        ("", "The kinds are gaussian-noise, pixel-noise, rotation, fixed-rotation"),
         ("rotation", "write KIND:STRENGTH, such as rotation:30"),
         ("rotation:a lot", "write KIND:STRENGTH"),
         ("pixel-noise:-1", "a finite number of 0 or more"),
@@ -292,8 +292,8 @@ def test_parse(text, kind, strength):
         ("fixed-rotation:inf", "give a finite number."),
     ],
 )
-def test_bad_text(text, told):
+def test_bad_text(text, message):
     with pytest.raises(UserError) as raised:
         parse_corruption(text)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""Data that do not fit end a command with one line and code 2, and leave no run behind."""
+"""A command with unsuitable data ends with a one-line error and code 2, and makes no run."""
 
 import struct
 import zipfile
@@ -71,30 +71,30 @@ def _idx_with_negative_size(folder):
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
-        (_unterminated, "the header of x_train is not one"),
-        (_absurd, "gives no shape that an array can have"),
+        (_unterminated, "the header of x_train is invalid"),
+        (_absurd, "gives an impossible shape"),
         (_far_too_many, "bytes of data and 1,080 are there"),
         (_encrypted, "is encrypted"),
-        (_unknown_compression, "compressed in a way that is not known here (method 93)"),
+        (_unknown_compression, "has an unknown compression (method 93)"),
         (_idx_with_negative_size, "its header announces"),
         (lambda folder: _save(folder, y_train=np.array([None] * 30)), "holds Python objects"),
         (lambda folder: _save(folder, x_train=np.where(_X > 9, np.nan, 0.5), x_test=_X / 255), "not finite numbers"),
         (lambda folder: _save(folder, y_test=_Y - 1), "the label -1"),
-        (lambda folder: _save(folder, x_test=_X / 255), "Store both alike"),
+        (lambda folder: _save(folder, x_test=_X / 255), "Store both the same way"),
         (lambda folder: _save(folder, x_train=_X / 255, x_test=_X / 1.0), "Store both in the same units"),
         (lambda folder: _save(folder, x_train=_X[:0], y_train=_Y[:0]), "it holds no images"),
-        (lambda folder: _save(folder, y_train=_Y * 0, y_test=_Y * 0), "needs two classes"),
+        (lambda folder: _save(folder, y_train=_Y * 0, y_test=_Y * 0), "needs at least two classes"),
     ],
 )
-def test_one_line_code_2_and_no_run(tmp_path, runs_folder, damage, told):
+def test_one_line_code_2_and_no_run(tmp_path, runs_folder, damage, message):
     damage(tmp_path / "my set")
     outcome = plastic("train", "backprop", "--quiet", "--dataset", tmp_path / "my set", "--hidden", 4, "--epochs", 1)
     assert outcome.code == 2
     (line,) = outcome.err.splitlines()
     assert line.startswith("error: ")
-    assert told in line
+    assert message in line
     assert "allow_pickle" not in line
     assert not runs_folder.exists() or not list(runs_folder.glob("2*"))
 

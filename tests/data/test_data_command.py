@@ -73,14 +73,14 @@ def test_the_stand_in_for_emnist_owns_up(tmp_path):
 
 def test_table(mnist_folder, capsys):
     list_datasets(Options(data=mnist_folder))
-    told = capsys.readouterr()
-    assert told.err == ""
-    lines = [line.strip() for line in told.out.splitlines() if line.strip()]
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    lines = [line.strip() for line in captured.out.splitlines() if line.strip()]
     assert lines[0].split()[:4] == ["set", "here", "training", "test"]
     assert next(line for line in lines if line.startswith("mnist ")).split()[:4] == ["mnist", "yes", "40", "20"]
     assert next(line for line in lines if line.startswith("emnist ")).split()[1] == "no"
-    assert f"folder: {mnist_folder}" in told.out
-    assert "download 561.8 MB" in told.out
+    assert f"folder: {mnist_folder}" in captured.out
+    assert "download 561.8 MB" in captured.out
 
 
 def test_json(mnist_folder, capsys):

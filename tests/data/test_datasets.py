@@ -10,9 +10,9 @@ from sklearn.datasets import load_digits
 
 from data.tiny_sets import write_idx, write_mnist
 from plastic_cli.data import download
+from plastic_cli.data.arrays import stratified_split
 from plastic_cli.data.catalogue import DATASETS
 from plastic_cli.data.datasets import load_dataset
-from plastic_cli.data.splits import stratified_split
 from plastic_cli.errors import UserError
 
 DIGITS_CHECKSUM = "d928c7b0f4789e896c31b53fe286078dbcc133e8a712ed00e111f226f4d9b28d"
@@ -24,7 +24,7 @@ def digits():
 
 
 def _expected(x, info):
-    """Normalised pixels in float64, from stored bytes (n, height, width)."""
+    """Normalized pixels in float64, from stored bytes (n, height, width)."""
     return torch.tensor((x.reshape(len(x), -1) / 255 - info.mean[0]) / info.std[0])
 
 
@@ -50,7 +50,7 @@ def test_digits_split_is_stratified(digits):
     assert ((share - 360 / 1797).abs() < 0.004).all()
 
 
-def test_stated_normalisation_of_digits_is_that_of_its_training_pixels(digits):
+def test_stated_normalization_of_digits_is_that_of_its_training_pixels(digits):
     pixels = digits.to_pixels(digits.train.x).double()
     assert abs(pixels.mean().item() - digits.mean[0]) < 6e-5
     assert abs(pixels.std(correction=0).item() - digits.std[0]) < 6e-5
@@ -66,7 +66,7 @@ def test_tensors_are_whole_float32_and_int64(mnist_folder):
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_known_sets_are_normalised_as_stated(tmp_path, suffix):
+def test_known_sets_are_normalized_as_stated(tmp_path, suffix):
     train_x, train_y, test_x, test_y = write_mnist(tmp_path / "FashionMNIST" / "raw", suffix=suffix)
     dataset = load_dataset("fashion", tmp_path)
     info = DATASETS["fashion"]
@@ -121,7 +121,7 @@ def test_real_mnist(real_data):
     assert abs(dataset.train.x.std().item() - 1) < 1e-3
 
 
-def test_normalisation_can_be_undone(digits):
+def test_normalization_can_be_undone(digits):
     pixels = digits.to_pixels(digits.test.x)
     assert pixels.min() > -1e-6
     assert pixels.max() < 1 + 1e-6
@@ -207,7 +207,7 @@ def test_stratified_split_takes_each_class_in_proportion(sizes, data):
 
 @pytest.mark.parametrize("validation", [-1, 3, 31, 40, 1000])
 def test_impossible_validation(mnist_folder, validation):
-    with pytest.raises(UserError, match=r"takes 10 to 30"):
+    with pytest.raises(UserError, match=r"needs 10 to 30"):
         load_dataset("mnist", mnist_folder, validation=validation)
 
 
@@ -250,7 +250,7 @@ def test_unknown_name():
     with pytest.raises(UserError) as raised:
         load_dataset("mnits")
     assert str(raised.value).startswith("unknown data set 'mnits'. Did you mean 'mnist'?")
-    assert f"There are {', '.join(DATASETS)}, or the path" in str(raised.value)
+    assert f"Known data sets: {', '.join(DATASETS)}." in str(raised.value)
 
 
 def test_no_name_is_not_this_folder():
@@ -312,7 +312,7 @@ def test_truncated_packed_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "array", "told"),
+    ("name", "array", "message"),
     [
         ("train-labels-idx1-ubyte", np.full(40, 10, np.uint8), "the label 10, where labels are 0 to 9"),
         ("train-labels-idx1-ubyte", np.zeros(39, np.uint8), "39 labels for 40 images"),
@@ -323,12 +323,12 @@ def test_truncated_packed_file(tmp_path):
         ("t10k-images-idx3-ubyte", np.zeros((20, 28, 28), np.float32), "not uint8 images of (28, 28)"),
     ],
 )
-def test_content_that_does_not_fit(mnist_folder, name, array, told):
+def test_content_that_does_not_fit(mnist_folder, name, array, message):
     write_idx(_raw(mnist_folder, name), array)
     with pytest.raises(UserError) as raised:
         load_dataset("mnist", mnist_folder)
     assert str(_raw(mnist_folder, name)) in str(raised.value)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_empty_set(tmp_path):

@@ -23,7 +23,7 @@ _real_urlopen = urllib.request.urlopen
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Let file:// addresses through; return the list of what was asked for."""
+    """Allow file:// addresses only; return the list of requested addresses."""
     asked = []
 
     def urlopen(request, timeout):
@@ -42,7 +42,7 @@ def _md5(path):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A folder that serves a tiny MNIST, and from which torchvision thinks the real one comes."""
+    """A folder with a tiny MNIST, in the place of torchvision's server."""
     folder = tmp_path / "server"
     write_mnist(folder, suffix=".gz")
     monkeypatch.setattr(vision.MNIST, "mirrors", [f"{folder.as_uri()}/"])
@@ -57,7 +57,7 @@ def folder(tmp_path):
 
 
 def _contents(folder):
-    """What a person sees in a data folder: no locks."""
+    """The visible files of a data folder: no locks."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.name.endswith(".lock"))
 
 
@@ -65,9 +65,9 @@ def test_fetches_and_unpacks(server, opened, folder, capsys):
     dataset = load_dataset("mnist", folder)
     assert len(dataset.train) == 40
     assert _contents(folder) == ["MNIST", "MNIST/raw", *sorted(f"MNIST/raw/{name}" for name in DATASETS["mnist"].files)]
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert f"downloading mnist (11.6 MB) into {folder}/MNIST/raw" in told.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"downloading mnist (11.6 MB) into {folder}/MNIST/raw" in captured.err
     assert len(opened) == 4
     load_dataset("mnist", folder)
     assert len(opened) == 4
@@ -91,7 +91,7 @@ def test_goes_to_the_next_mirror(server, opened, folder, monkeypatch):
 
 def test_wrong_content_is_refused_and_leaves_nothing(server, opened, folder):
     write_idx(server / "t10k-labels-idx1-ubyte.gz", np.full(20, 1, np.uint8))
-    with pytest.raises(UserError, match="sent something else than expected"):
+    with pytest.raises(UserError, match="sent wrong or incomplete data"):
         load_dataset("mnist", folder)
     assert _contents(folder) == []
 
@@ -152,7 +152,7 @@ def test_without_a_network_one_line_says_what_to_put_where(folder, monkeypatch, 
     assert _contents(folder) == []
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="could not be downloaded"):
         load_dataset("mnist", tmp_path / "file" / "data")
@@ -175,9 +175,9 @@ def test_emnist_takes_one_split_out_of_the_one_archive(tmp_path, opened, folder,
     assert dataset.test.y.tolist() == list(range(10))
     files = sorted(f"EMNIST/raw/{file}" for file in DATASETS[name].files)
     assert _contents(folder) == ["EMNIST", "EMNIST/raw", *files]
-    told = capsys.readouterr().err
-    assert f"downloading {name} (561.8 MB)" in told
-    assert "one archive of every EMNIST split" in told
+    captured = capsys.readouterr().err
+    assert f"downloading {name} (561.8 MB)" in captured
+    assert "the archive has every EMNIST split" in captured
 
 
 def _cifar_archive(tmp_path, monkeypatch, extra=()):

@@ -13,7 +13,7 @@ from plastic_cli.data.episodes import Episodes
 
 
 def numbered(classes=6, each=12, seed=0):
-    """A split in shuffled order; an image is its place in the split and its class, so that it can be told apart."""
+    """A split in shuffled order; an image is its place in the split and its class, so that it can be identified."""
     order = torch.randperm(classes * each, generator=torch.Generator().manual_seed(seed))
     y = (torch.arange(classes * each) % classes)[order]
     x = torch.stack([torch.arange(classes * each).float(), y.float()], 1)
@@ -150,7 +150,7 @@ def test_first_images_are_always_the_first_ones_of_a_class():
         ({"ways": 3, "classes": [0, 1]}, "an episode of 3 classes cannot be drawn from 2: ask for fewer ways."),
         (
             {"shots": 9, "queries": 4},
-            "class 0 has 12 images in the data, and 9 shots and 4 queries take 13: ask for fewer",
+            "class 0 has 12 images in the data, and 9 shots and 4 queries need 13: ask for fewer",
         ),
         ({"classes": [3, 9]}, "class 9 has 0 images"),
     ],

@@ -54,7 +54,7 @@ def test_other_data_that_fit_are_taken(tmp_path, trained, images, change, labels
 
 
 @pytest.mark.parametrize(
-    ("change", "labels", "told"),
+    ("change", "labels", "message"),
     [
         (lambda x: x[:, 1:], _Y, "its images are 1 x 5 x 7, run .* was trained on 1 x 6 x 7"),
         (lambda x: x, _Y + 1, "it has 4 classes, run .* was trained on 3 classes"),
@@ -64,10 +64,10 @@ def test_other_data_that_fit_are_taken(tmp_path, trained, images, change, labels
         (lambda x: (x - 0.13) / 0.31, _Y, "Store both in the same units"),
     ],
 )
-def test_other_data_that_do_not_fit_are_refused(tmp_path, trained, images, change, labels, told):
+def test_other_data_that_do_not_fit_are_refused(tmp_path, trained, images, change, labels, message):
     run = trained(images, _NAMES[_Y])
     other = _save(tmp_path / "other.npz", change(images), labels)
-    with pytest.raises(UserError, match=told) as raised:
+    with pytest.raises(UserError, match=message) as raised:
         data_for(run, other)
     assert "--dataset other.npz" in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -67,7 +67,7 @@ def test_numbers_stay_what_they_are_stored_as():
     train_y, _, names, notes = _both([1, 2, 3, 1], [3, 2])
     assert train_y.tolist() == [1, 2, 3, 1]
     assert names == ("0", "1", "2", "3")
-    assert "labels begin at 1: store y - 1 if the classes are to begin at 0" in notes
+    assert "labels start at 1: store y - 1 if classes should start at 0" in notes
 
 
 def test_gaps_are_told_without_advice_to_shift():
@@ -78,7 +78,7 @@ def test_gaps_are_told_without_advice_to_shift():
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "message"),
     [
         (np.array([0.5, 1, 2]), "it holds the label 0.5. Store whole numbers"),
         (np.array([0, np.nan, 2]), "not finite numbers"),
@@ -88,7 +88,7 @@ def test_gaps_are_told_without_advice_to_shift():
         (np.array([0, 1, 2**64 - 1], np.uint64), "number the classes from 0 on"),
         (np.array([1j, 0, 1]), "labels are complex128"),
         (np.array(["2020-01-01"] * 3, "M8[D]"), "labels are datetime64[D]"),
-        (np.array([b"\xff", b"a", b"b"]), "no text in UTF-8"),
+        (np.array([b"\xff", b"a", b"b"]), "not UTF-8"),
         (np.array(["a", " ", "b"]), "some labels are empty"),
         (np.array(0), "labels have the shape ()"),
         (np.zeros((3, 2, 2)), "labels have the shape (3, 2, 2)"),
@@ -97,25 +97,25 @@ def test_gaps_are_told_without_advice_to_shift():
         (np.array([0, 1]), "it holds 2 labels for 3 images"),
     ],
 )
-def test_what_is_no_label_is_refused_with_what_to_store(labels, told):
+def test_what_is_no_label_is_refused_with_what_to_store(labels, message):
     with pytest.raises(UserError) as raised:
         read_labels(labels, 3, _FILE)
     assert str(raised.value).startswith(f"{_FILE}: ")
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("train", "test", "told"),
+    ("train", "test", "message"),
     [
         (["a", "b"], [0, 1], "training labels are text and test labels are numbers"),
         ([0, 1], ["a", "b"], "test labels are text and training labels are numbers"),
-        ([0, 0], [0], "all labels are 0. A data set needs two classes"),
-        (["a", "a"], ["a"], "all labels are a. A data set needs two classes"),
-        ([0, 1], [1002], "the highest label is 1,002, of 2 training images"),
+        ([0, 0], [0], "all labels are 0. A data set needs at least two classes"),
+        (["a", "a"], ["a"], "all labels are a. A data set needs at least two classes"),
+        ([0, 1], [1002], "the highest label is 1,002, but there are 2 training images"),
     ],
 )
-def test_splits_that_do_not_go_together_are_refused(train, test, told):
+def test_splits_that_do_not_go_together_are_refused(train, test, message):
     with pytest.raises(UserError) as raised:
         _both(train, test)
-    assert told in str(raised.value)
+    assert message in str(raised.value)

@@ -1,4 +1,4 @@
-"""Whatever is in the files, a read returns sound data or one line that says what is wrong, within bounded memory."""
+"""For any content of files, a read returns valid data or raises a one-line error, within bounded memory."""
 
 import json
 import os
@@ -17,7 +17,7 @@ def _outcome(mutations, seed):
         [sys.executable, str(_HERE / "mutate_files.py"), str(mutations), "--seed", str(seed), "--megabytes", "256"],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_HERE.parent)},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)

@@ -12,7 +12,7 @@ from PIL import Image
 from data.tiny_sets import idx_bytes, write_idx, write_mnist
 from plastic_cli.data.catalogue import DATASETS, check_dataset_name, full_dataset_name, known_dataset
 from plastic_cli.data.datasets import load_dataset
-from plastic_cli.data.identity import dataset_checksum
+from plastic_cli.data.sources import dataset_checksum
 from plastic_cli.errors import UserError
 
 
@@ -59,11 +59,11 @@ def test_names_of_arrays_in_two_npz(tmp_path, plain):
     assert load_dataset(str(tmp_path)).checksum == plain
 
 
-def test_two_arrays_that_may_be_meant_are_named(tmp_path):
+def test_two_candidate_arrays_are_an_error_that_names_both(tmp_path):
     train_x, train_y, test_x, test_y = _arrays()
     np.savez(tmp_path / "train.npz", images=train_x, data=train_x, y=train_y)
     np.savez(tmp_path / "test.npz", x=test_x, y=test_y)
-    with pytest.raises(UserError, match=r"either array may be meant, images or data\. Keep one"):
+    with pytest.raises(UserError, match=r"it is not clear which array to read, images or data\. Keep one"):
         load_dataset(str(tmp_path))
 
 
@@ -104,34 +104,34 @@ def test_links_relative_paths_and_odd_names_lead_to_the_same_set(tmp_path, monke
 # Folders that hold no set
 
 
-def test_an_empty_folder_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"holds no data set, it is empty\. Put there train.npz"):
+def test_an_empty_folder_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"contains no data set, it is empty\. It needs train.npz"):
         load_dataset(str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "message"),
     [
-        (["notes.txt", "train.csv"], "holds no data set but notes.txt, train.csv. Put there train.npz"),
-        (["train.npz"], "has no test.npz beside the other split."),
+        (["notes.txt", "train.csv"], "contains no data set, only notes.txt, train.csv. It needs train.npz"),
+        (["train.npz"], "has no test.npz, only the other split."),
         (["raw/train-images-idx3-ubyte"], "has no train-labels-idx1-ubyte and no t10k-images-idx3-ubyte and no"),
-        (["3/a.png", "4/b.png"], "holds pictures without a split: put them as train/CLASS/NAME.png"),
-        (["train/3/a.png", "val/3/a.png"], "holds pictures under train, val: put them as train/CLASS/NAME.png"),
+        (["3/a.png", "4/b.png"], "contains pictures without a split: store them as train/CLASS/NAME.png"),
+        (["train/3/a.png", "val/3/a.png"], "contains pictures under train, val: store them as train/CLASS/NAME.png"),
     ],
 )
-def test_what_a_folder_holds_instead_and_what_it_lacks_is_told(tmp_path, files, told):
+def test_an_error_says_what_a_folder_contains_and_what_it_lacks(tmp_path, files, message):
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(UserError) as raised:
         load_dataset(str(tmp_path))
-    assert f"{tmp_path} {told}" in str(raised.value)
+    assert f"{tmp_path} {message}" in str(raised.value)
     assert "damaged" not in str(raised.value)
 
 
-def test_a_folder_of_known_sets_is_told_how_to_name_them(tmp_path):
+def test_for_a_folder_of_known_sets_an_error_says_which_options_to_use(tmp_path):
     write_mnist(tmp_path / "KMNIST" / "raw")
-    with pytest.raises(UserError, match=f"write --data {tmp_path} --dataset kmnist"):
+    with pytest.raises(UserError, match=f"use --data {tmp_path} --dataset kmnist"):
         load_dataset(str(tmp_path))
 
 
@@ -208,7 +208,7 @@ def test_labels_of_letters_begin_at_1_in_the_files(tmp_path):
 def test_a_folder_with_several_splits_of_emnist_says_how_to_choose(tmp_path):
     for split in ("letters", "digits"):
         _write_emnist(tmp_path / "raw", split)
-    with pytest.raises(UserError, match=r"holds emnist-letters, emnist-digits.*--dataset emnist-digits"):
+    with pytest.raises(UserError, match=r"contains emnist-letters, emnist-digits.*--dataset emnist-digits"):
         load_dataset(str(tmp_path))
 
 
@@ -264,13 +264,13 @@ def test_a_palette_is_looked_up(tmp_path):
     _check_pictures(dataset, [x if x.ndim == 1 else np.repeat(x[..., None], 3, axis=-1) for x in _arrays()])
 
 
-def test_grey_pictures_among_color_become_color(tmp_path):
+def test_gray_pictures_among_color_become_color(tmp_path):
     _write_pictures(tmp_path, (6, 7, 3))
     path = sorted((tmp_path / "train" / "bee").iterdir())[0]
     Image.open(path).convert("L").save(path)
     dataset = load_dataset(str(tmp_path))
     assert dataset.image_shape == (3, 6, 7)
-    assert "pictures of several kinds (L, RGB) read as RGB" in dataset.note
+    assert "pictures of several types (L, RGB) read as RGB" in dataset.note
 
 
 def test_a_picture_of_another_size_is_named(tmp_path):
@@ -285,7 +285,7 @@ def test_a_broken_picture_is_named(tmp_path):
     _write_pictures(tmp_path)
     path = sorted((tmp_path / "test" / "cow").iterdir())[-1]
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(UserError, match=f"{path} is damaged: it is not a whole picture"):
+    with pytest.raises(UserError, match=f"{path} is damaged: it is not a complete picture"):
         load_dataset(str(tmp_path))
 
 

@@ -72,7 +72,7 @@ def test_same_content_same_checksum_whatever_the_format(tmp_path):
     assert load_dataset(str(tmp_path / "idx")).checksum == load_dataset(str(tmp_path / "npz")).checksum
 
 
-def test_colour_images_with_channels_first_or_last(tmp_path):
+def test_color_images_with_channels_first_or_last(tmp_path):
     for name, order in (("first", (0, 1, 2, 3)), ("last", (0, 2, 3, 1))):
         folder = tmp_path / name
         folder.mkdir()
@@ -89,7 +89,7 @@ def test_flat_images(tmp_path, features, shape):
     _save_pair(tmp_path, _arrays(shape=(features,)))
     dataset = load_dataset(str(tmp_path))
     assert dataset.image_shape == shape
-    assert f"taken as {shape[1]} x {shape[2]}" in dataset.note
+    assert f"pixels read as {shape[1]} x {shape[2]}" in dataset.note
 
 
 def test_labels_in_a_column(tmp_path):
@@ -105,7 +105,7 @@ def test_validation_split_of_an_own_set(tmp_path):
     assert dataset.mean == whole.mean
 
 
-def test_a_constant_channel_is_only_centred(tmp_path):
+def test_a_constant_channel_is_only_centered(tmp_path):
     train_x, train_y, test_x, test_y = _arrays(np.float32)
     _save_pair(tmp_path, (np.full_like(train_x, 0.5), train_y, test_x, test_y))
     dataset = load_dataset(str(tmp_path))
@@ -114,7 +114,7 @@ def test_a_constant_channel_is_only_centred(tmp_path):
 
 
 def test_stored_arrays_are_not_touched(tmp_path):
-    """Normalising in place must not change what the training mean and the checksum were taken of."""
+    """Normalizing in place must not change what the training mean and the checksum were taken of."""
     _save_pair(tmp_path, _arrays(np.float32))
     first, again = (load_dataset(str(tmp_path), validation=6) for _ in range(2))
     torch.testing.assert_close(first.to_pixels(first.test.x), torch.tensor(_arrays(np.float32)[2]).flatten(1))
@@ -142,7 +142,7 @@ def test_folder_without_a_set(tmp_path):
     (tmp_path / "other.npz").write_bytes(b"")
     with pytest.raises(UserError) as raised:
         load_dataset(str(tmp_path))
-    assert f"{tmp_path} holds no data set but one.npz, other.npz. Put there train.npz" in str(raised.value)
+    assert f"{tmp_path} contains no data set, only one.npz, other.npz. It needs train.npz" in str(raised.value)
     assert "train/CLASS/NAME.png" in str(raised.value)
 
 
@@ -160,7 +160,7 @@ def _with_a_nan(x):
 
 
 @pytest.mark.parametrize(
-    ("change", "file", "told"),
+    ("change", "file", "message"),
     [
         (_change(0, lambda x: x.astype(np.int64) * 300), "train.npz", "Store them as uint8 (0 to 255) or as float"),
         (_change(0, lambda x: x.astype(np.int64) - 1), "train.npz", "images are int64 from -1"),
@@ -168,8 +168,8 @@ def _with_a_nan(x):
         (_change(0, _with_a_nan), "train.npz", "not finite"),
         (_change(2, lambda x: x[:, :, :, None, None]), "test.npz", "are not (n, height, width)"),
         (_change(2, lambda x: x[:0]), "test.npz", "holds no images"),
-        (_change(2, lambda x: x / np.float32(255)), "", "Store both alike"),
-        (_change(2, lambda x: x[:, 1:]), "", "Store both alike"),
+        (_change(2, lambda x: x / np.float32(255)), "", "Store both the same way"),
+        (_change(2, lambda x: x[:, 1:]), "", "Store both the same way"),
         (_change(1, lambda y: y[1:]), "train.npz", "29 labels for 30 images"),
         (_change(1, lambda y: y - 1), "train.npz", "the label -1"),
         (_change(1, lambda y: y + 0.5), "train.npz", "whole numbers"),
@@ -177,12 +177,12 @@ def _with_a_nan(x):
         (_change(1, lambda y: np.array([None] * 30)), "train.npz", "y.astype(str)"),
     ],
 )
-def test_arrays_that_do_not_fit(tmp_path, change, file, told):
+def test_arrays_that_do_not_fit(tmp_path, change, file, message):
     _save_pair(tmp_path, change(_arrays()))
     with pytest.raises(UserError) as raised:
         load_dataset(str(tmp_path))
     assert str(tmp_path / file) in str(raised.value)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert "damaged" not in str(raised.value)
     assert "pickle" not in str(raised.value)

@@ -218,10 +218,10 @@ def test_an_eighth_of_a_turn_by_hand():
     turned = make_stream(dataset, "rotated", "domain", 2, _generator(), max_degrees=90).tasks[1].test.x.view(3, 3)
     black = dataset.black[0]
     assert turned[1, 1].item() == pytest.approx(1, abs=1e-6)
-    # The middle of a side comes from a point sqrt(1/2) away from the bright centre along both axes.
-    beside = (1 - math.sqrt(0.5)) ** 2
+    # The middle of a side comes from a point sqrt(1/2) away from the bright center along both axes.
+    at_sides = (1 - math.sqrt(0.5)) ** 2
     for row, column in ((0, 1), (1, 0), (1, 2), (2, 1)):
-        assert turned[row, column].item() == pytest.approx(beside, abs=1e-6)
+        assert turned[row, column].item() == pytest.approx(at_sides, abs=1e-6)
     # A corner comes from a point sqrt(2) away along one axis: between the middle of a side, 0, and the black outside.
     outside = math.sqrt(2) - 1
     for row, column in ((0, 0), (0, 2), (2, 0), (2, 2)):
@@ -287,7 +287,7 @@ def test_answers_among_the_classes_learned_so_far():
     assert allowed("task", 1, 1) == [1, 2]
     assert allowed("domain", 0, 1) is None
     for trained in (0, 3):
-        with pytest.raises(ValueError, match="1 to 2 can be trained"):
+        with pytest.raises(ValueError, match="must be from 1 to 2"):
             allowed("class", 0, trained)
 
 
@@ -357,7 +357,7 @@ def test_corruption_of_another_split_by_another_seed(digits):
 def test_corruption_that_cannot_be():
     table = _dataset(image_shape=(1, 1, 24), validation=0)
     stream = make_stream(table, "permuted", "domain", 2, _generator())
-    with pytest.raises(UserError, match="no images to turn"):
+    with pytest.raises(UserError, match="no images to rotate"):
         corrupted(stream, Corruption("rotation", 10))
     with pytest.raises(UserError, match="without a validation split"):
         corrupted(stream, Corruption("gaussian-noise", 1), split="validation")
@@ -367,34 +367,34 @@ def test_corruption_that_cannot_be():
 
 
 @pytest.mark.parametrize(
-    ("kind", "scenario", "tasks", "options", "told"),
+    ("kind", "scenario", "tasks", "options", "message"),
     [
         ("permute", "class", 2, {}, "Did you mean 'permuted'?"),
         ("split", "classes", 2, {}, "Did you mean 'class'?"),
-        ("split", "class", 6, {}, "at most one for each class, and noise has 5 classes"),
-        ("split", "class", 1, {}, "a stream has 2 or more"),
-        ("permuted", "domain", 1, {}, "a stream has 2 or more"),
-        ("rotated", "domain", 0, {}, "a stream has 2 or more"),
-        ("split", "class", 2, {"class_order": (0, 1, 2, 3)}, "name every class from 0 to 4 once"),
+        ("split", "class", 6, {}, "at most one per class, and noise has 5 classes"),
+        ("split", "class", 1, {}, "a stream has at least 2"),
+        ("permuted", "domain", 1, {}, "a stream has at least 2"),
+        ("rotated", "domain", 0, {}, "a stream has at least 2"),
+        ("split", "class", 2, {"class_order": (0, 1, 2, 3)}, "list every class from 0 to 4 once"),
         ("split", "class", 2, {"class_order": (0, 1, 2, 3, 3)}, "0,1,2,3,3 is not an order"),
-        ("split", "class", 2, {"class_order": (1, 2, 3, 4, 5)}, "name every class from 0 to 4 once"),
+        ("split", "class", 2, {"class_order": (1, 2, 3, 4, 5)}, "list every class from 0 to 4 once"),
         ("split", "class", 2, {"class_order": range(5), "shuffle_classes": True}, "choose one"),
         ("permuted", "class", 2, {"class_order": range(5)}, "every task of a permuted stream has all classes"),
         ("rotated", "class", 2, {"shuffle_classes": True}, "every task of a rotated stream has all classes"),
         ("rotated", "domain", 2, {"max_degrees": 0}, "more than 0 and at most 360"),
-        ("rotated", "domain", 2, {"max_degrees": 361}, "up to 361 degrees"),
+        ("rotated", "domain", 2, {"max_degrees": 361}, "rotation is 361 degrees"),
         ("rotated", "domain", 2, {"max_degrees": math.nan}, "more than 0 and at most 360"),
     ],
 )
-def test_streams_that_cannot_be(kind, scenario, tasks, options, told):
+def test_streams_that_cannot_be(kind, scenario, tasks, options, message):
     with pytest.raises(UserError) as raised:
         make_stream(_dataset(), kind, scenario, tasks, _generator(), **options)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_rotation_of_what_is_no_image():
-    with pytest.raises(UserError, match="no images to turn"):
+    with pytest.raises(UserError, match="no images to rotate"):
         make_stream(_dataset(image_shape=(1, 1, 7)), "rotated", "domain", 2, _generator())
     assert make_stream(_dataset(image_shape=(1, 1, 7)), "permuted", "domain", 2, _generator()).units == 5
 

@@ -71,7 +71,7 @@ def respond(W, x):
 
 
 def learn(network, x, labels, theta, terms, feedback):
-    """Return the weights behind the stream; sigma' is the logistic function of beta z, at the input that of (24)."""
+    """Return the weights after the stream; sigma' is the logistic function of beta z, at the input that of (24)."""
     W = list(network.W)
     for sample, label in zip(x, labels.tolist(), strict=True):
         z, y = respond(W, sample)

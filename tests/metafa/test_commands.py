@@ -52,7 +52,7 @@ def strengths(run):
 
 
 def theta_by_step(run, terms=(0, 2, 9)):
-    """Return theta before each episode and behind the last, (episodes + 1, terms)."""
+    """Return theta before each episode and after the last, (episodes + 1, terms)."""
     numbers = training_numbers(run)
     numbers = numbers[numbers["split"] == "train"]
     columns = [numbers[numbers["metric"] == f"theta_{term}"].sort_values("step")["value"] for term in terms]
@@ -123,7 +123,7 @@ def plain_descent(monkeypatch):
 # ------------------------------------------------------------------------------------------------------- training
 
 
-def test_training_leaves_theta_and_a_test_beside_its_controls(run):
+def test_training_stores_theta_and_tests_it_with_its_controls(run):
     metrics = json.loads((run / "run.json").read_text(encoding="utf-8"))["summary"]
     assert list(strengths(run)) == ["pseudo-gradient", "ehebb", "oja"]
     assert all(value != 0 for value in strengths(run).values())
@@ -785,7 +785,7 @@ def test_an_analysis_of_curves_shows_their_last_values(run):
         (["--ways", 6], "fewer than --ways 6. Ask for fewer ways or --held-out-classes."),
         (["--held-out-classes", 30], "10 held out leave 0, fewer than --ways 5"),
         (["--held-out-classes", 3], "--held-out-classes 3: the test draws 5 of them"),
-        (["--shots", 500], "500 shots and 10 queries take 510: ask for fewer of them"),
+        (["--shots", 500], "500 shots and 10 queries need 510: ask for fewer of them"),
         (["--reference-sampling", "--held-out-classes", 3], "--reference-sampling draws from all classes"),
         (["--dataset", "digit"], "Did you mean 'digits'?"),
         (["--theta", "nowhere.toml"], "there is no file nowhere.toml"),
@@ -803,7 +803,7 @@ def test_training_refuses_in_one_line(typed, complaint):
     ("typed", "complaint"),
     [
         (["--ways", 4], "an episode of 4 classes cannot be drawn from 3"),
-        (["--shots", 400], "400 shots and 3 queries take 403"),
+        (["--shots", 400], "400 shots and 3 queries need 403"),
         (["--hidden", "0"], "hidden"),
         (["--hidden", "4,-3"], "hidden"),
         (["--passes", 0], "--passes 0"),

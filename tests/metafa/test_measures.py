@@ -67,7 +67,7 @@ def test_an_index_that_does_not_begin_at_0_changes_nothing():
 
 
 def by_hand_settled(theta):
-    """Return the first episode whose average of 30, and every later one, lies within a fifth of the last tenth."""
+    """Return the first episode whose average of 30, and every later one, is within a fifth of the last tenth."""
     goal = np.mean(theta[-round(len(theta) / 10) :])
     averages = [np.mean(theta[max(0, end - 30) : end]) for end in range(1, len(theta) + 1)]
     near = [abs(value - goal) <= 0.2 * abs(goal) for value in averages]

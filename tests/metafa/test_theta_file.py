@@ -33,7 +33,7 @@ def test_a_person_can_read_it():
         "feedback": "fixed",
         "theta": {"pseudo-gradient": 0.01, "ehebb": -0.07, "oja": 0.005},
     }
-    # Each strength stands below the equation that it multiplies.
+    # The line above each strength is the equation that it multiplies.
     lines = text.splitlines()
     for number in (0, 2, 9):
         (place,) = (place for place, line in enumerate(lines) if line.startswith(f"{rule.TERMS[number].name} ="))

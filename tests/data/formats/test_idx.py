@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
 from data.tiny_sets import idx_bytes
-from plastic_cli.data.idx import read_idx, read_idx_shape
+from plastic_cli.data.formats.idx import read_idx, read_idx_shape
 from plastic_cli.errors import UserError
 
 _ARRAYS = st.sampled_from(["uint8", "int8", "int16", "int32", "float32", "float64"]).flatmap(
@@ -38,33 +38,33 @@ def _damages():
     yield "truncated", "file", whole[:-1], "announces 24 bytes of data and 23 are there"
     yield "too long", "file", whole + b"\0", "announces 24 bytes of data and 25 are there"
     yield "ends in its header", "file", whole[:9], "ends within its header"
-    yield "empty", "file", b"", "does not begin like an IDX file"
-    yield "unknown type", "file", b"\0\0\x0a" + whole[3:], "does not begin like an IDX file"
-    yield "no dimensions", "file", b"\0\0\x08\0", "does not begin like an IDX file"
-    yield "too many dimensions", "file", b"\0\0\x08\xff" + b"\0\0\0\1" * 255 + b"\0", "does not begin like an IDX file"
+    yield "empty", "file", b"", "does not start like an IDX file"
+    yield "unknown type", "file", b"\0\0\x0a" + whole[3:], "does not start like an IDX file"
+    yield "no dimensions", "file", b"\0\0\x08\0", "does not start like an IDX file"
+    yield "too many dimensions", "file", b"\0\0\x08\xff" + b"\0\0\0\1" * 255 + b"\0", "does not start like an IDX file"
     yield "announces far too much", "file", whole[:4] + b"\xff" * 12 + whole[16:], "and 24 are there"
     yield "announces far too much, packed", "file", gzip.compress(whole[:4] + b"\xff" * 12 + whole[16:]), "can hold"
     yield "too long, packed", "file.gz", gzip.compress(whole + b"\0\0"), "24 bytes of data and more are there"
     yield "truncated, packed", "file.gz", gzip.compress(whole[:-2]), "announces 24 bytes of data and 22 are there"
-    yield "cut while packed", "file.gz", packed[:-12], "does not unpack"
-    yield "a bit flipped", "file.gz", packed[:20] + bytes([packed[20] ^ 255]) + packed[21:], "does not unpack"
+    yield "cut while packed", "file.gz", packed[:-12], "cannot be uncompressed"
+    yield "a bit flipped", "file.gz", packed[:20] + bytes([packed[20] ^ 255]) + packed[21:], "cannot be uncompressed"
 
 
-@pytest.mark.parametrize(("name", "content", "told"), [pytest.param(*rest, id=name) for name, *rest in _damages()])
-def test_damage_is_named(tmp_path, name, content, told):
+@pytest.mark.parametrize(("name", "content", "message"), [pytest.param(*rest, id=name) for name, *rest in _damages()])
+def test_damage_is_named(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError) as raised:
         read_idx(path)
     text = str(raised.value)
     assert str(path) in text
-    assert told in text
+    assert message in text
     assert "Replace it" in text
     assert "\n" not in text
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"<html>not found</html>", "is a web page"),
         (b"\n<!DOCTYPE html>", "is a web page"),
@@ -74,9 +74,9 @@ def test_damage_is_named(tmp_path, name, content, told):
         (gzip.compress(b"PK\x03\x04", mtime=0), "is a zip archive"),
     ],
 )
-def test_another_format_is_named_and_not_called_damaged(tmp_path, content, told):
+def test_another_format_is_named_and_not_called_damaged(tmp_path, content, message):
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(UserError, match=told) as raised:
+    with pytest.raises(UserError, match=message) as raised:
         read_idx(tmp_path / "file")
     assert "damaged" not in str(raised.value)
 

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
-_GREY, _COLOR = {"1", "L", "LA", "La"}, {"P", "RGB", "RGBX", "RGBA", "RGBa", "PA", "CMYK", "YCbCr", "LAB", "HSV"}
+_GRAY, _COLOR = {"1", "L", "LA", "La"}, {"P", "RGB", "RGBX", "RGBA", "RGBa", "PA", "CMYK", "YCbCr", "LAB", "HSV"}
 _ALPHA = {"LA", "La", "RGBA", "RGBa", "PA"}
 _SIXTEEN_BITS = {"I;16", "I;16L", "I;16B"}
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """A picture before it is decoded. mode: Pillow's name for the kind of its pixels, alpha: it can be transparent."""
+    """A picture before it is decoded. mode: Pillow's name for the type of pixels. alpha: it can be transparent."""
 
     path: Path
     label: str
@@ -36,16 +36,16 @@ class _Picture:
 
 
 def has_pictures(folder: Path) -> bool:
-    """Say whether a folder holds folders of pictures."""
+    """Return whether a folder contains folders of pictures."""
     return any(True for _ in _files(folder))
 
 
 def read_pictures(folders: Sequence[Path]) -> tuple[list[tuple[NDArray[Any], NDArray[Any]]], list[str]]:
-    """Return images and labels, which are the folders' names as text, of each split, and notes on the reading.
+    """Return the images and labels of each split, and notes on how they were read.
 
-    Images are (n, channels, height, width): uint8, or float32 from 0 to 1 where pictures are grey with 16 bits. All
-    get the channels of those that have most. Raises UserError, naming the file, where one cannot be decoded or has
-    another size than the first.
+    Labels are the names of the folders. Images are (n, channels, height, width): uint8, or float32 from 0 to 1 for
+    16-bit gray pictures. All get the channels of the picture with the most. Raises UserError, which names the file, if
+    a picture cannot be decoded or differs in size from the first.
     """
     splits = [[_look(path, label) for path, label in _files(folder)] for folder in folders]
     everything = [picture for split in splits for picture in split]
@@ -54,14 +54,14 @@ def read_pictures(folders: Sequence[Path]) -> tuple[list[tuple[NDArray[Any], NDA
         if picture.size != first.size:
             raise UserError(
                 f"{picture.path} has {_by(picture.size)} pixels and {first.path} has {_by(first.size)}. "
-                "Bring all pictures to one size."
+                "Resize all pictures to one size."
             )
     mode, channels = _common_mode(everything)
     width, height = first.size
     check_memory(folders[0].parent, 0, len(everything) * channels * height * width)
     notes = []
     if len({picture.mode for picture in everything}) > 1:
-        notes.append(f"pictures of several kinds ({', '.join(sorted({p.mode for p in everything}))}) read as {mode}")
+        notes.append(f"pictures of several types ({', '.join(sorted({p.mode for p in everything}))}) read as {mode}")
     sixteen_bits = mode in _SIXTEEN_BITS
     read = []
     for split in splits:
@@ -77,7 +77,7 @@ def read_pictures(folders: Sequence[Path]) -> tuple[list[tuple[NDArray[Any], NDA
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Give the pictures under a folder of class folders and their class, in the order of their names."""
+    """Yield the pictures in a folder of class folders, and their class, in the order of their names."""
     try:
         for inner in sorted(folder.iterdir()):
             if inner.is_dir() and not inner.name.startswith("."):
@@ -105,26 +105,26 @@ def _opened(path: Path) -> Iterator[Image]:
             with Image.open(path) as image:
                 yield image
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise UserError(f"{path} has too many pixels for a picture to learn from. Make it smaller.") from error
+            raise UserError(f"{path} has too many pixels. Resize it.") from error
         except (UserError, MemoryError):
             raise
         except Exception as error:  # a broken picture may raise anything at all
-            raise damaged(path, "it is not a whole picture") from error
+            raise damaged(path, "it is not a complete picture") from error
 
 
 def _common_mode(pictures: Sequence[_Picture]) -> tuple[str, int]:
-    """Return Pillow's name of the pixels that all pictures can be converted to without a loss, and their channels."""
+    """Return the Pillow mode to which all pictures convert without loss, and its number of channels."""
     modes = {picture.mode for picture in pictures}
     if modes <= _SIXTEEN_BITS:
         return pictures[0].mode, 1
     for picture in pictures:
-        if picture.mode not in _GREY | _COLOR:
+        if picture.mode not in _GRAY | _COLOR:
             raise UserError(
-                f"{picture.path} has pixels of another kind ({shown(picture.mode)}) than the other pictures, or of one "
-                "that is not read. Store all as 8-bit, or all as grey with 16 bits."
+                f"{picture.path} has pixels of type {shown(picture.mode)}, which differs from the other pictures or "
+                "cannot be read. Store all as 8-bit, or all as 16-bit gray."
             )
     alpha = any(picture.alpha for picture in pictures)
-    if modes <= _GREY:
+    if modes <= _GRAY:
         return ("LA", 2) if alpha else ("L", 1)
     return ("RGBA", 4) if alpha else ("RGB", 3)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from data.tiny_sets import write_cifar, write_cifar_batch
-from plastic_cli.data.cifar import read_cifar_batch
 from plastic_cli.data.datasets import load_dataset
+from plastic_cli.data.formats.cifar import read_cifar_batch
 from plastic_cli.errors import UserError
 
 
@@ -61,7 +61,7 @@ def test_a_pickle_cannot_run_anything(tmp_path):
 _MEMO = """
 import struct, sys
 from pathlib import Path
-from plastic_cli.data.cifar import read_cifar_batch
+from plastic_cli.data.formats.cifar import read_cifar_batch
 from plastic_cli.errors import UserError
 path = Path(sys.argv[1])
 path.write_bytes(b"\\x80\\x02}r" + struct.pack("<I", 2**24) + b".")
@@ -106,14 +106,14 @@ def _damages():
     yield "label 10", pickle.dumps({"data": _batch(), "labels": [0, 1, 2, 10]}, protocol=4), "the label 10"
 
 
-@pytest.mark.parametrize(("content", "told"), [pytest.param(*rest, id=name) for name, *rest in _damages()])
-def test_damage_is_named(tmp_path, content, told):
+@pytest.mark.parametrize(("content", "message"), [pytest.param(*rest, id=name) for name, *rest in _damages()])
+def test_damage_is_named(tmp_path, content, message):
     path = tmp_path / "data_batch_1"
     path.write_bytes(content)
     with pytest.raises(UserError) as raised:
         read_cifar_batch(path, 10)
     assert str(path) in str(raised.value)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_loads_as_a_data_set(tmp_path):

@@ -1,4 +1,6 @@
-"""Reading the batches of CIFAR-10, which are pickles, without letting a pickle run anything.
+"""Reads the batches of CIFAR-10. They are pickles, but no pickle can run code here.
+
+torchvision's reader is not used because it calls `pickle.load`, which runs whatever code a file names.
 
 Source of the format: https://www.cs.toronto.edu/~kriz/cifar.html, section "Dataset layout".
 """
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plastic_cli.data.arrays import LabelledImages, check_labels
+from plastic_cli.data.arrays import LabeledImages, check_labels
 from plastic_cli.data.files import cannot_be_read, check_memory, damaged, shown
 from plastic_cli.errors import UserError
 
@@ -25,7 +27,7 @@ _NUMBERS = re.compile(r"[biuf][1248]")
 
 
 class _Type:
-    """What a pickle says of the type of an array: no NumPy object is made of it before it is checked."""
+    """The type of an array as a pickle describes it. It is checked before a NumPy object is made."""
 
     def __init__(self, text: object = "", *_: object) -> None:
         self.text = text
@@ -35,18 +37,18 @@ class _Type:
         self.order = state[1]
 
     def checked(self) -> np.dtype[Any]:
-        """Return NumPy's type. Raises ValueError for anything but numbers of 1 to 8 bytes."""
+        """Return the NumPy type. Raises ValueError unless it is a number of 1 to 8 bytes."""
         if (
             not isinstance(self.text, str)
             or not _NUMBERS.fullmatch(self.text)
             or self.order not in ("|", "<", ">", "=")
         ):
-            raise ValueError("it holds an array of something else than numbers")
+            raise ValueError("it holds an array that is not numeric")
         return np.dtype(self.text if self.order == "|" else f"{self.order}{self.text}")
 
 
 class _Array:
-    """What a pickle says of an array."""
+    """An array as a pickle describes it."""
 
     def __init__(self, *_: object) -> None:
         self.state: tuple[Any, ...] = ()
@@ -55,7 +57,7 @@ class _Array:
         self.state = state
 
     def checked(self) -> NDArray[Any]:
-        """Return the array. Raises ValueError, TypeError or AttributeError where type, shape and bytes do not agree."""
+        """Return the array. Raises ValueError, TypeError or AttributeError if type, shape and bytes do not agree."""
         _, shape, kind, fortran_order, content = self.state
         if isinstance(content, str):
             content = content.encode("latin1")
@@ -81,7 +83,7 @@ def _encode(text: str, _encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-# NumPy's functions that arrays are pickled with, under the names of NumPy 1 and 2. None of NumPy's own is called.
+# The functions that pickled arrays name, in NumPy 1 and 2. Those of NumPy are never called.
 _ALLOWED: dict[tuple[str, str], Any] = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Type}
 _ALLOWED[("_codecs", "encode")] = _encode
 for _core in ("numpy.core", "numpy._core"):
@@ -91,7 +93,7 @@ for _core in ("numpy.core", "numpy._core"):
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that builds plain containers and descriptions of arrays and refuses everything else."""
+    """An unpickler that builds plain containers and descriptions of arrays, and refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
@@ -99,11 +101,11 @@ class _ArraysOnly(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
-def read_cifar_batch(path: Path, classes: int) -> LabelledImages:
+def read_cifar_batch(path: Path, classes: int) -> LabeledImages:
     """Return the images, (n, 3, 32, 32) uint8, and labels of one batch.
 
-    It takes a few times the memory that the file has bytes. Raises UserError, naming the file, where it cannot be read,
-    asks for anything but arrays, or is not such a batch.
+    Memory use is a few times the size of the file. Raises UserError, which names the file, if it cannot be read, asks
+    for anything but arrays, or is not such a batch.
     """
     try:
         check_memory(path, path.stat().st_size, 0)
@@ -115,23 +117,23 @@ def read_cifar_batch(path: Path, classes: int) -> LabelledImages:
     except UserError:
         raise
     except Exception as error:  # a broken pickle may raise anything at all
-        asked = str(error) if str(error).startswith("it asks for ") else "it is no whole batch of CIFAR-10"
+        asked = str(error) if str(error).startswith("it asks for ") else "it is not a complete batch of CIFAR-10"
         raise damaged(path, asked) from error
     data, labels = (_entry(batch, name) for name in ("data", "labels"))
     try:
         x = data.checked() if isinstance(data, _Array) else None
     except Exception as error:  # a pickle may set a state of any kind
-        raise damaged(path, "its images are no array of numbers") from error
+        raise damaged(path, "its images are not an array of numbers") from error
     if x is None or x.dtype != np.uint8 or x.ndim != 2 or x.shape[1] != _FEATURES:
         raise damaged(path, "it is not a CIFAR-10 batch of uint8 images of 3 x 32 x 32")
-    return LabelledImages(x.reshape(-1, 3, 32, 32), check_labels(_labels(labels, path), len(x), path, classes))
+    return LabeledImages(x.reshape(-1, 3, 32, 32), check_labels(_labels(labels, path), len(x), path, classes))
 
 
 def _check_memo(content: bytes) -> None:
-    """Raise ValueError for a pickle that remembers things under higher numbers than it has: Python would make room."""
+    """Raise ValueError for a memo index higher than the number of operations: Python would allocate memory for it."""
     for operations, (opcode, number, _) in enumerate(pickletools.genops(content)):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(number or 0) <= operations:
-            raise ValueError("it remembers more than it holds")
+            raise ValueError("a memo index is out of range")
 
 
 def _entry(batch: Any, name: str) -> Any:

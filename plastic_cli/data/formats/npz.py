@@ -1,4 +1,6 @@
-"""Reading NumPy's .npy and .npz files: no pickled object is loaded, and no more memory is taken than a file can fill.
+"""Reads NumPy's .npy and .npz files.
+
+numpy.load is not used: it allocates the memory that a header announces before it knows how much data the file holds.
 
 Source of the format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
@@ -39,9 +41,9 @@ _ENCRYPTED = 0x1
 
 
 def npz_names(path: Path) -> list[str]:
-    """Return the names of the arrays in an .npz file; other members are passed over.
+    """Return the names of the arrays in an .npz file; other members are ignored.
 
-    Raises UserError, naming the file, where it is no .npz file or cannot be read.
+    Raises UserError, which names the file, if it is not an .npz file or cannot be read.
     """
     with _opened(path) as archive:
         return list(_arrays(archive))
@@ -50,7 +52,7 @@ def npz_names(path: Path) -> list[str]:
 def read_npz(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
     """Return the arrays called `names` in an .npz file, in the byte order of this machine.
 
-    Raises UserError, naming the file, where it cannot be read, lacks an array, holds pickled objects or is damaged.
+    Raises UserError, which names the file, if it cannot be read, lacks an array, holds pickled objects or is damaged.
     """
     with _opened(path) as archive:
         members = _arrays(archive)
@@ -70,7 +72,11 @@ def read_npy(path: Path) -> NDArray[Any]:
             head = stream.peek(64)[:64]
             if not head.startswith(_MAGIC):
                 kind = what_it_is(head)
-                raise UserError(f"{path} is {kind}, not an .npy file.") if kind else damaged(path, "it is no .npy file")
+                raise (
+                    UserError(f"{path} is {kind}, not an .npy file.")
+                    if kind
+                    else damaged(path, "it is not an .npy file")
+                )
             return _read_array(stream, size, path, path.stem)
     except OSError as error:
         raise cannot_be_read(path, error) from error
@@ -87,7 +93,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
             try:
                 archive = zipfile.ZipFile(stream)
             except Exception as error:  # a broken directory may raise anything at all
-                raise damaged(path, "it is no whole .npz file") from error
+                raise damaged(path, "it is not a complete .npz file") from error
             with archive:
                 yield archive
     except OSError as error:
@@ -104,7 +110,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) ->
         raise UserError(f"{path}: the array {name} is encrypted. Store it without a password.")
     if info.compress_type not in _COMPRESSIONS:
         raise UserError(
-            f"{path}: the array {name} is compressed in a way that is not known here (method {info.compress_type}). "
+            f"{path}: the array {name} has an unknown compression (method {info.compress_type}). "
             "Write the file with numpy.savez_compressed."
         )
     if info.compress_type == zipfile.ZIP_DEFLATED and info.file_size > LARGEST_DEFLATE_RATIO * info.compress_size:
@@ -115,11 +121,11 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) ->
     except (UserError, MemoryError):
         raise
     except Exception as error:  # a broken member may raise anything at all
-        raise damaged(path, f"the array {name} does not unpack") from error
+        raise damaged(path, f"the array {name} cannot be uncompressed") from error
 
 
 def _read_array(stream: io.BufferedIOBase, size: int, path: Path, name: str) -> NDArray[Any]:
-    """Read one array from a stream of `size` bytes, whose header is held to be false until it agrees with that."""
+    """Read one array from a stream of `size` bytes. Memory is allocated only if the header agrees with the size."""
     dtype, fortran_order, shape, header = _read_header(stream, path, name)
     if dtype.hasobject:
         raise UserError(
@@ -141,12 +147,12 @@ def _read_array(stream: io.BufferedIOBase, size: int, path: Path, name: str) -> 
     array = flat.reshape(shape[::-1]).transpose() if fortran_order else flat.reshape(shape)
     array = array.astype(dtype.newbyteorder("="), copy=False)
     if dtype.kind == "U" and not _is_text(array):
-        raise damaged(path, f"the text in {name} has characters that do not exist")
+        raise damaged(path, f"the text in {name} has invalid characters")
     return array
 
 
 def _is_text(array: NDArray[Any]) -> bool:
-    """Say whether every character has a number that Unicode has; Python's texts break where one has not."""
+    """Return whether every character is a valid code point. Python cannot handle a text with an invalid one."""
     codes = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
     return not codes.size or bool(codes.max() <= sys.maxunicode and not ((codes >= 0xD800) & (codes <= 0xDFFF)).any())
 
@@ -155,9 +161,9 @@ def _read_header(stream: io.BufferedIOBase, path: Path, name: str) -> tuple[np.d
     """Return type, order, shape and the number of bytes before the data."""
     start = stream.read(8)
     if len(start) < 8 or not start.startswith(_MAGIC):
-        raise damaged(path, f"the array {name} does not begin like one")
+        raise damaged(path, f"the array {name} does not start like an array")
     if start[6] not in (1, 2, 3):
-        raise UserError(f"{path}: the array {name} has version {start[6]} of the format, which is not known.")
+        raise UserError(f"{path}: the array {name} has the unknown format version {start[6]}.")
     width = 2 if start[6] == 1 else 4
     length = int.from_bytes(stream.read(width), "little")
     if length > _LONGEST_HEADER:
@@ -166,17 +172,17 @@ def _read_header(stream: io.BufferedIOBase, path: Path, name: str) -> tuple[np.d
         text = stream.read(length).decode("utf-8" if start[6] == 3 else "latin1")
         header = ast.literal_eval(text.strip())
         described, fortran_order, shape = (header[key] for key in ("descr", "fortran_order", "shape"))
-    except Exception as error:  # anything may stand there
-        raise damaged(path, f"the header of {name} is not one") from error
+    except Exception as error:  # the text may be anything
+        raise damaged(path, f"the header of {name} is invalid") from error
     if not isinstance(described, str):
         raise UserError(f"{path}: the array {name} holds records of several fields. Save one plain array.")
     sizes = isinstance(shape, tuple) and all(type(size) is int and 0 <= size < 2**63 for size in shape)
     if not sizes or len(shape) > _MOST_DIMENSIONS or not isinstance(fortran_order, bool):
-        raise damaged(path, f"the header of {name} gives no shape that an array can have")
+        raise damaged(path, f"the header of {name} gives an impossible shape")
     try:
         dtype = np.dtype(described)
     except Exception as error:  # numpy raises several kinds
-        raise damaged(path, f"the header of {name} names no type of numbers") from error
+        raise damaged(path, f"the header of {name} gives an unknown type") from error
     if dtype.names is not None or dtype.subdtype is not None:
         raise UserError(f"{path}: the array {name} holds records of several fields. Save one plain array.")
     return dtype, fortran_order, shape, 8 + width + length

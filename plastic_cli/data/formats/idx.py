@@ -1,4 +1,6 @@
-"""Reading IDX files, the format of MNIST, plain or gzipped.
+"""Reads IDX files, the format of MNIST, plain or gzipped.
+
+torchvision's reader is not used because it reads a whole file before it checks the header.
 
 Source of the format: http://yann.lecun.com/exdb/mnist/, section "The IDX file format".
 """
@@ -36,26 +38,26 @@ _GZIP = b"\x1f\x8b"
 def read_idx(path: Path) -> NDArray[Any]:
     """Return the array in an IDX file, in the byte order of this machine.
 
-    Whether it is gzipped is seen from its content and not from its name. It takes no more memory than the file can
-    fill. Raises UserError, naming the file, where it cannot be read or its header disagrees with its length.
+    The content, not the name, says whether it is gzipped. Raises UserError, which names the file, if it cannot be read
+    or its header does not match its length.
     """
     with _opened(path) as (stream, size):
         packed = isinstance(stream, gzip.GzipFile)
         dtype, shape = _header(stream, path)
         announced = math.prod(shape) * dtype.itemsize
-        told = f"its header announces {announced:,} bytes of data"
+        promise = f"its header announces {announced:,} bytes of data"
         room = LARGEST_DEFLATE_RATIO * size if packed else size - stream.tell()
         if packed and announced > room:
-            raise damaged(path, f"{told}, more than {size:,} packed bytes can hold")
+            raise damaged(path, f"{promise}, more than {size:,} packed bytes can hold")
         if not packed and announced != room:
-            raise damaged(path, f"{told} and {room:,} are there")
+            raise damaged(path, f"{promise} and {room:,} are there")
         check_memory(path, announced, math.prod(shape))
         content = np.empty(announced, np.uint8)
         count = fill(stream, content.data)
         if count < announced:
-            raise damaged(path, f"{told} and {count:,} are there")
+            raise damaged(path, f"{promise} and {count:,} are there")
         if stream.read(1):
-            raise damaged(path, f"{told} and more are there")
+            raise damaged(path, f"{promise} and more are there")
     return content.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
@@ -67,7 +69,7 @@ def read_idx_shape(path: Path) -> tuple[int, ...]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
-    """Open a file, unpacked where it is packed, and give its size in bytes as it lies there."""
+    """Open a file, uncompressed if it is compressed, and give its stored size in bytes."""
     try:
         with path.open("rb") as plain:
             size = os.fstat(plain.fileno()).st_size
@@ -77,7 +79,7 @@ def _opened(path: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
             else:
                 yield plain, size
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise damaged(path, f"it does not unpack ({error})") from error
+        raise damaged(path, f"it cannot be uncompressed ({error})") from error
     except OSError as error:
         raise cannot_be_read(path, error) from error
 
@@ -87,8 +89,8 @@ def _header(stream: io.BufferedIOBase, path: Path) -> tuple[np.dtype[Any], tuple
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or not 1 <= magic[3] <= 4:
         kind = what_it_is(magic + stream.read(60))
         if kind:
-            raise UserError(f"{path} is {kind}, not an IDX file. Put the IDX file there, as it is or packed with gzip.")
-        raise damaged(path, "it does not begin like an IDX file")
+            raise UserError(f"{path} is {kind}, not an IDX file. Put the IDX file there, plain or gzipped.")
+        raise damaged(path, "it does not start like an IDX file")
     sizes = stream.read(4 * magic[3])
     if len(sizes) < 4 * magic[3]:
         raise damaged(path, "it ends within its header")
