@@ -53,10 +53,6 @@ PARSED_ONLY = {
 """Commands of plastic that are not carried out here."""
 
 PRELUDES = {
-    "docs/rules/grlu.md": (
-        "import torch\nweights, biases = [torch.rand(5, 7), torch.rand(3, 5)], [torch.zeros(5), torch.zeros(3)]\n"
-        "x, y = torch.rand(4, 7), torch.randint(3, (4,))\nnoises = [torch.randn(4 * 2, 5), torch.randn(4 * 2, 3)]\n"
-    ),
     "docs/rules/metafa.md": (
         "import torch\nW, y_pre, y_post, e_pre, e_post = (torch.rand(n) for n in ((3, 5), (5,), (3,), (5,), (3,)))\n"
         "theta = torch.tensor([0.01, 0.001])\n"
