@@ -1,4 +1,4 @@
-"""Accuracy, cross-entropy and confusion of a classifier, as tensors that stay on their device."""
+"""Accuracy, cross-entropy and confusion matrix of a classifier, as tensors on their device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Evaluation(NamedTuple):
 
 
 def accuracy(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the share of `logits` (n, classes) whose largest entry is at the label `y` (n,), between 0 and 1."""
+    """Return the fraction of `logits` (n, classes) whose largest entry is at the label `y` (n,), between 0 and 1."""
     return (logits.argmax(dim=1) == y).double().mean()
 
 
@@ -33,7 +33,7 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 def evaluate(predict: Predict, x: Tensor, y: Tensor, batch_size: int = 1000) -> Evaluation:
     """Evaluate `predict` on `x` (n, features) with labels `y` (n,), in batches to bound memory.
 
-    Sums stay on the device, so no batch waits for the one before. Both results are nan for n = 0.
+    Sums stay on the device, so that no batch waits for the previous one. Both results are nan for n = 0.
     """
     correct = torch.zeros((), dtype=torch.int64, device=y.device)
     loss = torch.zeros((), dtype=torch.float64, device=y.device)

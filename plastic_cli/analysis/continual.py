@@ -1,12 +1,12 @@
-"""What is computed from the accuracies of a network that learns one task after another.
+"""Measures of continual learning, computed from the accuracies on each task after each task.
 
-The accuracy matrix R is (tasks + 1, tasks), in any unit: R[k, j] is the accuracy on task j + 1 after the first k tasks
-were learned, so that R[0] is that of the untrained network and R[j + 1, j] that on a task just learned. Formulas below
-count tasks from 1, as papers do: R_{k,j} = R[k, j - 1]. What was not measured is nan.
+The accuracy matrix R is (tasks + 1, tasks), in any unit. R[k, j] is the accuracy on task j + 1 after the first k tasks
+were learned: R[0] is for the untrained network, and R[j + 1, j] for a task that was just learned. Formulas count tasks
+from 1, as papers do: R_{k,j} = R[k, j - 1]. Accuracies that were not measured are nan.
 
-`after` is the number of tasks learned so far, all of them where it is None. Results are in the unit of R, and nan where
-too few tasks are learned or an accuracy that is needed was not measured. All raise ValueError for a matrix of another
-shape and for an `after` that is no number of its tasks.
+after: number of tasks learned so far, all of them if None. Results have the unit of R. They are nan if too few tasks
+are learned or if a needed accuracy was not measured. All functions raise ValueError for a matrix of another shape and
+for an invalid `after`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def average_accuracy(accuracies: ArrayLike, after: int | None = None) -> float:
 
 
 def backward_transfer(accuracies: ArrayLike, after: int | None = None) -> float:
-    """Return how much the accuracy on tasks learned before the last has changed: 1/(k-1) sum_{j<k} (R_{k,j} - R_{j,j}).
+    """Return the mean change of accuracy on tasks since they were learned: 1/(k-1) sum_{j<k} (R_{k,j} - R_{j,j}).
 
-    Lopez-Paz & Ranzato 2017 (there after all tasks; their code divides the same sum by k). Negative where tasks are
+    Lopez-Paz & Ranzato 2017 (there after all tasks; their code divides the same sum by k). Negative if tasks are
     forgotten; nan for fewer than two tasks.
     """
     matrix, learned = _matrix(accuracies, after)
@@ -38,7 +38,7 @@ def backward_transfer(accuracies: ArrayLike, after: int | None = None) -> float:
 
 
 def forward_transfer(accuracies: ArrayLike, after: int | None = None) -> float:
-    """Return how much what was learned helps on the task to come: 1/(k-1) sum_{1<j<=k} (R_{j-1,j} - b_j).
+    """Return how much earlier tasks help on the next task: 1/(k-1) sum_{1<j<=k} (R_{j-1,j} - b_j).
 
     b_j = R_{0,j}, the accuracy of the same network before any training. Lopez-Paz & Ranzato 2017 (there after all
     tasks; their code divides the same sum by k). nan for fewer than two tasks.
@@ -50,12 +50,11 @@ def forward_transfer(accuracies: ArrayLike, after: int | None = None) -> float:
 
 
 def forgetting(accuracies: ArrayLike, after: int | None = None) -> float:
-    """Return how far earlier tasks have fallen below their best: 1/(k-1) sum_{j<k} (max_{1<=l<k} R_{l,j} - R_{k,j}).
+    """Return the mean drop of tasks below their best accuracy: 1/(k-1) sum_{j<k} (max_{1<=l<k} R_{l,j} - R_{k,j}).
 
-    Chaudhry, Dokania, Ajanthan & Torr 2018, "Riemannian walk for incremental learning", ECCV. Never less than
-    minus the backward transfer, and equal to that where every task was at its best just after it was learned. Negative
-    where tasks are better than ever before. Accuracies that were not measured are passed over in the maximum. nan for
-    fewer than two tasks.
+    Chaudhry, Dokania, Ajanthan & Torr 2018, "Riemannian walk for incremental learning", ECCV. At least minus the
+    backward transfer, and equal to it if every task had its best accuracy just after it was learned. Negative if tasks
+    are better than ever before. The maximum ignores accuracies that were not measured. nan for fewer than two tasks.
     """
     matrix, learned = _matrix(accuracies, after)
     if learned < 2:
@@ -65,7 +64,7 @@ def forgetting(accuracies: ArrayLike, after: int | None = None) -> float:
 
 
 def intransigence(accuracies: ArrayLike, joint: ArrayLike, after: int | None = None) -> float:
-    """Return how far the last task stays below what joint training reaches on it: a*_k - R_{k,k}.
+    """Return the accuracy of joint training on the last task minus that of the network: a*_k - R_{k,k}.
 
     joint: the accuracy matrix of a network trained on all of the first k tasks together, for each k;
     a*_k = joint_{k,k}. Chaudhry et al. 2018. nan before the first task.
@@ -85,12 +84,12 @@ def accuracy_matrix_frame(accuracies: ArrayLike) -> pd.DataFrame:
 
 
 def accuracy_matrix(frame: pd.DataFrame) -> NDArray[np.float64]:
-    """Return the matrix of which `frame` has the entries, as `accuracy_matrix_frame` names them; nan for missing ones.
+    """Return the matrix with the entries of `frame`, which has the columns of `accuracy_matrix_frame`.
 
-    Raises ValueError where an entry is there twice.
+    Missing entries are nan. Raises ValueError for a duplicate entry.
     """
     if frame.duplicated(["after", "task"]).any():
-        raise ValueError("An entry of the accuracy matrix is there twice.")
+        raise ValueError("The accuracy matrix has a duplicate entry.")
     tasks = int(frame[["after", "task"]].max().max())
     matrix = np.full((tasks + 1, tasks), np.nan)
     matrix[frame["after"], frame["task"] - 1] = frame["accuracy"]
@@ -98,7 +97,7 @@ def accuracy_matrix(frame: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _matrix(accuracies: ArrayLike, after: int | None) -> tuple[NDArray[np.float64], int]:
-    """Return the accuracies as a checked matrix, and the number of tasks learned."""
+    """Check the accuracies, and return them as a matrix with the number of tasks learned."""
     matrix = np.asarray(accuracies, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] + 1:
         raise ValueError(f"An accuracy matrix is (tasks + 1, tasks), not {matrix.shape}.")

@@ -1,7 +1,7 @@
-"""Linear probes: what a softmax regression can read from the features of a frozen network.
+"""Linear probes: accuracy of a softmax regression on the features of a frozen network.
 
-After Alain and Bengio 2016, "Understanding intermediate layers using linear classifier probes". A probe of an untrained
-network already does well on easy data, so a probe means something only beside that of the untrained twin.
+After Alain and Bengio 2016, "Understanding intermediate layers using linear classifier probes". Probes of an untrained
+network are already accurate on easy data, so always compare with the untrained network.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from plastic_cli.data.datasets import Dataset
 
 L2_CHOICES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-"""The L2 strengths tried, strongest first."""
+"""The L2 strengths to choose from, strongest first."""
 
 VALIDATION_SHARE = 1 / 6
-"""The part of the training examples on which L2 is chosen."""
+"""Fraction of the training examples on which L2 is chosen."""
 
 Features = Callable[[Tensor], Sequence[Tensor]]
 """Inputs (n, features) to one tensor (n, units) per layer."""
@@ -36,10 +36,10 @@ Features = Callable[[Tensor], Sequence[Tensor]]
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """A probe's outcome. Accuracies lie between 0 and 1; `examples` counts the training examples used.
+    """The result of a probe. Accuracies are between 0 and 1; `examples` is the number of training examples.
 
-    `l2` is the factor l in (mean cross-entropy) + l/2 |weights|^2 on standardised features. `converged` says whether
-    all fits, those of the choice and the final one, reached the gradient tolerance.
+    l2: the factor l in (mean cross-entropy) + l/2 |weights|^2 on standardized features. converged: whether all fits
+    reached the gradient tolerance.
     """
 
     accuracy: float
@@ -51,7 +51,7 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class LayerProbe(ProbeResult):
-    """The probe of one layer (0 is the first that the network gives) of the network of that name."""
+    """The probe of one layer, counted from 0, of a network."""
 
     layer: int
     network: str
@@ -68,23 +68,23 @@ def linear_probe(
 ) -> ProbeResult:
     """Train softmax regression on features (n, units) with labels (n,); return its accuracy on the test features.
 
-    `seed` draws the subset of `examples` training examples (all if None) and, from it, the sixth on which L2 is chosen
-    among `L2_CHOICES` by accuracy, the stronger where two are equal. The probe is then fitted again on the whole
-    subset. The test split decides nothing. Features are standardised with the mean and standard deviation of the
-    subset; units that do not vary there are left out. Trailing dimensions are flattened.
+    seed: draws the subset of `examples` training examples (all if None) and, from it, the sixth on which L2 is chosen
+    from `L2_CHOICES` by accuracy; of two equal strengths the stronger is chosen. The probe is then fitted again on the
+    whole subset. The test split has no influence on this choice. Features are standardized with the mean and standard
+    deviation of the subset, and constant units are excluded. Trailing dimensions are flattened.
 
-    scikit-learn's LogisticRegression (L-BFGS, float32, one thread of the CPU), each fit started from the one before.
-    The same inputs give the same result on the same machine.
+    Uses scikit-learn's LogisticRegression (L-BFGS, float32, one CPU thread); each fit starts from the previous one. The
+    same inputs give the same result on the same machine.
 
-    Raises ValueError with fewer than two classes to tell apart, PlasticError for features that are not finite.
+    Raises ValueError for fewer than two classes, and PlasticError for features that are not finite.
     """
     chosen = _subset(len(train_y), examples, seed)
     y = train_y.detach().cpu().numpy()[chosen]
-    train, test = _standardised(train_features[torch.from_numpy(chosen).to(train_features.device)], test_features)
+    train, test = _standardized(train_features[torch.from_numpy(chosen).to(train_features.device)], test_features)
     # `chosen` is already in random order.
     held_out = max(1, round(len(y) * VALIDATION_SHARE))
     if len(np.unique(y[held_out:])) < 2:
-        raise ValueError(f"A probe needs examples of at least two classes; {len(y)} examples do not hold them.")
+        raise ValueError(f"A probe needs examples of at least two classes; the {len(y)} examples have one.")
 
     model = LogisticRegression(warm_start=True, max_iter=500, tol=1e-4)
     best_accuracy, best_l2, converged = -1.0, L2_CHOICES[0], True
@@ -95,7 +95,7 @@ def linear_probe(
         if validation_accuracy > best_accuracy:
             best_accuracy, best_l2, start = validation_accuracy, l2, (model.coef_.copy(), model.intercept_.copy())
 
-    # The held-out sixth may bring in classes that the fits so far did not know.
+    # The held-out sixth can have classes that the previous fits did not have.
     if start is not None and len(np.unique(y)) == len(model.classes_):
         model.coef_, model.intercept_ = start
     else:
@@ -113,11 +113,11 @@ def probe_layers(
     examples: int | None = None,
     batch_size: int = 1000,
 ) -> list[LayerProbe]:
-    """Probe every layer of networks, by name: the trained one beside its untrained twin (same initial weights), say.
+    """Probe every layer of several networks, such as the trained and the untrained one.
 
-    Each gives one tensor (n, units) per layer for inputs (n, features). Probes learn on the training split, or on
-    `examples` of it, and are scored on the test split; all of them use the same examples. See `linear_probe`. The
-    result goes by layer, and there in the order of `networks`.
+    networks: by name; each returns one tensor (n, units) per layer for inputs (n, features). Probes are trained on the
+    training split, or on `examples` of it, and evaluated on the test split; all use the same examples. See
+    `linear_probe`. The result is sorted by layer, then in the order of `networks`.
     """
     chosen = torch.from_numpy(_subset(len(dataset.train.y), examples, seed)).to(dataset.train.y.device)
     train_x, train_y = dataset.train.x[chosen], dataset.train.y[chosen]
@@ -137,18 +137,18 @@ def _subset(available: int, examples: int | None, seed: int) -> NDArray[np.int64
 
 
 def _collect(network: Features, x: Tensor, batch_size: int) -> list[Tensor]:
-    """Return each layer's features of all of `x` in the main memory, computed in batches."""
+    """Return the features of each layer for all of `x` on the CPU, computed in batches."""
     with torch.no_grad():
         batches = [[layer.cpu() for layer in network(inputs)] for inputs in torch.split(x, batch_size)]
     return [torch.cat(layer) for layer in zip(*batches, strict=True)]
 
 
-def _standardised(train: Tensor, test: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _standardized(train: Tensor, test: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     train, test = train.detach().cpu().flatten(1), test.detach().cpu().flatten(1)
     deviation, mean = torch.std_mean(train.double(), dim=0, correction=0)
     if not (torch.isfinite(deviation).all() and torch.isfinite(test).all()):
-        raise PlasticError("The features to probe are not finite: the network has probably diverged.")
-    # A deviation at the level of float32 rounding is none.
+        raise PlasticError("The features are not finite: the network has probably diverged.")
+    # A deviation at the level of float32 rounding counts as 0.
     varies = deviation > 1e-6 * mean.abs()
     mean, deviation = mean[varies].float(), deviation[varies].float()
     if not varies.any():
@@ -157,11 +157,11 @@ def _standardised(train: Tensor, test: Tensor) -> tuple[NDArray[np.float32], NDA
 
 
 def _fit(model: LogisticRegression, features: NDArray[np.float32], y: NDArray[np.int64], l2: float) -> bool:
-    """Fit `model` and return whether it converged."""
+    """Fit `model`, and return whether it converged."""
     # scikit-learn sums the loss over examples and divides the penalty by C.
     model.set_params(C=1 / (l2 * len(y)))
-    # One thread: sums then do not depend on how many there are, and threads that wait for each other on a busy machine
-    # made this ten times slower, where two idle cores hardly help.
+    # One thread: results then do not depend on the number of threads. On a busy machine several threads were ten times
+    # slower, and on two idle cores hardly faster.
     with threadpool_limits(limits=1), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(features, y)

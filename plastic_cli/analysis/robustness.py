@@ -1,4 +1,4 @@
-"""How a classifier's accuracy falls as its inputs are corrupted."""
+"""Accuracy of a classifier under corrupted inputs."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class RobustnessRow:
 
 
 def default_corruptions(dataset: Dataset) -> list[Corruption]:
-    """Return the suite used where none is named, less what makes no sense on `dataset`.
+    """Return the default corruptions that apply to `dataset`.
 
-    Gaussian noise after normalisation; Gaussian noise on pixels, where they lie in [0, 1]; rotation by random angles up
-    to 15, 30 and 45 degrees either way, where there are images. No suite is a standard of the field, so rows always
-    carry kind and strength.
+    These are Gaussian noise after normalization, Gaussian noise on pixels if they are in [0, 1], and rotation by random
+    angles of up to 15, 30 and 45 degrees in both directions if there are images. There is no standard suite in the
+    field, so each row has its kind and strength.
     """
     from plastic_cli.data.corruptions import Corruption
 
@@ -56,13 +56,13 @@ def robustness(
     split: str = "test",
     batch_size: int = 1000,
 ) -> list[RobustnessRow]:
-    """Evaluate `predict` (normalised inputs (n, features) to logits) on a split, clean and under each corruption.
+    """Evaluate `predict` (normalized inputs (n, features) to logits) on a split, clean and under each corruption.
 
-    The first row is the clean split, of kind "clean" and strength 0. `corruptions` defaults to `default_corruptions`.
-    Every corruption draws from its own generator started at `seed`, so that a row does not depend on which others are
-    asked for, and all strengths of a kind share one draw. One transfer from the device for all rows together.
+    The first row is the clean split, of kind "clean" and strength 0. corruptions: by default `default_corruptions`.
+    Every corruption has its own generator with the seed `seed`, so that a row does not depend on the other corruptions,
+    and all strengths of a kind use the same random numbers. All rows are copied from the device together.
 
-    Raises UserError for a split that `dataset` lacks and a corruption that it cannot take.
+    Raises UserError for a split that `dataset` does not have and for a corruption that does not apply to it.
     """
     from plastic_cli.data.corruptions import apply_corruption
 

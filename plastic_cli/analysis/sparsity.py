@@ -1,13 +1,12 @@
-"""How few units are active, and how few stimuli each responds to.
+"""Sparsity of activity: how few units are active, and to how few stimuli each unit responds.
 
-`activity` is always (samples, units); trailing dimensions are flattened into units. Treves-Rolls sparsity of values
+activity is (samples, units); trailing dimensions are flattened into units. The Treves-Rolls sparsity of values
 r_1 ... r_n is
 
     S = (1 - (sum |r_i| / n)^2 / (sum r_i^2 / n)) / (1 - 1/n),
 
-which is 0 where all |r_i| are equal and 1 where one alone is not zero: the measure of Treves and Rolls 1991 as restated
-by Vinje and Gallant 2000, with the absolute value by which Willmore and Tolhurst 2001 (equation 4) extend it to signed
-responses.
+which is 0 if all |r_i| are equal and 1 if only one is not zero. It is the measure of Treves and Rolls 1991, as restated
+by Vinje and Gallant 2000, with the absolute value of Willmore and Tolhurst 2001 (equation 4) for signed responses.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sparsity:
-    """Averages over a set of samples; lifetime and population leave out units and samples that are wholly silent."""
+    """Averages over a set of samples; lifetime and population exclude units and samples that are completely silent."""
 
     silent: float
     """Mean fraction of units that are zero in a sample."""
@@ -53,7 +52,7 @@ def population_sparsity(activity: Tensor) -> Tensor:
 
 
 def sparsity(activity: Tensor) -> Sparsity:
-    """Summarise `activity` (samples, units); see `Sparsity`."""
+    """Summarize `activity` (samples, units); see `Sparsity`."""
     summary = torch.stack(
         [
             silent_fraction(activity).mean(),
@@ -67,7 +66,7 @@ def sparsity(activity: Tensor) -> Sparsity:
 
 def _treves_rolls(activity: Tensor, dim: int) -> Tensor:
     values = activity.detach().double().abs()
-    # Scale-free by definition; dividing by the largest first keeps squares of very small responses from vanishing.
+    # The measure does not depend on scale. Dividing by the largest value prevents underflow of squares.
     values = values / values.amax(dim=dim, keepdim=True)
     n = values.shape[dim]
     spread = values.mean(dim=dim).square() / values.square().mean(dim=dim)

@@ -1,4 +1,4 @@
-"""What stands for a figure where it cannot be seen: a title and a description."""
+"""Alternative text for figures: a title and a description."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from plotnine import ggplot
 
 _MOST_NAMES = 12
-"""More colours than this are counted and not named."""
+"""Up to this number of colors are named; more are only counted."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Alternative:
 
 
 def alternative(figure: ggplot, name: str, description: str | None = None) -> Alternative:
-    """Return the title and the description of a figure, from its labels, its colours and what is said about its values.
+    """Return the title and the description of a figure, from its labels, its colors and `description`.
 
-    name: what the figure is called where it has no title.
+    name: the title of a figure without one.
     """
     texts = {key: figure.labels.get(key, "") for key in ("title", "subtitle", "x", "y", "caption")}
     labels = {key: _one_line(str(text)) for key, text in texts.items() if text}
@@ -34,7 +34,7 @@ def alternative(figure: ggplot, name: str, description: str | None = None) -> Al
     sentences = [
         f"Horizontal: {labels['x']}" if labels.get("x") else "",
         f"vertical: {labels['y']}" if labels.get("y") else "",
-        _colours(figure),
+        _colors(figure),
     ]
     text = "; ".join(sentence for sentence in sentences if sentence)
     text = f"{text[:1].upper()}{text[1:]}." if text else ""
@@ -42,18 +42,18 @@ def alternative(figure: ggplot, name: str, description: str | None = None) -> Al
 
 
 def with_alternative(svg: str, words: Alternative) -> str:
-    """Return an SVG that says what it shows: `title`, `desc`, and a role that makes readers read them."""
-    # The drawing library's own title, a word from its metadata, would be a second one.
+    """Return an SVG with the elements `title` and `desc`, and the role that makes screen readers read them."""
+    # The title that the drawing library writes, from its metadata, is removed.
     head, _, rest = re.sub(r"\s*<title>.*?</title>", "", svg, count=1, flags=re.DOTALL).partition("<svg ")
     attributes, _, content = rest.partition(">")
     named = 'role="img" aria-labelledby="title" aria-describedby="description"'
     title = f'<title id="title">{escape(words.title, quote=False)}</title>'
     text = f'<desc id="description">{escape(words.description, quote=False)}</desc>'
-    # The drawing library writes the texts of a figure into comments, as they are.
-    return _admitted(f"{head}<svg {named} {attributes}>\n {title}\n {text}{content}")
+    # The drawing library also writes the texts of a figure into comments, unchecked.
+    return _valid_xml(f"{head}<svg {named} {attributes}>\n {title}\n {text}{content}")
 
 
-def _colours(figure: ggplot) -> str:
+def _colors(figure: ggplot) -> str:
     column = figure.mapping.get("color") or figure.mapping.get("fill")
     if not isinstance(figure.data, pd.DataFrame) or column not in figure.data.columns:
         return ""
@@ -62,14 +62,14 @@ def _colours(figure: ggplot) -> str:
         return ""
     drawn = [value for value in pd.unique(values.dropna()) if str(value)]
     if len(drawn) > _MOST_NAMES:
-        return f"{len(drawn)} colours"
-    return f"colours: {', '.join(_one_line(str(value)) for value in drawn)}" if len(drawn) > 1 else ""
+        return f"{len(drawn)} colors"
+    return f"colors: {', '.join(_one_line(str(value)) for value in drawn)}" if len(drawn) > 1 else ""
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _admitted(xml: str) -> str:
-    """Return a text without the characters that XML does not admit, of which one makes a whole file unreadable."""
+def _valid_xml(xml: str) -> str:
+    """Return a text with the characters that XML forbids replaced; one of them makes a whole file unreadable."""
     return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", xml)

@@ -1,4 +1,4 @@
-"""Figures as files: whole or not at all, drawn without a display."""
+"""Figures as files, written atomically and drawn without a display."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from plastic_cli.errors import PlasticError
 from plastic_cli.figures.alternatives import alternative, with_alternative
 from plastic_cli.files import write_through
 
-# SVG names its parts by salted hashes and both formats can carry a date: fixed, so that one figure gives one file.
+# SVG names its parts by salted hashes, and both formats can have a date. Fixed values make files reproducible.
 _SVG_HASH_SALT = "plastic"
 _METADATA: dict[str, dict[str, str | None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
@@ -29,9 +29,9 @@ def save_figure(
 ) -> list[Path]:
     """Write `figure` as `folder`/`name`.FORMAT for each of `formats` and return the paths.
 
-    The folder is made where it is missing. Size and resolution are those of the figure's theme. Each file is written
-    beside its place and then moved there. An SVG says in words what it shows; `description` adds to that what the
-    figure's labels do not tell, its values above all. Raises PlasticError where a file cannot be written.
+    The folder is created if it is missing. Size and resolution are those of the figure's theme. Each file is written to
+    a temporary file and then moved. An SVG contains a text alternative; `description` adds to it what the labels of the
+    figure do not say, mainly its values. Raises PlasticError if a file cannot be written.
     """
     if Path(name).name != name:
         raise ValueError(f"'{name}' is not the name of a file without its suffix.")
@@ -51,7 +51,7 @@ def save_figure(
 
 
 def svg_text(figure: ggplot, name: str, description: str | None = None) -> str:
-    """Return `figure` as the text of an SVG file that says in words what it shows."""
+    """Return `figure` as the text of an SVG file with a text alternative."""
     drawn = BytesIO()
     with _headless():
         figure.save(drawn, format="svg", verbose=False, limitsize=False, metadata=_METADATA["svg"])
@@ -59,14 +59,14 @@ def svg_text(figure: ggplot, name: str, description: str | None = None) -> str:
 
 
 def _draw(figure: ggplot, path: Path) -> None:
-    # plotnine draws a copy of the figure and closes it in pyplot, so that nothing stays in memory.
+    # plotnine draws a copy of the figure and closes it in pyplot, so that it does not stay in memory.
     suffix = path.suffix.lstrip(".")
     figure.save(path, format=suffix, verbose=False, limitsize=False, metadata=_METADATA.get(suffix))
 
 
 @contextmanager
 def _headless() -> Iterator[None]:
-    """Draw with Agg, and give back the backend that a notebook or script had chosen before."""
+    """Draw with Agg, then restore the backend that a notebook or script had chosen."""
     chosen = matplotlib.get_backend(auto_select=False)
     matplotlib.use("Agg")
     try:

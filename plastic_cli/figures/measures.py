@@ -1,7 +1,7 @@
-"""The figures of the shared analyses, each a plotnine figure that `plastic_cli.figures.files` writes.
+"""The figures of the shared analyses: plotnine figures that `plastic_cli.figures.files` writes.
 
-Tables may hold `low` and `high`, the ends of an interval, which are then drawn. Accuracies go in as 0 to 1 and are
-shown in per cent.
+Tables can have columns `low` and `high`, the ends of an interval, which are then drawn. Accuracies are passed as 0 to 1
+and shown in percent.
 """
 
 # plotnine declares types, but not that of a figure plus a layer.
@@ -48,16 +48,16 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, SEQUENTIAL, discrete_colours, theme_plastic
+from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, SEQUENTIAL, discrete_colors, theme_plastic
 
 _MOST_CELLS_WITH_COUNTS = 12
-_GREY = "#767676"
+_GRAY = "#767676"
 _SEPARATOR = "#404040"
-# As an image: drawn as a gradient it alone takes megabytes of an SVG.
-_COLOUR_BAR = guide_colorbar(display="raster", nbin=100)
+# As an image: a gradient would take megabytes in an SVG.
+_COLOR_BAR = guide_colorbar(display="raster", nbin=100)
 
 _CORRUPTIONS = {
-    "gaussian-noise": "Gaussian noise (SD, normalised)",
+    "gaussian-noise": "Gaussian noise (SD, normalized)",
     "pixel-noise": "Pixel noise (SD, pixels 0 to 1)",
     "rotation": "Rotation, random (up to ± degrees)",
     "fixed-rotation": "Rotation, fixed (degrees)",
@@ -67,10 +67,10 @@ _CORRUPTIONS = {
 def confusion_matrix_figure(
     confusion: ArrayLike, class_names: Sequence[str], title: str = "Confusion matrix"
 ) -> ggplot:
-    """Draw counts (classes, classes), rows true, shaded by the per cent of the true class.
+    """Draw counts (classes, classes), rows are true classes, shaded by the percentage of the true class.
 
-    Up to twelve classes every cell shows its per cent and count; with more, only cells of at least one per cent show
-    a number, their per cent. The shade grows with the square root, so that rare confusions can be seen.
+    With up to twelve classes every cell shows its percentage and count. With more, only cells of at least one percent
+    show their percentage. The shade is proportional to the square root, so that rare confusions are visible.
     """
     counts = np.asarray(confusion)
     classes = len(class_names)
@@ -88,15 +88,15 @@ def confusion_matrix_figure(
     else:
         cells["text"] = [f"{share:.0f}" if share >= 1 else "" for share in shares.ravel()]
     overall = 100 * counts.diagonal().sum() / max(int(counts.sum()), 1)
-    numbers = "count and per cent of the true class" if few else "numbers: per cent of the true class, from 1%"
+    numbers = "count and percentage of the true class" if few else "numbers: percentage of the true class, from 1%"
     width = max(4.0, 0.6 * classes if few else 0.2 * classes) + 1.5
     longest = max(len(str(name)) for name in class_names)
     names = [str(name) for name in class_names]
     return (
         ggplot(cells, aes("predicted", "true", fill="share"))
-        + geom_tile(colour="#E3E3E3", size=0.3)
+        + geom_tile(color="#E3E3E3", size=0.3)
         + geom_text(
-            aes(label="text", colour="ink"), data=cells[cells["text"] != ""], size=7.5 if few else 5.5, lineheight=1.15
+            aes(label="text", color="ink"), data=cells[cells["text"] != ""], size=7.5 if few else 5.5, lineheight=1.15
         )
         + scale_color_identity()
         + scale_fill_gradientn(
@@ -108,7 +108,7 @@ def confusion_matrix_figure(
         )
         + scale_x_continuous(breaks=list(range(classes)), labels=names, expand=(0, 0))
         + scale_y_reverse(breaks=list(range(classes)), labels=names, expand=(0, 0))
-        + guides(fill=_COLOUR_BAR)
+        + guides(fill=_COLOR_BAR)
         + coord_fixed()
         + labs(
             title=_wrapped(title, width),
@@ -132,7 +132,7 @@ def class_accuracy_figure(
     high: ArrayLike | None = None,
     title: str = "Accuracy by class",
 ) -> ggplot:
-    """Draw each class's accuracy (classes,), with an interval from `low` to `high` (classes,) where given."""
+    """Draw the accuracy of each class (classes,), with an interval from `low` to `high` (classes,) if given."""
     values = 100 * np.asarray(accuracies, dtype=float)
     table = pd.DataFrame({"class": range(len(values)), "accuracy": values})
     mean = float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
@@ -141,14 +141,14 @@ def class_accuracy_figure(
     if low is not None and high is not None:
         lowest = 100 * np.asarray(low, dtype=float)
         table["low"], table["high"] = lowest, 100 * np.asarray(high, dtype=float)
-        figure += geom_linerange(aes(ymin="low", ymax="high"), data=table, size=0.8, colour=OKABE_ITO[0])
+        figure += geom_linerange(aes(ymin="low", ymax="high"), data=table, size=0.8, color=OKABE_ITO[0])
     bottom = _floor(lowest)
     height = max(4.0, 0.17 * len(values) + 1.2)
     names = [str(name) for name in class_names]
     return (
         figure
-        + geom_hline(yintercept=mean, linetype="dashed", colour=_GREY, size=0.6)
-        + geom_point(data=table.dropna(subset=["accuracy"]), size=2.4, colour=OKABE_ITO[0])
+        + geom_hline(yintercept=mean, linetype="dashed", color=_GRAY, size=0.6)
+        + geom_point(data=table.dropna(subset=["accuracy"]), size=2.4, color=OKABE_ITO[0])
         + scale_x_continuous(
             breaks=list(range(len(names))),
             labels=names,
@@ -164,10 +164,10 @@ def class_accuracy_figure(
 
 
 def robustness_figure(table: pd.DataFrame, title: str = "Accuracy under corruption") -> ggplot:
-    """Draw accuracy against strength, a facet for each kind of corruption, a curve for each `label`.
+    """Draw accuracy as a function of strength, with a panel for each kind of corruption and a curve for each `label`.
 
-    `table`: columns kind, strength, accuracy and, where there are any, label, low, high: `pandas.DataFrame(rows)` of
-    `robustness` rows will do. Rows of kind "clean" start every curve at strength 0.
+    table: columns kind, strength, accuracy and optionally label, low, high, such as `pandas.DataFrame(rows)` of
+    `robustness` rows. Rows of kind "clean" start every curve at strength 0.
     """
     clean = table[table["kind"] == "clean"]
     corrupted = table[table["kind"] != "clean"]
@@ -175,23 +175,23 @@ def robustness_figure(table: pd.DataFrame, title: str = "Accuracy under corrupti
     if not kinds:
         raise ValueError("A robustness figure needs at least one corruption.")
     parts = [corrupted, *(clean.assign(kind=kind, strength=0.0) for kind in kinds)]
-    data = _in_per_cent(pd.concat(parts, ignore_index=True)).sort_values("strength")
+    data = _in_percent(pd.concat(parts, ignore_index=True)).sort_values("strength")
     names = [_CORRUPTIONS.get(kind, kind) for kind in kinds]
     data["facet"] = pd.Categorical([_CORRUPTIONS.get(kind, kind) for kind in data["kind"]], names)
     labels = _labels(data)
     columns = min(3, len(kinds))
     rows = math.ceil(len(kinds) / columns)
-    figure = ggplot(data, aes("strength", "accuracy", colour="label", fill="label"))
+    figure = ggplot(data, aes("strength", "accuracy", color="label", fill="label"))
     if {"low", "high"} <= set(data.columns):
-        figure += geom_ribbon(aes(ymin="low", ymax="high"), data=data, alpha=0.2, colour="none")
+        figure += geom_ribbon(aes(ymin="low", ymax="high"), data=data, alpha=0.2, color="none")
     width = max(6.0, 2.9 * columns + 0.6)
     return (
         figure
         + geom_line(size=0.9)
         + geom_point(size=2)
         + facet_wrap("facet", ncol=columns, scales="free_x")
-        + scale_color_manual(values=discrete_colours(len(labels)))
-        + scale_fill_manual(values=discrete_colours(len(labels)))
+        + scale_color_manual(values=discrete_colors(len(labels)))
+        + scale_fill_manual(values=discrete_colors(len(labels)))
         + scale_y_continuous(labels=_percent)
         + labs(title=_wrapped(title, width), x="Strength", y="Accuracy")
         + theme_plastic(figure_size=(width, 2.7 * rows + 0.9))
@@ -215,20 +215,20 @@ def cka_figure(
     cells = pd.DataFrame({"row": row.ravel(), "column": column.ravel(), "cka": values.ravel()})
     cells["ink"] = np.where(cells["cka"] > 0.6, "white", "#222222")
     cells["text"] = ["nan" if math.isnan(value) else f"{value:.2f}" for value in cells["cka"]]
-    # Shades start at 0: a debiased value just below it is none.
+    # Shades start at 0: a debiased value can be slightly negative.
     cells["shade"] = cells["cka"].clip(0, 1)
     width = max(4.6, 0.62 * len(column_names) + 2.6)
     height = max(3.6, 0.62 * len(row_names) + 1.8)
     longest = max(len(str(name)) for name in column_names)
     return (
         ggplot(cells, aes("column", "row", fill="shade"))
-        + geom_tile(colour="#E3E3E3", size=0.3)
-        + geom_text(aes(label="text", colour="ink"), size=8.5)
+        + geom_tile(color="#E3E3E3", size=0.3)
+        + geom_text(aes(label="text", color="ink"), size=8.5)
         + scale_color_identity()
         + scale_fill_gradientn(SEQUENTIAL, limits=(0, 1), name="CKA", na_value="#F2F2F2")
         + scale_x_continuous(breaks=list(range(len(column_names))), labels=list(map(str, column_names)), expand=(0, 0))
         + scale_y_reverse(breaks=list(range(len(row_names))), labels=list(map(str, row_names)), expand=(0, 0))
-        + guides(fill=_COLOUR_BAR)
+        + guides(fill=_COLOR_BAR)
         + coord_fixed()
         + labs(
             title=_wrapped(title, width),
@@ -244,23 +244,23 @@ def cka_figure(
     )
 
 
-def probe_figure(table: pd.DataFrame, title: str = "What a linear probe reads from each layer") -> ggplot:
-    """Draw the probe's test accuracy by layer, with that of the untrained twin beside.
+def probe_figure(table: pd.DataFrame, title: str = "Linear probe of each layer") -> ggplot:
+    """Draw the test accuracy of the probe for each layer and network.
 
-    `table`: columns layer, network ("trained", "untrained" or the name of one more), accuracy and, where there are any,
-    low, high: `pandas.DataFrame(rows)` of `probe_layers` rows will do.
+    table: columns layer, network ("trained", "untrained" or another name), accuracy and optionally low, high, such as
+    `pandas.DataFrame(rows)` of `probe_layers` rows.
     """
-    data = _in_per_cent(table)
+    data = _in_percent(table)
     layers = list(dict.fromkeys(data["layer"].astype(str)))
     networks = list(dict.fromkeys(["trained", "untrained", *data["network"]]))
     data["network"] = pd.Categorical(data["network"], networks)
     data["text"] = [f"{value:.1f}" for value in data["accuracy"]]
-    # The trained network to the left, the others to the right of the layer's number, each with its own text.
+    # The trained network is to the left of the layer's number, the others to the right, each with its value.
     places = {name: -0.08 if name == "trained" else 0.08 + 0.26 * (number - 1) for number, name in enumerate(networks)}
     offset = np.array([places[name] for name in data["network"]])
     data["x"] = data["layer"].astype(str).map(layers.index) + offset
     data["text_x"] = data["x"] + 0.07 * np.sign(offset)
-    figure = ggplot(data, aes("x", "accuracy", colour="network", shape="network"))
+    figure = ggplot(data, aes("x", "accuracy", color="network", shape="network"))
     if {"low", "high"} <= set(data.columns):
         figure += geom_linerange(aes(ymin="low", ymax="high"), data=data, size=0.8, show_legend=False)
     for network in networks:
@@ -282,15 +282,15 @@ def probe_figure(table: pd.DataFrame, title: str = "What a linear probe reads fr
 
 
 def angle_figure(table: pd.DataFrame, title: str = "Angle between the update and the gradient") -> ggplot:
-    """Draw angles in degrees by layer, a colour for each `label` (such as the number of perturbations).
+    """Draw angles in degrees for each layer, with a color for each `label` (such as the number of perturbations).
 
-    `table`: columns layer, angle and, where there are any, label, low, high, the latter in degrees too.
+    table: columns layer, angle and optionally label, low, high, all angles in degrees.
     """
     data = table.assign(layer=_in_order(table["layer"])).dropna(subset=["angle"])
     labels = _labels(data)
     dodge = position_dodge(width=0.6)
-    figure = ggplot(data, aes("layer", "angle", colour="label", fill="label", group="label"))
-    figure += geom_hline(yintercept=90, linetype="dashed", colour=_GREY, size=0.6)
+    figure = ggplot(data, aes("layer", "angle", color="label", fill="label", group="label"))
+    figure += geom_hline(yintercept=90, linetype="dashed", color=_GRAY, size=0.6)
     if {"low", "high"} <= set(data.columns):
         figure += geom_linerange(aes(ymin="low", ymax="high"), data=data, size=0.8, position=dodge, show_legend=False)
     top, step = (180, 30) if data["angle"].max() > 95 else (100, 15)
@@ -298,8 +298,8 @@ def angle_figure(table: pd.DataFrame, title: str = "Angle between the update and
     return (
         figure
         + geom_point(size=3, position=dodge)
-        + scale_color_manual(values=discrete_colours(len(labels)))
-        + scale_fill_manual(values=discrete_colours(len(labels)))
+        + scale_color_manual(values=discrete_colors(len(labels)))
+        + scale_fill_manual(values=discrete_colors(len(labels)))
         + scale_y_continuous(breaks=list(range(0, top + 1, step)), expand=(0.02, 0))
         + coord_cartesian(ylim=(0, top))
         + labs(
@@ -324,17 +324,17 @@ def image_grid(
 ) -> NDArray[np.uint8]:
     """Tile each unit's weights (units, features) as images: red, green and blue, uint8 (height, width, 3).
 
-    `weights` is an array, or a tensor in the main memory that needs no gradient. `image_shape` is (height, width), or
-    (channels, height, width) with 1 or 3 channels. One channel goes from blue (-limit) through white (0) to vermilion
-    (limit); three are red, green and blue around mid-grey. Weights beyond `limit` take its colour; unless given it is
-    the 99.5th percentile of all absolute weights, so that a few large ones do not pale the rest. Give it for the frames
-    of a film, which then share one scale. `gap` is the width of the separators in weights, `zoom` the width of a weight
-    in pixels. About as many rows as columns unless `columns` is given.
+    weights: an array, or a CPU tensor without gradient. image_shape: (height, width), or (channels, height, width) with
+    1 or 3 channels. One channel is drawn from blue (-limit) through white (0) to vermilion (limit), three channels as
+    red, green and blue around medium gray. limit: weights beyond it have its color; by default the 99.5th percentile of
+    all absolute weights, so that a few large weights do not make all others pale. Pass it for the frames of a film, so
+    that they share one scale. gap: width of the separators in weights. zoom: width of a weight in pixels. columns: by
+    default about as many as rows.
 
-    Raises ValueError where the weights are not images of that shape.
+    Raises ValueError if the weights are not images of that shape.
     """
     tiled = _tile(_images(weights, image_shape), columns, gap)
-    return _colours(tiled, _limit(weights, limit)).repeat(zoom, axis=0).repeat(zoom, axis=1)
+    return _colors(tiled, _limit(weights, limit)).repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
 def _images(weights: ArrayLike, image_shape: Sequence[int]) -> NDArray[np.float64]:
@@ -347,14 +347,14 @@ def _images(weights: ArrayLike, image_shape: Sequence[int]) -> NDArray[np.float6
 
 
 def _limit(weights: ArrayLike, limit: float | None) -> float:
-    """Return `limit`, or where it is None the 99.5th percentile of the absolute weights, 1 if that is 0."""
+    """Return `limit`, or if it is None the 99.5th percentile of the absolute weights, or 1 if that is 0."""
     if limit is None:
         limit = float(np.nanpercentile(np.abs(np.asarray(weights, dtype=np.float64)), 99.5))
     return limit if limit > 0 else 1.0
 
 
 def _tile(images: NDArray[np.float64], columns: int | None, gap: int) -> NDArray[np.float64]:
-    """Lay (units, height, width, channels) out in rows with nan between them and in empty places."""
+    """Arrange images (units, height, width, channels) in rows, with nan in the gaps and in empty places."""
     units, height, width, channels = images.shape
     columns = columns or max(1, math.ceil(math.sqrt(units)))
     rows = math.ceil(units / columns)
@@ -365,11 +365,11 @@ def _tile(images: NDArray[np.float64], columns: int | None, gap: int) -> NDArray
     return np.pad(sheet, ((gap, 0), (gap, 0), (0, 0)), constant_values=np.nan)
 
 
-def _colours(values: NDArray[np.float64], limit: float) -> NDArray[np.uint8]:
-    """Return the colours of (height, width, 1 or 3) values from -limit to limit, dark grey where nan."""
+def _colors(values: NDArray[np.float64], limit: float) -> NDArray[np.uint8]:
+    """Return the colors of values (height, width, 1 or 3) from -limit to limit, dark gray for nan."""
     position = np.clip(values / limit, -1, 1)
     if values.shape[2] == 1:
-        anchors = np.array([[int(colour[start : start + 2], 16) for start in (1, 3, 5)] for colour in DIVERGING])
+        anchors = np.array([[int(color[start : start + 2], 16) for start in (1, 3, 5)] for color in DIVERGING])
         places = np.linspace(-1, 1, len(anchors))
         rgb = np.stack([np.interp(position[..., 0], places, anchors[:, channel]) for channel in range(3)], axis=-1)
     else:
@@ -377,18 +377,18 @@ def _colours(values: NDArray[np.float64], limit: float) -> NDArray[np.uint8]:
     return np.where(np.isnan(rgb), int(_SEPARATOR[1:3], 16), rgb.round()).astype(np.uint8)
 
 
-def _in_per_cent(table: pd.DataFrame) -> pd.DataFrame:
+def _in_percent(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: 100 * table[name] for name in ("accuracy", "low", "high") if name in table.columns})
 
 
 def _in_order(values: pd.Series[Any]) -> pd.Categorical[str]:
-    """Return `values` as text in the order in which they come, which plotnine would otherwise sort."""
+    """Return `values` as text in their order of appearance, which plotnine would otherwise sort."""
     text = values.astype(str)
     return pd.Categorical(text, list(dict.fromkeys(text)))
 
 
 def _labels(data: pd.DataFrame) -> list[str]:
-    """Make `label` a column of text in order of appearance, one empty label if there was none; return the labels."""
+    """Make `label` a column of text in order of appearance, empty if it is missing; return the labels."""
     data["label"] = _in_order(data["label"]) if "label" in data.columns else pd.Categorical([""] * len(data))
     return list(data["label"].cat.categories)
 
@@ -398,7 +398,7 @@ def _legend(labels: Sequence[str]) -> dict[str, object]:
 
 
 def _floor(accuracies: NDArray[np.float64]) -> float:
-    """Return where an axis of per cent starts: at a multiple of five below the smallest, so that differences show."""
+    """Return the start of a percentage axis: a multiple of five below the smallest value, so that differences show."""
     finite = accuracies[np.isfinite(accuracies)]
     return max(0.0, 5 * math.floor((finite.min() - 2) / 5)) if len(finite) else 0.0
 
@@ -408,5 +408,5 @@ def _percent(values: Sequence[float] | Sequence[str]) -> list[str]:
 
 
 def _wrapped(title: str, width: float) -> str:
-    """Break `title` into lines that fit a figure `width` inches wide, in the theme's default size."""
+    """Break `title` into lines that fit a figure `width` inches wide, in the default font size of the theme."""
     return textwrap.fill(title, int(10 * (width - 0.4)))

@@ -1,4 +1,4 @@
-"""The look that all figures share: one theme, and colours that the colour-blind can tell apart."""
+"""The style of all figures: one theme, and colors for readers with color vision deficiency."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import matplotlib
 from plotnine import element_blank, element_line, element_rect, element_text, theme, theme_minimal
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-"""Okabe and Ito's eight colours, those with the most contrast on white first, yellow last."""
+"""The eight colors of Okabe and Ito, sorted by contrast on white."""
 
 SEQUENTIAL = ("#FFFFFF", "#C6DEF0", "#6AAED6", "#0072B2", "#00375A")
-"""White to dark blue, for counts and shares."""
+"""White to dark blue, for counts and fractions."""
 
 DIVERGING = ("#003F63", "#0072B2", "#8FC3E3", "#FFFFFF", "#F2B184", "#D55E00", "#6E3000")
 """Blue for negative, white for 0, vermilion for positive."""
@@ -17,32 +17,32 @@ DIVERGING = ("#003F63", "#0072B2", "#8FC3E3", "#FFFFFF", "#F2B184", "#D55E00", "
 DPI = 150
 
 
-def discrete_colours(count: int) -> list[str]:
-    """Return `count` colours: those of Okabe and Ito up to eight, evenly spaced ones of viridis beyond."""
+def discrete_colors(count: int) -> list[str]:
+    """Return `count` colors: up to eight those of Okabe and Ito, for more evenly spaced colors of viridis."""
     if count <= len(OKABE_ITO):
         return list(OKABE_ITO[:count])
-    # The last tenth of viridis is a yellow that vanishes on white.
-    colours = matplotlib.colormaps["viridis"]([0.9 * index / (count - 1) for index in range(count)])
-    return [matplotlib.colors.to_hex(colour) for colour in colours]
+    # The last tenth of viridis is a yellow that is hardly visible on white.
+    colors = matplotlib.colormaps["viridis"]([0.9 * index / (count - 1) for index in range(count)])
+    return [matplotlib.colors.to_hex(color) for color in colors]
 
 
 def theme_plastic(base_size: float = 10, figure_size: tuple[float, float] = (6, 4)) -> theme:
-    """Return the house theme; `base_size` in points, `figure_size` (width, height) in inches."""
+    """Return the theme of all figures. base_size: in points. figure_size: (width, height) in inches."""
     return theme_minimal(base_size=base_size) + theme(
         figure_size=figure_size,
         dpi=DPI,
-        plot_background=element_rect(fill="white", colour="white"),
+        plot_background=element_rect(fill="white", color="white"),
         plot_margin=0.02,
         plot_title=element_text(size=1.2 * base_size, weight="bold", ha="left"),
-        plot_subtitle=element_text(size=base_size, colour="#444444", ha="left"),
+        plot_subtitle=element_text(size=base_size, color="#444444", ha="left"),
         plot_title_position="plot",
-        plot_caption=element_text(size=0.8 * base_size, colour="#666666"),
+        plot_caption=element_text(size=0.8 * base_size, color="#666666"),
         axis_title=element_text(size=base_size),
-        axis_text=element_text(size=0.9 * base_size, colour="#333333"),
-        axis_line=element_line(colour="#333333", size=0.6),
-        axis_ticks=element_line(colour="#333333", size=0.6),
+        axis_text=element_text(size=0.9 * base_size, color="#333333"),
+        axis_line=element_line(color="#333333", size=0.6),
+        axis_ticks=element_line(color="#333333", size=0.6),
         axis_ticks_minor=element_blank(),
-        panel_grid_major=element_line(colour="#E3E3E3", size=0.5),
+        panel_grid_major=element_line(color="#E3E3E3", size=0.5),
         panel_grid_minor=element_blank(),
         strip_text=element_text(size=base_size, weight="bold"),
         legend_title=element_text(size=0.9 * base_size),

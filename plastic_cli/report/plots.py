@@ -29,7 +29,7 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import discrete_colours, theme_plastic
+from plastic_cli.figures.theme import discrete_colors, theme_plastic
 from plastic_cli.report.claims import Claim
 from plastic_cli.report.comparisons import MOST_COMPARED, Comparison, profiles, unique_name
 from plastic_cli.report.grouping import setting_text
@@ -146,7 +146,7 @@ def _claims_figure(axis: str, tested: Sequence[ClaimResult]) -> ggplot:
     frame = _claims_data(tested)
     published = frame[frame["what"] == "published"]
     with_interval = frame[frame["what"] == "measured"].dropna(subset=["low", "high"])
-    colours = {"published": "#777777", "measured": discrete_colours(1)[0]}
+    colours = {"published": "#777777", "measured": discrete_colors(1)[0]}
     labels = [str(label) for label in frame["claim"].cat.categories]
     # Rows are of one height: the label with most lines decides.
     height = 1.9 + len(labels) * (0.17 * max(label.count("\n") + 1 for label in labels) + 0.12)
@@ -204,7 +204,7 @@ def profile_figure(comparison: Comparison) -> ggplot:
         ignore_index=True,
     )
     frame["label"] = pd.Categorical(frame["label"], categories=list(dict.fromkeys(names)))
-    colours = discrete_colours(len(frame["label"].cat.categories))
+    colours = discrete_colors(len(frame["label"].cat.categories))
     caption = (
         f"Share of all runs whose {comparison.metric} is better than the threshold. Ribbon:"
         f" {profile_method()}, from {MINIMUM_VALUES} seeds on."
@@ -333,7 +333,7 @@ def _curves_figure(drawn: Sequence[Result], labels: Sequence[str], curves: pd.Da
     legend = [names[label] for label in labels]
     curves = curves.assign(label=pd.Categorical(curves["label"].map(names), categories=legend))
     datasets = sorted(set(curves["dataset"]))
-    colours = discrete_colours(len(legend))
+    colours = discrete_colors(len(legend))
     caption = f"Line: mean over seeds. Ribbon: {interval_method()}, from {MINIMUM_VALUES} seeds on."
     if count > len(labels):
         caption += f" The best {len(labels)} of {count} settings are shown."

@@ -206,5 +206,5 @@ def test_missing_and_doubled_entries():
     assert np.isnan(some[0]).all()
     np.testing.assert_array_equal(np.isnan(some), np.triu(np.ones((4, 3)), 0) > 0)
     assert forgetting(some) == forgetting(HAND_MADE)
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="duplicate entry"):
         accuracy_matrix(pd.concat([frame, frame[:1]]))

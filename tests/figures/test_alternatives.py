@@ -21,12 +21,12 @@ def figure(**words):
     return ggplot(FRAME, aes("step", "value", colour="rule")) + geom_line() + labs(**words)
 
 
-def test_labels_and_colours_make_the_words():
+def test_the_description_names_labels_and_colors():
     words = alternative(
         figure(title="Curves", subtitle="digits", x="epoch", y="accuracy", caption="One\nseed."), "name"
     )
     assert words.title == "Curves: digits"
-    assert words.description == "Horizontal: epoch; vertical: accuracy; colours: a, b. One seed."
+    assert words.description == "Horizontal: epoch; vertical: accuracy; colors: a, b. One seed."
 
 
 def test_a_figure_without_a_title_goes_by_its_name():
@@ -35,10 +35,10 @@ def test_a_figure_without_a_title_goes_by_its_name():
     assert words.description.endswith("Ends at 0.4.")
 
 
-def test_many_colours_are_counted():
+def test_many_colors_are_counted():
     frame = pd.DataFrame({"x": range(20), "rule": [f"rule {i}" for i in range(20)]})
     words = alternative(ggplot(frame, aes("x", "x", colour="rule")) + geom_point(), "name")
-    assert "20 colours" in words.description
+    assert "20 colors" in words.description
     assert "rule 3" not in words.description
 
 

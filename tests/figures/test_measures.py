@@ -23,7 +23,7 @@ from plastic_cli.figures.measures import (
     probe_figure,
     robustness_figure,
 )
-from plastic_cli.figures.theme import OKABE_ITO, discrete_colours
+from plastic_cli.figures.theme import OKABE_ITO, discrete_colors
 
 GENERATOR = np.random.default_rng(0)
 
@@ -145,8 +145,8 @@ def test_image_grid_scale_is_symmetric_and_clips():
 
 
 def test_colours():
-    assert discrete_colours(3) == list(OKABE_ITO[:3])
-    assert len(set(discrete_colours(20))) == 20
+    assert discrete_colors(3) == list(OKABE_ITO[:3])
+    assert len(set(discrete_colors(20))) == 20
 
 
 def test_files_are_whole_replaced_and_alone(tmp_path):

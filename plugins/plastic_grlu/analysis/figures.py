@@ -23,7 +23,7 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import discrete_colours, theme_plastic
+from plastic_cli.figures.theme import discrete_colors, theme_plastic
 from plastic_cli.statistics.intervals import interval_method, mean_interval
 
 LINES = ("dashed", "dotted", "dashdot", "solid")
@@ -74,7 +74,7 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
             breaks=sorted(points["config.perturbations"].unique()), labels=lambda ticks: [f"{t:g}" for t in ticks]
         )
         + scale_y_continuous(labels=lambda ticks: [f"{100 * tick:.4g}" for tick in ticks])
-        + scale_color_manual(values=dict(zip(networks, discrete_colours(len(networks)), strict=True)))
+        + scale_color_manual(values=dict(zip(networks, discrete_colors(len(networks)), strict=True)))
         + scale_shape_manual(values=dict(zip(networks, SHAPES, strict=False)))
         + labs(
             x="perturbations per image",

@@ -29,7 +29,7 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import OKABE_ITO, discrete_colours, theme_plastic
+from plastic_cli.figures.theme import OKABE_ITO, discrete_colors, theme_plastic
 
 GRAY = "#767676"
 
@@ -99,7 +99,7 @@ def angles_figure(curves: pd.DataFrame, window: int) -> ggplot:
         + geom_hline(yintercept=90, linetype="dashed", color=GRAY, size=0.6)
         + geom_line(size=0.8)
         + facet_wrap("facet")
-        + scale_color_manual(values=discrete_colours(data["layer"].nunique()), name="Hidden layer")
+        + scale_color_manual(values=discrete_colors(data["layer"].nunique()), name="Hidden layer")
         + labs(
             title="Angle between the errors by this feedback and by backprop",
             subtitle=f"moving average over {window} episodes; dashed: 90\N{DEGREE SIGN}, unrelated directions",
@@ -123,7 +123,7 @@ def orthonormality_figure(curves: pd.DataFrame, window: int) -> ggplot:
         ggplot(data, aes("step", "value", color="layer"))
         + geom_line(size=0.8)
         + scale_y_continuous(trans="log10", labels=_plain)
-        + scale_color_manual(values=discrete_colours(data["layer"].nunique()), name="Layer of weights")
+        + scale_color_manual(values=discrete_colors(data["layer"].nunique()), name="Layer of weights")
         + labs(
             title="Distance of weights from the fixed point of Oja's rule",
             subtitle=f"E_W after adaptation, 0 for orthonormal rows; moving average over {window} episodes;\n"

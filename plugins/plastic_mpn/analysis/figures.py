@@ -44,7 +44,7 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, discrete_colours, theme_plastic
+from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, discrete_colors, theme_plastic
 from plastic_cli.statistics.intervals import interval_method
 from plastic_mpn.analysis.principal_components import PrincipalComponents
 
@@ -100,10 +100,10 @@ def trajectories_figure(
     colours: list[Any]
     if _are_kinds(kinds):
         data["value"] = pd.Categorical([_kind_name(value) for value in data["value"]], [_kind_name(k) for k in kinds])
-        colours = [scale_color_manual(values=discrete_colours(len(kinds)), name=colour)]
+        colours = [scale_color_manual(values=discrete_colors(len(kinds)), name=colour)]
     else:
         data["value"] = data["value"].astype(float)
-        colours = [scale_color_gradientn(discrete_colours(9), name=colour), guides(color=_COLOUR_BAR)]
+        colours = [scale_color_gradientn(discrete_colors(9), name=colour), guides(color=_COLOUR_BAR)]
     starts = data.groupby(["panel", "episode"], observed=True).first().reset_index()
     ends = data.groupby(["panel", "episode"], observed=True).last().reset_index()
     width = 0.8 + 3.9 * len(panels)

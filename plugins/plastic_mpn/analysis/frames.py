@@ -27,7 +27,7 @@ from plastic_cli.figures.film import (
     style_image,
     whole_numbers,
 )
-from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, discrete_colours
+from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, discrete_colors
 from plastic_mpn.analysis.recording import Episode
 
 INCHES, DOTS_PER_INCH = (8.0, 5.44), 100
@@ -119,7 +119,7 @@ def _image(axes: Axes, values: NDArray[Any], limit: float) -> AxesImage:
 
 def _outputs(axes: Axes, episode: Episode, name: str) -> Update:
     outputs, times = episode.outputs, np.arange(len(episode))
-    colors = discrete_colours(outputs.shape[1])
+    colors = discrete_colors(outputs.shape[1])
     lines = [
         axes.plot([], [], color=color, linewidth=1.6, linestyle=_line_style(index, len(colors)), animated=True)[0]
         for index, color in enumerate(colors)
@@ -144,7 +144,7 @@ def _preferences(axes: Axes, episode: Episode, name: str) -> Update:
     """Show the difference of each output from their mean, which is often small against their common change."""
     preferences = episode.outputs - episode.outputs.mean(axis=1, keepdims=True)
     number = preferences.shape[1]
-    bars = axes.bar(range(number), [0.0] * number, color=discrete_colours(number), animated=True)
+    bars = axes.bar(range(number), [0.0] * number, color=discrete_colors(number), animated=True)
     limit = 1.06 * float(np.abs(preferences).max()) or 1.0
     axes.axhline(0, color="#333333", linewidth=0.8)
     axes.set_ylim(-limit, limit)

@@ -43,7 +43,7 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, SEQUENTIAL, discrete_colours, theme_plastic
+from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, SEQUENTIAL, discrete_colors, theme_plastic
 from plastic_selective.analysis.overlap import BUSIEST
 from plastic_selective.continual.history import History, every
 
@@ -119,7 +119,7 @@ def curves_figure(history: History) -> ggplot:
     learned = since[since["step"] > since["begins"]]
     mean = learned.groupby("step", as_index=False)["accuracy"].mean()
     mean["line"] = pd.Categorical([MEAN] * len(mean), [*names, MEAN])
-    colours = [*discrete_colours(history.tasks), "#000000"]
+    colours = [*discrete_colors(history.tasks), "#000000"]
     colours = ["#333333" if colour == "#000000" else colour for colour in colours[:-1]] + ["#000000"]
     figure = ggplot(since, aes("step", "accuracy", colour="line", group="line"))
     for border in history.borders if history.tasks <= MOST_BORDERS else []:
@@ -245,7 +245,7 @@ def histogram_figure(history: History, histogram: pd.DataFrame, quantity: str) -
         ggplot(data, aes(x="low", xend="high", y="share", yend="share", colour="after"))
         + geom_segment(size=1.3)
         + facet_wrap("panel", ncol=columns)
-        + scale_color_manual(values=discrete_colours(len(names)), name="After")
+        + scale_color_manual(values=discrete_colors(len(names)), name="After")
         + scale_x_continuous(limits=(_lowest(histogram), 1), breaks=_QUARTERS, labels=_plainly)
         + scale_y_log10(labels=_percent_of_one)
         + labs(
@@ -338,7 +338,7 @@ def sweep_figure(history: History, table: pd.DataFrame) -> ggplot:
     data["panel"] = pd.Categorical(data["panel"], list(panels.values()))
     data["what"] = pd.Categorical(data["what"], names)
     base = data[data["k"] == 0]
-    colours = ["#000000", *("#333333" if colour == "#000000" else colour for colour in discrete_colours(len(by_task)))]
+    colours = ["#000000", *("#333333" if colour == "#000000" else colour for colour in discrete_colors(len(by_task)))]
     used = data[data["k"] == history.config.plasticity_k]
     marked = f"; ring: the run's own k = {history.config.plasticity_k:g}" if len(used) else ""
     return (

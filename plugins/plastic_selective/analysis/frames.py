@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from plastic_cli.figures.measures import image_grid
-from plastic_cli.figures.theme import DIVERGING, discrete_colours
+from plastic_cli.figures.theme import DIVERGING, discrete_colors
 from plastic_selective.continual.history import History
 
 INCHES, DOTS_PER_INCH = (12.0, 4.4), 80
@@ -133,7 +133,7 @@ def _task_bar(axes: Axes, colours: Sequence[str]) -> None:
 
 
 def _accuracies(axes: Axes, history: History, steps: Sequence[int]) -> Updater:
-    colours = discrete_colours(history.tasks)
+    colours = discrete_colors(history.tasks)
     curves = [history.curves[history.curves["task"] == task] for task in range(1, history.tasks + 1)]
     lines = [
         axes.plot([], [], color=colour, linewidth=1.8, label=f"task {task}")[0]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from matplotlib import pyplot
 
 from plastic_cli.analysis import continual
-from plastic_cli.figures.theme import discrete_colours
+from plastic_cli.figures.theme import discrete_colors
 from plastic_cli.runs.folder import open_run
 from plastic_cli.testing import interrupted_after, plastic, write_tiny_dataset
 from plastic_selective.analysis import figures
@@ -469,7 +469,7 @@ def test_what_a_figure_of_many_tasks_leaves_out_or_cannot_name_is_said():
 def test_a_film_of_many_tasks_says_which_colour_is_which():
     values = np.zeros((1, 5, 20), dtype=np.float32)
     frame = film_frames(course_with(12, 1), [0], [Pictures("a", values, 1.0)] * 2, None)[0].astype(int)
-    wanted = [[int(colour[start : start + 2], 16) for start in (1, 3, 5)] for colour in discrete_colours(12)]
+    wanted = [[int(colour[start : start + 2], 16) for start in (1, 3, 5)] for colour in discrete_colors(12)]
     columns = [frame[:, x] for x in range(880, 960)]
     assert any(all(np.abs(column - colour).max(axis=1).min() < 3 for colour in wanted) for column in columns)
 
@@ -543,7 +543,7 @@ def test_a_film_has_a_frame_for_each_round_and_a_still_of_its_end(trained):
     still = imageio.imread(folder / "figures" / "plasticity_layer_1.png")
     assert np.abs(still.astype(int) - film[-1]).mean() < 1
     # A GIF has 256 colours, and the pictures must leave some to the curves.
-    for colour in discrete_colours(TASKS):
+    for colour in discrete_colors(TASKS):
         wanted = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)])
         assert np.abs(film[-1][:, 600:].astype(int) - wanted).max(axis=-1).min() < 8
     assert look("render", folder, "--layer", 3).code == 0
