@@ -13,7 +13,7 @@ from plastic_cli.config.model import field
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.runs.console import Console
-from plastic_cli.sweeps.lookup import store_index, with_data
+from plastic_cli.sweeps.lookup import find_run, store_of, with_data
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import RecipeFile, read_recipe, recipe_names
 
@@ -73,11 +73,11 @@ def show_recipe(text: str) -> None:
 
 def _row(file: RecipeFile, runs: Path, data: Path | None) -> dict[str, Any]:
     plan = plan_recipe(file)
-    index = store_index(runs.resolve())
+    store = store_of(runs.resolve())
     # Data is read only if a run in the store may be one of these.
-    if any(index.find(planned).stored is not None for planned in plan):
+    if any(find_run(store, planned).stored is not None for planned in plan):
         plan = with_data(plan, data, runs)
-    done = sum(index.find(planned).standing == "done" for planned in plan)
+    done = sum(find_run(store, planned).standing == "done" for planned in plan)
     minutes = [planned.minutes for planned in plan]
     known = None if None in minutes else sum(value for value in minutes if value is not None)
     return {

@@ -22,9 +22,9 @@ from plastic_cli.runs.console import Console
 from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.signals import TWICE, signals_as_interrupts
-from plastic_cli.sweeps.engine import Progress, Result, Sweep
-from plastic_cli.sweeps.lookup import Found, store_index, with_data
-from plastic_cli.sweeps.plan import PlannedRun, only, plan_recipe, shown
+from plastic_cli.sweeps.engine import Progress, Sweep, SweepRun
+from plastic_cli.sweeps.lookup import Found, find_run, store_of, with_data
+from plastic_cli.sweeps.plan import PlannedRun, filter_runs, plan_recipe, shown
 from plastic_cli.sweeps.pools import check_scheduler, open_pool
 from plastic_cli.sweeps.recipe import RecipeFile, read_recipe, tables_of
 
@@ -60,7 +60,7 @@ def command(name: str, about: str) -> Any:
 def sweep(options: Options) -> None:
     """Carry out the runs of a recipe that the store does not hold yet."""
     file = read_recipe(options.recipe)
-    plan = only(plan_recipe(file, seeds=options.seeds, rules=options.rule), options.only)
+    plan = filter_runs(plan_recipe(file, seeds=options.seeds, rules=options.rule), options.only)
     check_claims(file)
     if options.scheduler is None and not options.dry_run:
         # An exporter of PLASTIC_EXPORT that does not work would make every run fail.
@@ -117,7 +117,7 @@ def _check_devices(plan: Sequence[PlannedRun]) -> None:
         find_device(str(device))
 
 
-def run_plan(plan: Sequence[PlannedRun], options: SweepInvocation, arguments: tuple[str, ...] = ()) -> list[Result]:
+def run_plan(plan: Sequence[PlannedRun], options: SweepInvocation, arguments: tuple[str, ...] = ()) -> list[SweepRun]:
     """Carry out a plan with a display on stderr, and return the result of each run."""
     store = options.runs_folder()
     quiet = options.quiet or options.output_format() == "json"
@@ -134,12 +134,10 @@ def _runs(number: int) -> str:
 
 def print_plan(plan: Sequence[PlannedRun], options: SweepInvocation) -> None:
     """Print the runs of a plan, and which of them are done and which are left."""
-    index = store_index(options.runs_folder().resolve())
-    found = [index.find(planned) for planned in plan]
+    store = store_of(options.runs_folder().resolve())
+    found = [find_run(store, planned) for planned in plan]
     columns = [*_columns(plan), "status", "run"]
-    rows = [
-        {**_row(planned), "status": _standing(at), "run": _run_of(at)} for planned, at in zip(plan, found, strict=True)
-    ]
+    rows = [{**_row(planned), "status": _standing(at), "run": at.run} for planned, at in zip(plan, found, strict=True)]
     print_rows(rows, columns, options.output_format())
     left = [planned for planned, at in zip(plan, found, strict=True) if at.standing != "done"]
     minutes = [planned.minutes for planned in left]
@@ -148,7 +146,7 @@ def print_plan(plan: Sequence[PlannedRun], options: SweepInvocation) -> None:
     Console().message(f"{_runs(len(plan))}: {len(plan) - len(left)} done, {len(left)} left{time_left}")
 
 
-def print_results(results: Sequence[Result], options: SweepInvocation) -> None:
+def print_results(results: Sequence[SweepRun], options: SweepInvocation) -> None:
     """Print the result of each run; in a table, the mean of the runs that differ only in their seed."""
     store, output_format = options.runs_folder(), options.output_format()
     if options.quiet and output_format != "json":
@@ -191,10 +189,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
 
 
-def _print_groups(results: Sequence[Result]) -> None:
+def _print_groups(results: Sequence[SweepRun]) -> None:
     from plastic_cli.statistics.intervals import mean_interval
 
-    groups: dict[str, list[Result]] = {}
+    groups: dict[str, list[SweepRun]] = {}
     for result in results:
         varied = {name: value for name, value in result.planned.varied.items() if name != "seed"}
         groups.setdefault(json.dumps([result.planned.name, result.planned.rule, varied], default=str), []).append(
@@ -215,7 +213,7 @@ def _print_groups(results: Sequence[Result]) -> None:
     print_rows(rows, [*columns, "runs", "done", "metric", "mean", "low", "high"], "table")
 
 
-def _print_failures(failed: Sequence[Result], options: SweepInvocation) -> None:
+def _print_failures(failed: Sequence[SweepRun], options: SweepInvocation) -> None:
     if options.quiet:
         return
     console = Console()
@@ -225,7 +223,7 @@ def _print_failures(failed: Sequence[Result], options: SweepInvocation) -> None:
             console.message(f"  its output: {result.log}")
 
 
-def _as_object(result: Result, runs: Path) -> dict[str, Any]:
+def _as_object(result: SweepRun, runs: Path) -> dict[str, Any]:
     outcome = result.outcome
     return {
         "run": outcome.run,
@@ -242,7 +240,7 @@ def _as_object(result: Result, runs: Path) -> dict[str, Any]:
     }
 
 
-def _headline(result: Result) -> tuple[str | None, float | None]:
+def _headline(result: SweepRun) -> tuple[str | None, float | None]:
     summary = result.outcome.summary
     name = next((name for name in MAIN_METRICS if name in summary), next(iter(summary), None))
     return name, None if name is None else summary[name]
@@ -263,10 +261,6 @@ def _row(planned: PlannedRun) -> dict[str, Any]:
 def _standing(found: Found) -> str:
     words = {"done": "done", "running": "running", "unfinished": "to be finished", "failed": "failed, left"}
     return words.get(found.standing, "left")
-
-
-def _run_of(found: Found) -> str | None:
-    return None if found.stored is None else found.stored.run
 
 
 class _Display(Protocol):
@@ -349,8 +343,8 @@ class _Table:
             parts.append(f"about {duration(left)} left")
         table = Table.grid(padding=(0, 2))
         now = time.monotonic()
-        for planned, began in progress.running[:SHOWN_AT_ONCE]:
-            table.add_row(Text("running"), Text(printable_line(planned.label)), Text(duration(now - began)))
+        for run in progress.running[:SHOWN_AT_ONCE]:
+            table.add_row(Text("running"), Text(printable_line(run.planned.label)), Text(duration(now - run.began)))
         failed = [result for result in progress.results if result.word == "failed"]
         for result in failed[-SHOWN_AT_ONCE:]:
             table.add_row(

@@ -30,7 +30,7 @@ from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.metrics import data_of
 from plastic_cli.runs.record import read_record
 from plastic_cli.signals import TWICE, signals_as_interrupts
-from plastic_cli.sweeps.engine import Progress, Result, Sweep
+from plastic_cli.sweeps.engine import Progress, Sweep, SweepRun
 from plastic_cli.sweeps.lookup import with_data
 from plastic_cli.sweeps.plan import PlannedRun, planned
 from plastic_cli.sweeps.pools import Pool, check_scheduler, open_pool
@@ -126,7 +126,7 @@ class _Trial:
     number: int
     values: dict[str, Any]
     runs: list[PlannedRun]
-    results: list[Result] = field(default_factory=list)
+    results: list[SweepRun] = field(default_factory=list)
 
 
 class _Search:
@@ -189,7 +189,7 @@ class _Search:
                 self._of_run[id(run)] = trial
                 sweep.add(run)
 
-    def _take(self, results: list[Result]) -> None:
+    def _take(self, results: list[SweepRun]) -> None:
         for result in results[self._taken :]:
             self._taken += 1
             trial = self._of_run[id(result.planned)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,6 +203,11 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 _FIELDS = frozenset(entry.name for entry in fields(RunRecord))
 _USUAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?\+00:00")
+
+
+def settings_text(rule: str, config: Mapping[str, Any]) -> str:
+    """Return rule and configuration as one text, the same for the same settings in any order."""
+    return json.dumps([rule, dict(config)], sort_keys=True)
 
 
 def now() -> str:

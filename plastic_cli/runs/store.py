@@ -24,7 +24,7 @@ from plastic_cli.escapes import valid_text
 from plastic_cli.files import write_atomically, write_through
 from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.metrics import read_rows
-from plastic_cli.runs.record import METRICS_FILE, RECORD_FILE, read_record
+from plastic_cli.runs.record import METRICS_FILE, RECORD_FILE, read_record, settings_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,6 +81,8 @@ class RunStore:
         self.errors: list[ReadError] = []
         self._entries: dict[str, list[Any]] = {}
         self._indexed: dict[str, list[Any]] | None = None
+        self._grouped: dict[str, dict[str, Any]] = {}
+        self._by_seed: dict[tuple[str, int], dict[str, str | None]] = {}
 
     # --------------------------------------------------------------------------------------------------- finding
 
@@ -212,14 +214,32 @@ class RunStore:
 
     # ---------------------------------------------------------------------------------------------- the records
 
-    def stored(self) -> dict[str, Mapping[str, Any]]:
-        """Return what run.json says of every run, by id: `status` as it stands there, whether or not a process lives.
-
-        A row that has not changed since the last call is the same object.
-        """
+    def refresh(self) -> RunStore:
+        """Read again what was added or changed, for `with_settings`, and return this store."""
         self.errors = []
         self._refresh(self.folders())
-        return {run: entry[2] for run, entry in self._entries.items()}
+        # A row that has not changed is the same object.
+        for run in [run for run, row in self._grouped.items() if self._entries.get(run, (0, 0, None))[2] is not row]:
+            row = self._grouped.pop(run)
+            del self._by_seed[row["rule"], row["seed"]][run]
+        for run, (_, _, row) in self._entries.items():
+            if run not in self._grouped:
+                self._grouped[run] = row
+                self._by_seed.setdefault((row["rule"], row["seed"]), {})[run] = None
+        return self
+
+    def with_settings(self, rule: str, config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Return what run.json says of the runs with this rule and configuration, oldest first, as of `refresh`.
+
+        `status` is the one in run.json, whether or not a process holds the run.
+        """
+        wanted = settings_text(rule, config)
+        runs = self._by_seed.get((rule, int(config["seed"])), {})
+        for run, settings in runs.items():
+            if settings is None:
+                runs[run] = settings_text(rule, self._grouped[run]["config"])
+        found = [self._grouped[run] for run, settings in runs.items() if settings == wanted]
+        return sorted(found, key=lambda row: (row["created"], row["run"]))
 
     def _records(self, folders: dict[str, os.stat_result]) -> Iterator[dict[str, Any]]:
         """Read the record of every run, from the index where the file is as it was, and say what is crashed."""

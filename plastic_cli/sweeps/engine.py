@@ -17,8 +17,8 @@ from plastic_cli.errors import PlasticError
 from plastic_cli.files import write_atomically
 from plastic_cli.runs.cleaning import SWEEPS_FOLDER, clean_store_daily
 from plastic_cli.sweeps.archive import RUN_NAME, finish_moves, pack, unpack
-from plastic_cli.sweeps.job import Job, Outcome, carry_out, claimed, log_file, sees_store, taken
-from plastic_cli.sweeps.lookup import store_index
+from plastic_cli.sweeps.job import Job, Outcome, carry_out, claimed, existing_outcome, log_file, sees_store
+from plastic_cli.sweeps.lookup import find_run, store_of
 from plastic_cli.sweeps.options import SweepOptions
 from plastic_cli.sweeps.plan import PlannedRun
 from plastic_cli.sweeps.pools import Pool
@@ -30,40 +30,33 @@ STOP_AGAIN_SECONDS = 3.0
 MARK_SECONDS = 600.0
 """After so long the marker of a sweep is renewed: one that is a day old belongs to a sweep that was killed."""
 
-ResultWord = Literal["done", "failed", "interrupted", "left"]
+RunWord = Literal["done", "failed", "interrupted", "left"]
+_END_WORDS: dict[str, RunWord] = {"done": "done", "failed": "failed"}
 
 
-@dataclass(frozen=True)
-class Result:
-    """What became of a planned run. fresh: this sweep did it; otherwise it was in the store, or came there meanwhile.
+@dataclass(eq=False)
+class SweepRun:
+    """One planned run in a sweep: its attempts, and its end.
 
-    log: the file with the output of a run that failed.
+    attempt: number of failed attempts. ready: not to be looked at before this time, since another process works on it.
+    apart: the worker does not see the store. began: when the present attempt began. claim: held while a worker that
+    does not see the store carries it out. word: how it ended. log: the output of a run that failed.
     """
 
-    planned: PlannedRun
-    word: ResultWord
-    outcome: Outcome
-    log: Path | None = None
-
-    @property
-    def fresh(self) -> bool:
-        """Whether this sweep did it."""
-        return self.outcome.fresh
-
-
-@dataclass
-class _Waiting:
     planned: PlannedRun
     attempt: int = 0
     ready: float = 0.0
     apart: bool = False
+    began: float = 0.0
+    claim: ExitStack = field(default_factory=ExitStack)
+    word: RunWord = "left"
+    outcome: Outcome = field(default_factory=lambda: Outcome("interrupted"))
+    log: Path | None = None
 
-
-@dataclass
-class _Running:
-    waiting: _Waiting
-    began: float
-    held: ExitStack = field(default_factory=ExitStack)
+    @property
+    def fresh(self) -> bool:
+        """Whether this sweep carried it out; otherwise it was in the store before, or another process did."""
+        return self.outcome.fresh
 
 
 @dataclass
@@ -72,13 +65,13 @@ class Progress:
 
     total: int
     slots: int = 0
-    results: list[Result] = field(default_factory=list)
-    running: list[tuple[PlannedRun, float]] = field(default_factory=list)
-    waiting: list[PlannedRun] = field(default_factory=list)
+    results: list[SweepRun] = field(default_factory=list)
+    running: list[SweepRun] = field(default_factory=list)
+    waiting: list[SweepRun] = field(default_factory=list)
     elsewhere: int = 0
     stopping: bool = False
 
-    def count(self, word: ResultWord) -> int:
+    def count(self, word: RunWord) -> int:
         """Return how many runs ended so."""
         return sum(result.word == word for result in self.results)
 
@@ -97,11 +90,11 @@ class Progress:
             return None if planned.minutes is None else 60 * planned.minutes
 
         now, left = time.monotonic(), 0.0
-        for planned, began in [*self.running, *((planned, now) for planned in self.waiting)]:
-            seconds = expected(planned)
+        for run, spent in [*((run, now - run.began) for run in self.running), *((run, 0.0) for run in self.waiting)]:
+            seconds = expected(run.planned)
             if seconds is None:
                 return None
-            left += max(0.0, seconds - (now - began))
+            left += max(0.0, seconds - spent)
         return left / max(1, self.slots)
 
 
@@ -123,11 +116,11 @@ class Sweep:
         self.store = store.resolve()
         self.data = None if data is None else data.expanduser().resolve()
         self.options, self.arguments = options, arguments
-        self._plan = list(plan)
+        self._runs = [SweepRun(planned) for planned in plan]
         self.pool = pool
         self.progress = Progress(len(plan))
-        self._waiting = deque(_Waiting(planned) for planned in plan)
-        self._running: dict[Future[Outcome], _Running] = {}
+        self._waiting = deque(self._runs)
+        self._running: dict[Future[Outcome], SweepRun] = {}
         self._name = secrets.token_hex(8)
         self._marker = f"marker-{self._name}"
         self._renewed = time.monotonic()
@@ -135,10 +128,11 @@ class Sweep:
     def add(self, planned: PlannedRun) -> None:
         """Take another run into the sweep; `show` may do that while it goes on."""
         self.progress.total += 1
-        self._plan.append(planned)
-        self._waiting.append(_Waiting(planned))
+        run = SweepRun(planned)
+        self._runs.append(run)
+        self._waiting.append(run)
 
-    def run(self, show: Callable[[Progress], None]) -> list[Result]:
+    def run(self, show: Callable[[Progress], None]) -> list[SweepRun]:
         """Carry out all runs and return what became of each, in the order in which they ended.
 
         show: called several times a second. On KeyboardInterrupt the runs under way are asked to stop, which leaves
@@ -150,14 +144,14 @@ class Sweep:
                 self._go_on(show)
             except KeyboardInterrupt:
                 self._stop(show)
-        for waiting in self._waiting:
-            self._end(waiting.planned, "left", Outcome("interrupted"))
+        for run in self._waiting:
+            self._end(run, "left", Outcome("interrupted"))
         self._waiting.clear()
-        told = {id(result.planned) for result in self.progress.results}
-        for planned in self._plan:
-            # Ctrl-C came in the instant between its end and its result.
-            if id(planned) not in told:
-                self._end(planned, "interrupted", Outcome("interrupted"))
+        ended = set(map(id, self.progress.results))
+        for run in self._runs:
+            # Ctrl-C came between the end of a run and its result.
+            if id(run) not in ended:
+                self._end(run, "interrupted", Outcome("interrupted"))
         self._tell(show)
         return self.progress.results
 
@@ -177,16 +171,16 @@ class Sweep:
         for _ in range(len(self._waiting)):
             if len(self._running) >= self.progress.slots:
                 return
-            waiting = self._waiting.popleft()
-            if waiting.ready > now:
-                self._waiting.append(waiting)
+            run = self._waiting.popleft()
+            if run.ready > now:
+                self._waiting.append(run)
                 continue
-            self._send(waiting)
+            self._send(run)
 
-    def _send(self, waiting: _Waiting) -> None:
-        running = _Running(waiting, time.monotonic())
+    def _send(self, run: SweepRun) -> None:
+        run.began = time.monotonic()
         job = Job(
-            planned=waiting.planned,
+            planned=run.planned,
             sweep=self._name,
             store=self.store,
             marker=self._marker,
@@ -196,21 +190,21 @@ class Sweep:
             timeout=self.options.timeout,
             arguments=self.arguments,
         )
-        if waiting.apart:
-            # The worker cannot claim what it does not see: it is done from here, until the run has come back.
-            mine = running.held.enter_context(claimed(self.store, waiting.planned.key))
-            found = store_index(self.store).find(waiting.planned)
-            there = taken(found)
-            if not mine or found.standing == "running" or there is not None:
-                running.held.close()
-                self._take(running, there or Outcome("busy"))
+        if run.apart:
+            # The worker cannot claim a run in a store that it does not see: this process holds the claim meanwhile.
+            mine = run.claim.enter_context(claimed(self.store, run.planned.key))
+            found = find_run(store_of(self.store), run.planned)
+            existing = existing_outcome(found)
+            if not mine or found.standing == "running" or existing is not None:
+                run.claim.close()
+                self._take(run, existing or Outcome("busy"))
                 return
-            unfinished = found.stored.run if found.standing == "unfinished" and found.stored is not None else None
-            # A folder that was given a name which does not travel stays, and the run is begun again.
+            unfinished = found.run if found.standing == "unfinished" else None
+            # A folder with a name that cannot be sent stays, and the run starts again.
             resume = unfinished if unfinished is not None and RUN_NAME.fullmatch(unfinished) else None
             archive = None if resume is None else pack(self.store / resume)
             job = replace(job, apart=True, resume=resume, archive=archive)
-        self._running[self.pool.executor.submit(carry_out, job)] = running
+        self._running[self.pool.executor.submit(carry_out, job)] = run
 
     def _collect(self) -> None:
         if not self._running:
@@ -218,17 +212,17 @@ class Sweep:
             return
         ended, _ = wait(self._running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
         for future in ended:
-            running = self._running.pop(future)
-            with running.held:
-                self._take(running, self._outcome(future, running))
+            run = self._running.pop(future)
+            with run.claim:
+                self._take(run, self._outcome(future, run))
 
-    def _outcome(self, future: Future[Outcome], running: _Running) -> Outcome:
+    def _outcome(self, future: Future[Outcome], run: SweepRun) -> Outcome:
         try:
             outcome = future.result()
             if outcome.archive is not None and outcome.run is not None:
-                return self._moved_in(outcome, running)
+                return self._moved_in(outcome, run)
             if outcome.log is not None and outcome.word == "failed":
-                self._write_log(running.waiting.planned, outcome.log)
+                self._write_log(run.planned, outcome.log)
             return outcome
         except CancelledError:
             return Outcome("interrupted")
@@ -241,18 +235,17 @@ class Sweep:
                 return Outcome("failed", error="every worker that had this run died over it", fresh=True)
             return Outcome("failed", error=f"{name}: {reason}" if reason else name, fresh=True)
 
-    def _moved_in(self, outcome: Outcome, running: _Running) -> Outcome:
+    def _moved_in(self, outcome: Outcome, run: SweepRun) -> Outcome:
         """Put a run that a worker sent back into the store."""
         store = self.store
-        found = store_index(store).find(running.waiting.planned)
-        again = found.stored is not None and found.stored.run == outcome.run
+        again = find_run(store_of(store), run.planned).run == outcome.run
         assert outcome.archive is not None
         folder = unpack(outcome.archive, store, str(outcome.run), replaces=again)
         if outcome.log is not None and outcome.word == "failed":
-            self._write_log(running.waiting.planned, outcome.log)
+            self._write_log(run.planned, outcome.log)
         elif outcome.word == "done":
             # Of an attempt that failed before.
-            log_file(store, running.waiting.planned.key).unlink(missing_ok=True)
+            log_file(store, run.planned.key).unlink(missing_ok=True)
         return replace(outcome, run=folder.name, archive=None, log=None)
 
     def _write_log(self, planned: PlannedRun, text: str) -> None:
@@ -261,28 +254,25 @@ class Sweep:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, text, durable=False)
 
-    def _take(self, running: _Running, outcome: Outcome) -> None:
-        """Note what became of a run, or let it wait for another attempt."""
-        waiting = running.waiting
+    def _take(self, run: SweepRun, outcome: Outcome) -> None:
+        """Store the end of a run, or let it wait for another attempt."""
         if outcome.word == "busy":
-            waiting.ready = time.monotonic() + BUSY_SECONDS
-            self._waiting.append(waiting)
+            run.ready = time.monotonic() + BUSY_SECONDS
+            self._waiting.append(run)
         elif outcome.word in ("no store", "needs folder"):
-            waiting.apart = True
-            self._waiting.appendleft(waiting)
-        elif outcome.word == "failed" and waiting.attempt < self.options.retry and not outcome.lasting:
-            waiting.attempt += 1
-            self._waiting.append(waiting)
-        elif outcome.word == "done":
-            self._end(waiting.planned, "done", outcome)
-        elif outcome.word == "failed":
-            self._end(waiting.planned, "failed", outcome)
+            run.apart = True
+            self._waiting.appendleft(run)
+        elif outcome.word == "failed" and run.attempt < self.options.retry and not outcome.lasting:
+            run.attempt += 1
+            self._waiting.append(run)
         else:
-            self._end(waiting.planned, "interrupted", outcome)
+            self._end(run, _END_WORDS.get(outcome.word, "interrupted"), outcome)
 
-    def _end(self, planned: PlannedRun, word: ResultWord, outcome: Outcome) -> None:
-        log = log_file(self.store, planned.key) if word == "failed" else None
-        self.progress.results.append(Result(planned, word, outcome, log if log is not None and log.exists() else None))
+    def _end(self, run: SweepRun, word: RunWord, outcome: Outcome) -> None:
+        log = log_file(self.store, run.planned.key)
+        run.log = log if word == "failed" and log.exists() else None
+        run.word, run.outcome = word, outcome
+        self.progress.results.append(run)
 
     def _stop(self, show: Callable[[Progress], None]) -> None:
         """Ask the runs under way to stop, and wait until they have; a second Ctrl-C leaves at once."""
@@ -298,22 +288,19 @@ class Sweep:
                 self._tell(show)
                 ended, _ = wait(self._running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
                 for future in ended:
-                    running = self._running.pop(future)
-                    with running.held:
-                        self._stopped(running, self._outcome(future, running))
+                    run = self._running.pop(future)
+                    with run.claim:
+                        outcome = self._outcome(future, run)
+                        self._end(run, _END_WORDS.get(outcome.word, "interrupted"), outcome)
         except KeyboardInterrupt:
             self.pool.stop(self._name, True)
             raise
 
-    def _stopped(self, running: _Running, outcome: Outcome) -> None:
-        words: dict[str, ResultWord] = {"done": "done", "failed": "failed"}
-        self._end(running.waiting.planned, words.get(outcome.word, "interrupted"), outcome)
-
     def _tell(self, show: Callable[[Progress], None]) -> None:
         now = time.monotonic()
-        self.progress.running = [(running.waiting.planned, running.began) for running in self._running.values()]
-        self.progress.waiting = [waiting.planned for waiting in self._waiting]
-        self.progress.elsewhere = sum(waiting.ready > now for waiting in self._waiting)
+        self.progress.running = list(self._running.values())
+        self.progress.waiting = list(self._waiting)
+        self.progress.elsewhere = sum(run.ready > now for run in self._waiting)
         if now - self._renewed > MARK_SECONDS:
             self._renewed = now
             with suppress(OSError):

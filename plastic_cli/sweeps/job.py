@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,9 +22,10 @@ from filelock import FileLock, Timeout
 from plastic_cli.files import last_change, write_atomically
 from plastic_cli.runs.cleaning import DAY, SWEEPS_FOLDER
 from plastic_cli.runs.lock import is_held
+from plastic_cli.runs.store import RunStore
 from plastic_cli.signals import INTERRUPTED
 from plastic_cli.sweeps.archive import pack, unpack
-from plastic_cli.sweeps.lookup import Found, StoreIndex, store_index
+from plastic_cli.sweeps.lookup import Found, find_run, store_of
 from plastic_cli.sweeps.plan import PlannedRun
 
 SCRATCH = "plastic-sweep-"
@@ -155,19 +156,18 @@ def carry_out(job: Job) -> Outcome:
     with claimed(job.store, job.planned.key) as mine:
         if not mine:
             return Outcome("busy")
-        index = store_index(job.store)
-        found = index.find(job.planned)
+        store = store_of(job.store)
+        found = find_run(store, job.planned)
         if found.standing == "running":
             return Outcome("busy")
-        return taken(found) or _run(job, job.store, index, found)
+        return existing_outcome(found) or _run(job, store, found)
 
 
-def taken(found: Found) -> Outcome | None:
-    """Return the outcome of a run that is in the store already, or None where it is not."""
+def existing_outcome(found: Found) -> Outcome | None:
+    """Return the outcome of a run that is completed in the store, or None."""
     if found.standing != "done" or found.stored is None:
         return None
-    stored = found.stored
-    return Outcome("done", stored.run, seconds=stored.seconds, summary=stored.summary)
+    return Outcome("done", found.run, seconds=float(found.stored["seconds"]), summary=found.stored["summary"])
 
 
 def _apart(job: Job) -> Outcome:
@@ -179,15 +179,13 @@ def _apart(job: Job) -> Outcome:
     try:
         if job.archive is not None and job.resume is not None:
             unpack(job.archive, scratch, job.resume)
-        index = StoreIndex(scratch).refresh()
-        outcome = _run(job, scratch, index, index.find(job.planned))
+        store = RunStore(scratch).refresh()
+        outcome = _run(job, store, find_run(store, job.planned))
         log = log_file(scratch, job.planned.key)
-        return Outcome(
-            **{
-                **outcome.__dict__,
-                "archive": pack(scratch / outcome.run) if outcome.run else None,
-                "log": log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:] if log.exists() else None,
-            }
+        return replace(
+            outcome,
+            archive=pack(scratch / outcome.run) if outcome.run else None,
+            log=log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:] if log.exists() else None,
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -202,19 +200,19 @@ def _remove_old_scratch() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(job: Job, store: Path, index: StoreIndex, found: Found) -> Outcome:
-    """Start the process of one run and wait for its end; the store says what came of it."""
+def _run(job: Job, store: RunStore, found: Found) -> Outcome:
+    """Start the process of one run, wait for its end and read the outcome from the store."""
     stop = stop_of(job.sweep)
     if stop.soon.is_set():
         return Outcome("interrupted")
     key = job.planned.key
-    log = log_file(store, key)
+    log = log_file(store.folder, key)
     log.parent.mkdir(parents=True, exist_ok=True)
-    arguments = ["train", job.planned.rule, "--json", "--runs", str(store), *job.arguments]
+    arguments = ["train", job.planned.rule, "--json", "--runs", str(store.folder), *job.arguments]
     if job.data is not None and job.data.is_dir():
         arguments += ["--data", str(job.data)]
-    if found.standing == "unfinished" and found.stored is not None:
-        arguments += ["--resume", found.stored.run]
+    if found.standing == "unfinished" and found.run is not None:
+        arguments += ["--resume", found.run]
     else:
         settings = log.with_suffix(".toml")
         write_atomically(settings, job.planned.toml, durable=False)
@@ -231,23 +229,21 @@ def _run(job: Job, store: Path, index: StoreIndex, found: Found) -> Outcome:
             start_new_session=True,
         )
         why = _wait(child, stop, None if job.timeout is None else began + job.timeout)
-    index.refresh()
-    after = index.find(job.planned)
-    # A run that failed in its first instant leaves nothing; one that failed before is not this one.
-    before = found.stored.run if found.stored is not None and found.standing == "failed" else None
-    run = after.stored.run if after.stored is not None and after.stored.run != before else None
+    after = find_run(store.refresh(), job.planned)
+    # A run that fails at once may leave no folder; the one that failed before is not this one.
+    run = None if found.standing == "failed" and after.run == found.run else after.run
     outcome = Outcome("done", run, seconds=time.monotonic() - began, fresh=True, host=socket.gethostname())
     if after.standing == "done" and after.stored is not None:
         log.unlink(missing_ok=True)
         log.with_suffix(".toml").unlink(missing_ok=True)
-        return _but(outcome, summary=after.stored.summary)
+        return replace(outcome, summary=after.stored["summary"])
     # Another signal than the sweep's, as a batch system sends it to every process of a job, leaves it resumable too.
     if why == "stopped" or (why == "ended" and child.returncode == INTERRUPTED):
-        return _but(outcome, word="interrupted")
+        return replace(outcome, word="interrupted")
     if why == "timeout":
         error = f"stopped after {job.timeout:g} s (--timeout)" + (": sweep again to go on with it" if run else "")
-        return _but(outcome, word="failed", error=error, lasting=True)
-    return _but(outcome, word="failed", error=_error(child.returncode, log), lasting=child.returncode == 2)
+        return replace(outcome, word="failed", error=error, lasting=True)
+    return replace(outcome, word="failed", error=_error(child.returncode, log), lasting=child.returncode == 2)
 
 
 def command(arguments: list[str]) -> list[str]:
@@ -256,10 +252,6 @@ def command(arguments: list[str]) -> list[str]:
     -P: nothing that happens to lie in the working folder is imported.
     """
     return [sys.executable, "-P", "-m", "plastic_cli.sweeps.child", str(os.getpid()), "plastic_cli", *arguments]
-
-
-def _but(outcome: Outcome, **changes: object) -> Outcome:
-    return Outcome(**{**outcome.__dict__, **changes})
 
 
 def _wait(child: subprocess.Popen[bytes], stop: Stop, deadline: float | None) -> str:

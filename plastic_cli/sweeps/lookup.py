@@ -1,11 +1,11 @@
-"""What of a plan is in a store already."""
+"""Which planned runs already exist in a store."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -15,113 +15,58 @@ from plastic_cli.data.catalogue import DATASETS
 from plastic_cli.distribution import installed_version
 from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.store import RunStore, read_index, write_index
-from plastic_cli.sweeps.plan import PlannedRun, canonical
+from plastic_cli.sweeps.plan import PlannedRun
 
 Standing = Literal["done", "running", "unfinished", "failed", "missing"]
-"""done: completed; running: another process is at it; unfinished: can be resumed; failed and missing: to be run."""
-
-
-@dataclass(frozen=True)
-class StoredRun:
-    """What of a stored run matters here."""
-
-    run: str
-    status: str
-    version: str | None
-    checksum: str | None
-    created: str
-    seconds: float
-    summary: Mapping[str, float | None]
-    error: str | None
-    rule: str
-    config: Mapping[str, Any]
-
-    @cached_property
-    def settings(self) -> str:
-        """Rule and configuration as one text, the same for the same settings."""
-        return canonical(self.rule, self.config)
+"""done: completed; running: held by a process; unfinished: can be resumed; failed and missing: to be run."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """How a planned run stands, and the stored run that decides it."""
+    """How far a planned run is, and what run.json says of the stored run that decides it (None: there is none)."""
 
     standing: Standing
-    stored: StoredRun | None = None
+    stored: Mapping[str, Any] | None = None
+
+    @property
+    def run(self) -> str | None:
+        """The id of the stored run."""
+        return None if self.stored is None else str(self.stored["run"])
 
 
-class StoreIndex:
-    """The runs of a store by rule and seed, read again only where they changed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._store = RunStore(folder)
-        self._rows: dict[str, Mapping[str, Any]] = {}
-        self._by_seed: dict[tuple[str, int], dict[str, StoredRun]] = {}
-        self._lock = Lock()
-
-    def refresh(self) -> StoreIndex:
-        """Take in what was added and changed."""
-        with self._lock:
-            present = self._store.stored()
-            for run in [run for run, row in self._rows.items() if present.get(run) is not row]:
-                row = self._rows.pop(run)
-                del self._by_seed[row["rule"], row["seed"]][run]
-            for run, row in present.items():
-                if run not in self._rows:
-                    self._rows[run] = row
-                    self._by_seed.setdefault((row["rule"], row["seed"]), {})[run] = _stored_run(row)
-        return self
-
-    def find(self, planned: PlannedRun) -> Found:
-        """Say how a planned run stands.
-
-        A stored run is the same where rule, configuration with its seed, version of the rule and data are; one that
-        was stopped before it had read its data may be finished too.
-        """
-        with self._lock:
-            runs = list(self._by_seed.get((planned.rule, planned.seed), {}).values())
-        # Held first: what a living process is at may be about to be completed.
-        found: dict[Standing, StoredRun] = {}
-        for stored in sorted(runs, key=lambda stored: (stored.created, stored.run)):
-            if (
-                stored.version == planned.version
-                and _same_data(stored, planned)
-                and stored.settings == planned.settings
-            ):
-                found[self._standing(stored)] = stored
-        order: Sequence[Standing] = ("done", "running", "unfinished", "failed")
-        return next((Found(word, found[word]) for word in order if word in found), Found("missing"))
-
-    def _standing(self, stored: StoredRun) -> Standing:
-        if stored.status == "completed":
-            return "done"
-        if is_held(self.folder / stored.run):
-            return "running"
-        return "failed" if stored.status == "failed" else "unfinished"
+_stores: dict[tuple[int, Path], RunStore] = {}
+_lock = Lock()
+"""The threads of a sweep share one store."""
 
 
-def _stored_run(row: Mapping[str, Any]) -> StoredRun:
-    return StoredRun(
-        run=row["run"],
-        status=row["status"],
-        version=row["rule_version"],
-        checksum=row["data_checksum"],
-        created=row["created"],
-        seconds=float(row["seconds"]),
-        summary=row["summary"],
-        error=row["error"],
-        rule=row["rule"],
-        config=row["config"],
-    )
+def store_of(folder: Path) -> RunStore:
+    """Return the store of a folder, which this process reads again only where it changed."""
+    with _lock:
+        return _stores.setdefault((os.getpid(), folder), RunStore(folder)).refresh()
 
 
-_indexes: dict[tuple[int, Path], StoreIndex] = {}
+def find_run(store: RunStore, planned: PlannedRun) -> Found:
+    """Say how far a planned run is, as of the last `store.refresh()`.
+
+    A stored run is the same where rule, configuration with its seed, version of the rule and data are the same. A run
+    that stopped before it had read its data can be resumed too.
+    """
+    with _lock:
+        rows = store.with_settings(planned.rule, planned.config)
+    found: dict[Standing, Mapping[str, Any]] = {}
+    for row in rows:
+        if row["rule_version"] == planned.version and _same_data(row["data_checksum"], planned.checksum):
+            found[_standing(store, row)] = row
+    order: Sequence[Standing] = ("done", "running", "unfinished", "failed")
+    return next((Found(standing, found[standing]) for standing in order if standing in found), Found("missing"))
 
 
-def store_index(folder: Path) -> StoreIndex:
-    """Return this process's index of a store, brought up to date."""
-    return _indexes.setdefault((os.getpid(), folder), StoreIndex(folder)).refresh()
+def _standing(store: RunStore, row: Mapping[str, Any]) -> Standing:
+    if row["status"] == "completed":
+        return "done"
+    if is_held(store.folder / row["run"]):
+        return "running"
+    return "failed" if row["status"] == "failed" else "unfinished"
 
 
 def with_data(runs: Sequence[PlannedRun], data_folder: Path | None, store: Path | None = None) -> list[PlannedRun]:
@@ -157,8 +102,6 @@ def _checksum_of_digits(store: Path) -> str | None:
     return checksum
 
 
-def _same_data(stored: StoredRun, planned: PlannedRun) -> bool:
-    if None in (stored.checksum, planned.checksum):
-        # Not read yet, not here to compare with, or a rule that learns from no data set.
-        return True
-    return stored.checksum == planned.checksum
+def _same_data(stored: str | None, planned: str | None) -> bool:
+    # Without a checksum the data were not read yet, are not here, or the rule learns from no data set.
+    return stored is None or planned is None or stored == planned

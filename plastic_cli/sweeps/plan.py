@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from plastic_cli.errors import OptionError, UserError, did_you_mean
 from plastic_cli.escapes import valid_text
 from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.resolve import resolve, train_model
+from plastic_cli.runs.record import settings_text
 from plastic_cli.sweeps.recipe import RecipeFile, Where, tables_of
 
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
@@ -53,7 +53,7 @@ class PlannedRun:
     @cached_property
     def settings(self) -> str:
         """Rule and configuration as one text, the same for the same settings."""
-        return canonical(self.rule, self.config)
+        return settings_text(self.rule, self.config)
 
     @property
     def key(self) -> str:
@@ -70,11 +70,6 @@ class PlannedRun:
     def with_checksum(self, checksum: str | None) -> PlannedRun:
         """Return this run, of this data."""
         return replace(self, checksum=checksum)
-
-
-def canonical(rule: str, config: Mapping[str, Any]) -> str:
-    """Return rule and configuration as one text, whatever the order of the keys."""
-    return json.dumps([rule, dict(config)], sort_keys=True)
 
 
 def shown(value: Any) -> str:
@@ -183,7 +178,7 @@ def planned(
     )
 
 
-def only(runs: Sequence[PlannedRun], texts: Sequence[str]) -> list[PlannedRun]:
+def filter_runs(runs: Sequence[PlannedRun], texts: Sequence[str]) -> list[PlannedRun]:
     """Return the runs whose options have one of the values that `--only NAME=VALUE,VALUE` names, for every text.
 
     Raises UserError where that leaves none.

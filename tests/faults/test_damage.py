@@ -25,7 +25,6 @@ from plastic_cli.runs.checkpoint import read_checkpoint
 from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.archive import pack, unpack
-from plastic_cli.sweeps.lookup import StoreIndex
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe, recipes_folder
 from plastic_cli.testing import plastic
@@ -98,7 +97,7 @@ def read_everything(folder, runs):
     store.metrics()
     metrics = store.metrics(runs=list(frame["run"]), stage="eval")
     assert set(metrics["stage"]) <= {"eval"}
-    StoreIndex(folder).refresh()
+    RunStore(folder).refresh()
     return len(frame)
 
 
@@ -199,7 +198,7 @@ def test_the_index(store, runs_folder, mutations, name):
         pd.testing.assert_frame_equal(again.runs(), runs)
         pd.testing.assert_frame_equal(again.metrics(), metrics)
         assert again.errors == []
-        StoreIndex(runs_folder).refresh()
+        RunStore(runs_folder).refresh()
         return "the same read"
 
     mutations(name, content, read, damaged_json if name.endswith("json") else damaged)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from plastic_cli.runs.store import RunStore
-from plastic_cli.sweeps.engine import Progress, Result
+from plastic_cli.sweeps.engine import Progress, SweepRun
 from plastic_cli.sweeps.job import Outcome, claimed, cores, log_file, thread_share
-from plastic_cli.sweeps.lookup import store_index, with_data
+from plastic_cli.sweeps.lookup import find_run, store_of, with_data
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
 from sweeps.watching import PLASTIC, statuses, until
@@ -59,11 +59,11 @@ def test_another_setting_seed_version_or_data_set_is_another_run(sweep, recipe, 
     record = json.loads(file.read_text())
     file.write_text(json.dumps({**record, "data": {"checksum": "other"}}))
     (planned,) = with_data(plan_recipe(read_recipe(str(recipe()))), None)
-    assert store_index(runs_folder).find(planned).standing == "missing"
+    assert find_run(store_of(runs_folder), planned).standing == "missing"
     file.write_text(json.dumps({**record, "data": {"checksum": planned.checksum}}))
-    assert store_index(runs_folder).find(planned).standing == "done"
+    assert find_run(store_of(runs_folder), planned).standing == "done"
     file.write_text(json.dumps({**record, "versions": {"rule": "plastic 0.0.1"}}))
-    assert store_index(runs_folder).find(planned).standing == "missing"
+    assert find_run(store_of(runs_folder), planned).standing == "missing"
 
 
 def test_a_failed_run_keeps_its_log_and_is_run_anew(sweep, recipe, runs_folder, starts):
@@ -210,9 +210,9 @@ def test_two_sweeps_at_once_share_two_hundred_runs(recipe, runs_folder, starts, 
 
 def test_the_time_left_is_what_like_runs_took(recipe):
     plan = plan_recipe(read_recipe(str(recipe("batch_size = [1, 2, 3]"))))
-    progress = Progress(3, slots=2, waiting=plan[1:])
+    progress = Progress(3, slots=2, waiting=[SweepRun(planned) for planned in plan[1:]])
     assert progress.seconds_left() == pytest.approx(60), "two runs of a minute each, side by side"
-    progress.results.append(Result(plan[0], "done", Outcome("done", seconds=10)))
+    progress.results.append(SweepRun(plan[0], word="done", outcome=Outcome("done", seconds=10)))
     assert progress.seconds_left() == pytest.approx(10)
     progress.waiting = []
     assert progress.seconds_left() == 0
@@ -260,17 +260,16 @@ def test_a_sweep_renews_its_marker_as_long_as_it_goes(sweep, recipe, runs_folder
 def test_a_run_that_another_version_changed_is_looked_up_again(make_store, planned_run):
     """What was read once is read again where its file changed, and only there."""
     folder = make_store
-    index = store_index(folder)
-    assert index.find(planned_run).standing == "done"
+    assert find_run(store_of(folder), planned_run).standing == "done"
     (run,) = RunStore(folder).folders()
     path = folder / run / "run.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "config": {**record["config"], "batch_size": 999}}))
-    assert store_index(folder).find(planned_run).standing == "missing"
+    assert find_run(store_of(folder), planned_run).standing == "missing"
     path.write_text("{")
-    assert store_index(folder).find(planned_run).standing == "missing"
+    assert find_run(store_of(folder), planned_run).standing == "missing"
     path.write_text(json.dumps(record))
-    assert store_index(folder).find(planned_run).standing == "done"
+    assert find_run(store_of(folder), planned_run).standing == "done"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import find_rule
 from plastic_cli.resolve import resolve, train_model
-from plastic_cli.sweeps.plan import expand, only, plan_recipe, read_grid, unique
+from plastic_cli.sweeps.plan import expand, filter_runs, plan_recipe, read_grid, unique
 from plastic_cli.sweeps.recipe import read_recipe
 from plastic_cli.testing import plastic, write_tiny_dataset
 
@@ -95,19 +95,22 @@ def test_a_wrong_grid_is_told(text, said):
 
 def test_only_the_runs_with_some_values_can_be_asked_for():
     arena = plan_recipe(read_recipe("arena"))
-    assert {run.config["dataset"] for run in only(arena, ["dataset=digits, mnist"])} == {"digits", "mnist"}
-    part = only(arena, ["dataset=digits", "batch-size=1"])
+    assert {run.config["dataset"] for run in filter_runs(arena, ["dataset=digits, mnist"])} == {"digits", "mnist"}
+    part = filter_runs(arena, ["dataset=digits", "batch-size=1"])
     assert {(run.rule, run.config["batch_size"]) for run in part} == {("grlu", 1)}
     depths = plan_recipe(read_recipe("eglp-eg-05"))
-    assert {tuple(run.config["hidden"]) for run in only(depths, ["hidden=128,128;512,512"])} == {(128, 128), (512, 512)}
-    assert {tuple(run.config["hidden"]) for run in only(depths, ["hidden=128,128"])} == {(128, 128)}
+    assert {tuple(run.config["hidden"]) for run in filter_runs(depths, ["hidden=128,128;512,512"])} == {
+        (128, 128),
+        (512, 512),
+    }
+    assert {tuple(run.config["hidden"]) for run in filter_runs(depths, ["hidden=128,128"])} == {(128, 128)}
     for text, said in (
         ("dataset", "say it as"),
         ("datasets=digits", "Did you mean 'dataset'"),
         ("dataset=none", "There are: digits"),
     ):
         with pytest.raises(UserError) as caught:
-            only(arena, [text])
+            filter_runs(arena, [text])
         assert said in str(caught.value)
 
 
