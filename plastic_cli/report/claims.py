@@ -1,4 +1,4 @@
-"""What was published about a rule (its `claims.toml`), and whether our own runs reproduce it."""
+"""Published results of a rule (its `claims.toml`), and verdicts on whether our runs reproduce them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ VERDICTS: tuple[VerdictWord, ...] = ("reproduced", "not reproduced", "inconclusi
 TABLES = ("claim", "context", "settings")
 
 POWER = 0.8
-"""The number of seeds that "would probably decide" decides with this probability."""
+"""Probability with which the reported number of seeds would decide a claim."""
 
 MOST_SEEDS = 1000
-"""Larger numbers of seeds are not worked out: nobody runs them."""
+"""Largest number of seeds that is computed."""
 
 
 class _Entry(BaseModel):
@@ -60,7 +60,7 @@ class _Entry(BaseModel):
         return f"https://doi.org/{self.doi}" if self.doi else self.url
 
     def holds_for(self, group: Group) -> bool:
-        """Say whether a group's runs meet every condition; what the conditions do not name is free."""
+        """Return whether the runs of a group meet every condition. Options without a condition can have any value."""
         described = {**group.config, "dataset": group.dataset}
         return all(described.get(name) == value for name, value in self.conditions.items())
 
@@ -72,33 +72,33 @@ class _Figure(_Entry):
 
 @dataclass(frozen=True)
 class Band:
-    """The values that a claim allows: from `low` to `high`, both included; infinite where there is no bound."""
+    """The values that a claim allows: from `low` to `high`, both included; infinite without a bound."""
 
     low: float
     high: float
 
     def contains(self, low: float, high: float, slack: float = 0.0) -> bool:
-        """Say whether all of the interval from `low` to `high` lies in the band, widened by `slack`."""
+        """Return whether the whole interval from `low` to `high` lies in the band, widened by `slack`."""
         return self.low - slack <= low and high <= self.high + slack
 
     def touches(self, low: float, high: float) -> bool:
-        """Say whether any of the interval from `low` to `high` lies in the band."""
+        """Return whether some of the interval from `low` to `high` lies in the band."""
         return low <= self.high and self.low <= high
 
 
 class Claim(_Figure):
-    """A published number that runs of this rule are compared with.
+    """A published number with which runs of the rule are compared.
 
-    metric: `split/metric` as runs store it. tolerance: the distance, in the metric's units, between the published value
-    and the end of the band of values that count as the same, for the reason given. Where the publication gives a
-    spread over several runs the band follows from it (`Claim.margin`) and there is no tolerance: spread is the standard
-    error of the mean or, with spread_of "runs", the standard deviation over runs; published_runs is their number.
-    chance, control: the values of a guess and of the claim's own control, which the band must not contain.
-    about_control: the claim is about the control itself, so that measured controls are not compared with it.
-    against: fields of the configuration of another setting of the rule, otherwise equal; the claim is then about the
-    differences between the two, seed by seed, or with relation "ratio" about their ratios.
-    words: what was published where it was no number; value and tolerance are then our own line. unsupported: set
-    where the source gives a number and nothing to repeat it with; it says what is missing.
+    metric: `split/metric`, as runs store it. tolerance: distance, in units of the metric, between the published value
+    and the ends of the band of values that count as equal; tolerance_reason says why. If the publication gives a spread
+    over several runs, the band follows from it (`Claim.margin`), and there is no tolerance: spread is the standard error
+    of the mean or, with spread_of "runs", the standard deviation over runs; published_runs is the number of runs.
+    chance, control: the values of guessing and of the claim's control, which the band must not contain. about_control:
+    the claim is about the control itself, so that measured controls are not compared with it. against: options of a
+    second setting of the rule, which is otherwise equal; the claim is then about the differences between the two, seed
+    by seed, or with relation "ratio" about their ratios. words: the published statement if it is not a number; value
+    and tolerance are then our criterion. unsupported: what is missing if the source gives a number but not how to
+    repeat it.
     """
 
     tolerance: float | None = Field(None, ge=0)
@@ -117,9 +117,9 @@ class Claim(_Figure):
 
     @property
     def margin(self) -> float:
-        """The distance from the published value to the end of the band.
+        """The distance from the published value to the ends of the band.
 
-        Where a spread was published it is the least significant difference of two groups of as many runs with that
+        If a spread was published, it is the least significant difference of two groups of this number of runs with this
         spread: two means that are closer do not differ in a two-sample t test at 5%.
         """
         if self.tolerance is not None:
@@ -132,7 +132,7 @@ class Claim(_Figure):
 
     @property
     def reason(self) -> str:
-        """Why the band is as wide as it is."""
+        """The reason for the width of the band."""
         if self.tolerance is not None:
             return str(self.tolerance_reason)
         kind = "standard error" if self.spread_of == "mean" else "standard deviation over runs"
@@ -147,9 +147,9 @@ class Claim(_Figure):
 
 
 class Unmeasured(_Entry):
-    """A published result that no run is compared with: unmeasured says why.
+    """A published result that is not measured; `unmeasured` is the reason.
 
-    metric, value, words: what was published, as far as it was a number or words.
+    metric, value, words: the published number or statement.
     """
 
     unmeasured: str = Field(min_length=1)
@@ -159,12 +159,12 @@ class Unmeasured(_Entry):
 
 
 class Context(_Figure):
-    """A published number of another method, to be read next to ours and never judged."""
+    """A published number of another method, shown for comparison and without a verdict."""
 
 
 @dataclass(frozen=True)
 class PublishedFigures:
-    """What one rule's `claims.toml` says, as far as it was read in the source itself."""
+    """The entries of a rule's `claims.toml` that were read in the source itself."""
 
     rule: str
     claims: tuple[Claim, ...] = ()
@@ -172,7 +172,7 @@ class PublishedFigures:
     unmeasured: tuple[Unmeasured, ...] = ()
 
     def about(self, dataset: str) -> PublishedFigures:
-        """Return the figures that hold for one data set."""
+        """Return the entries for one data set."""
         return PublishedFigures(
             self.rule,
             claims=tuple(entry for entry in self.claims if entry.conditions.get("dataset", dataset) == dataset),
@@ -183,11 +183,11 @@ class PublishedFigures:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What our runs say about a claim.
+    """The verdict of our runs on a claim.
 
-    reason: in words. side: on which side of the band our whole interval lies, where the claim was not reproduced.
-    lost: how many seeds failed or ended without a finite value. seeds_needed: how many seeds would probably decide,
-    where the runs do not; None where more than `MOST_SEEDS` would be needed or where more seeds do not help.
+    reason: in words. side: the side of the band on which our whole interval lies, for a claim that is not reproduced.
+    lost: number of seeds that failed or ended without a finite value. seeds_needed: number of seeds that would probably
+    decide an inconclusive claim; None if it is above `MOST_SEEDS` or if more seeds do not help.
     """
 
     claim: Claim
@@ -245,10 +245,10 @@ def judge(claim: Claim, values: ArrayLike, *, failed: int = 0, control: ArrayLik
     "reproduced": the whole interval of the mean lies in the claim's band. "not reproduced": the whole interval lies
     outside. "inconclusive": neither. "untested": there are fewer than `MINIMUM_VALUES` finite values.
 
-    failed: how many further seeds have no value since their run failed. A claim is never reproduced where a seed failed
-    or has no finite value, since the seeds that are left were selected by their outcome. control (m,): what the runs'
-    own control reached in the claim's metric. A claim is never reproduced where the control's interval (with
-    fewer than `MINIMUM_VALUES` values its mean) touches the band.
+    failed: number of further seeds without a value because their run failed. A claim is never reproduced if a seed
+    failed or has no finite value, because the remaining seeds were selected by their outcome. control (m,): values of
+    the runs' own control in the claim's metric. A claim is never reproduced if the interval of the control (with fewer
+    than `MINIMUM_VALUES` values its mean) touches the band.
     """
     interval = mean_interval(values)
     lost = interval.dropped + failed
@@ -257,7 +257,7 @@ def judge(claim: Claim, values: ArrayLike, *, failed: int = 0, control: ArrayLik
         reason = counted if lost else f"{interval.n} of {MINIMUM_VALUES} seeds" if interval.n else "no run"
         return Verdict(claim, "untested", reason, interval, lost=lost)
     band = claim.band
-    # Decimal fractions such as .93 - .005 are not exact in binary: rounding must not decide.
+    # Decimal fractions such as .93 - .005 are not exact in binary, and rounding must not decide.
     slack = 1e-12 * max(1.0, abs(claim.value))
     if not band.touches(interval.low - slack, interval.high + slack):
         side: Literal["below", "above"] = "below" if interval.high < band.low else "above"
@@ -274,15 +274,15 @@ def judge(claim: Claim, values: ArrayLike, *, failed: int = 0, control: ArrayLik
 
 
 def finished_text(n: int, lost: int) -> str:
-    """Return in words how many seeds have a value: "3 of 5 finished"; where none was lost, "5"."""
+    """Return in words how many seeds have a value: "3 of 5 finished", or "5" if none was lost."""
     return f"{n} of {n + lost} finished" if lost else str(n)
 
 
 def seeds_to_decide(interval: Interval, band: Band) -> int | None:
-    """Return with how many seeds an interval would lie inside or outside the band with the probability `POWER`.
+    """Return the number of seeds with which the interval lies inside or outside the band with probability `POWER`.
 
-    It takes the mean and the standard deviation of the runs that there are for the true ones, and the mean of n further
-    runs for normal. None where more than `MOST_SEEDS` would be needed.
+    Assumes that the mean and the standard deviation of the present runs are the true ones, and that the mean of n
+    further runs is normal. None if more than `MOST_SEEDS` seeds would be needed.
     """
     deviation = (interval.high - interval.low) / 2 / half_width(1.0, interval.n)
     below = NormalDist().cdf
@@ -306,21 +306,21 @@ def _touched_by(band: Band, control: Interval) -> bool:
 
 
 def _check_band(claim: Claim, name: str) -> None:
-    """Raise UserError where a claim has no band, has two, or one that contains chance or the control."""
+    """Raise UserError if a claim has no band, two bands, or a band that contains chance or the control."""
     if claim.tolerance is None and claim.spread is None:
         raise UserError(f"{name}: the key 'tolerance' is missing; or give 'spread' and 'published_runs'.")
     if claim.tolerance is not None and claim.spread is not None:
-        raise UserError(f"{name}: 'tolerance' and 'spread' both say how wide the band is. Keep one of them.")
+        raise UserError(f"{name}: 'tolerance' and 'spread' both define the band. Keep one of them.")
     if claim.tolerance is not None and claim.tolerance_reason is None:
         raise UserError(f"{name}: the key 'tolerance_reason' is missing.")
     if claim.spread is not None and claim.published_runs is None:
-        raise UserError(f"{name}: the key 'published_runs' is missing: the spread is over how many runs?")
+        raise UserError(f"{name}: the key 'published_runs' is missing: the number of runs of the published spread.")
     if claim.relation == "ratio" and not claim.against:
-        raise UserError(f"{name}: 'relation' needs 'against', the setting that it is about.")
+        raise UserError(f"{name}: 'relation' needs 'against', the second setting.")
     for key, value in (("chance", claim.chance), ("control", claim.control)):
         if value is not None and claim.band.touches(value, value):
             raise UserError(
-                f"{name}: its band {_band_text(claim.band)} contains its {key}, {value:g}: make the tolerance smaller."
+                f"{name}: its band {_band_text(claim.band)} contains its {key}, {value:g}. Make the tolerance smaller."
             )
 
 
@@ -331,9 +331,9 @@ def _band_text(band: Band) -> str:
 
 
 def unknown_conditions(claims: Sequence[_Entry], fields: Sequence[str]) -> list[str]:
-    """Return one line for each condition that names no configuration field, since such a claim can never be tested."""
+    """Return one line for each condition on an unknown option; such a claim can never be tested."""
     return [
-        f"{entry.id}: there is no field '{name}'.{did_you_mean(name, fields)}"
+        f"{entry.id}: there is no option '{name}'.{did_you_mean(name, fields)}"
         for entry in claims
         for name in (*entry.conditions, *(entry.against if isinstance(entry, Claim) else ()))
         if name not in fields

@@ -247,9 +247,9 @@ def test_figures_about_one_data_set(claims_text):
         (('tolerance = 0.005\n', ''), "claim 1 (GR-02): the key 'tolerance' is missing; or give 'spread'"),
         (('tolerance = 0.005\n', 'spread = 0.005\n'), "claim 1 (GR-02): the key 'published_runs' is missing"),
         (('tolerance = 0.005\n', 'tolerance = 0.005\nspread = 0.005\n'),
-         "claim 1 (GR-02): 'tolerance' and 'spread' both say"),
+         "claim 1 (GR-02): 'tolerance' and 'spread' both define"),
         (('tolerance = 0.005\n', 'tolerance = 0.005\nchance = 0.93\n'),
-         "claim 1 (GR-02): its band from 0.9233 to 0.9333 contains its chance, 0.93: make the tolerance smaller."),
+         "claim 1 (GR-02): its band from 0.9233 to 0.9333 contains its chance, 0.93. Make the tolerance smaller."),
         (('tolerance = 0.005\n', 'tolerance = 0.005\ncontrol = 0.9333\n'),
          "claim 1 (GR-02): its band from 0.9233 to 0.9333 contains its control, 0.9333"),
         (('tolerance = 0.005\n', 'tolerance = 0.005\ncomparison = "at-most"\nchance = 0.1\n'),
@@ -388,7 +388,7 @@ def test_an_entry_must_be_a_table():
 
 def test_conditions_on_unknown_fields_are_found():
     found = unknown_conditions([claim(perturbatons=16, k=0.5)], ["perturbations", "k"])
-    assert found == ["X-1: there is no field 'perturbatons'. Did you mean 'perturbations'?"]
+    assert found == ["X-1: there is no option 'perturbatons'. Did you mean 'perturbations'?"]
 
 
 @pytest.mark.parametrize("path", sorted(PLUGINS.glob("*/claims.toml")), ids=lambda path: path.parent.name)
