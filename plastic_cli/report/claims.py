@@ -91,8 +91,8 @@ class Claim(_Figure):
 
     metric: `split/metric`, as runs store it. tolerance: distance, in units of the metric, between the published value
     and the ends of the band of values that count as equal; tolerance_reason says why. If the publication gives a spread
-    over several runs, the band follows from it (`Claim.margin`), and there is no tolerance: spread is the standard error
-    of the mean or, with spread_of "runs", the standard deviation over runs; published_runs is the number of runs.
+    over several runs, the band follows from it (`Claim.margin`), without a tolerance: spread is the standard error of
+    the mean or, with spread_of "runs", the standard deviation over runs; published_runs is the number of runs.
     chance, control: the values of guessing and of the claim's control, which the band must not contain. about_control:
     the claim is about the control itself, so that measured controls are not compared with it. against: options of a
     second setting of the rule, which is otherwise equal; the claim is then about the differences between the two, seed

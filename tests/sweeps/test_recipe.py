@@ -75,7 +75,7 @@ def test_a_recipe_is_read_and_planned(tmp_path):
             ("batch-size = 8", "batch-size = 0"),
             "FILE, line 10: --batch-size 0: it should be greater than or equal to 1.",
         ),
-        (("hidden = [\n    4,\n]", "hidden = [\n]"), "FILE, line 7: --hidden: "),
+        (("hidden = [\n    4,\n]", "hidden = [\n]"), "FILE, line 7: --hidden '': it needs at least one layer"),
         (("batch-size = 8", 'dataset = "mnits"'), "FILE, line 10: unknown data set 'mnits'. Did you mean 'mnist'?"),
         (("[0.1, 0.01]", "[0.1, -1]"), "FILE, line 13: --learning-rate -1: it should be greater than 0."),
         (("[0.1, 0.01]", "[]"), "FILE, line 13: the grid of 'learning_rate' has no value."),
