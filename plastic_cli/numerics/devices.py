@@ -1,4 +1,4 @@
-"""Choosing where to compute."""
+"""The device that a run computes on."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device called `name`; `auto` is CUDA where torch finds a CUDA device, and the CPU otherwise.
+    """Return the device with this name; `auto` is CUDA if torch finds a CUDA device, otherwise the CPU.
 
-    Raises UserError where `name` is a device that torch does not find.
+    Raises UserError if torch does not find the device.
     """
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():
         build = "this build of torch has no CUDA" if torch.version.cuda is None else "torch finds no CUDA device"
-        raise UserError(f"--device cuda: {build}. Use --device cpu, or auto to take a GPU only where there is one.")
+        raise UserError(f"--device cuda: {build}. Use --device cpu, or auto for a GPU only if there is one.")
     if name == "mps" and not torch.backends.mps.is_available():
-        raise UserError("--device mps: torch finds no Apple GPU here. Use --device cpu or auto.")
+        raise UserError("--device mps: torch finds no Apple GPU. Use --device cpu or --device auto.")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

@@ -1,4 +1,4 @@
-"""Compiles a rule's numeric kernels with numba and keeps the machine code in the user's cache folder.
+"""Compiles the kernels of a rule with numba and stores the machine code in the user cache directory.
 
 By default numba stores machine code next to the source file, where an installed package is often not writable. It also
 compiles again only if the file of the called function changes, not if a function that it calls does. We therefore use a
@@ -23,8 +23,7 @@ from plastic_cli.numerics.clock import compilation_begins, compilation_ends
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# What the compiler may assume of floating-point numbers: it may reorder and fuse, but infinities and NaNs stay what
-# they are.
+# The compiler may reorder and fuse floating-point operations, but must respect infinities and NaNs.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 
@@ -62,25 +61,22 @@ def called(function: Callable[P, R]) -> Callable[P, R]:
 class Kernels:
     """The compiler of one rule's kernels.
 
-    source: the folder of the kernels, or the file of a kernel that is alone. A change to any Python file in the folder
-    or its subfolders makes numba compile again. A kernel must not call compiled functions from elsewhere.
+    source: the folder of the kernels, or the file of a single kernel. If any Python file in the folder or its
+    subfolders changes, numba compiles again. A kernel must not call compiled functions of other folders.
     """
 
-    def __init__(self, source: Path, modules: tuple[str, ...] | None = None) -> None:
-        if modules is not None:  # the call before folders were searched: the names of the files
-            self.files = [source / name for name in modules]
-        else:
-            self.files = sorted(source.rglob("*.py")) if source.is_dir() else [source]
+    def __init__(self, source: Path) -> None:
+        self.files = sorted(source.rglob("*.py")) if source.is_dir() else [source]
 
     def kernel(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Compile a function for calls from Python at its first call and keep it for later processes; no GIL held."""
+        """Compile a function for calls from Python. It is compiled at its first call, cached, and releases the GIL."""
         options: dict[str, Any] = {"fastmath": FASTMATH, "error_model": "numpy", "nogil": True}
         settings: Any = numba.config
         chosen = settings.CACHE_DIR
         try:
             settings.CACHE_DIR = chosen or self._cache_folder()
             compiled: Callable[P, R] = numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # numba found no folder that it can write to
+        except RuntimeError:  # numba cannot write to any folder
             compiled = numba.njit(**options)(function)
         finally:
             settings.CACHE_DIR = chosen
@@ -89,7 +85,7 @@ class Kernels:
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
                 return compiled(*args, **kwargs)
-            except OSError:  # the cache could not be read or written, a full disk say; by now the function is compiled
+            except OSError:  # the cache cannot be read or written (full disk); the function is compiled by now
                 return compiled(*args, **kwargs)
 
         return call

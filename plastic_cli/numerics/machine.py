@@ -1,4 +1,4 @@
-"""What a run was made with: versions and machine, stored with every run."""
+"""The versions and the machine of a run, which are stored with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REPORTED = ("torch", "numpy", "numba", "pandas")
 
 
 def versions(origin: str | None = None) -> dict[str, str]:
-    """Return the versions of Python and of the packages that numbers depend on, and the rule's own distribution."""
+    """Return the versions of Python, of packages that affect results, and of the distribution of the rule."""
     found = {"python": platform.python_version(), "plastic": installed_version()}
     for package in REPORTED:
         try:
@@ -26,7 +26,7 @@ def versions(origin: str | None = None) -> dict[str, str]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Return system, processor, usable cores, torch's threads and the device that a run computes on."""
+    """Return system, processor, usable cores, threads of torch, and the device of a run."""
     import torch
 
     description: dict[str, Any] = {
@@ -43,7 +43,7 @@ def machine(device: str) -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123  a pseudo-file, read line by line
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123  not a regular file; read line by line
             for line in stream:
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()

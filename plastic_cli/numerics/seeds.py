@@ -1,4 +1,4 @@
-"""Random numbers from one root: each part of a run draws from a stream of its own, named after what it is for."""
+"""Independent random streams from one seed: each part of a run has its own, identified by its purpose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of a learning step that the kernels share: layer norm, the choice of the k largest, the reward."""
+"""Parts of a learning step: layer norm, the choice of the k largest, and the log-probability of the label."""
 
 import math
 from typing import Any, Final
@@ -18,7 +18,7 @@ BLOCK: Final = 64
 def standardize(sources: Floats, source: int, targets: Floats, target: int) -> None:
     """Layer norm of row `source` of `sources` (., n) into row `target` of `targets` (., n).
 
-    Rows are named by their index throughout: a view of a row would cost numba's reference counting.
+    The arguments are indices of rows, because a view of a row would cost time for numba's reference counting.
     """
     real = targets.dtype.type
     width = targets.shape[1]
@@ -36,24 +36,24 @@ def standardize(sources: Floats, source: int, targets: Floats, target: int) -> N
 
 @part
 def choose_largest(keys: NDArray[np.float32], width: int, kept: int, mask: Floats) -> None:
-    """Set `mask` to 1 where `keys` holds one of its `kept` largest values, else 0, within their first `width` entries.
+    """Set the first `width` entries of `mask`: 1 for the `kept` largest of the first `width` keys, 0 for the others.
 
-    Exactly `kept` ones: of equal keys the first. Searches for a threshold between the kept and the others, by
-    interpolation and bisection in turn, which takes about six counts of 256 keys.
+    There are exactly `kept` ones; of equal keys, the first are kept. The function searches for a threshold between the
+    kept and the other keys. It alternates interpolation and bisection, and needs about six counts for 256 keys.
     """
-    # Magnitudes of floats order like their bits, and a maximum of integers, unlike one of floats that may be NaN,
-    # compiles to vector instructions.
+    # The bits of positive floats have the order of the floats. A maximum of integers compiles to vector instructions;
+    # one of floats, which may be NaN, does not.
     largest = np.int32(0)
     for i in range(width):
         magnitude = np.int32(np.float32(keys[i]).view(np.int32) & np.int32(0x7FFFFFFF))
         largest = magnitude if magnitude > largest else largest
     high = np.int32(largest).view(np.float32)
     low = -high
-    # Always: at most `kept` keys are above `high`, and at least `kept` are `low` or more. Counts are float32, which
-    # numba keeps at that width, unlike integers.
+    # Invariant: at most `kept` keys are above `high`, and at least `kept` keys are `low` or more. Counts are float32,
+    # because numba widens integers.
     wanted, above, below = np.float32(kept), np.float32(0), np.float32(width)
     half = np.float32(0.5)
-    for attempt in range(600):  # that many halvings reach neighbours from any two numbers
+    for attempt in range(600):  # enough halvings to reach neighboring floats from any two numbers
         share = (below - wanted) / (below - above) if attempt % 2 == 0 else half
         middle = np.float32(low * (np.float32(1) - share) + high * share)
         if not low < middle < high:
@@ -77,7 +77,7 @@ def choose_largest(keys: NDArray[np.float32], width: int, kept: int, mask: Float
 
 @part
 def _fill_up(keys: NDArray[np.float32], width: int, low: np.float32, high: np.float32, kept: int, mask: Floats) -> None:
-    """Complete `mask` to `kept` ones where the threshold search ended between equal or neighbouring keys."""
+    """Complete `mask` to `kept` ones where the threshold search ended between equal or neighboring keys."""
     missing = kept
     for i in range(width):
         missing -= keys[i] > high
