@@ -1,4 +1,4 @@
-"""What was published, and the recipes that measure it: who is compared with whom, in which setting."""
+"""The published results, and the recipes that measure them: which runs are compared, with which settings."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def verdicts(settings, values):
     return {row.entry.id: row.verdict.word for row in judged if row.entry.id in CLAIMS and row.group is not None}
 
 
-def test_conditions_name_fields_and_fix_what_an_accuracy_depends_on():
+def test_conditions_are_fields_and_fix_everything_that_an_accuracy_depends_on():
     assert not unknown_conditions([*FIGURES.claims, *FIGURES.context], list(Train.model_fields))
     free = {"seed", "device", "dataset"}
     for claim in FIGURES.claims:
@@ -79,7 +79,7 @@ def test_every_accuracy_has_its_chance_and_every_method_its_control():
     assert all(claim.about_control for claim in FIGURES.claims if claim.conditions["optimizer"] == "adam")
 
 
-def test_each_figure_is_judged_in_the_setting_of_the_readmes_and_in_that_of_the_code():
+def test_each_figure_is_judged_with_the_settings_of_the_readmes_and_of_the_code():
     for claim in FIGURES.claims:
         if claim.conditions["optimizer"] != "selective" or "-code" in claim.id:
             continue
@@ -105,7 +105,7 @@ def test_together_the_recipes_measure_every_claim():
     assert named == set(CLAIMS)
 
 
-def test_what_was_published_would_be_reproduced_in_both_settings():
+def test_the_published_figures_would_be_reproduced_in_both_settings():
     settings = configurations()
     published = {
         "adam": ((0.4664, 0.0, 0.9328, 0.9751), (0.4796, 0.0282, 0.9311, 0.964)),

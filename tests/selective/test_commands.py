@@ -32,7 +32,7 @@ def newest(runs_folder):
     return runs_folder / run
 
 
-def test_what_options_imply():
+def test_implied_options():
     assert Train.from_values({}).learning_rate == 0.001
     for typed in ({"optimizer": "sgd"}, {"optimizer": "momentum"}, {"base": "sgd"}):
         assert Train.from_values(typed).learning_rate == DESCENT_RATE
@@ -48,7 +48,7 @@ def test_what_options_imply():
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "message"),
     [
         ("--optimizer adam --plasticity-k 3", "--plasticity-k 3.0 does nothing with --optimizer adam"),
         ("--optimizer sgd --base sgd", "--base sgd does nothing with --optimizer sgd"),
@@ -71,15 +71,15 @@ def test_what_options_imply():
         ("--class-order 2,1,0 --shuffle-classes", "--class-order"),
     ],
 )
-def test_options_that_cannot_do_anything_are_refused_in_one_line(typed, said, small, runs_folder):
+def test_options_without_effect_are_refused_in_one_line(typed, message, small, runs_folder):
     outcome = plastic("train", "selective", *small, *typed.split())
     assert outcome.code == 2
     (line,) = outcome.err.splitlines()
-    assert said in line
+    assert message in line
     assert not RunStore(runs_folder).folders()
 
 
-def test_a_typed_choice_takes_back_what_a_file_says_for_another(tmp_path):
+def test_a_typed_choice_removes_options_that_a_file_sets_for_another_choice(tmp_path):
     file = tmp_path / "options.toml"
     file.write_text('base = "sgd"\ntrace_decay = 0.5\nbuffer_size = 9\npenalty = "si"\nsi_damping = 0.3\nepochs = 2\n')
     typed = ["--optimizer", "adam", "--replay", "none", "--penalty", "ewc", "--iterations", 20]
@@ -88,7 +88,7 @@ def test_a_typed_choice_takes_back_what_a_file_says_for_another(tmp_path):
     config.refuse_unused()
 
 
-def test_the_recipes_ask_for_nothing_unused():
+def test_the_recipes_have_no_unused_options():
     recipes = sorted((Path(__file__).parents[2] / "recipes").glob("selective-*.toml"))
     assert recipes
     for recipe in recipes:
@@ -97,7 +97,7 @@ def test_the_recipes_ask_for_nothing_unused():
             config.refuse_unused()
 
 
-def test_the_strongest_gate_that_can_be_typed_is_the_optimizers_own():
+def test_the_option_and_the_optimizer_have_the_same_largest_strength():
     weight = torch.nn.Parameter(torch.zeros(2))
     SelectivePlasticityOptimizer([weight], plasticity_k=LARGEST_STRENGTH)
     with pytest.raises(ValueError, match="plasticity_k"):
@@ -132,7 +132,7 @@ def test_the_class_and_the_command_have_the_same_default_method():
         ({"joint": True}, 2),
     ],
 )
-def test_the_warm_up_is_a_share_of_the_first_task_or_so_many_steps(typed, steps, tiny_data, tmp_path):
+def test_the_warm_up_is_a_share_of_the_first_task_or_a_number_of_steps(typed, steps, tiny_data, tmp_path):
     """Three classes of 20 training images each: 20 or, permuted, 60 steps in five passes at batch size 5."""
     data = load_dataset(str(tiny_data), tmp_path)
     config = Train.from_values({"dataset": str(tiny_data), "tasks": 3, "batch_size": 5, "hidden": [6], **typed})
@@ -159,7 +159,7 @@ def test_a_penalty_that_is_too_strong_is_named(small):
     ],
     ids=lambda options: " ".join(options[:2]),
 )
-def test_a_run_that_was_stopped_ends_with_the_numbers_of_one_that_was_not(options, small, runs_folder, tmp_path):
+def test_a_resumed_run_has_the_numbers_of_an_uninterrupted_one(options, small, runs_folder, tmp_path):
     options = options if "--iterations" in options else [*options, "--epochs", "2"]
     assert plastic("train", "selective", *small, *options, "--runs", tmp_path / "whole").code == 0
     whole = newest(tmp_path / "whole")
@@ -172,7 +172,7 @@ def test_a_run_that_was_stopped_ends_with_the_numbers_of_one_that_was_not(option
     pd.testing.assert_frame_equal(*tables)
 
 
-def test_eval_measures_the_same_matrix_again_and_the_summary_follows_from_it(small, runs_folder):
+def test_eval_measures_the_same_matrix_and_summary(small, runs_folder):
     assert plastic("train", "selective", *small).code == 0
     assert plastic("eval", "selective", "--quiet").code == 0
     run = newest(runs_folder)
@@ -185,14 +185,14 @@ def test_eval_measures_the_same_matrix_again_and_the_summary_follows_from_it(sma
     assert summary["test/forgetting"] == pytest.approx(continual.forgetting(matrix))
 
 
-def test_where_the_task_is_known_only_its_classes_can_be_answered(small, runs_folder):
+def test_if_the_task_is_known_only_its_classes_are_predicted(small, runs_folder):
     assert plastic("train", "selective", *small, "--scenario", "task").code == 0
     table = pd.read_csv(newest(runs_folder) / "tables/accuracy_matrix.csv")
     # Three tasks of one class each: with one possible answer nothing can be missed, whatever was learned.
     assert (table["accuracy"] == 1).all()
 
 
-def test_with_joint_training_earlier_tasks_are_learned_on(small, runs_folder):
+def test_joint_training_includes_earlier_tasks(small, runs_folder):
     for name, options in (("together", ["--joint"]), ("alone", ["--replay", "none"])):
         typed = [*small, *options, "--optimizer", "adam", "--learning-rate", "0.05", "--epochs", "15", "--name", name]
         assert plastic("train", "selective", *typed).code == 0

@@ -1,4 +1,4 @@
-"""The figures of an analysed run: accuracy by task, eligibility and gates over time, shared synapses, strengths."""
+"""The figures of `plastic analyze selective`: accuracies, eligibility and gates, shared synapses, strengths."""
 
 # plotnine declares types, but not that of a figure plus a layer.
 # mypy: no-warn-return-any
@@ -48,46 +48,46 @@ from plastic_selective.analysis.overlap import BUSIEST
 from plastic_selective.continual.history import History, every
 
 MOST_NUMBERED = 15
-"""With more tasks than this the cells of a matrix are too small for numbers."""
+"""Largest number of tasks whose cells in a matrix have numbers."""
 MOST_NAMED = 12
-"""With more tasks than this a legend would be longer than the figure is high."""
+"""Largest number of tasks with a legend; a longer one would be higher than the figure."""
 MOST_BORDERS = 40
 MOST_FRAMED = 100
-"""With more tasks than this a frame would hide the cell of a matrix that it is drawn around."""
+"""Largest number of tasks whose cells in a matrix can have a frame."""
 MOST_HISTOGRAMS = 6
 NARROWEST = 5.0
-"""Per cent that an axis of accuracies spans at least: single images must not look like differences."""
+"""Smallest range of an axis of accuracies, in percent: single images must not look like differences."""
 MEAN = "mean of tasks so far"
 
 _GREY = "#767676"
 _INK = "#222222"
-# As an image: drawn as a gradient it alone takes megabytes of an SVG.
-_COLOUR_BAR = guide_colorbar(display="raster", nbin=100)
+# As an image: a gradient would take megabytes in an SVG.
+_COLOR_BAR = guide_colorbar(display="raster", nbin=100)
 
 
 # ------------------------------------------------------------------------------------------------------- forgetting
 
 
 def matrix_figure(history: History) -> ggplot:
-    """Draw the accuracy matrix with its numbers in per cent: a column for each task, a row after each."""
+    """Draw the accuracy matrix in percent: a column for each task, a row for the state after each task."""
     after, task = np.indices(history.matrix.shape)
     cells = pd.DataFrame({"after": after.ravel(), "task": task.ravel() + 1, "accuracy": 100 * history.matrix.ravel()})
     cells = cells.dropna()
     dark = np.where(cells["accuracy"] > 60, "white", _INK)
-    # What is not learned yet is pale, so that the eye finds the part that can be forgotten.
+    # Accuracies on later tasks are pale, so that the part that can be forgotten stands out.
     cells["ink"] = np.where((cells["accuracy"] <= 60) & (cells["task"] > cells["after"]), _GREY, dark)
     cells["text"] = [f"{value:.1f}" for value in cells["accuracy"]]
     numbered = history.tasks <= MOST_NUMBERED
     rows = history.matrix.shape[0]
     side = max(0.62, min(1.0, 3.2 / history.tasks)) if numbered else 9 / rows
     edge = 0.3 if numbered else 0
-    figure = ggplot(cells, aes("task", "after", fill="accuracy")) + geom_tile(colour="#E3E3E3", size=edge)
+    figure = ggplot(cells, aes("task", "after", fill="accuracy")) + geom_tile(color="#E3E3E3", size=edge)
     if numbered:
-        figure += geom_text(aes(label="text", colour="ink"), size=8.5 if history.tasks <= 10 else 7.5)
+        figure += geom_text(aes(label="text", color="ink"), size=8.5 if history.tasks <= 10 else 7.5)
     framed = history.tasks <= MOST_FRAMED
     if framed:
         just_learned = cells[cells["after"] == cells["task"]]
-        figure += geom_tile(data=just_learned, fill="none", colour=_INK, size=min(0.8, 24 / history.tasks))
+        figure += geom_tile(data=just_learned, fill="none", color=_INK, size=min(0.8, 24 / history.tasks))
     ticks = _ticks(history.tasks)
     width = max(5.2, side * history.tasks + 2.6)
     return (
@@ -96,7 +96,7 @@ def matrix_figure(history: History) -> ggplot:
         + scale_fill_gradientn(SEQUENTIAL, limits=(0, 100), name="Accuracy", labels=_percent)
         + scale_x_continuous(breaks=ticks, expand=(0, 0))
         + scale_y_reverse(breaks=[0, *ticks], labels=["untrained", *map(str, ticks)], expand=(0, 0))
-        + guides(fill=_COLOUR_BAR)
+        + guides(fill=_COLOR_BAR)
         + coord_fixed()
         + labs(
             title="Accuracy on every task after every task",
@@ -110,7 +110,7 @@ def matrix_figure(history: History) -> ggplot:
 
 
 def curves_figure(history: History) -> ggplot:
-    """Draw the accuracy on each task over the whole stream, dotted before the task begins, and the mean so far."""
+    """Draw the accuracy on each task during training, dotted before the task begins, and the mean so far."""
     data = history.curves.assign(accuracy=100 * history.curves["accuracy"])
     data["begins"] = history.rounds * (data["task"] - 1)
     names = [f"task {task}" for task in range(1, history.tasks + 1)]
@@ -119,16 +119,16 @@ def curves_figure(history: History) -> ggplot:
     learned = since[since["step"] > since["begins"]]
     mean = learned.groupby("step", as_index=False)["accuracy"].mean()
     mean["line"] = pd.Categorical([MEAN] * len(mean), [*names, MEAN])
-    colours = [*discrete_colors(history.tasks), "#000000"]
-    colours = ["#333333" if colour == "#000000" else colour for colour in colours[:-1]] + ["#000000"]
-    figure = ggplot(since, aes("step", "accuracy", colour="line", group="line"))
+    colors = [*discrete_colors(history.tasks), "#000000"]
+    colors = ["#333333" if color == "#000000" else color for color in colors[:-1]] + ["#000000"]
+    figure = ggplot(since, aes("step", "accuracy", color="line", group="line"))
     for border in history.borders if history.tasks <= MOST_BORDERS else []:
-        figure += geom_vline(xintercept=border, colour=_GREY, linetype="dashed", size=0.4)
+        figure += geom_vline(xintercept=border, color=_GREY, linetype="dashed", size=0.4)
     if history.tasks <= MOST_NAMED:
         word = "task " if history.tasks <= 8 else ""
         for task in range(history.tasks):
             figure += annotate(
-                "text", x=history.rounds * (task + 0.5), y=106, label=f"{word}{task + 1}", size=8, colour="#444444"
+                "text", x=history.rounds * (task + 0.5), y=106, label=f"{word}{task + 1}", size=8, color="#444444"
             )
     notes = ["dotted: before the task is learned"]
     if history.tasks > MOST_NAMED:
@@ -141,11 +141,11 @@ def curves_figure(history: History) -> ggplot:
     return (
         figure
         + geom_line(data=mean, size=1.3, linetype="dashed")
-        + scale_color_manual(values=colours, breaks=[*names, MEAN], limits=[*names, MEAN])
+        + scale_color_manual(values=colors, breaks=[*names, MEAN], limits=[*names, MEAN])
         + scale_x_continuous(limits=(0, history.last), expand=(0.01, 0), breaks=history.ticks(most=20))
         + scale_y_continuous(limits=(-1, 108), breaks=[0, 20, 40, 60, 80, 100], labels=_percent, expand=(0, 0))
         + labs(
-            title="Accuracy on each task as the tasks are learned",
+            title="Accuracy on each task during training",
             subtitle=_subtitle(history, 8, "; ".join(notes)),
             x=history.step_name,
             y="Accuracy (test)",
@@ -159,7 +159,7 @@ def curves_figure(history: History) -> ggplot:
 
 
 def intransigence_figure(history: History, table: pd.DataFrame) -> ggplot:
-    """Draw the accuracy on each task when it was just learned, beside joint training. table: `forgetting_table`."""
+    """Draw the accuracy on each task just after learning, and of joint training. table: `forgetting_table`."""
     names = {"learned": "this run, just learned", "joint": "joint training"}
     data = table.dropna(subset=["learned", "joint"]).melt("task", list(names), "trained", "accuracy")
     data["accuracy"] *= 100
@@ -168,8 +168,8 @@ def intransigence_figure(history: History, table: pd.DataFrame) -> ggplot:
     ends = pd.DataFrame({"task": gaps["task"], "low": 100 * gaps["learned"], "high": 100 * gaps["joint"]})
     return (
         ggplot(data, aes("task", "accuracy"))
-        + geom_segment(aes(x="task", xend="task", y="low", yend="high"), data=ends, colour=_GREY, size=0.8)
-        + geom_point(aes(colour="trained", shape="trained"), size=3)
+        + geom_segment(aes(x="task", xend="task", y="low", yend="high"), data=ends, color=_GREY, size=0.8)
+        + geom_point(aes(color="trained", shape="trained"), size=3)
         + scale_color_manual(values=[OKABE_ITO[0], OKABE_ITO[1]])
         + scale_shape_manual(values=["o", "D"])
         + geom_blank(aes("task", "value"), data=_widened(data.assign(value=data["accuracy"])))
@@ -177,7 +177,7 @@ def intransigence_figure(history: History, table: pd.DataFrame) -> ggplot:
         + scale_y_continuous(labels=_percent)
         + labs(
             title="Intransigence",
-            subtitle=_subtitle(history, 7, "from the dot up to the diamond, below 0 where the dot is higher"),
+            subtitle=_subtitle(history, 7, "distance from the dot up to the diamond; negative if the dot is higher"),
             x="Task",
             y="Accuracy (test)",
         )
@@ -190,9 +190,9 @@ def intransigence_figure(history: History, table: pd.DataFrame) -> ggplot:
 
 
 def distribution_figure(history: History, histogram: pd.DataFrame, means: pd.DataFrame, quantity: str) -> ggplot:
-    """Draw how the values of a quantity are distributed in each layer after each round, the mean over it.
+    """Draw the distribution of a quantity in each layer after each round, with its mean.
 
-    histogram: `histogram_table`; means: `means_table`. quantity: "eligibility" or "gate".
+    histogram, means: the two tables of `distribution_tables`. quantity: "eligibility" or "gate".
     """
     data = _with_layer_names(histogram).assign(share=histogram["count"] / histogram["synapses"])
     data["value"] = (data["low"] + data["high"]) / 2
@@ -202,22 +202,22 @@ def distribution_figure(history: History, histogram: pd.DataFrame, means: pd.Dat
     line = _with_layer_names(means).assign(round=means["step"] - 0.5)
     figure = ggplot(data, aes("round", "value")) + geom_raster(aes(fill="share"), interpolation="nearest")
     for border in history.borders if history.tasks <= MOST_BORDERS else []:
-        figure += geom_vline(xintercept=border, colour=_INK, linetype="dashed", size=0.4)
+        figure += geom_vline(xintercept=border, color=_INK, linetype="dashed", size=0.4)
     layers = data["panel"].nunique()
     bordered = "; dashed: a new task" if history.tasks <= MOST_BORDERS else ""
     return (
         figure
-        + geom_line(aes(y=f"{quantity}_mean"), data=line, colour=OKABE_ITO[1], size=0.9)
-        + geom_point(aes(y=f"{quantity}_mean"), data=line, colour=OKABE_ITO[1], size=0.9)
+        + geom_line(aes(y=f"{quantity}_mean"), data=line, color=OKABE_ITO[1], size=0.9)
+        + geom_point(aes(y=f"{quantity}_mean"), data=line, color=OKABE_ITO[1], size=0.9)
         + facet_wrap("panel", ncol=1)
-        # Few synapses are still some: the palest colour is not the white of none.
+        # The palest color differs from white, which means no synapses.
         + scale_fill_gradientn(SEQUENTIAL[1:], trans="log10", name="Synapses", labels=_percent_of_one, na_value="white")
         + scale_x_continuous(limits=(0, history.last), expand=(0, 0), breaks=history.ticks(most=20))
         + scale_y_continuous(limits=(_lowest(histogram), 1), expand=(0, 0), breaks=_QUARTERS)
-        + guides(fill=_COLOUR_BAR)
+        + guides(fill=_COLOR_BAR)
         + labs(
-            title=f"{_QUANTITIES[quantity]} as the tasks are learned",
-            subtitle=_subtitle(history, 7.5, f"colour: share of a layer's synapses; line: mean{bordered}"),
+            title=f"{_QUANTITIES[quantity]} during training",
+            subtitle=_subtitle(history, 7.5, f"color: share of a layer's synapses; line: mean{bordered}"),
             x=history.step_name,
             y=_AXES[quantity],
         )
@@ -227,7 +227,7 @@ def distribution_figure(history: History, histogram: pd.DataFrame, means: pd.Dat
 
 
 def histogram_figure(history: History, histogram: pd.DataFrame, quantity: str) -> ggplot:
-    """Draw how the values of a quantity are distributed in each layer at the end of tasks, the last among them."""
+    """Draw the distribution of a quantity in each layer at the end of several tasks, including the last."""
     ends = {step: step // history.rounds for step in histogram["step"].unique() if step % history.rounds == 0}
     places = np.unique(np.linspace(0, len(ends) - 1, min(MOST_HISTOGRAMS, len(ends))).round().astype(int))
     chosen = [list(ends)[place] for place in places]
@@ -242,7 +242,7 @@ def histogram_figure(history: History, histogram: pd.DataFrame, quantity: str) -
     columns = 2 if layers == 4 else min(3, layers)
     width = max(6.5, 2.9 * columns + 1.0)
     return (
-        ggplot(data, aes(x="low", xend="high", y="share", yend="share", colour="after"))
+        ggplot(data, aes(x="low", xend="high", y="share", yend="share", color="after"))
         + geom_segment(size=1.3)
         + facet_wrap("panel", ncol=columns)
         + scale_color_manual(values=discrete_colors(len(names)), name="After")
@@ -263,7 +263,7 @@ def histogram_figure(history: History, histogram: pd.DataFrame, quantity: str) -
 
 
 def overlap_figure(history: History, table: pd.DataFrame) -> ggplot:
-    """Draw which share of their busiest synapses each pair of tasks shares, by layer. table: `overlap_table`."""
+    """Draw the share of busiest synapses that each pair of tasks has in common, by layer. table: `overlap_table`."""
     mirrored = pd.concat([table, table.rename(columns={"task": "other_task", "other_task": "task"})])
     data = _with_layer_names(mirrored)
     layers, tasks = data["panel"].nunique(), history.learned
@@ -272,17 +272,15 @@ def overlap_figure(history: History, table: pd.DataFrame) -> ggplot:
     width = max(7.0, panel * columns + 2.4)
     data["ink"] = np.where((data["shared"] - BUSIEST).abs() > 0.45, "white", _INK)
     data["text"] = [f"{100 * value:.0f}" for value in data["shared"]]
-    # White lies at chance, which is not in the middle.
+    # White means chance, which is not in the middle of the scale.
     positions = [*np.linspace(0, BUSIEST, 4), *np.linspace(BUSIEST, 1, 4)[1:]]
-    figure = ggplot(data, aes("other_task", "task", fill="shared")) + geom_tile(colour="#E3E3E3", size=0.3)
+    figure = ggplot(data, aes("other_task", "task", fill="shared")) + geom_tile(color="#E3E3E3", size=0.3)
     if tasks <= MOST_NUMBERED:
-        figure += geom_text(aes(label="text", colour="ink"), size=8.5 if tasks <= 6 else 6.5)
+        figure += geom_text(aes(label="text", color="ink"), size=8.5 if tasks <= 6 else 6.5)
     ticks = _ticks(tasks)
     chance = f"Chance: {100 * BUSIEST:g}%, among active synapses {_range(data['chance_active'])}"
-    carried = f"{_range(data['carried_over'])} of a task's eligibility is left over from the earlier task and before"
-    replayed = (
-        "" if history.config.replay == "none" else "\nImages of earlier tasks that were replayed add to what is shared."
-    )
+    carried = f"{_range(data['carried_over'])} of a task's eligibility comes from the earlier task and those before it"
+    replayed = "" if history.config.replay == "none" else "\nReplayed images of earlier tasks increase the shared part."
     return (
         figure
         + facet_wrap("panel", ncol=columns)
@@ -297,19 +295,21 @@ def overlap_figure(history: History, table: pd.DataFrame) -> ggplot:
         )
         + scale_x_continuous(breaks=ticks, limits=(0.5, tasks + 0.5), expand=(0, 0))
         + scale_y_reverse(breaks=ticks, limits=(tasks + 0.5, 0.5), expand=(0, 0))
-        + guides(fill=_COLOUR_BAR)
+        + guides(fill=_COLOR_BAR)
         + coord_fixed()
         + labs(
-            title="Busy synapses that two tasks share",
-            subtitle=_subtitle(history, width, "% of the busiest quarter of one task that is in that of the other"),
+            title="Busy synapses that two tasks have in common",
+            subtitle=_subtitle(
+                history, width, "% of the busiest quarter of one task that is also in the busiest quarter of the other"
+            ),
             caption=f"{chance}.\n{carried}.{replayed}",
             x="Task",
             y="Task",
         )
         + theme_plastic(figure_size=(width, panel * -(-layers // columns) + 2.5))
         + theme(
-            # What a task shares with itself is no question; white is chance.
-            panel_background=element_rect(fill="#E3E3E3", colour="none"),
+            # Gray for a task with itself, because white means chance.
+            panel_background=element_rect(fill="#E3E3E3", color="none"),
             panel_grid_major=element_blank(),
             panel_spacing=0.03,
             plot_caption=element_text(ha="left"),
@@ -321,7 +321,7 @@ def overlap_figure(history: History, table: pd.DataFrame) -> ggplot:
 
 
 def sweep_figure(history: History, table: pd.DataFrame) -> ggplot:
-    """Draw accuracy and forgetting against k, those of the base alone as dashed lines. table: `sweep_k`."""
+    """Draw accuracy and forgetting over k, with those of the base only as dashed lines. table: `sweep_k`."""
     panels = {"accuracy": "Average accuracy", "task": "Accuracy by task", "forgetting": "Forgetting"}
     overall = "all tasks"
     by_task = [name for name in table.columns if name.startswith("accuracy_task_")]
@@ -338,17 +338,17 @@ def sweep_figure(history: History, table: pd.DataFrame) -> ggplot:
     data["panel"] = pd.Categorical(data["panel"], list(panels.values()))
     data["what"] = pd.Categorical(data["what"], names)
     base = data[data["k"] == 0]
-    colours = ["#000000", *("#333333" if colour == "#000000" else colour for colour in discrete_colors(len(by_task)))]
+    colors = ["#000000", *("#333333" if color == "#000000" else color for color in discrete_colors(len(by_task)))]
     used = data[data["k"] == history.config.plasticity_k]
-    marked = f"; ring: the run's own k = {history.config.plasticity_k:g}" if len(used) else ""
+    marked = f"; ring: the k of this run, {history.config.plasticity_k:g}" if len(used) else ""
     return (
-        ggplot(data, aes("k", "value", colour="what"))
-        + geom_hline(aes(yintercept="value", colour="what"), data=base, linetype="dashed", size=0.6, show_legend=False)
+        ggplot(data, aes("k", "value", color="what"))
+        + geom_hline(aes(yintercept="value", color="what"), data=base, linetype="dashed", size=0.6, show_legend=False)
         + geom_line(size=0.9)
         + geom_point(size=2.2)
         + geom_point(data=used, shape="o", fill="none", size=5, stroke=0.8, show_legend=False)
         + facet_wrap("panel", scales="free_y", ncol=3)
-        + scale_color_manual(values=colours)
+        + scale_color_manual(values=colors)
         + geom_blank(data=_widened(data))
         + scale_x_continuous(breaks=sorted(table["k"]), labels=_plainly)
         + scale_y_continuous(labels=_percent)
@@ -357,10 +357,10 @@ def sweep_figure(history: History, table: pd.DataFrame) -> ggplot:
             subtitle=_subtitle(
                 history,
                 10,
-                f"dashed: k = 0, the base alone{marked}",
+                f"dashed: k = 0, base optimizer only{marked}",
                 learner=history.learner_with(f"k = 0 to {table['k'].max():g}"),
             ),
-            caption="One seed: a difference may be chance. Several runs and `plastic report` give intervals.",
+            caption="One seed: differences may be due to chance. Use several seeds and `plastic report` for intervals.",
             x="Plasticity k",
             y="",
         )
@@ -386,17 +386,17 @@ def _with_layer_names(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _widened(data: pd.DataFrame) -> pd.DataFrame:
-    """Return points that keep the axis of each panel from spanning less than NARROWEST, around what it shows."""
+    """Return points that widen the axis of each panel to at least NARROWEST, around its values."""
     panels = data.groupby("panel", observed=True) if "panel" in data.columns else [("", data)]
     parts = []
     for _, rows in panels:
-        middle = (rows["value"].min() + rows["value"].max()) / 2
-        parts += [rows.iloc[:1].assign(value=middle + shift) for shift in (-NARROWEST / 2, NARROWEST / 2)]
+        center = (rows["value"].min() + rows["value"].max()) / 2
+        parts += [rows.iloc[:1].assign(value=center + shift) for shift in (-NARROWEST / 2, NARROWEST / 2)]
     return pd.concat(parts)
 
 
 def _subtitle(history: History, width: float, *notes: str, learner: str | None = None) -> str:
-    """Return what learned what, and notes, in lines that fit a figure `width` inches wide."""
+    """Return the descriptions of learner and stream, and notes, in lines that fit a figure `width` inches wide."""
     lines = (learner or history.learner, history.stream, *notes)
     return "\n".join(textwrap.fill(line, int(12.5 * (width - 0.4))) for line in lines)
 
@@ -419,7 +419,7 @@ def _plainly(values: Sequence[float] | Sequence[str]) -> list[str]:
 
 
 def _lowest(histogram: pd.DataFrame) -> float:
-    """Return the quarter below which there is nothing, where an axis can begin."""
+    """Return the largest multiple of 0.25 below all values, at which an axis can begin."""
     return min(0.75, float(histogram.loc[histogram["count"] > 0, "low"].min()) // 0.25 * 0.25)
 
 

@@ -1,4 +1,4 @@
-"""The parts of `plastic analyze selective`: each measures, logs, and writes tables and figures."""
+"""`plastic analyze selective`: each analysis measures, logs, and writes tables and figures."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 
 
 def analyze_run(config: Analyze, run: Run) -> None:
-    """Look at a run: at what `config` asks for, or at what is cheap.
+    """Carry out the chosen analyses of a run. Without a choice: forgetting, and of selective plasticity its traces.
 
-    Raises UserError, before anything is measured, where something is asked for that this run does not have.
+    Raises UserError, before anything is measured, if the run does not have the data for a chosen analysis.
     """
     history = read_history(run)
     joint = None if config.joint is None else _joint_history(config.joint, history)
     if config.other is not None:
         check_other_run(run, config.other)
-    parts: dict[str, tuple[bool, Callable[[], None]]] = {
+    analyses: dict[str, tuple[bool, Callable[[], None]]] = {
         "--forgetting": (config.forgetting or joint is not None, lambda: analyze_forgetting(history, joint)),
         "--eligibility": (config.eligibility, lambda: analyze_distribution(history, "eligibility")),
         "--gates": (config.gates, lambda: analyze_distribution(history, "gate")),
@@ -62,7 +62,7 @@ def analyze_run(config: Analyze, run: Run) -> None:
         for name in ("confusion", "sparsity", "probe", "robustness", "cka", "other")
         if getattr(config, name) not in (False, None)
     ]
-    chosen = [switch for switch, (wanted, _) in parts.items() if wanted]
+    chosen = [switch for switch, (wanted, _) in analyses.items() if wanted]
     for switch in chosen:
         if switch != "--forgetting":
             require_eligibility(history, switch)
@@ -73,9 +73,9 @@ def analyze_run(config: Analyze, run: Run) -> None:
         if history.config.optimizer == "selective":
             chosen += ["--eligibility", "--gates"]
     for switch in chosen:
-        parts[switch][1]()
+        analyses[switch][1]()
     if shared:
-        # They predict and look at features; what else a Learner can do they leave alone.
+        # The shared analyses call only `predict` and `features` of a Learner.
         analyze_classifier(config, run, cast("Build", build), others_chosen=bool(chosen))
 
 
@@ -85,7 +85,7 @@ def analyze_run(config: Analyze, run: Run) -> None:
 def analyze_forgetting(history: History, joint: History | None = None) -> None:
     """Write the accuracy matrix, the accuracies over time, and transfer and forgetting by task.
 
-    joint: a run that learned the tasks so far together; intransigence is measured against it.
+    joint: a run of joint training, with which intransigence is measured.
     """
     run, learned = history.run, history.learned
     run.log("test", None, **summary_of(history.matrix, learned))
@@ -103,11 +103,11 @@ def analyze_forgetting(history: History, joint: History | None = None) -> None:
 def forgetting_table(
     matrix: NDArray[np.float64], learned: int, joint: NDArray[np.float64] | None = None
 ) -> pd.DataFrame:
-    """Return what became of each task that was learned, and with `joint`, another accuracy matrix, its intransigence.
+    """Return accuracy, transfer and forgetting of each learned task. `joint` adds the intransigence.
 
-    Columns: task (from 1); accuracies: untrained, before (just before it was learned), learned (just after), best
-    (before the last task), final; forward_transfer, backward_transfer and forgetting, the terms of which
-    `plastic_cli.analysis.continual` takes the means: nan where a task has none.
+    joint: the accuracy matrix of joint training. Columns: task (from 1); the accuracies untrained, before (just before
+    the task was learned), learned (just after), best (before the last task) and final; and forward_transfer,
+    backward_transfer and forgetting, whose means `plastic_cli.analysis.continual` computes; nan if not defined.
     """
     rows = []
     for task in range(1, learned + 1):
@@ -133,26 +133,27 @@ def forgetting_table(
 
 
 SAME_STREAM = ("stream", "scenario", "tasks", "class_order", "shuffle_classes", "max_degrees")
-"""The options that decide, together with the data set, which tasks there are."""
+"""The options that define the tasks, together with the data set."""
 
 
 def _joint_history(name: str, history: History) -> History:
-    """Open the run of --joint; raises UserError where it did not learn the same tasks together."""
+    """Open the run of --joint. Raises UserError if it is not joint training on the same tasks."""
     folder = RunStore(history.run.folder.parent).find(name)
     other = open_run(folder, stage="analyze", data_folder=history.run.data_folder)
     if other.record.rule != history.run.record.rule or not other.config.get("joint"):
-        raise UserError(f"--joint {name}: that run learned its tasks one by one. Train one with --joint.")
+        raise UserError(f"--joint {name}: that run did not use joint training. Train a run with --joint.")
     joint = read_history(other)
-    mine, theirs = history.run.record, other.record
-    if mine.data.get("checksum") != theirs.data.get("checksum"):
-        raise UserError(f"--joint {name}: it learned from {theirs.dataset}, this run from {mine.dataset}.")
+    this, that = history.run.record, other.record
+    if this.data.get("checksum") != that.data.get("checksum"):
+        raise UserError(f"--joint {name}: that run used {that.dataset}, this run used {this.dataset}.")
     for option in SAME_STREAM:
         if getattr(joint.config, option) != getattr(history.config, option):
-            raise UserError(f"--joint {name}: it learned other tasks, with another --{option.replace('_', '-')}.")
+            raise UserError(f"--joint {name}: that run has other tasks: its --{option.replace('_', '-')} differs.")
     drawn = history.config.stream == "permuted" or history.config.shuffle_classes
     if drawn and other.seed != history.run.seed:
         raise UserError(
-            f"--joint {name}: its tasks were drawn from seed {other.seed}, those of this run from {history.run.seed}."
+            f"--joint {name}: the tasks of that run come from seed {other.seed}, those of this run from"
+            f" {history.run.seed}."
         )
     return joint
 
@@ -161,7 +162,7 @@ def _joint_history(name: str, history: History) -> History:
 
 
 def analyze_distribution(history: History, quantity: str) -> None:
-    """Write how a quantity, "eligibility" or "gate", is distributed in each layer after each round."""
+    """Write the distribution of "eligibility" or "gate" in each layer after each round."""
     histogram, means = distribution_tables(history, quantity)
     run = history.run
     for row in means[means["step"] == means["step"].max()].to_dict("records"):
@@ -177,8 +178,9 @@ def analyze_distribution(history: History, quantity: str) -> None:
 def distribution_tables(history: History, quantity: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the histograms and the means of a quantity after each round, by layer.
 
-    Both: step, task (from 1), layer (from 1), layer_name. Histograms: low and high end of a bin, count, synapses in the
-    layer. Means: eligibility_mean, or gate_mean and gate_low_ratio, the share of gates below one half.
+    Columns of both: step, task (from 1), layer (from 1), layer_name. Histograms also have low and high, the ends of a
+    bin, count, and synapses, the number in the layer. Means also have eligibility_mean, or gate_mean and
+    gate_low_ratio, the share of gates below one half.
     """
     parts, means = [], []
     for snapshot in snapshots(history):
@@ -204,7 +206,7 @@ def distribution_tables(history: History, quantity: str) -> tuple[pd.DataFrame, 
 
 
 def analyze_overlap(history: History) -> None:
-    """Write which share of its busiest synapses each task has in common with each other task."""
+    """Write the share of busiest synapses that each pair of tasks has in common."""
     table = overlap_table(history)
     run = history.run
     for row in table.to_dict("records"):
@@ -217,15 +219,15 @@ def analyze_overlap(history: History) -> None:
 
 
 def overlap_table(history: History) -> pd.DataFrame:
-    """Return the overlap of each pair of tasks in each layer; the eligibilities are those at the end of each task.
+    """Return the overlap of each pair of tasks in each layer, from the eligibility at the end of each task.
 
-    Columns: layer (from 1), layer_name, task < other_task (from 1); shared, chance and chance_active: see `overlap`;
-    carried_over: how much of the other task's eligibility is left from the end of the first, as a share of the weight
-    of gradients (of their squares, with base "adam").
+    Columns: layer (from 1), layer_name, task < other_task (from 1); shared, chance and chance_active as in
+    `overlap.py`; carried_over: the share of the later task's eligibility that comes from the earlier task and those
+    before it, as a share of the weights of the gradients (of their squares, with base "adam").
     """
     run, config = history.run, history.config
     if history.learned < 2:
-        raise UserError(f"--overlap: run {run.id} learned 1 task to its end, and two are needed.")
+        raise UserError(f"--overlap: run {run.id} completed only 1 task, but the overlap needs at least two.")
     names = kept_artifacts(run, "eligibility", range(1, history.learned + 1))
     kept = [run.load_tensors(name)["layers"] for name in names]
     decay = config.second_moment_decay if config.base == "adam" else config.trace_decay
@@ -254,7 +256,7 @@ def overlap_table(history: History) -> pd.DataFrame:
 
 
 def analyze_strengths(history: History, strengths: tuple[float, ...]) -> None:
-    """Learn the same stream again with other strengths of the gate, in memory, and write what each comes to."""
+    """Train on the same stream with other strengths of the gate, in memory, and write the results."""
     run = history.run
     table = sweep_k(history, strengths)
     for row in table.to_dict("records"):
@@ -266,10 +268,10 @@ def analyze_strengths(history: History, strengths: tuple[float, ...]) -> None:
 
 
 def sweep_k(history: History, strengths: tuple[float, ...]) -> pd.DataFrame:
-    """Learn the stream with each strength of the gate, from the run's seed; 0, the base alone, is always among them.
+    """Train on the stream with each strength of the gate, from the run's seed. k = 0, the base only, is always added.
 
-    Columns: k, accuracy (mean over tasks at the end), forgetting, backward_transfer, forward_transfer, and
-    accuracy_task_1 and so on. Raises UserError, before it learns, for a strength that cannot be.
+    Columns: k, accuracy (mean over tasks at the end), forgetting, backward_transfer, forward_transfer,
+    accuracy_task_1, accuracy_task_2, ... Raises UserError, before training, if a strength is out of range.
     """
     run = history.run
     source = f"run {run.id}"
@@ -292,14 +294,14 @@ def sweep_k(history: History, strengths: tuple[float, ...]) -> pd.DataFrame:
 
 
 def _require_classes(history: History, switch: str) -> None:
-    """Raise UserError where the network's outputs are not the classes of the data set, which `switch` looks at."""
+    """Raise UserError if the outputs of the network are not the classes of the data set, which `switch` needs."""
     config = history.config
     plain = (config.scenario == "class") if config.stream == "split" else (config.scenario == "domain")
     if not plain:
         raise UserError(
             f"{switch}: the outputs of run {history.run.id} ({config.stream}, {config.scenario}-incremental) are not"
-            " the classes of the data set. It is for split class-incremental and permuted or rotated domain-incremental"
-            " runs."
+            f" the classes of the data set. Use {switch} with split class-incremental runs and with permuted or rotated"
+            " domain-incremental runs."
         )
     if config.stream != "split":
-        history.run.message(f"{switch} measures on the images as they are, which is task 1")
+        history.run.message(f"{switch} measures on the original images, which are task 1")

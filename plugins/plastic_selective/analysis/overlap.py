@@ -1,4 +1,4 @@
-"""Which synapses two tasks share: the busiest quarter of one beside the busiest quarter of the other."""
+"""The share of busiest synapses that two tasks have in common: the busiest quarter of each, compared with chance."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from torch import Tensor
 
 BUSIEST = 0.25
-"""The share of a layer's synapses that counts as busy."""
+"""The share of a layer's synapses that counts as busiest."""
 
 
 def busiest(eligibility: Tensor, share: float = BUSIEST) -> Tensor:
-    """Return how much each synapse belongs to the busiest `share` of all: 1, 0, or between where it is tied.
+    """Return the probability that each synapse is among the busiest `share` of all: 1, 0, or between for ties.
 
-    Of synapses with the same eligibility at the border each belongs with the same probability, so that the sum is
-    exactly share * synapses. float64, in the shape of `eligibility`.
+    Synapses with the same eligibility at the border have the same probability, so that the sum is exactly
+    share * synapses. float64, in the shape of `eligibility`.
     """
     values = eligibility.double()
     wanted = share * values.numel()
@@ -25,20 +25,19 @@ def busiest(eligibility: Tensor, share: float = BUSIEST) -> Tensor:
 
 
 def shared_share(first: Tensor, second: Tensor, share: float = BUSIEST) -> float:
-    """Return which share of the busiest synapses of one task is among the busiest of the other, 0 to 1.
+    """Return the share of the busiest synapses of one task that is among the busiest of the other, 0 to 1.
 
-    Where ties leave open who is among them, the mean over all ways to break the ties, independently for both tasks. By
-    chance it is `share`.
+    With ties it is the mean over all ways to break the ties, independently for both tasks. By chance it is `share`.
     """
     wanted = share * first.numel()
     return float((busiest(first, share) * busiest(second, share)).sum() / wanted)
 
 
 def chance_among_active(first: Tensor, second: Tensor, share: float = BUSIEST) -> float:
-    """Return what chance gives where only synapses with some eligibility in a task can be among its busiest.
+    """Return the overlap by chance if only synapses with an eligibility above 0 can be among the busiest.
 
-    An input that is never on or a unit that is never active silences all its synapses in both tasks, and what is left
-    then overlaps without any of it being shared by choice. Where fewer than `share` are active the silent ones fill up.
+    An input that is always 0, or a unit that is never active, silences all its synapses in both tasks. The remaining
+    synapses then overlap more by chance. If fewer than `share` are active, silent synapses fill up the rest.
     """
     probabilities = [_drawn_among_active(eligibility, share) for eligibility in (first, second)]
     return float((probabilities[0] * probabilities[1]).sum() / (share * first.numel()))
@@ -54,11 +53,11 @@ def _drawn_among_active(eligibility: Tensor, share: float) -> Tensor:
 
 
 def carried_over(decay: float, steps: Sequence[int], earlier: int, later: int) -> float:
-    """Return which share of the eligibility after task `later` comes from steps up to the end of task `earlier`.
+    """Return the share of the eligibility after task `later` that comes from steps up to the end of task `earlier`.
 
-    decay: of the running mean per step. steps: of each task, in order. Tasks count from 1. A running mean of decay beta
-    gives a gradient t steps ago the weight beta^t: with S_j steps up to the end of task j, the share of what task i and
-    those before it have left of all weight is (beta^(S_j - S_i) - beta^S_j) / (1 - beta^S_j).
+    decay: beta of the running mean. steps: number of steps of each task, in order. Tasks count from 1. The running mean
+    gives a gradient t steps ago the weight beta^t. With S_j steps up to the end of task j, the share of the weight of
+    task i and the tasks before it is (beta^(S_j - S_i) - beta^S_j) / (1 - beta^S_j).
     """
     since, all_steps = sum(steps[earlier:later]), sum(steps[:later])
     return (decay**since - decay**all_steps) / (1 - decay**all_steps)

@@ -1,4 +1,4 @@
-"""`plastic eval selective`: the accuracy matrix again, on other data, another split or under corruptions."""
+"""`plastic eval selective`: the accuracy matrix on other data, another split or under corruptions."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def evaluate_on_stream(config: Evaluate, run: Run) -> None:
-    """Measure the accuracy matrix again from the networks that a run kept, clean or under each corruption.
+    """Measure the accuracy matrix of the stored networks of a run, without and with each corruption.
 
-    Of a run that was stopped the tasks are measured that it learned to their end. Raises UserError where it learned
-    none, where the data set does not fit, and where one of its networks is missing.
+    Of a stopped run, the completed tasks are measured. Raises UserError if no task was completed, if the data set does
+    not fit, or if a stored network is missing.
     """
     history = read_history(run)
     data = data_for(run, config.dataset, validation=config.split == "validation")
@@ -45,9 +45,9 @@ def evaluate_on_stream(config: Evaluate, run: Run) -> None:
 
 
 def matrix_of_run(history: History, stream: Stream, split: str) -> NDArray[np.float64]:
-    """Measure the accuracy matrix of the networks that a run kept after each task, (tasks + 1, tasks).
+    """Measure the accuracy matrix (tasks + 1, tasks) of the networks that a run stored after each task.
 
-    The rows of tasks that it did not learn to their end are nan.
+    The rows of tasks that were not completed are nan.
     """
     run = history.run
     network = make_network(history.config, stream, run)
@@ -57,7 +57,7 @@ def matrix_of_run(history: History, stream: Stream, split: str) -> NDArray[np.fl
         try:
             network.load_state_dict(run.load_tensors(name)["network"])
         except RuntimeError:
-            raise UserError(f"the networks that run {run.id} kept do not fit {stream.tasks[0].dataset.name}.") from None
+            raise UserError(f"the networks of run {run.id} do not fit {stream.tasks[0].dataset.name}.") from None
         rows = accuracy_by_task(network, splits, allowed_by_task(stream, learned, history.config))
         matrix[learned] = [row.accuracy for row in rows]
     return matrix

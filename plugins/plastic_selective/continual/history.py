@@ -1,4 +1,4 @@
-"""What a run kept of its history: accuracies as the tasks were learned, and eligibility and gates after each round."""
+"""The training history of a run: its accuracies, and its stored eligibility and gates, after each round."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PENALTIES = {"ewc": "online EWC", "si": "synaptic intelligence"}
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """How a run went.
+    """The accuracies of a run during training.
 
-    rounds: of each task; accuracy was measured after each. matrix: the accuracy matrix, (tasks + 1, tasks), test split,
-    nan for tasks that the run did not come to. curves: columns step (rounds so far, from 0), task (from 1), accuracy.
+    rounds: number of rounds of each task. matrix: the accuracy matrix (tasks + 1, tasks) on the test split, nan for
+    tasks that were not completed. curves: columns step (number of rounds, from 0), task (from 1), accuracy.
     """
 
     run: Run
@@ -38,31 +38,31 @@ class History:
 
     @property
     def tasks(self) -> int:
-        """How many tasks the stream has."""
+        """Number of tasks of the stream."""
         return self.config.tasks
 
     @property
     def learned(self) -> int:
-        """How many tasks were learned to their end."""
+        """Number of completed tasks."""
         return int(np.isfinite(self.matrix).all(axis=1).cumprod().sum()) - 1
 
     @property
     def done(self) -> int:
-        """How many rounds were learned."""
+        """Number of completed rounds."""
         return int(self.curves["step"].max())
 
     @property
     def last(self) -> int:
-        """The last step of the whole stream."""
+        """Number of rounds of the whole stream."""
         return self.tasks * self.rounds
 
     @property
     def borders(self) -> list[int]:
-        """The steps at which one task gives way to the next."""
+        """The steps at which a new task begins, except the first."""
         return [self.rounds * task for task in range(1, self.tasks)]
 
     def ticks(self, most: int) -> list[int]:
-        """Return `most` steps for an axis or fewer: the borders of tasks and, where there is room, between them."""
+        """Return about `most` ticks of an axis or fewer: the borders of tasks and, if there is room, steps between."""
         if self.tasks > most:
             return [self.rounds * task for task in every(self.tasks, most)]
         parts = [
@@ -72,18 +72,18 @@ class History:
 
     @property
     def step_name(self) -> str:
-        """What a step is, for axes."""
+        """Label of an axis of steps."""
         if not self.config.iterations:
             return "Epoch"
         return f"Round ({min(ITERATIONS_PER_ROUND, self.config.iterations)} steps)"
 
     @property
     def learner(self) -> str:
-        """What learned: optimizer, replay and penalty."""
+        """Description of optimizer, replay and penalty."""
         return self.learner_with(f"k = {self.config.plasticity_k:g}")
 
     def learner_with(self, strength: str) -> str:
-        """Return what learned, with these words for the strength of the gate."""
+        """Return the description of optimizer, replay and penalty with this text for the strength of the gate."""
         config = self.config
         name = OPTIMIZERS.get(config.optimizer, f"selective {OPTIMIZERS.get(config.base, config.base)}")
         if config.optimizer == "selective":
@@ -99,30 +99,33 @@ class History:
 
     @property
     def stream(self) -> str:
-        """What was learned."""
+        """Description of the stream of tasks."""
         config = self.config
         return f"{config.stream} {Path(config.dataset).name}, {config.scenario}-incremental, seed {self.run.seed}"
 
 
 def read_history(run: Run) -> History:
-    """Read how a run went, from what it logged: where it was stopped its checkpoint may be older. Says how far it came.
+    """Read the history of a run from its metrics. A message says if it did not complete all tasks.
 
-    Raises UserError for a run that learned no task to its end, and for one that logged less than it learned.
+    The metrics can be newer than the checkpoint of a stopped run. Raises UserError if no task was completed, or if a
+    completed run has metrics missing.
     """
     config = Train.from_values(run.config, source=f"run {run.id}")
     rounds, curves = rounds_of_task(config), _curves(run)
     history = History(run, config, rounds, _matrix(curves, config.tasks, rounds), curves)
     if history.learned < history.tasks and run.record.status == "completed":
         raise UserError(
-            f"run {run.id} is completed, but its metrics.jsonl lacks accuracies: restore that file, or train it again."
+            f"run {run.id} is completed, but its metrics.jsonl lacks accuracies: restore the file or train again."
         )
     if history.learned < 1:
         raise UserError(
             f"run {run.id} stopped before the end of its first task."
-            f" Go on with: plastic train selective --resume {run.id}"
+            f" Continue it with: plastic train selective --resume {run.id}"
         )
     if history.learned < history.tasks:
-        run.message(f"run {run.id} learned {history.learned} of its {history.tasks} tasks: what follows is after those")
+        run.message(
+            f"run {run.id} completed {history.learned} of {history.tasks} tasks: the results are for these tasks"
+        )
     return history
 
 
@@ -143,26 +146,26 @@ def _matrix(curves: pd.DataFrame, tasks: int, rounds: int) -> NDArray[np.float64
 
 
 def require_eligibility(history: History, purpose: str) -> None:
-    """Raise UserError, beginning with `purpose`, where the run's optimizer has no eligibility and gates."""
+    """Raise UserError, starting with `purpose`, if the run's optimizer has no eligibility and gates."""
     if history.config.optimizer != "selective":
         raise UserError(
-            f"{purpose}: run {history.run.id} learned with {history.config.optimizer}, which has no eligibility and no"
-            " gates. Choose a run of --optimizer selective."
+            f"{purpose}: run {history.run.id} has --optimizer {history.config.optimizer}, which has no eligibility and"
+            " no gates. Choose a run of --optimizer selective."
         )
 
 
 def snapshot_names(history: History) -> list[str]:
-    """Return the names of what was kept after each round; raises UserError where one is missing."""
+    """Return the names of the artifacts of all rounds. Raises UserError if a file is missing."""
     return kept_artifacts(history.run, "plasticity", range(1, history.done + 1))
 
 
 def snapshots(history: History) -> Iterator[dict[str, Any]]:
-    """Read what was kept after each round, one after the other: see `snapshots.save_plasticity`."""
+    """Read the artifact of each round, one at a time: see `save_plasticity`."""
     for name in snapshot_names(history):
         yield history.run.load_tensors(name)
 
 
 def every(count: int, most: int) -> list[int]:
-    """Return 0 and every first, second, fifth, tenth ... number up to `count`, about `most` of them at most."""
+    """Return multiples of 1, 2, 5, 10, 20, ... from 0 to `count`, about `most` of them at most."""
     stride = next(digit * 10**power for power in range(10) for digit in (1, 2, 5) if count <= most * digit * 10**power)
     return list(range(0, count + 1, stride))

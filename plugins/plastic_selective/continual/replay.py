@@ -1,4 +1,4 @@
-"""What a learner keeps of the images that went by, and shows itself again beside the new ones."""
+"""Replay buffers: images that are stored and mixed into later batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ kernel = Kernels(Path(__file__)).kernel
 
 
 class Batch(NamedTuple):
-    """Images x (n, features), outputs asked for y (n,), and the group (n,) of each: its class, or a class of a task."""
+    """Images x (n, features), labels y (n,) as outputs, and groups (n,): the class, or the class within a task."""
 
     x: Tensor
     y: Tensor
@@ -30,9 +30,9 @@ class Batch(NamedTuple):
 
 
 class Buffer:
-    """At most `capacity` images in tensors made once on `device`; which of them stay is what subclasses decide.
+    """At most `capacity` images in tensors on `device`. Subclasses decide which images are kept.
 
-    Random numbers come from `generator`, on the CPU, whatever the device, so that the same seed keeps the same images.
+    Random numbers come from `generator` on the CPU, so that a seed keeps the same images on every device.
     """
 
     def __init__(
@@ -49,19 +49,19 @@ class Buffer:
         )
         on_cpu = self._stored.x.device.type == "cpu"
         self._views: tuple[Array, ...] | None = tuple(part.numpy() for part in self._stored) if on_cpu else None
-        # The places that hold an image, in no particular order: sampling shuffles them.
+        # The places that hold an image, in any order: sampling shuffles them.
         self._occupied: NDArray[np.int64] = np.zeros(capacity, np.int64)
 
     def __len__(self) -> int:
-        """Return how many images there are."""
+        """Return the number of images."""
         return self._size
 
     def add(self, x: Tensor, y: Tensor, group: Tensor) -> None:
-        """Take in images x (n, features), y (n,) and group (n,) int64, on any device, in this order.
+        """Add images x (n, features), y (n,) and group (n,) int64, on any device, in this order.
 
-        A class-balanced buffer reads the groups on the CPU, which waits for a GPU once; the others do not wait.
+        A class-balanced buffer reads the groups on the CPU, which waits once for a GPU. Other buffers do not wait.
 
-        Raises UserError where shapes do not fit or a group is none of the buffer's.
+        Raises UserError if shapes do not fit, or if a group is out of range.
         """
         count, stored = len(x), self._stored
         if x.shape[1:] != stored.x.shape[1:] or y.shape != (count,) or group.shape != (count,):
@@ -87,11 +87,11 @@ class Buffer:
             part.index_copy_(0, target, values.detach()[kept.to(values.device, non_blocking=True)].to(part))
 
     def _place(self, group: Tensor) -> NDArray[np.int64]:
-        """Return (n,) where each image goes, -1 for those that are not kept; no place twice."""
+        """Return the place of each image (n,), -1 for images that are not kept. No place occurs twice."""
         raise NotImplementedError
 
     def sample(self, count: int) -> Batch | None:
-        """Return min(count, len) different images, uniformly and in random order; None from an empty buffer."""
+        """Return min(count, len) different images, drawn uniformly, in random order; None if the buffer is empty."""
         count = min(count, self._size)
         if count <= 0:
             return None
@@ -102,12 +102,12 @@ class Buffer:
         return Batch(x.index_select(0, index), y.index_select(0, index), group.index_select(0, index))
 
     def groups(self) -> Tensor:
-        """Return how many images of each group there are: (groups,) int64, on the CPU."""
+        """Return the number of images of each group: (groups,) int64, on the CPU."""
         occupied = torch.from_numpy(self._occupied[: self._size])
         return torch.bincount(self._stored.group.cpu()[occupied], minlength=self._groups)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the images, where they lie, and the generator's state."""
+        """Return the images, their places, and the state of the generator."""
         occupied = torch.from_numpy(self._occupied[: self._size].copy())
         index = occupied.to(self._stored.x.device)
         images = {name: part.index_select(0, index) for name, part in self._stored._asdict().items()}
@@ -119,10 +119,12 @@ class Buffer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned. Raises PlasticError where it is the state of another buffer."""
+        """Restore the state that `state_dict` returned. Raises PlasticError if it is the state of another buffer."""
         occupied = state["occupied"].cpu()
         if state["capacity"] != self.capacity or state["x"].shape[1:] != self._stored.x.shape[1:]:
-            raise PlasticError(f"a buffer with {self.capacity} places cannot go on from one that was made otherwise.")
+            raise PlasticError(
+                f"the state does not fit a buffer of capacity {self.capacity}: make the buffer with the same options."
+            )
         self._size = len(occupied)
         self._occupied[: self._size] = occupied.numpy()
         for name, part in self._stored._asdict().items():
@@ -133,9 +135,9 @@ class Buffer:
 class Reservoir(Buffer):
     """Algorithm R (Vitter 1985, ACM TOMS 11, 37-57) within each of `strata` equal parts of the buffer.
 
-    With one stratum everything that was ever added has the same chance of being there. With a stratum for each group
-    every group has `capacity // groups` places, a class-balanced buffer; places of groups that never come stay empty,
-    and what the division leaves over is not used. An image that is added in several epochs counts each time.
+    With one stratum, all images that were ever added are kept with the same probability. With a stratum for each group,
+    every group has `capacity // groups` places (a class-balanced buffer). Places of groups without images stay empty,
+    and the remainder of the division is not used. An image that is added in several epochs counts each time.
     """
 
     def __init__(
@@ -167,22 +169,24 @@ class Reservoir(Buffer):
         return places
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the images, where they lie, how many were seen, and the generator's state."""
+        """Return the images, their places, the number of images seen, and the state of the generator."""
         return {**super().state_dict(), "seen": torch.from_numpy(self._seen.copy())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned. Raises PlasticError where it is the state of another buffer."""
+        """Restore the state that `state_dict` returned. Raises PlasticError if it is the state of another buffer."""
         seen: NDArray[np.int64] = state["seen"].cpu().numpy()
-        # The kernel writes where these say, unchecked.
+        # The kernel does not check the places to which it writes.
         filled = np.clip(seen, 0, self._quota).sum()
         if seen.shape != self._seen.shape or filled != len(state["occupied"]):
-            raise PlasticError(f"a buffer with {len(self._seen)} parts cannot go on from one that was made otherwise.")
+            raise PlasticError(
+                f"the state does not fit a buffer of {len(self._seen)} parts: make the buffer with the same options."
+            )
         super().load_state_dict(state)
         self._seen[:] = seen
 
 
 class FirstInFirstOut(Buffer):
-    """The last `capacity` images that were added. `surviving_share` says what becomes of those of an earlier task."""
+    """The last `capacity` images that were added. `surviving_share` computes how long those of an earlier task stay."""
 
     def __init__(
         self, capacity: int, features: int, groups: int, generator: torch.Generator, device: torch.device | str
@@ -201,11 +205,11 @@ class FirstInFirstOut(Buffer):
         return places
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the images, where they lie, where the next one goes, and the generator's state."""
+        """Return the images, their places, the place of the next image, and the state of the generator."""
         return {**super().state_dict(), "next": self._next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned. Raises PlasticError where it is the state of another buffer."""
+        """Restore the state that `state_dict` returned. Raises PlasticError if it is the state of another buffer."""
         super().load_state_dict(state)
         self._next = int(state["next"])
 
@@ -220,22 +224,24 @@ def make_buffer(
 ) -> Buffer | None:
     """Return an empty buffer, or None for "none".
 
-    reservoir: every image that is added has the same chance of being kept. class-balanced: a reservoir of
-    capacity // groups images for each group. fifo: the last `capacity` images.
+    reservoir: every added image is kept with the same probability. class-balanced: a reservoir of capacity // groups
+    images for each group. fifo: the last `capacity` images.
 
-    Raises UserError for an unknown kind, a capacity below 1, and one below the number of groups that share it.
+    Raises UserError for an unknown kind, a capacity below 1, or one below the number of groups that share it.
     """
     kinds = get_args(BufferKind)
     if kind not in kinds:
-        raise UserError(f"unknown buffer '{kind}'.{did_you_mean(kind, kinds)} There are {', '.join(kinds)}.")
+        raise UserError(f"unknown buffer '{kind}'.{did_you_mean(kind, kinds)} Choose one of {', '.join(kinds)}.")
     if kind == "none":
         return None
     if capacity < 1:
-        raise UserError(f"a buffer of capacity {capacity} holds nothing: give at least 1, or choose the buffer 'none'.")
+        raise UserError(
+            f"the capacity of the buffer is {capacity}: it must be at least 1. Choose the buffer 'none' for no replay."
+        )
     if kind == "class-balanced" and capacity < groups:
         raise UserError(
-            f"a class-balanced buffer of capacity {capacity} has no place for some of the {groups} groups: "
-            f"give a capacity of at least {groups}, or choose the buffer 'reservoir'."
+            f"a class-balanced buffer of capacity {capacity} is too small for {groups} groups: "
+            f"use a capacity of at least {groups}, or the buffer 'reservoir'."
         )
     if kind == "fifo":
         return FirstInFirstOut(capacity, features, groups, generator, device)
@@ -244,15 +250,15 @@ def make_buffer(
 
 
 def mixed_batch(x: Tensor, y: Tensor, group: Tensor, buffer: Buffer | None, share: float) -> Batch:
-    """Return the new images and after them replayed ones, so many that they are `share` of both together.
+    """Return the new images followed by replayed images, which are the given share of the batch.
 
-    share: 0.5 replays as many as are new; in general round(n share / (1 - share)), or all there are. Without a buffer,
-    or with an empty one, the new images alone. Nothing is added to the buffer.
+    share: 0.5 replays as many images as are new; in general round(n share / (1 - share)), or all images of the buffer
+    if it has fewer. Without a buffer, or with an empty one, only the new images are returned.
 
-    Raises UserError for a share outside of [0, 1).
+    Raises UserError if the share is not in [0, 1).
     """
     if not 0 <= share < 1:
-        raise UserError(f"a replayed share of {share:g} is impossible: give one from 0 to below 1.")
+        raise UserError(f"the share of replayed images is {share:g}: it must be at least 0 and below 1.")
     new = Batch(x, y, group)
     replayed = buffer.sample(round(len(x) * share / (1 - share))) if buffer is not None else None
     if replayed is None:
@@ -261,18 +267,18 @@ def mixed_batch(x: Tensor, y: Tensor, group: Tensor, buffer: Buffer | None, shar
 
 
 def surviving_share(capacity: int, new: int, replayed: int, steps: int) -> NDArray[np.float64]:
-    """Return the expected share of old images in a first-in-first-out buffer that is fed its own mixed batches.
+    """Return the expected share of old images in a first-in-first-out buffer to which mixed batches are added.
 
-    The buffer is full of old images; then every step draws `replayed` of its images uniformly and adds `new` images
-    followed by those drawn. Element s of the (steps + 1,) result is the share after s steps. It is exact: the share of
-    a sample is expected to be that of the buffer, and what was added last displaces what was added first.
+    At the start the buffer has only old images. Every step draws `replayed` of its images uniformly, and adds `new`
+    images followed by the drawn ones. Element s of the result (steps + 1,) is the share after s steps. The result is
+    exact: the expected share in a sample is the share in the buffer, and new images replace the oldest.
 
     For small batches, with p = replayed / (new + replayed) and t = steps (new + replayed) / capacity, the share is
-    1/p - (1/p - 1) exp(p t) up to t = 1. From then on it falls as exp(-x t), where x > 0 solves x = p (exp(x) - 1). At
-    p = 1/2 a third (2 - sqrt(e) = 0.35) is left when as many images were added as the buffer holds, and x is 1.26: a
-    copy that replay puts back delays the end of an earlier task, and does not prevent it.
+    1/p - (1/p - 1) exp(p t) up to t = 1. After that it decreases as exp(-x t), where x > 0 solves x = p (exp(x) - 1).
+    At p = 1/2, a third of the old images (2 - sqrt(e) = 0.35) is left at t = 1, and x is 1.26. The replayed copies
+    therefore delay the loss of an earlier task, but do not prevent it.
     """
-    chance = np.ones(capacity)  # that the image is an old one, from the first to leave to the last
+    chance = np.ones(capacity)  # that an image is old, from the oldest place to the newest
     share = np.ones(steps + 1)
     for step in range(1, steps + 1):
         added = np.repeat([0.0, share[step - 1]], [new, replayed])
@@ -288,10 +294,10 @@ def surviving_share(capacity: int, new: int, replayed: int, steps: int) -> NDArr
 def algorithm_r(
     stratum: Array, chance: Array, quota: int, seen: Array, occupied: Array, size: int, newest: Array
 ) -> tuple[Array, int]:
-    """Return where each of n images goes, -1 for nowhere, and how many places are occupied then.
+    """Return the place of each of n images, -1 for none, and the number of occupied places after that.
 
-    stratum (n,) of each image, or (1,) for all. chance (n,) in [0, 1). seen (strata,) and occupied are brought up to
-    date. newest (capacity,) is scratch: of several images for one place only the last is sent there.
+    stratum (n,) of each image, or (1,) for all. chance (n,) in [0, 1). seen (strata,) and occupied are updated. newest
+    (capacity,) is working memory: if several images have the same place, only the last gets it.
     """
     count = len(chance)
     places = np.empty(count, np.int64)
@@ -299,7 +305,7 @@ def algorithm_r(
         own = stratum[i] if len(stratum) > 1 else stratum[0]
         before = seen[own]
         seen[own] += 1
-        # The image that comes after t others goes to place number floor(u (t + 1)), if there is one.
+        # An image after t others gets place floor(u (t + 1)), if this is a place of the stratum.
         number = before if before < quota else int(chance[i] * (before + 1))
         place = own * quota + number
         places[i] = place if number < quota else -1
@@ -316,9 +322,9 @@ def algorithm_r(
 
 @kernel
 def shuffle_first(numbers: Array, size: int, chance: Array) -> None:
-    """Bring a uniform choice of the first `size` numbers, in random order, to the front: as many as chance (n,) has.
+    """Move n of the first `size` numbers to the front, drawn uniformly and in random order. chance: (n,).
 
-    The beginning of a Fisher-Yates shuffle, whose result does not depend on the order before.
+    These are the first n steps of a Fisher-Yates shuffle. The result does not depend on the order before.
     """
     for i in range(len(chance)):
         j = min(i + int(chance[i] * (size - i)), size - 1)
@@ -327,7 +333,7 @@ def shuffle_first(numbers: Array, size: int, chance: Array) -> None:
 
 @kernel
 def write(places: Array, x: Array, y: Array, group: Array, all_x: Array, all_y: Array, all_groups: Array) -> None:
-    """Write the n images to their places, none to -1."""
+    """Write n images to their places. Images with place -1 are not written."""
     for i in range(len(places)):
         place = places[i]
         if place >= 0:

@@ -1,4 +1,4 @@
-"""What a run keeps of eligibility and gates, for `analyze` and `render`."""
+"""The networks, eligibility and gates that a run stores for `eval`, `analyze` and `render`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plastic_selective.optimizer.optimizer import LOW_GATE, SelectivePlasticityO
 from plastic_selective.rule import share_of_largest
 
 SHOWN_ROWS = 64
-"""Units of a layer of which the synapses are kept one by one; of the others only how they are distributed."""
+"""Number of units of a layer whose synapses are stored. Of the other units, only the distribution is stored."""
 BINS = 50
 SMALLEST = 1e-12
 Kind = Literal["network", "eligibility", "plasticity"]
@@ -21,30 +21,30 @@ _DIGITS: dict[Kind, int] = {"network": 3, "eligibility": 3, "plasticity": 6}
 
 
 def artifact_name(kind: Kind, number: int) -> str:
-    """Name what is kept after task `number` (a network, from 0, or an eligibility) or round `number` (plasticity)."""
+    """Return the name of the artifact of a task (network, from 0, or eligibility) or of a round (plasticity)."""
     return f"{kind}-{number:0{_DIGITS[kind]}d}"
 
 
 def kept_artifacts(run: Run, kind: Kind, numbers: Iterable[int]) -> list[str]:
-    """Return the names of what a run kept after these tasks or rounds; raises UserError where a file is missing."""
+    """Return the names of the artifacts of these tasks or rounds. Raises UserError if a file is missing."""
     names, stored = [artifact_name(kind, number) for number in numbers], set(run.stored_tensors(f"{kind}-"))
     for name in names:
         if name not in stored:
-            raise UserError(f"run {run.id} lacks its file artifacts/{name}.pt: restore it, or train the run again.")
+            raise UserError(f"run {run.id} has no file artifacts/{name}.pt: restore the file, or train the run again.")
     return names
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
-    """Return the weight matrices by name, first layer first; biases are no synapses between units."""
+    """Return the weight matrices by name, first layer first. Biases are not synapses between units."""
     return {name: parameter for name, parameter in network.named_parameters() if parameter.dim() > 1}
 
 
 def save_plasticity(
     run: Run, network: nn.Module, optimizer: SelectivePlasticityOptimizer, number: int, task: int
 ) -> None:
-    """Keep eligibility and gates of each layer after round `number` of task `task`, both from 1.
+    """Store the eligibility and the gates of each layer after round `number`, in task `task`; both count from 1.
 
-    Eligibility is shown as its share of the largest in its layer. To be called while the last gradients are there.
+    The eligibility is stored as a share of the largest in its layer. Call this before the gradients are cleared.
     """
     layers: list[dict[str, Any]] = []
     for name, parameter in weights_of(network).items():
@@ -65,7 +65,7 @@ def save_plasticity(
 
 
 def save_eligibility(run: Run, network: nn.Module, optimizer: SelectivePlasticityOptimizer, task: int) -> None:
-    """Keep the eligibility of every synapse as it is when a task (from 1) ends."""
+    """Store the eligibility of every synapse at the end of a task (from 1)."""
     layers = {
         name: _measured(optimizer, parameter)[0].to("cpu", torch.float16).clone()
         for name, parameter in weights_of(network).items()

@@ -1,4 +1,4 @@
-"""Looking inside continual learning: what is measured, what is drawn, and what is refused in one line."""
+"""`plastic analyze selective` and `plastic render selective`: measures, figures, films and errors."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from plastic_cli.figures.theme import discrete_colors
 from plastic_cli.runs.folder import open_run
 from plastic_cli.testing import interrupted_after, plastic, write_tiny_dataset
 from plastic_selective.analysis import figures
-from plastic_selective.analysis.film import evenly_spaced
-from plastic_selective.analysis.frames import Pictures, film_frames
+from plastic_selective.analysis.film import Panel, draw_frames, evenly_spaced
 from plastic_selective.analysis.measures import (
     distribution_tables,
     forgetting_table,
@@ -72,7 +71,7 @@ def look(verb, folder, *options):
     return plastic(verb, "selective", "--json", "--runs", folder.parent, "--run", folder.name, *options)
 
 
-def course_of(folder):
+def history_of(folder):
     return read_history(open_run(folder, stage="analyze"))
 
 
@@ -145,7 +144,7 @@ def test_chance_among_active_synapses():
     st.floats(0.0, 0.999),
     st.data(),
 )
-def test_what_is_carried_over_is_what_a_running_mean_keeps(steps, decay, data):
+def test_carried_over_is_the_share_that_a_running_mean_keeps(steps, decay, data):
     earlier = data.draw(st.integers(1, len(steps) - 1))
     later = data.draw(st.integers(earlier + 1, len(steps)))
     before, everything = 0.0, 0.0
@@ -156,9 +155,9 @@ def test_what_is_carried_over_is_what_a_running_mean_keeps(steps, decay, data):
     assert carried_over(decay, steps, earlier, later) == pytest.approx(before / everything, abs=1e-9)
 
 
-def test_the_table_of_overlaps_measures_what_the_run_kept(trained):
+def test_the_overlap_table_is_measured_on_the_stored_eligibility(trained):
     folder = trained()
-    table = overlap_table(course_of(folder))
+    table = overlap_table(history_of(folder))
     assert len(table) == 3 * 3
     assert set(zip(table["task"], table["other_task"], strict=True)) == {(1, 2), (1, 3), (2, 3)}
     kept = [torch.load(folder / "artifacts" / f"eligibility-00{task}.pt")["layers"] for task in (1, 3)]
@@ -194,8 +193,8 @@ def test_the_terms_by_task_have_the_means_that_are_reported(tasks, seed, data):
     np.testing.assert_allclose(table["intransigence"], differences)
 
 
-def test_a_run_is_read_as_it_was_logged(trained):
-    history = course_of(trained())
+def test_the_history_is_what_the_run_logged(trained):
+    history = history_of(trained())
     np.testing.assert_array_equal(history.matrix, stored_matrix(trained()))
     assert (history.learned, history.rounds, history.last, history.borders) == (TASKS, EPOCHS, 6, [2, 4])
     # Untrained and after each task all tasks are measured, in between those that were begun.
@@ -231,7 +230,7 @@ def test_without_a_switch_a_selective_run_shows_forgetting_eligibility_and_gates
 
 def test_histograms_and_means_are_those_of_the_synapses(trained):
     folder = trained()
-    history = course_of(folder)
+    history = history_of(folder)
     kept = torch.load(folder / "artifacts" / "eligibility-003.pt")["layers"]
     histogram, means = distribution_tables(history, "eligibility")
     last = histogram[histogram["step"] == 6]
@@ -252,7 +251,7 @@ def test_histograms_and_means_are_those_of_the_synapses(trained):
 
 
 @pytest.mark.parametrize("k", [10, 0])
-def test_what_is_reported_of_eligibility_and_gates_is_how_they_are_after_the_last_round(k, trained):
+def test_reported_eligibility_and_gates_are_those_after_the_last_round(k, trained):
     folder = trained("--plasticity-k", k)
     outcome = look("analyze", folder, "--eligibility", "--gates")
     assert outcome.code == 0, outcome.err
@@ -297,18 +296,18 @@ def test_a_control_shows_forgetting_only_and_refuses_the_rest_in_one_line(traine
         assert_refused(look("analyze", folder, switch), switch, folder.name, "adam", "--optimizer selective")
 
 
-def test_a_run_that_was_stopped_shows_the_tasks_that_it_learned(base, trained):
+def test_a_stopped_run_shows_the_tasks_that_it_completed(base, trained):
     with interrupted_after(EPOCHS):
         options = ["--dataset", base / "tiny", "--tasks", 2, "--epochs", EPOCHS, "--hidden", 4, "--quiet"]
         outcome = plastic("train", "selective", "--runs", base / "stopped", *options)
     assert outcome.code == 130
     (folder,) = (path for path in (base / "stopped").iterdir() if (path / "run.json").exists())
-    history = course_of(folder)
+    history = history_of(folder)
     assert history.learned == 1
     # The last checkpoint may be older than what was logged and kept: none of them is needed.
     (folder / "checkpoint.pt").unlink()
     outcome = plastic("analyze", "selective", "--runs", folder.parent, "--run", folder.name, "--forgetting")
-    assert "learned 1 of its 2 tasks" in outcome.err
+    assert "completed 1 of 2 tasks" in outcome.err
     outcome = look("analyze", folder, "--forgetting")
     assert outcome.code == 0, outcome.err
     assert "test/forgetting" not in outcome.results[0]["metrics"]
@@ -372,7 +371,7 @@ def test_intransigence_is_measured_against_joint_training(trained):
 def test_joint_runs_of_other_tasks_are_refused(trained):
     folder = trained()
     assert_refused(
-        look("analyze", folder, "--joint", trained("--optimizer", "adam", "--replay", "none").name), "one by one"
+        look("analyze", folder, "--joint", trained("--optimizer", "adam", "--replay", "none").name), "joint training"
     )
     other = trained("--joint", "--replay", "none", "--class-order", "2,1,0")
     assert_refused(look("analyze", folder, "--joint", other.name), "other tasks", "--class-order")
@@ -385,11 +384,11 @@ def test_joint_runs_of_other_tasks_are_refused(trained):
 # ------------------------------------------------------------------------------------------ strengths of the gate
 
 
-def test_other_strengths_are_learned_as_training_learns_them(trained):
+def test_other_strengths_are_trained_like_the_run(trained):
     folder = trained("--penalty", "ewc")
     files = sorted(path for path in folder.rglob("*"))
     control = trained("--penalty", "ewc", "--optimizer", "adam")
-    history = course_of(folder)
+    history = history_of(folder)
     table = sweep_k(history, (5.0, 10.0, 5.0)).set_index("k")
     assert list(table.index) == [0, 5, 10]
     for k, expected in ((0.0, stored_matrix(control)), (5.0, stored_matrix(folder))):
@@ -407,9 +406,12 @@ def test_sweeping_k_is_shown_and_a_strength_below_0_is_refused(trained):
     metrics = outcome.results[0]["metrics"]
     assert {"k=0/accuracy", "k=2/accuracy", "k=5/forgetting"} <= metrics.keys()
     assert (folder / "figures" / "sweep_k.png").exists()
-    assert "(k = 0 to 5)" in figures.sweep_figure(course_of(folder), sweep_k(course_of(folder), (5.0,))).labels.subtitle
+    assert (
+        "(k = 0 to 5)" in figures.sweep_figure(history_of(folder), sweep_k(history_of(folder), (5.0,))).labels.subtitle
+    )
     for k in ("-1", "1e9", "5,1e9"):
-        assert_refused(look("analyze", folder, "--sweep-k", "--k", k), f"--k {float(k.split(',')[-1]):g}", "at least 0")
+        wrong = float(k.split(",")[-1])
+        assert_refused(look("analyze", folder, "--sweep-k", "--k", k), f"--k {wrong:g}", "from 0 to 1000000")
     assert_refused(look("analyze", folder, "--k", "1"), "--sweep-k")
 
 
@@ -430,7 +432,7 @@ def test_analyses_by_class_are_for_outputs_that_are_classes(trained):
 # ------------------------------------------------------------------------------------------------------- drawing
 
 
-def course_with(tasks, rounds, **changes):
+def history_with(tasks, rounds, **changes):
     random = np.random.default_rng(0)
     from plastic_selective.config import Train
 
@@ -441,9 +443,9 @@ def course_with(tasks, rounds, **changes):
     return History(run, Train.from_values({"tasks": tasks, "epochs": rounds, **changes}), rounds, matrix, curves)
 
 
-def test_the_matrix_shows_its_numbers_where_they_fit():
+def test_the_matrix_shows_its_numbers_if_they_fit():
     def numbers(tasks):
-        history = course_with(tasks, 1)
+        history = history_with(tasks, 1)
         drawn = figures.matrix_figure(history).draw()
         found = {tuple(np.abs(text.get_position()).round()): text.get_text() for text in drawn.axes[0].texts}
         pyplot.close(drawn)
@@ -454,21 +456,21 @@ def test_the_matrix_shows_its_numbers_where_they_fit():
     assert numbers(30)[0] == {}
 
 
-def test_what_a_figure_of_many_tasks_leaves_out_or_cannot_name_is_said():
-    assert "framed" in figures.matrix_figure(course_with(40, 1)).labels.subtitle
-    few, many = (figures.curves_figure(course_with(tasks, 1)).labels.subtitle for tasks in (12, 13))
+def test_figures_of_many_tasks_name_what_they_leave_out():
+    assert "framed" in figures.matrix_figure(history_with(40, 1)).labels.subtitle
+    few, many = (figures.curves_figure(history_with(tasks, 1)).labels.subtitle for tasks in (12, 13))
     assert "dark" not in few
     assert "dark (task 1) to light (task 13)" in many.replace("\n", " ")
     values = {"layer": 1, "layer_name": "a", "low": 0.5, "high": 0.52, "count": 3, "synapses": 3}
-    for tasks, said in ((6, None), (8, "tasks 1, 2, 4, 5, 7 and 8 of 8")):
+    for tasks, note in ((6, None), (8, "tasks 1, 2, 4, 5, 7 and 8 of 8")):
         table = pd.DataFrame([{**values, "step": step} for step in range(1, tasks + 1)])
-        subtitle = figures.histogram_figure(course_with(tasks, 1), table, "gate").labels.subtitle
-        assert said in subtitle if said else "tasks" not in subtitle
+        subtitle = figures.histogram_figure(history_with(tasks, 1), table, "gate").labels.subtitle
+        assert note in subtitle if note else "tasks" not in subtitle
 
 
-def test_a_film_of_many_tasks_says_which_colour_is_which():
+def test_a_film_of_many_tasks_has_a_color_bar_of_tasks():
     values = np.zeros((1, 5, 20), dtype=np.float32)
-    frame = film_frames(course_with(12, 1), [0], [Pictures("a", values, 1.0)] * 2, None)[0].astype(int)
+    frame = draw_frames(history_with(12, 1), [Panel("a", {0: values[0]}, 1.0)] * 2, None)[0].astype(int)
     wanted = [[int(colour[start : start + 2], 16) for start in (1, 3, 5)] for colour in discrete_colors(12)]
     columns = [frame[:, x] for x in range(880, 960)]
     assert any(all(np.abs(column - colour).max(axis=1).min() < 3 for colour in wanted) for column in columns)
@@ -476,7 +478,7 @@ def test_a_film_of_many_tasks_says_which_colour_is_which():
 
 @pytest.mark.parametrize(("tasks", "rounds"), [(2, 1), (2, 5), (10, 3), (60, 1)])
 def test_ticks_are_few_whole_and_include_the_borders_of_few_tasks(tasks, rounds):
-    history = course_with(tasks, rounds)
+    history = history_with(tasks, rounds)
     ticks = history.ticks(most=20)
     assert len(ticks) <= 21
     assert ticks[0] == 0
@@ -487,7 +489,7 @@ def test_ticks_are_few_whole_and_include_the_borders_of_few_tasks(tasks, rounds)
 
 
 @given(st.integers(0, 10**6), st.integers(4, 40))
-def test_every_counts_in_round_strides(count, most):
+def test_every_counts_in_strides_of_1_2_and_5(count, most):
     numbers = every(count, most)
     assert numbers[0] == 0
     assert numbers[-1] <= count
@@ -496,7 +498,7 @@ def test_every_counts_in_round_strides(count, most):
 
 
 @given(st.lists(st.integers(), min_size=1, max_size=300, unique=True), st.integers(1, 70))
-def test_frames_are_few_and_even_and_end_with_the_last(names, most):
+def test_evenly_spaced_names_include_the_last(names, most):
     chosen = evenly_spaced(names, most)
     assert len(chosen) <= most
     assert chosen[-1] == names[-1]
@@ -507,34 +509,35 @@ def test_frames_are_few_and_even_and_end_with_the_last(names, most):
 
 
 @pytest.mark.parametrize("image_shape", [(1, 4, 5), (3, 4, 5), None])
-def test_a_frame_shows_its_step_and_nothing_of_other_frames(image_shape):
+def test_a_frame_depends_on_its_step_only(image_shape):
     random = np.random.default_rng(0)
     features = int(np.prod(image_shape or (20,)))
     values = random.random((3, 7, features)).astype(np.float32)
-    history = course_with(2, 3)
+    history = history_with(2, 3)
 
-    def frames(steps, chosen):
-        panels = [Pictures("a", values[chosen], 1.0), Pictures("b", -values[chosen], 1.0, signed=True)]
-        return film_frames(history, steps, panels, image_shape)
+    def frames(steps):
+        shown = {step: values[(1, 3, 6).index(step)] for step in steps}
+        negative = {step: -matrix for step, matrix in shown.items()}
+        return draw_frames(history, [Panel("a", shown, 1.0), Panel("b", negative, 1.0, signed=True)], image_shape)
 
-    together, (alone,) = frames([1, 3, 6], [0, 1, 2]), frames([3], [1])
+    together, (alone,) = frames([1, 3, 6]), frames([3])
     assert all(frame.shape == (352, 960, 3) and frame.dtype == np.uint8 for frame in together)
     np.testing.assert_array_equal(together[1], alone)
     assert np.any(together[0] != together[1])
     assert np.any(together[1] != together[2])
 
 
-def test_colour_images_are_shown_by_the_mean_of_their_channels():
+def test_color_images_show_the_mean_of_their_channels():
     random = np.random.default_rng(1)
-    history = course_with(2, 1)
-    grey = random.random((1, 5, 16)).astype(np.float32)
-    colour = np.stack([grey - 0.125, grey, grey + 0.125], axis=2).reshape(1, 5, 48)
-    one = film_frames(history, [1], [Pictures("a", grey, 1.0)] * 2, (1, 4, 4))
-    three = film_frames(history, [1], [Pictures("a", colour, 1.0)] * 2, (3, 4, 4))
+    history = history_with(2, 1)
+    gray = random.random((1, 5, 16)).astype(np.float32)
+    color = np.stack([gray - 0.125, gray, gray + 0.125], axis=2).reshape(1, 5, 48)
+    one = draw_frames(history, [Panel("a", {1: gray[0]}, 1.0)] * 2, (1, 4, 4))
+    three = draw_frames(history, [Panel("a", {1: color[0]}, 1.0)] * 2, (3, 4, 4))
     assert np.mean(one[0] != three[0]) < 0.01
 
 
-def test_a_film_has_a_frame_for_each_round_and_a_still_of_its_end(trained):
+def test_a_film_has_a_frame_for_each_round_and_its_last_frame_is_a_picture(trained):
     folder = trained()
     outcome = look("render", folder, "--layer", 1)
     assert outcome.code == 0, outcome.err

@@ -112,7 +112,7 @@ def test_the_first_task_has_no_penalty(kind):
     assert_same(gradients(model), {name: value.numpy() for name, value in before.items()}, rtol=0, atol=0)
 
 
-def test_parameters_that_the_loss_does_not_reach_are_held_too():
+def test_parameters_that_the_loss_does_not_depend_on_are_penalized_too():
     model = Unused().double()
     penalty = ewc(model)
     penalty.end_task(images(15), lambda x: model.unused(x) + model.used(x))
@@ -127,7 +127,7 @@ def test_parameters_that_the_loss_does_not_reach_are_held_too():
 
 
 @pytest.mark.parametrize("kind", ["ewc", "si"])
-def test_frozen_parameters_have_no_part_in_it(kind):
+def test_frozen_parameters_are_left_out(kind):
     model = frozen()
     penalty = make_penalty(kind, model)
     penalty.end_task(images(15), model)
@@ -137,7 +137,7 @@ def test_frozen_parameters_have_no_part_in_it(kind):
     assert set(importance_of(penalty)) == {"0.bias", "2.weight"}
 
 
-def test_ewc_takes_as_many_images_as_it_is_told_and_others_with_another_seed():
+def test_ewc_uses_the_number_of_images_of_its_option_and_draws_them_from_the_seed():
     model, x = mlp(), images(50)
     found = []
     for seed in (0, 1):
@@ -197,7 +197,7 @@ def test_the_path_integral_of_gradient_descent_in_a_bowl():
     np.testing.assert_allclose(found, rate * h**2 * theta**2 * (1 - r ** (2 * steps)) / (1 - r**2), rtol=1e-12)
 
 
-def test_the_path_integral_is_the_fall_of_the_loss_for_small_steps():
+def test_for_small_steps_the_path_integral_is_the_decrease_of_the_loss():
     errors = []
     for rate in (0.04, 0.02, 0.01):
         found, fall = path_after(rate, 2.0)
@@ -279,7 +279,7 @@ def test_moving_against_the_gradient_never_makes_importance_negative():
     assert moved_by([0.2, -0.5]) == pytest.approx([0.5 / 0.35 - 0.1 / 0.14, 0.75 / 0.35])
 
 
-def test_a_parameter_that_did_not_move_does_not_matter():
+def test_a_parameter_that_did_not_move_has_no_importance():
     model = Bowl(START, [1.0, 0.0, 1.0])
     penalty = SynapticIntelligence(model, strength=1.0, damping=1e-3)
     step(penalty, torch.optim.SGD(model.parameters(), lr=0.1), model.loss)
@@ -324,7 +324,7 @@ def test_gradient_descent_diverges_above_two_divided_by_the_largest_curvature(ki
     penalty = make_penalty(kind, model, strength)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(20):
-        # The first task: there is no penalty yet, however strong it will be.
+        # The first task has no penalty, whatever the strength.
         step(penalty, optimizer, lambda: task_loss(model))
     penalty.end_task(images(15), model)
     scale = strength / 2 if kind == "ewc" else strength
@@ -335,7 +335,7 @@ def test_gradient_descent_diverges_above_two_divided_by_the_largest_curvature(ki
 
 @pytest.mark.parametrize("kind", ["ewc", "si"])
 @pytest.mark.parametrize("interrupted", [5, 12, 20])
-def test_a_restored_penalty_goes_on_as_if_nothing_had_happened(kind, interrupted):
+def test_a_restored_penalty_continues_identically(kind, interrupted):
     def parts(seed):
         model = mlp()
         if kind == "ewc":
@@ -378,7 +378,7 @@ def test_a_state_does_not_change_with_the_penalty(kind):
     assert any(not torch.equal(values, state["anchor"][name]) for name, values in model.state_dict().items())
 
 
-def test_impossible_values_are_errors_that_name_them():
+def test_values_out_of_range_are_errors_that_name_them():
     model = mlp()
     for wrong in ({"strength": -1.0}, {"strength": float("nan")}, {"decay": 1.1}, {"decay": -0.1}, {"samples": 0}):
         with pytest.raises(UserError, match=next(iter(wrong))):

@@ -183,7 +183,7 @@ def test_surviving_share_is_its_recursion(capacity, new, replayed):
     np.testing.assert_allclose(surviving_share(capacity, new, replayed, 60), expected, rtol=1e-12, atol=1e-15)
 
 
-def test_images_of_an_earlier_task_die_out_as_computed_when_the_mixed_batch_is_added():
+def test_images_of_an_earlier_task_disappear_as_computed_if_the_mixed_batch_is_added():
     """The published loop: a buffer of 2000, 64 new and 64 replayed images a step, both added."""
     trials, steps, draws = 150, 60, generator(6)
     x, y = torch.zeros(64, 1), torch.zeros(64, dtype=torch.long)
@@ -216,7 +216,7 @@ def test_the_share_in_the_limit_of_small_batches(p):
     assert x > 0.1
 
 
-def test_what_the_published_buffer_comes_to():
+def test_the_published_buffer_loses_the_earlier_task():
     """Of task A a third is left after 16 steps, a thirtieth after 50, and less than one image after 109."""
     share = surviving_share(2000, 64, 64, 120)
     assert share[16] == pytest.approx(2 - np.exp(0.5), abs=0.02)
@@ -321,7 +321,7 @@ def test_an_impossible_share_is_an_error(share):
 
 
 def after_a_while(buffer, rounds=6):
-    """Everything that comes out of a buffer while it goes on."""
+    """All results of a buffer while images are added."""
     shown, first = [], 500
     for _ in range(rounds):
         first = feed(buffer, [7, 4], first)
@@ -331,7 +331,7 @@ def after_a_while(buffer, rounds=6):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stored", [0, 5, 90])
-def test_a_restored_buffer_goes_on_as_if_nothing_had_happened(kind, stored):
+def test_a_restored_buffer_continues_identically(kind, stored):
     buffer = make_buffer(kind, 12, 2, GROUPS, generator(10))
     feed(buffer, [stored // 2, stored - stored // 2])
     buffer.sample(4)
@@ -364,7 +364,7 @@ def test_the_state_of_another_buffer_is_an_error(kind):
     if kind != "fifo":
         others.append(make_buffer({"reservoir", "class-balanced"}.difference({kind}).pop(), 12, 2, 3, generator()))
     for other in others:
-        with pytest.raises(PlasticError, match="made otherwise"):
+        with pytest.raises(PlasticError, match="does not fit a buffer"):
             other.load_state_dict(buffer.state_dict())
         assert len(other) == 0
 
@@ -374,14 +374,14 @@ def test_a_state_that_contradicts_itself_is_an_error():
     buffer = make_buffer("class-balanced", 12, 2, GROUPS, generator())
     feed(buffer, [50])
     for seen in ([0, 0, 0], [50, 50, -50], [2, 50, 50]):
-        with pytest.raises(PlasticError, match="made otherwise"):
+        with pytest.raises(PlasticError, match="does not fit a buffer"):
             buffer.load_state_dict({**buffer.state_dict(), "seen": torch.tensor(seen)})
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(sizes=sizes)
 @settings(max_examples=30, deadline=None)
-def test_no_two_images_of_a_batch_are_sent_to_one_place(kind, sizes):
+def test_no_two_images_of_a_batch_get_the_same_place(kind, sizes):
     """On a GPU either might win."""
     buffer = make_buffer(kind, 6, 2, GROUPS, generator(13))
     for size in (5, *sizes):
@@ -406,7 +406,7 @@ def test_the_path_for_other_devices_keeps_the_same_images(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_types_and_layouts_are_taken(kind):
+def test_other_types_and_layouts_are_accepted(kind):
     x, y, group = numbered(0, 10)
     buffer = make_buffer(kind, 12, 2, GROUPS, generator())
     buffer.add(x.double().T.contiguous().T.requires_grad_(), y.int(), group.int())
@@ -441,7 +441,7 @@ def test_impossible_buffers_are_errors():
     with pytest.raises(UserError, match="reservoir"):
         make_buffer("resevoir", 5, 2, GROUPS, generator())
     for kind in KINDS:
-        with pytest.raises(UserError, match="capacity 0"):
+        with pytest.raises(UserError, match="capacity of the buffer is 0"):
             make_buffer(kind, 0, 2, GROUPS, generator())
     with pytest.raises(UserError, match=r"capacity 4 .* 5 groups"):
         make_buffer("class-balanced", 4, 2, 5, generator())

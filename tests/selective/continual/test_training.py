@@ -1,7 +1,7 @@
-"""What options, images and gradients reach: from the configuration to the parts, through a step, to the numbers logged.
+"""Training on a stream: from the options to the components, through a training step, to the logged numbers.
 
-Each number that a run logs is counted again here from the images in the data set's files and the networks that the run
-kept, by means that share nothing with the code under test but the network's layers.
+Each logged number is recomputed from the images in the files of the data set and the stored networks. The recomputation
+shares only the network's layers with the code under test.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ IN_PYTHON = [
 
 
 @pytest.mark.parametrize(("options", "in_python"), IN_PYTHON, ids=[str(options) for options, _ in IN_PYTHON])
-def test_the_command_makes_the_optimizer_that_the_page_names(options, in_python, noisy, tmp_path):
+def test_the_command_makes_the_optimizer_of_the_docs_page(options, in_python, noisy, tmp_path):
     made = parts_of(config_of(noisy, **options), tmp_path)[0].optimizer
     named = in_python([torch.nn.Parameter(torch.zeros(2))])
     assert type(made) is type(named)
@@ -153,7 +153,7 @@ def test_every_option_of_a_penalty_reaches_it(noisy, tmp_path, monkeypatch):
         ({"replay": "fifo"}, replay.FirstInFirstOut, None),
     ],
 )
-def test_the_buffer_is_of_the_kind_and_size_that_was_asked_for(options, kind, strata, noisy, tmp_path):
+def test_the_buffer_has_the_kind_and_size_of_the_options(options, kind, strata, noisy, tmp_path):
     buffer = parts_of(config_of(noisy, **options), tmp_path)[0].buffer
     assert type(buffer) is kind
     if strata is not None:
@@ -184,22 +184,20 @@ class Recorder:
     """A buffer that notes what it was given and what was taken."""
 
     def __init__(self, buffer):
-        self.buffer, self.added, self.asked = buffer, [], []
+        self.buffer, self.added, self.counts = buffer, [], []
 
     def add(self, x, y, group):
         self.added.append((len(x), group.clone()))
         self.buffer.add(x, y, group)
 
     def sample(self, count):
-        self.asked.append(count)
+        self.counts.append(count)
         return self.buffer.sample(count)
 
 
 @pytest.mark.parametrize(("share", "replayed"), [(0.5, 5), (0.75, 15), (0.2, 1), (0.0, 0)])
 @pytest.mark.parametrize("kind", ["reservoir", "class-balanced", "fifo"])
-def test_what_is_replayed_is_stored_again_in_the_published_loop_alone(
-    kind, share, replayed, noisy, tmp_path, monkeypatch
-):
+def test_only_the_published_loop_stores_replayed_images_again(kind, share, replayed, noisy, tmp_path, monkeypatch):
     """30 images of the first class, 20 of the second, 10 of the third, five at once, two passes."""
     recorders = []
 
@@ -214,7 +212,7 @@ def test_what_is_replayed_is_stored_again_in_the_published_loop_alone(
     monkeypatch.setattr(components, "make_buffer", recorded)
     learned(config_of(noisy, replay=kind, buffer_size=60, replay_share=share), tmp_path)
     (recorder,) = recorders
-    assert recorder.asked == [replayed] * 24
+    assert recorder.counts == [replayed] * 24
     groups = [group.tolist() for _, group in recorder.added]
     # What is new comes first, and belongs to the task that is being learned.
     assert [group[:5] for group in groups] == [[0] * 5] * 12 + [[1] * 5] * 8 + [[2] * 5] * 4
@@ -232,7 +230,9 @@ def test_what_is_replayed_is_stored_again_in_the_published_loop_alone(
     [({}, [6] * 3), ({"stream": "permuted", "scenario": "domain"}, [2] * 9)],
     ids=["split", "permuted"],
 )
-def test_every_class_of_every_task_has_its_share_of_a_balanced_buffer(options, expected, noisy, tmp_path, monkeypatch):
+def test_every_class_of_every_task_has_its_share_of_a_class_balanced_buffer(
+    options, expected, noisy, tmp_path, monkeypatch
+):
     """Tasks that share their classes do not share the places."""
     made = []
     monkeypatch.setattr(components, "make_buffer", lambda *a: made.append(replay.make_buffer(*a)) or made[0])
@@ -251,8 +251,8 @@ def test_the_data_of_a_task_are_its_training_images_or_those_of_all_tasks_so_far
     assert counts == (together if joint else alone)
 
 
-class PenaltyInTurn:
-    """A penalty that notes when it is asked, and adds a gradient of its own."""
+class RecordedPenalty:
+    """A penalty that records its calls and adds a constant gradient."""
 
     def __init__(self, network):
         self.network, self.calls, self.ends = network, [], []
@@ -283,12 +283,12 @@ class PenaltyInTurn:
         self.ends.append((len(x), logits(x)))
 
 
-def test_a_penalty_sees_the_gradient_of_the_loss_alone_and_the_step_that_follows_both(noisy, tmp_path, monkeypatch):
+def test_a_penalty_gets_the_gradient_of_the_loss_and_the_step_follows_both(noisy, tmp_path, monkeypatch):
     penalties = []
     monkeypatch.setattr(
         components,
         "_make_penalty",
-        lambda config, network, run: penalties.append(PenaltyInTurn(network)) or penalties[0],
+        lambda config, network, run: penalties.append(RecordedPenalty(network)) or penalties[0],
     )
     config = config_of(
         noisy, optimizer="sgd", learning_rate=0.5, replay="none", penalty="ewc", scenario="task", epochs=1
@@ -303,7 +303,7 @@ def test_a_penalty_sees_the_gradient_of_the_loss_alone_and_the_step_that_follows
 
 
 @pytest.mark.parametrize(("active", "moves"), [("all", True), ("seen", False)])
-def test_outputs_of_tasks_to_come_are_pushed_down_only_where_all_compete(active, moves, noisy, tmp_path, monkeypatch):
+def test_outputs_of_later_tasks_are_trained_only_if_all_compete(active, moves, noisy, tmp_path, monkeypatch):
     networks = []
     made = components.make_network
     monkeypatch.setattr(components, "make_network", lambda *a: networks.append(made(*a)) or networks[-1])
@@ -376,7 +376,7 @@ def train(folder, *options):
 
 
 @pytest.mark.parametrize("options", [(), ("--replay", "none"), ("--optimizer", "adam")], ids=" ".join)
-def test_what_a_run_logs_on_test_is_counted_again_from_the_test_images(options, noisy):
+def test_logged_test_results_are_recomputed_from_the_test_images(options, noisy):
     run = train(noisy, *options)
     matrix = counted_again(run, noisy, "test", [[0], [1], [2]])
     stored = pd.read_csv(run / "tables/accuracy_matrix.csv")
@@ -388,7 +388,7 @@ def test_what_a_run_logs_on_test_is_counted_again_from_the_test_images(options, 
     assert not np.allclose(counted_again(run, noisy, "train", [[0], [1], [2]]), matrix, atol=1e-3)
 
 
-def test_eval_counts_the_split_that_it_is_told(noisy):
+def test_eval_measures_the_split_of_its_option(noisy):
     run = train(noisy)
     for split in ("train", "test"):
         assert plastic("eval", "selective", "--quiet", "--split", split).code == 0
@@ -401,7 +401,7 @@ def test_eval_counts_the_split_that_it_is_told(noisy):
         assert {name: logged[name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
-def test_validation_images_are_measured_as_such_and_not_learned(noisy):
+def test_validation_images_are_measured_and_not_trained_on(noisy):
     run = train(noisy, "--validation", "15")
     rows = RunStore(run.parent).metrics(runs=[run.name], stage="train")
     last = rows[rows["step"] == rows["step"].max()]

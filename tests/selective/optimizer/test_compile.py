@@ -144,8 +144,8 @@ def test_parameters_distributed_over_two_processes_follow_whole_ones(tmp_path):
         )
         for rank in range(2)
     ]
-    said = [process.communicate(timeout=300)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    errors = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
 
 
 @pytest.fixture

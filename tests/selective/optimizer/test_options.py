@@ -71,21 +71,21 @@ def test_a_bad_value_is_refused_by_name(name, value):
 @pytest.mark.parametrize("name", ["plasticity_K", "weight_decy", "centered", "trace"])
 def test_an_unknown_option_is_refused_by_name_wherever_it_is_given(name):
     p = parameter(3)
-    said = rf"SelectivePlasticityOptimizer has no option {name}\."
-    with pytest.raises(ValueError, match=said):
+    message = rf"SelectivePlasticityOptimizer has no option {name}\."
+    with pytest.raises(ValueError, match=message):
         SelectivePlasticityOptimizer([p], **{name: 0.1})
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         SelectivePlasticityOptimizer([{"params": [p], name: 0.1}])
     optimizer = SelectivePlasticityOptimizer([p])
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         optimizer.add_param_group({"params": [parameter(2)], name: 0.1})
     saved = optimizer.state_dict()
     saved["param_groups"][0][name] = 0.1
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         optimizer.load_state_dict(saved)
     optimizer.param_groups[0][name] = 0.1
     p.grad = torch.ones(3)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         optimizer.step()
     del optimizer.param_groups[0][name]
     optimizer.step()
