@@ -1,4 +1,4 @@
-"""How long `plastic --help` takes, beside importing Typer and rich alone, interleaved in one run.
+"""Times `plastic --help` and other first commands, relative to importing Typer and rich, interleaved in one run.
 
 python benchmarks/startup.py
 """
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=21)
     repeats = parser.parse_args().repeats
     programs = {f"python -c '{FLOOR}'": FLOOR} | {
-        name: f"import sys; sys.argv = {['plastic', *arguments]!r}\nfrom plastic_cli.app import main\nmain()"
+        name: f"import sys; sys.argv = {['plastic', *arguments]!r}\nfrom plastic_cli.__main__ import main\nmain()"
         for name, arguments in COMMANDS.items()
     }
     times: dict[str, list[float]] = {name: [] for name in programs}

@@ -1,4 +1,6 @@
-"""`plastic`, also as `python -m plastic_cli`: it listens to signals before it imports what takes long."""
+"""`plastic`, also as `python -m plastic_cli`: it handles signals before the imports that take long."""
+
+import gc
 
 from plastic_cli.signals import leave_on_signals
 
@@ -6,6 +8,8 @@ from plastic_cli.signals import leave_on_signals
 def main() -> None:
     """Run the command line and exit."""
     leave_on_signals()
+    # Imports make many objects and no garbage: a command turns the collector on again when it runs.
+    gc.disable()
     try:
         from plastic_cli.app import main
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ rule imports its commands module. Only a command that runs imports torch, pandas
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -85,6 +86,9 @@ def main() -> None:
     except KeyboardInterrupt:
         # It came while an error or the end was printed.
         code = INTERRUPTED
+    if not gc.isenabled():
+        # No command ran: everything here was imported, and the collector need not look at it when Python ends.
+        gc.freeze()
     leave(code)
 
 

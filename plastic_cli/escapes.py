@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-_UNPRINTABLE = re.compile(
-    # Control characters, line and paragraph separators, what turns the direction of writing, and halves of a pair.
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-_LINE_ENDS = re.compile(r"[\t\n\v\f\r\x85\u2028\u2029]+")
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+# Compiled at their first use: this module is imported by every command, and most need none of them.
+# Control characters, line and paragraph separators, characters that change the direction of writing, half surrogates.
+_UNPRINTABLE = "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+_LINE_ENDS = r"[\t\n\v\f\r\x85\u2028\u2029]+"
+_NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -25,12 +24,12 @@ def printable(text: str, *, keep: str = "") -> str:
     # Most texts have nothing to escape, and this question takes a fraction of the time.
     if text.isascii() and text.isprintable():
         return text
-    return _UNPRINTABLE.sub(lambda match: match[0] if match[0] in keep else _code(match[0]), text)
+    return re.sub(_UNPRINTABLE, lambda match: match[0] if match[0] in keep else _code(match[0]), text)
 
 
 def printable_line(text: str) -> str:
     """Return `printable` text on one line: ends of lines and tabs become a space."""
-    return printable(_LINE_ENDS.sub(" ", text))
+    return printable(re.sub(_LINE_ENDS, " ", text))
 
 
 def valid_text(text: str) -> str:
@@ -50,7 +49,7 @@ def csv_cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = printable(value, keep="\n\t")
-    return f"'{text}" if value.startswith(FORMULA_SIGNS) and not _NUMBER.fullmatch(value) else text
+    return f"'{text}" if value.startswith(FORMULA_SIGNS) and not re.fullmatch(_NUMBER, value) else text
 
 
 def csv_text(frame: pd.DataFrame) -> str:

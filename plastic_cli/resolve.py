@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from contextlib import suppress
+from typing import Any
 
 from plastic_cli.config.model import Config, TrainConfig
-from plastic_cli.data.catalogue import check_dataset_name, full_dataset_name
 from plastic_cli.errors import OptionError, UserError
 from plastic_cli.plugins.discovery import load_function
 from plastic_cli.plugins.rule import Rule
-from plastic_cli.runs.run import Run
 
 
 def config_model(function: Callable[..., Any]) -> type[Config]:
     """Return the configuration class in the signature of a verb's function; raises TypeError where there is none."""
-    hints = get_type_hints(function, localns={"Run": Run})
-    for name in inspect.signature(function).parameters:
-        if inspect.isclass(hints.get(name)) and issubclass(hints[name], Config):
-            model: type[Config] = hints[name]
-            return model
+    names = inspect.unwrap(function).__globals__
+    for name, annotation in inspect.get_annotations(function).items():
+        found = annotation
+        if isinstance(annotation, str):
+            # One by one: other annotations may name what is imported for type checking only, such as Run.
+            with suppress(NameError):
+                found = eval(annotation, names)
+        if name != "return" and inspect.isclass(found) and issubclass(found, Config):
+            return found
     raise TypeError(f"{function.__module__}.{function.__qualname__} takes no configuration (a subclass of Config)")
 
 
@@ -61,6 +64,8 @@ def resolve(
     dataset = getattr(config, "dataset", None)
     if dataset is None:
         return config
+    from plastic_cli.data.catalogue import check_dataset_name, full_dataset_name
+
     try:
         check_dataset_name(dataset)
     except UserError as error:

@@ -35,25 +35,30 @@ class Entry:
         return getattr(import_module(f"plastic_cli.commands.{module}"), function)(name, self.about)
 
 
-def leave_untyped(parameter: Any) -> None:
-    """Let Typer convert an option only if it was typed: the library that converts takes long to import."""
+def _convert_typed_only(parameter: Any) -> None:
+    """Let Typer convert the value of an option only if it was typed: what it converts with takes long to import."""
     convert = parameter.process_value
+    if getattr(convert, "typed_only", False):
+        return
 
     def process(context: Any, value: Any) -> Any:
         if value not in (None, (), []) or parameter.required:
             return convert(context, value)
         return value if parameter.callback is None else parameter.callback(context, parameter, value)
 
+    process.typed_only = True  # type: ignore[attr-defined]
     parameter.process_value = process
 
 
 class Command(TyperCommand):
     """A command whose help is drawn without rich."""
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        for parameter in self.params:
-            leave_untyped(parameter)
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the command's options."""
+        parameters = super().get_params(ctx)
+        for parameter in parameters:
+            _convert_typed_only(parameter)
+        return parameters
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""
@@ -63,18 +68,16 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """A group of commands, with the option --debug that `run_command_line` reads from the arguments."""
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        for parameter in self.params:
-            leave_untyped(parameter)
+    commands_panel = "Commands"
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the group's own options, --debug and --help."""
         *own, last = super().get_params(ctx)
         present = any(parameter.name == "debug" for parameter in own)
-        return [*own, *([] if present else [_debug_option()]), last]
-
-    commands_panel = "Commands"
+        parameters = [*own, *([] if present else [_debug_option()]), last]
+        for parameter in parameters:
+            _convert_typed_only(parameter)
+        return parameters
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help: the commands, then the options."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
@@ -15,10 +15,10 @@ from plastic_cli.config.model import Config, field
 from plastic_cli.errors import match_choice
 from plastic_cli.plugins.discovery import plugin_names
 from plastic_cli.plugins.rule import Rule
-from plastic_cli.resolve import resolve
-from plastic_cli.runs.console import Console
 from plastic_cli.sweeps.options import SweepOptions
-from plastic_cli.sweeps.recipe import read_options
+
+if TYPE_CHECKING:
+    from plastic_cli.runs.console import Console
 
 
 def _rule_name(name: str) -> str:
@@ -79,6 +79,8 @@ class Invocation(DataOptions, RunsOptions, OutputOptions):
 
     def console(self) -> Console:
         """Return where progress and messages go: nowhere if a program reads stdout."""
+        from plastic_cli.runs.console import Console
+
         return Console(quiet=self.quiet or self.output_format() == "json")
 
 
@@ -136,8 +138,14 @@ class RuleVerb:
         self, typed: Mapping[str, Any], file: Path | None = None, stored: Mapping[str, Any] | None = None
     ) -> Config:
         """Return the configuration: typed options, then those of a file, then stored ones, then the defaults."""
+        from plastic_cli.resolve import resolve
+
         return resolve(self.model, typed, self.read_options(file), str(file or ""), stored)
 
     def read_options(self, file: Path | None) -> dict[str, Any]:
         """Return the options of a configuration file or recipe; none without a file."""
-        return read_options(file, self.rule.name) if file else {}
+        if file is None:
+            return {}
+        from plastic_cli.sweeps.recipe import read_options
+
+        return read_options(file, self.rule.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -74,6 +75,10 @@ def command_function(models: Mapping[str, type[Config]], run: Callable[[Values],
     def command(_context: typer.Context, **typed: Any) -> None:
         if _context.invoked_subcommand is not None:
             return
+        if not gc.isenabled():
+            # The program turned it off while it imported: what is here now stays to the end.
+            gc.freeze()
+            gc.enable()
         before = _context.parent.params if _context.parent is not None else {}
         values: Values = {key: {} for key in models}
         for name, value in typed.items():

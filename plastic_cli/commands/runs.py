@@ -18,9 +18,6 @@ from plastic_cli.config.model import field
 from plastic_cli.errors import RunFailed, UserError, did_you_mean
 from plastic_cli.escapes import printable_line
 from plastic_cli.runs.console import Console
-from plastic_cli.runs.exports import find_exports
-from plastic_cli.runs.folder import open_run, remove_run
-from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore
@@ -152,6 +149,8 @@ def _warn_of_unreadable(store: RunStore) -> None:
 
 def show_run(options: ShowOptions) -> None:
     """Print everything about one run."""
+    from plastic_cli.runs.lock import is_held
+
     path = RunStore(options.runs_folder()).find(options.run)
     record = read_record(path)
     alive = record.status not in ("created", "running") or is_held(path)
@@ -175,6 +174,8 @@ def show_run(options: ShowOptions) -> None:
 
 def remove_runs(options: RemoveOptions) -> None:
     """Delete runs after a confirmation; a run that is being written is left alone."""
+    from plastic_cli.runs.folder import remove_run
+
     folder = options.runs_folder()
     store = RunStore(folder)
     paths = list(dict.fromkeys(store.find(name) for name in options.names))
@@ -191,6 +192,9 @@ def remove_runs(options: RemoveOptions) -> None:
 
 def export_runs(options: ExportOptions) -> None:
     """Give runs, or all finished runs, to exporters; raises RunFailed if one of them failed."""
+    from plastic_cli.runs.exports import find_exports
+    from plastic_cli.runs.folder import open_run
+
     folder, names = options.runs_folder(), options.names
     wanted = [name for name in options.to if name]
     if not wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
@@ -53,7 +54,8 @@ def field(
 class Config(BaseModel):
     """The configuration of a command. Unknown keys are errors, values are checked, and nothing changes after that."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Help reads the fields only, so what checks values is built when values are checked.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
     panel: ClassVar[str] = "Options of the rule"
     only_with: ClassVar[OnlyWith] = ()
 
@@ -117,6 +119,21 @@ class Config(BaseModel):
                 raise OptionError(f"{as_typed(name, asked[name])} does nothing {reason}. Leave it out.", name)
 
     @classmethod
+    def _complete(cls) -> None:
+        """Build what checks values, without pydantic's plugins: looking for them takes longer than the rest."""
+        if cls.__pydantic_complete__:
+            return
+        before = os.environ.get("PYDANTIC_DISABLE_PLUGINS")
+        os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"
+        try:
+            cls.model_rebuild()
+        finally:
+            if before is None:
+                del os.environ["PYDANTIC_DISABLE_PLUGINS"]
+            else:
+                os.environ["PYDANTIC_DISABLE_PLUGINS"] = before
+
+    @classmethod
     def from_values(cls, values: Mapping[str, Any], source: str = "") -> Self:
         """Check `values` and return the configuration; raises UserError, one line that names option and value."""
         for name in values:
@@ -124,6 +141,7 @@ class Config(BaseModel):
                 where = f"{source}: " if source else ""
                 guess = did_you_mean(name, cls.model_fields)
                 raise OptionError(f"{where}there is no key '{name}'.{guess} `--help` lists the options.", name)
+        cls._complete()
         try:
             return cls.model_validate({**cls.implied(values), **values})
         except ValidationError as error:

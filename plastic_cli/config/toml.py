@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ def decode_toml(content: bytes) -> str:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read the keys of a configuration file; hyphens count as underscores. Raises UserError where it cannot be read."""
+    import tomllib
+
     try:
         values = tomllib.loads(decode_toml(path.read_bytes()))
     except FileNotFoundError:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
-from plastic_cli.distribution import origin_of
 from plastic_cli.errors import PlasticError, UserError, did_you_mean
+from plastic_cli.plugins.entry_points import GROUP, Entry, installed
 from plastic_cli.plugins.rule import Rule
 
 if TYPE_CHECKING:
@@ -31,11 +30,16 @@ class BrokenPlugin:
 
 @dataclass
 class Plugins:
-    """The rules that are here by name, the distribution ("name version") that each comes from, and what is broken."""
+    """The installed rules by name, the entry point of each, and the plugins that are broken."""
 
     rules: dict[str, Rule] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
     broken: list[BrokenPlugin] = field(default_factory=list)
+
+    @cached_property
+    def origins(self) -> dict[str, str]:
+        """The distribution ("name version") of each rule; it is read only if a command needs it."""
+        return {name: entry.origin() for name, entry in self.entries.items()}
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def exporter_names() -> list[str]:
 
 
 def _entry_names() -> set[str]:
-    return {entry.name for entry in entry_points(group="plastic")}
+    return {entry.name for entry in installed()}
 
 
 @cache
@@ -83,28 +87,28 @@ def discover() -> Plugins:
     """
     from pluggy import PluginManager
 
-    from plastic_cli.plugins.hooks import GROUP, HookSpecifications
+    from plastic_cli.plugins.hooks import HookSpecifications
 
     manager = PluginManager(GROUP)
     manager.add_hookspecs(HookSpecifications)
     plugins = Plugins()
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+    for entry in installed():
         if entry.name.startswith(EXPORTER_PREFIX):
             continue
-        origin = _origin(entry)
         try:
             module = entry.load()
-            manager.register(module, name=f"{origin}:{entry.name}")
+            manager.register(module, name=f"{entry.folder or entry.distribution}:{entry.name}")
             manager.check_pending()
             for rule in _rules_of(manager, module):
                 if rule.name in plugins.rules:
-                    raise ValueError(f"the name '{rule.name}' is already taken by {plugins.origins[rule.name]}")
+                    taken_by = plugins.entries[rule.name].origin()
+                    raise ValueError(f"the name '{rule.name}' is already taken by {taken_by}")
                 plugins.rules[rule.name] = rule
-                plugins.origins[rule.name] = origin
+                plugins.entries[rule.name] = entry
         except Exception as error:
             if os.environ.get("PLASTIC_STRICT"):
                 raise
-            plugins.broken.append(BrokenPlugin(entry.name, origin, _reason(error)))
+            plugins.broken.append(BrokenPlugin(entry.name, entry.origin(), _reason(error)))
     return plugins
 
 
@@ -136,18 +140,19 @@ def find_exporter(name: str) -> Exporter:
     """Load the exporter called `name`; raises UserError where there is none or it does not load."""
     from pluggy import PluginManager
 
-    from plastic_cli.plugins.hooks import GROUP, HookSpecifications
+    from plastic_cli.plugins.hooks import HookSpecifications
 
-    entries = list(entry_points(group=GROUP, name=EXPORTER_PREFIX + name)) or list(entry_points(group=GROUP, name=name))
-    if not entries:
+    found = {entry.name: entry for entry in reversed(installed())}
+    entry = found.get(EXPORTER_PREFIX + name) or found.get(name)
+    if entry is None:
         known = exporter_names()
         guess = did_you_mean(name, known)
         raise UserError(f"there is no exporter '{name}'.{guess} Installed exporters: {', '.join(known) or 'none'}.")
-    origin = _origin(entries[0])
+    origin = entry.origin()
     manager = PluginManager(GROUP)
     manager.add_hookspecs(HookSpecifications)
     try:
-        module = entries[0].load()
+        module = entry.load()
         manager.register(module)
         manager.check_pending()
     except Exception as error:
@@ -164,10 +169,6 @@ _RUN_HOOKS = ("plastic_run_", "plastic_metrics_")
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _origin(entry: EntryPoint) -> str:
-    return origin_of(entry.dist.name, entry.dist.version) if entry.dist else "an unknown distribution"
 
 
 def _rules_of(manager: PluginManager, module: object) -> list[Rule]:

@@ -17,10 +17,8 @@ from typing import Any
 
 from pluggy import HookimplMarker, HookspecMarker
 
+from plastic_cli.plugins.entry_points import GROUP
 from plastic_cli.plugins.rule import Rule
-
-GROUP = "plastic"
-"""The name of the entry points through which plugins are found."""
 
 hookimpl = HookimplMarker(GROUP)
 _hookspec = HookspecMarker(GROUP)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.resources import files
 from types import ModuleType
 from typing import Any
 
@@ -38,6 +37,8 @@ class Rule:
 
     def claims_text(self) -> str | None:
         """Return the text of the `claims.toml` beside the rule's commands, or None where there is none."""
+        from importlib.resources import files
+
         package = self.commands.rpartition(".")[0] or self.commands
         path = files(package) / "claims.toml"
         return path.read_text(encoding="utf-8") if path.is_file() else None

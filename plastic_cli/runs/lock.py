@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.runs.record import LOCK_FILE
 
@@ -31,6 +29,8 @@ def locked_folder(folder: Path, process: Mapping[str, Any]) -> Iterator[None]:
     writer, for the message. Raises UserError where another process holds the folder, RunFailed where the folder cannot
     be written.
     """
+    from filelock import FileLock, Timeout
+
     lock = FileLock(folder / LOCK_FILE)
     try:
         lock.acquire(timeout=READERS_SECONDS)
@@ -72,6 +72,8 @@ def is_held(folder: Path) -> bool:
 
 def _is_locked(path: Path) -> bool:
     """Say whether another process holds the lock `path`, on systems that have exclusive locks only."""
+    from filelock import FileLock, Timeout
+
     if not path.exists():
         return False
     try:

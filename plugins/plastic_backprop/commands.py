@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from plastic_backprop.config import Train
-from plastic_cli import ClassifierAnalyzeConfig, ClassifierEvaluateConfig, RenderConfig, Run
+from plastic_cli import ClassifierAnalyzeConfig, ClassifierEvaluateConfig, RenderConfig
 from plastic_cli.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from plastic_cli import Run
 
 
 def train(config: Train, run: Run) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from plastic_cli import RenderConfig, Run
+from typing import TYPE_CHECKING
+
+from plastic_cli import RenderConfig
 from plastic_cli.lazy import lazy_names
 from plastic_eglp.config import Analyze, Evaluate, Train
+
+if TYPE_CHECKING:
+    from plastic_cli import Run
 
 
 def train(config: Train, run: Run) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plastic_cli import ClassifierEvaluateConfig, Run
+from plastic_cli import ClassifierEvaluateConfig
 from plastic_grlu.config import Analyze, Render, Train
 from plastic_grlu.training import build, make_learner
 
 if TYPE_CHECKING:
     import pandas as pd
     from plotnine import ggplot
+
+    from plastic_cli import Run
 
 COMPILING = "compiling the kernels of grlu: about 10 seconds, once for each version"
 

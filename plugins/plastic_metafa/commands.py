@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from plastic_cli import Run
+from typing import TYPE_CHECKING
+
 from plastic_metafa.config import Analyze, Evaluate, Render, Train
+
+if TYPE_CHECKING:
+    from plastic_cli import Run
 
 
 def train(config: Train, run: Run) -> None:

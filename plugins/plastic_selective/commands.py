@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from plastic_cli import Run
+from typing import TYPE_CHECKING
+
 from plastic_cli.lazy import lazy_names
 from plastic_selective.config import Analyze, Evaluate, Render, Train
+
+if TYPE_CHECKING:
+    from plastic_cli import Run
 
 
 def train(config: Train, run: Run) -> None:
