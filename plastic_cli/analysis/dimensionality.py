@@ -1,4 +1,4 @@
-"""The effective number of dimensions in which states vary."""
+"""Participation ratio: the effective number of dimensions of states."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 def participation_ratio(states: NDArray[np.floating[Any]]) -> float:
     """Return (sum_i l_i)^2 / sum_i l_i^2 with the eigenvalues l of the covariance of states (samples, p).
 
-    It is p where the variance is the same in all directions and 1 where there is only one; NaN without any variance.
-    As the sums are the trace of the covariance and the square of its Frobenius norm, no spectrum has to be computed.
+    It is p if the variance is the same in all directions, 1 if there is variance in one direction only, and nan without
+    variance. The sums are the trace and the squared Frobenius norm of the covariance, so that no spectrum is computed.
     """
-    centred = np.asarray(states, np.float64)
-    centred = centred - centred.mean(axis=0)
-    # The products of samples have the same eigenvalues as those of columns; the smaller matrix is enough.
-    gram = centred.T @ centred if centred.shape[1] <= centred.shape[0] else centred @ centred.T
+    centered = np.asarray(states, np.float64)
+    centered = centered - centered.mean(axis=0)
+    # The products of samples and those of columns have the same eigenvalues: compute the smaller matrix.
+    gram = centered.T @ centered if centered.shape[1] <= centered.shape[0] else centered @ centered.T
     total = float(np.trace(gram))
     return total**2 / float(np.sum(gram**2)) if total > 0 else float("nan")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Learner(Protocol):
-    """A classifier that learns from batches: `x` (batch, features), normalised, and `y` (batch,), class numbers."""
+    """A classifier that learns from batches: `x` (batch, features), normalized, and `y` (batch,), class numbers."""
 
     def train_batch(self, x: Tensor, y: Tensor) -> Tensor | None:
         """Learn from one batch. Return its loss, which is checked for finite values, or None."""

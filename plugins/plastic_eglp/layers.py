@@ -169,8 +169,8 @@ class _LocalLayer(nn.Module):
     def _softhebb_step(self, factors: rule.Factors, rate: float, event: float | Tensor) -> None:
         """Change the weights by SoftHebb's step: equation (1) with largest entry 1, then each unit's own rate.
 
-        In this order a unit's steps shrink as its norm comes to 1. Scaled after the units' rates, the largest step
-        would stay the same for ever.
+        In this order the steps of a unit decrease as its norm approaches 1. In the opposite order the largest step
+        would never decrease.
         """
         change = torch.zeros_like(self.weight)
         self._add_products(change, factors.post, 1 / len(factors.post))

@@ -32,7 +32,7 @@ def test_exact_for_small_and_large_angles_and_any_length(radians, first, second)
     assert angle_degrees(b, a) == pytest.approx(math.degrees(radians), rel=1e-9)
 
 
-def test_tiny_angle_that_the_arc_cosine_loses():
+def test_a_tiny_angle_is_not_lost_in_rounding():
     a = torch.tensor([1.0, 0.0], dtype=torch.float64)
     b = torch.tensor([1.0, 1e-10], dtype=torch.float64)
     assert math.degrees(math.acos(min(1.0, float(a @ b / b.norm())))) == 0

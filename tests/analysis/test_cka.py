@@ -54,12 +54,12 @@ def test_invariant_under_rotation_scale_and_shift(seed, n, p1, p2, debiased):
     assert linear_cka(moved, x, debiased) == pytest.approx(1, abs=1e-9)
 
 
-def test_not_invariant_under_any_linear_map():
+def test_not_invariant_under_general_linear_maps():
     x = random_features(0, 50, 4)
     assert linear_cka(x, x * torch.tensor([10.0, 1, 1, 1])) < 0.9
 
 
-def test_only_the_debiased_one_is_near_zero_for_unrelated_features_of_few_examples():
+def test_only_debiased_cka_is_near_zero_for_unrelated_features_of_few_examples():
     pairs = [(random_features(2 * seed, 20, 100), random_features(2 * seed + 1, 20, 100)) for seed in range(50)]
     assert np.mean([linear_cka(x, y) for x, y in pairs]) > 0.7
     debiased = [linear_cka(x, y, debiased=True) for x, y in pairs]
@@ -67,7 +67,7 @@ def test_only_the_debiased_one_is_near_zero_for_unrelated_features_of_few_exampl
     assert np.std(debiased) < 0.2
 
 
-def test_plain_lies_between_zero_and_one():
+def test_plain_cka_is_between_zero_and_one():
     values = cka_matrix([random_features(0, 30, 5)], [random_features(seed, 30, 7) for seed in range(1, 20)])
     assert ((values >= 0) & (values <= 1)).all()
 
@@ -79,7 +79,7 @@ def test_constant_features_have_no_similarity(debiased):
     assert np.isnan(linear_cka(random_features(0, 10, 4), constant, debiased))
 
 
-def test_matrix_holds_every_pair_and_accumulates_in_float64():
+def test_the_matrix_has_every_pair_and_accumulates_in_float64():
     left = [random_features(seed, 15, 4).float() for seed in range(2)]
     right = [random_features(seed, 15, 6).float() * 1e-30 for seed in range(3)]
     matrix = cka_matrix(left, right)
@@ -96,7 +96,7 @@ def test_flattens_feature_maps():
     assert linear_cka(maps.view(9, 3, 2, 2), maps) == pytest.approx(1)
 
 
-def test_refuses_other_examples_and_too_few():
+def test_different_or_too_few_examples_are_refused():
     with pytest.raises(ValueError, match="same examples"):
         linear_cka(random_features(0, 5, 2), random_features(0, 6, 2))
     with pytest.raises(ValueError, match="at least 4"):

@@ -23,7 +23,7 @@ def test_cross_entropy_by_hand(tmp_path):
     assert cross_entropy(logits, y).item() == pytest.approx(expected / 7, rel=1e-6)
 
 
-def test_cross_entropy_of_no_opinion_is_log_of_the_number_of_classes():
+def test_cross_entropy_of_equal_logits_is_log_of_the_number_of_classes():
     assert cross_entropy(torch.zeros(3, 10), torch.tensor([0, 4, 9])).item() == pytest.approx(math.log(10))
 
 
@@ -59,6 +59,6 @@ def test_evaluation_does_not_depend_on_the_batch_size(batch_size):
     assert result.loss.item() == pytest.approx(cross_entropy(x @ weights, y).item(), rel=1e-6)
 
 
-def test_evaluation_of_nothing_is_nan():
+def test_evaluation_without_images_is_nan():
     result = evaluate(lambda inputs: inputs, torch.empty(0, 3), torch.empty(0, dtype=torch.int64))
     assert result.accuracy.isnan() and result.loss.isnan()

@@ -70,7 +70,7 @@ def test_by_hand():
     assert [intransigence(HAND_MADE, joint, after) for after in (1, 2, 3, None)] == [0, 1 / 8, -1 / 8, -1 / 8]
 
 
-def test_the_best_of_a_task_may_come_after_it_was_learned_or_before():
+def test_the_best_accuracy_of_a_task_can_be_before_or_after_learning_it():
     better_later = [[0.1, 0.1, 0.1], [0.5, 0.1, 0.1], [0.9, 0.5, 0.1], [0.6, 0.5, 0.5]]
     assert forgetting(better_later) == pytest.approx((0.3 + 0) / 2)
     assert backward_transfer(better_later) == pytest.approx((0.1 + 0) / 2)
@@ -107,7 +107,7 @@ def test_forgetting_is_at_least_minus_backward_transfer(drawn):
 
 
 @given(matrices_and_after())
-def test_average_accuracy_is_that_of_tasks_just_learned_and_what_has_changed_since(drawn):
+def test_average_accuracy_is_the_accuracy_just_after_learning_plus_the_change_since(drawn):
     matrix, after = drawn
     k = matrix.shape[1] if after is None else after
     if k >= 2:
@@ -125,7 +125,7 @@ def test_accuracies_that_never_change_transfer_nothing(columns):
 
 
 @given(matrices(), st.floats(0.1, 100), st.data())
-def test_differences_follow_the_unit_and_not_the_level(matrix, unit, data):
+def test_differences_scale_with_the_unit_and_do_not_depend_on_the_level(matrix, unit, data):
     level = data.draw(arrays.arrays(np.float64, matrix.shape[1], elements=st.floats(-1, 1)))
     for measure in (backward_transfer, forward_transfer, forgetting):
         assert measure(unit * matrix + level) == pytest.approx(unit * measure(matrix), abs=1e-9, nan_ok=True)
@@ -143,7 +143,7 @@ def test_too_few_tasks():
 
 
 @pytest.mark.filterwarnings("error")
-def test_what_was_not_measured():
+def test_accuracies_that_were_not_measured():
     # Only tasks already learned were measured, and training stopped after the second of three.
     matrix = np.where(np.tril(np.ones((4, 3)), -1) > 0, HAND_MADE, np.nan)
     matrix[3] = np.nan
@@ -158,18 +158,18 @@ def test_what_was_not_measured():
     assert math.isnan(forgetting(unseen))
 
 
-def test_a_tensor_is_a_matrix_too():
+def test_a_tensor_is_accepted_as_a_matrix():
     assert forgetting(torch.from_numpy(HAND_MADE)) == forgetting(HAND_MADE.tolist()) == forgetting(HAND_MADE)
 
 
 @pytest.mark.parametrize("matrix", [np.ones((3, 3)), np.ones(3), np.ones((2, 3)), np.ones((3, 2, 1))])
-def test_what_is_no_accuracy_matrix(matrix):
+def test_other_shapes_are_refused(matrix):
     for measure in (average_accuracy, backward_transfer, forward_transfer, forgetting, accuracy_matrix_frame):
         with pytest.raises(ValueError, match=r"\(tasks \+ 1, tasks\)"):
             measure(matrix)
 
 
-def test_numbers_of_tasks_that_are_none_of_the_matrix():
+def test_invalid_numbers_of_tasks_are_refused():
     for after in (-1, 4):
         with pytest.raises(ValueError, match="0 to 3 can be learned"):
             average_accuracy(HAND_MADE, after)
@@ -187,20 +187,20 @@ def test_frame_by_hand():
 
 
 @given(matrices(), st.randoms(use_true_random=False))
-def test_a_matrix_comes_back_from_its_frame_in_any_order(matrix, random):
+def test_a_matrix_is_restored_from_its_frame_in_any_order(matrix, random):
     order = list(range(matrix.size))
     random.shuffle(order)
     np.testing.assert_array_equal(accuracy_matrix(accuracy_matrix_frame(matrix).iloc[order]), matrix)
 
 
-def test_a_matrix_comes_back_from_a_file(tmp_path):
+def test_a_matrix_is_restored_from_a_file(tmp_path):
     matrix = np.random.default_rng(0).random((6, 5))
     matrix[2, 3] = np.nan
     accuracy_matrix_frame(matrix).to_csv(tmp_path / "accuracy_matrix.csv", index=False)
     np.testing.assert_array_equal(accuracy_matrix(pd.read_csv(tmp_path / "accuracy_matrix.csv")), matrix)
 
 
-def test_missing_and_doubled_entries():
+def test_missing_and_duplicate_entries():
     frame = accuracy_matrix_frame(HAND_MADE)
     some = accuracy_matrix(frame[frame["task"] <= frame["after"]])
     assert np.isnan(some[0]).all()

@@ -18,7 +18,7 @@ def blobs(seed, n, classes=4, units=6, spread=0.3):
     return torch.from_numpy(centres[y] + spread * generator.normal(size=(n, units))).float(), torch.from_numpy(y)
 
 
-def test_separable_classes_are_read_and_random_labels_are_not():
+def test_separable_classes_are_predicted_and_random_labels_are_not():
     (train, train_y), (test, test_y) = blobs(0, 600, spread=0.05), blobs(1, 400, spread=0.05)
     result = linear_probe(train, train_y, test, test_y, seed=0)
     assert result.accuracy == 1
@@ -60,7 +60,7 @@ def test_l2_is_chosen_without_the_test_split():
     assert one.accuracy > 2 * other.accuracy
 
 
-def test_much_noise_asks_for_a_strong_penalty_and_much_data_for_a_weak_one():
+def test_noise_needs_a_strong_penalty_and_much_data_a_weak_one():
     generator = torch.Generator().manual_seed(0)
     noisy = torch.randn(120, 200, generator=generator)
     y = (noisy[:, 0] + torch.randn(120, generator=generator) > 0).long()
@@ -92,13 +92,13 @@ def test_does_not_depend_on_scale_shift_or_constant_units():
     assert result.l2 == plain.l2
 
 
-def test_features_without_information_give_the_commonest_class():
+def test_features_without_information_predict_the_most_frequent_class():
     y = torch.tensor([0] * 40 + [1] * 20)
     result = linear_probe(torch.zeros(60, 3), y, torch.ones(60, 3), y, seed=0)
     assert result.accuracy == pytest.approx(2 / 3)
 
 
-def test_a_class_that_only_the_validation_part_holds(recwarn):
+def test_a_class_that_only_the_validation_part_has(recwarn):
     train, train_y = blobs(0, 60, classes=2, spread=0.1)
     held_out = np.random.default_rng(0).permutation(60)[0]
     train_y[held_out] = 2

@@ -58,7 +58,7 @@ def test_a_quarter_turn_swaps_the_bars_and_no_corruption_changes_nothing(bars):
     assert (still.accuracy, still.loss) == (clean.accuracy, clean.loss)
 
 
-def test_noise_is_what_is_stated_and_lowers_accuracy(bars):
+def test_noise_has_the_stated_strength_and_decreases_accuracy(bars):
     dataset, predict = bars
     noisy = [Corruption("gaussian-noise", sigma) for sigma in (1, 4, 100)]
     accuracies = [row.accuracy for row in robustness(predict, dataset, noisy, seed=7)]
@@ -69,7 +69,7 @@ def test_noise_is_what_is_stated_and_lowers_accuracy(bars):
     assert accuracies[2] == expected
 
 
-def test_a_row_depends_on_the_seed_and_not_on_the_others(bars):
+def test_a_row_depends_on_the_seed_and_not_on_other_corruptions(bars):
     dataset, predict = bars
     noise, pixels = Corruption("gaussian-noise", 3), Corruption("pixel-noise", 1)
     both = robustness(predict, dataset, [noise, pixels], seed=3)
@@ -78,7 +78,7 @@ def test_a_row_depends_on_the_seed_and_not_on_the_others(bars):
     assert robustness(predict, dataset, [noise], seed=4)[1].loss != both[1].loss
 
 
-def test_default_suite_suits_the_data_set(bars):
+def test_default_corruptions_apply_to_the_data_set(bars):
     dataset, _ = bars
     kinds = {}
     for corruption in default_corruptions(dataset):
@@ -94,7 +94,7 @@ def test_default_suite_suits_the_data_set(bars):
     assert len(robustness(lambda x: x, table)) == 5
 
 
-def test_a_split_that_is_not_there(bars):
+def test_a_missing_split_is_refused(bars):
     dataset, predict = bars
     assert len(robustness(predict, dataset, [], split="train")) == 1
     with pytest.raises(UserError, match="validation"):

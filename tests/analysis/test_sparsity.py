@@ -49,7 +49,7 @@ def test_limits():
     st.lists(st.floats(-1e3, 1e3).map(lambda value: round(value, 6)), min_size=2, max_size=20).filter(any),
     st.floats(1e-100, 1e100),
 )
-def test_bounded_free_of_scale_and_sign(values, scale):
+def test_bounded_and_independent_of_scale_and_sign(values, scale):
     activity = torch.tensor([values], dtype=torch.float64)
     value = population_sparsity(activity).item()
     assert -1e-12 <= value <= 1 + 1e-12

@@ -45,11 +45,11 @@ def test_the_same_seed_and_purpose_give_the_same_stream(seed, purpose):
 
 
 @given(SEEDS, PURPOSES)
-def test_derived_seeds_fit_where_an_integer_is_wanted(seed, purpose):
+def test_derived_seeds_fit_into_an_integer(seed, purpose):
     assert 0 <= derived_seed(seed, purpose) < 2**63
 
 
-def test_streams_of_other_seeds_and_purposes_are_others():
+def test_streams_differ_between_seeds_and_purposes():
     seeds, purposes = range(200), ("noise", "order", "weights", "eval", "")
     derived = {derived_seed(seed, purpose) for seed, purpose in itertools.product(seeds, purposes)}
     assert len(derived) == 1000
@@ -63,7 +63,7 @@ def test_neighbouring_seeds_and_purposes_are_uncorrelated():
     assert correlation.abs().max() < 5 / 20_000**0.5
 
 
-def test_the_global_random_states_play_no_part():
+def test_the_global_random_states_have_no_influence():
     expected = derived_seed(1, "noise"), torch.rand(3, generator=torch_generator(1, "noise")).tolist()
     before = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
     torch.manual_seed(99)
@@ -75,7 +75,7 @@ def test_the_global_random_states_play_no_part():
     np.random.set_state(before[1])  # noqa: NPY002
 
 
-def test_the_streams_stay_what_they_are():
+def test_the_streams_have_fixed_values():
     """A change here would give every stored seed another meaning."""
     assert derived_seed(0, "weights") == 8123138349646949767
     assert derived_seed(1, "noise") == 7676080414298300998
@@ -161,7 +161,7 @@ def test_the_first_step_of_adam_has_the_size_of_the_learning_rate():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_readout_alone_leaves_the_other_layers_untouched(optimizer):
+def test_a_trained_readout_does_not_change_the_other_layers(optimizer):
     learner = learner_of((5, 6, 4, 3), trained="readout", optimizer=optimizer)
     before = parameters_of(learner)
     for step in range(5):
@@ -189,7 +189,7 @@ def test_hidden_weights_keep_the_size_of_activity():
     assert weights.std().item() == pytest.approx((2 / 2000) ** 0.5, rel=0.01)
 
 
-def test_prediction_and_features_change_nothing_and_agree():
+def test_prediction_and_features_agree_and_do_not_change_the_learner():
     learner = learner_of((5, 6, 4, 3))
     x, _ = batch()
     before = copy.deepcopy(learner.state_dict())
@@ -203,7 +203,7 @@ def test_prediction_and_features_change_nothing_and_agree():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_state_taken_back_goes_on_as_if_nothing_had_been(optimizer):
+def test_a_restored_learner_continues_identically(optimizer):
     one, two = learner_of(optimizer=optimizer, momentum=0.5), learner_of(optimizer=optimizer, momentum=0.5, seed=8)
     one.train_batch(*batch(seed=1))
     two.load_state_dict(copy.deepcopy(one.state_dict()))
@@ -213,7 +213,7 @@ def test_state_taken_back_goes_on_as_if_nothing_had_been(optimizer):
         assert torch.equal(mine[0], its[0])
 
 
-def test_backprop_is_a_learner_and_no_more():
+def test_backprop_is_a_learner_without_optional_methods():
     learner = learner_of()
     assert isinstance(learner, Learner)
     assert not isinstance(learner, StreamLearner)
@@ -270,7 +270,7 @@ def run(runs_folder):
 
 
 @pytest.mark.parametrize("kind", [Witness, StreamWitness])
-def test_every_epoch_shows_every_image_once_in_an_order_of_its_own(kind, tiny, run):
+def test_every_epoch_has_every_image_once_in_a_new_order(kind, tiny, run):
     learner = kind()
     called = []
     fit(learner, tiny, run, epochs=3, batch_size=8, after_epoch=called.append)
@@ -291,13 +291,13 @@ def test_every_epoch_shows_every_image_once_in_an_order_of_its_own(kind, tiny, r
     assert orders == [torch.randperm(51, generator=expected).tolist() for _ in range(3)]
 
 
-def test_batches_have_the_size_that_is_asked_for(tiny, run):
+def test_batches_have_the_chosen_size(tiny, run):
     learner = Witness()
     fit(learner, tiny, run, epochs=1, batch_size=8)
     assert [len(x) for x, _ in learner.batches[0]] == [8, 8, 8, 8, 8, 8, 3]
 
 
-def test_what_is_logged_is_what_an_independent_count_gives(tiny, run, runs_folder):
+def test_logged_values_equal_an_independent_count(tiny, run, runs_folder):
     fit(Witness(), tiny, run, epochs=2, batch_size=8)
     frame = RunStore(runs_folder).metrics()
     assert sorted(frame["step"].unique()) == [0, 1, 2]
@@ -318,7 +318,7 @@ def sorted_by_class(sizes):
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=8), st.integers(1, 100), st.booleans())
-def test_a_stratified_sample_holds_each_class_in_proportion_however_images_are_stored(sizes, images, mixed):
+def test_a_stratified_sample_has_each_class_in_proportion_for_any_storage_order(sizes, images, mixed):
     split = sorted_by_class(sizes)
     if mixed:
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
@@ -341,7 +341,7 @@ def test_a_stratified_sample_does_not_take_the_first_of_each_class():
     assert sample.x[sample.y == 1].tolist() == [[100 + 10.0 * n] for n in range(10)]
 
 
-def test_train_accuracy_is_that_of_a_stratified_sample(tiny, run, runs_folder, monkeypatch):
+def test_train_accuracy_is_measured_on_a_stratified_sample(tiny, run, runs_folder, monkeypatch):
     """Of a set that is stored class by class the first images would all be of one class."""
     order = torch.argsort(tiny.train.y, stable=True)
     by_class = dataclasses.replace(tiny, train=Split(tiny.train.x[order], tiny.train.y[order]))
@@ -404,7 +404,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny, run):
         fit(NotFinite(), tiny, run, epochs=3, batch_size=8)
 
 
-def test_many_images_are_passed_in_parts_and_come_back_in_order():
+def test_many_images_are_evaluated_in_batches_and_keep_their_order():
     sizes = []
 
     class Counts(Witness):

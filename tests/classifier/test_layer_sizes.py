@@ -32,7 +32,7 @@ def test_a_layer_without_units_no_layer_and_too_many_units_are_refused_in_one_li
     assert "\n" not in str(raised.value)
 
 
-def test_an_optional_list_of_sizes_may_be_left_out():
+def test_an_optional_list_of_sizes_can_be_omitted():
     assert Network.from_values({}).others is None
 
 

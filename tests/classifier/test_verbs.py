@@ -60,7 +60,7 @@ def analyzed(trained, *options):
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_eval_measures_the_split_that_it_is_asked_for(split, trained):
+def test_eval_measures_the_chosen_split(split, trained):
     outcome = plastic("eval", "backprop", "--split", split, "--runs", trained.run.folder.parent, "--json")
     assert outcome.code == 0
     accuracy, loss = counted(trained.learner, trained.data.split(split))
@@ -73,7 +73,7 @@ def test_eval_measures_the_split_that_it_is_asked_for(split, trained):
     assert len(others) == 3
 
 
-def test_eval_under_corruptions_gives_each_its_own_row(trained):
+def test_eval_has_a_row_for_each_corruption(trained):
     texts = ["gaussian-noise:0.001", "gaussian-noise:30", "rotation:30"]
     runs = trained.run.folder.parent
     outcome = plastic("eval", "backprop", "--corruption", ",".join(texts), "--runs", runs, "--json")
@@ -90,7 +90,7 @@ def test_eval_under_corruptions_gives_each_its_own_row(trained):
     assert metrics["test+gaussian-noise:30/accuracy"] < 0.4 < metrics["test+gaussian-noise:0.001/accuracy"]
 
 
-def test_confusion_and_accuracy_by_class_are_of_the_test_images(trained):
+def test_confusion_and_accuracy_by_class_use_the_test_images(trained):
     analyzed(trained, "--confusion")
     answers, y = trained.learner.predict(trained.data.test.x).argmax(1), trained.data.test.y
     confusion = table(trained, "confusion").set_index("true").to_numpy()
@@ -135,7 +135,7 @@ def test_the_probe_trains_on_training_images_and_is_measured_on_test_images(trai
     assert rows.loc[(0, "pixels"), "accuracy"] == metrics["probe/pixels"] == pytest.approx(pixels.accuracy)
 
 
-def test_robustness_holds_the_clean_accuracy_and_that_under_each_corruption(trained):
+def test_robustness_has_the_clean_accuracy_and_one_for_each_corruption(trained):
     metrics = analyzed(trained, "--robustness")
     rows = table(trained, "robustness").set_index(["kind", "strength"])
     assert rows.loc[("clean", 0.0), "accuracy"] == pytest.approx(counted(trained.learner, trained.data.test)[0])

@@ -32,7 +32,7 @@ def only_run(runs_folder):
     return runs_folder / row["run"]
 
 
-def test_a_run_carries_its_control_and_its_costs(runs_folder):
+def test_a_run_stores_its_control_and_its_costs(runs_folder):
     outcome = plastic("train", "eglp", *SMALL, "--json")
     assert outcome.code == 0
     metrics = json.loads(outcome.out)["metrics"]
@@ -55,7 +55,7 @@ def test_the_report_shows_the_control(runs_folder):
     assert frame["control/accuracy"].notna().all()
 
 
-def test_every_look_at_a_run(runs_folder):
+def test_every_command_on_a_run(runs_folder):
     assert plastic("train", "eglp", *SMALL, "--quiet").code == 0
     run = only_run(runs_folder)
     looks = ["--sensitivity", "--event-rates", "--rates", "0.1,1", "--features", "--events", "--cka"]
@@ -73,7 +73,7 @@ def test_every_look_at_a_run(runs_folder):
     assert (run / "videos" / "learning.gif").stat().st_size > 0
     sensitivity = pd.read_csv(run / "tables" / "sensitivity.csv")
     assert list(sensitivity["condition"]) == ["all learn", "layer 1 fixed", "layer 2 fixed", "zero events"]
-    # Learning anew with the run's own settings is the run.
+    # Training again with the run's own settings reproduces the run.
     trained = RunStore(run.parent).runs().loc[0, "test/accuracy"]
     assert sensitivity.loc[0, "accuracy"] == pytest.approx(trained)
     rates = pd.read_csv(run / "tables" / "event_rates.csv")
@@ -83,7 +83,7 @@ def test_every_look_at_a_run(runs_folder):
 
 
 @pytest.mark.parametrize("options", [["--events", "never"], ["--batch-size", "5000", "--event-warmup", "0"]])
-def test_a_run_without_events_can_be_looked_at(options, runs_folder):
+def test_a_run_without_events_can_be_analyzed(options, runs_folder):
     outcome = plastic("train", "eglp", "--epochs", "2", "--hidden", "8", *options)
     assert outcome.code == 0
     assert ("no event" in outcome.err) == (options[0] == "--batch-size")
@@ -92,7 +92,7 @@ def test_a_run_without_events_can_be_looked_at(options, runs_folder):
 
 
 @pytest.mark.parametrize("options", [[], ["--events", "fixed"], ["--event-scope", "batch"], ["--gather", "300"]])
-def test_the_first_batches_are_all_events_the_incomplete_ones_of_each_epoch_too(options, runs_folder):
+def test_the_first_batches_are_events_also_incomplete_ones(options, runs_folder):
     """1437 images in batches of 128 are 12 batches an epoch, the last of 29 images."""
     assert plastic("train", "eglp", "--hidden", "8", "--epochs", "4", "--quiet", *options).code == 0
     assert plastic("analyze", "eglp", "--events", "--quiet").code == 0
@@ -103,7 +103,7 @@ def test_the_first_batches_are_all_events_the_incomplete_ones_of_each_epoch_too(
     assert list(raster.loc[raster["epoch"] == 1, "batch"]) == list(range(1, 13))
 
 
-def test_a_control_that_is_gone_is_named(runs_folder):
+def test_a_missing_control_is_named(runs_folder):
     assert plastic("train", "eglp", *SMALL, "--quiet").code == 0
     (only_run(runs_folder) / "artifacts" / "zero-events.pt").unlink()
     outcome = plastic("eval", "eglp")
@@ -111,7 +111,7 @@ def test_a_control_that_is_gone_is_named(runs_folder):
     assert "zero-events.pt" in outcome.err
 
 
-def test_convolutions_learn_and_are_looked_at(runs_folder):
+def test_convolutions_are_trained_and_analyzed(runs_folder):
     small = ["--model", "cnn", "--hidden", "4,6", "--epochs", "1"]
     assert plastic("train", "eglp", *small, "--quiet").code == 0
     assert plastic("analyze", "eglp", "--features", "--cka", "--quiet").code == 0
@@ -134,14 +134,14 @@ def test_convolutions_learn_and_are_looked_at(runs_folder):
         (["--hidden", "0"], "--hidden"),
     ],
 )
-def test_what_means_nothing_is_refused(options, word, runs_folder):
+def test_options_without_effect_are_refused(options, word, runs_folder):
     outcome = plastic("train", "eglp", *options)
     assert outcome.code == 2
     assert word in outcome.err
     assert len(outcome.err.strip().splitlines()) == 1
 
 
-def test_rates_belong_to_event_rates(runs_folder):
+def test_rates_need_event_rates(runs_folder):
     assert plastic("train", "eglp", *SMALL, "--quiet").code == 0
     outcome = plastic("analyze", "eglp", "--rates", "0.1")
     assert outcome.code == 2
@@ -149,18 +149,18 @@ def test_rates_belong_to_event_rates(runs_folder):
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_recipes_have_no_option_without_use(recipe):
+def test_recipes_have_no_option_without_effect(recipe):
     for planned in plan_recipe(read_recipe(str(recipe))):
         config = Train.from_values(planned.config, source=str(recipe))
         config.refuse_unused()
 
 
-def test_a_rate_of_zero_is_none(runs_folder):
+def test_a_rate_of_zero_means_no_event(runs_folder):
     outcome = plastic("train", "eglp", *SMALL[:4], "--event-rate", "0", "--json")
     assert json.loads(outcome.out)["metrics"]["train/events"] == 0
 
 
-def test_the_published_threshold_never_fires(runs_folder):
+def test_the_published_threshold_is_never_exceeded(runs_folder):
     options = ["--event-scope", "batch", "--threshold-factor", "2"]
     outcome = plastic("train", "eglp", *SMALL[:4], *options, "--json")
     assert json.loads(outcome.out)["metrics"]["train/events"] == 0

@@ -72,7 +72,7 @@ def test_an_mlp_with_direct_feedback(hidden):
     assert cost.messages == len(hidden) * (1 + CLASSES)
 
 
-def test_a_gathered_stimulus_is_looked_at_twice():
+def test_a_collected_stimulus_is_presented_twice():
     once = cost_of(learner())
     twice = cost_of(learner(controller=ThresholdController(per_stimulus=True)))
     assert twice.event == once.event + once.forward
@@ -94,7 +94,7 @@ def test_a_local_readout_learns_at_events():
     assert cost.event == sum(layers) + readout
 
 
-def test_never_costs_what_always_costs_for_each_event():
+def test_the_cost_of_one_event_does_not_depend_on_the_controller():
     assert cost_of(learner(controller=NeverController())) == cost_of(learner())
 
 
@@ -135,7 +135,7 @@ def test_a_convolutional_network(feedback, local_rule):
         ("cnn", {"update": "backprop"}),
     ],
 )
-def test_what_is_counted_from_shapes_is_what_torch_sees_of_one_batch(model, options, frozen, activation):
+def test_the_count_from_shapes_equals_the_operations_of_torch(model, options, frozen, activation):
     one = learner(model=model, activation=activation, frozen=frozen, **options)
     one.network.double()
     x, y = batch()
@@ -182,7 +182,7 @@ def everything(one):
     ],
 )
 @pytest.mark.parametrize(("batches", "training"), [(0, True), (3, False)])
-def test_counting_leaves_no_trace(model, local_rule, training, options, batches):
+def test_counting_does_not_change_the_learner(model, local_rule, training, options, batches):
     one = learner(model=model, local_rule=local_rule, **options)
     for seed in range(batches):
         one.train_batch(*batch(seed=seed))

@@ -136,7 +136,7 @@ def test_a_multiple_of_the_running_mean_equals_loops(factor, warmup, strength, s
     batch=st.integers(1, 7),
     seed=st.integers(0, 1000),
 )
-def test_the_threshold_that_keeps_to_a_rate_equals_loops(rate, window, warmup, strength, batch, seed):
+def test_the_adaptive_threshold_equals_loops(rate, window, warmup, strength, batch, seed):
     # The first batch is remembered whole.
     signals = heavy_tailed(40 * batch, seed).astype(np.float32).reshape(40, batch)
     controller = ThresholdController(
@@ -193,7 +193,7 @@ def test_the_rate_is_kept_over_stimuli(rate):
     assert np.mean(shares) == pytest.approx(rate, rel=0.15)
 
 
-def test_with_different_signals_the_share_is_not_above_the_rate():
+def test_with_distinct_signals_the_fraction_is_not_above_the_rate():
     """Of equally likely orders: k of n + 1."""
     n = 8000
     controller = ThresholdController(rate=0.1, window=9, warmup=0)
@@ -209,13 +209,13 @@ def test_the_ends_of_the_rate():
     assert strengths(all_, losses) == [0.0] + [1.0] * 299
 
 
-def test_what_is_picked_is_the_highest():
+def test_the_highest_signals_are_selected():
     controller = ThresholdController(rate=0.25, window=8, warmup=0, per_stimulus=True)
     controller.gate(torch.arange(8.0))
     assert controller.gate(torch.tensor([5.0, 5.5, 6.0, 6.5, 7.0, 9.0])).tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_only_what_is_within_the_window_is_remembered():
+def test_only_signals_within_the_window_are_remembered():
     controller = ThresholdController(rate=0.5, window=3, warmup=0)
     strengths(controller, [100.0] * 5 + [1.0, 2.0, 3.0])
     assert controller.recent.tolist() == [1.0, 2.0, 3.0]
@@ -231,7 +231,7 @@ def test_the_unit_of_the_signal_does_not_matter(power, seed, factor):
     assert scaled == found
 
 
-def test_warm_up_is_so_many_events_of_strength_one():
+def test_the_warm_up_is_a_number_of_events_of_strength_one():
     for controller in (
         ThresholdController(warmup=7, rate=0.0),
         ThresholdController(5.0, warmup=7, strength="surprise"),
@@ -243,7 +243,7 @@ def test_warm_up_is_so_many_events_of_strength_one():
     assert found == [[1, 1], [1, 1], [0, 0], [0, 0]]
 
 
-def test_warm_up_of_a_fixed_rate_leaves_its_later_draws_alone():
+def test_the_warm_up_of_a_fixed_rate_does_not_change_later_draws():
     plain, warm = FixedRateController(0.3), FixedRateController(0.3, warmup=9)
     losses = [0.0] * 100
     later = strengths(plain, losses)[9:]
@@ -259,7 +259,7 @@ def test_surprise_is_at_most_three_and_a_weak_event_counts_as_one():
     assert controller.used == sum(value > 0 for value in found)
 
 
-def test_a_loss_may_be_a_number_or_a_tensor_with_a_graph():
+def test_a_loss_can_be_a_number_or_a_tensor_with_a_graph():
     losses = heavy_tailed(60).tolist()
     numbers = strengths(ThresholdController(1.2, warmup=0), losses)
     tensors = strengths(ThresholdController(1.2, warmup=0), [torch.tensor(v, requires_grad=True) * 1 for v in losses])
@@ -272,7 +272,7 @@ def test_a_loss_may_be_a_number_or_a_tensor_with_a_graph():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 30), st.integers(0, 60))
-def test_the_budget_is_never_exceeded_and_is_used_where_there_is_cause(budget, batches):
+def test_the_budget_is_never_exceeded_and_is_used_up(budget, batches):
     losses = heavy_tailed(batches)
     for make in (
         AlwaysOnController,
@@ -287,7 +287,7 @@ def test_the_budget_is_never_exceeded_and_is_used_where_there_is_cause(budget, b
         assert all(value == 0 for value in found[budget:])
 
 
-def test_an_exhausted_controller_picks_no_stimulus():
+def test_an_exhausted_controller_selects_no_stimulus():
     controller = ThresholdController(rate=1.0, per_stimulus=True, budget=2, warmup=10)
     assert controller.gate(torch.ones(3)).tolist() == [1, 1, 1]
     controller.used = 2.0
@@ -311,7 +311,7 @@ def test_an_exhausted_controller_picks_no_stimulus():
     ],
 )
 @pytest.mark.parametrize("middle", [0, 1, 50])
-def test_a_restored_controller_decides_alike(make, middle):
+def test_a_restored_controller_makes_the_same_decisions(make, middle):
     losses = heavy_tailed(120)
     whole = make()
     expected = strengths(whole, losses)
@@ -352,12 +352,12 @@ def test_bad_values_are_named(make, name):
         make()
 
 
-def test_several_losses_are_no_batch_loss():
+def test_several_losses_are_refused():
     with pytest.raises(ValueError, match=r"^loss has shape \(4,\)"):
         ThresholdController().should_trigger(torch.rand(4))
 
 
-def test_a_loss_that_is_no_number_does_not_silence_the_controller():
+def test_a_loss_that_is_not_finite_does_not_stop_the_controller():
     controller = ThresholdController(2.0, warmup=0)
     strengths = [controller.should_trigger(loss) for loss in (1.0, math.nan, 5.0)]
     assert strengths == [0.0, 0.0, 1.0]

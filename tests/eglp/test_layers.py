@@ -252,7 +252,7 @@ def published_softhebb_step(W, x, inverse_temperature, lr):
 
 
 @pytest.mark.parametrize("make", [LocalLinear, LocalConv2d])
-def test_softhebb_takes_the_steps_of_the_published_program_which_shrink_as_norms_come_to_one(make):
+def test_softhebb_has_the_steps_of_the_published_program_which_decrease_as_norms_approach_one(make):
     generator = torch.Generator().manual_seed(0)
     options = {"local_rule": "softhebb", "inverse_temperature": 1.0, "generator": generator}
     layer = (
@@ -280,7 +280,7 @@ def test_softhebb_takes_the_steps_of_the_published_program_which_shrink_as_norms
     )
 
 
-def test_settled_units_of_softhebb_stay_where_the_others_still_move():
+def test_converged_units_of_softhebb_do_not_change_while_others_learn():
     layer, x = linear("softhebb"), draw(20, 4)
     layer.weight[0] /= layer.weight[0].norm()
     layer.weight[1] *= 5 / layer.weight[1].norm()
@@ -296,7 +296,7 @@ def test_settled_units_of_softhebb_stay_where_the_others_still_move():
     assert moved.max() > LR / 2
 
 
-def test_the_latest_stored_activity_counts_and_may_serve_again():
+def test_updates_use_the_latest_stored_activity_and_can_be_repeated():
     layer, x = linear("hebb"), draw(5, 4)
     layer(draw(7, 4, seed=3))
     layer(x)
@@ -313,7 +313,7 @@ def test_the_latest_stored_activity_counts_and_may_serve_again():
 @local_rules
 @pytest.mark.parametrize("make", [linear, convolution])
 @pytest.mark.parametrize("modulated", [False, True])
-def test_no_event_changes_not_one_bit(local_rule, make, modulated):
+def test_without_an_event_nothing_changes(local_rule, make, modulated):
     layer = make(local_rule, "relu").float()
     x = draw(3, *((4,) if make is linear else (2, 5, 5))).float()
     units = len(layer.weight)
@@ -394,7 +394,7 @@ def test_a_bias_is_the_synapse_of_an_input_that_is_always_one():
 
 @local_rules
 @pytest.mark.parametrize("make", [linear, convolution])
-def test_events_of_any_type_mean_what_they_say(local_rule, make):
+def test_events_of_all_number_types_are_equal(local_rule, make):
     x, event = draw(3, *((4,) if make is linear else (2, 5, 5))).float(), torch.tensor([1.0, 0.0, 1.0])
     layers = [make(local_rule).float() for _ in range(4)]
     for layer, dtype in zip(layers, (torch.float32, torch.float64, torch.int64, torch.bool), strict=True):
@@ -405,7 +405,7 @@ def test_events_of_any_type_mean_what_they_say(local_rule, make):
 
 
 @local_rules
-def test_the_bias_stays_without_modulation(local_rule):
+def test_the_bias_does_not_change_without_modulation(local_rule):
     layer = linear(local_rule)
     bias = layer.bias.clone()
     layer(draw(5, 4))
@@ -417,7 +417,7 @@ def test_the_bias_stays_without_modulation(local_rule):
 
 
 @activations
-def test_activities_number_by_number(activation):
+def test_activation_functions_equal_loops(activation):
     layer, x = linear(activation=activation), draw(5, 4)
     z = (x @ layer.weight.T + layer.bias).tolist()
     expected = [activated(activation, row) for row in z]
@@ -486,16 +486,16 @@ def test_evaluation_stores_nothing(make):
     with pytest.raises(RuntimeError):
         layer.local_update(1.0)
     # What training stored stays what it was.
-    layer, twin = make(), make()
-    for one in (layer, twin):
+    layer, reference = make(), make()
+    for one in (layer, reference):
         one.train()(x)
     layer.eval()(10 * x)
     layer.local_update(1.0)
-    twin.local_update(1.0)
-    assert torch.equal(layer.weight, twin.weight)
+    reference.local_update(1.0)
+    assert torch.equal(layer.weight, reference.weight)
 
 
-def test_activity_can_be_forgotten():
+def test_stored_activity_can_be_discarded():
     layer = linear()
     layer(draw(3, 4))
     layer.forget()
@@ -626,7 +626,7 @@ def test_xavier_weights_are_uniform_within_their_limit_and_biases_zero(make, lim
     torch.testing.assert_close(layer.weight / limit, drawn.weight * drawn.weight[0].numel() ** 0.5)
 
 
-def test_a_network_draws_its_hidden_layers_as_it_is_told():
+def test_a_network_passes_initial_weights_to_its_hidden_layers():
     for model in ("mlp", "cnn"):
         network = EGLPNetwork((1, 8, 8), (20, 30), 3, model=model, initial_weights="xavier", activation="relu")
         for layer in network.layers():
@@ -641,7 +641,7 @@ def test_softhebb_starts_far_from_norm_one():
 
 
 @pytest.mark.parametrize("event", [math.nan, math.inf, -1.0])
-def test_a_strength_that_is_none_is_refused(event):
+def test_an_invalid_strength_is_refused(event):
     layer = LocalLinear(4, 3)
     layer(draw(2, 4).float())
     before = state(layer)

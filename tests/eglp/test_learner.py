@@ -28,7 +28,7 @@ LR = 0.05
 
 
 class Scripted(Controller):
-    """Decides as it was told, and remembers what it was shown."""
+    """Returns given decisions, and records the signals that it receives."""
 
     def __init__(self, script, *, per_stimulus, budget=None):
         super().__init__(budget)
@@ -131,7 +131,7 @@ def test_an_event_is_a_step_of_direct_feedback_alignment(strength):
     assert one.synaptic_updates == 9 * 6 + 6 * 5
 
 
-def test_a_gathered_event_is_a_step_of_direct_feedback_alignment_over_a_whole_batch():
+def test_a_collected_event_is_a_step_of_direct_feedback_alignment_over_a_whole_batch():
     """Strengths of their own, and each stimulus weighs lr / batch, however many there are."""
     x, y = batch()
     strengths = [0, 1, 0, 0.5, 3, 0, 1, 1]
@@ -175,7 +175,7 @@ def test_without_feedback_each_layer_follows_its_own_rule():
         torch.testing.assert_close(layer.weight, weight)
 
 
-def test_hidden_layers_never_see_the_weights_of_the_readout():
+def test_hidden_layers_do_not_depend_on_the_weights_of_the_readout():
     """Another readout with the same errors: its weights differ where this batch has no activity."""
     x, y = batch(3)
     for update in ("local", "backprop"):
@@ -239,7 +239,7 @@ def test_a_local_readout_follows_the_delta_rule_at_events_only():
     assert one.had_event == [False, True]
 
 
-def test_annealing_lets_both_rates_fall_linearly():
+def test_annealing_decreases_both_learning_rates_linearly():
     x, y = batch()
     one, plain = learner(readout_lr=0.01), learner(readout_lr=0.01, anneal=False)
     for either in (one, plain):
@@ -262,7 +262,7 @@ def test_annealing_lets_both_rates_fall_linearly():
     picks=st.lists(st.lists(st.booleans(), min_size=BATCH, max_size=BATCH), min_size=1, max_size=8),
     gather=st.integers(1, 20),
 )
-def test_every_picked_stimulus_is_learned_once_and_in_turn(picks, gather):
+def test_every_selected_stimulus_is_learned_once_and_in_order(picks, gather):
     one = learner(Scripted(np.array(picks, dtype=float), per_stimulus=True), gather=gather)
     seen = watch(one)
     waiting, learned, events, happened = [], [], 0, []
@@ -287,7 +287,7 @@ def test_every_picked_stimulus_is_learned_once_and_in_turn(picks, gather):
         assert torch.equal(torch.cat([kept[0] for kept in one.state_dict()["kept"]]), torch.stack(waiting))
 
 
-def test_gathered_stimuli_keep_their_labels_and_strengths():
+def test_collected_stimuli_keep_their_labels_and_strengths():
     scripts = [[0, 2, 0, 0, 0, 0, 0, 1], [0.5, 0, 0, 0, 0, 0, 0, 0]]
     one = learner(Scripted(scripts, per_stimulus=True), gather=3)
     one.optimizer.param_groups[0]["lr"] = 0.0
@@ -300,13 +300,13 @@ def test_gathered_stimuli_keep_their_labels_and_strengths():
     assert_layers(one.network, expected)
 
 
-def test_a_whole_batch_is_gathered_where_nothing_else_is_said():
+def test_a_whole_batch_is_collected_by_default():
     for gather in (None, 0):
         assert learner(gather=gather).gather == BATCH
 
 
 @pytest.mark.parametrize("gather", [1, 8, 30])
-def test_every_batch_of_the_warm_up_is_an_event_at_once_however_small(gather):
+def test_every_batch_of_the_warm_up_is_an_event_of_any_size(gather):
     controller = ThresholdController(rate=0.0, warmup=5, per_stimulus=True)
     one = learner(controller, gather=gather)
     one.optimizer.param_groups[0]["lr"] = 0.0
@@ -368,7 +368,7 @@ def test_the_budget_of_batches(budget):
 # ------------------------------------------------------------------------------------------------ readout
 
 
-def test_without_events_hidden_layers_stay_and_the_readout_learns():
+def test_without_events_only_the_readout_learns():
     one = learner(NeverController(), network(dtype=torch.float32), readout_lr=0.05)
     before = hidden_state(one.network)
     x, y = batch(dtype=torch.float32)
@@ -381,44 +381,44 @@ def test_without_events_hidden_layers_stay_and_the_readout_learns():
 
 @pytest.mark.parametrize("controller", [NeverController, AlwaysOnController])
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
-def test_the_readout_learns_as_autograd_and_adam_would_teach_it(controller, model):
+def test_the_readout_learns_like_autograd_and_adam(controller, model):
     one = learner(controller(), network(model=model, hidden=(5,)), readout_lr=0.02)
-    twin = nn.Linear(one.network.readout.in_features, CLASSES).double()
-    twin.load_state_dict(one.network.readout.state_dict())
-    adam = torch.optim.Adam(twin.parameters(), lr=0.02)
+    reference = nn.Linear(one.network.readout.in_features, CLASSES).double()
+    reference.load_state_dict(one.network.readout.state_dict())
+    adam = torch.optim.Adam(reference.parameters(), lr=0.02)
     for seed in range(6):
         x, y = batch(seed=seed)
         one.network.train()
         h = one.network.activity(x)[-1].flatten(1)
-        loss = functional.cross_entropy(twin(h), y)
+        loss = functional.cross_entropy(reference(h), y)
         adam.zero_grad()
         loss.backward()
         adam.step()
         torch.testing.assert_close(one.train_batch(x, y), loss.detach())
-        torch.testing.assert_close(one.network.readout.weight, twin.weight, rtol=1e-9, atol=1e-11)
-        torch.testing.assert_close(one.network.readout.bias, twin.bias, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(one.network.readout.weight, reference.weight, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(one.network.readout.bias, reference.bias, rtol=1e-9, atol=1e-11)
 
 
 def test_backprop_is_plain_adam_on_the_whole_network():
     net = network()
-    twin = nn.Sequential(nn.Linear(9, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    reference = nn.Sequential(nn.Linear(9, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double()
     layers = [net.hidden[0], net.hidden[1], net.readout]
-    for mine, theirs in zip(layers, twin[::2], strict=True):
+    for mine, theirs in zip(layers, reference[::2], strict=True):
         theirs.load_state_dict({"weight": mine.weight, "bias": mine.bias})
-    adam = torch.optim.Adam(twin.parameters(), lr=0.02)
+    adam = torch.optim.Adam(reference.parameters(), lr=0.02)
     one = learner(AlwaysOnController(), net, update="backprop", readout_lr=0.02)
     for seed in range(6):
         x, y = batch(seed=seed)
-        loss = functional.cross_entropy(twin(x), y)
+        loss = functional.cross_entropy(reference(x), y)
         adam.zero_grad()
         loss.backward()
         adam.step()
         torch.testing.assert_close(one.train_batch(x, y), loss.detach())
-    for mine, theirs in zip(layers, twin[::2], strict=True):
+    for mine, theirs in zip(layers, reference[::2], strict=True):
         torch.testing.assert_close(mine.weight, theirs.weight, rtol=1e-8, atol=1e-10)
         torch.testing.assert_close(mine.bias, theirs.bias, rtol=1e-8, atol=1e-10)
     assert (one.events, one.event_stimuli, one.synaptic_updates) == (6, 6 * BATCH, 6 * 84)
-    torch.testing.assert_close(one.predict(x), twin(x).detach())
+    torch.testing.assert_close(one.predict(x), reference(x).detach())
 
 
 # ------------------------------------------------------------------------------------------------ signals
@@ -534,7 +534,7 @@ def test_a_restored_learner_continues_bit_for_bit(options, make, model, middle):
     assert middle < 10
 
 
-def test_answers_do_not_depend_on_what_else_is_asked():
+def test_predictions_do_not_depend_on_other_calls():
     one = learner(net=network(model="cnn", hidden=(4,)))
     one.train_batch(*batch())
     x, _ = batch(seed=5)
@@ -563,7 +563,7 @@ def test_bad_values_are_named(options, name):
         EGLPLearner(network(), AlwaysOnController(), **{"batch_size": BATCH, **options})
 
 
-def test_backprop_needs_a_readout_that_gradients_flow_through():
+def test_backprop_needs_a_supervised_readout():
     with pytest.raises(ValueError, match=r"^update is 'backprop'"):
         learner(net=network(readout="local"), update="backprop")
 
@@ -590,7 +590,7 @@ def taught(data, controller, epochs=8, hidden=(16,)):
     return one, accuracy
 
 
-def test_events_teach_features_that_beat_the_control_without_events(digits):
+def test_features_learned_from_events_are_better_than_the_control(digits):
     triggered = ThresholdController(rate=0.1, window=8 * 32, warmup=10, per_stimulus=True)
     one, accuracy = taught(digits, triggered)
     control, without = taught(digits, NeverController())

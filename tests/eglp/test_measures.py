@@ -68,7 +68,7 @@ def table(trained, name):
 # ------------------------------------------------------------------------------------------------ what is logged
 
 
-def test_events_and_cost_are_counted_from_what_happened(trained):
+def test_events_and_cost_are_those_of_the_run(trained):
     metrics = RunStore(trained.runs).metrics(runs=[trained.run.id], stage="train")
     wide = metrics[metrics["split"] == "train"].pivot_table(index="step", columns="metric", values="value")
     raster = event_raster(trained.run)
@@ -103,7 +103,7 @@ def test_every_kind_of_event_is_counted(options, events, images, tmp_path):
     assert metrics["train/synaptic_updates"] == events * WEIGHTS
 
 
-def test_the_network_of_a_run_has_the_initial_weights_and_units_that_were_asked_for(tmp_path, digits):
+def test_the_network_of_a_run_has_the_chosen_initial_weights_and_units(tmp_path, digits):
     run, _ = trained_run(tmp_path, "--events", "never", "--initial-weights", "xavier", "--activation", "relu")
     drawn = build(run, digits, trained=False).network
     for layer, (inputs, units) in zip(drawn.layers(), ((64, 8), (8, 6)), strict=True):
@@ -113,7 +113,7 @@ def test_the_network_of_a_run_has_the_initial_weights_and_units_that_were_asked_
         assert layer.activation == "relu"
 
 
-def test_accuracies_are_those_of_the_network_on_the_split_they_name(trained):
+def test_accuracies_are_measured_on_the_split_that_they_name(trained):
     for name in ("train", "test"):
         assert trained.metrics[f"{name}/accuracy"] == pytest.approx(accuracy(trained.learner, trained.data.split(name)))
     assert trained.metrics["train/accuracy"] != trained.metrics["test/accuracy"]
@@ -122,7 +122,7 @@ def test_accuracies_are_those_of_the_network_on_the_split_they_name(trained):
 # ------------------------------------------------------------------------------------------------ controls
 
 
-def test_the_control_is_the_same_network_with_a_trained_readout_alone_measured_on_test_images(trained):
+def test_the_control_has_initial_hidden_weights_and_a_trained_readout_and_is_measured_on_test_images(trained):
     (control,) = load_control(trained.run, trained.data).values()
     drawn = build(trained.run, trained.data, trained=False)
     for mine, first, learned in zip(
@@ -145,7 +145,7 @@ def test_a_run_without_a_control_logs_none(options, tmp_path, digits):
     assert load_control(run, digits) == {}
 
 
-def test_eval_and_analyze_measure_the_control_beside_the_network(trained):
+def test_eval_and_analyze_also_measure_the_control(trained):
     outcome = plastic("eval", "eglp", "--runs", trained.runs, "--run", trained.run.id, "--json")
     metrics = json.loads(outcome.out)["metrics"]
     assert metrics["test/accuracy"] == pytest.approx(trained.metrics["test/accuracy"])
@@ -153,18 +153,18 @@ def test_eval_and_analyze_measure_the_control_beside_the_network(trained):
     assert analyzed(trained)["zero events/accuracy"] == pytest.approx(trained.metrics["control/accuracy"])
 
 
-def test_the_backprop_twin_is_what_a_run_of_backprop_learns(trained, tmp_path):
+def test_the_backprop_baseline_equals_a_run_of_backprop(trained, tmp_path):
     _, metrics = trained_run(tmp_path, "--update", "backprop")
     config = Train.from_values(trained.run.config, source="test")
-    (twin,) = backprop_baseline(config, trained.data, trained.run).values()
-    assert accuracy(twin, trained.data.test) == pytest.approx(metrics["test/accuracy"])
-    assert twin.events == metrics["train/events"]
+    (baseline,) = backprop_baseline(config, trained.data, trained.run).values()
+    assert accuracy(baseline, trained.data.test) == pytest.approx(metrics["test/accuracy"])
+    assert baseline.events == metrics["train/events"]
 
 
 # ------------------------------------------------------------------------------------------------ analyses
 
 
-def test_sensitivity_names_the_layer_that_does_not_learn(trained):
+def test_sensitivity_names_the_layer_without_learning(trained):
     results = analyzed(trained, "--sensitivity")
     rows = table(trained, "sensitivity").set_index("condition")["accuracy"]
     config = Train.from_values(trained.run.config, source="test")
@@ -178,7 +178,7 @@ def test_sensitivity_names_the_layer_that_does_not_learn(trained):
         assert results[f"{condition}/accuracy"] == pytest.approx(value)
 
 
-def test_event_rates_name_what_triggered_and_the_share_of_images_that_was_used(trained, tmp_path):
+def test_event_rates_name_the_kind_of_event_and_the_measured_fraction_of_images(trained, tmp_path):
     results = analyzed(trained, "--event-rates", "--rates", "0.1,0.5")
     rows = table(trained, "event_rates").set_index(["events by", "rate"])
     config = Train.from_values(trained.run.config, source="test")
@@ -216,7 +216,7 @@ def test_the_figure_of_sensitivity_draws_its_last_condition_as_the_control():
     assert line._data["yintercept"].tolist() == [70.0]
 
 
-def test_the_raster_counts_events_and_their_share(trained):
+def test_the_raster_counts_events_and_their_fraction(trained):
     analyzed(trained, "--events")
     raster = event_raster(trained.run)
     subtitle = figures.raster_figure(raster).labels.subtitle
@@ -225,12 +225,12 @@ def test_the_raster_counts_events_and_their_share(trained):
     assert table(trained, "events")["events"].sum() == trained.metrics["train/events"]
 
 
-def test_probe_and_cka_compare_with_the_backprop_twin_and_the_untrained_network(trained):
+def test_probe_and_cka_compare_with_the_backprop_baseline_and_the_untrained_network(trained):
     results = analyzed(trained, "--probe", "--cka")
     config = Train.from_values(trained.run.config, source="test")
     data = trained.data
-    (twin,) = backprop_baseline(config, data, trained.run).values()
-    networks = {"trained": trained.learner, "untrained": build(trained.run, data, trained=False), "backprop": twin}
+    (baseline,) = backprop_baseline(config, data, trained.run).values()
+    networks = {"trained": trained.learner, "untrained": build(trained.run, data, trained=False), "backprop": baseline}
     probes = table(trained, "probe").set_index(["layer", "network"])["accuracy"]
     for name, learner in networks.items():
         for layer, pair in enumerate(zip(*(learner.features(s.x) for s in (data.train, data.test)), strict=True), 1):
@@ -240,7 +240,7 @@ def test_probe_and_cka_compare_with_the_backprop_twin_and_the_untrained_network(
             assert results[f"probe/layer {layer} {name}"] == probes[layer, name]
     x = stratified_sample(data.test, CKA_IMAGES).x
     for prefix, name in (("cka", "trained"), ("cka of the untrained", "untrained")):
-        expected = cka_matrix(networks[name].features(x), twin.features(x), debiased=True)
+        expected = cka_matrix(networks[name].features(x), baseline.features(x), debiased=True)
         for row in (1, 2):
             for column in (1, 2):
                 found = results[f"{prefix}/{row}-{column}"]
@@ -248,7 +248,7 @@ def test_probe_and_cka_compare_with_the_backprop_twin_and_the_untrained_network(
     assert results["cka/2-2"] != pytest.approx(results["cka of the untrained/2-2"], abs=1e-3)
 
 
-def test_robustness_is_measured_of_the_network_and_of_its_control(trained):
+def test_robustness_is_measured_for_the_network_and_its_control(trained):
     results = analyzed(trained, "--robustness")
     (control,) = load_control(trained.run, trained.data).values()
     x = trained.data.test.x

@@ -58,7 +58,7 @@ def test_one_layer_under_direct_feedback(event, bias):
 @pytest.mark.parametrize(
     ("error", "feedback", "event"), [((8, 3), (4, 3), 1.0), ((9, 3), (5, 3), 1.0), ((9, 3), (4, 3), torch.ones(8))]
 )
-def test_arrays_that_do_not_fit_are_refused(error, feedback, event):
+def test_arrays_of_wrong_shape_are_refused(error, feedback, event):
     layer = LocalLinear(6, 4, activation="tanh")
     layer(torch.randn(9, 6))
     with pytest.raises(ValueError, match="shape"):

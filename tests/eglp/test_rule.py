@@ -104,7 +104,7 @@ def test_the_threshold_of_bcm_slides_to_the_mean_square(n, rate, seed):
     np.testing.assert_allclose(rule.bcm_threshold(theta, y, rate).numpy(), expected, rtol=1e-12, atol=1e-15)
 
 
-def test_the_threshold_of_bcm_heeds_stimuli_with_an_event_only():
+def test_the_threshold_of_bcm_depends_on_stimuli_with_an_event_only():
     y, theta = draw(4, 3), draw(3, seed=1)
     event = torch.tensor([0.0, 0.3, 0.0, 2.0], dtype=torch.float64)
     moves = [sum(float(y[s, k]) ** 2 - float(theta[k]) for s in (1, 3)) / 4 for k in range(3)]
@@ -122,7 +122,7 @@ def test_direct_feedback_by_loops():
 
 
 @given(arrays(np.float64, (2, 4, 3), elements=st.floats(-5, 5)), st.sampled_from([0.7, 1.0, 1.4]))
-def test_the_triangle_is_what_exceeds_the_mean_over_units(u, power):
+def test_the_triangle_is_the_positive_part_of_the_difference_from_the_mean(u, power):
     found = rule.triangle(torch.from_numpy(u), power).numpy()
     for s in range(2):
         for position in range(3):
@@ -132,13 +132,13 @@ def test_the_triangle_is_what_exceeds_the_mean_over_units(u, power):
 
 
 @given(st.floats(-10, 10), st.floats(-5, 5), st.floats(0.01, 5))
-def test_surprise_counts_deviations_above_the_mean(signal, mean, deviation):
+def test_surprise_is_the_number_of_standard_deviations_above_the_mean(signal, mean, deviation):
     tensors = (torch.tensor(value, dtype=torch.float64) for value in (signal, mean, deviation))
     expected = min(3.0, max(0.0, (signal - mean) / deviation))
     assert rule.surprise(*tensors).item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_where_nothing_ever_varied_what_is_above_the_mean_is_the_largest_surprise():
+def test_without_variance_a_signal_above_the_mean_has_the_largest_surprise():
     found = rule.surprise(torch.tensor([0.9, 1.0, 1.1]), torch.tensor(1.0), torch.tensor(0.0))
     assert found.tolist() == [0.0, 0.0, 3.0]
 
@@ -182,7 +182,7 @@ def test_the_change_is_proportional_to_the_event(name, factor, seed, each):
 
 
 @rules
-def test_a_stimulus_without_an_event_counts_in_the_mean_alone(name):
+def test_a_stimulus_without_an_event_only_enlarges_the_mean(name):
     x, W, modulation, derivative = problem(6)
     event = torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=torch.float64)
     alone = changed(name, x[:3], W, modulation[:3], derivative[:3], 1.0)
@@ -215,7 +215,7 @@ def test_oja_finds_the_first_principal_component_with_norm_one(elongated):
     torch.testing.assert_close((W @ first).abs(), torch.ones(3, dtype=torch.float64), rtol=1e-6, atol=0)
 
 
-def test_anti_oja_turns_to_the_last_component_and_keeps_its_norm(elongated):
+def test_anti_oja_finds_the_last_component_and_keeps_its_norm(elongated):
     x, _, last = elongated
     W = draw(3, 4, seed=5)
     before = W.norm(dim=1)
@@ -249,7 +249,7 @@ def test_hebb_grows_without_bound(elongated):
 
 
 @pytest.mark.parametrize("start", [0.4, 3.0])
-def test_winners_of_softhebb_come_to_norm_one_at_their_stimuli(start):
+def test_winners_of_softhebb_converge_to_their_stimuli_with_norm_one(start):
     """Two clusters, two units: each takes one of them, however long its weights were."""
     centres = torch.tensor([[1.0, 0.2, 0.0], [0.0, 0.2, 1.0]], dtype=torch.float64)
     x = torch.cat([centre + 0.02 * draw(50, 3, seed=n) for n, centre in enumerate(centres)])
@@ -263,14 +263,14 @@ def test_winners_of_softhebb_come_to_norm_one_at_their_stimuli(start):
     assert (aligned > 0.999).all()
 
 
-def test_losers_of_softhebb_turn_away():
+def test_losers_of_softhebb_move_away_from_the_stimulus():
     x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     W = torch.tensor([[0.9, 0.0], [0.3, 0.0]], dtype=torch.float64)
     change = rule.weight_change(W, x, rule.softhebb(x @ W.T, 1.0))
     assert change[0, 0] > 0 > change[1, 0]
 
 
-def test_softhebb_leaves_settled_weights():
+def test_softhebb_does_not_change_converged_weights():
     W = draw(4, 3)
     W = W / W.norm(dim=1, keepdim=True)
     assert (rule.softhebb_rate(W) < 1e-7).all()

@@ -29,7 +29,7 @@ def test_the_description_names_labels_and_colors():
     assert words.description == "Horizontal: epoch; vertical: accuracy; colors: a, b. One seed."
 
 
-def test_a_figure_without_a_title_goes_by_its_name():
+def test_the_title_of_a_figure_without_one_is_its_name():
     words = alternative(ggplot(FRAME, aes("step", "value")) + geom_point(), "learning-curves_2", "Ends at 0.4.")
     assert words.title == "learning curves 2"
     assert words.description.endswith("Ends at 0.4.")
@@ -44,7 +44,7 @@ def test_many_colors_are_counted():
 
 @pytest.mark.parametrize("title", ["a < b & c", '"quoted"', "]]> --> <script>", "naïve Ж", "bell \x07"])
 @pytest.mark.filterwarnings("ignore:Glyph 7")
-def test_every_svg_says_what_it_shows(tmp_path, title):
+def test_every_svg_has_a_text_alternative(tmp_path, title):
     (path,) = save_figure(figure(title=title), tmp_path, "figure", formats=["svg"], description="Ends at 0.4 & stays.")
     root = ElementTree.parse(path).getroot()
     assert root.get("role") == "img"
@@ -56,11 +56,11 @@ def test_every_svg_says_what_it_shows(tmp_path, title):
     assert root[0].tag == f"{SVG}title"
 
 
-def test_one_figure_gives_one_text():
+def test_one_figure_has_one_text():
     assert svg_text(figure(title="x"), "name") == svg_text(figure(title="x"), "name")
 
 
-def test_the_words_of_learning_curves_say_where_they_end():
+def test_the_description_of_learning_curves_has_their_last_values():
     runs, metrics = grlu_experiments(seeds=3)
     (curves,) = learning_curves(summarize(runs, group_runs(runs)), metrics).values()
     words = describe_curves(curves)

@@ -100,7 +100,7 @@ def test_corruption_kinds_become_facets_that_start_at_the_clean_accuracy():
         robustness_figure(ROBUSTNESS.iloc[:1])
 
 
-def test_labels_keep_their_order_and_the_table_is_left_alone():
+def test_labels_keep_their_order_and_the_table_does_not_change():
     table = ANGLES.assign(label=["16", "16", "2", "2"])
     before = table.copy()
     assert list(angle_figure(table).data["label"].cat.categories) == ["16", "2"]
@@ -123,7 +123,7 @@ def test_image_grid_places_each_unit_between_separators():
         assert (pixels == grey).all()
 
 
-def test_image_grid_of_colour_weights_and_zoom():
+def test_image_grid_of_color_weights_and_zoom():
     weights = np.zeros((1, 12))
     weights[0, 0] = 2.0
     weights[0, 4] = -2.0
@@ -144,12 +144,12 @@ def test_image_grid_scale_is_symmetric_and_clips():
         image_grid(weights, (2, 4))
 
 
-def test_colours():
+def test_colors():
     assert discrete_colors(3) == list(OKABE_ITO[:3])
     assert len(set(discrete_colors(20))) == 20
 
 
-def test_files_are_whole_replaced_and_alone(tmp_path):
+def test_files_are_replaced_and_leave_no_temporary_file(tmp_path):
     folder = tmp_path / "runs" / "figures"
     first = save_figure(FIGURES["probe"](), folder, "probe")
     before = [path.read_bytes() for path in first]
@@ -160,7 +160,7 @@ def test_files_are_whole_replaced_and_alone(tmp_path):
     assert before[0].startswith(b"\x89PNG") and b"</svg>" in before[1]
 
 
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+def test_a_failure_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path, monkeypatch):
     (path,) = save_figure(FIGURES["probe"](), tmp_path, "probe", ("png",))
     before = path.read_bytes()
 
@@ -174,7 +174,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PlasticError, match="Cannot write the figure"):
         save_figure(FIGURES["probe"](), tmp_path / "file" / "figures", "probe")
@@ -182,7 +182,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         save_figure(FIGURES["probe"](), tmp_path, "../probe")
 
 
-def test_the_chosen_backend_is_given_back(tmp_path):
+def test_the_chosen_backend_is_restored(tmp_path):
     chosen = matplotlib.get_backend()
     matplotlib.use("svg")
     try:
@@ -192,7 +192,7 @@ def test_the_chosen_backend_is_given_back(tmp_path):
         matplotlib.use(chosen)
 
 
-def test_draws_without_a_display_whatever_the_environment_says(tmp_path):
+def test_draws_without_a_display_for_any_setting_of_the_environment(tmp_path):
     code = (
         "import sys, pandas as pd\nfrom pathlib import Path\n"
         "from plastic_cli.figures.measures import angle_figure\n"
