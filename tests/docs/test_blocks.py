@@ -58,7 +58,6 @@ PRELUDES = {
         "theta = torch.tensor([0.01, 0.001])\n"
     ),
     "docs/rules/mpn.md": "import torch\nobs, x, M = torch.rand(1, 4), torch.rand(1, 10), torch.zeros(1, 100, 10)\n",
-    "docs/rules/selective.md": "import torch\nmodel = torch.nn.Linear(3, 2)\nparam = model.weight\n",
 }
 """What a listing takes for granted, by page."""
 
