@@ -9,14 +9,15 @@ from pydantic import model_validator
 
 from plastic_cli import ClassifierAnalyzeConfig, ClassifierTrainConfig, OnlyWith, RenderConfig, field
 from plastic_cli.config.classifier import LayerSizes
+from plastic_cli.config.model import Device
 
 
 class Train(ClassifierTrainConfig):
     """Train a network with GRLU: each layer learns from its own noise and one scalar reward, with no backward pass."""
 
-    device: Literal["auto", "cpu", "cuda"] = field(
+    device: Device = field(
         "cpu",
-        "where to compute; cpu runs compiled code and is fastest at batch size 1, cuda runs PyTorch",
+        "where to compute; cpu runs compiled code and is fastest at batch size 1, other devices run PyTorch",
         panel="Run",
     )
     perturbations: int = field(16, "noise samples per image, each used with both signs", ge=1)

@@ -244,14 +244,14 @@ def _train_eager(
         rewards.append(reward)
         # Synchronize with the device once per report only.
         if step == len(batches) or time.perf_counter() - last_check > _CHUNK_SECONDS:
-            recent = torch.stack(rewards[checked:]).double().cpu().numpy()
+            recent = torch.stack(rewards[checked:]).cpu().double().numpy()
             _raise_if_not_finite(
                 torch.cat([p.flatten() for p in (*weights, *biases)]).cpu().numpy(), recent, state.counter
             )
             state.counter += len(recent)
             progress(min(step * settings.batch_size, len(order)))
             checked, last_check = step, time.perf_counter()
-    means = torch.stack(rewards).double().cpu().numpy() if rewards else np.empty(0)
+    means = torch.stack(rewards).cpu().double().numpy() if rewards else np.empty(0)
     return _mean_reward(means, len(order), settings.batch_size)
 
 
