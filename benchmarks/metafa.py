@@ -1,10 +1,10 @@
-"""Seconds per episode and memory of meta-learning, beside a plain autograd loop and the floor of the products alone.
+"""Seconds per episode and memory of meta-learning, compared with a plain autograd loop and with the products alone.
 
-The published network, 784-170-130-100-70-47, and 250 samples: adapting and the gradient with respect to theta. Peer: a
-loop over samples with a dictionary of tensors and one operation for each equation, and autograd through all of it.
-Floor: the matrix-vector products and outer products of the adaptation alone (forward, errors, one update), no graph.
-Each takes an episode in its turn, in one process, and ratios are taken within a round. Memory is the largest resident
-set of a process that does nothing else, less that of one that only imports.
+One episode is adaptation of the published network, 784-170-130-100-70-47, to 250 samples, and the gradient with respect
+to theta. Plain: a loop over samples with a dictionary of tensors and one operation per equation, and autograd through
+it. Floor: the matrix-vector products and outer products of the adaptation (forward, errors, one update), no graph. In
+one process they take turns, an episode each; ratios are within a round. Memory is the largest resident set of a process
+that runs one episode, minus that of a process that only imports.
 
     OMP_NUM_THREADS=1 python benchmarks/metafa.py [--json] [--rounds 5] [--batch 4]
 """
@@ -39,7 +39,7 @@ def task(seed: int) -> tuple[Network, Episode]:
 
 
 def theta_of(terms: tuple[int, ...]) -> Tensor:
-    """Return strengths at which networks stay sound."""
+    """Return strengths with which networks do not diverge."""
     return torch.tensor([STRENGTHS.get(term, 1e-6) for term in terms], dtype=torch.float64)
 
 
@@ -83,7 +83,7 @@ def plain_loop(network: Network, episode: Episode, theta: Tensor, terms: tuple[i
 
 @torch.no_grad()
 def floor(network: Network, episode: Episode) -> None:
-    """Do the products of the adaptation alone: z = W y, B e, and one outer product added to each W."""
+    """Compute the products of the adaptation only: z = W y, B e, and one outer product added to each W."""
     W = [weights.clone() for weights in network.W]
     e = [torch.ones(size) * 1e-6 for size in SIZES]
     for x in episode.x:
@@ -99,14 +99,14 @@ def floor(network: Network, episode: Episode) -> None:
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """Return how long a call takes."""
+    """Return the duration of a call in seconds."""
     began = time.perf_counter()
     function()
     return time.perf_counter() - began
 
 
 def memory(what: str) -> float:
-    """Return the megabytes that one episode of `what` takes in a process of its own."""
+    """Return the memory that one episode of `what` needs in its own process, in megabytes."""
     own = [sys.executable, __file__, "--memory"]
     used, idle = (
         float(subprocess.run([*own, name], capture_output=True, text=True, check=True).stdout)
@@ -116,14 +116,14 @@ def memory(what: str) -> float:
 
 
 def report_memory(what: str) -> None:
-    """Do `what` ("idle", "ours 0,2,9", "plain all") once; print the largest resident set in megabytes."""
+    """Run `what` ("idle", "ours 0,2,9", "plain all") once; print the largest resident set in megabytes."""
     kind, _, rule = what.partition(" ")
     network, episode = task(0)
     if kind == "ours":
         adapt_to(network, episode, theta_of(RULES[rule]), Plasticity(RULES[rule]), gradient=True)
     elif kind == "plain":
         plain_loop(network, episode, theta_of(RULES[rule]), RULES[rule])
-    # The resource usage of a process begins with its parent's; the kernel's own count does not.
+    # getrusage includes the memory of the parent process; VmHWM does not.
     (peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     print(int(peak.split()[1]) / 1024)
 
@@ -133,7 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=4, help="episodes side by side")
+    parser.add_argument("--batch", type=int, default=4, help="episodes in parallel")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory:
@@ -153,20 +153,20 @@ def main() -> int:
             "batch": lambda one=one: in_threads(one, len(tasks)),
             "plain": lambda theta=theta, terms=terms: plain_loop(*tasks[0], theta, terms),
         }
-        taken: dict[str, list[float]] = {measure: [] for measure in measures}
+        durations: dict[str, list[float]] = {measure: [] for measure in measures}
         for number in range(arguments.rounds + 1):
             for measure, function in measures.items():
                 spent = seconds(function)
-                # The first round warms up.
+                # The first round is a warm-up.
                 if number:
-                    taken[measure].append(spent)
-        taken["batch"] = [spent / len(tasks) for spent in taken["batch"]]
+                    durations[measure].append(spent)
+        durations["batch"] = [spent / len(tasks) for spent in durations["batch"]]
 
-        def ratio(over: str, under: str, taken: dict[str, list[float]] = taken) -> float:
-            return statistics.median(a / b for a, b in zip(taken[over], taken[under], strict=True))
+        def ratio(over: str, under: str, durations: dict[str, list[float]] = durations) -> float:
+            return statistics.median(a / b for a, b in zip(durations[over], durations[under], strict=True))
 
         table[name] = {
-            **{f"{measure} seconds": statistics.median(values) for measure, values in taken.items()},
+            **{f"{measure} seconds": statistics.median(values) for measure, values in durations.items()},
             "times the floor": ratio("ours", "floor"),
             "faster than plain": ratio("plain", "ours"),
             "faster than plain, batch": ratio("plain", "batch"),
@@ -181,7 +181,7 @@ def main() -> int:
         print(
             f"terms {name:6} ours {1e3 * row['ours seconds']:6.1f} ms = {row['times the floor']:4.1f} x floor,"
             f" {row['faster than plain']:5.1f} x faster than plain;"
-            f" {arguments.batch} side by side {1e3 * row['batch seconds']:6.1f} ms,"
+            f" {arguments.batch} in parallel {1e3 * row['batch seconds']:6.1f} ms,"
             f" {row['faster than plain, batch']:5.1f} x;"
             f" memory {row['megabytes']:5.0f} MB, plain {row['plain megabytes']:6.0f} MB"
         )
