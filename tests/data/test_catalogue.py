@@ -86,7 +86,7 @@ def test_the_page_lists_every_set_as_it_is():
         )
 
 
-def test_digits_split_is_all_of_scikit_learns():
+def test_digits_are_all_images_of_scikit_learn():
     info = DATASETS["digits"]
     assert info.train_images + info.test_images == len(load_digits().target)
 

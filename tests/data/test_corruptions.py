@@ -74,7 +74,7 @@ def test_gaussian_noise_is_added_after_normalization(digits):
     assert digits.to_pixels(noisy).min() < 0
 
 
-def test_pixel_noise_refuses_what_are_no_pixels(tmp_path):
+def test_pixel_noise_needs_pixels_from_0_to_1(tmp_path):
     x = np.random.default_rng(0).normal(size=(20, 4, 4))
     np.savez(tmp_path / "mine.npz", x_train=x, y_train=np.arange(20) % 2, x_test=x, y_test=np.arange(20) % 2)
     dataset = load_dataset(str(tmp_path / "mine.npz"))
@@ -83,7 +83,7 @@ def test_pixel_noise_refuses_what_are_no_pixels(tmp_path):
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_same_generator_same_corruption_and_the_input_stays(digits, kind):
+def test_a_corruption_depends_on_the_generator_and_keeps_its_input(digits, kind):
     x = digits.test.x[:20]
     before = x.clone()
     corruption = Corruption(kind, 0.5)
@@ -96,7 +96,7 @@ def test_same_generator_same_corruption_and_the_input_stays(digits, kind):
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_no_strength_no_change(digits, kind):
+def test_a_strength_of_0_changes_nothing(digits, kind):
     x = digits.test.x
     torch.testing.assert_close(apply_corruption(digits, x, Corruption(kind, 0), _generator()), x, atol=1e-5, rtol=1e-5)
 
@@ -176,7 +176,7 @@ def test_corners_of_a_turned_data_set_are_black(digits):
 
 @pytest.mark.parametrize("change", [lambda x: 2 * x - 1, lambda x: (x - 0.3) / 0.2, lambda x: 255 * x])
 @pytest.mark.parametrize("kind", ["rotation", "fixed-rotation"])
-def test_what_is_turned_in_is_the_darkest_value_in_whatever_units(tmp_path, change, kind):
+def test_rotation_fills_with_the_darkest_value_in_all_units(tmp_path, change, kind):
     """Corners of a turned set in other units are those of the plain set in these units."""
     rng = np.random.default_rng(0)
     x = rng.random((20, 3, 9, 9)).astype(np.float32)
@@ -195,7 +195,7 @@ def test_what_is_turned_in_is_the_darkest_value_in_whatever_units(tmp_path, chan
     torch.testing.assert_close(turned[0], turned[1], atol=2e-4, rtol=1e-4)
 
 
-def test_the_darkest_byte_is_what_is_turned_in(tmp_path):
+def test_rotation_fills_with_the_darkest_byte(tmp_path):
     x = np.random.default_rng(0).integers(50, 200, (20, 9, 9)).astype(np.uint8)
     x[0, 0, 0] = 50
     np.savez(tmp_path / "set.npz", x_train=x, y_train=np.arange(20) % 2, x_test=x, y_test=np.arange(20) % 2)
@@ -225,7 +225,7 @@ def test_pixel_noise_does_not_clip_to_other_units(tmp_path):
         apply_corruption(dataset, dataset.test.x, Corruption("pixel-noise", 0.1), _generator())
 
 
-def test_many_images_are_turned_each_by_its_own_angle():
+def test_each_image_is_rotated_by_its_own_angle():
     count = 8192 + 3
     x = _images(count, (1, 4, 4))
     quarter_turns = torch.arange(count) % 4
@@ -236,7 +236,7 @@ def test_many_images_are_turned_each_by_its_own_angle():
         torch.testing.assert_close(turned[chosen], expected, atol=1e-9, rtol=0)
 
 
-def test_random_rotation_is_uniform_to_both_sides():
+def test_random_rotation_is_uniform_in_both_directions():
     # A lone bright pixel right of the center tells its own angle: its image's center of mass moves by it.
     image = torch.zeros(41, 41, dtype=torch.float64)
     image[19:22, 34:37] = 1
@@ -252,7 +252,7 @@ def test_random_rotation_is_uniform_to_both_sides():
     assert degrees.max() > 29
 
 
-def test_rotation_of_what_is_no_image(tmp_path):
+def test_rotation_needs_images(tmp_path):
     x = np.random.default_rng(0).random((20, 7))
     np.savez(tmp_path / "mine.npz", x_train=x, y_train=np.arange(20) % 2, x_test=x, y_test=np.arange(20) % 2)
     dataset = load_dataset(str(tmp_path / "mine.npz"))

@@ -99,7 +99,7 @@ def test_one_line_code_2_and_no_run(tmp_path, runs_folder, damage, message):
     assert not runs_folder.exists() or not list(runs_folder.glob("2*"))
 
 
-def test_labels_of_any_form_train_alike(tmp_path, runs_folder):
+def test_labels_of_every_form_give_the_same_run(tmp_path, runs_folder):
     results = []
     for number, change in enumerate((lambda y: y, lambda y: np.eye(3)[y], lambda y: y.astype(str), lambda y: y / 1.0)):
         _save(tmp_path / f"set {number}", y_train=change(_Y), y_test=change(_Y))

@@ -33,7 +33,7 @@ def test_a_row_for_every_set(tmp_path):
         assert row.licence
 
 
-def test_a_set_that_is_here_is_told_as_it_is(mnist_folder):
+def test_the_row_of_a_present_set(mnist_folder):
     row = _row("mnist", mnist_folder)
     assert row.here
     assert row.where == str(mnist_folder / "MNIST" / "raw")
@@ -48,7 +48,7 @@ def test_packed_files_count(tmp_path):
     assert _row("mnist", tmp_path).train_images == 40
 
 
-def test_a_set_that_is_partly_here(mnist_folder, capsys):
+def test_the_row_of_an_incomplete_set(mnist_folder, capsys):
     (mnist_folder / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
     row = _row("mnist", mnist_folder)
     assert not row.here
@@ -57,13 +57,13 @@ def test_a_set_that_is_partly_here(mnist_folder, capsys):
     assert "3 of 4 files" in capsys.readouterr().out
 
 
-def test_damage_is_told_and_does_not_stop_the_list(mnist_folder):
+def test_damage_does_not_stop_the_list(mnist_folder):
     path = mnist_folder / "MNIST" / "raw" / "train-labels-idx1-ubyte"
     path.write_bytes(b"rubbish")
     assert str(path) in _row("mnist", mnist_folder).note
 
 
-def test_the_stand_in_for_emnist_owns_up(tmp_path):
+def test_a_set_that_is_not_the_official_one_has_a_note(tmp_path):
     for split, count in (("train", 3), ("test", 2)):
         prefix = f"emnist-balanced-{split}"
         write_idx(tmp_path / "EMNIST" / "raw" / f"{prefix}-images-idx3-ubyte", np.zeros((count, 28, 28), np.uint8))
@@ -107,7 +107,7 @@ def test_unknown_format(tmp_path):
 
 
 @pytest.mark.parametrize("output_format", ["table", "json", "csv"])
-def test_listing_does_without_torch(mnist_folder, output_format):
+def test_listing_does_not_import_torch(mnist_folder, output_format):
     code = (
         "import sys; from plastic_cli.commands.data import Options, list_datasets\n"
         f"list_datasets(Options(data={str(mnist_folder)!r}, format={output_format!r}))\n"

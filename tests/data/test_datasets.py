@@ -95,7 +95,7 @@ def test_emnist_is_shown_upright(tmp_path):
     assert "not the official Balanced split: 47 training and 47 test images" in dataset.note
 
 
-def test_real_emnist_is_upright_and_owns_up_to_what_it_is(real_data):
+def test_real_emnist_is_upright_and_has_a_note(real_data):
     if not (real_data / "EMNIST" / "raw").is_dir():
         pytest.skip(f"{real_data} has no EMNIST/raw")
     emnist, mnist = load_dataset("emnist", real_data), load_dataset("mnist", real_data)
@@ -143,7 +143,7 @@ def test_channels_have_a_mean_each(tmp_path):
     torch.testing.assert_close(dataset.from_pixels(darkest).view(3, 20)[:, 0], torch.tensor(dataset.black))
 
 
-def test_black_is_where_a_pixel_of_zero_goes(digits):
+def test_black_is_a_pixel_of_zero_normalized(digits):
     assert digits.black == pytest.approx([(digits.test.x.min()).item()])
 
 
@@ -163,7 +163,7 @@ def test_checksum_is_of_the_content(tmp_path):
 # Validation
 
 
-def test_validation_is_disjoint_stratified_and_leaves_the_rest_in_order():
+def test_validation_is_disjoint_and_stratified_and_keeps_the_order_of_the_rest():
     plain, dataset = load_dataset("digits"), load_dataset("digits", validation=200)
     assert (len(dataset.train), len(dataset.validation)) == (1237, 200)
     rows = {tuple(row): index for index, row in enumerate(plain.train.x.tolist())}
@@ -186,7 +186,7 @@ def test_validation_does_not_depend_on_any_seed(mnist_folder):
     torch.testing.assert_close(first.validation.x, again.validation.x, rtol=0, atol=0)
 
 
-def test_loading_leaves_global_random_state_alone(mnist_folder):
+def test_loading_does_not_change_global_random_state(mnist_folder):
     before = (torch.get_rng_state(), np.random.get_state()[1].copy())  # noqa: NPY002
     load_dataset("mnist", mnist_folder, validation=10)
     assert torch.equal(before[0], torch.get_rng_state())
@@ -253,12 +253,12 @@ def test_unknown_name():
     assert f"Known data sets: {', '.join(DATASETS)}." in str(raised.value)
 
 
-def test_no_name_is_not_this_folder():
+def test_an_empty_name_is_not_the_current_folder():
     with pytest.raises(UserError, match="unknown data set ''"):
         load_dataset("")
 
 
-def test_path_that_is_not_there(tmp_path):
+def test_a_path_that_does_not_exist(tmp_path):
     with pytest.raises(UserError, match="there is no folder"):
         load_dataset(str(tmp_path / "nowhere"))
     (tmp_path / "file.txt").write_text("x")
@@ -276,13 +276,13 @@ def test_missing_set_without_a_download(tmp_path):
     assert "\n" not in text
 
 
-def test_only_the_missing_file_is_asked_for(mnist_folder):
+def test_only_the_missing_file_is_named(mnist_folder):
     (mnist_folder / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(UserError, match=r"Put t10k-labels-idx1-ubyte into"):
         load_dataset("mnist", mnist_folder, download=False)
 
 
-def test_a_set_that_is_here_is_not_downloaded(mnist_folder, monkeypatch):
+def test_a_present_set_is_not_downloaded(mnist_folder, monkeypatch):
     monkeypatch.setattr(download, "download_dataset", lambda *_: pytest.fail("it was downloaded"))
     load_dataset("mnist", mnist_folder)
 
@@ -337,6 +337,6 @@ def test_empty_set(tmp_path):
         load_dataset("mnist", tmp_path)
 
 
-def test_an_unpacked_file_is_preferred_to_a_packed_one(mnist_folder):
+def test_an_uncompressed_file_takes_precedence(mnist_folder):
     _raw(mnist_folder, "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"rubbish"))
     assert len(load_dataset("mnist", mnist_folder).train) == 40

@@ -61,7 +61,7 @@ def _contents(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.name.endswith(".lock"))
 
 
-def test_fetches_and_unpacks(server, opened, folder, capsys):
+def test_downloads_and_unpacks(server, opened, folder, capsys):
     dataset = load_dataset("mnist", folder)
     assert len(dataset.train) == 40
     assert _contents(folder) == ["MNIST", "MNIST/raw", *sorted(f"MNIST/raw/{name}" for name in DATASETS["mnist"].files)]
@@ -73,7 +73,7 @@ def test_fetches_and_unpacks(server, opened, folder, capsys):
     assert len(opened) == 4
 
 
-def test_fetches_only_what_is_missing_and_keeps_the_rest(server, opened, folder):
+def test_downloads_only_missing_files(server, opened, folder):
     load_dataset("mnist", folder)
     opened.clear()
     ours = folder / "MNIST" / "raw" / "train-labels-idx1-ubyte"
@@ -89,14 +89,14 @@ def test_goes_to_the_next_mirror(server, opened, folder, monkeypatch):
     assert len(opened) == 8
 
 
-def test_wrong_content_is_refused_and_leaves_nothing(server, opened, folder):
+def test_wrong_content_is_an_error_and_nothing_is_stored(server, opened, folder):
     write_idx(server / "t10k-labels-idx1-ubyte.gz", np.full(20, 1, np.uint8))
     with pytest.raises(UserError, match="sent wrong or incomplete data"):
         load_dataset("mnist", folder)
     assert _contents(folder) == []
 
 
-def test_interrupt_leaves_nothing(server, folder, monkeypatch):
+def test_after_an_interrupt_nothing_is_stored(server, folder, monkeypatch):
     class Interrupted(io.BytesIO):
         headers = {"Content-Length": "10"}  # noqa: RUF012
 
@@ -111,14 +111,14 @@ def test_interrupt_leaves_nothing(server, folder, monkeypatch):
     assert _contents(folder) == []
 
 
-def test_two_at_once_fetch_once(server, opened, folder):
+def test_two_threads_download_once(server, opened, folder):
     with ThreadPoolExecutor(2) as pool:
         datasets = list(pool.map(lambda _: load_dataset("mnist", folder), range(2)))
     assert datasets[0].checksum == datasets[1].checksum
     assert len(opened) == 4
 
 
-def test_what_a_killed_process_left_is_cleared(server, opened, folder):
+def test_files_of_a_killed_process_are_removed(server, opened, folder):
     left = folder / ".downloading-mnist"
     left.mkdir(parents=True)
     (left / "train-images-idx3-ubyte").write_bytes(b"half")
@@ -200,7 +200,7 @@ def test_cifar10_takes_the_batches_out_of_its_archive(tmp_path, opened, folder, 
     assert _contents(folder) == ["cifar-10-batches-py", *batches]
 
 
-def test_an_archive_cannot_write_outside_its_place(tmp_path, opened, folder, monkeypatch):
+def test_an_archive_cannot_write_outside_its_folder(tmp_path, opened, folder, monkeypatch):
     _cifar_archive(tmp_path, monkeypatch, [tarfile.TarInfo("../../escaped"), tarfile.TarInfo("/tmp/../escaped")])
     load_dataset("cifar10", folder)
     assert not list(tmp_path.rglob("escaped"))

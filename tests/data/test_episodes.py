@@ -30,7 +30,7 @@ def places(x):
 
 @settings(max_examples=40, deadline=None)
 @given(ways=st.integers(1, 6), shots=st.integers(1, 8), queries=st.integers(1, 4), seed=st.integers(0, 2**40))
-def test_an_episode_has_distinct_classes_and_never_asks_what_it_taught(ways, shots, queries, seed):
+def test_an_episode_has_distinct_classes_and_no_query_is_a_training_image(ways, shots, queries, seed):
     split = numbered()
     episode = draw(Episodes(split, ways=ways, shots=shots, queries=queries), seed)
     assert episode.classes.unique().numel() == len(episode.classes) == ways
@@ -53,7 +53,7 @@ def test_the_order_of_learning_mixes_the_classes():
     assert len({tuple(episode.y.tolist()) for episode in orders}) > 15
 
 
-def test_an_episode_is_its_generators():
+def test_an_episode_depends_on_the_generator_only():
     episodes = Episodes(numbered(), ways=3, shots=4, queries=2)
     first, again, other = draw(episodes, 1), draw(episodes, 1), draw(episodes, 2)
     assert torch.equal(first.x, again.x)
@@ -64,7 +64,7 @@ def test_an_episode_is_its_generators():
     assert not torch.equal(episodes.draw(generator).x, first.x)
 
 
-def test_all_classes_and_all_images_have_the_same_chance():
+def test_all_classes_and_images_have_the_same_probability():
     episodes = Episodes(numbered(classes=5, each=4), ways=2, shots=1, queries=1)
     generator = torch.Generator().manual_seed(0)
     classes, images = torch.zeros(5), torch.zeros(20)
@@ -105,7 +105,7 @@ def test_own_labels_number_the_classes_as_they_were_drawn(seed, replacement):
     assert own.y.unique().numel() == drawn.classes.unique().numel()
 
 
-def test_with_replacement_a_class_may_come_twice_as_often_as_chance_says():
+def test_with_replacement_repeated_classes_have_the_expected_frequency():
     episodes = Episodes(numbered(classes=5, each=3), ways=3, shots=1, queries=1, replacement=True)
     generator = torch.Generator().manual_seed(0)
     distinct = sum(episodes.draw(generator).classes.unique().numel() == 3 for _ in range(2000))
@@ -114,7 +114,7 @@ def test_with_replacement_a_class_may_come_twice_as_often_as_chance_says():
 
 
 @pytest.mark.parametrize("first_images", [False, True])
-def test_a_class_that_comes_twice_is_still_never_asked_what_it_taught(first_images):
+def test_no_query_of_a_repeated_class_is_a_training_image(first_images):
     episodes = Episodes(
         numbered(classes=2, each=6), ways=4, shots=3, queries=3, replacement=True, first_images=first_images
     )
@@ -124,7 +124,7 @@ def test_a_class_that_comes_twice_is_still_never_asked_what_it_taught(first_imag
         assert not set(places(episode.x)) & set(places(episode.query_x))
 
 
-def test_more_ways_than_classes_are_possible_with_replacement_alone():
+def test_more_ways_than_classes_need_replacement():
     split = numbered(classes=2)
     assert len(draw(Episodes(split, ways=5, shots=1, queries=1, replacement=True)).classes) == 5
     with pytest.raises(UserError, match=r"5 classes cannot be drawn from 2: ask for fewer ways"):
@@ -155,7 +155,7 @@ def test_first_images_are_always_the_first_ones_of_a_class():
         ({"classes": [3, 9]}, "class 9 has 0 images"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_at_once_in_one_line(options, complaint):
+def test_impossible_episodes_are_one_line_errors(options, complaint):
     with pytest.raises(UserError) as caught:
         Episodes(numbered(), **{"ways": 2, "shots": 4, "queries": 2, **options})
     assert str(caught.value).startswith(complaint)

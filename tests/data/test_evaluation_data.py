@@ -47,7 +47,7 @@ _Y = np.arange(30) % 3
         (lambda x: x, _NAMES[_Y]),
     ],
 )
-def test_other_data_that_fit_are_taken(tmp_path, trained, images, change, labels):
+def test_compatible_data_are_accepted(tmp_path, trained, images, change, labels):
     run = trained(images, _NAMES[_Y])
     other = _save(tmp_path / "other.npz", change(images), labels)
     assert data_for(run, other).checksum == load_dataset(other).checksum
@@ -64,7 +64,7 @@ def test_other_data_that_fit_are_taken(tmp_path, trained, images, change, labels
         (lambda x: (x - 0.13) / 0.31, _Y, "Store both in the same units"),
     ],
 )
-def test_other_data_that_do_not_fit_are_refused(tmp_path, trained, images, change, labels, message):
+def test_incompatible_data_are_errors(tmp_path, trained, images, change, labels, message):
     run = trained(images, _NAMES[_Y])
     other = _save(tmp_path / "other.npz", change(images), labels)
     with pytest.raises(UserError, match=message) as raised:
@@ -78,7 +78,7 @@ def test_bytes_and_floats_from_0_to_1_are_the_same_units(tmp_path, trained, imag
     data_for(run, _save(tmp_path / "other.npz", images, _Y))
 
 
-def test_a_run_that_stored_no_range_and_no_names_is_measured_as_before(tmp_path, trained, images):
+def test_an_old_run_without_range_and_names_can_be_evaluated(tmp_path, trained, images):
     run = trained(images, _NAMES[_Y])
     run.write_record(
         data={key: value for key, value in run.record.data.items() if key not in ("pixels", "class_names")}

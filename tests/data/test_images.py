@@ -23,7 +23,7 @@ def _load(folder, train, test, train_y=None, test_y=None):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_one_to_four_channels_are_found_first_and_last(tmp_path, channels):
+def test_one_to_four_channels_may_be_first_or_last(tmp_path, channels):
     train, test = _images((channels, 6, 7), 30), _images((channels, 6, 7), 12)
     first = _load(tmp_path / "first", train, test)
     last = _load(tmp_path / "last", train.transpose(0, 2, 3, 1), test.transpose(0, 2, 3, 1))
@@ -46,12 +46,12 @@ def test_one_to_four_channels_are_found_first_and_last(tmp_path, channels):
         ((1, 9, 1), (1, 9, 1)),
     ],
 )
-def test_square_images_decide_where_both_ends_could_be_channels(tmp_path, stored, read):
+def test_square_images_decide_if_both_ends_could_be_channels(tmp_path, stored, read):
     assert _load(tmp_path / "set", _images(stored, 30), _images(stored, 12)).image_shape == read
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 3), (4, 32, 2), (3, 3, 3), (4, 4, 4), (5, 6, 7), (8, 8, 8)])
-def test_a_shape_with_two_readings_is_refused_with_both(tmp_path, shape):
+def test_the_error_for_an_ambiguous_shape_names_both_readings(tmp_path, shape):
     first, middle, last = shape
     with pytest.raises(UserError) as raised:
         _load(tmp_path / "set", _images(shape, 30), _images(shape, 12))
@@ -60,7 +60,7 @@ def test_a_shape_with_two_readings_is_refused_with_both(tmp_path, shape):
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3), (64,)])
-def test_a_number_of_images_that_stands_last_is_found_by_the_labels(tmp_path, shape):
+def test_images_along_the_last_axis_are_found_by_the_labels(tmp_path, shape):
     train, test = _images(shape, 30), _images(shape, 12)
     first = _load(tmp_path / "first", train, test)
     last = _load(tmp_path / "last", np.moveaxis(train, 0, -1), np.moveaxis(test, 0, -1))
@@ -72,7 +72,7 @@ def test_a_number_of_images_that_stands_last_is_found_by_the_labels(tmp_path, sh
     )
 
 
-def test_images_as_many_as_they_have_rows_are_counted_by_the_first_dimension(tmp_path):
+def test_if_both_axes_fit_the_first_holds_the_images(tmp_path):
     train, test = _images((30, 30), 30), _images((30, 30), 12)
     assert _load(tmp_path / "set", train, test).checksum == _load(tmp_path / "again", train.copy(), test).checksum
     assert len(_load(tmp_path / "set", train, test).train) == 30
@@ -86,14 +86,14 @@ def test_whole_numbers_from_0_to_255_are_read_as_bytes(tmp_path, dtype):
     )
 
 
-def test_sixteen_bits_are_refused_with_what_to_write(tmp_path):
+def test_the_error_for_sixteen_bits_says_what_to_write(tmp_path):
     train = _images((6, 7), 30).astype(np.uint16) * 257
     with pytest.raises(UserError, match=r"images are uint16 from 0 to 65535.*x.astype\('float32'\) / 65535"):
         _load(tmp_path / "set", train, train[:12])
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8])
-def test_images_of_zeros_and_ones_go_from_0_to_1(tmp_path, dtype):
+def test_images_of_zeros_and_ones_are_not_scaled(tmp_path, dtype):
     train, test = (_images((6, 7), count, white=2).astype(dtype) for count in (30, 12))
     dataset = _load(tmp_path / "set", train, test)
     pixels = dataset.to_pixels(dataset.train.x)
@@ -119,7 +119,7 @@ def test_byte_order_and_memory_order_make_no_difference(tmp_path, dtype, order):
     ],
 )
 @pytest.mark.parametrize("swapped", [False, True])
-def test_training_and_test_images_in_other_units_are_refused(tmp_path, change, swapped):
+def test_training_and_test_images_in_different_units_are_an_error(tmp_path, change, swapped):
     rng = np.random.default_rng(0)
     plain, other = (rng.random((count, 6, 7)).astype(np.float32) for count in (30, 12))
     pair = plain, change(other)
@@ -140,7 +140,7 @@ def test_training_and_test_images_in_other_units_are_refused(tmp_path, change, s
         lambda x: x**4,
     ],
 )
-def test_a_somewhat_narrower_or_wider_range_is_no_other_unit(tmp_path, change):
+def test_a_narrower_or_wider_range_is_the_same_unit(tmp_path, change):
     rng = np.random.default_rng(0)
     plain, other = (rng.random((count, 6, 7)).astype(np.float32) for count in (30, 12))
     _load(tmp_path / "set", plain, change(other))
@@ -151,13 +151,13 @@ def test_a_somewhat_narrower_or_wider_range_is_no_other_unit(tmp_path, change):
     x=arrays.arrays(np.float32, (9, 4), elements=st.floats(-100, 100, width=32)),
     scale=st.floats(0.125, 8),
 )
-def test_units_are_the_same_for_a_set_and_itself_at_another_contrast(x, scale):
+def test_another_contrast_is_the_same_unit(x, scale):
     one, other = pixel_range([x]), pixel_range([x * np.float32(scale)])
     assert not in_other_units(one, other)
     assert in_other_units(one, other) == in_other_units(other, one)
 
 
-def test_a_range_survives_being_stored():
+def test_a_stored_range_is_read_back():
     stored = pixel_range([_images((6, 7), 30)], 255.0)
     assert PixelRange.from_stored(dict(vars(stored))) == stored
     assert PixelRange.from_stored(None) is None
@@ -165,7 +165,7 @@ def test_a_range_survives_being_stored():
 
 
 @pytest.mark.parametrize(("white", "fits"), [(20, True), (1, False)])
-def test_one_dark_image_is_no_other_unit_but_one_of_another_unit_is(tmp_path, white, fits):
+def test_one_dark_image_is_the_same_unit(tmp_path, white, fits):
     train, test = np.full((2, 6, 7), 255, np.uint8), np.full((1, 6, 7), white, np.uint8)
     labels = np.array([0, 1]), np.array([1])
     if fits:

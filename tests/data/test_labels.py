@@ -62,7 +62,7 @@ def test_columns_without_an_image_count_as_classes():
     assert len(names) == 4
 
 
-def test_numbers_stay_what_they_are_stored_as():
+def test_numbers_stay_as_stored():
     """A set without class 0 must agree with one that has it."""
     train_y, _, names, notes = _both([1, 2, 3, 1], [3, 2])
     assert train_y.tolist() == [1, 2, 3, 1]
@@ -70,7 +70,7 @@ def test_numbers_stay_what_they_are_stored_as():
     assert "labels start at 1: store y - 1 if classes should start at 0" in notes
 
 
-def test_gaps_are_told_without_advice_to_shift():
+def test_the_note_on_gaps_does_not_advise_to_shift():
     _, _, names, notes = _both([0, 1, 4, 4, 1, 0], [0, 1, 4])
     assert len(names) == 5
     assert "2 of the classes 0 to 4 have no training image" in notes
@@ -97,7 +97,7 @@ def test_gaps_are_told_without_advice_to_shift():
         (np.array([0, 1]), "it holds 2 labels for 3 images"),
     ],
 )
-def test_what_is_no_label_is_refused_with_what_to_store(labels, message):
+def test_the_error_for_invalid_labels_says_what_to_store(labels, message):
     with pytest.raises(UserError) as raised:
         read_labels(labels, 3, _FILE)
     assert str(raised.value).startswith(f"{_FILE}: ")
@@ -115,7 +115,7 @@ def test_what_is_no_label_is_refused_with_what_to_store(labels, message):
         ([0, 1], [1002], "the highest label is 1,002, but there are 2 training images"),
     ],
 )
-def test_splits_that_do_not_go_together_are_refused(train, test, message):
+def test_incompatible_splits_are_errors(train, test, message):
     with pytest.raises(UserError) as raised:
         _both(train, test)
     assert message in str(raised.value)

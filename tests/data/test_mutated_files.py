@@ -32,13 +32,13 @@ def _check(outcome, mutations):
     assert outcome["peak_megabytes"] < 128
 
 
-def test_damaged_files_are_refused_in_one_line_or_read():
+def test_damaged_files_are_read_or_one_line_errors():
     _check(_outcome(400, seed=0), 400)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_many_damaged_files_are_refused_in_one_line_or_read(seed, request):
+def test_many_damaged_files_are_read_or_one_line_errors(seed, request):
     if "slow" not in request.config.option.markexpr:
         pytest.skip("takes minutes: -m slow")
     _check(_outcome(6000, seed), 6000)

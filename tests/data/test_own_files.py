@@ -205,7 +205,7 @@ def test_labels_of_letters_begin_at_1_in_the_files(tmp_path):
             load_dataset("emnist-letters", tmp_path)
 
 
-def test_a_folder_with_several_splits_of_emnist_says_how_to_choose(tmp_path):
+def test_the_error_for_several_splits_of_emnist_says_how_to_choose(tmp_path):
     for split in ("letters", "digits"):
         _write_emnist(tmp_path / "raw", split)
     with pytest.raises(UserError, match=r"contains emnist-letters, emnist-digits.*--dataset emnist-digits"):
@@ -252,12 +252,12 @@ def test_folders_named_by_numbers_are_these_numbers(tmp_path):
     assert sorted(set(dataset.train.y.tolist())) == [0, 2, 10]
 
 
-def test_sixteen_bits_go_from_0_to_1(tmp_path):
+def test_sixteen_bit_pictures_are_scaled_to_0_to_1(tmp_path):
     arrays = _write_pictures(tmp_path, convert=lambda image: Image.fromarray(np.asarray(image).astype(np.uint16) * 257))
     _check_pictures(load_dataset(str(tmp_path)), arrays)
 
 
-def test_a_palette_is_looked_up(tmp_path):
+def test_palettes_are_converted(tmp_path):
     _write_pictures(tmp_path, convert=lambda image: image.convert("RGB").quantize(256))
     dataset = load_dataset(str(tmp_path))
     assert dataset.image_shape == (3, 6, 7)
@@ -289,7 +289,7 @@ def test_a_broken_picture_is_named(tmp_path):
         load_dataset(str(tmp_path))
 
 
-def test_a_picture_that_announces_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
+def test_too_many_pixels_are_an_error_before_decoding(tmp_path):
     _write_pictures(tmp_path)
     path = sorted((tmp_path / "train" / "ant").iterdir())[0]
     content = bytearray(path.read_bytes())
@@ -300,7 +300,7 @@ def test_a_picture_that_announces_too_many_pixels_is_refused_before_it_is_decode
         load_dataset(str(tmp_path))
 
 
-def test_hidden_and_other_files_among_pictures_are_passed_over(tmp_path):
+def test_hidden_and_other_files_among_pictures_are_ignored(tmp_path):
     arrays = _write_pictures(tmp_path)
     (tmp_path / "train" / ".cache").mkdir()
     (tmp_path / "train" / "ant" / "Thumbs.db").write_bytes(b"x")
@@ -309,7 +309,7 @@ def test_hidden_and_other_files_among_pictures_are_passed_over(tmp_path):
     _check_pictures(load_dataset(str(tmp_path)), arrays)
 
 
-def test_an_idx_file_of_another_format_says_what_it_is(tmp_path):
+def test_the_error_for_a_wrong_idx_file_names_its_format(tmp_path):
     write_mnist(tmp_path)
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(b"<!DOCTYPE html><title>404</title>")
     with pytest.raises(UserError, match="is a web page, not an IDX file"):

@@ -65,7 +65,7 @@ def test_idx_files(tmp_path, place, suffix):
     assert dataset.classes == 4
 
 
-def test_same_content_same_checksum_whatever_the_format(tmp_path):
+def test_the_checksum_does_not_depend_on_the_format(tmp_path):
     train_x, train_y, test_x, test_y = write_mnist(tmp_path / "idx")
     (tmp_path / "npz").mkdir()
     _save_pair(tmp_path / "npz", (train_x, train_y, test_x, test_y))
@@ -113,7 +113,7 @@ def test_a_constant_channel_is_only_centered(tmp_path):
     assert (dataset.train.x == 0).all()
 
 
-def test_stored_arrays_are_not_touched(tmp_path):
+def test_stored_arrays_are_not_changed(tmp_path):
     """Normalizing in place must not change what the training mean and the checksum were taken of."""
     _save_pair(tmp_path, _arrays(np.float32))
     first, again = (load_dataset(str(tmp_path), validation=6) for _ in range(2))
@@ -121,7 +121,7 @@ def test_stored_arrays_are_not_touched(tmp_path):
     torch.testing.assert_close(first.validation.x, again.validation.x, rtol=0, atol=0)
 
 
-def test_a_folder_called_mnist_does_not_pass_for_mnist(tmp_path, monkeypatch):
+def test_a_folder_called_mnist_is_not_listed_as_mnist(tmp_path, monkeypatch):
     folder = tmp_path / "mnist"
     folder.mkdir()
     _save_pair(folder, _arrays())
@@ -129,7 +129,7 @@ def test_a_folder_called_mnist_does_not_pass_for_mnist(tmp_path, monkeypatch):
     assert load_dataset("./mnist").name == str(folder)
 
 
-def test_a_class_without_training_images_is_told(tmp_path):
+def test_a_class_without_training_images_is_in_the_note(tmp_path):
     train_x, train_y, test_x, test_y = _arrays()
     _save_pair(tmp_path, (train_x, train_y + 1, test_x, test_y + 1))
     dataset = load_dataset(str(tmp_path))

@@ -122,7 +122,7 @@ def test_digits_in_two_tasks_of_five(digits):
     assert torch.equal(high.test.x, digits.test.x[digits.test.y > 4])
 
 
-def test_shuffled_classes_come_from_the_generator_alone(digits):
+def test_shuffled_classes_depend_on_the_generator_only(digits):
     def classes(dataset, seed):
         stream = make_stream(dataset, "split", "task", 5, _generator(seed), shuffle_classes=True)
         return [task.classes for task in stream.tasks]
@@ -180,7 +180,7 @@ def test_permuted_images_are_the_same_images_in_the_same_order():
             assert torch.equal(part.y, whole.y)
 
 
-def test_permutations_come_from_the_generator_alone():
+def test_permutations_depend_on_the_generator_only():
     orders = _orders(_dataset(), 5, 7)
     state = torch.random.get_rng_state()
     other = _dataset(classes=3, image_shape=(1, 4, 6), train=9, test=6, validation=3, seed=5)
@@ -260,7 +260,7 @@ def test_outputs_of_tasks_with_all_classes(kind, scenario, units):
 
 @pytest.mark.parametrize("kind", ["split", "permuted", "rotated"])
 @pytest.mark.parametrize("scenario", ["class", "domain", "task"])
-def test_an_answer_may_be_any_label_of_its_task(kind, scenario):
+def test_a_prediction_may_be_any_label_of_its_task(kind, scenario):
     stream = make_stream(_dataset(), kind, scenario, 3, _generator())
     for number, task in enumerate(stream.tasks):
         labels = set(task.train.y.tolist())
@@ -275,7 +275,7 @@ def test_an_answer_may_be_any_label_of_its_task(kind, scenario):
     assert all(overlap) if scenario == "domain" else not any(overlap)
 
 
-def test_answers_among_the_classes_learned_so_far():
+def test_predictions_among_the_classes_trained_so_far():
     def allowed(scenario, task, trained):
         stream = make_stream(_dataset(), "split", scenario, 2, _generator(), class_order=(3, 0, 4, 1, 2))
         mask = stream.allowed(task, trained=trained)
@@ -307,7 +307,7 @@ def test_a_task_keeps_no_images(kind):
 
 
 @pytest.mark.parametrize("kind", ["permuted", "rotated"])
-def test_what_needs_no_change_is_not_copied(kind):
+def test_an_unchanged_split_is_not_copied(kind):
     dataset = _dataset()
     assert make_stream(dataset, kind, "domain", 2, _generator()).tasks[0].train.x is dataset.train.x
 
@@ -325,7 +325,7 @@ def test_no_validation_split():
 
 
 @pytest.mark.parametrize("corruption", [Corruption("gaussian-noise", 0.3), Corruption("fixed-rotation", 30)])
-def test_images_are_corrupted_before_the_task_permutes_or_turns_them(digits, corruption):
+def test_images_are_corrupted_before_they_are_permuted_or_rotated(digits, corruption):
     noisy = apply_corruption(digits, digits.test.x, corruption, _generator(4))
     orders = _orders(digits, 3, 1)
     permuted = corrupted(make_stream(digits, "permuted", "domain", 3, _generator(1)), corruption, 4)
@@ -354,7 +354,7 @@ def test_corruption_of_another_split_by_another_seed(digits):
     assert not torch.equal(same, other)
 
 
-def test_corruption_that_cannot_be():
+def test_impossible_corruptions():
     table = _dataset(image_shape=(1, 1, 24), validation=0)
     stream = make_stream(table, "permuted", "domain", 2, _generator())
     with pytest.raises(UserError, match="no images to rotate"):
@@ -386,14 +386,14 @@ def test_corruption_that_cannot_be():
         ("rotated", "domain", 2, {"max_degrees": math.nan}, "more than 0 and at most 360"),
     ],
 )
-def test_streams_that_cannot_be(kind, scenario, tasks, options, message):
+def test_impossible_streams(kind, scenario, tasks, options, message):
     with pytest.raises(UserError) as raised:
         make_stream(_dataset(), kind, scenario, tasks, _generator(), **options)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_rotation_of_what_is_no_image():
+def test_rotation_needs_images():
     with pytest.raises(UserError, match="no images to rotate"):
         make_stream(_dataset(image_shape=(1, 1, 7)), "rotated", "domain", 2, _generator())
     assert make_stream(_dataset(image_shape=(1, 1, 7)), "permuted", "domain", 2, _generator()).units == 5

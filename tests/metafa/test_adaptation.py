@@ -156,7 +156,7 @@ def in_tensors(monkeypatch):
     ids=str,
 )
 @pytest.mark.parametrize("feedback", KINDS)
-def test_adaptation_and_meta_gradient_are_those_of_the_equations(way, feedback, terms, monkeypatch):
+def test_adaptation_and_meta_gradient_agree_with_the_equations(way, feedback, terms, monkeypatch):
     if way == "tensors":
         in_tensors(monkeypatch)
     network, episode, theta, (W, loss, accuracy, gradient, _) = solved(feedback, terms)
@@ -211,7 +211,7 @@ def test_the_whole_pool_with_any_theta(feedback, theta):
 
 
 @pytest.mark.parametrize("feedback", KINDS)
-def test_a_term_of_no_strength_still_has_a_gradient(feedback):
+def test_a_term_of_strength_0_has_a_gradient(feedback):
     network, episode = problem(feedback=feedback)
     theta = torch.zeros(10, dtype=torch.float64)
     theta[0] = 0.03
@@ -283,7 +283,7 @@ def test_single_precision_is_near_double(feedback, terms):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("decay", [0.2, 0.6, 1.5])
-def test_a_strong_decay_that_forgets_the_first_weights_has_a_gradient_too(decay, dtype):
+def test_the_gradient_with_a_strong_decay(decay, dtype):
     """What goes back undoes the decay, sample by sample; rounding must not grow with it."""
     terms = (0, 2, 3, 9)
     theta = torch.tensor([0.01, -0.01, decay, 0.003], dtype=torch.float64)
@@ -326,7 +326,7 @@ def test_checkpointed_segments_do_not_change_the_gradient(samples, feedback):
 
 @pytest.mark.parametrize("leading", [(3,), (2, 1)])
 @pytest.mark.parametrize("feedback", KINDS)
-def test_networks_side_by_side_learn_as_each_alone(feedback, leading):
+def test_networks_in_one_tensor_learn_like_single_networks(feedback, leading):
     count = math.prod(leading)
     alone = [problem(feedback=feedback, samples=10, seed=seed) for seed in range(count)]
 
@@ -349,7 +349,7 @@ def test_networks_side_by_side_learn_as_each_alone(feedback, leading):
     assert_near(torch.autograd.grad(loss, theta)[0], gradient)
 
 
-def test_an_eleventh_term_takes_the_way_of_whole_tensors(monkeypatch):
+def test_an_eleventh_term_does_not_use_the_kernels(monkeypatch):
     monkeypatch.setitem(
         rule.TERMS, 10, rule.Term("hebb", lambda W, y_pre, y_post, e_pre, e_post: rule.outer(y_post, y_pre))
     )
@@ -371,7 +371,7 @@ def test_an_eleventh_term_takes_the_way_of_whole_tensors(monkeypatch):
 
 @pytest.mark.parametrize("terms", [*SINGLE, *SEVERAL], ids=lambda terms: "".join(map(str, terms)))
 @pytest.mark.parametrize("feedback", KINDS)
-def test_going_back_ends_with_the_first_weights_and_their_gradient(feedback, terms):
+def test_the_backward_kernel_restores_the_first_weights_and_gives_their_gradient(feedback, terms):
     network, episode, theta, (_, _, _, gradient, of_first) = solved(feedback, terms)
     sizes = np.array(SIZES)
     W, B = (np.concatenate([weights.numpy().ravel() for weights in part]) for part in network)
@@ -403,7 +403,7 @@ def test_going_back_ends_with_the_first_weights_and_their_gradient(feedback, ter
 
 
 @pytest.mark.parametrize("feedback", KINDS)
-def test_weights_are_drawn_as_xavier_and_feedback_apart_from_them(feedback):
+def test_weights_and_feedback_are_independent_xavier_draws(feedback):
     sizes = (60, 50, 40, 30)
     W, B = draw_network(sizes, feedback, torch.Generator().manual_seed(1))
     assert [tuple(weights.shape) for weights in W] == [(50, 60), (40, 50), (30, 40)]
@@ -423,7 +423,7 @@ def test_weights_are_drawn_as_xavier_and_feedback_apart_from_them(feedback):
             assert abs(float(torch.corrcoef(pair)[0, 1])) < 5 / math.sqrt(weights.numel())
 
 
-def test_networks_of_one_seed_begin_alike_whatever_their_feedback():
+def test_networks_of_one_seed_have_the_same_weights_for_every_feedback():
     drawn = {kind: draw_network(SIZES, kind, torch.Generator().manual_seed(3)) for kind in KINDS}
     for kind in KINDS:
         assert all(torch.equal(*pair) for pair in zip(drawn[kind].W, drawn["fixed"].W, strict=True))
@@ -440,7 +440,7 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def test_threads_return_results_in_order_and_what_one_thread_returns(two_threads):
+def test_threads_return_the_results_of_one_thread_in_order(two_threads):
     problems = [problem(samples=5, seed=seed) for seed in range(6)]
     theta = strengths(POOL)
 
@@ -455,7 +455,7 @@ def test_threads_return_results_in_order_and_what_one_thread_returns(two_threads
     assert in_threads(one, 0) == []
 
 
-def test_an_error_in_a_thread_arrives(two_threads):
+def test_an_error_in_a_thread_is_raised(two_threads):
     def fail(number):
         raise ZeroDivisionError
 
@@ -464,7 +464,7 @@ def test_an_error_in_a_thread_arrives(two_threads):
 
 
 @pytest.mark.parametrize("label", [-1, SIZES[-1]])
-def test_a_label_that_no_output_stands_for_is_refused(label):
+def test_a_label_without_an_output_is_an_error(label):
     network, episode = problem()
     wrong = Episode(episode.classes, episode.x, episode.y.clone(), episode.query_x, episode.query_y)
     wrong.y[3] = label

@@ -111,25 +111,25 @@ def test_every_claim_has_an_example():
 
 
 @pytest.mark.parametrize("name", AS_PUBLISHED)
-def test_what_was_published_is_reproduced(name):
+def test_published_values_are_reproduced(name):
     assert verdict(CLAIMS[name], *AS_PUBLISHED[name]) == "reproduced"
 
 
 @pytest.mark.parametrize(
     ("name", "values"), [(name, values) for name, cases in OTHERWISE.items() for values in cases], ids=str
 )
-def test_what_the_publication_excludes_is_not_reproduced(name, values):
+def test_values_that_the_publication_excludes_are_not_reproduced(name, values):
     assert verdict(CLAIMS[name], *values) == "not reproduced"
 
 
-def test_conditions_leave_nothing_open_that_changes_what_is_learned():
+def test_conditions_name_every_option_that_changes_results():
     assert unknown_conditions([*FIGURES.claims, *FIGURES.unmeasured], list(Train.model_fields)) == []
     free = set(Train.model_fields) - {"seed", "device", "theta"}
     for claim in FIGURES.claims:
         assert claim.conditions.keys() == free, claim.id
 
 
-def test_a_recipe_trains_the_setting_of_every_claim_and_the_one_that_it_is_against():
+def test_recipes_train_both_settings_of_every_claim():
     planned = {}
     for name in recipe_names():
         if name.startswith("metafa-"):

@@ -231,7 +231,7 @@ def test_a_large_l1_pulls_every_strength_towards_0(theta_file):
         assert end == pytest.approx(value * 0.6, rel=0.02)
 
 
-def test_a_file_of_theta_brings_its_terms_and_feedback(theta_file):
+def test_a_theta_file_implies_its_terms_and_feedback(theta_file):
     path = theta_file({2: -0.05, 0: 0.02}, "sign")
     config = Train.from_values({"theta": str(path)})
     assert (config.terms, config.feedback) == ((0, 2), "sign")
@@ -242,7 +242,7 @@ def test_a_file_of_theta_brings_its_terms_and_feedback(theta_file):
     assert tomllib.loads((run / "artifacts" / "theta.toml").read_text(encoding="utf-8"))["feedback"] == "direct"
 
 
-def test_a_run_does_not_need_its_file_of_theta_any_more(theta_file):
+def test_a_resumed_run_does_not_need_its_theta_file(theta_file):
     path = theta_file({0: 0.02, 9: 0.001})
     with interrupted_after(1):
         assert plastic("train", "metafa", *SMALL, "--theta", path).code == 130
@@ -253,7 +253,7 @@ def test_a_run_does_not_need_its_file_of_theta_any_more(theta_file):
     assert set(evaluated()) >= {f"{name}/accuracy" for name in FOUR}
 
 
-def test_reference_sampling_holds_no_class_out_and_takes_always_the_same_images(monkeypatch):
+def test_reference_sampling_holds_no_class_out_and_uses_the_same_images(monkeypatch):
     drawn = []
     draw = setting.Setting.draw
 
@@ -277,7 +277,7 @@ def of_training(run):
     return {key: value for key, value in record.summary.items() if data_of(key, record.measured_on) != "test"}
 
 
-def test_only_what_comes_from_training_episodes_counts_as_measured_on_training_data():
+def test_only_metrics_of_training_episodes_count_as_measured_on_training_data():
     run = trained("--terms", "0,2,3,9")
     assert set(of_training(run)) == {
         *("train/accuracy", "train/loss", "train/theta_0", "train/theta_2", "train/theta_3", "train/theta_9"),
@@ -292,7 +292,7 @@ def test_with_reference_sampling_every_number_is_measured_on_test_data():
 
 
 @pytest.mark.parametrize("held_out", [0, 3])
-def test_other_test_images_change_nothing_that_meta_learning_does(held_out, tmp_path):
+def test_meta_learning_does_not_depend_on_the_test_images(held_out, tmp_path):
     write_tiny_dataset(tmp_path / "one", classes=6, images=120)
     shutil.copytree(tmp_path / "one", tmp_path / "other")
     with np.load(tmp_path / "one" / "test.npz") as stored:
@@ -337,7 +337,7 @@ def classes_of(bench):
 
 @pytest.mark.parametrize("held_out", [0, 3])
 @pytest.mark.parametrize("verb", ["train", "eval"])
-def test_the_rates_of_controls_are_chosen_on_other_images_than_they_are_tested_on(verb, held_out, benches):
+def test_the_rates_of_controls_are_not_chosen_on_test_images(verb, held_out, benches):
     trained("--held-out-classes", held_out, "--test-episodes", 20)
     if verb == "eval":
         benches.clear()
@@ -350,7 +350,7 @@ def test_the_rates_of_controls_are_chosen_on_other_images_than_they_are_tested_o
     assert bool(classes_of(test) & classes_of(tuning)) == (held_out == 0)
 
 
-def test_on_another_data_set_too_rates_are_chosen_on_its_training_images(run, tiny_data, benches):
+def test_on_another_data_set_rates_are_chosen_on_its_training_images(run, tiny_data, benches):
     evaluated("--dataset", tiny_data)
     data = load_dataset(str(tiny_data))
     # As large as the digits.
@@ -403,7 +403,7 @@ def test_milestones_compare_the_accuracy_of_episodes_with_that_of_controls(monke
     assert said in outcome.err
 
 
-def test_terms_are_counted_by_what_networks_need_and_by_what_keeps_its_sign(monkeypatch):
+def test_needed_terms_and_nonzero_terms_are_counted(monkeypatch):
     monkeypatch.setattr(results, "needed_terms", lambda bench, theta, plasticity: [0, 2])
     monkeypatch.setattr(results, "keeps_its_sign", lambda theta: len(theta) == 4 and abs(theta.iloc[0]) > 0)
     summary = read_record(trained("--terms", "0,1,2,3,9")).summary
@@ -448,7 +448,7 @@ def test_meta_learning_makes_networks_learn(feedback, tmp_path):
 # ----------------------------------------------------------------------------------------------------- evaluation
 
 
-def test_evaluation_holds_four_rules_side_by_side(run):
+def test_evaluation_compares_four_rules(run):
     metrics = evaluated()
     for name in FOUR:
         # A t interval of few episodes may reach beyond 0 and 1.
@@ -478,7 +478,7 @@ def test_evaluation_of_other_classes_shapes_and_streams(run):
         assert all(entry.items() >= wanted.items() for entry in found)
 
 
-def test_several_passes_learn_the_same_images_again(run, monkeypatch):
+def test_several_passes_use_the_same_images(run, monkeypatch):
     streams = []
     draw = setting.Setting.draw
 
@@ -505,7 +505,7 @@ def test_evaluation_on_another_data_set(run, tiny_data):
         assert "training used no class of" in line
 
 
-def test_evaluation_of_a_theta_by_hand(run, theta_file):
+def test_evaluation_of_an_edited_theta_file(run, theta_file):
     metrics = evaluated("--theta", theta_file({0: 0.0, 5: 0.0}, "direct"))
     assert metrics["learned/accuracy"] == metrics["no learning/accuracy"]
     symmetric = evaluated("--theta", theta_file({0: 0.1}, "symmetric"))
@@ -568,7 +568,7 @@ def test_ten_diverged_episodes_in_a_row_end_the_run_and_nine_do_not(gradients):
 # ------------------------------------------------------------------------------------ what a test and an `eval` measure
 
 
-def test_the_test_is_of_the_last_theta(benches):
+def test_the_final_test_uses_the_last_theta(benches):
     run = trained("--terms", "0,9", "--meta-lr", 0.01)
     theta = torch.tensor(list(strengths(run).values()), dtype=torch.float64)
     accuracies, losses = benches["test"].measure(theta, adaptation.Plasticity((0, 9), "fixed"))
@@ -577,7 +577,7 @@ def test_the_test_is_of_the_last_theta(benches):
     assert summary["test/loss"] == pytest.approx(float(losses.mean()))
 
 
-def test_images_are_brought_to_the_size_that_is_asked_for(benches):
+def test_images_are_resized(benches):
     trained("--image-size", 4, "--outputs", "episode")
     assert benches["test"].setting.sizes == (16, 12, 8, 3)
     images = torch.tensor(sorted(images_of(benches["test"])))
@@ -588,7 +588,7 @@ def test_images_are_brought_to_the_size_that_is_asked_for(benches):
     assert benches["test"].setting.sizes == (64, 12, 8, 10)
 
 
-def test_evaluation_logs_what_each_rule_reaches_on_the_same_bench(run, benches, theta_file):
+def test_evaluation_logs_accuracy_and_loss_of_each_rule_on_the_same_episodes(run, benches, theta_file):
     metrics = evaluated("--theta", theta_file({0: 0.05, 9: 0.001}, "sign"))
     bench, symmetric, fixed = benches["evaluation"], "symmetric", "fixed"
     (table,) = (run / "tables").glob("evaluation_*.csv")
@@ -613,7 +613,7 @@ def test_evaluation_logs_what_each_rule_reaches_on_the_same_bench(run, benches, 
     assert len({round(float(losses.mean()), 6) for _, losses in wanted.values()}) == 4, "four rules that differ"
 
 
-def test_classes_of_an_evaluation_are_the_ones_that_are_asked_for(run, benches):
+def test_evaluation_uses_the_requested_classes(run, benches):
     data = load_dataset("digits")
     x = {part: {tuple(x.tolist()) for x in data.to_pixels(getattr(data, part).x)} for part in ("train", "test")}
     trained("--episodes", 1)
@@ -630,7 +630,7 @@ def test_classes_of_an_evaluation_are_the_ones_that_are_asked_for(run, benches):
         assert images_of(benches["evaluation"]) & x["test"]
 
 
-def test_outputs_of_an_evaluation_are_the_ones_that_are_asked_for(run, benches):
+def test_evaluation_uses_the_requested_outputs(run, benches):
     for asked, sizes, labels in (("episode", (64, 12, 8, 3), {0, 1, 2}), ("all", (64, 12, 8, 10), None)):
         evaluated("--outputs", asked)
         bench = benches["evaluation"]
@@ -642,7 +642,7 @@ def test_outputs_of_an_evaluation_are_the_ones_that_are_asked_for(run, benches):
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
-def test_an_episode_logs_the_means_of_its_tasks_and_the_layers_of_the_first_adapted_network(tasks, monkeypatch):
+def test_an_episode_logs_means_over_tasks_and_the_layers_of_the_first_network(tasks, monkeypatch):
     adapted, measured = [], []
     adapt_to, layers = meta_learning.adapt_to, meta_learning.layer_measures
 
@@ -675,7 +675,7 @@ def test_an_episode_logs_the_means_of_its_tasks_and_the_layers_of_the_first_adap
     assert record.speed["samples"] == 4 * tasks * 15
 
 
-def test_of_held_out_classes_the_images_of_both_splits_are_tested(benches):
+def test_held_out_classes_are_tested_on_images_of_both_splits(benches):
     data = load_dataset("digits")
     trained("--test-episodes", 20)
     for part in (data.train, data.test):
@@ -697,7 +697,7 @@ def analyzed(*options):
     return outcome.results[0]["metrics"]
 
 
-def test_an_analysis_of_terms_measures_each_rule_without_one(benches):
+def test_the_analysis_of_terms_measures_the_rule_without_each_term(benches):
     run = trained("--terms", "0,2,9", "--meta-lr", 0.02)
     benches.clear()
     shown = analyzed("--terms", "--episodes", 6)
@@ -722,7 +722,7 @@ def test_an_analysis_of_terms_measures_each_rule_without_one(benches):
     assert (run / "figures" / "terms.png").exists()
 
 
-def test_the_share_of_a_term_is_the_size_of_what_it_adds(benches):
+def test_the_share_of_a_term_is_the_size_of_its_weight_change(benches):
     run = trained("--terms", "0,2,9", "--meta-lr", 0.02)
     benches.clear()
     analyzed("--terms", "--episodes", 2)
@@ -795,7 +795,7 @@ def test_an_analysis_of_curves_shows_their_last_values(run):
         (["--episodes", 0], "--episodes 0"),
     ],
 )
-def test_training_refuses_in_one_line(typed, complaint):
+def test_wrong_options_of_training_are_one_line_errors(typed, complaint):
     assert complaint in refused("train", "metafa", *typed)
 
 
@@ -811,11 +811,11 @@ def test_training_refuses_in_one_line(typed, complaint):
         (["--theta", "nowhere.toml"], "there is no file"),
     ],
 )
-def test_evaluation_refuses_in_one_line(run, typed, complaint):
+def test_wrong_options_of_evaluation_are_one_line_errors(run, typed, complaint):
     assert complaint in refused("eval", "metafa", *typed)
 
 
-def test_a_file_of_theta_that_makes_no_sense_is_refused(run, tmp_path):
+def test_an_invalid_theta_file_is_an_error(run, tmp_path):
     path = tmp_path / "wrong.toml"
     path.write_text("[theta]\noia = 0.1\n", encoding="utf-8")
     assert "Did you mean 'oja'?" in refused("train", "metafa", "--theta", path)

@@ -23,7 +23,7 @@ from plastic_metafa.history import keeps_its_sign, moving_average, rises_from, s
 from plastic_metafa.results import needed_terms, share_as_published
 from plastic_metafa.setting import Setting
 
-# ------------------------------------------------------------------------------------ from the course of an episode on
+# --------------------------------------------------------------------------------------------------------- milestones
 
 
 def series(*parts):
@@ -40,13 +40,13 @@ def test_a_rise_is_the_first_of_ten_episodes_whose_mean_is_above_the_level():
     assert rises_from(accuracy, 0.1) == 1
 
 
-def test_a_rise_is_counted_at_its_beginning_and_not_when_it_ends():
+def test_a_rise_counts_from_its_first_episode():
     # A short rise counts too, a fall does not end it.
     assert rises_from(series((30, 0.2), (10, 0.6), (60, 0.2)), 0.59) == 31
     assert rises_from(series((30, 0.2), (9, 0.6), (61, 0.2)), 0.59) == 101
 
 
-def test_a_level_must_be_passed_and_what_never_passes_counts_as_one_episode_more():
+def test_a_level_must_be_exceeded_and_otherwise_the_result_is_one_episode_more():
     flat = series((50, 0.5))
     assert rises_from(flat, 0.5) == 51
     assert rises_from(flat, 0.7) == 51
@@ -60,7 +60,7 @@ def test_a_longer_mean_needs_a_longer_rise():
     assert rises_from(accuracy, 0.59, window=30) == 101
 
 
-def test_an_index_that_does_not_begin_at_0_changes_nothing():
+def test_the_index_of_a_series_does_not_matter():
     accuracy, theta = series((20, 0.2), (80, 0.6)), series((20, 0.0), (80, 1.0))
     assert rises_from(accuracy.set_axis(range(7, 707, 7)), 0.59) == 21
     assert settled_from(theta.set_axis(range(7, 707, 7))) == settled_from(theta)
@@ -76,7 +76,7 @@ def by_hand_settled(theta):
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_strength_has_settled_where_its_average_stays_near_its_last_tenth(sign, seed):
+def test_a_strength_has_settled_once_its_average_stays_near_its_final_value(sign, seed):
     noise = 0.02 * np.random.default_rng(seed).normal(size=200)
     theta = sign * (1 - np.exp(-np.arange(200) / 25)) + noise
     found = settled_from(pd.Series(theta))
@@ -84,7 +84,7 @@ def test_a_strength_has_settled_where_its_average_stays_near_its_last_tenth(sign
     assert 30 < found < 120
 
 
-def test_a_strength_that_leaves_again_has_not_settled_before():
+def test_a_strength_that_leaves_its_final_value_has_not_settled():
     # Away at episodes 61 to 70 by twice its value: the average of 30 is off as long as they are in it.
     theta = series((60, 1.0), (10, 3.0), (130, 1.0))
     assert settled_from(theta) == by_hand_settled(theta.to_numpy())
@@ -104,19 +104,19 @@ def test_a_strength_that_leaves_again_has_not_settled_before():
         ([0.0, 0.0, 0.0], False),
     ],
 )
-def test_a_strength_is_other_than_0_where_it_keeps_its_sign_in_the_last_tenth(last, kept):
+def test_a_strength_is_nonzero_if_it_keeps_its_sign_in_the_last_tenth(last, kept):
     # What it did before counts as little as how large it is.
     before = [-1.0, 1.0, 0.0] * 9
     assert keeps_its_sign(pd.Series([*before, *last])) is kept
     assert keeps_its_sign(pd.Series([*before, *(1e-9 * value for value in last)])) is kept
 
 
-def test_of_few_episodes_the_last_decides_on_the_sign():
+def test_with_few_episodes_the_last_decides_the_sign():
     assert keeps_its_sign(pd.Series([-1.0, 1.0]))
     assert not keeps_its_sign(pd.Series([1.0, 0.0]))
 
 
-def test_a_moving_average_is_the_mean_of_the_last_episodes_apart_for_each_curve():
+def test_a_moving_average_is_the_mean_of_the_last_episodes_of_each_curve():
     curves = pd.DataFrame(
         {"step": [3, 1, 2, 1, 2, 3], "metric": [*"aaabbb"], "value": [9.0, 1.0, 5.0, 10.0, 30.0, 20.0]}
     )
@@ -144,7 +144,7 @@ class FixedBench:
         return torch.tensor([accuracy - 0.1, accuracy + 0.1]), torch.zeros(2)
 
 
-def test_a_term_is_needed_where_the_accuracy_without_it_is_lower_by_two_points():
+def test_a_term_is_needed_if_the_accuracy_without_it_is_lower_by_two_points():
     bench = FixedBench([0.3, 0.0, 0.025, 0.015, -0.1])
     theta = torch.tensor([0.1, -0.2, -0.3, 0.4, 0.5])
     assert needed_terms(bench, theta, Plasticity((0, 1, 2, 5, 9))) == [0, 2]
@@ -155,7 +155,7 @@ def test_a_term_is_needed_where_the_accuracy_without_it_is_lower_by_two_points()
     ("left", "share"),
     [((0, 2, 9), 1.0), ((0, 2), 0.8), ((0, 2, 3, 9), 0.8), ((1, 3), 0.0), ((), 0.4), ((0, 1, 2, 3, 9), 0.6)],
 )
-def test_the_share_as_published_counts_what_is_left_and_what_is_gone(left, share):
+def test_the_share_as_published_counts_terms_that_agree(left, share):
     assert share_as_published((0, 1, 2, 3, 9), left) == pytest.approx(share)
 
 
@@ -236,7 +236,7 @@ def problem(feedback, seed=0, sizes=(6, 5, 4, 3)):
 
 @pytest.mark.parametrize("feedback", ["fixed", "direct", "sign"])
 @pytest.mark.parametrize("seed", range(3))
-def test_angles_and_orthonormality_are_those_of_the_definitions(feedback, seed):
+def test_angles_and_orthonormality_agree_with_their_definitions(feedback, seed):
     network, episode = problem(feedback, seed)
     found, wanted = layer_measures(network, episode, feedback), by_hand(network, episode, feedback)
     assert found.keys() == wanted.keys() == {1, 2, 3}
@@ -245,7 +245,7 @@ def test_angles_and_orthonormality_are_those_of_the_definitions(feedback, seed):
     assert any(abs(values["angle"] - 90) > 5 for values in wanted.values() if "angle" in values)
 
 
-def test_angles_tell_the_same_direction_from_the_opposite_one():
+def test_angles_distinguish_the_same_and_the_opposite_direction():
     network, episode = problem("fixed")
     same = layer_measures(Network(network.W, network.W), episode, "fixed")
     # The sign turns at every layer on the way down.

@@ -92,14 +92,14 @@ def test_no_term_is_the_sum_of_others():
 
 
 @pytest.mark.parametrize("number", PUBLISHED)
-def test_a_term_says_whether_it_needs_the_error_below(number):
+def test_uses_e_pre_agrees_with_the_expression(number):
     W, y_pre, y_post, e_pre, e_post = layer()
     before = rule.TERMS[number].expression(W, y_pre, y_post, e_pre, e_post)
     after = rule.TERMS[number].expression(W, y_pre, y_post, draw(3, seed=77), e_post)
     assert (not torch.equal(before, after)) == rule.TERMS[number].uses_e_pre
 
 
-def test_names_are_the_papers_and_each_is_there_once():
+def test_names_are_unique_and_those_of_the_paper():
     names = [term.name for term in rule.TERMS.values()]
     assert list(rule.TERMS) == PUBLISHED
     assert len(set(names)) == 10
@@ -128,7 +128,7 @@ def test_an_update_is_linear_in_theta():
 
 
 @pytest.mark.parametrize("length", [0, 1, 3])
-def test_theta_of_another_length_is_refused(length):
+def test_theta_of_another_length_is_an_error(length):
     for theta in (torch.ones(length), torch.ones(2, length)):
         with pytest.raises(ValueError, match="for 2 terms: its last dimension has one for each"):
             rule.plasticity_update(*layer(), theta, (0, 2))
@@ -144,7 +144,7 @@ def test_an_unknown_term_is_named():
 @pytest.mark.parametrize(
     ("leading", "of_theta"), [((2,), (2,)), ((3, 2), (3, 2)), ((3, 2), (3, 1)), ((3, 2), (2,)), ((), (4,))]
 )
-def test_theta_may_have_leading_dimensions_too(leading, of_theta):
+def test_theta_may_have_leading_dimensions(leading, of_theta):
     theta, given_layer = draw(*of_theta, 10, seed=5), layer(leading)
     found = rule.plasticity_update(*given_layer, theta, PUBLISHED)
     whole = torch.broadcast_shapes(leading, of_theta)
@@ -155,7 +155,7 @@ def test_theta_may_have_leading_dimensions_too(leading, of_theta):
         torch.testing.assert_close(found[index], own, rtol=1e-12, atol=1e-12)
 
 
-def test_the_pool_takes_an_eleventh_term(monkeypatch):
+def test_the_registry_accepts_an_eleventh_term(monkeypatch):
     hebb = rule.Term("hebb", lambda W, y_pre, y_post, e_pre, e_post: rule.outer(y_post, y_pre), uses_e_pre=False)
     monkeypatch.setitem(rule.TERMS, 10, hebb)
     W, y_pre, y_post, e_pre, e_post = layer()
@@ -222,7 +222,7 @@ def test_activity_and_errors_are_equations_1_to_3_and_24(leading):
             np.testing.assert_allclose(found[index].numpy(), expected, rtol=1e-11, atol=1e-13)
 
 
-def test_one_network_answers_many_inputs_as_it_answers_each():
+def test_many_inputs_give_the_same_as_single_inputs():
     W, B, _, _ = network()
     x, target = draw(7, SIZES[0]).abs(), torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0, 1, 2, 0]]
     together = rule.forward(W, x)
@@ -248,7 +248,7 @@ def test_the_pseudo_gradient_with_symmetric_feedback_is_the_gradient(leading):
 
 
 @pytest.mark.parametrize("leading", LEADING)
-def test_direct_errors_come_from_the_output_alone(leading):
+def test_direct_errors_come_from_the_output_only(leading):
     W, _, x, target = network(leading)
     B = [draw(*leading, SIZES[-1], units, seed=40 + units) for units in SIZES[:-1]]
     y = rule.forward(W, x)
@@ -266,7 +266,7 @@ def test_direct_errors_come_from_the_output_alone(leading):
             np.testing.assert_allclose(found[place][index].numpy(), by_hand, rtol=1e-11, atol=1e-13)
 
 
-def test_sign_concordant_feedback_has_the_size_of_one_and_the_sign_of_the_other():
+def test_sign_concordant_feedback_has_the_magnitude_of_B_and_the_sign_of_W():
     W, B, _, _ = network()
     for mixed, weights, feedback in zip(rule.sign_concordant(B, W), W, B, strict=True):
         torch.testing.assert_close(mixed.abs(), feedback.abs(), rtol=0, atol=0)
@@ -315,7 +315,7 @@ def test_orthonormality_is_0_for_orthonormal_rows_of_a_linear_layer_and_no_other
     torch.testing.assert_close(rule.orthonormality(W, x, y), (x @ W.T - y).square().sum(-1))
 
 
-def test_where_ojas_rule_changes_nothing_orthonormality_is_0():
+def test_orthonormality_is_0_at_the_fixed_point_of_ojas_rule():
     W, y_post = draw(4, 6), draw(4, seed=1)
     y_pre = W.T @ y_post
     nothing = torch.zeros(4, 6, dtype=torch.float64)
@@ -325,7 +325,7 @@ def test_where_ojas_rule_changes_nothing_orthonormality_is_0():
     assert rule.orthonormality(W, y_pre, y_post) < 1e-22
 
 
-def test_ojas_rule_comes_to_rest_at_the_principal_subspace():
+def test_ojas_rule_converges_to_the_principal_subspace():
     generator = torch.Generator().manual_seed(0)
     axes = torch.linalg.qr(draw(6, 6, seed=9)).Q
     x = torch.randn(400, 6, dtype=torch.float64, generator=generator) * torch.tensor([3.0, 2.5, 2.0, 0.5, 0.4, 0.3])

@@ -17,7 +17,7 @@ STRENGTHS = st.floats(allow_nan=False, allow_infinity=False)
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.dictionaries(st.integers(0, 9), STRENGTHS, min_size=1), st.sampled_from(FEEDBACKS))
-def test_what_is_written_is_read(tmp_path, theta, feedback):
+def test_a_written_file_is_read_back(tmp_path, theta, feedback):
     path = tmp_path / "theta.toml"
     path.write_text(theta_toml(theta, feedback, "learned somewhere"), encoding="utf-8")
     learned = read_theta(path)
@@ -26,7 +26,7 @@ def test_what_is_written_is_read(tmp_path, theta, feedback):
     assert learned.name == str(path)
 
 
-def test_a_person_can_read_it():
+def test_the_file_is_readable():
     text = theta_toml({0: 0.01, 2: -0.07, 9: 0.005}, "fixed", "learned by run 17")
     assert text.startswith("# learned by run 17\n")
     assert tomllib.loads(text) == {
@@ -57,7 +57,7 @@ def test_a_term_without_a_docstring_can_be_written(monkeypatch, tmp_path):
         ("theta.scaled-gradient = -2\r\n", {5: -2.0}, "fixed"),
     ],
 )
-def test_what_a_hand_may_write(text, theta, feedback, tmp_path):
+def test_valid_edited_files(text, theta, feedback, tmp_path):
     path = tmp_path / "by hand.toml"
     path.write_text(text, encoding="utf-8")
     learned = read_theta(path)
@@ -98,7 +98,7 @@ def test_what_a_hand_may_write(text, theta, feedback, tmp_path):
         (b"\x00", "cannot read"),
     ],
 )
-def test_wrong_content_is_one_line_that_names_the_file(content, complaint, tmp_path):
+def test_wrong_content_is_a_one_line_error_that_names_the_file(content, complaint, tmp_path):
     path = tmp_path / "theta.toml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as caught:
@@ -108,7 +108,7 @@ def test_wrong_content_is_one_line_that_names_the_file(content, complaint, tmp_p
     assert "\n" not in str(caught.value)
 
 
-def test_no_file_and_a_folder_are_one_line(tmp_path):
+def test_a_missing_file_and_a_folder_are_one_line_errors(tmp_path):
     with pytest.raises(UserError, match=r"there is no file .*nowhere\.toml\. A finished run of metafa has one"):
         read_theta(tmp_path / "nowhere.toml")
     with pytest.raises(UserError, match="cannot read"):
@@ -121,7 +121,7 @@ def test_a_term_is_found_by_name_and_index(word, number):
 
 
 @pytest.mark.parametrize("word", ["10", -1, "", "pseudo", "1.0", "²", "hebb\nrule"])
-def test_another_word_is_no_term_and_all_are_named(word):
+def test_the_error_for_an_unknown_term_lists_all_terms(word):
     with pytest.raises(UserError, match="there is no term") as caught:
         term_number(word)
     assert all(term.name in str(caught.value) for term in rule.TERMS.values())

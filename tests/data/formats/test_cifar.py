@@ -41,7 +41,7 @@ def test_reads_a_batch(tmp_path):
     assert images.y.tolist() == [0, 9, 2, 3]
 
 
-def test_reads_a_batch_pickled_today(tmp_path):
+def test_reads_a_batch_of_a_current_pickle(tmp_path):
     (tmp_path / "batch").write_bytes(pickle.dumps({"data": _batch(), "labels": [0, 9, 2, 3]}, protocol=4))
     np.testing.assert_array_equal(read_cifar_batch(tmp_path / "batch", 10).x.reshape(4, -1), _batch())
 
@@ -74,7 +74,7 @@ except UserError:
 """
 
 
-def test_a_pickle_cannot_make_python_take_memory_for_what_it_does_not_hold(tmp_path):
+def test_a_pickle_cannot_make_python_allocate_memory_beyond_its_content(tmp_path):
     done = subprocess.run([sys.executable, "-c", _MEMO, str(tmp_path / "batch")], capture_output=True, text=True)
     # Python would make room for twice as many pointers as the number says: 256 MB.
     assert int(done.stdout) < 64

@@ -74,7 +74,7 @@ def test_damage_is_named(tmp_path, name, content, message):
         (gzip.compress(b"PK\x03\x04", mtime=0), "is a zip archive"),
     ],
 )
-def test_another_format_is_named_and_not_called_damaged(tmp_path, content, message):
+def test_the_error_for_another_format_names_the_format(tmp_path, content, message):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(UserError, match=message) as raised:
         read_idx(tmp_path / "file")
@@ -82,7 +82,7 @@ def test_another_format_is_named_and_not_called_damaged(tmp_path, content, messa
 
 
 @pytest.mark.parametrize(("name", "packed"), [("file", True), ("file.gz", False)])
-def test_compression_is_seen_from_the_content_and_not_from_the_name(tmp_path, name, packed):
+def test_compression_is_recognized_by_content(tmp_path, name, packed):
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     (tmp_path / name).write_bytes(gzip.compress(idx_bytes(array)) if packed else idx_bytes(array))
     np.testing.assert_array_equal(read_idx(tmp_path / name), array)
@@ -90,7 +90,7 @@ def test_compression_is_seen_from_the_content_and_not_from_the_name(tmp_path, na
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_more_than_the_memory_of_the_machine_is_refused_before_it_is_taken(tmp_path, monkeypatch, pack):
+def test_more_than_the_memory_of_the_machine_is_an_error_before_allocation(tmp_path, monkeypatch, pack):
     (tmp_path / "file").write_bytes(pack(idx_bytes(np.zeros((1000, 1000), np.uint8))))
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.__getitem__)
     monkeypatch.setattr(np, "empty", lambda *_: pytest.fail("it took the memory"))

@@ -55,7 +55,7 @@ def test_reads_what_numpy_writes(tmp_path_factory, dtype, data):
         np.testing.assert_array_equal(read, array)
 
 
-def test_other_members_are_passed_over(tmp_path):
+def test_other_members_are_ignored(tmp_path):
     path = tmp_path / "file.npz"
     np.savez(path, x=np.arange(3))
     with zipfile.ZipFile(path, "a") as archive:
@@ -163,7 +163,7 @@ def _changed_zip(path, *, member=None, flag=None, method=None, size=None):
         ({"size": 40_000}, "bytes of data", False),
     ],
 )
-def test_an_archive_that_says_something_else_of_its_member(tmp_path, change, message, sound):
+def test_an_archive_with_a_wrong_directory_entry(tmp_path, change, message, sound):
     path = tmp_path / "file.npz"
     _changed_zip(path, **change)
     with pytest.raises(UserError) as raised:
@@ -190,7 +190,7 @@ def test_a_flipped_bit_of_the_data_is_found(tmp_path):
         (b"\x1f\x8b\x08", "is gzip data"),
     ],
 )
-def test_another_format_is_named_and_not_called_damaged(tmp_path, content, message):
+def test_the_error_for_another_format_names_the_format(tmp_path, content, message):
     for name, read in (("file.npz", npz_names), ("file.npy", read_npy)):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=message) as raised:
@@ -232,14 +232,14 @@ except UserError as error:
 
 
 @pytest.mark.parametrize("kind", ["npz", "idx"])
-def test_a_small_file_that_unpacks_to_more_than_memory_is_refused(tmp_path, kind):
+def test_a_small_file_that_uncompresses_to_more_than_memory_is_an_error(tmp_path, kind):
     done = subprocess.run([sys.executable, "-c", _BOMB, str(tmp_path), kind], capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout == f"{tmp_path} does not fit into the memory of this machine. Store fewer images.\n"
     assert all(path.stat().st_size < 5_000_000 for path in tmp_path.iterdir())
 
 
-def test_more_than_the_memory_of_the_machine_is_refused_before_it_is_taken(tmp_path, monkeypatch):
+def test_more_than_the_memory_of_the_machine_is_an_error_before_allocation(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "file.npz", x=np.zeros((1000, 1000), np.uint8))
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.__getitem__)
     monkeypatch.setattr(np, "empty", lambda *_: pytest.fail("it took the memory"))
