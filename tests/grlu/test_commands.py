@@ -1,4 +1,4 @@
-"""The commands of grlu: what the analysis of its updates says, and the figure of the report."""
+"""The commands of grlu: its options, the analysis of updates, the autoencoder, and the figure of the report."""
 
 import json
 import sys
@@ -44,7 +44,7 @@ def angle_by_arc_cosine(a, b):
     return float(torch.rad2deg(torch.arccos(a @ b / a.norm() / b.norm())))
 
 
-def test_angles_are_those_of_the_update_to_the_gradient_and_fall_with_perturbations(trained):
+def test_the_angle_to_the_gradient_decreases_with_perturbations(trained):
     folder = trained("--perturbations", "4", "--credit", "preactivation", "--noise-max", "0.01", "--lr-max", "3")
     outcome = plastic("analyze", "grlu", "--angles", "--images", "6", "--samples", "8", "--json")
     assert outcome.code == 0
@@ -52,12 +52,12 @@ def test_angles_are_those_of_the_update_to_the_gradient_and_fall_with_perturbati
     assert set(table["perturbations"]) == {*PERTURBATIONS, 4}
     for _, rows in table.groupby(["network", "layer"]):
         by_count = rows.set_index("perturbations").sort_index()
-        # An update of true node perturbation points along the gradient, the better the more perturbations.
+        # Updates by node perturbation point along the gradient; the angle decreases with the number of perturbations.
         assert (np.diff(by_count["angle"]) < 0).all()
         assert by_count.loc[1, "angle"] < 85
         assert by_count.loc[128, "angle"] < 30
         assert (np.diff(by_count["signal_to_noise"]) > 0).all()
-    # What is logged is of the trained network and the run's own number of perturbations.
+    # The log has the trained network with the run's own number of perturbations.
     mine = table[(table["network"] == "trained") & (table["perturbations"] == 4)].set_index("layer")
     metrics = json.loads(outcome.out)["metrics"]
     logged = RunStore(folder.parent).metrics(stage="analyze")
@@ -70,7 +70,7 @@ def test_angles_are_those_of_the_update_to_the_gradient_and_fall_with_perturbati
 
 
 @pytest.mark.parametrize("options", [[], ["--k", "0.5"]])
-def test_angles_and_signal_to_noise_by_an_independent_count(trained, options, tiny_data):
+def test_angles_and_signal_to_noise_equal_an_independent_computation(trained, options, tiny_data):
     folder = trained("--perturbations", "2", *options)
     images, samples = 5, 6
     assert plastic("analyze", "grlu", "--angles", "--images", images, "--samples", samples, "--quiet").code == 0
@@ -106,7 +106,7 @@ def test_angles_and_signal_to_noise_by_an_independent_count(trained, options, ti
             assert row["signal_to_noise"] == pytest.approx(np.nanmean(ratios[layer]), rel=1e-5)
 
 
-def test_the_control_has_less_loss_than_it_began_with_and_needs_no_perturbation(trained):
+def test_the_control_decreases_the_loss(trained):
     folder = trained("--update", "backprop", "--noise-max", "0.5", "--lr-max", "0.5")
     metrics = RunStore(folder.parent).metrics(stage="train")
     loss = metrics[(metrics["split"] == "train") & (metrics["metric"] == "loss")].set_index("step")["value"]
@@ -134,12 +134,12 @@ def stored(**changes):
     return {**row, **{name.replace("__", "."): value for name, value in changes.items()}}
 
 
-def test_the_figure_draws_each_networks_mean_and_the_gradient_as_the_control():
+def test_the_figure_has_the_mean_of_each_network_and_the_control():
     rows = []
     for count, accuracies in ((1, (0.80, 0.82)), (16, (0.90, 0.94))):
         rows += [stored(config__perturbations=count) | {"test/accuracy": value} for value in accuracies]
     rows += [stored(config__update="backprop") | {"test/accuracy": value} for value in (0.97, 0.99)]
-    # One of other settings is not on the line.
+    # A run with other settings is not on the line.
     rows.append(stored(config__perturbations=16, config__epochs=3) | {"test/accuracy": 0.1})
     figure = perturbations_figure(pd.DataFrame(rows))
     points = figure.data.set_index("config.perturbations")
@@ -149,7 +149,7 @@ def test_the_figure_draws_each_networks_mean_and_the_gradient_as_the_control():
     assert [data["mean"].tolist() for data in controls] == [[pytest.approx(0.98)]]
 
 
-def test_where_no_line_has_two_points_there_is_no_figure():
+def test_there_is_no_figure_if_no_line_has_two_points():
     assert perturbations_figure(pd.DataFrame([stored(), stored()])) is None
 
 
@@ -161,12 +161,12 @@ def test_where_no_line_has_two_points_there_is_no_figure():
         ([], ("relu", None)),
     ],
 )
-def test_a_fraction_means_top_k(typed, found, trained):
+def test_k_implies_top_k(typed, found, trained):
     config = json.loads((trained(*typed) / "run.json").read_text())["config"]
     assert (config["activation"], config["k"]) == found
 
 
-def test_the_learner_of_a_run_has_every_option_that_was_asked_for(trained, tiny_data):
+def test_the_learner_of_a_run_has_all_its_options(trained, tiny_data):
     schedules = ["--noise-max", "0.3", "--noise-min", "0.2", "--lr-max", "0.05", "--lr-min", "0.01"]
     other = ["--perturbations", "3", "--k", "0.4", "--credit", "preactivation", "--batch-size", "4"]
     data = load_dataset(str(tiny_data), None)
@@ -198,7 +198,7 @@ def test_compilation_is_announced_before_it_begins(tiny_data, monkeypatch, optio
     assert announced == [lines]
 
 
-def test_an_autoencoder_learns_to_reconstruct_and_is_then_frozen(trained, tiny_data):
+def test_the_autoencoder_learns_to_reconstruct_and_is_then_frozen(trained, tiny_data):
     folder = trained("--backbone", "autoencoder", "--latent", "7", "--backbone-epochs", "20")
     metrics = RunStore(folder.parent).metrics(stage="train")
     loss = metrics[metrics["split"] == "backbone"].sort_values("step")["value"]
@@ -211,7 +211,7 @@ def test_an_autoencoder_learns_to_reconstruct_and_is_then_frozen(trained, tiny_d
     for learner in learners:
         assert learner.weights[0].shape == (6, 7)
         assert not any(parameter.requires_grad for parameter in learner.encoder.parameters())
-    # The twin without training sees the same code, and a code that was learned.
+    # The untrained network receives the same code, from the trained autoencoder.
     codes = [learner.encode(data.test.x) for learner in learners]
     assert torch.equal(*codes)
     drawn = make_autoencoder(36, 7, run.generator("backbone"), "cpu")["encoder"](data.test.x)

@@ -63,7 +63,7 @@ def test_gumbel_numbers_are_gumbel(numbers):
     assert abs(gumbels.mean() - np.euler_gamma) < 5 * math.pi / math.sqrt(6 * len(gumbels))
 
 
-def test_numbers_do_not_depend_on_each_other(numbers):
+def test_random_numbers_are_independent(numbers):
     normals, gumbels = numbers
     normals = normals.astype(np.float64)
     gumbels = (gumbels - gumbels.mean()) / gumbels.std()
@@ -97,7 +97,7 @@ def test_no_words_repeat():
     assert max(blocks.values()) == 1
 
 
-def test_numbers_belong_to_their_step(numbers):
+def test_random_numbers_are_a_function_of_the_step(numbers):
     later = drawn(key=2024, steps=3, width=2000, first_step=500)
     assert np.array_equal(later[0], numbers[0][500:503])
     assert np.array_equal(later[1], numbers[1][500:503])

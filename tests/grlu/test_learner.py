@@ -1,4 +1,4 @@
-"""The learner: noise and learning rate over the epochs, the control's step, and the state that a checkpoint keeps."""
+"""The learner: schedules, the step of the control, predictions, and the state in a checkpoint."""
 
 import copy
 import math
@@ -39,7 +39,7 @@ def half_cosine(ends, epoch, epochs):
 
 
 def gradient_of_log_probability(weights, biases, x, y, activity=torch.relu):
-    """Of the sum over the batch, written out apart from rule.py: the gradients of weights and biases."""
+    """The gradients of weights and biases, summed over the batch, without rule.py."""
     parts = [part.clone().requires_grad_() for part in (*weights, *biases)]
     h = x
     for layer in range(len(weights)):
@@ -53,7 +53,7 @@ def gradient_of_log_probability(weights, biases, x, y, activity=torch.relu):
 # ------------------------------------------------------------------------------------------------ schedules
 
 
-def test_noise_and_rate_fall_along_half_cosines_from_their_first_value():
+def test_noise_and_learning_rate_follow_half_cosines():
     learner = learner_of()
     assert (learner.sigma, learner.learning_rate) == (NOISE[0], RATE[0])
     seen = []
@@ -126,11 +126,11 @@ def test_compiling_in_advance_changes_nothing():
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
-def test_the_control_steps_up_the_gradient_by_the_rate_times_the_variance_of_the_noise(epoch):
+def test_the_step_of_the_control_is_the_learning_rate_times_the_noise_variance(epoch):
     learner = learner_of(update="backprop", batch_size=3)
     learner.begin_epoch(epoch, 4)
     x, y = samples()
-    order = torch.tensor([3, 1, 4, 1, 5, 9, 2])  # the last batch is of one image
+    order = torch.tensor([3, 1, 4, 1, 5, 9, 2])  # the last batch has one image
     weights, biases = copy.deepcopy((learner.weights, learner.biases))
     step = half_cosine(RATE, epoch, 4) * half_cosine(NOISE, epoch, 4) ** 2
     for batch in order.split(3):
@@ -159,7 +159,7 @@ def test_the_control_equals_many_perturbations_before_the_nonlinearity():
 
 
 def test_the_control_with_top_k_uses_masks_like_the_rule():
-    """All units kept: a linear network. Half of them: the first layer's weights of half of its units change."""
+    """With all units kept, the network is linear. With half of them, the weights of half of the units change."""
     x, y = samples(1)
     order = torch.tensor([0])
     linear = learner_of(update="backprop", top_k=1.0)

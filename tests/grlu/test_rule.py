@@ -1,4 +1,4 @@
-"""rule.py against loops over single numbers, and against what the mathematics demands."""
+"""rule.py against loops over single numbers, and against properties of the equations."""
 
 import math
 
@@ -32,7 +32,7 @@ def problem(sizes, batch, perturbations, seed=0, sigma=0.3, masked=False):
 
 
 def loop_forward(weights, biases, x, noises, masks, credit, skip):
-    """One sample, one noise vector per layer, numbers one by one. Returns the logits and each layer's normed input."""
+    """The network for one sample with one noise vector per layer. Returns the logits and the normed inputs."""
     h = [float(value) for value in x]
     normed = []
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
@@ -115,7 +115,7 @@ def test_update_equals_loops(sizes, batch, perturbations, masked, skip, credit, 
 
 @pytest.mark.parametrize("credit", CREDITS)
 @pytest.mark.parametrize("skip", [False, True])
-def test_forward_is_perturbation_major_and_masks_may_be_missing(credit, skip):
+def test_forward_is_perturbation_major_and_accepts_missing_masks(credit, skip):
     sizes = [4, 5, 5, 3]
     weights, biases = network(sizes)
     x, _, noises, masks = problem(sizes, batch=2, perturbations=3, masked=True)
@@ -123,7 +123,7 @@ def test_forward_is_perturbation_major_and_masks_may_be_missing(credit, skip):
     logits = rule.forward(weights, biases, x, noises, masks, credit=credit, skip=skip)
     assert logits.shape == (6, 3)
     for row in range(6):
-        # A mask of the sign of z is what ReLU is; the second layer has None, which means ReLU.
+        # A mask of the positive z equals ReLU; the second layer has None, which means ReLU.
         alone = rule.forward(
             weights,
             biases,
@@ -158,7 +158,7 @@ def test_layer_norm_standardizes_and_ignores_scale_and_shift():
 
 @pytest.mark.parametrize("credit", CREDITS)
 @pytest.mark.parametrize("masked", [False, True])
-def test_symmetries(credit, masked):
+def test_updates_have_the_symmetries_of_the_equations(credit, masked):
     sizes, batch, perturbations = [5, 6, 6, 4], 3, 4
     weights, biases = network(sizes)
     x, y, noises, masks = problem(sizes, batch, perturbations, masked=masked)
@@ -171,10 +171,10 @@ def test_symmetries(credit, masked):
 
     reference = update(noises)
     assert all(part.abs().max() > 0 for part in reference)
-    # The pair is antithetic: the sign of the noise is a name.
+    # The sign of the noise does not matter, because both signs are used.
     for a, b in zip(reference, update([-noise for noise in noises]), strict=True):
         torch.testing.assert_close(a, b)
-    # The order of the perturbations is a name, too.
+    # Nor does the order of the perturbations.
     order = torch.tensor([2, 0, 3, 1])
 
     def permuted(rows):
@@ -183,7 +183,7 @@ def test_symmetries(credit, masked):
     moved = update([permuted(noise) for noise in noises], None if masks is None else [permuted(mask) for mask in masks])
     for a, b in zip(reference, moved, strict=True):
         torch.testing.assert_close(a, b)
-    # The batch is a sum of single samples, and the reward their mean.
+    # The update of a batch is the sum over its samples, and the reward the mean.
     singles = [
         update(
             [noise[b::batch] for noise in noises],
@@ -199,7 +199,7 @@ def test_symmetries(credit, masked):
 
 
 @pytest.mark.parametrize("credit", CREDITS)
-def test_no_noise_no_update(credit):
+def test_without_noise_there_is_no_update(credit):
     sizes = [5, 6, 4]
     weights, biases = network(sizes)
     x, y, noises, _ = problem(sizes, 3, 2)
@@ -212,7 +212,7 @@ def test_no_noise_no_update(credit):
 
 
 def one_unit_at_a_time(sizes, batch, sigma):
-    """Noise on one unit per perturbation: the mean over them is a finite difference, without sampling error."""
+    """Noise on one unit per perturbation: their mean is a finite difference, without sampling error."""
     units = sum(sizes[1:])
     return list(
         (sigma * torch.eye(units, dtype=torch.float64)).repeat_interleave(batch, 0).split(sizes[1:], dim=1)
@@ -242,7 +242,7 @@ def test_output_credit_is_the_gradient_of_the_outputs_times_the_normed_inputs(si
     x, y, _, _ = problem(sizes, 1, 1)
     noises, units = one_unit_at_a_time(sizes, 1, 1e-4)
     weight_updates, bias_updates, _ = rule.grlu_update(weights, biases, x, y, noises, credit="output")
-    # Probes of value 0 join the network where the noise does; their gradients are those of the layers' outputs.
+    # Zeros are added where noise is added; their gradients are the gradients of the outputs.
     probes = [torch.zeros(1, width, dtype=torch.float64, requires_grad=True) for width in sizes[1:]]
     h, inputs = x, []
     for layer, (weight, bias, probe) in enumerate(zip(weights, biases, probes, strict=True)):
@@ -268,7 +268,7 @@ def test_random_noise_averages_to_the_gradient():
         assert (update / sigma**2 - gradient).norm() < 0.08 * gradient.norm()
 
 
-def test_linear_network_does_not_tell_the_credits_apart():
+def test_both_kinds_of_credit_are_equal_in_a_linear_network():
     sizes = [5, 4]
     weights, biases = network(sizes)
     x, y, noises, _ = problem(sizes, 3, 4)
@@ -336,7 +336,7 @@ def test_top_k_masks_keep_the_largest(width, k, seed):
     assert (rule.gumbel_top_k_mask(z, k, generator).sum(1) == kept).all()
 
 
-def test_gumbel_top_one_draws_by_softmax():
+def test_gumbel_top_one_draws_with_softmax_probabilities():
     z = torch.tensor([0.3, -1.0, 1.2])
     draws = rule.gumbel_top_k_mask(z.repeat(40_000, 1), 0.1, torch.Generator().manual_seed(0)).mean(0)
     torch.testing.assert_close(draws, torch.softmax(z, 0), atol=0.01, rtol=0)
@@ -363,7 +363,7 @@ def test_pair_masks_are_shared_and_follow_the_mean_of_the_pair(credit):
 
 
 @pytest.mark.parametrize("top_k", [None, 0.5])
-def test_features_and_predictions_belong_together(top_k):
+def test_predictions_follow_from_features(top_k):
     sizes = [5, 8, 8, 3]
     weights, biases = network(sizes)
     x, _, _, _ = problem(sizes, 4, 1)
@@ -376,7 +376,7 @@ def test_features_and_predictions_belong_together(top_k):
         torch.testing.assert_close(logits, rule.forward(weights, biases, x, skip=True))
     else:
         assert ((hidden[0] != 0).sum(1) == 4).all()
-        added = hidden[1] - hidden[0]  # the skip connection carries the first layer on
+        added = hidden[1] - hidden[0]  # the skip connection adds the output of the first layer
         assert ((added != 0).sum(1) == 4).all()
 
 
@@ -393,7 +393,7 @@ def test_schedule_and_initial_parameters():
     assert torch.equal(weights[1], again[1])
 
 
-def test_wrong_use_is_named():
+def test_wrong_arguments_are_refused():
     sizes = [5, 4]
     weights, biases = network(sizes)
     x, _, _, _ = problem(sizes, 2, 1)
