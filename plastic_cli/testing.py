@@ -71,17 +71,24 @@ def write_tiny_dataset(folder: Path, *, classes: int = 3, images: int = 60, size
 
 
 def check_rule(name: str, folder: Path, options: Mapping[str, Any] | None = None) -> None:
-    """Check that the installed rule `name` keeps the contract of the toolkit; raises AssertionError where it does not.
+    """Check that the installed rule `name` keeps the contract of the toolkit; raises AssertionError if it does not.
 
-    folder: where its runs may be written. options: for its train command, by field name, small enough for seconds and
-    with at least two steps of its loop. A rule with a `dataset` field gets a tiny one of 6 x 6 images and three classes
-    unless the options name another.
+    folder: where its runs may be written. options: options of its train command, by field name, for a training of
+    seconds with at least two steps. A rule with a `dataset` field is trained on a tiny data set of 6 x 6 images and
+    three classes, unless the options name another.
 
-    Checked are: help without heavy imports; a configuration that survives TOML; all verbs; the JSON on stdout; the same
-    seed giving the same numbers and another seed other ones; resuming giving the numbers of a run never stopped; a
-    checkpoint that loads without running code; on the tiny data set, that every number that depends on test images is
-    logged as measured on them.
+    It checks that
+    - the functions of the rule exist under the names that the toolkit knows;
+    - help imports nothing heavy;
+    - the configuration does not change when it is written to TOML and read again;
+    - all verbs work and print one JSON object;
+    - the same seed gives the same numbers and another seed gives other numbers;
+    - a run that is stopped and resumed gives the numbers of a run that was never stopped;
+    - the checkpoint can be loaded without running code;
+    - on the tiny data set, every number that depends on test images is logged as measured on them.
     """
+    problems = find_rule(name).problems()
+    assert not problems, " ".join(problems)
     options = dict(options or {})
     tiny = None
     model = config_model(_function(name, "train"))

@@ -180,7 +180,7 @@ def check_other_run(run: Run, other: str) -> tuple[Run, Build]:
 
     folder = RunStore(run.folder.parent).find(other)
     second = open_run(folder, stage="analyze", data_folder=run.data_folder, device=str(run.device))
-    build: Build | None = getattr(find_rule(second.record.rule).load(), "build", None)
+    build: Build | None = find_rule(second.record.rule).member("build")
     if build is None:
         raise UserError(
             f"--other {other}: the rule '{second.record.rule}' does not support --other. Choose a run of another rule."

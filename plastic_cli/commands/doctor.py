@@ -80,15 +80,16 @@ def _exporters() -> list[dict[str, Any]]:
 
 
 def _problem(rule: Rule) -> str | None:
-    """Import the rule's commands and look at each verb; return what is wrong."""
+    """Import the functions of a rule and the configuration of each verb; return what is wrong."""
     try:
         for verb in VERBS:
             function = rule.function(verb)
             if function is not None:
                 config_model(function)
+        problems = rule.problems()
     except Exception as error:  # noqa: BLE001  whatever a plugin raises is what the doctor reports
         return f"{type(error).__name__}: {error}"
-    return None
+    return " ".join(problems) or None
 
 
 def _data() -> list[dict[str, Any]]:

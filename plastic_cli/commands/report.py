@@ -95,8 +95,7 @@ def installed_sources(options: ReportOptions) -> Sources:
 
 def _installed_headline(rule: str) -> Headline | None:
     installed = discover().rules.get(rule)
-    function: Headline | None = getattr(installed.load(), "headline_figures", None) if installed else None
-    return function
+    return installed.member("headline_figures") if installed else None
 
 
 def recipes_by_claim() -> dict[tuple[str, str], list[str]]:

@@ -5,40 +5,91 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from types import ModuleType
-from typing import Any
+from types import FunctionType, ModuleType
+from typing import Any, Literal
+
+from plastic_cli.errors import UserError, did_you_mean
 
 VERBS = {"train": "train", "eval": "evaluate", "analyze": "analyze", "render": "render"}
-"""The four verbs of the command line and the name of the function that carries each out."""
+"""The four verbs of the command line, and the function of each in a rule's commands module."""
+
+Member = Literal["build", "headline_figures"]
+MEMBERS: tuple[Member, ...] = ("build", "headline_figures")
+"""Optional functions of a rule."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One plasticity rule.
+    """One plasticity rule, with everything that a plugin can offer for it.
 
     name: the word on the command line. summary: one line for `--help`. citation: where the rule was published.
-    commands: the module with `train`, `evaluate`, `analyze` and `render`, imported when one of them runs or shows its
-    help.
+    commands: the module with `train`, `evaluate`, `analyze` and `render`, which is imported if one of them runs or
+    shows its help. A file `claims.toml` in the package of this module holds published results.
+
+    Optional functions, each as "module:function":
+    build: `build(run, data, *, trained=True)` returns the learner of a run of a classifier, trained or with its initial
+    weights; `plastic analyze RULE --other` needs it.
+    headline_figures: `headline_figures(runs, metrics)` returns figures of plotnine by file name for `plastic report`,
+    from the frames of `RunStore.runs` and `RunStore.metrics`.
     """
 
     name: str
     summary: str
     citation: str
     commands: str
+    build: str | None = None
+    headline_figures: str | None = None
 
     def load(self) -> ModuleType:
         """Import the module of the rule's commands."""
         return import_module(self.commands)
 
     def function(self, verb: str) -> Callable[..., Any] | None:
-        """Return the function behind `verb`, or None where the rule has none."""
+        """Return the function of `verb`, or None if the rule has none."""
         function: Callable[..., Any] | None = getattr(self.load(), VERBS[verb], None)
         return function
 
+    def member(self, name: Member) -> Callable[..., Any] | None:
+        """Return an optional function, or None if the rule has none; raises UserError if it does not exist."""
+        reference: str | None = getattr(self, name)
+        if reference is None:
+            return None
+        module_name, _, function_name = reference.partition(":")
+        module = import_module(module_name)
+        function: Callable[..., Any] | None = getattr(module, function_name, None)
+        if function is None:
+            guess = did_you_mean(function_name, vars(module))
+            raise UserError(
+                f"the rule '{self.name}' names {name}='{reference}', and {module_name} has no '{function_name}'.{guess}"
+            )
+        return function
+
     def claims_text(self) -> str | None:
-        """Return the text of the `claims.toml` beside the rule's commands, or None where there is none."""
+        """Return the text of the `claims.toml` next to the rule's commands, or None if there is none."""
         from importlib.resources import files
 
         package = self.commands.rpartition(".")[0] or self.commands
         path = files(package) / "claims.toml"
         return path.read_text(encoding="utf-8") if path.is_file() else None
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the functions of the rule: a missing or misspelled one, or one not registered.
+
+        Raises whatever importing the rule's modules raises.
+        """
+        module = self.load()
+        missing = [name for name in VERBS.values() if not hasattr(module, name)]
+        found = [f"{self.commands} has none of {', '.join(VERBS.values())}."] if len(missing) == len(VERBS) else []
+        for name, value in vars(module).items():
+            if not isinstance(value, FunctionType) or value.__module__ != module.__name__ or name.startswith("_"):
+                continue
+            if name in MEMBERS and getattr(self, name) is None:
+                found.append(f"{self.commands} has {name}: register it with Rule({name}='{self.commands}:{name}').")
+            elif name not in VERBS.values() and (guess := did_you_mean(name, missing)):
+                found.append(f"{self.commands}.{name} is not a command.{guess}")
+        for member in MEMBERS:
+            try:
+                self.member(member)
+            except UserError as error:
+                found.append(str(error))
+        return found

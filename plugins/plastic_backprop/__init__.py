@@ -11,4 +11,5 @@ def plastic_rule() -> Rule:
         summary="Backpropagation, the control for all rules; with --trained readout, random features.",
         citation="Rumelhart, Hinton & Williams 1986",
         commands="plastic_backprop.commands",
+        build="plastic_backprop.training:build",
     )

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from plastic_backprop.config import Train
 from plastic_cli import ClassifierAnalyzeConfig, ClassifierEvaluateConfig, RenderConfig
-from plastic_cli.lazy import lazy_names
 
 if TYPE_CHECKING:
     from plastic_cli import Run
@@ -52,7 +51,3 @@ def render(config: RenderConfig, run: Run) -> None:  # noqa: ARG001
     from plastic_cli.classifier.render import render_weights
 
     render_weights(run)
-
-
-# `plastic analyze RULE --other` of any rule looks for `build` here.
-__getattr__ = lazy_names(__name__, {"build": "plastic_backprop.training"})

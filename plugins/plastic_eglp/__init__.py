@@ -15,6 +15,7 @@ def plastic_rule() -> Rule:
         summary="Event-gated local plasticity: hidden layers learn locally, and only during global events.",
         citation="github.com/debg48/EGLP",
         commands="plastic_eglp.commands",
+        build="plastic_eglp.training:build",
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plastic_cli import RenderConfig
-from plastic_cli.lazy import lazy_names
 from plastic_eglp.config import Analyze, Evaluate, Train
 
 if TYPE_CHECKING:
@@ -69,7 +68,3 @@ def render(config: RenderConfig, run: Run) -> None:  # noqa: ARG001
     from plastic_eglp.analysis.film import render_learning
 
     render_learning(run)
-
-
-# `plastic analyze RULE --other` of any rule looks for `build` here.
-__getattr__ = lazy_names(__name__, {"build": "plastic_eglp.training"})

@@ -15,6 +15,8 @@ def plastic_rule() -> Rule:
         summary="Global reward, local updates: node perturbation with antithetic noise and one scalar reward.",
         citation="github.com/steve-z-wang/grlu",
         commands="plastic_grlu.commands",
+        build="plastic_grlu.training:build",
+        headline_figures="plastic_grlu.commands:headline_figures",
     )
 
 

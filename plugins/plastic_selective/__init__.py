@@ -15,6 +15,7 @@ def plastic_rule() -> Rule:
         summary="An optimizer that protects busy synapses, and continual learning with its controls.",
         citation="Selective plasticity (published program)",
         commands="plastic_selective.commands",
+        build="plastic_selective.continual.components:build",
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plastic_cli.lazy import lazy_names
 from plastic_selective.config import Analyze, Evaluate, Render, Train
 
 if TYPE_CHECKING:
@@ -37,6 +36,3 @@ def render(config: Render, run: Run) -> None:
     from plastic_selective.analysis.film import render_plasticity
 
     render_plasticity(config, run)
-
-
-__getattr__ = lazy_names(__name__, {"build": "plastic_selective.continual.components"})
