@@ -1,4 +1,4 @@
-"""MPN: multi-plasticity networks. Registration, and the library's names, which are imported when first used."""
+"""MPN: multi-plasticity networks. Registers the rule; the names of the library are imported at first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The four verbs of MPN."""
+"""The verbs train, eval, analyze and render of MPN."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def train(config: Train, run: Run) -> None:
-    """Train an agent; its headline is `test/return`, for supervised tasks `test/accuracy`."""
+    """Train an agent. The main result is `test/return`, or `test/accuracy` for supervised tasks."""
     from plastic_mpn import training
 
     {"dqn": training.by_dqn, "a2c": training.by_a2c, "supervised": training.by_supervised}[config.algorithm](
@@ -20,14 +20,14 @@ def train(config: Train, run: Run) -> None:
 
 
 def evaluate(config: Evaluate, run: Run) -> None:
-    """Measure a trained agent on greedy episodes."""
+    """Measure the return of a trained agent on greedy episodes."""
     from plastic_mpn import trained
 
     trained.evaluate(config, run)
 
 
 def analyze(config: Analyze, run: Run) -> None:
-    """Look inside a trained agent."""
+    """Analyze the states of a trained agent."""
     from plastic_mpn.analysis.measures import analyze_network
     from plastic_mpn.trained import open_trained
 
@@ -35,7 +35,7 @@ def analyze(config: Analyze, run: Run) -> None:
 
 
 def render(config: Render, run: Run) -> None:
-    """Show an episode of a trained agent."""
+    """Render an episode of a trained agent."""
     from plastic_mpn.analysis.film import render_episode
     from plastic_mpn.trained import open_trained
 

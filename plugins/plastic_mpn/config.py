@@ -39,18 +39,22 @@ IMPLIED: dict[str, dict[str, Any]] = {
         "lambda_max": 0.95,
     },
 }
-"""What an algorithm means for options that are not typed, with which it learns the task that it was published on."""
+"""Defaults that an algorithm changes: the settings with which it learns the task that it was published on."""
 
 
 class EnvironmentConfig(Config):
-    """What every command that makes an environment can be told about it."""
+    """Options of every command that makes an environment."""
 
-    env_options: tuple[str, ...] = field((), "options of the environment, as in delay=20,sigma=1.0", panel="Task")
-    max_episode_steps: int = field(0, "end episodes here; 0: the environment's own limit", ge=0, panel="Task")
+    env_options: tuple[str, ...] = field(
+        (), "keyword arguments of the environment, e.g. delay=20,sigma=1.0", panel="Task"
+    )
+    max_episode_steps: int = field(
+        0, "maximum number of steps per episode; 0: the environment's own limit", ge=0, panel="Task"
+    )
 
     @property
     def step_limit(self) -> int | None:
-        """The limit as Gymnasium takes it: None for the environment's own."""
+        """The limit in Gymnasium's form: None means the environment's own limit."""
         return self.max_episode_steps or None
 
     @model_validator(mode="before")
@@ -63,7 +67,7 @@ class EnvironmentConfig(Config):
     @field_validator("env", check_fields=False)
     @classmethod
     def _name_the_version(cls, env: str | None) -> str | None:
-        # Importing Gymnasium takes time, and an id with a version is whole.
+        # An id with a version is complete. Otherwise Gymnasium is imported, which takes time.
         if env is None or re.search(r"-v\d+$", env):
             return env
         from plastic_mpn.environments.vector import versioned_id
@@ -77,97 +81,129 @@ class EnvironmentConfig(Config):
 
 
 class TrainedAgentConfig(EnvironmentConfig):
-    """What every command that lets a trained agent play can be told; what is not told is as in training."""
+    """Options of every command that runs a trained agent; the defaults are the values used in training."""
 
-    env: str | None = field(None, "another environment with the same sizes (default: its own)", panel="Task")
-    checkpoint: str = field("best", "best, final, one of the periodic ones, or a file", panel="Task")
+    env: str | None = field(
+        None, "another environment with the same sizes (default: the one used in training)", panel="Task"
+    )
+    checkpoint: str = field(
+        "best", "checkpoint to load: best, final, the name of a periodic checkpoint, or a .pt file", panel="Task"
+    )
 
 
 class Train(EnvironmentConfig, TrainConfig):
-    """Train an agent whose memory is a multi-plasticity network: Q-learning, actor-critic, or the published tasks."""
+    """Train a multi-plasticity network (MPN) by Q-learning, by actor-critic, or supervised on the published tasks."""
 
     device: Literal["auto", "cpu", "cuda"] = field(
-        "cpu", "where to compute; networks of this size are fastest on the cpu, where the kernels are", panel="Run"
+        "cpu",
+        "device to compute on; the compiled kernels run on the CPU, which is fastest for small networks",
+        panel="Run",
     )
 
     algorithm: Literal["dqn", "a2c", "supervised"] = field(
-        "dqn", "dqn, a2c, or supervised (integration tasks); the last two imply a task and settings"
+        "dqn", "dqn, a2c, or supervised (integration tasks); a2c and supervised set a task and other defaults"
     )
-    env: str = field("CartPole-v1", "id of a Gymnasium environment: a vector to see, a number of actions", panel="Task")
+    env: str = field("CartPole-v1", "Gymnasium id (vector observations, discrete actions)", panel="Task")
 
     core: Literal["mpn", "mpn-pre", "mpn-post", "mpn-additive", "mpn-frozen", "rnn", "gru", "lstm", "mlp"] = field(
         "mpn",
-        "network: mpn, its variants mpn-pre, mpn-post and mpn-additive, and the controls mpn-frozen (M stays 0), rnn,"
-        " gru, lstm, mlp (two layers, no memory)",
+        "network: mpn; its variants mpn-pre, mpn-post and mpn-additive; or a control: mpn-frozen (M stays 0), rnn, gru,"
+        " lstm, mlp (two layers, no memory)",
         panel="Network",
     )
-    hidden_dim: int = field(64, "units", ge=1, le=65536, panel="Network")
-    layers: int = field(1, "layers of the core", ge=1, le=64, panel="Network")
+    hidden_dim: int = field(64, "number of hidden units", ge=1, le=65536, panel="Network")
+    layers: int = field(1, "number of layers of the core", ge=1, le=64, panel="Network")
     input_projection: int = field(
-        0, "see the input through a fixed random affine map to this many dimensions; 0: as it is", ge=0, panel="Network"
+        0, "project the input to N dimensions with a fixed random affine map; 0: no projection", ge=0, panel="Network"
     )
-    eta: float = field(0.05, "rate of plasticity, of any sign; where it is learned, its first value", panel="Network")
-    draw_eta: bool = field(False, "draw the first eta between -sqrt(3) and sqrt(3), as published", panel="Network")
+    eta: float = field(0.05, "learning rate of M, of either sign (initial value with --learn-eta)", panel="Network")
+    draw_eta: bool = field(
+        False, "draw the initial eta uniformly from -sqrt(3) to sqrt(3), as published", panel="Network"
+    )
     lambda_decay: float = field(
-        0.9, "what M keeps from step to step; where it is learned, its first value", ge=0, le=1, panel="Network"
+        0.9, "decay factor of M per step (initial value with --learn-lambda)", ge=0, le=1, panel="Network"
     )
-    lambda_max: float = field(0.99, "largest lambda where it is learned", ge=0, le=1, panel="Network")
-    modulation_bound: float = field(0.0, "largest magnitude of a modulation; 0: no bound", ge=0, panel="Network")
-    learn_eta: bool = field(False, "learn eta (with sequences, a2c or supervised)", panel="Network")
-    learn_lambda: bool = field(False, "learn lambda (with sequences, a2c or supervised)", panel="Network")
-    activation: Literal["tanh", "relu", "sigmoid", "linear"] = field("tanh", "of an mpn", panel="Network")
-    bias: bool = field(True, "let an mpn's units learn a bias", panel="Network")
+    lambda_max: float = field(0.99, "upper bound of lambda with --learn-lambda", ge=0, le=1, panel="Network")
+    modulation_bound: float = field(0.0, "maximum magnitude of the modulations M; 0: no bound", ge=0, panel="Network")
+    learn_eta: bool = field(False, "learn eta (requires --replay sequences, a2c or supervised)", panel="Network")
+    learn_lambda: bool = field(False, "learn lambda (requires --replay sequences, a2c or supervised)", panel="Network")
+    activation: Literal["tanh", "relu", "sigmoid", "linear"] = field(
+        "tanh", "activation function of MPN layers", panel="Network"
+    )
+    bias: bool = field(True, "learn a bias for each unit of MPN layers", panel="Network")
 
-    learning_rate: float = field(1e-3, "Adam's learning rate", gt=0, panel="Learning", search=(1e-4, 1e-2, "log"))
-    gamma: float = field(0.99, "discount of later rewards", ge=0, le=1, panel="Learning")
-    gradient_clip: float = field(10.0, "largest norm of the gradient", gt=0, panel="Learning")
+    learning_rate: float = field(1e-3, "learning rate of Adam", gt=0, panel="Learning", search=(1e-4, 1e-2, "log"))
+    gamma: float = field(0.99, "discount factor of future rewards", ge=0, le=1, panel="Learning")
+    gradient_clip: float = field(10.0, "maximum L2 norm of the gradient", gt=0, panel="Learning")
     batch_size: int = field(64, "transitions per gradient step (dqn) or trials (supervised)", ge=1, panel="Learning")
     total_steps: int = field(
-        0, "environment steps in all (a2c: 500000); 0: dqn ends with --num-episodes alone", ge=0, panel="Learning"
+        0, "total number of environment steps (a2c: 500000); 0: dqn trains for --num-episodes", ge=0, panel="Learning"
     )
-    num_envs: int = field(1, "environments side by side (dqn, a2c)", ge=1, le=4096, panel="Learning")
+    num_envs: int = field(1, "number of environments that run in parallel (dqn, a2c)", ge=1, le=4096, panel="Learning")
 
-    num_episodes: int = field(500, "episodes to learn from", ge=1, panel="dqn")
-    epsilon_start: float = field(1.0, "probability of a random action at first", ge=0, le=1, panel="dqn")
-    epsilon_end: float = field(0.01, "and at last", ge=0, le=1, panel="dqn")
-    epsilon_decay: float = field(0.995, "factor per episode", gt=0, le=1, panel="dqn")
-    buffer_size: int = field(10_000, "transitions that are remembered", ge=1, panel="dqn")
-    learning_starts: int = field(64, "transitions before the first gradient step", ge=1, panel="dqn")
-    train_every: int = field(1, "transitions per gradient step", ge=1, panel="dqn")
+    num_episodes: int = field(500, "number of training episodes", ge=1, panel="dqn")
+    epsilon_start: float = field(1.0, "initial probability of a random action", ge=0, le=1, panel="dqn")
+    epsilon_end: float = field(0.01, "final probability of a random action", ge=0, le=1, panel="dqn")
+    epsilon_decay: float = field(0.995, "decay factor of that probability per episode", gt=0, le=1, panel="dqn")
+    buffer_size: int = field(10_000, "number of transitions in the replay buffer", ge=1, panel="dqn")
+    learning_starts: int = field(64, "number of transitions before the first gradient step", ge=1, panel="dqn")
+    train_every: int = field(1, "number of transitions per gradient step", ge=1, panel="dqn")
     tau: float = field(
-        0.005, "share by which the target network follows at every gradient step; 0: copies", ge=0, le=1, panel="dqn"
+        0.005,
+        "soft update of the target network per gradient step; 0: copy every --target-every episodes",
+        ge=0,
+        le=1,
+        panel="dqn",
     )
-    target_every: int = field(10, "episodes between copies into the target network, with --tau 0", ge=1, panel="dqn")
-    double_q: bool = field(True, "let the network, not its target, choose the next action's value", panel="dqn")
+    target_every: int = field(10, "episodes between copies to the target network (with --tau 0)", ge=1, panel="dqn")
+    double_q: bool = field(True, "double Q-learning: the network, not its target, selects the next action", panel="dqn")
     replay: Literal["states", "sequences"] = field(
-        "states", "states: replay with the stored state (published); sequences: go back through time", panel="dqn"
+        "states",
+        "states: replay single steps with their stored state; sequences: backpropagate through time",
+        panel="dqn",
     )
-    burn_in: int = field(8, "steps that only bring the state up to date, with sequences", ge=0, panel="dqn")
-    sequence_length: int = field(16, "steps that are learned from, with sequences", ge=1, panel="dqn")
+    burn_in: int = field(
+        8, "steps that only update the state before each sequence (with --replay sequences)", ge=0, panel="dqn"
+    )
+    sequence_length: int = field(16, "number of steps of a sequence (with --replay sequences)", ge=1, panel="dqn")
 
-    rollout: int = field(50, "steps between updates; gradients go back as far", ge=1, panel="a2c")
-    entropy_coefficient: float = field(0.01, "weight of the policy's entropy", ge=0, panel="a2c")
-    value_coefficient: float = field(1.0, "weight of the value's loss", ge=0, panel="a2c")
-    gae_lambda: float = field(1.0, "1: n-step returns; below: generalised advantages", ge=0, le=1, panel="a2c")
-    normalise_advantages: bool = field(False, "bring advantages to mean 0 and deviation 1", panel="a2c")
+    rollout: int = field(50, "steps per update, and of backpropagation through time", ge=1, panel="a2c")
+    entropy_coefficient: float = field(0.01, "weight of the entropy bonus in the loss", ge=0, panel="a2c")
+    value_coefficient: float = field(1.0, "weight of the value loss", ge=0, panel="a2c")
+    gae_lambda: float = field(
+        1.0, "lambda of generalized advantage estimation; 1: n-step returns", ge=0, le=1, panel="a2c"
+    )
+    normalise_advantages: bool = field(False, "normalize advantages to mean 0 and standard deviation 1", panel="a2c")
 
-    classes: int = field(2, "classes of the integration task", ge=2, panel="supervised")
-    steps: int = field(20, "steps of a trial, the last of them the go signal", ge=2, panel="supervised")
-    delay: int = field(0, "steps of silence before the go signal", ge=0, panel="supervised")
+    classes: int = field(2, "number of classes of the integration task", ge=2, panel="supervised")
+    steps: int = field(20, "number of steps of a trial, including the go signal", ge=2, panel="supervised")
+    delay: int = field(0, "number of steps without input before the go signal", ge=0, panel="supervised")
     context: Literal["retrospective", "prospective"] = field(
-        "retrospective", "whether the context comes behind or before the stimulus", panel="supervised"
+        "retrospective", "whether the context cue comes after or before the stimuli", panel="supervised"
     )
-    readout_only: bool = field(False, "learn the readout alone: the core stays as it is drawn", panel="supervised")
-    input_noise: float = field(0.1, "expected norm of the noise on an input", ge=0, panel="supervised")
-    l1: float = field(1e-4, "weight of the sum of magnitudes of what is learned", ge=0, panel="supervised")
-    minimum_batches: int = field(2000, "never stop before", ge=1, panel="supervised")
-    maximum_batches: int = field(20_000, "always stop here", ge=1, panel="supervised")
-    target_accuracy: float = field(0.98, "stop at this accuracy", gt=0, le=1, panel="supervised")
+    readout_only: bool = field(
+        False, "learn only the readout; the core keeps its random initial weights", panel="supervised"
+    )
+    input_noise: float = field(0.1, "expected L2 norm of the noise added to each input", ge=0, panel="supervised")
+    l1: float = field(1e-4, "coefficient of the L1 penalty on all learned parameters", ge=0, panel="supervised")
+    minimum_batches: int = field(2000, "minimum number of batches", ge=1, panel="supervised")
+    maximum_batches: int = field(20_000, "maximum number of batches", ge=1, panel="supervised")
+    target_accuracy: float = field(
+        0.98,
+        "stop training at this validation accuracy; 1: train until the loss stops improving",
+        gt=0,
+        le=1,
+        panel="supervised",
+    )
 
     evaluate_every: int = field(10, "episodes (dqn) or updates (a2c) between evaluations", ge=1, panel="Evaluation")
-    evaluation_episodes: int = field(10, "greedy episodes by which the best is chosen", ge=1, panel="Evaluation")
-    checkpoint_every: int = field(100, "keep the network this often besides", ge=1, panel="Evaluation")
-    test_episodes: int = field(100, "greedy episodes with fresh seeds at the end", ge=1, panel="Evaluation")
+    evaluation_episodes: int = field(
+        10, "greedy episodes per evaluation, which select the best checkpoint", ge=1, panel="Evaluation"
+    )
+    checkpoint_every: int = field(
+        100, "also save the network every N episodes (dqn) or updates (a2c)", ge=1, panel="Evaluation"
+    )
+    test_episodes: int = field(100, "greedy test episodes at the end, with new seeds", ge=1, panel="Evaluation")
 
     only_with: ClassVar[OnlyWith] = (
         (
@@ -213,7 +249,7 @@ class Train(EnvironmentConfig, TrainConfig):
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """An algorithm means settings of its own, --target-every a target that is copied, a fixed core a fixed eta."""
+        """The defaults of the algorithm; --target-every sets tau to 0, and a fixed core has a fixed eta and lambda."""
         meant = dict(IMPLIED.get(str(typed.get("algorithm")), {}))
         if "target_every" in typed:
             meant["tau"] = 0.0
@@ -231,25 +267,25 @@ class Train(EnvironmentConfig, TrainConfig):
                 "--learn-eta and --learn-lambda need gradients through time: add --replay sequences or --algorithm a2c"
             )
         if self.algorithm == "dqn" and self.buffer_size < self.batch_size:
-            raise ValueError("--buffer-size is below --batch-size: remember at least one batch")
+            raise ValueError("--buffer-size is smaller than --batch-size: it must hold at least one batch")
         needed = self.burn_in + self.sequence_length + 1
         if self.algorithm == "dqn" and self.replay == "sequences" and self.buffer_size // self.num_envs < needed:
             raise ValueError(
-                f"--buffer-size is below one sequence of {needed} steps (burn-in, sequence length, one more) for each"
-                f" environment: remember at least {needed * self.num_envs}"
+                f"--buffer-size is too small for one sequence of {needed} steps (burn-in, sequence length, one more)"
+                f" per environment: set it to at least {needed * self.num_envs}"
             )
         if self.epsilon_end > self.epsilon_start:
-            raise ValueError("--epsilon-end is the end of the schedule: not above --epsilon-start")
+            raise ValueError("--epsilon-end must not be larger than --epsilon-start")
         if self.algorithm == "a2c" and not self.total_steps:
-            raise ValueError("--algorithm a2c needs --total-steps, how many environment steps it learns from")
+            raise ValueError("--algorithm a2c needs --total-steps, the number of environment steps")
         if self.algorithm == "a2c" and self.normalise_advantages and self.rollout * self.num_envs < 2:
             raise ValueError("--normalise-advantages needs more than one step per update: raise --rollout")
         twice = OWN_OPTIONS.keys() & read_options(self.env_options).keys()
         if self.algorithm == "supervised" and twice:
             name = min(twice)
-            raise ValueError(f"--env-options {name}: for supervised learning {OWN_OPTIONS[name]}")
+            raise ValueError(f"--env-options {name}: for supervised learning, {OWN_OPTIONS[name]}")
         if self.algorithm == "supervised" and self.env not in SUPERVISED_TASKS:
-            raise ValueError(f"--algorithm supervised learns {' or '.join(SUPERVISED_TASKS)}, not --env {self.env}")
+            raise ValueError(f"--env {self.env}: --algorithm supervised needs {' or '.join(SUPERVISED_TASKS)}")
         return self
 
     def learns_from(self) -> str:
@@ -257,40 +293,46 @@ class Train(EnvironmentConfig, TrainConfig):
         return self.env
 
 
-OWN_OPTIONS = {name: f"type --{name}" for name in ("classes", "steps", "delay", "context")} | {
-    "noise": "type --input-noise",
-    "vectors_seed": "--seed decides",
+OWN_OPTIONS = {name: f"use --{name}" for name in ("classes", "steps", "delay", "context")} | {
+    "noise": "use --input-noise",
+    "vectors_seed": "--seed determines it",
 }
-"""What supervised learning tells its task itself."""
+"""Options of the task that supervised learning sets itself, with what to use instead."""
 
 
 SUPERVISED_TASKS = ("plastic/SimpleIntegration-v0", "plastic/ContextIntegration-v0")
 
 
 class Evaluate(TrainedAgentConfig, EvaluateConfig):
-    """Let a trained agent play without exploring, with fresh seeds, in its own or another environment."""
+    """Measure the return of a trained agent without exploration, with new seeds, in its own or another environment."""
 
-    episodes: int = field(100, "episodes", ge=1)
+    episodes: int = field(100, "number of episodes", ge=1)
 
 
 class Analyze(TrainedAgentConfig, AnalyzeConfig):
-    """Look inside a trained agent while it plays. Without an option: everything."""
+    """Analyze the activity and the modulations M of a trained agent. Without an option, run every analysis."""
 
-    pca: bool = field(False, "principal components of hidden states and of M", panel="What to look at")
-    m_matrix: bool = field(False, "M over an episode: pictures, norms, its share of the input", panel="What to look at")
-    decode: bool = field(False, "how well past inputs and evidence can be read from h and M", panel="What to look at")
-    ablate: bool = field(False, "return with M zeroed, frozen or shuffled", panel="What to look at")
-    episodes: int = field(30, "greedy episodes", ge=2, panel="How")
+    pca: bool = field(False, "principal components of the hidden states and of M", panel="What to look at")
+    m_matrix: bool = field(
+        False, "M over an episode: heat maps, norms, and its share of the preactivation", panel="What to look at"
+    )
+    decode: bool = field(
+        False, "how well past inputs and evidence can be decoded from h and M", panel="What to look at"
+    )
+    ablate: bool = field(False, "return with M set to zero, frozen or shuffled", panel="What to look at")
+    episodes: int = field(30, "number of greedy episodes", ge=2, panel="How")
     colour: str = field(
-        "time", "of the trajectories: time, action, reward, return, observation-0, observation-1, ...", panel="How"
+        "time",
+        "color of the trajectories: time, action, reward, return, observation-0, observation-1, ...",
+        panel="How",
     )
 
 
 class Render(TrainedAgentConfig, RenderConfig):
-    """Show an episode: the environment, M as a heat map, the Q-values and the return so far."""
+    """Render an episode as a film: the environment, M as a heat map, the outputs and the return so far."""
 
-    episode: int = field(0, "which of the run's test episodes", ge=0)
+    episode: int = field(0, "index of the test episode", ge=0)
     video: Literal["gif", "mp4"] = field("gif", f"mp4 needs `{install_command('video')}`")
-    frames: int = field(150, "show at most this many steps", ge=1, le=100_000)
+    frames: int = field(150, "maximum number of steps shown", ge=1, le=100_000)
     frame_seconds: float = field(0.06, "seconds per frame", ge=0.02, le=60)
-    still: tuple[int, ...] = field((), "steps to write as pictures of their own")
+    still: tuple[int, ...] = field((), "steps to save as images")

@@ -1,4 +1,4 @@
-"""Makes a run's network and environments from its options."""
+"""Creates the network and the environments of a run from its options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from plastic_mpn.networks.agents import MPNDQN, ActorCritic, Network, Readout
 
 
 def make_network(config: Train, run: Run, observation_dim: int, action_count: int) -> Network:
-    """Make the network that a configuration describes, its weights drawn from the run's seed."""
+    """Create the network of a configuration. The run's seed determines its initial weights."""
     made: type[Network] = {"dqn": MPNDQN, "a2c": ActorCritic, "supervised": Readout}[config.algorithm]
     options: dict[str, Any] = {}
     if config.core.startswith("mpn"):
@@ -43,7 +43,7 @@ def make_network(config: Train, run: Run, observation_dim: int, action_count: in
 
 
 def environment_options(config: Train, run: Run) -> dict[str, Any]:
-    """Return the options of a run's environment; a supervised task takes them from the configuration and the seed."""
+    """Return the keyword arguments of a run's environment. Those of a supervised task depend on the run's seed."""
     task: dict[str, Any] = {}
     if config.algorithm == "supervised":
         task = {
@@ -59,7 +59,7 @@ def environment_options(config: Train, run: Run) -> dict[str, Any]:
 
 
 def make_environments(config: Train, run: Run) -> Environments:
-    """Make a run's environments, store the versions of what they come from, and warn of what they lack."""
+    """Create the environments of a run, store their versions, and warn if they are not repeatable or unlimited."""
     environments = Environments(
         config.env,
         config.num_envs,
@@ -70,23 +70,22 @@ def make_environments(config: Train, run: Run) -> Environments:
     note_versions(run, environments.versions)
     if not environments.repeatable():
         run.message(
-            f"{config.env} goes another way every time with the same seed and actions: this run can be neither repeated"
-            " nor resumed exactly"
+            f"{config.env} is not determined by its seed and actions: this run can be neither repeated nor resumed"
         )
     if not environments.limited:
-        run.message(f"{config.env} sets no limit of steps: if an episode does not end, --max-episode-steps N ends it")
+        run.message(f"{config.env} has no step limit: add --max-episode-steps N if episodes may not end")
     return environments
 
 
 def note_versions(run: Run, versions: Mapping[str, str]) -> None:
-    """Store the versions of what a run's environment comes from, and say where a resumed run meets others."""
+    """Store the versions of a run's environment, and warn if they differ from those at the start of a resumed run."""
     for package, number in versions.items():
         before = run.record.versions.get(package, number)
         if before != number:
-            run.message(f"run {run.id} began with {package} {before} and goes on with {number}")
+            run.message(f"run {run.id} began with {package} {before} and continues with {number}")
     run.write_record(versions={**run.record.versions, **versions})
 
 
 def sizes(environment: Any) -> tuple[int, int]:
-    """Return how many numbers an observation has, and how many actions there are."""
+    """Return the size of an observation and the number of actions."""
     return int(environment.observation_space.shape[0]), int(environment.action_space.n)

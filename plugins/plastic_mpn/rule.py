@@ -4,11 +4,11 @@ Source: Aitken & Mihalas, "Neural population dynamics of computing with synaptic
 
     h_t = f(b + (W * (M_{t-1} + 1)) x_t)            Eq 1, with a bias
     M_t = lambda M_{t-1} + eta h_t x_t^T,  M_0 = 0   Hebbian ("associative") modulation
-    |M_t| <= bound                                   where modulations are bounded (Methods)
+    |M_t| <= bound                                   if modulations are bounded (Methods)
 
-`*` is the product of the elements. x (batch, d) is the input, h (batch, n) the activity, W (n, d) the weights, which
-learn slowly, and M (batch, n, d) the modulations, which change with every input and are the network's only memory.
-None of the quantities has a unit.
+`*` is the elementwise product. x (batch, d) is the input, h (batch, n) the activity, W (n, d) the weights, which change
+during training only, and M (batch, n, d) the modulations, which change with every input and are the only memory of the
+network. All quantities are dimensionless.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Activation = Literal["tanh", "relu", "sigmoid", "linear"]
 
 @dataclass(frozen=True)
 class Variant:
-    """Which form of the network is meant.
+    """The form of the network.
 
     activation: f. plasticity: what eta multiplies in the update of M, see `association`. interaction: whether M scales
     the weights or is added to them. bound: the largest |M|.
@@ -43,7 +43,7 @@ class Variant:
 def preactivation(
     x: Tensor, M: Tensor, W: Tensor, b: Tensor | None, interaction: Interaction = "multiplicative"
 ) -> Tensor:
-    """Return b + (W * (M + 1)) x, or b + (W + M) x where the modulation is additive: (batch, n).
+    """Return the preactivation (batch, n): b + (W * (M + 1)) x, or b + (W + M) x if the modulation is additive.
 
     x (batch, d), M (batch, n, d), W (n, d), b (n,) or None.
     """
@@ -52,7 +52,7 @@ def preactivation(
 
 
 def activate(a: Tensor, activation: Activation) -> Tensor:
-    """Return f(a), element by element."""
+    """Return f(a), elementwise."""
     if activation == "tanh":
         return torch.tanh(a)
     if activation == "relu":
@@ -63,7 +63,7 @@ def activate(a: Tensor, activation: Activation) -> Tensor:
 
 
 def slope(h: Tensor, activation: Activation) -> Tensor:
-    """Return f'(a) as a function of h = f(a); for relu it is 0 at 0."""
+    """Return the derivative f'(a) as a function of h = f(a); for relu it is 0 at 0."""
     if activation == "tanh":
         return 1 - h * h
     if activation == "relu":
@@ -74,7 +74,7 @@ def slope(h: Tensor, activation: Activation) -> Tensor:
 
 
 def association(h: Tensor, x: Tensor, plasticity: Plasticity = "hebbian") -> Tensor:
-    """Return what eta multiplies, (batch, n, d): h x^T, or the factor of one side alone.
+    """Return what eta multiplies, (batch, n, d): h x^T, or only one of its factors.
 
     pre: 1 x^T / sqrt(n) (MPNpre); post: h 1^T / sqrt(d). h (batch, n), x (batch, d).
     """
@@ -94,7 +94,7 @@ def modulation_update(
     plasticity: Plasticity = "hebbian",
     bound: float = math.inf,
 ) -> Tensor:
-    """Return M_t = lambda M_{t-1} + eta h_t x_t^T, or with another association, cut at +-bound: (batch, n, d)."""
+    """Return M_t = lambda M_{t-1} + eta association(h_t, x_t), clipped to +-bound: (batch, n, d)."""
     new = lambda_ * M + eta * association(h, x, plasticity)
     return new if math.isinf(bound) else new.clamp(-bound, bound)
 

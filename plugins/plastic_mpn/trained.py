@@ -1,4 +1,4 @@
-"""A trained network, read back from its run, and `plastic eval mpn`."""
+"""A trained network, loaded from its run, and `plastic eval mpn`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from plastic_mpn.networks.stored import load_network
 
 @dataclass(frozen=True)
 class Trained:
-    """A run's network as it was kept, and the environment that it is to be looked at in."""
+    """The stored network of a run, and the environment in which it is evaluated, analyzed or rendered."""
 
     network: Network
     env_id: str
@@ -30,9 +30,9 @@ class Trained:
 
 
 def open_trained(config: TrainedAgentConfig, run: Run) -> Trained:
-    """Read a run's network back, and name the environment: its own, with what `config` changes.
+    """Load the network of a run and choose its environment: that of training, with the changes in `config`.
 
-    Raises UserError where there is no such checkpoint, or the environment has other sizes.
+    Raises UserError if there is no such checkpoint, or if the sizes of the environment differ.
     """
     trained_as = Train.from_values(run.config, source=f"run {run.id}")
     own = make_environment(
@@ -41,11 +41,11 @@ def open_trained(config: TrainedAgentConfig, run: Run) -> Trained:
     network = make_network(trained_as, run, *sizes(own))
     if trained_as.algorithm == "supervised":
         if config.checkpoint not in ("best", "final"):
-            raise UserError(f"--checkpoint {config.checkpoint}: a supervised run keeps one network, its last.")
+            raise UserError(f"--checkpoint {config.checkpoint}: a supervised run has one network, the final one.")
         run.restore("network", network)
     else:
         load_network(network, run, config.checkpoint)
-    # Options of its own environment mean nothing to another one.
+    # The options of the training environment do not apply to another one.
     options = environment_options(trained_as, run) if config.env in (None, trained_as.env) else {}
     chosen = Trained(
         network.eval(),
@@ -57,14 +57,14 @@ def open_trained(config: TrainedAgentConfig, run: Run) -> Trained:
     other = make_environment(chosen.env_id, max_steps=chosen.max_steps, options=chosen.options)
     if sizes(other) != sizes(own):
         raise UserError(
-            f"{chosen.env_id} shows {sizes(other)[0]} numbers and takes {sizes(other)[1]} actions; run {run.id}"
-            f" learned with {sizes(own)[0]} and {sizes(own)[1]} ({trained_as.env}). Choose one of the same sizes."
+            f"{chosen.env_id} has observations of size {sizes(other)[0]} and {sizes(other)[1]} actions; run {run.id}"
+            f" was trained with {sizes(own)[0]} and {sizes(own)[1]} ({trained_as.env}). Choose one with the same sizes."
         )
     return chosen
 
 
 def evaluate(config: Evaluate, run: Run) -> None:
-    """Log the return over greedy episodes with seeds that training never saw."""
+    """Log the return over greedy episodes with new seeds."""
     trained = open_trained(config, run)
     played = GreedyEpisodes(trained.env_id, max_steps=trained.max_steps, options=trained.options)
     seeds = evaluation_seeds(seed_sequence(run.seed, "fresh episodes"), config.episodes)

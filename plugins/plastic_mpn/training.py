@@ -66,7 +66,7 @@ def by_a2c(config: Train, run: Run) -> None:
 
 
 def by_supervised(config: Train, run: Run) -> None:
-    """Train a readout of the published integration tasks."""
+    """Train a network with a readout on a published integration task."""
     from plastic_mpn.environments.tasks.integration import ContextIntegration, SimpleIntegration
     from plastic_mpn.learning.supervised import SupervisedSettings, train_supervised
 
@@ -86,9 +86,9 @@ def by_supervised(config: Train, run: Run) -> None:
 
 
 def shared_fields(made: type[S], config: Train, **changes: Any) -> S:
-    """Return a dataclass whose fields are the options of the same names; `changes` take precedence.
+    """Return a dataclass whose fields have the values of the options of the same names; `changes` take precedence.
 
-    A field that is no option keeps its default.
+    Fields that are not options keep their defaults.
     """
     options = {field.name: getattr(config, field.name) for field in fields(made) if hasattr(config, field.name)}
     return made(**options | changes)

@@ -1,4 +1,4 @@
-"""Taking the memory away: the return of the same episodes with M set to zero, frozen or shuffled."""
+"""Ablations of the memory: the returns of the same episodes with M set to zero, frozen or shuffled."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 
 
 def ablated_part(core: Core) -> str | None:
-    """Return what an ablation changes: "M", "hidden state" for a core without M, or None for one without memory."""
+    """Return what an ablation changes: "M", "hidden state" for a core without M, or None without memory."""
     if core.plastic_layers():
         return "M"
     return "hidden state" if np.prod(core.state_shape) > 0 else None
 
 
 def make_ablation(name: Ablation, core: Core, episodes: int, *, freeze_after: int = 0, seed: int = 0) -> StateChange:
-    """Return the change of the recurrent state that `record_episodes` makes before every step.
+    """Return the change of the recurrent state that `record_episodes` applies before every step.
 
-    zeroed: M is 0 at every step. frozen: M changes during the first `freeze_after` steps and stays as they left it.
-    shuffled: before every step the entries of M change places among all synapses of their layer, by a permutation that
-    each episode keeps; as the shuffled M is carried on, what was stored k steps ago has been moved k times.
-    All layers with M are changed, each by itself. The state of a core without M is its hidden state: it is zeroed and
-    frozen as M would be, and shuffled among its units (the cell state of an LSTM by the same permutation; in a stack
-    without M the states of all layers change places together).
-    An ablation serves one call of `record_episodes` with that many `episodes`.
+    - zeroed: M is 0 at every step.
+    - frozen: M changes during the first `freeze_after` steps and is then constant.
+    - shuffled: before every step, the entries of M are permuted among all synapses of their layer. The permutation is
+      constant during an episode. The shuffled M is the basis of the next update, so an entry that was stored k steps
+      ago has been permuted k times.
+
+    Each layer with M is changed separately. The state of a core without M is its hidden state. It is set to zero or
+    frozen in the same way, and shuffled among its units: the cell state of an LSTM with the same permutation, and the
+    states of all layers of a stack together. An ablation serves one call of `record_episodes` with `episodes` episodes.
     """
     if name == "zeroed":
         return lambda state, _: torch.zeros_like(state)
@@ -79,10 +81,10 @@ def ablate(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Play the seeds of the `intact` episodes again with each ablation; return a row for each episode and ablation.
+    """Run the seeds of the `intact` episodes again with each ablation; return one row per episode and ablation.
 
-    Columns: ablation ("intact" for the given episodes), episode, seed, return, steps. Freezing happens after half of
-    the median length of the intact episodes, `freezing_step`.
+    Columns: ablation ("intact" for the given episodes), episode, seed, return, steps. M is frozen after
+    `freezing_step`.
     """
     seeds = [episode.seed for episode in intact]
     rows = _rows("intact", intact)
@@ -98,15 +100,15 @@ def ablate(
 
 
 def freezing_step(intact: Sequence[Episode]) -> int:
-    """Return how many steps M may change before it is frozen: half the median length of the episodes, at least one."""
+    """Return the number of steps before M is frozen: half the median length of the episodes, at least 1."""
     return max(1, int(np.median([len(episode) for episode in intact])) // 2)
 
 
-def summarise_ablations(table: pd.DataFrame) -> pd.DataFrame:
+def summarize_ablations(table: pd.DataFrame) -> pd.DataFrame:
     """Return the mean return of each ablation with its interval, from the rows of `ablate`.
 
-    Columns: ablation, mean, low, high; difference, difference_low, difference_high: to the intact network, episode by
-    episode, since the seeds are the same; episodes.
+    Columns: ablation, mean, low, high; difference, difference_low, difference_high (paired differences from the intact
+    network, because the seeds are the same); episodes.
     """
     intact = table[table["ablation"] == "intact"].set_index("episode")["return"]
     rows = []

@@ -1,7 +1,7 @@
-"""What can be read from h and from M: inputs that have passed, and what the environment tells of itself.
+"""Linear decoding of past inputs, and of the environment's info, from h and from M.
 
-The reader is linear. It learns on some episodes and is scored on others, and stands beside the same reader of shuffled
-targets: those of another episode at the same step. What that one still reads is known from the time alone.
+A linear decoder is fitted to some episodes and tested on others. Its score is compared with that of a decoder of
+shuffled targets: those of another episode at the same step. The shuffled score shows what the time alone predicts.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from plastic_mpn.analysis.recording import Episode
 Array = NDArray[np.float64]
 
 LAGS = (0, 1, 2, 5, 10)
-LARGEST_PART_OF_M = 100
-"""M is reduced to at most so many principal components."""
-MOST_STEPS = 4000
+MAX_COMPONENTS_OF_M = 100
+"""Maximum number of principal components of M."""
+MAX_STEPS = 4000
 FOLDS = 5
-FEWEST_EPISODES = 5
-MOST_CLASSES = 10
-MOST_COLUMNS_APART = 8
-"""Up to so many numbers of an observation or of an entry of info are listed one by one, besides their mean."""
+MIN_EPISODES = 5
+MAX_CLASSES = 10
+MAX_SEPARATE_COLUMNS = 8
+"""Observations and info entries with at most this many numbers are also scored number by number."""
 PENALTIES = (1e-6, 1e-4, 1e-2, 1.0, 100.0)
-"""The L2 penalties tried, as multiples of the number of steps that a reader learns from."""
+"""The candidate L2 penalties, as multiples of the number of training steps."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Something to be read: for each episode (T, k), NaN in a row where it is not known.
+    """A quantity to decode: one array (T, k) for each episode, with NaN in rows without a value.
 
-    score: "R2", the mean over the k columns, or "accuracy", where the columns stand for classes (1 for the true one).
+    score: "R2" (mean over the k columns), or "accuracy" for classes, where the columns are one-hot.
     """
 
     name: str
@@ -51,14 +51,14 @@ class Target:
 
 
 def find_targets(episodes: Sequence[Episode], lags: Sequence[int] = LAGS) -> list[Target]:
-    """Return what there is to read: the observation `lag` steps ago for each lag, and every entry of info now.
+    """Return the targets: the observation `lag` steps ago for each lag, and every entry of the present info.
 
-    Entries of up to eight numbers count as they are; words, truth values and whole numbers of at most ten kinds as
-    classes. What never varies is left out, and so is a lag that no episode is long enough for.
+    Entries of up to eight numbers are regression targets. Strings, booleans and integers with at most ten different
+    values are classes. Constant entries are left out, and so are lags that are longer than every episode.
     """
     longest = max(len(episode) for episode in episodes)
     width = episodes[0].observations.shape[1]
-    columns = tuple(f"observation-{index}" for index in range(width)) if width <= MOST_COLUMNS_APART else ()
+    columns = tuple(f"observation-{index}" for index in range(width)) if width <= MAX_SEPARATE_COLUMNS else ()
     targets = [
         Target("observation", lag, "R2", [_delayed(episode.observations, lag) for episode in episodes], columns)
         for lag in sorted(set(lags))
@@ -79,25 +79,23 @@ def decode(
     shuffles: int = 5,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return how well each target can be read from h and from M by ridge regression, out of sample.
+    """Return how well ridge regression decodes each target from h and from M, out of sample.
 
-    Columns: state ("h": h_t; "M": M_{t-1}, which does not hold the input of step t yet), target, lag, score ("R2" or
-    "accuracy"), value, chance (mean over shuffles), chance_low, chance_high (smallest and largest), steps.
+    Columns: state ("h": h_t; "M": M_{t-1}, which does not depend on the input of step t yet), target, lag, score ("R2"
+    or "accuracy"), value, chance (mean over shuffles), chance_low, chance_high (minimum and maximum), steps.
 
-    Cross-validated over 5 folds of whole episodes. R2 is pooled over all held-out steps of all folds, and the mean over
-    the columns of a target that vary; classes are read by regression on their indicators, the largest wins. The units
-    of h are standardised, M goes in as its first 100 principal components; both, and the penalty, which a fifth of the
-    training episodes decides, are found on the training folds alone. At most 4000 steps, drawn at random, are used.
-    Raises UserError for fewer than 5 episodes.
+    Cross-validated over 5 folds of whole episodes. R2 is pooled over the held-out steps of all folds, and averaged over
+    the columns of a target that vary. Classes are decoded by regression on their one-hot encoding; the largest output
+    is the prediction. The units of h are standardized. M is reduced to its first 100 principal components. Both are
+    fitted to the training folds only. A fifth of the training episodes selects the penalty. At most 4000 random steps
+    are used. Raises UserError for fewer than 5 episodes.
     """
-    if len(episodes) < FEWEST_EPISODES:
-        raise UserError(
-            f"--decode needs at least {FEWEST_EPISODES} episodes, to read some from others; these are {len(episodes)}."
-        )
+    if len(episodes) < MIN_EPISODES:
+        raise UserError(f"--decode needs at least {MIN_EPISODES} episodes for cross-validation, not {len(episodes)}.")
     rng = np.random.default_rng(seed)
     steps = np.concatenate([np.arange(len(episode)) for episode in episodes])
     groups = np.repeat(np.arange(len(episodes)), [len(episode) for episode in episodes])
-    chosen = np.sort(rng.choice(len(steps), min(len(steps), MOST_STEPS), replace=False))
+    chosen = np.sort(rng.choice(len(steps), min(len(steps), MAX_STEPS), replace=False))
     steps, groups = steps[chosen], groups[chosen]
     targets = find_targets(episodes, lags)
     partners = [_other_episodes(len(episodes), rng) for _ in range(shuffles)]
@@ -107,15 +105,15 @@ def decode(
             states = np.concatenate([sequence[steps[groups == number]] for number, sequence in enumerate(sequences)])
             folds = _folds(states, groups, reduce=state == "M", seed=seed)
             for target in targets:
-                true = _read(target, folds, groups, np.arange(len(episodes)), steps)
-                shuffled = [_read(target, folds, groups, other, steps) for other in partners]
-                rows += _rows(state, target, true, shuffled)
+                actual = _decode(target, folds, groups, np.arange(len(episodes)), steps)
+                shuffled = [_decode(target, folds, groups, other, steps) for other in partners]
+                rows += _rows(state, target, actual, shuffled)
     return pd.DataFrame(rows)
 
 
 @dataclass(frozen=True)
 class _Fold:
-    """The states as one fold sees them; train, validation, test: which steps are which."""
+    """The prepared states of one fold; fit, validation, test: masks of the steps."""
 
     states: Array
     fit: NDArray[np.bool_]
@@ -124,7 +122,7 @@ class _Fold:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _Score:
     score: float
     by_column: Array
     steps: int
@@ -147,25 +145,25 @@ def _prepared(states: NDArray[np.float32], training: NDArray[np.bool_], reduce: 
         return np.zeros((len(states), 1))
     if not reduce:
         deviation = known.std(axis=0)
-        # A deviation at the level of float32 rounding is none.
+        # A deviation as small as float32 rounding counts as zero.
         varies = deviation > 1e-6 * np.abs(known.mean(axis=0))
-        standardised: Array = (states[:, varies] - known.mean(axis=0)[varies]) / deviation[varies]
-        return standardised
-    model = PCA(min(LARGEST_PART_OF_M, *known.shape), random_state=seed).fit(known)
-    # One factor for all components, so that the small ones stay small beside the penalty.
+        standardized: Array = (states[:, varies] - known.mean(axis=0)[varies]) / deviation[varies]
+        return standardized
+    model = PCA(min(MAX_COMPONENTS_OF_M, *known.shape), random_state=seed).fit(known)
+    # One factor for all components, so that small ones stay small relative to the penalty.
     scale = np.sqrt(model.explained_variance_.mean())
     reduced: Array = model.transform(states.astype(np.float64)) / scale
     return reduced
 
 
-def _read(
+def _decode(
     target: Target,
     folds: Sequence[_Fold],
     groups: NDArray[np.int64],
     partners: NDArray[np.int64],
     steps: NDArray[np.int64],
-) -> _Reading:
-    """Read the target of episode `partners[i]` from the states of episode i, where both have the step."""
+) -> _Score:
+    """Decode the target of episode `partners[i]` from the states of episode i, at steps that both have."""
     values = np.full((len(steps), target.episodes[0].shape[1]), np.nan)
     for group in np.unique(groups):
         source, rows = target.episodes[partners[group]], np.flatnonzero(groups == group)
@@ -178,22 +176,22 @@ def _read(
         if fit.sum() < 2 or not validation.any() or not test.any():
             continue
         predictions[test] = _predicted(fold, values, fit, validation, test)
-    read = np.isfinite(predictions).all(axis=1)
-    truth, predicted = values[read], predictions[read]
-    if not read.any():
-        return _Reading(float("nan"), np.full(values.shape[1], np.nan), 0)
+    decoded = np.isfinite(predictions).all(axis=1)
+    truth, predicted = values[decoded], predictions[decoded]
+    if not decoded.any():
+        return _Score(float("nan"), np.full(values.shape[1], np.nan), 0)
     if target.score == "accuracy":
         accuracy = float(np.mean(predicted.argmax(axis=1) == truth.argmax(axis=1)))
-        return _Reading(accuracy, np.array([]), int(read.sum()))
+        return _Score(accuracy, np.array([]), int(decoded.sum()))
     by_column = _r2(truth, predicted)
     score = float(np.nanmean(by_column)) if np.isfinite(by_column).any() else float("nan")
-    return _Reading(score, by_column, int(read.sum()))
+    return _Score(score, by_column, int(decoded.sum()))
 
 
 def _predicted(
     fold: _Fold, values: Array, fit: NDArray[np.bool_], validation: NDArray[np.bool_], test: NDArray[np.bool_]
 ) -> Array:
-    """Return the test steps' predictions with the penalty that does best on the validation steps, learned from both."""
+    """Return predictions for the test steps. The validation steps select the penalty; the final fit uses both parts."""
     tried = _ridge_regressions(fold.states[fit], values[fit], PENALTIES)
     validated = fold.states[validation]
     errors = [np.mean((validated @ weights + intercept - values[validation]) ** 2) for weights, intercept in tried]
@@ -204,29 +202,29 @@ def _predicted(
 
 
 def _ridge_regressions(x: Array, y: Array, penalties: Sequence[float]) -> list[tuple[Array, Array]]:
-    """Return weights (p, k) and intercept (k,) for each penalty, in units of the number of rows of x (n, p), y (n, k).
+    """Return weights (p, k) and intercept (k,) of x (n, p), y (n, k) for each penalty, in multiples of n.
 
-    One decomposition serves all penalties and columns, for which a library would take one each.
+    One eigendecomposition serves all penalties and columns. A library would need one for each.
     """
-    centre, mean = x.mean(axis=0), y.mean(axis=0)
-    centred = x - centre
-    eigenvalues, directions = np.linalg.eigh(centred.T @ centred / len(x))
-    projected = directions.T @ (centred.T @ (y - mean)) / len(x)
+    center, mean = x.mean(axis=0), y.mean(axis=0)
+    centered = x - center
+    eigenvalues, directions = np.linalg.eigh(centered.T @ centered / len(x))
+    projected = directions.T @ (centered.T @ (y - mean)) / len(x)
     found = []
     for penalty in penalties:
         weights = directions @ (projected / (eigenvalues.clip(0) + penalty)[:, None])
-        found.append((weights, mean - centre @ weights))
+        found.append((weights, mean - center @ weights))
     return found
 
 
 def _r2(truth: Array, predicted: Array) -> Array:
-    """Return 1 - (residual sum of squares) / (total sum of squares) of each column; NaN where it does not vary."""
+    """Return 1 - (residual sum of squares) / (total sum of squares) of each column; NaN for constant columns."""
     total = np.sum((truth - truth.mean(axis=0)) ** 2, axis=0)
     residual = np.sum((truth - predicted) ** 2, axis=0)
     return np.where(total > 1e-12 * len(truth), 1 - residual / np.where(total > 0, total, 1.0), np.nan)
 
 
-def _rows(state: str, target: Target, true: _Reading, shuffled: Sequence[_Reading]) -> list[dict[str, Any]]:
+def _rows(state: str, target: Target, actual: _Score, shuffled: Sequence[_Score]) -> list[dict[str, Any]]:
     def row(name: str, value: float, chance: Sequence[float]) -> dict[str, Any]:
         finite = [score for score in chance if np.isfinite(score)] or [float("nan")]
         return {
@@ -238,20 +236,22 @@ def _rows(state: str, target: Target, true: _Reading, shuffled: Sequence[_Readin
             "chance": float(np.mean(finite)),
             "chance_low": min(finite),
             "chance_high": max(finite),
-            "steps": true.steps,
+            "steps": actual.steps,
         }
 
-    if not true.steps:
+    if not actual.steps:
         return []
-    rows = [row(target.name, true.score, [reading.score for reading in shuffled])]
+    rows = [row(target.name, actual.score, [score.score for score in shuffled])]
     for index, name in enumerate(target.columns):
-        if np.isfinite(true.by_column[index]):
-            rows.append(row(name, float(true.by_column[index]), [float(r.by_column[index]) for r in shuffled]))
+        if np.isfinite(actual.by_column[index]):
+            rows.append(
+                row(name, float(actual.by_column[index]), [float(score.by_column[index]) for score in shuffled])
+            )
     return rows
 
 
 def _other_episodes(episodes: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return for each episode another one: the next in a random circle."""
+    """Return another episode for each episode: the next one in a random cycle."""
     order = rng.permutation(episodes)
     partners = np.empty(episodes, np.int64)
     partners[order] = np.roll(order, -1)
@@ -266,15 +266,15 @@ def _delayed(values: NDArray[np.float32], lag: int) -> Array:
 
 
 def _entry(name: str, values: Sequence[Sequence[Any]]) -> Target | None:
-    """Return the entry of info as a target, or None where it never varies or is neither a word nor a few numbers."""
+    """Return an info entry as a target; None if it is constant, or neither a string nor at most eight numbers."""
     given = [np.asarray(value) for episode in values for value in episode if value is not None]
-    if not given or len({value.shape for value in given}) > 1 or given[0].size > MOST_COLUMNS_APART:
+    if not given or len({value.shape for value in given}) > 1 or given[0].size > MAX_SEPARATE_COLUMNS:
         return None
     types = {value.dtype.kind for value in given}
     kinds = sorted({str(value) for value in given})
     if not types <= set("biufU") or len(kinds) < 2:
         return None
-    if given[0].ndim == 0 and "f" not in types and len(kinds) <= MOST_CLASSES:
+    if given[0].ndim == 0 and "f" not in types and len(kinds) <= MAX_CLASSES:
         return Target(name, 0, "accuracy", [_indicators(episode, kinds) for episode in values])
     if "U" in types:
         return None

@@ -33,7 +33,7 @@ from plastic_mpn.analysis.recording import Episode
 INCHES, DOTS_PER_INCH = (8.0, 5.44), 100
 """800 x 544 pixels. Video encoders need multiples of 16."""
 
-# Steps that are still to come are grey, a color that no value has.
+# Steps that are still to come are gray, a color that no value has.
 _COLORS = LinearSegmentedColormap.from_list("diverging", DIVERGING).with_extremes(bad="#EDEDED")
 
 

@@ -1,4 +1,4 @@
-"""M over the episodes: how large it is, and how much of what drives the units comes from it."""
+"""M over the episodes: its norm, and its share of the preactivations of the units."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from plastic_mpn.networks.cores import MPN
 def parts_of_preactivation(
     layer: MPN, x: NDArray[np.floating[Any]], matrices: NDArray[np.floating[Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return (W x_t + b, (W * M_{t-1}) x_t), both (T, n), the second M_{t-1} x_t where the modulation is additive.
+    """Return (W x_t + b, (W * M_{t-1}) x_t), both (T, n); the second is M_{t-1} x_t if the modulation is additive.
 
-    x (T, d) is what the layer sees, matrices (T, n, d) the M that each step used. Their sum is what f is applied to.
+    x (T, d): the input of the layer. matrices (T, n, d): the M that each step used. The sum of both is the
+    preactivation.
     """
     weights, bias = (part.detach().cpu().numpy().astype(np.float64) for part in (layer.W, layer.b))
     fixed = x @ weights.T + bias
@@ -30,10 +31,10 @@ def parts_of_preactivation(
 
 
 def modulation_table(network: Network, episodes: Sequence[Episode]) -> pd.DataFrame:
-    """Return, for every step, episode, step, norm and share; the layer is the lowest with M.
+    """Return a table of episode, step, norm and share for the lowest layer with M.
 
     norm: the Frobenius norm of M_{t-1}. share: |(W * M) x| / (|(W * M) x| + |W x + b|), Euclidean norms over the units:
-    the part of the drive that comes from M by size, whichever way it points. NaN where there is no drive at all.
+    the relative size of the part that comes from M, whatever its sign. NaN if both parts are 0.
     """
     tables = []
     for number, (episode, fixed, modulated) in enumerate(_parts(network, episodes)):
@@ -47,13 +48,13 @@ def modulation_table(network: Network, episodes: Sequence[Episode]) -> pd.DataFr
 
 
 def variance_share(network: Network, episodes: Sequence[Episode]) -> float:
-    """Return which share of the variance of the preactivations comes from M.
+    """Return the share of the variance of the preactivations that comes from M.
 
         sum_i Cov(m_i, a_i) / sum_i Var(a_i),    a = m + c,  m = (W * M_{t-1}) x_t,  c = W x_t + b
 
-    over the units i, with moments over all steps of all episodes. With that of c it adds up to exactly 1, as
-    Var(a) = Cov(m, a) + Cov(c, a). It lies outside 0 to 1 where the two parts act against each other. NaN where the
-    preactivations do not vary.
+    over the units i, with moments over all steps of all episodes. The shares of m and c sum to 1, because
+    Var(a) = Cov(m, a) + Cov(c, a). The share may be outside 0 to 1 if the two parts are negatively correlated. NaN if
+    the preactivations are constant.
     """
     parts = [(modulated, fixed) for _, fixed, modulated in _parts(network, episodes)]
     modulated = np.concatenate([part for part, _ in parts])
@@ -63,10 +64,10 @@ def variance_share(network: Network, episodes: Sequence[Episode]) -> float:
     return float(np.sum((modulated - modulated.mean(axis=0)) * drive)) / total if total > 0 else float("nan")
 
 
-def summarise_modulation(table: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and interval over the episodes that still run at each step: measure, step, mean, low, high, episodes.
+def summarize_modulation(table: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and interval over the episodes that have each step: measure, step, mean, low, high, episodes.
 
-    table: that of `modulation_table`.
+    table: from `modulation_table`.
     """
     rows = []
     for measure in ("norm", "share"):

@@ -1,4 +1,4 @@
-"""Greedy episodes with everything seen: what the environment showed, what the network did, and its states."""
+"""Recorded greedy episodes: the environment's outputs, the network's actions, and its states."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from plastic_mpn.networks.agents import ActorCritic, Network
 class Episode:
     """One episode of T steps, with n hidden units and M of d inputs.
 
-    observations (T, o): what the network saw. actions (T,): those it took, counted from 0. rewards (T,): those that
-    followed. outputs (T, actions): Q-values, logits or readouts. hidden (T, n): h_t. matrices (T, n, d): M_{t-1} of the
-    lowest plastic layer, as the step used it, that is before the step's own input changed it; None without a plastic
-    layer. infos: what the environment told together with each observation. frames (steps, height, width, 3) uint8: the
-    environment's pictures of the steps in `frame_steps`; None where it draws none.
+    observations (T, o): inputs of the network. actions (T,): its actions, counted from 0. rewards (T,): the rewards
+    that followed. outputs (T, actions): Q-values, logits or readouts. hidden (T, n): h_t. matrices (T, n, d): M_{t-1}
+    of the lowest plastic layer, which step t used before its input changed it; None without a plastic layer. infos: the
+    info returned with each observation. frames (steps, height, width, 3) uint8: the environment's images of the steps
+    in `frame_steps`; None if it draws none.
     """
 
     seed: int
@@ -62,12 +62,12 @@ def record_episodes(
     ablation: StateChange | None = None,
     keep_states: bool = True,
 ) -> list[Episode]:
-    """Play one episode per seed, always taking the action with the largest output, and return all that happened.
+    """Run one episode per seed, always with the action of the largest output, and record it.
 
-    The episodes run side by side: one forward for all that have not ended. render: keep the environment's pictures, of
-    all steps or of those named; where it draws none there are none. ablation: changes the recurrent state before every
-    step. keep_states: False leaves `hidden` and `matrices` empty, where only behaviour counts.
-    Raises UserError where the environment does not fit the network.
+    The episodes run in parallel: one forward pass serves all episodes that have not ended. render: store the
+    environment's images of all steps (True) or of the given steps, if it draws any. ablation: changes the recurrent
+    state before every step. keep_states: False leaves `hidden` and `matrices` empty. Raises UserError if the
+    environment does not fit the network.
     """
     draws = bool(render) and draws_pictures(env_id, max_steps=max_steps, options=options)
     mode = "rgb_array" if draws else None
@@ -76,7 +76,7 @@ def record_episodes(
     recorder = _Recorder(network, made, keep_states=keep_states, pictures=render if draws else False)
     with _headless() if draws else nullcontext():
         try:
-            play(network, made, seeds, change_state=ablation, witness=recorder)
+            play(network, made, seeds, change_state=ablation, observer=recorder)
         finally:
             for environment in made:
                 environment.close()
@@ -84,7 +84,7 @@ def record_episodes(
 
 
 def draws_pictures(env_id: str, *, max_steps: int | None = None, options: Mapping[str, Any] | None = None) -> bool:
-    """Say whether the environment can draw itself here, which takes pygame for many."""
+    """Return whether the environment can draw itself here. Many need pygame for that."""
     probe = make_environment(env_id, max_steps=max_steps, options=options)
     if "rgb_array" not in (probe.metadata.get("render_modes") or ()):
         return False
@@ -100,21 +100,21 @@ def draws_pictures(env_id: str, *, max_steps: int | None = None, options: Mappin
 
 
 def readable(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of an environment's info can be looked at: numbers, words, arrays of them, and nothing told."""
+    """Return the entries of an info that can be analyzed: numbers, strings, arrays of them, and None."""
     kept = {}
     for name, value in info.items():
         try:
             kind = np.asarray(value).dtype.kind
-        except Exception:  # noqa: BLE001  lists of different lengths, and whatever an object of the environment raises
+        except Exception:  # noqa: BLE001  lists of different lengths, or any error of an object of the environment
             continue
         if value is None or kind in "biufU":
-            # A copy: an environment may go on writing into the array that it has handed out.
+            # A copy, because an environment may write into the array again.
             kept[str(name)] = np.array(value) if isinstance(value, np.ndarray) else value
     return kept
 
 
 class _Log:
-    """What happens in one episode, as long as it is played."""
+    """The recorded steps of an episode that is running."""
 
     def __init__(self) -> None:
         self.observations: list[NDArray[np.float32]] = []
@@ -143,7 +143,7 @@ class _Log:
 
 
 class _Recorder:
-    """A witness that writes everything into the logs of the episodes."""
+    """Records every step in the logs of the episodes."""
 
     def __init__(
         self,
@@ -159,17 +159,17 @@ class _Recorder:
         self._keep_states = keep_states
         self._pictures = pictures
 
-    def see(self, moment: Step) -> None:
-        outputs = moment.outputs.cpu().numpy()
-        hidden = moment.hidden.cpu().numpy() if self._keep_states else None
-        matrices = self._core.matrices(moment.used) if self._keep_states else []
+    def observe(self, step: Step) -> None:
+        outputs = step.outputs.cpu().numpy()
+        hidden = step.hidden.cpu().numpy() if self._keep_states else None
+        matrices = self._core.matrices(step.used) if self._keep_states else []
         remembered = matrices[0].cpu().numpy() if matrices else None
-        draws = self._pictures if isinstance(self._pictures, bool) else moment.step in self._pictures
-        for row, index in enumerate(moment.playing):
+        draws = self._pictures if isinstance(self._pictures, bool) else step.step in self._pictures
+        for row, index in enumerate(step.playing):
             log = self.logs[index]
-            log.observations.append(moment.observations[row])
-            log.infos.append(readable(moment.infos[row]))
-            log.actions.append(moment.actions[row])
+            log.observations.append(step.observations[row])
+            log.infos.append(readable(step.infos[row]))
+            log.actions.append(step.actions[row])
             log.outputs.append(outputs[row])
             if hidden is not None:
                 log.hidden.append(hidden[row])
@@ -177,7 +177,7 @@ class _Recorder:
                 log.matrices.append(remembered[row])
             if draws:
                 log.frames.append(draw_picture(self._environments[index]))
-                log.frame_steps.append(moment.step)
+                log.frame_steps.append(step.step)
 
     def reward(self, episode: int, reward: float) -> None:
         self.logs[episode].rewards.append(reward)
@@ -188,18 +188,18 @@ def _check_fit(network: Network, env_id: str, environment: Environment) -> None:
     outputs = network.actor.out_features if isinstance(network, ActorCritic) else network.head.out_features
     if numbers != (network.core.input_dim,):
         raise UserError(
-            f"--env {env_id}: its observations have {(numbers or (0,))[0]} numbers, the network was trained on"
-            f" {network.core.input_dim}."
+            f"--env {env_id}: its observations have {(numbers or (0,))[0]} numbers, but the network was trained on"
+            f" {network.core.input_dim}. Choose an environment with the same sizes."
         )
     if actions.n != outputs:  # type: ignore[attr-defined]
         raise UserError(
-            f"--env {env_id}: it has {actions.n} actions, the network chooses among {outputs}."  # type: ignore[attr-defined]
+            f"--env {env_id}: it has {actions.n} actions, but the network has {outputs} outputs. Choose another."  # type: ignore[attr-defined]
         )
 
 
 @contextmanager
 def _headless() -> Iterator[None]:
-    """Let SDL, with which many environments draw, neither look for a display nor complain that there is none."""
+    """Set the driver of SDL, which many environments draw with, so that it needs no display."""
     before = os.environ.get("SDL_VIDEODRIVER")
     os.environ["SDL_VIDEODRIVER"] = "dummy"
     try:

@@ -1,4 +1,4 @@
-"""Greedy episodes, many side by side: how good an agent is when it does not explore."""
+"""Greedy episodes that run in parallel: the return of an agent without exploration."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from plastic_mpn.environments.vector import (
 
 
 class Observing(Protocol):
-    """A network that says something about an observation: Q-values, logits, or y."""
+    """A network with one output per action: Q-values, logits, or y."""
 
     def init_state(self, batch_size: int) -> Tensor:
         """Return the state at the beginning of an episode."""
 
     def observe(self, obs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what it says (batch, actions), its activity and its new state."""
+        """Return the outputs (batch, actions), the activity and the new state."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the episodes that are still being played, before the environments take it.
+    """One step of the episodes that have not ended, before the environments take it.
 
-    playing: their numbers, (rows,); observations (rows, o) and infos are what each saw, used (rows, ...) the states
-    that the network had, outputs (rows, actions), hidden (rows, n) and actions (rows,) what it made of it.
+    playing (rows,): the indices of these episodes. observations (rows, o) and infos (rows,): the inputs. used (rows,
+    ...): the states that the network used. outputs (rows, actions), hidden (rows, n), actions (rows,): its results.
     """
 
     step: int
@@ -49,17 +49,17 @@ class Step:
 
 
 class Observer(Protocol):
-    """Who looks on while episodes are played."""
+    """Observes episodes while they run."""
 
-    def see(self, moment: Step) -> None:
-        """Look at a moment, before the environments move on."""
+    def observe(self, step: Step) -> None:
+        """Receive a step before the environments take it."""
 
     def reward(self, episode: int, reward: float) -> None:
-        """Hear what an episode's last action brought."""
+        """Receive the reward of an episode's last action."""
 
 
 StateChange = Callable[[Tensor, int], Tensor]
-"""(state (episodes, *state_shape), step) to the state that the step uses; row i belongs to episode i throughout."""
+"""From (state (episodes, *state_shape), step number) to the state that the step uses. Row i belongs to episode i."""
 
 
 @torch.no_grad()
@@ -69,11 +69,11 @@ def play(
     seeds: Sequence[int],
     *,
     change_state: StateChange | None = None,
-    witness: Observer | None = None,
+    observer: Observer | None = None,
 ) -> NDArray[np.float64]:
-    """Play one episode for each seed, always taking the action with the largest output; return their returns (seeds,).
+    """Run one episode for each seed, always with the action of the largest output, and return the returns (seeds,).
 
-    The episodes run side by side: one forward for all that have not ended.
+    The episodes run in parallel: one forward pass serves all episodes that have not ended.
     """
     state = network.init_state(len(seeds))
     first_action = int(environments[0].action_space.start)  # type: ignore[attr-defined]
@@ -89,26 +89,26 @@ def play(
         outputs, hidden, after = network.observe(torch.from_numpy(observations).to(state.device), used)
         state = state.index_copy(0, rows, after)
         actions = outputs.argmax(dim=-1).tolist()
-        if witness is not None:
+        if observer is not None:
             infos = [seen[index][1] for index in playing]
-            witness.see(Step(step, playing, observations, infos, used, outputs, hidden, actions))
-        going_on = []
+            observer.observe(Step(step, playing, observations, infos, used, outputs, hidden, actions))
+        unfinished = []
         for index, action in zip(playing, actions, strict=True):
             observation, reward, terminated, truncated, info = take_action(environments[index], first_action + action)
             seen[index] = (observation, info)
             returns[index] += reward
-            if witness is not None:
-                witness.reward(index, reward)
+            if observer is not None:
+                observer.reward(index, reward)
             if not (terminated or truncated):
-                going_on.append(index)
-        playing = going_on
+                unfinished.append(index)
+        playing = unfinished
         if not playing:
             break
     return returns
 
 
 class GreedyEpisodes:
-    """Environments in which episodes are played greedily, kept for the next time."""
+    """Environments for greedy episodes, which are kept for the next call."""
 
     def __init__(
         self,
@@ -116,22 +116,22 @@ class GreedyEpisodes:
         *,
         max_steps: int | None = None,
         options: Mapping[str, Any] | None = None,
-        side_by_side: int = 100,
+        parallel: int = 100,
     ) -> None:
         self.env_id = env_id
         self.max_steps = max_steps
         self.options = dict(options or {})
-        self.side_by_side = side_by_side
+        self.parallel = parallel
         self._made: list[Environment] = []
 
     def returns(self, network: Observing, seeds: Sequence[int]) -> NDArray[np.float64]:
-        """Return the return of one episode for each seed."""
-        while len(self._made) < min(len(seeds), self.side_by_side):
+        """Return the return of one episode for each seed: (seeds,)."""
+        while len(self._made) < min(len(seeds), self.parallel):
             self._made.append(make_environment(self.env_id, max_steps=self.max_steps, options=self.options))
-        parts = [seeds[first : first + self.side_by_side] for first in range(0, len(seeds), self.side_by_side)]
+        parts = [seeds[first : first + self.parallel] for first in range(0, len(seeds), self.parallel)]
         return np.concatenate([play(network, self._made, part) for part in parts])
 
 
 def evaluation_seeds(seeds: np.random.SeedSequence, episodes: int) -> list[int]:
-    """Return the seeds of `episodes` episodes."""
+    """Return the seeds of a number of episodes."""
     return [int(seed) for seed in seeds.generate_state(episodes, np.uint32) >> 1]

@@ -1,8 +1,12 @@
-"""Gymnasium environments: made by id and checked, many side by side, and resumed exactly.
+"""Gymnasium environments: made by id and checked, run in parallel, and resumed exactly.
 
-Any environment that is determined by the seed of its episode and the actions since can be rebuilt from these two, so
-that is what a checkpoint holds: no environment needs to know how to save itself. A checksum of everything that an
-episode has shown and paid tells where an environment is not determined by them.
+A checkpoint stores the seed of each episode and the actions taken since its start. Replaying them rebuilds any
+environment that they determine, so that no environment needs code to save its state. A checksum of all observations,
+rewards and ends of an episode detects environments that they do not determine.
+
+`gymnasium.vector` can step environments in parallel as well, but its environments cannot be rebuilt in the middle of an
+episode: it exposes neither the seed nor the actions of each environment's episode. Exact resumption needs them, so
+`Environments` is our own.
 """
 
 from __future__ import annotations
@@ -34,12 +38,12 @@ from plastic_mpn.environments.options import RESERVED
 Environment = gymnasium.Env[Any, Any]
 
 STEPS_AHEAD = 32
-"""So many steps behind the present one are compared before an environment counts as repeatable."""
+"""The number of further steps that are compared to decide whether an environment is repeatable."""
 
 
 @dataclass(frozen=True)
 class Transition:
-    """What one step of all environments came to; the observations are those before a new episode begins.
+    """The result of one step of all environments. The observations are those before a reset.
 
     next_observations (count, d) float32, rewards (count,) float32, terminated and truncated (count,) bool.
     """
@@ -59,13 +63,13 @@ def make_environment(
 ) -> Environment:
     """Make an environment by its Gymnasium id; options are the keyword arguments of its class.
 
-    Raises UserError where the id is unknown, an option is wrong, or the spaces are not a vector of numbers to see and a
-    number of actions to choose from.
+    Raises UserError if the id is unknown, if an option is wrong, and unless the observations are vectors of numbers and
+    the actions are discrete.
     """
     if ":" in env_id:
         _check_module_name(env_id)
     limit = {} if max_steps is None else {"max_episode_steps": max_steps}
-    # Not every class takes a mode of rendering.
+    # Some classes take no render_mode.
     mode: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
         with warnings.catch_warnings(), _imports_from_here(env_id):
@@ -76,36 +80,38 @@ def make_environment(
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.NamespaceNotFound):
         guess = "" if ":" in env_id else did_you_mean(env_id, gymnasium.registry)
         raise UserError(
-            f"--env {env_id}: Gymnasium knows no such environment.{guess} CartPole-v1 and plastic/GoNogo-v0 are two;"
-            " `MODULE:ID` imports the module that registers one of yours."
+            f"--env {env_id}: there is no such Gymnasium environment.{guess} Examples: CartPole-v1, plastic/GoNogo-v0."
+            " For an environment of your own, write MODULE:ID; MODULE is imported and registers it."
         ) from None
     except ModuleNotFoundError as error:
         module = env_id.partition(":")[0]
         if ":" in env_id and (error.name is None or module.startswith(error.name)):
             raise UserError(
-                f"--env {env_id}: there is no module {module} to import. Start plastic in the folder where"
-                f" {module.partition('.')[0]} is, or name that folder in PYTHONPATH."
+                f"--env {env_id}: there is no module {module} to import. Start plastic in the folder that contains"
+                f" {module.partition('.')[0]}, or add this folder to PYTHONPATH."
             ) from None
-        raise UserError(f"--env {env_id}: it needs {error.name}, which is not installed.") from None
+        raise UserError(f"--env {env_id}: the environment needs {error.name}, which is not installed.") from None
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"--env {env_id}: {str(error).rstrip('.')}.") from None
     except (TypeError, ValueError) as error:
         _check_option_names(env_id, options or {})
-        # Gymnasium adds a sentence of its own to what the class says.
+        # Gymnasium adds a sentence to the message of the class.
         reason = str(error).partition(" was raised from the environment creator")[0].partition("\n")[0].rstrip(".")
-        raise UserError(f"--env {env_id}: it does not start with these options: {reason}.") from None
+        raise UserError(f"--env {env_id}: the environment cannot be created with these options: {reason}.") from None
     except Exception as error:
-        # Whatever somebody's environment raises while it is made is about that environment.
+        # Any error that an environment raises while it is created is an error of that environment.
         reason = str(error).partition("\n")[0].rstrip(".")
-        raise UserError(f"--env {env_id}: it does not start: {type(error).__name__}: {reason}.") from error
+        raise UserError(
+            f"--env {env_id}: the environment cannot be created: {type(error).__name__}: {reason}."
+        ) from error
     _check_spaces(env_id, environment)
     return environment
 
 
 def versioned_id(env_id: str) -> str:
-    """Return the id under which Gymnasium makes `env_id`: with its newest version, where none is named.
+    """Return `env_id` with its newest version if it names none.
 
-    An id that Gymnasium does not know stays as it is.
+    An id that Gymnasium does not know is returned unchanged.
     """
     module, colon, name = env_id.rpartition(":")
     try:
@@ -113,7 +119,7 @@ def versioned_id(env_id: str) -> str:
             with _imports_from_here(env_id):
                 __import__(module)
         namespace, bare, version = registration.parse_env_id(name)
-    except Exception:  # noqa: BLE001  whatever is wrong with it is said when it is made
+    except Exception:  # noqa: BLE001  make_environment reports the error
         return env_id
     newest = registration.find_highest_version(namespace, bare) if version is None else None
     if newest is None or name in gymnasium.registry:
@@ -123,12 +129,12 @@ def versioned_id(env_id: str) -> str:
 
 @contextmanager
 def _imports_from_here(env_id: str) -> Iterator[None]:
-    """Let `MODULE:ID` be a module of the working directory, where an installed program does not look."""
+    """Allow `MODULE:ID` to import from the working directory, which is not on the path of an installed program."""
     here = str(Path.cwd())
     if ":" not in env_id or here in sys.path:
         yield
         return
-    # At the end: nothing in this folder may stand in for a library.
+    # At the end, so that no file of this folder hides a library.
     sys.path.append(here)
     try:
         yield
@@ -141,13 +147,13 @@ def _check_module_name(env_id: str) -> None:
     if not all(part.isidentifier() for part in module.split(".")) or module.endswith(".py"):
         stem = Path(module).name.removesuffix(".py")
         raise UserError(
-            f"--env {env_id}: {module} is no name of a module. In the folder of the file type"
+            f"--env {env_id}: {module} is not the name of a module. In the folder of the file, write"
             f" {stem if stem.isidentifier() else 'MODULE'}:{name}, without a path and without .py."
         )
 
 
 def _check_option_names(env_id: str, options: Mapping[str, Any]) -> None:
-    """Raise UserError, with the options that the environment takes, where one of `options` is none of them."""
+    """Raise UserError, with the options that the environment takes, if it does not take one of `options`."""
     entry_point = gymnasium.spec(env_id).entry_point
     creator = registration.load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     assert creator is not None
@@ -157,28 +163,28 @@ def _check_option_names(env_id: str, options: Mapping[str, Any]) -> None:
     if unknown and not any(each.kind is each.VAR_KEYWORD for each in parameters):
         offered = [name for name in takes if name not in RESERVED]
         raise UserError(
-            f"--env {env_id}: it has no option {unknown[0]}.{did_you_mean(unknown[0], offered)}"
-            f" --env-options: {', '.join(offered) or 'it takes none'}."
+            f"--env {env_id}: the environment has no option {unknown[0]}.{did_you_mean(unknown[0], offered)}"
+            f" Its options: {', '.join(offered) or 'none'}."
         )
 
 
 def _check_spaces(env_id: str, environment: Environment) -> None:
     try:
-        seen, done = environment.observation_space, environment.action_space
+        observations, actions = environment.observation_space, environment.action_space
     except AttributeError:
         raise UserError(
-            f"--env {env_id}: it has no observation_space or no action_space; an environment needs both."
+            f"--env {env_id}: the environment has no observation_space or no action_space; it needs both."
         ) from None
-    if not isinstance(done, Discrete):
+    if not isinstance(actions, Discrete):
         raise UserError(
-            f"--env {env_id}: its actions are {_space_name(done)}; only environments with a number of actions to choose"
-            " from (Discrete) can be learned, such as CartPole-v1 or Acrobot-v1."
+            f"--env {env_id}: its actions are {_space_name(actions)}. Choose an environment with discrete actions"
+            " (Discrete), such as CartPole-v1 or Acrobot-v1."
         )
-    if not isinstance(seen, Box) or len(seen.shape) != 1 or not seen.shape[0]:
-        what = f"images or tables of shape {seen.shape}" if isinstance(seen, Box) else _space_name(seen)
+    if not isinstance(observations, Box) or len(observations.shape) != 1 or not observations.shape[0]:
+        kind = f"arrays of shape {observations.shape}" if isinstance(observations, Box) else _space_name(observations)
         raise UserError(
-            f"--env {env_id}: its observations are {what}; only vectors of numbers (a Box with one axis) can be"
-            " learned from, such as CartPole-v1's. Gymnasium's FlattenObservation makes one in a wrapper of yours."
+            f"--env {env_id}: its observations are {kind}. Choose an environment whose observations are vectors (a Box"
+            " with one axis), such as CartPole-v1, or wrap it in Gymnasium's FlattenObservation."
         )
 
 
@@ -187,9 +193,9 @@ def _space_name(space: gymnasium.Space[Any]) -> str:
 
 
 def begin_episode(environment: Environment, seed: int) -> tuple[NDArray[np.float32], Mapping[str, Any]]:
-    """Begin an episode and return what is seen (d,) and what the environment tells.
+    """Begin an episode and return the observation (d,) and the info.
 
-    Raises RunFailed where the environment raises an error, or shows something else than its observation space says.
+    Raises RunFailed if the environment raises an error, or if the observation is not one of its observation space.
     """
     try:
         returned = environment.reset(seed=seed)
@@ -202,10 +208,10 @@ def begin_episode(environment: Environment, seed: int) -> tuple[NDArray[np.float
 def take_action(
     environment: Environment, action: int
 ) -> tuple[NDArray[np.float32], float, bool, bool, Mapping[str, Any]]:
-    """Take an action and return what is seen (d,), the reward, terminated, truncated and what the environment tells.
+    """Take an action and return the observation (d,), the reward, terminated, truncated and the info.
 
-    Raises RunFailed where the environment raises an error, shows something else than its observation space says, or
-    pays something that is not a finite number.
+    Raises RunFailed if the environment raises an error, if the observation is not one of its observation space, or if
+    the reward is not a finite number.
     """
     try:
         seen, reward, terminated, truncated, info = environment.step(action)
@@ -221,23 +227,22 @@ def take_action(
 
 
 def draw_picture(environment: Environment) -> NDArray[np.uint8]:
-    """Return the environment's picture of itself, (height, width, 3); raises RunFailed where it draws none."""
+    """Return the environment's image of itself (height, width, 3). Raises RunFailed if it draws none."""
     try:
         picture = np.asarray(environment.render())
     except Exception as error:
         raise _failed(environment, "render()", error) from error
     if picture.ndim != 3 or picture.dtype.kind not in "biuf":
         raise RunFailed(
-            f"{_name(environment)}: the picture of render() has the shape {picture.shape}; it must be"
-            " (height, width, 3)."
+            f"{_name(environment)}: the image of render() has the shape {picture.shape}; it must be (height, width, 3)."
         )
     return picture.astype(np.uint8)
 
 
 def _failed(environment: Environment, where: str, error: Exception) -> RunFailed:
     reason = str(error).partition("\n")[0].rstrip(".")
-    said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
-    return RunFailed(f"{_name(environment)}: its {where} failed with {said}. --debug shows where.")
+    message = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    return RunFailed(f"{_name(environment)}: its {where} failed with {message}. Add --debug to see where.")
 
 
 def _observation(environment: Environment, where: str, seen: Any) -> NDArray[np.float32]:
@@ -250,7 +255,7 @@ def _observation(environment: Environment, where: str, seen: Any) -> NDArray[np.
     if given.shape != shape:
         raise RunFailed(
             f"{_name(environment)}: the observation of {where} has the shape {given.shape}, but the observation space"
-            f" has {shape}. Make the two the same in the environment."
+            f" has the shape {shape}. Correct the environment."
         )
     observation = given
     if given.dtype != np.float32:
@@ -261,24 +266,22 @@ def _observation(environment: Environment, where: str, seen: Any) -> NDArray[np.
         place = np.flatnonzero(~finite)[0]
         raise RunFailed(
             f"{_name(environment)}: the observation of {where} holds {given.flat[place]} (number {place});"
-            " only finite numbers (of 32 bits) can be learned from."
+            " observations must be finite 32-bit numbers."
         )
     return observation
 
 
 def _reward(environment: Environment, reward: Any) -> float:
-    """Return a reward as a number, also where an environment gives an array of one."""
+    """Return the reward as a number; an environment may return an array with one entry."""
     if isinstance(reward, float) and math.isfinite(reward):
         return float(reward)
     given = _numbers(reward)
     if given is None or given.size != 1:
         raise RunFailed(f"{_name(environment)}: the reward of step() is {_shortened(reward)}; it must be one number.")
-    paid = float(given.item())
-    if not math.isfinite(paid):
-        raise RunFailed(
-            f"{_name(environment)}: the reward of step() is {paid}; only finite numbers can be learned from."
-        )
-    return paid
+    number = float(given.item())
+    if not math.isfinite(number):
+        raise RunFailed(f"{_name(environment)}: the reward of step() is {number}; rewards must be finite numbers.")
+    return number
 
 
 def _flag(environment: Environment, name: str, value: Any) -> bool:
@@ -297,10 +300,10 @@ def _info(environment: Environment, where: str, info: Any) -> Mapping[str, Any]:
 
 
 def _numbers(value: Any) -> NDArray[Any] | None:
-    """Return a value as an array of real numbers, or None where it is none."""
+    """Return a value as an array of real numbers, or None if it is not one."""
     try:
         given = np.asarray(value)
-    except Exception:  # noqa: BLE001  lists of different lengths, and whatever an object of the environment raises
+    except Exception:  # noqa: BLE001  lists of different lengths, or any error of an object of the environment
         return None
     return given if given.dtype.kind in "biuf" else None
 
@@ -315,9 +318,9 @@ def _name(environment: Environment) -> str:
 
 
 def package_versions(environment: Environment) -> dict[str, str]:
-    """Return the versions of Gymnasium and of the package that the environment's class comes from, by package.
+    """Return the versions of Gymnasium and of the package of the environment's class, by package.
 
-    A module that belongs to no installed package has the first digits of its file's SHA-256 in place of a version.
+    For a module that belongs to no installed package, the version is the first digits of the SHA-256 of its file.
     """
     found = {"gymnasium": version("gymnasium")}
     module = type(environment.unwrapped).__module__
@@ -343,10 +346,10 @@ def is_repeatable(
     max_steps: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Say whether two new environments show and pay the same for the same seed and actions.
+    """Return whether two new environments return the same for the same seed and actions.
 
-    Behind `actions` they take up to `STEPS_AHEAD` more, each of the actions in turn: what an episode hides in its first
-    steps shows then. Environments that draw from a random state which the seed does not set differ here.
+    After `actions` they take up to `STEPS_AHEAD` further steps, with each action in turn, because a difference may
+    appear late in an episode. Environments that use random numbers which the seed does not set differ here.
     """
 
     def checksum() -> int:
@@ -357,11 +360,11 @@ def is_repeatable(
         try:
             for action in [*actions, *(step % count for step in range(STEPS_AHEAD))]:
                 seen, reward, terminated, truncated, _ = take_action(environment, first + action)
-                found = _noted(found, seen, reward, terminated or truncated)
+                found = _extended(found, seen, reward, terminated or truncated)
                 if terminated or truncated:
                     break
         except RunFailed:
-            # What fails behind these actions is told where an agent takes them.
+            # An error after these actions is reported when an agent takes them.
             pass
         finally:
             environment.close()
@@ -370,19 +373,19 @@ def is_repeatable(
     return checksum() == checksum()
 
 
-def _noted(checksum: int, observation: NDArray[np.float32], reward: float, over: bool) -> int:
-    """Return the checksum of an episode with one more step."""
+def _extended(checksum: int, observation: NDArray[np.float32], reward: float, over: bool) -> int:
+    """Return the checksum of an episode after one more step."""
     return zlib.crc32(struct.pack("<d?", reward, over), zlib.crc32(observation.tobytes(), checksum))
 
 
 def episode_seed(seeds: np.random.SeedSequence, index: int, episode: int) -> int:
-    """Return the seed of an environment's episode: independent of how many environments there are."""
+    """Return the seed of an episode of an environment; it does not depend on the number of environments."""
     key = (*seeds.spawn_key, index, episode)
     return int(np.random.SeedSequence(seeds.entropy, spawn_key=key).generate_state(1, np.uint32)[0] >> 1)
 
 
 class Environments:
-    """`count` copies of an environment, stepped together; an episode that ends is followed by a new one at once."""
+    """`count` copies of an environment that step together. A new episode begins as soon as one ends."""
 
     def __init__(
         self,
@@ -414,13 +417,13 @@ class Environments:
 
     @property
     def limited(self) -> bool:
-        """Whether an episode ends after so many steps, whatever happens in it: the project's own tasks all do."""
+        """Whether the number of steps of an episode is limited, as in all tasks of this plugin."""
         spec = self._made[0].spec
         return spec is None or spec.max_episode_steps is not None or spec.id in tasks.TASKS
 
     @property
     def episodes(self) -> int:
-        """How many episodes have begun."""
+        """The number of episodes that have begun."""
         return sum(self._episode) + self.count
 
     def step(self, actions: NDArray[np.integer[Any]]) -> Transition:
@@ -450,11 +453,11 @@ class Environments:
         self._checksums[index] = zlib.crc32(seen.tobytes())
 
     def _take(self, index: int, action: int) -> tuple[NDArray[np.float32], float, bool, bool]:
-        """Take an action, counted from 0, in one environment, and note what came of it."""
+        """Take an action, counted from 0, in one environment, and update its return, actions and checksum."""
         seen, reward, terminated, truncated, _ = take_action(self._made[index], self._first_action + action)
         self._return[index] += reward
         self._actions[index].append(action)
-        self._checksums[index] = _noted(self._checksums[index], seen, reward, terminated or truncated)
+        self._checksums[index] = _extended(self._checksums[index], seen, reward, terminated or truncated)
         return seen, reward, terminated, truncated
 
     def _seed(self, index: int) -> int:
@@ -462,17 +465,17 @@ class Environments:
 
     @property
     def versions(self) -> dict[str, str]:
-        """The versions of what the environments come from, by package."""
+        """The versions of Gymnasium and of the package of the environments, by package."""
         return package_versions(self._made[0])
 
     def repeatable(self) -> bool:
-        """Say whether the first environment's episode can be rebuilt from its seed and actions; see `is_repeatable`."""
+        """Return whether seed and actions rebuild the first environment's episode; see `is_repeatable`."""
         return is_repeatable(
             self.env_id, self._seed(0), self._actions[0], max_steps=self._max_steps, options=self._options
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return, for every environment, its episode's number, the actions since its start, and what they came to."""
+        """Return, by environment, the number of its episode, the actions since its start, and a checksum."""
         return {
             "episode": list(self._episode),
             "actions": [list(actions) for actions in self._actions],
@@ -481,9 +484,9 @@ class Environments:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Rebuild every environment.
+        """Rebuild every environment from the result of `state_dict`.
 
-        Raises PlasticError where an environment shows or pays something else than before, or is not `repeatable`.
+        Raises PlasticError if an environment returns something else than before, or is not `repeatable`.
         """
         self.steps = int(state["steps"])
         parts = zip(state["episode"], state["actions"], state["checksums"], strict=True)
@@ -497,11 +500,11 @@ class Environments:
             self.starts[index] = not actions
             if self._checksums[index] != int(checksum):
                 raise PlasticError(
-                    f"{self.env_id} went another way than before with the same seed and actions: its observations,"
-                    " rewards or ends differ, so that this run cannot be resumed exactly. Train a new run."
+                    f"{self.env_id} differs from before with the same seed and actions in its observations, rewards or"
+                    " ends, so this run cannot be resumed exactly. Train a new run."
                 )
         if not self.repeatable():
             raise PlasticError(
-                f"{self.env_id} goes another way every time with the same seed and actions, so that this run cannot be"
-                " resumed exactly. Draw its random numbers from self.np_random alone, and train a new run."
+                f"{self.env_id} is not determined by its seed and actions, so this run cannot be resumed exactly."
+                " Use only self.np_random for its random numbers, and train a new run."
             )

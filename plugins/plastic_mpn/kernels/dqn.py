@@ -1,7 +1,7 @@
 """Compiled kernels of one gradient step of Q-learning with stored states, for a single MPN layer and a linear head.
 
-Everything is written sample by sample on the arrays of the replay ring, so that nothing is gathered or copied. Layouts:
-W and M (d, n), head A (actions, n). Between the kernels the activation is torch's.
+The kernels read the arrays of the replay buffer one sample at a time, so that nothing is gathered or copied. Layouts: W
+and M (d, n), head A (actions, n). Between the kernels, torch computes the activation function.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _value(A: Array, c: Any, h: Array) -> Any:
 
 @part
 def _best(A: Array, c: Array, h: Array) -> int:
-    """Return the action with the largest Q-value, the first of equals: A (actions, n), c (actions,), h (n,)."""
+    """Return the first action with the largest Q-value: A (actions, n), c (actions,), h (n,)."""
     best = 0
     largest = _value(A[0], c[0], h)
     for action in range(1, A.shape[0]):
@@ -62,9 +62,9 @@ def act(
     new: Array,
     best: Array,
 ) -> None:
-    """Write the best action of every environment (count,) and the states behind the step, `new` (count, d, n).
+    """Write the best action of every environment (count,) and the states after the step, `new` (count, d, n).
 
-    M (count, d, n) is set to 0 where an episode starts; h (count, n) receives the activity.
+    M (count, d, n) is set to 0 if an episode starts. The activity is written to h (count, n).
     """
     for sample in range(x.shape[0]):
         if starts[sample]:
@@ -83,14 +83,14 @@ def act(
 
 
 @kernel
-def sums_before(x: Array, M: Array, chosen: Array, W: Array, b: Array, additive: bool, a: Array) -> None:
-    """Write the pre-activations a (B, n) of the chosen transitions; x (N, d) and M (N, d, n) are the ring."""
+def present_sums(x: Array, M: Array, chosen: Array, W: Array, b: Array, additive: bool, a: Array) -> None:
+    """Write the preactivations a (B, n) of the chosen transitions; x (N, d) and M (N, d, n) are the replay buffer."""
     for sample in range(chosen.shape[0]):
         modulated_sum(x[chosen[sample]], M[chosen[sample]], W, b, additive, a[sample])
 
 
 @kernel
-def sums_behind(
+def next_sums(
     x: Array,
     next_x: Array,
     M: Array,
@@ -108,9 +108,9 @@ def sums_behind(
     new: Array,
     a: Array,
 ) -> None:
-    """Write the pre-activations of the next observations, with the state that follows from h (B, n).
+    """Write the preactivations of the next observations, with the state that follows from h (B, n).
 
-    a (2, B, n) receives those of the network and of its target; new (d, n) is scratch.
+    Those of the network and of the target network are written to a (2, B, n). new (d, n) is scratch memory.
     """
     for sample in range(chosen.shape[0]):
         row = chosen[sample]
@@ -128,7 +128,7 @@ def gradient(
     rewards: Array,
     terminated: Array,
     h: Array,
-    h_behind: Array,
+    next_h: Array,
     A: Array,
     c: Array,
     target_A: Array,
@@ -145,8 +145,8 @@ def gradient(
 ) -> Any:
     """Return the mean Huber loss of the temporal-difference errors and write its gradient.
 
-    The next state's value is the target network's, for the action that the network prefers (double Q-learning) or that
-    the target network prefers. h (B, n), h_behind (2, B, n); drive (n,) is scratch.
+    The value of the next state is the target network's Q-value of one action: the best action of the network (double
+    Q-learning) or of the target network. h (B, n), next_h (2, B, n). drive (n,) is scratch memory.
     """
     dW[:] = 0
     db[:] = 0
@@ -158,12 +158,12 @@ def gradient(
     for sample in range(batch):
         row = chosen[sample]
         action = actions[row]
-        wanted = rewards[row]
+        target = rewards[row]
         if not terminated[row]:
-            behind = h_behind[1, sample]
-            preferred = _best(A, c, h_behind[0, sample]) if double else _best(target_A, target_c, behind)
-            wanted += gamma * _value(target_A[preferred], target_c[preferred], behind)
-        error = _value(A[action], c[action], h[sample]) - wanted
+            after = next_h[1, sample]
+            preferred = _best(A, c, next_h[0, sample]) if double else _best(target_A, target_c, after)
+            target += gamma * _value(target_A[preferred], target_c[preferred], after)
+        error = _value(A[action], c[action], h[sample]) - target
         size = abs(error)
         loss += 0.5 * size * size if size <= 1 else size - 0.5
         g = A.dtype.type(min(max(error, -1.0), 1.0) * share)
@@ -199,7 +199,7 @@ def clipped_adam(
     beta2: float,
     eps: float,
 ) -> None:
-    """Clip the gradient g to the norm `clip`, and take step number `updates` of Adam (Kingma & Ba 2015) with it."""
+    """Clip the gradient g to the norm `clip`, and take step number `updates` of Adam (Kingma & Ba 2015)."""
     squares = 0.0
     for i in range(g.shape[0]):
         squares += g[i] * g[i]

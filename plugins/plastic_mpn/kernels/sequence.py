@@ -1,11 +1,11 @@
 """Compiled kernels of MPN sequences: forward, and backward through time.
 
-The modulations are laid out as (batch, d, n) here, with the neurons n innermost, since the processor works on several
-neighbouring numbers at once and n is large where d may be 2. What `rule.py` states for one step is written out in loops
-over one sample at a time, which stay in the fastest cache; the tests hold the two against each other. Numbers in the
-loops have the type of the arrays: a literal 1 would turn float32 into float64.
+The modulations have the layout (batch, d, n) here. The neurons n are the innermost axis, because the processor works on
+several neighboring numbers at once and n is usually much larger than d. The loops compute the equations of `rule.py`
+for one sample at a time, so that its numbers stay in the fastest cache. The tests compare both. Numbers in the loops
+have the type of the arrays: a literal 1 would turn float32 into float64.
 
-`gain` is eta times what the association divides by: 1, 1/sqrt(n) for "pre" and 1/sqrt(d) for "post".
+`gain` is eta times the factor of the association: 1, 1/sqrt(n) for "pre" and 1/sqrt(d) for "post".
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def modulated_sum(x: Array, M: Array, W: Array, b: Array, additive: bool, a: Arr
 
 @part
 def modulate(x: Array, h: Array, M: Array, gain: Any, lambda_: Any, association: int, bound: Any, new: Array) -> None:
-    """Write lambda M + eta (association of h and x) of one sample, cut at +-bound, into `new` (d, n) or M."""
+    """Write lambda M + eta (association of h and x) of one sample, clipped to +-bound, into `new` (d, n) or M."""
     for j in range(x.shape[0]):
         if association == HEBBIAN:
             side = gain * x[j]
@@ -78,9 +78,9 @@ def slopes(h: Array, activation: int, out: Array) -> None:
 
 @kernel
 def first_sums(x: Array, M: Array, starts: Array, W: Array, b: Array, additive: bool, a: Array) -> None:
-    """Write the pre-activations of a sequence's first step: x (B, d), M (B, d, n), starts (B,), a (B, n).
+    """Write the preactivations of a sequence's first step: x (B, d), M (B, d, n), starts (B,), a (B, n).
 
-    Where a sample starts anew its M is set to 0.
+    M of a sample that starts an episode is set to 0.
     """
     for sample in range(x.shape[0]):
         if starts[sample]:
@@ -105,10 +105,10 @@ def next_sums(
     additive: bool,
     a: Array,
 ) -> None:
-    """Change the modulations by x and h, and write the pre-activations of the input that follows.
+    """Update the modulations by x and h, and write the preactivations of the next input.
 
-    x (B, d) and h (B, n) are of this step, M (B, d, n) is what it saw, `new` becomes what the next one sees; following
-    (B, d), starts (B,) and a (B, n) are of the next.
+    x (B, d), h (B, n) and M (B, d, n) belong to this step. following (B, d), starts (B,), `new` (B, d, n) and a (B, n)
+    belong to the next step; `new` and a are written.
     """
     for sample in range(x.shape[0]):
         if starts[sample]:
@@ -122,7 +122,7 @@ def next_sums(
 def last_modulations(
     x: Array, h: Array, M: Array, new: Array, gain: Any, lambda_: Any, association: int, bound: Any
 ) -> None:
-    """Write the modulations behind the last step into `new` (B, d, n)."""
+    """Write the modulations after the last step into `new` (B, d, n)."""
     for sample in range(x.shape[0]):
         modulate(x[sample], h[sample], M[sample], gain, lambda_, association, bound, new[sample])
 
@@ -147,12 +147,12 @@ def backward(
     db: Array,
     dscalars: Array,
 ) -> None:
-    """Go back through time, sample by sample.
+    """Backpropagate through time, one sample after the other.
 
-    x (T, B, d), h (T, B, n), M (T + 1, B, d, n) as seen by each step and behind the last, starts (T, B). A
-    modulation at its bound passes no gradient on. dh (T, B, n) comes in as the gradient of the activities and is used
-    up; dM (B, d, n) comes in as that of the last modulations and goes out as that of the first ones. dx (T, B, d), dW
-    (d, n), db (n,) and dscalars, for gain and lambda, are added to.
+    x (T, B, d), h (T, B, n), starts (T, B). M (T + 1, B, d, n): the modulations that each step used, and those after
+    the last step. A modulation at its bound passes no gradient on. dh (T, B, n) is the gradient of the activities and
+    is overwritten. dM (B, d, n) is the gradient of the last modulations and becomes that of the first ones. The
+    gradients are added to dx (T, B, d), dW (d, n), db (n,) and dscalars, which holds those of gain and lambda.
     """
     steps, samples, inputs = x.shape
     units = h.shape[2]
@@ -215,5 +215,5 @@ def backward(
                         D[j, i] = lambda_ * D[j, i] + W[j, i] * g
                 dx[t, sample, j] += of_x
             if starts[t, sample]:
-                # What came before belongs to another episode.
+                # Earlier steps belong to another episode.
                 D[:] = 0

@@ -1,13 +1,13 @@
-"""Advantage actor-critic (A2C) with truncated backpropagation through time, on many environments at once.
+"""Advantage actor-critic (A2C) with truncated backpropagation through time, on several environments in parallel.
 
 Sources: Mnih et al., "Asynchronous methods for deep reinforcement learning", ICML 2016 (n-step advantage actor-critic
-with an entropy bonus), here with all environments in step; Schulman et al., "High-dimensional continuous control using
+with an entropy bonus), here synchronous; Schulman et al., "High-dimensional continuous control using
 generalized advantage estimation", ICLR 2016 (the estimator with lambda).
 
-A rollout is `rollout` steps of every environment. Acting runs without autograd; the update then runs the network once
-over the whole rollout as a sequence, from the recurrent state in which acting began. That state is zero where an
-episode begins, and is carried on from rollout to rollout without its history, so that gradients reach back to the
-beginning of the rollout or of the episode, whichever is later.
+A rollout is `rollout` steps of every environment. Acting runs without autograd. The update then runs the network once
+over the whole rollout as a sequence, from the recurrent state at the start of the rollout. This state is zero at the
+start of an episode. It is passed from rollout to rollout without gradients, so gradients reach back to the start of the
+rollout or of the episode, whichever is later.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from plastic_cli.runs.run import Run
 
 
-def generalised_advantages(
+def generalized_advantages(
     rewards: Tensor,
     values: Tensor,
     next_values: Tensor,
@@ -40,31 +40,31 @@ def generalised_advantages(
     gamma: float,
     gae_lambda: float = 1.0,
 ) -> Tensor:
-    """Return the generalised advantage estimates A (time, environments).
+    """Return the generalized advantage estimates A (time, environments).
 
         delta_t = r_t + gamma V(s_{t+1}) - V(s_t)
         A_t = delta_t + gamma lambda A_{t+1}
 
-    V(s_{t+1}) counts as 0 where s_{t+1} is terminal, and A_{t+1} as 0 behind the end of an episode, of either kind, and
-    behind the last step. With lambda = 1, A_t + V(s_t) is the n-step return: the discounted sum of the rewards up to
-    the end of the episode or of the rollout, and behind it the value of the state that was cut off. With lambda = 0,
-    A_t = delta_t.
+    V(s_{t+1}) is 0 if s_{t+1} is terminal. A_{t+1} is 0 after the end of an episode, terminated or truncated, and after
+    the last step. With lambda = 1, A_t + V(s_t) is the n-step return: the discounted sum of the rewards up to the end
+    of the episode or of the rollout, plus the discounted value of the next state unless that is terminal. With lambda =
+    0, A_t = delta_t.
 
-    All of shape (time, environments), terminated and truncated of bool. next_values: the values of the true next
-    states, before any reset. Source: Schulman et al. 2016, Eq 16.
+    All arguments have the shape (time, environments); terminated and truncated are bool. next_values: the values of the
+    next states before a reset. Source: Schulman et al. 2016, Eq 16.
     """
     deltas = rewards + gamma * next_values.masked_fill(terminated, 0.0) - values
     carried = (gamma * gae_lambda) * (~(terminated | truncated)).to(deltas.dtype)
     advantages = torch.empty_like(deltas)
-    behind = torch.zeros_like(deltas[0])
+    next_advantage = torch.zeros_like(deltas[0])
     for step in reversed(range(len(deltas))):
-        behind = torch.addcmul(deltas[step], carried[step], behind)
-        advantages[step] = behind
+        next_advantage = torch.addcmul(deltas[step], carried[step], next_advantage)
+        advantages[step] = next_advantage
     return advantages
 
 
 class A2CLoss(NamedTuple):
-    """The loss and its parts, tensors without dimensions."""
+    """The loss and its parts, scalar tensors."""
 
     total: Tensor
     policy: Tensor
@@ -81,17 +81,17 @@ def a2c_loss(
     entropy_coefficient: float,
     value_coefficient: float,
 ) -> A2CLoss:
-    """Return the loss that A2C descends, averaged over all steps of all environments.
+    """Return the loss of A2C, averaged over all steps of all environments.
 
         policy = -mean(A log pi(a|s))     value = mean((R - V(s))^2)     entropy = -mean(sum_a pi(a|s) log pi(a|s))
         total = policy + value_coefficient * value - entropy_coefficient * entropy
 
-    logits (..., actions), the others (...); actions holds the indices of those taken. No gradient goes through the
-    advantages A and the returns R where they were computed without one. Source: Mnih et al. 2016, section 4.
+    logits (..., actions), the others (...); actions: indices of the chosen actions. Compute the advantages A and the
+    returns R without gradients. Source: Mnih et al. 2016, section 4.
     """
     log_probabilities = functional.log_softmax(logits, dim=-1)
-    taken = log_probabilities.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-    policy = -(advantages * taken).mean()
+    chosen = log_probabilities.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    policy = -(advantages * chosen).mean()
     value = functional.mse_loss(values, returns)
     entropy = -(log_probabilities.exp() * log_probabilities).sum(-1).mean()
     return A2CLoss(policy + value_coefficient * value - entropy_coefficient * entropy, policy, value, entropy)
@@ -99,10 +99,10 @@ def a2c_loss(
 
 @dataclass(frozen=True)
 class A2CSettings:
-    """How A2C learns.
+    """Settings of A2C.
 
-    rollout: steps of each environment per update, which is also how far back gradients reach. gradient_clip: the
-    largest L2 norm of the gradient of all parameters together. gae_lambda: 1 for n-step returns. normalise_advantages:
+    rollout: steps of each environment per update, and the range of backpropagation through time. gradient_clip: the
+    maximum L2 norm of the gradient of all parameters together. gae_lambda: 1 for n-step returns. normalise_advantages:
     to mean 0 and standard deviation 1 over the rollout.
     """
 
@@ -118,11 +118,11 @@ class A2CSettings:
 
 @dataclass(frozen=True)
 class Rollout:
-    """What happened in some steps of all environments, (time, environments) each.
+    """Steps of all environments, (time, environments) each.
 
-    observations (time, environments, observation) and starts are what the network saw; state is the recurrent state
-    before the first step, (environments, ...). cut_values are the values of the states that followed the steps after
-    which the rewards are cut off: the truncated and the last ones; 0 elsewhere.
+    observations (time, environments, observation) and starts: the inputs of the network. state (environments, ...): the
+    recurrent state before the first step. bootstrap_values: the values of the next states of truncated steps and of the
+    last step; 0 elsewhere.
     """
 
     state: Tensor
@@ -132,20 +132,20 @@ class Rollout:
     rewards: Tensor
     terminated: Tensor
     truncated: Tensor
-    cut_values: Tensor
+    bootstrap_values: Tensor
 
     def next_values(self, values: Tensor) -> Tensor:
-        """Return the value of the state that truly followed each step, from the values (time, environments)."""
-        within = torch.cat([values[1:], self.cut_values[-1:]])
-        return torch.where(self.truncated, self.cut_values, within)
+        """Return the value of the next state of each step before a reset, from the values (time, environments)."""
+        within = torch.cat([values[1:], self.bootstrap_values[-1:]])
+        return torch.where(self.truncated, self.bootstrap_values, within)
 
 
 class A2C:
-    """An actor-critic that learns from environments as it acts in them.
+    """An actor-critic that acts in environments and learns from them.
 
-    generator: a CPU generator from which actions are sampled; it belongs to this learner and is stored with it.
-    state: the recurrent state (environments, ...) that acting goes on from. updates: how often it has learned.
-    episodes: how many have ended.
+    generator: a CPU generator that samples the actions; its state is part of the checkpoint.
+    state: the recurrent state (environments, ...) before the next step. updates: number of updates.
+    episodes: number of episodes that have ended.
     """
 
     def __init__(
@@ -161,9 +161,9 @@ class A2C:
         self._unreported = _Unreported()
 
     def rollout_and_update(self) -> dict[str, Tensor]:
-        """Act for one rollout and learn from it.
+        """Collect one rollout and learn from it.
 
-        Returns loss, policy_loss, value_loss, entropy and gradient_norm (before clipping), tensors without dimensions.
+        Returns loss, policy_loss, value_loss, entropy and gradient_norm (before clipping), scalar tensors.
         """
         statistics = self.update(self.collect())
         self._unreported.add(statistics)
@@ -171,7 +171,7 @@ class A2C:
 
     @torch.no_grad()
     def collect(self) -> Rollout:
-        """Act for one rollout, by sampling from the policy."""
+        """Act for one rollout, with actions sampled from the policy."""
         environments, time_steps = self.environments, self.settings.rollout
         shape = (time_steps, environments.count)
         observations = np.empty((*shape, environments.observation_dim), np.float32)
@@ -179,14 +179,14 @@ class A2C:
         rewards = np.empty(shape, np.float32)
         starts, terminated, truncated = (np.empty(shape, np.bool_) for _ in range(3))
         seen = torch.from_numpy(observations)
-        # The largest of logits plus Gumbel noise is a sample of the policy.
+        # The argmax of logits plus Gumbel noise is a sample of the policy.
         gumbel = -torch.empty(*shape, environments.action_count).exponential_(generator=self.generator).log_()
         gumbel = gumbel.to(self.device)
         before, state = self.state, self.state
         cuts: list[tuple[int, Any, Any, Tensor]] = []
         for step in range(time_steps):
             observations[step], starts[step] = environments.observations, environments.starts
-            # Without a beginning there is nothing to clear, and clearing copies the whole state.
+            # Clearing copies the whole state, so it is skipped if no episode begins.
             begun = torch.from_numpy(starts[step]).to(self.device) if starts[step].any() else None
             (logits, _), state = self.network(seen[step].to(self.device), state, begun)
             actions[step] = (logits + gumbel[step]).argmax(-1).cpu().numpy()
@@ -210,14 +210,14 @@ class A2C:
             "truncated": truncated,
         }
         moved = {name: torch.from_numpy(array).to(self.device) for name, array in played.items()}
-        return Rollout(state=before, cut_values=self._cut_values(cuts, shape), **moved)
+        return Rollout(state=before, bootstrap_values=self._bootstrap_values(cuts, shape), **moved)
 
     def update(self, rollout: Rollout) -> dict[str, Tensor]:
-        """Descend the loss of one rollout by one step of Adam; see `rollout_and_update`."""
+        """Take one step of Adam on the loss of one rollout; see `rollout_and_update`."""
         settings = self.settings
         (logits, values), _ = self.network(rollout.observations, rollout.state, rollout.starts)
         with torch.no_grad():
-            advantages = generalised_advantages(
+            advantages = generalized_advantages(
                 rollout.rewards,
                 values,
                 rollout.next_values(values),
@@ -253,17 +253,17 @@ class A2C:
         }
 
     def report(self) -> dict[str, float]:
-        """Return the means of what has happened since the last report, and the counts so far.
+        """Return the means since the last report, and the counts so far.
 
-        Keys: those of `rollout_and_update`; return and length (steps) of the episodes that ended, missing where none
-        did; environment_steps and episodes (ended), since the beginning.
+        Keys: those of `rollout_and_update`; return and length (steps) of the episodes that ended, if any;
+        environment_steps and episodes (ended) since the start.
         """
         means = self._unreported.means()
         self._unreported = _Unreported()
         return {**means, "environment_steps": float(self.environments.steps), "episodes": float(self.episodes)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that learning goes on from: also environments, recurrent state and random state."""
+        """Return the complete state, including environments, recurrent state and random state."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -276,9 +276,11 @@ class A2C:
         }
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Take back what `state_dict` returned; raises ValueError or RuntimeError where it is of another shape."""
+        """Restore the result of `state_dict`. Raises ValueError or RuntimeError if it has another shape."""
         if state["state"].shape != self.state.shape:
-            raise ValueError(f"recurrent state {tuple(state['state'].shape)}, not {tuple(self.state.shape)}")
+            raise ValueError(
+                f"the recurrent state has the shape {tuple(state['state'].shape)}, not {tuple(self.state.shape)}"
+            )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.environments.load_state_dict(state["environments"])
@@ -287,15 +289,15 @@ class A2C:
         self.updates, self.episodes = state["updates"], state["episodes"]
         self._unreported = _Unreported.from_state_dict(state["unreported"])
 
-    def _cut_values(self, cuts: list[tuple[int, Any, Any, Tensor]], shape: tuple[int, int]) -> Tensor:
-        """Evaluate all states behind a cut at once: of (step, environments, observations, recurrent states) each."""
+    def _bootstrap_values(self, cuts: list[tuple[int, Any, Any, Tensor]], shape: tuple[int, int]) -> Tensor:
+        """Evaluate all states at `cuts` in one call; a cut is (step, environments, observations, recurrent states)."""
         observations = torch.from_numpy(np.concatenate([seen for _, _, seen, _ in cuts])).to(self.device)
         (_, values), _ = self.network(observations, torch.cat([state for *_, state in cuts]))
         times = np.concatenate([np.full(len(rows), step) for step, rows, _, _ in cuts])
         where = np.concatenate([rows for _, rows, _, _ in cuts])
-        cut_values = torch.zeros(shape, dtype=values.dtype, device=self.device)
-        cut_values[torch.from_numpy(times).to(self.device), torch.from_numpy(where).to(self.device)] = values
-        return cut_values
+        bootstrap_values = torch.zeros(shape, dtype=values.dtype, device=self.device)
+        bootstrap_values[torch.from_numpy(times).to(self.device), torch.from_numpy(where).to(self.device)] = values
+        return bootstrap_values
 
 
 def train_a2c(
@@ -306,7 +308,7 @@ def train_a2c(
     log_every: int = 10,
     after_update: Callable[[int], None] | None = None,
 ) -> None:
-    """Learn for at least `total_steps` steps of all environments together.
+    """Train for at least `total_steps` steps of all environments together.
 
     The loop of the run counts updates; `algorithm` is tracked as "algorithm". `A2C.report` is logged as split "train"
     every `log_every` updates and after the last one. after_update is called after each update with the number of
@@ -325,7 +327,7 @@ def train_a2c(
 
 
 class _Unreported:
-    """Sums of statistics, and episodes, that have not been reported yet."""
+    """Sums of statistics, and episodes, since the last report."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""Which networks of a run are kept: the best by its own evaluation episodes, one every so often, and the last."""
+"""The checkpoints of a run: the best by its evaluation episodes, periodic ones, and the final one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from plastic_mpn.networks.stored import BEST, FINAL, load_network
 
 
 class Checkpoints:
-    """Evaluates a network now and then, and keeps the best; its state belongs into the run's checkpoint.
+    """Evaluates a network at intervals and stores the best one. Its state is part of the run's checkpoint.
 
-    The best is chosen on greedy episodes with seeds of their own, the same every time: neither the returns of episodes
-    with exploration nor those of the test decide. unit: what is counted, "episode" or "update".
+    Greedy validation episodes select the best network. They use the same seeds every time, and these seeds are not used
+    for training or for the test. unit: what is counted, "episode" or "update".
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class Checkpoints:
         self.evaluated_at = 0
 
     def after(self, done: int) -> None:
-        """Evaluate and store what is due when `done` episodes or updates are done."""
+        """Evaluate and store the network if that is due after `done` episodes or updates."""
         if done % self._evaluate_every == 0:
             self._evaluate(done)
         if done % self._checkpoint_every == 0:
             self._store(f"{self._unit}-{done:07d}")
 
     def finish(self, done: int, test_episodes: int) -> None:
-        """Store the last network, and log how the best and the last one do on episodes that nothing was chosen by."""
+        """Store the final network, and log the returns of the best and of the final one on test episodes."""
         if self.evaluated_at != done:
             self._evaluate(done)
         self._store(FINAL)
@@ -65,17 +65,17 @@ class Checkpoints:
         value = float(self._episodes.returns(self._network, self._seeds).mean())
         self._run.log("validation", None, **{"return": value})
         self.evaluated_at = done
-        # Of equals the one that has learned longest.
+        # Of equally good networks, the one with the longest training.
         if value >= self.best:
             self.best, self.best_at = value, done
             self._store(BEST)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how good the best network was, and when."""
+        """Return the return of the best network, and when it was evaluated."""
         return {"best": self.best, "best_at": self.best_at, "evaluated_at": self.evaluated_at}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore the result of `state_dict`."""
         self.best, self.best_at = float(state["best"]), int(state["best_at"])
         self.evaluated_at = int(state["evaluated_at"])
 

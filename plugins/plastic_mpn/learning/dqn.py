@@ -4,10 +4,10 @@ The temporal-difference error of a transition (o, s, a, r, o') with the network'
 
     delta = Q(o, s)[a] - (r + gamma Q'(o', s')[a*]),    a* = argmax_a Q(o', s')[a]
 
-Q' is the target network, s' the state behind o, and the loss is Huber's (Mnih et al. 2015; double Q-learning: van
-Hasselt, Guez & Silver 2016). With `replay` "states" s is the state that was stored when the transition was made; with
-"sequences" it is computed anew from a stored state some steps before (burn-in: Kapturowski et al. 2019), and the
-gradient goes back through time.
+Q' is the target network, s' the state after o, and the loss is Huber's (Mnih et al. 2015; double Q-learning: van
+Hasselt, Guez & Silver 2016). With `replay` "states", s is the state that was stored with the transition. With
+"sequences", s is computed again from a stored state some steps earlier (burn-in: Kapturowski et al. 2019), and the
+gradient is backpropagated through time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from plastic_mpn.networks.agents import MPNDQN
 
 
 class DQN:
-    """A network that learns in environments; `advance` takes one step in each, and the gradient steps that are due."""
+    """A network that learns in environments. `advance` takes one step in each, and the gradient steps that are due."""
 
     def __init__(
         self, network: MPNDQN, environments: Environments, settings: DQNSettings, seeds: np.random.SeedSequence
@@ -37,7 +37,7 @@ class DQN:
         self.network = network
         self.environments = environments
         self.settings = settings
-        self._project, learning = network.behind_projection()
+        self._project, learning = network.split_projection()
         self.generator = np.random.Generator(np.random.PCG64(seeds))
         self.device = next(network.parameters()).device
         self.replay = Replay(
@@ -52,12 +52,12 @@ class DQN:
         self.gradient_steps = 0
         self._losses: float | Tensor = 0.0
         self._losses_counted = 0
-        self._owed = 0
+        self._due = 0
 
     def advance(self) -> None:
-        """Act once in every environment, remember it, and learn."""
+        """Take one step in every environment, store it, and learn."""
         environments, replay = self.environments, self.replay
-        # What a fixed projection makes of an observation is computed once, not for every batch that it is part of.
+        # The fixed projection of an observation is computed once, not in every batch that contains it.
         observations = self._project(environments.observations)
         replay.write(observations=observations, starts=environments.starts)
         actions, states = self.update.act(observations, self.states, environments.starts)
@@ -67,13 +67,13 @@ class DQN:
         if explores.any():
             random = self.generator.integers(environments.action_count, size=environments.count)
             actions = np.where(explores, random, actions)
-        happened = environments.step(actions)
+        transition = environments.step(actions)
         replay.write(
             actions=actions,
-            next_observations=self._project(happened.next_observations),
-            rewards=happened.rewards,
-            terminated=happened.terminated,
-            truncated=happened.truncated,
+            next_observations=self._project(transition.next_observations),
+            rewards=transition.rewards,
+            terminated=transition.terminated,
+            truncated=transition.truncated,
         )
         replay.advance()
         self._learn()
@@ -90,9 +90,9 @@ class DQN:
             needed = max(needed, replay.count * (settings.burn_in + settings.sequence_length + 1))
         if len(replay) < min(needed, replay.slots * replay.count):
             return
-        self._owed += self.environments.count
-        while self._owed >= settings.train_every:
-            self._owed -= settings.train_every
+        self._due += self.environments.count
+        while self._due >= settings.train_every:
+            self._due -= settings.train_every
             self._losses += self.update.learn(self.generator)
             self._losses_counted += 1
             self.gradient_steps += 1
@@ -101,17 +101,17 @@ class DQN:
 
     @property
     def has_learned(self) -> bool:
-        """Whether there were gradient steps since the mean loss was last asked for."""
+        """Whether there were gradient steps since the last call of `mean_loss`."""
         return self._losses_counted > 0
 
     def mean_loss(self) -> float:
-        """Return the mean loss of the gradient steps since this was last asked; NaN without any."""
+        """Return the mean loss of the gradient steps since the last call; NaN if there were none."""
         mean = float(self._losses) / self._losses_counted if self._losses_counted else float("nan")
         self._losses, self._losses_counted = 0.0, 0
         return mean
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that changes: network, optimizer, buffer, environments, counters."""
+        """Return the complete state: network, optimizer, buffer, environments, counters."""
         return {
             "update": self.update.state_dict(),
             "replay": self.replay.state_dict(),
@@ -119,20 +119,20 @@ class DQN:
             "states": self.states.clone(),
             "finished": [list(episode) for episode in self.finished],
             "unlogged": list(self.unlogged),
-            "counters": [self.episodes, self.gradient_steps, self._owed, self._losses_counted],
+            "counters": [self.episodes, self.gradient_steps, self._due, self._losses_counted],
             "losses": torch.as_tensor(self._losses, dtype=torch.float64, device="cpu"),
             "generator": self.generator.bit_generator.state,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore the result of `state_dict`."""
         self.update.load_state_dict(state["update"])
         self.replay.load_state_dict(state["replay"])
         self.environments.load_state_dict(state["environments"])
         self.states = state["states"].to(self.device)
         self.finished = [(float(value), int(length)) for value, length in state["finished"]]
         self.unlogged = [float(value) for value in state["unlogged"]]
-        self.episodes, self.gradient_steps, self._owed, self._losses_counted = state["counters"]
+        self.episodes, self.gradient_steps, self._due, self._losses_counted = state["counters"]
         self._losses = float(state["losses"])
         self.generator.bit_generator.state = state["generator"]
 
@@ -146,23 +146,23 @@ def train_dqn(
     log_every: int = 1,
     after_episode: Callable[[int], None] | None = None,
 ) -> None:
-    """Learn for a number of episodes, or until `total_steps` environment steps have been taken.
+    """Train for a number of episodes, or until `total_steps` environment steps have been taken.
 
-    `after_episode` is called with how many episodes have ended.
+    `after_episode` is called with the number of episodes so far.
     """
     run.track(dqn=dqn)
 
-    def spent() -> bool:
+    def steps_done() -> bool:
         return total_steps is not None and dqn.environments.steps >= total_steps
 
     for episode in run.steps(episodes, "episode"):
         began, steps = training_clock(), dqn.environments.steps
-        while not dqn.finished and not spent():
+        while not dqn.finished and not steps_done():
             dqn.advance()
         run.count_samples(dqn.environments.steps - steps, training_clock() - began)
         if not dqn.finished:
             run.message(f"took the {total_steps} environment steps in {episode} episodes")
-            # Leaving the loop skips the checkpoint that its last step makes.
+            # Leaving the loop early skips the checkpoint that its last step writes.
             run.step = episode
             _log_learning(dqn, run)
             run.save_checkpoint()
@@ -171,13 +171,13 @@ def train_dqn(
         if (episode + 1) % log_every == 0 or episode + 1 == episodes:
             _log_learning(dqn, run)
         if after_episode is not None:
-            dqn.update.synchronise()
+            dqn.update.synchronize()
             after_episode(episode + 1)
-    dqn.update.synchronise()
+    dqn.update.synchronize()
 
 
 def _log_learning(dqn: DQN, run: Run) -> None:
-    """Log what happened since this was last called."""
+    """Log the returns and the loss since the last call."""
     if dqn.unlogged:
         run.log("train", None, **{"return": float(np.mean(dqn.unlogged))})
     epsilon = dqn.settings.epsilon(dqn.episodes)

@@ -23,7 +23,7 @@ from plastic_mpn.rule import Activation, Plasticity
 
 
 def can_be_compiled(network: MPNDQN, settings: DQNSettings) -> bool:
-    """Say whether the compiled update serves: one MPN layer with fixed eta and lambda, stored states, on the CPU."""
+    """Return whether the kernels apply: one MPN layer with fixed eta and lambda, stored states, and the CPU."""
     core = network.core
     return (
         type(core) is MPN
@@ -37,10 +37,10 @@ def can_be_compiled(network: MPNDQN, settings: DQNSettings) -> bool:
 
 
 class Rows(NamedTuple):
-    """The replay ring as the kernels see it, a row for each transition."""
+    """The replay buffer in the form that the kernels take: one row for each transition."""
 
     x: NDArray[np.float32]
-    behind: NDArray[np.float32]
+    next_x: NDArray[np.float32]
     M: NDArray[np.float32]
     actions: NDArray[np.int64]
     rewards: NDArray[np.float32]
@@ -48,10 +48,10 @@ class Rows(NamedTuple):
 
 
 class CompiledUpdate:
-    """Acting and learning in compiled kernels: the same numbers as TorchUpdate up to rounding, many times as fast.
+    """Acting and learning in compiled kernels. Results equal those of TorchUpdate up to rounding.
 
-    The parameters live in one flat array, W transposed, b, and the head's weights and biases; the network receives them
-    when `synchronise` is called.
+    One flat array holds the parameters: W transposed, b, and the weights and biases of the head. `synchronize` writes
+    them into the network.
     """
 
     def __init__(self, network: MPNDQN, replay: Replay, settings: DQNSettings) -> None:
@@ -82,7 +82,7 @@ class CompiledUpdate:
         )
         batch = settings.batch_size
         self._h = torch.zeros(batch, units)
-        self._h_behind = torch.zeros(2, batch, units)
+        self._next_h = torch.zeros(2, batch, units)
         self._scratch = np.zeros((inputs, units), np.float32)
         self._drive = np.zeros(units, np.float32)
         self._read()
@@ -93,7 +93,7 @@ class CompiledUpdate:
     ) -> tuple[NDArray[np.int64], Tensor]:
         """Return the best actions and the new states."""
         count, units, inputs = states.shape
-        # States come from here, laid out as the kernels need them; the first ones and loaded ones are brought into it.
+        # States returned by this method have the layout of the kernels. Initial and loaded states are copied to it.
         seen = states.transpose(1, 2).contiguous().numpy()
         new = np.empty((count, inputs, units), np.float32)
         best = np.empty(count, np.int64)
@@ -113,20 +113,20 @@ class CompiledUpdate:
         return loss
 
     def loss_and_gradient(self, chosen: NDArray[np.int64]) -> float:
-        """Return the mean Huber loss of the chosen transitions and leave its gradient behind."""
+        """Return the mean Huber loss of the chosen transitions, and store its gradient."""
         W, b, A, c = self._parameters
         target_W, target_b, target_A, target_c = self._target_parameters
         rows = self._rows
-        h, h_behind = self._h.numpy(), self._h_behind.numpy()
-        compiled_dqn.sums_before(rows.x, rows.M, chosen, W, b, self._additive, h)
+        h, next_h = self._h.numpy(), self._next_h.numpy()
+        compiled_dqn.present_sums(rows.x, rows.M, chosen, W, b, self._additive, h)
         activate_in_place(self._h, self._core.variant.activation)
-        compiled_dqn.sums_behind(
-            rows.x, rows.behind, rows.M, chosen, h, W, b, target_W, target_b, self._gain, self._decay,
-            self._association, self._bound, self._additive, self._scratch, h_behind,
+        compiled_dqn.next_sums(
+            rows.x, rows.next_x, rows.M, chosen, h, W, b, target_W, target_b, self._gain, self._decay,
+            self._association, self._bound, self._additive, self._scratch, next_h,
         )  # fmt: skip
-        activate_in_place(self._h_behind, self._core.variant.activation)
+        activate_in_place(self._next_h, self._core.variant.activation)
         loss: float = compiled_dqn.gradient(
-            rows.x, rows.M, chosen, rows.actions, rows.rewards, rows.terminated, h, h_behind, A, c,
+            rows.x, rows.M, chosen, rows.actions, rows.rewards, rows.terminated, h, next_h, A, c,
             target_A, target_c, self.settings.gamma, self.settings.double_q, self._activation, self._additive,
             self._drive, *self._parameter_gradients,
         )  # fmt: skip
@@ -146,7 +146,7 @@ class CompiledUpdate:
         else:
             self._target += np.float32(share) * (self._values - self._target)
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """Write the parameters into the network."""
         self._exchange(self._values, into_network=True)
 
@@ -170,7 +170,7 @@ class CompiledUpdate:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the network's state, and the flat arrays of target and optimizer."""
-        self.synchronise()
+        self.synchronize()
         arrays = {"target": self._target, "first": self._first, "second": self._second}
         return {
             "network": self.network.state_dict(),
@@ -179,7 +179,7 @@ class CompiledUpdate:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore the result of `state_dict`."""
         self.network.load_state_dict(state["network"])
         self._read()
         self._updates = int(state["updates"])
@@ -189,5 +189,5 @@ class CompiledUpdate:
 
 
 def _rows(ring: Tensor) -> NDArray[Any]:
-    """Return the ring as an array with one row for each transition, without a copy."""
+    """Return the buffer as an array with one row for each transition, without a copy."""
     return ring.view(-1, *ring.shape[2:]).numpy()

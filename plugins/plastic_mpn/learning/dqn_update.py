@@ -18,11 +18,11 @@ from plastic_mpn.networks.agents import MPNDQN
 
 @dataclass(frozen=True)
 class DQNSettings:
-    """How a network learns by Q-learning.
+    """Settings of Q-learning.
 
-    epsilon_decay is a factor per episode. tau: share by which the target follows the network at every gradient step; if
-    it is 0, the network is copied into its target every `target_every` episodes. train_every: transitions for each
-    gradient step. A batch of sequences holds about as many transitions as batch_size says.
+    epsilon_decay: factor per episode. tau: soft update of the target network per gradient step; if it is 0, the network
+    is copied to the target network every `target_every` episodes. train_every: number of transitions per gradient step.
+    A batch of sequences holds about batch_size transitions.
     """
 
     gamma: float = 0.99
@@ -43,36 +43,36 @@ class DQNSettings:
     sequence_length: int = 16
 
     def epsilon(self, episodes: int) -> float:
-        """Return the probability of a random action when `episodes` have ended."""
+        """Return the probability of a random action after a number of episodes."""
         return max(self.epsilon_end, self.epsilon_start * self.epsilon_decay**episodes)
 
 
 class Update(Protocol):
-    """How a network acts and learns: step by step in torch, or compiled."""
+    """How a network acts and learns, in torch or in compiled kernels."""
 
     def act(
         self, observations: NDArray[np.float32], states: Tensor, starts: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], Tensor]:
-        """Return the best actions (count,) and the new states; states (count, ...) are zeroed in place at starts."""
+        """Return the best actions (count,) and the new states. States (count, ...) are set to 0 in place at starts."""
 
     def learn(self, generator: np.random.Generator) -> float | Tensor:
         """Take one gradient step and return the loss."""
 
     def move_target(self, share: float) -> None:
-        """Move the target network towards the network by `share`; 1 copies it."""
+        """Move the target network toward the network by the fraction `share`; 1 copies it."""
 
-    def synchronise(self) -> None:
-        """Write what was learned into the network's own parameters."""
+    def synchronize(self) -> None:
+        """Write the learned parameters into the network."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that changes."""
+        """Return the complete state."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore the result of `state_dict`."""
 
 
 class TorchUpdate:
-    """Acting and learning in plain torch, for every core, device and kind of replay."""
+    """Acting and learning in torch, for every core, device and kind of replay."""
 
     def __init__(self, network: MPNDQN, replay: Replay, settings: DQNSettings) -> None:
         self.network = network
@@ -107,56 +107,56 @@ class TorchUpdate:
         return loss.detach()
 
     def loss_of_states(self, chosen: NDArray[np.int64]) -> Tensor:
-        """Return the mean Huber loss of the chosen transitions, each from the state that was stored with it."""
+        """Return the mean Huber loss of the chosen transitions, each from its stored state."""
         replay, device = self.replay, self.device
         rows = torch.from_numpy(chosen)
         states = replay.states.flatten(0, 1)[rows].to(device)
         q, states = self.network(replay.observations.flatten(0, 1)[rows].to(device), states)
-        taken = q.gather(1, replay.actions.flatten()[rows, None].to(device)).squeeze(1)
+        chosen_q = q.gather(1, replay.actions.flatten()[rows, None].to(device)).squeeze(1)
         with torch.no_grad():
-            behind = replay.next_observations.flatten(0, 1)[rows].to(device)
-            target_q = self.target(behind, states)[0]
-            preferred = self.network(behind, states)[0] if self.settings.double_q else target_q
-            value = target_q.gather(1, preferred.argmax(dim=1, keepdim=True)).squeeze(1)
-            goes_on = self.settings.gamma * ~replay.terminated.flatten()[rows]
-            wanted = replay.rewards.flatten()[rows].to(device) + goes_on.to(device) * value
-        return functional.huber_loss(taken, wanted)
+            next_observations = replay.next_observations.flatten(0, 1)[rows].to(device)
+            target_q = self.target(next_observations, states)[0]
+            best = self.network(next_observations, states)[0] if self.settings.double_q else target_q
+            value = target_q.gather(1, best.argmax(dim=1, keepdim=True)).squeeze(1)
+            discount = self.settings.gamma * ~replay.terminated.flatten()[rows]
+            targets = replay.rewards.flatten()[rows].to(device) + discount.to(device) * value
+        return functional.huber_loss(chosen_q, targets)
 
     def loss_of_sequences(self, generator: np.random.Generator) -> Tensor:
-        """Return the mean Huber loss over stretches of steps, from a stored state and behind a burn-in.
+        """Return the mean Huber loss over sequences of steps, which begin with a stored state and a burn-in.
 
-        The last step of an episode that was cut off by a limit of time is left out: what would have followed it is not
-        part of the stretch.
+        The last step of an episode that was truncated by a step limit has no loss, because the sequence does not hold
+        the observation that followed it.
         """
         settings = self.settings
         length, burn_in = settings.sequence_length, settings.burn_in
         count = max(1, settings.batch_size // length)
-        seen = self.replay.sequences(count, burn_in + length + 1, generator).to(self.device)
-        state = target_state = seen.state
+        batch = self.replay.sequences(count, burn_in + length + 1, generator).to(self.device)
+        state = target_state = batch.state
         if burn_in:
-            before = seen.observations[:burn_in], seen.state, seen.starts[:burn_in]
+            before = batch.observations[:burn_in], batch.state, batch.starts[:burn_in]
             with torch.no_grad():
                 state, target_state = self.network(*before)[1], self.target(*before)[1]
-        q = self.network(seen.observations[burn_in:], state, seen.starts[burn_in:])[0]
+        q = self.network(batch.observations[burn_in:], state, batch.starts[burn_in:])[0]
         learned = slice(burn_in, burn_in + length)
         with torch.no_grad():
-            target_q = self.target(seen.observations[burn_in:], target_state, seen.starts[burn_in:])[0]
-            preferred = (q if settings.double_q else target_q)[1:].argmax(dim=-1, keepdim=True)
-            value = target_q[1:].gather(-1, preferred).squeeze(-1)
-            wanted = seen.rewards[learned] + settings.gamma * value * ~seen.terminated[learned]
-            counts = (~seen.truncated[learned] | seen.terminated[learned]).to(q.dtype)
-        taken = q[:-1].gather(-1, seen.actions[learned].unsqueeze(-1)).squeeze(-1)
-        losses = functional.huber_loss(taken, wanted, reduction="none")
-        return (losses * counts).sum() / counts.sum().clamp(min=1)
+            target_q = self.target(batch.observations[burn_in:], target_state, batch.starts[burn_in:])[0]
+            best = (q if settings.double_q else target_q)[1:].argmax(dim=-1, keepdim=True)
+            value = target_q[1:].gather(-1, best).squeeze(-1)
+            targets = batch.rewards[learned] + settings.gamma * value * ~batch.terminated[learned]
+            has_next = (~batch.truncated[learned] | batch.terminated[learned]).to(q.dtype)
+        chosen_q = q[:-1].gather(-1, batch.actions[learned].unsqueeze(-1)).squeeze(-1)
+        losses = functional.huber_loss(chosen_q, targets, reduction="none")
+        return (losses * has_next).sum() / has_next.sum().clamp(min=1)
 
     @torch.no_grad()
     def move_target(self, share: float) -> None:
         """Move the target network."""
-        for kept, learned in zip(self.target.parameters(), self.network.parameters(), strict=True):
-            kept.lerp_(learned, share) if share < 1 else kept.copy_(learned)
+        for target, learned in zip(self.target.parameters(), self.network.parameters(), strict=True):
+            target.lerp_(learned, share) if share < 1 else target.copy_(learned)
 
-    def synchronise(self) -> None:
-        """Do nothing: the network's own parameters are those that learn."""
+    def synchronize(self) -> None:
+        """No effect: the parameters of the network are those that learn."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return network, target and optimizer."""
@@ -167,7 +167,7 @@ class TorchUpdate:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore the result of `state_dict`."""
         self.network.load_state_dict(state["network"])
         self.target.load_state_dict(state["target"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -18,21 +18,21 @@ Array = NDArray[np.floating[Any]]
 def variance_explained(regressors: Array, activity: Array, *, weighted: bool = False) -> float:
     """Return R^2 of activity (samples, units) fitted linearly, with an intercept, on regressors (samples, k).
 
-    As published, R^2 is that of scikit-learn's `LinearRegression.score` on the fitted samples: the mean over the units
-    of each unit's R^2, however little the unit varies, and 1 for a unit that is constant. weighted: weight the units by
-    their variance instead, which gives the share of the population's variance.
+    As published, R^2 is scikit-learn's `LinearRegression.score` on the fitted samples: the unweighted mean of the R^2
+    of all units, where a constant unit has 1. weighted: weight the units by their variance, which gives the explained
+    fraction of the total variance.
     """
     fitted = LinearRegression().fit(regressors, activity).predict(regressors)
     return float(r2_score(activity, fitted, multioutput="variance_weighted" if weighted else "uniform_average"))
 
 
 def relative_evidence(evidence: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return how far each class's count (..., classes) is ahead of the mean over the classes."""
+    """Return the count of each class minus the mean over the classes: (..., classes)."""
     return np.asarray(evidence - evidence.mean(axis=-1, keepdims=True), np.float64)
 
 
 def input_indicators(indices: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return indices (samples,) as one column of zeros and ones for each input that occurs: (samples, inputs)."""
+    """Return a one-hot encoding (samples, inputs) of the inputs that occur in indices (samples,)."""
     return np.asarray(indices[:, None] == np.unique(indices), np.float64)
 
 
@@ -43,10 +43,10 @@ def decoding_accuracy(
     held_out_labels: NDArray[np.int64],
     components: int = 100,
 ) -> float:
-    """Return how many held-out labels a linear support vector classifier finds from the states (trials, features).
+    """Return the held-out accuracy of a linear support vector classifier of states (trials, features).
 
-    Where there are more features than `components`, the states are first cut to that many principal components, which
-    are those of the trials that the classifier is fitted on.
+    With more features than `components`, the states are first reduced to that many principal components of the trials
+    that the classifier is fitted to.
     """
     kept = min(components, len(states))
     if states.shape[1] > kept:
@@ -57,10 +57,9 @@ def decoding_accuracy(
 
 
 def cross_validated_accuracy(states: Array, labels: NDArray[np.int64], folds: int = 10) -> float:
-    """Return how many labels a linear support vector classifier finds from states (trials, features) it did not see.
+    """Return the cross-validated accuracy of a linear support vector classifier of states (trials, features).
 
-    The mean over the folds, which hold equal shares of the labels. Raises ValueError for fewer trials of a label than
-    folds.
+    The mean over stratified folds. Raises ValueError if a label has fewer trials than there are folds.
     """
     scores = [
         decoding_accuracy(states[fit], labels[fit], states[held_out], labels[held_out])

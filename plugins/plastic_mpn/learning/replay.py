@@ -1,4 +1,4 @@
-"""What an agent remembers: transitions with the state of the network before each, in tensors made once."""
+"""The replay buffer: transitions, each with the state of the network before it, in preallocated tensors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from plastic_cli.errors import PlasticError
 
 @dataclass(frozen=True)
 class Sequences:
-    """Stretches of one environment's steps each: (time, batch, ...). `state` is the network's before the first."""
+    """Sequences of steps, each from one environment: (time, batch, ...). state (batch, ...): before the first step."""
 
     observations: Tensor
     actions: Tensor
@@ -26,15 +26,15 @@ class Sequences:
     state: Tensor
 
     def to(self, device: torch.device) -> Sequences:
-        """Return the same on another device."""
+        """Return the sequences on another device."""
         return Sequences(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 class Replay:
-    """A ring of steps in the memory of the CPU; a slot holds one step of every environment.
+    """A ring buffer of steps in CPU memory. A slot holds one step of every environment.
 
-    states (slots, count, *state_shape) are laid out with their last two axes exchanged, as the compiled kernels read
-    them. Nothing is stored twice: the state behind a step is computed from the one before it.
+    The memory layout of states (slots, count, *state_shape) has the last two axes exchanged, which is the order that
+    the compiled kernels read. The state after a step is not stored: it is computed from the state before it.
     """
 
     def __init__(self, capacity: int, count: int, observation_dim: int, state_shape: tuple[int, ...]) -> None:
@@ -54,28 +54,28 @@ class Replay:
         self._views: dict[str, NDArray[Any]] = {name: getattr(self, name).numpy() for name in self._TENSORS}
 
     def __len__(self) -> int:
-        """Return how many transitions there are."""
+        """Return the number of transitions."""
         return self.filled * self.count
 
-    def write(self, **parts: NDArray[Any]) -> None:
-        """Write parts of the present slot, by name, (count, ...) each."""
-        for name, values in parts.items():
-            # An assignment in numpy costs a fraction of one in torch.
+    def write(self, **values_by_name: NDArray[Any]) -> None:
+        """Write fields (count, ...) of the present slot, by name."""
+        for name, values in values_by_name.items():
+            # An assignment in numpy is much faster than in torch.
             self._views[name][self.position] = values
 
     def advance(self) -> None:
-        """Go on to the next slot."""
+        """Move to the next slot."""
         self.position = (self.position + 1) % self.slots
         self.filled = min(self.filled + 1, self.slots)
 
     def sample(self, batch: int, generator: np.random.Generator) -> NDArray[np.int64]:
-        """Return `batch` numbers of transitions, uniformly and with replacement; they index the flattened ring."""
+        """Draw the indices of `batch` transitions in the flattened buffer, uniformly and with replacement."""
         return generator.integers(len(self), size=batch)
 
     def sequences(self, batch: int, length: int, generator: np.random.Generator) -> Sequences:
-        """Return `batch` stretches of `length` steps; raises PlasticError where there are too few steps yet."""
+        """Draw `batch` sequences of `length` steps. Raises PlasticError if the buffer holds fewer steps."""
         if self.filled < length:
-            raise PlasticError(f"the buffer holds {self.filled} steps of each environment, fewer than a sequence.")
+            raise PlasticError(f"the buffer holds {self.filled} steps of each environment, less than one sequence.")
         first = torch.from_numpy(generator.integers(self.filled - length + 1, size=batch))
         environment = torch.from_numpy(generator.integers(self.count, size=batch))
         oldest = self.position if self.filled == self.slots else 0
@@ -102,12 +102,12 @@ class Replay:
     )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the filled part and the position."""
+        """Return the filled slots and the position."""
         stored = {name: getattr(self, name)[: self.filled].clone() for name in self._TENSORS}
         return {**stored, "position": self.position, "filled": self.filled}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore the result of `state_dict`."""
         self.position, self.filled = int(state["position"]), int(state["filled"])
         for name in self._TENSORS:
             getattr(self, name)[: self.filled] = state[name]

@@ -1,7 +1,7 @@
-"""Supervised training on the integration tasks, as published, and the measures that were published of it.
+"""Supervised training on the integration tasks, as published, and the published measures.
 
-Source: Aitken & Mihalas, eLife 12:e83035 (2023), Methods. Adam on the cross-entropy of the output at go, plus an L1
-term on everything that is learned; trials are drawn anew for every batch; training stops as `reason_to_stop` says.
+Source: Aitken & Mihalas, eLife 12:e83035 (2023), Methods. Adam minimizes the cross-entropy of the output at go plus an
+L1 penalty on all learned parameters. Every batch has new trials. `reason_to_stop` is the stopping rule.
 """
 
 from __future__ import annotations
@@ -37,26 +37,27 @@ from plastic_mpn.learning.integration_measures import (
 from plastic_mpn.networks.agents import Readout
 
 TRIALS_AT_ONCE = 250
-"""Trials are measured in parts of this size, since M of every trial must be held."""
+"""Number of trials that are measured at once. M of each of them is held in memory."""
 
 MODULATION_STATES = 1000
-"""From about so many M, those of all steps of as many trials as that takes, the dimension of M is measured."""
+"""Approximate number of M from which the dimension of M is measured: those of all steps of some trials."""
 
 FOLDS = 10
-"""Parts into which trials are divided where a classifier reads some with what it learned from the others."""
+"""Number of folds of the cross-validated classifiers."""
 
 
 @dataclass(frozen=True)
 class SupervisedSettings:
-    """How a network is trained.
+    """Settings of supervised training.
 
-    learning_rate: Adam's. l1: coefficient of the sum of the magnitudes of everything that is learned. gradient_clip:
-    largest L2 norm of the gradient. validate_every: batches between validations, all on the same `validation_trials`.
-    window: validations in a rolling mean. target_accuracy: where to stop, 1 for going on to the plateau. patience:
-    validations without progress that make a plateau. test_trials: fresh trials for the measures at the end.
+    learning_rate: that of Adam. l1: coefficient of the L1 penalty on all learned parameters. gradient_clip: maximum L2
+    norm of the gradient. validate_every: batches between validations, all on the same `validation_trials`. window:
+    validations in a rolling mean. target_accuracy: accuracy at which training stops; 1 to train to the plateau.
+    patience: number of validations without improvement that is a plateau. test_trials: new trials for the measures at
+    the end.
 
     The batch size, the validation trials and patience were not published with the results; the first two are those of
-    the authors' demonstration. Raises UserError for settings with which training could not go on.
+    the authors' demonstration. Raises UserError for a count below 1, or if minimum_batches is above maximum_batches.
     """
 
     batch_size: int = 64
@@ -85,7 +86,7 @@ class SupervisedSettings:
 
 @dataclass
 class Validations:
-    """What every validation gave, in order: objectives (cross-entropy with the L1 term) and accuracies."""
+    """The results of all validations, in order: objectives (cross-entropy plus L1 penalty) and accuracies."""
 
     objectives: list[float] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
@@ -95,24 +96,24 @@ class Validations:
         return {"objectives": list(self.objectives), "accuracies": list(self.accuracies)}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore the result of `state_dict`."""
         self.objectives, self.accuracies = list(state["objectives"]), list(state["accuracies"])
 
 
 _STOPPED = {
-    "accuracy": "the accuracy asked for is reached",
-    "plateau": "it no longer gets better",
-    "maximum": "--maximum-batches is reached",
-    None: "it was not to go on",
+    "accuracy": "it reached the target accuracy",
+    "plateau": "the loss stopped improving",
+    "maximum": "it reached --maximum-batches",
+    None: "the run had already stopped",
 }
 
 
 def reason_to_stop(validations: Validations, settings: SupervisedSettings) -> str | None:
-    """Return "accuracy", "plateau" or "maximum" where training is to stop, otherwise None.
+    """Return "accuracy", "plateau" or "maximum" if training must stop, otherwise None.
 
-    Never before `minimum_batches`. Then: accuracy, where the mean of the last `window` validations is above
-    `target_accuracy`; plateau, where none of the last `patience` rolling means of the objective was the lowest so far;
-    maximum, at `maximum_batches`.
+    Training never stops before `minimum_batches`. After that: "accuracy" if the mean accuracy of the last `window`
+    validations is above `target_accuracy`; "plateau" if none of the last `patience` rolling means of the objective was
+    the lowest so far; "maximum" at `maximum_batches`.
     """
     batches = len(validations.objectives) * settings.validate_every
     if batches < settings.minimum_batches:
@@ -126,18 +127,18 @@ def reason_to_stop(validations: Validations, settings: SupervisedSettings) -> st
 
 
 def _rolling_means(values: list[float], window: int) -> NDArray[np.float64]:
-    """Return the mean of every `window` values in a row: (values - window + 1,), empty where there are fewer."""
-    # Divided last: the mean of ones must not come out above 1.
+    """Return the mean of every `window` consecutive values: (values - window + 1,), empty if there are fewer."""
+    # Divided last, so that rounding does not make the mean of ones larger than 1.
     return np.convolve(values, np.ones(window), "valid") / window if len(values) >= window else np.empty(0)
 
 
 def train_supervised(
     network: Readout, task: IntegrationTask | ContextTask, run: Run, settings: SupervisedSettings
 ) -> None:
-    """Train until `reason_to_stop` says so, then log the published measures on fresh trials as split "test".
+    """Train until `reason_to_stop` returns a reason, then log the published measures on new trials as split "test".
 
-    One step of the run is one validation and the `validate_every` batches before it. Each step draws its trials from a
-    stream of its own, so that a resumed run sees the same ones. Raises RunFailed where the loss is not finite.
+    One step of the run is one validation and the `validate_every` batches before it. Each step draws its trials with
+    its own random generator, so that a resumed run has the same trials. Raises RunFailed if the loss is not finite.
     """
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
     validations = Validations()
@@ -147,7 +148,7 @@ def train_supervised(
         _log_validation(network, held_out, run, settings.l1)
     steps = -(-settings.maximum_batches // settings.validate_every)
     for index in run.steps(steps, "validation"):
-        # The step that met the criterion has been counted by now, so that a resumed run stops here as well.
+        # Checked at the start of a step, so that a resumed run stops at the same step.
         if reason_to_stop(validations, settings):
             break
         began = training_clock()
@@ -162,7 +163,7 @@ def train_supervised(
         objective, accuracy = _log_validation(network, held_out, run, settings.l1)
         validations.objectives.append(objective)
         validations.accuracies.append(accuracy)
-    # Leaving the loop early skips the checkpoint that its last step makes.
+    # Leaving the loop early skips the checkpoint that its last step writes.
     run.step = len(validations.objectives)
     run.save_checkpoint()
     batches = run.step * settings.validate_every
@@ -176,7 +177,7 @@ def train_batch(
     trials: IntegrationBatch,
     settings: SupervisedSettings,
 ) -> Tensor:
-    """Learn from one batch; return its cross-entropy and accuracy before the step, (2,), without synchronising."""
+    """Learn from one batch; return its cross-entropy and accuracy before the step, (2,), without synchronizing."""
     device = network.head.weight.device
     inputs, labels = torch.from_numpy(trials.inputs).to(device), torch.from_numpy(trials.labels).to(device)
     h, _ = network.core(inputs)
@@ -191,7 +192,7 @@ def train_batch(
 
 
 def magnitude(network: Readout) -> Tensor:
-    """Return the sum of the magnitudes of everything that is learned."""
+    """Return the L1 norm of all learned parameters."""
     return torch.stack([parameter.abs().sum() for parameter in network.parameters() if parameter.requires_grad]).sum()
 
 
@@ -199,18 +200,24 @@ def magnitude(network: Readout) -> Tensor:
 def measure_integration(
     network: Readout, task: IntegrationTask | ContextTask, seed: int, trials: int
 ) -> dict[str, float]:
-    """Return the published measures on `trials` fresh trials.
+    """Return the published measures on `trials` new trials.
 
-    accuracy, loss: of the output at go. participation_ratio: of h over all steps and trials. participation_ratio_m: of
-    M_t of the lowest layer that has one, over all steps of some of the trials (`MODULATION_STATES`).
+    - accuracy, loss: of the output at go.
+    - participation_ratio: of h over all steps and trials.
+    - participation_ratio_m: of M_t of the lowest layer that has one, over all steps of some of the trials
+      (`MODULATION_STATES`).
 
-    For simple integration also: r2_evidence, r2_input: how much of h is explained by the evidence so far, relative to
-    the classes' mean, and by which input is shown, each on its own, over all steps with delay and go; see
-    `variance_explained`. decoded_stimulus, decoded_delay, decoded_go, with a delay: how often a linear classifier tells
-    the class with most evidence by h at the last stimulus, at the last step of the delay, and at go, cross-validated
-    over `FOLDS` parts of the trials; left out for fewer trials of a class. novel_class_accuracy: how many of `trials`
-    more trials a linear classifier tells by the state at their end, where all classes are ones that the network was not
-    trained on; the classifier is fitted to as many others. It is left out for a network without a state.
+    Only for simple integration:
+
+    - r2_evidence: the variance of h explained by the evidence so far, relative to the mean over the classes.
+    - r2_input: the variance of h explained by the identity of the input. Both are over all steps, including delay and
+      go; see `variance_explained`.
+    - decoded_stimulus, decoded_delay, decoded_go, only with a delay: the accuracy of a linear classifier that decodes
+      the class with most evidence from h at the last stimulus, at the last step of the delay, and at go. It is
+      cross-validated over `FOLDS` parts of the trials, and missing if a class has fewer trials.
+    - novel_class_accuracy: the accuracy of a linear classifier that decodes the class from the state at the end of
+      `trials` more trials, whose classes the network was not trained on. The classifier is fitted to as many other
+      trials. Missing for a network without a state.
     """
     drawn = batch(task, _generator(seed, "test trials"), trials)
     h, _ = observe_trials(network, drawn)
@@ -251,9 +258,7 @@ def observe_trials(network: Readout, trials: IntegrationBatch) -> tuple[Tensor, 
 def observe_modulations(network: Readout, trials: IntegrationBatch) -> NDArray[np.float32] | None:
     """Return M_t of the lowest layer with M, flattened: (states, n d), about `MODULATION_STATES` of them.
 
-    They are those of all steps of as many trials as that takes.
-
-    None for a network without M, or where M never varies.
+    They belong to all steps of as many trials as are needed. None for a network without M, or if M never varies.
     """
     steps = len(trials.inputs)
     inputs = torch.from_numpy(trials.inputs[:, : max(2, MODULATION_STATES // steps)]).to(network.head.weight.device)
@@ -268,7 +273,7 @@ def observe_modulations(network: Readout, trials: IntegrationBatch) -> NDArray[n
 
 
 def _novel_class_accuracy(network: Readout, task: IntegrationTask, seed: int, trials: int) -> float | None:
-    """Return the accuracy, None for a state that is the same behind every trial."""
+    """Return the accuracy; None if the state is the same after every trial."""
     generator = _generator(seed, "novel classes")
     novel = with_novel_classes(task, generator)
     drawn = batch(novel, generator, 2 * trials)
@@ -291,7 +296,7 @@ def _log_validation(network: Readout, trials: IntegrationBatch, run: Run, l1: fl
 
 
 def _generator(seed: int, purpose: str, step: int | None = None) -> np.random.Generator:
-    """Return the stream of random numbers for one purpose, or for one step of it."""
+    """Return the random generator for one purpose, or for one step of it."""
     root = seed_sequence(seed, purpose)
     key = root.spawn_key if step is None else (*root.spawn_key, step)
     return np.random.default_rng(np.random.SeedSequence(root.entropy, spawn_key=key))

@@ -1,4 +1,4 @@
-"""What an agent is made of: a core with a state, and the heads that read its activity."""
+"""Agents: a core with a state, and heads that read its activity."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from plastic_mpn.networks.cores import (
 
 
 class MPNDQN(nn.Module):
-    """A core whose activity a linear head reads as Q-values, one for each action.
+    """A core with a linear head that returns one Q-value for each action.
 
-    Takes observations (batch, obs_dim) or sequences (time, batch, obs_dim); the other arguments are those of
+    The input is observations (batch, obs_dim) or sequences (time, batch, obs_dim). For the other arguments see
     `cores.make_core` and `cores.MPN`.
     """
 
@@ -47,18 +47,18 @@ class MPNDQN(nn.Module):
         h, state = self.core(obs, state)
         return self.head(h), h, state
 
-    def behind_projection(self) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], MPNDQN]:
-        """Return the fixed projection of observations (batch, obs_dim), and a network behind it with the same weights.
+    def split_projection(self) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], MPNDQN]:
+        """Return the fixed projection of observations (batch, obs_dim), and the network that takes its output.
 
-        Without a projection they are the identity and the network itself.
+        The network shares its parameters with this one. Without a projection, return the identity and this network.
         """
         if not isinstance(self.core, Projected):
             return lambda observations: observations, self
         A, c = self.core.A.numpy(force=True), self.core.c.numpy(force=True)
-        behind = MPNDQN.__new__(MPNDQN)
-        nn.Module.__init__(behind)
-        behind.core, behind.head = self.core.core, self.head
-        return lambda observations: observations @ A.T + c, behind
+        inner = MPNDQN.__new__(MPNDQN)
+        nn.Module.__init__(inner)
+        inner.core, inner.head = self.core.core, self.head
+        return lambda observations: observations @ A.T + c, inner
 
     @torch.no_grad()
     def select_action(
@@ -68,13 +68,13 @@ class MPNDQN(nn.Module):
         epsilon: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> tuple[int | Tensor, Tensor]:
-        """Return an action and the new state: with probability epsilon a random action, else the best one.
+        """Return an action and the new state: a random action with probability epsilon, otherwise the best one.
 
-        obs: (batch, obs_dim), or one observation (obs_dim,) as an environment shows it. The action is an int for a
-        batch of one, otherwise a tensor (batch,).
+        obs: (batch, obs_dim), or a single observation (obs_dim,). The action is an int for a batch of one, otherwise a
+        tensor (batch,).
         """
-        seen = torch.as_tensor(obs, dtype=state.dtype, device=state.device)
-        q_values, state = self(seen.unsqueeze(0) if seen.dim() == 1 else seen, state)
+        observations = torch.as_tensor(obs, dtype=state.dtype, device=state.device)
+        q_values, state = self(observations.unsqueeze(0) if observations.dim() == 1 else observations, state)
         actions = q_values.argmax(dim=-1)
         if epsilon > 0:
             explores = torch.rand(actions.shape, generator=generator) < epsilon
@@ -84,7 +84,7 @@ class MPNDQN(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """A core, a layer of ReLU units on its activity, and on these a policy and a value."""
+    """A core, a layer of ReLU units that reads its activity, and a policy and a value that read the layer."""
 
     def __init__(
         self,
@@ -156,4 +156,4 @@ class Readout(nn.Module):
 
 
 Network = MPNDQN | ActorCritic | Readout
-"""Whatever an algorithm trains."""
+"""The networks that the algorithms train."""

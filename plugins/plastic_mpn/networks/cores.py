@@ -1,10 +1,10 @@
-"""Networks with a state, all behind one interface: the MPN and the controls that it is compared with.
+"""Networks with a state and one interface: the MPN and the controls that it is compared with.
 
     h, new_state = core(x, state)               # x (batch, input): one step
     h, new_state = core(x, state, starts)       # x (time, batch, input): a whole sequence
 
-A state is one tensor, the batch first. Where starts (time, batch) is true a new episode begins: the state is set to 0
-before that step.
+A state is one tensor whose first axis is the batch. starts (time, batch) is true where a new episode begins: the state
+is set to 0 before that step.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from plastic_mpn.rule import Activation, Interaction, Plasticity, Variant
 CoreName = Literal["mpn", "mpn-pre", "mpn-post", "mpn-additive", "mpn-frozen", "rnn", "gru", "lstm", "mlp"]
 
 LARGEST_FIRST_ETA = math.sqrt(3)
-"""Where the published networks learn eta, it is drawn from between minus and plus this (Aitken & Mihalas, Methods)."""
+"""The published networks that learn eta draw its initial value from +- this value (Aitken & Mihalas, Methods)."""
 
 
 class Core(nn.Module):
-    """What every network with a state offers.
+    """The interface of all networks with a state.
 
     input_dim, hidden_dim: sizes of x and h. state_shape: shape of the state of one sample.
     """
@@ -45,7 +45,7 @@ class Core(nn.Module):
     def forward(self, x: Tensor, state: Tensor | None = None, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return (h, new_state) for one step x (batch, input) or a sequence x (time, batch, input).
 
-        Raises ValueError where x or the state has another shape.
+        Raises ValueError if x or the state has another shape.
         """
         if x.dim() not in (2, 3) or x.shape[-1] != self.input_dim:
             raise ValueError(
@@ -57,7 +57,7 @@ class Core(nn.Module):
         elif state.shape != (x.shape[-2], *self.state_shape):
             raise ValueError(
                 f"the state has the shape {tuple(state.shape)}; with x {tuple(x.shape)} it must be"
-                f" {(x.shape[-2], *self.state_shape)}: make one with init_state({x.shape[-2]})"
+                f" {(x.shape[-2], *self.state_shape)}: create one with init_state({x.shape[-2]})"
             )
         if x.dim() == 3:
             return self.sequence(x, state, starts)
@@ -70,15 +70,15 @@ class Core(nn.Module):
         raise NotImplementedError
 
     def sequence(self, x: Tensor, state: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return (h (time, batch, hidden), state behind the last step)."""
+        """Return (h (time, batch, hidden), state after the last step)."""
         raise NotImplementedError
 
     def project(self, x: Tensor) -> Tensor:
-        """Return what the lowest layer sees of inputs (..., input): x itself, unless there is a fixed map in front."""
+        """Return the input of the lowest layer for inputs (..., input): x, or its fixed projection."""
         return x
 
     def constrain(self) -> None:
-        """Bring what is learned back to where it must lie; to be called after an optimizer's step."""
+        """Clip constrained parameters to their range. Call it after each step of the optimizer."""
 
     def plastic_layers(self) -> list[MPN]:
         """Return the MPN layers, the lowest first."""
@@ -93,10 +93,9 @@ class Core(nn.Module):
 class MPN(Core):
     """One multi-plasticity layer; its state is M (batch, n, d).
 
-    plasticity: what eta multiplies in the update of M, see `rule.association`. interaction: whether M scales the
-    weights or adds to them. eta None is drawn as published. With learn_lambda, lambda is kept in [0, lambda_max]; a
-    fixed lambda_decay is used as it is given. bound: the largest magnitude of a modulation. Raises
-    ValueError for a lambda that does not decay, a bound that is not above 0, and for no units.
+    plasticity, interaction, activation, bound: see `rule.Variant`. eta: None draws the initial value as published. With
+    learn_lambda, lambda is kept in [0, lambda_max]; a fixed lambda_decay may be larger. Raises ValueError if a size is
+    below 1, if lambda_decay or lambda_max is outside [0, 1], if bound is not above 0, and for an unknown variant.
     """
 
     W: nn.Parameter
@@ -159,13 +158,13 @@ class MPN(Core):
             self.register_buffer(name, value)
 
     def decay(self) -> Tensor:
-        """Return lambda as it is used; where it is learned, in [0, lambda_max] with the gradient passing through."""
+        """Return lambda. A learned lambda is clipped to [0, lambda_max], and its gradient ignores the clipping."""
         if not self.learns_lambda:
             return self.lambda_
         return self.lambda_ + (self.lambda_.clamp(0, self.lambda_max) - self.lambda_).detach()
 
     def constrain(self) -> None:
-        """Put a learned lambda back into [0, lambda_max]."""
+        """Clip a learned lambda to [0, lambda_max]."""
         if self.learns_lambda:
             with torch.no_grad():
                 self.lambda_.clamp_(0, self.lambda_max)
@@ -187,7 +186,7 @@ class MPN(Core):
         return [state]
 
     def extra_repr(self) -> str:
-        """Return what `print` shows of the layer."""
+        """Return the text that `print` shows for the layer."""
         form = self.variant
         return f"{self.input_dim}, {self.hidden_dim}, {form.plasticity}, {form.interaction}, {form.activation}"
 
@@ -195,7 +194,7 @@ class MPN(Core):
 class Recurrent(Core):
     """torch's RNN (tanh), GRU or LSTM, one layer; the state is h (batch, n), for the LSTM h and c (batch, 2, n).
 
-    Weights begin as Xavier's, gate by gate, and biases as 0, as in the published comparisons.
+    Each gate has Xavier weights at the start, and biases of 0, as in the published comparisons.
     """
 
     def __init__(
@@ -204,8 +203,8 @@ class Recurrent(Core):
         super().__init__()
         self.input_dim, self.hidden_dim = input_dim, hidden_dim
         self.state_shape = (2, hidden_dim) if kind == "lstm" else (hidden_dim,)
-        made: dict[str, Callable[[int, int], nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-        self.network = made[kind](input_dim, hidden_dim)
+        types: dict[str, Callable[[int, int], nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+        self.network = types[kind](input_dim, hidden_dim)
         for weights in self.network.parameters():
             if weights.dim() == 1:
                 nn.init.zeros_(weights)
@@ -214,7 +213,7 @@ class Recurrent(Core):
                 nn.init.xavier_uniform_(gate, generator=generator)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Return one step of torch's cell, which costs less than a sequence of length 1."""
+        """Return one step of torch's cell, which is faster than a sequence of length 1."""
         weights = tuple(self.network.parameters())
         if isinstance(self.network, nn.LSTM):
             h, cell = torch.lstm_cell(x, (state[:, 0], state[:, 1]), *weights)
@@ -223,16 +222,16 @@ class Recurrent(Core):
         return h, h.clone()
 
     def sequence(self, x: Tensor, state: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the sequence in stretches between the beginnings of episodes."""
+        """Return the sequence, run in segments that begin where an episode begins."""
         if starts is None or not bool(starts.any()):
             return self._run(x, state)
         cuts = sorted({0, *starts.any(dim=1).nonzero().flatten().tolist(), x.shape[0]})
-        stretches = []
+        segments = []
         for first, end in pairwise(cuts):
             state = state * (~starts[first]).to(state.dtype).view(-1, *[1] * len(self.state_shape))
             h, state = self._run(x[first:end], state)
-            stretches.append(h)
-        return torch.cat(stretches), state
+            segments.append(h)
+        return torch.cat(segments), state
 
     def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(self.network, nn.LSTM):
@@ -260,13 +259,13 @@ class Feedforward(Core):
         return self.network(x), state
 
     def sequence(self, x: Tensor, state: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the layers' output; there is no state for `starts` to clear."""
+        """Return the layers' output. `starts` has no effect without a state."""
         del starts
         return self.network(x), state
 
 
 class Stack(Core):
-    """Cores on top of each other; the state is theirs, flattened, one behind the other (batch, total)."""
+    """A stack of cores. The state (batch, total) is the concatenation of their flattened states."""
 
     def __init__(self, layers: Sequence[Core]) -> None:
         super().__init__()
@@ -315,10 +314,10 @@ class Stack(Core):
 
 
 class Projected(Core):
-    """A core that sees its input through a fixed random affine map, A x + c, as the published networks do on tasks.
+    """A core with a fixed random affine map of its input, A x + c, as in the published networks on tasks.
 
-    A is normal with variance 1/input_dim, c normal with variance 1. The constant part matters to an MPN: it sees past
-    inputs only through products x_s * x_t with the present one, and c makes one of the factors constant.
+    A is normal with variance 1/input_dim, c is normal with variance 1. An MPN needs the constant part: it reads a past
+    input x_s only through products x_s * x_t with the present input, and c makes one of the factors constant.
     """
 
     A: Tensor
@@ -368,21 +367,21 @@ def make_core(
 ) -> Core:
     """Make a core by its name.
 
-    layers: how many of it, each on the activity of the one below. projection: dimensions of a fixed random affine map
-    in front of it, 0 for none. mpn_options: those of `MPN`, for the cores that are one. Raises ValueError for an
-    unknown name.
+    layers: number of layers; each takes the activity of the layer below. projection: dimensions of a fixed random
+    affine map of the input, 0 for none. mpn_options: arguments of `MPN`, for cores that are MPNs. Raises ValueError for
+    an unknown name.
     """
     if name not in get_args(CoreName):
-        raise ValueError(f"there is no core '{name}'; there are {', '.join(get_args(CoreName))}")
+        raise ValueError(f"there is no core '{name}'; choose one of {', '.join(get_args(CoreName))}")
     for count, value, least in (("layers", layers, 1), ("projection", projection, 0)):
         if value < least:
             raise ValueError(f"{count} is {value}; it must be at least {least}")
-    seen = projection or input_dim
-    made = [
-        _make_layer(name, seen if layer == 0 else hidden_dim, hidden_dim, generator, mpn_options)
+    width = projection or input_dim
+    cores = [
+        _make_layer(name, width if layer == 0 else hidden_dim, hidden_dim, generator, mpn_options)
         for layer in range(layers)
     ]
-    core = made[0] if layers == 1 else Stack(made)
+    core = cores[0] if layers == 1 else Stack(cores)
     return Projected(core, input_dim, generator) if projection else core
 
 
@@ -393,18 +392,18 @@ def _make_layer(
         return Recurrent(name, input_dim, hidden_dim, generator)
     if name == "mlp":
         return Feedforward(input_dim, hidden_dim, generator)
-    meant: dict[str, dict[str, Any]] = {
+    options: dict[str, dict[str, Any]] = {
         "mpn-pre": {"plasticity": "pre"},
         "mpn-post": {"plasticity": "post"},
         "mpn-additive": {"interaction": "additive"},
-        # With eta 0 the modulations stay at 0: the same network without its memory.
+        # With eta 0 the modulations stay at 0: this is the same network without its memory.
         "mpn-frozen": {"eta": 0.0, "learn_eta": False, "learn_lambda": False},
     }
-    return MPN(input_dim, hidden_dim, generator=generator, **{**mpn_options, **meant.get(name, {})})
+    return MPN(input_dim, hidden_dim, generator=generator, **{**mpn_options, **options.get(name, {})})
 
 
 def make_linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
-    """Return a linear layer with torch's default distribution, drawn from `generator`."""
+    """Return a linear layer whose parameters have torch's default distribution and are drawn from `generator`."""
     layer = nn.Linear(inputs, outputs)
     for weights in layer.parameters():
         nn.init.uniform_(weights, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs), generator=generator)

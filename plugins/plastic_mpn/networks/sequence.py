@@ -1,4 +1,4 @@
-"""Whole MPN sequences with their gradient: the compiled kernels on the CPU, step by step elsewhere."""
+"""MPN sequences with their gradient: compiled kernels on the CPU, one step at a time on other devices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plastic_mpn.kernels import sequence as compiled
 from plastic_mpn.rule import Activation, Plasticity, Variant
 
 CACHED_MODULATIONS = 2**16
-"""So many modulations of a step stay in a processor's cache until the next step."""
+"""The number of modulations that fit into a processor's cache from one step to the next."""
 
 
 def mpn_sequence(
@@ -61,12 +61,12 @@ def mpn_sequence_by_steps(
 
 
 def association_scale(plasticity: Plasticity, units: int, inputs: int) -> float:
-    """Return what eta is multiplied by: 1, 1/sqrt(n) for "pre", 1/sqrt(d) for "post"."""
+    """Return the factor of eta in `rule.association`: 1, 1/sqrt(n) for "pre", 1/sqrt(d) for "post"."""
     return {"hebbian": 1.0, "pre": 1 / math.sqrt(units), "post": 1 / math.sqrt(inputs)}[plasticity]
 
 
 class _Call(NamedTuple):
-    """What a sequence is called with besides the tensors that have a gradient.
+    """The arguments of a sequence that have no gradient.
 
     starts (T, B). learning: whether the caller records gradients.
     """
@@ -107,7 +107,7 @@ class _Sequence(torch.autograd.Function):
         )
         # Gradients are always off in here, and a parameter needs a gradient even if the caller has turned them off.
         keep = call.learning and any(context.needs_input_grad)
-        # Without a gradient two slots take turns.
+        # Without a gradient, the steps alternate between two slots.
         slots = x.new_empty(steps + 1 if keep else 2, samples, inputs, units)
         slots[0] = M.transpose(1, 2)
         h = x.new_empty(steps, samples, units)
@@ -122,7 +122,7 @@ class _Sequence(torch.autograd.Function):
             context.save_for_backward(x, h, slots, W, call.starts)
             context.constants, context.scale = constants, scale
             context.activation = get_args(Activation).index(variant.activation)
-        # A copy: the caller may change it, and what is kept for the gradient may go when the gradient is taken.
+        # A copy, because the caller may change it while the original is still needed for the gradient.
         return h, slots[last].transpose(1, 2).clone()
 
     @staticmethod
@@ -179,7 +179,7 @@ def _forward(
 
 
 def activate_in_place(h: Tensor, activation: Activation) -> None:
-    """Put f(h) in the place of h."""
+    """Replace h with f(h)."""
     if activation == "tanh":
         h.tanh_()
     elif activation == "relu":

@@ -15,9 +15,9 @@ BEST, FINAL = "best", "final"
 
 
 def load_network(network: nn.Module, run: Run, name: str) -> None:
-    """Give a network the parameters that were kept as `name`: best, final, one of the periodic ones, or a file.
+    """Load the checkpoint `name` into a network: best, final, the name of a periodic checkpoint, or a .pt file.
 
-    Raises UserError where there is no such checkpoint or it is one of another architecture.
+    Raises UserError if there is no such checkpoint or it belongs to another architecture.
     """
     if name.endswith(".pt"):
         state = _read_file(Path(name))
@@ -25,7 +25,7 @@ def load_network(network: nn.Module, run: Run, name: str) -> None:
         known = run.stored_tensors("")
         if name not in known:
             raise UserError(
-                f"--checkpoint {name}: run {run.id} has none of that name.{did_you_mean(name, known)} It has:"
+                f"--checkpoint {name}: run {run.id} has no such checkpoint.{did_you_mean(name, known)} It has:"
                 f" {', '.join(known) or 'none'}."
             )
         state = run.load_tensors(name)
@@ -33,9 +33,9 @@ def load_network(network: nn.Module, run: Run, name: str) -> None:
         network.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError):
         raise UserError(
-            f"the checkpoint {name} is one of another architecture than run {run.id}"
+            f"--checkpoint {name}: its architecture is not that of run {run.id}"
             f" (core {run.config.get('core')}, {run.config.get('hidden_dim')} units, {run.config.get('env')})."
-            " Use a run that was trained like it."
+            " Choose a checkpoint of a run with the same architecture."
         ) from None
 
 
@@ -45,5 +45,5 @@ def _read_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"--checkpoint {path}: there is no such file.") from None
     except Exception:  # noqa: BLE001  reading a damaged file can raise anything
-        raise UserError(f"--checkpoint {path}: it is damaged, or holds more than tensors.") from None
+        raise UserError(f"--checkpoint {path}: the file is damaged, or contains more than tensors.") from None
     return state

@@ -81,11 +81,11 @@ def asked(**changes):
     ("picture", "words"),
     [
         (OSError("no screen"), r"test/Drawing-v0: its render\(\) failed with OSError: no screen"),
-        (None, r"test/Drawing-v0: the picture of render\(\) has the shape \(\); it must be \(height, width, 3\)"),
-        (np.zeros((4, 4)), r"the picture of render\(\) has the shape \(4, 4\)"),
+        (None, r"test/Drawing-v0: the image of render\(\) has the shape \(\); it must be \(height, width, 3\)"),
+        (np.zeros((4, 4)), r"the image of render\(\) has the shape \(4, 4\)"),
     ],
 )
-def test_an_environment_that_stops_drawing_is_named_with_what_it_did(picture, words):
+def test_an_environment_that_stops_drawing_is_named_with_its_error(picture, words):
     class Drawing(Silent):
         metadata: ClassVar = {"render_modes": ["rgb_array"]}
 

@@ -21,7 +21,7 @@ from plastic_mpn.analysis.ablation import (
     ablated_part,
     freezing_step,
     make_ablation,
-    summarise_ablations,
+    summarize_ablations,
 )
 from plastic_mpn.analysis.decoding import (
     _folds,
@@ -34,11 +34,11 @@ from plastic_mpn.analysis.measures import analyze_network
 from plastic_mpn.analysis.modulation import (
     modulation_table,
     parts_of_preactivation,
-    summarise_modulation,
+    summarize_modulation,
     variance_share,
 )
 from plastic_mpn.analysis.principal_components import (
-    colour_values,
+    color_values,
     principal_components,
     state_sequences,
     trajectory_table,
@@ -83,7 +83,7 @@ def episode(observations, hidden=None, matrices=None, infos=None, rewards=None, 
 
 
 @pytest.mark.parametrize("kind", [MPNDQN, ActorCritic])
-def test_episodes_side_by_side_are_those_played_one_by_one(kind):
+def test_episodes_parallel_are_those_played_one_by_one(kind):
     agent = network(kind=kind)
     seeds = list(range(5, 13))
     episodes = record_episodes(agent, "CartPole-v1", seeds, max_steps=40)
@@ -141,7 +141,7 @@ def test_states_can_be_left_out_and_cores_without_m_have_none():
 def test_an_environment_that_does_not_fit_is_refused():
     with pytest.raises(UserError, match=r"--env Acrobot-v1: its observations have 6 numbers, .* trained on 4"):
         record_episodes(network(), "Acrobot-v1", [0])
-    with pytest.raises(UserError, match="it has 3 actions, the network chooses among 2"):
+    with pytest.raises(UserError, match="it has 3 actions, but the network has 2 outputs"):
         record_episodes(network(sizes=(6, 5, 2)), "Acrobot-v1", [0])
 
 
@@ -228,7 +228,7 @@ def test_a_difference_is_what_an_ablation_adds_episode_by_episode():
         # In another order: episodes are told apart by their number.
         + [{"ablation": "zeroed", "episode": n, "return": 10.0 * n - lost[n]} for n in (3, 0, 4, 1, 2)]
     )
-    intact, zeroed = summarise_ablations(table).to_dict("records")
+    intact, zeroed = summarize_ablations(table).to_dict("records")
     assert (intact["mean"], intact["difference"], zeroed["mean"]) == (20, 0, 14)
     assert zeroed["difference"] == -6
     assert -7 < zeroed["difference_low"] < -6 < zeroed["difference_high"] < -5
@@ -246,7 +246,7 @@ def test_ablations_play_the_same_seeds_and_are_compared_episode_by_episode():
     assert all(group["seed"].tolist() == seeds for _, group in table.groupby("ablation"))
     zeroed = table[table["ablation"] == "zeroed"]["return"].to_numpy()
     assert zeroed.tolist() == [played.episode_return for played in ablated(agent, "zeroed", seeds)]
-    summary = summarise_ablations(table).set_index("ablation")
+    summary = summarize_ablations(table).set_index("ablation")
     returns = np.array([played.episode_return for played in intact])
     assert summary.loc["zeroed", "mean"] == pytest.approx(zeroed.mean())
     assert summary.loc["zeroed", "difference"] == pytest.approx((zeroed - returns).mean())
@@ -307,15 +307,15 @@ def test_trajectories_have_a_row_for_each_step():
 def test_what_can_colour_a_trajectory():
     infos = [{"period": "go", "x": 1}, {"period": "go"}]
     played = episode([[1, 2], [3, 4]], infos=infos, rewards=[1, 2])
-    assert colour_values(played, "time").tolist() == [0, 1]
-    assert colour_values(played, "return").tolist() == [1, 3]
-    assert colour_values(played, "observation-1").tolist() == [2, 4]
-    assert colour_values(played, "period").tolist() == ["go", "go"]
-    np.testing.assert_array_equal(colour_values(played, "x"), [1, np.nan])
+    assert color_values(played, "time").tolist() == [0, 1]
+    assert color_values(played, "return").tolist() == [1, 3]
+    assert color_values(played, "observation-1").tolist() == [2, 4]
+    assert color_values(played, "period").tolist() == ["go", "go"]
+    np.testing.assert_array_equal(color_values(played, "x"), [1, np.nan])
     with pytest.raises(
         UserError, match=r"choose time, .*observation-0, \.\.\. observation-1, period, x\. Did you mean"
     ):
-        colour_values(played, "observation-7")
+        color_values(played, "observation-7")
 
 
 # ---------------------------------------------------------------------------------------------------- modulation
@@ -368,7 +368,7 @@ def test_the_variance_share_is_0_without_m_and_1_without_weights_that_vary():
 
 def test_the_mean_over_episodes_counts_those_that_still_run():
     table = pd.DataFrame({"episode": [0, 0, 1], "step": [0, 1, 0], "norm": [1.0, 5.0, 3.0], "share": [0.0, 0.5, 1.0]})
-    summary = summarise_modulation(table).set_index(["measure", "step"])
+    summary = summarize_modulation(table).set_index(["measure", "step"])
     assert summary["mean"].tolist() == [2, 5, 0.5, 0.5]
     assert summary["episodes"].tolist() == [2, 1, 2, 1]
 
@@ -423,7 +423,7 @@ def test_a_planted_past_input_is_found_at_its_lag_and_nowhere_else():
 
 
 def test_m_goes_in_as_its_first_components_and_h_as_it_is(monkeypatch):
-    monkeypatch.setattr("plastic_mpn.analysis.decoding.LARGEST_PART_OF_M", 1)
+    monkeypatch.setattr("plastic_mpn.analysis.decoding.MAX_COMPONENTS_OF_M", 1)
     rng = np.random.default_rng(0)
     made = []
     for _ in range(8):
@@ -538,7 +538,7 @@ def test_episodes_shorter_than_a_lag_tell_nothing_at_it():
 
 
 def test_decoding_needs_episodes_to_hold_out():
-    with pytest.raises(UserError, match=r"at least 5 episodes, .*; these are 4"):
+    with pytest.raises(UserError, match=r"at least 5 episodes .*, not 4"):
         decode([episode(np.zeros((3, 1)))] * 4)
 
 
@@ -633,7 +633,7 @@ def test_m_that_stays_0_can_be_analysed(run):
 def test_a_core_without_m_is_analysed_as_far_as_it_goes(run, figures, monkeypatch):
     messages = []
     monkeypatch.setattr(run, "message", messages.append)
-    for core, part in (("gru", "its hidden state is zeroed"), ("mlp", "has no memory that could be taken away")):
+    for core, part in (("gru", "its hidden state is set to zero"), ("mlp", "has no memory to change")):
         figures.clear()
         run.record.config["core"] = core
         analyze_network(asked(), run, trained(network(core), "CartPole-v1", {}, 12))
@@ -674,9 +674,11 @@ def test_the_episodes_that_are_drawn_thinly_are_counted(count, words):
     table = pd.DataFrame(
         [{"episode": each, "step": step, "norm": 1.0, "share": 0.1} for each in range(count) for step in range(3)]
     )
-    figure = modulation_figure(table, summarise_modulation(table), 0.034, "an agent")
+    figure = modulation_figure(table, summarize_modulation(table), 0.034, "an agent")
     assert f"Thin: {words}." in figure.labels.caption
-    assert "3.4% is M's" in figure.labels.subtitle
+    assert (
+        "share of M in the variance of the preactivation, over all steps and episodes: 3.4%" in figure.labels.subtitle
+    )
 
 
 @pytest.mark.parametrize(("returns", "low", "high"), [([500, 500], 450, 550), ([0, 0], -1, 1), ([3, 5], 3, 5)])
@@ -685,7 +687,7 @@ def test_equal_returns_have_an_axis_of_some_length(returns, low, high):
         [{"ablation": name, "episode": number, "seed": number, "return": value, "steps": 9}
          for name in ("intact", "zeroed") for number, value in enumerate(returns)]
     )  # fmt: skip
-    drawn = ablation_figure(table, summarise_ablations(table), "M", 3, "an agent").draw()
+    drawn = ablation_figure(table, summarize_ablations(table), "M", 3, "an agent").draw()
     bottom, top = drawn.axes[0].get_ylim()
     plt.close(drawn)
     assert (bottom, top) == pytest.approx((low, high), abs=0.06 * (high - low))

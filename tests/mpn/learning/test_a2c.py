@@ -19,7 +19,7 @@ from plastic_mpn.learning.a2c import (
     A2C,
     A2CSettings,
     a2c_loss,
-    generalised_advantages,
+    generalized_advantages,
     train_a2c,
 )
 from plastic_mpn.networks.agents import ActorCritic
@@ -128,7 +128,7 @@ shapes = {"time": st.integers(1, 8), "count": st.integers(1, 4), "seed": st.inte
 @given(**shapes, gamma=st.floats(0, 1), gae_lambda=st.floats(0, 1))
 def test_advantages_equal_a_loop(time, count, seed, gamma, gae_lambda):
     given_ = episodes(time, count, seed)
-    found = generalised_advantages(*given_, gamma=gamma, gae_lambda=gae_lambda)
+    found = generalized_advantages(*given_, gamma=gamma, gae_lambda=gae_lambda)
     np.testing.assert_allclose(found, loop_advantages(*given_, gamma, gae_lambda), atol=1e-12)
 
 
@@ -136,7 +136,7 @@ def test_advantages_equal_a_loop(time, count, seed, gamma, gae_lambda):
 @given(**shapes, gamma=st.floats(0, 1))
 def test_with_lambda_1_advantage_plus_value_is_the_n_step_return(time, count, seed, gamma):
     rewards, values, next_values, terminated, truncated = given_ = episodes(time, count, seed)
-    found = generalised_advantages(*given_, gamma=gamma) + values
+    found = generalized_advantages(*given_, gamma=gamma) + values
     np.testing.assert_allclose(found, loop_returns(rewards, next_values, terminated, truncated, gamma), atol=1e-12)
 
 
@@ -144,7 +144,7 @@ def test_with_lambda_1_advantage_plus_value_is_the_n_step_return(time, count, se
 @given(**shapes, gae_lambda=st.floats(0, 1))
 def test_without_a_future_only_the_reward_counts(time, count, seed, gae_lambda):
     rewards, values, *others = episodes(time, count, seed)
-    found = generalised_advantages(rewards, values, *others, gamma=0.0, gae_lambda=gae_lambda)
+    found = generalized_advantages(rewards, values, *others, gamma=0.0, gae_lambda=gae_lambda)
     assert torch.equal(found, rewards - values)
 
 
@@ -153,10 +153,10 @@ def test_without_a_future_only_the_reward_counts(time, count, seed, gae_lambda):
 def test_where_every_step_ends_an_episode_nothing_follows(time, count, seed, gamma, gae_lambda):
     rewards, values, next_values, terminated, _ = episodes(time, count, seed)
     every, factors = torch.ones_like(terminated), {"gamma": gamma, "gae_lambda": gae_lambda}
-    found = generalised_advantages(rewards, values, next_values, every, terminated, **factors)
+    found = generalized_advantages(rewards, values, next_values, every, terminated, **factors)
     assert torch.equal(found, rewards - values)
     # Truncated everywhere: the next value counts, the next reward does not.
-    found = generalised_advantages(rewards, values, next_values, ~every, every, **factors)
+    found = generalized_advantages(rewards, values, next_values, ~every, every, **factors)
     np.testing.assert_allclose(found, rewards + gamma * next_values - values, atol=1e-12)
 
 
@@ -164,7 +164,7 @@ def test_a_terminal_state_has_no_value_even_where_the_network_says_so():
     rewards, values, next_values, terminated, truncated = episodes(3, 2, 0, ending=0.0)
     terminated[1] = True
     next_values[1] = math.inf
-    assert generalised_advantages(rewards, values, next_values, terminated, truncated, gamma=0.9).isfinite().all()
+    assert generalized_advantages(rewards, values, next_values, terminated, truncated, gamma=0.9).isfinite().all()
 
 
 # ---------------------------------------------------------------------------------------------------------- loss

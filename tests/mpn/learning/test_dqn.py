@@ -436,7 +436,7 @@ def test_learning_compiled_and_in_torch_stays_together(core, monkeypatch):
         first = copy.deepcopy(dqn.network.state_dict())
         for _ in range(90):
             dqn.advance()
-        dqn.update.synchronise()
+        dqn.update.synchronize()
         return dqn, first
 
     compiled, first = learned(True)
@@ -478,7 +478,7 @@ def test_what_the_kernels_can_do_is_compiled_and_all_else_learns_in_torch(networ
     before = copy.deepcopy(made.state_dict())
     for _ in range(12):
         dqn.advance()
-    dqn.update.synchronise()
+    dqn.update.synchronize()
     assert dqn.gradient_steps > 3
     assert math.isfinite(dqn.mean_loss())
     changed = {name for name, value in made.state_dict().items() if not torch.equal(value, before[name])}
@@ -517,7 +517,7 @@ def test_a_projection_is_made_once_for_each_observation():
         np.testing.assert_allclose(dqn.replay.observations[step], seen @ A.T + c, rtol=1e-5, atol=1e-6)
         wanted = happened.next_observations @ A.T + c
         np.testing.assert_allclose(dqn.replay.next_observations[step], wanted, rtol=1e-5, atol=1e-6)
-    dqn.update.synchronise()
+    dqn.update.synchronize()
     assert dqn.replay.states.shape[2:] == (UNITS, 5)
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, first[name])}
     assert changed == {f"core.{name}" for name in ("core.W", "core.b")} | {"head.weight", "head.bias"}
@@ -749,7 +749,7 @@ def test_learning_goes_on_from_its_state_bit_for_bit(core, changes, done):
     for each in (dqn, taken_up):
         for _ in range(30):
             each.advance()
-        each.update.synchronise()
+        each.update.synchronize()
     assert dqn.gradient_steps > 20
     assert taken_up.finished == dqn.finished
     assert taken_up.mean_loss() == dqn.mean_loss()

@@ -443,7 +443,7 @@ def test_a_bad_argument_is_named(arguments, message):
 
 
 def test_an_unknown_core_is_named_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"there is no core 'mpm'; there are mpn, mpn-pre"):
+    with pytest.raises(ValueError, match=r"there is no core 'mpm'; choose one of mpn, mpn-pre"):
         make_core("mpm", 3, 4)
 
 

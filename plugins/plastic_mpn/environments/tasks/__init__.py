@@ -1,4 +1,4 @@
-"""The tasks of the mpn plugin, registered with Gymnasium when this package is imported.
+"""The tasks of the mpn plugin. Importing this package registers them with Gymnasium.
 
     import gymnasium
     import plastic_mpn.environments.tasks
@@ -14,15 +14,15 @@ from __future__ import annotations
 import gymnasium
 
 TASKS: dict[str, str] = {
-    "plastic/SimpleIntegration-v0": "Say at the go input which of several kinds of evidence came most often.",
-    "plastic/ContextIntegration-v0": "As simple integration, for the one of two parts that a context asks for.",
-    "plastic/DelayedMatchToSample-v0": "Keep a sample over a delay and say whether the test is the same.",
-    "plastic/GoNogo-v0": "Respond after a delay if the stimulus meant go, withhold if it meant no-go.",
+    "plastic/SimpleIntegration-v0": "Report at the go input which of several kinds of evidence occurred most often.",
+    "plastic/ContextIntegration-v0": "Simple integration of one of two inputs; a context cue selects which.",
+    "plastic/DelayedMatchToSample-v0": "Remember a sample over a delay and report whether the test matches it.",
+    "plastic/GoNogo-v0": "Respond after a delay if the stimulus meant go; do not respond if it meant no-go.",
     "plastic/PerceptualDecisionMaking-v0": "Integrate two noisy inputs and report the stronger one after a delay.",
-    "plastic/ContextDecisionMaking-v0": "Integrate motion or colour, as the context asks, and ignore the other.",
-    "plastic/CartPoleNoVelocity-v1": "CartPole-v1 that shows the cart's position and the pole's angle but no velocity.",
+    "plastic/ContextDecisionMaking-v0": "Integrate motion or color, as the context selects, and ignore the other.",
+    "plastic/CartPoleNoVelocity-v1": "CartPole-v1 with the cart position and the pole angle, but without velocities.",
 }
-"""Every task: its Gymnasium id and what it asks, in a line."""
+"""Every task: its Gymnasium id and a one-line description."""
 
 _ENTRY_POINTS = {
     "plastic/SimpleIntegration-v0": "integration:SimpleIntegration",
@@ -39,7 +39,7 @@ __all__ = ["TASKS", "register_tasks"]
 
 
 def register_tasks() -> None:
-    """Register every task with Gymnasium that is not registered yet. A task's module is imported when it is made."""
+    """Register with Gymnasium every task that is not registered yet. Creating a task imports its module."""
     for task, entry_point in _ENTRY_POINTS.items():
         if task not in gymnasium.registry:
             gymnasium.register(task, entry_point=f"{__name__}.{entry_point}", max_episode_steps=_STEP_LIMITS.get(task))

@@ -1,4 +1,4 @@
-"""CartPole that hides the velocities, so that balancing the pole needs memory."""
+"""CartPole without velocities in the observation, so that balancing the pole requires memory."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 SHOWN = slice(0, 4, 2)
-"""Where CartPole-v1's observation has the position and the angle."""
+"""The entries of CartPole-v1's observation that hold the position and the angle."""
 
 
 class CartPoleNoVelocity(CartPoleEnv):
-    """Gymnasium's CartPole-v1: its physics, rewards, ends and pictures; only the observation is cut.
+    """Gymnasium's CartPole-v1 with a shorter observation; physics, rewards, ends and images are unchanged.
 
-    Observation: cart position (m), pole angle (rad). Actions: 0 push left, 1 push right. Reward 1 for every step.
-    Info: "cart_velocity" (m/s) and "pole_velocity" (rad/s), what is hidden. With `scaled` position and angle are shown
-    as fractions of where an episode ends, so that a step's difference, which is all there is of a velocity, is not lost
-    among numbers near 0.
+    Observation: cart position (m), pole angle (rad). Actions: 0 push left, 1 push right. Reward 1 for every step. Info:
+    the hidden "cart_velocity" (m/s) and "pole_velocity" (rad/s). With `scaled`, position and angle are fractions of the
+    values at which an episode ends. The differences between steps, from which a velocity can be computed, are then
+    larger.
     """
 
     entries: ClassVar[tuple[str, ...]] = ("cart position", "pole angle")
@@ -36,7 +36,7 @@ class CartPoleNoVelocity(CartPoleEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Begin an episode; options as CartPole-v1's: "low" and "high" of the first state."""
+        """Begin an episode. The options are those of CartPole-v1: "low" and "high" of the initial state."""
         observation, info = super().reset(seed=seed, options=options)
         return observation[SHOWN] / self._unit, info | hidden(observation)
 
@@ -47,5 +47,5 @@ class CartPoleNoVelocity(CartPoleEnv):
 
 
 def hidden(observation: NDArray[np.float32]) -> dict[str, float]:
-    """The velocities in an observation of CartPole-v1."""
+    """Return the velocities in an observation of CartPole-v1."""
     return {"cart_velocity": float(observation[1]), "pole_velocity": float(observation[3])}

@@ -20,27 +20,27 @@ MODALITIES = ("motion", "colour")
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class ContextDecisionMaking(TrialTask):
-    """Motion and colour each favour one of two choices; the context says which of them to integrate and report.
+    """Motion and color each favor one of two choices; the context selects which of them to integrate and report.
 
     In the stimulus period each modality has the means (1 + c) / 2 and (1 - c) / 2 on its two inputs; its signed
-    coherence c has a strength from `coherences` and a sign of its own. The context is shown at every step.
-    Fixation, stimulus, decision (300, 750, 100 ms at 100 ms a step, rounded), coherences, noise and rewards are the
-    published defaults. The published delay is drawn anew each trial (exponential, mean 600 ms, cut to 300 to 3000);
-    here it is 6 steps unless several are given. Differences besides: noise at every step, no mean input outside the
-    stimulus period, the go entry, and fixation counts until the decision period.
+    coherence c has a strength drawn from `coherences` and a random sign. The context is shown at every step. Fixation,
+    stimulus, decision (300, 750, 100 ms at 100 ms a step, rounded), coherences, noise and rewards are the published
+    defaults. The published delay is drawn for each trial (exponential, mean 600 ms, clipped to 300 to 3000 ms); here it
+    is 6 steps unless several are given. Other differences: noise at every step, no mean input outside the stimulus
+    period, the go entry, and fixation is required until the decision period.
 
-    Adding up n steps of the right modality without loss gives the share Phi(c sqrt(n) / (sigma sqrt(2))) of correct
+    Perfect integration of n steps of the relevant modality gives a fraction Phi(c sqrt(n) / (sigma sqrt(2))) of correct
     choices at strength c: 94.7% over the default coherences.
 
     Actions: 0 fixate, 1 and 2 the choices. Info: "context" ("motion" or "colour"), "coherence_motion" and
-    "coherence_colour" (signed, positive for choice 1), "coherence" (that of the context), "congruent" (both favour the
+    "coherence_colour" (signed, positive for choice 1), "coherence" (that of the context), "congruent" (both favor the
     same choice), "evidence_motion" and "evidence_colour" (input 1 minus input 2, summed over the stimulus period so
     far), "evidence" (that of the context).
 
     Attributes:
         fixation, stimulus, delay, decision: steps of each period.
-        coherences: strengths, from 0 to 1, all equally likely.
-        contexts: the modalities that can be asked for, all equally likely.
+        coherences: strengths, from 0 to 1, drawn with equal probability.
+        contexts: the modalities that the context can select ("motion", "colour"), drawn with equal probability.
     """
 
     periods = ("fixation", "stimulus", "delay", "decision")

@@ -21,19 +21,20 @@ MATCH, NON_MATCH = 1, 2
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DelayedMatchToSample(TrialTask):
-    """A sample is shown; after a delay a test is shown; say whether the two are the same.
+    """A sample is shown, and after a delay a test; report whether the two match.
 
     Sample and test are directions on a ring, shown as 0.5 + 0.5 cos(difference) on `directions` entries; with two
-    directions that is one entry for each stimulus. A test that does not match is any other direction, equally likely.
-    The durations are the published ones at 100 ms a step (300, 500, 1000, 500, 900 ms), and so are the noise and the
-    rewards. Differences: noise at every step, the go entry, and fixation counts until the decision period.
+    directions that is one entry for each stimulus. A test that does not match is one of the other directions, with
+    equal probability. The durations are the published ones at 100 ms a step (300, 500, 1000, 500, 900 ms), and so are
+    the noise and the rewards. Differences: noise at every step, the go entry, and fixation is required until the
+    decision period.
 
     Actions: 0 fixate, 1 match, 2 non-match. Info: "sample" and "test" (directions, from 0), "match".
 
     Attributes:
         fixation, sample, delay, test, decision: steps of each period.
-        directions: how many directions there are.
-        match_probability: how often the test matches.
+        directions: number of directions.
+        match_probability: probability that the test matches.
     """
 
     periods = ("fixation", "sample", "delay", "test", "decision")

@@ -19,19 +19,19 @@ GO = 1
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class GoNogo(TrialTask):
-    """One of two stimuli is shown; after a delay, go if it was the go stimulus, else keep fixating.
+    """One of two stimuli is shown; after a delay, respond if it was the go stimulus, otherwise keep fixating.
 
     Durations (0, 500, 500, 500 ms at 100 ms a step), rewards and the absence of noise are the published defaults.
-    Differences: the go entry, and fixation counts until the decision period, where the published penalty covers only
-    the fixation period. The best return is `reward_correct` times the number of go trials, which the seed decides.
+    Differences: the go entry, and fixation is required until the decision period; the published penalty covers only the
+    fixation period. The maximum return is `reward_correct` times the number of go trials, which depends on the seed.
 
     Actions: 0 fixate, 1 go. Info: "sample" (0 no-go, 1 go).
 
     Attributes:
         fixation, stimulus, delay, decision: steps of each period.
-        go_probability: how often the stimulus is the go stimulus.
-        reward_fail: for going on a no-go trial. reward_miss: for not going on a go trial.
-        reward_reject: for not going on a no-go trial.
+        go_probability: probability of the go stimulus.
+        reward_fail: for a response in a no-go trial. reward_miss: for no response in a go trial.
+        reward_reject: for no response in a no-go trial.
     """
 
     periods = ("fixation", "stimulus", "delay", "decision")

@@ -1,13 +1,13 @@
 """The integration tasks of Aitken & Mihalas (eLife 12:e83035, 2023): batches of trials, and Gymnasium environments.
 
-Every step of a trial shows one input vector. Evidence for one of N classes is shown amid null inputs, and at the last
-step, "go", the answer is the class that had most evidence. What the source leaves open is decided here:
+Every step of a trial shows one input vector: evidence for one of N classes, or a null input. At the last step, "go",
+the correct answer is the class with most evidence. The source does not specify some details. We choose:
 
-- "Uniformly over all possible counts" is uniform over every way to divide the stimuli among the N classes and null.
-  Two or more classes that share the largest count are a tie, and what is drawn as a tie is drawn again.
-- Input vectors differ from each other, and none is all zeros, which is what a delay shows.
-- With a context, the go input has its own random vector in either half, and the cue is added over the full width.
-- Noise is cut off at six standard deviations (one value in 500 million), so that observations have bounds.
+- "Uniformly over all possible counts" means uniformly over all ways to divide the stimuli among the N classes and null.
+  If two or more classes share the largest count, the counts are drawn again.
+- Input vectors differ from each other, and none is all zeros, because zeros are the input during a delay.
+- With a context, the go input has a different random vector in each half, and the cue is added over the full width.
+- Noise is clipped at six standard deviations (one value in 500 million), so that observations are bounded.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ SUBTASKS = 2
 
 @dataclass(frozen=True, eq=False)
 class IntegrationTask:
-    """Simple integration: stimuli, a delay of zeros that may be empty, and go. Made by `integration_task`.
+    """Simple integration: stimuli, an optional delay of zeros, and go. Created by `integration_task`.
 
-    vectors: (classes + 3, dimension), what is shown for evidence 0, ..., N - 1, null, go and delay, in this order; an
-    input's index is its row. steps: all of them, with delay and go (the source's T). noise: expected L2 norm of the
-    Gaussian noise that is added to each input.
+    vectors: (classes + 3, dimension), the inputs for evidence 0, ..., N - 1, null, go and delay, in this order; the
+    index of an input is its row. steps: number of steps including delay and go (T in the source). noise: expected L2
+    norm of the Gaussian noise that is added to each input.
     """
 
     vectors: NDArray[np.float32]
@@ -55,11 +55,11 @@ class IntegrationTask:
 
 @dataclass(frozen=True, eq=False)
 class ContextTask:
-    """Two integrations side by side, of which a cue names the one that counts. Made by `context_task`.
+    """Two integrations at the same time; a cue selects the one to report. Created by `context_task`.
 
-    context: whether the cue follows the stimuli (retrospective) or comes first (prospective). vectors: (2, classes + 3,
-    dimension / 2), as in `IntegrationTask`, for the half of the input that each of the two has. cues: (2, dimension),
-    added to the input while the cue is shown. before, cue, after: steps of delay, cue and delay.
+    context: whether the cue comes after the stimuli (retrospective) or before them (prospective). vectors: (2, classes
+    + 3, dimension / 2), as in `IntegrationTask`, for the half of the input that each of the two has. cues: (2,
+    dimension), added to the input while the cue is shown. before, cue, after: steps of delay, cue and delay.
     """
 
     context: Context
@@ -79,7 +79,7 @@ class ContextTask:
 
     @property
     def steps(self) -> int:
-        """All steps of a trial."""
+        """Number of steps of a trial."""
         return len(self.periods)
 
     @property
@@ -94,9 +94,9 @@ class ContextTask:
 class IntegrationBatch:
     """Trials of an `IntegrationTask`.
 
-    inputs: (steps, batch, dimension). labels: (batch,), the class with most evidence. indices: (steps, batch), which of
-    the task's vectors is shown. evidence: (steps, batch, classes), how often each class was shown up to and with this
-    step.
+    inputs: (steps, batch, dimension). labels: (batch,), the class with most evidence. indices: (steps, batch), the row
+    of the task's vectors that is shown. evidence: (steps, batch, classes), how often each class was shown up to and
+    including this step.
     """
 
     inputs: NDArray[np.float32]
@@ -109,7 +109,7 @@ class IntegrationBatch:
 class ContextBatch(IntegrationBatch):
     """Trials of a `ContextTask`: indices (steps, batch, 2) and evidence (steps, batch, 2, classes).
 
-    cued: (batch,), which of the two integrations the label is of.
+    cued: (batch,), the integration that the label belongs to.
     """
 
     cued: NDArray[np.int64]
@@ -126,7 +126,7 @@ def integration_task(
 ) -> IntegrationTask:
     """Draw the input vectors of a simple integration task.
 
-    The source's task with a delay has 40 steps, 20 of them delay. Raises ValueError, naming the argument.
+    The task with a delay in the source has 40 steps, 20 of them delay. Raises ValueError, naming the argument.
     """
     check_count("classes", classes, low=2)
     check_count("delay", delay, low=0)
@@ -135,7 +135,7 @@ def integration_task(
     check_count("steps", steps, low=2)
     if steps < delay + 2:
         raise ValueError(
-            f"steps must be at least {delay + 2}, for one stimulus, {delay} steps of delay and go, not {steps}"
+            f"steps must be at least {delay + 2} (one stimulus, {delay} steps of delay, and go), not {steps}"
         )
     shown = _input_vectors(generator, classes + 2, dimension, dimension)
     vectors = np.concatenate([shown, np.zeros((1, dimension), np.float32)])
@@ -166,7 +166,9 @@ def context_task(
     check_count("dimension", dimension, low=2)
     check_number("noise", noise, low=0)
     if dimension % SUBTASKS:
-        raise ValueError(f"dimension must be even, since each of the two integrations has half of it, not {dimension}")
+        raise ValueError(
+            f"dimension must be even, because each of the two integrations uses half of it, not {dimension}"
+        )
     half = dimension // SUBTASKS
     delay = np.zeros((1, half), np.float32)
     vectors = [
@@ -177,7 +179,7 @@ def context_task(
 
 
 def with_novel_classes(task: IntegrationTask, generator: np.random.Generator) -> IntegrationTask:
-    """Return the task with new vectors for the evidence of all classes; null, go and delay stay as they are."""
+    """Return the task with new vectors for the evidence of all classes, and the same vectors for null, go and delay."""
     while True:
         novel = _input_vectors(generator, task.classes, task.dimension, task.dimension)
         if not (novel[:, None] == task.vectors).all(-1).any():
@@ -185,7 +187,7 @@ def with_novel_classes(task: IntegrationTask, generator: np.random.Generator) ->
 
 
 def batch(task: IntegrationTask | ContextTask, generator: np.random.Generator, size: int) -> IntegrationBatch:
-    """Draw `size` trials; of a `ContextTask` they are a `ContextBatch`."""
+    """Draw `size` trials: an `IntegrationBatch`, or a `ContextBatch` for a `ContextTask`."""
     trials = (
         _context_trials(task, generator, size)
         if isinstance(task, ContextTask)
@@ -227,7 +229,7 @@ def _context_trials(task: ContextTask, generator: np.random.Generator, size: int
 def _stimuli(
     generator: np.random.Generator, size: int, classes: int, stimuli: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw counts without ties and an order of them: indices (stimuli, size) and labels (size,)."""
+    """Draw counts without ties and a random order: indices (stimuli, size) and labels (size,)."""
     counts = _counts(generator, size, classes, stimuli)
     ends = counts.cumsum(1)
     in_order = (np.arange(stimuli) >= ends[:, :, None]).sum(1)
@@ -235,7 +237,7 @@ def _stimuli(
 
 
 def _counts(generator: np.random.Generator, size: int, classes: int, stimuli: int) -> NDArray[np.int64]:
-    """Draw how often each class and null appear (size, classes + 1), uniformly over all ways without a tie.
+    """Draw how often each class and null occur (size, classes + 1), uniformly over all ways without a tie.
 
     A way to divide n stimuli among N + 1 kinds is a choice of N bars among n + N places, the stimuli being the places
     that are left: every choice of bars is equally likely, and none of the many ways needs to be listed.
@@ -258,7 +260,7 @@ def _accumulated(indices: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
 def _input_vectors(generator: np.random.Generator, count: int, width: int, dimension: int) -> NDArray[np.float32]:
     """Draw `count` different vectors (count, width) of {0, sqrt(2 / dimension)}, none of them all zeros."""
     if 2**width - 1 < count:
-        raise ValueError(f"dimension must be larger: there are not {count} different input vectors with {dimension}")
+        raise ValueError(f"dimension must be larger than {dimension}, to have {count} different input vectors")
     while True:
         binary = generator.integers(2, size=(count, width))
         if binary.any(1).all() and len(np.unique(binary, axis=0)) == count:
@@ -266,12 +268,12 @@ def _input_vectors(generator: np.random.Generator, count: int, width: int, dimen
 
 
 class _IntegrationEnvironment(gymnasium.Env[NDArray[np.float32], np.int64]):
-    """Trials of a task, one after the other. Only the action that answers the go input counts.
+    """Trials of a task, one after the other. Only the action in response to the go input affects the reward.
 
-    What `info` says is about the observation that it comes with: `period` ("stimulus", "delay", "cue" or "go"; "end"
-    behind the last trial), `target` (the trial's right answer), `trial` and `trial_step` (from 0), `input` (which of
-    the task's vectors is shown), `evidence` (for each class, so far) and `relative_evidence` (class 0, less the mean of
-    the others). Only `correct` looks back: True or False where the action just taken answered go, otherwise None.
+    `info` describes the observation that is returned with it: `period` ("stimulus", "delay", "cue" or "go"; "end" after
+    the last trial), `target` (the correct answer of the trial), `trial` and `trial_step` (from 0), `input` (the row of
+    the task's vectors that is shown), `evidence` (for each class, so far) and `relative_evidence` (class 0 minus the
+    mean of the others). Only `correct` describes the previous action: True or False if it answered go, otherwise None.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}  # type: ignore[misc]
@@ -294,7 +296,7 @@ class _IntegrationEnvironment(gymnasium.Env[NDArray[np.float32], np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Begin an episode. Takes no options."""
+        """Begin an episode. `options` has no effect."""
         super().reset(seed=seed, options=options)
         self._over = False
         self._action: int | None = None
@@ -303,10 +305,10 @@ class _IntegrationEnvironment(gymnasium.Env[NDArray[np.float32], np.int64]):
         return self._drawn.inputs[0, 0], self._info
 
     def step(self, action: SupportsIndex) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Take one action for the observation that was last returned.
+        """Take one action in response to the last observation.
 
-        Raises gymnasium.error.ResetNeeded where no episode has begun or it is over, and gymnasium.error.InvalidAction
-        where there is no such action.
+        Raises gymnasium.error.ResetNeeded if no episode has begun or it has ended, and gymnasium.error.InvalidAction if
+        there is no such action.
         """
         if self._over:
             raise gymnasium.error.ResetNeeded("call reset() to begin an episode")
@@ -327,7 +329,7 @@ class _IntegrationEnvironment(gymnasium.Env[NDArray[np.float32], np.int64]):
         return np.zeros(self.task.dimension, np.float32), float(correct), True, False, self._info
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Return a picture of the observation and of where the trial stands: (288, 384, 3) uint8."""
+        """Return an image of the observation and the time within the trial: (288, 384, 3) uint8."""
         if self.render_mode is None:
             gymnasium.logger.warn("make the task with render_mode='rgb_array' to render it")
             return None
@@ -365,11 +367,10 @@ class _IntegrationEnvironment(gymnasium.Env[NDArray[np.float32], np.int64]):
 
 
 class SimpleIntegration(_IntegrationEnvironment):
-    """Which class had most evidence? Reward 1 for the right answer at the go input, 0 otherwise.
+    """Which class had most evidence? Reward 1 for the correct answer at the go input, 0 otherwise.
 
-    An episode has `trials` trials of `steps` steps. Input vectors are drawn from `vectors_seed` alone, so that every
-    episode shows the same ones. The other arguments are those of `integration_task`. Raises ValueError, naming the
-    argument.
+    An episode has `trials` trials of `steps` steps. Input vectors depend only on `vectors_seed`, so every episode shows
+    the same ones. For the other arguments see `integration_task`. Raises ValueError, naming the argument.
     """
 
     def __init__(
@@ -395,10 +396,11 @@ class SimpleIntegration(_IntegrationEnvironment):
 
 
 class ContextIntegration(_IntegrationEnvironment):
-    """Which class had most evidence in the cued one of two integrations? Reward 1 for the right answer at the go input.
+    """Which class had most evidence in the cued one of two integrations? Reward 1 for the correct answer at go.
 
-    As `SimpleIntegration`, with the arguments of `context_task`. In `info`, `evidence` is (2, classes) and `input`
-    (2,); `relative_evidence` is that of the integration that counts, which `cued` names.
+    Like `SimpleIntegration`, with the arguments of `context_task`; before, cue and after are its `cue_period`. In
+    `info`, `evidence` is (2, classes), `input` is (2,), `cued` is the integration to report, and `relative_evidence`
+    belongs to that integration.
     """
 
     def __init__(

@@ -18,24 +18,24 @@ from plastic_mpn.environments.tasks.trial_task import (
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PerceptualDecisionMaking(TrialTask):
-    """Two noisy inputs for some time, then a delay; report which of the two had the higher mean.
+    """Two noisy inputs, then a delay; report which of the two had the higher mean.
 
     In the stimulus period the two inputs have the means (1 + c) / 2 and (1 - c) / 2 for signed coherence c, whose
-    strength is drawn from `coherences` and whose sign is drawn too; with strength 0 the correct side is a coin's.
+    strength is drawn from `coherences` and whose sign is random. With strength 0 the correct side is random.
     Fixation, stimulus, decision (100, 2000, 100 ms at 100 ms a step), coherences, noise and rewards are the published
     defaults of the task without delay, which `delay=0` gives; the published delayed-response version draws delays
     from 300 to 4000 ms, which `delay=(3, 5, 7, 9, 12, 20, 32, 40)` gives. Differences: noise at every step, no mean
-    input outside the stimulus period, the go entry, and fixation counts until the decision period.
+    input outside the stimulus period, the go entry, and fixation is required until the decision period.
 
-    Adding up n steps of stimulus without loss gives the share Phi(c sqrt(n) / (sigma sqrt(2))) of correct choices at
-    strength c: 89.6% over the default coherences, one fifth of whose trials are a coin toss.
+    Perfect integration of n steps of stimulus gives a fraction Phi(c sqrt(n) / (sigma sqrt(2))) of correct choices at
+    strength c: 89.6% over the default coherences. In one fifth of these trials the strength is 0.
 
     Actions: 0 fixate, 1 left, 2 right. Info: "coherence" (signed, positive for left), "evidence" (left minus right,
     summed over the stimulus period so far; its mean after n of those steps is n times the coherence).
 
     Attributes:
         fixation, stimulus, delay, decision: steps of each period.
-        coherences: strengths, from 0 to 1, all equally likely.
+        coherences: strengths, from 0 to 1, drawn with equal probability.
     """
 
     periods = ("fixation", "stimulus", "delay", "decision")

@@ -1,4 +1,4 @@
-"""A picture of a trial task: where the trial stands, what the agent sees, what it did. Needs no display."""
+"""An image of a trial task: the time within the trial, the observation, and the last action. Needs no display."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 WIDTH, HEIGHT = 384, 288
-"""In pixels; multiples of 16, which video encoders want."""
+"""In pixels. Video encoders need multiples of 16."""
 
 _MARGIN, _LABELS, _TOP, _BOTTOM = 12, 128, 66, 36
 _LOW, _HIGH = -0.5, 1.5
@@ -33,8 +33,8 @@ def draw(
 ) -> NDArray[np.uint8]:
     """Draw one step as an image of shape (HEIGHT, WIDTH, 3).
 
-    The strip is the trial's periods with the present step marked (None: the episode is over); each entry of the
-    observation (entries,) is a bar from 0, cut at -0.5 and 1.5, with a tick at 1; below, the last action.
+    The strip shows the periods of the trial and marks the present step (None: the episode has ended). Each entry of the
+    observation (entries,) is a bar from 0, clipped to -0.5 and 1.5, with a tick at 1. The last action is below.
     """
     image = Image.new("RGB", (WIDTH, HEIGHT), "white")
     pen = ImageDraw.Draw(image)
@@ -44,12 +44,12 @@ def draw(
     start = 0
     for name, group in groupby(timeline):
         end = start + len(list(group))
-        colour = _PERIODS.get(name, _STIMULUS)
-        pen.rectangle((_MARGIN + start * unit, 30, _MARGIN + end * unit - 1, 44), fill=colour)
+        color = _PERIODS.get(name, _STIMULUS)
+        pen.rectangle((_MARGIN + start * unit, 30, _MARGIN + end * unit - 1, 44), fill=color)
         start = end
     if step is not None:
-        centre = _MARGIN + (step + 0.5) * unit
-        pen.polygon([(centre, 45), (centre - 5, 54), (centre + 5, 54)], fill=_INK)
+        center = _MARGIN + (step + 0.5) * unit
+        pen.polygon([(center, 45), (center - 5, 54), (center + 5, 54)], fill=_INK)
 
     left, right = _MARGIN + _LABELS, WIDTH - _MARGIN
     height = min(26.0, (HEIGHT - _TOP - _BOTTOM) / len(entries))
@@ -64,8 +64,8 @@ def draw(
             pen.text((_MARGIN, top + height / 2), name, fill=_INK, font=_font(), anchor="lm")
         ends = sorted((across(0.0), across(value)))
         pen.rectangle((ends[0], top + 0.15 * height, ends[1], top + 0.8 * height), fill=_BAR)
-    for value, colour in ((0.0, _INK), (1.0, _PALE)):
-        pen.line((across(value), _TOP, across(value), bottom), fill=colour)
+    for value, color in ((0.0, _INK), (1.0, _PALE)):
+        pen.line((across(value), _TOP, across(value), bottom), fill=color)
 
     verdict = {None: "", True: "  (correct)", False: "  (wrong)"}[correct]
     words = f"last action: {action}{verdict}"

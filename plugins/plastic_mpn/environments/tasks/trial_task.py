@@ -1,18 +1,18 @@
-"""What all trial tasks share: periods, fixation, go cue, noise, rewards, and what each step tells.
+"""The base of all trial tasks: periods, fixation, go cue, noise, rewards, and the info of each step.
 
-A trial is a row of periods that ends with the decision period. The agent fixates (action 0) until then and responds
-with another action; its first response in the decision period ends the trial, and so does the end of that period.
-A task says what is shown and which action is correct (`new_trial`); everything else is here.
+A trial is a sequence of periods that ends with the decision period. The agent fixates (action 0) until then and
+responds with another action. The trial ends with the first response in the decision period, or with that period. A task
+defines the stimuli and the correct action (`new_trial`); everything else is defined here.
 
-Every observation holds, in this order, as named in `entries`:
+The entries of every observation, in this order, as named in `entries`:
 
     fixation    1 before the decision period, 0 in it
-    stimuli     the task's own, with Gaussian noise at every step of the trial, the delay too
-    cues        the task's own, without noise
+    stimuli     those of the task, with Gaussian noise at every step of the trial, including the delay
+    cues        those of the task, without noise
     go          1 in the decision period, 0 before it
 
-The go entry is no part of the published descriptions, where the fixation signal going off is the only cue. It is there
-since a network whose memory multiplies its input can recall nothing while the input is zero.
+The published descriptions have no go entry: the end of the fixation signal is the only cue. We add it because a network
+whose memory multiplies its input cannot recall anything while the input is zero.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from plastic_mpn.environments.tasks import picture
 T = TypeVar("T")
 Observation = NDArray[np.float32]
 Steps = int | Sequence[int]
-"""A duration in time steps, or several of which each trial draws one, all equally likely."""
+"""A duration in time steps, or several durations, of which each trial draws one with equal probability."""
 
 FIXATE = 0
 NOISE_LIMIT = 6.0
-"""Noise is cut off at this many standard deviations (one value in 500 million), so that observations have bounds."""
+"""Noise is clipped at this many standard deviations (one value in 500 million), so that observations are bounded."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a task decides about one trial.
+    """The properties of one trial that a task draws.
 
-    target: the correct action in the decision period; FIXATE where no response is correct.
+    target: the correct action in the decision period; FIXATE if no response is correct.
     facts: plain values that hold for the whole trial. traces: plain values for each step, shape (time,) each.
-    reward_withheld: the reward for correctly giving no response.
+    reward_withheld: the reward for correctly not responding.
     """
 
     target: int
@@ -58,7 +58,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The periods of one trial: the period of each step, the steps of each period, where the decision period begins."""
+    """The periods of one trial: the period of each step, the steps of each period, the first step of the decision."""
 
     names: list[str]
     periods: dict[str, slice]
@@ -68,23 +68,23 @@ class Timeline:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class TrialTask(gymnasium.Env[Observation, np.int64]):
-    """A Gymnasium environment of `trials` trials; `terminated` after the last, with an observation of zeros.
+    """A Gymnasium environment of `trials` trials. After the last, `terminated` is true and the observation is zero.
 
-    A task is a dataclass: its fields are the keyword arguments of `gymnasium.make`, one of them, in time steps, for
-    each name in `periods`. What one trial holds depends on the seed and on how many trials came before, not on the
+    A task is a dataclass: its fields are the keyword arguments of `gymnasium.make`. They include the duration of each
+    period in `periods`, in time steps. A trial depends on the seed and on the number of trials before it, not on the
     actions: two agents with the same seed see the same trials.
 
-    What `info` says is about the observation that it comes with: "period" ("end" after the last trial), "target" (the
-    correct action now), "trial" (from 0), "trial_step" (from 0), and what the task adds. Only "correct" looks back:
-    True or False when the action just taken ended a trial, otherwise None.
+    `info` describes the observation that is returned with it: "period" ("end" after the last trial), "target" (the
+    correct action now), "trial" (from 0), "trial_step" (from 0), and entries of the task. Only "correct" describes the
+    previous action: True or False if it ended a trial, otherwise None.
 
     Attributes:
         trials: trials in an episode.
         sigma: standard deviation of the noise on each stimulus entry at each step.
         reward_correct, reward_fail: for a correct and for a wrong response in the decision period.
-        reward_miss: for no response by the end of the decision period, where there should have been one.
-        reward_abort: for each response before the decision period, which breaks fixation.
-        abort: whether breaking fixation also ends the trial, as not correct.
+        reward_miss: for no response by the end of the decision period of a trial that requires one.
+        reward_abort: for each response before the decision period (breaking fixation).
+        abort: whether breaking fixation also ends the trial, as incorrect.
         entries, actions: the meaning of each entry of an observation and of each action.
 
     Raises:
@@ -108,9 +108,9 @@ class TrialTask(gymnasium.Env[Observation, np.int64]):
 
     @abstractmethod
     def new_trial(self, shown: Observation, periods: Mapping[str, slice]) -> Trial:
-        """Draw one trial from `np_random` and add what it shows to `shown`.
+        """Draw one trial from `np_random` and add its stimuli and cues to `shown`.
 
-        shown (time, stimuli + cues): already holds the noise. periods: the steps of each period, to index it with.
+        shown (time, stimuli + cues): holds the noise. periods: the steps of each period, as indices into `shown`.
         """
 
     def __post_init__(self) -> None:
@@ -138,7 +138,7 @@ class TrialTask(gymnasium.Env[Observation, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin an episode. Takes no options."""
+        """Begin an episode. `options` has no effect."""
         super().reset(seed=seed, options=options)
         self._action = FIXATE
         self._correct: bool | None = None
@@ -147,10 +147,10 @@ class TrialTask(gymnasium.Env[Observation, np.int64]):
         return self._rows[0], self._infos[0]
 
     def step(self, action: SupportsIndex) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Take one action for the observation that was last returned.
+        """Take one action in response to the last observation.
 
         Raises:
-            gymnasium.error.ResetNeeded: the episode is over, or none has begun.
+            gymnasium.error.ResetNeeded: the episode has ended, or none has begun.
             gymnasium.error.InvalidAction: there is no such action.
         """
         if self._over:
@@ -181,7 +181,7 @@ class TrialTask(gymnasium.Env[Observation, np.int64]):
         return self._rows[self._time], reward, self._over, False, self._infos[self._time]
 
     def render(self) -> NDArray[np.uint8] | None:
-        """A picture of the present observation, where the trial stands, and the last action: (288, 384, 3) uint8."""
+        """Return an image of the observation, the time within the trial, and the last action: (288, 384, 3) uint8."""
         if self.render_mode is None:
             gymnasium.logger.warn("make the task with render_mode='rgb_array' to render it")
             return None
@@ -199,7 +199,7 @@ class TrialTask(gymnasium.Env[Observation, np.int64]):
         steps = tuple(self.draw(durations) for durations in self._durations)
         timeline = self._timelines.get(steps) or self._lay_out(steps)
         observations = timeline.frame.copy()
-        # Drawn with sigma 0 too: the same seed then gives the same trials at every level of noise.
+        # Drawn even if sigma is 0, so that the same seed gives the same trials at every noise level.
         noise = self.np_random.standard_normal((len(observations), len(self.stimuli)), dtype=np.float32)
         np.clip(noise, -NOISE_LIMIT, NOISE_LIMIT, out=noise)
         np.multiply(noise, self.sigma, out=observations[:, 1 : 1 + len(self.stimuli)])
@@ -230,12 +230,12 @@ class TrialTask(gymnasium.Env[Observation, np.int64]):
         return self._timelines[steps]
 
     def draw(self, choices: Sequence[T]) -> T:
-        """One of `choices`, all equally likely."""
+        """Return one of `choices`, with equal probability."""
         return choices[0] if len(choices) == 1 else choices[int(self.np_random.random() * len(choices))]
 
 
 def accumulated(evidence: NDArray[np.floating], period: slice, steps: int) -> NDArray[np.float64]:
-    """Evidence summed up to each of the trial's `steps` steps: (steps, ...), from that of each step of `period`."""
+    """Return the cumulative evidence (steps, ...) at each of `steps` steps, from that of each step of `period`."""
     everywhere = np.zeros((steps, *evidence.shape[1:]))
     everywhere[period] = evidence
     return everywhere.cumsum(axis=0)
@@ -256,7 +256,7 @@ def check_number(name: str, value: object, *, low: float = -math.inf, high: floa
 
 
 def check_choices(name: str, value: object) -> tuple[Any, ...]:
-    """`value` as a tuple of what a trial can draw from: itself, or its members where it is a sequence.
+    """Return the values that a trial can draw from: the entries of `value`, or `value` itself if it is no sequence.
 
     Raises:
         ValueError: an empty sequence.
@@ -269,7 +269,7 @@ def check_choices(name: str, value: object) -> tuple[Any, ...]:
 
 
 def check_durations(name: str, value: object) -> tuple[int, ...]:
-    """A duration, or several to draw from, as a tuple of time steps. Raises ValueError, naming the argument."""
+    """Return a duration, or several to draw from, as a tuple of time steps. Raises ValueError, naming the argument."""
     durations = check_choices(name, value)
     for duration in durations:
         check_count(name, duration, low=0)
