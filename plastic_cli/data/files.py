@@ -54,7 +54,11 @@ def what_it_is(head: bytes) -> str:
 
 def check_memory(path: Path, stored_bytes: int, numbers: int) -> None:
     """Raise UserError if `stored_bytes` bytes and `numbers` float32 values exceed the memory of this machine."""
-    needed, there = stored_bytes + 4 * numbers, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = stored_bytes + 4 * numbers
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # unknown on this system, Windows for example
+        return
     if needed > there:
         raise UserError(
             f"{path} announces {numbers:,} numbers, which need {needed / 1e9:,.0f} GB of memory; this machine has "

@@ -1,4 +1,4 @@
-"""Tiny data sets written to disk, the real ones where this machine has them, and no network."""
+"""Fixtures: tiny data sets on disk, the real ones if this machine has them, and no network."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import pytest
 
 from data.tiny_sets import write_mnist
 
-_BESIDE = Path(__file__).parents[3] / "shared" / "data"
-# Read before any test takes the variable away.
-_REAL_DATA = Path(os.environ["PLASTIC_DATA"]) if os.environ.get("PLASTIC_DATA") else _BESIDE
+# Read before a test removes the variable.
+_REAL_DATA = os.environ.get("PLASTIC_DATA")
 
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch, tmp_path_factory):
-    """No data folder of the person who runs the tests, and no network."""
+    """Ignore the user's data folder, and block the network."""
 
     def refuse(*_args, **_keywords):
         raise AssertionError("a test reached for the network")
@@ -30,9 +29,9 @@ def _alone(monkeypatch, tmp_path_factory):
 @pytest.fixture
 def real_data():
     """The folder with real data sets, in torchvision's layout."""
-    if not (_REAL_DATA / "MNIST" / "raw").is_dir():
-        pytest.skip(f"no real data: {_REAL_DATA} has no MNIST/raw; name a folder that has with PLASTIC_DATA")
-    return _REAL_DATA
+    if not _REAL_DATA or not (Path(_REAL_DATA) / "MNIST" / "raw").is_dir():
+        pytest.skip("no real data: set PLASTIC_DATA to a folder with MNIST/raw")
+    return Path(_REAL_DATA)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ class _Harmful:
 
 
 def _write_sets(folder: Path, mark: Path) -> None:
-    """Write one small data set of every kind that is read, each in a folder of its own."""
+    """Write one small data set of every supported kind, each in its own folder."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (24, 8, 8), dtype=np.uint8)
     y = np.arange(24) % 3
@@ -113,7 +113,7 @@ def _mutated(content: bytes, rng: np.random.Generator, others: list[bytes]) -> b
     """Return the bytes of a file with one to three random damages."""
     data = bytearray(content)
     for _ in range(rng.integers(1, 4)):
-        # Headers are where damage matters most.
+        # Damage matters most in headers.
         end = max(1, len(data) if rng.random() < 0.5 else min(len(data), 160))
         at = int(rng.integers(0, end))
         match int(rng.integers(0, 10)):
@@ -198,12 +198,12 @@ def _check_message(text: str, place: Path) -> None:
 
 
 def _peak_megabytes() -> float:
-    # What getrusage calls the peak is that of the process that started this one where that was higher.
+    # getrusage may report the peak of the parent process.
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def mutate(mutations: int, seed: int, megabytes: int) -> dict[str, object]:
-    """Damage and read `mutations` times, with at most `megabytes` of memory beyond what is taken at the start."""
+    """Damage and read `mutations` times, with at most `megabytes` of additional memory."""
     warnings.simplefilter("ignore")
     outcome: dict[str, object] = {"mutations": 0, "read": 0, "refused": 0, "faults": [], "ran": False}
     faults: list[str] = []

@@ -31,7 +31,7 @@ def test_catalogue_and_listing_import_nothing_heavy():
 @pytest.mark.parametrize("name", dataset_names())
 def test_one_mean_and_std_per_channel(name):
     info = DATASETS[name]
-    # The splits of EMNIST that state none take those of the training images that are read.
+    # The other splits of EMNIST use those of their training images.
     assert len(info.mean) == len(info.std) == (0 if name.startswith("emnist-") else info.image_shape[0])
     assert all(std > 0 for std in info.std)
     assert len(set(info.class_names)) == info.classes

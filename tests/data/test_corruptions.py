@@ -131,7 +131,7 @@ def _rotated_by_hand(image, degrees, background):
     for row in range(height):
         for column in range(width):
             right, up = column - (width - 1) / 2, (height - 1) / 2 - row
-            # Counter-clockwise by the angle brings here what was clockwise of here.
+            # A counter-clockwise rotation moves pixels from the clockwise side to here.
             from_right = right * math.cos(radians) + up * math.sin(radians)
             from_up = -right * math.sin(radians) + up * math.cos(radians)
             at_column, at_row = from_right + (width - 1) / 2, (height - 1) / 2 - from_up
@@ -177,7 +177,7 @@ def test_corners_of_a_turned_data_set_are_black(digits):
 @pytest.mark.parametrize("change", [lambda x: 2 * x - 1, lambda x: (x - 0.3) / 0.2, lambda x: 255 * x])
 @pytest.mark.parametrize("kind", ["rotation", "fixed-rotation"])
 def test_rotation_fills_with_the_darkest_value_in_all_units(tmp_path, change, kind):
-    """Corners of a turned set in other units are those of the plain set in these units."""
+    """Corners of a rotated set in other units are those of the plain set in these units."""
     rng = np.random.default_rng(0)
     x = rng.random((20, 3, 9, 9)).astype(np.float32)
     x[0, :, 0, 0] = 0
@@ -217,7 +217,7 @@ def test_a_stream_of_rotated_tasks_fills_with_the_darkest_value(tmp_path):
 
 
 def test_pixel_noise_does_not_clip_to_other_units(tmp_path):
-    """Where pixels are not in [0, 1], clipping to it would turn black into gray without an error."""
+    """If pixels are not in [0, 1], clipping would turn black into gray without an error."""
     x = 2 * np.random.default_rng(0).random((20, 9, 9)).astype(np.float32) - 1
     np.savez(tmp_path / "set.npz", x_train=x, y_train=np.arange(20) % 2, x_test=x, y_test=np.arange(20) % 2)
     dataset = load_dataset(str(tmp_path / "set.npz"))
@@ -237,7 +237,7 @@ def test_each_image_is_rotated_by_its_own_angle():
 
 
 def test_random_rotation_is_uniform_in_both_directions():
-    # A lone bright pixel right of the center tells its own angle: its image's center of mass moves by it.
+    # One bright pixel right of the center shows the angle: the center of mass moves with it.
     image = torch.zeros(41, 41, dtype=torch.float64)
     image[19:22, 34:37] = 1
     count = 2000

@@ -32,7 +32,7 @@ def test_digits_are_scikit_learns_in_a_fixed_split(digits):
     assert (len(digits.train), len(digits.test)) == (1437, 360)
     assert digits.validation is None
     assert digits.image_shape == (1, 8, 8)
-    # Every image of scikit-learn's is in one split or the other, once.
+    # Every image of scikit-learn is in exactly one split.
     known = load_digits()
     pixels = torch.cat([digits.to_pixels(split.x) for split in (digits.train, digits.test)])
     rows = np.column_stack([torch.cat([digits.train.y, digits.test.y]).numpy(), (pixels * 16).round().numpy()])
@@ -41,7 +41,7 @@ def test_digits_are_scikit_learns_in_a_fixed_split(digits):
 
 
 def test_digits_split_never_changes(digits):
-    # A new release of a library that drew another split would make results incomparable without a word.
+    # If a new release of a library drew another split, results would not be comparable.
     assert digits.checksum == DIGITS_CHECKSUM
 
 
@@ -84,7 +84,7 @@ def test_emnist_is_shown_upright(tmp_path):
     upright = {}
     for split, count in (("train", 47), ("test", 47)):
         upright[split] = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        # As the official files: rows and columns exchanged.
+        # As in the official files: rows and columns are exchanged.
         write_idx(raw / f"emnist-balanced-{split}-images-idx3-ubyte", upright[split].swapaxes(1, 2).copy())
         write_idx(raw / f"emnist-balanced-{split}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8))
     dataset = load_dataset("emnist", tmp_path)
@@ -101,7 +101,7 @@ def test_real_emnist_is_upright_and_has_a_note(real_data):
     emnist, mnist = load_dataset("emnist", real_data), load_dataset("mnist", real_data)
     official = (len(emnist.train), len(emnist.test)) == (112_800, 18_800)
     assert ("not the official Balanced split" in emnist.note) != official
-    # The mean image of a digit resembles MNIST's of the same digit as it is more than turned over its diagonal.
+    # The mean image of a digit is nearer to MNIST's than its transpose is.
     for digit in (2, 4, 5, 7):
         ours = emnist.train.x[emnist.train.y == digit].mean(0).view(28, 28)
         theirs = mnist.train.x[mnist.train.y == digit].mean(0).view(28, 28)
@@ -229,7 +229,7 @@ def test_split_by_name(mnist_folder):
         load_dataset("mnist", mnist_folder).split("validation")
 
 
-# Where sets are looked for
+# Data folder
 
 
 def test_folder_then_variable_then_cache(tmp_path, monkeypatch):

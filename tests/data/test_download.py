@@ -1,4 +1,4 @@
-"""Downloads from files on this disk: torchvision's addresses are pointed at a folder, nothing leaves the machine."""
+"""Downloads from local files: torchvision's addresses are replaced by a folder."""
 
 import gzip
 import hashlib

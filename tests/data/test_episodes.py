@@ -1,4 +1,4 @@
-"""Episodes: which classes, which images, in which order, and what is refused."""
+"""Episodes: their classes, images and order, and errors."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_own_labels_number_the_classes_as_they_were_drawn(seed, replacement):
     assert torch.equal(own.classes, drawn.classes)
     assert torch.equal(own.classes[own.y], drawn.y)
     assert torch.equal(own.classes[own.query_y], drawn.query_y)
-    # A class that came twice has one label, not two.
+    # A class that occurs twice has one label.
     assert set(own.query_y.tolist()) == set(own.y.tolist())
     assert own.y.unique().numel() == drawn.classes.unique().numel()
 

@@ -1,4 +1,4 @@
-"""A trained network is measured on data that fit it, or the message says why they do not."""
+"""A trained network is evaluated on compatible data; otherwise the error says why not."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def images():
 
 @pytest.fixture
 def trained(tmp_path):
-    """Make a run that learned from what it is given."""
+    """Make a run that was trained on the given data."""
 
     def make(x, y):
         name = _save(tmp_path / "learned.npz", x, y)
@@ -87,7 +87,7 @@ def test_an_old_run_without_range_and_names_can_be_evaluated(tmp_path, trained, 
 
 
 def test_names_of_known_sets_are_compared(tmp_path, mnist_folder):
-    """Letters are no digits, though there is an output for each of them."""
+    """Letters are not digits, even if there are enough outputs."""
     from data.tiny_sets import write_idx
 
     for split in ("balanced", "letters"):

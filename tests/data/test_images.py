@@ -1,4 +1,4 @@
-"""Where the number of images and the channels stand, and which units go together."""
+"""The axes of images and channels, and the units of pixels."""
 
 import numpy as np
 import pytest
@@ -36,11 +36,11 @@ def test_one_to_four_channels_may_be_first_or_last(tmp_path, channels):
 @pytest.mark.parametrize(
     ("stored", "read"),
     [
-        # Both ends could be channels: the reading with square images holds.
+        # Both ends could be channels: the reading with square images is used.
         ((3, 4, 4), (3, 4, 4)),
         ((4, 4, 3), (3, 4, 4)),
         ((2, 2, 4), (4, 2, 2)),
-        # Neither could: likewise.
+        # Neither could be channels: the same.
         ((7, 6, 6), (7, 6, 6)),
         ((6, 6, 7), (7, 6, 6)),
         ((1, 9, 1), (1, 9, 1)),

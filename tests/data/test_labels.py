@@ -1,4 +1,4 @@
-"""Labels are read as what they say, whatever form they have."""
+"""Labels of every form are read."""
 
 from pathlib import Path
 

@@ -12,7 +12,7 @@ _HERE = Path(__file__).parent
 
 
 def _outcome(mutations, seed):
-    # A process of its own: the bound on its memory is part of what is tested.
+    # A separate process, because its memory is limited.
     done = subprocess.run(
         [sys.executable, str(_HERE / "mutate_files.py"), str(mutations), "--seed", str(seed), "--megabytes", "256"],
         capture_output=True,
@@ -27,7 +27,7 @@ def _check(outcome, mutations):
     assert outcome["faults"] == []
     assert not outcome["ran"], "a pickle ran a command"
     assert outcome["mutations"] == mutations == outcome["read"] + outcome["refused"]
-    # Damage that nothing notices, or that everything refuses, would test little.
+    # If all or no damaged files were readable, this would test little.
     assert mutations * 0.05 < outcome["read"] < mutations * 0.5
     assert outcome["peak_megabytes"] < 128
 

@@ -1,4 +1,4 @@
-"""The files that people have, under the names that they have them under."""
+"""The user's own files under the usual names."""
 
 import gzip
 import struct
@@ -24,7 +24,7 @@ def _arrays(shape=(6, 7), train=30, test=12):
 
 @pytest.fixture
 def plain(tmp_path):
-    """The checksum of the arrays, however they are stored."""
+    """The checksum of the arrays, which does not depend on the format."""
     folder = tmp_path / "plain"
     folder.mkdir()
     train_x, train_y, test_x, test_y = _arrays()
@@ -101,7 +101,7 @@ def test_links_relative_paths_and_odd_names_lead_to_the_same_set(tmp_path, monke
         assert full_dataset_name(name) == str(folder)
 
 
-# Folders that hold no set
+# Folders without a data set
 
 
 def test_an_empty_folder_is_an_error(tmp_path):
@@ -151,7 +151,7 @@ def test_known_sets_are_found_in_any_case(tmp_path, monkeypatch, name, known):
     monkeypatch.chdir(tmp_path)
     assert known_dataset(name) == known == full_dataset_name(name)
     check_dataset_name(name)
-    # A folder of that name is what is meant then.
+    # Then a folder of that name takes precedence.
     (tmp_path / name).mkdir()
     assert known_dataset(name) is None
     assert full_dataset_name(name) == str(tmp_path / name)
@@ -190,7 +190,7 @@ def test_every_split_of_emnist_is_upright_and_numbered_from_0(tmp_path, split, b
         np.testing.assert_allclose(dataset.to_pixels(part.x).numpy(), x.reshape(len(x), -1) / 255, atol=1e-6)
         assert part.y.tolist() == y.tolist()
     if not info.mean or not by_name:
-        # The split states none, so that of what is read is taken.
+        # The split has no mean of its own: that of the training images is used.
         assert dataset.mean[0] == pytest.approx((train_x / 255).mean(), rel=1e-5)
         assert dataset.std[0] == pytest.approx((train_x / 255).std(), rel=1e-5)
         assert abs(dataset.train.x.mean()) < 1e-4
@@ -227,7 +227,7 @@ def _write_pictures(folder, shape=(6, 7), mode=None, suffix="png", names=("ant",
 
 
 def _check_pictures(dataset, arrays):
-    """Pictures come class by class."""
+    """Pictures are ordered by class."""
     for part, x, y in ((dataset.train, *arrays[:2]), (dataset.test, *arrays[2:])):
         order = np.argsort(y, kind="stable")
         images = x[order] if x.ndim == 4 else x[order][..., None]

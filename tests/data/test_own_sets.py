@@ -114,7 +114,7 @@ def test_a_constant_channel_is_only_centered(tmp_path):
 
 
 def test_stored_arrays_are_not_changed(tmp_path):
-    """Normalizing in place must not change what the training mean and the checksum were taken of."""
+    """Normalizing in place must not change the arrays of the training mean and the checksum."""
     _save_pair(tmp_path, _arrays(np.float32))
     first, again = (load_dataset(str(tmp_path), validation=6) for _ in range(2))
     torch.testing.assert_close(first.to_pixels(first.test.x), torch.tensor(_arrays(np.float32)[2]).flatten(1))

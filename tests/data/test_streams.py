@@ -18,7 +18,7 @@ def _generator(seed=0):
 
 
 def _dataset(classes=5, image_shape=(2, 3, 4), train=40, test=20, validation=10, seed=0):
-    """Random images, each unlike any other, with labels in no order and every class in every split."""
+    """Random, distinct images with unordered labels and every class in every split."""
     rng = np.random.default_rng(seed)
     mean, std = (0.25, 0.5, 0.75)[: image_shape[0]], (0.5, 0.25, 2.0)[: image_shape[0]]
 
@@ -140,7 +140,7 @@ def test_shuffled_classes_depend_on_the_generator_only(digits):
 
 
 def _numbered(dataset):
-    """The data set with the number of the feature in the place of its value."""
+    """The data set with the index of each feature as its value."""
     numbers = torch.arange(math.prod(dataset.image_shape), dtype=torch.float32)
     splits = {
         name: Split(numbers.repeat(len(dataset.split(name)), 1), dataset.split(name).y)
@@ -150,7 +150,7 @@ def _numbered(dataset):
 
 
 def _orders(dataset, tasks, seed):
-    """Which feature stands where, read off the images of each task."""
+    """The permutation of each task, read from its images."""
     stream = make_stream(_numbered(dataset), "permuted", "domain", tasks, _generator(seed))
     orders = []
     for task in stream.tasks:
@@ -166,7 +166,7 @@ def test_a_permuted_task_is_one_permutation_of_all_features():
     assert orders[0] == features
     assert all(sorted(order) == features for order in orders)
     assert len(set(map(tuple, orders))) == 6
-    # Channels take part: the 12 pixels of one do not stay among themselves.
+    # Pixels are permuted across channels.
     assert all(max(order[:12]) >= 12 for order in orders[1:])
 
 

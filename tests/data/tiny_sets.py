@@ -39,7 +39,7 @@ def write_mnist(folder: Path, train: int = 40, test: int = 20, *, seed: int = 0,
 
 
 class _Python2Pickler(pickle._Pickler):
-    """Writes byte strings, and NumPy's private function, as Python 2 and NumPy 1 wrote the CIFAR-10 batches."""
+    """Pickles byte strings and NumPy's private function like Python 2 and NumPy 1, which wrote the CIFAR-10 batches."""
 
     dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 

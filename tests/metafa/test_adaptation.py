@@ -1,7 +1,7 @@
-"""Adaptation and its meta-gradient, compiled and in whole tensors, against automatic differentiation of the equations.
+"""Adaptation and meta-gradient, compiled and in PyTorch, compared with automatic differentiation of the equations.
 
-The equations stand here once more, as matrix products of column vectors in double precision, and share nothing with the
-package.
+The equations are written here a second time, as matrix products of column vectors in double precision, without code of
+the package.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def respond(W, x):
 
 
 def learn(network, x, labels, theta, terms, feedback):
-    """Return the weights after the stream; sigma' is the logistic function of beta z, at the input that of (24)."""
+    """Return the weights after the stream; sigma' is the logistic function of beta z, and (24) at the input."""
     W = list(network.W)
     for sample, label in zip(x, labels.tolist(), strict=True):
         z, y = respond(W, sample)
@@ -128,14 +128,14 @@ def strengths(terms, seed=0, size=0.05):
 
 @functools.cache
 def solved(feedback, terms):
-    """Return a network, its episode, theta, and what the equations make of them."""
+    """Return a network, its episode, theta, and the result of the equations."""
     network, episode = problem(feedback=feedback)
     theta = strengths(terms)
     return network, episode, theta, expected(network, episode, theta, terms, feedback)
 
 
 def assert_near(found, wanted, relative=1e-9):
-    """Where an entry of a gradient is the difference of large numbers, the largest entry says how exact it can be."""
+    """Compare gradients relative to their largest entry: small entries can be differences of large numbers."""
     scale = float(wanted.abs().max())
     torch.testing.assert_close(found.double(), wanted, rtol=relative, atol=relative * scale + 1e-14)
 
@@ -174,7 +174,7 @@ def test_adaptation_and_meta_gradient_agree_with_the_equations(way, feedback, te
     assert without.gradient is None
     assert torch.equal(without.loss, found.loss)
     assert all(torch.equal(one, other) for one, other in zip(without.W, found.W, strict=True))
-    # What was handed in is untouched.
+    # The inputs are not changed.
     assert all(torch.equal(*pair) for pair in zip(before, [*network.W, *network.B], strict=True))
 
 
@@ -219,7 +219,7 @@ def test_a_term_of_strength_0_has_a_gradient(feedback):
     found = adapt_to(network, episode, theta, Plasticity(POOL, feedback), gradient=True).gradient
     assert found.abs().min() > 0
     assert_near(found, gradient)
-    # Differences of the loss say the same.
+    # Finite differences of the loss agree.
     for place in range(10):
         step = torch.zeros(10, dtype=torch.float64)
         step[place] = 1e-6
@@ -284,7 +284,7 @@ def test_single_precision_is_near_double(feedback, terms):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("decay", [0.2, 0.6, 1.5])
 def test_the_gradient_with_a_strong_decay(decay, dtype):
-    """What goes back undoes the decay, sample by sample; rounding must not grow with it."""
+    """The backward kernel undoes the decay sample by sample; rounding errors must not grow."""
     terms = (0, 2, 3, 9)
     theta = torch.tensor([0.01, -0.01, decay, 0.003], dtype=torch.float64)
     network, episode = problem((8, 6, 4), samples=100)
@@ -391,7 +391,7 @@ def test_the_backward_kernel_restores_the_first_weights_and_gives_their_gradient
     G = np.concatenate([part.numpy().ravel() for part in torch.autograd.grad(loss, last)])
     found = np.full(10, np.nan)
     kernels.meta_gradient(sizes, W, B, values, active, kind, *kept, G, found)
-    # The weights of the lowest layer are taken back only where a term, or the error at the input, looks at them.
+    # The lowest layer is restored only if a term, or the error at the input, uses its weights.
     needed = set(terms) & {3, 6, 7, 9} or (feedback in ("symmetric", "sign") and set(terms) & {1, 2, 4, 8})
     begin = 0 if needed else ends[0]
     np.testing.assert_allclose(W[begin:], first[begin:], rtol=0, atol=1e-14)

@@ -1,4 +1,4 @@
-"""The published figures of metafa: what counts as them and what does not; runs and recipes are there for them."""
+"""The claims of metafa: values that reproduce them, values that do not, and the runs and recipes that test them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ AS_PUBLISHED = {
     "MF-14-above": (0.40, 0.25),
     "MF-14-below": (0.40, 0.70),
 }
-"""What the publication says, in the units of the claim's metric: of the setting, and of the one that it is against."""
+"""The published values in the units of the claim's metric: of the setting, and of the one that it is compared with."""
 
 OTHERWISE = {
     "MF-01": [(0.60, None), (0.80, None)],
@@ -72,7 +72,7 @@ OTHERWISE = {
     "MF-14-above": [(0.24, 0.25)],
     "MF-14-below": [(0.71, 0.70)],
 }
-"""What the publication excludes."""
+"""Values that the publication excludes."""
 
 
 def configuration(fields):
@@ -80,7 +80,7 @@ def configuration(fields):
 
 
 def verdict(claim, ours, theirs):
-    """Return the verdict on five seeds a setting that hardly differ."""
+    """Return the verdict on settings of five seeds with almost equal values."""
     settings = [(claim.conditions, ours)]
     if claim.against:
         settings.append(({**claim.conditions, **claim.against}, theirs))
@@ -91,7 +91,7 @@ def verdict(claim, ours, theirs):
             "seed": seed,
             "dataset": "emnist",
             "started": pd.Timestamp("2026-01-01", tz="UTC"),
-            # Of a count or a share that is exact there is no other value; everything else varies.
+            # An exact count or share does not vary.
             claim.metric: value + (1e-4 * (seed - 2) if claim.tolerance or claim.against else 0),
             **{f"config.{name}": entry for name, entry in {**configuration(fields), "seed": seed}.items()},
         }

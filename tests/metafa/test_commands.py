@@ -36,7 +36,7 @@ def trained(*options):
 
 
 def evaluated(*options):
-    """Evaluate the newest run; return its metrics, and the labels of what was logged."""
+    """Evaluate the newest run; return its metrics."""
     outcome = plastic("eval", "metafa", "--json", "--episodes", 4, *options)
     assert outcome.code == 0, outcome.err
     return outcome.results[0]["metrics"]
@@ -61,7 +61,7 @@ def theta_by_step(run, terms=(0, 2, 9)):
 
 
 def refused(*arguments):
-    """Return the one line of a command that is refused."""
+    """Return the one-line error of a command."""
     outcome = plastic(*arguments)
     assert outcome.code == 2, outcome.err
     (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
@@ -73,14 +73,14 @@ def refused(*arguments):
 
 @pytest.fixture(autouse=True)
 def _quick_tuning(monkeypatch):
-    """The rates of the controls are chosen on few episodes."""
+    """Choose the rates of the controls on few episodes."""
     for module in (results, evaluation):
         monkeypatch.setattr(module, "TUNING_EPISODES", 3)
 
 
 @pytest.fixture(scope="module")
 def one_run(tmp_path_factory):
-    """A run with small settings, for those who look at it only."""
+    """A run with small settings that tests do not change."""
     runs = tmp_path_factory.mktemp("one") / "runs"
     outcome = plastic("train", "metafa", "--json", "--runs", runs, *SMALL)
     assert outcome.code == 0, outcome.err
@@ -89,7 +89,7 @@ def one_run(tmp_path_factory):
 
 @pytest.fixture
 def run(one_run, runs_folder):
-    """A copy of that run, among the runs of this test."""
+    """A copy of `one_run` in the runs folder of this test."""
     return Path(shutil.copytree(one_run, runs_folder / one_run.name))
 
 
@@ -105,7 +105,7 @@ def theta_file(tmp_path):
 
 @pytest.fixture
 def plain_descent(monkeypatch):
-    """Gradient descent in the place of Adam, so that a step is the gradient; returns the gradients as they come."""
+    """Replace Adam by gradient descent, so that a step is the gradient; return the list of gradients."""
     gradients = []
     adapt_to = meta_learning.adapt_to
 
@@ -150,7 +150,7 @@ def test_every_kind_of_feedback(feedback):
     assert content["feedback"] == feedback
     numbers = training_numbers(run)
     angles = numbers.loc[(numbers["metric"] == "angle") & (numbers["split"] == "train"), "value"]
-    # Errors are backprop's where feedback is symmetric, and nowhere else.
+    # The errors are those of backprop if feedback is symmetric, and only then.
     assert (angles.abs() < 0.1).all() == (feedback == "symmetric")
     assert set(evaluated()) >= {f"{name}/accuracy" for name in FOUR}
 
@@ -227,7 +227,7 @@ def test_a_large_l1_pulls_every_strength_towards_0(theta_file):
     run = trained("--theta", theta_file(begin), "--l1", 1000, "--meta-lr", 1e-3)
     for number, value in begin.items():
         end = strengths(run)[rule.TERMS[number].name]
-        # Four steps of Adam, each of its whole rate.
+        # Four steps of Adam, each as large as its rate.
         assert end == pytest.approx(value * 0.6, rel=0.02)
 
 
@@ -236,7 +236,7 @@ def test_a_theta_file_implies_its_terms_and_feedback(theta_file):
     config = Train.from_values({"theta": str(path)})
     assert (config.terms, config.feedback) == ((0, 2), "sign")
     assert theta_by_step(trained("--theta", path), (0, 2))[0].tolist() == [0.02, -0.05]
-    # What is typed beats the file; a term that the file does not have begins at 0.
+    # Options take precedence over the file; a term that is not in the file starts at 0.
     run = trained("--theta", path, "--terms", "0,9", "--feedback", "direct")
     assert theta_by_step(run, (0, 9))[0].tolist() == [0.02, 0]
     assert tomllib.loads((run / "artifacts" / "theta.toml").read_text(encoding="utf-8"))["feedback"] == "direct"
@@ -309,7 +309,7 @@ def test_meta_learning_does_not_depend_on_the_test_images(held_out, tmp_path):
 
 @pytest.fixture
 def benches(monkeypatch):
-    """Return by purpose the benches that a command makes, the images of both splits, and the rates that were chosen."""
+    """Return the benchmarks that a command makes, by purpose, and those that rates were chosen on."""
     made = {}
     begin, choose = benchmark.EpisodeBenchmark.__init__, benchmark.best_rate
 
@@ -353,7 +353,7 @@ def test_the_rates_of_controls_are_not_chosen_on_test_images(verb, held_out, ben
 def test_on_another_data_set_rates_are_chosen_on_its_training_images(run, tiny_data, benches):
     evaluated("--dataset", tiny_data)
     data = load_dataset(str(tiny_data))
-    # As large as the digits.
+    # Resized to the size of the digits.
     images = [{tuple(x.tolist()) for x in setting.as_pixels(data, part, 8).x} for part in (data.train, data.test)]
     assert images_of(benches["evaluation tuning"]) <= images[0]
     assert images_of(benches["evaluation"]) <= images[1]
@@ -365,7 +365,7 @@ def test_on_another_data_set_rates_are_chosen_on_its_training_images(run, tiny_d
 def test_a_control_is_the_pseudo_gradient_with_its_feedback_at_its_rate(split, feedback, other, theta_file):
     easy = ["--test-episodes", 20, "--shots", 30]
     rates = read_record(trained("--terms", 0, *easy)).summary
-    # With steps of next to nothing the rule that is tested is the control.
+    # With steps of almost 0 the tested rule is the control.
     fixed = ["--meta-lr", 1e-300, "--theta", theta_file({0: rates[f"{split}/rate"]}, feedback), *easy]
     summary = read_record(trained(*fixed)).summary
     for name in ("accuracy", "angle", "log10_orthonormality_error"):
@@ -408,7 +408,7 @@ def test_needed_terms_and_nonzero_terms_are_counted(monkeypatch):
     monkeypatch.setattr(results, "keeps_its_sign", lambda theta: len(theta) == 4 and abs(theta.iloc[0]) > 0)
     summary = read_record(trained("--terms", "0,1,2,3,9")).summary
     assert (summary["test/terms_needed"], summary["train/terms_nonzero"]) == (2, 1)
-    # Of 0, 1, 2, 3 and 9: needed without 9; other than 0 only the one that began so.
+    # Of 0, 1, 2, 3 and 9 all agree on being needed except 9; only term 0 is nonzero.
     assert summary["test/needed_as_published"] == pytest.approx(4 / 5)
     assert summary["train/nonzero_as_published"] == pytest.approx(3 / 5)
     for terms in ("0,2,9", "0,1,2"):
@@ -457,7 +457,7 @@ def test_evaluation_compares_four_rules(run):
     (table,) = (run / "tables").glob("evaluation_*.csv")
     assert set(pd.read_csv(table)["rule"]) == FOUR
     assert {entry["classes"] for entry in labels_of_tests(run)} == {"held-out"}
-    # Twice the same, and training's own numbers stay.
+    # A second evaluation gives the same numbers.
     assert evaluated() == metrics
 
 
@@ -526,7 +526,7 @@ def test_without_classes_held_out_the_test_is_on_other_images():
 
 @pytest.fixture
 def gradients(monkeypatch):
-    """Let every episode have the gradient that is said, one after the other, and steps be those of plain descent."""
+    """Give the episodes the listed gradients, one after the other, and use plain gradient descent."""
 
     def say(*values):
         left = list(values)
@@ -625,7 +625,7 @@ def test_evaluation_uses_the_requested_classes(run, benches):
         assert classes_of(benches["evaluation"]) == classes
         assert classes_of(benches["evaluation tuning"]) <= seen
         assert images_of(benches["evaluation tuning"]) <= x["train"]
-        # Of held-out classes every image is new, of others those of the test split.
+        # All images of held-out classes are new; of other classes those of the test split.
         assert bool(images_of(benches["evaluation"]) & x["train"]) is new
         assert images_of(benches["evaluation"]) & x["test"]
 
@@ -691,7 +691,7 @@ def test_an_evaluation_says_what_chance_is(run):
 
 
 def analyzed(*options):
-    """Analyze the newest run and return what was shown."""
+    """Analyze the newest run; return its results."""
     outcome = plastic("analyze", "metafa", "--json", *options)
     assert outcome.code == 0, outcome.err
     return outcome.results[0]["metrics"]

@@ -1,4 +1,4 @@
-"""What is measured of meta-learning, each number against the same number computed by hand."""
+"""The measures of meta-learning, compared with the same numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from plastic_metafa.setting import Setting
 
 
 def series(*parts):
-    """Return episodes in a row: (number, value) for each part."""
+    """Return a series of episodes; each part is (number of episodes, value)."""
     return pd.Series(np.concatenate([np.full(number, float(value)) for number, value in parts]))
 
 
 def test_a_rise_is_the_first_of_ten_episodes_whose_mean_is_above_the_level():
     accuracy = series((20, 0.2), (80, 0.6))
-    # Ten episodes from the 17th on: four at .2 and six at .6, mean .44.
+    # Ten episodes from the 17th: four at .2 and six at .6, mean .44.
     assert rises_from(accuracy, 0.43) == 17
     assert rises_from(accuracy, 0.45) == 18
     assert rises_from(accuracy, 0.59) == 21
@@ -41,7 +41,7 @@ def test_a_rise_is_the_first_of_ten_episodes_whose_mean_is_above_the_level():
 
 
 def test_a_rise_counts_from_its_first_episode():
-    # A short rise counts too, a fall does not end it.
+    # A short rise counts too, also if accuracy falls later.
     assert rises_from(series((30, 0.2), (10, 0.6), (60, 0.2)), 0.59) == 31
     assert rises_from(series((30, 0.2), (9, 0.6), (61, 0.2)), 0.59) == 101
 
@@ -85,7 +85,7 @@ def test_a_strength_has_settled_once_its_average_stays_near_its_final_value(sign
 
 
 def test_a_strength_that_leaves_its_final_value_has_not_settled():
-    # Away at episodes 61 to 70 by twice its value: the average of 30 is off as long as they are in it.
+    # Episodes 61 to 70 differ by twice the value: the average of 30 is off while it includes them.
     theta = series((60, 1.0), (10, 3.0), (130, 1.0))
     assert settled_from(theta) == by_hand_settled(theta.to_numpy())
     assert 71 < settled_from(theta) <= 100
@@ -105,7 +105,7 @@ def test_a_strength_that_leaves_its_final_value_has_not_settled():
     ],
 )
 def test_a_strength_is_nonzero_if_it_keeps_its_sign_in_the_last_tenth(last, kept):
-    # What it did before counts as little as how large it is.
+    # Earlier values and the magnitude do not matter.
     before = [-1.0, 1.0, 0.0] * 9
     assert keeps_its_sign(pd.Series([*before, *last])) is kept
     assert keeps_its_sign(pd.Series([*before, *(1e-9 * value for value in last)])) is kept
@@ -134,7 +134,7 @@ def test_strengths_are_the_rows_of_theta_with_their_term():
 
 
 class FixedBench:
-    """A bench on which the accuracy of two episodes is a sum of what each term that is not 0 is worth."""
+    """A benchmark whose accuracy is a sum of values of the nonzero terms."""
 
     def __init__(self, worth):
         self.worth = torch.tensor(worth)
@@ -163,7 +163,7 @@ def test_the_share_as_published_counts_terms_that_agree(left, share):
 
 
 class RatesBench:
-    """A bench on which a rate is worth what `accuracy` says; its loss tells the opposite."""
+    """A benchmark whose accuracy is a function of the rate; its loss has the opposite order."""
 
     def __init__(self, accuracy):
         self.accuracy, self.asked = accuracy, []
@@ -186,7 +186,7 @@ def test_the_rate_of_a_control_is_the_one_with_the_highest_mean_accuracy(best, f
 
 
 def by_hand(network, episode, feedback):
-    """Return by layer the angle between mean errors, the mean of angles, and E_W: one query after the other."""
+    """Return for each layer the angle between mean errors, the mean angle, and E_W, computed query by query."""
     W, B = ([layer.double().numpy() for layer in part] for part in network)
     layers = len(W)
     mine, backprop = [[[] for _ in range(layers)] for _ in range(2)]
@@ -248,7 +248,7 @@ def test_angles_and_orthonormality_agree_with_their_definitions(feedback, seed):
 def test_angles_distinguish_the_same_and_the_opposite_direction():
     network, episode = problem("fixed")
     same = layer_measures(Network(network.W, network.W), episode, "fixed")
-    # The sign turns at every layer on the way down.
+    # The sign changes at every layer on the way down.
     opposite = layer_measures(Network(network.W, [-layer for layer in network.W]), episode, "fixed")
     for name in ("angle", "angle_by_sample"):
         assert [same[layer][name] for layer in (1, 2)] == pytest.approx([0, 0], abs=1e-4)
@@ -256,7 +256,7 @@ def test_angles_distinguish_the_same_and_the_opposite_direction():
 
 
 class FakeRun:
-    """What a bench needs of a run."""
+    """The part of a run that a benchmark uses."""
 
     seed, device = 3, torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""The ten terms, activity and errors against loops over indices in double precision, and what they mean."""
+"""The ten terms, activity and errors, compared with loops over indices in double precision, and their properties."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_term_of_any_size_is_its_equation(out, into, seed):
 
 
 def test_no_term_is_the_sum_of_others():
-    # Of one sample some are: 0, 5 and 7 point the same way.
+    # For one sample some are proportional: 0, 5 and 7.
     found = torch.stack([rule.TERMS[number].expression(*layer((5,))).flatten() for number in PUBLISHED])
     assert torch.linalg.matrix_rank(found) == 10
 
@@ -180,7 +180,7 @@ def forward_by_loops(W, x):
 
 
 def errors_by_loops(B, y, target):
-    """B as W, layer by layer; sigma'(z) = 1 - exp(-beta y), at the input as well (24)."""
+    """B: in the shapes of W; sigma'(z) = 1 - exp(-beta y), also at the input (24)."""
     e = [y[-1] - target]
     for feedback, below in zip(reversed(B), reversed(y[:-1]), strict=True):
         above = e[0]
@@ -284,7 +284,7 @@ def test_softplus_and_its_slope_from_its_value(z):
     expected = 1 / (1 + math.exp(-10 * z))
     assert float(slope.detach()) == pytest.approx(expected, rel=1e-11)
     assert float(rule.derivative(y.detach())) == pytest.approx(expected, rel=1e-11)
-    # The meta-gradient goes through the slope.
+    # The meta-gradient differentiates the slope.
     (bend,) = torch.autograd.grad(rule.derivative(rule.softplus(at)), at)
     assert float(bend) == pytest.approx(10 * expected * (1 - expected), rel=1e-6, abs=1e-11)
 
@@ -310,7 +310,7 @@ def test_orthonormality_is_0_for_orthonormal_rows_of_a_linear_layer_and_no_other
     assert rule.orthonormality(W, x, x @ W.T).max() < 1e-24
     for other in (2 * W, W + 0.1 * draw(4, 6, seed=4), torch.cat([W[:1], W[:1], W[2:]])):
         assert rule.orthonormality(other, x, x @ other.T).min() > 1e-6
-    # Of orthonormal rows it is how far the activity is from the linear response.
+    # For orthonormal rows it is the distance of the activity from the linear response.
     y = rule.softplus(x @ W.T)
     torch.testing.assert_close(rule.orthonormality(W, x, y), (x @ W.T - y).square().sum(-1))
 

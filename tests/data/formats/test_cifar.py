@@ -76,7 +76,7 @@ except UserError:
 
 def test_a_pickle_cannot_make_python_allocate_memory_beyond_its_content(tmp_path):
     done = subprocess.run([sys.executable, "-c", _MEMO, str(tmp_path / "batch")], capture_output=True, text=True)
-    # Python would make room for twice as many pointers as the number says: 256 MB.
+    # Python would allocate twice as many pointers as the index: 256 MB.
     assert int(done.stdout) < 64
 
 

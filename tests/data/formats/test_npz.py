@@ -1,4 +1,4 @@
-"""NumPy's files: what is sound is read, what is not is named in one line, and nothing in them runs or fills memory."""
+"""NumPy's files: valid ones are read, others are one-line errors, and no file runs code or fills memory."""
 
 import io
 import os
@@ -21,7 +21,7 @@ _TYPES = [">f4", "<f8", "<f2", "u1", "<i4", ">i8", "?", "<c8", "<U5", ">U2", "S4
 
 
 def _npy(array, header=None):
-    """The .npy file of an array, with another header if that is given."""
+    """Return the .npy file of an array, with another header if given."""
     stream = io.BytesIO()
     np.save(stream, array)
     content = stream.getvalue()
@@ -136,7 +136,7 @@ def test_a_damaged_array_is_named(tmp_path, content, message):
 
 
 def _changed_zip(path, *, member=None, flag=None, method=None, size=None):
-    """Write an .npz whose directory says something else of its member than is true."""
+    """Write an .npz file with a wrong entry in its directory."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", _npy(np.zeros((64, 64))))
     content = bytearray(path.read_bytes())
@@ -245,3 +245,9 @@ def test_more_than_the_memory_of_the_machine_is_an_error_before_allocation(tmp_p
     monkeypatch.setattr(np, "empty", lambda *_: pytest.fail("it took the memory"))
     with pytest.raises(UserError, match=r"announces 1,000,000 numbers.*this machine has"):
         read_npz(tmp_path / "file.npz", ["x"])
+
+
+def test_where_the_memory_of_the_machine_is_unknown_files_are_read(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sysconf")
+    np.savez(tmp_path / "small.npz", x=np.arange(6))
+    assert read_npz(tmp_path / "small.npz", ["x"])[0].tolist() == list(range(6))
