@@ -54,21 +54,21 @@ def choose_largest(keys: NDArray[np.float32], width: int, kept: int, mask: Float
     wanted, above, below = np.float32(kept), np.float32(0), np.float32(width)
     half = np.float32(0.5)
     for attempt in range(600):  # enough halvings to reach neighboring floats from any two numbers
-        share = (below - wanted) / (below - above) if attempt % 2 == 0 else half
-        middle = np.float32(low * (np.float32(1) - share) + high * share)
-        if not low < middle < high:
-            middle = np.float32(low * half + high * half)
-            if not low < middle < high:
+        fraction = (below - wanted) / (below - above) if attempt % 2 == 0 else half
+        threshold = np.float32(low * (np.float32(1) - fraction) + high * fraction)
+        if not low < threshold < high:
+            threshold = np.float32(low * half + high * half)
+            if not low < threshold < high:
                 break
         count = np.float32(0)
         for i in range(width):
-            count += np.float32(1) if keys[i] > middle else np.float32(0)
+            count += np.float32(1) if keys[i] > threshold else np.float32(0)
         if count <= wanted:
-            high, above = middle, count
+            high, above = threshold, count
             if count == wanted:
                 break
         else:
-            low, below = middle, count
+            low, below = threshold, count
     for i in range(width):
         mask[i] = keys[i] > high
     if above < wanted:
