@@ -16,7 +16,7 @@ def plastic_rule() -> Rule:
         citation="github.com/steve-z-wang/grlu",
         commands="plastic_grlu.commands",
         build="plastic_grlu.training:build",
-        headline_figures="plastic_grlu.commands:headline_figures",
+        headline_figures="plastic_grlu.analysis.figures:headline_figures",
     )
 
 

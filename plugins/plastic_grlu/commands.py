@@ -9,9 +9,6 @@ from plastic_grlu.config import Analyze, Render, Train
 from plastic_grlu.training import build, make_learner
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from plotnine import ggplot
-
     from plastic_cli import Run
 
 COMPILING = "compiling the kernels of grlu: about 10 seconds, once for each version"
@@ -65,11 +62,3 @@ def render(config: Render, run: Run) -> None:
     from plastic_cli.classifier.render import render_weights
 
     render_weights(run, units=config.units, seconds_per_frame=config.frame_seconds)
-
-
-def headline_figures(runs: pd.DataFrame, metrics: pd.DataFrame) -> dict[str, ggplot]:  # noqa: ARG001
-    """Return the figure that `plastic report --output` adds for this rule, from its runs."""
-    from plastic_grlu.analysis.figures import perturbations_figure
-
-    figure = perturbations_figure(runs)
-    return {} if figure is None else {"perturbations": figure}

@@ -13,6 +13,7 @@ from plastic_cli.analysis.angles import signal_to_noise
 from plastic_cli.classifier.fit import stratified_sample
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.numerics.clock import compilation_begins, compilation_ends
+from plastic_cli.plugins.discovery import find_rule
 from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
@@ -151,6 +152,13 @@ def test_the_figure_has_the_mean_of_each_network_and_the_control():
 
 def test_there_is_no_figure_if_no_line_has_two_points():
     assert perturbations_figure(pd.DataFrame([stored(), stored()])) is None
+
+
+def test_the_report_asks_for_the_figure():
+    figures = find_rule("grlu").member("headline_figures")
+    two_points = pd.DataFrame([stored(), stored(config__perturbations=16)])
+    assert set(figures(two_points, pd.DataFrame())) == {"perturbations"}
+    assert figures(two_points[:1], pd.DataFrame()) == {}
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,12 @@ NETWORK = ["config.hidden", "config.skip", "config.activation", "config.k", "con
 TRAINING = ["config.epochs", "config.batch_size", "config.noise_max", "config.lr_max"]
 
 
+def headline_figures(runs: pd.DataFrame, metrics: pd.DataFrame) -> dict[str, ggplot]:  # noqa: ARG001
+    """Return the figures of `plastic report --output` for this rule, by file name."""
+    figure = perturbations_figure(runs)
+    return {} if figure is None else {"perturbations": figure}
+
+
 def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
     """Draw test accuracy against perturbations, one line for each kind of network, with intervals over seeds.
 
