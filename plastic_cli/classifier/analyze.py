@@ -133,7 +133,7 @@ def _analyze_cka(
         against, name = _learner_of_other_run(run, other, data), f"run {other}"
     elif baselines:
         (baseline, against), *_ = baselines.items()
-        # This text is stored with the values, so it keeps its first wording.
+        # The name is stored with the values, so it keeps its first wording.
         name = f"the {baseline} twin"
     else:
         against, name = build(run, data, trained=False), "the untrained network"
@@ -157,7 +157,7 @@ def _analyze_cka(
             [str(number + 1) for number in range(len(mine))],
             [str(number + 1) for number in range(len(theirs))],
             rows="Layer of this run",
-            columns=f"Layer of {name}",
+            columns=f"Layer of {name.replace(' twin', ' network')}",
             debiased=True,
         ),
     )

@@ -28,7 +28,7 @@ LayerSizes = Annotated[tuple[int, ...], AfterValidator(_check_layer_sizes)]
 
 
 class ClassifierTrainConfig(TrainConfig):
-    """What every rule that learns to classify images can be told."""
+    """Options for training a classifier of images."""
 
     dataset: str = field(
         "digits",
@@ -38,33 +38,33 @@ class ClassifierTrainConfig(TrainConfig):
         complete="dataset",
     )
     validation: int = field(
-        0, "training images set aside as a validation split, the same ones always", ge=0, panel="Data"
+        0, "number of training images set aside for validation; the same images for every seed", ge=0, panel="Data"
     )
 
 
 class ClassifierEvaluateConfig(EvaluateConfig):
-    """Measure a trained classifier: any data set, split and corruption."""
+    """Evaluate a trained classifier on a data set, split and corruption."""
 
     dataset: str | None = field(None, "data set (default: the one it was trained on)", panel="Data", complete="dataset")
     split: Literal["test", "train", "validation"] = field("test", "split of the data set", panel="Data")
     corruption: tuple[str, ...] = field(
         (),
-        "KIND:STRENGTH, several with commas: gaussian-noise (after normalisation), pixel-noise (before it),"
-        " rotation (random, up to that many degrees), fixed-rotation",
+        "KIND:STRENGTH, separated by commas; KIND is gaussian-noise (after normalization), pixel-noise (before"
+        " normalization), rotation (random, up to STRENGTH degrees) or fixed-rotation",
         panel="Data",
     )
 
 
 class ClassifierAnalyzeConfig(AnalyzeConfig):
-    """Look inside a trained classifier. Without an option: accuracy by class, confusion matrix and sparsity."""
+    """Analyze a trained classifier. Without an option: accuracy by class, confusion matrix and sparsity."""
 
     panel: ClassVar[str] = "What to look at"
 
     confusion: bool = field(False, "accuracy by class and confusion matrix")
-    sparsity: bool = field(False, "how sparse the activity of each layer is")
-    probe: bool = field(False, "linear probe of each layer, beside the untrained network's")
+    sparsity: bool = field(False, "sparsity of the activity of each layer")
+    probe: bool = field(False, "linear probe of each layer, and of the untrained network")
     robustness: bool = field(False, "accuracy under noise and rotation")
-    cka: bool = field(False, "similarity (linear CKA) to the untrained network, or to the run of --other")
-    other: str | None = field(None, "run to compare with, for --cka", complete="run")
+    cka: bool = field(False, "similarity (linear CKA) to the untrained network, or to the run given by --other")
+    other: str | None = field(None, "run to compare with", complete="run")
 
     only_with: ClassVar[OnlyWith] = (("cka", (True,), ("other",)),)

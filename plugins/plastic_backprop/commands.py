@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plastic_backprop.config import Train
-from plastic_cli import ClassifierAnalyzeConfig, ClassifierEvaluateConfig, RenderConfig
+from plastic_backprop.config import Render, Train
+from plastic_cli import ClassifierAnalyzeConfig, ClassifierEvaluateConfig
 
 if TYPE_CHECKING:
     from plastic_cli import Run
@@ -46,7 +46,7 @@ def analyze(config: ClassifierAnalyzeConfig, run: Run) -> None:
     analyze_classifier(config, run, build)
 
 
-def render(config: RenderConfig, run: Run) -> None:  # noqa: ARG001
+def render(config: Render, run: Run) -> None:  # noqa: ARG001
     """Render the weights of the first layer over training."""
     from plastic_cli.classifier.render import render_weights
 

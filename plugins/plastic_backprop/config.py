@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from plastic_cli import ClassifierTrainConfig, OnlyWith, field
+from plastic_cli import ClassifierTrainConfig, OnlyWith, RenderConfig, field
 from plastic_cli.config.classifier import LayerSizes
 
 
@@ -22,3 +22,7 @@ class Train(ClassifierTrainConfig):
     epochs: int = field(10, "passes over the training images", ge=1)
 
     only_with: ClassVar[OnlyWith] = (("optimizer", ("sgd",), ("momentum",)),)
+
+
+class Render(RenderConfig):
+    """Render the weights of the first layer and the accuracy over training as a GIF."""

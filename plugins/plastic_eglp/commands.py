@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plastic_cli import RenderConfig
-from plastic_eglp.config import Analyze, Evaluate, Train
+from plastic_eglp.config import Analyze, Evaluate, Render, Train
 
 if TYPE_CHECKING:
     from plastic_cli import Run
@@ -63,7 +62,7 @@ def analyze(config: Analyze, run: Run) -> None:
         measures.measure_event_rates(trained, run, config.rates)
 
 
-def render(config: RenderConfig, run: Run) -> None:  # noqa: ARG001
+def render(config: Render, run: Run) -> None:  # noqa: ARG001
     """Render receptive fields, events and accuracy over training."""
     from plastic_eglp.analysis.film import render_learning
 

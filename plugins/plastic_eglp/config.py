@@ -7,7 +7,14 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from plastic_cli import ClassifierAnalyzeConfig, ClassifierEvaluateConfig, ClassifierTrainConfig, OnlyWith, field
+from plastic_cli import (
+    ClassifierAnalyzeConfig,
+    ClassifierEvaluateConfig,
+    ClassifierTrainConfig,
+    OnlyWith,
+    RenderConfig,
+    field,
+)
 from plastic_cli.config.classifier import LayerSizes
 
 LOCAL = "Local learning"
@@ -199,6 +206,10 @@ class Analyze(ClassifierAnalyzeConfig):
         if not self.rates or not all(0 < rate <= 1 for rate in self.rates):
             raise ValueError("--rates: give rates above 0 and up to 1")
         return self
+
+
+class Render(RenderConfig):
+    """Render receptive fields, events and accuracy over training as a GIF."""
 
 
 def _number(value: Any) -> float | None:
