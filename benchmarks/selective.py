@@ -1,7 +1,8 @@
-"""Time of a step of the selective optimizer, and of a whole training step, beside torch's own optimizers; and memory.
+"""Time and memory of the selective optimizer, compared with torch's optimizers: one step, and a whole training step.
 
-Each peer takes a few steps in its turn, in the same process, and ratios to Adam's default are taken within a round of
-turns, so that what else the machine does falls on all alike. A training step is forward, backward and step at batch 64.
+All optimizers take a few steps in turn, in the same process. Ratios to Adam's default are computed within a round of
+turns, so that other load on the machine affects all optimizers alike. A training step is forward, backward and step at
+batch size 64.
 
     OMP_NUM_THREADS=1 python benchmarks/selective.py [--json] [--rounds 60] [--without-memory]
 """
@@ -55,11 +56,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def in_turns(measures: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Call each measure in turn, `rounds` times over, and return the seconds of each call."""
+    """Call each measure in turn, for `rounds` rounds, and return the seconds of each call."""
     seconds: dict[str, list[float]] = {name: [] for name in measures}
     names = list(measures)
     for number in range(rounds):
-        # Another one begins each time: whoever follows a large one finds the caches cold.
+        # Each round starts with another measure, because a measure after a large one has cold caches.
         for name in names[number % len(names) :] + names[: number % len(names)]:
             began = time.perf_counter()
             for _ in range(TURN):
@@ -72,9 +73,9 @@ def compare(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     """Return median time in microseconds, and the median and quartiles of the ratio to Adam's default."""
     table = {}
     for name, times in seconds.items():
-        ratios = [mine / adam for mine, adam in zip(times, seconds["Adam"], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        table[name] = {"microseconds": 1e6 * statistics.median(times), "ratio": middle, "low": low, "high": high}
+        ratios = [own / adam for own, adam in zip(times, seconds["Adam"], strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4)
+        table[name] = {"microseconds": 1e6 * statistics.median(times), "ratio": median, "low": low, "high": high}
     return table
 
 
@@ -87,7 +88,7 @@ def with_gradients(network: nn.Module) -> list[nn.Parameter]:
 
 
 def steps(make: Callable[[], nn.Module], rounds: int) -> dict[str, dict[str, float]]:
-    """Time `step()` alone."""
+    """Time `step()` only."""
     measures: dict[str, Callable[[], object]] = {}
     for name, peer in PEERS.items():
         optimizer = peer(with_gradients(make()))
@@ -118,24 +119,24 @@ def training_steps(make: Callable[[], nn.Module], rounds: int) -> dict[str, dict
 
 
 def peak_memory() -> int:
-    """Return the most bytes of memory that this process ever occupied."""
+    """Return the largest number of bytes that this process has occupied."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 def memory(name: str) -> dict[str, float]:
-    """Return what an optimizer holds for ResNet-18, and what its steps occupy at most, in sizes of its parameters.
+    """Return the memory of an optimizer's state for ResNet-18, and the peak memory of its steps.
 
-    To be called in a process of its own, since the most that was ever occupied is counted per process.
+    The unit is the size of the parameters. Call this in a new process, because the peak is counted per process.
     """
     parameters = with_gradients(NETWORKS["ResNet-18"]())
     size = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
     optimizer = PEERS[name](parameters)
-    # What compiling and importing occupy is no part of a step.
+    # Compiling and importing are not part of a step.
     small = PEERS[name](with_gradients(perceptron(8, 8)))
     for _ in range(3):
         small.step()
-    # The kernel begins to count the most anew, from what is occupied now.
+    # Reset the peak that the operating system counts.
     Path("/proc/self/clear_refs").write_text("5")
     before = peak_memory()
     for _ in range(3):
@@ -188,7 +189,7 @@ def main() -> None:
             quartiles = f"({row['low']:.2f} to {row['high']:.2f})"
             print(f"  {name:22} {row['microseconds']:9.0f} us   {row['ratio']:5.2f} {quartiles}")
     if held:
-        print("\nmemory of ResNet-18, in sizes of its parameters: held by the state; occupied at most by three steps")
+        print("\nmemory for ResNet-18, in sizes of its parameters: state, and peak of three steps")
         for name, row in held.items():
             print(f"  {name:22} {row['held']:5.2f} {row['occupied']:5.2f}")
 

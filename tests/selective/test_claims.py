@@ -24,7 +24,7 @@ ACCURACIES = ("test/accuracy", "test/accuracy_task_1", "test/accuracy_task_2")
 
 
 def configurations():
-    """The configuration of every recipe that measures claims, by the recipe's name."""
+    """The configuration of every recipe with claims, by the recipe's name."""
     found = {}
     for path in RECIPES:
         first = plan_recipe(read_recipe(str(path)))[0]
@@ -33,7 +33,7 @@ def configurations():
 
 
 def runs_of(settings, values):
-    """Three runs of each recipe, with the metrics that `values` gives by recipe, as a store of runs gives them."""
+    """Three runs of each recipe with the metrics in `values`, in the form of a store of runs."""
     rows = []
     for setting, config in settings.items():
         for seed in range(3):
@@ -62,7 +62,7 @@ def test_conditions_are_fields_and_fix_everything_that_an_accuracy_depends_on():
         config = Train.from_values({name: value for name, value in conditions.items() if name in Train.model_fields})
         unused = config.unused_beside(config.model_dump())
         left = set(Train.model_fields) - set(conditions) - set(unused) - free
-        # A buffer's and a task's kind settle the rest.
+        # The kinds of buffer and task determine the rest.
         assert left <= {"max_degrees", "class_order", "shuffle_classes", "warmup_steps", "warmup_share"}, (
             claim.id,
             left,
@@ -74,7 +74,7 @@ def test_every_accuracy_has_its_chance_and_every_method_its_control():
         assert claim.chance == (0.1 if claim.metric in ACCURACIES else None if claim.against else 0.0), claim.id
     compared = [claim for claim in FIGURES.claims if claim.conditions["optimizer"] == "selective"]
     without = {claim.id for claim in compared if claim.control is None}
-    # There the published control reaches the same number.
+    # Here the published control has the same figure.
     assert without == {"SP-02-A", "SP-02-code-A", "SP-08-A", "SP-08-code-A"}
     assert all(claim.about_control for claim in FIGURES.claims if claim.conditions["optimizer"] == "adam")
 
@@ -134,9 +134,7 @@ def test_the_published_figures_would_be_reproduced_in_both_settings():
         ("-reservoir", "selective-sp-04{}-reservoir", "selective-sp-03-reservoir", "test/forgetting"),
     ],
 )
-def test_what_is_left_of_forgetting_is_ours_over_that_of_adam_with_the_same_buffer(
-    setting, claim, mine, theirs, metric
-):
+def test_the_ratio_of_forgetting_uses_adam_with_the_same_buffer(setting, claim, mine, theirs, metric):
     settings = configurations()
     mine, name = mine.format(setting), f"SP-06{setting}{claim}"
     sign = -1 if "transfer" in metric else 1
@@ -147,4 +145,4 @@ def test_what_is_left_of_forgetting_is_ours_over_that_of_adam_with_the_same_buff
     assert word(0.065, 0.5) == "reproduced"
     assert word(0.5, 0.065) == "not reproduced"
     assert word(0.5, 0.5) == "not reproduced"
-    assert word(0.43, 0.5) == "not reproduced"  # 13% less forgotten is not 13% left
+    assert word(0.43, 0.5) == "not reproduced"  # forgetting 13% less is not forgetting 13% as much

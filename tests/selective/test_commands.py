@@ -1,4 +1,4 @@
-"""Learning a stream of tasks from the command line: what is implied, what is stored, exact resumption."""
+"""`plastic train selective` and `plastic eval selective`: implied options, stored results, exact resumption."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def test_implied_options():
     for typed in ({"optimizer": "sgd"}, {"optimizer": "momentum"}, {"base": "sgd"}):
         assert Train.from_values(typed).learning_rate == DESCENT_RATE
         assert Train.from_values({**typed, "learning_rate": 0.5}).learning_rate == 0.5
-    # Of passes and steps the one that is typed counts, whatever a file says.
+    # A typed --epochs or --iterations replaces the other one in a file.
     assert Train.implied({"epochs": 3})["iterations"] == 0
     assert Train.meant({"iterations": 300})["epochs"] == Train().epochs
     assert Train.meant({"warmup_share": 0.3})["warmup_steps"] is None
     assert Train.meant({"warmup_steps": 7})["warmup_share"] == Train().warmup_share
-    # The base says nothing where the optimizer is another.
+    # The base has no effect with another optimizer.
     assert Train.from_values({"optimizer": "adam", "base": "sgd"}).learning_rate == 0.001
     assert Train.from_values({"joint": True}).replay == "none"
 
@@ -105,7 +105,7 @@ def test_the_option_and_the_optimizer_have_the_same_largest_strength():
 
 
 def test_the_class_and_the_command_have_the_same_default_method():
-    """What is left out means the same in Python and in a shell, but for the warm-up: the class counts it in steps."""
+    """The defaults are the same in Python and in the shell, except the warm-up, which the class counts in steps."""
     optimizer = SelectivePlasticityOptimizer([torch.nn.Parameter(torch.zeros(2))])
     config = Train()
     assert config.optimizer == "selective"
@@ -188,7 +188,7 @@ def test_eval_measures_the_same_matrix_and_summary(small, runs_folder):
 def test_if_the_task_is_known_only_its_classes_are_predicted(small, runs_folder):
     assert plastic("train", "selective", *small, "--scenario", "task").code == 0
     table = pd.read_csv(newest(runs_folder) / "tables/accuracy_matrix.csv")
-    # Three tasks of one class each: with one possible answer nothing can be missed, whatever was learned.
+    # Three tasks of one class each: the only possible answer is always right.
     assert (table["accuracy"] == 1).all()
 
 

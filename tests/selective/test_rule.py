@@ -1,4 +1,4 @@
-"""rule.py against loops over single numbers, and what follows from the equations."""
+"""rule.py, compared with loops over single numbers, and consequences of the equations."""
 
 import math
 
@@ -25,7 +25,7 @@ def scalar(value):
 
 
 def loop_gate(busy, surprise, k):
-    """One synapse's gate."""
+    """The gate of one synapse."""
     return min(1.0, max(0.1, 1 - (k / 10) * busy * (1 - surprise)))
 
 
@@ -71,7 +71,7 @@ def test_the_share_does_not_depend_on_the_unit(x, power):
     )
 
 
-def test_where_nothing_happens_no_share_is_large():
+def test_tiny_magnitudes_have_small_shares():
     assert torch.equal(rule.share_of_largest(torch.zeros(3), EPS), torch.zeros(3))
     torch.testing.assert_close(rule.share_of_largest(torch.tensor([1e-10, 0.0]), EPS), torch.tensor([1e-2, 0.0]))
 
@@ -86,8 +86,8 @@ def test_zeros_have_no_share_however_small_eps_is(eps, dtype):
 
 
 @given(arrays(np.float64, st.integers(1, 40), elements=st.integers(0, 6)), st.integers(0, 100))
-def test_the_percentile_is_the_smallest_entry_that_so_many_do_not_exceed(x, percentage):
-    """With ties, as the entries are few different numbers."""
+def test_the_percentile_is_the_smallest_entry_that_covers_the_percentage(x, percentage):
+    """There are ties, because there are few different numbers."""
     enough = [y for y in x if 100 * np.sum(x <= y) >= percentage * len(x)]
     found = rule.percentile(torch.from_numpy(x), percentage)
     assert found.shape == ()
@@ -114,7 +114,7 @@ def test_of_equal_numbers_none_is_above():
         assert rule.above_threshold(v, rule.percentile(v, percentage)).sum() == 0
 
 
-def test_bias_growth_is_that_of_a_second_moment_that_sees_the_same_every_time():
+def test_bias_growth_is_that_of_a_second_moment_of_constant_gradients():
     v, history = 0.0, []
     for _ in range(50):
         v = 0.99 * v + 0.01 * 4.0
@@ -152,13 +152,13 @@ def test_the_gate_closes_with_how_busy_a_synapse_is_and_opens_with_surprise(one,
 
 
 @given(shares, st.floats(0, 1e6))
-def test_where_the_gate_is_open(share, k):
+def test_when_the_gate_is_open(share, k):
     assert rule.gate(scalar(share), scalar(share), 0.0) == 1
     assert rule.gate(scalar(share), scalar(1.0), k) == 1
     assert rule.gate(scalar(0.0), scalar(share), k) == 1
 
 
-def test_where_the_gate_is_lowest():
+def test_when_the_gate_is_lowest():
     assert rule.gate(scalar(1.0), scalar(0.0), rule.STRENGTH_UNIT).item() == rule.LOWEST_GATE == 0.1
     assert rule.gate(scalar(1.0), scalar(0.0), 9.0).item() == pytest.approx(0.1)
     assert rule.gate(scalar(1.0), scalar(0.0), 5.0).item() == pytest.approx(0.5)
@@ -192,16 +192,16 @@ def test_permuting_synapses_permutes_gates(random, synapses):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_what_is_no_number_is_not_hidden(bad):
+def test_nan_is_not_hidden(bad):
     e, g = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, bad, 2.0])
     found = whole_gate(rule.updated_eligibility(e, g, 0.9), g)
     if math.isnan(bad):
         assert found.isnan().all()
     else:
         assert found.isnan().tolist() == [False, True, False]
-        assert found[[0, 2]].tolist() == [1.0, 1.0]  # beside an infinite trace nobody is busy
+        assert found[[0, 2]].tolist() == [1.0, 1.0]  # with an infinite trace no other synapse is busy
         busy = rule.gate(torch.ones(3), rule.share_of_largest(g.abs(), EPS), 5.0)
-        assert busy[[0, 2]].tolist() == [0.5, 0.5]  # beside an infinite gradient nothing is a surprise
+        assert busy[[0, 2]].tolist() == [0.5, 0.5]  # with an infinite gradient no other gradient is a surprise
 
 
 def test_nothing_is_changed_in_place():

@@ -1,27 +1,21 @@
-"""`plastic analyze selective` and `plastic render selective`: measures, figures, films and errors."""
+"""`plastic analyze selective`: measures, tables and errors."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import shutil
-from pathlib import Path
 
-import imageio.v3 as imageio
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib import pyplot
 
 from plastic_cli.analysis import continual
-from plastic_cli.figures.theme import discrete_colors
-from plastic_cli.runs.folder import open_run
-from plastic_cli.testing import interrupted_after, plastic, write_tiny_dataset
+from plastic_cli.testing import interrupted_after, plastic
 from plastic_selective.analysis import figures
-from plastic_selective.analysis.film import Panel, draw_frames, evenly_spaced
 from plastic_selective.analysis.measures import (
     distribution_tables,
     forgetting_table,
@@ -30,129 +24,10 @@ from plastic_selective.analysis.measures import (
 )
 from plastic_selective.analysis.overlap import (
     busiest,
-    carried_over,
-    chance_among_active,
-    shared_share,
 )
-from plastic_selective.continual.history import History, every, read_history
+from selective.analysis.runs import EPOCHS, TASKS, assert_refused, history_of, look, stored_matrix
 
-TASKS, EPOCHS = 3, 2
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A folder with a tiny data set, and the runs that the tests look at."""
-    folder = tmp_path_factory.mktemp("analysed")
-    write_tiny_dataset(folder / "tiny")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(base):
-    """Train once with these options and return the folder of the run."""
-    known = {}
-
-    def run(*options):
-        if options not in known:
-            small = ["--dataset", base / "tiny", "--tasks", TASKS, "--hidden", "8,6"]
-            small += [] if "--iterations" in options else ["--epochs", EPOCHS]
-            small += ["--batch-size", 8]
-            small += [] if "--replay" in options or "--joint" in options else ["--buffer-size", 12]
-            small += [] if "--optimizer" in options else ["--warmup-steps", 2]
-            outcome = plastic("train", "selective", "--quiet", "--runs", base / "runs", *small, *options)
-            assert outcome.code == 0, outcome.err
-            known[options] = Path(outcome.out.strip())
-        return known[options]
-
-    return run
-
-
-def look(verb, folder, *options):
-    return plastic(verb, "selective", "--json", "--runs", folder.parent, "--run", folder.name, *options)
-
-
-def history_of(folder):
-    return read_history(open_run(folder, stage="analyze"))
-
-
-def stored_matrix(folder):
-    return continual.accuracy_matrix(pd.read_csv(folder / "tables" / "accuracy_matrix.csv"))
-
-
-def assert_refused(outcome, *parts):
-    assert outcome.code == 2
-    lines = [line for line in outcome.err.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1, outcome.err
-    for part in parts:
-        assert part in lines[0]
-
-
-# ---------------------------------------------------------------------------------------------- shared synapses
-
-eligibilities = st.lists(st.integers(0, 4), min_size=4, max_size=6).map(lambda v: torch.tensor(v, dtype=torch.float16))
-
-
-@given(eligibilities)
-def test_the_busiest_quarter_is_the_mean_over_all_ways_to_break_ties(values):
-    wanted = len(values) / 4
-    whole = int(wanted)
-    expected = np.zeros(len(values))
-    orders = [
-        order
-        for order in itertools.permutations(range(len(values)))
-        if all(values[a] >= values[b] for a, b in itertools.pairwise(order))
-    ]
-    for order in orders:
-        expected[list(order[:whole])] += 1
-        expected[order[whole]] += wanted - whole
-    np.testing.assert_allclose(busiest(values), expected / len(orders), atol=1e-12)
-
-
-def test_without_ties_the_busiest_quarter_is_that_of_a_sort():
-    values = torch.from_numpy(np.random.default_rng(0).permutation(240).reshape(12, 20).astype(np.float32))
-    marks = busiest(values).numpy()
-    assert set(np.unique(marks)) == {0.0, 1.0}
-    np.testing.assert_array_equal(np.flatnonzero(marks), np.sort(np.argsort(-values.numpy().ravel())[:60]))
-
-
-def test_shared_share_of_the_same_of_others_and_of_chance():
-    generator = torch.Generator().manual_seed(0)
-    first, second = torch.rand(200, 300, generator=generator), torch.rand(200, 300, generator=generator)
-    assert shared_share(first, first) == pytest.approx(1)
-    assert shared_share(first, -first) == 0
-    assert shared_share(first, second) == pytest.approx(0.25, abs=4 * np.sqrt(0.75 / 60000))
-    assert shared_share(first, second) == shared_share(second, first)
-    assert shared_share(first**3, second) == shared_share(first, second), "only the order counts"
-    # Nothing but ties tells nothing apart.
-    assert shared_share(torch.zeros(8), torch.zeros(8)) == pytest.approx(0.25)
-
-
-def test_chance_among_active_synapses():
-    active = torch.ones(100)
-    half, other_half, few = active.clone(), active.clone(), torch.zeros(100)
-    half[50:], other_half[:50], few[:10] = 0, 0, 1
-    assert chance_among_active(active, active) == pytest.approx(0.25)
-    assert chance_among_active(half, half) == pytest.approx(0.5)
-    assert chance_among_active(half, active) == pytest.approx(0.25)
-    assert chance_among_active(half, other_half) == 0
-    # 10 are certain, 15 are drawn from the 90 that are silent: (10 + 90 (15 / 90)^2) / 25.
-    assert chance_among_active(few, few) == pytest.approx((10 + 90 * (15 / 90) ** 2) / 25)
-
-
-@given(
-    st.lists(st.integers(1, 30), min_size=2, max_size=5),
-    st.floats(0.0, 0.999),
-    st.data(),
-)
-def test_carried_over_is_the_share_that_a_running_mean_keeps(steps, decay, data):
-    earlier = data.draw(st.integers(1, len(steps) - 1))
-    later = data.draw(st.integers(earlier + 1, len(steps)))
-    before, everything = 0.0, 0.0
-    for step in range(sum(steps[:later])):
-        gradient = 1.0 if step < sum(steps[:earlier]) else 0.0
-        before = decay * before + (1 - decay) * gradient
-        everything = decay * everything + (1 - decay)
-    assert carried_over(decay, steps, earlier, later) == pytest.approx(before / everything, abs=1e-9)
+# -------------------------------------------------------------------------------------------------------------- overlap
 
 
 def test_the_overlap_table_is_measured_on_the_stored_eligibility(trained):
@@ -173,7 +48,7 @@ def test_the_overlap_table_is_measured_on_the_stored_eligibility(trained):
     assert {int(entry["step"]) for entry in state.values()} == {18}
 
 
-# --------------------------------------------------------------------------------------------------- forgetting
+# ------------------------------------------------------------------------------------ forgetting, eligibility and gates
 
 
 @given(st.integers(1, 5), st.integers(0, 2**32 - 1), st.data())
@@ -197,7 +72,7 @@ def test_the_history_is_what_the_run_logged(trained):
     history = history_of(trained())
     np.testing.assert_array_equal(history.matrix, stored_matrix(trained()))
     assert (history.learned, history.rounds, history.last, history.borders) == (TASKS, EPOCHS, 6, [2, 4])
-    # Untrained and after each task all tasks are measured, in between those that were begun.
+    # Before training and after each task all tasks are measured, within a task only those so far.
     assert history.curves.groupby("step")["task"].apply(list).to_dict() == {
         0: [1, 2, 3],
         1: [1],
@@ -211,7 +86,7 @@ def test_the_history_is_what_the_run_logged(trained):
     np.testing.assert_array_equal(at_end, history.matrix[2])
 
 
-def test_without_a_switch_a_selective_run_shows_forgetting_eligibility_and_gates(trained):
+def test_without_an_option_forgetting_eligibility_and_gates_are_analyzed(trained):
     folder = trained()
     outcome = look("analyze", folder)
     assert outcome.code == 0, outcome.err
@@ -241,7 +116,7 @@ def test_histograms_and_means_are_those_of_the_synapses(trained):
         counts, edges = np.histogram(values.float().numpy(), 50, (0, 1))
         rows = last[last["layer"] == layer]
         np.testing.assert_allclose(rows["low"], edges[:-1], atol=1e-12)
-        # Half precision moves single values across an edge.
+        # Half precision moves single values across the edge of a bin.
         assert np.abs(rows["count"].to_numpy() - counts).sum() <= 0.02 * values.numel() + 2
         mean = means[(means["step"] == 6) & (means["layer"] == layer)]["eligibility_mean"].item()
         assert mean == pytest.approx(values.double().mean().item(), abs=1e-3)
@@ -259,7 +134,7 @@ def test_reported_eligibility_and_gates_are_those_after_the_last_round(k, traine
     snapshots = [torch.load(path)["layers"] for path in sorted((folder / "artifacts").glob("plasticity-*.pt"))]
     assert len(snapshots) == TASKS * EPOCHS
     for number, (layer, first) in enumerate(zip(snapshots[-1], snapshots[0], strict=True), start=1):
-        # All units are kept here, in half precision.
+        # All units of this small layer are stored, in half precision.
         gate, eligibility = layer["gate"].double(), layer["eligibility"].double()
         assert metrics[f"layer {number}/gate_mean"] == pytest.approx(float(gate.mean()), abs=1e-3)
         assert metrics[f"layer {number}/eligibility_mean"] == pytest.approx(float(eligibility.mean()), abs=1e-3)
@@ -269,7 +144,7 @@ def test_reported_eligibility_and_gates_are_those_after_the_last_round(k, traine
         assert metrics[f"layer {number}/eligibility_mean"] != pytest.approx(first["eligibility_mean"], abs=1e-6)
         if k:
             assert 0 < low < 0.5
-            # A synapse is busy where its gate is not 1: a quarter, and a few more since the last measurement.
+            # A synapse is busy if its gate is not 1: a quarter, and a few more since the last measurement.
             assert 0.15 < float((gate < 1).double().mean()) < 0.6
         else:
             assert (metrics[f"layer {number}/gate_mean"], low) == (1, 0)
@@ -304,7 +179,7 @@ def test_a_stopped_run_shows_the_tasks_that_it_completed(base, trained):
     (folder,) = (path for path in (base / "stopped").iterdir() if (path / "run.json").exists())
     history = history_of(folder)
     assert history.learned == 1
-    # The last checkpoint may be older than what was logged and kept: none of them is needed.
+    # The last checkpoint may be older than the metrics and artifacts, and is not needed.
     (folder / "checkpoint.pt").unlink()
     outcome = plastic("analyze", "selective", "--runs", folder.parent, "--run", folder.name, "--forgetting")
     assert "completed 1 of 2 tasks" in outcome.err
@@ -319,7 +194,7 @@ def test_a_stopped_run_shows_the_tasks_that_it_completed(base, trained):
     assert_refused(look("analyze", folder, "--overlap"), "--overlap", "1 task", "two")
 
 
-def test_a_run_that_learned_no_task_is_refused(base):
+def test_a_run_without_a_completed_task_is_refused(base):
     with interrupted_after(1):
         options = ["--dataset", base / "tiny", "--epochs", EPOCHS, "--hidden", 4, "--quiet"]
         plastic("train", "selective", "--runs", base / "begun", *options)
@@ -344,16 +219,16 @@ def test_a_missing_file_of_the_run_is_named(name, verb, options, trained, tmp_pa
     assert_refused(look(verb, folder, *options), f"{name}.pt")
 
 
-def test_a_completed_run_that_logged_less_than_it_learned_is_refused(trained, tmp_path):
+def test_a_completed_run_with_missing_metrics_is_refused(trained, tmp_path):
     folder = shutil.copytree(trained(), tmp_path / "runs" / trained().name)
     lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    # Other tests may have looked at this run, which logs too: the second half of its training is what is lost.
+    # Other tests may have analyzed this run, which also logs. Only rows of the second half of training are removed.
     learned = [line for line in lines if json.loads(line)["stage"] == "train"]
     (folder / "metrics.jsonl").write_text("".join(learned[: len(learned) // 2]))
     assert_refused(look("analyze", folder), "metrics.jsonl")
 
 
-# --------------------------------------------------------------------------------------------- joint training
+# ------------------------------------------------------------------------------------------------------- joint training
 
 
 def test_intransigence_is_measured_against_joint_training(trained):
@@ -381,7 +256,7 @@ def test_joint_runs_of_other_tasks_are_refused(trained):
     assert_refused(look("analyze", folder, "--joint", "nobody"), "no run 'nobody'")
 
 
-# ------------------------------------------------------------------------------------------ strengths of the gate
+# ------------------------------------------------------------------------------------------------ strengths of the gate
 
 
 def test_other_strengths_are_trained_like_the_run(trained):
@@ -399,7 +274,7 @@ def test_other_strengths_are_trained_like_the_run(trained):
     assert sorted(path for path in folder.rglob("*")) == files, "nothing is written"
 
 
-def test_sweeping_k_is_shown_and_a_strength_below_0_is_refused(trained):
+def test_sweep_k_has_a_figure_and_refuses_a_strength_out_of_range(trained):
     folder = trained("--iterations", 3, "--base", "sgd", "--replay", "none")
     outcome = look("analyze", folder, "--sweep-k", "--k", "2,5")
     assert outcome.code == 0, outcome.err
@@ -415,10 +290,10 @@ def test_sweeping_k_is_shown_and_a_strength_below_0_is_refused(trained):
     assert_refused(look("analyze", folder, "--k", "1"), "--sweep-k")
 
 
-# ----------------------------------------------------------------------------------------- the shared analyses
+# -------------------------------------------------------------------------------------------------- the shared analyses
 
 
-def test_analyses_by_class_are_for_outputs_that_are_classes(trained):
+def test_analyses_by_class_need_outputs_that_are_classes(trained):
     outcome = look("analyze", trained(), "--sparsity")
     assert outcome.code == 0, outcome.err
     assert (trained() / "tables" / "sparsity.csv").exists()
@@ -427,134 +302,3 @@ def test_analyses_by_class_are_for_outputs_that_are_classes(trained):
     for options in (("--scenario", "task"), ("--stream", "permuted", "--scenario", "class")):
         assert_refused(look("analyze", trained(*options), "--sparsity"), "--sparsity", "not the classes")
     assert_refused(look("analyze", trained(), "--other", "x"), "--other x does nothing without --cka")
-
-
-# ------------------------------------------------------------------------------------------------------- drawing
-
-
-def history_with(tasks, rounds, **changes):
-    random = np.random.default_rng(0)
-    from plastic_selective.config import Train
-
-    matrix = random.random((tasks + 1, tasks))
-    steps = [(step, task) for step in range(tasks * rounds + 1) for task in range(1, tasks + 1)]
-    curves = pd.DataFrame([{"step": step, "task": task, "accuracy": random.random()} for step, task in steps])
-    run = type("AnyRun", (), {"seed": 3, "id": "any"})()
-    return History(run, Train.from_values({"tasks": tasks, "epochs": rounds, **changes}), rounds, matrix, curves)
-
-
-def test_the_matrix_shows_its_numbers_if_they_fit():
-    def numbers(tasks):
-        history = history_with(tasks, 1)
-        drawn = figures.matrix_figure(history).draw()
-        found = {tuple(np.abs(text.get_position()).round()): text.get_text() for text in drawn.axes[0].texts}
-        pyplot.close(drawn)
-        return found, history.matrix
-
-    found, matrix = numbers(4)
-    assert found == {(task + 1, after): f"{100 * value:.1f}" for (after, task), value in np.ndenumerate(matrix)}
-    assert numbers(30)[0] == {}
-
-
-def test_figures_of_many_tasks_name_what_they_leave_out():
-    assert "framed" in figures.matrix_figure(history_with(40, 1)).labels.subtitle
-    few, many = (figures.curves_figure(history_with(tasks, 1)).labels.subtitle for tasks in (12, 13))
-    assert "dark" not in few
-    assert "dark (task 1) to light (task 13)" in many.replace("\n", " ")
-    values = {"layer": 1, "layer_name": "a", "low": 0.5, "high": 0.52, "count": 3, "synapses": 3}
-    for tasks, note in ((6, None), (8, "tasks 1, 2, 4, 5, 7 and 8 of 8")):
-        table = pd.DataFrame([{**values, "step": step} for step in range(1, tasks + 1)])
-        subtitle = figures.histogram_figure(history_with(tasks, 1), table, "gate").labels.subtitle
-        assert note in subtitle if note else "tasks" not in subtitle
-
-
-def test_a_film_of_many_tasks_has_a_color_bar_of_tasks():
-    values = np.zeros((1, 5, 20), dtype=np.float32)
-    frame = draw_frames(history_with(12, 1), [Panel("a", {0: values[0]}, 1.0)] * 2, None)[0].astype(int)
-    wanted = [[int(colour[start : start + 2], 16) for start in (1, 3, 5)] for colour in discrete_colors(12)]
-    columns = [frame[:, x] for x in range(880, 960)]
-    assert any(all(np.abs(column - colour).max(axis=1).min() < 3 for colour in wanted) for column in columns)
-
-
-@pytest.mark.parametrize(("tasks", "rounds"), [(2, 1), (2, 5), (10, 3), (60, 1)])
-def test_ticks_are_few_whole_and_include_the_borders_of_few_tasks(tasks, rounds):
-    history = history_with(tasks, rounds)
-    ticks = history.ticks(most=20)
-    assert len(ticks) <= 21
-    assert ticks[0] == 0
-    assert set(ticks) <= set(range(history.last + 1))
-    assert len(set(np.diff(ticks))) == 1
-    if tasks <= 20:
-        assert {*history.borders, history.last} <= set(ticks)
-
-
-@given(st.integers(0, 10**6), st.integers(4, 40))
-def test_every_counts_in_strides_of_1_2_and_5(count, most):
-    numbers = every(count, most)
-    assert numbers[0] == 0
-    assert numbers[-1] <= count
-    assert len(numbers) <= most + 1
-    assert len(set(np.diff(numbers))) <= 1
-
-
-@given(st.lists(st.integers(), min_size=1, max_size=300, unique=True), st.integers(1, 70))
-def test_evenly_spaced_names_include_the_last(names, most):
-    chosen = evenly_spaced(names, most)
-    assert len(chosen) <= most
-    assert chosen[-1] == names[-1]
-    places = [names.index(name) for name in chosen]
-    assert len(set(np.diff(places))) <= 1
-    if len(names) <= most:
-        assert chosen == names
-
-
-@pytest.mark.parametrize("image_shape", [(1, 4, 5), (3, 4, 5), None])
-def test_a_frame_depends_on_its_step_only(image_shape):
-    random = np.random.default_rng(0)
-    features = int(np.prod(image_shape or (20,)))
-    values = random.random((3, 7, features)).astype(np.float32)
-    history = history_with(2, 3)
-
-    def frames(steps):
-        shown = {step: values[(1, 3, 6).index(step)] for step in steps}
-        negative = {step: -matrix for step, matrix in shown.items()}
-        return draw_frames(history, [Panel("a", shown, 1.0), Panel("b", negative, 1.0, signed=True)], image_shape)
-
-    together, (alone,) = frames([1, 3, 6]), frames([3])
-    assert all(frame.shape == (352, 960, 3) and frame.dtype == np.uint8 for frame in together)
-    np.testing.assert_array_equal(together[1], alone)
-    assert np.any(together[0] != together[1])
-    assert np.any(together[1] != together[2])
-
-
-def test_color_images_show_the_mean_of_their_channels():
-    random = np.random.default_rng(1)
-    history = history_with(2, 1)
-    gray = random.random((1, 5, 16)).astype(np.float32)
-    color = np.stack([gray - 0.125, gray, gray + 0.125], axis=2).reshape(1, 5, 48)
-    one = draw_frames(history, [Panel("a", {1: gray[0]}, 1.0)] * 2, (1, 4, 4))
-    three = draw_frames(history, [Panel("a", {1: color[0]}, 1.0)] * 2, (3, 4, 4))
-    assert np.mean(one[0] != three[0]) < 0.01
-
-
-def test_a_film_has_a_frame_for_each_round_and_its_last_frame_is_a_picture(trained):
-    folder = trained()
-    outcome = look("render", folder, "--layer", 1)
-    assert outcome.code == 0, outcome.err
-    film = imageio.imread(folder / "videos" / "plasticity_layer_1.gif")
-    assert film.shape == (TASKS * EPOCHS, 352, 960, 3)
-    still = imageio.imread(folder / "figures" / "plasticity_layer_1.png")
-    assert np.abs(still.astype(int) - film[-1]).mean() < 1
-    # A GIF has 256 colours, and the pictures must leave some to the curves.
-    for colour in discrete_colors(TASKS):
-        wanted = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)])
-        assert np.abs(film[-1][:, 600:].astype(int) - wanted).max(axis=-1).min() < 8
-    assert look("render", folder, "--layer", 3).code == 0
-    assert_refused(look("render", folder, "--layer", 4), "--layer 4", "has 3 layers")
-
-
-def test_a_control_is_shown_by_its_weights_after_each_task(trained):
-    folder = trained("--optimizer", "adam", "--replay", "none")
-    outcome = look("render", folder)
-    assert outcome.code == 0, outcome.err
-    assert len(imageio.imread(folder / "videos" / "plasticity_layer_1.gif")) == TASKS + 1

@@ -28,7 +28,7 @@ def masked(model, allowed=(0, 2)):
 
 
 def fisher_by_definition(model, x, logits):
-    """The mean over images of the expectation, over the model's own answer, of the squared derivative of log p."""
+    """The mean over images of the expected squared derivative of log p, with labels from the model's own answer."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = {name: np.zeros(tuple(p.shape)) for name, p in parameters.items()}
     for image in x:
@@ -51,7 +51,7 @@ def assert_same(tensors, arrays, rtol=1e-10, atol=1e-14):
 
 
 class Unused(nn.Module):
-    """Has a head that does not answer."""
+    """Has a layer that the logits do not depend on."""
 
     def __init__(self):
         super().__init__()

@@ -36,7 +36,7 @@ def test_fisher_of_softmax_regression_is_its_closed_form():
 
 
 def test_images_do_not_cancel():
-    """The gradient of these two images together is zero, the Fisher information of their labels is not."""
+    """The gradient of these two images together is zero, but their Fisher information is not."""
     model = nn.Linear(1, 2, bias=False).double()
     nn.init.zeros_(model.weight)
     x = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
@@ -132,7 +132,7 @@ def test_models_with_other_layers_are_an_error(name):
 
 
 def test_a_confident_model_has_fisher_information():
-    """The expectation over labels includes unlikely ones, which a drawn label would rarely be."""
+    """The expectation also includes unlikely labels, which random labels would rarely be."""
     model = nn.Linear(5, 4).double()
     with torch.no_grad():
         model.bias.copy_(torch.tensor([12.0, 0, 0, 0]))

@@ -156,15 +156,15 @@ def test_ewc_uses_the_number_of_images_of_its_option_and_draws_them_from_the_see
 
 
 class Bowl(nn.Module):
-    """The loss 1/2 sum_i h_i (theta_i - centre_i)^2."""
+    """The loss 1/2 sum_i h_i (theta_i - center_i)^2."""
 
     def __init__(self, start, curvature):
         super().__init__()
         self.theta = nn.Parameter(torch.tensor(start, dtype=torch.float64))
         self.curvature = torch.tensor(curvature, dtype=torch.float64)
 
-    def loss(self, centre=0.0):
-        return 0.5 * (self.curvature * (self.theta - torch.as_tensor(centre)) ** 2).sum()
+    def loss(self, center=0.0):
+        return 0.5 * (self.curvature * (self.theta - torch.as_tensor(center)) ** 2).sum()
 
 
 def step(penalty, optimizer, loss):
@@ -202,7 +202,7 @@ def test_for_small_steps_the_path_integral_is_the_decrease_of_the_loss():
     for rate in (0.04, 0.02, 0.01):
         found, fall = path_after(rate, 2.0)
         errors.append(found.sum() - fall)
-    # The error falls with the step, and is what a step's second-order term leaves: positive.
+    # The error is the second-order term of a step: positive, and smaller for smaller steps.
     assert errors[0] / errors[1] == pytest.approx(2, rel=0.1)
     assert errors[1] / errors[2] == pytest.approx(2, rel=0.1)
     assert 0 < errors[2] < 0.02 * fall
@@ -211,7 +211,7 @@ def test_for_small_steps_the_path_integral_is_the_decrease_of_the_loss():
 
 
 def test_noise_of_batches_adds_to_the_path_integral():
-    """A gradient g + n steps by -rate (g + n): omega gains rate n^2 although the loss does not fall by it."""
+    """A gradient g + n gives a step of -rate (g + n). omega grows by rate n^2, but the loss does not decrease by it."""
     model = Bowl([0.0], [1e-9])
     penalty = SynapticIntelligence(model, strength=1.0, damping=0.1)
     optimizer, noise = torch.optim.SGD(model.parameters(), lr=0.01), images(400, 1, seed=7)
@@ -220,15 +220,15 @@ def test_noise_of_batches_adds_to_the_path_integral():
     assert float(penalty.state_dict()["path"]["theta"]) == pytest.approx(0.01 * float((noise**2).sum()), rel=1e-9)
 
 
-def synaptic_intelligence(centres, steps, rate, momentum, c, xi):
+def synaptic_intelligence(centers, steps, rate, momentum, c, xi):
     """Three tasks of bowls by Zenke et al.'s equations 3 to 5, one parameter at a time, with momentum SGD."""
     importances, ends = [], []
-    for start, h, *own in zip(START, CURVATURE, *centres, strict=True):
+    for start, h, *own in zip(START, CURVATURE, *centers, strict=True):
         theta, anchor, importance, velocity = start, start, 0.0, 0.0
-        for task, centre in enumerate(own):
+        for task, center in enumerate(own):
             omega = 0.0
             for _ in range(steps):
-                gradient = h * (theta - centre)
+                gradient = h * (theta - center)
                 pull = 2 * c * importance * (theta - anchor) if task else 0.0
                 velocity = momentum * velocity + gradient + pull
                 moved = -rate * velocity
@@ -241,7 +241,7 @@ def synaptic_intelligence(centres, steps, rate, momentum, c, xi):
     return np.array(importances), np.array(ends)
 
 
-CENTRES = ([0.0, 0.0, 0.0], [1.0, -3.0, 0.5], [1.0, 1.0, 9.0])
+CENTERS = ([0.0, 0.0, 0.0], [1.0, -3.0, 0.5], [1.0, 1.0, 9.0])
 
 
 @pytest.mark.parametrize("steps", [3, 40])
@@ -249,12 +249,12 @@ def test_synaptic_intelligence_over_three_tasks(steps):
     model = Bowl(START, CURVATURE)
     penalty = SynapticIntelligence(model, strength=0.8, damping=0.05)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    for centre in CENTRES:
+    for center in CENTERS:
         for _ in range(steps):
-            step(penalty, optimizer, lambda centre=centre: model.loss(torch.tensor(centre)))
+            step(penalty, optimizer, lambda center=center: model.loss(torch.tensor(center)))
         penalty.end_task()
         assert not penalty.state_dict()["path"]["theta"].any()
-    importance, end = synaptic_intelligence(CENTRES, steps, 0.05, 0.9, 0.8, 0.05)
+    importance, end = synaptic_intelligence(CENTERS, steps, 0.05, 0.9, 0.8, 0.05)
     np.testing.assert_allclose(model.theta.detach().numpy(), end, rtol=1e-10)
     np.testing.assert_allclose(importance_of(penalty)["theta"].numpy(), importance, rtol=1e-9)
 
@@ -275,7 +275,7 @@ def test_moving_against_the_gradient_never_makes_importance_negative():
 
     # -g dtheta / (dtheta^2 + xi): g = 1, dtheta = -0.5 and +0.5.
     assert moved_by([-0.5, 0.5]) == pytest.approx([0.5 / 0.35, 0.0])
-    # g = 0.5, dtheta = +0.2: takes away from what was there; g = 1.5, dtheta = -0.5: nothing owed from before.
+    # g = 0.5, dtheta = +0.2 reduces the importance; g = 1.5, dtheta = -0.5 starts from an importance of 0.
     assert moved_by([0.2, -0.5]) == pytest.approx([0.5 / 0.35 - 0.1 / 0.14, 0.75 / 0.35])
 
 
@@ -303,7 +303,7 @@ def test_a_step_without_its_gradient_is_an_error():
 
 
 def largest_move(penalty, model, rate, steps=400):
-    """How far plain gradient descent on the penalty alone gets away from the anchor, as a share of the start."""
+    """The distance to the anchor after gradient descent on the penalty, as a share of that at the start."""
     anchor = torch.cat([values.flatten() for values in penalty.state_dict()["anchor"].values()])
     move(model, 33)
     distances = []

@@ -1,4 +1,4 @@
-"""replay.py: images that say which they are, against algorithms written out one image at a time."""
+"""replay.py, compared with algorithms that add one image at a time. The images contain their own number."""
 
 import io
 import itertools
@@ -27,7 +27,7 @@ def generator(seed=0):
 
 
 def numbered(first, end, groups=GROUPS):
-    """Images that are their own number, in two pixels; y and group follow from it."""
+    """Images whose two pixels contain their number; y and group follow from it."""
     number = torch.arange(first, end)
     return torch.stack([number, -number], dim=1).float(), number * 10, group_of(number, groups)
 
@@ -56,7 +56,7 @@ def contents(buffer):
 
 
 def p_value_of_inclusion(counts, trials, kept):
-    """Of the hypothesis that each of len(counts) things is among `kept` different ones equally often.
+    """The p value of the hypothesis that each of len(counts) images is among the `kept` ones equally often.
 
     The indicators of one trial have variance p (1 - p) and, as they sum to `kept`, covariance -p (1 - p) / (n - 1).
     """
@@ -126,14 +126,14 @@ def test_every_pair_of_images_is_kept_equally_often():
 # ----------------------------------------------------------------------------------------------------- class-balanced
 
 
-def test_each_group_has_its_quota_however_rare_it_is():
+def test_each_group_has_its_quota_even_if_it_is_rare():
     buffer = make_buffer("class-balanced", 32, 1, 3, generator())
     for group, count in ((0, 1000), (1, 4), (2, 500), (0, 1000), (1, 3)):
         buffer.add(torch.zeros(count, 1), torch.zeros(count, dtype=torch.long), torch.full((count,), group))
     assert buffer.capacity == 30
     assert buffer.groups().tolist() == [10, 7, 10]
     assert len(buffer) == 27
-    # What lies in the places of group 1 that are still empty is never shown.
+    # The empty places of group 1 are never sampled.
     assert sorted(buffer.sample(100).group.tolist()) == [0] * 10 + [1] * 7 + [2] * 10
 
 
@@ -166,7 +166,7 @@ def test_first_in_first_out(sizes, capacity):
 
 
 def expected_share(capacity, new, replayed, steps):
-    """The same expectation from whole groups of images: what was replayed at step j takes an interval of the queue."""
+    """The same expectation from groups of images: those replayed at step j are an interval of the queue."""
     shares = [1.0]
     for s in range(1, steps + 1):
         old = max(0.0, capacity - s * (new + replayed))
@@ -184,7 +184,7 @@ def test_surviving_share_is_its_recursion(capacity, new, replayed):
 
 
 def test_images_of_an_earlier_task_disappear_as_computed_if_the_mixed_batch_is_added():
-    """The published loop: a buffer of 2000, 64 new and 64 replayed images a step, both added."""
+    """The published loop: a buffer of 2000 images. Each step adds 64 new and 64 replayed images."""
     trials, steps, draws = 150, 60, generator(6)
     x, y = torch.zeros(64, 1), torch.zeros(64, dtype=torch.long)
     shares = np.empty((trials, steps + 1))
@@ -198,7 +198,7 @@ def test_images_of_an_earlier_task_disappear_as_computed_if_the_mixed_batch_is_a
     for step in (5, 10, 15, 16, 20, 30, 40, 60):
         error = shares[:, step].std(ddof=1) / np.sqrt(trials)
         assert abs(shares[:, step].mean() - expected[step]) <= 4.5 * error
-    # The first step displaces 128 old images and adds back 64, without any chance.
+    # The first step always removes 128 old images and adds 64 of them again.
     assert (shares[:, 1] == 1936 / 2000).all()
     assert expected[1] == pytest.approx(1936 / 2000, rel=1e-12)
 
@@ -217,7 +217,7 @@ def test_the_share_in_the_limit_of_small_batches(p):
 
 
 def test_the_published_buffer_loses_the_earlier_task():
-    """Of task A a third is left after 16 steps, a thirtieth after 50, and less than one image after 109."""
+    """A third of task A is left after 16 steps, a thirtieth after 50, and less than one image after 109."""
     share = surviving_share(2000, 64, 64, 120)
     assert share[16] == pytest.approx(2 - np.exp(0.5), abs=0.02)
     assert share[50] == pytest.approx(1 / 30, abs=1e-3)
@@ -254,7 +254,7 @@ def test_a_sample_has_different_images_and_at_most_all(kind, stored, count):
 
 
 def test_every_ordered_choice_has_the_same_chance():
-    """From the same order every time: what an earlier sample left behind must not be needed for it."""
+    """The order of places is reset every time, so that the result cannot depend on an earlier sample."""
     counts = dict.fromkeys(itertools.permutations(range(6), 3), 0)
     assert len(counts) == 120
     for chance in torch.rand(24_000, 3, dtype=torch.float64, generator=generator(8)).numpy():
@@ -266,7 +266,7 @@ def test_every_ordered_choice_has_the_same_chance():
 
 
 def test_samples_after_one_another_are_independent():
-    """Which image comes first says nothing about which comes first the next time."""
+    """The first image of a sample is independent of the first image of the next."""
     buffer = make_buffer("fifo", 4, 2, GROUPS, generator(9))
     feed(buffer, [4])
     first = [int(buffer.sample(2).y[0]) // 10 for _ in range(8001)]
@@ -312,7 +312,7 @@ def test_a_buffer_with_too_few_images_gives_all():
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
-def test_an_impossible_share_is_an_error(share):
+def test_a_share_out_of_range_is_an_error(share):
     with pytest.raises(UserError, match="share"):
         mixed_batch(*numbered(0, 5), None, share)
 
@@ -370,7 +370,7 @@ def test_the_state_of_another_buffer_is_an_error(kind):
 
 
 def test_a_state_that_contradicts_itself_is_an_error():
-    """A kernel would write behind the end of its array."""
+    """A kernel would write beyond the end of its array."""
     buffer = make_buffer("class-balanced", 12, 2, GROUPS, generator())
     feed(buffer, [50])
     for seen in ([0, 0, 0], [50, 50, -50], [2, 50, 50]):
@@ -382,7 +382,7 @@ def test_a_state_that_contradicts_itself_is_an_error():
 @given(sizes=sizes)
 @settings(max_examples=30, deadline=None)
 def test_no_two_images_of_a_batch_get_the_same_place(kind, sizes):
-    """On a GPU either might win."""
+    """On a GPU the result would be undefined."""
     buffer = make_buffer(kind, 6, 2, GROUPS, generator(13))
     for size in (5, *sizes):
         if size:
@@ -394,7 +394,7 @@ def test_no_two_images_of_a_batch_get_the_same_place(kind, sizes):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_path_for_other_devices_keeps_the_same_images(kind):
-    """Without a view into the CPU's memory images are written by torch; what is kept must not depend on it."""
+    """On other devices torch writes the images. The kept images must be the same."""
     buffers = [make_buffer(kind, 12, 2, GROUPS, generator(12)) for _ in range(2)]
     buffers[1]._views = None
     for buffer in buffers:
@@ -436,7 +436,7 @@ def test_a_group_that_does_not_exist_is_an_error(wrong):
     assert len(buffer) == 0
 
 
-def test_impossible_buffers_are_errors():
+def test_unknown_kinds_and_capacities_out_of_range_are_errors():
     assert make_buffer("none", 0, 2, GROUPS, generator()) is None
     with pytest.raises(UserError, match="reservoir"):
         make_buffer("resevoir", 5, 2, GROUPS, generator())

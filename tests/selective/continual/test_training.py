@@ -29,7 +29,7 @@ CLASSES, IMAGES, SIZE = 3, 60, 6
 
 @pytest.fixture
 def noisy(tmp_path):
-    """Images that are hard to tell apart, with other images and other shares of classes in the test split."""
+    """Images that are hard to distinguish. The test split has other images and other shares of classes."""
     folder = tmp_path / "noisy"
     folder.mkdir()
     generator = np.random.default_rng(3)
@@ -60,14 +60,14 @@ def parts_of(config, tmp_path):
 
 
 def learned(config, tmp_path):
-    """Learn the stream without a run's files; return the accuracy matrix."""
+    """Train without writing files, and return the accuracy matrix."""
     return train_unlogged(config, load_dataset(config.dataset, tmp_path), run_of(config, tmp_path / "runs"))
 
 
 # ------------------------------------------------------------------------------------------------ options to parts
 
 
-def test_every_option_of_the_optimizer_reaches_it(noisy, tmp_path):
+def test_every_option_of_the_optimizer_is_passed_to_it(noisy, tmp_path):
     options = {"plasticity_k": 7.0, "gating": "uniform", "warmup_steps": 17, "learning_rate": 0.03}
     for base, own in (
         ("adam", {"threshold_percentile": 40.0, "adaptive_threshold": False, "second_moment_decay": 0.9}),
@@ -81,7 +81,7 @@ def test_every_option_of_the_optimizer_reaches_it(noisy, tmp_path):
         assert {name: group[name] for name in expected} == expected
 
 
-# The table of docs/rules/selective.md: what `plastic train selective` does, in Python. The first task has 12 steps.
+# The table of docs/rules/selective.md with commands and their equivalents in Python. The first task has 12 steps.
 IN_PYTHON = [
     ({}, lambda p: Selective(p, warmup_steps=round(0.1 * 12))),
     ({"warmup_share": 0.2}, lambda p: Selective(p, warmup_steps=round(0.2 * 12))),
@@ -131,7 +131,7 @@ def test_controls_are_torchs_optimizers(options, kind, expected, noisy, tmp_path
     assert optimizer.param_groups[0]["weight_decay"] == 0
 
 
-def test_every_option_of_a_penalty_reaches_it(noisy, tmp_path, monkeypatch):
+def test_every_option_of_a_penalty_is_passed_to_it(noisy, tmp_path, monkeypatch):
     made = []
     for name in ("OnlineEWC", "SynapticIntelligence"):
         monkeypatch.setattr(components, name, lambda network, name=name, **options: made.append((name, options)))
@@ -164,7 +164,7 @@ def test_the_buffer_has_the_kind_and_size_of_the_options(options, kind, strata, 
 
 
 @pytest.mark.parametrize("base", ["sgd", "adam"])
-def test_without_a_gate_learning_is_that_of_the_control(base, noisy, tmp_path):
+def test_without_a_gate_training_equals_the_control(base, noisy, tmp_path):
     shared = {"learning_rate": 0.02, "penalty": "si", "epochs": 4}
     gated, open_ = (
         learned(config_of(noisy, base=base, plasticity_k=k, warmup_steps=0, **shared), tmp_path) for k in (10.0, 0.0)
@@ -181,7 +181,7 @@ def test_without_a_gate_learning_is_that_of_the_control(base, noisy, tmp_path):
 
 
 class Recorder:
-    """A buffer that notes what it was given and what was taken."""
+    """A buffer that records the images that are added and the size of samples."""
 
     def __init__(self, buffer):
         self.buffer, self.added, self.counts = buffer, [], []
@@ -198,14 +198,14 @@ class Recorder:
 @pytest.mark.parametrize(("share", "replayed"), [(0.5, 5), (0.75, 15), (0.2, 1), (0.0, 0)])
 @pytest.mark.parametrize("kind", ["reservoir", "class-balanced", "fifo"])
 def test_only_the_published_loop_stores_replayed_images_again(kind, share, replayed, noisy, tmp_path, monkeypatch):
-    """30 images of the first class, 20 of the second, 10 of the third, five at once, two passes."""
+    """30 images of the first class, 20 of the second and 10 of the third, in batches of five, two passes."""
     recorders = []
 
     def recorded(*arguments):
         made = replay.make_buffer(*arguments)
         recorders.append(Recorder(made))
         if kind == "fifo":
-            # The loop asks for the type of a first-in-first-out buffer.
+            # The training loop checks the type of a first-in-first-out buffer.
             monkeypatch.setattr(training, "FirstInFirstOut", Recorder)
         return recorders[0]
 
@@ -214,7 +214,7 @@ def test_only_the_published_loop_stores_replayed_images_again(kind, share, repla
     (recorder,) = recorders
     assert recorder.counts == [replayed] * 24
     groups = [group.tolist() for _, group in recorder.added]
-    # What is new comes first, and belongs to the task that is being learned.
+    # New images come first, and belong to the present task.
     assert [group[:5] for group in groups] == [[0] * 5] * 12 + [[1] * 5] * 8 + [[2] * 5] * 4
     sizes = [count for count, _ in recorder.added]
     if kind != "fifo":
@@ -233,7 +233,7 @@ def test_only_the_published_loop_stores_replayed_images_again(kind, share, repla
 def test_every_class_of_every_task_has_its_share_of_a_class_balanced_buffer(
     options, expected, noisy, tmp_path, monkeypatch
 ):
-    """Tasks that share their classes do not share the places."""
+    """Tasks that share classes do not share places in the buffer."""
     made = []
     monkeypatch.setattr(components, "make_buffer", lambda *a: made.append(replay.make_buffer(*a)) or made[0])
     learned(config_of(noisy, replay="class-balanced", buffer_size=18, **options), tmp_path)
@@ -276,7 +276,7 @@ class RecordedPenalty:
         moved = torch.cat(
             [(b - p.detach()).flatten() for b, p in zip(self.before, self.network.parameters(), strict=True)]
         )
-        # Plain descent at rate 0.5: the step follows the loss and what the penalty added.
+        # SGD at rate 0.5: the step follows the gradients of the loss and of the penalty.
         torch.testing.assert_close(moved, 0.5 * (self.at_backward + 1.0), rtol=1e-4, atol=1e-6)
 
     def end_task(self, x, logits):
@@ -319,7 +319,7 @@ def test_outputs_of_later_tasks_are_trained_only_if_all_compete(active, moves, n
     start = made(config, components.stream_of(config, load_dataset(config.dataset, tmp_path), run), run).layers[-1].bias
     after_first = biases[1]
     assert (not torch.equal(after_first[1:], start[1:])) == moves
-    assert not torch.equal(after_first[:1], start[:1]) or not moves  # one output alone has nothing to learn
+    assert not torch.equal(after_first[:1], start[:1]) or not moves  # a single output has nothing to learn
 
 
 # ------------------------------------------------------------------------------------------------ numbers logged
@@ -331,7 +331,7 @@ def images(folder, split):
 
 
 def counted_again(run, folder, split, task_classes):
-    """Count the accuracy on every task after every task from the networks that the run kept, in float64.
+    """Compute the accuracy on every task after every task from the stored networks, in float64.
 
     Images are scaled by the mean and standard deviation of all pixels of the training images, as the data set is.
     """
@@ -384,7 +384,7 @@ def test_logged_test_results_are_recomputed_from_the_test_images(options, noisy)
     summary = json.loads((run / "run.json").read_text())["summary"]
     expected = by_hand(matrix)
     assert {name: summary[f"test/{name}"] for name in expected} == pytest.approx(expected, abs=1e-6)
-    # The two splits hold other images, and other shares of classes, so that none can be taken for the other.
+    # The two splits have different images and shares of classes, so that they cannot be confused.
     assert not np.allclose(counted_again(run, noisy, "train", [[0], [1], [2]]), matrix, atol=1e-3)
 
 

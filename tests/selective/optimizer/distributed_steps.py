@@ -1,8 +1,8 @@
-"""Steps on parameters that are distributed over processes, beside the same steps on whole ones: run by a test.
+"""Compare steps on parameters distributed over processes with steps on whole parameters. A test runs this file.
 
     python distributed_steps.py RANK PROCESSES FILE
 
-FILE is where the processes find each other. Exits with 1, and says where, if a number differs.
+FILE is where the processes find each other. Exits with 1 and a message if a number differs.
 """
 
 import itertools

@@ -17,7 +17,7 @@ each_float = pytest.mark.parametrize("dtype", FLOATS, ids=str)
 
 
 def normal(*shape, seed=0, dtype=torch.float32):
-    """Draw in float64, so that every type sees the same numbers."""
+    """Draw in float64, so that all types have the same numbers."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
@@ -26,7 +26,7 @@ def parameter(*shape, seed=0, dtype=torch.float32):
 
 
 def stream(*shape, steps=10, seed=100, dtype=torch.float32):
-    """Gradients of synapses of which some are always busier than others."""
+    """Gradients of synapses, some of which are always busier than others."""
     busy = normal(*shape, seed=seed - 1, dtype=torch.float64).exp()
     return [(normal(*shape, seed=seed + t, dtype=torch.float64) * busy).to(dtype) for t in range(steps)]
 
@@ -46,7 +46,7 @@ def only(optimizer):
 
 
 def steady(p, optimizer, steps, scale=1.0):
-    """Learn from gradients of an always equal size, different for each synapse; return who was busy at each step."""
+    """Take steps with gradients of constant size, different for each synapse; return the busy share of each step."""
     sizes = torch.linspace(1, 2, p.numel(), dtype=p.dtype).view_as(p) * scale
     shares = []
     for t in range(steps):
@@ -57,7 +57,7 @@ def steady(p, optimizer, steps, scale=1.0):
 
 
 class LoopSynapses:
-    """The synapses of one tensor, as lists of Python's numbers; `step` follows the equations, for either base."""
+    """The synapses of one tensor as lists of Python numbers. `step` follows the equations of both bases."""
 
     def __init__(self, values, lr, k, warmup, base, decay=0.99, betas=(0.9, 0.999), percentile=75, **others):
         self.p = values.detach().double().flatten().tolist()

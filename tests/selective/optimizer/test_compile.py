@@ -30,7 +30,7 @@ from selective.optimizer.synapses import (
 
 @each_base
 def test_blocks_and_stretches_of_a_large_parameter_change_nothing(base):
-    """More numbers than a block of the kernels, and an odd number of them, in both paths."""
+    """More numbers than a block of the kernels, and an odd number, in the kernels and in whole tensors."""
     ends = []
     for dtype in FLOATS:
         p = parameter(9001, dtype=dtype)
@@ -41,7 +41,7 @@ def test_blocks_and_stretches_of_a_large_parameter_change_nothing(base):
 
 
 def test_float32_takes_the_compiled_path_and_float64_does_not(monkeypatch):
-    """Without which the tests of two paths would test one."""
+    """Otherwise the tests of two paths would test only one."""
     taken = []
     step_sgd = threads_module.step_sgd
     monkeypatch.setattr(threads_module, "step_sgd", lambda p, *others: (taken.append(p.dtype), step_sgd(p, *others)))
@@ -73,7 +73,7 @@ def compiled_and_eager(base, dtype, backend, tensor_lr=False, **others):
                 p.grad = now
             run()
         if compiled:
-            # One in which the state is made, one for all steps to come.
+            # One graph makes the state, one is for all later steps.
             assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - graphs == 2
         ends.append(torch.cat([p.detach().flatten() for p in parameters]))
     return ends
@@ -132,7 +132,7 @@ def test_inductor_makes_the_same_numbers(base, dtype, tensor_lr):
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
 def test_parameters_distributed_over_two_processes_follow_whole_ones(tmp_path):
-    """DTensor, in all placements, both bases and gatings; looking inside and saving too."""
+    """DTensor in all placements, with both bases and gatings, diagnostics and saving."""
     script = Path(__file__).with_name("distributed_steps.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     both = [
@@ -150,7 +150,7 @@ def test_parameters_distributed_over_two_processes_follow_whole_ones(tmp_path):
 
 @pytest.fixture
 def threads():
-    """Set how many threads torch may use; one again in the end."""
+    """Set the number of torch's threads, and reset it to one at the end."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -175,7 +175,7 @@ def test_two_threads_do_what_one_does_bit_for_bit(base, threads):
 
 
 def test_a_large_parameter_is_split_over_threads(threads, monkeypatch):
-    """Without which the test of two threads would test one."""
+    """Otherwise the test of two threads would test only one."""
     took_part = set()
     kernel = threads_module.kernels.gated_sgd
 
@@ -199,7 +199,7 @@ def test_a_forked_process_has_threads_of_its_own(threads):
     learn(optimizer, [p], gradients[:1])
 
     def end():
-        # No more of torch than the optimizer itself needs: in a forked process torch's own threads are gone for good.
+        # Only what the optimizer needs of torch: a forked process does not have torch's threads.
         threads(2)
         for g in gradients[1:]:
             p.grad = g
@@ -212,7 +212,7 @@ def test_a_forked_process_has_threads_of_its_own(threads):
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.alarm(30)  # nobody else would end a child that hangs
+        signal.alarm(30)  # otherwise a child that hangs would never end
         os.write(writer, end())
         os._exit(0)
     os.close(writer)

@@ -29,7 +29,7 @@ from selective.optimizer.synapses import (
 @each_float
 @each_base
 def test_every_group_follows_the_equations_number_by_number(base, dtype):
-    """Several parameters, groups with options of their own, gradients that are missing now and then."""
+    """Several parameters, groups with their own options, and gradients that are sometimes missing."""
     shapes = [(7, 5), (13,), (), (4, 2, 3), (6, 6), (40,), (9, 4)]
     parameters = [parameter(*shape, seed=n, dtype=dtype) for n, shape in enumerate(shapes)]
     plain = {"lr": 0.02, "plasticity_k": 5.0, "warmup_steps": 30}
@@ -148,7 +148,7 @@ def test_the_gate_does_not_depend_on_the_unit_of_the_gradient(base, dtype, gatin
 @each_float
 @each_base
 def test_the_update_follows_the_unit_of_the_gradient(base, dtype):
-    """What the gates that a step really uses come to, compiled or not: SGD moves in proportion, Adam not at all."""
+    """In both paths: the steps of SGD are proportional to the gradient's unit, those of Adam are not."""
 
     def end(scale):
         p = nn.Parameter(torch.zeros(41, dtype=dtype))
@@ -166,12 +166,12 @@ def test_the_update_follows_the_unit_of_the_gradient(base, dtype):
 @pytest.mark.parametrize("adaptive", [True, False])
 @each_float
 def test_synapses_that_do_not_change_stay_busy_or_idle(dtype, adaptive):
-    """Adam's second moment grows from nothing; a threshold of an earlier step has to grow with it."""
+    """Adam's second moment grows from 0. A threshold of an earlier step has to grow with it."""
     p = parameter(25, 8, dtype=dtype)
     optimizer = SelectivePlasticityOptimizer([p], base="adam", warmup_steps=7, adaptive_threshold=adaptive)
     shares = steady(p, optimizer, 130)
     assert shares[0] == 0.25
-    assert all(0.25 <= share <= 0.255 for share in shares)  # the one on the threshold may fall to either side
+    assert all(0.25 <= share <= 0.255 for share in shares)  # a synapse exactly at the threshold may be on either side
 
 
 @pytest.mark.parametrize(("percentile", "share"), [(0, 199 / 200), (10, 0.9), (75, 0.25), (99.5, 1 / 200), (100, 0.0)])

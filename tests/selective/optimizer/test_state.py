@@ -178,7 +178,7 @@ def test_a_copied_optimizer_continues_bit_for_bit(base, way):
 
 @each_base
 def test_a_state_moves_between_layouts(base):
-    """Saved from a model in channels_last, loaded into one that is not, and back."""
+    """Saved from a model in channels_last, loaded into a contiguous one, and back."""
     shape, ends = (4, 3, 5, 5), []
     layouts = [torch.contiguous_format, torch.channels_last]
     for start, end in itertools.product(layouts, layouts):
@@ -196,7 +196,7 @@ def test_a_state_moves_between_layouts(base):
 
 
 def test_states_are_exchanged_with_torchs_adam():
-    """With k = 0 to the last bit; a threshold, which Adam has none of, is measured."""
+    """Bit for bit with k = 0. The threshold, which Adam does not have, is measured."""
     p, q = parameter(40), parameter(40)
     adam = torch.optim.Adam([p], lr=0.1, betas=(0.8, 0.98), foreach=False)
     learn(adam, [p], stream(40, steps=5))
@@ -235,7 +235,7 @@ def test_a_gate_works_with_loaded_moments_of_adam(dtype, adaptive):
 
 @pytest.mark.parametrize("maximize", [False, True])
 def test_states_are_exchanged_with_torchs_adamw(maximize):
-    """To the last bit with k = 0, weight decay and sign included; Adam then decays as AdamW does."""
+    """Bit for bit with k = 0, including weight decay and maximize. Adam then decays as AdamW."""
     p, q = parameter(40), parameter(40)
     adamw = torch.optim.AdamW([p], lr=0.1, weight_decay=0.4, maximize=maximize, foreach=False)
     learn(adamw, [p], stream(40, steps=5))

@@ -33,7 +33,7 @@ from selective.optimizer.synapses import (
 
 @each_base
 def test_a_sparse_gradient_is_the_dense_one(base):
-    """Rows that were looked up twice, and rows that were not: momentum moves these on, and their trace fades."""
+    """Rows with two gradients, and rows without: momentum still moves these, and their trace decays."""
     words = [torch.tensor(batch) for batch in ([1, 1, 4], [2, 0, 2], [4, 4, 4], [1, 5, 0])]
     ends = []
     for sparse in (True, False):
@@ -53,7 +53,7 @@ def test_a_sparse_gradient_is_the_dense_one(base):
 
 @each_base
 def test_gradients_may_share_memory(base):
-    """One gradient for two parameters, and a gradient that is the parameter itself: as with copies of them."""
+    """One gradient for two parameters, and a gradient that is the parameter itself, act like copies."""
     ends = []
     for shared in (True, False):
         p, q, own = parameter(9), parameter(9, seed=1), parameter(9, seed=2)
@@ -89,7 +89,7 @@ def test_gradients_may_be_expanded_or_transposed(base, dtype):
 
 
 def test_a_gradient_with_the_negative_bit():
-    """The imaginary part of a conjugate: torch keeps the numbers and notes that they are to be negated."""
+    """The imaginary part of a conjugate: torch stores the numbers and a bit that negates them."""
     p = nn.Parameter(torch.zeros(1))
     p.grad = torch.complex(torch.zeros(1), torch.ones(1)).conj().imag
     assert p.grad.is_neg()
@@ -111,25 +111,25 @@ def test_gradients_of_zero_move_nothing(base, dtype):
         assert torch.equal(optimizer.get_param_gate(p), torch.ones(5, dtype=dtype))
     learn(optimizer, [p], [normal(5, dtype=dtype), torch.zeros(5, dtype=dtype)])
     assert p.isfinite().all()
-    assert optimizer.get_param_gate(p).min() < 0.9  # busy, and nothing is a surprise
+    assert optimizer.get_param_gate(p).min() < 0.9  # busy, and no gradient is a surprise
 
 
 @pytest.mark.parametrize("gating", ["selective", "uniform"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @each_base
 def test_nan_and_infinity_show_alike_in_kernels_and_tensors(base, bad, gating):
-    """A NaN has no place in the order of gradients: every gate of its tensor is NaN. An infinite one is the largest."""
+    """With a NaN gradient every gate of the tensor is NaN. An infinite gradient is the largest."""
     seen = []
     for dtype in FLOATS:
-        p, beside = parameter(40, dtype=dtype), parameter(40, dtype=dtype)
-        optimizer = SelectivePlasticityOptimizer([p, beside], base=base, warmup_steps=0, lr=0.1, gating=gating)
+        p, other = parameter(40, dtype=dtype), parameter(40, dtype=dtype)
+        optimizer = SelectivePlasticityOptimizer([p, other], base=base, warmup_steps=0, lr=0.1, gating=gating)
         good = stream(40, steps=5, dtype=dtype)
-        learn(optimizer, [p, beside], [(g, g) for g in good[:3]])
+        learn(optimizer, [p, other], [(g, g) for g in good[:3]])
         poisoned = good[3].clone()
         poisoned[7] = bad
-        learn(optimizer, [p, beside], [(poisoned, good[3]), (good[4], good[4])])
+        learn(optimizer, [p, other], [(poisoned, good[3]), (good[4], good[4])])
         assert p[7].isnan()
-        assert beside.isfinite().all()
+        assert other.isfinite().all()
         assert math.isnan(optimizer.get_diagnostics()["eligibility_max"]) == math.isnan(bad)
         seen.append(p.detach().double())
     everywhere = math.isnan(bad) or gating == "uniform"
@@ -173,7 +173,7 @@ def test_16_bit_parameters_follow_the_equations_rounded_once_a_step(base, dtype,
 
 
 def test_a_trace_of_16_bit_gradients_keeps_changing():
-    """In bfloat16 0.99 e + 0.01 g would stop growing far below g."""
+    """In bfloat16, 0.99 e + 0.01 g would stop growing far below g."""
     p = parameter(2, dtype=torch.bfloat16)
     optimizer = SelectivePlasticityOptimizer([p], base="sgd")
     learn(optimizer, [p], [torch.tensor([1.0, 2.0], dtype=torch.bfloat16)] * 600)
@@ -202,7 +202,7 @@ def test_parameters_may_lie_in_memory_in_any_order(base):
 
 
 def test_a_parameter_may_be_a_stretch_of_a_larger_tensor():
-    """The kernels work on addresses: not a number beside the parameter may change."""
+    """The kernels work on addresses: no number outside the parameter may change."""
     whole = normal(40)
     kept = whole.clone()
     p = nn.Parameter(whole[11:29])
@@ -223,14 +223,14 @@ def test_parameters_without_entries_and_with_one(base, dtype):
     for g in stream(1, steps=4, dtype=dtype):
         learn(optimizer, [empty, one, other], [(torch.zeros(0, 3, dtype=dtype), g[0], g.view(1, 1))])
         learn(ungated, plain, [(g[0], g.view(1, 1))])
-    # One synapse's gradient is always the largest of its tensor, and so a surprise.
+    # The gradient of a single synapse is always the largest of its tensor, and therefore a surprise.
     assert optimizer.get_diagnostics()["gate_mean"] == 1
     for p, q in zip((one, other), plain, strict=True):
         torch.testing.assert_close(p, q, **ALLOWED[dtype])
 
 
 def test_a_parameter_that_changed_its_size_is_refused():
-    """And not stepped on: the kernels would write beyond the end of the trace."""
+    """Without a check, the kernels would write beyond the end of the trace."""
     for base in BASES:
         p = parameter(5)
         optimizer = SelectivePlasticityOptimizer([p], base=base)
@@ -243,7 +243,7 @@ def test_a_parameter_that_changed_its_size_is_refused():
 
 
 def test_a_model_whose_precision_changed():
-    """State in float64 must not be read as float32; torch's own Adam refuses too."""
+    """A state in float64 must not be read as float32. torch's Adam refuses it too."""
     ends = []
     for turn in (True, False):
         p = parameter(5, dtype=torch.float64)
@@ -258,7 +258,7 @@ def test_a_model_whose_precision_changed():
 
 
 def test_autograd_knows_that_a_parameter_has_changed():
-    """As with every optimizer: what was saved for the backward pass is no longer what the parameter is."""
+    """As with every optimizer, tensors saved for the backward pass are out of date after a step."""
     for base, dtype in itertools.product(BASES, FLOATS):
         p, x = parameter(5, dtype=dtype), parameter(5, seed=1, dtype=dtype)
         optimizer = SelectivePlasticityOptimizer([p], base=base)

@@ -48,7 +48,7 @@ def test_without_a_gate_it_equals_torch_bit_for_bit(base, dtype, tensor_lr):
 @pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize(("base", "dtype"), EXACT)
 def test_without_a_gate_weight_decay_and_maximize_equal_torch_bit_for_bit(base, dtype, maximize, tensor_lr):
-    """AdamW for base "adam"; torch's SGD has no decoupled decay, and its sign alone is compared to the last bit."""
+    """AdamW for base "adam". torch's SGD has no decoupled decay, so only maximize is compared bit for bit."""
     shapes = [(33, 17), (17,), ()]
     ours, theirs = ([parameter(*shape, seed=n, dtype=dtype) for n, shape in enumerate(shapes)] for _ in range(2))
     own = {"lr": torch.tensor(0.01) if tensor_lr else 0.01, "maximize": maximize}
@@ -64,7 +64,7 @@ def test_without_a_gate_weight_decay_and_maximize_equal_torch_bit_for_bit(base, 
 @pytest.mark.parametrize("maximize", [False, True])
 @each_float
 def test_in_sgd_decoupled_decay_is_that_of_torch(dtype, maximize):
-    """p - lr (g + d p) is (1 - lr d) p - lr g. To climb, torch turns the gradient first: the decay still shrinks."""
+    """p - lr (g + d p) = (1 - lr d) p - lr g. With maximize, the decay still shrinks p."""
     p, q = parameter(31, dtype=dtype), parameter(31, dtype=dtype)
     own = {"lr": 0.05, "weight_decay": 0.2, "maximize": maximize}
     learn(SelectivePlasticityOptimizer([p], base="sgd", plasticity_k=0, **own), [p], stream(31, steps=50, dtype=dtype))
@@ -75,7 +75,7 @@ def test_in_sgd_decoupled_decay_is_that_of_torch(dtype, maximize):
 @each_float
 @each_base
 def test_maximize_is_descent_on_the_negative_gradient(base, dtype):
-    """With the gate at work, in both paths: the gate sees magnitudes alone."""
+    """With a gate, in both paths: the gate depends on magnitudes only."""
     ends = []
     for sign, maximize in ((1, True), (-1, False)):
         p = parameter(60, dtype=dtype)
@@ -91,7 +91,7 @@ def test_maximize_is_descent_on_the_negative_gradient(base, dtype):
 @each_float
 @each_base
 def test_the_gate_does_not_act_on_weight_decay(base, dtype):
-    """Where the gradient is 0 and the synapse idle, the parameter shrinks by 1 - lr decay, whatever the gate."""
+    """If the gradient is 0 and the synapse is idle, the parameter shrinks by 1 - lr decay for every gate."""
     p = parameter(20, dtype=dtype)
     start = p.detach().clone()
     optimizer = SelectivePlasticityOptimizer(
@@ -106,7 +106,7 @@ def test_the_gate_does_not_act_on_weight_decay(base, dtype):
 
 
 def test_adam_with_an_eps_of_0():
-    """Like torch's Adam, ours takes eps = 0."""
+    """eps may be 0, as in torch's Adam."""
     p, q = parameter(9), parameter(9)
     learn(SelectivePlasticityOptimizer([p], base="adam", eps=0, plasticity_k=0), [p], stream(9))
     learn(torch.optim.Adam([q], eps=0, foreach=False), [q], stream(9))
@@ -235,7 +235,7 @@ def test_one_cycle_does_not_change_the_trace_decay_of_base_sgd():
 
 
 def schedulers():
-    """Every scheduler of torch that is made of an optimizer alone."""
+    """Every scheduler of torch that needs only an optimizer."""
     on = torch.optim.lr_scheduler
     yield from (
         lambda o: on.LambdaLR(o, lambda t: 0.5**t),
