@@ -1,5 +1,6 @@
 """The compiler of kernels: its cache folder, and what happens without one."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,23 @@ def test_a_kernel_runs_where_the_cache_cannot_be_written(monkeypatch, tmp_path):
 
     monkeypatch.setattr(kernels.numba, "njit", lambda **_: lambda function: full_disk_once)
     assert Kernels(tmp_path).kernel(lambda value: value)(3) == 3
+
+
+PLUGINS = Path(__file__).parents[2] / "plugins"
+COMPILERS = sorted(file for file in PLUGINS.rglob("*.py") if "Kernels(Path(__file__)" in file.read_text())
+
+
+@pytest.mark.parametrize("compiler", COMPILERS, ids=lambda path: str(path.relative_to(PLUGINS)))
+def test_kernels_import_no_code_that_the_cache_does_not_know(compiler):
+    folder = "Kernels(Path(__file__).parent)" in compiler.read_text()
+    files = Kernels(compiler.parent if folder else compiler).files
+    modules = {".".join(file.relative_to(PLUGINS).with_suffix("").parts) for file in files}
+    modules |= {"plastic_cli.numerics.kernels", "plastic_cli.errors"}  # the first is part of the cache's name
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("plastic_"):
+                assert node.module in modules, f"{file.name} imports {node.module}"
+
+
+def test_every_rule_with_kernels_is_checked():
+    assert {path.relative_to(PLUGINS).parts[0] for path in COMPILERS} >= {"plastic_grlu", "plastic_mpn"}
