@@ -21,12 +21,14 @@ FILES = {
     "README.md": "README.md",
     "plastic_${name}/__init__.py": "package/__init__.py",
     "plastic_${name}/rule.py": "package/rule.py",
+    "plastic_${name}/learner.py": "package/learner.py",
+    "plastic_${name}/config.py": "package/config.py",
     "plastic_${name}/commands.py": "package/commands.py",
     "plastic_${name}/claims.toml": "package/claims.toml",
     "plastic_${name}/py.typed": "package/py.typed",
     "tests/test_${name}.py": "tests/test_rule.py",
 }
-"""What is written, and the template of each."""
+"""The files of the plugin, and the template of each."""
 
 LONGEST_NAME = 40
 
@@ -49,7 +51,7 @@ def new_rule(name: str, folder: Path) -> None:
     check_name(name)
     target = folder / f"plastic-{name}"
     if target.exists() or target.is_symlink():
-        raise UserError(f"{target} exists already. Choose another name, or another place with --folder.")
+        raise UserError(f"{target} exists already. Choose another name, or another folder with --folder.")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--folder {folder}: it is not a folder.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +65,7 @@ def new_rule(name: str, folder: Path) -> None:
         f"wrote {target}. Now:\n"
         f"  pip install -e {target}\n"
         f"  plastic train {name}\n"
-        f"and put your rule into {target / f'plastic_{name}' / 'rule.py'}"
+        f"Then write your rule into {target / f'plastic_{name}' / 'rule.py'}"
     )
 
 
@@ -79,7 +81,7 @@ def contents(name: str) -> dict[str, str]:
 
 
 def check_name(name: str) -> None:
-    """Raise UserError where a rule cannot be called so."""
+    """Raise UserError if a rule cannot have this name."""
     if not re.fullmatch(rf"[a-z][a-z0-9_]{{0,{LONGEST_NAME - 1}}}", name):
         suggestion = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
         usable = re.fullmatch(r"[a-z][a-z0-9_]*", suggestion) is not None and len(suggestion) <= LONGEST_NAME

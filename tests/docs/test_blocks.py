@@ -186,7 +186,7 @@ def test_a_listing_works(block, place, make_run):
 def test_the_page_on_writing_a_rule_shows_what_is_written():
     shown = {block.file: block.text for block in blocks_of(ROOT / "docs/writing-a-rule.md") if block.file}
     files = contents(RULE)
-    assert len(shown) == 5
+    assert len(shown) == 7
     assert shown == {name: files[name] for name in shown}
 
 
