@@ -80,16 +80,28 @@ def _exporters() -> list[dict[str, Any]]:
 
 
 def _problem(rule: Rule) -> str | None:
-    """Import the functions of a rule and the configuration of each verb; return what is wrong."""
+    """Import the functions of a rule, check each verb and the published claims; return what is wrong."""
     try:
         for verb in VERBS:
             function = rule.function(verb)
             if function is not None:
                 config_model(function)
-        problems = rule.problems()
-    except Exception as error:  # noqa: BLE001  whatever a plugin raises is what the doctor reports
+        problems = [*rule.problems(), *_unknown_conditions(rule)]
+    except Exception as error:  # noqa: BLE001  a plugin may raise any error, and the doctor reports it
         return f"{type(error).__name__}: {error}"
     return " ".join(problems) or None
+
+
+def _unknown_conditions(rule: Rule) -> list[str]:
+    """Return the conditions of the rule's claims.toml that name no option of its training."""
+    from plastic_cli.report.claims import read_claims, unknown_conditions
+
+    text, train = rule.claims_text(), rule.function("train")
+    if text is None or train is None:
+        return []
+    figures = read_claims(rule.name, text)
+    unknown = unknown_conditions([*figures.claims, *figures.unmeasured], list(config_model(train).model_fields))
+    return [f"claims.toml: {line}" for line in unknown]
 
 
 def _data() -> list[dict[str, Any]]:

@@ -223,6 +223,20 @@ def test_doctor_is_content(train, runs_folder):
     assert "rule grlu" in plastic("doctor").out
 
 
+def test_doctor_finds_a_claim_about_an_option_that_does_not_exist(monkeypatch):
+    from plastic_cli.plugins.rule import Rule
+
+    text = Rule.claims_text
+    monkeypatch.setattr(
+        Rule, "claims_text", lambda rule: (text(rule) or "").replace("perturbations", "perturbatons") or None
+    )
+    outcome = plastic("doctor", "--json")
+    assert outcome.code == 1
+    (check,) = [check for check in json.loads(outcome.out) if check["state"] == "broken"]
+    assert check["check"] == "rule grlu"
+    assert "there is no field 'perturbatons'. Did you mean 'perturbations'?" in check["detail"]
+
+
 def test_doctor_names_what_cannot_be_read(train, runs_folder):
     folder = train()
     (folder / "run.json").write_text("{")
