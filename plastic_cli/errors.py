@@ -1,4 +1,4 @@
-"""Errors that a person can cause or mend: one line that says what is wrong and what to do."""
+"""Expected errors: each has one line that says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class UserError(PlasticError):
 
 
 class OptionError(UserError):
-    """An option or key that does not exist or has a value that does not fit; `key` is its name, None for several."""
+    """An option or key that does not exist or has an invalid value; `key`: its name, None for several options."""
 
     def __init__(self, message: str, key: str | None) -> None:
         super().__init__(message)
@@ -27,18 +27,18 @@ class OptionError(UserError):
 
 
 class RunFailed(PlasticError):
-    """A run that was going well stopped because of what it computed or could not write. Exit code 1."""
+    """A run stopped because of a value that it computed or a file that it could not write. Exit code 1."""
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest of `choices`, or an empty string where none is near."""
+    """Return " Did you mean 'x'?" for the most similar of `choices`, or an empty string if none is similar."""
     folded = {choice.casefold(): choice for choice in choices}
     matches = get_close_matches(word.casefold(), list(folded), n=1, cutoff=0.5)
     return f" Did you mean '{folded[matches[0]]}'?" if matches else ""
 
 
 def match_choice(text: str, choices: Iterable[str]) -> str:
-    """Return the one of `choices` that is `text` but for the case of its letters, or `text` where there is none."""
+    """Return the one of `choices` that equals `text` except for upper and lower case, or `text` if there is none."""
     listed = list(choices)
     if text in listed:
         return text

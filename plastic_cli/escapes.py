@@ -1,4 +1,4 @@
-"""Text from files, names and errors, made safe for a terminal and for a spreadsheet."""
+"""Escapes that make text from files, names and errors safe for a terminal and a spreadsheet."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """Return text that a terminal shows and does not obey: a character that it would obey is written as its code.
+    """Return text with control characters as codes, so that a terminal shows them and does not execute them.
 
-    keep: characters that stay as they are, such as the ends of lines.
+    keep: characters that stay unchanged, such as the ends of lines.
     """
-    # Most texts have nothing to escape, and this question takes a fraction of the time.
+    # Most texts have nothing to escape, and this check is much faster.
     if text.isascii() and text.isprintable():
         return text
     return re.sub(_UNPRINTABLE, lambda match: match[0] if match[0] in keep else _code(match[0]), text)
 
 
 def printable_line(text: str) -> str:
-    """Return `printable` text on one line: ends of lines and tabs become a space."""
+    """Return `printable` text on one line: ends of lines and tabs become spaces."""
     return printable(re.sub(_LINE_ENDS, " ", text))
 
 
 def valid_text(text: str) -> str:
-    """Return text that UTF-8 can hold: half of a surrogate pair, as of a name that is not UTF-8, becomes its code."""
+    """Return text that UTF-8 can encode: a lone surrogate, as in a name that is not UTF-8, becomes a code."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -42,9 +42,9 @@ def valid_text(text: str) -> str:
 
 
 def csv_cell(value: Any) -> Any:
-    """Return a value as a CSV cell that no spreadsheet takes for a formula; numbers stay as they are.
+    """Return a value as a CSV cell that no spreadsheet reads as a formula; numbers stay unchanged.
 
-    A text that begins with a formula sign and is no number gets an apostrophe before it.
+    Text that begins like a formula and is not a number gets an apostrophe in front.
     """
     if not isinstance(value, str):
         return value
@@ -53,7 +53,7 @@ def csv_cell(value: Any) -> Any:
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """Return a table as CSV: one header line, numbers in full, nothing where a value is missing, no cell a formula."""
+    """Return a table as CSV: a header line, numbers in full precision, empty cells for missing values, no formulas."""
     import pandas as pd
 
     texts = {

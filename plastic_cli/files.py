@@ -1,4 +1,4 @@
-"""Writing files so that each one appears whole or not at all, and lines that are appended whole."""
+"""Writing files and lines completely or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from plastic_cli.errors import UserError
 
 @contextmanager
 def atomic_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
-    """Open a file that takes the place of `path` only when the block ends well.
+    """Open a file that replaces `path` when the block ends without an error.
 
     durable: wait until file and folder are on the disk, so that a power cut cannot bring back the old content.
     """
@@ -49,15 +49,15 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: Path, content: bytes | str, *, durable: bool = True) -> None:
-    """Replace `path` by `content` in one step."""
+    """Replace `path` with `content` in one step."""
     with atomic_file(path, durable=durable) as stream:
-        # A text may hold a name that is not UTF-8: its code must not cost the rest of the file.
+        # A name that is not UTF-8 is written as a code, and the rest of the text as it is.
         stream.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def write_through(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file under a temporary name of the same ending, then move it to `path` in one step."""
-    # Not the process's number: processes of two machines may have the same and share a disk.
+    """Call `write` with a temporary path of the same suffix, then move the file to `path` in one step."""
+    # A random name: processes of two machines may have the same number and share a disk.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
     try:
         write(temporary)
@@ -68,14 +68,14 @@ def write_through(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
-    """Write what `torch.load(path, weights_only=True)` reads, in one step; raises OSError where the disk is full."""
+    """Write tensors for `torch.load(path, weights_only=True)` in one step; raises OSError if the disk is full."""
     import torch
 
     with atomic_file(path) as stream:
         try:
             torch.save(dict(content), stream)
         except RuntimeError as error:
-            # Closing its archive torch complains of what is missing in it and hides why.
+            # When it closes the archive, torch raises a RuntimeError that hides the OSError.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
@@ -85,7 +85,7 @@ def read_tensors(path: Path) -> Any:
     """Read what `write_tensors` wrote, tensors on the CPU.
 
     Nothing in the file can run code, and reading takes no more memory than the file has bytes. Raises
-    FileNotFoundError, and UserError where the file is damaged or holds more than tensors and plain values.
+    FileNotFoundError, and UserError if the file is damaged or holds more than tensors and plain values.
     """
     try:
         return _read_archive(path)
@@ -116,7 +116,7 @@ def _read_archive(path: Path) -> Any:
 
 
 def append_whole(path: Path, text: str) -> None:
-    """Append lines wholly or not at all; raises OSError where the disk does not take them."""
+    """Append lines completely or not at all; raises OSError if they cannot be written."""
     content = text.encode()
     # O_BINARY, on Windows, keeps line ends as they are.
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
@@ -138,7 +138,7 @@ def append_whole(path: Path, text: str) -> None:
 def remove_leftovers(folder: Path, before: float | None = None) -> None:
     """Delete temporary files that a killed process left in `folder` or below.
 
-    before: only those that are older than this time, in seconds since 1970; None: whoever calls holds the folder.
+    before: only files that are older than this time, in seconds since 1970; None: all, since the caller has the lock.
     """
     for leftover in folder.rglob(".*.tmp*"):
         with suppress(OSError):
@@ -147,8 +147,8 @@ def remove_leftovers(folder: Path, before: float | None = None) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder and all that it holds, in one step for a reader."""
-    # A new name each time: the rest of a folder that a killed process was removing must not be in the way.
+    """Remove a folder with its content; a reader sees all of it or nothing."""
+    # A random name, because a killed process may have left a folder with the same beginning.
     shutil.rmtree(folder.rename(folder.with_name(f".removed-{folder.name:.100}-{secrets.token_hex(4)}")))
 
 

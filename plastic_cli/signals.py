@@ -1,6 +1,7 @@
-"""What Ctrl-C and the signals of batch systems do: before a run, in the middle of an import, and during a run.
+"""Handling of Ctrl-C and of the signals of batch systems: before a run, during an import, and during a run.
 
-Light: the program imports it before all else, so that a signal while the rest is imported ends it in one line.
+The program imports this module first. So a signal during the other imports ends the program with one line. That is why
+this module imports as little as possible.
 """
 
 from __future__ import annotations
@@ -17,32 +18,32 @@ if TYPE_CHECKING:
     from types import FrameType
 
 INTERRUPTED = 130
-"""Exit code of a program that a signal ended."""
+"""Exit code after a signal."""
 STOPPING = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU") if hasattr(signal, name)
 )
-"""Signals that ask a run to stop, beside Ctrl-C: from `kill`, a closed terminal, and batch systems (time is up)."""
+"""Signals that ask a run to stop, in addition to Ctrl-C: from `kill`, a closed terminal and batch systems."""
 TWICE = (signal.SIGINT, signal.SIGTERM)
-"""Signals of which a second one ends the runs of a sweep at once."""
+"""If one of these signals comes a second time, the runs of a sweep end at once."""
 REMINDER_SECONDS = 0.05
 _CALLED_FROM_C = "_raw_object_cache_notify"
-"""The function that LLVM calls with compiled code (llvmlite): what is raised there is printed and lost."""
+"""The function of llvmlite that LLVM calls with compiled code: an exception in it is printed and lost."""
 
 
 def leave_on_signals() -> None:
-    """From now on let signals end this program with one line and code 130."""
+    """Let signals end this program with one line and exit code 130."""
     if signal.getsignal(signal.SIGTERM) is _leave:
         return
     for number in (signal.SIGINT, *STOPPING):
-        # What a shell or a batch script lets the program ignore stays ignored.
+        # A signal that the shell or a batch script ignores stays ignored.
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _leave)
-    # Registered first, so called last: Python puts the defaults back before it has cleaned up.
+    # Registered first and so called last: Python restores the default handlers before it has cleaned up.
     atexit.register(_ignore_signals)
 
 
 def leave(code: int) -> None:
-    """End the program with `code`; a signal that comes while Python cleans up changes nothing any more."""
+    """End the program with `code`, even if a signal comes while Python cleans up."""
 
     def at_once(number: int, frame: object) -> None:  # noqa: ARG001
         os._exit(code)
@@ -54,10 +55,10 @@ def leave(code: int) -> None:
 
 
 def signals_as_interrupts(repeated: tuple[int, ...] = (signal.SIGINT,)) -> AbstractContextManager[list[int]]:
-    """Let every signal that asks to stop end a run as Ctrl-C does: interrupted, resumable, exit code 130.
+    """Let every signal of STOPPING end a run as Ctrl-C does: interrupted, resumable, exit code 130.
 
-    Yields the signals that came. After the first one only those in `repeated` interrupt again: a run that writes its
-    checkpoint is not to be disturbed by a batch system that sends several.
+    Yields a list of the received signals. After the first signal only those in `repeated` interrupt again, so that a
+    batch system that sends several does not disturb a run that writes its checkpoint.
     """
     from contextlib import contextmanager
 
@@ -67,18 +68,18 @@ def signals_as_interrupts(repeated: tuple[int, ...] = (signal.SIGINT,)) -> Abstr
 def _signals_as_interrupts(repeated: tuple[int, ...]) -> Iterator[list[int]]:
     import threading
 
-    came: list[int] = []
+    received: list[int] = []
     waiting: set[int] = set()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if number in waiting:
             waiting.discard(number)
         else:
-            came.append(number)
-            if len(came) > 1 and number not in repeated:
+            received.append(number)
+            if len(received) > 1 and number not in repeated:
                 return
         if _must_wait(frame):
-            # Modules that are interrupted in the middle stay broken, and C extensions swallow what is raised there.
+            # A module whose import is interrupted stays broken, and C extensions swallow the exception.
             waiting.add(number)
             reminder = threading.Timer(REMINDER_SECONDS, _send_to_this_process, (number,))
             reminder.daemon = True
@@ -87,11 +88,11 @@ def _signals_as_interrupts(repeated: tuple[int, ...]) -> Iterator[list[int]]:
         raise KeyboardInterrupt
 
     before = {}
-    # Signals reach the main thread alone.
+    # Only the main thread receives signals.
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, *STOPPING)}
     for number, handler in list(before.items()):
-        # A shell that starts a job in the background lets it ignore Ctrl-C: so it stays. Others have theirs as well.
+        # Ignored signals stay ignored, as Ctrl-C in a background job. Handlers of other programs stay as well.
         if handler in (signal.SIG_IGN, None) or (
             number not in (signal.SIGINT, signal.SIGTERM) and handler not in (signal.SIG_DFL, _leave)
         ):
@@ -99,7 +100,7 @@ def _signals_as_interrupts(repeated: tuple[int, ...]) -> Iterator[list[int]]:
         else:
             signal.signal(number, interrupt)
     try:
-        yield came
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -127,7 +128,7 @@ def _ignore_signals() -> None:
 
 
 def _must_wait(frame: FrameType | None) -> bool:
-    """Say whether a module is being imported where the signal came, or C code calls a function that cannot raise."""
+    """Return whether the signal came during an import or in a function that C calls and that cannot raise."""
     while frame is not None:
         code = frame.f_code
         if code.co_filename.startswith("<frozen importlib") or code.co_name == _CALLED_FROM_C:

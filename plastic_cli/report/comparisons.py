@@ -1,4 +1,4 @@
-"""Which settings can be compared over which data sets, and how they compare."""
+"""Comparisons of settings over the data sets that they share."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval
 from plastic_cli.tables import Column, Table
 
 MOST_COMPARED = 8
-"""Pairs are compared and profiles drawn among so many settings, the best: 28 pairs can still be read, 435 cannot."""
+"""The number of best settings whose pairs and profiles are shown: 28 pairs can still be read, 435 cannot."""
 
 PROFILE_THRESHOLDS = 201
 
 _SHARES = ("accuracy", "error")
-"""Metrics from 0 to 1, which mean the same on every data set; others are compared within one alone."""
+"""Metrics from 0 to 1 are comparable across data sets; other metrics are compared within one data set."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One setting's scores (runs, data sets), in the metric's own units, and their interquartile mean.
+    """The scores (runs, data sets) of one setting, in the units of the metric, and their interquartile mean.
 
-    left_out: how many of its runs do not count, since they have no finite value or another data set has fewer seeds.
+    left_out: number of runs that do not count, because they have no finite value or another data set has fewer seeds.
     """
 
     setting: Setting
@@ -50,7 +50,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Improvement:
-    """How probably a run of one setting is better than one of another on the same data set."""
+    """The probability that a run of one setting is better than a run of another on the same data set."""
 
     first: Setting
     second: Setting
@@ -61,8 +61,8 @@ class Improvement:
 class Comparison:
     """Settings compared in one metric over the data sets that all of them have, the best first.
 
-    name: for files and labels, of metric and data sets; no two comparisons of a report share one. improvements: of each
-    pair among the first `MOST_COMPARED`, the better one first.
+    name: for files and labels, unique in a report. improvements: of each pair of the first `MOST_COMPARED` settings,
+    the better one first.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Comparison:
 
     @property
     def subject(self) -> str:
-        """What is compared: "test/accuracy on digits, mnist"."""
+        """Metric and data sets: "test/accuracy on digits, mnist"."""
         datasets = ", ".join(name for name in self.datasets if name)
         return f"{self.metric} on {datasets}" if datasets else self.metric
 
@@ -81,11 +81,12 @@ class Comparison:
 def compare(
     runs: pd.DataFrame, results: Sequence[Result], models: Mapping[str, type[Config]] | None = None
 ) -> list[Comparison]:
-    """Compare the settings behind `results`, whose runs `runs` holds.
+    """Compare the settings of `results`; `runs` contains their runs.
 
-    For each main metric the largest collection of data sets comes first that two settings share, with every setting
-    that has all of them; then, for settings that are in no comparison yet, the next. A setting that shares no data set
-    with another is compared with nothing. Metrics that are no shares of 1 are compared within each data set alone.
+    For each main metric the first comparison is over the largest collection of data sets that two settings share, with
+    all settings that have these data sets. Further comparisons follow for settings that are in none yet. A setting that
+    shares no data set with another is not compared. Metrics that do not lie between 0 and 1 are compared within each
+    data set.
     """
     comparisons: list[Comparison] = []
     values = RunValues(runs)
@@ -99,15 +100,15 @@ def compare(
     return comparisons
 
 
-def unique_name(text: str, taken: Collection[str]) -> str:
-    """Return a name of letters, digits and hyphens for a file or an id, other than those that are taken."""
+def unique_name(text: str, used: Collection[str]) -> str:
+    """Return a name of letters, digits and hyphens for a file or an id that is not in `used`."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:80] or "unnamed"
     numbered = (name if number == 1 else f"{name}-{number}" for number in count(1))
-    return next(each for each in numbered if each not in taken)
+    return next(each for each in numbered if each not in used)
 
 
 def not_compared(results: Sequence[Result], comparisons: Sequence[Comparison]) -> int:
-    """Return how many results stand in no comparison, since no other setting has their data set and metric."""
+    """Return the number of results in no comparison, because no other setting has their data set and metric."""
     covered = {
         group.runs
         for comparison in comparisons
@@ -121,7 +122,7 @@ def not_compared(results: Sequence[Result], comparisons: Sequence[Comparison]) -
 def profiles(comparison: Comparison) -> list[tuple[Setting, Profile]]:
     """Return the performance profiles of the best settings: the share of runs that are better than each threshold.
 
-    Thresholds are in the metric's units; where less is better, a run is better below them.
+    Thresholds are in the units of the metric. For a metric that should be small, a run is better below a threshold.
     """
     best = comparison.compared[:MOST_COMPARED]
     sign = 1 if more_is_better(comparison.metric) else -1
@@ -149,11 +150,11 @@ def iqm_table(comparison: Comparison) -> Table:
         rows.append((*row, *(Interval(mean, math.nan, math.nan, each.iqm.n, "") for mean in means if several)))
     better = "larger" if more_is_better(comparison.metric) else "smaller"
     caption = (
-        f"Mean of the middle half of all runs' {comparison.metric} ({better} is better), n seeds on each data set; in"
-        f" brackets the {interquartile_method()}, given from {MINIMUM_VALUES} seeds on. Of fewer than four runs it is"
-        " the plain mean."
+        f"Mean of the middle half of the {comparison.metric} of all runs ({better} is better), with n seeds on each"
+        f" data set. In brackets: {interquartile_method()}, from {MINIMUM_VALUES} seeds on. With fewer than four runs"
+        " it is the mean."
     )
-    caption += " Beside it the mean on each data set." if several else ""
+    caption += " The other columns are the means on each data set." if several else ""
     left_out = sum(each.left_out for each in compared)
     if left_out:
         runs = "1 run" if left_out == 1 else f"{left_out} runs"
@@ -170,11 +171,11 @@ def iqm_table(comparison: Comparison) -> Table:
 
 
 def improvement_table(comparison: Comparison) -> Table:
-    """Return the table of the probabilities of improvement, with what its intervals are worth."""
+    """Return the table of the probabilities of improvement, with a caption that explains them."""
     rows = tuple((pair.first.label, pair.second.label, pair.probability) for pair in comparison.improvements)
     caption = (
-        "Probability that a run of the first is better than one of the second on the same data set, a tie counting"
-        f" half; in brackets the {improvement_method()}, given from {MINIMUM_VALUES} seeds on."
+        "Probability that a run of the first setting is better than a run of the second on the same data set; a tie"
+        f" counts half. In brackets: {improvement_method()}, from {MINIMUM_VALUES} seeds on."
     )
     if len(comparison.compared) > MOST_COMPARED:
         caption += f" Pairs among the best {MOST_COMPARED} of {len(comparison.compared)} settings."
@@ -186,8 +187,8 @@ def improvement_table(comparison: Comparison) -> Table:
         times = math.comb(few + more, few) ** len(comparison.datasets)
         counts = f"{few} and {more} seeds" if few != more else "1 seed each" if few == 1 else f"{few} seeds each"
         caption += (
-            f" A probability of 1 says that no runs overlap and no more: with {counts} on every data set, two equal"
-            f" rules come out so in one of {times} cases, each way."
+            f" A probability of 1 only says that the runs do not overlap. With {counts} on every data set, this happens"
+            f" for two equal rules in one of {times} cases, in each direction."
         )
     return Table(
         f"Probability of improvement in {comparison.subject}",
@@ -241,7 +242,7 @@ def improvements_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 
 def _collections(settings: Sequence[Setting], *, together: bool) -> list[tuple[str, ...]]:
-    """Return the collections of data sets to compare over, so that every setting that can be compared is in one."""
+    """Return the collections of data sets to compare over, so that each setting that can be compared is in one."""
     covers = [frozenset(setting.groups) for setting in settings]
     singles = {frozenset([dataset]) for cover in covers for dataset in cover}
     shared = {first & second for first, second in combinations(set(covers), 2)} if together else set()
@@ -254,7 +255,7 @@ def _collections(settings: Sequence[Setting], *, together: bool) -> list[tuple[s
     chosen: list[frozenset[str]] = []
     seen: set[tuple[int, str]] = set()
     for candidate in order:
-        # A collection counts where it shows a setting that none before it showed; alone, where it shows a new data set.
+        # A collection is used if it adds a setting or, for a metric that is compared within one data set, a data set.
         new = {(index, "" if together else next(iter(candidate))) for index in able[candidate]} - seen
         if new:
             chosen.append(candidate)
@@ -270,7 +271,7 @@ def _comparison(
     for setting in settings:
         columns = [values.of(setting.groups[dataset], metric) for dataset in datasets]
         finite = [column[np.isfinite(column)] for column in columns]
-        # Every data set is to weigh the same: the first seeds of each, as many as the one with fewest has.
+        # Each data set has the same weight: of each, as many of the first seeds as the smallest one has.
         fewest = min(len(column) for column in finite)
         scores = np.column_stack([column[:fewest] for column in finite])
         left_out = sum(len(column) for column in columns) - scores.size

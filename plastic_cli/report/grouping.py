@@ -1,4 +1,4 @@
-"""Which runs are repetitions of one experiment: same rule, same data set, same configuration, another seed."""
+"""Groups of runs that repeat one experiment: same rule, data set and configuration, different seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from plastic_cli.config.model import Config
 CONFIG_PREFIX = "config."
 
 BOOKKEEPING = frozenset({"dataset", "seed", "device", "name", "runs", "data", "threads", "workers"})
-"""Fields that make no different experiment; the data set is a key of its own."""
+"""Fields that do not change the experiment; the data set is a separate key."""
 
 
 NOTE_MARK = "*"
@@ -26,19 +26,19 @@ NOTE_MARK = "*"
 _FAILED = "is_failed"
 
 NAMED_IN_FULL = 5
-"""Where more fields differ than so many, a group names only those of them that it has changed from their default."""
+"""If more fields than this differ, a group names only the fields that differ from their default."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Completed runs that differ in nothing but their seed.
+    """Completed runs that differ only in their seed.
 
-    runs: their ids, in the order of the seeds; of several runs with one seed the last to start, since repeating a seed
-    adds no information. repeated: how many such runs were left out. failed: how many seeds failed and were never
-    completed. differing: the fields that tell this group from the
-    others of its rule and data set, without those that follow from others. config: the configuration that its runs
-    share, as plain JSON values, without bookkeeping. note: what a reader of figures made with the data set must know.
-    contents: the beginning of the data's checksum, where runs saw other data under the same name.
+    runs: their ids in the order of the seeds; of several runs with one seed the newest, since a repeated seed adds no
+    information. repeated: number of runs that are left out for that reason. failed: number of seeds that failed and
+    were never completed. differing: the fields that distinguish this group from the others of its rule and data set,
+    without those that follow from other fields. config: the configuration of its runs, as plain JSON values, without
+    bookkeeping. note: what a reader must know about the data set. contents: the beginning of the checksum, if runs used
+    different data under the same name.
     """
 
     rule: str
@@ -54,12 +54,12 @@ class Group:
 
     @property
     def label(self) -> str:
-        """Rule and setting in one short text."""
+        """Rule and setting as one short text."""
         return f"{self.rule}: {self.setting}" if self.setting else self.rule
 
     @property
     def data(self) -> str | None:
-        """The data set's name, and which of that name where there are several."""
+        """The name of the data set, with the beginning of its checksum if the name is ambiguous."""
         return f"{self.dataset} ({self.contents})" if self.contents else self.dataset
 
 
@@ -68,13 +68,12 @@ def group_runs(
 ) -> list[Group]:
     """Group the rows of `runs`, a frame as `RunStore.runs()` gives it, by rule, version, data and configuration.
 
-    Data of one name and two checksums make two groups; a run without a checksum goes with the only one there is. Runs
-    of two versions of plastic or of the rule make two groups, whose settings name the version.
+    Data with one name and two checksums form two groups. A run without a checksum joins the only group there is. Runs
+    of two versions of plastic or of the rule form two groups, whose settings name the version.
 
-    models: the configuration that a rule trains with, by rule: it tells which fields follow from others.
-    All rows of `runs` count, whatever their status: pass those that are to be reported. failed: runs that failed; a
-    seed of a group that has only such runs is counted in `Group.failed`. The order is by rule, data set and the values
-    of the differing fields, numbers by size.
+    models: the training configuration by rule, from which follows which fields depend on others. failed: runs that
+    failed; a seed with failed runs only is counted in `Group.failed`. All rows of `runs` count, whatever their status.
+    The groups are sorted by rule, data set and the values of the differing fields.
     """
     groups: list[Group] = []
     every = runs.assign(**{_FAILED: False})
@@ -92,7 +91,7 @@ def group_runs(
 
 @dataclass(frozen=True)
 class Setting:
-    """One configuration of a rule wherever it was run: its groups by data set ("" where a run names none)."""
+    """One configuration of a rule on all data sets: its groups by data set ("" for runs without one)."""
 
     rule: str
     text: str
@@ -100,26 +99,26 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """Rule and setting in one short text."""
+        """Rule and setting as one short text."""
         return f"{self.rule}: {self.text}" if self.text else self.rule
 
 
 def data_notes(groups: Iterable[Group]) -> str:
-    """Return what a reader must know of the data sets that `marked_data` marks; "" where there is nothing to know."""
+    """Return the notes on the data sets that `marked_data` marks, or ""."""
     notes = dict.fromkeys(f"{group.data}: {group.note}" for group in groups if group.note)
     return "".join(f" {NOTE_MARK} {note}." for note in notes)
 
 
 def marked_data(group: Group) -> str | None:
-    """Return the data set's name, with a mark where there is a note on it."""
+    """Return the name of the data set, with a mark if there is a note on it."""
     return f"{group.data}{NOTE_MARK}" if group.note else group.data
 
 
 def settings_across(groups: Sequence[Group], models: Mapping[str, type[Config]] | None = None) -> list[Setting]:
-    """Bring together the groups of one rule and configuration on different data sets.
+    """Join the groups of one rule and configuration on different data sets.
 
-    The text of a setting names what tells it from the rule's others on any data set; a field whose value is the data
-    set itself, under another name, does not count. models: as for `group_runs`.
+    The text of a setting names the fields that distinguish it from other settings of the rule on any data set. A field
+    whose value is the data set itself does not count. models: as for `group_runs`.
     """
     settings: list[Setting] = []
     for rule in dict.fromkeys(group.rule for group in groups):
@@ -132,22 +131,22 @@ def settings_across(groups: Sequence[Group], models: Mapping[str, type[Config]] 
             configurations.setdefault(key, known)
         names = list(dict.fromkeys(name for group in groups if group.rule == rule for name in group.config))
         filled = [{name: config.get(name) for name in names} for config in configurations.values()]
-        told = [name for name in names if len({json.dumps(config[name]) for config in filled}) > 1]
+        named = [name for name in names if len({json.dumps(config[name]) for config in filled}) > 1]
         model = (models or {}).get(rule)
         if model is not None:
-            told = _without_implied(told, filled, model)
+            named = _without_implied(named, filled, model)
         settings.extend(
-            Setting(rule, _setting(config, told, model), by_dataset)
+            Setting(rule, _setting(config, named, model), by_dataset)
             for config, by_dataset in zip(filled, own.values(), strict=True)
         )
     return settings
 
 
 def plain_value(value: Any) -> Any:
-    """Return `value` as the plain JSON value that it stands for: 16.0 is 16, NaN is None, a tuple is a list."""
+    """Return `value` as a plain JSON value: 16.0 as 16, NaN as None, a tuple as a list."""
     if isinstance(value, np.generic):
         value = value.item()
-    # A column with a gap in it holds floats, so that 16 comes back as 16.0.
+    # A column with a missing value holds floats, so that 16 is read as 16.0.
     if isinstance(value, float):
         return None if math.isnan(value) else int(value) if value.is_integer() else value
     if value is None or value is pd.NA or isinstance(value, bool | int | str):
@@ -162,14 +161,14 @@ def plain_value(value: Any) -> Any:
 def setting_text(values: Mapping[str, Any]) -> str:
     """Return the short text of some fields: "perturbations 16, k 0.5, hidden 256-128, no skip".
 
-    A field without a value is left out, unless there would be nothing left.
+    A field without a value is left out, unless no field has one.
     """
     present = [_field_text(name, value) for name, value in values.items() if value is not None]
     return ", ".join(present or [f"{_words(name)} none" for name in values])
 
 
 def _by_contents(frame: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return the rows of one data set apart where their checksums are, the name of the data made unambiguous."""
+    """Split the rows of one data set by checksum, if there are several, and mark each part with its checksum."""
     if "data_checksum" not in frame.columns or frame["data_checksum"].nunique() < 2:
         return [frame]
     marked = frame.assign(data_contents=[str(checksum)[:8] for checksum in frame["data_checksum"].fillna("unknown")])
@@ -177,9 +176,9 @@ def _by_contents(frame: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _with_versions(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of one rule with the versions of plastic and of the rule as fields, where there are several.
+    """Return the rows of one rule with the versions of plastic and of the rule as fields, if there are several.
 
-    The version of a rule that comes with plastic says nothing that the version of plastic does not say.
+    The version of a rule that comes with plastic is left out, since it equals the version of plastic.
     """
     marked = frame
     if "version" in frame.columns and len(frame["version"].dropna().unique()) > 1:
@@ -217,11 +216,11 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
         }
         for record in frame.iloc[first][columns].to_dict("records")
     ]
-    # A field that says what is learned from, under another name than "dataset", is told already.
-    told = [name for name in differing if any(config[name] != plain_value(dataset) for config in configurations)]
+    # A field with another name than "dataset" that names the training data is known from the data set.
+    named = [name for name in differing if any(config[name] != plain_value(dataset) for config in configurations)]
     if model is not None:
-        told = _without_implied(told, configurations, model)
-    # Once for all groups: pandas takes a tenth of a millisecond for it.
+        named = _without_implied(named, configurations, model)
+    # Once for all groups, because pandas takes a tenth of a millisecond for it.
     note = "; ".join(frame["data_note"].dropna().unique()) if "data_note" in frame.columns else ""
     unordered: list[tuple[Any, Group]] = []
     for number, config in enumerate(configurations):
@@ -229,58 +228,58 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
         group = Group(
             rule=rule,
             dataset=plain_value(dataset),
-            setting=_setting(config, told, model),
+            setting=_setting(config, named, model),
             runs=ids,
             config=config,
-            differing=tuple(told),
+            differing=tuple(named),
             repeated=int(sizes[number]) - len(ids),
             note=note,
             contents=str(frame["data_contents"].iloc[0]) if "data_contents" in frame.columns else "",
             failed=lost.get(number, 0),
         )
-        unordered.append(([_sort_key(config[name]) for name in told], group))
+        unordered.append(([_sort_key(config[name]) for name in named], group))
     return [group for _, group in sorted(unordered, key=lambda pair: pair[0])]
 
 
-def _setting(config: Mapping[str, Any], told: Sequence[str], model: type[Config] | None) -> str:
-    """Return the text of the fields that tell a group apart, where they are many of those that are no default."""
-    values = {name: config[name] for name in told}
-    if model is None or len(told) <= NAMED_IN_FULL:
+def _setting(config: Mapping[str, Any], named: Sequence[str], model: type[Config] | None) -> str:
+    """Return the text of the fields that distinguish a group; of many, only those that differ from the default."""
+    values = {name: config[name] for name in named}
+    if model is None or len(named) <= NAMED_IN_FULL:
         return setting_text(values)
     defaults = {name: plain_value(info.default) for name, info in model.model_fields.items()}
     chosen = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
-    # What has no value is said here: left out, it would read as the default.
+    # Here a field without a value is named; left out, it would be read as the default.
     return ", ".join(setting_text({name: value}) for name, value in chosen.items()) or "defaults"
 
 
 def _without_implied(
     names: Sequence[str], configurations: Sequence[Mapping[str, Any]], model: type[Config]
 ) -> list[str]:
-    """Return those of the differing fields that must be known: what is left out has the value that these imply.
+    """Return the differing fields without those whose values follow from the others.
 
-    The last fields go first, each with only those counting that stay, so that of two that imply each other one stays.
-    A field that an older version did not store does not count either, unless two groups would then look the same.
+    Fields are left out from the last to the first, so that of two fields that imply each other one stays. A field that
+    an older version did not store is left out too, unless two groups would then look the same.
     """
     defaults = {name: plain_value(info.default) for name, info in model.model_fields.items()}
     known = list(names)
     for name in (name for name in reversed(names) if name in defaults):
         others = [other for other in known if other != name]
         if all(config[name] in (None, _expected(name, config, others, defaults, model)) for config in configurations):
-            told_apart = {json.dumps([config[other] for other in others]) for config in configurations}
-            known = others if len(told_apart) == len(configurations) else known
+            distinct = {json.dumps([config[other] for other in others]) for config in configurations}
+            known = others if len(distinct) == len(configurations) else known
     return known
 
 
 def _expected(
     name: str, config: Mapping[str, Any], others: Sequence[str], defaults: Mapping[str, Any], model: type[Config]
 ) -> Any:
-    """Return the value of a field where only the fields `others` are typed, and of these what is not the default."""
+    """Return the value of a field if only those of the fields `others` are typed that differ from the default."""
     typed = {other: config[other] for other in others if config[other] not in (None, defaults.get(other))}
     return plain_value(model.implied(typed).get(name, defaults[name]))
 
 
 def _codes(column: pd.Series[Any]) -> NDArray[np.intp]:
-    """Return a number for each distinct value of a column; a missing value is one of its own, and lists are allowed."""
+    """Return a number for each distinct value of a column; missing values and lists are allowed."""
     values: Any = column
     if column.dtype == object and pd.api.types.infer_dtype(column, skipna=True) not in ("string", "empty"):
         values = np.array([json.dumps(plain_value(value), sort_keys=True) for value in column], dtype=object)
@@ -302,7 +301,7 @@ def _newest_of_each_seed(frame: pd.DataFrame, member: NDArray[np.intp]) -> dict[
 
 
 def _failed_seeds(seeds: pd.Series[Any], member: NDArray[np.intp], failed: NDArray[np.bool_]) -> dict[int, int]:
-    """Return by group how many seeds have a failed run and no other."""
+    """Return by group the number of seeds with failed runs only."""
     if not failed.any():
         return {}
     rows = pd.DataFrame({"member": member, "seed": seeds.to_numpy(), "failed": failed})

@@ -10,7 +10,7 @@ from plastic_cli.statistics.intervals import Interval
 from plastic_cli.tables import NOTHING, Cell, Column, Table, cell_text
 
 LATEX_LINES = 34
-"""Lines of a table on one page, below its caption, in the narrowest of the standard classes."""
+"""Lines of a table that fit on one page below a caption, in the narrowest standard class."""
 
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lamda mu nu xi pi rho sigma tau phi chi psi omega"
 
@@ -30,7 +30,7 @@ _LATEX = {
     "|": r"\textbar{}",
     '"': r"\textquotedblright{}",
     "`": r"\`{}",
-    # A row that begins with one of these would be read as an argument of the line break before it.
+    # After a line break, LaTeX would read one of these at the beginning of a row as an argument.
     "[": "{[}",
     "]": "{]}",
     "*": "{*}",
@@ -66,9 +66,9 @@ _ACCENTS = {
 
 
 def latex(table: Table, label: str) -> str:
-    """Return the table as LaTeX floats that shrink to the width of the text; needs booktabs and graphicx.
+    """Return the table as LaTeX floats that shrink to the width of the text; they need booktabs and graphicx.
 
-    A table that is longer than a page goes on in further floats under the same number.
+    A table that is longer than a page continues in further floats with the same number.
     """
     widths = [_latex_width(column, [row[index] for row in table.rows]) for index, column in enumerate(table.columns)]
     alignment = "".join(
@@ -97,13 +97,13 @@ def latex(table: Table, label: str) -> str:
 
 
 def latex_text(text: str) -> str:
-    """Return text that LaTeX prints as it stands, whatever characters are in it.
+    """Return text with escapes, so that LaTeX prints exactly this text.
 
-    Letters with common accents and small Greek letters are written with commands; any other character that a plain
-    LaTeX font lacks is shown by its code, such as U+0416.
+    Letters with common accents and small Greek letters become commands. Any other character that a plain LaTeX font
+    lacks becomes a code such as U+0416.
     """
     pieces = [_latex_character(character) for character in re.sub(r"\s+", " ", text)]
-    # Two of these in a row would join into another character, such as a dash.
+    # LaTeX would join two of these in a row into another character, such as a dash.
     return re.sub(r"([-',])(?=\1)", r"\1{}", "".join(pieces))
 
 
@@ -114,7 +114,7 @@ def _latex_character(character: str) -> str:
         return character if character.isprintable() else ""
     decomposed = unicodedata.normalize("NFD", character)
     if len(decomposed) == 2 and decomposed[0].isascii() and decomposed[0].isalpha() and decomposed[1] in _ACCENTS:
-        # The dotless letters carry an accent without clashing with their dot.
+        # With an accent these letters have no dot.
         base = {"i": r"\i", "j": r"\j"}.get(decomposed[0], decomposed[0])
         return rf"\{_ACCENTS[decomposed[1]]}{{{base}}}"
     return f"U+{ord(character):04X}"
@@ -129,17 +129,17 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def _latex_width(column: Column, cells: list[Cell]) -> int:
-    """Return the width in em at which the lines of a column of long texts break, 0 where they need not."""
+    """Return the width in em of a column with long texts, whose lines break; 0 for other columns."""
     longest = 0 if column.numeric else max((len(cell_text(cell)) for cell in cells), default=0)
     return 0 if longest <= 25 else 12 if longest <= 60 else 20
 
 
 def _latex_pages(table: Table, widths: list[int]) -> list[list[tuple[Cell, ...]]]:
-    """Return the rows in parts, each of which fits on a page."""
+    """Return the rows in parts that fit on one page each."""
     pages: list[list[tuple[Cell, ...]]] = [[]]
     lines = 0
     for row in table.rows:
-        # An em holds two letters of running text, or less where words do not fill their line.
+        # An em holds about two letters, or fewer if words do not fill their line.
         needed = max(
             math.ceil(len(cell_text(cell)) / (1.7 * width)) if width else 1
             for cell, width in zip(row, widths, strict=True)

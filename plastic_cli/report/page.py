@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no network, no other file."""
+"""The report as one HTML page that needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _XLINK = "{http://www.w3.org/1999/xlink}"
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure for the page: an SVG with its title and description inside, as `svg_text` gives it."""
+    """A figure for the page: an SVG that contains its title and description, as `svg_text` returns it."""
 
     name: str
     svg: str
@@ -80,9 +80,9 @@ def page(
 ) -> str:
     """Return the page.
 
-    recipes: by rule and id of a claim the names of the recipes that test it. summary: a line about the runs that are
-    reported. notes: what else a reader must know, such as runs that are not counted. Everything that comes from runs,
-    rules and recipes is escaped.
+    recipes: by rule and id of a claim, the names of the recipes that test it. summary: one line about the reported
+    runs. notes: what else a reader must know, such as runs that are not counted. All text from runs, rules and recipes
+    is escaped.
     """
     environment = Environment(
         loader=PackageLoader("plastic_cli.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -94,7 +94,7 @@ def page(
         summary=summary,
         version=version,
         sections=_sections(results, judged, comparisons, figures, recipes, notes),
-        # These two are ours and hold nothing that comes from elsewhere.
+        # These two files come with plastic and contain no text of runs.
         style=Markup(style),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -102,9 +102,9 @@ def page(
 
 
 def inline_svg(svg: str, name: str) -> Markup:
-    """Return an SVG file as an element of a page: its ids begin with `name`, and it styles nothing but itself.
+    """Return an SVG file as an element of a page, with ids that begin with `name`.
 
-    The file is read as XML and written again without comments, metadata, scripts, event handlers and foreign content.
+    The file is read as XML and written without comments, metadata, styles, scripts, event handlers and foreign content.
     """
     root = ElementTree.fromstring(svg)
     _strip(root)
@@ -112,7 +112,7 @@ def inline_svg(svg: str, name: str) -> Markup:
     height = root.attrib.pop("height", None)
     box = root.get("viewBox", "").split()
     if height is not None and len(box) == 4:
-        # As wide as it was drawn: matplotlib's units are points.
+        # The width at which it was drawn; matplotlib uses points.
         root.set("width", f"{float(box[2]) * 4 / 3:.0f}")
     root.set("style", "stroke-linejoin: round; stroke-linecap: butt")
     for element in root.iter():
@@ -130,7 +130,7 @@ def inline_svg(svg: str, name: str) -> Markup:
             elif "url(#" in value:
                 element.set(key, value.replace("url(#", f"url(#{name}-"))
         element.tag = element.tag.removeprefix(_SVG)
-    # From names without their namespace: in HTML the element says what it is.
+    # Names have no namespace, because HTML needs none.
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
@@ -172,7 +172,7 @@ def _sections(
     )
     published = tuple(drawn.pop(name) for name in list(drawn) if name == "claims" or name.startswith("claims-"))
     claims = [row for row in judged if not isinstance(row.entry, Context)]
-    # What was measured comes first; those without a run are many.
+    # Claims with a measurement come first, because many have no run.
     claims.sort(key=lambda row: row.verdict is None or not row.verdict.interval.n)
     sections = []
     if claims:
@@ -185,9 +185,7 @@ def _sections(
         sections.append(_Section("results", "Results", (*notes, "There is no run to report yet.")))
     if comparisons:
         tables = tuple(itertools.chain.from_iterable(_comparison_tables(each) for each in comparisons))
-        texts = [
-            "What is compared may differ in more than its rule: the setting names every difference that was asked for."
-        ]
+        texts = ["Settings may differ in more than their rule. The setting names all options that differ."]
         alone = not_compared(results, comparisons)
         if alone:
             texts.append(f"{_counted(alone, 'result')} alone on a data set and metric, and so in no comparison.")
@@ -203,11 +201,11 @@ def _sections(
 
 _CLAIMS_TEXTS = (
     (
-        "A claim is a result that was published about a rule. It is compared with every setting of ours that meets the"
-        " published conditions, over all its seeds."
+        "A claim is a published result of a rule. It is compared with each of our settings that meets the published"
+        " conditions, over all seeds of the setting."
     ),
     (
-        f"{VERDICTS_EXPLAINED} Untested: there are fewer than {MINIMUM_VALUES} seeds, or the entry says why nothing is"
+        f"{VERDICTS_EXPLAINED} Untested: there are fewer than {MINIMUM_VALUES} seeds, or the entry says why it is not"
         " measured."
     ),
 )
@@ -220,7 +218,7 @@ def _verdicts_table(claims: Sequence[ClaimResult]) -> Table:
         rows.append((rule, *(words.count(word) for word in VERDICTS)))
     return Table(
         "At a glance",
-        "How many published results have which verdict. A result counts once for each setting that it is about.",
+        "Number of published results by verdict. A result counts once for each setting that meets its conditions.",
         (Column("rule"), *(Column(word, numeric=True) for word in VERDICTS)),
         tuple(rows),
     )
@@ -264,7 +262,7 @@ def _claim_row(row: ClaimResult, recipes: Mapping[tuple[str, str], Sequence[str]
         Detailed(claim.statement, ". ".join(detail for detail in details if detail)),
         PageCell(
             claim.words or claim_figure(claim),
-            f"{claim.metric}; {_held_to(claim)}",
+            f"{claim.metric}; {_tolerance_text(claim)}",
             repr(claim.value),
             address=address,
             source=claim.source,
@@ -276,7 +274,7 @@ def _claim_row(row: ClaimResult, recipes: Mapping[tuple[str, str], Sequence[str]
     )
 
 
-def _held_to(claim: Claim) -> str:
+def _tolerance_text(claim: Claim) -> str:
     if claim.words:
         return f"compared with {claim_figure(claim)}, our own line: {claim.reason}"
     return f"band: {claim.reason}"
@@ -320,7 +318,7 @@ def _recipe_cell(names: Sequence[str]) -> Cell:
 
 
 def _web_address(address: str | None) -> str:
-    """Return an address that is safe to follow, or nothing: a link must not run code."""
+    """Return a web address, or "" for anything else: a link must not run code."""
     return address if address and urlsplit(address).scheme in ("http", "https") else ""
 
 

@@ -1,4 +1,4 @@
-"""The report's figures and what they show in words: learning curves, published beside measured, profiles."""
+"""The figures of the report and their descriptions: learning curves, claims, performance profiles."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from plastic_cli.statistics.aggregates import profile_method
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, interval_method, mean_intervals
 
 MOST_CURVES = 8
-"""More curves than this in one figure cannot be told apart."""
+"""More curves than this in one figure cannot be distinguished."""
 
 _LEGEND_WIDTH = 44
 
@@ -46,9 +46,9 @@ _LEGEND_WIDTH = 44
 def learning_curves(results: Sequence[Result], metrics: pd.DataFrame) -> dict[str, ggplot]:
     """Return a figure of each main metric against the step, by file name; groups without a curve are left out.
 
-    metrics: a frame as `RunStore.metrics()` gives it. A line is the mean over a group's seeds, the ribbon around it the
-    interval, from the first step on. Data sets have panels of their own. Of more than `MOST_CURVES` settings
-    the best are drawn, by their mean rank over the data sets.
+    metrics: a frame as `RunStore.metrics()` returns it. A line is the mean over the seeds of a group and the ribbon its
+    interval. Each data set has its own panel. Of more than `MOST_CURVES` settings the best are drawn, by their mean
+    rank over the data sets.
     """
     figures = {}
     for metric in dict.fromkeys(result.metric for result in results if result.metric):
@@ -65,7 +65,7 @@ def learning_curves(results: Sequence[Result], metrics: pd.DataFrame) -> dict[st
 
 
 def _curve_rows(metrics: pd.DataFrame, metric: str) -> tuple[str, pd.DataFrame]:
-    """Return the metric that has a curve, and its rows: `metric` itself or, where it is measured once, validation's."""
+    """Return the metric of the curve and its rows: `metric`, or if it is measured only once, that of validation."""
     name = metric.partition("/")[2]
     for shown in (metric, f"validation/{name}"):
         rows = _training_rows(metrics, shown)
@@ -76,9 +76,9 @@ def _curve_rows(metrics: pd.DataFrame, metric: str) -> tuple[str, pd.DataFrame]:
 
 
 def _training_rows(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return run, step and value of one metric while training, each step of a run once."""
+    """Return run, step and value of one training metric, each step of a run once."""
     split, _, name = metric.partition("/")
-    # Step 0 is the untrained network: its chance level would squeeze what there is to see into a strip at the top.
+    # Step 0 is the untrained network. With its chance level the curves would fill only the top of the figure.
     learned = metrics["step"] > 0
     wanted = (metrics["stage"] == "train") & (metrics["split"] == split) & (metrics["metric"] == name)
     rows: pd.DataFrame = metrics[wanted & learned & metrics["labels"].isna() & np.isfinite(metrics["value"])]
@@ -88,8 +88,7 @@ def _training_rows(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
 def _mean_curves(results: Sequence[Result], rows: pd.DataFrame) -> pd.DataFrame:
     """Return the mean curve of each result's group: label, dataset, step, mean, low, high, n.
 
-    A step counts where every seed of the group that has a curve reached it, so that no line bends because its seeds
-    change.
+    A step counts if all seeds of the group with a curve reached it, so that each point of a line has the same seeds.
     """
     parts = [pd.DataFrame(columns=["label", "dataset", "step", "mean", "low", "high", "n"])]
     for result in results:
@@ -108,7 +107,7 @@ def _mean_curves(results: Sequence[Result], rows: pd.DataFrame) -> pd.DataFrame:
 def best_labels(results: Sequence[Result], count: int) -> list[str]:
     """Return the labels of the `count` best settings, in the order of `results`.
 
-    Settings are ranked within each data set by their mean, and then by their mean rank.
+    Settings are ranked by their mean within each data set, and then by their mean rank.
     """
     frame = pd.DataFrame(
         {
@@ -124,7 +123,7 @@ def best_labels(results: Sequence[Result], count: int) -> list[str]:
 
 
 def claims_figures(claims: Sequence[ClaimResult]) -> dict[str, ggplot]:
-    """Return a figure for each metric, by file name, with the published values and tolerances beside what we measured.
+    """Return a figure for each metric, by file name, with published values and tolerances and our measurements.
 
     Only claims with a measurement are drawn.
     """
@@ -138,7 +137,7 @@ def claims_figures(claims: Sequence[ClaimResult]) -> dict[str, ggplot]:
 
 
 def _axis(claim: Claim) -> str:
-    """Return what the values of a claim are: a metric, or its difference or ratio between two settings."""
+    """Return the quantity of a claim: a metric, or its difference or ratio between two settings."""
     return f"{claim.relation} of {claim.metric}" if claim.against else claim.metric
 
 
@@ -148,11 +147,11 @@ def _claims_figure(axis: str, tested: Sequence[ClaimResult]) -> ggplot:
     with_interval = frame[frame["what"] == "measured"].dropna(subset=["low", "high"])
     colours = {"published": "#777777", "measured": discrete_colors(1)[0]}
     labels = [str(label) for label in frame["claim"].cat.categories]
-    # Rows are of one height: the label with most lines decides.
+    # All rows have the height of the label with most lines.
     height = 1.9 + len(labels) * (0.17 * max(label.count("\n") + 1 for label in labels) + 0.12)
     caption = (
-        "Grey: published value and the band that counts as the same; of a bound, the tolerance beyond it. Blue: our"
-        f" mean over seeds, with the {interval_method()} from {MINIMUM_VALUES} seeds on."
+        "Gray: published value and the band that counts as equal; for a bound, its tolerance. Blue: our mean over seeds"
+        f" with the {interval_method()}, from {MINIMUM_VALUES} seeds on."
     )
     figure: ggplot = (
         ggplot(frame, aes("value", "claim", colour="what"))
@@ -181,7 +180,7 @@ def _claims_figure(axis: str, tested: Sequence[ClaimResult]) -> ggplot:
 
 
 def profile_figure(comparison: Comparison) -> ggplot:
-    """Return the performance profiles of a comparison's best settings: the share of runs better than each threshold."""
+    """Return a figure of the performance profiles of the best settings of a comparison."""
     drawn = profiles(comparison)
     rules = {setting.rule for setting, _ in drawn}
     names = [
@@ -206,7 +205,7 @@ def profile_figure(comparison: Comparison) -> ggplot:
     frame["label"] = pd.Categorical(frame["label"], categories=list(dict.fromkeys(names)))
     colours = discrete_colors(len(frame["label"].cat.categories))
     caption = (
-        f"Share of all runs whose {comparison.metric} is better than the threshold. Ribbon:"
+        f"Share of runs whose {comparison.metric} is better than the threshold. Ribbon:"
         f" {profile_method()}, from {MINIMUM_VALUES} seeds on."
     )
     if len(comparison.compared) > MOST_COMPARED:
@@ -240,28 +239,28 @@ def profile_figure(comparison: Comparison) -> ggplot:
 
 
 def describe_curves(figure: ggplot) -> str:
-    """Return where the lines of a figure of `learning_curves` end."""
+    """Return the last values of a figure of `learning_curves` as text."""
     ends = _data(figure).sort_values("step").groupby(["label", "dataset"], observed=True, sort=False).tail(1)
     return _listed("Last values", [_curve_end(row) for row in ends.to_dict("records")])
 
 
 def describe_claims(figure: ggplot) -> str:
-    """Return each line of a figure of `claims_figures`: what was published and what measured."""
-    said = []
+    """Return the published and measured values of a figure of `claims_figures` as text."""
+    lines = []
     for label, rows in _data(figure).groupby("claim", observed=True, sort=False):
         (published,) = rows[rows["what"] == "published"]["value"]
         measured = rows[rows["what"] == "measured"].iloc[0].to_dict()
-        said.append(f"{label!s}: published {published:.4g}, measured {_mean_and_bounds(measured, 'value')}")
-    return _listed("Values", said)
+        lines.append(f"{label!s}: published {published:.4g}, measured {_mean_and_bounds(measured, 'value')}")
+    return _listed("Values", lines)
 
 
 def describe_profile(figure: ggplot) -> str:
-    """Return for each line of `profile_figure` the threshold that half of the runs pass."""
-    said = []
+    """Return for each line of `profile_figure` the threshold that half of the runs pass, as text."""
+    lines = []
     for label, rows in _data(figure).groupby("label", observed=True, sort=False):
         closest = rows.iloc[int(np.argmin(np.abs(rows["share"].to_numpy() - 0.5)))]
-        said.append(f"{label!s}: {closest['share']:.0%} of runs better than {closest['threshold']:.4g}")
-    return _listed("Near the middle", said)
+        lines.append(f"{label!s}: {closest['share']:.0%} of runs better than {closest['threshold']:.4g}")
+    return _listed("Near the median", lines)
 
 
 def _data(figure: ggplot) -> pd.DataFrame:
@@ -292,11 +291,11 @@ def _claims_data(tested: Sequence[ClaimResult]) -> pd.DataFrame:
         claim, interval = row.entry, row.verdict.interval
         mark = claim.id if len({other.rule for other in tested}) == 1 else f"{row.rule} {claim.id}"
         word = row.verdict.word if interval.known else f"{row.verdict.word}, {row.verdict.reason}"
-        setting = _wrapped_setting(_told_apart(row, tested), 40)
-        ours = "no number was published: our line" if claim.words else ""
+        setting = _wrapped_setting(_distinguishing(row, tested), 40)
+        ours = "no number was published: our own line" if claim.words else ""
         label = "\n".join(part for part in (f"{mark}: {word}", ours, setting) if part)
         common = {"claim": label, "metric": claim.metric}
-        # A bound has one end: the bar reaches from it to the published value.
+        # A bound has one end: the bar goes from it to the published value.
         low = claim.value if claim.comparison == "at-most" else claim.band.low
         high = claim.value if claim.comparison == "at-least" else claim.band.high
         rows.append({**common, "what": "published", "value": claim.value, "low": low, "high": high})
@@ -306,8 +305,8 @@ def _claims_data(tested: Sequence[ClaimResult]) -> pd.DataFrame:
     return frame
 
 
-def _told_apart(row: ClaimResult, tested: Sequence[ClaimResult]) -> str:
-    """Return what tells a group from the others that one claim is held against; alone, the claim says it."""
+def _distinguishing(row: ClaimResult, tested: Sequence[ClaimResult]) -> str:
+    """Return the fields that distinguish a group from the other groups of one claim, as text."""
     groups = [other.group for other in tested if other.rule == row.rule and other.entry.id == row.entry.id]
     assert row.group is not None
     values = {
@@ -322,7 +321,7 @@ def _told_apart(row: ClaimResult, tested: Sequence[ClaimResult]) -> str:
 
 def _curves_figure(drawn: Sequence[Result], labels: Sequence[str], curves: pd.DataFrame, metric: str) -> ggplot:
     count = len({result.group.label for result in drawn})
-    # With one rule its name in front of every setting says nothing.
+    # With only one rule, its name in front of each setting is redundant.
     rules = {result.group.rule for result in drawn}
     names = {
         result.group.label: _wrapped_setting(
@@ -370,20 +369,20 @@ def _curves_figure(drawn: Sequence[Result], labels: Sequence[str], curves: pd.Da
         )
     )
     if len(datasets) > 1:
-        # Runs of different lengths would squeeze each other.
+        # With a common scale, long runs would make short curves unreadable.
         figure += facet_wrap("dataset", ncol=columns, scales="free")
     return figure
 
 
 def _step_name(results: Sequence[Result], curves: pd.DataFrame) -> str:
-    """Return "epoch" where the runs count epochs: their last step is the number of epochs asked for."""
+    """Return "epoch" if the last step of the runs is their number of epochs, else "step"."""
     epochs = {result.group.config.get("epochs") for result in results}
     last = set(curves.groupby(["label", "dataset"], observed=True)["step"].max())
     return "epoch" if last <= epochs else "step"
 
 
 def _whole_breaks(limits: tuple[float, float]) -> list[float]:
-    """Return up to six breaks on whole steps."""
+    """Return up to six breaks at integer steps."""
     low, high = int(np.ceil(limits[0])), int(np.floor(limits[1]))
     rough = max((high - low) / 5, 1)
     power = 10 ** int(np.floor(np.log10(rough)))
@@ -392,7 +391,7 @@ def _whole_breaks(limits: tuple[float, float]) -> list[float]:
 
 
 def _wrapped_setting(setting: str, width: int) -> str:
-    """Break the text of a setting between its fields, not within one."""
+    """Break the text of a setting between its fields."""
     fields = ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in setting.split(", "))
     return _wrapped(fields, width).replace("\N{NO-BREAK SPACE}", " ")
 

@@ -1,4 +1,4 @@
-"""What the runs of each group measured, and how each published claim fares against it."""
+"""The results of each group of runs, and the verdicts on published claims."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from plastic_cli.statistics.intervals import Interval, mean_intervals
 ACCURACY_METRIC, CHANCE_METRIC, LOSS_METRIC = "test/accuracy", "test/chance", "test/loss"
 TRAINING_SECONDS = "training_seconds"
 CONTROL = "control"
-"""The split under which a run logs the same metric of the control that it carries with it."""
+"""The split of the metrics of a control that a run includes."""
 
 _LESS_IS_BETTER = ("loss", "error", "forgetting", "seconds", "angle", "perplexity")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a group measured.
+    """The result of a group.
 
-    metric: the group's main metric, None where its runs stored none. value, loss and seconds: intervals over its seeds;
-    seconds are those of training alone, without imports, compilation and evaluation. verdict: on the most specific
-    claim about the main metric whose conditions the group meets. control: what the control that the runs carry with
-    them reached in the main metric. chance: the value of a guess, where runs store it.
+    metric: the main metric of the group; None if its runs stored none. value, loss, seconds: intervals over the seeds;
+    seconds are those of training, without imports, compilation and evaluation. verdict: on the most specific claim
+    about the main metric whose conditions the group meets. control: the main metric of the control that the runs
+    include. chance: the value of a guess, if the runs store it.
     """
 
     group: Group
@@ -45,7 +45,7 @@ class Result:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """A published result, and what the runs of one group that meet its conditions say (group None: there are none)."""
+    """A published result, and the verdict of one group that meets its conditions (group None: there is none)."""
 
     rule: str
     entry: Claim | Context | Unmeasured
@@ -54,24 +54,24 @@ class ClaimResult:
 
     @property
     def word(self) -> VerdictWord:
-        """The verdict in a word."""
+        """The verdict as one word."""
         return self.verdict.word if self.verdict else "untested"
 
 
 def metric_columns(runs: pd.DataFrame) -> list[str]:
-    """Return the columns of `runs` that hold a final metric, in their order."""
+    """Return the columns of `runs` that hold final metrics, in their order."""
     return [column for column in runs.columns if "/" in column and not column.startswith(CONFIG_PREFIX)]
 
 
 def more_is_better(metric: str) -> bool:
-    """Say whether a larger value of `split/metric` is the better one, by the metric's name."""
+    """Return whether a larger value of `split/metric` is better, by the name of the metric."""
     return not metric.rpartition("/")[2].endswith(_LESS_IS_BETTER)
 
 
 def summarize(
     runs: pd.DataFrame, groups: Sequence[Group], published: Mapping[str, PublishedFigures] | None = None
 ) -> list[Result]:
-    """Return the result of each group. `runs` must hold every run that the groups name."""
+    """Return the result of each group. `runs` must contain all runs of the groups."""
     values = RunValues(runs)
     metrics = _main_metrics(runs, groups, values)
     losses = [LOSS_METRIC if metric != LOSS_METRIC else None for metric in metrics]
@@ -94,9 +94,9 @@ def summarize(
 def judge_claims(
     runs: pd.DataFrame, groups: Sequence[Group], published: Mapping[str, PublishedFigures]
 ) -> list[ClaimResult]:
-    """Return each rule's claims with their verdicts, one for every group that meets a claim's conditions.
+    """Return the claims of each rule with their verdicts, one for each group that meets the conditions of a claim.
 
-    Figures of other methods follow, where a group meets their conditions.
+    Figures of other methods follow, if a group meets their conditions.
     """
     values = RunValues(runs)
     rows: list[ClaimResult] = []
@@ -117,7 +117,7 @@ def judge_claims(
 
 
 def _judged(claim: Claim, group: Group, values: RunValues, other: Group | None = None) -> Verdict:
-    """Judge a claim by a group; by its differences from `other`, seed by seed, where the claim is about another one."""
+    """Judge a claim by a group; if the claim compares two settings, by the differences from `other`, seed by seed."""
     own = values.of(group, claim.metric)
     if not claim.against:
         control = values.of(group, f"{CONTROL}/{claim.metric.rpartition('/')[2]}")
@@ -135,10 +135,10 @@ def _judged(claim: Claim, group: Group, values: RunValues, other: Group | None =
 
 
 def _setting_against(claim: Claim, group: Group, groups: Sequence[Group], values: RunValues) -> Group | None:
-    """Return the group that has the values of `claim.against` and is otherwise configured as `group` is.
+    """Return the group that has the values of `claim.against` and otherwise the configuration of `group`.
 
-    A field that one of the two does not use, so that it has no value there, may differ. Of several such groups the one
-    that shares most seeds is taken.
+    A field may differ if it has no value in one of the two. Of several such groups the one with most common seeds is
+    returned.
     """
 
     def is_otherwise_equal(other: Group) -> bool:
@@ -167,7 +167,7 @@ class RunValues:
         self._columns: dict[str, NDArray[np.float64]] = {}
 
     def of(self, group: Group, metric: str) -> NDArray[np.float64]:
-        """Return the values of a metric (n,), one per run of the group; NaN where a run has none."""
+        """Return the values of a metric (n,), one per run of the group; NaN for a run without the metric."""
         if metric not in self._columns:
             if metric in self._runs.columns:
                 column = pd.to_numeric(self._runs[metric], errors="coerce").to_numpy(
@@ -184,7 +184,7 @@ class RunValues:
         return [int(column.iloc[self._position[run]]) for run in group.runs]
 
     def intervals(self, groups: Sequence[Group], metrics: Sequence[str | None]) -> list[Interval]:
-        """Return the interval of a metric of each group; of one without a metric an empty one."""
+        """Return the interval of a metric of each group; for a group without a metric an empty one."""
         return mean_intervals(
             [self.of(group, metric) if metric else [] for group, metric in zip(groups, metrics, strict=True)]
         )

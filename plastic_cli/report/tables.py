@@ -1,4 +1,4 @@
-"""The report's two tables, as rows for a reader and as flat frames for a program."""
+"""The tables of the report, for a reader and as flat frames for a program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIGNS = {"equal": "", "at-least": "at least ", "at-most": "at most "}
 
 
 def results_table(results: Sequence[Result]) -> Table:
-    """Return the table of what was measured. Columns that would be empty are left out, and so is a metric all share."""
+    """Return the table of results, without empty columns; a metric that all results share is a heading."""
     metrics = {result.metric for result in results if result.metric}
     shared = metrics.pop() if len(metrics) == 1 else None
     columns: list[tuple[Column, list[Cell]]] = [
@@ -43,13 +43,13 @@ def results_table(results: Sequence[Result]) -> Table:
         runs = "1 run that repeats" if repeated == 1 else f"{repeated} runs that repeat"
         caption += f" Left out: {runs} a seed of the same setting."
     if any(result.seconds.n for result in results):
-        caption += " Seconds are those of training, without imports, compilation and evaluation."
+        caption += " Seconds are the time of training, without imports, compilation and evaluation."
     caption += data_notes(result.group for result in results)
     return _table("Results", caption, columns)
 
 
 def claims_table(claims: Sequence[ClaimResult]) -> Table:
-    """Return the table of what was published about the rules, and what our runs say of it."""
+    """Return the table of published claims and of what our runs measured."""
     rows = [row for row in claims if not isinstance(row.entry, Context)]
     several = len({row.rule for row in rows}) > 1
     metrics = {row.entry.metric for row in rows}
@@ -68,13 +68,13 @@ def claims_table(claims: Sequence[ClaimResult]) -> Table:
     ]
     caption = f"{_interval_caption()} {VERDICTS_EXPLAINED} A claim is untested with fewer than {MINIMUM_VALUES} seeds."
     if any(isinstance(row.entry, Claim) and row.entry.words for row in rows):
-        caption += " Where no number was published, the band is our own."
+        caption += " If no number was published, the band is our own."
     caption += data_notes(row.group for row in rows if row.group is not None)
     return _table(f"Published claims{f' on {shared}' if shared else ''}", caption, columns)
 
 
 def context_table(claims: Sequence[ClaimResult]) -> Table:
-    """Return the table of other methods' published figures."""
+    """Return the table of published figures of other methods."""
     context = [(row, row.entry) for row in claims if isinstance(row.entry, Context)]
     columns: list[tuple[Column, list[Cell]]] = [
         (Column("id"), [entry.id for _, entry in context]),
@@ -83,7 +83,7 @@ def context_table(claims: Sequence[ClaimResult]) -> Table:
         (Column("published", numeric=True), [f"{entry.value:g}" for _, entry in context]),
         (Column("source"), [entry.source for _, entry in context]),
     ]
-    return _table("Other methods", "Published by others, for comparison; our runs are not judged by them.", columns)
+    return _table("Other methods", "Published results of other methods, for comparison; they have no verdict.", columns)
 
 
 def results_frame(results: Sequence[Result]) -> pd.DataFrame:
@@ -121,8 +121,8 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
 def claims_frame(claims: Sequence[ClaimResult]) -> pd.DataFrame:
     """Return one row per claim and group; figures of other methods have the verdict "context".
 
-    band_low and band_high are the ends of the band, missing where it has none; seeds_needed is the number of seeds that
-    would probably decide, where a claim is inconclusive.
+    band_low and band_high are the ends of the band, if it has them; seeds_needed is the number of seeds that would
+    probably decide an inconclusive claim.
     """
     names = ["rule", "id", "statement", "metric", "published", "words", "held_to", "comparison", "tolerance"]
     names += [
@@ -180,7 +180,7 @@ VERDICTS_EXPLAINED = (
 
 
 def seeds_text(verdict: Verdict) -> str:
-    """Return how many seeds a verdict rests on: "5", or "3 of 5 finished" where some failed."""
+    """Return the number of seeds of a verdict: "5", or "3 of 5 finished" if some failed."""
     return finished_text(verdict.interval.n, verdict.lost)
 
 
@@ -203,7 +203,7 @@ def _flat(prefix: str, interval: Interval) -> dict[str, float | int]:
 
 
 def _table(title: str, caption: str, columns: Sequence[tuple[Column, list[Cell]]]) -> Table:
-    """Put columns together, without those that have nothing to show."""
+    """Return a table of columns, without empty ones."""
     kept = [(column, cells) for column, cells in columns if any(cell is not None for cell in cells)]
     return Table(
         title=title,
@@ -231,7 +231,7 @@ def _figure(entry: Claim | Context | Unmeasured) -> Cell:
 
 
 def claim_figure(claim: Claim) -> str:
-    """Return as text what a claim is compared with, and its tolerance: the published number, if there is one."""
+    """Return the number that a claim is compared with and its tolerance as text."""
     tolerance = f" ± {claim.margin:.3g}" if claim.margin else ""
     return f"{_SIGNS[claim.comparison]}{claim.value:g}{tolerance}"
 

@@ -1,1 +1,1 @@
-"""One run in one folder, and all runs as tables."""
+"""Runs: one folder for each, and all of them as tables."""

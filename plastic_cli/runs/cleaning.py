@@ -1,4 +1,4 @@
-"""What killed processes leave in a folder of runs, removed when it is so old that no living process can need it."""
+"""Removal of what killed processes leave in a folder of runs, as soon as no living process can need it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.record import LOCK_FILE, RECORD_FILE
 
 DAY = 24 * 3600.0
-"""Seconds. A process needs what is cleaned here for moments, or renews it (the marker of a sweep)."""
+"""Seconds. A living process needs such files only for moments, or renews them (the marker of a sweep)."""
 RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z]{4,8}")
 SWEEPS_FOLDER = ".sweeps"
 """Under the store: claims, logs and the trials of `plastic tune`."""
 
 
 def clean_store_daily(store: Path) -> None:
-    """Clean a store that has not been cleaned for a day; one that was never read waits for its first reader."""
+    """Clean a store that has not been cleaned for a day; a store without an index is not cleaned yet."""
     stamp = store / ".index" / "cleaned"
     with suppress(OSError):
         if not stamp.parent.is_dir() or (stamp.exists() and stamp.stat().st_mtime > time.time() - DAY):
@@ -34,9 +34,9 @@ def clean_store_daily(store: Path) -> None:
 def clean_store(store: Path, age: float = DAY) -> None:
     """Remove leftovers that are older than `age` seconds; what cannot be removed stays.
 
-    These are: folders of runs that were killed before their first record, runs that were being removed or moved in,
-    temporary files, markers and claims of killed sweeps. A folder that has another name than a run's is never touched,
-    nor is anything that holds a record.
+    Leftovers are: folders of runs that were killed before their first record, runs that were being removed or moved
+    into the store, temporary files, and markers and claims of killed sweeps. Folders with a record and folders that are
+    not named like a run are never touched.
     """
     before = time.time() - age
     for path in store.iterdir():
@@ -62,10 +62,10 @@ def _clean(path: Path, before: float) -> None:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Remove the folder of a run that has nothing but its lock, which nobody holds."""
+    """Remove the folder of a run that holds only its lock, if no process holds the lock."""
     if [entry.name for entry in folder.iterdir()] == [LOCK_FILE] and not is_held(folder):
         (folder / LOCK_FILE).unlink()
-    # Only an empty one can be removed so.
+    # This fails for a folder that is not empty.
     folder.rmdir()
 
 
@@ -79,6 +79,6 @@ def _clean_sweeps(folder: Path, before: float) -> None:
             settings.unlink(missing_ok=True)
     for claim in folder.glob("claims/*.lock"):
         if last_change(claim) < before:
-            # A claim is held as long as its run takes.
+            # A claim is held for as long as its run takes.
             with suppress(Timeout), FileLock(claim, timeout=0):
                 claim.unlink(missing_ok=True)

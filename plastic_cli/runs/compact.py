@@ -1,4 +1,4 @@
-"""Metrics of many runs as arrays: each text once, and a small number for it in every row."""
+"""Metrics of many runs as arrays: each text is stored once, and rows hold small numbers for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXTS = ("run", "stage", "split", "metric", "labels")
 NUMBERS = {"step": "int64", "value": "float64", "time": "float64"}
 COLUMNS = ("run", "stage", "split", "step", "metric", "value", "labels", "time")
 PIECE = 1 << 15
-"""Rows that are written and read at once."""
+"""Rows per write and read."""
 SMALL = 1 << 15
 """Codes below this fit into 16 bits."""
 MISSING = -1
@@ -41,7 +41,7 @@ class Metrics:
 
 
 class Collector:
-    """Takes rows of runs, one after the other, and holds 34 bytes of each."""
+    """Collects rows of runs one after the other, with 34 bytes per row."""
 
     def __init__(self) -> None:
         self._codes = {column: array("h") for column in TEXTS}
@@ -49,7 +49,7 @@ class Collector:
         self._step, self._value, self._time = array("q"), array("d"), array("d")
 
     def add(self, run: str, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Take rows of a run; return how many were left out, since their labels are no text that can be written."""
+        """Add rows of a run; return the number of rows that are left out, because their labels cannot be written."""
         codes, known, left_out = self._codes, self._known, 0
         for column, texts in known.items():
             if codes[column].typecode == "h" and len(texts) + len(rows) >= SMALL:
@@ -76,7 +76,7 @@ class Collector:
         return left_out
 
     def collected(self) -> Metrics:
-        """Return the rows so far; no more can be added."""
+        """Return the collected rows; no more can be added."""
         value, time = np.asarray(self._value), np.asarray(self._time)
         for numbers in (value, time):
             numbers[~np.isfinite(numbers)] = np.nan
@@ -88,12 +88,12 @@ class Collector:
 
 
 def joined(one: Metrics, other: Metrics, runs: Sequence[str]) -> Metrics:
-    """Return the rows of both that belong to `runs`, in the order of these."""
+    """Return the rows of both that belong to `runs`, in the order of `runs`."""
     codes: dict[str, NDArray[Any]] = {}
     texts: dict[str, list[str]] = {}
     for column in TEXTS:
         known = {text: number for number, text in enumerate(one.texts[column])}
-        # The last entry is for what is missing.
+        # The last entry is for missing texts.
         moved = np.array([*(_code(known, text) for text in other.texts[column]), MISSING], np.int32)
         codes[column] = np.concatenate([one.codes[column], moved[other.codes[column]]])
         texts[column] = list(known)
@@ -108,7 +108,7 @@ def joined(one: Metrics, other: Metrics, runs: Sequence[str]) -> Metrics:
 
 
 def chosen(metrics: Metrics, column: str, wanted: Iterable[str]) -> Metrics:
-    """Return the rows whose text in a column is one of those that are wanted."""
+    """Return the rows whose text in a column is one of `wanted`."""
     texts = set(wanted)
     kept = np.array([*(text in texts for text in metrics.texts[column]), False])[metrics.codes[column]]
     return Metrics(
@@ -119,10 +119,10 @@ def chosen(metrics: Metrics, column: str, wanted: Iterable[str]) -> Metrics:
 
 
 def frame(metrics: Metrics) -> pd.DataFrame:
-    """Return the rows as a table of `COLUMNS`; `metrics` is used up, so that its memory is free as the table grows."""
+    """Return the rows as a table of `COLUMNS`; this empties `metrics`, so that memory is freed as the table grows."""
     import pandas as pd
 
-    # Rows share the objects of their texts: 8 bytes for each, however long it is.
+    # Rows share their text objects: 8 bytes per row, whatever the length of the text.
     text = pd.StringDtype("python", na_value=np.nan)
     columns: dict[str, Any] = {}
     for column in COLUMNS:
@@ -134,7 +134,7 @@ def frame(metrics: Metrics) -> pd.DataFrame:
 
 
 def _spelled_out(codes: NDArray[Any], texts: Sequence[str]) -> NDArray[Any]:
-    # The last entry is for what is missing.
+    # The last entry is for missing texts.
     entries = np.array([*texts, np.nan], dtype=object)
     found = np.empty(len(codes), dtype=object)
     for begin in range(0, len(codes), PIECE):
@@ -143,7 +143,7 @@ def _spelled_out(codes: NDArray[Any], texts: Sequence[str]) -> NDArray[Any]:
 
 
 def write_parquet(metrics: Metrics, path: Path) -> None:
-    """Write the rows as a Parquet file, a piece at a time."""
+    """Write the rows as a Parquet file, piece by piece."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -165,11 +165,11 @@ def write_parquet(metrics: Metrics, path: Path) -> None:
 
 
 def read_parquet(stream: IO[bytes]) -> Metrics:
-    """Read what `write_parquet` wrote; raises an error of pyarrow or Python for anything else."""
+    """Read what `write_parquet` wrote; raises errors of pyarrow or Python for other files."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    # Not a whole column at once, nor pieces ahead: that would take several times the memory of what is returned.
+    # A whole column at once, or reading ahead, would take several times the memory of the result.
     file = parquet.ParquetFile(stream, read_dictionary=list(TEXTS), pre_buffer=False)
     rows = file.metadata.num_rows
     codes: dict[str, NDArray[Any]] = {column: np.empty(rows, np.int16) for column in TEXTS}
@@ -180,7 +180,7 @@ def read_parquet(stream: IO[bytes]) -> Metrics:
         end = begin + len(batch)
         for column in TEXTS:
             entries = batch.column(column)
-            # The last entry is for what is missing.
+            # The last entry is for missing texts.
             texts = entries.dictionary.to_pylist()
             moved = np.array([*(_code(known[column], text) for text in texts), MISSING], np.int32)
             if codes[column].dtype == np.int16 and len(known[column]) >= SMALL:

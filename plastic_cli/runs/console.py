@@ -1,4 +1,4 @@
-"""What a person sees while a command works: progress and messages on stderr, so that stdout stays clean to pipe."""
+"""Progress and messages on stderr, so that stdout holds results only and can be piped."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class StepBar(Protocol):
 
 
 class Console:
-    """Messages and one progress bar on stderr; nothing at all when quiet."""
+    """Messages and one progress bar on stderr; only warnings when quiet."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self._bar: _RichBar | None = None
 
     def message(self, text: str) -> None:
-        """Print a line for the person at the terminal."""
+        """Print a line, unless quiet."""
         if self.quiet:
             return
         if self._bar is not None:
@@ -37,7 +37,7 @@ class Console:
             _say(text)
 
     def warning(self, text: str) -> None:
-        """Print a warning, quiet or not."""
+        """Print a warning, even when quiet."""
         _say(f"warning: {text}")
 
     @contextmanager
@@ -67,7 +67,7 @@ class Console:
             self._bar = None
 
     def within_step(self, fraction: float) -> None:
-        """Move the bar inside the present step."""
+        """Move the bar within the present step."""
         if self._bar is not None:
             self._bar.within_step(fraction)
 
@@ -94,7 +94,7 @@ class _RichBar:
             TimeRemainingColumn(),
             TextColumn("{task.fields[result]}"),
             console=RichConsole(stderr=True),
-            # A bar that is not seen costs nothing and leaves no control characters in a log.
+            # Without a terminal there is no bar, so that a log gets no control characters.
             disable=not sys.stderr.isatty(),
             refresh_per_second=5,
         )
@@ -121,7 +121,7 @@ class _RichBar:
 
 
 def _say(line: str) -> None:
-    # Whoever closed our stderr does not want to hear more; that must not end a run.
+    # A closed stderr must not end a run.
     with suppress(BrokenPipeError):
         print(printable(line, keep="\n\t"), file=sys.stderr, flush=True)  # noqa: T201
 

@@ -1,4 +1,4 @@
-"""Handing a run's metrics to the exporters that were asked for, none of which can cost the run anything."""
+"""Sending the metrics of a run to the chosen exporters; an exporter that fails does not stop the run."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Exports:
         return sorted(self._warned)
 
     def begin(self, describe: Callable[[], dict[str, Any]], earlier: Sequence[Mapping[str, Any]]) -> None:
-        """Take up a run, of which `earlier` was logged before. No exporter is told before there is something to export.
+        """Begin a run; `earlier`: the rows that were logged before.
 
-        So a run that is given up because its input was wrong leaves no trace.
+        Exporters are called when there is something to export. So a run with wrong input leaves no trace in them.
         """
         self._describe, self._earlier, self._run = describe, earlier, None
         self._lost = set()
@@ -49,7 +49,7 @@ class Exports:
                 self._call(exporter, "plastic_metrics_logged", run=run, rows=rows)
 
     def finished(self) -> None:
-        """Export how the run ended, if it ever began."""
+        """Export the end of the run, if the run began."""
         if self._describe is None:
             return
         self._started(self._describe)
@@ -120,9 +120,9 @@ def _nothing() -> None:
 
 
 def find_exports(names: Sequence[str] | None, warn: Callable[[str], None]) -> Exports | None:
-    """Return the exporters that are named, or those of PLASTIC_EXPORT for None; without any, None.
+    """Return the named exporters; None: those of PLASTIC_EXPORT. The result is None if there are none.
 
-    Raises UserError, with what to install, where one does not exist or cannot work.
+    Raises UserError, with what to install, if an exporter does not exist or cannot work.
     """
     if names is None:
         names = [name.strip() for name in os.environ.get("PLASTIC_EXPORT", "").split(",") if name.strip()]
@@ -133,18 +133,18 @@ def find_exports(names: Sequence[str] | None, warn: Callable[[str], None]) -> Ex
 
 
 def metric_name(row: Mapping[str, Any]) -> str:
-    """Return by what name a row is exported: "test/accuracy", or "test/accuracy/task 2" where labels tell it apart."""
+    """Return the name under which a row is exported: "test/accuracy", or "test/accuracy/task 2" with labels."""
     labels = row.get("labels") or {}
     return "/".join([str(row["split"]), str(row["metric"]), *(f"{key} {value}" for key, value in labels.items())])
 
 
 def metric_value(row: Mapping[str, Any]) -> float:
-    """Return the value of a row; NaN where it was not finite."""
+    """Return the value of a row; NaN if it was not finite."""
     return math.nan if row["value"] is None else float(row["value"])
 
 
 def hyperparameters(run: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
-    """Return rule, data set and configuration of a run as plain values: a list as text, without what has no value."""
+    """Return rule, data set and configuration of a run as plain values: lists as text, missing values left out."""
     named = {"rule": run["rule"], "dataset": run["dataset"], **run["config"]}
     return {key: _plain(value) for key, value in named.items() if value is not None}
 
@@ -156,9 +156,9 @@ def _plain(value: Any) -> bool | int | float | str:
 
 
 def _was_interrupted(error: BaseException | None, handled: BaseException | None) -> bool:
-    """Say whether an interrupt lies behind an error: a library may make one into an error of its own.
+    """Return whether an interrupt caused an error: a library may turn an interrupt into its own error.
 
-    handled: what was being handled before; a run that ends because of an interrupt is no new one.
+    handled: the exception that was being handled before; if it is an interrupt, it does not count again.
     """
     while error is not None and error is not handled:
         if isinstance(error, KeyboardInterrupt):

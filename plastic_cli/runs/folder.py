@@ -19,7 +19,7 @@ from plastic_cli.runs.run import Run
 
 
 def check_run_name(name: str) -> None:
-    """Raise UserError where a run cannot be called so."""
+    """Raise UserError if `name` is not a valid name of a run."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise UserError(f"--name {name}: use letters, digits, '.', '_' and '-', beginning with a letter or digit.")
 
@@ -35,11 +35,11 @@ def create_run(
     versions: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Run:
-    """Claim a new folder for a run and write its first record.
+    """Create the folder of a new run and write its first record.
 
-    dataset: what the run learns from, if the configuration does not name it so. The id is the time and four random
-    letters; `mkdir` decides which process has it. Raises UserError for a folder that cannot be written and a name that
-    cannot be typed, RunFailed where the disk is full.
+    dataset: the training data, if the configuration has no field `dataset`. options: those of `Run`. The id of the run
+    is the time and four random letters; `mkdir` makes it unique among processes. Raises UserError for a folder that
+    cannot be written and for a name that is not valid, RunFailed if the disk is full.
     """
     if name is not None:
         check_run_name(name)
@@ -78,14 +78,14 @@ def create_run(
 
 
 def open_run(folder: Path, **options: Any) -> Run:
-    """Open the run in `folder`; raises UserError where its record is missing, damaged or too new."""
+    """Open the run in `folder`; raises UserError if its record is missing, damaged or too new."""
     return Run(folder, read_record(folder), **options)
 
 
 def remove_run(folder: Path) -> None:
-    """Remove the run in `folder` in one step for a reader, whatever state its record is in.
+    """Remove the run in `folder`, even if its record is damaged; a reader sees all of it or nothing.
 
-    Where `folder` is a link, only the link is removed. Raises UserError where another process writes to the run.
+    If `folder` is a link, only the link is removed. Raises UserError if another process writes to the run.
     """
     if folder.is_symlink():
         folder.unlink()

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one metric a line, read in pieces, and so that a damaged line costs only itself."""
+"""metrics.jsonl: one metric per line, read in pieces; a damaged line is skipped without loss of the others."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from typing import Any, Literal, get_args
 from plastic_cli.files import atomic_file
 
 MAIN_METRICS = ("test/accuracy", "test/return", "validation/accuracy")
-"""By which a run is judged: the first of these that it has."""
+"""The main metric of a run is the first of these that it has."""
 
 MeasuredOn = Literal["train", "validation", "test"]
-"""The data that a number can be measured on. A number that any test sample has a part in is measured on test data."""
+"""The data that a number is measured on. If any test sample contributes, it is measured on test data."""
 
 ROW_KEYS = {"stage", "split", "step", "metric", "value"}
 
 LARGEST_STEP = 2**63 - 1
 LONGEST_LINE = 1 << 20
-"""Bytes of a line; a longer one is no row, and is not held in memory."""
+"""Bytes of a line; a longer line is skipped and not held in memory."""
 BLOCK = 1 << 18
-"""Bytes that are read at once."""
+"""Bytes per read."""
 COPIED_AT_ONCE = 1 << 20
-"""Bytes."""
+"""Bytes per copy."""
 
 
 def data_of(metric: str, measured_on: Mapping[str, str]) -> MeasuredOn:
     """Return the data that `split/metric` of a run was measured on.
 
-    measured_on: what the run's record says of its metrics. It comes first; otherwise the split says it, and a split of
-    another name, such as that of a control, counts as test data.
+    measured_on: the field of the run's record, which takes precedence. A split of another name, such as the split
+    of a control, counts as test data.
     """
-    said = measured_on.get(metric, metric.partition("/")[0])
-    return next((data for data in get_args(MeasuredOn) if data == said), "test")
+    named = measured_on.get(metric, metric.partition("/")[0])
+    return next((data for data in get_args(MeasuredOn) if data == named), "test")
 
 
 def parse_rows(content: bytes) -> tuple[list[dict[str, Any]], int]:
     """Return the rows of the lines in `content` and the number of lines that could not be read.
 
-    A full disk or a killed process can leave a torn last line.
+    A full disk or a killed process can leave an incomplete last line.
     """
     lines = content.splitlines()
     try:
-        # One list is read in half the time of its entries one by one.
+        # Reading one list takes half the time of reading its entries one by one.
         values = json.loads(b"[" + b",".join(lines) + b"]")
     except (ValueError, RecursionError):
         values = []
@@ -55,9 +55,9 @@ def parse_rows(content: bytes) -> tuple[list[dict[str, Any]], int]:
 
 
 def read_rows(path: Path, begin: int = 0, end: int | None = None) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """Yield rows and the number of damaged lines, as `parse_rows` returns them, of a piece of a file at a time.
+    """Read a file in pieces, and yield for each piece its rows and its number of damaged lines.
 
-    begin, end: only the bytes between these. Raises OSError where the file cannot be read.
+    begin, end: read only the bytes between these. Raises OSError if the file cannot be read.
     """
     with path.open("rb") as stream:
         stream.seek(begin)
@@ -83,9 +83,9 @@ def read_rows(path: Path, begin: int = 0, end: int | None = None) -> Iterator[tu
 
 
 def drop_training_rows_after(path: Path, kept: int) -> dict[str, float | None]:
-    """Drop the training rows after the first `kept` bytes of a metrics file: a resumed loop logs them again.
+    """Drop the training rows after the first `kept` bytes of a metrics file, since a resumed loop logs them again.
 
-    Rows of other stages stay. Returns the last value of every training metric before that place.
+    Rows of other stages stay. Returns the last value of every training metric in those bytes.
     """
     path.touch()
     summary: dict[str, float | None] = {}
@@ -94,7 +94,7 @@ def drop_training_rows_after(path: Path, kept: int) -> dict[str, float | None]:
             if row["stage"] == "train" and "labels" not in row:
                 summary[f"{row['split']}/{row['metric']}"] = row["value"]
     with atomic_file(path) as stream:
-        # The bytes before the checkpoint stay as they are: it stores how many they are.
+        # These bytes stay unchanged, because the checkpoint stores their number.
         with path.open("rb") as before:
             while kept > 0 and (block := before.read(min(kept, COPIED_AT_ONCE))):
                 stream.write(block)
@@ -128,5 +128,5 @@ def _is_row(row: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Say whether a value is missing or a number that a float holds: an integer may have any number of digits."""
+    """Return whether a value is missing or a number that fits a float: an integer may have any number of digits."""
     return isinstance(value, float) or value is None or (isinstance(value, int) and abs(value) <= LARGEST_STEP)

@@ -1,4 +1,4 @@
-"""run.json: what a run is, as it stands on the disk."""
+"""run.json: the record of a run on the disk."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ CHECKPOINT_FILE = "checkpoint.pt"
 LOCK_FILE = "lock"
 
 LARGEST_RECORD = 16 << 20
-"""Bytes of a run.json; a larger one is none."""
+"""Bytes of a run.json; a larger file is not read."""
 DEEPEST = 64
 """Levels of lists and tables in a run.json."""
 
 STATUSES = ("created", "running", "completed", "failed", "interrupted")
-"""What stands in run.json; a run that says "running" but has no living process is read as "crashed"."""
+"""The statuses in run.json; a run with status "running" that no process holds is read as "crashed"."""
 
 
 @dataclass
 class RunRecord:
-    """Everything known about one run. Times are UTC in ISO 8601; `seconds` counts all sittings but for lost work.
+    """Everything known about one run. Times are UTC in ISO 8601; `seconds` counts all sessions, without lost work.
 
-    measured_on: by metric of the summary, the data that it was measured on, where its split does not say so; read it
-    with `metrics.data_of`.
+    measured_on: the data that a metric of the summary was measured on, if its split does not say so; read it with
+    `metrics.data_of`. project: the git commit of the user's project when the run started, and whether tracked files
+    had changed; empty if the run did not start in a repository.
     """
 
     run: str
@@ -70,17 +71,17 @@ class RunRecord:
 
 
 def read_record(folder: Path) -> RunRecord:
-    """Read the run.json of `folder`; raises UserError, in one line, where it is missing, damaged or too new.
+    """Read the run.json of `folder`; raises UserError, in one line, if it is missing, damaged or too new.
 
-    Whatever the file holds, what is returned can be sorted, counted and written again: no number is larger than 64
-    bits, no list is nested deeper than a few levels, and times are ones that pandas knows.
+    The returned record can always be sorted, counted and written again: numbers have at most 64 bits, lists are nested
+    a few levels deep, and pandas knows the times.
     """
     path = folder / RECORD_FILE
     try:
         with path.open("rb") as stream:
             content = stream.read(LARGEST_RECORD + 1)
         if len(content) > LARGEST_RECORD:
-            raise UserError(f"{path} is no record of a run: it has more than {LARGEST_RECORD >> 20} MB.")
+            raise UserError(f"{path} is not the record of a run: it has more than {LARGEST_RECORD >> 20} MB.")
         values = json.loads(content, parse_int=_whole_number, parse_float=_number, parse_constant=_number)
         if content.count(b"[") + content.count(b"{") > DEEPEST and _depth(values) > DEEPEST:
             raise RecursionError
@@ -104,7 +105,7 @@ def read_record(folder: Path) -> RunRecord:
     wrong = _wrong_field(record)
     if wrong is not None:
         raise UserError(f"{path} is damaged: its '{wrong}' cannot be {getattr(record, wrong)!r:.80}.")
-    # A copied or renamed folder goes by the name it has now.
+    # A copied or renamed run is known by the present name of its folder.
     record.run = folder.name
     for name in ("created", "started", "finished"):
         time = getattr(record, name)
@@ -123,12 +124,12 @@ def _whole_number(text: str) -> int:
 def _number(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"it holds {text:.20}, which is no number")
+        raise ValueError(f"it holds {text:.20}, which is not a finite number")
     return number
 
 
 def _depth(value: Any) -> int:
-    """Return how deep lists and tables are nested in a value, without recursion."""
+    """Return the depth of nested lists and tables, without recursion."""
     depth, level = 0, [value]
     while level:
         level = [
@@ -142,7 +143,7 @@ def _depth(value: Any) -> int:
 
 
 def _as_utc(time: str) -> str:
-    """Return a time in UTC as ISO 8601; raises ValueError where pandas has no such time."""
+    """Return a time in UTC as ISO 8601; raises ValueError for a time that pandas cannot hold."""
     read = datetime.fromisoformat(time)
     # Two days' room for the offset from UTC, and nanoseconds since 1970 in 64 bits.
     if not 1679 <= read.year <= 2261:
@@ -152,7 +153,7 @@ def _as_utc(time: str) -> str:
 
 
 def _wrong_field(record: RunRecord) -> str | None:
-    """Return the first field that every reader relies on and that holds something else, or None."""
+    """Return the first field whose value has the wrong type or range, or None."""
     for name, kinds in _KINDS.items():
         if not isinstance(getattr(record, name), kinds):
             return name
@@ -171,7 +172,7 @@ def _wrong_field(record: RunRecord) -> str | None:
         time = getattr(record, name)
         try:
             if time:
-                # Looks alone do not make a date: there is no 30th of February.
+                # A text can have the form of a date that does not exist, such as the 30th of February.
                 _as_utc(time)
         except (ValueError, OverflowError):
             return name
@@ -211,5 +212,5 @@ def settings_text(rule: str, config: Mapping[str, Any]) -> str:
 
 
 def now() -> str:
-    """Return the present time in UTC as ISO 8601 with milliseconds."""
+    """Return the current time in UTC as ISO 8601 with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

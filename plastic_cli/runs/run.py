@@ -1,4 +1,4 @@
-"""One run: its folder, metrics, checkpoints and pictures, and the loop that can be interrupted and resumed.
+"""One run: its record, its metrics, and the loop that can be interrupted and resumed.
 
 A training function sees this:
 
@@ -7,8 +7,8 @@ A training function sees this:
         ...
         run.log("test", accuracy=accuracy, loss=loss)
 
-Everything that is tracked, the global random states and the position of the loop go into the checkpoint, and what was
-logged after it is dropped on resume, so that a resumed run ends with the numbers of one that was never stopped.
+The checkpoint holds everything that is tracked, the global random states and the position of the loop. On resume, the
+rows that were logged after the checkpoint are dropped. So a resumed run ends with the numbers of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ if TYPE_CHECKING:
     from plastic_cli.runs.exports import Exports
 
 CHECKPOINT_SHARE = 0.05
-"""Checkpoints may take this share of the time at most, unless CHECKPOINT_SECONDS have passed since the last one."""
+"""The largest share of the time that checkpoints take, unless CHECKPOINT_SECONDS have passed since the last one."""
 CHECKPOINT_SECONDS = 60.0
 
 
 class Run:
-    """One run, open for one stage (train, eval, analyze or render). One process writes it at a time."""
+    """One run, open for one stage: train, eval, analyze or render. One process at a time writes to a run."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        """Where to compute. Raises UserError where CUDA is asked for and absent."""
+        """The device to compute on; raises UserError where the chosen device is missing."""
         if self._device is None:
             from plastic_cli.numerics.devices import find_device
 
@@ -119,11 +119,11 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Time spent on this run in this and all earlier sittings, without work that was lost and done again."""
+        """Time spent on this run in all sessions, without work that was lost and repeated."""
         return self._seconds_before + time.perf_counter() - self._sitting
 
     def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
-        """Return the run's random stream for one purpose, such as "noise"; purposes are independent of each other."""
+        """Return the random generator of the run for one purpose, such as "noise"; purposes are independent."""
         from plastic_cli.numerics.seeds import torch_generator
 
         return torch_generator(self.seed, purpose, device)
@@ -132,11 +132,10 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[Run]:
-        """Hold the folder against other processes; raises UserError where another one is writing to it.
+        """Lock the folder for this process; raises UserError where another process is writing to it.
 
-        The operating system frees the lock of a process that dies, however it dies. What a stage other than "train"
-        logs inside is written when the block ends well, so that a stage that is killed or fails leaves no half of its
-        rows.
+        The operating system frees the lock when the process ends, however it ends. A stage other than "train" writes
+        its rows when the block ends without an error, so that a stage that is killed or fails leaves no part of them.
         """
         with locked_folder(self.folder, self.record.process):
             # Another process may have continued the run since this one read its record.
@@ -152,7 +151,7 @@ class Run:
                 self._rows_at_end = None
 
     def write_record(self, **changes: Any) -> None:
-        """Change fields of run.json, in one step for a reader."""
+        """Change fields of run.json; a reader sees all changes or none."""
         for key, value in changes.items():
             setattr(self.record, key, value)
         self.record.seconds = round(self.seconds, 3)
@@ -181,20 +180,20 @@ class Run:
             self._exports.finished()
 
     def export(self) -> None:
-        """Hand the whole run to the exporters that it was opened with."""
+        """Send the whole run to its exporters."""
         if self.record.status == "running":
-            # Its process is gone: the lock is ours.
+            # This process holds the lock, so the process that ran it has ended.
             self.record.status = "crashed"
         if self._exports is not None:
             self._exports.begin(self.description, self.training_rows())
             self._exports.finished()
 
     def description(self) -> dict[str, Any]:
-        """Return what run.json holds, and the run's folder: what exporters are given."""
+        """Return the content of run.json and the folder of the run, for exporters."""
         return {**asdict(self.record), "folder": str(self.folder)}
 
     def training_rows(self) -> list[dict[str, Any]]:
-        """Return what was logged while training, as it stands in the metrics file."""
+        """Return the training rows of the metrics file."""
         try:
             pieces = list(read_rows(self.folder / METRICS_FILE))
         except FileNotFoundError:
@@ -202,11 +201,11 @@ class Run:
         return [row for rows, _ in pieces for row in rows if row["stage"] == "train"]
 
     def is_untouched(self) -> bool:
-        """Say whether nothing has been logged or stored yet."""
+        """Return whether nothing has been logged or stored yet."""
         return not (self.folder / METRICS_FILE).exists() and not (self.folder / CHECKPOINT_FILE).exists()
 
     def discard(self) -> None:
-        """Remove the whole run, in one step for a reader."""
+        """Remove the whole run; a reader sees all of it or nothing."""
         remove_folder(self.folder)
 
     # ------------------------------------------------------------------------------------------------- the loop
@@ -214,7 +213,7 @@ class Run:
     def track(self, **parts: Stateful | torch.Generator) -> None:
         """Include parts in the checkpoint: anything with state_dict and load_state_dict, and torch generators.
 
-        On resume a part is restored here, at once, so that what is built from it afterwards is right as well.
+        On resume this call restores the parts, so that what is built from them afterwards is right as well.
         """
         self._tracked.update(parts)
         if self._restored is not None:
@@ -223,13 +222,13 @@ class Run:
                     restore_part(part, name, self._restored.tracked, self.id)
 
     def steps(self, total: int, unit: str = "step") -> Iterator[int]:
-        """Count from where the run stopped to `total`, with a progress bar and checkpoints behind steps.
+        """Yield the steps from where the run stopped to `total`, with a progress bar and checkpoints after steps.
 
-        A run may have several such loops, one after the other, each with a `unit` of its own. Raises KeyboardInterrupt
-        before the next step where `signals` holds one.
+        A run may have several loops, one after the other, each with its own `unit`. Raises KeyboardInterrupt before the
+        next step where `signals` holds one.
         """
         done = self.record.steps_done.get(unit, 0)
-        # What is logged behind the loop stands at its last step, also where a resumed run finds nothing left to do.
+        # Rows that are logged after the loop get its last step, also where a resumed run has no step left.
         self.step = done
         if unit in self._random:
             restore_random_states(self._random[unit], self.id)
@@ -237,7 +236,7 @@ class Run:
         with self.console.progress(unit, total, done) as bar:
             for index in range(done, total):
                 if self.signals:
-                    # Its KeyboardInterrupt was lost: C extensions that are being imported swallow what is raised there.
+                    # The KeyboardInterrupt was lost: C extensions swallow exceptions while they are imported.
                     raise KeyboardInterrupt
                 self.step = index + 1
                 bar.begin_step(index)
@@ -248,7 +247,7 @@ class Run:
                     self.save_checkpoint()
 
     def within_step(self, fraction: float) -> None:
-        """Move the progress bar inside the present step; `fraction` runs from 0 to 1."""
+        """Move the progress bar within the present step; `fraction` goes from 0 to 1."""
         self.console.within_step(fraction)
 
     def log(
@@ -259,13 +258,14 @@ class Run:
         /,
         **metrics: float | torch.Tensor,
     ) -> None:
-        """Store metrics of a split at the present step, and keep the last value of each as the run's result.
+        """Store metrics of a split at the present step, and keep the last value of each as the result of the run.
 
-        labels: what else tells these rows apart, such as a corruption; rows with labels stay out of the summary.
-        measured_on: the data that the numbers come from, where `split` does not say so: "test" as soon as any test
-        sample has a part in them. Without it a split other than train and validation counts as test data.
-        Training stores at once, another stage when it ends (see `locked`). Raises RunFailed where a loss or reward is
-        not finite while training.
+        labels: what else distinguishes these rows, such as a corruption; rows with labels are not part of the summary.
+        measured_on: the data that the numbers come from, if it differs from `split`: "test" as soon as any test sample
+        contributes. Without it, a split other than train and validation counts as test data.
+
+        Training stores rows at once, another stage when it ends (see `locked`). Raises RunFailed if a loss or reward
+        is not finite during training.
         """
         rows = []
         for name, given in metrics.items():
@@ -295,22 +295,22 @@ class Run:
             self._exports.logged(rows)
 
     def begins(self, unit: str) -> bool:
-        """Say whether the loop of `unit` is still to begin; if so, what is logged now stands at step 0."""
+        """Return whether the loop of `unit` has not begun yet; if so, rows that are logged now get step 0."""
         if self.record.steps_done.get(unit, 0):
             return False
         self.step = 0
         return True
 
     def count_samples(self, samples: int, seconds: float) -> None:
-        """Add to the samples that the run has learned from and the time that learning took, without evaluation."""
+        """Add to the number of training samples and to the time of learning, without evaluation."""
         speed = self.record.speed
         speed["samples"] = speed.get("samples", 0) + samples
         speed["seconds"] = speed.get("seconds", 0.0) + seconds
 
     def describe_data(self, **facts: Any) -> None:
-        """Store what the run learns from: name, checksum, normalisation.
+        """Store a description of the training data: name, checksum, normalization.
 
-        Raises UserError where a resumed run meets data of another checksum: its numbers would be those of neither.
+        Raises UserError if a resumed run gets data with another checksum, since its numbers would mix the two.
         """
         known = self.record.data.get("checksum")
         if self.stage == "train" and known not in (None, facts.get("checksum", known)):
@@ -323,10 +323,10 @@ class Run:
     # ------------------------------------------------------------------------------------------------ checkpoints
 
     def save_checkpoint(self) -> None:
-        """Write everything that is tracked, whole or not at all."""
+        """Write a checkpoint of everything that is tracked; a checkpoint is never half written."""
         began = time.perf_counter()
         metrics = self.folder / METRICS_FILE
-        # One for each loop, so that what comes between two loops draws what it drew before.
+        # One for each loop, so that code between two loops draws the same numbers on resume.
         self._random[self._unit] = random_states()
         Checkpoint(
             tracked={name: state_of(part) for name, part in self._tracked.items()},
@@ -341,17 +341,17 @@ class Run:
         self._checkpoint_cost = self._last_checkpoint - began
 
     def restore(self, name: str, part: Stateful | torch.Generator) -> None:
-        """Give `part` the state of what was tracked as `name`; raises UserError where it does not fit."""
+        """Load the state that was tracked as `name` into `part`; raises UserError if it is missing or does not fit."""
         restore_part(part, name, read_checkpoint(self.folder).tracked, self.id)
 
     def resume(self) -> None:
-        """Take up the run behind its last checkpoint, or from the beginning where it has none."""
+        """Continue after the last checkpoint, or from the beginning if there is none."""
         restored = read_checkpoint(self.folder) if (self.folder / CHECKPOINT_FILE).exists() else None
         threads = self.record.machine.get("threads")
         if isinstance(threads, int) and threads > 0:
             import torch
 
-            # Another number of threads takes sums in another order, which shows in the last digits.
+            # With another number of threads sums are taken in another order, which changes the last digits.
             torch.set_num_threads(threads)
         self._restored = restored
         if restored is not None:
@@ -366,11 +366,11 @@ class Run:
         self.results = {key: math.nan if value is None else value for key, value in summary.items()}
 
     def checkpoint_is_due(self) -> bool:
-        """Say whether the loop writes a checkpoint after its present step; it always does so after the last one."""
+        """Return whether the loop writes a checkpoint after the present step; after the last step it always does."""
         elapsed = time.perf_counter() - self._last_checkpoint
         return elapsed > CHECKPOINT_SECONDS or elapsed * CHECKPOINT_SHARE > self._checkpoint_cost
 
-    # ------------------------------------------------------------------------------------------- what a run shows
+    # ------------------------------------------------------------------------------------------------- outputs
 
     def save_table(self, name: str, table: pd.DataFrame) -> Path:
         """Write a table as `tables/NAME.csv`."""

@@ -1,8 +1,8 @@
 """All runs of a folder as pandas tables.
 
-The folders of the runs are the truth. What is compacted under `.index/` only saves time: it is checked against the
-files' sizes and times and against its own checksum at every read, may be deleted at any moment, and is not written
-where the folder is read-only.
+The folders of the runs are authoritative. The index under `.index/` only saves time. Each read checks it against the
+sizes and times of the files and against its own checksum. It may be deleted at any moment, and it is not written if the
+folder is read-only.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ RUN_COLUMNS = [
 """Columns that `RunStore.runs()` always has, before `config.FIELD` and `SPLIT/METRIC` columns."""
 
 INDEX_SCHEMA = 3
-"""Format of the files that make reading fast; one of another format is made again."""
+"""Format of the index; an index of another format is written again."""
 INDEX_SHARE = 50
-"""The index is written again when one run of so many has changed: to write it takes as long as to read those."""
+"""The index is written again if one run in this many has changed: writing takes as long as reading those."""
 READ_ALONE = 20
-"""The metrics of so many runs or fewer are read from their own files."""
+"""The metrics of up to this many runs are read from their own files, without the index."""
 
 METRIC_COLUMNS = ["run", "stage", "split", "step", "metric", "value", "labels", "time"]
 """Columns of `RunStore.metrics()`."""
@@ -67,14 +67,14 @@ METRIC_COLUMNS = ["run", "stage", "split", "step", "metric", "value", "labels", 
 
 @dataclass(frozen=True)
 class ReadError:
-    """A run that could not be read, or only in part."""
+    """A run that could not be read, or could be read only in part."""
 
     folder: str
     message: str
 
 
 class RunStore:
-    """The runs in one folder. After each read, `errors` lists what could not be read."""
+    """The runs in one folder. After each read, `errors` lists the runs that could not be read."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -87,7 +87,7 @@ class RunStore:
     # --------------------------------------------------------------------------------------------------- finding
 
     def folders(self) -> dict[str, os.stat_result]:
-        """Return the id of every run here and the state of its run.json, oldest first."""
+        """Return the id of every run and the file status of its run.json, oldest first."""
         found = {}
         if not self.folder.exists():
             return {}
@@ -96,7 +96,7 @@ class RunStore:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    # A folder without a record is a run in its first millisecond, or not a run.
+                    # A folder without a record is a run that is being created, or not a run.
                     with suppress(OSError):
                         found[entry.name] = os.stat(f"{entry.path}/{RECORD_FILE}")  # noqa: PTH116  ten thousand times
         except OSError as error:
@@ -104,14 +104,14 @@ class RunStore:
         return dict(sorted(found.items()))
 
     def find(self, text: str) -> Path:
-        """Return the folder of the run with this id, a unique beginning of it, or this name.
+        """Return the folder of the run with this name, this id, or a unique beginning of the id.
 
-        Raises UserError, with what is near or what is ambiguous, where there is not exactly one.
+        Raises UserError if no run or several runs match; the message lists similar or matching runs.
         """
         folders = self.folders()
         if text in folders:
             return self.folder / text
-        # Names first: a person chose them.
+        # Names take precedence over beginnings of ids, because a person chose them.
         names: dict[str, list[str]] = {}
         for row in self._records(folders):
             if row["name"]:
@@ -121,28 +121,28 @@ class RunStore:
             return self.folder / matches[0]
         if matches:
             shown = ", ".join(matches[:5]) + (", ..." if len(matches) > 5 else "")
-            raise UserError(f"'{text}' fits {len(matches)} runs: {shown}. Type more of the id.")
+            raise UserError(f"'{text}' matches {len(matches)} runs: {shown}. Type more of the id.")
         guess = did_you_mean(text, [*names, *folders])
         raise UserError(f"there is no run '{text}' in {self.folder}.{guess} `plastic runs` lists them.")
 
     def newest(self, rule: str, status: str = "completed") -> Path:
-        """Return the folder of the newest run of `rule` with this status; raises UserError where there is none."""
+        """Return the folder of the newest run of `rule` with this status; raises UserError if there is none."""
         for row in sorted(self.rows(), key=lambda row: (row["created"], row["run"]), reverse=True):
             if row["rule"] == rule and row["status"] == status:
                 return self.folder / str(row["run"])
         damaged = "1 run" if len(self.errors) == 1 else f"{len(self.errors)} runs"
-        unread = f" Besides, {damaged} could not be read: `plastic runs` says why." if self.errors else ""
+        unread = f" Also, {damaged} could not be read: `plastic runs` says why." if self.errors else ""
         raise UserError(
             f"there is no {status} run of {rule} in {self.folder}. Make one with: plastic train {rule}{unread}"
         )
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return what run.json says of every run, oldest first, as dictionaries: for lists that need no pandas."""
-        with _collecting_no_garbage():
+        """Return the record of every run as a dictionary, oldest first; this does not import pandas."""
+        with _without_garbage_collection():
             return list(self._records(self.folders()))
 
     def names(self) -> list[tuple[str, str]]:
-        """Return the ids and names of all runs, each with a word about it, for shell completion."""
+        """Return the ids and names of all runs, each with a short description, for shell completion."""
         rows = self.rows()
         about = [(row["run"], f"{row['rule']} {row['status']}") for row in rows]
         return about + [(row["name"], f"{row['rule']} {row['run']}") for row in rows if row["name"]]
@@ -153,13 +153,13 @@ class RunStore:
         r"""Return one row per run, oldest first.
 
         Columns: RUN_COLUMNS; then `config.FIELD` for every field of the configuration (lists as lists); then the last
-        training value of every metric as `split/metric`. Times are UTC timestamps, `seconds` is a float, `status` says
-        "crashed" for a run that was never finished and that no living process holds. A text that is not UTF-8 holds
-        codes such as `\udcff`; a final metric that has the name of another column is left out.
+        training value of every metric as `split/metric`. Times are UTC timestamps and `seconds` is a float. `status` is
+        "crashed" for an unfinished run that no living process holds. Text that is not UTF-8 contains codes such as
+        `\udcff`. A final metric with the name of another column is left out.
         """
         import pandas as pd
 
-        with _collecting_no_garbage():
+        with _without_garbage_collection():
             columns, finals = self._columns()
         frame = pd.DataFrame(columns)
         for name in ("created", "started", "finished"):
@@ -169,7 +169,7 @@ class RunStore:
         return pd.concat([frame, pd.DataFrame(finals, index=frame.index, dtype=float)], axis=1)
 
     def _columns(self) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-        """Return the columns of `runs` as they stand in the records, and those of the final metrics."""
+        """Return the columns of `runs` with the values of the records, and the columns of the final metrics."""
         rows = list(self._records(self.folders()))
         configs: dict[str, None] = {}
         summaries: dict[str, None] = {}
@@ -183,7 +183,7 @@ class RunStore:
         taken = {name for name in summaries if valid_text(name) in columns}
         for row in rows:
             for name in taken.intersection(row["summary"]):
-                message = f"its metric '{name}' is left out: a column of another kind has that name"
+                message = f"its metric '{name}' is left out: another column has that name"
                 self.errors.append(ReadError(str(row["folder"]), message))
         finals = {
             valid_text(name): [row["summary"].get(name) for row in rows] for name in summaries if name not in taken
@@ -191,17 +191,17 @@ class RunStore:
         return columns, finals
 
     def metrics(self, runs: Sequence[str] | None = None, stage: str | None = None) -> pd.DataFrame:
-        """Return every logged metric, tidy: METRIC_COLUMNS, in the order in which it was logged.
+        """Return every logged metric, one per row, with METRIC_COLUMNS, in the order of logging.
 
         runs: only these ids. stage: only "train", "eval" or "analyze". `labels` is JSON text or missing, `value` is NaN
-        where it was not finite, `time` is in seconds since 1970.
+        if it was not finite, and `time` is in seconds since 1970.
         """
         from plastic_cli.runs.compact import chosen, frame
 
         self.errors = []
         folders = list(self.folders())
         if runs is not None and len(runs) <= READ_ALONE:
-            # Not even the index of a large store is worth reading for a few runs.
+            # For a few runs, reading the index of a large store takes longer than reading their files.
             wanted = set(runs)
             found = self._read_metrics([run for run in folders if run in wanted], {})
         else:
@@ -215,7 +215,7 @@ class RunStore:
     # ---------------------------------------------------------------------------------------------- the records
 
     def refresh(self) -> RunStore:
-        """Read again what was added or changed, for `with_settings`, and return this store."""
+        """Read runs that were added or changed, for `with_settings`, and return this store."""
         self.errors = []
         self._refresh(self.folders())
         # A row that has not changed is the same object.
@@ -229,7 +229,7 @@ class RunStore:
         return self
 
     def with_settings(self, rule: str, config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """Return what run.json says of the runs with this rule and configuration, oldest first, as of `refresh`.
+        """Return the records of the runs with this rule and configuration, oldest first, as of the last `refresh`.
 
         `status` is the one in run.json, whether or not a process holds the run.
         """
@@ -242,11 +242,11 @@ class RunStore:
         return sorted(found, key=lambda row: (row["created"], row["run"]))
 
     def _records(self, folders: dict[str, os.stat_result]) -> Iterator[dict[str, Any]]:
-        """Read the record of every run, from the index where the file is as it was, and say what is crashed."""
+        """Yield the record of every run, from the index if its file is unchanged; mark crashed runs."""
         self.errors = []
         self._refresh(folders)
         folder = str(self.folder / "x")[:-1]
-        # Ids of one second are in no order.
+        # The ids of runs of one second have no order.
         for row in sorted((entry[2] for entry in self._entries.values()), key=lambda row: (row["created"], row["run"])):
             # The folder may have been moved or copied since the index was written.
             row = {**row, "folder": folder + row["run"]}
@@ -255,7 +255,7 @@ class RunStore:
             yield row
 
     def _refresh(self, folders: dict[str, os.stat_result]) -> None:
-        """Bring the entries up to date: for each run that can be read, time and size of its file and what it says."""
+        """Update the entries: for each readable run, time and size of its file and its record."""
         if self._indexed is None:
             index = read_index(self.folder, "records.json", _is_row)
             self._entries = index["entries"]
@@ -263,7 +263,7 @@ class RunStore:
         fresh: dict[str, list[Any]] = {}
         for run, state in folders.items():
             known = self._entries.get(run)
-            # What is being written may change within the clock's resolution.
+            # The record of an unfinished run may change within the resolution of the clock.
             if (
                 known is not None
                 and known[0] == state.st_mtime_ns
@@ -277,7 +277,7 @@ class RunStore:
             except UserError as error:
                 self.errors.append(ReadError(str(self.folder / run), str(error)))
                 continue
-            # The same object where it says the same: what was made of it holds.
+            # An equal record stays the same object, so that what was derived from it stays valid.
             fresh[run] = [state.st_mtime_ns, state.st_size, known[2] if known is not None and known[2] == row else row]
         self._entries = fresh
         keep = {run: entry for run, entry in fresh.items() if entry[2]["status"] not in _UNFINISHED}
@@ -327,22 +327,22 @@ class RunStore:
         damaged = {run: entries[run][2] for run in valid}
         missing = [run for run in present if run not in valid]
         gone = entries.keys() - valid
-        # Names that are not UTF-8 stand in the table as codes.
+        # The table holds codes for names that are not UTF-8.
         found = chosen(cached, "run", map(valid_text, valid)) if gone else cached
         if missing:
             fresh = self._read_metrics(missing, damaged)
             found = joined(found, fresh, [valid_text(run) for run in present]) if len(found) else fresh
-        # One file may hold more than a thousand others.
+        # One file may be larger than a thousand others.
         size, read = (sum(present[run][1] for run in runs) for runs in (present, missing))
         if (len(missing) + len(gone)) * INDEX_SHARE > len(present) or read * INDEX_SHARE > size:
             self._write_metrics(found, {run: [*present[run], damaged[run]] for run in present if run in damaged})
         for run in present:
             if damaged.get(run) and run in valid:
-                self._say_what_is_damaged(run, damaged[run])
+                self._note_damage(run, damaged[run])
         return found
 
     def _cached_metrics(self) -> tuple[Metrics, dict[str, Any]]:
-        """Return the compacted metrics and, for each run in them, time and size of its file and its damaged lines."""
+        """Return the compacted metrics, and for each run in them time, size and number of damaged lines of its file."""
         from plastic_cli.runs.compact import Collector, read_parquet
 
         index = read_index(self.folder, "metrics.json", lambda _, entry: isinstance(entry, int) and entry >= 0)
@@ -350,17 +350,17 @@ class RunStore:
             return Collector().collected(), {}
         try:
             with (self.folder / ".index" / "metrics.parquet").open("rb") as stream:
-                # The two files of the index are replaced one after the other: the checksum says that they belong
-                # together, and that this one is whole.
+                # The two files of the index are replaced one after the other. The checksum says that they belong
+                # together and that this one is complete.
                 if _checksum_of(stream) != index.get("table"):
                     return Collector().collected(), {}
                 stream.seek(0)
                 return read_parquet(stream), index["entries"]
-        except Exception:  # noqa: BLE001  whatever ails the index, it can be made again
+        except Exception:  # noqa: BLE001  a damaged index raises errors of any kind, and can be written again
             return Collector().collected(), {}
 
     def _read_metrics(self, runs: Iterable[str], damaged: dict[str, int]) -> Metrics:
-        """Read the metrics of `runs`; `damaged` gets, for each that can be read, how many lines cannot."""
+        """Read the metrics of `runs`; `damaged` gets the number of damaged lines of each readable run."""
         from plastic_cli.runs.compact import Collector
 
         collector = Collector()
@@ -377,15 +377,15 @@ class RunStore:
                 continue
             damaged[run] = lines
             if lines:
-                self._say_what_is_damaged(run, lines)
+                self._note_damage(run, lines)
         return collector.collected()
 
-    def _say_what_is_damaged(self, run: str, lines: int) -> None:
+    def _note_damage(self, run: str, lines: int) -> None:
         message = "1 damaged line was left out" if lines == 1 else f"{lines} damaged lines were left out"
         self.errors.append(ReadError(str(self.folder / run / METRICS_FILE), message))
 
     def _write_metrics(self, metrics: Metrics, entries: dict[str, list[int]]) -> None:
-        """Replace the compacted metrics. Where that cannot be done reading is slower, not wrong."""
+        """Replace the compacted metrics; if that fails, reading is slower but not wrong."""
         from plastic_cli.runs.compact import write_parquet
 
         written: list[int] = []
@@ -402,17 +402,17 @@ class RunStore:
             write_index(self.folder, "metrics.json", {"table": written[0], "entries": entries})
 
 
-def read_index(store: Path, name: str, is_what_was_read: Callable[[str, Any], bool]) -> dict[str, Any]:
-    """Return what an index file holds; its entries are those of the shape [time, size, what was read].
+def read_index(store: Path, name: str, is_valid: Callable[[str, Any], bool]) -> dict[str, Any]:
+    """Return the content of an index file; its entries are those of the form [time, size, what was read].
 
-    It begins with the format and with the checksum of what follows, so that damage is never read as a number.
+    The file begins with its format and the checksum of the rest, so that damage is always noticed.
     """
     try:
         whole = (store / ".index" / name).read_bytes()
         head = _INDEX_HEAD.match(whole)
         if head is None or int(head[1]) != INDEX_SCHEMA or int(head[2]) != zlib.crc32(memoryview(whole)[head.end() :]):
             return {"entries": {}}
-        with _collecting_no_garbage():
+        with _without_garbage_collection():
             content = json.loads(whole)
         return {
             **content,
@@ -422,17 +422,17 @@ def read_index(store: Path, name: str, is_what_was_read: Callable[[str, Any], bo
                 if type(entry) is list
                 and len(entry) == 3
                 and type(entry[0]) is type(entry[1]) is int
-                and is_what_was_read(run, entry[2])
+                and is_valid(run, entry[2])
             },
         }
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        # Whatever ails the index, it can be made again.
+        # A damaged index can be written again.
         return {"entries": {}}
 
 
 @contextmanager
-def _collecting_no_garbage() -> Iterator[None]:
-    """Let Python not search half a million new objects for what is not there, which takes as long as to make them."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Switch garbage collection off: for half a million new objects it takes as long as creating them."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -443,7 +443,7 @@ def _collecting_no_garbage() -> Iterator[None]:
 
 
 def write_index(store: Path, name: str, content: Mapping[str, Any]) -> None:
-    """Replace an index file; where that cannot be done reading is slower, not wrong."""
+    """Replace an index file; if that fails, reading is slower but not wrong."""
     body = json.dumps(content)[1:].encode()
     head = f'{{"schema": {INDEX_SCHEMA}, "checksum": {zlib.crc32(body)}, '.encode()
     with suppress(OSError):
@@ -453,9 +453,9 @@ def write_index(store: Path, name: str, content: Mapping[str, Any]) -> None:
 
 
 def _as_texts(values: list[Any]) -> list[Any]:
-    """Return values with texts that UTF-8 can hold."""
+    """Return the values, with text that is not UTF-8 as codes."""
     try:
-        # All at once: few stores have a text to change, and there are a million cells in a large one.
+        # All at once, because a large store has a million cells and few stores have a text to change.
         "".join([value for value in values if type(value) is str]).encode()
     except UnicodeEncodeError:
         return [valid_text(value) if isinstance(value, str) else value for value in values]
@@ -474,18 +474,18 @@ def _checksum_of(stream: IO[bytes]) -> int:
 
 
 def _is_row(run: str, row: Any) -> bool:
-    """Say whether an entry of the index is a row as this version makes them."""
+    """Return whether an entry of the index is a row in the form of this version."""
     return (
         type(row) is dict
-        and _is_shape_of_row(tuple(row), tuple(map(type, row.values())))
+        and _has_form_of_row(tuple(row), tuple(map(type, row.values())))
         and row["run"] == run
         and set(map(type, row["summary"].values())) <= _NUMBERS_OR_NONE
     )
 
 
 @cache
-def _is_shape_of_row(names: tuple[str, ...], kinds: tuple[type, ...]) -> bool:
-    """Say whether a row has these names and kinds of values; ten thousand rows have a few shapes."""
+def _has_form_of_row(names: tuple[str, ...], kinds: tuple[type, ...]) -> bool:
+    """Return whether a row has these names and types of values; ten thousand rows have few different forms."""
     return set(names) == _ROW_KINDS.keys() and all(
         issubclass(kind, _ROW_KINDS[name]) for name, kind in zip(names, kinds, strict=True)
     )

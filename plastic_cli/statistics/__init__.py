@@ -1,1 +1,1 @@
-"""Intervals and comparisons over seeds."""
+"""Confidence intervals and comparisons over seeds."""

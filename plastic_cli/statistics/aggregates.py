@@ -1,9 +1,9 @@
 """Comparisons of rules over tasks and seeds: interquartile mean, probability of improvement, performance profiles.
 
 The measures are those of Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice"
-(NeurIPS 2021), and of the authors' library rliable. Their stratified percentile bootstrap is too narrow for the few
-seeds that are usual here, so that the intervals are others: `benchmarks/intervals.py` measures both. Scores are arrays
-(runs, tasks): one row per seed, one column per data set or environment, larger is better.
+(NeurIPS 2021), and of their library rliable. Their stratified percentile bootstrap is too narrow for few seeds, so this
+module computes other intervals; `benchmarks/intervals.py` measures both. Scores are arrays (runs, tasks): one row per
+seed, one column per data set or environment, larger is better.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from plastic_cli.statistics.intervals import (
 RESAMPLES = 2_000
 
 _LEAST_FOR_QUARTILES = 4
-"""Of fewer scores no quarter can be cut off."""
+"""With fewer scores no quarter can be cut off."""
 
 _NEAR = 1e-9
 
@@ -34,7 +34,7 @@ _NEAR = 1e-9
 class Profile:
     """A performance profile: for each threshold (t,) the share of all runs above it, with its interval.
 
-    `low` and `high` are NaN with fewer than `MINIMUM_VALUES` runs per task.
+    low, high: NaN with fewer than `MINIMUM_VALUES` runs per task.
     """
 
     thresholds: NDArray[np.float64] = field(repr=False)
@@ -44,25 +44,25 @@ class Profile:
 
 
 def interquartile_method(confidence: float = CONFIDENCE) -> str:
-    """Name the method of `interquartile_mean_interval` in words, for captions."""
+    """Return the name of the method of `interquartile_mean_interval`, for captions."""
     return f"{100 * confidence:g}% t interval with the standard error of a stratified bootstrap"
 
 
 def improvement_method(confidence: float = CONFIDENCE) -> str:
-    """Name the method of `probability_of_improvement_interval` in words, for captions."""
+    """Return the name of the method of `probability_of_improvement_interval`, for captions."""
     return f"{100 * confidence:g}% score interval (Newcombe 2006)"
 
 
 def profile_method(confidence: float = CONFIDENCE) -> str:
-    """Name the method of `performance_profile` in words, for captions."""
+    """Return the name of the method of `performance_profile`, for captions."""
     return f"{100 * confidence:g}% score interval of a share (Wilson)"
 
 
 def interquartile_mean(scores: ArrayLike) -> float:
     """Return the mean of the middle half of all scores (runs, tasks) together.
 
-    A quarter of the scores, rounded down, is cut off at either end (`scipy.stats.trim_mean`): of fewer than four scores
-    it is the plain mean.
+    A quarter of the scores, rounded down, is cut off at each end (`scipy.stats.trim_mean`). With fewer than four scores
+    the result is the mean.
     """
     return float(stats.trim_mean(_checked(scores), 0.25, axis=None))
 
@@ -71,10 +71,10 @@ def interquartile_mean_interval(scores: ArrayLike, confidence: float = CONFIDENC
     """Return the interquartile mean of `scores` (runs, tasks) and its interval.
 
     The bounds are the estimate +- t sqrt(n / (n - 1)) s. The standard error s is that of `RESAMPLES` resamples, whose
-    runs are drawn with replacement within each task; t has the degrees of freedom that follow from the tasks' variances
-    (Satterthwaite). Of fewer than four scores it is the t interval of the mean. `Interval.mean` is the interquartile
-    mean and `n` the number of runs per task; with fewer than `MINIMUM_VALUES` there are no bounds. The random stream
-    starts at `seed` on every call, so that the same scores always give the same interval.
+    runs are drawn with replacement within each task. The degrees of freedom of t follow from the variances of the tasks
+    (Satterthwaite). With fewer than four scores it is the t interval of the mean. `Interval.mean` is the interquartile
+    mean and `n` the number of runs per task; with fewer than `MINIMUM_VALUES` there are no bounds. Each call uses the
+    same random seed, so that the same scores always give the same interval.
     """
     _check_confidence(confidence)
     table = _sorted_runs(scores)
@@ -86,12 +86,12 @@ def interquartile_mean_interval(scores: ArrayLike, confidence: float = CONFIDENC
         return replace(mean_interval(table, confidence), method=interquartile_method(confidence))
     drawn = table[np.random.default_rng(seed).integers(runs, size=(RESAMPLES, runs, tasks)), np.arange(tasks)]
     cut = table.size // 4
-    middle = np.sort(drawn.reshape(RESAMPLES, -1), axis=1)[:, cut : table.size - cut].mean(axis=1)
+    means = np.sort(drawn.reshape(RESAMPLES, -1), axis=1)[:, cut : table.size - cut].mean(axis=1)
     variances = table.var(axis=0, ddof=1)
     if variances.sum() == 0:
         return Interval(estimate, estimate, estimate, runs, interquartile_method(confidence))
     degrees = variances.sum() ** 2 / np.sum(variances**2 / (runs - 1))
-    error = float(middle.std()) * math.sqrt(runs / (runs - 1))
+    error = float(means.std()) * math.sqrt(runs / (runs - 1))
     margin = float(stats.t.ppf(0.5 + confidence / 2, degrees)) * error
     return Interval(estimate, estimate - margin, estimate + margin, runs, interquartile_method(confidence))
 
@@ -99,8 +99,8 @@ def interquartile_mean_interval(scores: ArrayLike, confidence: float = CONFIDENC
 def probability_of_improvement(first: ArrayLike, second: ArrayLike) -> float:
     """Return the probability that a run of `first` (n, tasks) beats one of `second` (m, tasks) on the same task.
 
-    It is the Mann-Whitney statistic over n m, a tie counting half, averaged over the tasks. Raises ValueError where the
-    tasks differ in number.
+    It is the Mann-Whitney statistic over n m, where a tie counts half, averaged over the tasks. Raises ValueError
+    if the numbers of tasks differ.
     """
     return float(_wins(*_same_tasks(first, second)).mean())
 
@@ -112,7 +112,7 @@ def probability_of_improvement_interval(
 
     The bounds p are those at which the estimate lies z standard errors away, sqrt(V(p) / tasks) with
     V(p) = p (1 - p) (1 + N (1 - p) / (2 - p) + N p / (1 + p)) / (n m) and N = (n + m) / 2 - 1: method 5 of Newcombe,
-    Statistics in Medicine 25:559 (2006). Such an interval has a width also where no runs overlap. `Interval.mean` is
+    Statistics in Medicine 25:559 (2006). Such an interval has a width even if no runs overlap. `Interval.mean` is
     the probability and `n` the smaller number of runs per task; with fewer than `MINIMUM_VALUES` there are no bounds.
     """
     _check_confidence(confidence)
@@ -125,11 +125,11 @@ def probability_of_improvement_interval(
     pairs = (n + m) / 2 - 1
 
     def excess(p: float) -> float:
-        """Return how much further away the estimate lies than z standard errors of p, squared."""
+        """Return by how much the squared distance of the estimate exceeds z squared standard errors of p."""
         variance = p * (1 - p) * (1 + pairs * (1 - p) / (2 - p) + pairs * p / (1 + p)) / (n * m * tasks)
         return (estimate - p) ** 2 - z**2 * variance
 
-    # At an estimate of 0 or 1 the estimate itself is a root too, and not the bound that is looked for.
+    # For an estimate of 0 or 1 the estimate itself is a root too, and not the wanted bound.
     inner = min(max(estimate, _NEAR), 1 - _NEAR)
     low = 0.0 if estimate <= 0 else float(optimize.brentq(excess, 0.0, inner))
     high = 1.0 if estimate >= 1 else float(optimize.brentq(excess, inner, 1.0))
@@ -149,9 +149,9 @@ def performance_profile(scores: ArrayLike, thresholds: ArrayLike, confidence: fl
         unknown = np.full(len(levels), np.nan)
         return Profile(levels, share, unknown, unknown)
     count, z = table.size, float(stats.norm.ppf(0.5 + confidence / 2))
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     margin = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
-    return Profile(levels, share, np.clip(middle - margin, 0, 1), np.clip(middle + margin, 0, 1))
+    return Profile(levels, share, np.clip(center - margin, 0, 1), np.clip(center + margin, 0, 1))
 
 
 def _checked(scores: ArrayLike) -> NDArray[np.float64]:

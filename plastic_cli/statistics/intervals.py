@@ -1,4 +1,4 @@
-"""Student's t intervals of a mean, over the seeds of an experiment."""
+"""Student's t intervals of the mean over the seeds of an experiment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 MINIMUM_VALUES = 3
-"""With fewer values than this no interval is given: two numbers say too little about their spread."""
+"""With fewer values there is no interval, because two numbers say too little about their spread."""
 
 CONFIDENCE = 0.95
 
@@ -21,8 +21,8 @@ CONFIDENCE = 0.95
 class Interval:
     """A mean with its interval.
 
-    `low` and `high` are NaN where there are fewer than `MINIMUM_VALUES` finite values, and `mean` too where there is
-    none. `n` counts the finite values, `dropped` those that were NaN or infinite and so left out.
+    low, high: NaN with fewer than `MINIMUM_VALUES` finite values. mean: NaN without finite values. n: number of finite
+    values. dropped: number of values that are NaN or infinite and do not count.
     """
 
     mean: float
@@ -39,28 +39,28 @@ class Interval:
 
 
 def interval_method(confidence: float = CONFIDENCE) -> str:
-    """Name the method in words, for captions."""
+    """Return the name of the method, for captions."""
     return f"{100 * confidence:g}% t interval of the mean"
 
 
 def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """Return the mean of `values` (n,) and its interval by Student's t.
 
-    The bounds are mean +- t s / sqrt(n), with the standard deviation s over n - 1 and the quantile t of n - 1 degrees
-    of freedom. Values that are not finite are left out and counted in `dropped`.
+    The bounds are mean +- t s / sqrt(n), with the sample standard deviation s and the quantile t for n - 1 degrees of
+    freedom. Values that are not finite are left out and counted in `dropped`.
 
-    Of normal values the 95% interval contains the true mean in 95% of cases at every n. It contains it less often where
-    the values are skewed or have two modes and are few; `benchmarks/intervals.py` measures how often.
+    For normal values the 95% interval contains the true mean in 95% of cases, for each n. For few values from a skewed
+    or bimodal distribution it contains it less often; `benchmarks/intervals.py` measures how often.
     """
     return mean_intervals([values], confidence)[0]
 
 
 def mean_intervals(samples: Sequence[ArrayLike], confidence: float = CONFIDENCE) -> list[Interval]:
-    """Return `mean_interval` of each of many samples, the same numbers in a fraction of the time."""
+    """Return `mean_interval` of many samples: the same numbers in a fraction of the time."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
     arrays = [np.asarray(sample, dtype=np.float64).ravel() for sample in samples]
-    # In order of size: the order of the seeds must not change the interval.
+    # Sorted, because the order of the seeds must not change the interval.
     finite = [np.sort(array[np.isfinite(array)]) for array in arrays]
     lengths = np.array([len(array) for array in finite], dtype=np.int64)
     low, high = np.full(len(arrays), np.nan), np.full(len(arrays), np.nan)
@@ -83,27 +83,27 @@ def mean_intervals(samples: Sequence[ArrayLike], confidence: float = CONFIDENCE)
 
 
 def half_width(deviation: float, n: int, confidence: float = CONFIDENCE) -> float:
-    """Return half the width of the interval of n values with the standard deviation `deviation`."""
+    """Return half the width of the interval of n values with standard deviation `deviation`."""
     return quantile(confidence, n - 1) * deviation / math.sqrt(n)
 
 
 @lru_cache(maxsize=4096)
 def quantile(confidence: float, degrees: int) -> float:
-    """Return the quantile of Student's t that `confidence` of its values lie below in size."""
-    # From the functions that scipy.stats rests on, which are imported in a tenth of its time.
+    """Return the two-sided quantile of Student's t: `confidence` of its absolute values lie below it."""
+    # scipy.special is imported in a tenth of the time of scipy.stats.
     return float(stdtrit(degrees, 0.5 + confidence / 2))
 
 
 def _bounds(table: NDArray[np.float64], confidence: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return low and high (rows,) for `table` (rows, n)."""
     n = table.shape[1]
-    # Scaled, so that squares of very large values do not overflow.
+    # Scaled, so that the squares of very large values do not overflow.
     scale = np.maximum(np.abs(table).max(axis=1), np.finfo(np.float64).tiny)
     scaled = table / scale[:, None]
     mean = scaled.mean(axis=1)
     margin = quantile(confidence, n - 1) * scaled.std(axis=1, ddof=1) / np.sqrt(n)
     low, high = (mean - margin) * scale, (mean + margin) * scale
-    # Rounding would otherwise give equal values a width of 1e-17.
+    # Without this, rounding gives equal values a width of 1e-17.
     equal = np.ptp(table, axis=1) == 0
     low[equal] = high[equal] = table[equal, 0]
     return low, high
@@ -112,5 +112,5 @@ def _bounds(table: NDArray[np.float64], confidence: float) -> tuple[NDArray[np.f
 def _mean(values: NDArray[np.float64]) -> float:
     if len(values) == 0:
         return float("nan")
-    # Rounding can push the mean of equal values out of their range by one unit in the last place.
+    # Rounding can move the mean of equal values out of their range by one unit in the last place.
     return float(np.clip(values.mean(), values.min(), values.max()))

@@ -1,4 +1,4 @@
-"""A run's folder as bytes, for workers that do not see the store, and its way back in one step."""
+"""The folder of a run as an archive, for workers that do not see the store."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from plastic_cli.files import last_change
 from plastic_cli.runs.record import LOCK_FILE, RECORD_FILE
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-"""What the folder of a run may be called that travels: what `plastic` calls runs, and what a person may call a copy."""
+"""The names of folders that can be sent: those of runs, and usual names of copies."""
 LARGEST_RUN = 64 << 30
 """Bytes of an unpacked run."""
 MOST_FILES = 20_000
 READ_AT_ONCE = 1 << 20
-"""Bytes. Files are read in smaller pieces; only a header that is no header asks for more."""
+"""Bytes. Files are read in smaller pieces; only a damaged header asks for more."""
 MOVE_SECONDS = 60.0
-"""A move that a living process is in the middle of is over after this time."""
+"""Seconds. A move of a living process takes less time."""
 
 
 _DAMAGE = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError, RecursionError)
@@ -44,30 +44,22 @@ def pack(folder: Path) -> bytes:
 
 
 def unpack(content: bytes, store: Path, run: str, *, replaces: bool = False) -> Path:
-    """Move a packed run into a store, whole or not at all, and return its folder.
+    """Move a packed run into a store, completely or not at all, and return its folder.
 
-    replaces: it is a later state of the run of that name, whose place it takes. Otherwise a run that happens to have
-    the same name stays, and this one gets another. Raises UserError for a name that no run has, RunFailed for an
-    archive that is damaged or holds anything but the files of a run.
+    replaces: the run is a later state of the run with that name and replaces it. Otherwise an existing run with the
+    same name stays, and this one gets another name. Raises UserError for an invalid name, RunFailed for an archive that
+    is damaged or holds anything but the files of a run.
     """
     if not RUN_NAME.fullmatch(run):
-        raise UserError(f"{run!r:.80} is no name of a run: it has letters, digits, '.', '_' and '-'.")
+        raise UserError(f"{run!r:.80} is not the name of a run: use letters, digits, '.', '_' and '-'.")
     store.mkdir(parents=True, exist_ok=True)
-    # Names that begin with a point are no runs.
+    # A folder whose name begins with a dot is not a run.
     incoming = store / f".incoming-{secrets.token_hex(8)}"
     incoming.mkdir()
     try:
         try:
             _extract(content, incoming)
-        except (
-            tarfile.TarError,
-            gzip.BadGzipFile,
-            zlib.error,
-            EOFError,
-            ValueError,
-            OverflowError,
-            RecursionError,
-        ) as error:
+        except _DAMAGE as error:
             reason = printable_line(str(error)) or type(error).__name__
             raise RunFailed(f"run {run} came back in an archive that is damaged: {reason}.") from None
         except OSError as error:
@@ -79,7 +71,7 @@ def unpack(content: bytes, store: Path, run: str, *, replaces: bool = False) -> 
             return _put_in_place(incoming, target)
         while True:
             try:
-                # A folder is not moved onto one that holds something.
+                # The system refuses to replace a folder that is not empty.
                 return incoming.rename(target)
             except OSError:
                 if not target.exists():
@@ -91,21 +83,21 @@ def unpack(content: bytes, store: Path, run: str, *, replaces: bool = False) -> 
 
 
 def finish_moves(store: Path) -> None:
-    """Put runs into their places whose process was killed between taking the old state away and putting the new."""
+    """Finish moves whose process was killed between removing the old state of a run and placing the new one."""
     for ready in store.glob(".ready-*"):
         with suppress(OSError):
             target = store / ready.name.split("-", 2)[2]
             if last_change(ready) > time.time() - MOVE_SECONDS:
                 continue
             if target.exists():
-                # It was killed before it took the old state away, which may have been gone on with since.
+                # It was killed before it removed the old state, which another process may have continued since.
                 shutil.rmtree(ready, ignore_errors=True)
             else:
                 ready.rename(target)
 
 
 def _put_in_place(incoming: Path, target: Path) -> Path:
-    """Let a later state take the place of a run; where that is cut short, `finish_moves` finishes it."""
+    """Replace a run with a later state; if that is interrupted, `finish_moves` finishes it."""
     token = secrets.token_hex(8)
     ready = incoming.rename(incoming.with_name(f".ready-{token}-{target.name}"))
     try:
@@ -123,14 +115,14 @@ def _put_in_place(incoming: Path, target: Path) -> Path:
 
 
 class _Bounded(io.BufferedIOBase):
-    """A stream that refuses to be read in pieces larger than READ_AT_ONCE: an archive may claim any size."""
+    """A stream that refuses reads of more than READ_AT_ONCE, because a damaged archive may claim any size."""
 
     def __init__(self, stream: gzip.GzipFile) -> None:
         self._stream = stream
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or not 0 <= size <= READ_AT_ONCE:
-            raise tarfile.ReadError("a header of absurd size")
+            raise tarfile.ReadError("a header is too large")
         return self._stream.read(size)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
@@ -152,10 +144,10 @@ def _extract(content: bytes, folder: Path) -> None:
             if member.isdir():
                 continue
             if not member.isreg() or member.issparse():
-                raise tarfile.ReadError(f"{member.name!r:.80} is no plain file")
+                raise tarfile.ReadError(f"{member.name!r:.80} is not a plain file")
             parts = path.parts
             if path.is_absolute() or not parts or any(part.startswith(".") or "\0" in part for part in parts):
-                raise tarfile.ReadError(f"{member.name!r:.80} is no file of a run")
+                raise tarfile.ReadError(f"{member.name!r:.80} is not a file of a run")
             room -= member.size
             if member.size < 0 or room < 0:
                 raise tarfile.ReadError(f"there is no room for {member.name!r:.80} of {member.size:,} bytes")
@@ -163,11 +155,11 @@ def _extract(content: bytes, folder: Path) -> None:
             assert source is not None
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            # "x": no file is written twice.
+            # With "x" no file is written twice.
             with target.open("xb") as stream:
                 shutil.copyfileobj(source, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-    # At the end stands the checksum of all; before it nothing but padding.
+    # Only padding and the checksum may follow.
     if len(unpacked.read(READ_AT_ONCE)) == READ_AT_ONCE:
-        raise tarfile.ReadError("more follows behind its end")
+        raise tarfile.ReadError("data follow after its end")

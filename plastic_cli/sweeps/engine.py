@@ -1,4 +1,4 @@
-"""The sweep: which run goes out when, what comes back, and what is done with it."""
+"""The sweep: it sends runs to workers, collects their outcomes and retries failed runs."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from plastic_cli.sweeps.plan import PlannedRun
 from plastic_cli.sweeps.pools import Pool
 
 BUSY_SECONDS = 1.0
-"""How long a run that another process is at is left alone before it is looked at again."""
+"""Seconds until a run of another process is checked again."""
 POLL_SECONDS = 0.25
 STOP_AGAIN_SECONDS = 3.0
 MARK_SECONDS = 600.0
-"""After so long the marker of a sweep is renewed: one that is a day old belongs to a sweep that was killed."""
+"""Seconds after which the marker of a sweep is renewed; a marker that is a day old belongs to a killed sweep."""
 
 RunWord = Literal["done", "failed", "interrupted", "left"]
 _END_WORDS: dict[str, RunWord] = {"done": "done", "failed": "failed"}
@@ -38,9 +38,9 @@ _END_WORDS: dict[str, RunWord] = {"done": "done", "failed": "failed"}
 class SweepRun:
     """One planned run in a sweep: its attempts, and its end.
 
-    attempt: number of failed attempts. ready: not to be looked at before this time, since another process works on it.
-    apart: the worker does not see the store. began: when the present attempt began. claim: held while a worker that
-    does not see the store carries it out. word: how it ended. log: the output of a run that failed.
+    attempt: number of failed attempts. ready: time of the next check, while another process works on the run. apart:
+    the worker does not see the store. began: start of the present attempt. claim: held while a worker that does not see
+    the store carries out the run. word: how the run ended. log: the output of a failed run.
     """
 
     planned: PlannedRun
@@ -61,7 +61,7 @@ class SweepRun:
 
 @dataclass
 class Progress:
-    """Where a sweep stands, for whoever shows it. elsewhere: runs that another process is at."""
+    """The state of a sweep, for the display. elsewhere: number of runs that another process works on."""
 
     total: int
     slots: int = 0
@@ -72,11 +72,11 @@ class Progress:
     stopping: bool = False
 
     def count(self, word: RunWord) -> int:
-        """Return how many runs ended so."""
+        """Return the number of runs that ended with `word`."""
         return sum(result.word == word for result in self.results)
 
     def seconds_left(self) -> float | None:
-        """Return how long the rest takes, going by the runs of the same rule so far, or None where that is unknown."""
+        """Estimate the remaining time from the finished runs of the same rule; None if that is unknown."""
         if not self.waiting and not self.running:
             return 0.0
         took: dict[str, list[float]] = {}
@@ -99,7 +99,7 @@ class Progress:
 
 
 class Sweep:
-    """One sweep over a plan. `run` carries it out; `progress` says where it stands at any time."""
+    """One sweep over a plan. `run` carries it out; `progress` holds its present state."""
 
     def __init__(
         self,
@@ -126,18 +126,17 @@ class Sweep:
         self._renewed = time.monotonic()
 
     def add(self, planned: PlannedRun) -> None:
-        """Take another run into the sweep; `show` may do that while it goes on."""
+        """Add a run to the sweep; `show` may call this while the sweep runs."""
         self.progress.total += 1
         run = SweepRun(planned)
         self._runs.append(run)
         self._waiting.append(run)
 
     def run(self, show: Callable[[Progress], None]) -> list[SweepRun]:
-        """Carry out all runs and return what became of each, in the order in which they ended.
+        """Carry out all runs and return them in the order in which they ended.
 
-        show: called several times a second. On KeyboardInterrupt the runs under way are asked to stop, which leaves
-        them to be finished later, and what became of them is returned with the rest as "interrupted" and "left". Raises
-        RunFailed where the pool is lost.
+        show: called several times per second. On KeyboardInterrupt the active runs are asked to stop. They end as
+        "interrupted" and the others as "left", and a later sweep finishes them. Raises RunFailed if the pool is lost.
         """
         with self._marked():
             try:
@@ -228,15 +227,15 @@ class Sweep:
             return Outcome("interrupted")
         except PlasticError as error:
             return Outcome("failed", error=str(error), fresh=True)
-        except Exception as error:  # noqa: BLE001  whatever a lost worker or a full disk makes of a job
+        except Exception as error:  # noqa: BLE001  a lost worker or a full disk raises errors of any kind
             reason = str(error).splitlines()[0] if str(error) else ""
             name = type(error).__name__
             if name == "KilledWorker":
-                return Outcome("failed", error="every worker that had this run died over it", fresh=True)
+                return Outcome("failed", error="every worker that had this run died", fresh=True)
             return Outcome("failed", error=f"{name}: {reason}" if reason else name, fresh=True)
 
     def _moved_in(self, outcome: Outcome, run: SweepRun) -> Outcome:
-        """Put a run that a worker sent back into the store."""
+        """Move a run that a worker sent back into the store."""
         store = self.store
         again = find_run(store_of(store), run.planned).run == outcome.run
         assert outcome.archive is not None
@@ -244,7 +243,7 @@ class Sweep:
         if outcome.log is not None and outcome.word == "failed":
             self._write_log(run.planned, outcome.log)
         elif outcome.word == "done":
-            # Of an attempt that failed before.
+            # The log of an earlier, failed attempt.
             log_file(store, run.planned.key).unlink(missing_ok=True)
         return replace(outcome, run=folder.name, archive=None, log=None)
 
@@ -275,16 +274,16 @@ class Sweep:
         self.progress.results.append(run)
 
     def _stop(self, show: Callable[[Progress], None]) -> None:
-        """Ask the runs under way to stop, and wait until they have; a second Ctrl-C leaves at once."""
+        """Ask the active runs to stop and wait for them; a second Ctrl-C ends them at once."""
         self.progress.stopping = True
-        asked = float("-inf")
+        requested = float("-inf")
         try:
             while self._running:
                 self.pool.check()
-                # Again and again: a worker that is lost begins anew elsewhere, where nobody knows of it.
-                if time.monotonic() - asked > STOP_AGAIN_SECONDS:
+                # Repeated, because the run of a lost worker may start again on a worker that had no request yet.
+                if time.monotonic() - requested > STOP_AGAIN_SECONDS:
                     self.pool.stop(self._name, False)
-                    asked = time.monotonic()
+                    requested = time.monotonic()
                 self._tell(show)
                 ended, _ = wait(self._running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
                 for future in ended:
@@ -304,13 +303,13 @@ class Sweep:
         if now - self._renewed > MARK_SECONDS:
             self._renewed = now
             with suppress(OSError):
-                # Renewed, and not made again once it is gone.
+                # Only renewed: a marker that was removed stays removed.
                 os.utime(self.store / SWEEPS_FOLDER / self._marker)
         show(self.progress)
 
     @contextmanager
     def _marked(self) -> Iterator[None]:
-        """Put the file there by which workers know that they see this store."""
+        """Create the marker file that tells workers whether they see this store."""
         folder = self.store / SWEEPS_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         finish_moves(self.store)

@@ -1,4 +1,4 @@
-"""One run of a sweep, from the claim to the result, wherever it is carried out: here, or by a worker of a cluster."""
+"""One run of a sweep, from the claim to the outcome, on this machine or on a worker of a cluster."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from plastic_cli.sweeps.lookup import Found, find_run, store_of
 from plastic_cli.sweeps.plan import PlannedRun
 
 SCRATCH = "plastic-sweep-"
-"""Beginning of the name of a folder in which a worker keeps a run that it sends back."""
+"""Beginning of the name of the folder in which a worker keeps a run that it sends back."""
 STOP_SECONDS = 60.0
-"""How long a run that was asked to stop may take to write its checkpoint."""
+"""Time that a run has for its last checkpoint after it was asked to stop."""
 LOG_TAIL = 20_000
-"""Bytes of a log that travel back from a worker that does not see the store."""
+"""Bytes of a log that a worker sends back if it does not see the store."""
 THREAD_LIMITS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -47,12 +47,13 @@ OutcomeWord = Literal["done", "failed", "interrupted", "busy", "no store", "need
 
 @dataclass(frozen=True)
 class Job:
-    """One planned run, and how it is to be carried out.
+    """One planned run and how to carry it out.
 
-    store, data: as the one who planned it sees them. marker: the file by which a worker knows that it sees the same
-    store. threads: for the run; None where the worker shares its machine's cores by `slots`, the runs at once on each
-    host. timeout: seconds. resume: the unfinished run to go on with, and archive: that run, for a worker that does not
-    see the store. apart: work without the store, and send the run back. arguments: for `plastic train` besides.
+    store, data: the paths on the machine of the sweep. marker: the file that tells a worker whether it sees the same
+    store. threads: number of threads of the run; None: the worker divides its cores by `slots`, the number of
+    simultaneous runs on each host. timeout: seconds. resume: the unfinished run to continue. archive: that run, for a
+    worker that does not see the store. apart: work without the store, and send the run back. arguments: additional
+    arguments of `plastic train`.
     """
 
     planned: PlannedRun
@@ -71,11 +72,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
+    """The result of a job.
 
-    busy: another process is at the same run, so it is to be asked for again. no store: the worker does not see the
-    store, so it is to be asked to work apart; needs folder: and wants the unfinished run. fresh: it was run, or gone on
-    with, by this job. lasting: there is no use in trying again.
+    word: "busy" if another process works on the same run (retry later); "no store" if the worker does not see the store
+    (send the job again with apart=True); "needs folder" if it also needs the unfinished run. fresh: this job ran or
+    continued the run. lasting: do not retry.
     """
 
     word: OutcomeWord
@@ -92,7 +93,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Stop:
-    """How the jobs of a sweep in this process are told to stop: soon, with a checkpoint, or at once."""
+    """Requests to the jobs of a sweep in this process: stop soon, with a checkpoint, or at once."""
 
     soon: threading.Event = field(default_factory=threading.Event)
     at_once: threading.Event = field(default_factory=threading.Event)
@@ -102,12 +103,12 @@ _stops: dict[str, Stop] = {}
 
 
 def stop_of(sweep: str) -> Stop:
-    """Return how the jobs of a sweep are told to stop."""
+    """Return the stop requests of a sweep."""
     return _stops.setdefault(sweep, Stop())
 
 
 def request_stop(sweep: str, at_once: bool = False) -> None:
-    """Ask the jobs of a sweep in this process to stop; called by the sweep on every worker."""
+    """Ask the jobs of a sweep in this process to stop; the sweep calls this on every worker."""
     stop = stop_of(sweep)
     stop.soon.set()
     if at_once:
@@ -115,15 +116,15 @@ def request_stop(sweep: str, at_once: bool = False) -> None:
 
 
 def sees_store(store: Path, marker: str) -> bool:
-    """Say whether this process sees the store of a sweep, which has put a file with a name of its own there."""
+    """Return whether this process sees the store of a sweep, by the marker file of the sweep."""
     return (store / SWEEPS_FOLDER / marker).is_file()
 
 
 @contextmanager
 def claimed(store: Path, key: str) -> Iterator[bool]:
-    """Claim a run for this process, which the operating system undoes however the process ends; yield whether it did.
+    """Claim a run for this process and yield whether that worked; the claim ends with the process.
 
-    Only who holds the claim starts the run, so that no two sweeps do the same one at once.
+    Only the process with the claim starts the run, so that two sweeps never carry out the same run at once.
     """
     folder = store / SWEEPS_FOLDER / "claims"
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,19 +137,19 @@ def claimed(store: Path, key: str) -> Iterator[bool]:
     try:
         yield True
     finally:
-        # Under the lock: whoever comes later looks into the store and finds what there is.
+        # Removed under the lock: a process that comes later finds the run in the store.
         with suppress(OSError):
             Path(lock.lock_file).unlink()
         lock.release()
 
 
 def log_file(store: Path, key: str) -> Path:
-    """Return where the output of a run stands while it runs, and where it stays if it fails."""
+    """Return the file with the output of a run, which stays if the run fails."""
     return store / SWEEPS_FOLDER / "logs" / f"{key}.log"
 
 
 def carry_out(job: Job) -> Outcome:
-    """Do one job to its end."""
+    """Carry out one job."""
     if job.apart:
         return _apart(job)
     if not sees_store(job.store, job.marker):
@@ -171,7 +172,7 @@ def existing_outcome(found: Found) -> Outcome | None:
 
 
 def _apart(job: Job) -> Outcome:
-    """Carry out a run in a folder of this machine and send it back, finished or not."""
+    """Carry out a run in a temporary folder of this machine and send it back, even if it is unfinished."""
     if job.resume is not None and job.archive is None:
         return Outcome("needs folder")
     _remove_old_scratch()
@@ -192,7 +193,7 @@ def _apart(job: Job) -> Outcome:
 
 
 def _remove_old_scratch() -> None:
-    """Remove the folders of workers that were killed: a day old, and with no run that a living process holds."""
+    """Remove folders of killed workers: those that are a day old and hold no run of a living process."""
     for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
         with suppress(OSError):
             old = not folder.is_symlink() and last_change(folder) < time.time() - DAY
@@ -225,7 +226,7 @@ def _run(job: Job, store: RunStore, found: Found) -> Outcome:
             stdout=stream,
             stderr=subprocess.STDOUT,
             env=_environment(job),
-            # Ctrl-C at the terminal is the sweep's: it tells its runs.
+            # Ctrl-C in the terminal goes to the sweep only, which then stops its runs.
             start_new_session=True,
         )
         why = _wait(child, stop, None if job.timeout is None else began + job.timeout)
@@ -237,47 +238,47 @@ def _run(job: Job, store: RunStore, found: Found) -> Outcome:
         log.unlink(missing_ok=True)
         log.with_suffix(".toml").unlink(missing_ok=True)
         return replace(outcome, summary=after.stored["summary"])
-    # Another signal than the sweep's, as a batch system sends it to every process of a job, leaves it resumable too.
+    # After a signal that the sweep did not send, such as one of a batch system, the run is resumable too.
     if why == "stopped" or (why == "ended" and child.returncode == INTERRUPTED):
         return replace(outcome, word="interrupted")
     if why == "timeout":
-        error = f"stopped after {job.timeout:g} s (--timeout)" + (": sweep again to go on with it" if run else "")
+        error = f"stopped after {job.timeout:g} s (--timeout)" + (": sweep again to continue it" if run else "")
         return replace(outcome, word="failed", error=error, lasting=True)
     return replace(outcome, word="failed", error=_error(child.returncode, log), lasting=child.returncode == 2)
 
 
 def command(arguments: list[str]) -> list[str]:
-    """Return the command line of `plastic` with these arguments, as a process that ends with this one.
+    """Return the command line for `plastic` with these arguments, as a process that ends with this process.
 
-    -P: nothing that happens to lie in the working folder is imported.
+    With -P Python imports nothing from the working folder.
     """
     return [sys.executable, "-P", "-m", "plastic_cli.sweeps.child", str(os.getpid()), "plastic_cli", *arguments]
 
 
 def _wait(child: subprocess.Popen[bytes], stop: Stop, deadline: float | None) -> str:
-    """Wait for a run's process, ask it to stop where that is wanted, and return why it ended."""
-    why, asked = "ended", None
+    """Wait for the process of a run, stop it on request or at the deadline, and return why it ended."""
+    why, stopped_at = "ended", None
     while True:
         try:
-            child.wait(0.1 if asked is None else 0.5)
+            child.wait(0.1 if stopped_at is None else 0.5)
             return why
         except subprocess.TimeoutExpired:
             pass
         except BaseException:
-            # A worker that is being torn down takes its run with it.
+            # A worker that ends stops its run.
             child.terminate()
             raise
         now = time.monotonic()
-        if asked is not None:
-            if now - asked > STOP_SECONDS or stop.at_once.is_set():
+        if stopped_at is not None:
+            if now - stopped_at > STOP_SECONDS or stop.at_once.is_set():
                 _kill(child)
         elif stop.soon.is_set() or (deadline is not None and now > deadline):
-            why, asked = ("stopped" if stop.soon.is_set() else "timeout"), now
+            why, stopped_at = ("stopped" if stop.soon.is_set() else "timeout"), now
             child.terminate()
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
-    """End a process at once, with the processes that it started where the system has process groups."""
+    """Kill a process and, if the system has process groups, the processes that it started."""
     with suppress(ProcessLookupError):
         if hasattr(os, "killpg"):
             os.killpg(child.pid, signal.SIGKILL)
@@ -290,17 +291,17 @@ def _environment(job: Job) -> dict[str, str]:
     if threads is None:
         here = socket.gethostname()
         threads = thread_share(job.slots.get(here, 1))
-    # The process imports what this one would, also where that is not installed.
+    # The process imports the same modules as this one, even if they are not installed.
     path = os.pathsep.join(entry for entry in sys.path if entry and not entry.startswith((sys.prefix, sys.base_prefix)))
     limits = dict.fromkeys(THREAD_LIMITS, str(threads))
     return {**os.environ, **limits, "PYTHONPATH": path, "NO_COLOR": "1", "COLUMNS": "120"}
 
 
 def thread_share(at_once: int) -> int:
-    """Return how many threads each of some runs at once may have; OMP_NUM_THREADS is the most that any gets."""
+    """Return the number of threads for each of `at_once` simultaneous runs, at most OMP_NUM_THREADS."""
     share = max(1, cores() // max(1, at_once))
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(share, int(asked)) if asked.isdecimal() and int(asked) else share
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(limit)) if limit.isdecimal() and int(limit) else share
 
 
 def cores() -> int:
@@ -309,7 +310,7 @@ def cores() -> int:
 
 
 def _error(code: int, log: Path) -> str:
-    """Return in one line why a run failed: what it said last, or the signal that ended it."""
+    """Return in one line why a run failed: the last line of its output, or the signal that ended it."""
     if code < 0:
         try:
             name = signal.Signals(-code).name
@@ -320,6 +321,6 @@ def _error(code: int, log: Path) -> str:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    said = [line for line in lines if line.strip() and not line.startswith("{")]
-    last = next((line.removeprefix("error: ") for line in reversed(said) if line.startswith("error: ")), None)
-    return last or (said[-1].strip() if said else f"it ended with exit code {code}")
+    printed = [line for line in lines if line.strip() and not line.startswith("{")]
+    last = next((line.removeprefix("error: ") for line in reversed(printed) if line.startswith("error: ")), None)
+    return last or (printed[-1].strip() if printed else f"it ended with exit code {code}")

@@ -70,7 +70,7 @@ def _standing(store: RunStore, row: Mapping[str, Any]) -> Standing:
 
 
 def with_data(runs: Sequence[PlannedRun], data_folder: Path | None, store: Path | None = None) -> list[PlannedRun]:
-    """Return the runs with the checksums of the data that are here; `store` remembers what takes long to know."""
+    """Return the runs with the checksums of their data; the index of `store` keeps checksums that take long."""
     return [run.with_checksum(_checksum(run.config, data_folder, store)) for run in runs]
 
 
@@ -87,7 +87,7 @@ def _checksum(config: dict[str, Any], data_folder: Path | None, store: Path | No
 
 @cache
 def _checksum_of_digits(store: Path) -> str | None:
-    """Return the checksum of the set that scikit-learn carries, from the index: its import takes a second."""
+    """Return the checksum of scikit-learn's digits from the index, because importing scikit-learn takes a second."""
     libraries = " ".join(f"{package} {version(package)}" for package in ("scikit-learn", "numpy"))
     made_by = f"plastic {installed_version()} {libraries}"
     known = read_index(store, "digits.json", lambda _, checksum: isinstance(checksum, str))["entries"]

@@ -1,4 +1,4 @@
-"""From a recipe, or a grid on the command line, to the list of single runs."""
+"""The plan of a sweep: a recipe, or a grid on the command line, as a list of single runs."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from plastic_cli.sweeps.recipe import RecipeFile, Where, tables_of
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
 
 LARGEST_PLAN = 100_000
-"""More runs than this are a slip."""
+"""The largest number of runs of one sweep; more are probably a mistake."""
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run that is wanted.
+    """One run of a plan.
 
-    config: the whole configuration as a run stores it; toml: the same for `--config`. version: the distribution that
-    the rule comes from. varied: what tells this run from the others of its sweep. checksum: of the data, None
-    where it is not known. minutes: what one run is said to take.
+    config: the whole configuration as a run stores it; toml: the same as text for `--config`. version: the distribution
+    of the rule. varied: the options that distinguish this run from the others of its sweep. checksum: of the data; None
+    if it is not known. minutes: the expected time.
     """
 
     rule: str
@@ -52,12 +52,12 @@ class PlannedRun:
 
     @cached_property
     def settings(self) -> str:
-        """Rule and configuration as one text, the same for the same settings."""
+        """Rule and configuration as one text; equal settings have equal texts."""
         return settings_text(self.rule, self.config)
 
     @property
     def key(self) -> str:
-        """A short name of all that makes two runs the same: rule, configuration, seed, rule version and data."""
+        """A short name; runs with the same rule, configuration, seed, rule version and data have the same."""
         return sha256(f"{self.settings}\n{self.version}\n{self.checksum}".encode()).hexdigest()[:24]
 
     @property
@@ -68,19 +68,19 @@ class PlannedRun:
         return " ".join([*parts, f"seed={self.seed}"])
 
     def with_checksum(self, checksum: str | None) -> PlannedRun:
-        """Return this run, of this data."""
+        """Return this run with the checksum of its data."""
         return replace(self, checksum=checksum)
 
 
 def shown(value: Any) -> str:
-    """Return a value as it would be typed."""
+    """Return a value as text of the command line."""
     return ",".join(str(entry) for entry in value) if isinstance(value, list | tuple) else str(value)
 
 
 def plan_recipe(file: RecipeFile, *, seeds: int | None = None, rules: Sequence[str] = ()) -> list[PlannedRun]:
-    """Return the runs of a recipe, each once; raises UserError, with the line, where something does not exist or fit.
+    """Return the runs of a recipe, each once; raises UserError, with the line, for names and values that are wrong.
 
-    seeds: so many instead of what the recipe says. rules: only the runs of these.
+    seeds: number of seeds, instead of the recipe's. rules: only the runs of these rules.
     """
     runs: list[PlannedRun] = []
     present = []
@@ -100,9 +100,9 @@ def plan_recipe(file: RecipeFile, *, seeds: int | None = None, rules: Sequence[s
 
         point = partial(_point, file, model, options, origins)
         name = getattr(tables[-1], "name", None)
-        # What tells sets of runs without a name apart are their own options.
-        told = {} if name or not where else {key: options[key] for key in tables[-1].options if key in options}
-        runs += expand(rule.name, point, grid, wanted, name=name, minutes=minutes, told=told)
+        # Sets of runs without a name are distinguished by their own options.
+        own = {} if name or not where else {key: options[key] for key in tables[-1].options if key in options}
+        runs += expand(rule.name, point, grid, wanted, name=name, minutes=minutes, own=own)
     for name in rules:
         if name not in present:
             raise UserError(
@@ -120,12 +120,12 @@ def expand(
     *,
     name: str | None = None,
     minutes: float | None = None,
-    told: Mapping[str, Any] | None = None,
+    own: Mapping[str, Any] | None = None,
 ) -> list[PlannedRun]:
     """Return one run for each combination of the grid's values and each seed.
 
-    point: makes the configuration of some values. seeds: how many, from the configuration's own on, or which. told:
-    what else tells these runs from others of their sweep.
+    point: returns the configuration for some values. seeds: the number of seeds, starting with that of the
+    configuration, or a list of seeds. own: other options that distinguish these runs from others of their sweep.
     """
     if isinstance(seeds, int) and seeds < 1:
         raise UserError(f"--seeds {seeds}: at least 1.")
@@ -133,7 +133,7 @@ def expand(
     for values in grid.values():
         size *= len(values)
     if size > LARGEST_PLAN:
-        raise UserError(f"that would be {size:,} runs, and {LARGEST_PLAN:,} are the most that one sweep takes.")
+        raise UserError(f"that would be {size:,} runs, and one sweep takes at most {LARGEST_PLAN:,}.")
     version = discover().origins.get(rule, "")
     runs = []
     for combination in itertools.product(*grid.values()):
@@ -141,9 +141,9 @@ def expand(
         first = point(varied)
         assert isinstance(first, TrainConfig)
         for seed in range(first.seed, first.seed + seeds) if isinstance(seeds, int) else seeds:
-            # Checked again with its seed: there is a largest one.
+            # Checked with its seed, because seeds have a maximum.
             config = type(first).from_values({**first.model_dump(), "seed": seed})
-            runs.append(planned(rule, config, version, {**(told or {}), **varied, "seed": seed}, name, minutes))
+            runs.append(planned(rule, config, version, {**(own or {}), **varied, "seed": seed}, name, minutes))
     return runs
 
 
@@ -161,8 +161,8 @@ def planned(
     if valid_text(toml) != toml:
         named = next(name for name, value in stored.items() if valid_text(str(value)) != str(value))
         raise OptionError(
-            f"{named} {valid_text(str(stored[named]))}: many runs at once take texts in UTF-8 alone. Rename it, or make"
-            " the runs one by one.",
+            f"{named} {valid_text(str(stored[named]))}: a sweep takes only text in UTF-8. Rename it, or train the runs"
+            " one by one.",
             named,
         )
     return PlannedRun(
@@ -171,7 +171,7 @@ def planned(
         toml=toml,
         version=version,
         dataset=config.learns_from(),
-        # As they were read, not as they were typed.
+        # The values as they were read, not as they were typed.
         varied={option: stored.get(option, value) for option, value in varied.items()},
         name=name,
         minutes=minutes,
@@ -179,58 +179,58 @@ def planned(
 
 
 def filter_runs(runs: Sequence[PlannedRun], texts: Sequence[str]) -> list[PlannedRun]:
-    """Return the runs whose options have one of the values that `--only NAME=VALUE,VALUE` names, for every text.
+    """Return the runs that match every text `NAME=VALUE,VALUE`: the option has one of these values.
 
-    Raises UserError where that leaves none.
+    Raises UserError if no run is left.
     """
     left = list(runs)
     for text in texts:
         typed, equals, values = text.partition("=")
         name = typed.strip().removeprefix("--").replace("-", "_")
         if not equals or not name:
-            raise UserError(f"--only {text}: say it as NAME=VALUE or NAME=VALUE,VALUE, as in --only dataset=digits.")
+            raise UserError(f"--only {text}: write NAME=VALUE or NAME=VALUE,VALUE, as in --only dataset=digits.")
         known = {key for run in left for key in run.config}
         if name not in known:
             raise UserError(f"--only {text}: no run has an option '{name}'.{did_you_mean(name, known)}")
-        parted = ";" if ";" in values else ","
-        # A list is its values with commas, so it can be named whole.
-        wanted = {values.strip(), *(value.strip() for value in values.split(parted))}
-        there = dict.fromkeys(shown(run.config[name]) for run in left if name in run.config)
+        separator = ";" if ";" in values else ","
+        # The value of a list is its entries with commas, so the whole text may be one value.
+        wanted = {values.strip(), *(value.strip() for value in values.split(separator))}
+        present = dict.fromkeys(shown(run.config[name]) for run in left if name in run.config)
         folded = {value.casefold() for value in wanted}
         left = [run for run in left if name in run.config and shown(run.config[name]).casefold() in folded]
         if not left:
-            raise UserError(f"--only {text}: no run has that value. There are: {', '.join(there)}.")
+            raise UserError(f"--only {text}: no run has that value. There are: {', '.join(present)}.")
     return left
 
 
 def unique(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
-    """Return each run once, the first of those that are the same."""
+    """Return each run once: of equal runs the first."""
     return list({run.settings: run for run in reversed(list(runs))}.values())[::-1]
 
 
 def read_grid(texts: Sequence[str], model: type[Config]) -> dict[str, list[Any]]:
     """Read `--grid NAME=VALUE,VALUE,...`, once for each option.
 
-    Values of an option that holds several itself are parted by semicolons: `hidden=256;256,128`. Raises UserError for
-    an option that does not exist, stands there twice or has no value.
+    For an option that holds a list, values are separated by semicolons: `hidden=256;256,128`. Raises UserError for an
+    option that does not exist, is named twice or has no value.
     """
     grid: dict[str, list[Any]] = {}
     for text in texts:
         typed, equals, values = text.partition("=")
         name = typed.strip().removeprefix("--").replace("-", "_")
         if not equals or not name:
-            raise UserError(f"--grid {text}: say it as NAME=VALUE,VALUE, as in --grid batch_size=1,16.")
+            raise UserError(f"--grid {text}: write NAME=VALUE,VALUE, as in --grid batch_size=1,16.")
         if name == "seed":
-            raise UserError(f"--grid {text}: seeds are not part of a grid. Say how many with --seeds.")
+            raise UserError(f"--grid {text}: seeds are not part of a grid. Give their number with --seeds.")
         if name not in model.model_fields:
             guess = did_you_mean(name, model.model_fields)
             raise UserError(f"--grid {text}: there is no option '{name}'.{guess}")
         if name in grid:
             raise UserError(f"--grid {text}: '{name}' has a grid already. Name all its values in one.")
-        parted = ";" if ";" in values and holds_several(model.model_fields[name]) else ","
-        grid[name] = list(dict.fromkeys(value.strip() for value in values.split(parted)))
+        separator = ";" if ";" in values and holds_several(model.model_fields[name]) else ","
+        grid[name] = list(dict.fromkeys(value.strip() for value in values.split(separator)))
         if "" in grid[name]:
-            what = "it has no value" if grid[name] == [""] else f"there is an empty value beside a '{parted}'"
+            what = "it has no value" if grid[name] == [""] else f"there is an empty value next to a '{separator}'"
             raise UserError(f"--grid {text}: {what}.")
     return grid
 
@@ -245,13 +245,13 @@ def _point(
     try:
         return resolve(model, {**options, **values})
     except OptionError as error:
-        # What several options come to has no key, and its message names them.
+        # An error about several options has no key, but its message names them.
         named = [error.key] if error.key else [name.replace("-", "_") for name in _OPTION.findall(str(error))]
         raise file.error(next((origins[name] for name in named if name in origins), ()), str(error)) from None
 
 
 def _last(tables: Sequence[Any], where: Where, name: str) -> tuple[Where, Any]:
-    """Return the place and value of the strongest table that says `name`."""
+    """Return place and value of `name` in the most specific table that has it."""
     places: list[Where] = [(), where]
     found = [(places[number], getattr(table, name)) for number, table in enumerate(tables)]
     return next(((place, value) for place, value in reversed(found) if value is not None), ((), None))
@@ -260,7 +260,7 @@ def _last(tables: Sequence[Any], where: Where, name: str) -> tuple[Where, Any]:
 def _merged(
     file: RecipeFile, where: Where, tables: Sequence[Any], rule: str, model: type[TrainConfig]
 ) -> tuple[dict[str, Any], dict[str, list[Any]], dict[str | None, Where]]:
-    """Return options and grid of one set of runs, and where each key stands; what is more special wins."""
+    """Return options and grid of one set of runs and the place of each key; more specific tables take precedence."""
     options: dict[str, Any] = {}
     grid: dict[str, list[Any]] = {}
     origins: dict[str | None, Where] = {}

@@ -1,6 +1,6 @@
-"""Where runs are carried out: threads of this process that each watch one run, or the workers of a Dask cluster.
+"""The pools that carry out runs: threads of this process that each watch one run, or the workers of a Dask cluster.
 
-Both have the interface of `concurrent.futures.Executor`, so that the sweep itself does not know which it has.
+Both have the interface of `concurrent.futures.Executor`, so that a sweep works the same with both.
 """
 
 from __future__ import annotations
@@ -28,24 +28,23 @@ CLUSTERS = {
     "lsf": ("LSFCluster", "bsub"),
     "htcondor": ("HTCondorCluster", "condor_submit"),
 }
-"""The class in dask-jobqueue of each batch system, and the command by which it is known to be here."""
+"""For each batch system its class in dask-jobqueue, and the command that shows that the system is installed."""
 
 ADDRESS = r"(?:(?:tcp|tls|ucx|wss?)://)?(?:\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):\d{1,5}"
-"""Of a Dask scheduler; what Dask cannot read it would wait for."""
+"""The address of a Dask scheduler; for a text of another form Dask would wait without end."""
 
 CONNECT_SECONDS = 15.0
 JOB_DEFAULTS: dict[str, Any] = {"cores": 1, "memory": "4GB", "walltime": "24:00:00"}
-"""Of a job of a batch system, where its file jobqueue.yaml does not say."""
+"""Resources of a job of a batch system, if the file jobqueue.yaml does not set them."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """An executor and what a sweep asks of it.
+    """An executor and functions for the sweep.
 
-    slots: how many runs it can carry out at once now. threads: for each run, None where that differs by host.
-    by_host: how many runs each host carries out at once. stop: asks the jobs of a sweep to stop, soon or at
-    once. check: raises RunFailed
-    where the pool is lost.
+    slots: present number of runs at once. threads: threads of each run; None if that differs by host. by_host: number
+    of runs at once on each host. stop: asks the jobs of a sweep to stop, soon or at once. check: raises RunFailed if
+    the pool is lost.
     """
 
     executor: Executor
@@ -59,7 +58,7 @@ class Pool:
 
 @contextmanager
 def open_pool(scheduler: str | None, workers: int | None) -> Iterator[Pool]:
-    """Open the pool that `--scheduler` and `--workers` ask for; raises UserError where there is no such thing."""
+    """Open the pool of `--scheduler` and `--workers`; raises UserError if it does not exist."""
     if scheduler is None:
         with _local(workers or default_workers()) as pool:
             yield pool
@@ -72,7 +71,7 @@ def open_pool(scheduler: str | None, workers: int | None) -> Iterator[Pool]:
 
 
 def check_scheduler(scheduler: str | None, workers: int | None) -> None:
-    """Raise UserError where `--scheduler` is neither an address nor a batch system that is here."""
+    """Raise UserError if `--scheduler` is neither an address nor an installed batch system."""
     if scheduler is None or re.fullmatch(ADDRESS, scheduler):
         return
     if scheduler not in CLUSTERS:
@@ -82,16 +81,16 @@ def check_scheduler(scheduler: str | None, workers: int | None) -> None:
         )
     command = CLUSTERS[scheduler][1]
     if shutil.which(command) is None:
-        # Without it dask-jobqueue would wait for workers for ever.
+        # Without it dask-jobqueue would wait for workers without end.
         raise UserError(
-            f"--scheduler {scheduler}: there is no command `{command}` here, by which {scheduler} takes jobs."
+            f"--scheduler {scheduler}: the command `{command}`, which sends jobs to {scheduler}, is not installed here."
         )
     if workers is None:
-        raise UserError(f"--scheduler {scheduler}: say with --workers how many jobs it is to start.")
+        raise UserError(f"--scheduler {scheduler}: give the number of jobs with --workers.")
 
 
 def default_workers() -> int:
-    """Return how many runs are carried out at once here unless told otherwise: one for every two cores."""
+    """Return the default number of runs at once on this machine: one for every two cores."""
     return max(1, cores() // 2)
 
 
@@ -120,7 +119,7 @@ def _local(workers: int) -> Iterator[Pool]:
 def _connected(address: str, workers: int | None, cluster: Any = None) -> Iterator[Pool]:
     """The workers of a Dask scheduler."""
     distributed = _import("distributed")
-    # Its complaints about workers that come and go are told by the sweep.
+    # The sweep itself reports workers that come and go.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     try:
         client = distributed.Client(cluster or address, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -154,9 +153,7 @@ def _connected(address: str, workers: int | None, cluster: Any = None) -> Iterat
 
         def check() -> None:
             if client.status in ("closed", "closing", "newly-created"):
-                raise RunFailed(
-                    f"the Dask scheduler {address} is gone. What is left runs when the sweep is started again."
-                )
+                raise RunFailed(f"the Dask scheduler {address} is gone. Start the sweep again to run the rest.")
 
         yield Pool(executor, slots, None, by_host, stop, check, f"the Dask scheduler {client.scheduler.address}")
     finally:
@@ -166,7 +163,7 @@ def _connected(address: str, workers: int | None, cluster: Any = None) -> Iterat
 
 @contextmanager
 def _batch_system(name: str, workers: int | None) -> Iterator[Pool]:
-    """Workers that a batch system starts as jobs of its own, through dask-jobqueue."""
+    """Workers that dask-jobqueue starts as jobs of a batch system."""
     check_scheduler(name, workers)
     class_name, _ = CLUSTERS[name]
     jobqueue, dask = _import("dask_jobqueue"), _import("dask")
@@ -194,7 +191,7 @@ def _batch_system(name: str, workers: int | None) -> Iterator[Pool]:
 
 def _workers(client: Any) -> dict[str, dict[str, Any]]:
     try:
-        # Older versions know no number of workers and tell of all.
+        # Older versions have no such argument and list all workers.
         found = client.scheduler_info(n_workers=-1)
     except TypeError:
         found = client.scheduler_info()
@@ -202,13 +199,13 @@ def _workers(client: Any) -> dict[str, dict[str, Any]]:
 
 
 def _check_workers(client: Any) -> None:
-    """Raise UserError where a worker cannot run what is sent to it."""
+    """Raise UserError if a worker cannot run plastic."""
     try:
         client.run(request_stop, "")
-    except Exception as error:  # noqa: BLE001  whatever a worker's missing package makes of the call
+    except Exception as error:  # noqa: BLE001  a missing package on a worker raises errors of any kind
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"a worker cannot run plastic ({reason}). Install the same plastic where the workers are."
+            f"a worker cannot run plastic ({reason}). Install the same version of plastic on the workers."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Recipes: files that say what to run, why, and which published figure or table it repeats."""
+"""Recipes: files that define what to run, why, and which published figure or table it reproduces."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class _Table(BaseModel):
             for name in ("options", "grid")
             if isinstance(values.get(name), Mapping)
         }
-        # A whole number may be written as 1e3.
+        # An integer may be written as 1e3.
         seeds = values.get("seeds")
         whole = {"seeds": int(seeds)} if isinstance(seeds, float) and seeds.is_integer() else {}
         return {**values, **tables, **whole}
 
 
 class RecipeRuns(_Table):
-    """Runs of one rule among several of a recipe; what they leave out is the recipe's own."""
+    """Runs of one rule in a recipe with several; keys that are missing here are those of the recipe."""
 
     name: str | None = None
 
@@ -53,10 +53,10 @@ class RecipeRuns(_Table):
 class Recipe(_Table):
     """What to run and why.
 
-    reproduces: the published figure or table. claims: ids of the rules' `claims.toml`. minutes: how long one run takes
-    on two cores, measured or estimated. seeds: how many, from the option `seed` on, or which. options: of the train
-    command. grid: for each option the values that it takes, every one with every other. runs: where there are several
-    rules or settings, each with its own of these, above which options and grid hold for all.
+    reproduces: the published figure or table. claims: ids in the `claims.toml` of the rules. minutes: the time of one
+    run on two cores, measured or estimated. seeds: the number of seeds, starting with the option `seed`, or a list of
+    seeds. options: those of the train command. grid: the values of each option; all combinations are run. runs: for
+    several rules or settings, a table for each with its own keys; the options and grid of the recipe hold for all.
     """
 
     title: str = Field(min_length=1)
@@ -68,7 +68,7 @@ class Recipe(_Table):
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """A recipe and the file that it stands in."""
+    """A recipe and its file."""
 
     name: str
     path: Path
@@ -81,7 +81,7 @@ class RecipeFile:
 
 
 def recipes_folder() -> Path:
-    """Return where the recipes that come with plastic lie: in the package, or beside it in a checkout."""
+    """Return the folder of the recipes that come with plastic: in the package, or next to it in a checkout."""
     installed = Path(str(files("plastic_cli"))) / "recipes"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
 
@@ -92,9 +92,9 @@ def recipe_names() -> list[str]:
 
 
 def find_recipe(text: str) -> Path:
-    """Return the file of a recipe: a path of one's own, or the name of one that comes with plastic.
+    """Return the file of a recipe, given a path or the name of a recipe that comes with plastic.
 
-    Raises UserError, with the nearest name, where there is none.
+    Raises UserError, with the most similar name, if there is none.
     """
     path = Path(text).expanduser()
     if path.is_file():
@@ -110,12 +110,12 @@ def find_recipe(text: str) -> Path:
 
 
 def read_recipe(text: str) -> RecipeFile:
-    """Read a recipe by name or path; raises UserError, with the line, where it is none."""
+    """Read a recipe by name or path; raises UserError, with the line, if it is not valid."""
     path = find_recipe(text)
     content, values = _read(path)
     if not is_recipe(values):
         raise UserError(
-            f"{path} is no recipe but options for --config: a recipe has a title, a why, a rule and [options]."
+            f"{path} holds options for --config and is not a recipe: a recipe has a title, a why, a rule and [options]."
         )
     try:
         file = RecipeFile(path.stem, path, Recipe.model_validate(values), content)
@@ -123,17 +123,17 @@ def read_recipe(text: str) -> RecipeFile:
         raise _invalid(path, content, error) from None
     for where, tables in tables_of(file.recipe):
         if all(table.rule is None for table in tables):
-            raise file.error((*where, "rule"), "it names no rule. Say one in a line: rule = ...")
+            raise file.error((*where, "rule"), "it names no rule. Add a line: rule = ...")
         for place, table in zip([(), where], tables, strict=False):
             _check_table(file, place, table)
     return file
 
 
 def _check_table(file: RecipeFile, where: Where, table: _Table) -> None:
-    """Raise UserError for seeds and grids that mean nothing."""
+    """Raise UserError for seeds and grids that are not valid."""
     seeds = table.seeds
     if isinstance(seeds, int) and seeds < 1:
-        raise file.error((*where, "seeds"), f"seeds {seeds}: how many, 1 or more, or a list of seeds.")
+        raise file.error((*where, "seeds"), f"seeds {seeds}: give their number, 1 or more, or a list of seeds.")
     if isinstance(seeds, list) and (not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds)):
         raise file.error((*where, "seeds"), f"seeds {seeds}: a list of seeds has one or more, each once, 0 or above.")
     for name, values in table.grid.items():
@@ -141,13 +141,13 @@ def _check_table(file: RecipeFile, where: Where, table: _Table) -> None:
         if not values:
             raise file.error(place, f"the grid of '{name}' has no value.")
         if name == "seed":
-            raise file.error(place, "seeds are not part of a grid: say how many, or which, with seeds = ...")
+            raise file.error(place, "seeds are not part of a grid: give their number or a list with seeds = ...")
         if name in table.options:
-            raise file.error(place, f"'{name}' stands under options and under grid: keep one of them.")
+            raise file.error(place, f"'{name}' is under options and under grid: keep one of them.")
 
 
 def is_recipe(values: Mapping[str, Any]) -> bool:
-    """Say whether the content of a TOML file is a recipe, or means to be one, and not options alone."""
+    """Return whether the content of a TOML file is a recipe or meant as one, and not only options."""
     tables = any(isinstance(values.get(name), dict) for name in ("options", "grid"))
     listed = isinstance(values.get("runs"), list) and any(isinstance(entry, dict) for entry in values["runs"])
     return "title" in values or tables or listed
@@ -156,8 +156,8 @@ def is_recipe(values: Mapping[str, Any]) -> bool:
 def read_options(path: Path, rule: str) -> dict[str, Any]:
     """Return the options in a file for `--config`: its keys, or the [options] of a recipe.
 
-    A recipe that comes with plastic may be called by its name. Raises UserError where the file is a recipe of another
-    rule or of several.
+    A recipe that comes with plastic can be given by its name. Raises UserError if the file is a recipe of another rule
+    or of several rules.
     """
     file = path
     if not path.exists() and path.name == str(path) and path.stem in recipe_names():
@@ -232,10 +232,10 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _invalid(path: Path, text: str, error: ValidationError) -> UserError:
-    # A key that does not exist says more than the one that is missing for it.
+    # An unknown key explains more than the key that is missing because of it.
     first = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
     where: Where = first["loc"]
-    # What pydantic names besides keys are the members of a choice of types.
+    # Apart from keys, pydantic names the members of a choice of types.
     while where and not _known_place(text, where):
         where = where[:-1]
     place = _place(path, text, where)
@@ -254,7 +254,7 @@ def _known_place(text: str, where: Where) -> bool:
 
 
 def tables_of(recipe: Recipe) -> Iterator[tuple[Where, Sequence[_Table]]]:
-    """Yield, for each set of runs, its place in the file and the tables that hold for it, the strongest last."""
+    """Yield, for each set of runs, its place in the file and its tables, the most specific last."""
     if not recipe.runs:
         yield (), [recipe]
     for number, runs in enumerate(recipe.runs):

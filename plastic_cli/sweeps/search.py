@@ -1,4 +1,4 @@
-"""The search behind `plastic tune`: which options are searched where, and the study that remembers its trials."""
+"""The search of `plastic tune`: the options and their ranges, and the study that stores the trials."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MOST_EXTREMES = 4096
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, looked at as they are or by their logarithm."""
+    """Numbers from `low` to `high`, on a linear or logarithmic scale; whole: integers only."""
 
     low: float
     high: float
@@ -42,7 +42,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few values."""
+    """One of several values."""
 
     values: tuple[str, ...]
 
@@ -51,10 +51,10 @@ Space = Mapping[str, Range | Choice]
 
 
 def search_space(model: type[Config], texts: Sequence[str], fixed: Mapping[str, Any]) -> dict[str, Range | Choice]:
-    """Return what is searched: what `--search` says, else every option that declares a range and is not `fixed`.
+    """Return the options to search: those of `--search`, else all that declare a range and are not `fixed`.
 
-    texts: NAME (its declared range), NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C. Raises UserError for what cannot
-    be searched.
+    texts: NAME (its declared range), NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C. Raises UserError for options that
+    cannot be searched.
     """
     space: dict[str, Range | Choice] = {}
     for text in texts:
@@ -63,9 +63,9 @@ def search_space(model: type[Config], texts: Sequence[str], fixed: Mapping[str, 
         if name not in model.model_fields:
             raise UserError(f"--search {text}: there is no option '{name}'.{did_you_mean(name, model.model_fields)}")
         if name in ("seed", "validation", "dataset", "device"):
-            raise UserError(f"--search {text}: '{name}' is not for searching: the best one would mean nothing.")
+            raise UserError(f"--search {text}: '{name}' cannot be searched: its best value would have no meaning.")
         if name in space:
-            raise UserError(f"--search {text}: '{name}' is searched already. Say it once.")
+            raise UserError(f"--search {text}: '{name}' is named twice. Name it once.")
         if name in fixed:
             raise UserError(f"--search {text}: '{name}' has a value already. Leave one of them out.")
         space[name] = _declared(model, name, text) if not equals else _read_space(model, name, values, text)
@@ -95,7 +95,7 @@ def _declared(model: type[Config], name: str, text: str) -> Range | Choice:
         return Choice(choices)
     if is_switch(model.model_fields[name]):
         return Choice(("true", "false"))
-    raise UserError(f"--search {text}: the rule declares no range for it. Say one: {name}=LOW:HIGH or {name}=A,B,C.")
+    raise UserError(f"--search {text}: the rule declares no range for it. Give one: {name}=LOW:HIGH or {name}=A,B,C.")
 
 
 def _read_space(model: type[Config], name: str, values: str, text: str) -> Range | Choice:
@@ -106,7 +106,7 @@ def _read_space(model: type[Config], name: str, values: str, text: str) -> Range
         except ValueError as error:
             raise UserError(f"--search {text}: {error}.") from None
         if len(choices) < 2:
-            raise UserError(f"--search {text}: a choice has two values or more, as in {name}=A,B.")
+            raise UserError(f"--search {text}: give two values or more, as in {name}=A,B.")
         return Choice(choices)
     try:
         low, high = float(parts[0]), float(parts[1])
@@ -116,19 +116,19 @@ def _read_space(model: type[Config], name: str, values: str, text: str) -> Range
             raise ValueError
     except ValueError:
         raise UserError(
-            f"--search {text}: say a range as LOW:HIGH or LOW:HIGH:log, the lower end first, and above 0 for log."
+            f"--search {text}: write a range as LOW:HIGH or LOW:HIGH:log, the lower end first, and above 0 for log."
         ) from None
     if type_word(model.model_fields[name]) not in ("int", "float"):
-        raise UserError(f"--search {text}: '{name}' is no number. Say the values to try: {name}=A,B,C.")
+        raise UserError(f"--search {text}: '{name}' is not a number. Give the values to try: {name}=A,B,C.")
     found = Range(low, high, scale, whole=_is_whole(model, name))
     _ends(name, found)
     return found
 
 
 def extremes(space: Space) -> Iterator[dict[str, Any]]:
-    """Yield settings at the ends of every range with every choice, so that what cannot be run is found before any run.
+    """Yield settings at the ends of all ranges with all choices, so that invalid settings are found before any run.
 
-    Large spaces are cut off after some thousand.
+    At most MOST_EXTREMES settings are yielded.
     """
     ends = {
         name: searched.values if isinstance(searched, Choice) else _ends(name, searched)
@@ -139,12 +139,12 @@ def extremes(space: Space) -> Iterator[dict[str, Any]]:
 
 
 def _ends(name: str, searched: Range) -> tuple[float, float]:
-    """Return the lowest and highest value of a range; raises UserError where no whole number lies in it."""
+    """Return the lowest and highest value of a range; raises UserError if it contains no integer."""
     if not searched.whole:
         return searched.low, searched.high
     low, high = math.ceil(searched.low), math.floor(searched.high)
     if low > high:
-        raise UserError(f"--search {name}={searched.low:g}:{searched.high:g}: there is no whole number in that range.")
+        raise UserError(f"--search {name}={searched.low:g}:{searched.high:g}: there is no integer in that range.")
     return low, high
 
 
@@ -157,16 +157,16 @@ def _is_whole(model: type[Config], name: str) -> bool:
 
 
 def study_name(rule: str, config: Config, space: Space, metric: str | None, seeds: int) -> str:
-    """Return a name that is the same whenever the same search is asked for again."""
+    """Return a name that is the same for the same search."""
     fixed = {name: value for name, value in config.model_dump(mode="json").items() if name not in space}
-    asked = json.dumps(
+    search = json.dumps(
         [rule, fixed, {name: repr(space[name]) for name in sorted(space)}, metric, seeds], sort_keys=True
     )
-    return f"{rule}-{sha256(asked.encode()).hexdigest()[:10]}"
+    return f"{rule}-{sha256(search.encode()).hexdigest()[:10]}"
 
 
 class Study:
-    """The trials of one search, in a journal under the store. One process at a time adds to it."""
+    """The trials of one search, stored in a journal under the store. One process at a time adds to it."""
 
     def __init__(self, study: Any, space: Space, path: Path) -> None:
         self._study = study
@@ -175,7 +175,7 @@ class Study:
 
     @property
     def metric(self) -> str | None:
-        """By what trials are judged; None where none is over yet."""
+        """The metric of the trials; None before the first trial has ended."""
         name: str | None = self._study.user_attrs.get("metric")
         return name
 
@@ -190,7 +190,7 @@ class Study:
         return trial.number, dict(trial.params)
 
     def tell(self, number: int, value: float | None) -> None:
-        """Store what a trial came to; None where it failed, which the search takes for worse than all others."""
+        """Store the result of a trial; None: it failed, which counts as worse than all others."""
         from optuna.trial import TrialState
 
         if value is None:
@@ -199,7 +199,7 @@ class Study:
             self._study.tell(number, value)
 
     def give_back(self, number: int) -> None:
-        """Have a trial that was not finished asked for again."""
+        """Let `ask` return a trial again that was not finished."""
         from optuna.trial import TrialState
 
         trial = next(trial for trial in self._study.trials if trial.number == number)
@@ -207,7 +207,7 @@ class Study:
         self._study.enqueue_trial(trial.params)
 
     def finished(self) -> list[tuple[int, dict[str, Any], float | None]]:
-        """Return number, values and result of every trial that is over, the best first, failed ones last."""
+        """Return number, values and result of every finished trial, the best first, failed trials last."""
         from optuna.study import StudyDirection
         from optuna.trial import TrialState
 
@@ -222,10 +222,10 @@ class Study:
 
 @contextmanager
 def open_study(store: Path, name: str, space: Space, *, maximize: bool, seed: int) -> Iterator[Study]:
-    """Open the study `name` of a store, or begin it; raises UserError where another process is at it.
+    """Open the study `name` of a store, or begin it; raises UserError if another process works on it.
 
-    Trials that a killed process left unfinished come first again. A journal file is used and no database, since those
-    do not hold on the shared disks of clusters.
+    Trials that a killed process left unfinished come first. The study is a journal file, because databases are not safe
+    on the shared disks of clusters.
     """
     optuna = _import_optuna()
     folder = store / SWEEPS_FOLDER / "tune"
@@ -236,13 +236,13 @@ def open_study(store: Path, name: str, space: Space, *, maximize: bool, seed: in
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
-            f"another process is at the search {name}. Wait for it, or give this one a --study of its own."
+            f"another process works on the search {name}. Wait for it, or choose another name with --study."
         ) from None
     try:
         cut_torn_tail(path)
-        # The lock is ours: what a killed process left of Optuna's own, Optuna would wait for.
+        # This process has the lock. Optuna would wait for its own lock that a killed process left.
         Path(f"{path}.lock").unlink(missing_ok=True)
-        with warnings.catch_warnings(), _damage_told(path, name):
+        with warnings.catch_warnings(), _damage_as_error(path, name):
             warnings.simplefilter("ignore")
             optuna.logging.set_verbosity(optuna.logging.ERROR)
             opened = _opened(optuna, path, name, space, maximize=maximize, seed=seed)
@@ -252,10 +252,10 @@ def open_study(store: Path, name: str, space: Space, *, maximize: bool, seed: in
 
 
 def cut_torn_tail(path: Path) -> None:
-    """Cut a journal where its first line begins that is not whole, so that Optuna reads what was written before.
+    """Cut a journal before its first incomplete line, so that Optuna reads the lines before.
 
-    A full disk, a kill or a network disk can tear the last line, and Optuna reads nothing of a journal with a torn one.
-    What is cut off is kept beside the journal where it is more than that line.
+    A full disk, a kill or a network disk can leave an incomplete line, and Optuna cannot read a journal with one. If
+    more than that line is cut off, the rest is kept in a file next to the journal.
     """
     try:
         content = path.read_bytes()
@@ -283,8 +283,8 @@ def _is_operation(line: bytes) -> bool:
 
 
 @contextmanager
-def _damage_told(path: Path, name: str) -> Iterator[None]:
-    """Say in one line that a journal makes no sense to Optuna."""
+def _damage_as_error(path: Path, name: str) -> Iterator[None]:
+    """Raise UserError, in one line, if Optuna cannot read a journal."""
     try:
         yield
     except (PlasticError, OSError, MemoryError):
@@ -292,8 +292,8 @@ def _damage_told(path: Path, name: str) -> Iterator[None]:
     except Exception as error:
         reason = printable_line(f"{type(error).__name__}: {error}")
         raise UserError(
-            f"the journal {path} is damaged ({reason:.200}). Move it away, or give this search another --study than"
-            f" {name}."
+            f"the journal {path} is damaged ({reason:.200}). Move it away, or choose another name than {name}"
+            " with --study."
         ) from error
 
 

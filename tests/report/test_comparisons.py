@@ -120,7 +120,7 @@ def test_one_seed_gives_estimates_without_intervals():
     (pair,) = comparison.improvements
     assert (pair.probability.mean, pair.probability.known) == (1.0, False)
     caption = improvement_table(comparison).caption
-    assert "with 1 and 2 seeds on every data set, two equal rules come out so in one of 3 cases" in caption
+    assert "With 1 and 2 seeds on every data set, this happens for two equal rules in one of 3 cases" in caption
 
 
 def test_what_a_probability_of_1_is_worth_is_counted():

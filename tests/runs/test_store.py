@@ -124,7 +124,7 @@ def test_a_name_beats_the_beginning_of_an_id(make_run, store):
 def test_what_is_ambiguous_is_listed(make_run, store):
     one, two = make_run("twice"), make_run("twice")
     for text in ("twice", one.id[:6]):
-        with pytest.raises(UserError, match="fits 2 runs") as error:
+        with pytest.raises(UserError, match="matches 2 runs") as error:
             store.find(text)
         assert one.id in str(error.value)
         assert two.id in str(error.value)

@@ -188,7 +188,7 @@ def test_a_batch_system_that_is_not_here_is_told(recipe, monkeypatch, name):
     monkeypatch.setenv("PATH", "/nowhere")
     outcome = plastic("sweep", recipe(), "--scheduler", name, "--workers", 1)
     assert outcome.code == 2
-    assert f"no command `{CLUSTERS[name][1]}`" in outcome.err
+    assert f"the command `{CLUSTERS[name][1]}`" in outcome.err
     assert outcome.err.count("\n") == 1
 
 

@@ -79,8 +79,8 @@ def test_a_grid_is_read_as_it_is_typed():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (["batch_size"], "say it as NAME=VALUE"),
-        (["=1"], "say it as NAME=VALUE"),
+        (["batch_size"], "write NAME=VALUE"),
+        (["=1"], "write NAME=VALUE"),
         (["batch_sise=1"], "Did you mean 'batch_size'?"),
         (["batch_size="], "has no value"),
         (["batch_size=1", "batch-size=2"], "has a grid already"),
@@ -105,7 +105,7 @@ def test_only_the_runs_with_some_values_can_be_asked_for():
     }
     assert {tuple(run.config["hidden"]) for run in filter_runs(depths, ["hidden=128,128"])} == {(128, 128)}
     for text, said in (
-        ("dataset", "say it as"),
+        ("dataset", "write NAME=VALUE"),
         ("datasets=digits", "Did you mean 'dataset'"),
         ("dataset=none", "There are: digits"),
     ):
@@ -126,5 +126,5 @@ def test_a_text_that_is_no_utf8_is_refused_before_any_run(tmp_path):
     folder = write_tiny_dataset(tmp_path / "caf\udce9")
     outcome = plastic("train", "backprop", "--dataset", folder, "--grid", "batch_size=1,2", "--dry-run")
     assert outcome.code == 2
-    assert "take texts in UTF-8 alone" in outcome.err
+    assert "takes only text in UTF-8" in outcome.err
     assert "caf\\udce9" in outcome.err

@@ -83,10 +83,10 @@ def test_a_recipe_is_read_and_planned(tmp_path):
         (("learning_rate =", "seed ="), "FILE, line 13: seeds are not part of a grid"),
         (
             ("[grid]\nlearning_rate", "[grid]\nbatch_size"),
-            "FILE, line 13: 'batch_size' stands under options and under grid",
+            "FILE, line 13: 'batch_size' is under options and under grid",
         ),
         (('title = "t"', "title = 3"), "FILE, line 2: title: it should be a valid string."),
-        (('why = "w"', 'why = "w"\nseeds = 0'), "FILE, line 4: seeds 0: how many"),
+        (('why = "w"', 'why = "w"\nseeds = 0'), "FILE, line 4: seeds 0: give their number"),
         (('why = "w"', 'why = "w"\nseeds = [1, 1]'), "FILE, line 4: seeds [1, 1]"),
         (('why = "w"\n', ""), "FILE: the recipe has no why."),
         (('rule = "backprop"\n', ""), "FILE: it names no rule"),
