@@ -13,21 +13,17 @@ import torch
 from torch import Tensor
 
 
-def linear_cka(x: Tensor, y: Tensor, debiased: bool = False) -> float:
-    """Return the linear CKA of `x` (n, p1) and `y` (n, p2), whose rows are the same n examples in the same order.
-
-    Plain CKA is in [0, 1] and far above 0 for unrelated representations unless n is much larger than p1 and p2.
-    Debiased CKA is about 0 for them and can be slightly negative; it needs n > 3. Both are 1 for representations that
-    are equal up to rotation, reflection, isotropic scaling and shift, and nan if a representation is constant. Computed
-    in float64.
-    """
-    return float(cka_matrix([x], [y], debiased))
-
-
 def cka_matrix(rows: Sequence[Tensor], columns: Sequence[Tensor], debiased: bool = False) -> Tensor:
     """Return the linear CKA of each of `rows` with each of `columns`, float64 (len(rows), len(columns)).
 
-    Each is a tensor (n, features) of the same n examples; trailing dimensions are flattened. See `linear_cka`.
+    Each is a tensor (n, features) of the same n examples in the same order; trailing dimensions are flattened.
+
+    Plain CKA is in [0, 1] and far above 0 for unrelated representations unless n is much larger than their number of
+    features. Debiased CKA is about 0 for them and can be slightly negative; it needs n > 3. Both are 1 for
+    representations that are equal up to rotation, reflection, isotropic scaling and shift, and nan if a representation
+    is constant. Computed in float64.
+
+    Raises ValueError for different or too few examples.
     """
     examples = {len(features) for features in (*rows, *columns)}
     if len(examples) != 1:

@@ -20,18 +20,10 @@ class Evaluation(NamedTuple):
     loss: Tensor
 
 
-def accuracy(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the fraction of `logits` (n, classes) whose largest entry is at the label `y` (n,), between 0 and 1."""
-    return (logits.argmax(dim=1) == y).double().mean()
-
-
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the mean cross-entropy in nats of softmax(`logits`) (n, classes) with the labels `y` (n,), in float64."""
-    return functional.cross_entropy(logits, y, reduction="none").mean(dtype=torch.float64)
-
-
 def evaluate(predict: Predict, x: Tensor, y: Tensor, batch_size: int = 1000) -> Evaluation:
-    """Evaluate `predict` on `x` (n, features) with labels `y` (n,), in batches to bound memory.
+    """Measure accuracy and cross-entropy of `predict` on `x` (n, features) with labels `y` (n,), in batches.
+
+    The accuracy is the fraction of inputs whose largest logit is at the label.
 
     Sums stay on the device, so that no batch waits for the previous one. Both results are nan for n = 0.
     """

@@ -1,7 +1,6 @@
 """The figures of the shared analyses: plotnine figures that `plastic_cli.figures.files` writes.
 
-Tables can have columns `low` and `high`, the ends of an interval, which are then drawn. Accuracies are passed as 0 to 1
-and shown in percent.
+Accuracies are passed as 0 to 1 and shown in percent.
 """
 
 # plotnine declares types, but not that of a figure plus a layer.
@@ -29,7 +28,6 @@ from plotnine import (
     geom_line,
     geom_linerange,
     geom_point,
-    geom_ribbon,
     geom_text,
     geom_tile,
     ggplot,
@@ -128,25 +126,17 @@ def confusion_matrix_figure(
 def class_accuracy_figure(
     accuracies: ArrayLike,
     class_names: Sequence[str],
-    low: ArrayLike | None = None,
-    high: ArrayLike | None = None,
     title: str = "Accuracy by class",
 ) -> ggplot:
-    """Draw the accuracy of each class (classes,), with an interval from `low` to `high` (classes,) if given."""
+    """Draw the accuracy of each class (classes,)."""
     values = 100 * np.asarray(accuracies, dtype=float)
     table = pd.DataFrame({"class": range(len(values)), "accuracy": values})
     mean = float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
-    lowest = values
-    figure = ggplot(table, aes("class", "accuracy"))
-    if low is not None and high is not None:
-        lowest = 100 * np.asarray(low, dtype=float)
-        table["low"], table["high"] = lowest, 100 * np.asarray(high, dtype=float)
-        figure += geom_linerange(aes(ymin="low", ymax="high"), data=table, size=0.8, color=OKABE_ITO[0])
-    bottom = _floor(lowest)
+    bottom = _floor(values)
     height = max(4.0, 0.17 * len(values) + 1.2)
     names = [str(name) for name in class_names]
     return (
-        figure
+        ggplot(table, aes("class", "accuracy"))
         + geom_hline(yintercept=mean, linetype="dashed", color=_GRAY, size=0.6)
         + geom_point(data=table.dropna(subset=["accuracy"]), size=2.4, color=OKABE_ITO[0])
         + scale_x_continuous(
@@ -166,7 +156,7 @@ def class_accuracy_figure(
 def robustness_figure(table: pd.DataFrame, title: str = "Accuracy under corruption") -> ggplot:
     """Draw accuracy as a function of strength, with a panel for each kind of corruption and a curve for each `label`.
 
-    table: columns kind, strength, accuracy and optionally label, low, high, such as `pandas.DataFrame(rows)` of
+    table: columns kind, strength, accuracy and optionally label, such as `pandas.DataFrame(rows)` of
     `robustness` rows. Rows of kind "clean" start every curve at strength 0.
     """
     clean = table[table["kind"] == "clean"]
@@ -181,17 +171,13 @@ def robustness_figure(table: pd.DataFrame, title: str = "Accuracy under corrupti
     labels = _labels(data)
     columns = min(3, len(kinds))
     rows = math.ceil(len(kinds) / columns)
-    figure = ggplot(data, aes("strength", "accuracy", color="label", fill="label"))
-    if {"low", "high"} <= set(data.columns):
-        figure += geom_ribbon(aes(ymin="low", ymax="high"), data=data, alpha=0.2, color="none")
     width = max(6.0, 2.9 * columns + 0.6)
     return (
-        figure
+        ggplot(data, aes("strength", "accuracy", color="label"))
         + geom_line(size=0.9)
         + geom_point(size=2)
         + facet_wrap("facet", ncol=columns, scales="free_x")
         + scale_color_manual(values=discrete_colors(len(labels)))
-        + scale_fill_manual(values=discrete_colors(len(labels)))
         + scale_y_continuous(labels=_percent)
         + labs(title=_wrapped(title, width), x="Strength", y="Accuracy")
         + theme_plastic(figure_size=(width, 2.7 * rows + 0.9))
@@ -247,8 +233,8 @@ def cka_figure(
 def probe_figure(table: pd.DataFrame, title: str = "Linear probe of each layer") -> ggplot:
     """Draw the test accuracy of the probe for each layer and network.
 
-    table: columns layer, network ("trained", "untrained" or another name), accuracy and optionally low, high, such as
-    `pandas.DataFrame(rows)` of `probe_layers` rows.
+    table: columns layer, network ("trained", "untrained" or another name), accuracy, such as `pandas.DataFrame(rows)`
+    of `probe_layers` rows.
     """
     data = _in_percent(table)
     layers = list(dict.fromkeys(data["layer"].astype(str)))
@@ -261,8 +247,6 @@ def probe_figure(table: pd.DataFrame, title: str = "Linear probe of each layer")
     data["x"] = data["layer"].astype(str).map(layers.index) + offset
     data["text_x"] = data["x"] + 0.07 * np.sign(offset)
     figure = ggplot(data, aes("x", "accuracy", color="network", shape="network"))
-    if {"low", "high"} <= set(data.columns):
-        figure += geom_linerange(aes(ymin="low", ymax="high"), data=data, size=0.8, show_legend=False)
     for network in networks:
         align = "right" if network == "trained" else "left"
         rows = data[data["network"] == network]
@@ -378,7 +362,7 @@ def _colors(values: NDArray[np.float64], limit: float) -> NDArray[np.uint8]:
 
 
 def _in_percent(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(**{name: 100 * table[name] for name in ("accuracy", "low", "high") if name in table.columns})
+    return table.assign(accuracy=100 * table["accuracy"])
 
 
 def _in_order(values: pd.Series[Any]) -> pd.Categorical[str]:

@@ -58,21 +58,14 @@ FIGURES = {
     "confusion of 47": lambda: confusion_matrix_figure(confusion(47), [f"{index}" for index in range(47)]),
     "confusion without examples": lambda: confusion_matrix_figure(np.zeros((2, 2), int), ["a", "b"]),
     "classes": lambda: class_accuracy_figure([0.9, 0.5, np.nan], ["a", "b", "c"]),
-    "classes with intervals": lambda: class_accuracy_figure([0.9, 0.5], ["a", "b"], [0.8, 0.4], [0.95, 0.6]),
     "robustness": lambda: robustness_figure(ROBUSTNESS),
     "robustness of two": lambda: robustness_figure(
-        pd.concat(
-            [
-                ROBUSTNESS.assign(label=name, low=ROBUSTNESS["accuracy"] - 0.1, high=0.97)
-                for name in ("ours", "backprop")
-            ]
-        )
+        pd.concat([ROBUSTNESS.assign(label=name) for name in ("ours", "backprop")])
     ),
     "cka": lambda: cka_figure(
         [[1, 0.5], [-0.01, np.nan]], ["input", "hidden"], ["input", "a longer name"], debiased=True
     ),
     "probe": lambda: probe_figure(PROBES),
-    "probe with intervals": lambda: probe_figure(PROBES.assign(low=PROBES["accuracy"] - 0.1, high=0.99)),
     "angles": lambda: angle_figure(ANGLES),
     "angles of one": lambda: angle_figure(ANGLES[["layer", "angle"]].iloc[:2].assign(low=40, high=95)),
 }
