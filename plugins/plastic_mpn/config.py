@@ -144,13 +144,13 @@ class Train(EnvironmentConfig, TrainConfig):
     num_episodes: int = field(500, "number of training episodes", ge=1, panel="dqn")
     epsilon_start: float = field(1.0, "initial probability of a random action", ge=0, le=1, panel="dqn")
     epsilon_end: float = field(0.01, "final probability of a random action", ge=0, le=1, panel="dqn")
-    epsilon_decay: float = field(0.995, "decay factor of that probability per episode", gt=0, le=1, panel="dqn")
+    epsilon_decay: float = field(0.995, "decay factor of this probability per episode", gt=0, le=1, panel="dqn")
     buffer_size: int = field(10_000, "number of transitions in the replay buffer", ge=1, panel="dqn")
     learning_starts: int = field(64, "number of transitions before the first gradient step", ge=1, panel="dqn")
     train_every: int = field(1, "number of transitions per gradient step", ge=1, panel="dqn")
     tau: float = field(
         0.005,
-        "soft update of the target network per gradient step; 0: copy every --target-every episodes",
+        "soft-update rate of the target network; 0: copy the network every --target-every episodes",
         ge=0,
         le=1,
         panel="dqn",

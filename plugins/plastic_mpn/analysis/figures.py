@@ -164,7 +164,7 @@ def modulation_figure(table: pd.DataFrame, summary: pd.DataFrame, variance_share
     variance = (
         f"share of M in the variance of the preactivation, over all steps and episodes: {100 * variance_share:.3g}%"
     )
-    names = {"norm": "Frobenius norm of M", "share": "Share of the part of M: |m| / (|m| + |W x + b|)"}
+    names = {"norm": "Frobenius norm of M", "share": "Share of M in the preactivation, by norm"}
     episodes = table["episode"].nunique()
     thin_lines = f"the first {TRAJECTORIES} of {episodes} episodes" if episodes > TRAJECTORIES else "single episodes"
     thin = table[table["episode"] < TRAJECTORIES].melt(["episode", "step"], ["norm", "share"], "measure", "value")
