@@ -1,1 +1,1 @@
-"""Data sets as whole tensors, and what can be done to them: catalogue, loading, corruptions."""
+"""Data sets: the known ones, loading, corruptions, streams of tasks, and episodes."""

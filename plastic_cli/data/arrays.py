@@ -58,7 +58,7 @@ def check_labels(labels: NDArray[Any], images: int, path: Path, classes: int, fi
     last = first + classes - 1
     if lowest < first or highest > last:
         wrong = lowest if lowest < first else highest
-        raise damaged(path, f"it holds the label {wrong}, where labels are {first} to {last}")
+        raise damaged(path, f"it holds the label {wrong}, but labels are {first} to {last}")
     return labels.astype(np.int64) - first
 
 

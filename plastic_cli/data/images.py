@@ -124,7 +124,7 @@ def in_other_units(one: PixelRange, other: PixelRange) -> bool:
     scale = _OTHER_SCALE if min(one.images, other.images) >= _FEW_IMAGES else _OTHER_SCALE**2
     if not 1 / scale < one.brightest / other.brightest < scale:
         return True
-    # Three images without a negative pixel, where most images have some, are no chance.
+    # If most images of one set have negative pixels, three images without one are not chance.
     return any(
         some.negative > 0.5 and none.low >= 0 and none.images >= _FEW_IMAGES
         for some, none in ((one, other), (other, one))

@@ -1,4 +1,4 @@
-"""Meta-learned plasticity with random feedback. Registration, and the library's names, imported when first used."""
+"""metafa: meta-learned plasticity. Registers the rule; the public names are imported when first used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def plastic_rule() -> Rule:
     """Register metafa."""
     return Rule(
         name="metafa",
-        summary="Meta-learned plasticity rules that make up for fixed random feedback.",
+        summary="Meta-learned plasticity rules for networks with random feedback.",
         citation="Shervani-Tabar & Rosenbaum 2023",
         commands="plastic_metafa.commands",
     )

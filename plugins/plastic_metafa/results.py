@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 PUBLISHED_SELECTION = (0, 2, 9)
 """The terms that remain of the published pool."""
 ABOVE_FEEDBACK_ALIGNMENT = 0.05
-"""Meta-learning has passed feedback alignment where its accuracy is higher by more than this."""
+"""Meta-learning has passed feedback alignment if its accuracy is higher by more than this."""
 BELOW_BACKPROP = 0.05
-"""Meta-learning has reached backprop where its accuracy is lower by less than this."""
+"""Meta-learning has reached backprop if its accuracy is lower by less than this."""
 
 
 def log_results(config: Train, run: Run, setting: Setting, theta: Tensor, plasticity: Plasticity) -> None:

@@ -121,7 +121,7 @@ def plasticity_update(
         raise ValueError(f"theta is {tuple(theta.shape)} for {len(terms)} terms: its last dimension has one for each")
     for number in terms:
         if number not in TERMS:
-            raise ValueError(f"there is no term {number}; there are {', '.join(map(str, TERMS))}")
+            raise ValueError(f"there is no term {number}; the terms are {', '.join(map(str, TERMS))}")
     change = torch.zeros_like(W)
     for strength, number in zip(theta.unbind(-1), terms, strict=True):
         change = change + strength[..., None, None] * TERMS[number].expression(W, y_pre, y_post, e_pre, e_post)

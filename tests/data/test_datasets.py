@@ -314,7 +314,7 @@ def test_truncated_packed_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("train-labels-idx1-ubyte", np.full(40, 10, np.uint8), "the label 10, where labels are 0 to 9"),
+        ("train-labels-idx1-ubyte", np.full(40, 10, np.uint8), "the label 10, but labels are 0 to 9"),
         ("train-labels-idx1-ubyte", np.zeros(39, np.uint8), "39 labels for 40 images"),
         ("train-labels-idx1-ubyte", np.zeros((40, 2), np.uint8), "one per image"),
         ("train-labels-idx1-ubyte", np.zeros(40, np.float32), "whole numbers"),

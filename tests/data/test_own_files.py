@@ -201,7 +201,7 @@ def test_labels_of_letters_begin_at_1_in_the_files(tmp_path):
     labels = tmp_path / "EMNIST" / "raw" / "emnist-letters-train-labels-idx1-ubyte"
     for wrong in (0, 27):
         write_idx(labels, np.full(62, wrong, np.uint8))
-        with pytest.raises(UserError, match=f"it holds the label {wrong}, where labels are 1 to 26"):
+        with pytest.raises(UserError, match=f"it holds the label {wrong}, but labels are 1 to 26"):
             load_dataset("emnist-letters", tmp_path)
 
 

@@ -137,7 +137,7 @@ def test_theta_of_another_length_is_an_error(length):
 
 
 def test_an_unknown_term_is_named():
-    with pytest.raises(ValueError, match="there is no term 17; there are 0, 1, 2"):
+    with pytest.raises(ValueError, match="there is no term 17; the terms are 0, 1, 2"):
         rule.plasticity_update(*layer(), torch.ones(2), (0, 17))
 
 
