@@ -1,1 +1,1 @@
-"""What is measured on a trained run, its figures and its film."""
+"""Measures, figures and the film of a trained run."""

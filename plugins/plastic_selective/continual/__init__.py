@@ -1,1 +1,1 @@
-"""Continual learning: the stream of tasks, what learns it, training, evaluation and what a run keeps."""
+"""Continual learning: components, training and evaluation, and the artifacts and history of a run."""

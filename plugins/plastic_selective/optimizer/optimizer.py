@@ -218,7 +218,7 @@ class SelectivePlasticityOptimizer(Optimizer):
         }
 
     def reset_eligibility(self) -> None:
-        """Set the eligibility to 0 and restart the warm-up; base "adam" also loses the moments of Adam."""
+        """Set the eligibility to 0 and restart the warm-up. With base "adam" the moments of Adam are reset too."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if self.state.get(parameter):
