@@ -106,7 +106,8 @@ def train_and_log(learner: EGLPLearner, data: Dataset, run: Run, config: Train) 
     images = len(data.train)
     batches = config.epochs * -(-images // config.batch_size)
     if config.events in ("triggered", "fixed") and 10 * config.event_warmup > batches:
-        run.message(f"the first {config.event_warmup} of {batches} batches are events (--event-warmup)")
+        first = "all" if config.event_warmup >= batches else f"the first {config.event_warmup} of"
+        run.message(f"{first} {batches} batches are events (--event-warmup {config.event_warmup})")
     learner.had_event.clear()
 
     def after_epoch(epoch: int) -> None:
