@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from plastic_cli.analysis.classification import evaluate
-from plastic_cli.classifier.learner import Learner, ScheduledLearner, StreamLearner
+from plastic_cli.classifier.learner import EpochLearner, Learner, ScheduledLearner
 from plastic_cli.errors import RunFailed
 from plastic_cli.numerics.clock import training_clock
 
@@ -106,8 +106,8 @@ def _train_epoch(
         learner.begin_epoch(epoch, epochs)
     permutation = torch.randperm(len(train), generator=order)
     try:
-        if isinstance(learner, StreamLearner):
-            learner.train_stream(train.x, train.y, permutation, lambda seen: run.within_step(seen / len(train)))
+        if isinstance(learner, EpochLearner):
+            learner.train_epoch(train.x, train.y, permutation, lambda seen: run.within_step(seen / len(train)))
         else:
             _train_batches(learner, train, run, permutation.to(train.x.device).split(batch_size), epoch)
     except FloatingPointError as error:

@@ -33,10 +33,10 @@ class Learner(Protocol):
 
 
 @runtime_checkable
-class StreamLearner(Protocol):
+class EpochLearner(Protocol):
     """A learner that trains on a whole epoch in one call, so that its inner loop can be compiled."""
 
-    def train_stream(self, x: Tensor, y: Tensor, order: Tensor, progress: Callable[[int], None]) -> None:
+    def train_epoch(self, x: Tensor, y: Tensor, order: Tensor, progress: Callable[[int], None]) -> None:
         """Learn from `x[order]` and `y[order]`, in this order; call `progress` with the number of samples so far."""
 
 

@@ -59,7 +59,7 @@ class GRLULearner:
         self.sigma = rule.cosine(*self.noise_range, progress)
         self.learning_rate = rule.cosine(*self.learning_rate_range, progress)
 
-    def train_stream(self, x: Tensor, y: Tensor, order: Tensor, progress: Callable[[int], None]) -> None:
+    def train_epoch(self, x: Tensor, y: Tensor, order: Tensor, progress: Callable[[int], None]) -> None:
         """Learn from `x[order]` batch by batch; raises FloatingPointError if learning diverges."""
         codes = self.encode(x)
         if self.update == "backprop":
@@ -77,7 +77,7 @@ class GRLULearner:
 
     def train_batch(self, x: Tensor, y: Tensor) -> None:
         """Learn from one batch."""
-        self.train_stream(x, y, torch.arange(len(x)), lambda _: None)
+        self.train_epoch(x, y, torch.arange(len(x)), lambda _: None)
 
     def predict(self, x: Tensor) -> Tensor:
         """Return logits (batch, classes) without noise, top-k hard."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from plastic_cli.classifier.baselines import BackpropLearner
-from plastic_cli.classifier.learner import Learner, ScheduledLearner, StreamLearner
+from plastic_cli.classifier.learner import EpochLearner, Learner, ScheduledLearner
 
 
 def learner_of(sizes=(5, 4, 3), seed=0, **options):
@@ -133,5 +133,5 @@ def test_a_restored_learner_continues_identically(optimizer):
 def test_backprop_is_a_learner_without_optional_methods():
     learner = learner_of()
     assert isinstance(learner, Learner)
-    assert not isinstance(learner, StreamLearner)
+    assert not isinstance(learner, EpochLearner)
     assert not isinstance(learner, ScheduledLearner)

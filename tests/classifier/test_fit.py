@@ -51,10 +51,10 @@ class RecordingLearner:
         self.batches = [[]] * state["seen"]
 
 
-class RecordingStreamLearner(RecordingLearner):
+class RecordingEpochLearner(RecordingLearner):
     """The same, as a stream learner."""
 
-    def train_stream(self, x, y, order, progress):
+    def train_epoch(self, x, y, order, progress):
         self.batches[-1] = [(x[order], y[order])]
         progress(len(order))
 
@@ -71,7 +71,7 @@ def run(runs_folder):
         yield run
 
 
-@pytest.mark.parametrize("kind", [RecordingLearner, RecordingStreamLearner])
+@pytest.mark.parametrize("kind", [RecordingLearner, RecordingEpochLearner])
 def test_every_epoch_has_every_image_once_in_a_new_order(kind, tiny, run):
     learner = kind()
     called = []

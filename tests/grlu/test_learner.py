@@ -71,9 +71,9 @@ def test_each_epoch_of_a_run_has_its_own_noise_and_learning_rate(tiny_data, runs
     seen = []
 
     class Records(GRLULearner):
-        def train_stream(self, *arguments):
+        def train_epoch(self, *arguments):
             seen.append((self.sigma, self.learning_rate))
-            super().train_stream(*arguments)
+            super().train_epoch(*arguments)
 
     data = load_dataset(str(tiny_data), None)
     learner = Records(
@@ -99,7 +99,7 @@ def test_the_learner_trains_an_epoch_with_the_noise_and_rate_of_that_epoch(optio
     weights, biases = copy.deepcopy((learner.weights, learner.biases))
     state = NoiseState(learner.state.key, learner.state.counter)
     learner.begin_epoch(2, 4)
-    learner.train_stream(x, y, order, lambda _: None)
+    learner.train_epoch(x, y, order, lambda _: None)
     train_epoch(
         weights,
         biases,
@@ -137,7 +137,7 @@ def test_the_step_of_the_control_is_the_learning_rate_times_the_noise_variance(e
         gradients = gradient_of_log_probability(weights, biases, x[batch], y[batch])
         for part, gradient in zip((*weights, *biases), gradients, strict=True):
             part += step * gradient
-    learner.train_stream(x, y, order, lambda _: None)
+    learner.train_epoch(x, y, order, lambda _: None)
     for mine, expected in zip(parameters_of(learner), (*weights, *biases), strict=True):
         torch.testing.assert_close(mine, expected, rtol=1e-5, atol=1e-6)
     assert learner.state.counter == 3
@@ -152,7 +152,7 @@ def test_the_control_equals_many_perturbations_before_the_nonlinearity():
     x, y = samples(1)
     for learner in (control, perturbed):
         learner.begin_epoch(0, 10)
-        learner.train_stream(x, y, torch.tensor([0]), lambda _: None)
+        learner.train_epoch(x, y, torch.tensor([0]), lambda _: None)
     for start, one, other in zip(before, parameters_of(control), parameters_of(perturbed), strict=True):
         # Sampling and rounding cause small differences; another power of sigma would be wrong by a factor of 100.
         assert (other - one).norm() < 0.25 * (one - start).norm()
@@ -165,12 +165,12 @@ def test_the_control_with_top_k_uses_masks_like_the_rule():
     linear = learner_of(update="backprop", top_k=1.0)
     before = parameters_of(linear)
     gradients = gradient_of_log_probability(linear.weights, linear.biases, x, y, activity=lambda z: z)
-    linear.train_stream(x, y, order, lambda _: None)
+    linear.train_epoch(x, y, order, lambda _: None)
     for start, part, gradient in zip(before, parameters_of(linear), gradients, strict=True):
         torch.testing.assert_close(part, start + RATE[0] * NOISE[0] ** 2 * gradient, rtol=1e-5, atol=1e-6)
     half = learner_of(update="backprop", top_k=0.5)
     start = half.weights[0].clone()
-    half.train_stream(x, y, order, lambda _: None)
+    half.train_epoch(x, y, order, lambda _: None)
     assert ((half.weights[0] - start).abs().sum(1) > 0).sum() == rule.kept_units(9, 0.5)
 
 
@@ -180,7 +180,7 @@ def test_a_control_that_diverges_is_reported_with_its_step():
     x, y = samples()
     x[4] = math.nan
     with pytest.raises(FloatingPointError, match="step 104"):
-        learner.train_stream(x, y, torch.arange(8), lambda _: None)
+        learner.train_epoch(x, y, torch.arange(8), lambda _: None)
 
 
 # ------------------------------------------------------------------------------------------------ predictions and state
@@ -204,11 +204,11 @@ def test_a_restored_learner_continues_identically(update):
     x, y = samples()
     whole, before = (learner_of(update=update, top_k=0.5) for _ in range(2))
     after = learner_of(update=update, top_k=0.5)
-    whole.train_stream(x, y, torch.arange(6), lambda _: None)
-    before.train_stream(x, y, torch.arange(6), lambda _: None)
+    whole.train_epoch(x, y, torch.arange(6), lambda _: None)
+    before.train_epoch(x, y, torch.arange(6), lambda _: None)
     after.load_state_dict(copy.deepcopy(before.state_dict()))
     for learner in (whole, after):
-        learner.train_stream(x, y, torch.arange(6, 12), lambda _: None)
+        learner.train_epoch(x, y, torch.arange(6, 12), lambda _: None)
     assert after.state == whole.state == NoiseState(whole.state.key, 12)
     for mine, expected in zip(parameters_of(after), parameters_of(whole), strict=True):
         assert torch.equal(mine, expected)
