@@ -1,4 +1,4 @@
-"""What a run is made with: the configuration class of a verb, and the merging of what is typed, a file and defaults."""
+"""The configuration of a command: the model of a verb, and the merging of typed options, a file and defaults."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from plastic_cli.plugins.rule import Rule
 
 
 def config_model(function: Callable[..., Any]) -> type[Config]:
-    """Return the configuration class in the signature of a verb's function; raises TypeError where there is none."""
+    """Return the configuration class in the signature of a verb's function; raises TypeError if there is none."""
     names = inspect.unwrap(function).__globals__
     for name, annotation in inspect.get_annotations(function).items():
         found = annotation
         if isinstance(annotation, str):
-            # One by one: other annotations may name what is imported for type checking only, such as Run.
+            # Only this annotation: others may name types that are imported for type checking only, such as Run.
             with suppress(NameError):
                 found = eval(annotation, names)
         if name != "return" and inspect.isclass(found) and issubclass(found, Config):
@@ -28,13 +28,13 @@ def config_model(function: Callable[..., Any]) -> type[Config]:
 
 
 def train_model(rule: Rule) -> type[TrainConfig]:
-    """Return the configuration class of a rule's train command; raises UserError where it has none."""
+    """Return the configuration class of a rule's train command; raises UserError if it has none."""
     function = load_function(rule, "train")
     if function is None:
         raise UserError(f"the rule '{rule.name}' has no train.")
     model = config_model(function)
     if not issubclass(model, TrainConfig):
-        raise TypeError(f"{model.__qualname__} is no TrainConfig, so it has no seed")
+        raise TypeError(f"{model.__qualname__} is not a TrainConfig, so it has no seed")
     return model
 
 
@@ -43,19 +43,19 @@ def resolve(
     typed: Mapping[str, Any],
     from_file: Mapping[str, Any] | None = None,
     source: str = "",
-    below: Mapping[str, Any] | None = None,
+    stored: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Merge: a typed option beats the file, the file beats what is `below`, the defaults otherwise.
+    """Merge options: typed ones take precedence over the file, the file over stored ones, these over the defaults.
 
-    source: the file's name for messages. Raises UserError for an option or value that does not fit, and for one that
-    has no effect beside the others; what is below was accepted before.
+    source: the name of the file for error messages. stored: the configuration of a run, which was accepted before.
+    Raises UserError for an unknown option, for a wrong value, and, without `stored`, for an option without effect.
     """
     in_file = dict(from_file or {})
     if in_file:
         model.from_values(in_file, source=source)
-    given = {**model.meant(in_file), **in_file, **model.meant(typed), **typed}
-    config = model.from_values({**(below or {}), **given})
-    if below is None:
+    given = {**model.consequences(in_file), **in_file, **model.consequences(typed), **typed}
+    config = model.from_values({**(stored or {}), **given})
+    if stored is None:
         try:
             config.refuse_unused()
         except OptionError as error:
@@ -70,5 +70,5 @@ def resolve(
         check_dataset_name(dataset)
     except UserError as error:
         raise OptionError(str(error), "dataset") from None
-    # A folder is stored by its whole path: the run is looked at from elsewhere too.
+    # A folder is stored by its absolute path: later commands may run in another folder.
     return config.model_copy(update={"dataset": full_dataset_name(dataset)})

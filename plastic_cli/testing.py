@@ -1,4 +1,4 @@
-"""For the authors of rules: the contract that every rule must pass, and the command line as a function.
+"""For authors of rules: the contract that every rule must pass, and the command line as a function.
 
 A rule's own test suite calls `check_rule("my-rule", tmp_path, {"epochs": 3})`.
 """
@@ -33,12 +33,12 @@ from plastic_cli.runs.run import Run
 from plastic_cli.runs.store import RunStore
 
 HEAVY = ("torch", "pandas", "matplotlib", "sklearn", "scipy", "numba", "torchvision", "plotnine")
-"""What showing a rule's options must not import."""
+"""Packages that the help of a rule must not import."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command came to: exit code, stdout and stderr."""
+    """The result of a command: exit code, stdout and stderr."""
 
     code: int
     out: str
@@ -108,14 +108,14 @@ def check_rule(name: str, folder: Path, options: Mapping[str, Any] | None = None
 
 
 def training_numbers(folder: Path) -> pd.DataFrame:
-    """Return what a run logged while training, without the times: what must be equal where runs are equal."""
+    """Return what a run logged while training, without the times: two equal runs have equal frames."""
     metrics = RunStore(folder.parent).metrics(runs=[folder.name], stage="train")
     return metrics.drop(columns=["run", "time"])
 
 
 @contextlib.contextmanager
 def interrupted_after(checkpoints: int) -> Iterator[None]:
-    """Let every run inside the block stop, as Ctrl-C does, right after its n-th checkpoint; every step makes one."""
+    """Stop every run inside the block after its n-th checkpoint, as Ctrl-C does; every step writes a checkpoint."""
     save, due = Run.save_checkpoint, Run.checkpoint_is_due
     saved = 0
 
@@ -160,7 +160,7 @@ def _done(*arguments: object) -> Outcome:
 
 
 def _check_help(name: str) -> None:
-    """In a fresh process, since this one has imported everything already."""
+    """Run in a new process, since this one has imported everything already."""
     program = (
         "import sys\nfrom plastic_cli.app import run_command_line\n"
         f"for verb in {list(VERBS)!r}:\n"
@@ -168,7 +168,7 @@ def _check_help(name: str) -> None:
         f"heavy = sorted(set({HEAVY!r}) & set(sys.modules))\n"
         "assert not heavy, f'--help imported {heavy}'\n"
     )
-    # Wide, so that no option's name is cut.
+    # Wide, so that no name of an option is cut.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=120, check=False
@@ -185,7 +185,7 @@ def _check_configuration(model: type[TrainConfig], options: Mapping[str, Any], f
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(to_toml(config), encoding="utf-8")
     assert model.from_values(read_toml(file)) == config, "the configuration changes on its way through TOML"
-    assert model.from_values(config.model_dump(mode="json")) == config, "the stored configuration is another one"
+    assert model.from_values(config.model_dump(mode="json")) == config, "the configuration changes when it is stored"
     for field_name, info in model.model_fields.items():
         assert info.description, f"{model.__qualname__}.{field_name} has no help"
 
@@ -210,7 +210,7 @@ def _check_seeds(name: str, options: Mapping[str, Any], folder: Path, first: Map
     again, other = _done(
         "train", name, "--json", "--runs", folder / "seeds", *_typed({**options, "seed": first["seed"]}), "--seeds", 2
     ).results
-    assert again["metrics"] == first["metrics"], "the same seed gives other numbers"
+    assert again["metrics"] == first["metrics"], "the same seed gives different numbers"
     pd.testing.assert_frame_equal(training_numbers(Path(again["folder"])), training_numbers(Path(first["folder"])))
     assert other["seed"] == first["seed"] + 1
     assert other["metrics"] != first["metrics"], "another seed gives the same numbers: it is not used"
@@ -240,7 +240,7 @@ def _check_stages(name: str, runs: Path, first: Mapping[str, Any]) -> None:
         assert result["run"] == first["run"], f"{verb} without a run takes the newest completed one"
     record = json.loads((runs / first["run"] / RECORD_FILE).read_text(encoding="utf-8"))
     assert record["status"] == "completed"
-    assert record["summary"] == first["metrics"], "a later verb changed what training came to"
+    assert record["summary"] == first["metrics"], "a later verb changed the result of training"
     pictures = [path for path in (runs / first["run"]).rglob("*") if path.suffix in (".gif", ".png", ".mp4")]
     assert pictures, "render wrote no picture"
 
@@ -262,11 +262,11 @@ def _check_test_data(name: str, options: Mapping[str, Any], data: Path, first: M
     assert not hidden, (
         f'{", ".join(hidden)}: they depend on test images. Log them under `test`, or with `measured_on="test"`'
     )
-    assert changes, "no number depends on the test images: the rule is never tested"
+    assert changes, "no number depends on the test images: the rule is never evaluated on test data"
 
 
 def _state(folder: Path) -> str:
-    """Return the tracked state as text, exact to the last bit."""
+    """Return the tracked state as text, without rounding."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
@@ -281,7 +281,7 @@ def _state(folder: Path) -> str:
 
 
 def _disturb_global_random_states() -> None:
-    """Leave the global random states in a place from which no fresh process would start."""
+    """Set the global random states to values that no new process starts with."""
     torch.manual_seed(random.SystemRandom().randrange(2**31))
-    np.random.seed(random.SystemRandom().randrange(2**31))  # noqa: NPY002  the global state is what a rule must not use
+    np.random.seed(random.SystemRandom().randrange(2**31))  # noqa: NPY002  a rule must not use the global state
     random.seed()

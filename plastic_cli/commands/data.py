@@ -18,10 +18,9 @@ from plastic_cli.errors import UserError
 class DataRow:
     """One data set as `plastic data` shows it.
 
-    where: the folder that its files are or belong in. missing: the files that are not there. train_images,
-    test_images: in the files that are here, else of the official set. disk_bytes: of the files that are here, else of
-    the official ones unpacked. mean, std: per channel, of pixels in [0, 1], subtracted and divided by; empty where
-    they are taken of the training images that are read.
+    where: the folder of its files. missing: the files that are not there. train_images, test_images: numbers of images
+    in the files, else in the official set. disk_bytes: size of the files, else of the official files after unpacking.
+    mean, std: per channel, of pixels in [0, 1], for normalization; empty if they are computed from the training images.
     """
 
     name: str
@@ -99,8 +98,8 @@ def _row(info: DatasetInfo, folder: Path) -> DataRow:
 
 
 def _look_into(info: DatasetInfo, paths: list[Path]) -> tuple[int, int, str]:
-    """Return the numbers of images that the headers of four IDX files announce, and a note."""
-    # Reading arrays needs NumPy, which help and completion do without.
+    """Return the numbers of images in the headers of four IDX files, and a note."""
+    # Reading arrays needs NumPy, which help and completion do not import.
     from plastic_cli.data.formats.idx import read_idx_shape
     from plastic_cli.data.sources import other_counts
 

@@ -108,12 +108,12 @@ def _data() -> list[dict[str, Any]]:
     from plastic_cli.data.catalogue import data_folder
 
     folder = data_folder(None)
-    return [_check("data folder", "ok", f"{folder}{'' if folder.exists() else ' (made at the first download)'}")]
+    return [_check("data folder", "ok", f"{folder}{'' if folder.exists() else ' (created at the first download)'}")]
 
 
 def _store(folder: Path) -> list[dict[str, Any]]:
     if not folder.exists():
-        return [_check("runs folder", "ok", f"{folder} (made by the first run)")]
+        return [_check("runs folder", "ok", f"{folder} (created by the first run)")]
     store = RunStore(folder)
     try:
         rows = store.rows()

@@ -120,7 +120,7 @@ def list_runs(options: ListOptions) -> None:
     rows = [{**row, **_headline(row["summary"])} for row in fitting[-shown:]] if fitting else []
     if not rows and output_format == "table":
         what = "no such run" if any((rule, dataset, status, name)) else "no run yet"
-        Console().message(f"{what} in {folder}. Make one with: plastic train RULE")
+        Console().message(f"{what} in {folder}. Create one with: plastic train RULE")
         _warn_of_unreadable(store)
         return
     columns = ["run", "name", "rule", "dataset", "status", "seed", "created", "seconds", "metric", "value"]
@@ -217,7 +217,7 @@ def export_runs(options: ExportOptions) -> None:
 
 
 def _headline(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return the metric by which a run is usually judged, and its value."""
+    """Return the main metric of a run and its value."""
     for wanted in MAIN_METRICS:
         if wanted in summary:
             return {"metric": wanted, "value": summary[wanted]}

@@ -1,4 +1,4 @@
-"""`plastic tune RULE`: search for the best options on a validation split; every trial is a run like any other."""
+"""`plastic tune RULE`: a search for the best options on a validation split; every trial is an ordinary run."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TuneInvocation(SweepInvocation):
 
 
 def tune_command(rule_name: str) -> Any:
-    """Build the command for one rule; raises UserError where it does not exist or cannot train."""
+    """Build the command for one rule; raises UserError if it does not exist or cannot train."""
     rule = find_rule(rule_name)
     model = train_model(rule)
 
@@ -130,7 +130,7 @@ class _Trial:
 
 
 class _Search:
-    """Trials that go out as runs of a sweep, and what comes back from them."""
+    """Trials, carried out as runs of a sweep, and their results."""
 
     def __init__(self, rule: Rule, study: Study, point: Any, invocation: TuneInvocation, store: Path) -> None:
         self._rule, self._study, self._point, self._invocation = rule, study, point, invocation
@@ -138,34 +138,34 @@ class _Search:
         self.metric = invocation.metric
         self._trials: dict[int, _Trial] = {}
         self._of_run: dict[int, _Trial] = {}
-        self._taken = 0
-        self._over = len(study.finished())
+        self._collected = 0
+        self._finished = len(study.finished())
         self._console = invocation.console()
-        self._asked_in_vain: PlasticError | None = None
+        self._error: PlasticError | None = None
 
     def run(self, pool: Pool) -> bool:
-        """Make trials until there are enough, and return whether the search was stopped before."""
+        """Carry out trials until there are enough; return whether the search was stopped before."""
         options = self._invocation
         sweep = Sweep([], pool, self._store, options, data=options.data)
         self._add(sweep, max(1, pool.slots()))
         results = sweep.run(lambda progress: self._go_on(sweep, progress))
-        self._take(results)
+        self._collect(results)
         stopped = bool(self._trials)
         for trial in self._trials.values():
             self._study.give_back(trial.number)
-        if self._asked_in_vain is not None:
-            raise self._asked_in_vain
+        if self._error is not None:
+            raise self._error
         return stopped
 
     def _go_on(self, sweep: Sweep, progress: Progress) -> None:
-        self._take(progress.results)
-        if not progress.stopping and self._asked_in_vain is None:
+        self._collect(progress.results)
+        if not progress.stopping and self._error is None:
             self._add(sweep, max(1, progress.slots))
 
     def _add(self, sweep: Sweep, at_once: int) -> None:
-        """Ask for trials as long as a worker would be idle."""
+        """Ask for new trials while a worker is idle."""
         version = discover().origins.get(self._rule.name, "")
-        while len(self._trials) < at_once and self._over + len(self._trials) < self._invocation.trials:
+        while len(self._trials) < at_once and self._finished + len(self._trials) < self._invocation.trials:
             number, values = self._study.ask()
             try:
                 first = self._point(values)
@@ -179,9 +179,9 @@ class _Search:
                     for index in range(self._invocation.seeds)
                 ]
             except UserError as error:
-                # A range that reaches outside what the option takes: there is no use in going on.
+                # The range of the search exceeds the bounds of the option, so further trials would fail as well.
                 self._study.tell(number, None)
-                self._asked_in_vain = error
+                self._error = error
                 return
             trial = _Trial(number, values, with_data(runs, self._invocation.data, self._store))
             self._trials[number] = trial
@@ -189,30 +189,30 @@ class _Search:
                 self._of_run[id(run)] = trial
                 sweep.add(run)
 
-    def _take(self, results: list[SweepRun]) -> None:
-        for result in results[self._taken :]:
-            self._taken += 1
+    def _collect(self, results: list[SweepRun]) -> None:
+        for result in results[self._collected :]:
+            self._collected += 1
             trial = self._of_run[id(result.planned)]
             trial.results.append(result)
             if result.word == "failed" and result.outcome.lasting:
-                self._asked_in_vain = UserError(str(result.outcome.error))
+                self._error = UserError(str(result.outcome.error))
             elif result.word == "failed" and not self._invocation.keep_going:
-                self._asked_in_vain = RunFailed(f"stopped at a failure: {result.outcome.error}")
+                self._error = RunFailed(f"stopped at a failure: {result.outcome.error}")
             if len(trial.results) == len(trial.runs) and all(r.word in ("done", "failed") for r in trial.results):
-                self._tell(trial)
+                self._finish(trial)
 
-    def _tell(self, trial: _Trial) -> None:
+    def _finish(self, trial: _Trial) -> None:
         value = self._value(trial)
         if self.metric is not None:
             self._study.metric = self.metric
         self._study.tell(trial.number, value)
         del self._trials[trial.number]
-        self._over += 1
+        self._finished += 1
         shown = ", ".join(f"{name}={_short(entry)}" for name, entry in trial.values.items())
         failed = next((r.outcome.error for r in trial.results if r.word == "failed"), None)
-        came_to = f"{self.metric} {value:.4g}" if value is not None else f"failed: {failed or f'no {self.metric}'}"
+        result = f"{self.metric} {value:.4g}" if value is not None else f"failed: {failed or f'no {self.metric}'}"
         seconds = sum(result.outcome.seconds for result in trial.results)
-        self._console.message(f"[{self._over}/{self._invocation.trials}] {shown}: {came_to} ({duration(seconds)})")
+        self._console.message(f"[{self._finished}/{self._invocation.trials}] {shown}: {result} ({duration(seconds)})")
 
     def _value(self, trial: _Trial) -> float | None:
         if any(result.word == "failed" for result in trial.results):
@@ -223,28 +223,28 @@ class _Search:
         if self.metric is None:
             self.metric = next((name for name in DEFAULT_METRICS if name in known), None)
         elif _is_of_test(self.metric, measured_on):
-            self._asked_in_vain = _refused(self.metric, known)
+            self._error = _refused(self.metric, known)
             return None
         values = [summary.get(str(self.metric)) for summary in summaries]
         if self.metric is None or any(str(self.metric) not in summary for summary in summaries):
-            self._asked_in_vain = UserError(
-                f"runs of {self._rule.name} have no {self.metric or 'result on validation data'}."
+            self._error = UserError(
+                f"runs of {self._rule.name} have no {self.metric or 'metric of validation data'}."
                 f" Choose one with --metric: {', '.join(known) or 'there is none'}."
             )
             return None
         return None if None in values else fmean(value for value in values if value is not None)
 
     def _measured_on(self, trial: _Trial) -> dict[str, str]:
-        """Return what the records of a trial's runs say of the data that their metrics were measured on."""
-        said: dict[str, str] = {}
+        """Return the data that each metric of a trial was measured on, from the records of its runs."""
+        measured_on: dict[str, str] = {}
         for result in trial.results:
             if result.outcome.run is not None:
-                said |= read_record(self._store / result.outcome.run).measured_on
-        return said
+                measured_on |= read_record(self._store / result.outcome.run).measured_on
+        return measured_on
 
 
 def _check_metric(metric: str | None) -> None:
-    """Refuse before the first trial what the name alone tells to be measured on test data."""
+    """Refuse, before the first trial, a metric whose name says that it is measured on test data."""
     if metric is not None and _is_of_test(metric):
         raise _refused(metric)
 
@@ -254,10 +254,10 @@ def _is_of_test(metric: str, measured_on: Mapping[str, str] | None = None) -> bo
 
 
 def _refused(metric: str, others: Sequence[str] = ()) -> UserError:
-    which = ", ".join(others) or "one of validation"
+    which = ", ".join(others) or "a metric of validation data"
     return UserError(
-        f"--metric {metric}: it is measured on test data, and options that are chosen by test data cannot be tested on"
-        f" them. Name {which}."
+        f"--metric {metric}: it is measured on test data. Options that were chosen on test data cannot be tested on the"
+        f" same data. Name {which}."
     )
 
 
@@ -268,11 +268,11 @@ def _maximizes(invocation: TuneInvocation) -> bool:
 
 
 def _validation(model: type[TrainConfig], config: Any, typed: Mapping[str, Any]) -> dict[str, int]:
-    """Return how many training images are set aside to choose by, where that was not said."""
+    """Return the number of validation images by default; nothing if it was chosen."""
     if "validation" not in model.model_fields or config.validation > 0:
         return {}
     if "validation" in typed:
-        raise UserError("--validation 0: a search needs images to choose by. Leave it out, or set some aside.")
+        raise UserError("--validation 0: a search needs validation images. Leave it out, or choose a larger number.")
     name = config.dataset
     if name in DATASETS:
         images = DATASETS[name].train_images
@@ -280,7 +280,7 @@ def _validation(model: type[TrainConfig], config: Any, typed: Mapping[str, Any])
         from plastic_cli.data.sources import read_own_set
 
         images = len(read_own_set(Path(name)).train.y)
-    # A fifth, as for digits, and never more than for MNIST is usual.
+    # A fifth of the training images, and at most as many as is usual for MNIST.
     return {"validation": min(LARGEST_VALIDATION, images // 5)}
 
 
@@ -293,36 +293,36 @@ def _print_space(space: Space, name: str, config: TrainConfig, invocation: TuneI
         rows.append({"option": option_name, **bounds})
     print_rows(rows, ["option", "low", "high", "scale", "values"], invocation.output_format())
     validation = getattr(config, "validation", None)
-    aside = f", {validation} training images set aside to choose by" if validation else ""
+    aside = f", {validation} training images set aside for validation" if validation else ""
     invocation.console().message(f"search {name}: {invocation.trials} trials of {invocation.seeds} run(s) each{aside}")
 
 
 def _print_best(
     rule: Rule, study: Study, search: _Search, typed: Mapping[str, Any], space: Space, invocation: TuneInvocation
 ) -> None:
-    over = study.finished()
-    completed = [entry for entry in over if entry[2] is not None]
+    finished = study.finished()
+    completed = [entry for entry in finished if entry[2] is not None]
     metric = search.metric or study.metric or "value"
     if invocation.output_format() == "json":
-        for number, values, value in over:
+        for number, values, value in finished:
             print(json.dumps({"trial": number, "settings": values, "metric": metric, "value": value}))  # noqa: T201
-    elif over and not invocation.quiet:
-        shown = over if invocation.output_format() != "table" else over[:SHOWN_TRIALS]
+    elif finished and not invocation.quiet:
+        shown = finished if invocation.output_format() != "table" else finished[:SHOWN_TRIALS]
         rows = [{"trial": number, **values, metric: value} for number, values, value in shown]
         print_rows(rows, ["trial", *space, metric], invocation.output_format(), title="best trials first")
-    if not over:
+    if not finished:
         return
     if not completed:
-        raise RunFailed(f"no trial succeeded: {len(over)} failed. Narrow the ranges with --search.")
-    said = {name: value for name, value in typed.items() if name != "validation"}
+        raise RunFailed(f"no trial succeeded: {len(finished)} failed. Narrow the ranges with --search.")
+    fixed = {name: value for name, value in typed.items() if name != "validation"}
     words = ["plastic", "train", rule.name]
     if invocation.config is not None:
         words += ["--config", str(invocation.config)]
-    for name, value in {**said, **completed[0][1]}.items():
+    for name, value in {**fixed, **completed[0][1]}.items():
         words += as_typed(name, value).split(" ", 1)
     line = shlex.join(words)
     if invocation.output_format() == "json" or invocation.quiet:
-        # What a program reads is on stdout; the line is for people.
+        # The command line is for people; a program reads only the results on stdout.
         if invocation.quiet and invocation.output_format() != "json":
             print(line)  # noqa: T201
         return

@@ -21,18 +21,18 @@ def rule_command(verb: str, rule_name: str) -> Any:
         able = [f"`plastic {other} {rule_name}`" for other in VERBS if rule.function(other) is not None]
         raise UserError(f"the rule '{rule_name}' has no {verb}. It has {', '.join(able) or 'no command at all'}.")
     model = config_model(function)
-    asked = RuleVerb(verb, rule, function, model)
+    rule_verb = RuleVerb(verb, rule, function, model)
     invocation = TrainInvocation if verb == "train" else StageInvocation
 
     def run(values: dict[str, dict[str, Any]]) -> None:
         if verb == "train":
             from plastic_cli.commands.train import train
 
-            train(asked, values["config"], TrainInvocation.from_values(values["invocation"]))
+            train(rule_verb, values["config"], TrainInvocation.from_values(values["invocation"]))
         else:
             from plastic_cli.commands.stage import carry_out_stage
 
-            carry_out_stage(asked, values["config"], StageInvocation.from_values(values["invocation"]))
+            carry_out_stage(rule_verb, values["config"], StageInvocation.from_values(values["invocation"]))
 
     about = inspect.getdoc(model) or inspect.getdoc(function) or rule.summary
     return build_command(

@@ -1,1 +1,1 @@
-"""Typed options: one model per command is its options, its TOML keys and its stored configuration."""
+"""Typed options: the fields of one model per command are its options, its TOML keys and its stored configuration."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic.fields import FieldInfo
 
 LARGEST = 2**31 - 1
-"""No option counts further than this unless it says so."""
+"""Upper bound of whole numbers by default."""
 
 
 def option_name(field_name: str) -> str:
@@ -32,7 +32,7 @@ def holds_several(info: FieldInfo) -> bool:
 
 
 def literal_choices(info: FieldInfo) -> tuple[str, ...]:
-    """Return the words that a field admits, or an empty tuple where it is not a choice of words."""
+    """Return the words of a field that is a choice of words, else an empty tuple."""
     for choice in alternatives(info.annotation):
         if typing.get_origin(choice) is Literal:
             return tuple(str(word) for word in typing.get_args(choice))
@@ -43,7 +43,7 @@ def type_word(info: FieldInfo) -> str:
     """Return what `--help` shows in place of the value: int, float, text, a choice of words or a list."""
     choices = literal_choices(info)
     if choices:
-        # Two or three words fit where the value goes; the help of a longer choice names them.
+        # Two or three words fit into the place of the value; the help of a longer choice lists them.
         return "|".join(choices) if len("|".join(choices)) <= 16 else "word"
     for choice in alternatives(info.annotation):
         if typing.get_origin(choice) in (tuple, list):

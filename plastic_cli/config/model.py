@@ -1,4 +1,4 @@
-"""One typed model per command: its fields are the options, the keys of a configuration file and what a run stores."""
+"""One typed model per command: its fields are its options, the keys of a configuration file, and what a run stores."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from plastic_cli.config.unused import matches, reason_unused
 from plastic_cli.errors import OptionError, did_you_mean
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-"""Where to compute; mps is the GPU of Apple's processors."""
+"""Where to compute; mps is the GPU of Apple processors."""
 
 OnlyWith = tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...]
-"""Entries (option, values of it, other options): the others have an effect only where the option has such a value."""
+"""Entries (option, values, dependent options): the dependent options have an effect only with one of these values."""
 
 
 def field(
@@ -52,9 +52,9 @@ def field(
 
 
 class Config(BaseModel):
-    """The configuration of a command. Unknown keys are errors, values are checked, and nothing changes after that."""
+    """The configuration of a command. Unknown keys are errors, values are checked, and an instance does not change."""
 
-    # Help reads the fields only, so what checks values is built when values are checked.
+    # Help needs only the fields, so the validator is built when values are checked.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
     panel: ClassVar[str] = "Options of the rule"
     only_with: ClassVar[OnlyWith] = ()
@@ -62,7 +62,7 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_texts(cls, values: Any) -> Any:
-        """Read what was typed: lists as `256,128`, whole numbers as `1e6`, choices in any case; refuse yes or no."""
+        """Read texts: lists as `256,128`, whole numbers as `1e6`, choices in any case. Refuse true as a number."""
         if not isinstance(values, Mapping):
             return values
         read = dict(values)
@@ -71,7 +71,7 @@ class Config(BaseModel):
             if info is None:
                 continue
             if isinstance(value, bool) and not is_switch(info):
-                # Python counts true as 1; in a file it is a slip.
+                # Python accepts true as 1; in a file it is a mistake.
                 raise ValueError(f"{name} takes no yes or no: give a value")
             read[name] = read_value(name, info, value)
         return read
@@ -80,13 +80,13 @@ class Config(BaseModel):
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
         """Return values that `typed` implies for other fields; they take precedence over a file.
 
-        Called with what was typed, or with a file's keys; the rule of one option implying another goes here.
+        `typed`: the options that were typed, or the keys of a file. Override this method if one option implies another.
         """
         return {}
 
     @classmethod
-    def unused_beside(cls, chosen: Mapping[str, Any]) -> dict[str, str]:
-        """Return the options that have no effect beside `chosen`, with the reason; `only_with` says which."""
+    def unused_options(cls, chosen: Mapping[str, Any]) -> dict[str, str]:
+        """Return the options that have no effect given `chosen`, with the reason, as `only_with` declares."""
         found: dict[str, str] = {}
         for entries in (vars(base).get("only_with", ()) for base in cls.__mro__):
             for option, values, names in entries:
@@ -96,31 +96,31 @@ class Config(BaseModel):
         return found
 
     @classmethod
-    def meant(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what `typed` means for fields that it does not name: implied values, defaults of those without use."""
+    def consequences(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values that follow from `typed`: implied values, and the defaults of options without effect."""
         implied = cls.implied(typed)
-        unused = cls.unused_beside({**implied, **typed})
+        unused = cls.unused_options({**implied, **typed})
         return {**{name: cls.model_fields[name].default for name in unused}, **implied}
 
     def refuse_unused(self) -> None:
-        """Raise OptionError where an option has no effect beside the others.
+        """Raise OptionError if an option has no effect given the others.
 
-        The default, and a value that another option implies, were not asked for.
+        A default is not refused, and neither is a value that another option implies.
         """
         fields = type(self).model_fields
         values = {name: getattr(self, name) for name in fields}
-        asked = {name: value for name, value in values.items() if value != fields[name].default}
-        for name, reason in self.unused_beside(values).items():
-            if name not in asked:
+        changed = {name: value for name, value in values.items() if value != fields[name].default}
+        for name, reason in self.unused_options(values).items():
+            if name not in changed:
                 continue
-            others = {other: value for other, value in asked.items() if other != name}
+            others = {other: value for other, value in changed.items() if other != name}
             groups = [others, *({other: value} for other, value in others.items())]
-            if not any(self.implied(group).get(name) == asked[name] for group in groups):
-                raise OptionError(f"{as_typed(name, asked[name])} does nothing {reason}. Leave it out.", name)
+            if not any(self.implied(group).get(name) == changed[name] for group in groups):
+                raise OptionError(f"{as_typed(name, changed[name])} does nothing {reason}. Leave it out.", name)
 
     @classmethod
     def _complete(cls) -> None:
-        """Build what checks values, without pydantic's plugins: looking for them takes longer than the rest."""
+        """Build the validator, without pydantic's plugins: the search for them takes longer than the rest."""
         if cls.__pydantic_complete__:
             return
         before = os.environ.get("PYDANTIC_DISABLE_PLUGINS")
@@ -135,7 +135,7 @@ class Config(BaseModel):
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any], source: str = "") -> Self:
-        """Check `values` and return the configuration; raises UserError, one line that names option and value."""
+        """Check `values` and return the configuration; raises UserError, which names the option and the value."""
         for name in values:
             if name not in cls.model_fields:
                 where = f"{source}: " if source else ""
@@ -150,33 +150,33 @@ class Config(BaseModel):
 
 
 class TrainConfig(Config):
-    """What every train command can be told."""
+    """Options of every train command."""
 
-    seed: int = field(0, "root of every random number of the run", ge=0, le=2**63 - 1, panel="Run")
+    seed: int = field(0, "seed of all random numbers of the run", ge=0, le=2**63 - 1, panel="Run")
     device: Device = field("auto", "where to compute", panel="Run")
 
     def learns_from(self) -> str | None:
-        """Return what the run learns from, under which tables list it: the data set, or an environment."""
+        """Return the name of the data set or environment, under which tables list the run."""
         dataset: str | None = getattr(self, "dataset", None)
         return dataset
 
 
 class StageConfig(Config):
-    """What every command that looks at a trained run can be told."""
+    """Options of every command that takes a trained run."""
 
     device: Device = field("auto", "where to compute", panel="Run")
 
 
 class EvaluateConfig(StageConfig):
-    """Measure a trained run."""
+    """Evaluate a trained run."""
 
 
 class AnalyzeConfig(StageConfig):
-    """Look inside a trained run."""
+    """Analyze a trained run."""
 
 
 class RenderConfig(StageConfig):
-    """Show a trained run as pictures."""
+    """Render a trained run as pictures."""
 
 
 _PLAIN_MESSAGES = {
@@ -199,7 +199,7 @@ def _first_error(error: ValidationError, source: str) -> str:
         given = ",".join(map(str, given))
     if given == "":
         given = "''"
-    # A text that is no number, in other words than those of parsing.
+    # Plainer words than pydantic's for a text that is not a number.
     message = _PLAIN_MESSAGES.get(first["type"], message)
     guess = ""
     if first["type"] == "literal_error" and isinstance(given, str):

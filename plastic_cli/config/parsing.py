@@ -1,4 +1,4 @@
-"""From the text of an option to the value that its field takes."""
+"""From the text of an option to the value of its field."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from plastic_cli.config.describe import as_typed, holds_several, literal_choices
 from plastic_cli.errors import match_choice
 
 MOST_DIGITS = 40
-"""A whole number with more digits than this is refused before it is made."""
+"""A whole number with more digits than this is refused before it is converted."""
 
 
 def split_list(text: str) -> list[str]:
-    """Return the values of a text such as `256,128`; raises ValueError for an empty one between commas."""
+    """Return the values of a text such as `256,128`; raises ValueError for an empty value between commas."""
     parts = [part.strip() for part in text.split(",")]
     if parts == [""]:
         return []
@@ -25,7 +25,7 @@ def split_list(text: str) -> list[str]:
 
 
 def whole_number(text: str) -> int | str:
-    """Return a whole number that is written with a point or an exponent, as in `1e6`; other texts as they are."""
+    """Return the whole number of a text with a point or an exponent, such as `1e6`; return other texts unchanged."""
     if not text.isascii() or not any(letter in text for letter in ".eE"):
         return text
     try:
@@ -40,7 +40,7 @@ def whole_number(text: str) -> int | str:
 
 
 def read_value(name: str, info: FieldInfo, value: Any) -> Any:
-    """Return a value as the field takes it, where that is unambiguous, and unchanged otherwise."""
+    """Return a value converted for its field if that is unambiguous, else unchanged."""
     if holds_several(info):
         if isinstance(value, str):
             try:

@@ -15,7 +15,7 @@ def decode_toml(content: bytes) -> str:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read the keys of a configuration file; hyphens count as underscores. Raises UserError where it cannot be read."""
+    """Read the keys of a configuration file; hyphens count as underscores. Raises UserError if it cannot be read."""
     import tomllib
 
     try:
@@ -23,10 +23,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"there is no configuration file {path}.") from None
     except RecursionError:
-        raise UserError(f"cannot read the configuration file {path}: it is nested too deep.") from None
+        raise UserError(f"cannot read the configuration file {path}: it is nested too deeply.") from None
     except OSError as error:
         raise UserError(f"cannot read the configuration file {path}: {error.strerror or error}.") from None
-    except ValueError as error:  # no UTF-8, no TOML, or an integer longer than Python reads
+    except ValueError as error:  # not UTF-8, not TOML, or an integer that is too long for Python
         raise UserError(f"cannot read the configuration file {path}: {error}.") from None
     named = {key.replace("-", "_"): value for key, value in values.items()}
     if len(named) < len(values):
@@ -36,13 +36,13 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def to_toml(config: Config, heading: str = "") -> str:
-    """Write a configuration as TOML that `--config` accepts; a field without a value stands there as a comment."""
+    """Write a configuration as TOML for `--config`; a field without a value is written as a comment."""
     import tomli_w
 
     lines = [f"# {heading}"] if heading else []
     for name, value in config.model_dump(mode="json").items():
         help_text = type(config).model_fields[name].description or ""
         lines.append(f"# {help_text}")
-        # TOML has no null: a comment keeps the key visible and the default in force.
+        # TOML has no null: the comment shows the key, and the default applies.
         lines.append(f"# {name} =" if value is None else tomli_w.dumps({name: value}).rstrip())
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Which options have no effect beside others."""
+"""Options that have no effect given others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from plastic_cli.config.describe import as_typed, option_name
 
 
 def matches(value: Any, wanted: Any) -> bool:
-    """Say whether a value, perhaps still a text, is a wanted one."""
+    """Say whether a value, or its text, equals a wanted value."""
     if not isinstance(value, str):
         return bool(value == wanted)
     if isinstance(wanted, str):
@@ -22,11 +22,11 @@ def matches(value: Any, wanted: Any) -> bool:
 
 
 def reason_unused(option: str, value: Any, values: tuple[Any, ...]) -> str:
-    """Return why options that need `option` to be one of `values` have no effect beside `value`."""
+    """Return why options that need `option` to have one of `values` have no effect if it is `value`."""
     if values == (True,):
         return f"without {option_name(option)}"
     if values == (None,):
-        return f"beside {as_typed(option, value)}"
+        return f"with {as_typed(option, value)}"
     *others, last = [str(entry) for entry in values]
     listed = f"{', '.join(others)} or {last}" if others else last
     return f"with {as_typed(option, value)}: it belongs to {option_name(option)} {listed}"

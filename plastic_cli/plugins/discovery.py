@@ -1,4 +1,4 @@
-"""Finding rules and exporters: discovery in which a broken plugin is reported, never fatal."""
+"""Finding rules and exporters. A broken plugin is reported and never fatal."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from pluggy import PluginManager
 
 EXPORTER_PREFIX = "export-"
-"""How the names of exporters begin among the entry points, so that rules can be named without importing a plugin."""
+"""Prefix of the entry points of exporters, so that rules can be listed without importing a plugin."""
 
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """A plugin that could not be used, where it comes from and why."""
+    """A plugin that cannot be used, its distribution and the reason."""
 
     name: str
     distribution: str
@@ -44,7 +44,7 @@ class Plugins:
 
 @dataclass(frozen=True)
 class Exporter:
-    """A plugin that writes metrics for another program, the distribution ("name version") that it comes from."""
+    """A plugin that writes metrics for another program; origin: its distribution ("name version")."""
 
     name: str
     origin: str
@@ -55,7 +55,7 @@ class Exporter:
         getattr(self.manager.hook, hook)(**arguments)
 
     def check(self) -> None:
-        """Raise UserError, with what to install, where the exporter cannot work."""
+        """Raise UserError, which says what to install, if the exporter cannot work."""
         try:
             self.call("plastic_export_check")
         except PlasticError:
@@ -65,7 +65,7 @@ class Exporter:
 
 
 def plugin_names() -> list[str]:
-    """Return the names of the installed rules' plugins without importing any of them."""
+    """Return the names of the plugins of rules without importing any of them."""
     return sorted(name for name in _entry_names() if not name.startswith(EXPORTER_PREFIX))
 
 
@@ -80,10 +80,10 @@ def _entry_names() -> set[str]:
 
 @cache
 def discover() -> Plugins:
-    """Register every installed plugin but the exporters, one by one, and collect its rules.
+    """Register every installed plugin except the exporters, and collect their rules.
 
-    An import error, a wrong return value or a name that is taken makes that plugin a broken one. With PLASTIC_STRICT
-    set the error is raised instead, which is what a plugin's author wants to see.
+    A plugin with an import error, a wrong return value or a name that is taken counts as broken. With PLASTIC_STRICT
+    the error is raised instead, for authors of plugins.
     """
     from pluggy import PluginManager
 
@@ -113,7 +113,7 @@ def discover() -> Plugins:
 
 
 def find_rule(name: str) -> Rule:
-    """Return the rule called `name`; raises UserError, with the nearest name, where there is none."""
+    """Return the rule called `name`; raises UserError with the nearest name if there is none."""
     plugins = discover()
     if name not in plugins.rules and name.casefold() in plugins.rules:
         name = name.casefold()
@@ -127,7 +127,7 @@ def find_rule(name: str) -> Rule:
 
 
 def load_function(rule: Rule, verb: str) -> Callable[..., Any] | None:
-    """Return the function behind a verb of `rule`, None where it has none; raises UserError where it does not load."""
+    """Return the function of a verb of `rule`, None if it has none; raises UserError if the rule does not load."""
     try:
         return rule.function(verb)
     except Exception as error:
@@ -137,7 +137,7 @@ def load_function(rule: Rule, verb: str) -> Callable[..., Any] | None:
 
 
 def find_exporter(name: str) -> Exporter:
-    """Load the exporter called `name`; raises UserError where there is none or it does not load."""
+    """Load the exporter called `name`; raises UserError if there is none or it does not load."""
     from pluggy import PluginManager
 
     from plastic_cli.plugins.hooks import HookSpecifications

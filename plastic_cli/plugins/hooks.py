@@ -1,13 +1,13 @@
-"""The marker that a plugin puts on its hooks, and the hooks that there are.
+"""The marker that a plugin puts on its hooks, and the hooks that exist.
 
-A rule implements `plastic_rule`. An exporter implements some of the other four and is active only in a run that asks
-for it, by the name of its entry point: `export-NAME` for `plastic train RULE --export NAME`. A hook may leave out
-arguments that it does not need. An exporter that raises is named in one warning and not called again in that run, but
-for `plastic_run_finished`; the run goes on.
+A rule implements `plastic_rule`. An exporter implements some of the other four. It is active only in a run that names
+it: the entry point `export-NAME` belongs to `plastic train RULE --export NAME`. A hook may omit arguments that it does
+not need. If an exporter raises an error, the run goes on: the user gets one warning, and in this run only
+`plastic_run_finished` of the exporter is called from then on.
 
-`run` is what run.json holds (docs/results.md) and "folder", the path of the run's folder as text. `rows` are lines of
-metrics.jsonl: dictionaries with "stage", "split", "step", "metric", "value" (None where it was not finite), "time" and
-perhaps "labels".
+`run` holds the content of run.json (docs/results.md) and "folder", the path of the run's folder as text. `rows` are
+lines of metrics.jsonl: dictionaries with "stage", "split", "step", "metric", "value" (None if it was not finite),
+"time" and sometimes "labels".
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ _hookspec = HookspecMarker(GROUP)
 
 
 class HookSpecifications:
-    """What a plugin can implement."""
+    """The hooks that a plugin can implement."""
 
     @_hookspec
     def plastic_rule(self) -> Rule | list[Rule]:
-        """Return the rule, or the rules, that this plugin adds."""
+        """Return the rule or the rules of this plugin."""
         raise NotImplementedError
 
     @_hookspec
     def plastic_export_check(self) -> None:
-        """Raise UserError, with what to install or set, where exporting cannot work. Called before a run is made."""
+        """Raise UserError, which says what to install or set, if exporting cannot work. Called before a run starts."""
 
     @_hookspec
     def plastic_run_started(self, run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Begin a run, or go on with one: called before its first metrics are exported, or at its end if it has none.
+        """Start or continue a run. Called before its first metrics are exported, or at its end if it has none.
 
-        rows: what was logged before and stands: empty but for a run that was resumed or is exported later. Anything
-        else that an earlier sitting exported was dropped, and comes again.
+        rows: the valid rows that were logged before; not empty only if the run was resumed or is exported later. Other
+        rows that were exported before the run stopped are no longer valid; they are computed and exported again.
         """
 
     @_hookspec
     def plastic_metrics_logged(self, run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Export the metrics of one call of `Run.log`; `run` is what `plastic_run_started` was given."""
+        """Export the metrics of one call of `Run.log`; `run` is the same as in `plastic_run_started`."""
 
     @_hookspec
     def plastic_run_finished(self, run: Mapping[str, Any]) -> None:

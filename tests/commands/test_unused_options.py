@@ -101,7 +101,7 @@ def test_a_file_alone_is_refused_by_its_name():
 
 
 def test_what_lies_below_was_accepted_before():
-    resolve(Bench, {"warm": True}, below={"mode": "off", "speed": 3})
+    resolve(Bench, {"warm": True}, stored={"mode": "off", "speed": 3})
     Bench.from_values({"mode": "off", "speed": 3})
 
 

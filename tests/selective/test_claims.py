@@ -60,7 +60,7 @@ def test_conditions_are_fields_and_fix_everything_that_an_accuracy_depends_on():
         conditions = {**claim.conditions}
         assert conditions["validation"] == 0, claim.id
         config = Train.from_values({name: value for name, value in conditions.items() if name in Train.model_fields})
-        unused = config.unused_beside(config.model_dump())
+        unused = config.unused_options(config.model_dump())
         left = set(Train.model_fields) - set(conditions) - set(unused) - free
         # The kinds of buffer and task determine the rest.
         assert left <= {"max_degrees", "class_order", "shuffle_classes", "warmup_steps", "warmup_share"}, (

@@ -39,9 +39,9 @@ def test_implied_options():
         assert Train.from_values({**typed, "learning_rate": 0.5}).learning_rate == 0.5
     # A typed --epochs or --iterations replaces the other one in a file.
     assert Train.implied({"epochs": 3})["iterations"] == 0
-    assert Train.meant({"iterations": 300})["epochs"] == Train().epochs
-    assert Train.meant({"warmup_share": 0.3})["warmup_steps"] is None
-    assert Train.meant({"warmup_steps": 7})["warmup_share"] == Train().warmup_share
+    assert Train.consequences({"iterations": 300})["epochs"] == Train().epochs
+    assert Train.consequences({"warmup_share": 0.3})["warmup_steps"] is None
+    assert Train.consequences({"warmup_steps": 7})["warmup_share"] == Train().warmup_share
     # The base has no effect with another optimizer.
     assert Train.from_values({"optimizer": "adam", "base": "sgd"}).learning_rate == 0.001
     assert Train.from_values({"joint": True}).replay == "none"
@@ -64,7 +64,7 @@ def test_implied_options():
         ("--penalty si --ewc-decay .5", "--penalty ewc"),
         ("--penalty ewc --si-damping .5", "--penalty si"),
         ("--epochs 3 --iterations 20", "--epochs 3 does nothing with --iterations 20"),
-        ("--warmup-share .2 --warmup-steps 9", "--warmup-share 0.2 does nothing beside --warmup-steps 9"),
+        ("--warmup-share .2 --warmup-steps 9", "--warmup-share 0.2 does nothing with --warmup-steps 9"),
         ("--optimizer sgd --warmup-steps 9", "--warmup-steps 9 does nothing with --optimizer sgd"),
         ("--optimizer sgd --warmup-share .2", "--warmup-share 0.2 does nothing with --optimizer sgd"),
         ("--plasticity-k 1e9", "--plasticity-k 1e9"),

@@ -161,7 +161,7 @@ def test_seeds_are_averaged(instant_runs, runs_folder, starts):
             "Choose one with --metric: validation/accuracy, validation/loss.",
         ),
         (["--metric", "validation/nothing", "--trials", "1"], "have no validation/nothing"),
-        (["--validation", "0"], "needs images to choose by"),
+        (["--validation", "0"], "needs validation images"),
         (["--learning-rate", "0.1"], "nothing to search"),
         (["--search", "learning_rate=0.1:1", "--learning-rate", "0.1"], "has a value already"),
         (["--search", "batch_size=0:0.5"], "--batch-size"),
@@ -204,7 +204,7 @@ def test_a_search_does_not_fall_back_on_a_number_that_was_measured_on_test_data(
     monkeypatch.setattr(tune, "read_record", peeked)
     outcome = plastic("tune", "backprop", "--epochs", 1, "--trials", 1, "--quiet")
     assert outcome.code == 2
-    assert "no result on validation data. Choose one with --metric: validation/loss." in outcome.err
+    assert "no metric of validation data. Choose one with --metric: validation/loss." in outcome.err
 
 
 def test_what_is_set_aside_is_shown_before(starts):
