@@ -130,7 +130,7 @@ def errors_of_verdicts(samples: int) -> None:
     cases.append(("normal, half a band outside", claim, lambda r, s: 0.965 + 0.01 * r.normal(size=s)))
     cases.append(("normal, inside by a third of half the band", claim, lambda r, s: 0.9567 + 0.01 * r.normal(size=s)))
     cases.append(("normal, in the middle", claim, lambda r, s: 0.95 + 0.01 * r.normal(size=s)))
-    cases.append(("normal, in the middle, spread a third as large", claim, lambda r, s: 0.95 + 0.0033 * r.normal(size=s)))
+    cases.append(("normal, in the middle, a third of the spread", claim, lambda r, s: 0.95 + 0.0033 * r.normal(size=s)))
     cases.append(
         (
             "returns: 490 in 70% of seeds, 90 in 30% (mean 370), at least 475",
