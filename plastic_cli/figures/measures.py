@@ -46,10 +46,9 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, SEQUENTIAL, discrete_colors, theme_plastic
+from plastic_cli.figures.theme import DIVERGING, GRAY, OKABE_ITO, SEQUENTIAL, discrete_colors, percent, theme_plastic
 
 _MOST_CELLS_WITH_COUNTS = 12
-_GRAY = "#767676"
 _SEPARATOR = "#404040"
 # As an image: a gradient would take megabytes in an SVG.
 _COLOR_BAR = guide_colorbar(display="raster", nbin=100)
@@ -137,7 +136,7 @@ def class_accuracy_figure(
     names = [str(name) for name in class_names]
     return (
         ggplot(table, aes("class", "accuracy"))
-        + geom_hline(yintercept=mean, linetype="dashed", color=_GRAY, size=0.6)
+        + geom_hline(yintercept=mean, linetype="dashed", color=GRAY, size=0.6)
         + geom_point(data=table.dropna(subset=["accuracy"]), size=2.4, color=OKABE_ITO[0])
         + scale_x_continuous(
             breaks=list(range(len(names))),
@@ -146,7 +145,7 @@ def class_accuracy_figure(
             limits=(len(names) - 0.4, -0.6),
             expand=(0, 0),
         )
-        + scale_y_continuous(labels=_percent, expand=(0.02, 0))
+        + scale_y_continuous(labels=percent, expand=(0.02, 0))
         + coord_flip(ylim=(bottom, 100))
         + labs(title=_wrapped(title, 6), subtitle=f"dashed: mean over classes, {mean:.1f}%", x="Class", y="Accuracy")
         + theme_plastic(figure_size=(6, height))
@@ -178,7 +177,7 @@ def robustness_figure(table: pd.DataFrame, title: str = "Accuracy under corrupti
         + geom_point(size=2)
         + facet_wrap("facet", ncol=columns, scales="free_x")
         + scale_color_manual(values=discrete_colors(len(labels)))
-        + scale_y_continuous(labels=_percent)
+        + scale_y_continuous(labels=percent)
         + labs(title=_wrapped(title, width), x="Strength", y="Accuracy")
         + theme_plastic(figure_size=(width, 2.7 * rows + 0.9))
         + theme(strip_text=element_text(size=9, weight="bold"), **_legend(labels))
@@ -258,7 +257,7 @@ def probe_figure(table: pd.DataFrame, title: str = "Linear probe of each layer")
         + scale_color_manual(values=list(OKABE_ITO[: len(networks)]), drop=False, name="Network")
         + scale_shape_manual(values=["o", "^", "s", "D"][: len(networks)], drop=False, name="Network")
         + scale_x_continuous(breaks=list(range(len(layers))), labels=layers, limits=(-0.5, len(layers) - 0.5))
-        + scale_y_continuous(labels=_percent)
+        + scale_y_continuous(labels=percent)
         + labs(title=_wrapped(title, width), x="Layer", y="Test accuracy of the probe")
         + theme_plastic(figure_size=(width, 4))
         + theme(legend_position="bottom")
@@ -274,7 +273,7 @@ def angle_figure(table: pd.DataFrame, title: str = "Angle between the update and
     labels = _labels(data)
     dodge = position_dodge(width=0.6)
     figure = ggplot(data, aes("layer", "angle", color="label", fill="label", group="label"))
-    figure += geom_hline(yintercept=90, linetype="dashed", color=_GRAY, size=0.6)
+    figure += geom_hline(yintercept=90, linetype="dashed", color=GRAY, size=0.6)
     if {"low", "high"} <= set(data.columns):
         figure += geom_linerange(aes(ymin="low", ymax="high"), data=data, size=0.8, position=dodge, show_legend=False)
     top, step = (180, 30) if data["angle"].max() > 95 else (100, 15)
@@ -385,10 +384,6 @@ def _floor(accuracies: NDArray[np.float64]) -> float:
     """Return the start of a percentage axis: a multiple of five below the smallest value, so that differences show."""
     finite = accuracies[np.isfinite(accuracies)]
     return max(0.0, 5 * math.floor((finite.min() - 2) / 5)) if len(finite) else 0.0
-
-
-def _percent(values: Sequence[float] | Sequence[str]) -> list[str]:
-    return [f"{float(value):g}%" for value in values]
 
 
 def _wrapped(title: str, width: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib
 from plotnine import element_blank, element_line, element_rect, element_text, theme, theme_minimal
 
@@ -13,6 +15,9 @@ SEQUENTIAL = ("#FFFFFF", "#C6DEF0", "#6AAED6", "#0072B2", "#00375A")
 
 DIVERGING = ("#003F63", "#0072B2", "#8FC3E3", "#FFFFFF", "#F2B184", "#D55E00", "#6E3000")
 """Blue for negative, white for 0, vermilion for positive."""
+
+GRAY = "#767676"
+"""For lines and labels that are not data."""
 
 DPI = 150
 
@@ -50,3 +55,13 @@ def theme_plastic(base_size: float = 10, figure_size: tuple[float, float] = (6, 
         legend_key=element_blank(),
         legend_box_spacing=0.02,
     )
+
+
+def percent(values: Sequence[float] | Sequence[str]) -> list[str]:
+    """Return labels for an axis in percent: 50 as "50%"."""
+    return [f"{float(value):g}%" for value in values]
+
+
+def percent_of_one(values: Sequence[float] | Sequence[str]) -> list[str]:
+    """Return labels in percent, with two digits, for an axis of shares: 0.5 as "50%"."""
+    return [f"{float(f'{100 * float(value):.2g}'):g}%" for value in values]

@@ -32,10 +32,8 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import OKABE_ITO, theme_plastic
+from plastic_cli.figures.theme import GRAY, OKABE_ITO, percent, theme_plastic
 from plastic_eglp.control import NAME
-
-GREY = "#767676"
 
 
 def sensitivity_figure(table: pd.DataFrame) -> ggplot:
@@ -49,11 +47,11 @@ def sensitivity_figure(table: pd.DataFrame) -> ggplot:
     room = max(1.0, 0.12 * (high - low))
     return (
         ggplot(data, aes("condition", "accuracy"))
-        + geom_hline(yintercept=control, linetype="dashed", color=GREY, size=0.6)
+        + geom_hline(yintercept=control, linetype="dashed", color=GRAY, size=0.6)
         + geom_point(size=3, color=OKABE_ITO[0])
         + geom_label(aes(label="text"), nudge_x=0.3, size=8.5, label_size=0, fill="white")
         + scale_x_discrete()
-        + scale_y_continuous(limits=(low - room, high + room), labels=_percent)
+        + scale_y_continuous(limits=(low - room, high + room), labels=percent)
         + coord_flip()
         + labs(title="Accuracy without learning in one layer", subtitle=f"dashed: {NAME}", x="", y="Test accuracy")
         + theme_plastic(figure_size=(6, 0.5 * len(names) + 1.4))
@@ -81,12 +79,12 @@ def event_rates_figure(table: pd.DataFrame) -> ggplot:
     data["by"] = pd.Categorical(data["by"], ["triggered", "fixed"])
     return (
         ggplot(data, aes("x", "accuracy", color="by", shape="by"))
-        + geom_hline(yintercept=control, linetype="dashed", color=GREY, size=0.6)
+        + geom_hline(yintercept=control, linetype="dashed", color=GRAY, size=0.6)
         + geom_line(size=0.9)
         + geom_point(size=2.6)
         + facet_wrap("facet", scales="free_x")
         + scale_x_continuous(trans="log10", labels=_plain)
-        + scale_y_continuous(labels=_percent)
+        + scale_y_continuous(labels=percent)
         + scale_color_manual(values=[OKABE_ITO[0], OKABE_ITO[1]], name="Events", labels=["triggered", "random"])
         + scale_shape_manual(values=["o", "^"], name="Events", labels=["triggered", "random"])
         + labs(
@@ -128,10 +126,6 @@ def raster_figure(raster: pd.DataFrame) -> ggplot:
 def _whole_numbers(last: int) -> list[int]:
     """Return about eight round numbers from 1 to `last`."""
     return [1, *(int(tick) for tick in MaxNLocator(8, integer=True).tick_values(1, last) if 1 < tick <= last)]
-
-
-def _percent(values: Sequence[float] | Sequence[str]) -> list[str]:
-    return [f"{float(value):g}%" for value in values]
 
 
 def _plain(values: Sequence[float] | Sequence[str]) -> list[str]:

@@ -29,9 +29,7 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import OKABE_ITO, discrete_colors, theme_plastic
-
-GRAY = "#767676"
+from plastic_cli.figures.theme import GRAY, OKABE_ITO, discrete_colors, theme_plastic
 
 
 def accuracy_figure(curves: pd.DataFrame, levels: Mapping[str, float], window: int) -> ggplot:

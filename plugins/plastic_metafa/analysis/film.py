@@ -22,9 +22,8 @@ from plastic_cli.figures.film import (
     style_curves,
     whole_numbers,
 )
-from plastic_cli.figures.theme import OKABE_ITO
+from plastic_cli.figures.theme import GRAY, OKABE_ITO
 from plastic_metafa import rule
-from plastic_metafa.analysis.figures import GRAY
 from plastic_metafa.history import history, moving_average, strengths
 
 if TYPE_CHECKING:

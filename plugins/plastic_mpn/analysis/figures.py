@@ -44,7 +44,7 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, discrete_colors, theme_plastic
+from plastic_cli.figures.theme import DIVERGING, GRAY, OKABE_ITO, discrete_colors, percent_of_one, theme_plastic
 from plastic_cli.statistics.intervals import interval_method
 from plastic_mpn.analysis.principal_components import PrincipalComponents
 
@@ -57,7 +57,6 @@ MAX_CATEGORIES = 8
 LOWEST_R2 = -0.25
 """R2 has no lower bound. Values below this one are drawn here."""
 
-_GRAY = "#767676"
 # Drawn as an image, because a gradient takes megabytes in an SVG.
 _COLOR_BAR = guide_colorbar(display="raster", nbin=100)
 
@@ -74,7 +73,7 @@ def variance_figure(table: pd.DataFrame, found: Mapping[str, PrincipalComponents
         + _state_colors()
         + scale_shape_manual(values=STATE_SHAPES)
         + scale_x_continuous(breaks=[1, *range(5, last + 1, 5)] if last > 5 else list(range(1, last + 1)))
-        + scale_y_continuous(labels=_percent, limits=(0, 1))
+        + scale_y_continuous(labels=percent_of_one, limits=(0, 1))
         + labs(
             title="Principal components",
             subtitle=f"{run_name}\neffective dimension (participation ratio): {', '.join(dimensions)}",
@@ -173,7 +172,7 @@ def modulation_figure(table: pd.DataFrame, summary: pd.DataFrame, variance_share
     known = thick.dropna(subset=["low"])
     return (
         ggplot(thick, aes("step"))
-        + geom_line(aes(y="value", group="episode"), data=thin, color=_GRAY, size=0.3, alpha=0.6)
+        + geom_line(aes(y="value", group="episode"), data=thin, color=GRAY, size=0.3, alpha=0.6)
         + geom_ribbon(aes(ymin="low", ymax="high"), data=known, fill=OKABE_ITO[0], alpha=0.25)
         + geom_line(aes(y="mean"), color=OKABE_ITO[0], size=1.1)
         + facet_wrap("measure", scales="free_y")
@@ -198,7 +197,7 @@ def past_inputs_figure(table: pd.DataFrame, run_name: str) -> ggplot:
     )
     return (
         ggplot(lines, aes("lag", "value", color="state", linetype="targets"))
-        + geom_hline(yintercept=0, color=_GRAY, size=0.4)
+        + geom_hline(yintercept=0, color=GRAY, size=0.4)
         + geom_ribbon(
             aes("lag", ymin="chance_low", ymax="chance_high", fill="state"), data=data, alpha=0.15, inherit_aes=False
         )
@@ -238,7 +237,7 @@ def entries_figure(table: pd.DataFrame, run_name: str) -> ggplot | None:
     data["place"] = [order.index(name) for name in names] + np.where(data["state"] == STATES["h"], 0.14, -0.14)
     return (
         ggplot(data, aes("value", "place", color="state", shape="state"))
-        + geom_vline(xintercept=0, color=_GRAY, size=0.4)
+        + geom_vline(xintercept=0, color=GRAY, size=0.4)
         + geom_segment(aes(x="chance_low", xend="chance_high", yend="place"), size=2.6, alpha=0.3, show_legend=False)
         + geom_point(size=2.6)
         # Above the points and longer than them, so that it is visible if a score is at chance.
@@ -275,7 +274,7 @@ def ablation_figure(table: pd.DataFrame, summary: pd.DataFrame, part: str, freez
     means = summary.assign(ablation=_named(summary["ablation"], names))
     return (
         ggplot(points, aes("ablation", "return"))
-        + geom_jitter(width=0.18, height=0, random_state=0, color=_GRAY, alpha=0.5, size=1.4)
+        + geom_jitter(width=0.18, height=0, random_state=0, color=GRAY, alpha=0.5, size=1.4)
         + geom_linerange(
             aes(ymin="low", ymax="high", x="ablation"),
             data=means.dropna(subset=["low"]),
@@ -338,10 +337,6 @@ def _room(values: pd.Series[float]) -> list[float]:
         return [low, high]
     aside = max(1.0, 0.1 * abs(low))
     return [low - aside, high + aside]
-
-
-def _percent(values: Sequence[float] | Sequence[str]) -> list[str]:
-    return [f"{100 * float(value):g}%" for value in values]
 
 
 def _ticks(count: int) -> list[int]:

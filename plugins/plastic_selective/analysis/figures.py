@@ -43,7 +43,16 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, SEQUENTIAL, discrete_colors, theme_plastic
+from plastic_cli.figures.theme import (
+    DIVERGING,
+    GRAY,
+    OKABE_ITO,
+    SEQUENTIAL,
+    discrete_colors,
+    percent,
+    percent_of_one,
+    theme_plastic,
+)
 from plastic_selective.analysis.overlap import BUSIEST
 from plastic_selective.continual.history import History, every
 
@@ -59,7 +68,6 @@ NARROWEST = 5.0
 """Smallest range of an axis of accuracies, in percent: single images must not look like differences."""
 MEAN = "mean of tasks so far"
 
-_GREY = "#767676"
 _INK = "#222222"
 # As an image: a gradient would take megabytes in an SVG.
 _COLOR_BAR = guide_colorbar(display="raster", nbin=100)
@@ -75,7 +83,7 @@ def matrix_figure(history: History) -> ggplot:
     cells = cells.dropna()
     dark = np.where(cells["accuracy"] > 60, "white", _INK)
     # Accuracies on later tasks are pale, so that the part that can be forgotten stands out.
-    cells["ink"] = np.where((cells["accuracy"] <= 60) & (cells["task"] > cells["after"]), _GREY, dark)
+    cells["ink"] = np.where((cells["accuracy"] <= 60) & (cells["task"] > cells["after"]), GRAY, dark)
     cells["text"] = [f"{value:.1f}" for value in cells["accuracy"]]
     numbered = history.tasks <= MOST_NUMBERED
     rows = history.matrix.shape[0]
@@ -93,7 +101,7 @@ def matrix_figure(history: History) -> ggplot:
     return (
         figure
         + scale_color_identity()
-        + scale_fill_gradientn(SEQUENTIAL, limits=(0, 100), name="Accuracy", labels=_percent)
+        + scale_fill_gradientn(SEQUENTIAL, limits=(0, 100), name="Accuracy", labels=percent)
         + scale_x_continuous(breaks=ticks, expand=(0, 0))
         + scale_y_reverse(breaks=[0, *ticks], labels=["untrained", *map(str, ticks)], expand=(0, 0))
         + guides(fill=_COLOR_BAR)
@@ -123,7 +131,7 @@ def curves_figure(history: History) -> ggplot:
     colors = ["#333333" if color == "#000000" else color for color in colors[:-1]] + ["#000000"]
     figure = ggplot(since, aes("step", "accuracy", color="line", group="line"))
     for border in history.borders if history.tasks <= MOST_BORDERS else []:
-        figure += geom_vline(xintercept=border, color=_GREY, linetype="dashed", size=0.4)
+        figure += geom_vline(xintercept=border, color=GRAY, linetype="dashed", size=0.4)
     if history.tasks <= MOST_NAMED:
         word = "task " if history.tasks <= 8 else ""
         for task in range(history.tasks):
@@ -143,7 +151,7 @@ def curves_figure(history: History) -> ggplot:
         + geom_line(data=mean, size=1.3, linetype="dashed")
         + scale_color_manual(values=colors, breaks=[*names, MEAN], limits=[*names, MEAN])
         + scale_x_continuous(limits=(0, history.last), expand=(0.01, 0), breaks=history.ticks(most=20))
-        + scale_y_continuous(limits=(-1, 108), breaks=[0, 20, 40, 60, 80, 100], labels=_percent, expand=(0, 0))
+        + scale_y_continuous(limits=(-1, 108), breaks=[0, 20, 40, 60, 80, 100], labels=percent, expand=(0, 0))
         + labs(
             title="Accuracy on each task during training",
             subtitle=_subtitle(history, 8, "; ".join(notes)),
@@ -168,13 +176,13 @@ def intransigence_figure(history: History, table: pd.DataFrame) -> ggplot:
     ends = pd.DataFrame({"task": gaps["task"], "low": 100 * gaps["learned"], "high": 100 * gaps["joint"]})
     return (
         ggplot(data, aes("task", "accuracy"))
-        + geom_segment(aes(x="task", xend="task", y="low", yend="high"), data=ends, color=_GREY, size=0.8)
+        + geom_segment(aes(x="task", xend="task", y="low", yend="high"), data=ends, color=GRAY, size=0.8)
         + geom_point(aes(color="trained", shape="trained"), size=3)
         + scale_color_manual(values=[OKABE_ITO[0], OKABE_ITO[1]])
         + scale_shape_manual(values=["o", "D"])
         + geom_blank(aes("task", "value"), data=_widened(data.assign(value=data["accuracy"])))
         + scale_x_continuous(breaks=_ticks(history.tasks), limits=(0.5, history.tasks + 0.5))
-        + scale_y_continuous(labels=_percent)
+        + scale_y_continuous(labels=percent)
         + labs(
             title="Intransigence",
             subtitle=_subtitle(history, 7, "distance from the dot up to the diamond; negative if the dot is higher"),
@@ -211,7 +219,7 @@ def distribution_figure(history: History, histogram: pd.DataFrame, means: pd.Dat
         + geom_point(aes(y=f"{quantity}_mean"), data=line, color=OKABE_ITO[1], size=0.9)
         + facet_wrap("panel", ncol=1)
         # The palest color differs from white, which means no synapses.
-        + scale_fill_gradientn(SEQUENTIAL[1:], trans="log10", name="Synapses", labels=_percent_of_one, na_value="white")
+        + scale_fill_gradientn(SEQUENTIAL[1:], trans="log10", name="Synapses", labels=percent_of_one, na_value="white")
         + scale_x_continuous(limits=(0, history.last), expand=(0, 0), breaks=history.ticks(most=20))
         + scale_y_continuous(limits=(_lowest(histogram), 1), expand=(0, 0), breaks=_QUARTERS)
         + guides(fill=_COLOR_BAR)
@@ -247,7 +255,7 @@ def histogram_figure(history: History, histogram: pd.DataFrame, quantity: str) -
         + facet_wrap("panel", ncol=columns)
         + scale_color_manual(values=discrete_colors(len(names)), name="After")
         + scale_x_continuous(limits=(_lowest(histogram), 1), breaks=_QUARTERS, labels=_plainly)
-        + scale_y_log10(labels=_percent_of_one)
+        + scale_y_log10(labels=percent_of_one)
         + labs(
             title=f"{_QUANTITIES[quantity]} at the end of tasks",
             subtitle=_subtitle(history, width, *notes),
@@ -351,7 +359,7 @@ def sweep_figure(history: History, table: pd.DataFrame) -> ggplot:
         + scale_color_manual(values=colors)
         + geom_blank(data=_widened(data))
         + scale_x_continuous(breaks=sorted(table["k"]), labels=_plainly)
-        + scale_y_continuous(labels=_percent)
+        + scale_y_continuous(labels=percent)
         + labs(
             title="Strength of the gate",
             subtitle=_subtitle(
@@ -404,14 +412,6 @@ def _subtitle(history: History, width: float, *notes: str, learner: str | None =
 def _ticks(tasks: int) -> list[int]:
     ticks = every(tasks, 20)[1:]
     return ticks if ticks[0] <= 2 else [1, *ticks]
-
-
-def _percent(values: Sequence[float] | Sequence[str]) -> list[str]:
-    return [f"{float(value):g}%" for value in values]
-
-
-def _percent_of_one(values: Sequence[float] | Sequence[str]) -> list[str]:
-    return [f"{float(f'{100 * float(value):.2g}'):g}%" for value in values]
 
 
 def _plainly(values: Sequence[float] | Sequence[str]) -> list[str]:

@@ -32,7 +32,7 @@ from plastic_cli.figures.film import (
     whole_numbers,
 )
 from plastic_cli.figures.measures import image_grid
-from plastic_cli.figures.theme import DIVERGING, discrete_colors
+from plastic_cli.figures.theme import DIVERGING, GRAY, discrete_colors
 from plastic_selective.continual.history import History, read_history, snapshot_names
 from plastic_selective.continual.snapshots import SHOWN_ROWS, kept_artifacts
 
@@ -192,7 +192,7 @@ def _show_accuracies(axes: Axes, history: History) -> Update:
         for task, color in enumerate(colors, start=1)
     ]
     for border in history.borders:
-        axes.axvline(border, color="#767676", linewidth=0.8, linestyle="--")
+        axes.axvline(border, color=GRAY, linewidth=0.8, linestyle="--")
     axes.set_xlim(-0.02 * history.last, 1.02 * history.last)
     axes.set_ylim(-3, 103)
     axes.set_title("accuracy (dotted: before the task)", fontsize=HEADING, loc="left")
