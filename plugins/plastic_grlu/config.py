@@ -22,7 +22,7 @@ class Train(ClassifierTrainConfig):
     )
     perturbations: int = field(16, "noise samples per image, each used with both signs", ge=1)
     hidden: LayerSizes = field((256,), "units of each hidden layer, for example 256 or 256,256")
-    skip: bool = field(False, "add the input of a hidden layer to its output where the widths agree")
+    skip: bool = field(False, "add the input of a hidden layer to its output if both have the same width")
     activation: Literal["relu", "top-k"] = field(
         "relu", "activation of hidden layers; top-k keeps a random fraction --k of the units"
     )
@@ -33,15 +33,17 @@ class Train(ClassifierTrainConfig):
         " preactivation: before the activation (node perturbation), so that the mean update follows the gradient",
     )
     update: Literal["grlu", "backprop"] = field(
-        "grlu", "grlu, or as a control backprop: the true gradient with step lr * noise^2"
+        "grlu", "learning rule; backprop is a control: the true gradient with step lr * noise^2"
     )
     batch_size: int = field(1, "images per step; their updates are summed", ge=1)
     epochs: int = field(10, "passes over the training images", ge=1)
     noise_max: float = field(
-        0.1, "standard deviation of the noise at the start (half-cosine schedule)", gt=0, search=(0.01, 1.0, "log")
+        0.1, "standard deviation of the noise at the start of its half-cosine schedule", gt=0, search=(0.01, 1.0, "log")
     )
     noise_min: float = field(0.0, "standard deviation of the noise at the end", ge=0)
-    lr_max: float = field(0.1, "learning rate at the start (half-cosine schedule)", ge=0, search=(0.001, 1.0, "log"))
+    lr_max: float = field(
+        0.1, "learning rate at the start of its half-cosine schedule", ge=0, search=(0.001, 1.0, "log")
+    )
     lr_min: float = field(0.0, "learning rate at the end", ge=0)
     backbone: Literal["none", "autoencoder"] = field(
         "none", "autoencoder: train an autoencoder by backpropagation, freeze it, and train GRLU on its code"
