@@ -34,7 +34,7 @@ RootGroup.entries = {
     "report": Entry(
         "Summarize all runs with confidence intervals and compare with published results.",
         INSPECT,
-        "report_options:command",
+        "report:command",
     ),
     "runs": Entry("List, show, remove and export runs.", INSPECT, "runs:command"),
     "rules": Entry("List the installed rules and their origin.", INSPECT, "rules:command"),

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -116,7 +117,7 @@ def training_numbers(folder: Path) -> pd.DataFrame:
 @contextlib.contextmanager
 def interrupted_after(checkpoints: int) -> Iterator[None]:
     """Stop every run inside the block after its n-th checkpoint, as Ctrl-C does; every step writes a checkpoint."""
-    save, due = Run.save_checkpoint, Run.checkpoint_is_due
+    save = Run.save_checkpoint
     saved = 0
 
     def save_and_stop(run: Run) -> None:
@@ -126,12 +127,11 @@ def interrupted_after(checkpoints: int) -> Iterator[None]:
         if saved == checkpoints:
             raise KeyboardInterrupt
 
-    Run.save_checkpoint = save_and_stop  # type: ignore[method-assign,assignment]
-    Run.checkpoint_is_due = lambda _: True  # type: ignore[method-assign,assignment]
-    try:
+    with (
+        mock.patch.object(Run, "save_checkpoint", save_and_stop),
+        mock.patch.object(Run, "checkpoint_is_due", lambda _: True),
+    ):
         yield
-    finally:
-        Run.save_checkpoint, Run.checkpoint_is_due = save, due  # type: ignore[method-assign]
 
 
 def _function(name: str, verb: str) -> Any:

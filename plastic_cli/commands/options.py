@@ -167,6 +167,6 @@ def _help_text(info: FieldInfo) -> str:
     if default is not None:
         facts.append(f"default: {default:g}" if isinstance(default, float) else f"default: {default}")
     shown = "; ".join(fact for fact in facts if fact)
-    if shown and text.endswith(")") and "(default: " in text:
+    if shown and re.search(r"\((default: |or )[^()]*\)$", text):
         return f"{text[:-1]}; {shown})"
     return f"{text} ({shown})" if shown else text

@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from plastic_cli.errors import PlasticError, UserError, did_you_mean
+from plastic_cli.commands.invocation import DatasetName, RuleName, RunsOptions
+from plastic_cli.commands.options import toolkit_command
+from plastic_cli.config.model import field
+from plastic_cli.errors import PlasticError, UserError
 from plastic_cli.escapes import csv_text
 from plastic_cli.plugins.discovery import discover
-from plastic_cli.report.options import FORMATS, PAGE, TABLES, ReportOptions, Sources
+from plastic_cli.report.options import PAGE, ReportOptions, Sources
 from plastic_cli.runs.console import Console
-from plastic_cli.runs.record import STATUSES
 from plastic_cli.runs.store import RunStore
 from plastic_cli.tables import markdown, print_tables
 
@@ -27,6 +29,30 @@ UNREADABLE_SHOWN = 5
 
 GENERATOR = b'<meta name="generator" content="plastic '
 """By this the page of an earlier report is known."""
+
+
+class Options(ReportOptions):
+    """Options of `plastic report`."""
+
+    rule: RuleName | None = field(None, "only runs of this rule", complete="rule")
+    dataset: DatasetName | None = field(None, "only runs on this data set", complete="dataset")
+    json_lines: bool = field(False, "the same as --format json", panel="Output", option="--json")
+    debug: bool = field(False, "show the traceback of an error", panel="Output")
+    config: Path | None = field(
+        None, "TOML file with options of this command; command-line options take precedence", panel="Run"
+    )
+
+
+def command(name: str, about: str) -> Any:
+    """Build the command."""
+    return toolkit_command(name, about, Options, _report)
+
+
+def _report(options: Options) -> None:
+    changes: dict[str, Any] = {"format": "json"} if options.json_lines else {}
+    if "runs" not in options.model_fields_set:
+        changes["runs"] = RunsOptions().runs_folder()
+    report(options.model_copy(update=changes))
 
 
 def report(options: ReportOptions, sources: Sources | None = None, console: Console | None = None) -> None:
@@ -56,9 +82,6 @@ def report(options: ReportOptions, sources: Sources | None = None, console: Cons
 
 def check_options(options: ReportOptions) -> None:
     """Raise UserError or PlasticError, before anything is read, for options that cannot work."""
-    _check_choice("--format", options.format, FORMATS)
-    _check_choice("--table", options.table, TABLES)
-    _check_choice("--status", options.status, (*STATUSES, "crashed", "all"))
     if options.compare and options.table != "all":
         raise UserError(f"--compare prints its own tables: leave --table {options.table} out.")
     for option, folder in (("--output", options.output), ("--html", options.html)):
@@ -68,11 +91,6 @@ def check_options(options: ReportOptions) -> None:
         _check_page_can_be_replaced(options.html / PAGE)
     if not options.runs.is_dir() and options.runs != DEFAULT_FOLDER:
         raise UserError(f"there is no folder {options.runs}. Name the folder with your runs: --runs FOLDER.")
-
-
-def _check_choice(option: str, given: str, choices: tuple[str, ...]) -> None:
-    if given not in choices:
-        raise UserError(f"{option} {given}: choose {', '.join(choices)}.{did_you_mean(given, choices)}")
 
 
 def _check_page_can_be_replaced(path: Path) -> None:
@@ -125,7 +143,8 @@ def _print(content: Content, options: ReportOptions, console: Console) -> None:
                 csv_text(frames[options.table] if options.table in frames else next(iter(frames.values())))
             )
         else:
-            named = {options.table: frames[options.table]} if options.table in frames else frames
+            table: str = options.table
+            named = {table: frames[table]} if table in frames else frames
             sys.stdout.write(json_text(**named))
         return
     if options.compare:

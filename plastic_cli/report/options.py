@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from plastic_cli.config.model import Config, field
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,32 +15,32 @@ if TYPE_CHECKING:
 
     Headline = Callable[[pd.DataFrame, pd.DataFrame], dict[str, ggplot]]
 
-FORMATS = ("table", "markdown", "latex", "csv", "json")
-TABLES = ("all", "results", "claims")
 PAGE = "index.html"
 """The file that `--html` writes."""
 
 
-@dataclass(frozen=True)
-class ReportOptions:
+class ReportOptions(Config):
     """What is reported and how.
 
-    runs: the folder of the runs. rule, dataset, status: report only these runs; only completed runs are compared with
-    published claims. table: "results", "claims" or "all"; CSV holds one table, so that "all" prints the results.
-    compare: print a comparison of the settings instead; CSV then holds the interquartile means. output: also write the
-    tables as Markdown, LaTeX and CSV and the figures as PNG and SVG into this folder. html: also write one page into
-    this folder.
+    Only completed runs are compared with published claims. CSV holds one table: the results with table "all", the
+    interquartile means with `compare`. `output` gets the tables as Markdown, LaTeX and CSV, the figures as PNG and SVG.
     """
 
-    runs: Path
-    rule: str | None = None
-    dataset: str | None = None
-    status: str = "completed"
-    table: str = "all"
-    format: str = "table"
-    compare: bool = False
-    output: Path | None = None
-    html: Path | None = None
+    panel: ClassVar[str] = "Report"
+
+    runs: Path = field(Path("runs"), "folder of the runs (or PLASTIC_RUNS)", panel="Run")
+    rule: str | None = field(None, "only runs of this rule", complete="rule")
+    dataset: str | None = field(None, "only runs on this data set", complete="dataset")
+    status: Literal["completed", "created", "running", "failed", "interrupted", "crashed", "all"] = field(
+        "completed", "only runs with this status, or all runs"
+    )
+    table: Literal["all", "results", "claims"] = field("all", "results, claims or all tables")
+    compare: bool = field(False, "compare the settings instead: interquartile means and probabilities of improvement")
+    output: Path | None = field(None, "also write tables and figures into this folder")
+    html: Path | None = field(None, "also write the whole report as one HTML page into this folder")
+    format: Literal["table", "markdown", "latex", "csv", "json"] = field(
+        "table", "format of the tables", panel="Output"
+    )
 
 
 @dataclass(frozen=True)

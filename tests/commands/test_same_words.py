@@ -115,7 +115,7 @@ def test_whole_numbers_are_searched_inside_their_range():
 @pytest.mark.parametrize(
     ("search", "said"),
     [
-        ("batch_size=0.2:0.7", "no whole number"),
+        ("batch_size=0.2:0.7", "no integer in that range"),
         ("batch_size=0:64", "--batch-size 0"),
         ("batch_size=-5:64", "--batch-size -5"),
         ("learning_rate=0:inf", "a range"),

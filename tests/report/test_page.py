@@ -64,7 +64,7 @@ def write_page(folder, runs, metrics, claims=None, headlines=None, recipes=RECIP
     write_store(store, runs, metrics)
     made = {"grlu": headline} if headlines is None else headlines
     sources = Sources({"grlu": CLAIMS} if claims is None else claims, made.get, recipes)
-    command.report(ReportOptions(store, html=folder / "page", format="csv", **options), sources)
+    command.report(ReportOptions(runs=store, html=folder / "page", format="csv", **options), sources)
     return (folder / "page" / "index.html").read_text()
 
 
@@ -204,7 +204,7 @@ def test_the_same_runs_give_the_same_page(tmp_path, text):
 
 def test_an_empty_store_gives_a_page_that_says_so(tmp_path):
     (tmp_path / "store").mkdir()
-    command.report(ReportOptions(tmp_path / "store", html=tmp_path / "page"), NOTHING_INSTALLED)
+    command.report(ReportOptions(runs=tmp_path / "store", html=tmp_path / "page"), NOTHING_INSTALLED)
     page = Reader((tmp_path / "page" / "index.html").read_text())
     assert "There is no run to report yet" in page.text("p")
     assert page.all("table") == []
@@ -232,7 +232,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr("plastic_cli.report.write.write_atomically", full)
     with pytest.raises(PlasticError, match=r"No space left on device. Choose another --html"):
-        command.report(ReportOptions(tmp_path / "store", html=tmp_path / "page", format="csv"), NOTHING_INSTALLED)
+        command.report(ReportOptions(runs=tmp_path / "store", html=tmp_path / "page", format="csv"), NOTHING_INSTALLED)
     assert [path.name for path in (tmp_path / "page").iterdir()] == ["index.html"]
     assert (tmp_path / "page" / "index.html").read_text() == before
 
@@ -241,7 +241,7 @@ def test_a_file_in_the_way_is_said_before_anything_is_computed(tmp_path, capsys)
     (tmp_path / "store").mkdir()
     (tmp_path / "page").write_text("mine")
     with pytest.raises(PlasticError, match=r"it is a file\. Choose another --html"):
-        command.report(ReportOptions(tmp_path / "store", html=tmp_path / "page"), NOTHING_INSTALLED)
+        command.report(ReportOptions(runs=tmp_path / "store", html=tmp_path / "page"), NOTHING_INSTALLED)
     assert (tmp_path / "page").read_text() == "mine"
     assert capsys.readouterr().out == ""
 
@@ -252,7 +252,7 @@ def test_a_page_that_somebody_else_wrote_stays(tmp_path, mine):
     page = tmp_path / "page" / "index.html"
     page.mkdir(parents=True) if mine is None else (page.parent.mkdir(), page.write_text(mine))
     with pytest.raises(PlasticError, match="Choose another --html"):
-        command.report(ReportOptions(tmp_path / "store", html=page.parent), NOTHING_INSTALLED)
+        command.report(ReportOptions(runs=tmp_path / "store", html=page.parent), NOTHING_INSTALLED)
     assert page.is_dir() if mine is None else page.read_text() == mine
 
 

@@ -22,7 +22,7 @@ def store(tmp_path):
 
 def report(runs, *, claims=None, headlines=None, **options):
     sources = Sources({"grlu": CLAIMS} if claims is None else claims, (headlines or {}).get, {})
-    command.report(ReportOptions(runs, **options), sources)
+    command.report(ReportOptions.from_values({"runs": runs, **options}), sources)
 
 
 def test_csv_on_stdout_is_nothing_but_csv(store, capsys):
@@ -83,8 +83,11 @@ def test_claims_on_other_data_sets_are_not_listed_when_one_is_chosen(tmp_path, c
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "markdwn"}, "--format markdwn: choose table, markdown, latex, csv, json. Did you mean 'markdown'?"),
-        ({"table": "claim"}, "--table claim: choose all, results, claims. Did you mean 'claims'?"),
+        (
+            {"format": "markdwn"},
+            "--format markdwn: it should be 'table', 'markdown', 'latex', 'csv' or 'json'. Did you mean 'markdown'?",
+        ),
+        ({"table": "claim"}, "--table claim: it should be 'all', 'results' or 'claims'. Did you mean 'claims'?"),
         ({"status": "complete"}, "Did you mean 'completed'?"),
         ({"rule": "grul"}, "--rule grul: no run has it. Did you mean 'grlu'? There are: backprop, grlu."),
         ({"dataset": "mnits"}, "--dataset mnits: no run has it. Did you mean 'mnist'? There are: mnist."),
