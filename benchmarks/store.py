@@ -2,9 +2,9 @@
 
     python benchmarks/store.py [--runs 10000] [--rows 1000000]
 
-Each command runs in a process of its own, whose CPU time and largest memory the system tells. "cold" finds no index;
-"warm" finds the index that the command before left. The floor is a process that reads every run.json with the `json`
-of Python and does nothing with it; the peer for one large file is `pandas.read_json`.
+Each command runs in its own process, and the system reports its CPU time and largest memory. "cold" finds no index;
+"warm" finds the index of the command before. The floor is a process that reads every run.json with Python's `json` and
+does nothing else; the peer for one large file is `pandas.read_json`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ assert len(pd.read_json(sys.argv[1], lines=True)) == int(sys.argv[2])
 PLASTIC = "from plastic_cli.app import main; main()"
 RECIPE = """
 title = "two thousand settings of five seeds"
-why = "to look every run of a large sweep up"
+why = "to look up every run of a large sweep"
 rule = "backprop"
 seeds = 5
 [options]

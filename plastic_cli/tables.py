@@ -1,4 +1,4 @@
-"""Tables for a reader: their cells, and how they look in a terminal and in Markdown."""
+"""Tables for a reader, printed in a terminal or written as Markdown."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Estimate(Protocol):
 
 @dataclass(frozen=True)
 class Detailed:
-    """A text with a detail, which stands in brackets, or below the text in a terminal."""
+    """A text with a detail, which is shown in brackets, or below the text in a terminal."""
 
     text: str
     detail: str = ""
@@ -97,7 +97,7 @@ def cell_text(cell: Cell) -> str:
 def rich_table(table: Table, width: int | None = None) -> RichTable:
     """Return the table for a terminal of `width` columns; None: as wide as it needs.
 
-    A detail stands below its text. Optional columns are left out, from the right, until the words of the others fit;
+    A detail is below its text. Optional columns are left out, from the right, until the words of the others fit;
     the caption names them.
     """
     from rich.console import Console
@@ -127,7 +127,7 @@ def print_tables(tables: Sequence[Table]) -> None:
 
     width = Console().width if sys.stdout.isatty() else None
     console = Console(width=width or 10_000, highlight=False, markup=False)
-    # Captured, because rich exits the program where the reader closes the pipe.
+    # Captured, because rich exits the program if the reader closes the pipe.
     with console.capture() as captured:
         for index, table in enumerate(tables):
             if index:
@@ -213,7 +213,7 @@ def text_and_detail(cell: Cell) -> tuple[str, str]:
     if isinstance(cell, str | int):
         return printable_line(str(cell)), ""
     bounds = [f"[{number_text(cell.low)}, {number_text(cell.high)}]"] if cell.known else []
-    # The number of values is shown only where it differs from the number of runs.
+    # The number of values is shown only if it differs from the number of runs.
     count = [f"(n={cell.n})"] if cell.dropped else []
     return number_text(cell.mean), " ".join(bounds + count)
 

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from plastic_cli.report.options import Headline
 
 DEFAULT_FOLDER = Path("runs")
-"""The folder of the runs by default; that it does not exist yet is no error."""
+"""The default folder of the runs; it is not an error if this folder does not exist yet."""
 
 UNREADABLE_SHOWN = 5
 
 GENERATOR = b'<meta name="generator" content="plastic '
-"""By this the page of an earlier report is known."""
+"""The text that identifies the page of an earlier report."""
 
 
 class Options(ReportOptions):
@@ -56,7 +56,7 @@ def _report(options: Options) -> None:
 
 
 def report(options: ReportOptions, sources: Sources | None = None, console: Console | None = None) -> None:
-    """Print the results of all runs in a folder and the verdicts on published claims, and write what is asked for.
+    """Print the results of all runs in a folder and the verdicts on published claims, and write the chosen files.
 
     sources: what rules and recipes contribute; None: the installed ones. Raises UserError for an unknown choice and for
     a folder of runs that does not exist, PlasticError for a folder that cannot be written.
@@ -94,7 +94,7 @@ def check_options(options: ReportOptions) -> None:
 
 
 def _check_page_can_be_replaced(path: Path) -> None:
-    """Raise PlasticError where `path` exists and plastic did not write it."""
+    """Raise PlasticError if `path` exists and plastic did not write it."""
     try:
         head = path.read_bytes()[:4096]
     except FileNotFoundError:
@@ -106,7 +106,7 @@ def _check_page_can_be_replaced(path: Path) -> None:
 
 
 def installed_sources(options: ReportOptions) -> Sources:
-    """Return the claims and figures of the installed rules, and the recipes where a page lists them."""
+    """Return the claims and figures of the installed rules, and the recipes if a page lists them."""
     claims = {name: text for name, rule in discover().rules.items() if (text := rule.claims_text())}
     return Sources(claims, _installed_headline, recipes_by_claim() if options.html is not None else {})
 

@@ -74,7 +74,7 @@ def read_content(runs: pd.DataFrame, options: ReportOptions, claims: Mapping[str
 
 
 def select_runs(runs: pd.DataFrame, options: ReportOptions, rules: list[str], console: Console) -> Selection:
-    """Return the runs that fit the options; where there are none, say why.
+    """Return the runs that fit the options; if there are none, print why.
 
     rules: those that are installed. Raises UserError for a rule or data set that no run has.
     """
@@ -137,7 +137,7 @@ def _published(texts: Mapping[str, str], options: ReportOptions, console: Consol
 
 
 def has_no_runs(claim: ClaimResult) -> bool:
-    """Say whether no run, not even a failed one, tests a claim."""
+    """Return whether no run, not even a failed one, tests a claim."""
     if isinstance(claim.entry, Context):
         return False
     return claim.verdict is None or not (claim.verdict.interval.n or claim.verdict.lost)

@@ -145,7 +145,7 @@ def _claims_figure(axis: str, tested: Sequence[ClaimResult]) -> ggplot:
     frame = _claims_data(tested)
     published = frame[frame["what"] == "published"]
     with_interval = frame[frame["what"] == "measured"].dropna(subset=["low", "high"])
-    colours = {"published": "#777777", "measured": discrete_colors(1)[0]}
+    colors = {"published": "#777777", "measured": discrete_colors(1)[0]}
     labels = [str(label) for label in frame["claim"].cat.categories]
     # All rows have the height of the label with most lines.
     height = 1.9 + len(labels) * (0.17 * max(label.count("\n") + 1 for label in labels) + 0.12)
@@ -154,17 +154,17 @@ def _claims_figure(axis: str, tested: Sequence[ClaimResult]) -> ggplot:
         f" with the {interval_method()}, from {MINIMUM_VALUES} seeds on."
     )
     figure: ggplot = (
-        ggplot(frame, aes("value", "claim", colour="what"))
+        ggplot(frame, aes("value", "claim", color="what"))
         + geom_segment(aes(x="low", xend="high", yend="claim"), data=published, size=4, alpha=0.3, show_legend=False)
         + geom_segment(aes(x="low", xend="high", yend="claim"), data=with_interval, size=1.3, show_legend=False)
         + geom_point(aes(shape="what"), size=2.6)
-        + scale_color_manual(values=colours, breaks=list(colours))
-        + scale_shape_manual(values={"published": "|", "measured": "o"}, breaks=list(colours))
+        + scale_color_manual(values=colors, breaks=list(colors))
+        + scale_shape_manual(values={"published": "|", "measured": "o"}, breaks=list(colors))
         + labs(
             title=f"Published and measured: {axis}",
             x=axis,
             y="",
-            colour="",
+            color="",
             shape="",
             caption=_wrapped(caption, 62),
         )
@@ -203,7 +203,7 @@ def profile_figure(comparison: Comparison) -> ggplot:
         ignore_index=True,
     )
     frame["label"] = pd.Categorical(frame["label"], categories=list(dict.fromkeys(names)))
-    colours = discrete_colors(len(frame["label"].cat.categories))
+    colors = discrete_colors(len(frame["label"].cat.categories))
     caption = (
         f"Share of runs whose {comparison.metric} is better than the threshold. Ribbon:"
         f" {profile_method()}, from {MINIMUM_VALUES} seeds on."
@@ -212,18 +212,18 @@ def profile_figure(comparison: Comparison) -> ggplot:
         caption += f" The best {MOST_COMPARED} of {len(comparison.compared)} settings are shown."
     lines = sum(name.count("\n") + 1 for name in names)
     figure: ggplot = (
-        ggplot(frame, aes("threshold", "share", colour="label", fill="label"))
+        ggplot(frame, aes("threshold", "share", color="label", fill="label"))
         + geom_ribbon(aes(ymin="low", ymax="high"), data=frame.dropna(subset=["low", "high"]), alpha=0.15, size=0)
         + geom_step(size=0.9)
-        + scale_color_manual(values=colours, drop=False)
-        + scale_fill_manual(values=colours, drop=False)
-        + guides(colour=guide_legend(ncol=1), fill=guide_legend(ncol=1))
+        + scale_color_manual(values=colors, drop=False)
+        + scale_fill_manual(values=colors, drop=False)
+        + guides(color=guide_legend(ncol=1), fill=guide_legend(ncol=1))
         + labs(
             title="Performance profiles",
             subtitle=_wrapped(comparison.subject, 60),
             x=f"threshold of {comparison.metric}",
             y="share of runs that are better",
-            colour="",
+            color="",
             fill="",
             caption=_wrapped(caption, 62),
         )
@@ -332,37 +332,37 @@ def _curves_figure(drawn: Sequence[Result], labels: Sequence[str], curves: pd.Da
     legend = [names[label] for label in labels]
     curves = curves.assign(label=pd.Categorical(curves["label"].map(names), categories=legend))
     datasets = sorted(set(curves["dataset"]))
-    colours = discrete_colors(len(legend))
+    colors = discrete_colors(len(legend))
     caption = f"Line: mean over seeds. Ribbon: {interval_method()}, from {MINIMUM_VALUES} seeds on."
     if count > len(labels):
         caption += f" The best {len(labels)} of {count} settings are shown."
     lines = sum(label.count("\n") + 1 for label in legend)
     columns = min(len(datasets), 2)
-    beside = len(legend) > 1
-    width = 4.4 * columns + 0.6 + (3.2 if beside else 0)
+    with_legend = len(legend) > 1
+    width = 4.4 * columns + 0.6 + (3.2 if with_legend else 0)
     height = max(2.9 * -(-len(datasets) // columns) + 1.2, 1.4 + 0.2 * lines + 0.1 * len(legend))
-    about = [*(rules if len(rules) == 1 else []), *(legend if not beside and legend != list(rules) else [])]
+    about = [*(rules if len(rules) == 1 else []), *(legend if not with_legend and legend != list(rules) else [])]
     about += datasets if len(datasets) == 1 and datasets[0] else []
     figure: ggplot = (
-        ggplot(curves, aes("step", "mean", colour="label", fill="label"))
+        ggplot(curves, aes("step", "mean", color="label", fill="label"))
         + geom_ribbon(aes(ymin="low", ymax="high"), data=curves.dropna(subset=["low", "high"]), alpha=0.2, size=0)
         + geom_line(size=0.9)
-        + scale_color_manual(values=colours, drop=False)
-        + scale_fill_manual(values=colours, drop=False)
+        + scale_color_manual(values=colors, drop=False)
+        + scale_fill_manual(values=colors, drop=False)
         + scale_x_continuous(breaks=_whole_breaks)
-        + guides(colour=guide_legend(ncol=1), fill=guide_legend(ncol=1))
+        + guides(color=guide_legend(ncol=1), fill=guide_legend(ncol=1))
         + labs(
             title="Learning curves",
             subtitle=_wrapped(", ".join(about), 22 * columns * 2) or None,
             x=_step_name(drawn, curves),
             y=metric,
-            colour="",
+            color="",
             fill="",
             caption=_wrapped(caption, 62 * columns),
         )
         + theme_plastic(figure_size=(width, height))
         + theme(
-            legend_position="right" if beside else "none",
+            legend_position="right" if with_legend else "none",
             legend_title=element_blank(),
             legend_text=element_text(ma="left"),
             plot_caption=element_text(ha="left", ma="left"),

@@ -39,7 +39,7 @@ class Figure:
 
 
 def write_tables(folder: Path, content: Content, *, compare: bool) -> None:
-    """Write the tables as CSV, Markdown and LaTeX; raises PlasticError where that is not possible."""
+    """Write the tables as CSV, Markdown and LaTeX; raises PlasticError if that is not possible."""
     names = {"results": "table"}
     contents = {
         f"{names.get(name, name)}.csv": csv_text(frame)
@@ -114,7 +114,7 @@ def _each_drawn(
 
 
 def write_figures(folder: Path, figures: Mapping[str, Figure], console: Console) -> None:
-    """Write figures as PNG and SVG; raises PlasticError where that is not possible."""
+    """Write figures as PNG and SVG; raises PlasticError if that is not possible."""
 
     def save(name: str, figure: Figure) -> list[Path]:
         return save_figure(figure.plot, folder / "figures", name, description=figure.description)
@@ -129,7 +129,7 @@ def write_page(
     recipes: Mapping[tuple[str, str], Sequence[str]],
     console: Console,
 ) -> Path:
-    """Write the page into `folder` in one step and return its path; raises PlasticError where that is not possible."""
+    """Write the page into `folder` in one step and return its path; raises PlasticError if that is not possible."""
 
     def draw(name: str, figure: Figure) -> PageFigure:
         return PageFigure(name, svg_text(figure.plot, name, figure.description))

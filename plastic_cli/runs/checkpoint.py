@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Stateful(Protocol):
-    """What a run can track besides torch generators: modules, optimizers, schedulers, learners."""
+    """An object that a run can track: a module, an optimizer, a scheduler, a learner."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes, as tensors, numbers, text, lists and dictionaries."""
@@ -50,7 +50,7 @@ class Checkpoint:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read the checkpoint of the run in `folder`, tensors on the CPU; raises UserError where it is missing or damaged.
+    """Read the checkpoint of the run in `folder`, tensors on the CPU; raises UserError if it is missing or damaged.
 
     Only tensors and plain values are read: nothing in the file can run code.
     """
@@ -67,7 +67,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def _checked(content: Any, path: Path) -> Checkpoint:
-    """Return a checkpoint; raises UserError where a part is missing or a number is impossible."""
+    """Return a checkpoint; raises UserError if a part is missing or a number is impossible."""
     kinds: dict[str, Any] = {"tracked": dict, "random": dict, "steps_done": dict, "speed": dict}
     kinds |= {"metrics_bytes": int, "seconds": float}
     if not isinstance(content, dict) or not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
@@ -90,7 +90,7 @@ def state_of(part: Stateful | torch.Generator) -> Any:
 
 
 def restore_part(part: Stateful | torch.Generator, name: str, tracked: Mapping[str, Any], run: str) -> None:
-    """Give `part` the state that is stored as `name`; raises UserError where it is missing or does not fit.
+    """Load the state that is stored as `name` into `part`; raises UserError if it is missing or does not fit.
 
     run: the id of the run, for the message.
     """
@@ -104,7 +104,7 @@ def restore_part(part: Stateful | torch.Generator, name: str, tracked: Mapping[s
     except (MemoryError, PlasticError):
         raise
     except Exception as error:
-        # For a state of another shape, each part raises an error of its own kind.
+        # For a state of another shape, parts raise errors of different types.
         raise UserError(
             f"the checkpoint of run {run} does not fit this version of the rule. Train the run again."
         ) from error
@@ -128,7 +128,7 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: Mapping[str, Any], run: str) -> None:
-    """Restore what `random_states` returned; raises UserError where the states are damaged.
+    """Restore what `random_states` returned; raises UserError if the states are damaged.
 
     run: the id of the run, for the message.
     """

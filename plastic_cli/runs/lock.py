@@ -18,7 +18,7 @@ except ImportError:
     fcntl = None  # type: ignore[assignment]
 
 READERS_SECONDS = 1.0
-"""How long a writer waits for readers that ask whether the run is alive; each holds the lock for microseconds."""
+"""Time that a writer waits for readers, which hold the lock for microseconds to check whether a run is alive."""
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def locked_folder(folder: Path, process: Mapping[str, Any]) -> Iterator[None]:
     """Hold the folder of a run against other processes.
 
     The operating system frees the lock when the process ends, however it ends. process: pid and host of the last
-    writer, for the message. Raises UserError where another process holds the folder, RunFailed where the folder cannot
+    writer, for the message. Raises UserError if another process holds the folder, RunFailed if the folder cannot
     be written.
     """
     from filelock import FileLock, Timeout
@@ -48,7 +48,7 @@ def locked_folder(folder: Path, process: Mapping[str, Any]) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Say whether a living process writes to the run in `folder`.
+    """Return whether a living process writes to the run in `folder`.
 
     On POSIX systems this takes a shared lock, so that two readers do not see each other as a writer, and so that it
     works in a store that cannot be written.

@@ -49,7 +49,7 @@ def write_video(
 ) -> Path:
     """Write frames, arrays (height, width, 3) of uint8, as `videos/NAME.gif` or `videos/NAME.mp4`; return its path.
 
-    Raises UserError where MP4 cannot be written.
+    Raises UserError if MP4 cannot be written.
     """
     import imageio.v3 as imageio
 
@@ -92,7 +92,7 @@ def write_artifact(folder: Path, name: str, tensors: Mapping[str, Any]) -> Path:
 
 
 def read_artifact(folder: Path, name: str) -> dict[str, Any]:
-    """Read `artifacts/NAME.pt`, tensors on the CPU; raises UserError where it is missing or damaged."""
+    """Read `artifacts/NAME.pt`, tensors on the CPU; raises UserError if it is missing or damaged."""
     try:
         return dict(read_tensors(folder / "artifacts" / f"{name}.pt"))
     except FileNotFoundError:

@@ -110,7 +110,7 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        """The device to compute on; raises UserError where the chosen device is missing."""
+        """The device to compute on; raises UserError if the chosen device is missing."""
         if self._device is None:
             from plastic_cli.numerics.devices import find_device
 
@@ -132,7 +132,7 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[Run]:
-        """Lock the folder for this process; raises UserError where another process is writing to it.
+        """Lock the folder for this process; raises UserError if another process is writing to it.
 
         The operating system frees the lock when the process ends, however it ends. A stage other than "train" writes
         its rows when the block ends without an error, so that a stage that is killed or fails leaves no part of them.
@@ -403,7 +403,7 @@ class Run:
         return outputs.write_artifact(self.folder, name, tensors)
 
     def load_tensors(self, name: str) -> dict[str, Any]:
-        """Read what `save_tensors` wrote; raises UserError where it is missing or damaged."""
+        """Read what `save_tensors` wrote; raises UserError if it is missing or damaged."""
         return outputs.read_artifact(self.folder, name)
 
     def stored_tensors(self, prefix: str) -> list[str]:

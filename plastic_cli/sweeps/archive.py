@@ -150,7 +150,7 @@ def _extract(content: bytes, folder: Path) -> None:
                 raise tarfile.ReadError(f"{member.name!r:.80} is not a file of a run")
             room -= member.size
             if member.size < 0 or room < 0:
-                raise tarfile.ReadError(f"there is no room for {member.name!r:.80} of {member.size:,} bytes")
+                raise tarfile.ReadError(f"the disk has no space for {member.name!r:.80} of {member.size:,} bytes")
             source = archive.extractfile(member)
             assert source is not None
             target = folder / path

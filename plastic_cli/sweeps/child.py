@@ -1,7 +1,7 @@
 """`python -m plastic_cli.sweeps.child PARENT MODULE ARGUMENTS...`: run a module that ends with its parent process.
 
 A worker that is killed cannot stop its run any more. On Linux the run therefore asks the kernel for a SIGTERM at that
-moment: it writes its checkpoint, and another worker finishes it. Elsewhere such a run goes on to its end.
+moment: it writes its checkpoint, and another worker finishes it. On other systems the run continues to its end.
 """
 
 from __future__ import annotations

@@ -40,13 +40,13 @@ _lock = Lock()
 
 
 def store_of(folder: Path) -> RunStore:
-    """Return the store of a folder, which this process reads again only where it changed."""
+    """Return the store of a folder, of which this process reads only new and changed runs."""
     with _lock:
         return _stores.setdefault((os.getpid(), folder), RunStore(folder)).refresh()
 
 
 def find_run(store: RunStore, planned: PlannedRun) -> Found:
-    """Say how far a planned run is, as of the last `store.refresh()`.
+    """Return how far a planned run is, as of the last `store.refresh()`.
 
     A stored run is the same where rule, configuration with its seed, version of the rule and data are the same. A run
     that stopped before it had read its data can be resumed too.

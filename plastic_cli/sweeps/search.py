@@ -318,7 +318,7 @@ def _opened(optuna: Any, path: Path, name: str, space: Space, *, maximize: bool,
     for trial in study.trials:
         if trial.state == optuna.trial.TrialState.RUNNING:
             opened.give_back(trial.number)
-    # Read here, where damage is told.
+    # Read here, so that damage is reported here.
     opened.finished()
     return opened
 

@@ -1,4 +1,4 @@
-"""Exports runs to MLflow: the server or store of MLFLOW_TRACKING_URI, or MLflow's default."""
+"""Exports runs to MLflow: to the server or store of MLFLOW_TRACKING_URI, or to MLflow's default store."""
 
 from plastic_cli.runs.exports import exporter_hooks
 

@@ -1,4 +1,4 @@
-"""Runs as MLflow keeps them: parameters, metrics with their history, status. Points are sent many at a time."""
+"""Export to MLflow: parameters, metrics with their history, and status. Points are sent in batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-# Before the import, which reads it: exporting tells nobody but the store, unless the environment says otherwise.
+# Set before the import, which reads it: there are no usage reports unless the environment switches them on.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from mlflow.entities import Metric, Param, RunTag
@@ -26,11 +26,11 @@ from mlflow.tracking import MlflowClient, get_tracking_uri
 from plastic_cli.runs.exports import hyperparameters, metric_name, metric_value
 
 EXPERIMENT = "plastic"
-"""Unless MLFLOW_EXPERIMENT_NAME names another."""
+"""The experiment, unless MLFLOW_EXPERIMENT_NAME is set."""
 RUN_TAG = "plastic.run"
 BATCH = 500
 SECONDS = 5.0
-"""Points wait until there are BATCH of them or this time has passed: each writing costs milliseconds."""
+"""Points are sent when there are BATCH of them or after this time, because each request takes milliseconds."""
 LONGEST_VALUE = 6000
 LONGEST_WAIT = 120.0
 _STATUS = {"completed": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
@@ -49,15 +49,15 @@ _open: dict[str, _Open] = {}
 
 
 def check() -> None:
-    """Raise ImportError where the store is a database, as the default one is, and its libraries are missing."""
+    """Raise ImportError if the store is a database, as the default store is, and its libraries are missing."""
     if get_tracking_uri().partition(":")[0].partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql"):
         import alembic  # noqa: F401
         import sqlalchemy  # noqa: F401
 
 
 def start(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Find the run by its tag and add what is missing, or make it: MLflow cannot take a point back."""
-    # A database that is made at this moment is no news.
+    """Find the run by its tag and add missing points, or create it; MLflow cannot delete points."""
+    # Messages about a new database are not shown.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     with _alone():
         client = MlflowClient()
@@ -81,7 +81,7 @@ def start(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def log(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Take rows, and send them when it is time."""
+    """Collect rows, and send them in batches."""
     this = _open[run["folder"]]
     _take(this, rows)
     if len(this.waiting) >= BATCH or time.monotonic() - this.sent > SECONDS:
@@ -89,7 +89,7 @@ def log(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def finish(run: Mapping[str, Any]) -> None:
-    """Send what is left and the status."""
+    """Send the remaining points and the status."""
     this = _open.pop(run["folder"], None)
     if this is None:
         return
@@ -101,7 +101,7 @@ def finish(run: Mapping[str, Any]) -> None:
 
 
 def _alone() -> AbstractContextManager[Any]:
-    """Hold others off while MLflow makes the tables of a new SQLite file, which fails where two runs begin at once."""
+    """Lock a new SQLite file while MLflow creates its tables, because that fails for two runs at once."""
     scheme, _, path = get_tracking_uri().partition(":///")
     if scheme.partition("+")[0] != "sqlite" or not path:
         return nullcontext()
@@ -112,17 +112,17 @@ def _experiment(client: MlflowClient) -> str:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
     found = client.get_experiment_by_name(name)
     if found is None:
-        # Another run may make it at this moment.
+        # Another run may create it at this moment.
         with suppress(MlflowException):
             return str(client.create_experiment(name))
         found = client.get_experiment_by_name(name)
     if found is None:
-        raise RuntimeError(f"MLflow has no experiment '{name}', nor lets it be made")
+        raise RuntimeError(f"MLflow has no experiment '{name}' and does not create it")
     return str(found.experiment_id)
 
 
 def _metric(row: Mapping[str, Any]) -> Metric:
-    # What MLflow does not admit in a name becomes an underscore.
+    # Characters that MLflow does not allow in a name become underscores.
     name = re.sub(r"[^\w./ -]", "_", metric_name(row))
     return Metric(name, metric_value(row), int(1000 * (row.get("time") or 0)), row["step"])
 

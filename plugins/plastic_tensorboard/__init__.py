@@ -1,4 +1,4 @@
-"""Exports runs for TensorBoard: event files in the run's folder, for `tensorboard --logdir runs`."""
+"""Exports runs to TensorBoard: event files in the folder of the run, for `tensorboard --logdir runs`."""
 
 from plastic_cli.runs.exports import exporter_hooks
 

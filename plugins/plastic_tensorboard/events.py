@@ -1,4 +1,4 @@
-"""Event files: one for each sitting of a run; the newest holds the whole run, and older ones are removed."""
+"""Export to TensorBoard: each session of a run writes a new event file with the whole run and removes older ones."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _writers: dict[str, SummaryWriter] = {}
 
 
 def start(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the whole run anew: an event file can only grow, and what it holds of lost work would stand twice."""
+    """Write the whole run again: an event file can only grow, and would hold lost and repeated work twice."""
     folder = Path(run["folder"]) / FOLDER
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()
-    # The first event tells a TensorBoard that has read the old files to forget what they said.
+    # The first event tells an open TensorBoard to drop the points of the old files.
     writer = _writers[run["folder"]] = SummaryWriter(str(folder), purge_step=0, flush_secs=FLUSH_SECONDS)
     given = hyperparameters(run)
     began = datetime.fromisoformat(run["started"] or run["created"]).timestamp()
@@ -46,7 +46,7 @@ def log(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def finish(run: Mapping[str, Any]) -> None:
-    """Add the status, as text and for the table of hyper-parameters, and close the file."""
+    """Add the status, as text and for the table of hyperparameters, and close the file."""
     writer = _writers.pop(run["folder"], None)
     if writer is None:
         return
@@ -64,5 +64,5 @@ def finish(run: Mapping[str, Any]) -> None:
 
 
 def _add(writer: SummaryWriter, summary: Any) -> None:
-    # The writer takes summaries of torch's own making, which are the same messages.
+    # The writer needs the summary class of torch, which has the same messages.
     writer.file_writer.add_summary(Summary.FromString(summary.SerializeToString()), 0)

@@ -1,4 +1,4 @@
-"""Exports runs to Weights & Biases: offline, into the run's folder, unless WANDB_MODE says otherwise."""
+"""Exports runs to Weights & Biases: offline, into the folder of the run, unless WANDB_MODE is set."""
 
 from plastic_cli.runs.exports import exporter_hooks
 

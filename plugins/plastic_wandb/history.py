@@ -1,4 +1,4 @@
-"""Runs as Weights & Biases keeps them: the configuration, a history with the run's own steps as its axis, a summary."""
+"""Export to Weights & Biases: configuration, history over the steps of the run, and summary."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import wandb
 from plastic_cli.runs.exports import hyperparameters, metric_name, metric_value
 
 PROJECT = "plastic"
-"""Unless WANDB_PROJECT names another."""
+"""The project, unless WANDB_PROJECT is set."""
 STEP = "step"
-"""The axis of all metrics: the step of the run's loop. W&B's own step counts rows, since loops begin at 0 again."""
+"""The axis of all metrics: the step of the loop. The step of W&B counts rows, because each loop begins at 0."""
 _EXIT_CODES = {"completed": 0, "interrupted": 130}
 
 
@@ -30,10 +30,10 @@ _open: dict[str, _Open] = {}
 
 
 def start(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Begin the run under its own id, with all that was logged before.
+    """Begin the run under its id, with all rows that were logged before.
 
-    Offline, what an earlier sitting left and nobody has synced yet is removed: this one holds all of it. Online, W&B
-    keeps what it has and refuses rows whose number it has already.
+    Offline, files of an earlier session that were not synced are removed, because this session holds all their rows.
+    Online, W&B keeps its rows and refuses rows whose number it already has.
     """
     mode: Any = os.environ.get("WANDB_MODE", "offline")
     folder = os.environ.get("WANDB_DIR") or run["folder"]

@@ -269,7 +269,7 @@ def test_other_files_in_the_folder_stay(tmp_path):
 @pytest.fixture(scope="module")
 def drawing():
     frame = pd.DataFrame({"x": [1, 2], "y": [3, 4], "rule": ["a", "b"]})
-    return svg_text(ggplot(frame, aes("x", "y", colour="rule")) + geom_point() + labs(title="Two points"), "two")
+    return svg_text(ggplot(frame, aes("x", "y", color="rule")) + geom_point() + labs(title="Two points"), "two")
 
 
 def test_two_drawings_on_one_page_share_no_id(drawing):

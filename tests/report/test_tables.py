@@ -181,11 +181,11 @@ def test_bounds_are_written_as_bounds(experiments, claims_text):
 def test_nothing_to_show_is_an_empty_table():
     for table in (results_table([]), claims_table([]), context_table([])):
         assert table.rows == ()
-    assert list(results_frame([]).columns) == list(results_frame(summarise_one()).columns)
+    assert list(results_frame([]).columns) == list(results_frame(summarize_one()).columns)
     assert len(claims_frame([])) == 0
 
 
-def summarise_one():
+def summarize_one():
     runs, _ = grlu_experiments(seeds=1)
     return summarize(runs.iloc[:1], group_runs(runs.iloc[:1]))
 
@@ -210,7 +210,7 @@ def test_csv_is_clean_and_keeps_every_digit(reported):
 
 
 def test_a_single_seed_leaves_the_bounds_of_csv_empty():
-    (row,) = csv.DictReader(io.StringIO(csv_text(results_frame(summarise_one()))))
+    (row,) = csv.DictReader(io.StringIO(csv_text(results_frame(summarize_one()))))
     assert (row["low"], row["high"], row["n"]) == ("", "", "1")
 
 

@@ -504,11 +504,11 @@ def test_pieces_of_any_size_hold_the_same_rows(make_run, store, block, monkeypat
 
 def test_many_different_texts_are_kept_apart(make_run, store, runs_folder):
     run = make_run()
-    labelled = [{**ROW, "metric": f"m{number % 40_000}", "labels": {"number": number}} for number in range(70_000)]
-    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
+    labeled = [{**ROW, "metric": f"m{number % 40_000}", "labels": {"number": number}} for number in range(70_000)]
+    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labeled))
     for _ in range(2):
         frame = RunStore(runs_folder).metrics(runs=[run.id, *map(str, range(30))])
-        assert frame["metric"].tolist() == [row["metric"] for row in labelled]
+        assert frame["metric"].tolist() == [row["metric"] for row in labeled]
         assert [json.loads(label)["number"] for label in frame["labels"]] == list(range(70_000))
 
 
