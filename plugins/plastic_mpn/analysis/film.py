@@ -37,7 +37,7 @@ def render_episode(config: Render, run: Run, trained: Trained) -> None:
     stills = tuple(config.still) or (last,)
     needed = sorted({*shown, *stills})
     if draws_pictures(env_id, max_steps=limit, options=options):
-        # Play again, drawing only the steps that are shown: the pictures of all steps would not fit into memory.
+        # Play again, drawing only the steps that are shown: the images of all steps would not fit into memory.
         (episode,) = record_episodes(network, env_id, [seed], max_steps=limit, options=options, render=needed)
     else:
         run.message(f"{env_id} cannot draw itself here: the film shows its observations instead")

@@ -97,6 +97,6 @@ def _parts(
         if episode.matrices is None:
             raise ValueError("The episodes hold no M.")
         with torch.no_grad():
-            seen = network.core.project(torch.from_numpy(episode.observations).to(device))
-        found.append((episode, *parts_of_preactivation(layer, seen.cpu().numpy(), episode.matrices)))
+            inputs = network.core.project(torch.from_numpy(episode.observations).to(device))
+        found.append((episode, *parts_of_preactivation(layer, inputs.cpu().numpy(), episode.matrices)))
     return found

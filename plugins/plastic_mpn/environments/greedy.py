@@ -77,25 +77,25 @@ def play(
     """
     state = network.init_state(len(seeds))
     first_action = int(environments[0].action_space.start)  # type: ignore[attr-defined]
-    seen = [begin_episode(environment, seed) for environment, seed in zip(environments, seeds, strict=False)]
+    latest = [begin_episode(environment, seed) for environment, seed in zip(environments, seeds, strict=False)]
     returns = np.zeros(len(seeds))
     playing = list(range(len(seeds)))
     for step in count():
         if change_state is not None:
             state = change_state(state, step)
-        observations = np.stack([seen[index][0] for index in playing])
+        observations = np.stack([latest[index][0] for index in playing])
         rows = torch.tensor(playing, device=state.device)
         used = state[rows]
         outputs, hidden, after = network.observe(torch.from_numpy(observations).to(state.device), used)
         state = state.index_copy(0, rows, after)
         actions = outputs.argmax(dim=-1).tolist()
         if observer is not None:
-            infos = [seen[index][1] for index in playing]
+            infos = [latest[index][1] for index in playing]
             observer.observe(Step(step, playing, observations, infos, used, outputs, hidden, actions))
         unfinished = []
         for index, action in zip(playing, actions, strict=True):
             observation, reward, terminated, truncated, info = take_action(environments[index], first_action + action)
-            seen[index] = (observation, info)
+            latest[index] = (observation, info)
             returns[index] += reward
             if observer is not None:
                 observer.reward(index, reward)

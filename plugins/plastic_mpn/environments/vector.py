@@ -195,14 +195,14 @@ def _space_name(space: gymnasium.Space[Any]) -> str:
 def begin_episode(environment: Environment, seed: int) -> tuple[NDArray[np.float32], Mapping[str, Any]]:
     """Begin an episode and return the observation (d,) and the info.
 
-    Raises RunFailed if the environment raises an error, or if the observation is not one of its observation space.
+    Raises RunFailed if the environment raises an error, or if the observation is not in its observation space.
     """
     try:
         returned = environment.reset(seed=seed)
-        seen, info = returned
+        observation, info = returned
     except Exception as error:
         raise _failed(environment, "reset()", error) from error
-    return _observation(environment, "reset()", seen), _info(environment, "reset()", info)
+    return _observation(environment, "reset()", observation), _info(environment, "reset()", info)
 
 
 def take_action(
@@ -210,15 +210,15 @@ def take_action(
 ) -> tuple[NDArray[np.float32], float, bool, bool, Mapping[str, Any]]:
     """Take an action and return the observation (d,), the reward, terminated, truncated and the info.
 
-    Raises RunFailed if the environment raises an error, if the observation is not one of its observation space, or if
+    Raises RunFailed if the environment raises an error, if the observation is not in its observation space, or if
     the reward is not a finite number.
     """
     try:
-        seen, reward, terminated, truncated, info = environment.step(action)
+        observation, reward, terminated, truncated, info = environment.step(action)
     except Exception as error:
         raise _failed(environment, "step()", error) from error
     return (
-        _observation(environment, "step()", seen),
+        _observation(environment, "step()", observation),
         _reward(environment, reward),
         _flag(environment, "terminated", terminated),
         _flag(environment, "truncated", truncated),
@@ -245,11 +245,12 @@ def _failed(environment: Environment, where: str, error: Exception) -> RunFailed
     return RunFailed(f"{_name(environment)}: its {where} failed with {message}. Add --debug to see where.")
 
 
-def _observation(environment: Environment, where: str, seen: Any) -> NDArray[np.float32]:
-    given = _numbers(seen)
+def _observation(environment: Environment, where: str, returned: Any) -> NDArray[np.float32]:
+    given = _numbers(returned)
     if given is None:
         raise RunFailed(
-            f"{_name(environment)}: the observation of {where} is {_shortened(seen)}; it must be an array of numbers."
+            f"{_name(environment)}: the observation of {where} is {_shortened(returned)}; it must be an array of"
+            " numbers."
         )
     shape = environment.observation_space.shape
     if given.shape != shape:
@@ -355,12 +356,12 @@ def is_repeatable(
     def checksum() -> int:
         environment = make_environment(env_id, max_steps=max_steps, options=options)
         first, count = int(environment.action_space.start), int(environment.action_space.n)  # type: ignore[attr-defined]
-        seen, _ = begin_episode(environment, seed)
-        found = zlib.crc32(seen.tobytes())
+        observation, _ = begin_episode(environment, seed)
+        found = zlib.crc32(observation.tobytes())
         try:
             for action in [*actions, *(step % count for step in range(STEPS_AHEAD))]:
-                seen, reward, terminated, truncated, _ = take_action(environment, first + action)
-                found = _extended(found, seen, reward, terminated or truncated)
+                observation, reward, terminated, truncated, _ = take_action(environment, first + action)
+                found = _extended(found, observation, reward, terminated or truncated)
                 if terminated or truncated:
                     break
         except RunFailed:
@@ -445,20 +446,20 @@ class Environments:
         return Transition(next_observations, rewards, terminated, truncated)
 
     def _begin(self, index: int) -> None:
-        seen, _ = begin_episode(self._made[index], self._seed(index))
-        self.observations[index] = seen
+        observation, _ = begin_episode(self._made[index], self._seed(index))
+        self.observations[index] = observation
         self.starts[index] = True
         self._return[index] = 0.0
         self._actions[index] = []
-        self._checksums[index] = zlib.crc32(seen.tobytes())
+        self._checksums[index] = zlib.crc32(observation.tobytes())
 
     def _take(self, index: int, action: int) -> tuple[NDArray[np.float32], float, bool, bool]:
         """Take an action, counted from 0, in one environment, and update its return, actions and checksum."""
-        seen, reward, terminated, truncated, _ = take_action(self._made[index], self._first_action + action)
+        observation, reward, terminated, truncated, _ = take_action(self._made[index], self._first_action + action)
         self._return[index] += reward
         self._actions[index].append(action)
-        self._checksums[index] = _extended(self._checksums[index], seen, reward, terminated or truncated)
-        return seen, reward, terminated, truncated
+        self._checksums[index] = _extended(self._checksums[index], observation, reward, terminated or truncated)
+        return observation, reward, terminated, truncated
 
     def _seed(self, index: int) -> int:
         return episode_seed(self._seeds, index, self._episode[index])

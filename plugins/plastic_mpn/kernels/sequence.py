@@ -160,7 +160,7 @@ def backward(
         D = dM[sample]
         for back in range(steps):
             t = steps - 1 - back
-            seen, activity, incoming, drive = M[t, sample], h[t, sample], x[t, sample], dh[t, sample]
+            used, activity, incoming, drive = M[t, sample], h[t, sample], x[t, sample], dh[t, sample]
             if bound < np.inf:
                 reached = M[t + 1, sample]
                 for j in range(inputs):
@@ -176,20 +176,20 @@ def backward(
                     side = gain * xj
                     for i in range(units):
                         of_gain += D[j, i] * activity[i]
-                        of_lambda += D[j, i] * seen[j, i]
+                        of_lambda += D[j, i] * used[j, i]
                         drive[i] += side * D[j, i]
                     dx[t, sample, j] += gain * of_gain
                     dscalars[0] += xj * of_gain
                 elif association == PRE:
                     for i in range(units):
                         of_gain += D[j, i]
-                        of_lambda += D[j, i] * seen[j, i]
+                        of_lambda += D[j, i] * used[j, i]
                     dx[t, sample, j] += gain * of_gain
                     dscalars[0] += xj * of_gain
                 else:
                     for i in range(units):
                         of_gain += D[j, i] * activity[i]
-                        of_lambda += D[j, i] * seen[j, i]
+                        of_lambda += D[j, i] * used[j, i]
                         drive[i] += gain * D[j, i]
                     dscalars[0] += of_gain
                 dscalars[1] += of_lambda
@@ -203,15 +203,15 @@ def backward(
                 if additive:
                     for i in range(units):
                         g = drive[i] * xj
-                        of_x += drive[i] * (W[j, i] + seen[j, i])
+                        of_x += drive[i] * (W[j, i] + used[j, i])
                         dW[j, i] += g
                         D[j, i] = lambda_ * D[j, i] + g
                 else:
                     for i in range(units):
                         g = drive[i] * xj
                         e = drive[i] * W[j, i]
-                        of_x += e + e * seen[j, i]
-                        dW[j, i] += g + g * seen[j, i]
+                        of_x += e + e * used[j, i]
+                        dW[j, i] += g + g * used[j, i]
                         D[j, i] = lambda_ * D[j, i] + W[j, i] * g
                 dx[t, sample, j] += of_x
             if starts[t, sample]:

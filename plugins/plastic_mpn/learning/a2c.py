@@ -178,7 +178,7 @@ class A2C:
         actions = np.empty(shape, np.int64)
         rewards = np.empty(shape, np.float32)
         starts, terminated, truncated = (np.empty(shape, np.bool_) for _ in range(3))
-        seen = torch.from_numpy(observations)
+        observed = torch.from_numpy(observations)
         # The argmax of logits plus Gumbel noise is a sample of the policy.
         gumbel = -torch.empty(*shape, environments.action_count).exponential_(generator=self.generator).log_()
         gumbel = gumbel.to(self.device)
@@ -187,8 +187,8 @@ class A2C:
         for step in range(time_steps):
             observations[step], starts[step] = environments.observations, environments.starts
             # Clearing copies the whole state, so it is skipped if no episode begins.
-            begun = torch.from_numpy(starts[step]).to(self.device) if starts[step].any() else None
-            (logits, _), state = self.network(seen[step].to(self.device), state, begun)
+            begins = torch.from_numpy(starts[step]).to(self.device) if starts[step].any() else None
+            (logits, _), state = self.network(observed[step].to(self.device), state, begins)
             actions[step] = (logits + gumbel[step]).argmax(-1).cpu().numpy()
             transition = environments.step(actions[step])
             rewards[step] = transition.rewards
@@ -291,7 +291,7 @@ class A2C:
 
     def _bootstrap_values(self, cuts: list[tuple[int, Any, Any, Tensor]], shape: tuple[int, int]) -> Tensor:
         """Evaluate all states at `cuts` in one call; a cut is (step, environments, observations, recurrent states)."""
-        observations = torch.from_numpy(np.concatenate([seen for _, _, seen, _ in cuts])).to(self.device)
+        observations = torch.from_numpy(np.concatenate([observed for _, _, observed, _ in cuts])).to(self.device)
         (_, values), _ = self.network(observations, torch.cat([state for *_, state in cuts]))
         times = np.concatenate([np.full(len(rows), step) for step, rows, _, _ in cuts])
         where = np.concatenate([rows for _, rows, _, _ in cuts])
@@ -357,7 +357,7 @@ class _Unreported:
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> _Unreported:
-        """Rebuild what `state_dict` was returned by."""
+        """Create one from the result of `state_dict`."""
         unreported = cls()
         unreported.sums, unreported.updates = dict(state["sums"]), state["updates"]
         unreported.episodes = [(episode_return, length) for episode_return, length in state["episodes"]]

@@ -1,4 +1,4 @@
-"""Deep Q-learning with a recurrent network: what one environment step and one gradient step do.
+"""Deep Q-learning with a recurrent network: environment steps, gradient steps, and the training loop.
 
 The temporal-difference error of a transition (o, s, a, r, o') with the network's state s before it is
 

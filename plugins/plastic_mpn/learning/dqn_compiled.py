@@ -94,12 +94,12 @@ class CompiledUpdate:
         """Return the best actions and the new states."""
         count, units, inputs = states.shape
         # States returned by this method have the layout of the kernels. Initial and loaded states are copied to it.
-        seen = states.transpose(1, 2).contiguous().numpy()
+        modulations = states.transpose(1, 2).contiguous().numpy()
         new = np.empty((count, inputs, units), np.float32)
         best = np.empty(count, np.int64)
         W, b, A, c = self._parameters
         compiled_dqn.act(
-            observations, seen, starts, W, b, A, c, self._gain, self._decay, self._association, self._bound,
+            observations, modulations, starts, W, b, A, c, self._gain, self._decay, self._association, self._bound,
             self._activation, self._additive, np.empty((count, units), np.float32), new, best,
         )  # fmt: skip
         if starts.any():
