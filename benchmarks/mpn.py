@@ -1,8 +1,8 @@
 """Speed of Q-learning with an MPN on CartPole-v1: environment steps per second of the whole loop, and its parts.
 
-The plain program is what one writes first: one environment, one Python step at a time, a list of tuples as buffer, and
-for every environment step one gradient step on a batch of 64. Ours takes as many gradient steps per environment step,
-on batches of the same size. Both are measured in turns in the same process, and ratios are taken within a turn.
+The plain program is a simple implementation: one environment, one Python step at a time, a list of tuples as buffer,
+and one gradient step on a batch of 64 per environment step. Our program takes as many gradient steps per environment
+step, with the same batch size. Both are measured alternately in the same process, and ratios are those of one round.
 
     OMP_NUM_THREADS=1 python benchmarks/mpn.py [--json] [--repeats 7] [--seconds 1]
 """
@@ -31,7 +31,7 @@ from plastic_mpn.networks.sequence import mpn_sequence, mpn_sequence_by_steps
 HIDDEN, ETA, LAMBDA, GAMMA, BATCH = 64, 0.05, 0.9, 0.99, 64
 
 Measure = Callable[[int], None]
-"""Does something a number of times."""
+"""Runs an operation a given number of times."""
 
 
 class PlainNetwork(nn.Module):
@@ -50,7 +50,7 @@ class PlainNetwork(nn.Module):
 
 
 class PlainProgram:
-    """Q-learning as one writes it first."""
+    """A simple implementation of Q-learning."""
 
     def __init__(self) -> None:
         self.environment = gymnasium.make("CartPole-v1")
@@ -100,7 +100,7 @@ class PlainProgram:
 
 
 def ours(core: str = "mpn", num_envs: int = 1, **settings: Any) -> DQN:
-    """Return our learner with as much in its buffer as the plain one has."""
+    """Return our learner, with as many transitions in its buffer as the plain program."""
     network = MPNDQN(4, HIDDEN, 2, core=core, eta=ETA, lambda_decay=LAMBDA, generator=torch.Generator().manual_seed(0))
     environments = Environments("CartPole-v1", num_envs, np.random.SeedSequence(0))
     return DQN(network, environments, DQNSettings(gamma=GAMMA, batch_size=BATCH, **settings), np.random.SeedSequence(1))
@@ -117,7 +117,7 @@ def loop(dqn: DQN) -> Measure:
 
 
 def cases() -> dict[str, Measure]:
-    """Return what is measured: whole loops, counted in environment steps."""
+    """Return the measured loops, counted in environment steps."""
     plain_torch = ours()
     plain_torch.update = TorchUpdate(plain_torch.network, plain_torch.replay, plain_torch.settings)
     return {
@@ -135,7 +135,7 @@ def cases() -> dict[str, Measure]:
 
 
 def parts() -> dict[str, Measure]:
-    """Return the parts of one environment step of ours, each alone, on a learner of its own."""
+    """Return the parts of one environment step of our program, each on a separate learner."""
     acting, remembering, learning = ours(), ours(), ours()
     for dqn in (acting, remembering, learning):
         loop(dqn)(1000)
@@ -167,7 +167,7 @@ def parts() -> dict[str, Measure]:
 
 
 def sequences(steps: int, batch: int, inputs: int, units: int) -> dict[str, Measure]:
-    """Return forward and backward through a whole sequence, compiled and step by step."""
+    """Return the forward and backward pass through a sequence, compiled and step by step."""
     x, M = torch.randn(steps, batch, inputs), torch.zeros(batch, units, inputs)
     W = (torch.randn(units, inputs) / inputs**0.5).requires_grad_()
     b, eta, lambda_ = (torch.full(shape, 0.1, requires_grad=True) for shape in ((units,), (), ()))
@@ -183,7 +183,7 @@ def sequences(steps: int, batch: int, inputs: int, units: int) -> dict[str, Meas
 
 
 def seconds_each(measure: Measure, seconds: float) -> float:
-    """Return the time that one repetition takes, from as many as fit into about `seconds`."""
+    """Return the time of one repetition, measured over about `seconds`."""
     count = 64
     while True:
         began = time.perf_counter()
@@ -195,7 +195,7 @@ def seconds_each(measure: Measure, seconds: float) -> float:
 
 
 def in_turns(measures: dict[str, Measure], floor: str, repeats: int, seconds: float) -> dict[str, dict[str, Any]]:
-    """Measure all in turns; per name the median seconds and the quartiles of how many times faster than `floor`."""
+    """Measure all alternately; return median seconds, and quartiles of the speed relative to `floor`, by name."""
     for measure in measures.values():
         measure(1000 if seconds >= 0.5 else 64)
     turns = [{name: seconds_each(measure, seconds) for name, measure in measures.items()} for _ in range(repeats)]
@@ -212,7 +212,7 @@ def in_turns(measures: dict[str, Measure], floor: str, repeats: int, seconds: fl
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--repeats", type=int, default=7)

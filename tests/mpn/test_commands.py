@@ -1,4 +1,4 @@
-"""`plastic train mpn` and `plastic eval mpn` as they are typed, and what bad input gets to read."""
+"""`plastic train mpn` and `plastic eval mpn` on the command line, and the errors for invalid input."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ PAYING = "plastic-tests/Paying-v0"
 
 
 class Paying(gym.Env):
-    """Pays `wage` a step, or half of it in every second episode; ends after `length` steps."""
+    """The reward per step is `wage`, or half of it in every second episode. Ends after `length` steps."""
 
     observation_space = gym.spaces.Box(-1, 1, (4,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -50,7 +50,7 @@ class Images(Paying):
 
 
 class Lottery(Paying):
-    """Pays what numpy's global random state says, which no seed of an episode sets."""
+    """Rewards come from numpy's global random state, which the seed of an episode does not set."""
 
     def reset(self, *, seed=None, options=None):
         seen, told = super().reset(seed=seed)
@@ -78,7 +78,7 @@ ALGORITHMS = {
 
 @pytest.fixture(autouse=True)
 def toys():
-    """Make the environments known while a test runs."""
+    """Register the environments while a test runs."""
     for name, made in TOYS.items():
         gym.register(name, made)
     yield
@@ -104,7 +104,7 @@ def trained_once(tmp_path_factory):
 
 @pytest.fixture
 def run_of(trained_once, runs_folder):
-    """Return a function that puts the run of an algorithm into the runs folder, and gives its folder."""
+    """Return a function that copies the run of an algorithm into the runs folder and returns its folder."""
     base, results = trained_once
 
     def copied(algorithm):
@@ -120,7 +120,7 @@ def rows(folder, stage):
 
 
 def refused(*arguments, code=2):
-    """The one line that a command which is refused leaves on stderr."""
+    """The one line that a refused command prints on stderr."""
     outcome = plastic(*arguments, "--quiet")
     assert outcome.code == code, outcome.err
     assert outcome.out == ""
@@ -132,7 +132,7 @@ def refused(*arguments, code=2):
 # -------------------------------------------------------------------------------------------------------------- train
 
 
-def test_a_readout_alone_is_learned_where_that_is_asked_for():
+def test_readout_only_trains_only_the_readout():
     options = [*ALGORITHMS["supervised"], "--readout-only"]
     folders = [
         Path(carried_out("train", "mpn", *options, "--maximum-batches", batches)["folder"]) for batches in (10, 20)
@@ -146,7 +146,7 @@ def test_a_readout_alone_is_learned_where_that_is_asked_for():
     assert (record["config"]["eta"], record["config"]["lambda_decay"]) == (1.0, 0.95)
 
 
-def test_networks_whose_readout_alone_learns_differ_in_nothing_but_their_core():
+def test_readout_only_networks_differ_only_in_their_core():
     made = [
         Train.from_values({"algorithm": "supervised", "readout_only": True, "core": core})
         for core in ("mpn", "rnn", "gru")
@@ -177,7 +177,7 @@ def test_each_algorithm_trains_from_end_to_end(trained_once, algorithm, metrics,
     assert record["versions"]["gymnasium"] == gym.__version__
 
 
-def test_the_version_of_an_environment_of_ones_own_is_stored_and_another_one_is_told_on_resume():
+def test_the_version_of_a_users_environment_is_stored_and_a_change_is_reported_on_resume():
     folder = Path(carried_out("train", "mpn", *DQN, "--env", PAYING)["folder"])
     record = json.loads((folder / "run.json").read_text())
     assert record["versions"][Paying.__module__].startswith("sha256 ")
@@ -188,7 +188,7 @@ def test_the_version_of_an_environment_of_ones_own_is_stored_and_another_one_is_
     assert f"began with gymnasium 0.1 and continues with {gym.__version__}" in resumed.err
 
 
-def test_an_environment_that_cannot_be_repeated_is_told_at_the_start_and_not_resumed():
+def test_an_unrepeatable_environment_is_reported_at_the_start_and_not_resumed():
     began = plastic("train", "mpn", *DQN, "--env", LOTTERY)
     assert began.code == 0, began.err
     assert f"{LOTTERY} is not determined by its seed and actions" in began.err
@@ -200,7 +200,7 @@ def test_an_environment_that_cannot_be_repeated_is_told_at_the_start_and_not_res
     assert "cannot be resumed exactly" in line
 
 
-def test_a_dqn_run_has_made_the_gradient_steps_that_it_says(trained_once):
+def test_a_dqn_run_logs_the_number_of_its_gradient_steps(trained_once):
     metrics = trained_once[1]["dqn"]["metrics"]
     assert metrics["train/environment_steps"] >= 6 * 8
     assert metrics["train/gradient_steps"] == metrics["train/environment_steps"] - 9
@@ -227,7 +227,7 @@ def test_every_core_trains_and_is_evaluated(core):
     assert 8 <= evaluated["metrics"]["fresh/return"] <= 12
 
 
-def test_the_same_seed_trains_the_same_network_and_another_one_another():
+def test_training_depends_on_the_seed_only():
     def weights(seed):
         folder = Path(carried_out("train", "mpn", *ALGORITHMS["dqn"], "--seed", seed)["folder"])
         return torch.load(folder / "artifacts" / "final.pt", weights_only=True)
@@ -238,7 +238,7 @@ def test_the_same_seed_trains_the_same_network_and_another_one_another():
 
 
 @pytest.mark.parametrize("verb", ["train", "eval"])
-def test_an_environment_without_its_version_is_stored_as_the_one_that_is_made(run_of, verb, runs_folder):
+def test_an_environment_id_without_a_version_is_stored_with_its_version(run_of, verb, runs_folder):
     if verb == "train":
         folder = carried_out("train", "mpn", *DQN, "--env", "CartPole", "--max-episode-steps", 9)["folder"]
         record = json.loads((Path(folder) / "run.json").read_text())
@@ -250,7 +250,7 @@ def test_an_environment_without_its_version_is_stored_as_the_one_that_is_made(ru
 
 
 class Breaking(Paying):
-    """Goes wrong in the eighth step."""
+    """Raises an error in the eighth step."""
 
     taken = 0
 
@@ -262,7 +262,7 @@ class Breaking(Paying):
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_an_environment_that_raises_ends_the_run_in_a_line_and_shows_where_on_request(debug, runs_folder):
+def test_an_error_of_an_environment_ends_the_run_in_one_line_and_has_a_traceback_with_debug(debug, runs_folder):
     gym.register("plastic-tests/Breaking-v0", Breaking)
     Breaking.taken = 0
     try:
@@ -281,7 +281,7 @@ def test_an_environment_that_raises_ends_the_run_in_a_line_and_shows_where_on_re
 
 
 @pytest.mark.parametrize("env", [GO_NOGO, PAYING])
-def test_only_what_may_never_end_is_warned_of(env):
+def test_only_environments_without_a_step_limit_cause_a_warning(env):
     outcome = plastic("train", "mpn", *DQN, "--env", env)
     assert outcome.code == 0, outcome.err
     assert ("has no step limit" in outcome.err) == (env == PAYING)
@@ -319,7 +319,7 @@ def test_an_option_that_does_nothing_is_refused(options, words, runs_folder):
 
 
 @pytest.mark.parametrize("bound", [0, 0.01])
-def test_no_modulation_of_a_trained_network_is_beyond_its_bound(bound):
+def test_modulations_of_a_trained_network_stay_within_the_bound(bound):
     options = ["--modulation-bound", bound, "--eta", 1.0]
     folder = carried_out("train", "mpn", *ALGORITHMS["supervised"], *options)["folder"]
     core = open_trained(Evaluate.from_values({}), open_run(Path(folder))).network.core
@@ -329,7 +329,7 @@ def test_no_modulation_of_a_trained_network_is_beyond_its_bound(bound):
 
 
 @pytest.mark.parametrize("core", ["mpn-frozen", "gru", "mlp"])
-def test_another_core_typed_over_a_recipe_puts_back_what_it_has_no_use_for(core, tmp_path):
+def test_another_core_than_in_a_recipe_resets_its_unused_options(core, tmp_path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('core = "mpn"\neta = 0.5\nlearn_eta = true\nlearn_lambda = true\nreplay = "sequences"\n')
     options = ["--config", recipe, "--core", core, *SMALL, "--num-episodes", 3, "--max-episode-steps", 5]
@@ -337,7 +337,7 @@ def test_another_core_typed_over_a_recipe_puts_back_what_it_has_no_use_for(core,
     assert (config["eta"], config["learn_eta"], config["replay"]) == (Train().eta, False, "sequences")
 
 
-def test_another_algorithm_typed_over_a_recipe_puts_back_what_it_has_no_use_for(tmp_path):
+def test_another_algorithm_than_in_a_recipe_resets_its_unused_options(tmp_path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('replay = "sequences"\ntau = 0.0\ntarget_every = 3\n')
     folder = Path(carried_out("train", "mpn", "--config", recipe, *ALGORITHMS["a2c"])["folder"])
@@ -347,13 +347,13 @@ def test_another_algorithm_typed_over_a_recipe_puts_back_what_it_has_no_use_for(
 
 @pytest.mark.parametrize("core", ["gru", "mpn-frozen"])
 @pytest.mark.parametrize("algorithm", ["a2c", "supervised"])
-def test_what_an_algorithm_implies_was_not_asked_for(algorithm, core):
+def test_defaults_of_an_algorithm_are_never_refused(algorithm, core):
     Train.from_values({"algorithm": algorithm, "core": core}).refuse_unused()
     whole = Train.from_values({"algorithm": algorithm, "core": core, **IMPLIED[algorithm]})
     whole.refuse_unused()
 
 
-def test_a_run_of_before_is_still_opened_and_finished(run_of):
+def test_a_run_of_an_earlier_version_can_be_opened_and_finished(run_of):
     folder = run_of("dqn")
     record = json.loads((folder / "run.json").read_text())
     record["config"]["rollout"] = 9
@@ -364,7 +364,7 @@ def test_a_run_of_before_is_still_opened_and_finished(run_of):
 
 
 @pytest.mark.parametrize("algorithm", ["a2c", "supervised"])
-def test_an_algorithm_implies_its_settings_and_what_is_typed_beats_them(algorithm):
+def test_an_algorithm_sets_defaults_and_typed_options_take_precedence(algorithm):
     config, plain = Train.from_values({"algorithm": algorithm}), Train()
     for name, value in IMPLIED[algorithm].items():
         assert getattr(config, name) == value
@@ -377,7 +377,7 @@ def test_an_algorithm_implies_its_settings_and_what_is_typed_beats_them(algorith
     assert (typed.hidden_dim, typed.learn_eta, typed.learn_lambda) == (7, False, True)
 
 
-def test_what_is_implied_reaches_a_run_from_the_command_line(trained_once):
+def test_defaults_of_an_algorithm_reach_the_run(trained_once):
     def config_of(algorithm):
         return json.loads((Path(trained_once[1][algorithm]["folder"]) / "run.json").read_text())["config"]
 
@@ -403,7 +403,7 @@ def test_settings_are_the_options_of_the_same_names():
     assert {field.name for field in fields(SupervisedSettings) if not hasattr(config, field.name)} == without_an_option
 
 
-def test_copies_of_the_target_are_asked_for_by_how_often():
+def test_target_every_sets_tau_to_zero():
     assert Train().tau > 0
     assert Train.from_values({"target_every": 5}).tau == 0
     assert Train.from_values({"target_every": 5, "tau": 0.1}).tau == 0.1
@@ -411,7 +411,7 @@ def test_copies_of_the_target_are_asked_for_by_how_often():
 
 
 @pytest.mark.parametrize("algorithm", ["a2c", "supervised"])
-def test_what_stays_zero_is_not_learned(algorithm):
+def test_a_frozen_core_has_a_fixed_eta_and_lambda(algorithm):
     config = Train.from_values({"algorithm": algorithm, "core": "mpn-frozen"})
     assert (config.learn_eta, config.learn_lambda) == (False, False)
 
@@ -461,7 +461,7 @@ def test_each_algorithm_is_evaluated_with_an_interval(run_of, algorithm):
     assert carried_out("eval", "mpn", "--episodes", 19)["metrics"] != metrics
 
 
-def test_the_mean_is_that_of_the_episodes(run_of):
+def test_the_evaluated_mean_is_that_of_the_episodes(run_of):
     run_of("dqn")
     metrics = carried_out("eval", "mpn", "--env", PAYING, "--env-options", "wage=8,length=5", "--episodes", 40)[
         "metrics"
@@ -495,7 +495,7 @@ def test_evaluation_with_a_longer_delay_and_in_another_environment(run_of):
     assert rows(folder, "eval")[-1]["value"] == 6
 
 
-def test_evaluation_ends_episodes_where_training_did_or_where_it_is_told(run_of):
+def test_evaluation_uses_the_step_limit_of_training_or_its_own(run_of):
     run_of("dqn")
     paying = ["eval", "mpn", "--env", PAYING, "--env-options", "wage=2,length=100", "--episodes", 12]
     assert carried_out(*paying)["metrics"]["fresh/return_max"] == 40, "20 steps as in training"
@@ -503,7 +503,7 @@ def test_evaluation_ends_episodes_where_training_did_or_where_it_is_told(run_of)
 
 
 def choose_always(folder, **actions):
-    """Let stored networks of a run, by name, choose one action whatever they see."""
+    """Make stored networks of a run, by name, always choose the same action."""
     for name, chosen in actions.items():
         path = folder / "artifacts" / f"{name}.pt"
         state = torch.load(path, weights_only=True)
@@ -512,7 +512,7 @@ def choose_always(folder, **actions):
         torch.save(state, path)
 
 
-def test_the_checkpoint_that_is_named_is_evaluated(run_of, tmp_path):
+def test_the_chosen_checkpoint_is_evaluated(run_of, tmp_path):
     folder = run_of("dqn")
     choose_always(folder, best=0, final=1)
     shutil.copy(folder / "artifacts" / "final.pt", tmp_path / "mine.pt")
@@ -557,7 +557,7 @@ def test_the_checkpoint_that_is_named_is_evaluated(run_of, tmp_path):
         (["--num-episodes", "0"], ["--num-episodes 0"]),
     ],
 )
-def test_what_cannot_be_trained_is_refused_in_a_line_and_leaves_no_run(options, words, runs_folder):
+def test_invalid_training_options_are_refused_in_one_line_and_leave_no_run(options, words, runs_folder):
     line = refused("train", "mpn", *options)
     assert all(word in line for word in words), line
     assert not list(runs_folder.glob("*/run.json"))
@@ -568,7 +568,7 @@ def test_an_option_of_an_environment_without_a_value_is_named_once(verb):
     assert refused(verb, "mpn", "--env-options", "delay") == "--env-options delay: write KEY=VALUE, e.g. delay=20."
 
 
-def test_a_buffer_too_small_for_sequences_is_refused_before_anything_is_learned(runs_folder):
+def test_a_buffer_too_small_for_sequences_is_refused_before_training(runs_folder):
     line = refused("train", "mpn", "--replay", "sequences", "--num-envs", 8, "--buffer-size", 64, "--num-episodes", 60)
     assert "--buffer-size" in line
     assert not list(runs_folder.glob("*/run.json"))
@@ -592,7 +592,7 @@ def test_a_buffer_too_small_for_sequences_is_refused_before_anything_is_learned(
         (["--max-episode-steps", "-1"], ["--max-episode-steps -1"]),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused_in_a_line(run_of, options, words):
+def test_invalid_evaluation_options_are_refused_in_one_line(run_of, options, words):
     folder = run_of("dqn")
     before = (folder / "metrics.jsonl").read_bytes()
     line = refused("eval", "mpn", *options)
@@ -636,7 +636,7 @@ def test_a_checkpoint_that_is_no_network_is_refused(run_of, tmp_path):
         assert "its architecture is not that of run" in refused("eval", "mpn", "--checkpoint", tmp_path / "other.pt")
 
 
-def test_a_supervised_run_has_one_network_and_says_so(run_of):
+def test_other_checkpoints_of_a_supervised_run_are_refused(run_of):
     run_of("supervised")
     line = refused("eval", "mpn", "--checkpoint", "episode-0000100")
     assert "--checkpoint episode-0000100" in line
@@ -647,7 +647,7 @@ def test_a_run_of_another_rule_is_refused(train):
     assert folder.name in refused("eval", "mpn", "--run", folder.name)
 
 
-def test_bounds_are_named_by_the_configuration_too():
+def test_bounds_are_checked_in_the_configuration_too():
     with pytest.raises(UserError, match=r"--episodes 0"):
         Evaluate.from_values({"episodes": 0})
     with pytest.raises(UserError, match=r"--tau 1.5"):

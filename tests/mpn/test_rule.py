@@ -1,4 +1,4 @@
-"""rule.py against loops over single numbers, and what follows from the equations."""
+"""The equations of rule.py against loops over single numbers, and their properties."""
 
 import itertools
 import math
@@ -114,8 +114,8 @@ def test_the_preactivation_equals_a_loop_with_and_without_a_bias(interaction, la
 @pytest.mark.parametrize("plasticity", PLASTICITIES)
 @settings(max_examples=25, deadline=None)
 @given(layer=layers())
-def test_the_modulation_follows_the_activity_that_is_given(plasticity, layer):
-    """The update as a function of its own: h need not be f of anything."""
+def test_the_modulation_update_uses_the_given_activity(plasticity, layer):
+    """The update alone: h may be any activity."""
     x, M, W, _, eta, lambda_ = layer
     h = np.sin(np.arange(len(x) * len(W), dtype=np.float64)).reshape(len(x), len(W))
     found = rule.modulation_update(*tensors(M, h, x), eta, lambda_, plasticity)
@@ -178,7 +178,7 @@ def test_without_plasticity_it_is_a_feedforward_layer(activation, plasticity, in
 
 
 @pytest.mark.parametrize(("activation", "plasticity", "interaction"), VARIANTS)
-def test_the_first_step_of_an_episode_does_not_know_eta(activation, plasticity, interaction):
+def test_the_first_step_of_an_episode_does_not_depend_on_eta(activation, plasticity, interaction):
     x, M, W, b = random_layer()
     variant = {"activation": activation, "plasticity": plasticity, "interaction": interaction}
     plain, _ = rule.step(x, torch.zeros_like(M), W, b, 0.0, 0.9, rule.Variant(**variant))
@@ -206,7 +206,7 @@ def test_with_lambda_0_only_the_last_step_is_remembered(interaction):
     assert not torch.allclose(kept[0], kept[1])
 
 
-def test_without_input_the_modulations_fade_geometrically():
+def test_without_input_the_modulations_decay_geometrically():
     x, M, W, b = random_layer()
     silence = torch.zeros(7, *x.shape, dtype=x.dtype)
     for plasticity in ("hebbian", "pre"):
@@ -223,7 +223,7 @@ def test_a_constant_input_adds_up_to_a_geometric_series():
 
 
 def test_additive_modulations_recall_what_they_stored():
-    """With W = 0 and f linear, M x_1 = eta h_1 |x_1|^2: the activity comes back, in the input's size."""
+    """With W = 0 and f linear, M x_1 = eta h_1 |x_1|^2: the activity is recalled, scaled by the input."""
     x, M, W, b = random_layer()
     variant = {"activation": "linear", "interaction": "additive"}
     nothing = torch.zeros_like(W)
@@ -240,7 +240,7 @@ def test_additive_modulations_recall_what_they_stored():
 @pytest.mark.parametrize("activation", ["tanh", "linear"])
 @settings(max_examples=15, deadline=None)
 @given(layer=layers())
-def test_without_a_bias_the_contrary_input_has_the_contrary_effect(activation, interaction, layer):
+def test_without_a_bias_negating_the_input_negates_the_activity(activation, interaction, layer):
     x, M, W, _, eta, lambda_ = tensors(*layer)
     variant = {"activation": activation, "interaction": interaction}
     h, after = run(torch.stack([x, x / 2]), M, W, None, eta, lambda_, **variant)
@@ -261,7 +261,7 @@ def test_units_of_the_input_do_not_matter(layer, scale):
 
 
 @pytest.mark.parametrize(("activation", "plasticity", "interaction"), VARIANTS)
-def test_units_and_inputs_have_no_order(activation, plasticity, interaction):
+def test_permuting_units_and_inputs_permutes_the_result(activation, plasticity, interaction):
     x, M, W, b = random_layer()
     variant = {"activation": activation, "plasticity": plasticity, "interaction": interaction}
     units, inputs = torch.tensor([2, 0, 3, 1]), torch.tensor([1, 2, 0])
@@ -275,7 +275,7 @@ def test_units_and_inputs_have_no_order(activation, plasticity, interaction):
 
 
 @pytest.mark.parametrize(("activation", "plasticity", "interaction"), VARIANTS)
-def test_samples_do_not_see_each_other(activation, plasticity, interaction):
+def test_samples_are_independent(activation, plasticity, interaction):
     x, M, W, b = random_layer()
     variant = {"activation": activation, "plasticity": plasticity, "interaction": interaction}
     h, after = rule.step(x, M, W, b, 0.3, 0.9, rule.Variant(**variant))
@@ -288,7 +288,7 @@ def test_samples_do_not_see_each_other(activation, plasticity, interaction):
 
 @pytest.mark.parametrize("interaction", INTERACTIONS)
 @pytest.mark.parametrize("plasticity", PLASTICITIES)
-def test_one_hot_inputs_leave_nothing_that_a_new_input_could_read(plasticity, interaction):
+def test_a_different_one_hot_input_cannot_read_the_modulations(plasticity, interaction):
     # x_s and x_t have no entry in common: why a network with x^T in its update cannot be trained on such inputs.
     W, b = random_layer()[2:4]
     inputs = torch.eye(3, dtype=W.dtype)

@@ -1,4 +1,4 @@
-"""The film of an episode: its frames, and the files that they become."""
+"""The film of an episode: its frames and its files."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_an_environment_that_stops_drawing_is_named_with_its_error(picture, word
 
 
 @given(st.integers(1, 700), st.integers(1, 200))
-def test_the_steps_shown_are_few_even_and_end_with_the_last(length, most):
+def test_chosen_steps_are_evenly_spaced_and_end_with_the_last(length, most):
     steps = choose_steps(length, most)
     assert len(steps) <= most
     assert steps[-1] == length - 1
@@ -123,7 +123,7 @@ def test_the_steps_shown_are_few_even_and_end_with_the_last(length, most):
 
 
 @pytest.mark.parametrize(("core", "kind"), [("mpn", MPNDQN), ("gru", MPNDQN), ("mpn", ActorCritic)])
-def test_a_frame_shows_its_step_and_nothing_of_the_frames_before(core, kind):
+def test_a_frame_depends_only_on_its_step(core, kind):
     (episode,) = record_episodes(agent(core, kind), "CartPole-v1", [0], max_steps=9, render=True)
     assert episode.frames.shape[0] == len(episode) == len(episode.frame_steps)
     together = episode_frames(episode, [0, 4, len(episode) - 1, 4], title="agent on CartPole-v1", output_name="Q-value")
@@ -154,7 +154,7 @@ def test_m_is_shown_on_one_scale_that_is_symmetric_about_0():
     assert np.mean(np.sign(balance[strong]) == -np.sign(opposite[strong])) > 0.99
 
 
-def test_only_the_wanted_steps_are_drawn_by_the_environment():
+def test_the_environment_draws_only_the_chosen_steps():
     (episode,) = record_episodes(agent(), "CartPole-v1", [0], max_steps=9, render=(2, 5))
     (whole,) = record_episodes(agent(), "CartPole-v1", [0], max_steps=9, render=True)
     assert episode.frame_steps == (2, 5)
@@ -182,7 +182,7 @@ def test_pygame_that_is_missing_counts_as_no_picture(monkeypatch):
 # --------------------------------------------------------------------------------------------------------- files
 
 
-def test_a_gif_has_a_frame_for_each_step_and_stays_on_the_last(run):
+def test_a_gif_has_a_frame_for_each_step_and_holds_the_last(run):
     render_episode(asked(still=(0, 3)), run, trained(agent()))
     path = run.folder / "videos" / "episode_0.gif"
     frames = imageio.imread(path)
@@ -198,7 +198,7 @@ def test_a_gif_has_a_frame_for_each_step_and_stays_on_the_last(run):
     assert run.results["render/return"] == 9
 
 
-def test_a_long_episode_is_thinned_out_and_says_so(run, monkeypatch):
+def test_a_long_episode_shows_fewer_steps_with_a_message(run, monkeypatch):
     messages = []
     monkeypatch.setattr(run, "message", messages.append)
     render_episode(asked(frames=4, episode=1), run, trained(agent()))
@@ -273,7 +273,7 @@ def made_up(outputs):
     )  # fmt: skip
 
 
-def test_the_axis_of_values_that_hardly_differ_names_them_in_full():
+def test_ticks_of_almost_equal_values_show_full_numbers():
     values = 100.02 + 1e-3 * np.arange(12).reshape(6, 2)
     axes, _ = axes_of(_outputs, made_up(values), "Q-value")
     FigureCanvasAgg(axes.figure).draw()
@@ -284,7 +284,7 @@ def test_the_axis_of_values_that_hardly_differ_names_them_in_full():
 
 
 @pytest.mark.parametrize("actions", [2, 3, 5])
-def test_lines_on_top_of_each_other_all_show(actions):
+def test_overlapping_lines_are_all_visible(actions):
     axes, update = axes_of(_outputs, made_up(np.ones((40, actions))), "Q-value")
     update(39)
     canvas = FigureCanvasAgg(axes.figure)

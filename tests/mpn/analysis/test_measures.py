@@ -1,4 +1,4 @@
-"""What `plastic analyze mpn` measures, against independent calculations in float64 and signals that were planted."""
+"""The measures of `plastic analyze mpn` against independent calculations in float64 and planted signals."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ SMALL = {"dimension": 8, "steps": 6, "trials": 2, "noise": 0.0}
 
 
 def episode(observations, hidden=None, matrices=None, infos=None, rewards=None, seed=0):
-    """Make an episode by hand; what is not given is zero."""
+    """Create an episode; values that are not given are zero."""
     length = len(observations)
     return Episode(
         seed=seed,
@@ -83,7 +83,7 @@ def episode(observations, hidden=None, matrices=None, infos=None, rewards=None, 
 
 
 @pytest.mark.parametrize("kind", [MPNDQN, ActorCritic])
-def test_episodes_parallel_are_those_played_one_by_one(kind):
+def test_parallel_episodes_equal_single_ones(kind):
     agent = network(kind=kind)
     seeds = list(range(5, 13))
     episodes = record_episodes(agent, "CartPole-v1", seeds, max_steps=40)
@@ -110,7 +110,7 @@ def test_episodes_parallel_are_those_played_one_by_one(kind):
         assert played.episode_return == played.rewards.sum()
 
 
-def test_what_the_environment_tells_belongs_to_the_observation():
+def test_info_belongs_to_its_observation():
     vectors = {}
     for played in record_episodes(integrator(), INTEGRATION, [1, 2, 3], options=SMALL):
         for observation, info in zip(played.observations, played.infos, strict=True):
@@ -120,7 +120,7 @@ def test_what_the_environment_tells_belongs_to_the_observation():
     assert all(len(seen) == 1 for seen in vectors.values())
 
 
-def test_what_is_told_is_kept_as_it_was_when_it_was_told():
+def test_recorded_info_does_not_change_later():
     shared = np.zeros(2)
     kept = readable({"velocity": shared, 3: 1.5, "word": "left", "ragged": [[1], [2, 3]], "thing": object()})
     shared[:] = 9
@@ -153,7 +153,7 @@ def ablated(agent, name, seeds=(1, 2), options=SMALL, env=INTEGRATION, freeze_af
     return record_episodes(agent, env, seeds, options=options, ablation=change)
 
 
-def test_zeroed_is_the_network_whose_m_never_moves():
+def test_zeroed_equals_a_network_whose_m_stays_zero():
     agent = integrator()
     still = copy.deepcopy(agent)
     still.core.eta.zero_()
@@ -164,7 +164,7 @@ def test_zeroed_is_the_network_whose_m_never_moves():
         np.testing.assert_array_equal(zeroed.outputs, frozen.outputs)
 
 
-def test_frozen_keeps_m_as_the_first_steps_left_it():
+def test_frozen_keeps_m_after_the_first_steps():
     agent = integrator()
     intact = record_episodes(agent, INTEGRATION, [1, 2], options=SMALL)
     for frozen, free in zip(ablated(agent, "frozen"), intact, strict=True):
@@ -195,7 +195,7 @@ def test_shuffled_moves_every_entry_by_one_permutation_per_episode():
     assert np.any(orders[0] != orders[1])
 
 
-def test_every_layer_with_m_is_ablated_within_itself():
+def test_each_layer_with_m_is_ablated_separately():
     agent = integrator(layers=2)
     state = torch.randn(3, *agent.core.state_shape)
     changed = make_ablation("shuffled", agent.core, 3)(state, 0)
@@ -221,7 +221,7 @@ def test_without_m_the_hidden_state_is_ablated():
     assert not make_ablation("zeroed", gru.core, 2)(torch.ones(2, 6), 0).any()
 
 
-def test_a_difference_is_what_an_ablation_adds_episode_by_episode():
+def test_differences_of_ablations_are_paired_by_episode():
     lost = [6, 7, 5, 6, 6]
     table = pd.DataFrame(
         [{"ablation": "intact", "episode": number, "return": 10.0 * number} for number in range(5)]
@@ -236,7 +236,7 @@ def test_a_difference_is_what_an_ablation_adds_episode_by_episode():
     assert zeroed["episodes"] == 5
 
 
-def test_ablations_play_the_same_seeds_and_are_compared_episode_by_episode():
+def test_ablations_use_the_same_seeds_and_paired_episodes():
     agent = integrator()
     seeds = [11, 12, 13, 14]
     intact = record_episodes(agent, INTEGRATION, seeds, options=SMALL)
@@ -304,7 +304,7 @@ def test_trajectories_have_a_row_for_each_step():
     assert second["value"].tolist() == [info["target"] for info in episodes[1].infos]
 
 
-def test_what_can_colour_a_trajectory():
+def test_values_that_color_a_trajectory():
     infos = [{"period": "go", "x": 1}, {"period": "go"}]
     played = episode([[1, 2], [3, 4]], infos=infos, rewards=[1, 2])
     assert color_values(played, "time").tolist() == [0, 1]
@@ -322,7 +322,7 @@ def test_what_can_colour_a_trajectory():
 
 
 @pytest.mark.parametrize("core", ["mpn", "mpn-additive"])
-def test_the_parts_add_up_to_what_the_units_see(core):
+def test_the_parts_sum_to_the_preactivation(core):
     agent = network(core, Readout, (8, 6, 2), layers=2, projection=5)
     (played,) = record_episodes(agent, INTEGRATION, [1], options=SMALL)
     layer = agent.core.plastic_layers()[0]
@@ -366,7 +366,7 @@ def test_the_variance_share_is_0_without_m_and_1_without_weights_that_vary():
     assert variance_share(agent, [episode(x, matrices=rng.normal(size=(20, 3, 2)))]) == pytest.approx(1)
 
 
-def test_the_mean_over_episodes_counts_those_that_still_run():
+def test_the_mean_over_episodes_is_over_those_that_have_the_step():
     table = pd.DataFrame({"episode": [0, 0, 1], "step": [0, 1, 0], "norm": [1.0, 5.0, 3.0], "share": [0.0, 0.5, 1.0]})
     summary = summarize_modulation(table).set_index(["measure", "step"])
     assert summary["mean"].tolist() == [2, 5, 0.5, 0.5]
@@ -383,7 +383,7 @@ def rows(table, **wanted):
     return row
 
 
-def test_ridge_regression_is_that_of_scikit_learn():
+def test_ridge_regression_equals_scikit_learn():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(30, 4)) + 2, rng.normal(size=(30, 2)) - 1
     for penalty, (weights, intercept) in zip([0.01, 2.0], _ridge_regressions(x, y, [0.01, 2.0]), strict=True):
@@ -393,7 +393,7 @@ def test_ridge_regression_is_that_of_scikit_learn():
 
 
 def planted(lengths, delay, rng, noise=0.1):
-    """Make episodes of white observations whose h holds the observation `delay` steps ago, M the present one."""
+    """Create episodes of white observations: h is the observation `delay` steps ago, M the present one."""
     made = []
     for length in lengths:
         observations = rng.normal(size=(length, 2))
@@ -406,7 +406,7 @@ def planted(lengths, delay, rng, noise=0.1):
 rng_mixing = np.random.default_rng(9).normal(size=(2, 5))
 
 
-def test_a_planted_past_input_is_found_at_its_lag_and_nowhere_else():
+def test_a_planted_past_input_is_decoded_only_at_its_lag():
     rng = np.random.default_rng(0)
     table = decode(planted([40, 60, 50, 45, 55, 40, 60, 50], 2, rng), lags=(0, 1, 2, 5))
     h = {lag: rows(table, state="h", target="observation", lag=lag) for lag in (0, 1, 2, 5)}
@@ -422,7 +422,7 @@ def test_a_planted_past_input_is_found_at_its_lag_and_nowhere_else():
     assert single["value"] > 0.9
 
 
-def test_m_goes_in_as_its_first_components_and_h_as_it_is(monkeypatch):
+def test_m_is_reduced_to_its_first_components_and_h_is_not(monkeypatch):
     monkeypatch.setattr("plastic_mpn.analysis.decoding.MAX_COMPONENTS_OF_M", 1)
     rng = np.random.default_rng(0)
     made = []
@@ -437,7 +437,7 @@ def test_m_goes_in_as_its_first_components_and_h_as_it_is(monkeypatch):
 
 
 @pytest.mark.parametrize("reduce", [False, True])
-def test_every_step_is_tested_once_by_what_never_saw_its_episode(reduce):
+def test_every_step_is_tested_once_by_a_decoder_of_other_episodes(reduce):
     groups = np.repeat(np.arange(8), [9, 3, 5, 5, 7, 4, 6, 8])
     states = np.random.default_rng(0).normal(size=(len(groups), 4)).astype(np.float32)
     folds = _folds(states, groups, reduce=reduce, seed=0)
@@ -453,7 +453,7 @@ def test_every_step_is_tested_once_by_what_never_saw_its_episode(reduce):
     np.testing.assert_allclose(again.states[training], folds[0].states[training])
 
 
-def test_what_marks_an_episode_tells_nothing_of_others():
+def test_signals_of_single_episodes_do_not_generalize():
     # An episode has an h and a label of its own: inside it the one tells the other, beyond it nothing.
     rng = np.random.default_rng(0)
     made = []
@@ -466,7 +466,7 @@ def test_what_marks_an_episode_tells_nothing_of_others():
     assert row["chance_low"] <= row["chance"] <= row["chance_high"]
 
 
-def test_classes_are_found_and_the_control_is_at_chance():
+def test_classes_are_decoded_and_the_control_is_at_chance():
     rng = np.random.default_rng(0)
     made = []
     for number in range(24):
@@ -483,7 +483,7 @@ def test_classes_are_found_and_the_control_is_at_chance():
     assert "fixed" not in set(table["target"])
 
 
-def test_what_time_alone_tells_the_control_reads_as_well():
+def test_signals_of_time_are_decoded_by_the_control_as_well():
     rng = np.random.default_rng(0)
     clock = np.arange(30.0)
     made = [
@@ -499,7 +499,7 @@ def test_what_time_alone_tells_the_control_reads_as_well():
     assert row["chance"] > 0.99
 
 
-def test_what_there_is_to_read():
+def test_targets_of_observations_and_info():
     infos = [
         {"whole": step, "kind": step % 2, "flag": step > 2, "word": "ab"[step % 2], "real": step / 3, "none": None}
         | {"pair": np.array([step, -step]), "scalar": np.array(step % 3), "sometimes": None if step < 9 else step % 2}
@@ -520,13 +520,13 @@ def test_what_there_is_to_read():
     assert np.isnan(targets["sometimes", 0].episodes[0]).all(axis=1).sum() == 9
 
 
-def test_a_state_that_never_varies_tells_nothing():
+def test_a_constant_state_decodes_nothing():
     rng = np.random.default_rng(0)
     made = [episode(rng.normal(size=(20, 1)), np.ones((20, 3)), np.zeros((20, 3, 1))) for _ in range(6)]
     assert (decode(made, lags=(0,))["value"].abs() < 0.1).all()
 
 
-def test_episodes_shorter_than_a_lag_tell_nothing_at_it():
+def test_episodes_shorter_than_a_lag_are_left_out():
     lengths = (8, 3, 10, 12)
     episodes = [episode(np.arange(length)[:, None], seed=length) for length in lengths]
     of_lag = {target.lag: target for target in find_targets(episodes) if target.name == "observation"}
@@ -559,7 +559,7 @@ def run(runs_folder):
     return create_run(runs_folder, rule="mpn", config={"seed": 0, "core": "mpn"}, stage="analyze")
 
 
-def test_without_a_switch_everything_is_analysed(run):
+def test_without_a_switch_every_analysis_runs(run):
     analyze_network(asked(), run, trained(integrator()))
     names = {path.stem for path in (run.folder / "figures").glob("*.png")}
     assert names == {
@@ -576,7 +576,7 @@ def test_without_a_switch_everything_is_analysed(run):
     )
 
 
-def test_an_agent_that_falls_at_once_is_analysed(run):
+def test_very_short_episodes_are_analyzed(run):
     weak = network()
     weak.head.bias.data[0] += 0.07
     analyze_network(asked(episodes=12), run, trained(weak, "CartPole-v1", {}))
@@ -587,13 +587,13 @@ def test_an_agent_that_falls_at_once_is_analysed(run):
 
 @pytest.fixture
 def figures(run, monkeypatch):
-    """The names of the figures that a run would draw, which takes most of the time."""
+    """The names of the figures that a run would draw. They are not drawn, which saves most of the time."""
     names = []
     monkeypatch.setattr(run, "save_figure", lambda name, figure: names.append(name))
     return names
 
 
-def test_only_what_was_asked_for_is_analysed(run, figures):
+def test_only_selected_analyses_run(run, figures):
     analyze_network(asked(pca=True, colour="target"), run, trained(integrator()))
     assert figures == ["pca_variance", "pca_trajectories"]
 
@@ -602,7 +602,7 @@ def test_only_what_was_asked_for_is_analysed(run, figures):
     ("changes", "said"),
     [({"colour": "foo"}, "--colour foo"), ({"pca": True, "colour": "observation-99"}, "--colour observation-99")],
 )
-def test_a_colour_that_is_not_there_is_refused_after_one_episode(changes, said, run, figures, monkeypatch):
+def test_an_unknown_color_is_refused_after_one_episode(changes, said, run, figures, monkeypatch):
     played = []
 
     def counted(network, env_id, seeds, **options):
@@ -615,14 +615,14 @@ def test_a_colour_that_is_not_there_is_refused_after_one_episode(changes, said, 
     assert (len(played), figures) == (1, [])
 
 
-def test_what_is_missing_is_refused_before_other_parts_are_analysed(run, figures):
+def test_an_analysis_that_does_not_apply_is_refused_before_others_run(run, figures):
     run.record.config["core"] = "mlp"
     with pytest.raises(UserError, match="--m-matrix"):
         analyze_network(asked(pca=True, m_matrix=True), run, trained(network("mlp"), "CartPole-v1", {}, 12))
     assert figures == []
 
 
-def test_m_that_stays_0_can_be_analysed(run):
+def test_m_that_stays_0_can_be_analyzed(run):
     run.record.config["core"] = "mpn-frozen"
     analyze_network(asked(), run, trained(network("mpn-frozen"), "CartPole-v1", {}, 12))
     assert run.results["episodes/norm"] == 0
@@ -630,7 +630,7 @@ def test_m_that_stays_0_can_be_analysed(run):
     assert "episodes/M/participation_ratio" not in run.results
 
 
-def test_a_core_without_m_is_analysed_as_far_as_it_goes(run, figures, monkeypatch):
+def test_a_core_without_m_gets_the_analyses_that_apply(run, figures, monkeypatch):
     messages = []
     monkeypatch.setattr(run, "message", messages.append)
     for core, part in (("gru", "its hidden state is set to zero"), ("mlp", "has no memory to change")):
@@ -643,7 +643,7 @@ def test_a_core_without_m_is_analysed_as_far_as_it_goes(run, figures, monkeypatc
         assert any(part in message for message in messages)
 
 
-def test_what_is_not_there_cannot_be_asked_for(run):
+def test_analyses_that_do_not_apply_are_refused(run):
     run.record.config["core"] = "mlp"
     on_cartpole = trained(network("mlp"), "CartPole-v1", {}, 12)
     with pytest.raises(UserError, match="--m-matrix: the core mlp has no M"):
@@ -657,7 +657,7 @@ def test_what_is_not_there_cannot_be_asked_for(run):
 # ------------------------------------------------------------------------------------------------------- the figures
 
 
-def test_chance_lies_above_the_score_that_equals_it():
+def test_the_mark_of_chance_is_drawn_above_an_equal_score():
     table = pd.DataFrame(
         {"state": ["h", "M"], "target": "sample", "lag": 0, "score": "accuracy", "value": 0.5, "chance": 0.5,
          "chance_low": 0.45, "chance_high": 0.55, "steps": 9}
@@ -670,7 +670,7 @@ def test_chance_lies_above_the_score_that_equals_it():
 
 
 @pytest.mark.parametrize(("count", "words"), [(30, "the first 8 of 30 episodes"), (8, "single episodes")])
-def test_the_episodes_that_are_drawn_thinly_are_counted(count, words):
+def test_the_caption_counts_the_thin_lines(count, words):
     table = pd.DataFrame(
         [{"episode": each, "step": step, "norm": 1.0, "share": 0.1} for each in range(count) for step in range(3)]
     )
@@ -682,7 +682,7 @@ def test_the_episodes_that_are_drawn_thinly_are_counted(count, words):
 
 
 @pytest.mark.parametrize(("returns", "low", "high"), [([500, 500], 450, 550), ([0, 0], -1, 1), ([3, 5], 3, 5)])
-def test_equal_returns_have_an_axis_of_some_length(returns, low, high):
+def test_equal_returns_have_an_axis_with_a_range(returns, low, high):
     table = pd.DataFrame(
         [{"ablation": name, "episode": number, "seed": number, "return": value, "steps": 9}
          for name in ("intact", "zeroed") for number, value in enumerate(returns)]

@@ -1,4 +1,4 @@
-"""environments.py and evaluation.py: many environments against one at a time, exact resume, and what is refused."""
+"""Environments and greedy episodes: parallel against single ones, exact resumption, and refused environments."""
 
 import hashlib
 import io
@@ -32,11 +32,11 @@ MADE = {
     "plastic/CartPoleNoVelocity-v1": {"max_steps": 12},
     "plastic-tests/Counting-v0": {},
 }
-"""Environments, and what makes their episodes short."""
+"""Environments, with options that make their episodes short."""
 
 
 class Counting(gym.Env):
-    """Shows (the number of steps, the sum of the actions); an episode ends after `length` steps and pays the action."""
+    """Observes (number of steps, sum of the actions). Rewards equal the action. Ends after `length` steps."""
 
     observation_space = gym.spaces.Box(-100, 100, (2,), np.float64)
 
@@ -56,7 +56,7 @@ class Counting(gym.Env):
 
 
 class Forgetful(Counting):
-    """Draws its observations from a random state that no seed sets."""
+    """Draws its observations from a random state that the seed does not set."""
 
     drawn = itertools.count()
 
@@ -66,7 +66,7 @@ class Forgetful(Counting):
 
 
 class Noise(Counting):
-    """Shows noise, and pays for every action another amount at every step, until it ends at random."""
+    """Observations are noise, rewards are random for every action and step, and the end is random."""
 
     def step(self, action):
         seen = self.np_random.normal(size=2)
@@ -101,7 +101,7 @@ COUNTING = "plastic-tests/Counting-v0"
 
 @pytest.fixture(autouse=True)
 def toys():
-    """Make the environments known while a test runs."""
+    """Register the environments while a test runs."""
     for name, made in TOYS.items():
         gym.register(name, made)
     yield
@@ -114,7 +114,7 @@ def actions_of(environments, steps, seed=0):
 
 
 def play(environments, actions):
-    """Everything that is seen of the environments while they take the actions (steps, count)."""
+    """All results of the environments for the actions (steps, count)."""
     seen = []
     for chosen in actions:
         before, starts = environments.observations.copy(), environments.starts.copy()
@@ -143,7 +143,7 @@ def assert_same(one, other):
 
 
 def stored(state):
-    """The state as a checkpoint gives it back."""
+    """The state after it was stored in a checkpoint."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
@@ -154,7 +154,7 @@ def stored(state):
 
 
 @pytest.mark.parametrize("env", MADE)
-def test_many_environments_are_each_of_them_alone(env):
+def test_parallel_environments_equal_single_ones(env):
     environments = Environments(env, 3, SEEDS, **MADE[env])
     actions = actions_of(environments, 60)
     seen = play(environments, actions)
@@ -194,7 +194,7 @@ def test_the_sizes_and_types_are_those_of_the_environment():
     assert happened.terminated.dtype == happened.truncated.dtype == np.bool_
 
 
-def test_what_a_step_returned_stays_as_it_was():
+def test_returned_arrays_do_not_change_later():
     environments = Environments(COUNTING, 2, SEEDS)
     happened = environments.step(np.array([1, 2]))
     kept = happened.next_observations.copy()
@@ -205,7 +205,7 @@ def test_what_a_step_returned_stays_as_it_was():
 # ------------------------------------------------------------------------------------------------------------- seeds
 
 
-def test_episodes_do_not_depend_on_how_many_environments_there_are():
+def test_episodes_do_not_depend_on_the_number_of_environments():
     few, many = Environments("CartPole-v1", 2, SEEDS), Environments("CartPole-v1", 5, SEEDS)
     actions = actions_of(many, 80)
     of_few, of_many = play(few, actions[:, :2]), play(many, actions)
@@ -215,7 +215,7 @@ def test_episodes_do_not_depend_on_how_many_environments_there_are():
             np.testing.assert_array_equal(one[name], other[name][:2])
 
 
-def test_the_same_seeds_give_the_same_and_others_give_others():
+def test_environments_depend_on_their_seeds():
     def first(seeds):
         environments = Environments("CartPole-v1", 2, seeds)
         return play(environments, actions_of(environments, 40))
@@ -225,7 +225,7 @@ def test_the_same_seeds_give_the_same_and_others_give_others():
         assert not np.array_equal(first(SEEDS)[0]["before"], first(other)[0]["before"])
 
 
-def test_every_episode_of_every_environment_has_a_seed_of_its_own():
+def test_all_episodes_of_all_environments_have_different_seeds():
     seeds = {episode_seed(SEEDS, index, episode) for index in range(20) for episode in range(50)}
     assert len(seeds) == 1000
     assert all(0 <= seed < 2**31 for seed in seeds)
@@ -242,7 +242,7 @@ def test_every_episode_of_every_environment_has_a_seed_of_its_own():
 
 @pytest.mark.parametrize("env", MADE)
 @pytest.mark.parametrize("done", [0, 1, 23])
-def test_environments_go_on_exactly_from_the_middle_of_an_episode(env, done):
+def test_environments_resume_exactly_in_the_middle_of_an_episode(env, done):
     environments = Environments(env, 3, SEEDS, **MADE[env])
     actions = actions_of(environments, done + 40)
     play(environments, actions[:done])
@@ -281,7 +281,7 @@ def test_options_and_limits_hold_after_a_resume():
 
 
 class Bandit(gym.Env):
-    """Shows nothing and pays what `arms` says, which a subclass draws."""
+    """Observations are constant, and rewards are `arms`, which a subclass draws."""
 
     observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -302,7 +302,7 @@ class SeededBandit(Bandit):
 
 
 class GloballySeededBandit(Bandit):
-    """Seeds numpy's global state, as environments of an older interface do: that can be repeated."""
+    """Seeds numpy's global random state, as environments of an older interface do, and is repeatable."""
 
     def draw(self, seed):
         np.random.seed(seed)  # noqa: NPY002
@@ -315,7 +315,7 @@ class UnseededBandit(Bandit):
 
 
 class OtherEnd(Bandit):
-    """Ends a step earlier every time."""
+    """Ends one step earlier in each episode."""
 
     lengths = itertools.count(6, -1)
 
@@ -330,7 +330,7 @@ class OtherEnd(Bandit):
 
 @pytest.fixture
 def registered():
-    """Register classes under names of their own while a test runs; returns how."""
+    """Return a function that registers a class under a new name while a test runs."""
     names = []
 
     def register(made, **options):
@@ -345,7 +345,7 @@ def registered():
 
 
 @pytest.mark.parametrize(("made", "done"), [(Forgetful, 2), (UnseededBandit, 1), (OtherEnd, 4)])
-def test_an_environment_that_goes_another_way_is_not_resumed(registered, made, done):
+def test_an_environment_that_differs_after_replay_is_not_resumed(registered, made, done):
     name = registered(made)
     environments = Environments(name, 1, SEEDS)
     for _ in range(done):
@@ -359,7 +359,7 @@ def test_an_environment_that_goes_another_way_is_not_resumed(registered, made, d
     assert "\n" not in str(raised.value)
 
 
-def test_what_an_environment_has_hidden_from_the_seed_is_found_at_the_start_of_an_episode(registered):
+def test_unseeded_random_numbers_are_found_even_at_the_start_of_an_episode(registered):
     # No reward has been paid yet that could be compared.
     name = registered(UnseededBandit)
     environments = Environments(name, 1, SEEDS)
@@ -373,7 +373,7 @@ def test_what_an_environment_has_hidden_from_the_seed_is_found_at_the_start_of_a
 
 @pytest.mark.parametrize("made", [SeededBandit, GloballySeededBandit])
 @pytest.mark.parametrize("done", [0, 7])
-def test_rewards_that_the_seed_decides_are_resumed(registered, made, done):
+def test_seeded_random_rewards_are_resumed(registered, made, done):
     name = registered(made)
     environments, again = Environments(name, 1, SEEDS), Environments(name, 1, SEEDS)
     for _ in range(done):
@@ -384,7 +384,7 @@ def test_rewards_that_the_seed_decides_are_resumed(registered, made, done):
     assert_same(play(again, actions), play(environments, actions))
 
 
-def test_failing_behind_other_actions_does_not_make_an_environment_unrepeatable(registered):
+def test_an_error_after_other_actions_does_not_make_an_environment_unrepeatable(registered):
     class Fragile(SeededBandit):
         def step(self, action):
             if self.time == 5 and action == 1:
@@ -398,7 +398,7 @@ def test_failing_behind_other_actions_does_not_make_an_environment_unrepeatable(
 
 
 @pytest.mark.parametrize("start", [0, 5, -2])
-def test_actions_are_counted_from_zero_whatever_the_environment_calls_its_first(start):
+def test_actions_are_counted_from_zero_for_any_first_action(start):
     environments = Environments(COUNTING, 3, SEEDS, options={"start": start})
     assert environments.action_count == 3
     happened = environments.step(np.array([0, 1, 2]))
@@ -418,7 +418,7 @@ def test_an_episode_ends_at_its_limit_of_steps(limit, length):
     assert bool(seen[-1]["terminated"][0]) == (limit not in (1, 3))
 
 
-def test_a_limit_of_steps_may_be_longer_than_the_one_that_is_registered():
+def test_a_step_limit_may_be_longer_than_the_registered_one():
     assert gym.spec("MountainCar-v0").max_episode_steps == 200
     environments = Environments("MountainCar-v0", 1, SEEDS, max_steps=230)
     seen = play(environments, np.ones((230, 1), np.int64))
@@ -449,7 +449,7 @@ def test_a_limit_of_steps_may_be_longer_than_the_one_that_is_registered():
         ),
     ],
 )
-def test_an_environment_that_cannot_be_learned_is_refused_in_a_line(env, words):
+def test_an_unsuitable_environment_is_refused_in_one_line(env, words):
     for refused in (lambda: make_environment(env), lambda: Environments(env, 2, SEEDS)):
         with pytest.raises(UserError) as raised:
             refused()
@@ -479,7 +479,7 @@ def test_an_environment_that_cannot_be_learned_is_refused_in_a_line(env, words):
         ),
     ],
 )
-def test_a_wrong_option_is_named_and_the_right_ones_too(arguments, words):
+def test_a_wrong_option_is_named_with_the_valid_ones(arguments, words):
     with pytest.raises(UserError) as raised:
         make_environment("plastic/GoNogo-v0", **arguments)
     assert str(raised.value) == f"--env plastic/GoNogo-v0: {words}"
@@ -490,7 +490,7 @@ def test_a_limit_of_no_steps_is_named():
         make_environment("plastic/GoNogo-v0", max_steps=0)
 
 
-def test_an_option_of_a_class_that_takes_any_is_that_classes_matter():
+def test_options_of_a_class_that_takes_any_are_checked_by_the_class():
     def made(**options):
         raise TypeError(f"no {min(options)} today")
 
@@ -534,18 +534,18 @@ def test_a_module_of_the_working_directory_is_found_and_the_path_stays_as_it_was
 
 
 @pytest.mark.parametrize("typed", ["{}.py:Own-v0", "./{}.py:Own-v0", "./{}:Own-v0"])
-def test_a_file_in_place_of_a_module_is_told_how_to_be_typed(own_module, typed):
+def test_a_file_name_instead_of_a_module_is_corrected(own_module, typed):
     with pytest.raises(UserError, match=f"write {own_module}:Own-v0") as raised:
         make_environment(typed.format(own_module))
     assert "\n" not in str(raised.value)
 
 
-def test_a_module_that_is_nowhere_is_named_with_where_it_is_looked_for():
+def test_a_missing_module_is_named_with_where_to_put_it():
     with pytest.raises(UserError, match=r"no module nowhere to import\. Start plastic in the folder .* PYTHONPATH"):
         make_environment("nowhere:Own-v0")
 
 
-def test_an_id_is_made_whole(own_module):
+def test_an_id_gets_its_newest_version(own_module):
     assert versioned_id("CartPole") == "CartPole-v1"
     assert versioned_id("plastic/GoNogo") == "plastic/GoNogo-v0"
     assert versioned_id(f"{own_module}:Own") == f"{own_module}:Own-v3"
@@ -554,7 +554,7 @@ def test_an_id_is_made_whole(own_module):
 
 
 class Failing(gym.Env):
-    """Goes wrong in a way of its own at the third step, or when it is reset."""
+    """Fails in the way `how` at the third step or in reset()."""
 
     observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -588,7 +588,7 @@ class Failing(gym.Env):
         ("reward", r"Failing-v0: the reward of step\(\) is nan"),
     ],
 )
-def test_an_environment_that_fails_is_named_with_what_it_did(how, words):
+def test_a_failing_environment_is_named_with_its_error(how, words):
     gym.register("plastic-tests/Failing-v0", Failing)
     try:
         with pytest.raises(RunFailed, match=words) as training:
@@ -604,7 +604,7 @@ def test_an_environment_that_fails_is_named_with_what_it_did(how, words):
 
 
 class Odd(gym.Env):
-    """Returns what it is made with: `seen`, `reward`, `terminated`, `truncated` and `info` of reset() and step()."""
+    """Returns its arguments `seen`, `reward`, `terminated`, `truncated` and `info` from reset() and step()."""
 
     observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -639,7 +639,7 @@ class Odd(gym.Env):
         ({"info": [1]}, r"the info of AT is \[1\]; it must be a dictionary"),
     ],
 )
-def test_an_observation_or_info_of_another_kind_ends_in_a_line_with_both(registered, at, returned, words):
+def test_an_invalid_observation_or_info_is_reported_in_one_line(registered, at, returned, words):
     name = registered(lambda: Odd(at, **returned))
     with pytest.raises(RunFailed, match=f"{name}: {words.replace('AT', at + r'..')}") as raised:
         Environments(name, 1, SEEDS).step(np.array([0]))
@@ -659,7 +659,7 @@ def test_an_observation_or_info_of_another_kind_ends_in_a_line_with_both(registe
         ({"truncated": 2}, "truncated of step() is 2; it must be True or False"),
     ],
 )
-def test_a_reward_or_an_end_of_another_kind_ends_in_a_line(registered, returned, words):
+def test_an_invalid_reward_or_end_is_reported_in_one_line(registered, returned, words):
     name = registered(lambda: Odd(**returned))
     with pytest.raises(RunFailed) as raised:
         Environments(name, 1, SEEDS).step(np.array([0]))
@@ -678,7 +678,7 @@ def test_a_reward_or_an_end_of_another_kind_ends_in_a_line(registered, returned,
         {"terminated": np.False_, "truncated": np.array([0])},
     ],
 )
-def test_what_means_the_same_is_taken(registered, returned):
+def test_equivalent_types_are_accepted(registered, returned):
     happened = Environments(registered(lambda: Odd(**returned)), 1, SEEDS).step(np.array([0]))
     assert happened.next_observations.dtype == np.float32
     assert happened.rewards.tolist() == [1.0]
@@ -703,7 +703,7 @@ def test_an_environment_without_spaces_is_refused(registered):
         make_environment(registered(Bare))
 
 
-def test_the_versions_of_gymnasium_and_of_the_environments_own_package_are_known(own_module, registered):
+def test_versions_of_gymnasium_and_of_the_environments_package_are_found(own_module, registered):
     gymnasium_alone = {"gymnasium": gym.__version__}
     assert package_versions(make_environment("CartPole-v1")) == gymnasium_alone
     assert package_versions(make_environment("plastic/GoNogo-v0")) == gymnasium_alone
@@ -720,11 +720,11 @@ def test_the_versions_of_gymnasium_and_of_the_environments_own_package_are_known
 
 
 @pytest.mark.parametrize(("env", "limited"), [("plastic/GoNogo-v0", True), ("CartPole-v1", True), (COUNTING, False)])
-def test_what_always_ends_is_limited(env, limited):
+def test_environments_with_a_step_limit_are_limited(env, limited):
     assert Environments(env, 1, SEEDS).limited is limited
 
 
-def test_a_library_that_an_environment_lacks_is_named():
+def test_a_missing_library_of_an_environment_is_named():
     def made(**_):
         raise gym.error.DependencyNotInstalled("Box9D is not installed, run `pip install box9d`.")
 
@@ -762,7 +762,7 @@ def greedy_returns(network, env, seeds, **options):
 
 @pytest.mark.parametrize("core", ["mpn", "lstm", "mlp"])
 @pytest.mark.parametrize("parallel", [1, 4, 100])
-def test_greedy_episodes_equal_one_at_a_time(core, parallel):
+def test_parallel_greedy_episodes_equal_single_ones(core, parallel):
     plasticity = {"eta": 1.0} if core == "mpn" else {}
     network = MPNDQN(2, 8, 3, core=core, generator=torch.Generator().manual_seed(0), **plasticity)
     seeds = evaluation_seeds(SEEDS, 9)
@@ -785,7 +785,7 @@ def test_greedy_episodes_count_actions_from_the_first_and_take_options():
     assert GreedyEpisodes(COUNTING, options={"start": 5}, max_steps=2).returns(network, [1])[0] == 14
 
 
-def test_evaluation_seeds_are_those_of_their_stream():
+def test_evaluation_seeds_come_from_the_seed_sequence():
     seeds = evaluation_seeds(SEEDS, 200)
     assert len(set(seeds)) == 200
     assert seeds[:50] == evaluation_seeds(seed_sequence(3, "environments"), 50)

@@ -1,4 +1,4 @@
-"""a2c.py against loops over single numbers, single environments, and what learning demands."""
+"""A2C against loops over single numbers and single environments, and on small tasks."""
 
 import io
 import math
@@ -27,11 +27,11 @@ from plastic_mpn.networks.agents import ActorCritic
 CORES = ["mpn", "gru", "mlp"]
 CUE = "plastic-tests/Cue-v0"
 MEMORABLE = {"mpn": {"eta": 1.0, "learn_eta": True}, "gru": {}}
-"""Options with which a network's memory matters from the first step on."""
+"""Options with which memory matters from the first step on."""
 
 
 class Cue(gym.Env):
-    """A sign is shown at first; at the go signal, `delay` steps later, the action that stands for it earns 1."""
+    """A sign is shown first. At the go signal, `delay` steps later, the matching action has reward 1."""
 
     observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -56,7 +56,7 @@ class Cue(gym.Env):
 
 @pytest.fixture(autouse=True)
 def cue():
-    """Make the environment known while a test runs."""
+    """Register the environment while a test runs."""
     gym.register(CUE, Cue)
     yield
     del gym.registry[CUE]
@@ -85,7 +85,7 @@ def episodes(time, count, seed, ending=0.3):
 
 
 def loop_advantages(rewards, values, next_values, terminated, truncated, gamma, gae_lambda):
-    """Every advantage as its own sum over the steps that follow."""
+    """Each advantage, computed as a sum over the following steps."""
     time, count = rewards.shape
     advantages = np.zeros((time, count))
     for environment in range(count):
@@ -101,7 +101,7 @@ def loop_advantages(rewards, values, next_values, terminated, truncated, gamma, 
 
 
 def loop_returns(rewards, next_values, terminated, truncated, gamma):
-    """The discounted rewards up to where they are cut off, and there the value of what follows."""
+    """The discounted rewards up to the end of the sum, plus the discounted value of the next state."""
     time, count = rewards.shape
     returns = np.zeros((time, count))
     for environment in range(count):
@@ -142,7 +142,7 @@ def test_with_lambda_1_advantage_plus_value_is_the_n_step_return(time, count, se
 
 @settings(max_examples=20, deadline=None)
 @given(**shapes, gae_lambda=st.floats(0, 1))
-def test_without_a_future_only_the_reward_counts(time, count, seed, gae_lambda):
+def test_with_gamma_0_only_the_reward_counts(time, count, seed, gae_lambda):
     rewards, values, *others = episodes(time, count, seed)
     found = generalized_advantages(rewards, values, *others, gamma=0.0, gae_lambda=gae_lambda)
     assert torch.equal(found, rewards - values)
@@ -150,7 +150,7 @@ def test_without_a_future_only_the_reward_counts(time, count, seed, gae_lambda):
 
 @settings(max_examples=20, deadline=None)
 @given(**shapes, gamma=st.floats(0, 1), gae_lambda=st.floats(0, 1))
-def test_where_every_step_ends_an_episode_nothing_follows(time, count, seed, gamma, gae_lambda):
+def test_advantages_stop_at_the_end_of_an_episode(time, count, seed, gamma, gae_lambda):
     rewards, values, next_values, terminated, _ = episodes(time, count, seed)
     every, factors = torch.ones_like(terminated), {"gamma": gamma, "gae_lambda": gae_lambda}
     found = generalized_advantages(rewards, values, next_values, every, terminated, **factors)
@@ -160,7 +160,7 @@ def test_where_every_step_ends_an_episode_nothing_follows(time, count, seed, gam
     np.testing.assert_allclose(found, rewards + gamma * next_values - values, atol=1e-12)
 
 
-def test_a_terminal_state_has_no_value_even_where_the_network_says_so():
+def test_the_value_of_a_terminal_state_is_ignored():
     rewards, values, next_values, terminated, truncated = episodes(3, 2, 0, ending=0.0)
     terminated[1] = True
     next_values[1] = math.inf
@@ -215,7 +215,7 @@ def test_the_entropy_term_makes_the_policy_more_uniform():
 
 
 @pytest.mark.parametrize("core", [*CORES, "lstm", "mpn-pre"])
-def test_the_sequence_says_what_the_network_said_while_acting(core):
+def test_the_sequence_repeats_the_outputs_during_acting(core):
     algorithm = make(core, "CartPole-v1", max_steps=7, rollout=20)
     seen = []
     hook = algorithm.network.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs[0]))
@@ -233,7 +233,7 @@ def test_the_sequence_says_what_the_network_said_while_acting(core):
 
 @pytest.mark.parametrize("core", CORES)
 def test_memory_and_bootstrapped_values_equal_one_environment_at_a_time(core, monkeypatch):
-    """Two rollouts with truncated and terminated episodes; the memory goes through from the first to the second."""
+    """Two rollouts with truncated and terminated episodes; the state is passed from the first to the second."""
     algorithm = make(core, "CartPole-v1", max_steps=16, rollout=9)
     transitions = []
     step = algorithm.environments.step
@@ -322,7 +322,7 @@ def test_the_gradient_equals_one_taken_step_by_step_through_the_rollout(core):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-4)
 
 
-def test_advantages_are_normalised_on_request(monkeypatch):
+def test_advantages_are_normalized_with_the_option(monkeypatch):
     seen = []
 
     def spy(logits, values, actions, advantages, returns, *coefficients):
@@ -338,7 +338,7 @@ def test_advantages_are_normalised_on_request(monkeypatch):
     torch.testing.assert_close(same_returns, returns)
 
 
-def test_what_plasticity_learns_stays_where_it_must_lie():
+def test_a_learned_lambda_stays_in_its_range():
     algorithm = make(options={"delay": 3}, learning_rate=1.0, mpn={"learn_eta": True, "learn_lambda": True})
     layer, lambdas, etas = algorithm.network.core, [], []
     for _ in range(6):
@@ -355,7 +355,7 @@ def test_what_plasticity_learns_stays_where_it_must_lie():
 
 
 def stored(state):
-    """What a checkpoint on disk gives back."""
+    """The state after it was stored in a checkpoint on disk."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)
@@ -363,7 +363,7 @@ def stored(state):
 
 
 @pytest.mark.parametrize("core", CORES)
-def test_learning_goes_on_from_its_state_bit_for_bit(core):
+def test_learning_resumes_from_its_state_bit_for_bit(core):
     whole = make(core, "CartPole-v1", max_steps=15)
     for _ in range(3):
         whole.rollout_and_update()
@@ -391,7 +391,7 @@ def new_run(folder):
     return create_run(folder, rule="mpn", config={"seed": 0})
 
 
-def test_an_interrupted_run_ends_as_one_that_was_not(runs_folder):
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(runs_folder):
     finals, numbers = [], []
     for stop in (None, 4):
         run = new_run(runs_folder)
@@ -457,14 +457,14 @@ def mean_return(algorithm, updates):
 
 
 @pytest.mark.parametrize("core", CORES)
-def test_it_learns_what_it_sees(core):
+def test_it_learns_a_task_without_memory(core):
     """Chance is 0.5."""
     assert mean_return(make(core, count=16), 60) > 0.9
 
 
 @pytest.mark.parametrize("core", MEMORABLE)
-def test_it_learns_what_it_must_remember(core):
-    """Chance is 0.5, and all that a network without memory can reach."""
+def test_it_learns_a_task_with_memory(core):
+    """Chance is 0.5, which is also the maximum without memory."""
     assert mean_return(make(core, count=16, options={"delay": 3}, rollout=12, mpn=MEMORABLE[core]), 130) > 0.85
 
 

@@ -1,4 +1,4 @@
-"""dqn.py and compiled_dqn.py against calculations in float64, each other, and what a resumed run must equal."""
+"""Q-learning in torch and in kernels against calculations in float64 and each other, and resumed runs."""
 
 import copy
 import io
@@ -46,7 +46,7 @@ def make_network(core="mpn", seed=0, **options):
 
 
 def random_replay(state_shape, seed=0, episode_ends=0.5):
-    """A full ring of steps of two environments; the errors are on both sides of Huber's bend."""
+    """A full buffer of steps of two environments; errors are on both sides of the Huber threshold."""
     generator = np.random.default_rng(seed)
     replay = Replay(SLOTS * COUNT, COUNT, INPUTS, state_shape)
     starts = np.ones(COUNT, bool)
@@ -76,7 +76,7 @@ def float64_parameters(network):
 
 
 def one_step(parameters, layer, x, M):
-    """(Q, M') of one sample in float64, from the equations; `layer` says which of them."""
+    """(Q, M') of one sample in float64, from the equations of the variant of `layer`."""
     W, b, A, c = (parameters[name] for name in PARAMETERS)
     eta = parameters.get("core.eta", layer.eta.double())
     lambda_ = parameters.get("core.lambda_", layer.lambda_.double())
@@ -131,7 +131,7 @@ def torch_update(network, target, replay, /, **changes):
 
 
 def compiled_update(network, target, replay, /, **changes):
-    """Its target is the network that it is made with; what it learns is then replaced."""
+    """An update whose target is the given network; its own parameters are then replaced."""
     update = CompiledUpdate(copy.deepcopy(target), replay, DQNSettings(**changes))
     state = update.state_dict()
     update.load_state_dict({**state, "network": network.state_dict()})
@@ -144,7 +144,7 @@ def compiled_gradients(update):
 
 
 class Corridor(gym.Env):
-    """At most ten steps; what is shown in the first two says which action pays. The other inputs are 1 and noise."""
+    """At most ten steps. The first two inputs show which action is rewarded. The other inputs are 1 and noise."""
 
     observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -173,7 +173,7 @@ CORRIDOR = "plastic-tests/Corridor-v0"
 
 @pytest.fixture(autouse=True)
 def corridor():
-    """Make the environment known while a test runs."""
+    """Register the environment while a test runs."""
     gym.register(CORRIDOR, Corridor)
     yield
     del gym.registry[CORRIDOR]
@@ -241,8 +241,8 @@ def test_the_two_updates_agree(seed, gamma, double, batch, bound):
 
 
 @pytest.mark.parametrize("make_update", [torch_update, compiled_update])
-def test_what_decides_the_value_of_what_follows(make_update):
-    """gamma 0 and terminal states leave the reward alone; a limit of time changes nothing."""
+def test_termination_truncation_and_gamma_in_the_next_value(make_update):
+    """With gamma 0 and at terminal states the target is the reward; truncation has no effect."""
     network, target = make_network(seed=1), make_network(seed=2)
     chosen = np.arange(30)
 
@@ -281,7 +281,7 @@ def test_with_equal_networks_double_q_learning_is_plain():
 
 
 def sequences_by_hand(network, target, seen, gamma, double, burn_in, length):
-    """The loss of stretches and its gradients, sample by sample and step by step in float64."""
+    """The loss of sequences and its gradients, sample by sample and step by step in float64."""
     parameters, frozen = float64_parameters(network), float64_parameters(target)
     layer = network.core
     total, counted = 0.0, 0
@@ -380,7 +380,7 @@ def test_the_burn_in_moves_the_state_and_is_not_learned_from():
 
 
 def _fixed(replay, rewards_before, first):
-    """Sequences whose burn-in pays `rewards_before` and shows `first`."""
+    """Sequences whose burn-in has the rewards `rewards_before` and the observations `first`."""
 
     def sequences(batch, length, generator):
         seen = replay.__class__.sequences(replay, batch, length, generator)
@@ -391,7 +391,7 @@ def _fixed(replay, rewards_before, first):
     return sequences
 
 
-def test_a_stretch_of_nothing_but_limits_of_time_has_no_loss():
+def test_a_sequence_of_truncated_steps_has_no_loss():
     network = make_network()
     replay = random_replay(network.core.state_shape)
     replay.truncated.fill_(True)
@@ -469,7 +469,7 @@ def test_learning_compiled_and_in_torch_stays_together(core, monkeypatch):
         ({"core": "gru"}, {}, False),
     ],
 )
-def test_what_the_kernels_can_do_is_compiled_and_all_else_learns_in_torch(network, changes, compiled):
+def test_only_supported_networks_use_the_kernels(network, changes, compiled):
     made = MPNDQN(3, 4, 2, **network)
     chosen = DQNSettings(batch_size=4, learning_starts=4, burn_in=1, sequence_length=2, **changes)
     assert not can_be_compiled(copy.deepcopy(made).double(), chosen)
@@ -502,8 +502,8 @@ def test_a_learned_lambda_stays_below_its_bound():
 # --------------------------------------------------------------------------------------------- acting and remembering
 
 
-def test_a_projection_is_made_once_for_each_observation():
-    """What is remembered is A x + c, with the state of the core behind it; the whole network says the same."""
+def test_each_observation_is_projected_once():
+    """The buffer holds A x + c and the state of the inner core; the whole network gives the same outputs."""
     environments = Environments(CORRIDOR, 2, seed_sequence(0, "environments"), max_steps=8)
     twin = Environments(CORRIDOR, 2, seed_sequence(0, "environments"), max_steps=8)
     network = MPNDQN(3, UNITS, 2, projection=5, eta=0.3, generator=torch.Generator().manual_seed(0))
@@ -531,8 +531,8 @@ def test_a_projection_is_made_once_for_each_observation():
 
 
 @pytest.mark.parametrize("core", ["mpn", "mpn-pre", "mpn-additive", "gru", "lstm", "mlp"])
-def test_what_is_remembered_is_what_happened(core):
-    """The network does not learn here, so that it says the same again step by step."""
+def test_stored_transitions_are_those_of_the_environments(core):
+    """The network does not learn here, so that its outputs can be computed again."""
     dqn = make_dqn(core, count=3, epsilon_start=0.5, epsilon_end=0.5, learning_starts=10**6, buffer_size=10**4)
     twin = Environments(CORRIDOR, 3, seed_sequence(0, "environments"), max_steps=8)
     network = copy.deepcopy(dqn.network)
@@ -571,7 +571,7 @@ def test_without_exploration_every_action_is_the_best_one(core):
 
 @pytest.mark.parametrize("bound", [math.inf, 0.5])
 @pytest.mark.parametrize(("core", "activation"), list(itertools.product(PLASTIC, ACTIVATIONS)))
-def test_compiled_acting_is_the_network(core, activation, bound):
+def test_compiled_acting_equals_the_network(core, activation, bound):
     network = make_network(core, 1, activation=activation, bound=bound)
     replay = random_replay(network.core.state_shape)
     generator = np.random.default_rng(0)
@@ -607,7 +607,7 @@ def test_epsilon_falls_by_a_factor_per_episode_to_its_end(start, end, decay, epi
     assert schedule.epsilon(0) == start
 
 
-def test_epsilon_is_that_of_the_seed_program():
+def test_epsilon_is_that_of_the_first_published_program():
     assert DQNSettings().epsilon(0) == 1
     assert DQNSettings().epsilon(100) == pytest.approx(0.995**100)
     assert DQNSettings().epsilon(10_000) == 0.01
@@ -642,7 +642,7 @@ def learned_of(update):
 
 @pytest.mark.parametrize("core", ["mpn", "gru"])
 @pytest.mark.parametrize("every", [1, 3])
-def test_the_target_is_copied_every_so_many_episodes_and_stays_in_between(core, every):
+def test_the_target_is_copied_every_n_episodes_only(core, every):
     dqn = make_dqn(core, count=1, target_every=every)
     copies = []
     for _ in range(100):
@@ -669,7 +669,7 @@ def test_two_episodes_that_end_in_one_step_count_as_two():
 
 
 @pytest.mark.parametrize("core", ["mpn", "gru"])
-def test_with_tau_the_target_follows_at_every_gradient_step(core):
+def test_with_tau_the_target_moves_at_every_gradient_step(core):
     dqn = make_dqn(core, tau=0.1, target_every=1, count=1)
     for _ in range(60):
         steps, before = dqn.gradient_steps, target_of(dqn.update).clone()
@@ -697,14 +697,14 @@ def test_gradient_steps_per_transition(count, every):
 
 
 @pytest.mark.parametrize(("replay", "first"), [("states", 8), ("sequences", 2 * (3 + 4 + 1))])
-def test_learning_waits_for_a_batch_or_a_stretch(replay, first):
+def test_learning_starts_with_a_full_batch_or_sequence(replay, first):
     dqn = make_dqn(replay=replay, burn_in=3, sequence_length=4, learning_starts=1)
     while not dqn.gradient_steps:
         dqn.advance()
     assert len(dqn.replay) == first
 
 
-def test_a_buffer_smaller_than_the_start_of_learning_learns_when_it_is_full():
+def test_a_small_buffer_starts_learning_when_it_is_full():
     dqn = make_dqn(learning_starts=1000, buffer_size=20)
     for _ in range(9):
         dqn.advance()
@@ -714,8 +714,8 @@ def test_a_buffer_smaller_than_the_start_of_learning_learns_when_it_is_full():
 
 
 @pytest.mark.parametrize(("core", "remembers"), [("mpn", True), ("mpn-pre", False), ("mpn-frozen", False)])
-def test_it_learns_what_it_must_remember(core, remembers):
-    """With "pre" an input is scaled by its own past alone, and the input that showed the sign is silent later."""
+def test_it_learns_a_task_with_memory(core, remembers):
+    """With "pre", the past scales each input separately, and the input of the sign is zero later."""
     dqn = make_dqn(
         core, count=8, hidden=16, max_steps=None, buffer_size=4000, batch_size=64, train_every=2,
         epsilon_decay=0.98, epsilon_end=0.0, gamma=0.5, tau=0.02,
@@ -734,7 +734,7 @@ def test_it_learns_what_it_must_remember(core, remembers):
 
 @pytest.mark.parametrize(("core", "changes"), [("mpn", {}), ("gru", {}), ("mpn", {"replay": "sequences", "tau": 0.1})])
 @pytest.mark.parametrize("done", [5, 41])
-def test_learning_goes_on_from_its_state_bit_for_bit(core, changes, done):
+def test_learning_resumes_from_its_state_bit_for_bit(core, changes, done):
     changes = {"burn_in": 2, "sequence_length": 3, **changes}
     dqn = make_dqn(core, **changes)
     for _ in range(done):
@@ -763,8 +763,8 @@ def test_learning_goes_on_from_its_state_bit_for_bit(core, changes, done):
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
-def test_what_is_logged_now_and_then_is_the_same_after_a_stop(runs_folder, stop):
-    """The returns since the last time belong to what is resumed."""
+def test_periodic_logs_are_the_same_after_an_interruption(runs_folder, stop):
+    """The returns since the last log are part of the resumed state."""
     logged = []
     for stopped in (False, True):
         run = create_run(runs_folder, rule="mpn", config={"seed": 0})
@@ -814,7 +814,7 @@ def tensors_of(folder):
     ],
     ids=["plain", "two", "sequences", "gru", "lstm"],
 )
-def test_a_run_that_is_stopped_again_and_again_ends_with_the_numbers_of_a_whole_one(runs_folder, options):
+def test_a_run_with_many_interruptions_ends_like_an_uninterrupted_one(runs_folder, options):
     whole = Path(trained(runs_folder, *options)["folder"])
     others = runs_folder.parent / "others"
     with interrupted_after(2):
@@ -839,7 +839,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_with_the_numbers_of_a_whole_
 # ---------------------------------------------------------------------------------------------------------- checkpoints
 
 
-def test_the_best_the_last_and_one_every_so_often_are_kept(runs_folder):
+def test_best_final_and_periodic_networks_are_stored(runs_folder):
     folder = Path(trained(runs_folder)["folder"])
     kept = tensors_of(folder)
     assert list(kept) == ["best", "episode-0000003", "episode-0000006", "episode-0000009", "final"]
@@ -848,8 +848,8 @@ def test_the_best_the_last_and_one_every_so_often_are_kept(runs_folder):
     assert any(not torch.equal(value, kept["episode-0000003"][name]) for name, value in kept["final"].items())
 
 
-def test_the_best_is_chosen_by_the_returns_of_the_validation_episodes(runs_folder, monkeypatch):
-    """Whatever the episodes with exploration brought. Of equals it is the one that has learned longest."""
+def test_the_validation_returns_select_the_best_network(runs_folder, monkeypatch):
+    """Returns with exploration have no effect. Of equally good networks, the latest is the best."""
     play, asked = GreedyEpisodes.returns, []
     scripted = [8.0, 8.0, 5.0, 3.0]
 
@@ -883,7 +883,7 @@ def test_the_best_is_chosen_by_the_returns_of_the_validation_episodes(runs_folde
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_run_ends_when_its_steps_are_taken(runs_folder, count):
+def test_a_run_ends_after_its_total_steps(runs_folder, count):
     options = ["--num-episodes", 50, "--evaluate-every", 4, "--num-envs", count]
     result = trained(runs_folder, *options, "--total-steps", 60)
     folder = Path(result["folder"])
@@ -909,7 +909,7 @@ def test_a_run_ends_when_its_steps_are_taken(runs_folder, count):
     pd.testing.assert_frame_equal(training_numbers(stopped), metrics)
 
 
-def test_what_is_logged_is_what_happened(runs_folder):
+def test_the_log_agrees_with_the_episodes(runs_folder):
     result = trained(runs_folder, "--epsilon-decay", 0.9, "--train-every", 2)
     metrics = training_numbers(Path(result["folder"]))
     train = metrics[metrics["split"] == "train"].pivot_table(index="step", columns="metric", values="value")
@@ -925,7 +925,7 @@ def test_what_is_logged_is_what_happened(runs_folder):
     assert train["loss"].notna().equals(learned > 0)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_a_line(runs_folder):
+def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(runs_folder):
     outcome = plastic(
         "train", "mpn", "--quiet", "--runs", runs_folder, *TINY, "--learning-rate", 1e38, "--num-episodes", 50
     )
@@ -939,7 +939,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_a_line(runs_folder):
 
 
 class Scored:
-    """Greedy episodes whose return is the network's only weight, and a little more that the seed decides."""
+    """Greedy episodes whose return is the network's only weight plus a small term that depends on the seed."""
 
     def __init__(self):
         self.asked = []
@@ -949,7 +949,7 @@ class Scored:
         return network.weight.item() + 0.01 * (np.array(seeds) % 7)
 
 
-def test_the_best_network_and_the_last_one_are_tested_on_the_same_episodes_which_chose_neither(runs_folder):
+def test_best_and_final_network_are_tested_on_the_same_unused_episodes(runs_folder):
     run = create_run(runs_folder, rule="mpn", config={"seed": 0})
     network, episodes = torch.nn.Linear(1, 1, bias=False), Scored()
     kept = Checkpoints(
@@ -975,7 +975,7 @@ def test_the_best_network_and_the_last_one_are_tested_on_the_same_episodes_which
     assert stored == {"best": 5, "final": 2}
 
 
-def test_a_network_that_was_not_evaluated_at_its_end_is_then(runs_folder):
+def test_the_final_network_is_always_evaluated(runs_folder):
     run = create_run(runs_folder, rule="mpn", config={"seed": 0})
     network, episodes = torch.nn.Linear(1, 1, bias=False), Scored()
     kept = Checkpoints(

@@ -1,4 +1,4 @@
-"""replay.py: a ring of steps, filled with numbers that say where they come from."""
+"""The replay buffer, filled with numbers that identify their step and environment."""
 
 import io
 
@@ -12,7 +12,7 @@ from plastic_cli.errors import PlasticError
 from plastic_mpn.learning.replay import Replay
 
 ENVIRONMENT = 1000
-"""What an environment adds to a step's number in what is written."""
+"""The offset of the written numbers between environments."""
 
 
 def numbered(step, count):
@@ -21,7 +21,7 @@ def numbered(step, count):
 
 
 def write_steps(replay, first, end, state_shape=(2, 3)):
-    """Write the steps first ... end - 1; everything says which step of which environment it is."""
+    """Write the steps first ... end - 1, with values that identify the step and the environment."""
     for step in range(first, end):
         number = numbered(step, replay.count)
         cells = np.arange(np.prod(state_shape)).reshape(state_shape) / 100
@@ -55,7 +55,7 @@ sizes = {"slots": st.integers(1, 9), "count": st.integers(1, 4), "steps": st.int
 
 @settings(max_examples=60, deadline=None)
 @given(**sizes)
-def test_the_last_steps_are_remembered_and_no_others(slots, count, steps):
+def test_only_the_last_steps_are_stored(slots, count, steps):
     replay = filled(slots * count, count, steps)
     kept = range(max(0, steps - slots), steps)
     assert len(replay) == len(kept) * count
@@ -84,7 +84,7 @@ def test_a_slot_holds_a_step_of_every_environment(capacity, count, slots):
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (5,), (2, 5), (0,)])
-def test_states_of_every_shape_come_back_as_they_were(shape):
+def test_states_of_every_shape_are_returned_unchanged(shape):
     replay = Replay(6, 2, 2, shape)
     states = np.random.default_rng(0).normal(size=(6, 2, *shape)).astype(np.float32)
     for step in range(5):
@@ -95,7 +95,7 @@ def test_states_of_every_shape_come_back_as_they_were(shape):
     np.testing.assert_array_equal(replay.states.numpy(), states[[3, 4, 2]])
 
 
-def test_modulations_lie_as_the_kernels_read_them():
+def test_modulations_have_the_memory_layout_of_the_kernels():
     replay = Replay(6, 2, 2, (4, 3))
     assert replay.states.transpose(2, 3).is_contiguous()
 
@@ -103,7 +103,7 @@ def test_modulations_lie_as_the_kernels_read_them():
 # ------------------------------------------------------------------------------------------------------------- samples
 
 
-def test_samples_are_uniform_over_what_there_is():
+def test_samples_are_uniform_over_the_stored_transitions():
     replay = filled(20, 2, 4)
     chosen = replay.sample(8000, np.random.default_rng(0))
     frequencies = np.bincount(chosen, minlength=20) / 8000
@@ -146,7 +146,7 @@ def test_sequences_are_consecutive_steps_of_one_environment(slots, count, steps,
 
 
 @pytest.mark.parametrize("steps", [6, 8, 11, 16])
-def test_every_sequence_that_there_is_can_be_drawn(steps):
+def test_every_stored_sequence_can_be_drawn(steps):
     replay = filled(16, 2, steps)
     there = min(steps, 8)
     seen = replay.sequences(2000, 5, np.random.default_rng(0))
@@ -186,7 +186,7 @@ def test_sequences_are_copies():
 
 @settings(max_examples=30, deadline=None)
 @given(**sizes)
-def test_a_buffer_goes_on_from_its_state(slots, count, steps):
+def test_a_buffer_resumes_from_its_state(slots, count, steps):
     replay = filled(slots * count, count, steps)
     file = io.BytesIO()
     torch.save(replay.state_dict(), file)

@@ -1,4 +1,4 @@
-"""Supervised training on integration tasks, the criterion that ends it, and what is measured of it."""
+"""Supervised training on integration tasks, its stopping rule, and its measures."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def generator(seed=0):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_variance_explained_is_that_of_the_normal_equations(weighted):
+def test_variance_explained_equals_the_normal_equations(weighted):
     draw = generator()
     regressors = draw.normal(size=(200, 3))
     activity = regressors @ draw.normal(size=(3, 5)) + draw.normal(size=(200, 5)) * [0.1, 0.5, 1, 2, 4] + 1
@@ -60,13 +60,13 @@ def test_variance_explained_is_that_of_the_normal_equations(weighted):
     assert variance_explained(regressors, activity, weighted=weighted) == pytest.approx(expected, rel=1e-12)
 
 
-def test_regressors_are_what_they_are_called():
+def test_regressors_of_evidence_and_input():
     evidence = np.array([[3, 1], [0, 0], [2, 5]])
     np.testing.assert_array_equal(relative_evidence(evidence), [[1, -1], [0, 0], [-1.5, 1.5]])
     np.testing.assert_array_equal(input_indicators(np.array([4, 0, 4])), [[0, 1], [1, 0], [0, 1]])
 
 
-def test_what_follows_from_the_regressor_alone_is_explained_by_it_alone():
+def test_activity_is_explained_only_by_its_regressor():
     trials = batch(integration_task(generator(), noise=0), generator(1), 200)
     counts = relative_evidence(trials.evidence).reshape(-1, 2)
     shown = input_indicators(trials.indices.ravel())
@@ -75,7 +75,7 @@ def test_what_follows_from_the_regressor_alone_is_explained_by_it_alone():
     assert variance_explained(counts, generator(3).normal(size=(len(counts), 6))) < 0.01
 
 
-def test_decoding_finds_classes_that_a_plane_parts_and_no_others():
+def test_decoding_finds_only_linearly_separable_classes():
     draw = generator()
     labels = draw.integers(2, size=600)
     wide = draw.normal(size=(600, 400))
@@ -97,7 +97,7 @@ QUICK = SupervisedSettings(
 )
 
 
-def test_training_stops_where_the_rolling_accuracy_is_above_the_target():
+def test_training_stops_if_the_rolling_accuracy_is_above_the_target():
     falling = np.linspace(1, 0, 60)
     assert reason_to_stop(validations(falling[:10], [0.95] * 10), QUICK) == "accuracy"
     assert reason_to_stop(validations(falling[:10], [0.9] * 10), QUICK) is None
@@ -117,7 +117,7 @@ def test_training_never_stops_before_its_minimum():
     assert reason_to_stop(validations([], []), QUICK) is None
 
 
-def test_training_stops_where_the_rolling_objective_no_longer_falls():
+def test_training_stops_if_the_rolling_objective_stops_falling():
     falling = list(np.linspace(2, 1, 20))
     wrong = [0.5] * 60
     assert reason_to_stop(validations(falling, wrong[:20]), QUICK) is None
@@ -142,7 +142,7 @@ def test_training_stops_at_its_cap():
         ({"maximum_batches": 100}, "minimum_batches is 2000, more than maximum_batches, 100"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(setting, message):
+def test_invalid_settings_are_refused(setting, message):
     with pytest.raises(UserError, match=message):
         SupervisedSettings(**setting)
 
@@ -210,7 +210,7 @@ def test_only_the_output_at_go_counts():
     assert all(torch.equal(learned[0][name], learned[1][name]) for name in learned[0])
 
 
-def test_a_learned_lambda_stays_where_it_must_lie():
+def test_a_learned_lambda_stays_in_its_range():
     network = small_network()
     optimizer = torch.optim.Adam(network.parameters(), lr=0.5)
     for seed in range(5):
@@ -218,7 +218,7 @@ def test_a_learned_lambda_stays_where_it_must_lie():
         assert 0 <= float(network.core.lambda_.detach()) <= 0.95 + 1e-7
 
 
-def test_l1_makes_what_is_learned_smaller():
+def test_l1_makes_learned_parameters_smaller():
     sizes = []
     for l1 in (0.0, 0.1):
         network = small_network()
@@ -290,7 +290,7 @@ def test_training_learns_stops_early_and_leaves_a_checkpoint_of_the_end(runs_fol
 
 
 @pytest.mark.parametrize("stop_at", [1, 7, "test"])
-def test_a_resumed_run_ends_with_the_numbers_of_a_whole_one(runs_folder, monkeypatch, stop_at):
+def test_a_resumed_run_ends_with_the_numbers_of_an_uninterrupted_one(runs_folder, monkeypatch, stop_at):
     whole, learned = train_whole(runs_folder, core="mpn")
     expected = rows(runs_folder, whole)
     assert expected["step"].max() >= 8
@@ -323,7 +323,7 @@ def test_a_resumed_run_ends_with_the_numbers_of_a_whole_one(runs_folder, monkeyp
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in learned.state_dict().items())
 
 
-def test_a_run_that_is_complete_can_be_resumed_without_learning_more(runs_folder):
+def test_resuming_a_complete_run_does_not_train_further(runs_folder):
     run, learned = train_whole(runs_folder)
     expected = rows(runs_folder, run)
     again, network = open_run(run.folder), small_network("gru", seed=3)
@@ -343,7 +343,7 @@ def test_training_up_to_the_cap_ends_there(runs_folder):
     assert run.record.steps_done == {"validation": 3}
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_a_line(runs_folder):
+def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(runs_folder):
     run, network = new_run(runs_folder), small_network()
     with torch.no_grad():
         network.core.W.fill_(math.nan)
@@ -354,7 +354,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_a_line(runs_folder):
 # ------------------------------------------------------------------------------------------- measures of a network
 
 
-def test_measures_do_not_depend_on_how_many_trials_are_held_at_once(monkeypatch):
+def test_measures_do_not_depend_on_the_number_of_trials_at_once(monkeypatch):
     network, task = small_network(), small_task()
     whole = measure_integration(network, task, seed=1, trials=120)
     monkeypatch.setattr("plastic_mpn.learning.supervised.TRIALS_AT_ONCE", 50)
@@ -362,7 +362,7 @@ def test_measures_do_not_depend_on_how_many_trials_are_held_at_once(monkeypatch)
     assert measure_integration(network, task, seed=2, trials=120) != whole
 
 
-def test_what_a_network_without_memory_shows_is_its_input():
+def test_the_activity_of_a_network_without_memory_is_explained_by_its_input():
     measured = measure_integration(small_network("mlp"), small_task(noise=0.0), seed=0, trials=200)
     assert "novel_class_accuracy" not in measured
     assert measured["r2_input"] == pytest.approx(1)
@@ -384,7 +384,7 @@ def test_a_task_with_a_context_is_trained_and_measured(runs_folder):
     assert tested == {f"test/{name}" for name in names}
 
 
-def test_test_trials_are_none_that_were_trained_or_validated_on(runs_folder, monkeypatch):
+def test_test_trials_differ_from_training_and_validation_trials(runs_folder, monkeypatch):
     drawn = []
 
     def spy(task, drawing, size):
@@ -404,9 +404,9 @@ def test_test_trials_are_none_that_were_trained_or_validated_on(runs_folder, mon
     assert run.results["test/accuracy"] == pytest.approx(right)
 
 
-def test_novel_classes_are_read_in_trials_that_the_classifier_did_not_learn_from(monkeypatch):
+def test_novel_classes_are_decoded_on_held_out_trials(monkeypatch):
     def observed(_, trials):
-        """States of more numbers than there are trials, which tell nothing: any labels can be learned by heart."""
+        """Random states with more numbers than trials, so that a classifier can fit any labels."""
         drawing = torch.Generator().manual_seed(0)
         h = torch.randn(*trials.indices.shape, 16, generator=drawing)
         return h, torch.randn(len(trials.labels), 90, generator=drawing)
@@ -416,7 +416,7 @@ def test_novel_classes_are_read_in_trials_that_the_classifier_did_not_learn_from
     assert 0.3 < measured["novel_class_accuracy"] < 0.7
 
 
-def test_novel_classes_are_ones_that_the_task_does_not_have(monkeypatch):
+def test_novel_classes_are_not_those_of_the_task(monkeypatch):
     drawn = []
     monkeypatch.setattr(
         "plastic_mpn.learning.supervised.batch", lambda *arguments: drawn.append(batch(*arguments)) or drawn[-1]
@@ -446,7 +446,7 @@ def test_the_dimension_of_m_is_that_of_its_states_at_all_steps(monkeypatch):
     assert observe_modulations(small_network("mpn-frozen"), trials) is None
 
 
-def test_the_dimension_of_m_that_is_logged_is_not_that_of_h():
+def test_the_logged_dimension_of_m_is_that_of_m():
     measured = measure_integration(small_network(), small_task(), seed=0, trials=200)
     trials = batch(small_task(), np.random.default_rng(seed_sequence(0, "test trials")), 200)
     assert measured["participation_ratio_m"] == pytest.approx(
@@ -455,11 +455,11 @@ def test_the_dimension_of_m_that_is_logged_is_not_that_of_h():
     assert "participation_ratio_m" not in measure_integration(small_network("gru"), small_task(), seed=0, trials=60)
 
 
-def test_over_a_delay_classes_are_read_at_its_two_ends_and_within_it(monkeypatch):
+def test_with_a_delay_classes_are_decoded_at_stimulus_delay_and_go(monkeypatch):
     task = small_task(steps=9, delay=3, noise=0.0)
 
     def observed(_, trials):
-        """Activity that is the evidence so far, but in the delay noise that tells nothing."""
+        """Activity that equals the evidence so far, except in the delay, where it is noise."""
         h = torch.zeros(*trials.indices.shape, 16)
         h[..., :2] = torch.from_numpy(trials.evidence).float()
         h[5:8] = torch.randn(3, len(trials.labels), 16, generator=torch.Generator().manual_seed(0))
@@ -475,7 +475,7 @@ def test_over_a_delay_classes_are_read_at_its_two_ends_and_within_it(monkeypatch
     assert not any(name.startswith("decoded") for name in measure_integration(small_network(), small_task(), 0, 300))
 
 
-def test_what_a_classifier_reads_across_folds_is_what_it_has_not_seen():
+def test_cross_validated_accuracy_is_on_held_out_trials():
     draw = generator()
     labels, wide = draw.integers(2, size=60), draw.normal(size=(60, 90))
     assert decoding_accuracy(wide, labels, wide, labels) == 1
@@ -485,7 +485,7 @@ def test_what_a_classifier_reads_across_folds_is_what_it_has_not_seen():
 
 
 @pytest.mark.parametrize("core", ["mpn", "gru"])
-def test_a_core_that_is_not_learned_stays_as_it_was_drawn(core):
+def test_a_core_without_gradients_does_not_change(core):
     network = small_network(core)
     network.core.requires_grad_(False)
     before = copy.deepcopy(network.state_dict())
@@ -516,7 +516,7 @@ def test_the_claims_can_be_read_and_name_measures_and_settings_that_exist():
         assert metric in measured or claim.conditions["env"] == "CartPole-v1"
 
 
-def test_no_accuracy_is_judged_at_which_training_stops():
+def test_no_claim_judges_an_accuracy_set_by_the_stopping_rule():
     import plastic_mpn
 
     text = (Path(plastic_mpn.__file__).parent / "claims.toml").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""cores.py and networks.py: one interface for every core, and what each of them is."""
+"""Cores and agents: the common interface, and the properties of each core."""
 
 import copy
 import itertools
@@ -26,7 +26,7 @@ def normal(*shape, seed=7):
 
 
 def make(name, layers=1, projection=0, seed=0, **options):
-    """A core in float64, 4 inputs and 5 units; an MPN changes fast, so that its memory shows."""
+    """A core in float64, 4 inputs and 5 units; M of an MPN changes fast, so that it has an effect."""
     plasticity = {"eta": 0.4, "lambda_decay": 0.8} if name in PLASTIC else {}
     options = {"layers": layers, "projection": projection, "generator": generator(seed), **plasticity, **options}
     return make_core(name, 4, 5, **options).double()
@@ -74,7 +74,7 @@ def test_a_layer_takes_one_step_or_a_whole_sequence():
 
 
 @pytest.mark.parametrize(("name", "layers", "projection"), EVERY)
-def test_a_sequence_is_its_steps(name, layers, projection):
+def test_a_sequence_equals_single_steps(name, layers, projection):
     core = make(name, layers, projection)
     x = normal(7, 3, 4)
     starts = torch.rand(7, 3, generator=generator(1)) < 0.25
@@ -93,7 +93,7 @@ def test_a_sequence_is_its_steps(name, layers, projection):
 
 
 @pytest.mark.parametrize(("name", "layers", "projection"), EVERY)
-def test_a_start_forgets_everything(name, layers, projection):
+def test_a_start_resets_the_state(name, layers, projection):
     core = make(name, layers, projection)
     x = normal(6, 2, 4)
     starts = torch.zeros(6, 2, dtype=torch.bool)
@@ -107,8 +107,8 @@ def test_a_start_forgets_everything(name, layers, projection):
 
 
 @pytest.mark.parametrize(("name", "layers", "projection"), EVERY)
-def test_a_state_that_is_set_to_zero_leaves_the_activity_alone(name, layers, projection):
-    """As learners set it where an episode has ended."""
+def test_setting_the_state_to_zero_keeps_the_activity(name, layers, projection):
+    """Learners do this at the end of an episode."""
     core = make(name, layers, projection)
     for x in (normal(3, 4), normal(2, 3, 4)):
         with torch.no_grad():
@@ -119,7 +119,7 @@ def test_a_state_that_is_set_to_zero_leaves_the_activity_alone(name, layers, pro
 
 
 @pytest.mark.parametrize(("name", "layers", "projection"), EVERY)
-def test_the_first_state_is_zero_and_the_default(name, layers, projection):
+def test_the_default_initial_state_is_zero(name, layers, projection):
     core = make(name, layers, projection)
     assert isinstance(core, Core)
     assert (core.input_dim, core.hidden_dim) == (4, 5)
@@ -167,7 +167,7 @@ def test_a_core_is_restored_from_its_state_dict(name, layers, projection):
 
 
 @pytest.mark.parametrize(("name", "layers", "projection"), EVERY)
-def test_weights_come_from_the_generator_alone(name, layers, projection):
+def test_weights_depend_only_on_the_generator(name, layers, projection):
     one = make(name, layers, projection, seed=4)
     torch.rand(3)
     assert_same_weights(one, make(name, layers, projection, seed=4))
@@ -179,14 +179,14 @@ def test_weights_come_from_the_generator_alone(name, layers, projection):
 
 
 @pytest.mark.parametrize("network", [MPNDQN, ActorCritic, Readout])
-def test_a_whole_network_comes_from_its_generator(network):
+def test_all_parameters_of_an_agent_depend_only_on_the_generator(network):
     one = network(4, 5, 2, core="gru", generator=generator(4))
     torch.rand(3)
     assert_same_weights(one, network(4, 5, 2, core="gru", generator=generator(4)))
 
 
 @pytest.mark.parametrize(("name", "layers", "projection"), EVERY)
-def test_everything_learned_has_a_gradient(name, layers, projection):
+def test_every_parameter_has_a_gradient(name, layers, projection):
     core = make(name, layers, projection)
     h, state = core(normal(6, 2, 4))
     (h.square().sum() + state.square().sum()).backward()
@@ -207,7 +207,7 @@ def test_input_of_another_shape_is_refused(name):
 
 
 @pytest.mark.parametrize("name", ["mpn", "mpn-pre", "mpn-post", "mpn-additive"])
-def test_the_variants_are_what_they_are_called(name):
+def test_the_variants_have_their_equations(name):
     core = make(name)
     with torch.no_grad():
         core.b.copy_(normal(5, seed=3))
@@ -230,7 +230,7 @@ def test_the_variants_are_what_they_are_called(name):
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_frozen_modulations_stay_zero_whatever_is_asked(layers):
+def test_frozen_modulations_stay_zero_for_all_options(layers):
     core = make("mpn-frozen", layers, eta=3.0, learn_eta=True, learn_lambda=True)
     assert {name.split(".")[-1] for name, _ in core.named_parameters()} == {"W", "b"}
     x = normal(9, 2, 4)
@@ -243,7 +243,7 @@ def test_frozen_modulations_stay_zero_whatever_is_asked(layers):
 
 
 @pytest.mark.parametrize("name", CORES)
-def test_only_some_cores_remember(name):
+def test_only_cores_with_memory_depend_on_past_inputs(name):
     core = make(name)
     x = normal(6, 3, 4)
     other_past = torch.cat([x[:5].flip(0), x[5:]])
@@ -252,7 +252,7 @@ def test_only_some_cores_remember(name):
 
 
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
-def test_recurrent_networks_are_those_of_torch(name):
+def test_recurrent_controls_equal_torchs_cells(name):
     core = make(name)
     with torch.no_grad():
         for part in core.parameters():
@@ -273,7 +273,7 @@ def test_recurrent_networks_are_those_of_torch(name):
         close(state, memory)
 
 
-def test_the_mlp_is_two_layers_of_relu():
+def test_the_mlp_has_two_relu_layers():
     core = make("mlp")
     first, second = (core.network[layer] for layer in (0, 2))
     x = normal(3, 4)
@@ -284,7 +284,7 @@ def test_the_mlp_is_two_layers_of_relu():
 
 
 @pytest.mark.parametrize("name", ["mpn", "lstm"])
-def test_a_stack_feeds_each_layer_with_the_one_below(name):
+def test_each_layer_of_a_stack_reads_the_layer_below(name):
     core = make(name, layers=3)
     x = wanted = normal(5, 2, 4)
     states = []
@@ -297,7 +297,7 @@ def test_a_stack_feeds_each_layer_with_the_one_below(name):
 
 
 @pytest.mark.parametrize("name", ["mpn", "gru"])
-def test_the_projection_is_affine_fixed_and_kept(name):
+def test_the_projection_is_affine_fixed_and_stored(name):
     core = make(name, projection=3)
     A, c = core.state_dict()["A"], core.state_dict()["c"]
     assert (A.shape, c.shape) == ((3, 4), (3,))
@@ -351,7 +351,7 @@ def test_recurrent_weights_are_xavier_uniform_gate_by_gate_and_biases_zero(name,
 @pytest.mark.parametrize("learn_eta", [False, True])
 @pytest.mark.parametrize("learn_lambda", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-def test_what_is_learned_is_a_parameter_and_all_of_it_is_kept(learn_eta, learn_lambda, bias):
+def test_learned_values_are_parameters_and_all_values_are_stored(learn_eta, learn_lambda, bias):
     layer = MPN(3, 4, learn_eta=learn_eta, learn_lambda=learn_lambda, bias=bias)
     asked = {"W": True, "b": bias, "eta": learn_eta, "lambda_": learn_lambda}
     assert {name for name, _ in layer.named_parameters()} == {name for name, learned in asked.items() if learned}
@@ -360,7 +360,7 @@ def test_what_is_learned_is_a_parameter_and_all_of_it_is_kept(learn_eta, learn_l
 
 @pytest.mark.parametrize(("value", "used"), [(2.0, 0.9), (0.5, 0.5), (-1.0, 0.0)])
 @pytest.mark.parametrize("layers", [1, 2])
-def test_a_learned_lambda_is_used_and_put_back_between_its_bounds(value, used, layers):
+def test_a_learned_lambda_is_clipped_to_its_bounds(value, used, layers):
     core = make("mpn", layers, learn_lambda=True, lambda_max=0.9)
     with torch.no_grad():
         for layer in core.plastic_layers():
@@ -388,7 +388,7 @@ def test_a_lambda_at_its_bound_can_be_learned_away_from_it(value):
     close(core.lambda_.grad, at_the_bound.lambda_.grad)
 
 
-def test_a_learned_lambda_begins_within_its_bound_and_a_fixed_one_where_it_is_told():
+def test_only_a_learned_lambda_is_clipped_at_the_start():
     assert float(MPN(2, 3, lambda_decay=1.0, lambda_max=0.9, learn_lambda=True).lambda_.detach()) == pytest.approx(0.9)
     fixed = MPN(2, 3, lambda_decay=1.0, lambda_max=0.9)
     assert float(fixed.lambda_) == float(fixed.decay()) == 1
@@ -396,7 +396,7 @@ def test_a_learned_lambda_begins_within_its_bound_and_a_fixed_one_where_it_is_to
     assert float(fixed.lambda_) == 1
 
 
-def test_learned_eta_and_lambda_have_the_gradient_of_finite_differences():
+def test_gradients_of_eta_and_lambda_equal_finite_differences():
     core = make("mpn", learn_eta=True, learn_lambda=True)
     x = normal(6, 2, 4)
     core(x)[0].square().sum().backward()
@@ -410,7 +410,7 @@ def test_learned_eta_and_lambda_have_the_gradient_of_finite_differences():
         assert float(parameter.grad) == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-6)
 
 
-def test_eta_is_drawn_as_published_where_none_is_given():
+def test_eta_none_is_drawn_as_published():
     drawn = [float(MPN(1, 1, eta=None, generator=generator(seed)).eta) for seed in range(400)]
     assert pytest.approx(math.sqrt(3)) == LARGEST_FIRST_ETA
     assert all(abs(eta) <= math.sqrt(3) for eta in drawn)
@@ -442,20 +442,20 @@ def test_a_bad_argument_is_named(arguments, message):
             build()
 
 
-def test_an_unknown_core_is_named_with_the_known_ones():
+def test_an_unknown_core_is_refused_with_a_list_of_all_cores():
     with pytest.raises(ValueError, match=r"there is no core 'mpm'; choose one of mpn, mpn-pre"):
         make_core("mpm", 3, 4)
 
 
 @pytest.mark.parametrize("name", ["mpn", "gru", "mlp"])
 @pytest.mark.parametrize("argument", ["layers", "projection"])
-def test_a_count_that_makes_no_sense_is_named(name, argument):
+def test_an_invalid_count_is_named(name, argument):
     with pytest.raises(ValueError, match=argument):
         make_core(name, 3, 4, **{argument: -1})
 
 
 @pytest.mark.parametrize("name", ["mpn", "gru", "mlp"])
-def test_a_core_has_a_layer(name):
+def test_a_core_has_at_least_one_layer(name):
     with pytest.raises(ValueError, match="layers"):
         make_core(name, 3, 4, layers=0)
 
@@ -464,7 +464,7 @@ def test_a_core_has_a_layer(name):
 
 
 @pytest.mark.parametrize("core", ["mpn", "lstm", "mlp"])
-def test_q_values_are_a_linear_reading_of_the_activity(core):
+def test_q_values_are_linear_in_the_activity(core):
     network = MPNDQN(4, 5, 3, core=core, layers=2, projection=3, generator=generator()).double()
     x, starts = normal(6, 2, 4), torch.zeros(6, 2, dtype=torch.bool)
     starts[3, 0] = True
@@ -486,7 +486,7 @@ def test_actor_and_critic_read_a_layer_of_relu():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_the_readout_has_a_bias_where_asked(bias):
+def test_the_bias_of_the_readout_is_optional(bias):
     network = Readout(4, 5, 2, readout_bias=bias, generator=generator()).double()
     x = normal(6, 2, 4)
     wanted = network.core(x)[0] @ network.head.weight.t()
@@ -500,7 +500,7 @@ def test_the_readout_has_a_bias_where_asked(bias):
 
 @pytest.mark.parametrize("made", [MPNDQN, ActorCritic, Readout])
 @pytest.mark.parametrize("core", ["mpn", "gru", "mlp"])
-def test_to_observe_is_one_step_with_the_activity(made, core):
+def test_observe_is_one_step_and_returns_the_activity(made, core):
     network = made(4, 5, 2, core=core, generator=generator()).double()
     x, state = normal(3, 4), normal(3, *network.core.state_shape)
     said, h, new = network.observe(x, state)
@@ -514,7 +514,7 @@ def test_to_observe_is_one_step_with_the_activity(made, core):
 # ----------------------------------------------------------------------------------------------------------- choosing
 
 
-def test_without_exploration_the_best_action_is_taken():
+def test_without_exploration_the_best_action_is_chosen():
     network = MPNDQN(4, 8, 3, generator=generator())
     obs, state = torch.randn(50, 4, generator=generator(1)), torch.randn(50, 8, 4, generator=generator(2))
     actions, new = network.select_action(obs, state, epsilon=0.0)
@@ -530,7 +530,7 @@ def test_without_exploration_the_best_action_is_taken():
 
 
 @pytest.mark.parametrize("epsilon", [1.0, 0.3])
-def test_exploration_is_uniform_and_as_frequent_as_asked(epsilon):
+def test_exploration_is_uniform_and_has_probability_epsilon(epsilon):
     network = MPNDQN(4, 8, 3, generator=generator())
     obs, count = torch.ones(1, 4).expand(6000, -1), 6000
     state = network.init_state(count)
@@ -576,7 +576,7 @@ def test_a_state_of_another_core_is_refused():
         make("gru")(normal(3, 4), make("mpn").init_state(3))
 
 
-def test_an_action_can_be_chosen_from_what_an_environment_shows():
+def test_an_action_can_be_chosen_for_a_single_observation():
     network = MPNDQN(4, 5, 2, generator=generator(), eta=0.4)
     seen = normal(4, seed=1).numpy()
     state = torch.rand(1, 5, 4, generator=generator(1))

@@ -1,4 +1,4 @@
-"""The compiled sequence against one step after the other: values, gradients, and what it leaves alone."""
+"""The compiled sequence against single steps: values, gradients, and arguments that must not change."""
 
 import itertools
 
@@ -21,7 +21,7 @@ TOLERANCES = {torch.float64: 1e-11, torch.float32: 2e-4}
 
 
 def problem(time=6, batch=3, units=5, inputs=4, *, dtype=torch.float64, seed=0):
-    """What a sequence is made of, by name; about a fifth of the steps begin an episode."""
+    """The arguments of a sequence, by name; about a fifth of the steps begin an episode."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -67,7 +67,7 @@ def check_equal(parts, starts, **variant):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(("activation", "plasticity", "interaction"), VARIANTS)
-def test_it_equals_one_step_after_the_other(activation, plasticity, interaction, dtype):
+def test_the_sequence_equals_single_steps(activation, plasticity, interaction, dtype):
     parts, starts = problem(dtype=dtype)
     assert starts[1:].any()
     check_equal(parts, starts, activation=activation, plasticity=plasticity, interaction=interaction)
@@ -76,7 +76,7 @@ def test_it_equals_one_step_after_the_other(activation, plasticity, interaction,
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("plasticity", PLASTICITIES)
 @pytest.mark.parametrize("interaction", INTERACTIONS)
-def test_it_equals_the_steps_where_modulations_reach_a_bound(plasticity, interaction, dtype):
+def test_the_sequence_equals_single_steps_with_a_bound(plasticity, interaction, dtype):
     parts, starts = problem(time=9, dtype=dtype)
     check_equal(parts, starts, plasticity=plasticity, interaction=interaction, bound=0.2)
     _, M = mpn_sequence(parts["x"], parts["M"], starts, *(parts[name] for name in NAMES[2:]), Variant(bound=0.2))
@@ -96,14 +96,14 @@ def test_it_equals_the_steps_where_modulations_reach_a_bound(plasticity, interac
     seed=st.integers(0, 2**31),
     variant=st.sampled_from(VARIANTS),
 )
-def test_it_equals_the_steps_in_every_size(time, batch, units, inputs, seed, variant):
+def test_the_sequence_equals_single_steps_for_every_size(time, batch, units, inputs, seed, variant):
     parts, starts = problem(time, batch, units, inputs, seed=seed)
     check_equal(parts, starts, **dict(zip(("activation", "plasticity", "interaction"), variant, strict=True)))
 
 
 @pytest.mark.parametrize("block", [1, 2, 3])
 @pytest.mark.parametrize("gradient", [False, True])
-def test_samples_that_are_taken_block_by_block_are_the_same(block, gradient, monkeypatch):
+def test_blocks_of_samples_do_not_change_the_result(block, gradient, monkeypatch):
     parts, starts = problem(batch=7)
     others = [parts[name] for name in NAMES[2:]]
     wanted = mpn_sequence_by_steps(parts["x"], parts["M"], starts, *others)
@@ -132,7 +132,7 @@ def test_a_sequence_of_one_step(given_starts):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_a_sequence_of_no_step_leaves_the_modulations(dtype):
+def test_a_sequence_without_steps_keeps_the_modulations(dtype):
     parts, starts = problem(time=0, dtype=dtype)
     h, M = mpn_sequence(parts["x"], parts["M"], starts, *(parts[name] for name in NAMES[2:]))
     assert (h.shape, h.dtype) == ((0, 3, 5), dtype)
@@ -141,7 +141,7 @@ def test_a_sequence_of_no_step_leaves_the_modulations(dtype):
 
 @pytest.mark.parametrize("plasticity", PLASTICITIES)
 @pytest.mark.parametrize("interaction", INTERACTIONS)
-def test_the_gradient_is_that_of_finite_differences(plasticity, interaction):
+def test_the_gradient_equals_finite_differences(plasticity, interaction):
     parts, _ = problem(time=4, batch=2, units=2, inputs=2)
     starts = torch.tensor([[False, True], [False, False], [True, False], [False, False]])
     leaves = [parts[name].requires_grad_() for name in NAMES]
@@ -153,7 +153,7 @@ def test_the_gradient_is_that_of_finite_differences(plasticity, interaction):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_the_gradient_is_that_of_finite_differences_for_every_activation(activation):
+def test_the_gradient_equals_finite_differences_for_every_activation(activation):
     parts, starts = problem(time=4, batch=2, units=2, inputs=2, seed=1)
     leaves = [parts[name].requires_grad_() for name in NAMES]
     assert torch.autograd.gradcheck(
@@ -161,7 +161,7 @@ def test_the_gradient_is_that_of_finite_differences_for_every_activation(activat
     )
 
 
-def test_only_what_is_asked_for_gets_a_gradient():
+def test_only_tensors_that_require_a_gradient_get_one():
     parts, starts = problem()
     _, everything = result_and_gradients(mpn_sequence, parts, starts)
     for asked in NAMES:
@@ -187,7 +187,7 @@ def test_the_gradient_of_the_activities_alone_and_of_the_modulations_alone():
         torch.testing.assert_close(found[0], found[1], rtol=1e-11, atol=1e-11)
 
 
-def test_two_halves_are_one_whole_in_values_and_gradient():
+def test_two_halves_equal_the_whole_sequence_in_values_and_gradients():
     parts, starts = problem(time=8)
     others = [parts[name] for name in NAMES[3:]]
     gradients, ends = [], []
@@ -221,7 +221,7 @@ def test_no_gradient_reaches_back_beyond_a_start():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_inputs_may_lie_in_memory_as_they_like(dtype):
+def test_any_memory_layout_of_the_inputs_works(dtype):
     parts, starts = problem(dtype=dtype)
     starts[0] = True
     strange = {
@@ -244,7 +244,7 @@ def test_inputs_may_lie_in_memory_as_they_like(dtype):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
 
 
-def test_an_expanded_input_and_an_expanded_state_have_gradients_of_their_own_shape():
+def test_expanded_inputs_and_states_have_gradients_of_their_shapes():
     parts, starts = problem()
     others = [parts[name] for name in NAMES[2:]]
     gradients = []
@@ -257,7 +257,7 @@ def test_an_expanded_input_and_an_expanded_state_have_gradients_of_their_own_sha
 
 
 @pytest.mark.parametrize("gradient", [False, True])
-def test_what_comes_in_is_not_changed(gradient):
+def test_arguments_are_not_changed(gradient):
     parts, starts = problem()
     starts[0, 0] = True
     parts = {name: part.requires_grad_(gradient) for name, part in parts.items()}
@@ -275,7 +275,7 @@ def test_what_comes_in_is_not_changed(gradient):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(("activation", "plasticity", "interaction"), VARIANTS)
-def test_without_a_gradient_the_numbers_are_the_same(activation, plasticity, interaction, dtype):
+def test_results_are_the_same_without_gradients(activation, plasticity, interaction, dtype):
     parts, starts = problem(dtype=dtype)
     variant = {"activation": activation, "plasticity": plasticity, "interaction": interaction}
     (h, M), _ = result_and_gradients(mpn_sequence, parts, starts, **variant)
@@ -294,7 +294,7 @@ def test_a_gradient_can_be_taken_twice_from_the_same_graph():
 
 
 class Sizes(TorchDispatchMode):
-    """The largest tensor that is made inside the block, in elements."""
+    """The size of the largest tensor that is created inside the block, in elements."""
 
     largest = 0
 
@@ -305,7 +305,7 @@ class Sizes(TorchDispatchMode):
         return made
 
 
-def test_without_a_gradient_the_past_is_not_kept():
+def test_without_gradients_past_modulations_are_not_stored():
     parts, _ = problem(time=50)
     W = parts["W"].requires_grad_()
     with torch.no_grad(), Sizes() as sizes:
@@ -314,8 +314,8 @@ def test_without_a_gradient_the_past_is_not_kept():
     assert sizes.largest <= h.numel()
 
 
-def test_the_state_behind_a_sequence_may_be_changed_before_the_gradient_is_taken():
-    """As learners do where an episode has ended."""
+def test_the_final_state_may_be_changed_before_the_backward_pass():
+    """Learners do this at the end of an episode."""
     parts, starts = problem()
     gradients = []
     for function in (mpn_sequence, mpn_sequence_by_steps):

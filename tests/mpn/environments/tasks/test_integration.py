@@ -27,7 +27,7 @@ def generator(seed=0):
 
 
 def counts_without_ties(classes, stimuli):
-    """Every way to show `stimuli` inputs, each evidence of a class or null, whose largest count is alone."""
+    """Every division of `stimuli` inputs among the classes and null that has no tie."""
     ways = [way for way in product(range(stimuli + 1), repeat=classes) if sum(way) <= stimuli]
     return [way for way in ways if way.count(max(way)) == 1]
 
@@ -80,7 +80,7 @@ def test_evidence_labels_and_inputs_agree_with_a_loop(classes, stimuli, delay, s
         assert counts.index(max(counts)) == trials.labels[trial]
 
 
-def test_vectors_are_binary_different_and_of_unit_size_on_average():
+def test_input_vectors_are_binary_distinct_and_have_unit_norm_on_average():
     vectors = integration_task(generator(), classes=2000).vectors
     assert set(np.unique(vectors)) == {np.float32(0), np.float32(np.sqrt(2 / 50))}
     assert len(np.unique(vectors, axis=0)) == 2003
@@ -91,7 +91,7 @@ def test_vectors_are_binary_different_and_of_unit_size_on_average():
     assert narrow[:-1].any(1).all()
 
 
-def test_noise_has_its_size_and_is_on_every_step():
+def test_noise_has_its_norm_at_every_step():
     task = integration_task(generator(), steps=10, delay=4, noise=0.3)
     trials = batch(task, generator(1), 2000)
     noise = trials.inputs - task.vectors[trials.indices]
@@ -110,7 +110,7 @@ def test_the_same_generator_gives_the_same_trials(task):
     assert first.inputs.shape == (task.steps, 4, task.dimension)
 
 
-def test_novel_classes_have_vectors_of_their_own_and_share_the_rest():
+def test_novel_classes_have_new_vectors_and_share_the_others():
     task = integration_task(generator(), classes=2, dimension=3)
     novel = with_novel_classes(task, generator(0))
     assert not (novel.vectors[:2, None] == task.vectors).all(-1).any()
@@ -118,7 +118,7 @@ def test_novel_classes_have_vectors_of_their_own_and_share_the_rest():
 
 
 @pytest.mark.parametrize("context", ["retrospective", "prospective"])
-def test_context_trials_are_what_they_are_said_to_be(context):
+def test_context_trials_have_their_periods_inputs_and_labels(context):
     task = context_task(generator(), context, noise=0)
     assert task.steps == 40
     cue = ["delay"] * 10 + ["cue"] * 5 + ["delay"] * 5
@@ -145,7 +145,7 @@ def test_context_trials_are_what_they_are_said_to_be(context):
 
 
 def play(environment, answer, episodes, seed=0):
-    """Return the mean return and the periods of the last episode; `answer` sees the info of the present observation."""
+    """Return the mean return and the periods of the last episode; `answer` takes the info of the observation."""
     total, periods = 0.0, []
     for episode in range(episodes):
         _, info = environment.reset(seed=seed if episode == 0 else None)
@@ -162,7 +162,7 @@ def play(environment, answer, episodes, seed=0):
 
 
 @pytest.mark.parametrize("environment", [SimpleIntegration, ContextIntegration])
-def test_the_oracle_gets_every_reward_and_the_contrary_none(environment):
+def test_the_correct_action_gets_every_reward_and_the_opposite_none(environment):
     made = environment(classes=3, trials=2)
     oracle, periods = play(made, lambda info: info["target"], 10)
     assert oracle == 2
@@ -177,7 +177,7 @@ def test_only_the_answer_at_go_counts():
     assert (early, late) == (0, 1)
 
 
-def test_observations_are_the_trial_and_its_evidence_gives_the_answer():
+def test_observations_show_the_trial_and_the_evidence_determines_the_answer():
     made = SimpleIntegration(noise=0)
     for seed in range(5):
         observation, info = made.reset(seed=seed)

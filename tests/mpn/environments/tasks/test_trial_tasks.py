@@ -1,4 +1,4 @@
-"""The tasks as an agent meets them: what they show, what they ask, what they pay, and that the seed decides it all."""
+"""The trial tasks: observations, correct actions, rewards, and their dependence on the seed."""
 
 import importlib.util
 import inspect
@@ -85,7 +85,7 @@ def shown(trial, period):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_environment_checker_has_nothing_to_say(task):
+def test_the_environment_checker_finds_no_problem(task):
     if not exists(task):
         pytest.skip("not part of this installation")
     env = gymnasium.make(task).unwrapped
@@ -129,7 +129,7 @@ def test_registering_again_changes_nothing():
     assert all(line and "\n" not in line for line in TASKS.values())
 
 
-def test_gymnasium_imports_the_tasks_itself_and_the_import_is_light():
+def test_gymnasium_can_import_the_tasks_and_the_import_is_light():
     code = (
         "import sys, gymnasium;"
         f"env = gymnasium.make('plastic_mpn.environments.tasks:{GO_NOGO}', delay=2);"
@@ -140,7 +140,7 @@ def test_gymnasium_imports_the_tasks_itself_and_the_import_is_light():
 
 
 @pytest.mark.parametrize("task", TRIAL_TASKS)
-def test_environments_run_beside_each_other(task):
+def test_environments_run_in_parallel(task):
     many = gymnasium.make_vec(task, num_envs=3, vectorization_mode="sync", vector_kwargs={}, sigma=0.3, trials=2)
     observations, infos = many.reset(seed=[4, 5, 6])
     alone = [gymnasium.make(task, sigma=0.3, trials=2) for _ in range(3)]
@@ -157,7 +157,7 @@ def test_environments_run_beside_each_other(task):
 
 
 @pytest.mark.parametrize("task", (*TRIAL_TASKS, CARTPOLE))
-def test_seed_and_actions_decide_an_episode(task):
+def test_seed_and_actions_determine_an_episode(task):
     first, again, other = (follow(task, at_random, seed) for seed in (7, 7, 8))
     assert len(first) == len(again)
     for one, two in zip(first, again, strict=True):
@@ -168,7 +168,7 @@ def test_seed_and_actions_decide_an_episode(task):
 
 
 @pytest.mark.parametrize("task", TRIAL_TASKS)
-def test_agents_that_behave_differently_meet_the_same_trials(task):
+def test_trials_do_not_depend_on_the_actions(task):
     options = {"trials": 20, "delay": (0, 3, 9)}
     facts = []
     for policy, abort in ((oracle, False), (never, False), (at_random, True)):
@@ -179,7 +179,7 @@ def test_agents_that_behave_differently_meet_the_same_trials(task):
 
 
 @pytest.mark.parametrize("task", TRIAL_TASKS)
-def test_more_noise_does_not_change_which_trials_come(task):
+def test_trials_do_not_depend_on_the_noise_level(task):
     quiet, loud = (follow(task, oracle, 5, sigma=sigma) for sigma in (0.0, 2.0))
     for one, two in zip(quiet, loud, strict=True):
         assert {k: v for k, v in one[1].items() if "evidence" not in k} == {
@@ -192,7 +192,7 @@ def test_more_noise_does_not_change_which_trials_come(task):
 
 @pytest.mark.parametrize("task", CHOICE_TASKS)
 @pytest.mark.parametrize("seed", range(3))
-def test_the_oracle_gets_everything_and_the_contrarian_nothing(task, seed):
+def test_correct_actions_get_the_maximum_and_wrong_ones_nothing(task, seed):
     best = follow(task, oracle, seed)
     assert total(best) == 10
     assert [step[4]["correct"] for step in best if step[4]["correct"] is not None] == [True] * 10
@@ -202,7 +202,7 @@ def test_the_oracle_gets_everything_and_the_contrarian_nothing(task, seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_go_nogo_pays_for_going_and_for_nothing_else(seed):
+def test_go_nogo_rewards_only_responses_in_go_trials(seed):
     best = follow(GO_NOGO, oracle, seed, trials=40)
     going = sum(trial[0][1]["sample"] for trial in trials_of(best))
     assert 0 < going < 40
@@ -218,12 +218,12 @@ def test_go_nogo_pays_for_going_and_for_nothing_else(seed):
 
 
 @pytest.mark.parametrize("task", TRIAL_TASKS)
-def test_acting_at_random_is_worse_than_knowing(task):
+def test_random_actions_are_worse_than_correct_ones(task):
     assert total(follow(task, at_random, 2, trials=30)) < 0.6 * total(follow(task, oracle, 2, trials=30))
 
 
 @pytest.mark.parametrize("task", CHOICE_TASKS)
-def test_silence_is_a_miss_at_the_end_of_the_decision_period(task):
+def test_no_response_is_a_miss_at_the_end_of_the_decision_period(task):
     steps = follow(task, never, trials=3, decision=4, reward_miss=-0.25)
     assert total(steps) == -0.75
     for trial in trials_of(steps):
@@ -238,7 +238,7 @@ def test_the_first_response_in_the_decision_period_ends_the_trial(task):
 
 
 @pytest.mark.parametrize("task", TRIAL_TASKS)
-def test_breaking_fixation_costs_at_each_step_and_ends_the_trial_only_where_asked(task):
+def test_breaking_fixation_is_penalized_at_each_step_and_ends_the_trial_only_with_abort(task):
     def impatient(info, actions, generator):
         return 1 if info["period"] != "decision" else info["target"]
 
@@ -257,7 +257,7 @@ def test_breaking_fixation_costs_at_each_step_and_ends_the_trial_only_where_aske
 
 
 @pytest.mark.parametrize("task", TRIAL_TASKS)
-def test_fixation_and_go_tell_the_decision_period_without_noise(task):
+def test_fixation_and_go_mark_the_decision_period_without_noise(task):
     for observation, info, *_ in follow(task, at_random, trials=5, sigma=0.7):
         deciding = info["period"] == "decision"
         assert (observation[0], observation[-1]) == ((0, 1) if deciding else (1, 0))
@@ -288,7 +288,7 @@ def test_an_episode_has_its_trials_and_ends_in_zeros(task):
 @pytest.mark.parametrize("task", TRIAL_TASKS)
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
-def test_periods_last_as_long_as_asked_and_observations_stay_in_bounds(task, data):
+def test_periods_have_their_durations_and_observations_their_bounds(task, data):
     names = gymnasium.make(task).unwrapped.periods
     durations = {name: data.draw(st.integers(int(name == "decision"), 6), label=name) for name in names}
     sigma = data.draw(st.sampled_from((0.0, 0.1, 3.0)), label="sigma")
@@ -308,7 +308,7 @@ def test_a_period_with_several_durations_draws_them_equally_often():
 
 @pytest.mark.parametrize(("task", "first", "last"), [(MATCH, 1, -1), (PERCEPTUAL, 1, -1), (CONTEXT, 1, 5)])
 @pytest.mark.parametrize("sigma", [0.1, 1.0])
-def test_the_delay_shows_nothing_but_noise(task, first, last, sigma):
+def test_the_delay_shows_only_noise(task, first, last, sigma):
     noise = np.concatenate(
         [
             shown(trial, "delay")[:, first:last]
@@ -326,7 +326,7 @@ def test_the_delay_shows_nothing_but_noise(task, first, last, sigma):
     np.testing.assert_array_equal(blank, 0)
 
 
-def test_go_nogo_shows_its_stimulus_and_then_forgets_it():
+def test_go_nogo_shows_the_stimulus_only_in_its_period():
     for trial in trials_of(follow(GO_NOGO, oracle, trials=20)):
         sample = trial[0][1]["sample"]
         np.testing.assert_array_equal(shown(trial, "stimulus")[:, 1:3], np.eye(2)[[sample] * 5])
@@ -335,7 +335,7 @@ def test_go_nogo_shows_its_stimulus_and_then_forgets_it():
 
 
 @pytest.mark.parametrize("directions", [2, 3, 8])
-def test_matching_is_what_the_sample_and_the_test_show(directions):
+def test_match_agrees_with_the_shown_sample_and_test(directions):
     shape = lambda centre: (1 + np.cos(2 * np.pi * (np.arange(directions) - centre) / directions)) / 2  # noqa: E731
     for trial in trials_of(follow(MATCH, oracle, trials=40, sigma=0.0, directions=directions)):
         info = trial[-1][1]
@@ -398,7 +398,7 @@ def test_coherences_and_sides_are_equally_frequent():
     assert abs(sum(info["target"] == 1 for info in infos) - 1250) < 5 * np.sqrt(625)
 
 
-def test_the_context_says_which_modality_is_right():
+def test_the_context_selects_the_modality():
     steps = follow(CONTEXT, never, trials=600, sigma=0.0)
     infos = []
     for trial in trials_of(steps):
@@ -427,7 +427,7 @@ def test_the_context_says_which_modality_is_right():
     assert {info["context"] for _, info, *_ in only} == {"colour"}
 
 
-def test_an_observer_that_adds_up_the_stimulus_is_as_good_as_the_noise_allows():
+def test_perfect_integration_reaches_the_documented_accuracy():
     """Accuracy against the normal distribution: P(correct) = Phi(c sqrt(n) / (sigma sqrt(2)))."""
     from scipy.stats import norm
 
@@ -526,7 +526,7 @@ def test_every_argument_is_in_the_signature_with_its_default(task):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_cartpole_is_cartpole_without_two_entries(seed):
+def test_cartpole_no_velocity_is_cartpole_without_two_entries(seed):
     whole, cut = gymnasium.make("CartPole-v1"), gymnasium.make(CARTPOLE)
     generator = np.random.default_rng(seed)
     seen, (observation, info) = whole.reset(seed=seed)[0], cut.reset(seed=seed)
@@ -544,7 +544,7 @@ def test_cartpole_is_cartpole_without_two_entries(seed):
     np.testing.assert_array_equal(observation, seen[[0, 2]])
 
 
-def test_cartpole_is_cut_short_after_500_steps_and_can_be_drawn():
+def test_cartpole_no_velocity_is_truncated_after_500_steps_and_can_be_drawn():
     env = gymnasium.make(CARTPOLE, render_mode="rgb_array")
     assert gymnasium.spec(CARTPOLE).max_episode_steps == gymnasium.spec("CartPole-v1").max_episode_steps == 500
     env.reset(seed=0, options={"low": -0.01, "high": 0.01})
@@ -572,7 +572,7 @@ def test_pictures_follow_the_trial(task):
     np.testing.assert_array_equal(env.render(), pictures[0])
 
 
-def test_bars_are_as_long_as_what_they_show():
+def test_bars_have_the_lengths_of_their_values():
     from plastic_mpn.environments.tasks.picture import draw
 
     def bar(value):
@@ -588,7 +588,7 @@ def test_bars_are_as_long_as_what_they_show():
     assert bar(-7.0) == bar(-0.5)
 
 
-def test_rendering_without_a_mode_says_what_to_do():
+def test_rendering_without_a_render_mode_warns():
     env = gymnasium.make(GO_NOGO).unwrapped
     env.reset(seed=0)
     with pytest.warns(UserWarning, match="rgb_array"):
