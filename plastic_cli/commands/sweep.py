@@ -24,7 +24,7 @@ from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.signals import TWICE, signals_as_interrupts
 from plastic_cli.sweeps.engine import Progress, Sweep, SweepRun
 from plastic_cli.sweeps.lookup import Found, find_run, store_of, with_data
-from plastic_cli.sweeps.plan import PlannedRun, filter_runs, plan_recipe, shown
+from plastic_cli.sweeps.plan import PlannedRun, filter_runs, option_text, plan_recipe
 from plastic_cli.sweeps.pools import check_scheduler, open_pool
 from plastic_cli.sweeps.recipe import RecipeFile, read_recipe, tables_of
 
@@ -254,7 +254,7 @@ def _columns(plan: Sequence[PlannedRun]) -> list[str]:
 
 
 def _row(planned: PlannedRun) -> dict[str, Any]:
-    varied = {name: shown(value) for name, value in planned.varied.items()}
+    varied = {name: option_text(value) for name, value in planned.varied.items()}
     return {"name": planned.name, "rule": planned.rule, **varied, "seed": planned.seed}
 
 

@@ -126,8 +126,8 @@ def profiles(comparison: Comparison) -> list[tuple[Setting, Profile]]:
     """
     best = comparison.compared[:MOST_COMPARED]
     sign = 1 if more_is_better(comparison.metric) else -1
-    every = np.concatenate([each.scores.ravel() for each in best])
-    low, high = float(every.min()), float(every.max())
+    scores = np.concatenate([each.scores.ravel() for each in best])
+    low, high = float(scores.min()), float(scores.max())
     margin = 0.02 * (high - low) or 0.02 * abs(high) or 0.02
     levels = np.linspace(low - margin, high + margin, PROFILE_THRESHOLDS)
     found = []
@@ -161,12 +161,12 @@ def iqm_table(comparison: Comparison) -> Table:
         caption += f" Left out: {runs} without a finite value, or with more seeds than on another data set."
     caption += data_notes(group for each in compared for group in each.setting.groups.values())
     title = f"Interquartile means of {comparison.subject}"
-    shown = [index for index in range(len(columns)) if any(row[index] is not None for row in rows)]
+    kept = [index for index in range(len(columns)) if any(row[index] is not None for row in rows)]
     return Table(
         title,
         caption,
-        tuple(columns[index] for index in shown),
-        tuple(tuple(row[index] for index in shown) for row in rows),
+        tuple(columns[index] for index in kept),
+        tuple(tuple(row[index] for index in kept) for row in rows),
     )
 
 

@@ -76,12 +76,12 @@ def group_runs(
     The groups are sorted by rule, data set and the values of the differing fields.
     """
     groups: list[Group] = []
-    every = runs.assign(**{_FAILED: False})
+    marked = runs.assign(**{_FAILED: False})
     if failed is not None and len(failed):
-        every = pd.concat([every, failed.assign(**{_FAILED: True})], ignore_index=True)
-    if every.empty:
+        marked = pd.concat([marked, failed.assign(**{_FAILED: True})], ignore_index=True)
+    if marked.empty:
         return groups
-    for rule, of_rule in every.groupby("rule", sort=True):
+    for rule, of_rule in marked.groupby("rule", sort=True):
         frame = _with_versions(of_rule)
         for _, part in frame.groupby("dataset", sort=False, dropna=False):
             for same_data in _by_contents(part):

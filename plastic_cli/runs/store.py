@@ -120,8 +120,8 @@ class RunStore:
         if len(matches) == 1:
             return self.folder / matches[0]
         if matches:
-            shown = ", ".join(matches[:5]) + (", ..." if len(matches) > 5 else "")
-            raise UserError(f"'{text}' matches {len(matches)} runs: {shown}. Type more of the id.")
+            listed = ", ".join(matches[:5]) + (", ..." if len(matches) > 5 else "")
+            raise UserError(f"'{text}' matches {len(matches)} runs: {listed}. Type more of the id.")
         guess = did_you_mean(text, [*names, *folders])
         raise UserError(f"there is no run '{text}' in {self.folder}.{guess} `plastic runs` lists them.")
 
@@ -180,13 +180,13 @@ class RunStore:
         settings = [row["config"] for row in rows]
         for name in configs:
             columns[f"config.{valid_text(name)}"] = _as_texts([setting.get(name) for setting in settings])
-        taken = {name for name in summaries if valid_text(name) in columns}
+        clashing = {name for name in summaries if valid_text(name) in columns}
         for row in rows:
-            for name in taken.intersection(row["summary"]):
+            for name in clashing.intersection(row["summary"]):
                 message = f"its metric '{name}' is left out: another column has that name"
                 self.errors.append(ReadError(str(row["folder"]), message))
         finals = {
-            valid_text(name): [row["summary"].get(name) for row in rows] for name in summaries if name not in taken
+            valid_text(name): [row["summary"].get(name) for row in rows] for name in summaries if name not in clashing
         }
         return columns, finals
 

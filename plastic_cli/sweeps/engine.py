@@ -191,10 +191,10 @@ class Sweep:
         )
         if run.apart:
             # The worker cannot claim a run in a store that it does not see: this process holds the claim meanwhile.
-            mine = run.claim.enter_context(claimed(self.store, run.planned.key))
+            is_claimed = run.claim.enter_context(claimed(self.store, run.planned.key))
             found = find_run(store_of(self.store), run.planned)
             existing = existing_outcome(found)
-            if not mine or found.standing == "running" or existing is not None:
+            if not is_claimed or found.standing == "running" or existing is not None:
                 run.claim.close()
                 self._take(run, existing or Outcome("busy"))
                 return

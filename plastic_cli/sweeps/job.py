@@ -154,8 +154,8 @@ def carry_out(job: Job) -> Outcome:
         return _apart(job)
     if not sees_store(job.store, job.marker):
         return Outcome("no store", host=socket.gethostname())
-    with claimed(job.store, job.planned.key) as mine:
-        if not mine:
+    with claimed(job.store, job.planned.key) as is_claimed:
+        if not is_claimed:
             return Outcome("busy")
         store = store_of(job.store)
         found = find_run(store, job.planned)

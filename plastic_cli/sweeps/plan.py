@@ -64,7 +64,7 @@ class PlannedRun:
     def label(self) -> str:
         """A few words for tables."""
         parts = [self.name or self.rule]
-        parts += [f"{name}={shown(value)}" for name, value in self.varied.items() if name != "seed"]
+        parts += [f"{name}={option_text(value)}" for name, value in self.varied.items() if name != "seed"]
         return " ".join([*parts, f"seed={self.seed}"])
 
     def with_checksum(self, checksum: str | None) -> PlannedRun:
@@ -72,7 +72,7 @@ class PlannedRun:
         return replace(self, checksum=checksum)
 
 
-def shown(value: Any) -> str:
+def option_text(value: Any) -> str:
     """Return a value as text of the command line."""
     return ",".join(str(entry) for entry in value) if isinstance(value, list | tuple) else str(value)
 
@@ -195,9 +195,9 @@ def filter_runs(runs: Sequence[PlannedRun], texts: Sequence[str]) -> list[Planne
         separator = ";" if ";" in values else ","
         # The value of a list is its entries with commas, so the whole text may be one value.
         wanted = {values.strip(), *(value.strip() for value in values.split(separator))}
-        present = dict.fromkeys(shown(run.config[name]) for run in left if name in run.config)
+        present = dict.fromkeys(option_text(run.config[name]) for run in left if name in run.config)
         folded = {value.casefold() for value in wanted}
-        left = [run for run in left if name in run.config and shown(run.config[name]).casefold() in folded]
+        left = [run for run in left if name in run.config and option_text(run.config[name]).casefold() in folded]
         if not left:
             raise UserError(f"--only {text}: no run has that value. There are: {', '.join(present)}.")
     return left

@@ -37,15 +37,15 @@ _STATUS = {"completed": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
 @dataclass
-class _Open:
+class _Export:
     client: MlflowClient
     id: str
-    there: Counter[tuple[Any, ...]] = field(default_factory=Counter)
+    known: Counter[tuple[Any, ...]] = field(default_factory=Counter)
     waiting: list[Metric] = field(default_factory=list)
     sent: float = field(default_factory=time.monotonic)
 
 
-_open: dict[str, _Open] = {}
+_open: dict[str, _Export] = {}
 
 
 def check() -> None:
@@ -73,31 +73,31 @@ def start(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
         identity = client.create_run(experiment, int(1000 * began), tags, name).info.run_id
         params = [Param(key, str(value)[:LONGEST_VALUE]) for key, value in hyperparameters(run).items()]
         client.log_batch(identity, params=params)
-    this = _open[run["folder"]] = _Open(client, identity)
+    export = _open[run["folder"]] = _Export(client, identity)
     if found:
-        this.there = _points(client, identity)
-    _take(this, rows)
-    _send(this)
+        export.known = _points(client, identity)
+    _take(export, rows)
+    _send(export)
 
 
 def log(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     """Collect rows, and send them in batches."""
-    this = _open[run["folder"]]
-    _take(this, rows)
-    if len(this.waiting) >= BATCH or time.monotonic() - this.sent > SECONDS:
-        _send(this)
+    export = _open[run["folder"]]
+    _take(export, rows)
+    if len(export.waiting) >= BATCH or time.monotonic() - export.sent > SECONDS:
+        _send(export)
 
 
 def finish(run: Mapping[str, Any]) -> None:
     """Send the remaining points and the status."""
-    this = _open.pop(run["folder"], None)
-    if this is None:
+    export = _open.pop(run["folder"], None)
+    if export is None:
         return
-    _send(this)
+    _send(export)
     if run["error"]:
-        this.client.log_batch(this.id, tags=[RunTag("plastic.error", run["error"][:LONGEST_VALUE])])
+        export.client.log_batch(export.id, tags=[RunTag("plastic.error", run["error"][:LONGEST_VALUE])])
     ended = int(1000 * datetime.fromisoformat(run["finished"] or run["created"]).timestamp())
-    this.client.set_terminated(this.id, _STATUS.get(run["status"], "FAILED"), ended)
+    export.client.set_terminated(export.id, _STATUS.get(run["status"], "FAILED"), ended)
 
 
 def _alone() -> AbstractContextManager[Any]:
@@ -137,16 +137,16 @@ def _points(client: MlflowClient, identity: str) -> Counter[tuple[Any, ...]]:
     return Counter(_key(point) for key in keys for point in client.get_metric_history(identity, key))
 
 
-def _take(this: _Open, rows: Sequence[Mapping[str, Any]]) -> None:
+def _take(export: _Export, rows: Sequence[Mapping[str, Any]]) -> None:
     for point in map(_metric, rows):
-        if this.there[_key(point)] > 0:
-            this.there[_key(point)] -= 1
+        if export.known[_key(point)] > 0:
+            export.known[_key(point)] -= 1
         else:
-            this.waiting.append(point)
+            export.waiting.append(point)
 
 
-def _send(this: _Open) -> None:
-    for first in range(0, len(this.waiting), BATCH):
-        this.client.log_batch(this.id, metrics=this.waiting[first : first + BATCH])
-    this.waiting = []
-    this.sent = time.monotonic()
+def _send(export: _Export) -> None:
+    for first in range(0, len(export.waiting), BATCH):
+        export.client.log_batch(export.id, metrics=export.waiting[first : first + BATCH])
+    export.waiting = []
+    export.sent = time.monotonic()

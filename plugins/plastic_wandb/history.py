@@ -21,12 +21,12 @@ _EXIT_CODES = {"completed": 0, "interrupted": 130}
 
 
 @dataclass
-class _Open:
+class _Export:
     run: wandb.Run
     rows: int = 0
 
 
-_open: dict[str, _Open] = {}
+_open: dict[str, _Export] = {}
 
 
 def start(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -53,7 +53,7 @@ def start(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     )
     opened.define_metric(STEP)
     opened.define_metric("*", step_metric=STEP)
-    _open[run["folder"]] = _Open(opened)
+    _open[run["folder"]] = _Export(opened)
     together: list[Mapping[str, Any]] = []
     for row in rows:
         if together and (row["step"] != together[0]["step"] or metric_name(row) in map(metric_name, together)):
@@ -65,22 +65,22 @@ def start(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
 
 def log(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of one step as one row of the history."""
-    this = _open[run["folder"]]
+    export = _open[run["folder"]]
     if rows:
         values = {metric_name(row): metric_value(row) for row in rows}
-        this.run.log({STEP: rows[0]["step"], **values}, step=this.rows)
-        this.rows += len(rows)
+        export.run.log({STEP: rows[0]["step"], **values}, step=export.rows)
+        export.rows += len(rows)
 
 
 def finish(run: Mapping[str, Any]) -> None:
     """Write status and error into the summary and end the run: "finished", or "failed" with exit code 1 or 130."""
-    this = _open.pop(run["folder"], None)
-    if this is None:
+    export = _open.pop(run["folder"], None)
+    if export is None:
         return
-    this.run.summary["status"] = run["status"]
+    export.run.summary["status"] = run["status"]
     if run["error"]:
-        this.run.summary["error"] = run["error"]
-    this.run.finish(exit_code=_EXIT_CODES.get(run["status"], 1))
+        export.run.summary["error"] = run["error"]
+    export.run.finish(exit_code=_EXIT_CODES.get(run["status"], 1))
 
 
 def _remove_unsynced(folder: Path, identity: str) -> None:

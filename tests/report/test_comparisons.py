@@ -72,7 +72,7 @@ def test_settings_that_overlap_in_part_are_compared_over_what_they_share():
     assert shape(comparisons) == [(("kmnist", "mnist"), ["a", "b"])]
 
 
-def test_what_shares_no_data_set_is_compared_with_nothing():
+def test_a_setting_that_shares_no_data_set_is_not_compared():
     results, comparisons = compared(store(("a", "digits", [0.5, 0.6]), ("b", "mnist", [0.5])))
     assert comparisons == []
     assert not_compared(results, comparisons) == 2
@@ -123,7 +123,7 @@ def test_one_seed_gives_estimates_without_intervals():
     assert "With 1 and 2 seeds on every data set, this happens for two equal rules in one of 3 cases" in caption
 
 
-def test_what_a_probability_of_1_is_worth_is_counted():
+def test_the_caption_explains_a_probability_of_1():
     # Of the orders of six distinct values one puts the first three on top, and for each data set anew.
     _, (comparison,) = compared(store(("a", "x", [1, 2, 3]), ("b", "x", [4, 5, 6])))
     assert "one of 20 cases" in improvement_table(comparison).caption
@@ -172,7 +172,7 @@ def test_the_frames_hold_every_number():
     assert list(improvements_frame([]).columns) == list(pairs.columns)
 
 
-def test_a_setting_goes_by_one_name_on_every_data_set():
+def test_a_setting_has_one_name_on_all_data_sets():
     # On one data set the two differ in lr, on the other there is only one: it is the same setting all the same.
     rows = [run_row(0, dataset="x", lr=1), run_row(1, dataset="x", lr=2), run_row(2, dataset="y", lr=1)]
     settings = settings_across(group_runs(pd.DataFrame(rows)))

@@ -210,14 +210,14 @@ def test_an_empty_store_gives_a_page_that_says_so(tmp_path):
     assert page.all("table") == []
 
 
-def test_what_is_compared_with_nothing_is_said(tmp_path):
+def test_results_without_a_comparison_are_counted(tmp_path):
     runs, metrics = grlu_experiments(seeds=1)
     runs.loc[runs["rule"] == "backprop", "dataset"] = "digits"
     text = write_page(tmp_path, runs, metrics)
     assert "1 result stands alone on a data set and metric" in text
 
 
-def test_runs_that_are_not_counted_are_said(tmp_path):
+def test_runs_that_are_not_counted_are_named(tmp_path):
     runs, metrics = grlu_experiments(seeds=1)
     write_store(tmp_path / "store", runs.assign(run=[f"f{i}" for i in range(len(runs))]), metrics, status="failed")
     assert "Not counted: 5 failed" in write_page(tmp_path, runs, metrics)
@@ -237,7 +237,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert (tmp_path / "page" / "index.html").read_text() == before
 
 
-def test_a_file_in_the_way_is_said_before_anything_is_computed(tmp_path, capsys):
+def test_a_file_in_the_way_is_reported_before_anything_is_computed(tmp_path, capsys):
     (tmp_path / "store").mkdir()
     (tmp_path / "page").write_text("mine")
     with pytest.raises(PlasticError, match=r"it is a file\. Choose another --html"):
@@ -247,7 +247,7 @@ def test_a_file_in_the_way_is_said_before_anything_is_computed(tmp_path, capsys)
 
 
 @pytest.mark.parametrize("mine", ["<h1>My own page</h1>", "", None])
-def test_a_page_that_somebody_else_wrote_stays(tmp_path, mine):
+def test_a_page_that_plastic_did_not_write_stays(tmp_path, mine):
     (tmp_path / "store").mkdir()
     page = tmp_path / "page" / "index.html"
     page.mkdir(parents=True) if mine is None else (page.parent.mkdir(), page.write_text(mine))

@@ -139,7 +139,7 @@ def test_a_line_of_our_own_is_never_shown_as_published(experiments, claims_text)
     assert 0.9283 not in results_frame(results)["published"].tolist()
 
 
-def test_what_must_be_known_of_the_data_is_below_every_table(experiments, claims_text):
+def test_notes_on_the_data_are_below_every_table(experiments, claims_text):
     runs, _ = experiments
     runs = runs.assign(data_note="not the official set", data_checksum="a" * 64)
     groups = group_runs(runs)
@@ -163,7 +163,7 @@ def test_chance_is_shown_where_runs_say_what_it_is(experiments):
     assert {row[headings(table).index("chance")] for row in table.rows} == {"0.1"}
 
 
-def test_what_a_source_cannot_support_is_said(experiments, claims_text):
+def test_unsupported_claims_are_marked(experiments, claims_text):
     runs, _ = experiments
     text = claims_text.replace('evidence = "V"', 'evidence = "V"\nunsupported = "no log"', 1)
     claims = judge_claims(runs, group_runs(runs), {"grlu": read_claims("grlu", text)})
@@ -360,7 +360,7 @@ def test_a_terminal_table_fits_its_width(reported):
             assert max(map(len, lines)) <= width
 
 
-def test_a_narrow_terminal_goes_without_the_optional_columns_and_says_so(reported):
+def test_a_narrow_terminal_leaves_out_optional_columns_and_names_them(reported):
     results, _ = reported
     narrow, wide = shown(results_table(results), 80), shown(results_table(results), 200)
     assert "Left out to fit: test/loss, seconds." in " ".join(narrow.split())
@@ -399,7 +399,7 @@ def test_an_interval_of_two_seeds_has_no_brackets():
     ("comparison", "tolerance", "text"),
     [("at-least", 0.0, "at least 475"), ("equal", 0.0, "475"), ("at-most", 5.0, "at most 475 ± 5")],
 )
-def test_a_tolerance_of_nothing_is_not_written(comparison, tolerance, text):
+def test_a_tolerance_of_0_is_not_written(comparison, tolerance, text):
     entry = f"""
 [[claim]]
 id = "MR-03"

@@ -57,7 +57,7 @@ def leftovers(runs_folder):
     return {**made, **files}
 
 
-def test_what_is_a_day_old_goes(leftovers, runs_folder, make_run, days_later):
+def test_leftovers_of_a_day_ago_are_removed(leftovers, runs_folder, make_run, days_later):
     run = make_run()
     leftovers["of a checkpoint"] = run.folder / ".checkpoint.pt.abc.tmp"
     leftovers["of a checkpoint"].touch()
@@ -69,12 +69,12 @@ def test_what_is_a_day_old_goes(leftovers, runs_folder, make_run, days_later):
     assert RunStore(runs_folder).runs()["run"].tolist() == [run.id]
 
 
-def test_what_is_younger_stays(leftovers, runs_folder):
+def test_newer_leftovers_stay(leftovers, runs_folder):
     clean_store(runs_folder)
     assert [what for what, path in leftovers.items() if not path.exists()] == []
 
 
-def test_what_a_person_made_stays(runs_folder, days_later, tmp_path, make_run):
+def test_files_of_a_person_stay(runs_folder, days_later, tmp_path, make_run):
     run = make_run()
     kept = [runs_folder / "notes", runs_folder / "20260101", runs_folder / f"{ID}-copy"]
     for path in kept:
@@ -96,7 +96,7 @@ def test_what_a_person_made_stays(runs_folder, days_later, tmp_path, make_run):
     assert run.folder.exists()
 
 
-def test_what_a_living_process_holds_stays_however_old(runs_folder, days_later):
+def test_files_of_a_living_process_stay_at_any_age(runs_folder, days_later):
     with claimed(runs_folder, "key") as mine:
         assert mine
         folder = runs_folder / ID
@@ -108,7 +108,7 @@ def test_what_a_living_process_holds_stays_however_old(runs_folder, days_later):
             assert (folder / "lock").exists()
 
 
-def test_a_store_is_cleaned_once_a_day_by_whoever_makes_a_run(leftovers, runs_folder, monkeypatch):
+def test_creating_a_run_cleans_the_store_once_a_day(leftovers, runs_folder, monkeypatch):
     old = leftovers["a marker"]
     long_ago = time.time() - 2 * DAY
     monkeypatch.setattr("plastic_cli.runs.cleaning.last_change", lambda path: path.lstat().st_mtime)
@@ -123,7 +123,7 @@ def test_a_store_is_cleaned_once_a_day_by_whoever_makes_a_run(leftovers, runs_fo
     assert old.exists()
 
 
-def test_a_move_that_was_cut_short_is_finished(make_run, runs_folder, monkeypatch):
+def test_an_interrupted_move_is_finished(make_run, runs_folder, monkeypatch):
     run = make_run(accuracy=0.75)
     ready = runs_folder / f".ready-0123-{run.id}"
     run.folder.rename(ready)

@@ -46,7 +46,7 @@ def test_ids_sort_by_time_and_are_never_shared(runs_folder):
 
 
 @pytest.mark.parametrize("name", ["", "a b", "-a", ".a", "a/b", "../a", "a" * 101, "ä"])
-def test_a_name_that_cannot_be_typed_is_refused(runs_folder, name):
+def test_an_invalid_name_is_refused(runs_folder, name):
     with pytest.raises(UserError, match="use letters, digits"):
         create_run(runs_folder, rule="oja", config={}, name=name)
     assert not runs_folder.exists()
@@ -65,7 +65,7 @@ def test_one_process_holds_a_run(runs_folder):
         pass
 
 
-def test_under_the_lock_the_record_is_what_the_last_holder_left(runs_folder):
+def test_locking_reads_the_record_of_the_last_holder(runs_folder):
     stale = new_run(runs_folder)
     with open_run(stale.folder).locked() as other:
         other.finish("completed")
@@ -98,7 +98,7 @@ def test_the_loop_counts_resumes_and_logs_at_its_step(runs_folder):
         assert list(again.steps(5, "epoch")) == [2, 3, 4]
 
 
-def test_an_interrupt_that_was_swallowed_ends_the_loop_before_its_next_step(runs_folder):
+def test_a_swallowed_interrupt_ends_the_loop_before_its_next_step(runs_folder):
     run = new_run(runs_folder)
     with run.locked():
         run.signals = signals = []
@@ -156,7 +156,7 @@ def test_resuming_restores_the_global_random_states_too(runs_folder):
         assert draws() == expected
 
 
-def test_what_is_tracked_is_restored_at_once(runs_folder):
+def test_tracked_parts_are_restored_at_once(runs_folder):
     run = new_run(runs_folder)
     layer = torch.nn.Linear(3, 2)
     with run.locked():
@@ -199,7 +199,7 @@ def test_logging_takes_tensors_and_keeps_the_last_value(runs_folder):
     assert run.results == {"test/accuracy": 0.25, "test/count": 3.0}
 
 
-def test_a_number_is_measured_on_what_is_said_else_on_its_split_and_a_split_of_another_name_is_test_data(runs_folder):
+def test_the_data_of_a_metric_is_its_mark_else_its_split_and_other_splits_are_test_data(runs_folder):
     run = new_run(runs_folder)
     with run.locked():
         run.log("train", accuracy=0.9)
@@ -222,7 +222,7 @@ def test_a_number_is_measured_on_what_is_said_else_on_its_split_and_a_split_of_a
     assert "train/angle" not in said, "rows with labels stay out of the summary"
 
 
-def test_the_last_time_that_a_number_is_logged_says_what_it_was_measured_on(runs_folder):
+def test_the_last_log_of_a_metric_decides_its_data(runs_folder):
     run = new_run(runs_folder)
     run.log("train", None, "test", accuracy=0.1)
     run.log("train", accuracy=0.2)
@@ -232,7 +232,7 @@ def test_the_last_time_that_a_number_is_logged_says_what_it_was_measured_on(runs
 
 
 @pytest.mark.parametrize("said", ["", "Train", None, 3, ["train"]])
-def test_a_mark_that_makes_no_sense_counts_as_test_data(said):
+def test_an_invalid_mark_counts_as_test_data(said):
     assert data_of("train/accuracy", {"train/accuracy": said}) == "test"
 
 
@@ -335,7 +335,7 @@ def test_tables_figures_images_and_tensors_appear_in_their_folders(runs_folder):
 # --------------------------------------------------------------------------------------------------------- files
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path):
+def test_a_file_is_written_completely_or_not_at_all(tmp_path):
     path = tmp_path / "file"
     write_atomically(path, "old")
     with pytest.raises(ZeroDivisionError), atomic_file(path) as stream:
@@ -361,7 +361,7 @@ def test_files_are_as_readable_as_their_owner_wants(tmp_path):
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
-def test_appending_is_whole_and_begins_a_line(tmp_path):
+def test_appended_lines_are_complete_and_begin_a_line(tmp_path):
     path = tmp_path / "lines"
     append_whole(path, "a\nb\n")
     append_whole(path, "c\n")
@@ -371,7 +371,7 @@ def test_appending_is_whole_and_begins_a_line(tmp_path):
     assert path.read_text() == "a\nto\nc\n"
 
 
-def test_leftovers_of_a_killed_process_go_when_the_run_is_opened(runs_folder):
+def test_opening_a_run_removes_leftovers_of_a_killed_process(runs_folder):
     run = new_run(runs_folder)
     (run.folder / "artifacts").mkdir()
     leftovers = [
@@ -389,7 +389,7 @@ def test_leftovers_of_a_killed_process_go_when_the_run_is_opened(runs_folder):
     assert kept.exists()
 
 
-def test_what_comes_between_two_loops_draws_the_same_numbers_after_a_resume(make_run):
+def test_code_between_two_loops_draws_the_same_numbers_after_a_resume(make_run):
     def work(run, stop=None):
         drawn = [torch.rand(1).item() for _ in run.steps(2, "first")]
         drawn.append(torch.rand(1).item())
@@ -496,7 +496,7 @@ def test_training_stores_its_rows_at_once(make_run):
 # ------------------------------------------------------------------------------------------------ damaged checkpoints
 
 
-def test_a_bit_that_turned_in_a_checkpoint_is_no_weight(make_run):
+def test_a_flipped_bit_in_a_checkpoint_is_found(make_run):
     import torch
 
     run = make_run()

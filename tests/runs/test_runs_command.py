@@ -67,7 +67,7 @@ def test_no_run_yet(form, runs_folder):
     assert not runs_folder.exists()
 
 
-def test_a_damaged_run_is_named_even_where_no_other_is(make_run):
+def test_a_damaged_run_is_named_even_without_other_runs(make_run):
     run = make_run()
     (run.folder / "run.json").write_text("{")
     outcome = plastic("runs")
@@ -75,7 +75,7 @@ def test_a_damaged_run_is_named_even_where_no_other_is(make_run):
     assert f"warning: {run.folder}" in outcome.err
 
 
-def test_show_tells_everything(make_run):
+def test_show_prints_every_field(make_run):
     run = make_run("mine", hidden=[8, 4], accuracy=0.5)
     content = json.loads(plastic("runs", "show", "mine", "--json").out)
     assert (content["run"], content["name"], content["status"]) == (run.id, "mine", "completed")
@@ -198,7 +198,7 @@ def test_the_newest_of_those_that_fit(many, make_run):
 
 
 @pytest.mark.parametrize("options", [["--last", 0], ["--last", -1], ["--last", 3, "--all"]])
-def test_a_number_that_means_nothing(many, options):
+def test_an_invalid_number_of_runs(many, options):
     outcome = plastic("runs", *options)
     assert outcome.code == 2
     assert outcome.err.startswith(f"error: --last {options[1]}: ")
@@ -227,7 +227,7 @@ def test_the_question_says_that_it_is_a_link(make_run, runs_folder, tmp_path, mo
     assert "linked (only the link)" in plastic("runs", "remove", "linked").err
 
 
-def test_what_a_killed_removal_left_is_not_in_the_way(make_run, runs_folder):
+def test_the_rest_of_a_killed_removal_does_not_block_the_next(make_run, runs_folder):
     run = make_run()
     (runs_folder / f".removed-{run.id}").mkdir()
     (runs_folder / f".removed-{run.id}" / "file").touch()

@@ -116,12 +116,12 @@ def test_find_by_id_prefix_and_name(make_run, store):
     assert store.find(run.id) == store.find(run.id[:-1]) == store.find("favourite") == run.folder
 
 
-def test_a_name_beats_the_beginning_of_an_id(make_run, store):
+def test_a_name_takes_precedence_over_the_beginning_of_an_id(make_run, store):
     make_run()
     assert store.find(make_run("2").id) == store.find("2")
 
 
-def test_what_is_ambiguous_is_listed(make_run, store):
+def test_ambiguous_runs_are_listed(make_run, store):
     one, two = make_run("twice"), make_run("twice")
     for text in ("twice", one.id[:6]):
         with pytest.raises(UserError, match="matches 2 runs") as error:
@@ -131,7 +131,7 @@ def test_what_is_ambiguous_is_listed(make_run, store):
 
 
 @pytest.mark.parametrize("text", ["favorite", "", "..", "/", "nothing like it"])
-def test_what_is_not_there_gets_one_line(make_run, store, text):
+def test_a_missing_run_is_an_error_in_one_line(make_run, store, text):
     make_run("favourite")
     with pytest.raises(UserError, match="there is no run") as error:
         store.find(text)
@@ -177,7 +177,7 @@ def test_the_index_changes_nothing_that_is_read(make_run, runs_folder):
 
 @pytest.mark.parametrize("damage", ["empty", "noise", "half", "other json", "folder"])
 @pytest.mark.parametrize("name", ["records.json", "metrics.json", "metrics.parquet"])
-def test_a_damaged_index_is_made_again(make_run, runs_folder, name, damage):
+def test_a_damaged_index_is_written_again(make_run, runs_folder, name, damage):
     make_run()
     fresh = tables(runs_folder)
     path = runs_folder / ".index" / name
@@ -194,7 +194,7 @@ def test_a_damaged_index_is_made_again(make_run, runs_folder, name, damage):
 
 @pytest.mark.parametrize("entries", [{"RUN": 3}, {"RUN": [1]}, [], None, 7])
 @pytest.mark.parametrize("name", ["records.json", "metrics.json"])
-def test_an_index_of_another_shape_is_made_again(make_run, runs_folder, name, entries):
+def test_an_index_of_another_form_is_written_again(make_run, runs_folder, name, entries):
     run = make_run()
     fresh = tables(runs_folder)
     path = runs_folder / ".index" / name
@@ -204,7 +204,7 @@ def test_an_index_of_another_shape_is_made_again(make_run, runs_folder, name, en
     assert_same(tables(runs_folder), fresh)
 
 
-def test_the_index_follows_runs_that_come_grow_and_go(make_run, store):
+def test_the_index_follows_new_changed_and_removed_runs(make_run, store):
     one = make_run(accuracy=0.3)
     store.metrics()
     with open_run(one.folder, stage="eval").locked() as again:
@@ -218,7 +218,7 @@ def test_the_index_follows_runs_that_come_grow_and_go(make_run, store):
     assert store.runs()["run"].tolist() == [two.id]
 
 
-def test_a_store_that_cannot_be_written_is_read_all_the_same(make_run, runs_folder):
+def test_a_store_that_cannot_be_written_can_be_read(make_run, runs_folder):
     """A file where the index folder belongs refuses every write, to root as well."""
     make_run(accuracy=0.3)
     fresh = tables(runs_folder)
@@ -235,7 +235,7 @@ def test_a_moved_store_names_its_runs_where_they_are(make_run, runs_folder, tmp_
     assert RunStore(moved).runs()["folder"].tolist() == [str(moved / run.id)]
 
 
-def test_renamed_and_copied_runs_go_by_the_name_of_their_folder(make_run, runs_folder, store):
+def test_renamed_and_copied_runs_have_the_name_of_their_folder(make_run, runs_folder, store):
     run = make_run("mine", accuracy=0.4)
     tables(runs_folder)
     shutil.copytree(run.folder, runs_folder / "copy")
@@ -251,7 +251,7 @@ def test_renamed_and_copied_runs_go_by_the_name_of_their_folder(make_run, runs_f
 
 
 @pytest.mark.parametrize("torn", [b'{"stage": "train", "spl', b"\xff\xfe", b"[]\n", b'{"stage": 1}\n', b"null"])
-def test_a_torn_last_line_costs_only_itself(make_run, store, torn):
+def test_an_incomplete_last_line_costs_only_itself(make_run, store, torn):
     run = make_run()
     whole = store.metrics()
     with (run.folder / "metrics.jsonl").open("ab") as stream:
@@ -262,7 +262,7 @@ def test_a_torn_last_line_costs_only_itself(make_run, store, torn):
         assert run.id in store.errors[0].folder
 
 
-def test_what_is_logged_after_a_torn_line_is_whole(make_run, store):
+def test_rows_after_an_incomplete_line_are_complete(make_run, store):
     run = make_run()
     with (run.folder / "metrics.jsonl").open("ab") as stream:
         stream.write(b'{"stage": "train", "spl')
@@ -355,13 +355,13 @@ def test_a_record_from_a_newer_version_is_refused_and_kept(make_run, store):
     assert (run.folder / "run.json").read_bytes() == before
 
 
-def test_a_record_with_a_key_of_the_future_is_read(make_run, store):
+def test_a_record_with_an_unknown_key_is_read(make_run, store):
     run = make_run()
     change_record(run.folder, invented=1)
     assert store.runs()["run"].tolist() == [run.id]
 
 
-def test_what_is_no_run_is_left_alone(make_run, runs_folder, store):
+def test_other_files_and_folders_are_ignored(make_run, runs_folder, store):
     run = make_run()
     (runs_folder / "notes.txt").write_text("x")
     (runs_folder / "empty").mkdir()
@@ -420,7 +420,7 @@ def test_a_folder_whose_name_is_not_utf8_is_a_run_like_others(make_run, store, r
     ],
     ids=["deep lists", "deep and torn", "deep tables", "a number of 5000 digits", "infinity", "schema of 30 digits"],
 )
-def test_json_that_no_program_wrote_costs_only_its_run(make_run, store, text):
+def test_unusual_json_costs_only_its_run(make_run, store, text):
     good, bad = make_run(), make_run()
     (bad.folder / "run.json").write_text(text)
     assert store.runs()["run"].tolist() == [good.id]
@@ -522,7 +522,7 @@ def test_a_row_of_another_shape_in_a_whole_index_is_read_again(make_run, runs_fo
     assert_same(tables(runs_folder), fresh)
 
 
-def test_a_digit_that_changed_in_the_index_is_not_believed(make_run, runs_folder):
+def test_a_changed_digit_in_the_index_is_found(make_run, runs_folder):
     make_run(accuracy=0.75)
     fresh = tables(runs_folder)
     path = runs_folder / ".index" / "records.json"
@@ -570,7 +570,7 @@ def test_a_run_that_no_process_holds_is_crashed(make_run, store, status):
     assert store.runs()["status"].tolist() == ["crashed"]
 
 
-def test_two_readers_do_not_take_each_other_for_the_writer(make_run, store):
+def test_two_readers_do_not_see_each_other_as_the_writer(make_run, store):
     import fcntl
 
     run = make_run()
@@ -581,7 +581,7 @@ def test_two_readers_do_not_take_each_other_for_the_writer(make_run, store):
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "interrupted"])
-def test_a_finished_run_stays_what_it_is(make_run, store, status):
+def test_a_finished_run_keeps_its_status(make_run, store, status):
     assert status in STATUSES
     run = make_run(status=status)
     with open_run(run.folder).locked():
@@ -634,7 +634,7 @@ def test_eight_writers_and_a_reader(runs_folder):
     pd.testing.assert_frame_equal(RunStore(runs_folder).metrics(), metrics)
 
 
-def test_no_index_is_torn_by_two_readers(make_run, runs_folder):
+def test_two_readers_do_not_damage_the_index(make_run, runs_folder):
     """Two readers that write the index in turns: each file is whole, and both belong together or are not used."""
     for _ in range(3):
         make_run()

@@ -85,7 +85,7 @@ def test_a_worker_that_is_killed_loses_nothing(cluster, sweeping, recipe, runs_f
     assert sorted(set(sizes)) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_client_that_is_killed_is_started_again_for_what_is_missing(cluster, sweeping, recipe, runs_folder, starts):
+def test_after_a_killed_client_the_same_command_runs_the_rest(cluster, sweeping, recipe, runs_folder, starts):
     for _ in range(2):
         cluster.add_worker(INSTANT_SECONDS="0.4")
     file = recipe("batch_size = [1, 2, 3, 4, 5, 6]")
@@ -144,7 +144,7 @@ def test_an_unfinished_run_travels_to_a_worker_that_does_not_see_the_store(
     assert {start["run"] for start in starts()} == {run.name}, "the same run, gone on with"
 
 
-def test_a_scheduler_that_dies_is_told_in_one_line(cluster, sweeping, recipe, starts):
+def test_a_dead_scheduler_is_reported_in_one_line(cluster, sweeping, recipe, starts):
     cluster.add_worker(INSTANT_SECONDS="1")
     sweep = sweeping(recipe("batch_size = [1, 2, 3]"), DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="2s")
     until(lambda: starts())
@@ -154,7 +154,7 @@ def test_a_scheduler_that_dies_is_told_in_one_line(cluster, sweeping, recipe, st
     assert "Traceback" not in out
 
 
-def test_workers_that_come_late_are_waited_for(cluster, sweeping, recipe, runs_folder, starts):
+def test_a_sweep_waits_for_late_workers(cluster, sweeping, recipe, runs_folder, starts):
     sweep = sweeping(recipe())
     assert any("waiting for one" in line for line in iter(sweep.stdout.readline, ""))
     cluster.add_worker()
@@ -162,13 +162,13 @@ def test_workers_that_come_late_are_waited_for(cluster, sweeping, recipe, runs_f
     assert statuses(runs_folder) == ["completed"]
 
 
-def test_an_address_where_nobody_is_is_told(monkeypatch):
+def test_an_address_without_a_scheduler_is_reported(monkeypatch):
     monkeypatch.setattr("plastic_cli.sweeps.pools.CONNECT_SECONDS", 1.0)
     with pytest.raises(UserError, match="no Dask scheduler answers"), open_pool("tcp://127.0.0.1:9", None):
         pass
 
 
-def test_a_word_that_is_no_scheduler_gets_the_nearest(recipe):
+def test_an_unknown_scheduler_suggests_a_similar_one(recipe):
     outcome = plastic("sweep", recipe(), "--scheduler", "slrum", "--workers", 1)
     assert outcome.code == 2
     assert "Did you mean 'slurm'?" in outcome.err
@@ -177,14 +177,14 @@ def test_a_word_that_is_no_scheduler_gets_the_nearest(recipe):
 @pytest.mark.parametrize(
     "address", ["foo:bar", "tcp://", "http://127.0.0.1:1", "tcp://127.0.0.1:x", ":8786", "", "a b:1"]
 )
-def test_what_is_no_address_is_told_at_once(recipe, address):
+def test_an_invalid_address_is_reported_at_once(recipe, address):
     outcome = plastic("sweep", recipe(), "--scheduler", address, "--workers", 1)
     assert outcome.code == 2
     assert outcome.err.startswith(f"error: --scheduler {address}: name the address")
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
-def test_a_batch_system_that_is_not_here_is_told(recipe, monkeypatch, name):
+def test_a_missing_batch_system_is_reported(recipe, monkeypatch, name):
     monkeypatch.setenv("PATH", "/nowhere")
     outcome = plastic("sweep", recipe(), "--scheduler", name, "--workers", 1)
     assert outcome.code == 2
@@ -192,7 +192,7 @@ def test_a_batch_system_that_is_not_here_is_told(recipe, monkeypatch, name):
     assert outcome.err.count("\n") == 1
 
 
-def test_dask_that_is_missing_is_named(recipe, monkeypatch):
+def test_a_missing_dask_is_named(recipe, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     outcome = plastic("sweep", recipe(), "--scheduler", "tcp://127.0.0.1:1")
     assert outcome.code == 2
@@ -233,7 +233,7 @@ def test_a_batch_system_starts_the_workers(processes, recipe, runs_folder, start
     assert statuses(runs_folder) == ["completed"] * 2, out
 
 
-def test_a_packed_run_comes_back_whole_and_takes_no_others_place(tmp_path):
+def test_a_packed_run_is_unpacked_completely_and_replaces_no_other(tmp_path):
     run = tmp_path / "20260101-000000-aaaa"
     (run / "artifacts").mkdir(parents=True)
     (run / "artifacts/weights.pt").write_bytes(os.urandom(1000))

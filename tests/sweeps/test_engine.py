@@ -66,7 +66,7 @@ def test_another_setting_seed_version_or_data_set_is_another_run(sweep, recipe, 
     assert find_run(store_of(runs_folder), planned).standing == "missing"
 
 
-def test_a_failed_run_keeps_its_log_and_is_run_anew(sweep, recipe, runs_folder, starts):
+def test_a_failed_run_keeps_its_log_and_is_run_again(sweep, recipe, runs_folder, starts):
     file = recipe("batch_size = [13, 1]")
     found = sweep(file)
     (failed,) = found["failed"]
@@ -77,7 +77,7 @@ def test_a_failed_run_keeps_its_log_and_is_run_anew(sweep, recipe, runs_folder, 
     assert sorted(statuses(runs_folder)) == ["completed", "failed", "failed"]
 
 
-def test_a_run_that_is_killed_is_told_and_gone_on_with(sweep, recipe, runs_folder, starts):
+def test_a_killed_run_is_reported_and_continued(sweep, recipe, runs_folder, starts):
     file = recipe("batch_size = [15]")
     (failed,) = sweep(file)["failed"]
     assert "SIGKILL" in failed.outcome.error
@@ -93,7 +93,7 @@ def test_retry_tries_again_and_gives_up_in_the_end(sweep, recipe, runs_folder, s
     assert len(starts()) == 5
 
 
-def test_wrong_input_is_not_tried_again(sweep, recipe, starts):
+def test_wrong_input_is_not_retried(sweep, recipe, starts):
     (failed,) = sweep(recipe("batch_size = [16]"), retry=5)["failed"]
     assert failed.outcome.error == "that does nothing. Leave it out."
     assert failed.outcome.lasting
@@ -106,7 +106,7 @@ def test_stop_at_failure_leaves_the_rest(sweep, recipe, starts):
     assert len(found["left"]) + len(found.get("interrupted", [])) == 7
 
 
-def test_a_timeout_stops_a_run_where_it_can_go_on(sweep, recipe, runs_folder, monkeypatch, starts):
+def test_a_run_that_timed_out_can_be_continued(sweep, recipe, runs_folder, monkeypatch, starts):
     monkeypatch.setenv("INSTANT_SECONDS", "0.4")
     file = recipe(options="").read_text().replace("epochs = 2", "epochs = 8")
     path = runs_folder.parent / "long.toml"
@@ -120,7 +120,7 @@ def test_a_timeout_stops_a_run_where_it_can_go_on(sweep, recipe, runs_folder, mo
     assert statuses(runs_folder) == ["completed"]
 
 
-def test_what_was_interrupted_is_finished_and_not_begun_again(sweep, recipe, runs_folder, monkeypatch, starts):
+def test_an_interrupted_run_is_finished_and_not_started_again(sweep, recipe, runs_folder, monkeypatch, starts):
     monkeypatch.setenv("INSTANT_SECONDS", "0.3")
     path = recipe("batch_size = [1, 2, 3, 4]")
 
@@ -136,7 +136,7 @@ def test_what_was_interrupted_is_finished_and_not_begun_again(sweep, recipe, run
     assert statuses(runs_folder) == ["completed"] * 4
 
 
-def test_a_run_that_another_process_has_claimed_is_waited_for(sweep, recipe, runs_folder, starts):
+def test_a_sweep_waits_for_a_run_that_another_process_has_claimed(sweep, recipe, runs_folder, starts):
     path = recipe("batch_size = [1, 2]")
     first, _ = plan_recipe(read_recipe(str(path)))
     seen = []
@@ -154,7 +154,7 @@ def test_a_run_that_another_process_has_claimed_is_waited_for(sweep, recipe, run
     assert len(starts()) == 1
 
 
-def test_a_claim_is_one_processs_alone_and_dies_with_it(runs_folder, processes):
+def test_a_claim_belongs_to_one_process_and_ends_with_it(runs_folder, processes):
     program = (
         "import sys, pathlib, time; from plastic_cli.sweeps.job import claimed\n"
         "with claimed(pathlib.Path(sys.argv[1]), 'key') as mine:\n"
@@ -208,7 +208,7 @@ def test_two_sweeps_at_once_share_two_hundred_runs(recipe, runs_folder, starts, 
     assert len({start["run"] for start in starts()}) == runs
 
 
-def test_the_time_left_is_what_like_runs_took(recipe):
+def test_the_time_left_follows_from_runs_of_the_same_rule(recipe):
     plan = plan_recipe(read_recipe(str(recipe("batch_size = [1, 2, 3]"))))
     progress = Progress(3, slots=2, waiting=[SweepRun(planned) for planned in plan[1:]])
     assert progress.seconds_left() == pytest.approx(60), "two runs of a minute each, side by side"
@@ -241,7 +241,7 @@ def _is_alive(pid):
     return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path(f"/proc/{pid}/stat").exists() else False
 
 
-def test_a_sweep_renews_its_marker_as_long_as_it_goes(sweep, recipe, runs_folder, monkeypatch, starts):
+def test_a_sweep_renews_its_marker(sweep, recipe, runs_folder, monkeypatch, starts):
     monkeypatch.setenv("INSTANT_SECONDS", "0.2")
     monkeypatch.setattr("plastic_cli.sweeps.engine.MARK_SECONDS", 0.0)
     ages = []

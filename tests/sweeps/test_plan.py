@@ -35,19 +35,19 @@ def test_a_plan_is_every_combination_once(sizes, rates, seeds):
     assert len({run.key for run in plan}) == len(plan)
 
 
-def test_seeds_go_on_from_the_configurations_own():
+def test_seeds_start_with_that_of_the_configuration():
     assert [run.seed for run in planned({}, 3, seed=7)] == [7, 8, 9]
     assert [run.seed for run in planned({}, [5, 2])] == [5, 2]
     with pytest.raises(UserError):
         planned({}, 2, seed=2**63 - 1)
 
 
-def test_a_plan_too_large_is_a_slip():
+def test_a_plan_that_is_too_large_is_refused():
     with pytest.raises(UserError, match="1,000,000 runs"):
         planned({"batch_size": list(range(1, 1001))}, 1000)
 
 
-def test_the_key_is_made_of_all_that_makes_runs_the_same():
+def test_equal_runs_have_equal_keys():
     (run,) = planned({})
     (other,) = planned({"batch_size": [7]})
     assert run.key == planned({"epochs": [10]})[0].key, "typed or not, the default is the default"
@@ -55,7 +55,7 @@ def test_the_key_is_made_of_all_that_makes_runs_the_same():
     assert len({run.key, *(entry.key for entry in others)}) == 5
 
 
-def test_the_toml_of_a_run_gives_its_configuration_again(tmp_path):
+def test_the_toml_of_a_run_gives_its_configuration(tmp_path):
     from plastic_cli.sweeps.recipe import read_options
 
     for name in ("arena", "grlu-gr-03", "mpn-mr-03", "selective-five-tasks-controls", "eglp-eg-04"):
@@ -87,13 +87,13 @@ def test_a_grid_is_read_as_it_is_typed():
         (["seed=1,2"], "--seeds"),
     ],
 )
-def test_a_wrong_grid_is_told(text, said):
+def test_a_wrong_grid_is_reported(text, said):
     with pytest.raises(UserError) as caught:
         read_grid(text, MODEL)
     assert said in str(caught.value)
 
 
-def test_only_the_runs_with_some_values_can_be_asked_for():
+def test_runs_can_be_filtered_by_values():
     arena = plan_recipe(read_recipe("arena"))
     assert {run.config["dataset"] for run in filter_runs(arena, ["dataset=digits, mnist"])} == {"digits", "mnist"}
     part = filter_runs(arena, ["dataset=digits", "batch-size=1"])
@@ -114,7 +114,7 @@ def test_only_the_runs_with_some_values_can_be_asked_for():
         assert said in str(caught.value)
 
 
-def test_only_the_runs_of_a_rule_can_be_asked_for():
+def test_runs_can_be_filtered_by_rule():
     arena = read_recipe("arena")
     assert {run.rule for run in plan_recipe(arena, rules=["grlu"])} == {"grlu"}
     with pytest.raises(UserError, match="Did you mean 'grlu'"):
@@ -122,7 +122,7 @@ def test_only_the_runs_of_a_rule_can_be_asked_for():
     assert len(plan_recipe(arena, seeds=1)) * 5 == len(plan_recipe(arena))
 
 
-def test_a_text_that_is_no_utf8_is_refused_before_any_run(tmp_path):
+def test_text_that_is_not_utf8_is_refused_before_any_run(tmp_path):
     folder = write_tiny_dataset(tmp_path / "caf\udce9")
     outcome = plastic("train", "backprop", "--dataset", folder, "--grid", "batch_size=1,2", "--dry-run")
     assert outcome.code == 2

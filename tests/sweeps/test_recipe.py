@@ -94,7 +94,7 @@ def test_a_recipe_is_read_and_planned(tmp_path):
     ],
     ids=lambda value: value if isinstance(value, str) else str(value[1]).partition("\n")[0],
 )
-def test_what_is_wrong_is_told_with_its_line(wrong, change, said):
+def test_an_error_names_its_line(wrong, change, said):
     assert change[0] in GOOD
     message = wrong(GOOD.replace(*change))
     assert said in message
@@ -146,7 +146,7 @@ def test_recipes_are_found_by_name_and_by_path(tmp_path):
         find_recipe(str(tmp_path / "none.toml"))
 
 
-def test_options_alone_are_no_recipe(tmp_path):
+def test_options_without_a_title_are_not_a_recipe(tmp_path):
     file = tmp_path / "flat.toml"
     file.write_text("epochs = 1\n")
     with pytest.raises(UserError, match="options for --config"):
@@ -171,7 +171,7 @@ def test_a_recipe_serves_as_configuration(tmp_path, monkeypatch):
     assert named["perturbations"] == 128
 
 
-def test_the_arena_holds_all_else_equal():
+def test_the_arena_keeps_everything_else_equal():
     plan = plan_recipe(read_recipe("arena"))
     assert {planned.rule for planned in plan} >= {"backprop", "grlu", "eglp"}
     assert {planned.config["dataset"] for planned in plan} == {"digits", "mnist", "fashion"}
@@ -183,7 +183,7 @@ def test_the_arena_holds_all_else_equal():
     assert len({tuple(sorted(runs)) for runs in by_name.values()}) == 1
 
 
-def test_every_rule_has_a_quick_recipe_on_what_is_always_here():
+def test_every_rule_has_a_quick_recipe_without_downloads():
     for rule in {planned.rule for name in recipe_names() for planned in plan_recipe(read_recipe(name))}:
         quick = plan_recipe(read_recipe(f"{rule}-quick"))
         assert {planned.config.get("dataset", "digits") for planned in quick} == {"digits"}

@@ -44,7 +44,7 @@ def test_a_recipe_is_carried_out_by_real_processes(tmp_path, tiny_data, runs_fol
     assert sorted(listed.out.split()) == sorted(str(runs_folder / run) for run in RunStore(runs_folder).folders())
 
 
-def test_a_claim_that_its_rule_does_not_have_is_told_with_its_line(tmp_path, runs_folder):
+def test_an_unknown_claim_is_reported_with_its_line(tmp_path, runs_folder):
     file = tmp_path / "claims.toml"
     file.write_text('title = "t"\nwhy = "w"\nrule = "grlu"\nclaims = ["GR-01", "GR-77"]\n')
     outcome = plastic("sweep", file, "--dry-run")
@@ -87,7 +87,7 @@ def test_a_grid_on_the_command_line_is_a_sweep(instant_runs, runs_folder):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_grid_that_means_nothing_is_refused_before_any_run(options, said, runs_folder):
+def test_an_invalid_grid_is_refused_before_any_run(options, said, runs_folder):
     outcome = plastic("train", "backprop", *options)
     assert outcome.code == 2
     assert said in outcome.err
@@ -109,7 +109,7 @@ def test_a_grid_that_means_nothing_is_refused_before_any_run(options, said, runs
     ],
     ids=" ".join,
 )
-def test_an_option_that_means_nothing_is_told(options, said, recipe):
+def test_an_option_without_effect_is_reported(options, said, recipe):
     outcome = plastic("sweep", recipe(), *options)
     assert outcome.code == 2
     assert said in outcome.err
@@ -127,7 +127,7 @@ def test_failures_are_listed_with_their_logs_and_the_exit_code_is_1(instant_runs
     assert json.loads(json.dumps(results))[-1]["error"]
 
 
-def test_an_exporter_that_does_not_exist_is_told_before_any_run(instant_runs, recipe, starts, monkeypatch):
+def test_an_unknown_exporter_is_reported_before_any_run(instant_runs, recipe, starts, monkeypatch):
     monkeypatch.setenv("PLASTIC_EXPORT", "tensorbord")
     for words in (["sweep", recipe("batch_size = [1, 2]")], ["tune", "backprop", "--trials", 1]):
         outcome = plastic(*words, "--workers", 1)

@@ -56,7 +56,7 @@ def test_a_search_is_what_the_rule_declares_or_what_is_typed():
         "rate=",
     ],
 )
-def test_a_wrong_search_is_told_in_one_line(text):
+def test_a_wrong_search_is_reported_in_one_line(text):
     with pytest.raises(UserError) as caught:
         search_space(Example, [text], {})
     assert str(caught.value).startswith(f"--search {text}: ")
@@ -91,7 +91,7 @@ def test_a_search_finds_what_is_best_and_says_how_to_train_it(instant_runs, runs
     assert 0.002 < best["config"]["learning_rate"] < 0.05
 
 
-def test_a_search_goes_on_where_it_stopped(instant_runs, runs_folder, starts):
+def test_a_search_continues_where_it_stopped(instant_runs, runs_folder, starts):
     def trials(number):
         outcome = plastic("tune", "backprop", "--epochs", 1, "--trials", number, "--json", "--workers", 1)
         assert outcome.code == 0, outcome.err
@@ -110,7 +110,7 @@ def test_a_search_goes_on_where_it_stopped(instant_runs, runs_folder, starts):
     assert len(other.results) == 1
 
 
-def test_a_search_that_is_killed_goes_on_with_its_trials(processes, runs_folder, starts):
+def test_a_killed_search_continues_with_its_trials(processes, runs_folder, starts):
     options = ["tune", "backprop", "--epochs", 3, "--trials", 4, "--workers", 2, "--json"]
     killed = processes(PLASTIC, *options, INSTANT_SECONDS="0.5")
     until(lambda: len(starts()) >= 2)
@@ -170,7 +170,7 @@ def test_seeds_are_averaged(instant_runs, runs_folder, starts):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_searched_is_told(options, said, instant_runs):
+def test_options_that_cannot_be_searched_are_reported(options, said, instant_runs):
     outcome = plastic("tune", "backprop", "--epochs", 1, "--quiet", *options)
     assert outcome.code == 2, outcome
     assert said in outcome.err
@@ -187,7 +187,7 @@ def test_a_loss_is_minimized(instant_runs, runs_folder):
     assert losses[0] < losses[-1]
 
 
-def test_what_the_name_tells_to_be_of_test_data_is_refused_before_the_first_run(instant_runs, starts):
+def test_a_metric_with_a_name_of_test_data_is_refused_before_the_first_run(instant_runs, starts):
     for metric in ("test/accuracy", "control/accuracy"):
         assert plastic("tune", "backprop", "--epochs", 1, "--trials", 1, "--metric", metric).code == 2
     assert starts() == []
@@ -207,7 +207,7 @@ def test_a_search_does_not_fall_back_on_a_number_that_was_measured_on_test_data(
     assert "no metric of validation data. Choose one with --metric: validation/loss." in outcome.err
 
 
-def test_what_is_set_aside_is_shown_before(starts):
+def test_the_number_of_validation_images_is_shown_first(starts):
     shown = plastic("tune", "grlu", "--dry-run", "--format", "csv", "--dataset", "digits")
     assert shown.code == 0
     assert shown.out.splitlines()[0] == "option,low,high,scale,values"
@@ -264,7 +264,7 @@ def searched(store, trials, name="s"):
 
 
 @pytest.mark.parametrize("torn", [1, 2, 7, 40, 200, 700])
-def test_a_journal_that_is_torn_is_cut_and_the_search_goes_on(tmp_path, torn):
+def test_a_damaged_journal_is_cut_and_the_search_continues(tmp_path, torn):
     searched(tmp_path, 6)
     (journal,) = (tmp_path / ".sweeps/tune").glob("*.journal")
     journal.write_bytes(journal.read_bytes()[:-torn])
@@ -278,7 +278,7 @@ def test_a_journal_that_is_torn_is_cut_and_the_search_goes_on(tmp_path, torn):
 @pytest.mark.parametrize(
     "noise", [b"\0" * 4096, b"\xff{", b'{"op_code": 4, "worker_id": "x", ', b"[]", b"{}\n", b"null\n"]
 )
-def test_what_a_disk_leaves_behind_a_journal_is_cut(tmp_path, noise):
+def test_noise_at_the_end_of_a_journal_is_cut(tmp_path, noise):
     before = searched(tmp_path, 3)
     (journal,) = (tmp_path / ".sweeps/tune").glob("*.journal")
     with journal.open("ab") as stream:
@@ -287,7 +287,7 @@ def test_what_a_disk_leaves_behind_a_journal_is_cut(tmp_path, noise):
     assert len(searched(tmp_path, 1)) == 4
 
 
-def test_what_is_cut_from_the_middle_of_a_journal_is_kept_beside_it(tmp_path):
+def test_lines_cut_from_the_middle_of_a_journal_are_kept_next_to_it(tmp_path):
     searched(tmp_path, 4)
     (journal,) = (tmp_path / ".sweeps/tune").glob("*.journal")
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -297,7 +297,7 @@ def test_what_is_cut_from_the_middle_of_a_journal_is_kept_beside_it(tmp_path):
     assert kept.read_bytes() == b"".join([b"\0\0\0\n", *lines[9:]])
 
 
-def test_a_journal_that_makes_no_sense_is_told_in_one_line_and_kept(tmp_path):
+def test_an_unreadable_journal_is_reported_in_one_line_and_kept(tmp_path):
     searched(tmp_path, 2)
     (journal,) = (tmp_path / ".sweeps/tune").glob("*.journal")
     with journal.open("ab") as stream:
@@ -309,7 +309,7 @@ def test_a_journal_that_makes_no_sense_is_told_in_one_line_and_kept(tmp_path):
     assert journal.read_bytes() == before
 
 
-def test_a_lock_that_a_killed_process_left_is_not_waited_for(tmp_path, monkeypatch):
+def test_a_search_does_not_wait_for_the_lock_of_a_killed_process(tmp_path, monkeypatch):
     searched(tmp_path, 1)
     (journal,) = (tmp_path / ".sweeps/tune").glob("*.journal")
     journal.with_name(f"{journal.name}.lock").symlink_to(journal)
