@@ -84,10 +84,10 @@ def main() -> None:
     try:
         code = run_command_line(sys.argv[1:])
     except KeyboardInterrupt:
-        # It came while an error or the end was printed.
+        # Ctrl-C arrived while an error was printed.
         code = INTERRUPTED
     if not gc.isenabled():
-        # No command ran: everything here was imported, and the collector need not look at it when Python ends.
+        # No command ran: all objects come from imports, and need no collection when Python ends.
         gc.freeze()
     leave(code)
 
@@ -100,7 +100,7 @@ def run_command_line(arguments: list[str]) -> int:
     stdout = sys.stdout
     try:
         code = get_command(app).main(arguments, prog_name="plastic", standalone_mode=False)
-        # Here, where a closed pipe is still caught, and not when Python ends.
+        # Flushed here, where a closed pipe is handled, and not when Python ends.
         sys.stdout.flush()
         return int(code) if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):

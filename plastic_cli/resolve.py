@@ -31,7 +31,7 @@ def train_model(rule: Rule) -> type[TrainConfig]:
     """Return the configuration class of a rule's train command; raises UserError if it has none."""
     function = load_function(rule, "train")
     if function is None:
-        raise UserError(f"the rule '{rule.name}' has no train.")
+        raise UserError(f"the rule '{rule.name}' has no train command.")
     model = config_model(function)
     if not issubclass(model, TrainConfig):
         raise TypeError(f"{model.__qualname__} is not a TrainConfig, so it has no seed")

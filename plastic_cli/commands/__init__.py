@@ -1,1 +1,1 @@
-"""The toolkit's own commands, and the verbs that carry a rule's functions out."""
+"""The commands of the toolkit and the commands of the rules."""

@@ -1,4 +1,4 @@
-"""The classes of commands and groups: `plastic` itself, a verb with the rules as its commands, and `plastic tune`."""
+"""Classes of commands and of groups: `plastic` itself, a verb with the rules as its commands, and `plastic tune`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Entry:
 
 
 def _convert_typed_only(parameter: Any) -> None:
-    """Let Typer convert the value of an option only if it was typed: what it converts with takes long to import."""
+    """Let Typer convert an option only if it was typed: the library that converts values takes long to import."""
     convert = parameter.process_value
     if getattr(convert, "typed_only", False):
         return
@@ -156,7 +156,9 @@ class RootGroup(Group):
         from plastic_cli.plugins.discovery import plugin_names
 
         if name in plugin_names():
-            raise UserError(f"'{name}' is a rule: say what to do with it, as in `plastic train {name}`.")
+            raise UserError(
+                f"'{name}' is a rule, not a command. Put a command before it, as in `plastic train {name}`."
+            )
         guess = did_you_mean(name, self.entries)
         raise UserError(f"there is no command '{name}'.{guess} `plastic --help` lists the commands.")
 
@@ -201,7 +203,7 @@ def _rules_group(name: str, about: str, group: type[Group]) -> Any:
 
 
 def show_help(ctx: typer.Context) -> None:
-    """Print the help of a group if no command follows."""
+    """Print the help of a group if it is called without a command."""
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())  # noqa: T201
 

@@ -1,4 +1,4 @@
-"""The help of every command: panels of plain text, which need no library."""
+"""The help of every command, drawn as panels of plain text, which needs no library."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 WIDEST = 100
 WIDEST_NAME = 34
-"""Columns of a line, and of an option's name; the help of a longer name begins on the next line."""
+"""Width of the help, and of the column of names, in characters; a longer name has its own line."""
 
 BOLD, DIM = "1", "2"
 Panels = Mapping[str, Sequence[tuple[str, str]]]
@@ -50,7 +50,7 @@ def command_help(command: Any, context: Any, commands: Panels | None = None) -> 
 
 def _name_of(option: Any) -> str:
     names = sorted((name.strip() for name in option.opts), key=len)
-    # Of several ways to turn a switch off the first is shown.
+    # If a switch can be turned off in several ways, the first is shown.
     shown = " / ".join([names[0], option.secondary_opts[0].strip()]) if option.secondary_opts else ", ".join(names)
     return f"{shown} {option.metavar}" if option.metavar else shown
 

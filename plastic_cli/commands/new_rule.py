@@ -87,8 +87,8 @@ def check_name(name: str) -> None:
         usable = re.fullmatch(r"[a-z][a-z0-9_]*", suggestion) is not None and len(suggestion) <= LONGEST_NAME
         guess = f" Did you mean '{suggestion}'?" if usable else ""
         raise UserError(
-            f"'{name}' cannot name a rule: use lower-case letters, digits and '_', beginning with a letter,"
-            f" {LONGEST_NAME} at most.{guess}"
+            f"'{name}' is not a valid name of a rule: use at most {LONGEST_NAME} lower-case letters, digits and '_',"
+            f" beginning with a letter.{guess}"
         )
     if name in plugin_names():
         raise UserError(f"there is a rule '{name}' already: `plastic rules` lists them. Choose another name.")

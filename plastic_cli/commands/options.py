@@ -46,7 +46,7 @@ def toolkit_function(model: type[Options], run: Callable[[Options], None]) -> Ca
 
 
 def read_options_of(model: type[Options], typed: Mapping[str, Any]) -> Options:
-    """Return the options that were typed, over those of the file that `--config` names."""
+    """Return the typed options and those of the file of `--config`; typed options take precedence."""
     file = typed.get("config")
     from_file = read_toml(Path(file)) if file else {}
     try:
@@ -62,10 +62,10 @@ def command_function(models: Mapping[str, type[Config]], run: Callable[[Values],
     `run` receives, for each model by its key, only the values that were typed: the default of every option is "not
     typed", so that a typed value takes precedence over a file even if it equals the default. Values arrive as text; the
     model checks them as it checks those of a file. A command of a group also takes the options that were typed before
-    its name; the function of a group itself does nothing if one of its commands follows.
+    its name. The function of a group does nothing if one of its commands follows.
     """
     owners = {name: key for key, model in models.items() for name in model.model_fields}
-    # Not the name of a field, since those begin with a letter.
+    # No field can have this name: fields begin with a letter.
     parameters = [_parameter("_context", typer.Context, inspect.Parameter.empty)]
     parameters += [
         _parameter(name, _annotation(name, info, panel), inspect.Parameter.empty if info.is_required() else None)
@@ -76,7 +76,7 @@ def command_function(models: Mapping[str, type[Config]], run: Callable[[Values],
         if _context.invoked_subcommand is not None:
             return
         if not gc.isenabled():
-            # The program turned it off while it imported: what is here now stays to the end.
+            # It was off while the program imported; the objects of these imports live until the program ends.
             gc.freeze()
             gc.enable()
         before = _context.parent.params if _context.parent is not None else {}
@@ -120,7 +120,7 @@ def _annotation(name: str, info: FieldInfo, panel: str) -> Any:
         if "/" in declared[0]:
             declared.append(f" /--no-{declared[0].partition('/')[0][2:]}")
         elif panel != "Output" and not extra.get("option"):
-            # A switch that a file turned on can be turned off again.
+            # The command line can turn off a switch that a file turned on.
             declared = [f"{option}/--no-{option[2:]}"]
         return Annotated[
             bool | None,

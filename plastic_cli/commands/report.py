@@ -117,7 +117,7 @@ def _installed_headline(rule: str) -> Headline | None:
 
 
 def recipes_by_claim() -> dict[tuple[str, str], list[str]]:
-    """Return by rule and id of a claim the names of the recipes that test it, without recipes that are wrong."""
+    """Return the names of the recipes that test a claim, by rule and id of the claim; broken recipes are skipped."""
     from plastic_cli.sweeps.recipe import read_recipe, recipe_names
 
     found: dict[tuple[str, str], list[str]] = {}

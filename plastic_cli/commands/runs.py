@@ -102,7 +102,7 @@ def list_runs(options: ListOptions) -> None:
     )
     last, everything, output_format = options.last, options.everything, options.output_format()
     if last is not None and everything:
-        raise UserError(f"--last {last}: leave it or --all out.")
+        raise UserError(f"--last {last} and --all exclude each other. Leave one of them out.")
     store = RunStore(folder)
     present = store.rows()
     _check_known("--rule", rule, {row["rule"] for row in present})

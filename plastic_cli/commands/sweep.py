@@ -300,7 +300,7 @@ class _Lines:
         for result in progress.results[self._printed :]:
             if result.word == "left":
                 continue
-            took = f" ({duration(result.outcome.seconds)})" if result.fresh else " (in the store already)"
+            took = f" ({duration(result.outcome.seconds)})" if result.fresh else " (already in the store)"
             error = f": {result.outcome.error}" if result.word == "failed" else ""
             number = f"{self._printed + 1}/{progress.total}"
             left = progress.seconds_left()
@@ -308,10 +308,10 @@ class _Lines:
             console.message(f"[{number}] {result.word} {result.planned.label}{error or took}{rest}")
             self._printed += 1
         if progress.stopping and not self._stopping:
-            console.message("stopping: the runs under way write their checkpoints")
+            console.message("stopping: the runs that are running write their checkpoints")
             self._stopping = True
         if not progress.slots and progress.waiting and not self._no_worker:
-            console.message("no worker is here yet: waiting for one")
+            console.message("waiting for a worker")
             self._no_worker = True
 
 

@@ -79,7 +79,9 @@ def _train_grid(verb: RuleVerb, typed: dict[str, Any], invocation: TrainInvocati
 
     for name in ("name", "resume"):
         if name in invocation.model_fields_set:
-            raise UserError(f"{option_name(name)} is about one run, and --grid makes several. Leave one of them out.")
+            raise UserError(
+                f"{option_name(name)} applies to one run, but --grid creates several. Leave one of them out."
+            )
     grid = read_grid(invocation.grid, verb.model)
     for name in grid:
         if name in typed:
@@ -159,7 +161,7 @@ def _carry_out_training(verb: RuleVerb, run: Run, signals: list[int], failures: 
     run.signals = signals
     with run.locked():
         if run.record.status == "completed":
-            run.console.message(f"run {run.id} is completed already.")
+            run.console.message(f"run {run.id} is already completed.")
             return result_of(run, dict(run.record.summary))
         fresh, started = run.record.started is None, False
         try:

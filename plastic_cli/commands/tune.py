@@ -98,7 +98,7 @@ def _tune(rule: Rule, model: type[TrainConfig], typed: dict[str, Any], invocatio
     if invocation.scheduler is None:
         check_device(config)
     if invocation.study is not None and not re.fullmatch(r"[^/\\\x00-\x1f.][^/\\\x00-\x1f]{0,99}", invocation.study):
-        raise UserError(f"--study {invocation.study}: a name without '/', which does not begin with '.'.")
+        raise UserError(f"--study {invocation.study}: the name must not contain '/' and must not begin with '.'.")
     name = invocation.study or study_name(rule.name, config, space, invocation.metric, invocation.seeds)
     if invocation.dry_run:
         _print_space(space, name, config, invocation)
@@ -111,7 +111,7 @@ def _tune(rule: Rule, model: type[TrainConfig], typed: dict[str, Any], invocatio
     with open_study(store, name, space, maximize=maximize, seed=config.seed) as study:
         before = len(study.finished())
         if before:
-            console.message(f"{before} trials of this search are done already")
+            console.message(f"{before} trials of this search are already done")
         search = _Search(rule, study, point, invocation, store)
         with signals_as_interrupts(TWICE), open_pool(invocation.scheduler, invocation.workers) as pool:
             console.message(f"search {name}: {', '.join(space)}; {pool.description}")

@@ -19,7 +19,7 @@ def rule_command(verb: str, rule_name: str) -> Any:
     function = load_function(rule, verb)
     if function is None:
         able = [f"`plastic {other} {rule_name}`" for other in VERBS if rule.function(other) is not None]
-        raise UserError(f"the rule '{rule_name}' has no {verb}. It has {', '.join(able) or 'no command at all'}.")
+        raise UserError(f"the rule '{rule_name}' has no {verb}. It has {', '.join(able) or 'no command'}.")
     model = config_model(function)
     rule_verb = RuleVerb(verb, rule, function, model)
     invocation = TrainInvocation if verb == "train" else StageInvocation

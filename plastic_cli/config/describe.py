@@ -1,4 +1,4 @@
-"""How a field is shown: the name of its option, its type, its choices and its bounds."""
+"""The parts of an option in `--help`: its name, its type, its choices and its bounds."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def is_switch(info: FieldInfo) -> bool:
 
 
 def bounds_text(info: FieldInfo) -> str:
-    """Return the bounds of a numeric field as text, such as "1 or more" or "from 0 to 1"."""
+    """Return the bounds of a numeric field as text, such as "at least 1" or "above 0, at most 1"."""
     found: dict[str, Any] = {}
     for constraint in info.metadata:
         for key in ("ge", "gt", "le", "lt"):

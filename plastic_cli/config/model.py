@@ -72,7 +72,7 @@ class Config(BaseModel):
                 continue
             if isinstance(value, bool) and not is_switch(info):
                 # Python accepts true as 1; in a file it is a mistake.
-                raise ValueError(f"{name} takes no yes or no: give a value")
+                raise ValueError(f"{name} needs a value, not true or false")
             read[name] = read_value(name, info, value)
         return read
 

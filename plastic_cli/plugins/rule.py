@@ -60,7 +60,7 @@ class Rule:
         if function is None:
             guess = did_you_mean(function_name, vars(module))
             raise UserError(
-                f"the rule '{self.name}' names {name}='{reference}', and {module_name} has no '{function_name}'.{guess}"
+                f"the rule '{self.name}' names {name}='{reference}', but {module_name} has no '{function_name}'.{guess}"
             )
         return function
 

@@ -65,11 +65,11 @@ def test_help_imports_nothing_heavy(arguments):
 
 
 @pytest.mark.parametrize("arguments", [["rules"], ["runs"], ["recipes"], ["train", "grlu", "--dry-run"]], ids=" ".join)
-def test_what_needs_no_number_imports_nothing_heavy(arguments):
+def test_commands_that_compute_nothing_import_nothing_heavy(arguments):
     assert imported_by(*arguments)[:2] == (0, [])
 
 
-def test_a_misspelt_option_imports_nothing_heavy():
+def test_a_misspelled_option_imports_nothing_heavy():
     assert imported_by("train", "grlu", "--perturbation", 3)[:2] == (2, [])
 
 
@@ -77,7 +77,7 @@ def test_the_overview_names_every_verb_and_rule():
     out = plastic("--help").out
     for word in [*VERBS, "report", "runs", "rules", "data", "doctor", *discover().rules]:
         assert word in out
-    assert out == plastic().out, "without an argument the help is shown"
+    assert out == plastic().out, "without a command the help is printed"
     assert max(map(len, out.splitlines())) <= 100
 
 
@@ -106,7 +106,7 @@ def test_a_rule_names_every_option(verb, name, monkeypatch):
         assert " ".join(info.description.split()[:3]) in " ".join(outcome.out.replace("│", " ").split())
 
 
-def test_help_names_the_words_of_a_choice_that_its_text_does_not_name(monkeypatch):
+def test_help_lists_the_choices_that_its_text_does_not_name(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     out = plastic("train", "selective", "--help").out
     assert "(one of split, permuted, rotated; default: split)" in " ".join(out.replace("│", " ").split())

@@ -1,4 +1,4 @@
-"""Typed options, configuration files and defaults: who beats whom, and what is refused."""
+"""Typed options, configuration files and defaults: which takes precedence, and what is refused."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def file(tmp_path):
     return write
 
 
-def test_a_typed_option_beats_the_file_and_the_file_beats_the_default(file):
+def test_typed_options_take_precedence_over_the_file_and_the_file_over_defaults(file):
     options = file("perturbations = 3\nhidden = [7, 5]\nskip = true\n")
     config = resolved("--config", options, "--hidden", "9")
     assert (config["perturbations"], config["hidden"], config["skip"], config["epochs"]) == (3, [9], True, 10)
 
 
-def test_a_typed_option_beats_the_file_even_where_it_is_the_default(file):
+def test_a_typed_default_takes_precedence_over_the_file(file):
     options = file("perturbations = 3\nskip = true\ndataset = 'mnist'\nseed = 5\n")
     config = resolved("--config", options, "--perturbations", 16, "--no-skip", "--dataset", "digits", "--seed", 0)
     assert (config["perturbations"], config["skip"], config["dataset"], config["seed"]) == (16, False, "digits", 0)
 
 
-def test_hyphens_in_a_file_are_the_options_own(file):
+def test_keys_of_a_file_may_have_hyphens(file):
     assert resolved("--config", file("batch-size = 4\n"))["batch_size"] == 4
 
 
@@ -77,7 +77,7 @@ def test_a_wrong_value_in_the_file_is_named_with_its_file(file):
 
 
 @pytest.mark.parametrize("text", ["epochs = \n", "[train\n", "\xff"])
-def test_a_file_that_is_no_toml(file, text):
+def test_a_file_that_is_not_toml(file, text):
     assert "cannot read the configuration file" in refused("train", "grlu", "--config", file(text))
 
 
@@ -153,7 +153,7 @@ def test_a_value_out_of_range_is_named(option, value, complaint, runs_folder):
     ("arguments", "complaint"),
     [
         (["trian"], "there is no command 'trian'. Did you mean 'train'?"),
-        (["grlu"], "'grlu' is a rule: say what to do with it, as in `plastic train grlu`"),
+        (["grlu"], "'grlu' is a rule, not a command. Put a command before it, as in `plastic train grlu`"),
         (["train", "grul"], "there is no rule 'grul'. Did you mean 'grlu'?"),
         (["train", "zzz"], "Installed rules: backprop, eglp, grlu, metafa, mpn, selective"),
         (
@@ -197,12 +197,12 @@ def test_the_same_key_in_two_spellings_is_an_error(tmp_path):
     assert "'batch-size' and 'batch_size' are the same key" in outcome.err
 
 
-def test_yes_or_no_is_no_number(tmp_path):
+def test_true_is_not_a_number(tmp_path):
     file = tmp_path / "yes.toml"
     file.write_text("epochs = true\n", encoding="utf-8")
     outcome = plastic("train", "grlu", "--config", file)
     assert outcome.code == 2
-    assert "epochs takes no yes or no" in outcome.err
+    assert "epochs needs a value, not true or false" in outcome.err
 
 
 class Everything(TrainConfig):
@@ -255,7 +255,7 @@ def test_a_typed_list_is_the_list(units):
 
 
 @given(TEXT)
-def test_whatever_is_typed_for_a_number_is_a_number_or_one_line(text):
+def test_any_text_for_a_number_is_a_number_or_an_error_of_one_line(text):
     try:
         assert isinstance(Everything.from_values({"number": text}).number, int)
     except UserError as error:
@@ -289,12 +289,12 @@ def test_toml_keeps_a_field_without_a_value_visible(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["epochs = true", "hidden = true", "lr_max = false"])
-def test_yes_and_no_are_no_numbers(file, line):
+def test_booleans_are_not_numbers(file, line):
     complaint = refused("train", "grlu", "--config", file(line + "\n"))
     assert line.split()[0] in complaint
 
 
-def test_a_typed_fraction_beats_a_files_relu(tmp_path):
+def test_a_typed_fraction_takes_precedence_over_relu_in_a_file(tmp_path):
     file = tmp_path / "relu.toml"
     file.write_text(plastic("train", "grlu", "--dry-run").out, encoding="utf-8")
     merged = tomllib.loads(plastic("train", "grlu", "--config", file, "--k", 0.25, "--dry-run").out)
@@ -320,7 +320,7 @@ def test_the_last_of_several_seeds_is_checked_before_the_first_run(runs_folder):
     assert not runs_folder.exists() or not list(runs_folder.iterdir())
 
 
-def test_a_data_set_of_ones_own_is_stored_by_its_whole_path(tiny_data, monkeypatch):
+def test_the_folder_of_a_data_set_is_stored_as_an_absolute_path(tiny_data, monkeypatch):
     monkeypatch.chdir(tiny_data.parent)
     outcome = plastic("train", "backprop", "--json", "--dataset", tiny_data.name, "--hidden", 4, "--epochs", 1)
     monkeypatch.chdir("/")

@@ -59,7 +59,7 @@ def test_quiet_prints_only_the_folder(small, runs_folder):
     assert all((Path(folder) / "run.json").is_file() for folder in folders)
 
 
-def test_the_final_table_shows_what_was_reached(small):
+def test_the_final_table_shows_the_results(small):
     outcome = plastic("train", "backprop", *small)
     for word in ("test/accuracy", "test/loss", "seconds", "samples per second"):
         assert word in outcome.out
@@ -95,7 +95,7 @@ def test_progress_goes_to_a_terminal_on_stderr_only(tiny_data, tmp_path):
     assert "\x1b" not in out
 
 
-def test_no_progress_where_stderr_is_no_terminal(small):
+def test_there_is_no_progress_bar_without_a_terminal(small):
     done = run_plastic("train", "backprop", *small)
     assert done.returncode == 0
     assert done.stderr == ""
@@ -108,7 +108,7 @@ def test_a_completed_run_is_not_trained_again(train):
     assert outcome.code == 0
     assert outcome.results[0]["status"] == "completed"
     assert (folder / "run.json").read_bytes() == before
-    assert "is completed already" in plastic("train", "backprop", "--resume", folder.name).err
+    assert "is already completed" in plastic("train", "backprop", "--resume", folder.name).err
 
 
 def test_resume_refuses_other_options(train):
@@ -121,7 +121,7 @@ def test_resume_refuses_other_options(train):
         outcome = plastic("train", "backprop", "--resume", run, *typed)
         assert outcome.code == 2
         assert f"leave {typed[0]} out" in outcome.err
-    assert plastic("train", "backprop", "--resume", run, "--epochs", 1).code == 0, "what it was begun with may be typed"
+    assert plastic("train", "backprop", "--resume", run, "--epochs", 1).code == 0, "a stored option may be repeated"
 
 
 def test_resume_with_a_file_compares_the_file(train, tmp_path):
@@ -135,7 +135,7 @@ def test_resume_with_a_file_compares_the_file(train, tmp_path):
     assert "epochs = 1" in outcome.err
 
 
-def test_resume_says_whose_run_it_is(train):
+def test_resume_names_the_rule_of_the_run(train):
     run = train().name
     outcome = plastic("train", "grlu", "--resume", run)
     assert outcome.code == 2
@@ -157,7 +157,7 @@ def test_without_a_run_one_line_says_how_to_make_one():
     assert "Make one with: plastic train grlu" in outcome.err
 
 
-def test_the_runs_option_beats_the_environment(train, tmp_path, small):
+def test_the_runs_option_takes_precedence_over_the_environment(train, tmp_path, small):
     train()
     elsewhere = tmp_path / "elsewhere"
     result = plastic("train", "backprop", "--json", "--runs", elsewhere, *small).results[0]
@@ -214,7 +214,7 @@ def test_rules_in_every_format():
     assert "grlu" in plastic("rules").out
 
 
-def test_doctor_is_content(train, runs_folder):
+def test_doctor_finds_nothing_wrong(train, runs_folder):
     train()
     outcome = plastic("doctor", "--json")
     checks = json.loads(outcome.out)
@@ -234,7 +234,7 @@ def test_doctor_finds_a_claim_about_an_option_that_does_not_exist(monkeypatch):
     assert outcome.code == 1
     (check,) = [check for check in json.loads(outcome.out) if check["state"] == "broken"]
     assert check["check"] == "rule grlu"
-    assert "there is no field 'perturbatons'. Did you mean 'perturbations'?" in check["detail"]
+    assert "there is no option 'perturbatons'. Did you mean 'perturbations'?" in check["detail"]
 
 
 def test_doctor_names_what_cannot_be_read(train, runs_folder):
@@ -272,7 +272,7 @@ def test_csv_of_several_seeds_is_one_table(tiny_data):
 @pytest.mark.parametrize(
     "command", [["train", "--help"], ["train", "mpn", "--help"], ["runs"], ["rules"]], ids=" ".join
 )
-def test_a_reader_that_has_seen_enough_is_no_failure(command, start_plastic):
+def test_a_closed_pipe_is_not_an_error(command, start_plastic):
     process = start_plastic(*command)
     process.stdout.close()
     assert process.wait(60) == 0
@@ -280,7 +280,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure(command, start_plastic):
 
 
 @pytest.mark.parametrize("closed", [1, 2])
-def test_a_stream_that_was_closed_before_is_not_missed(closed, train):
+def test_a_command_works_with_a_closed_standard_stream(closed, train):
     train()
     shell = ["sh", "-c", f'exec "$@" {closed}>&-', "sh", sys.executable, "-m", "plastic_cli", "runs"]
     done = subprocess.run(shell, capture_output=True, text=True, env=environment(), check=False)

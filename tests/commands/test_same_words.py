@@ -1,4 +1,4 @@
-"""The same words and values are understood everywhere, and what cannot be done is refused before it takes time."""
+"""All commands accept the same words and values, and refuse wrong ones before they start to work."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_whole_number_may_be_written_with_a_point_or_an_exponent(text, tmp_pat
 
 
 @pytest.mark.parametrize("text", ["1.5", "1e-3", "1e400", "1e99999999999", "nan", "inf", "1e3x", "", "1e", "\uff11e3"])
-def test_what_is_no_whole_number_is_refused(text):
+def test_a_text_that_is_not_a_whole_number_is_refused(text):
     assert "--epochs" in refused("train", "backprop", "--epochs", text, "--dry-run")
 
 
@@ -86,7 +86,7 @@ def test_choices_are_understood_in_any_case(tmp_path):
     assert plastic("sweep", "arena", "--rule", "GRLU", "--only", "dataset=Digits", "--dry-run", "--quiet").code == 0
 
 
-def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+def test_a_byte_order_mark_is_ignored(tmp_path):
     options, recipe = tmp_path / "options.toml", tmp_path / "recipe.toml"
     options.write_bytes(BOM + b"epochs = 2\r\n")
     recipe.write_bytes(BOM + b'title = "t"\r\nwhy = "w"\r\nrule = "backprop"\r\nsedes = 3\r\n')
@@ -124,7 +124,7 @@ def test_whole_numbers_are_searched_inside_their_range():
         ("momentum=0:1", "--momentum 1"),
     ],
 )
-def test_a_search_that_reaches_outside_is_refused_before_any_run(search, said, more, runs_folder):
+def test_a_search_range_outside_the_bounds_is_refused_before_any_run(search, said, more, runs_folder):
     fixed = [] if search.startswith("optimizer") else ["--optimizer", "sgd"]
     assert said in refused("tune", "backprop", "--search", search, *fixed, *more)
     assert not runs_folder.exists()
@@ -169,11 +169,11 @@ def test_debug_before_the_command_is_the_same():
     [["sweep", "grlu-quick"], ["train", "backprop", "--grid", "epochs=1,2"], ["tune", "backprop"]],
     ids=lambda command: command[0],
 )
-def test_failures_are_spoken_of_in_the_same_words(command, word):
+def test_keep_going_has_the_same_names_in_every_command(command, word):
     assert plastic(*command, word, "--dry-run").code == 0
 
 
-def test_without_a_grid_there_is_nothing_to_stop():
+def test_stop_at_failure_needs_a_grid():
     assert "--stop-at-failure belongs to --grid" in refused("train", "backprop", "--stop-at-failure")
 
 
@@ -205,12 +205,12 @@ def test_options_of_a_sweep_may_be_written_with_an_exponent():
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
 @pytest.mark.parametrize("study", ["", "../outside", "a/b", ".hidden", "x" * 101])
-def test_the_name_of_a_search_leads_nowhere_else(study, more, tmp_path, runs_folder):
+def test_the_name_of_a_search_cannot_be_a_path(study, more, tmp_path, runs_folder):
     assert "--study" in refused("tune", "backprop", "--study", study, *more)
     assert not runs_folder.exists()
 
 
-def test_an_empty_run_is_not_the_newest(train):
+def test_an_empty_name_of_a_run_is_refused(train):
     train()
     assert "there is no run ''" in refused("eval", "backprop", "--run", "")
 
@@ -239,13 +239,13 @@ def test_a_dry_run_refuses_what_the_run_refuses(arguments, more, runs_folder):
     [["train", "backprop"], ["train", "backprop", "--grid", "epochs=1,2"], ["tune", "backprop"], ["eval", "backprop"]],
     ids=" ".join,
 )
-def test_a_device_that_is_not_here_is_refused_at_once(command, more, monkeypatch, runs_folder):
+def test_a_missing_device_is_refused_at_once(command, more, monkeypatch, runs_folder):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "--device cuda" in refused(*command, "--device", "cuda", *more)
     assert not runs_folder.exists()
 
 
-def test_another_run_to_compare_with_is_looked_for_before_anything_is_measured(train, monkeypatch):
+def test_the_other_run_is_found_before_anything_is_measured(train, monkeypatch):
     train()
     monkeypatch.setattr("plastic_cli.classifier.analyze.probe_layers", lambda *_, **__: pytest.fail("it measured"))
     assert "there is no run 'nothing'" in refused(
@@ -253,6 +253,6 @@ def test_another_run_to_compare_with_is_looked_for_before_anything_is_measured(t
     )
 
 
-def test_every_rule_is_found_in_capitals():
+def test_names_of_rules_may_be_in_capitals():
     for rule in discover().rules:
         assert plastic("train", rule.upper(), "--dry-run").code == 0

@@ -1,4 +1,4 @@
-"""Signals end the program in one line and with code 130, at whatever moment; a run is left to be finished."""
+"""Signals end the program at any time with one line and code 130; the run can be resumed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONG = ["--hidden", "4", "--epochs", "1000000", "--quiet"]
 def until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not (answer := condition()):
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "waited too long"
         time.sleep(0.02)
     return answer
 
@@ -79,7 +79,7 @@ def _listens(pid):
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2], ids=str)
-def test_a_batch_systems_signal_leaves_a_run_that_is_finished_later(number, tiny_data, runs_folder, start_plastic):
+def test_a_run_can_be_resumed_after_a_signal_of_a_batch_system(number, tiny_data, runs_folder, start_plastic):
     process = start_plastic("train", "backprop", "--dataset", tiny_data, *LONG)
     until(lambda: list(runs_folder.glob("*/checkpoint.pt")) or process.poll() is not None)
     process.send_signal(number)
@@ -90,7 +90,7 @@ def test_a_batch_systems_signal_leaves_a_run_that_is_finished_later(number, tiny
     assert (runs_folder / row["run"] / "checkpoint.pt").exists()
 
 
-def test_the_way_to_go_on_is_told(tiny_data, runs_folder, start_plastic):
+def test_the_command_to_continue_is_printed(tiny_data, runs_folder, start_plastic):
     process = start_plastic("train", "backprop", "--dataset", tiny_data, *LONG[:-1])
     until(lambda: list(runs_folder.glob("*/checkpoint.pt")) or process.poll() is not None)
     process.send_signal(signal.SIGUSR1)
@@ -134,14 +134,14 @@ def test_tune_hands_the_signal_to_its_runs(tiny_data, runs_folder, start_plastic
 
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
-def test_the_backend_of_a_notebook_disturbs_no_command(backend, train, runs_folder):
+def test_commands_work_with_the_backend_of_a_notebook(backend, train, runs_folder):
     train()
     done = run_plastic("render", "backprop", "--quiet", MPLBACKEND=backend)
     assert (done.returncode, done.stderr) == (0, "")
     assert run_plastic("report", "--output", "tables", MPLBACKEND=backend).returncode == 0
 
 
-def test_what_a_batch_script_lets_be_ignored_stays_ignored():
+def test_ignored_signals_stay_ignored():
     before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPPING}
     try:
         with signals_as_interrupts() as came:
@@ -153,7 +153,7 @@ def test_what_a_batch_script_lets_be_ignored_stays_ignored():
             signal.signal(number, handler)
 
 
-def test_a_second_signal_disturbs_only_where_it_is_wanted():
+def test_a_second_signal_interrupts_only_on_request():
     with signals_as_interrupts() as came:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGUSR1)

@@ -1,4 +1,4 @@
-"""Options without effect beside others are refused where the configuration is resolved, for every rule and command."""
+"""Options that have no effect given others are refused, for every rule and command, before anything runs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def entries():
 
 
 @pytest.mark.parametrize(("model", "option", "values", "names"), list(entries()))
-def test_what_a_rule_declares_names_its_own_options_and_values_that_they_take(model, option, values, names):
+def test_declared_dependencies_name_existing_options_and_values(model, option, values, names):
     assert {option, *names} <= set(model.model_fields)
     choices = literal_choices(model.model_fields[option])
     assert values
@@ -68,7 +68,7 @@ def test_every_bundled_rule_with_dependent_options_declares_them():
         ({"limit": "2", "degrees": "4"}, "--degrees 4 does nothing with --limit 2.0: it belongs to --limit 0."),
     ],
 )
-def test_an_option_without_effect_is_refused_with_what_it_belongs_to(typed, message):
+def test_an_option_without_effect_is_refused_with_the_reason(typed, message):
     with pytest.raises(UserError) as error:
         resolve(Bench, typed)
     assert str(error.value) == f"{message} Leave it out."
@@ -85,22 +85,22 @@ def test_an_option_without_effect_is_refused_with_what_it_belongs_to(typed, mess
         {"limit": "0", "degrees": 4},
     ],
 )
-def test_defaults_and_what_another_option_implies_were_not_asked_for(typed):
+def test_defaults_and_implied_values_are_accepted(typed):
     resolve(Bench, typed)
 
 
-def test_a_typed_choice_takes_back_what_a_file_says_for_another():
+def test_a_typed_choice_resets_the_dependent_options_of_a_file():
     assert resolve(Bench, {"mode": "off"}, {"speed": 3}, "file").speed == Bench().speed
     assert resolve(Bench, {"limit": "2"}, {"degrees": 7}, "file").degrees == Bench().degrees
     assert resolve(Bench, {"limit": "0"}, {"degrees": 7}, "file").degrees == 7
 
 
-def test_a_file_alone_is_refused_by_its_name():
+def test_the_error_names_the_file():
     with pytest.raises(UserError, match=r"^options\.toml: --speed 3\.0 does nothing with --mode off"):
         resolve(Bench, {}, {"speed": 3, "mode": "off"}, "options.toml")
 
 
-def test_what_lies_below_was_accepted_before():
+def test_stored_options_are_not_refused():
     resolve(Bench, {"warm": True}, stored={"mode": "off", "speed": 3})
     Bench.from_values({"mode": "off", "speed": 3})
 
@@ -145,7 +145,7 @@ def test_later_verbs_refuse_it_too(verb, train, runs_folder):
     assert "does nothing without --cka" in outcome.err
 
 
-def test_a_run_that_was_begun_is_finished_with_what_was_accepted_then(tiny_data, runs_folder, monkeypatch):
+def test_resume_accepts_options_that_were_accepted_when_the_run_started(tiny_data, runs_folder, monkeypatch):
     from plastic_cli.testing import interrupted_after
 
     small = ["--dataset", tiny_data, "--hidden", 4, "--epochs", 3, "--optimizer", "adam", "--momentum", 0.5]

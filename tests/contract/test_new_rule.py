@@ -86,13 +86,16 @@ def test_it_is_listed_trained_and_reported(installed, tmp_path):
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("My-Rule", "cannot name a rule: use lower-case letters, digits and '_', beginning with a letter"),
+        (
+            "My-Rule",
+            "is not a valid name of a rule: use at most 40 lower-case letters, digits and '_', beginning with a letter",
+        ),
         ("My-Rule", "Did you mean 'my_rule'?"),
-        ("2nd", "cannot name a rule"),
-        ("", "cannot name a rule"),
-        ("../elsewhere", "cannot name a rule"),
-        ("règle", "cannot name a rule"),
-        ("x" * 41, "40 at most"),
+        ("2nd", "is not a valid name of a rule"),
+        ("", "is not a valid name of a rule"),
+        ("../elsewhere", "is not a valid name of a rule"),
+        ("règle", "is not a valid name of a rule"),
+        ("x" * 41, "at most 40"),
         ("grlu", "there is a rule 'grlu' already"),
         ("cli", "a package plastic_cli is installed already"),
         ("mlflow", "a package plastic_mlflow is installed already"),

@@ -87,7 +87,7 @@ def test_an_installed_plugin_keeps_the_contract(oja, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_plugin_that_does_not_load_is_named_and_all_else_works(tmp_path):
+def test_a_plugin_that_does_not_load_is_reported_and_the_rest_works(tmp_path):
     broken = write_plugin(tmp_path / "site", "broken", "import a_library_that_nobody_has\n")
     reason = "No module named 'a_library_that_nobody_has'"
 
@@ -132,7 +132,7 @@ def test_doctor_finds_a_rule_whose_commands_do_not_load(tmp_path):
     assert "does not load" in asked_for.stderr
 
 
-def test_two_plugins_that_want_one_name(tmp_path):
+def test_two_plugins_with_the_same_name(tmp_path):
     site = write_plugin(tmp_path / "site", "another", rule_source("backprop"), entry="zz")
     done = run_plastic("rules", "--json", folders=[site])
     assert done.returncode == 0
@@ -150,7 +150,7 @@ def test_two_plugins_that_want_one_name(tmp_path):
         (rule_source("x").split("return")[0] + "return 'grlu'\n", "plastic_rule() returned a str, not a Rule"),
     ],
 )
-def test_a_plugin_that_registers_nonsense_is_named(tmp_path, source, complaint):
+def test_a_plugin_with_a_wrong_registration_is_reported(tmp_path, source, complaint):
     site = write_plugin(tmp_path / "site", "odd", source)
     done = run_plastic("rules", folders=[site])
     assert done.returncode == 0

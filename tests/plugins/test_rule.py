@@ -54,7 +54,7 @@ def test_optional_functions_are_found(rule):
         (
             ("train", "biuld"),
             {"build": "plastic_listed.commands:build"},
-            "and plastic_listed.commands has no 'build'. Did you mean 'biuld'?",
+            "but plastic_listed.commands has no 'build'. Did you mean 'biuld'?",
         ),
     ],
 )

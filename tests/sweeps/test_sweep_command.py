@@ -74,8 +74,8 @@ def test_a_grid_on_the_command_line_is_a_sweep(instant_runs, runs_folder):
     ("options", "said"),
     [
         (["--grid", "batch_size=1,2", "--batch-size", "3"], "--batch-size is also in --grid"),
-        (["--grid", "batch_size=1,2", "--name", "x"], "--name is about one run"),
-        (["--grid", "batch_size=1,2", "--resume", "x"], "--resume is about one run"),
+        (["--grid", "batch_size=1,2", "--name", "x"], "--name applies to one run"),
+        (["--grid", "batch_size=1,2", "--resume", "x"], "--resume applies to one run"),
         (["--grid", "batch_size=0"], "--batch-size 0"),
         (["--grid", "batch_size=a"], "--batch-size a"),
         (["--workers", "2"], "--workers belongs to --grid"),
