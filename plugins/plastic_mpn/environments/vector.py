@@ -422,11 +422,6 @@ class Environments:
         spec = self._made[0].spec
         return spec is None or spec.max_episode_steps is not None or spec.id in tasks.TASKS
 
-    @property
-    def episodes(self) -> int:
-        """The number of episodes that have begun."""
-        return sum(self._episode) + self.count
-
     def step(self, actions: NDArray[np.integer[Any]]) -> Transition:
         """Take one action, counted from 0, in every environment."""
         rewards = np.zeros(self.count, np.float32)

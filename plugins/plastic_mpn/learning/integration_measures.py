@@ -15,15 +15,14 @@ from sklearn.svm import LinearSVC
 Array = NDArray[np.floating[Any]]
 
 
-def variance_explained(regressors: Array, activity: Array, *, weighted: bool = False) -> float:
+def variance_explained(regressors: Array, activity: Array) -> float:
     """Return R^2 of activity (samples, units) fitted linearly, with an intercept, on regressors (samples, k).
 
     As published, R^2 is scikit-learn's `LinearRegression.score` on the fitted samples: the unweighted mean of the R^2
-    of all units, where a constant unit has 1. weighted: weight the units by their variance, which gives the explained
-    fraction of the total variance.
+    of all units, where a constant unit has 1.
     """
     fitted = LinearRegression().fit(regressors, activity).predict(regressors)
-    return float(r2_score(activity, fitted, multioutput="variance_weighted" if weighted else "uniform_average"))
+    return float(r2_score(activity, fitted, multioutput="uniform_average"))
 
 
 def relative_evidence(evidence: NDArray[np.int64]) -> NDArray[np.float64]:
