@@ -236,8 +236,8 @@ def _claims_table(claims: Sequence[ClaimResult], recipes: Mapping[tuple[str, str
         Column("recipe"),
     )
     caption = (
-        f"Mean over the seeds; in brackets the {interval_method()}, given from {MINIMUM_VALUES} seeds on. To run the"
-        " recipe of a claim: plastic sweep RECIPE."
+        f"Mean over the seeds. In brackets: {interval_method()}, from {MINIMUM_VALUES} seeds on. To run the recipe of a"
+        " claim: plastic sweep RECIPE."
     )
     caption += data_notes(row.group for row in claims if row.group is not None)
     return Table("Every claim", caption, columns, tuple(_claim_row(row, recipes) for row in claims))

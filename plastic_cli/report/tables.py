@@ -190,7 +190,7 @@ def _runs_text(result: Result) -> str:
 
 
 def _interval_caption() -> str:
-    return f"Mean over n seeds; in brackets the {interval_method()}, given from {MINIMUM_VALUES} seeds on."
+    return f"Mean over n seeds. In brackets: {interval_method()}, from {MINIMUM_VALUES} seeds on."
 
 
 def _flat(prefix: str, interval: Interval) -> dict[str, float | int]:
