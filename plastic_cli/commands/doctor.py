@@ -86,14 +86,14 @@ def _problem(rule: Rule) -> str | None:
             function = rule.function(verb)
             if function is not None:
                 config_model(function)
-        problems = [*rule.problems(), *_unknown_conditions(rule)]
+        problems = [*rule.problems(), *_unknown_condition(rule)]
     except Exception as error:  # noqa: BLE001  a plugin may raise any error, and the doctor reports it
         return f"{type(error).__name__}: {error}"
     return " ".join(problems) or None
 
 
-def _unknown_conditions(rule: Rule) -> list[str]:
-    """Return the conditions of the rule's claims.toml that name no option of its training."""
+def _unknown_condition(rule: Rule) -> list[str]:
+    """Return the first condition of the rule's claims.toml that names no option of its training, if there is one."""
     from plastic_cli.report.claims import read_claims, unknown_conditions
 
     text, train = rule.claims_text(), rule.function("train")
@@ -101,7 +101,7 @@ def _unknown_conditions(rule: Rule) -> list[str]:
         return []
     figures = read_claims(rule.name, text)
     unknown = unknown_conditions([*figures.claims, *figures.unmeasured], list(config_model(train).model_fields))
-    return [f"claims.toml: {line}" for line in unknown]
+    return [f"claims.toml: {line}" for line in unknown[:1]]
 
 
 def _data() -> list[dict[str, Any]]:
