@@ -1,1 +1,1 @@
-"""What `plastic analyze mpn` measures and draws, and the film of `plastic render mpn`."""
+"""The measures and figures of `plastic analyze mpn`, and the film of `plastic render mpn`."""

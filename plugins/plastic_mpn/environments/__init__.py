@@ -1,1 +1,1 @@
-"""Gymnasium environments: made by id, run in parallel, resumed exactly, and played greedily."""
+"""Gymnasium environments: created by id, run in parallel, resumed exactly; and greedy episodes in them."""

@@ -340,7 +340,7 @@ class _Unreported:
         self.updates += 1
 
     def means(self) -> dict[str, float]:
-        """Return the mean of everything that there is any of."""
+        """Return the means, without quantities that have no values."""
         means = {name: value.item() / self.updates for name, value in self.sums.items()}
         if self.episodes:
             means["return"] = fmean(episode_return for episode_return, _ in self.episodes)

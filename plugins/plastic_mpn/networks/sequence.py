@@ -105,7 +105,7 @@ class _Sequence(torch.autograd.Function):
             limit=kind(variant.bound),
             additive=variant.interaction == "additive",
         )
-        # Gradients are always off in here, and a parameter needs a gradient even if the caller has turned them off.
+        # Gradients are always off in `forward`, and `needs_input_grad` ignores that the caller has turned them off.
         keep = call.learning and any(context.needs_input_grad)
         # Without a gradient, the steps alternate between two slots.
         slots = x.new_empty(steps + 1 if keep else 2, samples, inputs, units)
