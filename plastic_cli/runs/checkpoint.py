@@ -120,7 +120,7 @@ def random_states() -> dict[str, Any]:
     version, internal, cached = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        # Only where CUDA is in use: asking for the state would occupy every GPU.
+        # Only if CUDA is in use, because reading the state occupies every GPU.
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
         "numpy": [str(kind), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)],
         "python": [version, list(internal), cached],

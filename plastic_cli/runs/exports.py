@@ -86,7 +86,7 @@ def exporter_hooks(
     """Return the hooks of an exporter whose `module` is imported only when it is used.
 
     The module has `start(run, rows)`, `log(run, rows)` and `finish(run)`, and may have `check()`, which raises
-    ImportError where something else is missing. library, extra: what the user has to install. The hooks are, in this
+    ImportError if something else is missing. library, extra: what the user has to install. The hooks are, in this
     order, `plastic_export_check`, `plastic_run_started`, `plastic_metrics_logged` and `plastic_run_finished`.
     """
     from plastic_cli.plugins.hooks import hookimpl

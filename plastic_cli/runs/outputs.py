@@ -68,7 +68,7 @@ def write_video(
 
 
 def check_mp4_can_be_written() -> None:
-    """Raise UserError, with what to install or correct, where imageio-ffmpeg or its ffmpeg program is missing.
+    """Raise UserError, with what to install or correct, if imageio-ffmpeg or its ffmpeg program is missing.
 
     The environment variable IMAGEIO_FFMPEG_EXE can name another program, which imageio-ffmpeg does not check.
     """

@@ -13,7 +13,7 @@ GIT_SECONDS = 2.0
 def project_state() -> dict[str, Any]:
     """Return the commit of the repository of the current folder, and whether tracked files differ from it ("dirty").
 
-    The result is empty outside of a repository, before its first commit, and where git is missing, fails or is slow.
+    The result is empty outside of a repository, before its first commit, and if git is missing, fails or is slow.
     """
     command = ["git", "-c", "core.fsmonitor=false", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:

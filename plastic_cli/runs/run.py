@@ -225,10 +225,10 @@ class Run:
         """Yield the steps from where the run stopped to `total`, with a progress bar and checkpoints after steps.
 
         A run may have several loops, one after the other, each with its own `unit`. Raises KeyboardInterrupt before the
-        next step where `signals` holds one.
+        next step if `signals` holds one.
         """
         done = self.record.steps_done.get(unit, 0)
-        # Rows that are logged after the loop get its last step, also where a resumed run has no step left.
+        # Rows that are logged after the loop get its last step, even if a resumed run has no step left.
         self.step = done
         if unit in self._random:
             restore_random_states(self._random[unit], self.id)
@@ -394,7 +394,7 @@ class Run:
         """Write frames, arrays (height, width, 3) of uint8, as `videos/NAME.gif`, which repeats, or `videos/NAME.mp4`.
 
         MP4 (H.264) has even sizes only: a frame of odd size gets a copy of its last row or column. Raises UserError
-        where MP4 is chosen and imageio-ffmpeg, which writes it, is missing.
+        if MP4 is chosen and imageio-ffmpeg, which writes it, is missing.
         """
         return self._wrote(outputs.write_video(self.folder, name, frames, seconds_per_frame, file_format))
 

@@ -48,7 +48,7 @@ def store_of(folder: Path) -> RunStore:
 def find_run(store: RunStore, planned: PlannedRun) -> Found:
     """Return how far a planned run is, as of the last `store.refresh()`.
 
-    A stored run is the same where rule, configuration with its seed, version of the rule and data are the same. A run
+    A stored run is the same if rule, configuration with its seed, version of the rule and data are the same. A run
     that stopped before it had read its data can be resumed too.
     """
     with _lock:

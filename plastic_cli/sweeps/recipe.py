@@ -177,7 +177,7 @@ def read_options(path: Path, rule: str) -> dict[str, Any]:
 
 
 def line_of(text: str, where: Where) -> int | None:
-    """Return the line, counted from 1, on which the statement begins that puts `where` into a TOML text.
+    """Return the line, counted from 1, of the statement that defines `where` in a TOML text.
 
     It is found by reading longer and longer beginnings of the text, so that it is right for any valid TOML.
     """
