@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from plastic_cli.report.claims import VERDICTS, Claim, Context, Unmeasured
 from plastic_cli.report.comparisons import Comparison, improvement_table, iqm_table, not_compared, unique_name
+from plastic_cli.report.content import Content
 from plastic_cli.report.grouping import data_notes
-from plastic_cli.report.results import ClaimResult, Result
+from plastic_cli.report.results import ClaimResult
 from plastic_cli.report.tables import VERDICTS_EXPLAINED, claim_figure, context_table, results_table, seeds_text
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval, interval_method
 from plastic_cli.tables import Cell, Column, Detailed, Table, text_and_detail
@@ -68,21 +70,12 @@ class _Section:
 
 
 def page(
-    results: Sequence[Result],
-    judged: Sequence[ClaimResult],
-    comparisons: Sequence[Comparison],
-    figures: Sequence[PageFigure],
-    *,
-    recipes: Mapping[tuple[str, str], Sequence[str]],
-    summary: str,
-    version: str,
-    notes: Sequence[str] = (),
+    content: Content, figures: Sequence[PageFigure], recipes: Mapping[tuple[str, str], Sequence[str]], version: str
 ) -> str:
     """Return the page.
 
-    recipes: by rule and id of a claim, the names of the recipes that test it. summary: one line about the reported
-    runs. notes: what else a reader must know, such as runs that are not counted. All text from runs, rules and recipes
-    is escaped.
+    recipes: by rule and id of a claim, the names of the recipes that test it. All text from runs, rules and recipes is
+    escaped.
     """
     environment = Environment(
         loader=PackageLoader("plastic_cli.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -91,9 +84,9 @@ def page(
     style, script = (_source(environment, name) for name in ("page.css", "page.js"))
     return environment.get_template("page.html").render(
         title="Plasticity rules: published and measured",
-        summary=summary,
+        summary=_summary(content.runs),
         version=version,
-        sections=_sections(results, judged, comparisons, figures, recipes, notes),
+        sections=_sections(content, figures, recipes),
         # These two files come with plastic and contain no text of runs.
         style=Markup(style),
         script=Markup(script),
@@ -156,14 +149,21 @@ def _source(environment: Environment, name: str) -> str:
 # ---------------------------------------------------------------------------------------------------------- sections
 
 
+def _summary(runs: pd.DataFrame) -> str:
+    """Return one sentence about the reported runs."""
+    if runs.empty:
+        return "No run to report yet."
+    rules, datasets = sorted(set(runs["rule"])), sorted({str(name) for name in runs["dataset"].dropna()})
+    newest = runs["started"].max() if runs["started"].notna().any() else None
+    counted = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    summary = f"{counted} of {', '.join(rules)}" + (f" on {', '.join(datasets)}" if datasets else "")
+    return summary + (f"; the newest is of {newest:%Y-%m-%d %H:%M} UTC." if newest is not None else ".")
+
+
 def _sections(
-    results: Sequence[Result],
-    judged: Sequence[ClaimResult],
-    comparisons: Sequence[Comparison],
-    figures: Sequence[PageFigure],
-    recipes: Mapping[tuple[str, str], Sequence[str]],
-    notes: Sequence[str],
+    content: Content, figures: Sequence[PageFigure], recipes: Mapping[tuple[str, str], Sequence[str]]
 ) -> list[_Section]:
+    comparisons = content.comparisons
     drawn: dict[str, _DrawnFigure] = {}
     for figure in figures:
         drawn[figure.name] = _drawn(figure, unique_name(figure.name, [each.name for each in drawn.values()]))
@@ -171,30 +171,31 @@ def _sections(
         drawn.pop(name) for comparison in comparisons if (name := f"performance-profile-{comparison.name}") in drawn
     )
     published = tuple(drawn.pop(name) for name in list(drawn) if name == "claims" or name.startswith("claims-"))
-    claims = [row for row in judged if not isinstance(row.entry, Context)]
+    claims = [row for row in content.judged if not isinstance(row.entry, Context)]
     # Claims with a measurement come first, because many have no run.
     claims.sort(key=lambda row: row.verdict is None or not row.verdict.interval.n)
     sections = []
     if claims:
         both = (("verdicts", _verdicts_table(claims)), ("claims-table", _claims_table(claims, recipes)))
         sections.append(_Section("claims", "Published claims", _CLAIMS_TEXTS, both, published))
-    if results:
-        measured = ("results-table", results_table(results))
-        sections.append(_Section("results", "Results", tuple(notes), (measured,)))
+    notes = (f"Not counted: {content.selection.not_counted}.",) if content.selection.not_counted else ()
+    if content.results:
+        measured = ("results-table", results_table(content.results))
+        sections.append(_Section("results", "Results", notes, (measured,)))
     else:
         sections.append(_Section("results", "Results", (*notes, "There is no run to report yet.")))
     if comparisons:
         tables = tuple(itertools.chain.from_iterable(_comparison_tables(each) for each in comparisons))
         texts = ["Settings may differ in more than their rule. The setting names all options that differ."]
-        alone = not_compared(results, comparisons)
+        alone = not_compared(content.results, comparisons)
         if alone:
             texts.append(f"{_counted(alone, 'result')} alone on a data set and metric, and so in no comparison.")
         sections.append(_Section("comparisons", "Comparisons", tuple(texts), tables, profiles))
     if drawn:
         sections.append(_Section("figures", "Figures", figures=tuple(drawn.values())))
-    others = context_table(judged)
+    others = context_table(content.judged)
     if others.rows:
-        links = {row.entry.id: row.entry.link for row in judged if isinstance(row.entry, Context)}
+        links = {row.entry.id: row.entry.link for row in content.judged if isinstance(row.entry, Context)}
         sections.append(_Section("others", "Other methods", tables=(("others-table", _with_links(others, links)),)))
     return sections
 

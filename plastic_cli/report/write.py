@@ -134,17 +134,7 @@ def write_page(
     def draw(name: str, figure: Figure) -> PageFigure:
         return PageFigure(name, svg_text(figure.plot, name, figure.description))
 
-    not_counted = content.selection.not_counted
-    text = page(
-        content.results,
-        content.judged,
-        content.comparisons,
-        list(_each_drawn(figures, draw, console)),
-        recipes=recipes,
-        summary=_summary(content.runs),
-        notes=[f"Not counted: {not_counted}."] if not_counted else [],
-        version=installed_version(),
-    )
+    text = page(content, list(_each_drawn(figures, draw, console)), recipes, installed_version())
     path = folder / PAGE
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -152,14 +142,3 @@ def write_page(
     except OSError as error:
         raise PlasticError(f"cannot write to {folder}: {error.strerror or error}. Choose another --html.") from None
     return path
-
-
-def _summary(runs: pd.DataFrame) -> str:
-    """Return one sentence about the reported runs."""
-    if runs.empty:
-        return "No run to report yet."
-    rules, datasets = sorted(set(runs["rule"])), sorted({str(name) for name in runs["dataset"].dropna()})
-    newest = runs["started"].max() if runs["started"].notna().any() else None
-    counted = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    summary = f"{counted} of {', '.join(rules)}" + (f" on {', '.join(datasets)}" if datasets else "")
-    return summary + (f"; the newest is of {newest:%Y-%m-%d %H:%M} UTC." if newest is not None else ".")
