@@ -32,7 +32,7 @@ RootGroup.entries = {
     "tune": Entry("Search for the best options of a rule on validation data.", MANY_RUNS, "groups:tune_group"),
     "recipes": Entry("List the recipes that come with plastic, or show one.", MANY_RUNS, "recipes:command"),
     "report": Entry(
-        "Summarize all runs with confidence intervals and compare with published results.",
+        "Summarize all runs with confidence intervals and compare them with published results.",
         INSPECT,
         "report:command",
     ),

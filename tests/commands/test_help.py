@@ -64,6 +64,26 @@ def test_help_imports_nothing_heavy(arguments):
     assert out
 
 
+SLOW = ("importlib.metadata", "pydantic", "rich", "filelock")
+"""Modules that take long to import."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "imported"),
+    [(["--help"], []), (["train", "--help"], []), (["train", "grlu", "--help"], ["pydantic"])],
+    ids=lambda given: " ".join(given),
+)
+def test_help_starts_fast(arguments, imported):
+    program = (
+        "import sys\nfrom plastic_cli.app import run_command_line\n"
+        f"run_command_line({arguments!r})\nprint(sorted(set({SLOW!r}) & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(), timeout=60, check=True
+    )
+    assert done.stderr.splitlines()[-1] == str(imported)
+
+
 @pytest.mark.parametrize("arguments", [["rules"], ["runs"], ["recipes"], ["train", "grlu", "--dry-run"]], ids=" ".join)
 def test_commands_that_compute_nothing_import_nothing_heavy(arguments):
     assert imported_by(*arguments)[:2] == (0, [])
