@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -17,8 +16,7 @@ from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.escapes import printable_line
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A command of `plastic`: one line about it, its panel in the help, and what builds it.
 
     builder: "module:function", a module of `plastic_cli.commands` and a function of name and line. Listing commands

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator
 
@@ -125,8 +124,7 @@ class StageInvocation(Invocation):
     )
 
 
-@dataclass(frozen=True)
-class RuleVerb:
+class RuleVerb(NamedTuple):
     """One verb of one rule: the function that carries it out and the model of its options."""
 
     name: str

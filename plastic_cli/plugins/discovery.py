@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plastic_cli.errors import PlasticError, UserError, did_you_mean
 from plastic_cli.plugins.entry_points import GROUP, Entry, installed
@@ -19,8 +19,7 @@ EXPORTER_PREFIX = "export-"
 """Prefix of the entry points of exporters, so that rules can be listed without importing a plugin."""
 
 
-@dataclass(frozen=True)
-class BrokenPlugin:
+class BrokenPlugin(NamedTuple):
     """A plugin that cannot be used, its distribution and the reason."""
 
     name: str
@@ -42,8 +41,7 @@ class Plugins:
         return {name: entry.origin() for name, entry in self.entries.items()}
 
 
-@dataclass(frozen=True)
-class Exporter:
+class Exporter(NamedTuple):
     """A plugin that writes metrics for another program; origin: its distribution ("name version")."""
 
     name: str

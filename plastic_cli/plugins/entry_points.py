@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 GROUP = "plastic"
 """The group of entry points that plugins use."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """An entry point: its name, "module" or "module:attribute", and the folder with the metadata of its distribution.
 
     folder: None if the distribution is not in a folder, for example in a zip file; then `distribution` names it.
