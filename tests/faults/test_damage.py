@@ -441,6 +441,6 @@ def test_an_archive_that_unpacks_to_more_than_there_is_room_for(tmp_path, monkey
     monkeypatch.setattr("plastic_cli.sweeps.archive.LARGEST_RUN", 10_000_000)
     bomb = archive_of(*((f"zeros-{number}", tarfile.REGTYPE, 4_000_000, "") for number in range(4)))
     assert len(bomb) < 100_000
-    with pytest.raises(PlasticError, match="no room"):
+    with pytest.raises(PlasticError, match="the disk has no space"):
         unpack(bomb, tmp_path / "store", "20260101-000000-abcd")
     assert list((tmp_path / "store").iterdir()) == []
