@@ -1,4 +1,4 @@
-"""For authors of rules: the contract that every rule must pass, and the command line as a function.
+"""For authors of rules: a check of the requirements of plastic, and the command line as a function.
 
 A rule's own test suite calls `check_rule("my-rule", tmp_path, {"epochs": 3})`.
 """
@@ -72,21 +72,21 @@ def write_tiny_dataset(folder: Path, *, classes: int = 3, images: int = 60, size
 
 
 def check_rule(name: str, folder: Path, options: Mapping[str, Any] | None = None) -> None:
-    """Check that the installed rule `name` keeps the contract of the toolkit; raises AssertionError if it does not.
+    """Check that the installed rule `name` meets the requirements of plastic; raises AssertionError if it does not.
 
     folder: where its runs may be written. options: options of its train command, by field name, for a training of
     seconds with at least two steps. A rule with a `dataset` field is trained on a tiny data set of 6 x 6 images and
     three classes, unless the options name another.
 
     It checks that
-    - the functions of the rule exist under the names that the toolkit knows;
-    - help imports nothing heavy;
-    - the configuration does not change when it is written to TOML and read again;
-    - all verbs work and print one JSON object;
-    - the same seed gives the same numbers and another seed gives other numbers;
-    - a run that is stopped and resumed gives the numbers of a run that was never stopped;
-    - the checkpoint can be loaded without running code;
-    - on the tiny data set, every number that depends on test images is logged as measured on them.
+    - the rule has the functions `train`, `evaluate`, `analyze` and `render`, and each option has a help text;
+    - `--help` imports neither torch nor another package of `HEAVY`;
+    - the options do not change if they are written to a TOML file and read again;
+    - all four commands work and print one JSON object;
+    - the same seed gives the same metrics, and another seed gives other metrics;
+    - a run that is stopped and resumed has the metrics and the state of an uninterrupted run;
+    - `torch.load(..., weights_only=True)` can load the checkpoint;
+    - on the tiny data set, each metric that depends on test images is logged as measured on them.
     """
     problems = find_rule(name).problems()
     assert not problems, " ".join(problems)
