@@ -50,11 +50,11 @@ def resolve(
     source: the name of the file for error messages. stored: the configuration of a run, which was accepted before.
     Raises UserError for an unknown option, for a wrong value, and, without `stored`, for an option without effect.
     """
-    in_file = dict(from_file or {})
+    in_file = model.with_present_names(from_file or {})
     if in_file:
         model.from_values(in_file, source=source)
     given = {**model.consequences(in_file), **in_file, **model.consequences(typed), **typed}
-    config = model.from_values({**(stored or {}), **given})
+    config = model.from_values({**model.with_present_names(stored or {}), **given})
     if stored is None:
         try:
             config.refuse_unused()

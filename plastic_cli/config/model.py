@@ -58,6 +58,8 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
     panel: ClassVar[str] = "Options of the rule"
     only_with: ClassVar[OnlyWith] = ()
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Former names of fields and the present ones: stored configurations and files of older versions are read."""
 
     @model_validator(mode="before")
     @classmethod
@@ -134,8 +136,15 @@ class Config(BaseModel):
                 os.environ["PYDANTIC_DISABLE_PLUGINS"] = before
 
     @classmethod
+    def with_present_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `values` with the present names of renamed fields; a value under the present name takes precedence."""
+        former = {cls.renamed[name]: value for name, value in values.items() if name in cls.renamed}
+        return {**former, **{name: value for name, value in values.items() if name not in cls.renamed}}
+
+    @classmethod
     def from_values(cls, values: Mapping[str, Any], source: str = "") -> Self:
         """Check `values` and return the configuration; raises UserError, which names the option and the value."""
+        values = cls.with_present_names(values)
         for name in values:
             if name not in cls.model_fields:
                 where = f"{source}: " if source else ""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import field_validator, model_validator
 
 from plastic_cli import AnalyzeConfig, Config, EvaluateConfig, OnlyWith, RenderConfig, TrainConfig, field
+from plastic_cli.config.model import Device
 from plastic_cli.distribution import install_command
 from plastic_mpn.environments.options import read_options, split_options
 
@@ -26,7 +27,7 @@ IMPLIED: dict[str, dict[str, Any]] = {
         "num_envs": 16,
         "total_steps": 500_000,
         "value_coefficient": 0.5,
-        "normalise_advantages": True,
+        "normalize_advantages": True,
     },
     "supervised": {
         "env": "plastic/SimpleIntegration-v0",
@@ -94,7 +95,7 @@ class TrainedAgentConfig(EnvironmentConfig):
 class Train(EnvironmentConfig, TrainConfig):
     """Train a multi-plasticity network (MPN) by Q-learning, by actor-critic, or supervised on the published tasks."""
 
-    device: Literal["auto", "cpu", "cuda"] = field(
+    device: Device = field(
         "cpu",
         "device to compute on; the compiled kernels run on the CPU, which is fastest for small networks",
         panel="Run",
@@ -173,7 +174,7 @@ class Train(EnvironmentConfig, TrainConfig):
     gae_lambda: float = field(
         1.0, "lambda of generalized advantage estimation; 1: n-step returns", ge=0, le=1, panel="a2c"
     )
-    normalise_advantages: bool = field(False, "normalize advantages to mean 0 and standard deviation 1", panel="a2c")
+    normalize_advantages: bool = field(False, "normalize advantages to mean 0 and standard deviation 1", panel="a2c")
 
     classes: int = field(2, "number of classes of the integration task", ge=2, panel="supervised")
     steps: int = field(20, "number of steps of a trial, including the go signal", ge=2, panel="supervised")
@@ -205,6 +206,7 @@ class Train(EnvironmentConfig, TrainConfig):
     )
     test_episodes: int = field(100, "greedy test episodes at the end, with new seeds", ge=1, panel="Evaluation")
 
+    renamed: ClassVar[Mapping[str, str]] = {"normalise_advantages": "normalize_advantages"}
     only_with: ClassVar[OnlyWith] = (
         (
             "algorithm",
@@ -217,7 +219,7 @@ class Train(EnvironmentConfig, TrainConfig):
         (
             "algorithm",
             ("a2c",),
-            ("rollout", "entropy_coefficient", "value_coefficient", "gae_lambda", "normalise_advantages"),
+            ("rollout", "entropy_coefficient", "value_coefficient", "gae_lambda", "normalize_advantages"),
         ),
         (
             "algorithm",
@@ -278,8 +280,8 @@ class Train(EnvironmentConfig, TrainConfig):
             raise ValueError("--epsilon-end must not be larger than --epsilon-start")
         if self.algorithm == "a2c" and not self.total_steps:
             raise ValueError("--algorithm a2c needs --total-steps, the number of environment steps")
-        if self.algorithm == "a2c" and self.normalise_advantages and self.rollout * self.num_envs < 2:
-            raise ValueError("--normalise-advantages needs more than one step per update: raise --rollout")
+        if self.algorithm == "a2c" and self.normalize_advantages and self.rollout * self.num_envs < 2:
+            raise ValueError("--normalize-advantages needs more than one step per update: raise --rollout")
         twice = OWN_OPTIONS.keys() & read_options(self.env_options).keys()
         if self.algorithm == "supervised" and twice:
             name = min(twice)
@@ -321,7 +323,7 @@ class Analyze(TrainedAgentConfig, AnalyzeConfig):
     )
     ablate: bool = field(False, "return with M set to zero, frozen or shuffled", panel="What to look at")
     episodes: int = field(30, "number of greedy episodes", ge=2, panel="How")
-    colour: str = field(
+    color: str = field(
         "time",
         "color of the trajectories: time, action, reward, return, observation-0, observation-1, ...",
         panel="How",

@@ -85,9 +85,9 @@ def analyze_network(config: Analyze, run: Run, trained: Trained) -> None:
             trained.network, trained.env_id, chosen, max_steps=trained.max_steps, options=trained.options
         )
 
-    if config.colour not in STEP_COLORS:
+    if config.color not in STEP_COLORS:
         # The names of observations and of info are known after one episode.
-        color_values(recorded(seeds[:1])[0], config.colour)
+        color_values(recorded(seeds[:1])[0], config.color)
     episodes = recorded(seeds)
     context = AnalysisContext(run, trained, episodes)
     for switch, selected in switches.items():
@@ -99,7 +99,7 @@ def analyze_network(config: Analyze, run: Run, trained: Trained) -> None:
     measured = {"return": interval.mean, "return_low": interval.low, "return_high": interval.high}
     context.log({}, {**measured, "steps": steps})
     parts: dict[str, Callable[[], None]] = {
-        "--pca": lambda: analyze_components(context, config.colour),
+        "--pca": lambda: analyze_components(context, config.color),
         "--m-matrix": lambda: analyze_modulations(context),
         "--decode": lambda: analyze_decoding(context),
         "--ablate": lambda: analyze_ablations(context),

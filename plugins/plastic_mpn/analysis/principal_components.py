@@ -109,7 +109,7 @@ def color_values(episode: Episode, color: str) -> NDArray[Any]:
             return np.array([str(value) for value in values])
         return np.array([np.nan if value is None else float(value) for value in values])
     offered = ["time", "action", "reward", "return", names[0], *([f"... {names[-1]}"] if names[1:] else []), *entries]
-    raise UserError(f"--colour {color}: choose {', '.join(offered)}.{did_you_mean(color, [*names, *offered])}")
+    raise UserError(f"--color {color}: choose {', '.join(offered)}.{did_you_mean(color, [*names, *offered])}")
 
 
 def variance_table(found: dict[str, PrincipalComponents]) -> pd.DataFrame:

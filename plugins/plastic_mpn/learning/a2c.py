@@ -102,7 +102,7 @@ class A2CSettings:
     """Settings of A2C.
 
     rollout: steps of each environment per update, and the range of backpropagation through time. gradient_clip: the
-    maximum L2 norm of the gradient of all parameters together. gae_lambda: 1 for n-step returns. normalise_advantages:
+    maximum L2 norm of the gradient of all parameters together. gae_lambda: 1 for n-step returns. normalize_advantages:
     to mean 0 and standard deviation 1 over the rollout.
     """
 
@@ -113,7 +113,7 @@ class A2CSettings:
     rollout: int = 50
     gradient_clip: float = 10.0
     gae_lambda: float = 1.0
-    normalise_advantages: bool = False
+    normalize_advantages: bool = False
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class A2C:
                 gae_lambda=settings.gae_lambda,
             )
             returns = advantages + values
-            if settings.normalise_advantages:
+            if settings.normalize_advantages:
                 advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         loss = a2c_loss(
             logits,

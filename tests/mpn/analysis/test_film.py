@@ -193,7 +193,7 @@ def test_a_gif_has_a_frame_for_each_step_and_holds_the_last(run):
     stills = sorted(path.name for path in (run.folder / "figures").glob("*.png"))
     assert stills == ["episode_0_step_0.png", "episode_0_step_3.png"]
     still = imageio.imread(run.folder / "figures" / "episode_0_step_3.png")
-    # A GIF has 256 colours.
+    # A GIF has 256 colors.
     assert np.abs(still.astype(int) - frames[3]).mean() < 3
     assert run.results["render/return"] == 9
 
@@ -291,7 +291,7 @@ def test_overlapping_lines_are_all_visible(actions):
     for line in axes.lines:
         line.set_animated(False)
     canvas.draw()
-    colours = {tuple(colour) for colour in np.asarray(canvas.buffer_rgba())[..., :3].reshape(-1, 3).tolist()}
+    colors = {tuple(color) for color in np.asarray(canvas.buffer_rgba())[..., :3].reshape(-1, 3).tolist()}
     for line in axes.lines[:actions]:
         wanted = np.array(to_rgb(line.get_color())) * 255
-        assert min(np.abs(np.array(colour) - wanted).max() for colour in colours) < 12, line.get_color()
+        assert min(np.abs(np.array(color) - wanted).max() for color in colors) < 12, line.get_color()

@@ -547,7 +547,7 @@ def test_decoding_needs_episodes_to_hold_out():
 
 def asked(**changes):
     switches = {"pca": False, "m_matrix": False, "decode": False, "ablate": False}
-    return SimpleNamespace(**{**switches, "episodes": 6, "colour": "time", **changes})
+    return SimpleNamespace(**{**switches, "episodes": 6, "color": "time", **changes})
 
 
 def trained(agent, env_id=INTEGRATION, options=SMALL, max_steps=None):
@@ -594,13 +594,13 @@ def figures(run, monkeypatch):
 
 
 def test_only_selected_analyses_run(run, figures):
-    analyze_network(asked(pca=True, colour="target"), run, trained(integrator()))
+    analyze_network(asked(pca=True, color="target"), run, trained(integrator()))
     assert figures == ["pca_variance", "pca_trajectories"]
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"colour": "foo"}, "--colour foo"), ({"pca": True, "colour": "observation-99"}, "--colour observation-99")],
+    [({"color": "foo"}, "--color foo"), ({"pca": True, "color": "observation-99"}, "--color observation-99")],
 )
 def test_an_unknown_color_is_refused_after_one_episode(changes, said, run, figures, monkeypatch):
     played = []

@@ -331,7 +331,7 @@ def test_advantages_are_normalized_with_the_option(monkeypatch):
 
     monkeypatch.setattr("plastic_mpn.learning.a2c.a2c_loss", spy)
     for normalise in (False, True):
-        make("mlp", normalise_advantages=normalise).rollout_and_update()
+        make("mlp", normalize_advantages=normalise).rollout_and_update()
     (values, plain, returns), (_, normalised, same_returns) = seen
     torch.testing.assert_close(plain, returns - values)
     torch.testing.assert_close(normalised, (plain - plain.mean()) / plain.std())

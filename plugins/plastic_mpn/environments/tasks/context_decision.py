@@ -15,7 +15,7 @@ from plastic_mpn.environments.tasks.trial_task import (
     check_number,
 )
 
-MODALITIES = ("motion", "colour")
+MODALITIES = ("motion", "color")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -32,21 +32,21 @@ class ContextDecisionMaking(TrialTask):
     Perfect integration of n steps of the relevant modality gives a fraction Phi(c sqrt(n) / (sigma sqrt(2))) of correct
     choices at strength c: 94.7% over the default coherences.
 
-    Actions: 0 fixate, 1 and 2 the choices. Info: "context" ("motion" or "colour"), "coherence_motion" and
-    "coherence_colour" (signed, positive for choice 1), "coherence" (that of the context), "congruent" (both favor the
-    same choice), "evidence_motion" and "evidence_colour" (input 1 minus input 2, summed over the stimulus period so
+    Actions: 0 fixate, 1 and 2 the choices. Info: "context" ("motion" or "color"), "coherence_motion" and
+    "coherence_color" (signed, positive for choice 1), "coherence" (that of the context), "congruent" (both favor the
+    same choice), "evidence_motion" and "evidence_color" (input 1 minus input 2, summed over the stimulus period so
     far), "evidence" (that of the context).
 
     Attributes:
         fixation, stimulus, delay, decision: steps of each period.
         coherences: strengths, from 0 to 1, drawn with equal probability.
-        contexts: the modalities that the context can select ("motion", "colour"), drawn with equal probability.
+        contexts: the modalities that the context can select ("motion", "color"), drawn with equal probability.
     """
 
     periods = ("fixation", "stimulus", "delay", "decision")
     actions = ("fixate", "choice 1", "choice 2")
-    stimuli = ("motion 1", "motion 2", "colour 1", "colour 2")
-    cues = ("motion context", "colour context")
+    stimuli = ("motion 1", "motion 2", "color 1", "color 2")
+    cues = ("motion context", "color context")
 
     fixation: Steps = 3
     stimulus: Steps = 8
@@ -59,10 +59,11 @@ class ContextDecisionMaking(TrialTask):
         self._strengths = check_choices("coherences", self.coherences)
         for strength in self._strengths:
             check_number("coherences", strength, low=0, high=1)
-        contexts = check_choices("contexts", self.contexts)
+        # Older runs have stored the British spelling.
+        contexts = ["color" if context == "colour" else context for context in check_choices("contexts", self.contexts)]
         for context in contexts:
             if context not in MODALITIES:
-                raise ValueError(f"contexts must be of 'motion' and 'colour', not {context!r}")
+                raise ValueError(f"contexts must be of 'motion' and 'color', not {context!r}")
         self._contexts = [MODALITIES.index(context) for context in contexts]
         super().__post_init__()
 
@@ -70,21 +71,21 @@ class ContextDecisionMaking(TrialTask):
         """Draw the context, and a side and a strength for each modality."""
         context = self.draw(self._contexts)
         sides = [self.draw((0, 1)) for _ in MODALITIES]
-        motion, colour = (float(self.draw(self._strengths)) * (1 - 2 * side) for side in sides)
+        motion, color = (float(self.draw(self._strengths)) * (1 - 2 * side) for side in sides)
         stimulus = shown[periods["stimulus"], :4]
-        stimulus += ((1 + motion) / 2, (1 - motion) / 2, (1 + colour) / 2, (1 - colour) / 2)
+        stimulus += ((1 + motion) / 2, (1 - motion) / 2, (1 + color) / 2, (1 - color) / 2)
         shown[:, 4 + context] = 1
         evidence = accumulated(stimulus[:, 0::2] - stimulus[:, 1::2], periods["stimulus"], len(shown))
         facts: dict[str, float | bool | str] = {
             "context": MODALITIES[context],
-            "coherence": (motion, colour)[context],
+            "coherence": (motion, color)[context],
             "coherence_motion": motion,
-            "coherence_colour": colour,
+            "coherence_color": color,
             "congruent": sides[0] == sides[1],
         }
         traces = {
             "evidence": evidence[:, context],
             "evidence_motion": evidence[:, 0],
-            "evidence_colour": evidence[:, 1],
+            "evidence_color": evidence[:, 1],
         }
         return Trial(1 + sides[context], facts, traces)

@@ -405,26 +405,26 @@ def test_the_context_selects_the_modality():
         info = trial[-1][1]
         infos.append(info)
         inputs = shown(trial, "stimulus")
-        motion, colour = inputs[:, 1] - inputs[:, 2], inputs[:, 3] - inputs[:, 4]
+        motion, color = inputs[:, 1] - inputs[:, 2], inputs[:, 3] - inputs[:, 4]
         np.testing.assert_allclose(inputs[:, 1] + inputs[:, 2], 1, atol=1e-6)
         np.testing.assert_allclose(motion, info["coherence_motion"], atol=1e-6)
-        np.testing.assert_allclose(colour, info["coherence_colour"], atol=1e-6)
-        relevant = {"motion": motion, "colour": colour}[info["context"]]
+        np.testing.assert_allclose(color, info["coherence_color"], atol=1e-6)
+        relevant = {"motion": motion, "color": color}[info["context"]]
         assert info["coherence"] == pytest.approx(relevant.mean(), abs=1e-6)
         assert info["target"] == (1 if relevant.mean() > 0 else 2)
-        assert info["congruent"] == (motion.mean() * colour.mean() > 0)
+        assert info["congruent"] == (motion.mean() * color.mean() > 0)
         assert info["evidence"] == pytest.approx(relevant.sum(), abs=1e-5)
         assert info["evidence_motion"] == pytest.approx(motion.sum(), abs=1e-5)
-        assert info["evidence_colour"] == pytest.approx(colour.sum(), abs=1e-5)
+        assert info["evidence_color"] == pytest.approx(color.sum(), abs=1e-5)
         cue = [1, 0] if info["context"] == "motion" else [0, 1]
         assert all(list(step[0][5:7]) == cue for step in trial)
     for fact, value in (("context", "motion"), ("congruent", True), ("target", 1)):
         assert abs(sum(info[fact] == value for info in infos) - 300) < 5 * np.sqrt(150)
     # The two modalities tell nothing about each other.
-    signs = np.array([[np.sign(info["coherence_motion"]), np.sign(info["coherence_colour"])] for info in infos])
+    signs = np.array([[np.sign(info["coherence_motion"]), np.sign(info["coherence_color"])] for info in infos])
     assert abs(signs.prod(axis=1).mean()) < 5 / np.sqrt(600)
-    only = follow(CONTEXT, never, trials=30, contexts="colour")
-    assert {info["context"] for _, info, *_ in only} == {"colour"}
+    only = follow(CONTEXT, never, trials=30, contexts="color")
+    assert {info["context"] for _, info, *_ in only} == {"color"}
 
 
 def test_perfect_integration_reaches_the_documented_accuracy():
