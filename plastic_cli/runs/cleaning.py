@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from plastic_cli.files import last_change, remove_leftovers
+from plastic_cli.runs.index import INDEX_FOLDER
 from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.record import LOCK_FILE, RECORD_FILE
 
@@ -23,7 +24,7 @@ SWEEPS_FOLDER = ".sweeps"
 
 def clean_store_daily(store: Path) -> None:
     """Clean a store that has not been cleaned for a day; a store without an index is not cleaned yet."""
-    stamp = store / ".index" / "cleaned"
+    stamp = store / INDEX_FOLDER / "cleaned"
     with suppress(OSError):
         if not stamp.parent.is_dir() or (stamp.exists() and stamp.stat().st_mtime > time.time() - DAY):
             return
@@ -50,7 +51,7 @@ def _clean(path: Path, before: float) -> None:
     if path.name.startswith((".removed-", ".incoming-")):
         if last_change(path) < before:
             shutil.rmtree(path, ignore_errors=True)
-    elif path.name == ".index":
+    elif path.name == INDEX_FOLDER:
         remove_leftovers(path, before)
     elif path.name == SWEEPS_FOLDER:
         remove_leftovers(path, before)

@@ -7,21 +7,18 @@ folder is read-only.
 
 from __future__ import annotations
 
-import gc
-import json
 import os
-import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.escapes import valid_text
-from plastic_cli.files import write_atomically, write_through
+from plastic_cli.files import write_through
+from plastic_cli.runs.index import INDEX_FOLDER, checksum_of, read_index, without_garbage_collection, write_index
 from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.metrics import read_rows
 from plastic_cli.runs.record import METRICS_FILE, RECORD_FILE, read_record, settings_text
@@ -54,8 +51,6 @@ RUN_COLUMNS = [
 ]
 """Columns that `RunStore.runs()` always has, before `config.FIELD` and `SPLIT/METRIC` columns."""
 
-INDEX_SCHEMA = 3
-"""Format of the index; an index of another format is written again."""
 INDEX_SHARE = 50
 """The index is written again if one run in this many has changed: writing takes as long as reading those."""
 READ_ALONE = 20
@@ -138,7 +133,7 @@ class RunStore:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the record of every run as a dictionary, oldest first; this does not import pandas."""
-        with _without_garbage_collection():
+        with without_garbage_collection():
             return list(self._records(self.folders()))
 
     def names(self) -> list[tuple[str, str]]:
@@ -159,7 +154,7 @@ class RunStore:
         """
         import pandas as pd
 
-        with _without_garbage_collection():
+        with without_garbage_collection():
             columns, finals = self._columns()
         frame = pd.DataFrame(columns)
         for name in ("created", "started", "finished"):
@@ -349,10 +344,10 @@ class RunStore:
         if not index["entries"]:
             return Collector().collected(), {}
         try:
-            with (self.folder / ".index" / "metrics.parquet").open("rb") as stream:
+            with (self.folder / INDEX_FOLDER / "metrics.parquet").open("rb") as stream:
                 # The two files of the index are replaced one after the other. The checksum says that they belong
                 # together and that this one is complete.
-                if _checksum_of(stream) != index.get("table"):
+                if checksum_of(stream) != index.get("table"):
                     return Collector().collected(), {}
                 stream.seek(0)
                 return read_parquet(stream), index["entries"]
@@ -393,63 +388,13 @@ class RunStore:
         def write(path: Path) -> None:
             write_parquet(metrics, path)
             with path.open("rb") as stream:
-                written.append(_checksum_of(stream))
+                written.append(checksum_of(stream))
 
         with suppress(OSError):
-            folder = self.folder / ".index"
+            folder = self.folder / INDEX_FOLDER
             folder.mkdir(exist_ok=True)
             write_through(folder / "metrics.parquet", write)
             write_index(self.folder, "metrics.json", {"table": written[0], "entries": entries})
-
-
-def read_index(store: Path, name: str, is_valid: Callable[[str, Any], bool]) -> dict[str, Any]:
-    """Return the content of an index file; its entries are those of the form [time, size, what was read].
-
-    The file begins with its format and the checksum of the rest, so that damage is always noticed.
-    """
-    try:
-        whole = (store / ".index" / name).read_bytes()
-        head = _INDEX_HEAD.match(whole)
-        if head is None or int(head[1]) != INDEX_SCHEMA or int(head[2]) != zlib.crc32(memoryview(whole)[head.end() :]):
-            return {"entries": {}}
-        with _without_garbage_collection():
-            content = json.loads(whole)
-        return {
-            **content,
-            "entries": {
-                run: entry
-                for run, entry in content["entries"].items()
-                if type(entry) is list
-                and len(entry) == 3
-                and type(entry[0]) is type(entry[1]) is int
-                and is_valid(run, entry[2])
-            },
-        }
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        # A damaged index can be written again.
-        return {"entries": {}}
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Switch garbage collection off: for half a million new objects it takes as long as creating them."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def write_index(store: Path, name: str, content: Mapping[str, Any]) -> None:
-    """Replace an index file; if that fails, reading is slower but not wrong."""
-    body = json.dumps(content)[1:].encode()
-    head = f'{{"schema": {INDEX_SCHEMA}, "checksum": {zlib.crc32(body)}, '.encode()
-    with suppress(OSError):
-        folder = store / ".index"
-        folder.mkdir(exist_ok=True)
-        write_atomically(folder / name, head + body, durable=False)
 
 
 def _as_texts(values: list[Any]) -> list[Any]:
@@ -464,13 +409,6 @@ def _as_texts(values: list[Any]) -> list[Any]:
 
 def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _checksum_of(stream: IO[bytes]) -> int:
-    checksum = 0
-    while block := stream.read(1 << 20):
-        checksum = zlib.crc32(block, checksum)
-    return checksum
 
 
 def _is_row(run: str, row: Any) -> bool:
@@ -491,7 +429,6 @@ def _has_form_of_row(names: tuple[str, ...], kinds: tuple[type, ...]) -> bool:
     )
 
 
-_INDEX_HEAD = re.compile(rb'\{"schema": (\d{1,9}), "checksum": (\d{1,10}), ')
 _UNFINISHED = ("created", "running")
 _TEXT, _TEXT_OR_NONE = (str,), (str, type(None))
 _NUMBERS_OR_NONE = {float, int, bool, type(None)}

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from plastic_cli.data.catalogue import DATASETS
 from plastic_cli.distribution import installed_version
+from plastic_cli.runs.index import read_index, write_index
 from plastic_cli.runs.lock import is_held
-from plastic_cli.runs.store import RunStore, read_index, write_index
+from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.plan import PlannedRun
 
 Standing = Literal["done", "running", "unfinished", "failed", "missing"]

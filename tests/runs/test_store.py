@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from plastic_cli.errors import UserError
 from plastic_cli.runs.folder import create_run, open_run
+from plastic_cli.runs.index import read_index, write_index
 from plastic_cli.runs.metrics import parse_rows, read_rows
 from plastic_cli.runs.record import SCHEMA, STATUSES
-from plastic_cli.runs.store import METRIC_COLUMNS, RUN_COLUMNS, RunStore, read_index, write_index
+from plastic_cli.runs.store import METRIC_COLUMNS, RUN_COLUMNS, RunStore
 
 ROW = {"stage": "train", "split": "test", "step": 1, "metric": "accuracy", "value": 0.5, "time": 1.5}
 
