@@ -12,7 +12,7 @@ def plastic_rule() -> Rule:
     """Register selective plasticity."""
     return Rule(
         name="selective",
-        summary="An optimizer that protects busy synapses, and continual learning with its controls.",
+        summary="An optimizer with a gate for each synapse, and experiments on continual learning with controls.",
         citation="Selective plasticity (published program)",
         commands="plastic_selective.commands",
         build="plastic_selective.continual.components:build",

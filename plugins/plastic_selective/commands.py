@@ -18,7 +18,7 @@ def train(config: Train, run: Run) -> None:
 
 
 def evaluate(config: Evaluate, run: Run) -> None:
-    """Measure the accuracy on every task after every task."""
+    """Measure the accuracy on each task after each task."""
     from plastic_selective.continual.evaluation import evaluate_on_stream
 
     evaluate_on_stream(config, run)

@@ -24,37 +24,54 @@ DESCENT_RATE = 0.01
 
 
 class Train(ClassifierTrainConfig):
-    """Train on a stream of tasks with an optimizer that protects busy synapses, or with a control."""
+    """Train on several tasks in sequence with an optimizer that has a gate for each synapse, or with a control."""
 
     optimizer: Literal["selective", "sgd", "momentum", "adam"] = field(
-        "selective", "selective plasticity, or a control: sgd, momentum or adam"
+        "selective", "selective (selective plasticity), or a control without gates: sgd, momentum or adam"
     )
-    base: Literal["adam", "sgd"] = field("adam", "optimizer that the gate is applied to; sgd: the published code")
+    base: Literal["adam", "sgd"] = field(
+        "adam", "version of the rule: adam: gated Adam; sgd: gated SGD, as in the published code"
+    )
     plasticity_k: float = field(
         5.0,
-        "strength of the gate; 0: base optimizer only, 10: the gate can reach its lowest value",
+        "strength k of the gate; 0: all gates are 1; 10: the gate can reach its lowest value, 0.1",
         ge=0,
         le=LARGEST_STRENGTH,
     )
     gating: Literal["selective", "uniform"] = field(
-        "selective", "selective: a gate for each synapse; uniform: the control, the mean gate for all synapses"
+        "selective",
+        "selective: a gate for each synapse; uniform (a control): each synapse gets the mean gate of its tensor",
     )
     threshold_percentile: float = field(
-        75, "percentile of eligibility above which a synapse is busy (base adam)", ge=0, le=100
+        75,
+        "synapses with an eligibility (size of recent gradients) above this percentile of their tensor are busy (base"
+        " adam)",
+        ge=0,
+        le=100,
     )
-    adaptive_threshold: bool = field(True, "keep measuring the percentile during training (base adam)")
-    trace_decay: float = field(0.99, "decay rate of the eligibility (base sgd)", ge=0, lt=1)
+    adaptive_threshold: bool = field(
+        True, "compute the percentile again every 100 steps; off: it is fixed at the end of the warm-up (base adam)"
+    )
+    trace_decay: float = field(
+        0.99, "decay rate of the eligibility, the running mean of the size of the gradient (base sgd)", ge=0, lt=1
+    )
     second_moment_decay: float = field(0.999, "decay rate of the eligibility (base adam): Adam's beta 2", ge=0, lt=1)
-    warmup_share: float = field(0.1, "length of the gate's warm-up, as a share of the first task's steps", ge=0, le=1)
-    warmup_steps: int | None = field(None, "length of the gate's warm-up in steps (published: 1000)", ge=0)
+    warmup_share: float = field(
+        0.1, "steps until the gate has its full effect, as a share of the first task's steps", ge=0, le=1
+    )
+    warmup_steps: int | None = field(
+        None, "steps until the gate has its full effect (published README: 1000, code: 100)", ge=0
+    )
 
     stream: Literal["split", "permuted", "rotated"] = field(
-        "split", "how the tasks differ: in their classes, in the order of the pixels, or in the angle", panel="Tasks"
+        "split",
+        "how the tasks differ: split: in their classes; permuted: in the order of the pixels; rotated: in the angle",
+        panel="Tasks",
     )
     scenario: Literal["class", "domain", "task"] = field(
         "class",
-        "what the network predicts: class: one of all classes; domain: the class within an unknown task; task: the"
-        " class within a known task",
+        "what the network predicts: class: one of the classes of all tasks; domain: the class within the task, without"
+        " knowing the task; task: the class within the task, and it knows the task",
         panel="Tasks",
     )
     tasks: int = field(2, "number of tasks", ge=2, le=1000, panel="Tasks")
@@ -64,14 +81,19 @@ class Train(ClassifierTrainConfig):
         180.0, "with --stream rotated: task t of n is rotated by (t - 1) / n of this angle", gt=0, le=360, panel="Tasks"
     )
     active: Literal["all", "seen"] = field(
-        "all", "outputs that compete in class-incremental learning: all, or those of tasks so far", panel="Tasks"
+        "all",
+        "outputs that the softmax includes, with --scenario class: all, or seen (those of the tasks so far)",
+        panel="Tasks",
     )
-    joint: bool = field(False, "upper bound: train on each task together with all earlier tasks", panel="Tasks")
+    joint: bool = field(
+        False, "train on each task together with all earlier tasks: the upper bound of the accuracy", panel="Tasks"
+    )
 
     replay: Literal["none", "reservoir", "class-balanced", "fifo"] = field(
         "reservoir",
-        "how the replay buffer is filled: reservoir, class-balanced, fifo (published: also stores replayed images), or"
-        " none",
+        "how the replay buffer is filled: reservoir: a random sample of all images so far; class-balanced: the same"
+        " number of places for each class; fifo: first in, first out, and replayed images are stored again, as"
+        " published; none: no replay",
         panel="Replay",
     )
     buffer_size: int = field(200, "number of images in the replay buffer", ge=1, panel="Replay")
@@ -79,13 +101,13 @@ class Train(ClassifierTrainConfig):
 
     penalty: Literal["none", "ewc", "si"] = field(
         "none",
-        "control: ewc (online elastic weight consolidation), si (synaptic intelligence), or none",
+        "a control: ewc (online elastic weight consolidation), si (synaptic intelligence), or none",
         panel="Penalty",
     )
-    penalty_strength: float = field(100.0, "strength of the penalty: EWC's lambda or SI's c", ge=0, panel="Penalty")
+    penalty_strength: float = field(100.0, "strength of the penalty: lambda of EWC or c of SI", ge=0, panel="Penalty")
     ewc_decay: float = field(1.0, "factor on the old importance at the end of each task", ge=0, le=1, panel="Penalty")
     fisher_samples: int = field(1000, "number of images from which EWC computes importance", ge=1, panel="Penalty")
-    si_damping: float = field(0.1, "SI's damping xi", gt=0, panel="Penalty")
+    si_damping: float = field(0.1, "damping xi of SI", gt=0, panel="Penalty")
 
     hidden: LayerSizes = field((256, 256), "units of each hidden layer", panel="Learning")
     learning_rate: float = field(
@@ -150,7 +172,7 @@ class Train(ClassifierTrainConfig):
 
 
 class Evaluate(ClassifierEvaluateConfig):
-    """Measure the accuracy on every task after every task, on another data set, split or corruption."""
+    """Measure the accuracy on each task after each task, on another data set, split or corruption."""
 
 
 class Analyze(ClassifierAnalyzeConfig):
@@ -158,14 +180,19 @@ class Analyze(ClassifierAnalyzeConfig):
 
     panel: ClassVar[str] = "What to look at"
 
-    forgetting: bool = field(False, "accuracy on every task after every task: matrix, curves, transfer")
-    joint: str | None = field(None, "run with --joint on the same tasks, to measure intransigence", complete="run")
+    forgetting: bool = field(False, "accuracy on each task after each task: matrix, curves, transfer and forgetting")
+    joint: str | None = field(
+        None,
+        "run with --joint on the same tasks, to measure intransigence: the accuracy of joint training minus that of"
+        " this run",
+        complete="run",
+    )
     eligibility: bool = field(False, "eligibility of each layer over time")
     gates: bool = field(False, "gates of each layer over time")
     overlap: bool = field(False, "share of busy synapses that two tasks have in common, compared with chance")
-    sweep_k: bool = field(False, "train on the same tasks with other strengths of the gate")
+    sweep_k: bool = field(False, "train again on the same tasks with other strengths k of the gate")
     only_with: ClassVar[OnlyWith] = (("sweep_k", (True,), ("k",)),)
-    k: tuple[float, ...] = field((0.0, 2.5, 5.0, 7.5, 10.0), "strengths for --sweep-k", panel="How")
+    k: tuple[float, ...] = field((0.0, 2.5, 5.0, 7.5, 10.0), "strengths k of the gate for --sweep-k", panel="How")
 
     @model_validator(mode="after")
     def _check_strengths(self) -> Self:

@@ -1,11 +1,12 @@
 """Selective plasticity as equations: a gate scales the update of every synapse.
 
-The gate is low for a busy synapse with a small gradient, and open for a large gradient (a surprise).
+A synapse is busy if its recent gradients were large. The gate is low for a busy synapse with a small gradient. It is 1
+for the largest gradient of the tensor, which is the greatest surprise.
 
-Source: the published program of selective plasticity (READMEs and code; there is no paper). Base "sgd" is what its code
-computes. Base "adam" is our reading of what its READMEs describe: a threshold decides which synapses are busy, and the
-eligibility is the second moment that Adam already has. A synapse is one entry of a parameter tensor. All functions take
-one tensor of any shape and change nothing in place.
+Source: the published program of selective plasticity (READMEs and code; there is no paper). Base "sgd" computes the
+same update as its code. Base "adam" is our interpretation of its READMEs: a threshold decides which synapses are busy,
+and the eligibility comes from the second moment that Adam stores. A synapse is one entry of a parameter tensor. All
+functions take one tensor of any shape and change nothing in place.
 
     e_t = beta e_{t-1} + (1 - beta) |g_t|                                    eligibility: running mean of |g|
     gate = clip(1 - (k / 10) busy (1 - g_n), 0.1, 1)                         g_n = |g| / max|g|, the surprise
@@ -39,8 +40,8 @@ def updated_eligibility(eligibility: Tensor, gradient: Tensor, trace_decay: floa
 def share_of_largest(magnitude: Tensor, eps: float) -> Tensor:
     """Return magnitude / max(magnitude), from 0 to 1, for magnitudes of at least 0.
 
-    A maximum below eps counts as eps, so that no synapse is busy when all gradients are tiny. Above eps the share does
-    not depend on the unit.
+    If the maximum is below eps, the divisor is eps: all shares are near 0 if all magnitudes are tiny. Above eps the
+    share does not depend on the unit.
     """
     return magnitude / magnitude.max().clamp_min(max(eps, torch.finfo(magnitude.dtype).tiny))
 
@@ -55,14 +56,14 @@ def percentile(magnitude: Tensor, percentage: float) -> Tensor:
 def above_threshold(second_moment: Tensor, threshold: Tensor) -> Tensor:
     """Return 1 where v is above `threshold` (), else 0.
 
-    The eligibility is sqrt(v^). v has the same order, so its percentile selects the same synapses. The bias of v grows
-    with the number of steps: multiply a threshold of an earlier step by `bias_growth` first.
+    The eligibility is sqrt(v^). v has the same order, so its percentile selects the same synapses. v starts at 0 and
+    grows like 1 - decay^t: multiply a threshold of an earlier step by `bias_growth` first.
     """
     return (second_moment > threshold).to(second_moment.dtype)
 
 
 def bias_growth(decay: float, then: float | Tensor, now: float | Tensor) -> float | Tensor:
-    """Return (1 - decay^now) / (1 - decay^then), the growth of the bias of v between the steps `then` and `now`."""
+    """Return (1 - decay^now) / (1 - decay^then), the growth of v from step `then` to `now` for a constant gradient."""
     return (1 - decay**now) / (1 - decay**then)
 
 
@@ -72,7 +73,7 @@ def gate(busy: Tensor, surprise: Tensor, plasticity_k: float) -> Tensor:
 
 
 def warmed_up(gate: Tensor, step: Tensor | float, warmup_steps: int) -> Tensor:
-    """Return the gate at step t = 1, 2, ...: close to 1 at first, at full strength from `warmup_steps` on."""
+    """Return the gate at step t = 1, 2, ...: close to 1 at first, with its full effect from `warmup_steps` on."""
     if warmup_steps == 0:
         return gate
     warmth = step / warmup_steps

@@ -41,23 +41,23 @@ class SelectivePlasticityOptimizer(Optimizer):
     Args:
         params: parameters, or groups of parameters. Every option can be set for a group.
         lr: learning rate.
-        trace_decay: beta of the eligibility trace, with base "sgd". Base "adam" uses the second of `betas` instead.
-        plasticity_k: strength of the gate. 0 is plain SGD or Adam. At 10 the gate can reach its lowest value.
+        trace_decay: decay rate beta of the eligibility, with base "sgd". Base "adam" uses the second of `betas`.
+        plasticity_k: strength k of the gate. With 0 all gates are 1. With 10 the gate can reach its lowest value, 0.1.
         threshold_percentile: with base "adam", synapses with an eligibility above this percentile of their tensor are
             busy. Base "sgd" does not use it, and neither does the published code.
-        warmup_steps: number of steps until the gate has its full strength.
-        adaptive_threshold: measure the percentile again every 100 steps. If False, it is fixed when the warm-up ends.
-        eps: is added to Adam's denominator. It also replaces the largest gradient of a tensor if that is smaller.
-        base: "sgd" is the published code, and stores one buffer as large as the parameters. "adam" is gated Adam. It
-            takes its eligibility from Adam's second moment and needs no further buffer.
+        warmup_steps: number of steps until the gate has its full effect.
+        adaptive_threshold: compute the percentile again every 100 steps. If False, it is fixed when the warm-up ends.
+        eps: is added to Adam's denominator. The gates divide by eps if the maximum of a tensor is smaller than eps.
+        base: "sgd" is gated SGD, as in the published code. It stores one additional number per parameter. "adam" is
+            gated Adam. It computes the eligibility from Adam's second moment and needs no more memory than Adam.
         betas: decay rates of Adam's moments.
-        gating: "uniform" is a control. It slows every synapse of a tensor down by the mean gate of the tensor.
+        gating: "uniform" is a control: each synapse of a tensor gets the same gate, the mean of the selective gates.
         weight_decay: decoupled from the gradient, as in AdamW (Loshchilov & Hutter 2019): p <- p - lr weight_decay p
             before the step. The gate does not act on it.
         maximize: maximize the objective instead of minimizing it.
         foreach: None or False. There is one implementation, which chooses its fast path by device and type.
         fused: None or False, as `foreach`.
-        others: further options of torch's optimizers, such as amsgrad. They must be off.
+        others: other options of torch's optimizers, such as amsgrad. They are accepted only if they are off.
 
     Parameters may have any real floating type. The state of 16-bit parameters is float32. Sparse gradients become
     dense, because the trace decays in all synapses. NaN in a gradient makes the whole tensor NaN; infinity makes only

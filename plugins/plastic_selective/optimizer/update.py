@@ -101,7 +101,7 @@ def _number(value: float | Tensor) -> float | Tensor:
 
 
 def _bias_growth(state: dict[str, Tensor], group: dict[str, Any]) -> float | Tensor:
-    """Return the growth of the bias of v since the threshold was measured; at that step exactly 1, to keep ties."""
+    """Return the growth factor of v since the threshold was measured; at that step exactly 1, to keep ties."""
     now, then = step_number(state["step"]), step_number(state["threshold_step"])
     if isinstance(now, float) and now == then:  # both are 0 before the first step
         return 1.0
