@@ -432,7 +432,7 @@ def test_an_archive_holds_plain_files_of_one_run_and_nothing_else(tmp_path, memb
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/x", ".x", "x\0y", "x\ny", "x" * 300, "-x", "\u202ex"])
 def test_only_a_name_of_a_run_is_unpacked(tmp_path, name):
-    with pytest.raises(PlasticError, match="no name of a run"):
+    with pytest.raises(PlasticError, match="is not the name of a run"):
         unpack(archive_of(), tmp_path / "store", name)
     assert not (tmp_path / "store").exists()
 
