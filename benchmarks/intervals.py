@@ -67,15 +67,19 @@ def coverage_of_the_mean(samples: int) -> None:
             drawn = np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
             bounds = np.percentile(values[:, drawn].mean(axis=2), [2.5, 97.5], axis=1)
             peer.append(share((bounds[0] <= 0) & (bounds[1] >= 0)))
-        rows += [[name, "t", *ours], ["", "percentile bootstrap", *peer]]
-    print_table("True mean inside the 95% interval, %", ["values", "interval", *(f"n = {n}" for n in SIZES)], rows)
+        rows += [[name, "t", *ours], [name, "percentile bootstrap", *peer]]
+    print_table(
+        "True mean inside the 95% interval, %",
+        ["distribution over seeds", "interval", *(f"n = {n}" for n in SIZES)],
+        rows,
+    )
 
 
 def coverage_of_comparisons(samples: int) -> None:
     """Print how often the intervals of the comparisons contain the true value, for normal scores on equal tasks."""
     rows = []
     for tasks in (1, 3):
-        found: dict[str, list[str]] = {}
+        found: dict[tuple[str, str], list[str]] = {}
         for n in SIZES:
             random = np.random.default_rng(n)
             middle, pairs, far, profile, peer_middle, peer_pairs = [], [], [], [], [], []
@@ -100,17 +104,22 @@ def coverage_of_comparisons(samples: int) -> None:
                 wins = (x[rows_x, columns][:, :, None] > y[rows_y, columns][:, None]).mean(axis=(1, 2, 3))
                 low, high = np.percentile(wins, [2.5, 97.5])
                 peer_pairs.append(low <= 0.5 <= high)
-            for name, inside in (
-                ("interquartile mean: t with the bootstrap's error", middle),
-                ("interquartile mean: stratified bootstrap", peer_middle),
-                ("probability of improvement .5: score", pairs),
-                ("probability of improvement .5: stratified bootstrap", peer_pairs),
-                (f"probability of improvement {truth:.2f}: score", far),
-                ("performance profile at .31: score", profile),
+            equal, better = "probability of improvement, true value .5", "probability of improvement, true value .86"
+            for measure, interval, inside in (
+                ("interquartile mean", "t", middle),
+                ("interquartile mean", "stratified bootstrap", peer_middle),
+                (equal, "score", pairs),
+                (equal, "stratified bootstrap", peer_pairs),
+                (better, "score", far),
+                ("performance profile, true value .31", "score", profile),
             ):
-                found.setdefault(name, []).append(share(inside))
-        rows += [[str(tasks), name, *shares] for name, shares in found.items()]
-    print_table("True value inside the 95% interval, %", ["tasks", "measure", *(f"n = {n}" for n in SIZES)], rows)
+                found.setdefault((measure, interval), []).append(share(inside))
+        rows += [[str(tasks), *names, *shares] for names, shares in found.items()]
+    print_table(
+        "True value inside the 95% interval, %",
+        ["data sets", "measure", "interval", *(f"n = {n}" for n in SIZES)],
+        rows,
+    )
 
 
 def errors_of_verdicts(samples: int) -> None:
@@ -123,32 +132,34 @@ def errors_of_verdicts(samples: int) -> None:
         id="X", statement="s", metric="test/return", value=475, tolerance=0, tolerance_reason="r", source="s",
         evidence="V", comparison="at-least",
     )  # fmt: skip
-    cases: list[tuple[str, Claim, Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]]] = []
+    cases: list[tuple[str, str, Claim, Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]]] = []
     for name, draw in DISTRIBUTIONS.items():
-        cases.append((f"{name}, at the lower end", claim, lambda r, s, d=draw: 0.94 + 0.01 * d(r, s)))
-        cases.append((f"{name}, at the upper end", claim, lambda r, s, d=draw: 0.96 + 0.01 * d(r, s)))
-    cases.append(("normal, half a band outside", claim, lambda r, s: 0.965 + 0.01 * r.normal(size=s)))
-    cases.append(("normal, inside by a third of half the band", claim, lambda r, s: 0.9567 + 0.01 * r.normal(size=s)))
-    cases.append(("normal, in the middle", claim, lambda r, s: 0.95 + 0.01 * r.normal(size=s)))
-    cases.append(("normal, in the middle, a third of the spread", claim, lambda r, s: 0.95 + 0.0033 * r.normal(size=s)))
+        spread = ", SD .0046" if name.startswith("two modes") else ""
+        cases.append((name + spread, ".94 (lower end)", claim, lambda r, s, d=draw: 0.94 + 0.01 * d(r, s)))
+        cases.append((name + spread, ".96 (upper end)", claim, lambda r, s, d=draw: 0.96 + 0.01 * d(r, s)))
+    cases.append(("normal", ".965 (outside)", claim, lambda r, s: 0.965 + 0.01 * r.normal(size=s)))
+    cases.append(("normal", ".9567 (inside)", claim, lambda r, s: 0.9567 + 0.01 * r.normal(size=s)))
+    cases.append(("normal", ".95 (middle)", claim, lambda r, s: 0.95 + 0.01 * r.normal(size=s)))
+    cases.append(("normal, SD .0033", ".95 (middle)", claim, lambda r, s: 0.95 + 0.0033 * r.normal(size=s)))
     cases.append(
         (
-            "returns: 490 in 70% of seeds, 90 in 30% (mean 370), at least 475",
+            "490 in 70% of seeds, 90 in 30%; claim: at least 475",
+            "370 (outside)",
             bound,
             lambda r, s: np.where(r.random(s) < 0.7, 490, 90) + r.normal(0, 8, size=s),
         )
     )
     rows = []
-    for name, one, draw in cases:
+    for name, mean, one, draw in cases:
         words = []
         for n in SIZES:
             drawn = draw(np.random.default_rng(n), (samples, n))
             found = [judge(one, row).word for row in drawn]
             words.append(" / ".join(f"{100 * found.count(w) / samples:.1f}" for w in ("reproduced", "not reproduced")))
-        rows.append([name, *words])
+        rows.append([name, mean, *words])
     print_table(
-        "Verdicts on .95 +- .01, standard deviation over seeds .01: reproduced / not reproduced, %",
-        ["true mean", *(f"n = {n}" for n in SIZES)],
+        "Verdicts on .95 +- .01, SD over seeds .01 unless named: reproduced / not reproduced, %",
+        ["distribution over seeds", "true mean", *(f"n = {n}" for n in SIZES)],
         rows,
     )
 

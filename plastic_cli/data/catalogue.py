@@ -79,7 +79,7 @@ def _emnist(
     title = {"byclass": "ByClass", "bymerge": "ByMerge", "mnist": "MNIST"}.get(split, split.capitalize())
     return DatasetInfo(
         name="emnist" if split == "balanced" else f"emnist-{split}",
-        title=f"EMNIST {title}, {what}, shown upright",
+        title=f"EMNIST {title}, {what}",
         folder="EMNIST/raw",
         files=tuple(
             f"emnist-{split}-{part}-{kind}-ubyte"
@@ -195,17 +195,30 @@ DATASETS: dict[str, DatasetInfo] = {
             std=(0.3483,),
         ),
         _emnist("balanced", "handwritten digits and letters", _MERGED, 112_800, 18_800, (0.1751,), (0.3332,)),
-        _emnist("letters", "handwritten letters, both cases as one", _LETTERS, 124_800, 20_800, first_label=1),
+        _emnist(
+            "letters",
+            "handwritten letters, upper and lower case in one class",
+            _LETTERS,
+            124_800,
+            20_800,
+            first_label=1,
+        ),
         _emnist("digits", "handwritten digits", _DIGITS, 240_000, 40_000),
-        _emnist("mnist", "handwritten digits, as many as in MNIST", _DIGITS, 60_000, 10_000),
+        _emnist("mnist", "handwritten digits, same number of images as MNIST", _DIGITS, 60_000, 10_000),
         _emnist(
             "byclass",
-            "handwritten digits and letters of both cases",
+            "handwritten digits and letters, upper and lower case in separate classes",
             (*_DIGITS, *(letter.upper() for letter in _LETTERS), *_LETTERS),
             697_932,
             116_323,
         ),
-        _emnist("bymerge", "handwritten digits and letters, cases that look alike as one", _MERGED, 697_932, 116_323),
+        _emnist(
+            "bymerge",
+            "handwritten digits and letters, similar upper and lower case letters in one class",
+            _MERGED,
+            697_932,
+            116_323,
+        ),
         DatasetInfo(
             name="cifar10",
             title="CIFAR-10, small color photographs",

@@ -79,7 +79,7 @@ def test_the_page_lists_every_set_as_it_is():
         mean, std = (", ".join(f"{v:g}" for v in values) for values in (info.mean, info.std))
         counts = f"{info.train_images:,} + {info.test_images:,} | {info.classes}"
         shape = " x ".join(map(str, info.image_shape))
-        of_images = "of the training images"
+        of_images = "computed"
         assert row == (
             f"| `{info.name}` | {info.title} | {counts} | {shape} | {mean or of_images} | {std or of_images} "
             f"| {info.licence} |"
