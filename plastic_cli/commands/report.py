@@ -148,7 +148,7 @@ def _print(content: Content, options: ReportOptions, console: Console) -> None:
             sys.stdout.write(json_text(**named))
         return
     if options.compare:
-        _say_what_is_not_compared(content, console)
+        _print_not_compared(content, console)
     elif options.format == "table" and options.table == "all":
         # A first report shows what was run, and only counts the claims without a run.
         untested = [claim for claim in judged if has_no_runs(claim)]
@@ -170,7 +170,7 @@ def _print(content: Content, options: ReportOptions, console: Console) -> None:
         print_tables([table for _, table in tables])
 
 
-def _say_what_is_not_compared(content: Content, console: Console) -> None:
+def _print_not_compared(content: Content, console: Console) -> None:
     from plastic_cli.report.comparisons import not_compared
 
     alone = not_compared(content.results, content.comparisons)
@@ -178,7 +178,7 @@ def _say_what_is_not_compared(content: Content, console: Console) -> None:
         console.message("nothing to compare: no two settings share a data set and a metric")
     elif alone:
         results = "1 result is" if alone == 1 else f"{alone} results are"
-        console.message(f"not compared: {results} alone on a data set and metric")
+        console.message(f"{results} not compared, because no other setting has the same data set and metric")
 
 
 def _write(options: ReportOptions, content: Content, sources: Sources, store: RunStore, console: Console) -> None:

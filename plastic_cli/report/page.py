@@ -189,7 +189,8 @@ def _sections(
         texts = ["Settings may differ in more than their rule. The setting names all options that differ."]
         alone = not_compared(content.results, comparisons)
         if alone:
-            texts.append(f"{_counted(alone, 'result')} alone on a data set and metric, and so in no comparison.")
+            results = "1 result is" if alone == 1 else f"{alone} results are"
+            texts.append(f"{results} not compared, because no other setting has the same data set and metric.")
         sections.append(_Section("comparisons", "Comparisons", tuple(texts), tables, profiles))
     if drawn:
         sections.append(_Section("figures", "Figures", figures=tuple(drawn.values())))
@@ -279,10 +280,6 @@ def _tolerance_text(claim: Claim) -> str:
     if claim.words:
         return f"compared with {claim_figure(claim)}, our own line: {claim.reason}"
     return f"band: {claim.reason}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"1 {noun} stands" if number == 1 else f"{number} {noun}s stand"
 
 
 def _comparison_tables(comparison: Comparison) -> list[tuple[str, Table]]:

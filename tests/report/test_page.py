@@ -214,7 +214,7 @@ def test_results_without_a_comparison_are_counted(tmp_path):
     runs, metrics = grlu_experiments(seeds=1)
     runs.loc[runs["rule"] == "backprop", "dataset"] = "digits"
     text = write_page(tmp_path, runs, metrics)
-    assert "1 result stands alone on a data set and metric" in text
+    assert "1 result is not compared, because no other setting has the same data set and metric" in text
 
 
 def test_runs_that_are_not_counted_are_named(tmp_path):
