@@ -36,12 +36,25 @@ DatasetName = Annotated[str, AfterValidator(_dataset_name)]
 """The name of a data set in any case, or a folder."""
 
 
-class OutputOptions(Config):
+class DebugOptions(Config):
+    """The option that every command has."""
+
+    debug: bool = field(False, "show the traceback of an error", panel="Output")
+
+
+class FileOptions(Config):
+    """The file with options of a command of the toolkit."""
+
+    config: Path | None = field(
+        None, "TOML file with options of this command; command-line options take precedence", panel="Run"
+    )
+
+
+class OutputOptions(DebugOptions):
     """How a command prints its results."""
 
     format: Literal["table", "markdown", "csv", "json"] = field("table", "format of the results", panel="Output")
     json_lines: bool = field(False, "the same as --format json", panel="Output", option="--json")
-    debug: bool = field(False, "show the traceback of an error", panel="Output")
 
     def output_format(self) -> str:
         """Return the format: JSON with --json."""

@@ -10,8 +10,9 @@ from string import Template
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from plastic_cli.commands.invocation import DebugOptions
 from plastic_cli.commands.options import toolkit_command
-from plastic_cli.config.model import Config, field
+from plastic_cli.config.model import field
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import exporter_names, plugin_names
 from plastic_cli.runs.console import Console
@@ -33,12 +34,11 @@ FILES = {
 LONGEST_NAME = 40
 
 
-class Options(Config):
+class Options(DebugOptions):
     """Options of `plastic new-rule`."""
 
     name: str = field(..., "name of the rule on the command line", argument="NAME")
     folder: Path = field(Path(), "folder in which plastic-NAME is created")
-    debug: bool = field(False, "show the traceback of an error", panel="Output")
 
 
 def command(name: str, about: str) -> Any:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plastic_cli.commands.invocation import DatasetName, RuleName, RunsOptions
+from plastic_cli.commands.invocation import DatasetName, DebugOptions, FileOptions, RuleName, RunsOptions
 from plastic_cli.commands.options import toolkit_command
 from plastic_cli.config.model import field
 from plastic_cli.errors import PlasticError, UserError
@@ -31,16 +31,12 @@ GENERATOR = b'<meta name="generator" content="plastic '
 """The text that identifies the page of an earlier report."""
 
 
-class Options(ReportOptions):
+class Options(ReportOptions, FileOptions, DebugOptions):
     """Options of `plastic report`."""
 
     rule: RuleName | None = field(None, "only runs of this rule", complete="rule")
     dataset: DatasetName | None = field(None, "only runs on this data set", complete="dataset")
     json_lines: bool = field(False, "the same as --format json", panel="Output", option="--json")
-    debug: bool = field(False, "show the traceback of an error", panel="Output")
-    config: Path | None = field(
-        None, "TOML file with options of this command; command-line options take precedence", panel="Run"
-    )
 
 
 def command(name: str, about: str) -> Any:

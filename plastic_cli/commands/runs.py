@@ -11,7 +11,7 @@ import typer
 from typer.main import get_command
 
 from plastic_cli.commands.groups import Command, Group
-from plastic_cli.commands.invocation import DatasetName, OutputOptions, RuleName, RunsOptions
+from plastic_cli.commands.invocation import DatasetName, DebugOptions, OutputOptions, RuleName, RunsOptions
 from plastic_cli.commands.options import toolkit_function
 from plastic_cli.commands.show import print_rows, text_of
 from plastic_cli.config.model import field
@@ -47,15 +47,14 @@ class ShowOptions(RunsOptions, OutputOptions):
     run: str = field(..., "id, a unique beginning of it, or name", argument="RUN", complete="run")
 
 
-class RemoveOptions(RunsOptions):
+class RemoveOptions(RunsOptions, DebugOptions):
     """Options of `plastic runs remove`."""
 
     names: list[str] = field(..., "ids or names", argument="RUN...", complete="run", repeat=True)
     yes: bool = field(False, "do not ask for confirmation", panel="Run", option="--yes,-y")
-    debug: bool = field(False, "show the traceback of an error", panel="Output")
 
 
-class ExportOptions(RunsOptions):
+class ExportOptions(RunsOptions, DebugOptions):
     """Options of `plastic runs export`."""
 
     panel: ClassVar[str] = "Export"
@@ -64,7 +63,6 @@ class ExportOptions(RunsOptions):
         [], "ids or names (default: all finished runs)", argument="RUN...", complete="run", repeat=True
     )
     to: tuple[str, ...] = field(..., "names of exporters, such as tensorboard", complete="exporter")
-    debug: bool = field(False, "show the traceback of an error", panel="Output")
 
 
 def command(name: str, about: str) -> Any:
@@ -102,7 +100,7 @@ def list_runs(options: ListOptions) -> None:
     )
     last, everything, output_format = options.last, options.everything, options.output_format()
     if last is not None and everything:
-        raise UserError(f"--last {last} and --all exclude each other. Leave one of them out.")
+        raise UserError(f"--last {last}: it does not go with --all. Leave one of them out.")
     store = RunStore(folder)
     present = store.rows()
     _check_known("--rule", rule, {row["rule"] for row in present})

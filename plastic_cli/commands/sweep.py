@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from plastic_cli.commands.invocation import RuleName, SweepInvocation
+from plastic_cli.commands.invocation import FileOptions, RuleName, SweepInvocation
 from plastic_cli.commands.options import toolkit_command
 from plastic_cli.commands.show import print_rows
 from plastic_cli.config.model import field
@@ -32,7 +32,7 @@ SHOWN_AT_ONCE = 12
 """Running and failed runs that the live table lists."""
 
 
-class Options(SweepInvocation):
+class Options(FileOptions, SweepInvocation):
     """Options of `plastic sweep`."""
 
     panel: ClassVar[str] = "Recipe"
@@ -47,9 +47,6 @@ class Options(SweepInvocation):
     )
     dry_run: bool = field(False, "print the runs, which are done and which are left, and stop", panel="Output")
     quiet: bool = field(False, "print no progress, and only the folders of the runs at the end", panel="Output")
-    config: Path | None = field(
-        None, "TOML file with options of this command; command-line options take precedence", panel="Run"
-    )
 
 
 def command(name: str, about: str) -> Any:

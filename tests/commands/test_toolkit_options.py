@@ -65,7 +65,7 @@ def test_a_wrong_file_is_named(command, text, complaint, file):
         (["sweep", "grlu-quick", "--timeout", "0"], "--timeout 0: it should be greater than 0"),
         (["sweep", "grlu-quick", "--timeout", "nan"], "--timeout nan"),
         (["runs", "--last", "0"], "--last 0: it should be greater than or equal to 1"),
-        (["runs", "--last", "2", "--all"], "--last 2 and --all exclude each other"),
+        (["runs", "--last", "2", "--all"], "--last 2: it does not go with --all"),
         (["report", "--table", "al"], "Did you mean 'all'?"),
         (["rules", "--formt", "csv"], "there is no option '--formt'. Did you mean '--format'?"),
         (["data", "--format", "cvs"], "Did you mean 'csv'?"),
