@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
-from plastic_cli.data.catalogue import data_folder
+from plastic_cli.data.catalog import data_folder
 from plastic_cli.data.datasets import Dataset, load_dataset
 from plastic_eglp import (
     AlwaysOnController,

@@ -64,7 +64,7 @@ def resolve(
     dataset = getattr(config, "dataset", None)
     if dataset is None:
         return config
-    from plastic_cli.data.catalogue import check_dataset_name, full_dataset_name
+    from plastic_cli.data.catalog import check_dataset_name, full_dataset_name
 
     try:
         check_dataset_name(dataset)

@@ -14,7 +14,7 @@ def completions_for(kind: str) -> Callable[[str], list[tuple[str, str]]]:
 
 def datasets(incomplete: str) -> list[tuple[str, str]]:
     """Offer the data sets of the catalogue."""
-    from plastic_cli.data.catalogue import dataset_names
+    from plastic_cli.data.catalog import dataset_names
 
     return [(name, "") for name in dataset_names() if name.startswith(incomplete)]
 

@@ -10,7 +10,13 @@ from typing import Any
 from plastic_cli.commands.invocation import DataOptions, OutputOptions
 from plastic_cli.commands.options import toolkit_command
 from plastic_cli.commands.show import print_rows
-from plastic_cli.data.catalogue import DATASETS, DatasetInfo, data_folder, missing_files, stored_file
+from plastic_cli.data.catalog import (
+    DATASETS,
+    DatasetInfo,
+    data_folder,
+    missing_files,
+    stored_file,
+)
 from plastic_cli.errors import UserError
 
 

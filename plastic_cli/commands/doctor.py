@@ -105,7 +105,7 @@ def _unknown_condition(rule: Rule) -> list[str]:
 
 
 def _data() -> list[dict[str, Any]]:
-    from plastic_cli.data.catalogue import data_folder
+    from plastic_cli.data.catalog import data_folder
 
     folder = data_folder(None)
     return [_check("data folder", "ok", f"{folder}{'' if folder.exists() else ' (created at the first download)'}")]

@@ -25,7 +25,7 @@ def _rule_name(name: str) -> str:
 
 
 def _dataset_name(name: str) -> str:
-    from plastic_cli.data.catalogue import known_dataset
+    from plastic_cli.data.catalog import known_dataset
 
     return known_dataset(name) or name
 

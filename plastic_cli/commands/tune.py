@@ -20,7 +20,7 @@ from plastic_cli.commands.train import check_device
 from plastic_cli.config.describe import as_typed
 from plastic_cli.config.model import TrainConfig
 from plastic_cli.config.model import field as option
-from plastic_cli.data.catalogue import DATASETS
+from plastic_cli.data.catalog import DATASETS
 from plastic_cli.errors import PlasticError, RunFailed, UserError
 from plastic_cli.escapes import printable_line
 from plastic_cli.plugins.discovery import discover, find_rule

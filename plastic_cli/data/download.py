@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from plastic_cli.data.catalogue import DatasetInfo, missing_files, where_to_put
+from plastic_cli.data.catalog import DatasetInfo, missing_files, where_to_put
 from plastic_cli.errors import UserError
 
 if TYPE_CHECKING:

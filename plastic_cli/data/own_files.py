@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from plastic_cli.data.catalogue import DATASETS, DatasetInfo, missing_files, stored_file
+from plastic_cli.data.catalog import (
+    DATASETS,
+    DatasetInfo,
+    missing_files,
+    stored_file,
+)
 from plastic_cli.data.files import shown, shown_names
 from plastic_cli.data.formats.idx import read_idx
 from plastic_cli.data.formats.npz import npz_names, read_npy, read_npz

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from plastic_cli.data.arrays import LabeledImages, StoredDataset, check_labels, checksum, stratified_split
-from plastic_cli.data.catalogue import (
+from plastic_cli.data.catalog import (
     DATASETS,
     DatasetInfo,
     check_dataset_name,

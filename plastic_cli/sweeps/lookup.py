@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
-from plastic_cli.data.catalogue import DATASETS
+from plastic_cli.data.catalog import DATASETS
 from plastic_cli.distribution import installed_version
 from plastic_cli.runs.index import read_index, write_index
 from plastic_cli.runs.lock import is_held

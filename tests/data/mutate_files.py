@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from data.tiny_sets import idx_bytes, write_cifar
-from plastic_cli.data.catalogue import DATASETS
+from plastic_cli.data.catalog import DATASETS
 from plastic_cli.data.sources import read_known_set, read_own_set
 from plastic_cli.errors import UserError
 

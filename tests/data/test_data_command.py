@@ -10,7 +10,7 @@ import pytest
 
 from data.tiny_sets import write_idx, write_mnist
 from plastic_cli.commands.data import Options, data_rows, list_datasets
-from plastic_cli.data.catalogue import DATASETS, dataset_names
+from plastic_cli.data.catalog import DATASETS, dataset_names
 from plastic_cli.errors import UserError
 
 

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from data.tiny_sets import write_idx, write_mnist
 from plastic_cli.data import download
 from plastic_cli.data.arrays import stratified_split
-from plastic_cli.data.catalogue import DATASETS
+from plastic_cli.data.catalog import DATASETS
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.errors import UserError
 

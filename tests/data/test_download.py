@@ -14,7 +14,7 @@ import pytest
 from torchvision import datasets as vision
 
 from data.tiny_sets import idx_bytes, write_cifar, write_idx, write_mnist
-from plastic_cli.data.catalogue import DATASETS
+from plastic_cli.data.catalog import DATASETS
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.errors import UserError
 

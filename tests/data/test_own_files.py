@@ -10,7 +10,12 @@ import torch
 from PIL import Image
 
 from data.tiny_sets import idx_bytes, write_idx, write_mnist
-from plastic_cli.data.catalogue import DATASETS, check_dataset_name, full_dataset_name, known_dataset
+from plastic_cli.data.catalog import (
+    DATASETS,
+    check_dataset_name,
+    full_dataset_name,
+    known_dataset,
+)
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.data.sources import dataset_checksum
 from plastic_cli.errors import UserError

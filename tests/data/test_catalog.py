@@ -9,7 +9,7 @@ from torchvision import datasets as vision
 
 from plastic_cli.commands.completion import datasets
 from plastic_cli.config.classifier import ClassifierTrainConfig
-from plastic_cli.data.catalogue import DATASETS, dataset_names
+from plastic_cli.data.catalog import DATASETS, dataset_names
 from plastic_cli.data.formats.idx import read_idx
 
 
@@ -19,9 +19,9 @@ def test_names():
     assert all(name == info.name for name, info in DATASETS.items())
 
 
-def test_catalogue_and_listing_import_nothing_heavy():
+def test_catalog_and_listing_import_nothing_heavy():
     code = (
-        "import sys, plastic_cli.data.catalogue, plastic_cli.commands.data\n"
+        "import sys, plastic_cli.data.catalog, plastic_cli.commands.data\n"
         "print(sorted({'torch', 'numpy', 'pandas', 'sklearn', 'torchvision', 'rich'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
