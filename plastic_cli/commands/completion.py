@@ -13,7 +13,7 @@ def completions_for(kind: str) -> Callable[[str], list[tuple[str, str]]]:
 
 
 def datasets(incomplete: str) -> list[tuple[str, str]]:
-    """Offer the data sets of the catalogue."""
+    """Offer the data sets of the catalog."""
     from plastic_cli.data.catalog import dataset_names
 
     return [(name, "") for name in dataset_names() if name.startswith(incomplete)]

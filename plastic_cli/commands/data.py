@@ -40,7 +40,7 @@ class DataRow:
     image_shape: tuple[int, int, int]
     disk_bytes: int
     download_bytes: int
-    licence: str
+    license: str
     source: str
     note: str
     mean: tuple[float, ...]
@@ -48,7 +48,7 @@ class DataRow:
 
 
 def data_rows(folder: Path | None = None) -> list[DataRow]:
-    """Return a row for every set of the catalogue; `folder` as in `load_dataset`. Nothing is fetched."""
+    """Return a row for every set of the catalog; `folder` as in `load_dataset`. Nothing is fetched."""
     where = data_folder(folder)
     return [_row(info, where) for info in DATASETS.values()]
 
@@ -63,7 +63,7 @@ def command(name: str, about: str) -> Any:
 
 
 def list_datasets(options: Options) -> None:
-    """Print the data sets of the catalogue on stdout, as a table, Markdown, JSON (a list) or CSV."""
+    """Print the data sets of the catalog on stdout, as a table, Markdown, JSON (a list) or CSV."""
     folder, output_format = options.data, options.output_format()
     if folder is not None and folder.exists() and not folder.is_dir():
         raise UserError(f"--data {folder}: it is not a folder.")
@@ -95,7 +95,7 @@ def _row(info: DatasetInfo, folder: Path) -> DataRow:
         image_shape=info.image_shape,
         disk_bytes=info.disk_bytes if missing else sum(path.stat().st_size for path in paths),
         download_bytes=info.download_bytes,
-        licence=info.licence,
+        license=info.license,
         source=info.source,
         note=note,
         mean=info.mean,
@@ -130,7 +130,7 @@ def _print_overview(rows: list[DataRow], folder: Path, output_format: str) -> No
                 "classes": row.classes,
                 "image": _shape(row),
                 "MB": f"{row.disk_bytes / 1e6:,.1f}",
-                "licence": row.licence,
+                "license": row.license,
             }
         )
     print_rows(shown, list(shown[0]), output_format)

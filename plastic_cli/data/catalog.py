@@ -48,7 +48,7 @@ class DatasetInfo:
     test_images: int
     download_bytes: int
     disk_bytes: int
-    licence: str
+    license: str
     source: str
     note: str
     download_note: str
@@ -93,7 +93,7 @@ def _emnist(
         download_bytes=561_753_746,
         # 28 x 28 pixels and a label for each image, and the headers of four files.
         disk_bytes=(train_images + test_images) * 785 + 48,
-        licence="see source",
+        license="see source",
         source="https://www.nist.gov/itl/products-and-services/emnist-dataset",
         note="",
         download_note=f"the archive has every EMNIST split; only {title} is kept",
@@ -122,7 +122,7 @@ DATASETS: dict[str, DatasetInfo] = {
             test_images=360,
             download_bytes=0,
             disk_bytes=0,
-            licence="CC BY 4.0",
+            license="CC BY 4.0",
             source="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
             note="no official test split: a fixed, stratified one is used",
             download_note="",
@@ -140,7 +140,7 @@ DATASETS: dict[str, DatasetInfo] = {
             test_images=10_000,
             download_bytes=11_594_722,
             disk_bytes=54_950_048,
-            licence="CC BY-SA 3.0",
+            license="CC BY-SA 3.0",
             source="http://yann.lecun.com/exdb/mnist/",
             note="",
             download_note="",
@@ -169,7 +169,7 @@ DATASETS: dict[str, DatasetInfo] = {
             test_images=10_000,
             download_bytes=30_878_645,
             disk_bytes=54_950_048,
-            licence="MIT",
+            license="MIT",
             source="https://github.com/zalandoresearch/fashion-mnist",
             note="",
             download_note="",
@@ -187,7 +187,7 @@ DATASETS: dict[str, DatasetInfo] = {
             test_images=10_000,
             download_bytes=21_240_888,
             disk_bytes=54_950_048,
-            licence="CC BY-SA 4.0",
+            license="CC BY-SA 4.0",
             source="https://github.com/rois-codh/kmnist",
             note="",
             download_note="",
@@ -241,7 +241,7 @@ DATASETS: dict[str, DatasetInfo] = {
             test_images=10_000,
             download_bytes=170_498_071,
             disk_bytes=186_213_868,
-            licence="none stated",
+            license="none stated",
             source="https://www.cs.toronto.edu/~kriz/cifar.html",
             note="",
             download_note="",

@@ -11,11 +11,11 @@ from plastic_cli.errors import PlasticError
 
 
 def blobs(seed, n, classes=4, units=6, spread=0.3):
-    """Features around one centre per class; the centres are the same for every seed."""
+    """Features around one center per class; the centers are the same for every seed."""
     generator = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).normal(size=(classes, units))
+    centers = np.random.default_rng(99).normal(size=(classes, units))
     y = generator.integers(0, classes, n)
-    return torch.from_numpy(centres[y] + spread * generator.normal(size=(n, units))).float(), torch.from_numpy(y)
+    return torch.from_numpy(centers[y] + spread * generator.normal(size=(n, units))).float(), torch.from_numpy(y)
 
 
 def test_separable_classes_are_predicted_and_random_labels_are_not():

@@ -176,8 +176,8 @@ def test_the_shell_completes_verbs_rules_and_options():
 
 
 def test_the_shell_completes_datasets_and_runs(train, runs_folder):
-    run = train("--name", "favourite").name
+    run = train("--name", "favorite").name
     assert complete("plastic train grlu --dataset km") == ["kmnist"]
-    assert complete("plastic eval backprop --run fav") == ["favourite"]
+    assert complete("plastic eval backprop --run fav") == ["favorite"]
     assert complete("plastic train grlu --resume 2") == [run]
     assert complete(f"plastic runs show {run[:8]}") == [run]

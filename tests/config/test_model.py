@@ -12,7 +12,7 @@ from plastic_cli.resolve import resolve
 
 
 class Renamed(TrainConfig):
-    """A model whose field `color` was called `colour`."""
+    """A model with a field that had another name."""
 
     renamed: ClassVar[Mapping[str, str]] = {"colour": "color"}
     color: str = field("red", "color")

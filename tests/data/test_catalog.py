@@ -82,7 +82,7 @@ def test_the_page_lists_every_set_as_it_is():
         of_images = "computed"
         assert row == (
             f"| `{info.name}` | {info.title} | {counts} | {shape} | {mean or of_images} | {std or of_images} "
-            f"| {info.licence} |"
+            f"| {info.license} |"
         )
 
 

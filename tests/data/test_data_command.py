@@ -30,7 +30,7 @@ def test_a_row_for_every_set(tmp_path):
             info.disk_bytes,
         )
         assert row.missing == info.files
-        assert row.licence
+        assert row.license
 
 
 def test_the_row_of_a_present_set(mnist_folder):

@@ -251,15 +251,15 @@ def test_hebb_grows_without_bound(elongated):
 @pytest.mark.parametrize("start", [0.4, 3.0])
 def test_winners_of_softhebb_converge_to_their_stimuli_with_norm_one(start):
     """Two clusters, two units: each takes one of them, however long its weights were."""
-    centres = torch.tensor([[1.0, 0.2, 0.0], [0.0, 0.2, 1.0]], dtype=torch.float64)
-    x = torch.cat([centre + 0.02 * draw(50, 3, seed=n) for n, centre in enumerate(centres)])
+    centers = torch.tensor([[1.0, 0.2, 0.0], [0.0, 0.2, 1.0]], dtype=torch.float64)
+    x = torch.cat([center + 0.02 * draw(50, 3, seed=n) for n, center in enumerate(centers)])
     W = start * torch.tensor([[0.9, 0.3, 0.1], [0.1, 0.3, 0.9]], dtype=torch.float64)
     W = W / W.norm(dim=1, keepdim=True) * start
     for _ in range(3000):
         change = rule.weight_change(W, x, rule.softhebb(x @ W.T, 30.0))
         W = W + 0.1 * rule.softhebb_rate(W)[:, None] * change
     torch.testing.assert_close(W.norm(dim=1), torch.ones(2, dtype=torch.float64), rtol=0.01, atol=0)
-    aligned = (W * centres).sum(1) / W.norm(dim=1) / centres.norm(dim=1)
+    aligned = (W * centers).sum(1) / W.norm(dim=1) / centers.norm(dim=1)
     assert (aligned > 0.999).all()
 
 

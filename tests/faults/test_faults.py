@@ -420,7 +420,7 @@ def test_a_signal_in_the_middle_of_writing_a_checkpoint_is_an_interrupt(number, 
     """The library that writes the archive turns what a signal raises into an error of its own."""
     save, written = torch.save, []
 
-    class Signalled:
+    class Signaled:
         def __init__(self, stream):
             self.stream = stream
 
@@ -435,7 +435,7 @@ def test_a_signal_in_the_middle_of_writing_a_checkpoint_is_an_interrupt(number, 
 
     def save_to(content, stream):
         try:
-            save(content, Signalled(stream))
+            save(content, Signaled(stream))
         except BaseException as error:
             turned.append(type(error))
             raise

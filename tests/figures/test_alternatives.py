@@ -18,7 +18,7 @@ FRAME = pd.DataFrame({"step": [1, 2, 1, 2], "value": [0.1, 0.2, 0.3, 0.4], "rule
 
 
 def figure(**words):
-    return ggplot(FRAME, aes("step", "value", colour="rule")) + geom_line() + labs(**words)
+    return ggplot(FRAME, aes("step", "value", color="rule")) + geom_line() + labs(**words)
 
 
 def test_the_description_names_labels_and_colors():
@@ -37,7 +37,7 @@ def test_the_title_of_a_figure_without_one_is_its_name():
 
 def test_many_colors_are_counted():
     frame = pd.DataFrame({"x": range(20), "rule": [f"rule {i}" for i in range(20)]})
-    words = alternative(ggplot(frame, aes("x", "x", colour="rule")) + geom_point(), "name")
+    words = alternative(ggplot(frame, aes("x", "x", color="rule")) + geom_point(), "name")
     assert "20 colors" in words.description
     assert "rule 3" not in words.description
 

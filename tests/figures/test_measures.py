@@ -105,7 +105,7 @@ def test_image_grid_places_each_unit_between_separators():
     grid = image_grid(weights, (2, 2), columns=2, limit=1.0)
     assert grid.shape == (7, 7, 3)
     assert grid.dtype == np.uint8
-    vermilion, blue, white, grey = (110, 48, 0), (0, 63, 99), (255, 255, 255), (64, 64, 64)
+    vermilion, blue, white, gray = (110, 48, 0), (0, 63, 99), (255, 255, 255), (64, 64, 64)
     assert tuple(grid[1, 1]) == vermilion
     assert tuple(grid[1, 2]) == blue
     assert tuple(grid[2, 1]) == white
@@ -113,7 +113,7 @@ def test_image_grid_places_each_unit_between_separators():
     assert tuple(grid[4, 1]) == tuple(grid[5, 2]) == white
     # Separators, and the place of a fourth unit.
     for pixels in (grid[::3], grid[:, ::3], grid[4:, 4:]):
-        assert (pixels == grey).all()
+        assert (pixels == gray).all()
 
 
 def test_image_grid_of_color_weights_and_zoom():

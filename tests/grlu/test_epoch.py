@@ -266,9 +266,9 @@ def test_without_samples_there_is_no_reward():
 def test_compiled_and_eager_paths_learn_equally_well(top_k, credit):
     # Eight well separated classes. Parameters in float64 take the eager path, with other noise.
     generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(8, 30, generator=generator)
+    centers = torch.randn(8, 30, generator=generator)
     y = torch.randint(8, (1200,), generator=generator)
-    x = centres[y] + 0.3 * torch.randn(1200, 30, generator=generator)
+    x = centers[y] + 0.3 * torch.randn(1200, 30, generator=generator)
     options = {**DEFAULTS, "perturbations": 16, "learning_rate": 1.0, "credit": credit, "top_k": top_k}
     accuracy, rewards = {}, {}
     for dtype in (torch.float32, torch.float64):

@@ -71,7 +71,7 @@ def test_random_numbers_are_independent(numbers):
     other_key = drawn(key=2025, steps=1000, width=2000)[0]
     distant_key = drawn(key=2024 + 2**32, steps=1000, width=2000)[0]
     pairs = {
-        "neighbours": (normals[:, :-1], normals[:, 1:]),
+        "neighbors": (normals[:, :-1], normals[:, 1:]),
         "the two of one Box-Muller": (normals[:, :quarter], normals[:, quarter : 2 * quarter]),
         "one Philox call": (normals[:, :quarter], normals[:, 2 * quarter : 3 * quarter]),
         "steps": (normals[:-1], normals[1:]),

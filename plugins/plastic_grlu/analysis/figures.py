@@ -63,7 +63,7 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
     points = points[points["network"].isin(networks)]
     panels = points["dataset"].nunique()
     figure = (
-        ggplot(points, aes("config.perturbations", "mean", colour="network", shape="network"))
+        ggplot(points, aes("config.perturbations", "mean", color="network", shape="network"))
         + geom_line(size=0.8)
         + geom_errorbar(aes(ymin="low", ymax="high"), data=points.dropna(subset=["low"]), width=0.06, size=0.7)
         + geom_point(size=2.6)
@@ -71,7 +71,7 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
     if len(control):
         shown = control[control["dataset"].isin(points["dataset"])]
         lines = sorted(shown["network"].unique())
-        figure += geom_hline(aes(yintercept="mean", linetype="network"), data=shown, colour="#555555", size=0.7)
+        figure += geom_hline(aes(yintercept="mean", linetype="network"), data=shown, color="#555555", size=0.7)
         figure += scale_linetype_manual(values=dict(zip(lines, LINES, strict=False)), name="control: backpropagation")
     return (
         figure
@@ -85,7 +85,7 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
         + labs(
             x="perturbations per image",
             y="test accuracy (%)",
-            colour="network",
+            color="network",
             shape="network",
             title="GRLU: accuracy against perturbations",
             caption=f"Bars: {interval_method()} over seeds, with 3 seeds or more.",

@@ -78,7 +78,7 @@ def analyze_network(config: Analyze, run: Run, trained: Trained) -> None:
         "--decode": config.decode,
         "--ablate": config.ablate,
     }
-    seeds = evaluation_seeds(seed_sequence(run.seed, "analysed episodes"), config.episodes)
+    seeds = evaluation_seeds(seed_sequence(run.seed, "analyzed episodes"), config.episodes)
 
     def recorded(chosen: Sequence[int]) -> list[Episode]:
         return record_episodes(

@@ -266,12 +266,12 @@ def test_principal_components_are_those_of_the_singular_value_decomposition(widt
     factors = rng.normal(size=(90, 3)) * [5, 3, 1]
     states = (factors @ rng.normal(size=(3, width)) + 0.01 * rng.normal(size=(90, width))).astype(np.float32)
     found = principal_components([states[:30], states[30:]])
-    centred = states.astype(float) - states.astype(float).mean(axis=0)
-    variances = np.linalg.svd(centred, compute_uv=False) ** 2
+    centered = states.astype(float) - states.astype(float).mean(axis=0)
+    variances = np.linalg.svd(centered, compute_uv=False) ** 2
     np.testing.assert_allclose(found.variance_ratios[:3], (variances / variances.sum())[:3], rtol=1e-3)
     # What the first three leave out is small, so that distances are kept.
     places = found.project(states)[:, :3]
-    np.testing.assert_allclose(places[0] @ places[1], centred[0] @ centred[1], rtol=1e-2)
+    np.testing.assert_allclose(places[0] @ places[1], centered[0] @ centered[1], rtol=1e-2)
     table = variance_table({"h": found})
     assert table["cumulative"].iloc[-1] <= 1
     assert table["cumulative"].is_monotonic_increasing
@@ -283,8 +283,8 @@ def test_components_of_saturated_units_are_in_the_order_of_their_variances():
     deviations = np.sqrt([1e-5, 1e-6, 3e-7, 1e-7])
     states = (0.999 + rng.normal(size=(3000, 4)) * deviations @ directions).astype(np.float32)
     found = principal_components([states[:900], states[900:]], components=4)
-    centred = states.astype(np.float64) - states.astype(np.float64).mean(axis=0)
-    variances, axes = np.linalg.svd(centred, full_matrices=False)[1:]
+    centered = states.astype(np.float64) - states.astype(np.float64).mean(axis=0)
+    variances, axes = np.linalg.svd(centered, full_matrices=False)[1:]
     variances = variances**2
     np.testing.assert_allclose(found.variance_ratios, (variances / variances.sum())[:4], rtol=1e-6)
     np.testing.assert_allclose(np.abs(np.sum(found.directions * axes[:4], axis=1)), 1, rtol=1e-6)

@@ -330,11 +330,11 @@ def test_advantages_are_normalized_with_the_option(monkeypatch):
         return a2c_loss(logits, values, actions, advantages, returns, *coefficients)
 
     monkeypatch.setattr("plastic_mpn.learning.a2c.a2c_loss", spy)
-    for normalise in (False, True):
-        make("mlp", normalize_advantages=normalise).rollout_and_update()
-    (values, plain, returns), (_, normalised, same_returns) = seen
+    for normalize in (False, True):
+        make("mlp", normalize_advantages=normalize).rollout_and_update()
+    (values, plain, returns), (_, normalized, same_returns) = seen
     torch.testing.assert_close(plain, returns - values)
-    torch.testing.assert_close(normalised, (plain - plain.mean()) / plain.std())
+    torch.testing.assert_close(normalized, (plain - plain.mean()) / plain.std())
     torch.testing.assert_close(same_returns, returns)
 
 

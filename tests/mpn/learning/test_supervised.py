@@ -494,7 +494,7 @@ def test_a_core_without_gradients_does_not_change(core):
     assert {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])} == {
         "head.weight"
     }
-    # What is not learned is not penalised either.
+    # What is not learned is not penalized either.
     assert float(magnitude(network).detach()) == pytest.approx(float(network.head.weight.detach().abs().sum()))
 
 

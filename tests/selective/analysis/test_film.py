@@ -62,8 +62,8 @@ def test_a_film_has_a_frame_for_each_round_and_its_last_frame_is_a_picture(train
     still = imageio.imread(folder / "figures" / "plasticity_layer_1.png")
     assert np.abs(still.astype(int) - film[-1]).mean() < 1
     # A GIF has 256 colors, and the panels must leave some for the curves.
-    for colour in discrete_colors(TASKS):
-        wanted = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)])
+    for color in discrete_colors(TASKS):
+        wanted = np.array([int(color[start : start + 2], 16) for start in (1, 3, 5)])
         assert np.abs(film[-1][:, 600:].astype(int) - wanted).max(axis=-1).min() < 8
     assert look("render", folder, "--layer", 3).code == 0
     assert_refused(look("render", folder, "--layer", 4), "--layer 4", "has 3 layers")
@@ -79,6 +79,6 @@ def test_a_control_is_shown_by_its_weights_after_each_task(trained):
 def test_a_film_of_many_tasks_has_a_color_bar_of_tasks():
     values = np.zeros((1, 5, 20), dtype=np.float32)
     frame = draw_frames(history_with(12, 1), [Panel("a", {0: values[0]}, 1.0)] * 2, None)[0].astype(int)
-    wanted = [[int(colour[start : start + 2], 16) for start in (1, 3, 5)] for colour in discrete_colors(12)]
+    wanted = [[int(color[start : start + 2], 16) for start in (1, 3, 5)] for color in discrete_colors(12)]
     columns = [frame[:, x] for x in range(880, 960)]
-    assert any(all(np.abs(column - colour).max(axis=1).min() < 3 for colour in wanted) for column in columns)
+    assert any(all(np.abs(column - color).max(axis=1).min() < 3 for color in wanted) for column in columns)

@@ -336,7 +336,7 @@ def test_go_nogo_shows_the_stimulus_only_in_its_period():
 
 @pytest.mark.parametrize("directions", [2, 3, 8])
 def test_match_agrees_with_the_shown_sample_and_test(directions):
-    shape = lambda centre: (1 + np.cos(2 * np.pi * (np.arange(directions) - centre) / directions)) / 2  # noqa: E731
+    shape = lambda center: (1 + np.cos(2 * np.pi * (np.arange(directions) - center) / directions)) / 2  # noqa: E731
     for trial in trials_of(follow(MATCH, oracle, trials=40, sigma=0.0, directions=directions)):
         info = trial[-1][1]
         np.testing.assert_allclose(shown(trial, "sample")[:, 1:-1], [shape(info["sample"])] * 5, atol=1e-6)
@@ -372,7 +372,7 @@ def test_samples_tests_and_matches_are_balanced():
 def test_the_mean_of_the_evidence_is_the_coherence(coherence):
     sigma, stimulus, count = 0.5, 20, 200
     steps = follow(PERCEPTUAL, never, trials=count, sigma=sigma, coherences=coherence, stimulus=stimulus)
-    favoured = []
+    favored = []
     for trial in trials_of(steps):
         facts = trial[0][1]
         assert abs(facts["coherence"]) == coherence
@@ -383,10 +383,10 @@ def test_the_mean_of_the_evidence_is_the_coherence(coherence):
         running = np.cumsum(inputs[:, 0] - inputs[:, 1])
         evidence = [step[1]["evidence"] for step in trial]
         np.testing.assert_allclose(evidence, np.concatenate([[0], running, [running[-1]] * 11]), atol=1e-4)
-        favoured.append(running[-1] / stimulus * (1 if side == 1 else -1))
+        favored.append(running[-1] / stimulus * (1 if side == 1 else -1))
     standard_error = sigma * np.sqrt(2 / stimulus / count)
-    assert abs(np.mean(favoured) - coherence) < 5 * standard_error
-    assert abs(np.std(favoured) / (sigma * np.sqrt(2 / stimulus)) - 1) < 5 / np.sqrt(2 * count)
+    assert abs(np.mean(favored) - coherence) < 5 * standard_error
+    assert abs(np.std(favored) / (sigma * np.sqrt(2 / stimulus)) - 1) < 5 / np.sqrt(2 * count)
 
 
 def test_coherences_and_sides_are_equally_frequent():
