@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from plastic_cli.config.describe import LARGEST, as_typed, is_switch
+from plastic_cli.config.describe import LARGEST, as_typed, is_switch, literal_choices
 from plastic_cli.config.parsing import read_value
 from plastic_cli.config.unused import matches, reason_unused
-from plastic_cli.errors import OptionError, did_you_mean
+from plastic_cli.errors import OptionError, did_you_mean, match_choice
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 """Where to compute; mps is the GPU of Apple processors."""
@@ -87,6 +87,17 @@ class Config(BaseModel):
         return {}
 
     @classmethod
+    def _implied_by(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `implied(typed)` with choices in the spelling of the model, as `--optimizer SGD` means sgd."""
+        choices = {name: literal_choices(info) for name, info in cls.model_fields.items()}
+        return cls.implied(
+            {
+                name: match_choice(value, choices[name]) if isinstance(value, str) and choices.get(name) else value
+                for name, value in typed.items()
+            }
+        )
+
+    @classmethod
     def unused_options(cls, chosen: Mapping[str, Any]) -> dict[str, str]:
         """Return the options that have no effect given `chosen`, with the reason, as `only_with` declares."""
         found: dict[str, str] = {}
@@ -100,7 +111,7 @@ class Config(BaseModel):
     @classmethod
     def consequences(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
         """Return values that follow from `typed`: implied values, and the defaults of options without effect."""
-        implied = cls.implied(typed)
+        implied = cls._implied_by(typed)
         unused = cls.unused_options({**implied, **typed})
         return {**{name: cls.model_fields[name].default for name in unused}, **implied}
 
@@ -152,7 +163,7 @@ class Config(BaseModel):
                 raise OptionError(f"{where}there is no key '{name}'.{guess} `--help` lists the options.", name)
         cls._complete()
         try:
-            return cls.model_validate({**cls.implied(values), **values})
+            return cls.model_validate({**cls._implied_by(values), **values})
         except ValidationError as error:
             location = error.errors()[0]["loc"]
             raise OptionError(_first_error(error, source), str(location[0]) if location else None) from None
