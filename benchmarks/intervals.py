@@ -45,7 +45,7 @@ DISTRIBUTIONS: dict[str, Draw] = {
 
 
 def share(inside: object) -> str:
-    """Return the share of true values as text, in per cent."""
+    """Return the share of true values as text, in percent."""
     return f"{100 * np.mean(inside):.1f}"
 
 

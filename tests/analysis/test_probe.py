@@ -28,7 +28,7 @@ def test_separable_classes_are_predicted_and_random_labels_are_not():
     generator = torch.Generator().manual_seed(2)
     shuffled, test_shuffled = (y[torch.randperm(2000, generator=generator)] for y in (train_y, test_y))
     chance = linear_probe(train, shuffled, test, test_shuffled, seed=0)
-    # Of four classes: 25 per cent, with a standard deviation of 1 for 2000 test examples.
+    # Of four classes: 25 percent, with a standard deviation of 1 for 2000 test examples.
     assert abs(chance.accuracy - 0.25) < 0.05
 
 

@@ -90,7 +90,7 @@ def test_the_interval_is_that_of_scipys_trimmed_mean_over_resamples_within_tasks
     degrees = sum(variances) ** 2 / sum(variance**2 / 5 for variance in variances)
     margin = stats.t.ppf(0.975, degrees) * np.std(every) * math.sqrt(6 / 5)
     found = interquartile_mean_interval(scores)
-    # Both bootstraps are random: their standard errors agree to a few per cent.
+    # Both bootstraps are random: their standard errors agree to a few percent.
     assert found.high - found.mean == pytest.approx(margin, rel=0.06)
     assert found.mean - found.low == pytest.approx(margin, rel=0.06)
 
