@@ -13,11 +13,9 @@ import typer
 from pydantic.fields import FieldInfo
 from typer.main import get_command
 
-from plastic_cli.commands.completion import completions_for
 from plastic_cli.commands.groups import Command
 from plastic_cli.config.describe import bounds_text, is_switch, literal_choices, option_name, type_word
 from plastic_cli.config.model import Config
-from plastic_cli.config.toml import read_toml
 from plastic_cli.errors import OptionError
 
 Values = dict[str, dict[str, Any]]
@@ -47,8 +45,11 @@ def toolkit_function(model: type[Options], run: Callable[[Options], None]) -> Ca
 
 def read_options_of(model: type[Options], typed: Mapping[str, Any]) -> Options:
     """Return the typed options and those of the file of `--config`; typed options take precedence."""
-    file = typed.get("config")
-    from_file = read_toml(Path(file)) if file else {}
+    file, from_file = typed.get("config"), dict[str, Any]()
+    if file:
+        from plastic_cli.config.toml import read_toml
+
+        from_file = read_toml(Path(file))
     try:
         return model.from_values({**from_file, **typed})
     except OptionError as error:
@@ -126,7 +127,7 @@ def _annotation(name: str, info: FieldInfo, panel: str) -> Any:
             bool | None,
             typer.Option(*declared, help=text, show_default=False, rich_help_panel=panel),
         ]
-    completion = completions_for(str(extra["complete"])) if extra.get("complete") else _words(info)
+    completion = _completion(str(extra["complete"])) if extra.get("complete") else _words(info)
     several = bool(extra.get("repeat"))
     if extra.get("argument"):
         declaration: Any = typer.Argument(
@@ -142,6 +143,15 @@ def _annotation(name: str, info: FieldInfo, panel: str) -> Any:
             autocompletion=completion,
         )
     return Annotated[list[str] | None if several else str | None, declaration]
+
+
+def _completion(kind: str) -> Callable[[str], list[tuple[str, str]]]:
+    def complete(incomplete: str) -> list[tuple[str, str]]:
+        from plastic_cli.commands.completion import completions_for
+
+        return completions_for(kind)(incomplete)
+
+    return complete
 
 
 def _words(info: FieldInfo) -> Callable[[str], list[str]] | None:
