@@ -58,7 +58,7 @@ class ClassifierEvaluateConfig(EvaluateConfig):
 class ClassifierAnalyzeConfig(AnalyzeConfig):
     """Analyze a trained classifier. Without an option: accuracy by class, confusion matrix and sparsity."""
 
-    panel: ClassVar[str] = "What to look at"
+    panel: ClassVar[str] = "Analyses"
 
     confusion: bool = field(False, "accuracy by class and confusion matrix")
     sparsity: bool = field(False, "sparsity of the activity of each layer")

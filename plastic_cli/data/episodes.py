@@ -94,7 +94,7 @@ class Episodes:
             shots.append(images[: self.shots])
             queries.append(images[self.shots : self.shots + self.queries])
         order = torch.randperm(self.ways * self.shots, generator=generator)
-        learned, asked = torch.cat(shots)[order], torch.cat(queries)
+        support, query = torch.cat(shots)[order], torch.cat(queries)
         split, device = self.split, self.split.x.device
-        learned, asked = learned.to(device), asked.to(device)
-        return Episode(classes.to(device), split.x[learned], split.y[learned], split.x[asked], split.y[asked])
+        support, query = support.to(device), query.to(device)
+        return Episode(classes.to(device), split.x[support], split.y[support], split.x[query], split.y[query])

@@ -84,8 +84,8 @@ class Analyze(ClassifierAnalyzeConfig):
         "angle between update and true gradient, and signal-to-noise ratio, by layer and number of perturbations",
     )
     weights: bool = field(False, "weights of the first layer as images")
-    images: int = field(20, "number of training images for --angles", ge=2, panel="How")
-    samples: int = field(16, "noise samples per image for --angles", ge=2, panel="How")
+    images: int = field(20, "number of training images for --angles", ge=2, panel="Settings")
+    samples: int = field(16, "noise samples per image for --angles", ge=2, panel="Settings")
 
 
 class Render(RenderConfig):

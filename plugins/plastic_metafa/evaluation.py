@@ -92,11 +92,11 @@ def _classes(config: Evaluate, data: Dataset, seen: list[int], held_out: list[in
 
     All images of held-out classes are new to the rule and to the controls. Of other classes the test split is.
     """
-    asked = config.classes or ("held-out" if held_out else "all")
-    if not own and asked != "all":
-        raise UserError(f"--classes {asked}: training used no class of {data.name}. Choose all, or leave it out.")
-    if asked == "held-out" and not held_out:
+    requested = config.classes or ("held-out" if held_out else "all")
+    if not own and requested != "all":
+        raise UserError(f"--classes {requested}: training used no class of {data.name}. Choose all, or leave it out.")
+    if requested == "held-out" and not held_out:
         raise UserError("--classes held-out: training held no classes out. Choose seen or all.")
-    if asked == "held-out":
+    if requested == "held-out":
         return Classes(seen, held_out, unseen=True)
-    return Classes(seen, seen if asked == "seen" else sorted([*seen, *held_out]), unseen=False)
+    return Classes(seen, seen if requested == "seen" else sorted([*seen, *held_out]), unseen=False)

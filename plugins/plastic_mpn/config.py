@@ -314,19 +314,17 @@ class Evaluate(TrainedAgentConfig, EvaluateConfig):
 class Analyze(TrainedAgentConfig, AnalyzeConfig):
     """Analyze the activity and the modulations M of a trained agent. Without an option, run every analysis."""
 
-    pca: bool = field(False, "principal components of the hidden states and of M", panel="What to look at")
+    pca: bool = field(False, "principal components of the hidden states and of M", panel="Analyses")
     m_matrix: bool = field(
-        False, "M over an episode: heat maps, norms, and its share of the preactivation", panel="What to look at"
+        False, "M over an episode: heat maps, norms, and its share of the preactivation", panel="Analyses"
     )
-    decode: bool = field(
-        False, "how well past inputs and evidence can be decoded from h and M", panel="What to look at"
-    )
-    ablate: bool = field(False, "return with M set to zero, frozen or shuffled", panel="What to look at")
-    episodes: int = field(30, "number of greedy episodes", ge=2, panel="How")
+    decode: bool = field(False, "how well past inputs and evidence can be decoded from h and M", panel="Analyses")
+    ablate: bool = field(False, "return with M set to zero, frozen or shuffled", panel="Analyses")
+    episodes: int = field(30, "number of greedy episodes", ge=2, panel="Settings")
     color: str = field(
         "time",
         "color of the trajectories: time, action, reward, return, observation-0, observation-1, ...",
-        panel="How",
+        panel="Settings",
     )
 
 

@@ -178,7 +178,7 @@ class Evaluate(ClassifierEvaluateConfig):
 class Analyze(ClassifierAnalyzeConfig):
     """Analyze continual learning. Without an option: forgetting, and for selective plasticity eligibility and gates."""
 
-    panel: ClassVar[str] = "What to look at"
+    panel: ClassVar[str] = "Analyses"
 
     forgetting: bool = field(False, "accuracy on each task after each task: matrix, curves, transfer and forgetting")
     joint: str | None = field(
@@ -192,7 +192,7 @@ class Analyze(ClassifierAnalyzeConfig):
     overlap: bool = field(False, "share of busy synapses that two tasks have in common, compared with chance")
     sweep_k: bool = field(False, "train again on the same tasks with other strengths k of the gate")
     only_with: ClassVar[OnlyWith] = (("sweep_k", (True,), ("k",)),)
-    k: tuple[float, ...] = field((0.0, 2.5, 5.0, 7.5, 10.0), "strengths k of the gate for --sweep-k", panel="How")
+    k: tuple[float, ...] = field((0.0, 2.5, 5.0, 7.5, 10.0), "strengths k of the gate for --sweep-k", panel="Settings")
 
     @model_validator(mode="after")
     def _check_strengths(self) -> Self:
