@@ -331,7 +331,7 @@ class _Table:
             f"{waiting} left",
         ]
         if progress.elsewhere:
-            parts.append(f"{progress.elsewhere} done by another process now")
+            parts.append(f"{progress.elsewhere} running in another process")
         if progress.stopping:
             parts.append("stopping: runs write their checkpoints")
         elif not progress.slots:

@@ -96,7 +96,7 @@ def test_after_a_killed_client_the_same_command_runs_the_rest(cluster, sweeping,
     out = finished(sweeping(file))
     assert statuses(runs_folder) == ["completed"] * 6, out
     assert sorted(start["batch_size"] for start in starts()) == [1, 2, 3, 4, 5, 6], "no run was begun twice"
-    assert "in the store already" in out
+    assert "(already in the store)" in out
 
 
 def test_ctrl_c_reaches_the_runs_on_the_workers(cluster, sweeping, recipe, runs_folder, starts):
@@ -156,7 +156,7 @@ def test_a_dead_scheduler_is_reported_in_one_line(cluster, sweeping, recipe, sta
 
 def test_a_sweep_waits_for_late_workers(cluster, sweeping, recipe, runs_folder, starts):
     sweep = sweeping(recipe())
-    assert any("waiting for one" in line for line in iter(sweep.stdout.readline, ""))
+    assert any("waiting for a worker" in line for line in iter(sweep.stdout.readline, ""))
     cluster.add_worker()
     finished(sweep)
     assert statuses(runs_folder) == ["completed"]

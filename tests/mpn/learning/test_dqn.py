@@ -552,7 +552,7 @@ def test_stored_transitions_are_those_of_the_environments(core):
         for name in ("next_observations", "rewards", "terminated", "truncated"):
             np.testing.assert_array_equal(remembered[name], getattr(happened, name))
     assert dqn.gradient_steps == 0
-    assert len(dqn.finished) == dqn.episodes == twin.episodes - 3 > 10
+    assert len(dqn.finished) == dqn.episodes == sum(twin.state_dict()["episode"]) + twin.count - 3 > 10
     # With probability a half a random one of two actions: three quarters are the greedy one.
     assert np.mean(greedy) == pytest.approx(0.75, abs=4 * math.sqrt(0.75 * 0.25 / 180))
 
