@@ -119,7 +119,7 @@ def _store(folder: Path) -> list[dict[str, Any]]:
         rows = store.rows()
     except PlasticError as error:
         return [_check("runs folder", "broken", error)]
-    checks = [_check("runs folder", "ok", f"{folder}: {len(rows)} runs")]
+    checks = [_check("runs folder", "ok", f"{folder}: {len(rows)} run{'' if len(rows) == 1 else 's'}")]
     if not os.access(folder, os.W_OK):
         checks.append(_check("runs folder", "broken", f"{folder} cannot be written"))
     crashed = [row for row in rows if row["status"] == "crashed"]
