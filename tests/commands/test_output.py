@@ -219,7 +219,7 @@ def test_doctor_finds_nothing_wrong(train, runs_folder):
     outcome = plastic("doctor", "--json")
     checks = json.loads(outcome.out)
     assert outcome.code == 0
-    assert {"check": "runs folder", "state": "ok", "detail": f"{runs_folder}: 1 runs"} in checks
+    assert {"check": "runs folder", "state": "ok", "detail": f"{runs_folder}: 1 run"} in checks
     assert "rule grlu" in plastic("doctor").out
 
 
