@@ -18,7 +18,7 @@ def train(config: Train, run: Run) -> None:
 
 
 def evaluate(config: Evaluate, run: Run) -> None:
-    """Measure the accuracy on each task after each task."""
+    """Measure the accuracy on all tasks after training on each task."""
     from plastic_selective.continual.evaluation import evaluate_on_stream
 
     evaluate_on_stream(config, run)

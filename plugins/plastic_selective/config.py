@@ -172,7 +172,7 @@ class Train(ClassifierTrainConfig):
 
 
 class Evaluate(ClassifierEvaluateConfig):
-    """Measure the accuracy on each task after each task, on another data set, split or corruption."""
+    """Measure the accuracy on all tasks after training on each task, on another data set, split or corruption."""
 
 
 class Analyze(ClassifierAnalyzeConfig):
@@ -180,7 +180,9 @@ class Analyze(ClassifierAnalyzeConfig):
 
     panel: ClassVar[str] = "Analyses"
 
-    forgetting: bool = field(False, "accuracy on each task after each task: matrix, curves, transfer and forgetting")
+    forgetting: bool = field(
+        False, "accuracy on all tasks after training on each task: matrix, curves, transfer and forgetting"
+    )
     joint: str | None = field(
         None,
         "run with --joint on the same tasks, to measure intransigence: the accuracy of joint training minus that of"

@@ -28,7 +28,7 @@ from plastic_selective.optimizer.optimizer import SelectivePlasticityOptimizer
 
 
 def train_on_stream(config: Train, run: Run) -> None:
-    """Train on the tasks of a stream one after the other, and store the accuracy on each task after each task.
+    """Train on the tasks of a stream one after the other, and store the accuracy on all tasks after each of them.
 
     Raises RunFailed, with the task, if the loss is not finite.
     """
