@@ -89,13 +89,11 @@ class Config(BaseModel):
     @classmethod
     def _implied_by(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
         """Return `implied(typed)` with choices in the spelling of the model, as `--optimizer SGD` means sgd."""
-        choices = {name: literal_choices(info) for name, info in cls.model_fields.items()}
-        return cls.implied(
-            {
-                name: match_choice(value, choices[name]) if isinstance(value, str) and choices.get(name) else value
-                for name, value in typed.items()
-            }
-        )
+        read = dict(typed)
+        for name, value in typed.items():
+            if isinstance(value, str) and name in cls.model_fields:
+                read[name] = match_choice(value, literal_choices(cls.model_fields[name]))
+        return cls.implied(read)
 
     @classmethod
     def unused_options(cls, chosen: Mapping[str, Any]) -> dict[str, str]:
