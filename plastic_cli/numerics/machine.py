@@ -25,6 +25,11 @@ def versions(origin: str | None = None) -> dict[str, str]:
     return found
 
 
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine(device: str) -> dict[str, Any]:
     """Return system, processor, usable cores, threads of torch, and the device of a run."""
     import torch
@@ -32,7 +37,7 @@ def machine(device: str) -> dict[str, Any]:
     description: dict[str, Any] = {
         "system": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "device": device,
     }

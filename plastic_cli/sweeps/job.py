@@ -20,6 +20,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from plastic_cli.files import last_change, write_atomically
+from plastic_cli.numerics.machine import cores
 from plastic_cli.runs.cleaning import DAY, SWEEPS_FOLDER
 from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.store import RunStore
@@ -302,11 +303,6 @@ def thread_share(at_once: int) -> int:
     share = max(1, cores() // max(1, at_once))
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return min(share, int(limit)) if limit.isdecimal() and int(limit) else share
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _error(code: int, log: Path) -> str:

@@ -19,7 +19,8 @@ from typing import Any
 
 from plastic_cli.distribution import install_command
 from plastic_cli.errors import RunFailed, UserError, did_you_mean
-from plastic_cli.sweeps.job import cores, request_stop, thread_share
+from plastic_cli.numerics.machine import cores
+from plastic_cli.sweeps.job import request_stop, thread_share
 
 CLUSTERS = {
     "slurm": ("SLURMCluster", "sbatch"),

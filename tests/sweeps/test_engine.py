@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from plastic_cli.numerics.machine import cores
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.engine import Progress, SweepRun
-from plastic_cli.sweeps.job import Outcome, claimed, cores, log_file, thread_share
+from plastic_cli.sweeps.job import Outcome, claimed, log_file, thread_share
 from plastic_cli.sweeps.lookup import find_run, store_of, with_data
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
