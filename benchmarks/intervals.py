@@ -21,7 +21,7 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
 
-from plastic_cli.report.claims import Claim, judge  # noqa: E402
+from plastic_cli.reports.claims import Claim, judge  # noqa: E402
 from plastic_cli.statistics.aggregates import (  # noqa: E402
     interquartile_mean_interval,
     performance_profile,

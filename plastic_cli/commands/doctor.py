@@ -94,7 +94,7 @@ def _problem(rule: Rule) -> str | None:
 
 def _unknown_condition(rule: Rule) -> list[str]:
     """Return the first condition of the rule's claims.toml that names no option of its training, if there is one."""
-    from plastic_cli.report.claims import read_claims, unknown_conditions
+    from plastic_cli.reports.claims import read_claims, unknown_conditions
 
     text, train = rule.claims_text(), rule.function("train")
     if text is None or train is None:

@@ -13,14 +13,14 @@ from plastic_cli.config.model import field
 from plastic_cli.errors import PlasticError, UserError
 from plastic_cli.escapes import csv_text
 from plastic_cli.plugins.discovery import discover
-from plastic_cli.report.options import PAGE, ReportOptions, Sources
+from plastic_cli.reports.options import PAGE, ReportOptions, Sources
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.store import RunStore
 from plastic_cli.tables import markdown, print_tables
 
 if TYPE_CHECKING:
-    from plastic_cli.report.content import Content
-    from plastic_cli.report.options import Headline
+    from plastic_cli.reports.content import Content
+    from plastic_cli.reports.options import Headline
 
 DEFAULT_FOLDER = Path("runs")
 """The default folder of the runs; it is not an error if this folder does not exist yet."""
@@ -64,11 +64,11 @@ def report(options: ReportOptions, sources: Sources | None = None, console: Cons
     _warn_of_unreadable(store, console)
     sources = sources or installed_sources(options)
 
-    from plastic_cli.report.content import read_content
+    from plastic_cli.reports.content import read_content
 
     content = read_content(runs, options, sources.claims, console)
     if options.output is not None:
-        from plastic_cli.report.write import write_tables
+        from plastic_cli.reports.write import write_tables
 
         write_tables(options.output, content, compare=options.compare)
     _print(content, options, console)
@@ -128,8 +128,8 @@ def recipes_by_claim() -> dict[tuple[str, str], list[str]]:
 
 
 def _print(content: Content, options: ReportOptions, console: Console) -> None:
-    from plastic_cli.report.content import comparison_tables, frames_of, has_no_runs, json_text, tables_of
-    from plastic_cli.report.latex import latex
+    from plastic_cli.reports.content import comparison_tables, frames_of, has_no_runs, json_text, tables_of
+    from plastic_cli.reports.latex import latex
 
     judged = content.judged
     if options.format in ("csv", "json"):
@@ -167,7 +167,7 @@ def _print(content: Content, options: ReportOptions, console: Console) -> None:
 
 
 def _print_not_compared(content: Content, console: Console) -> None:
-    from plastic_cli.report.comparisons import not_compared
+    from plastic_cli.reports.comparisons import not_compared
 
     alone = not_compared(content.results, content.comparisons)
     if not content.comparisons and content.results:
@@ -178,7 +178,7 @@ def _print_not_compared(content: Content, console: Console) -> None:
 
 
 def _write(options: ReportOptions, content: Content, sources: Sources, store: RunStore, console: Console) -> None:
-    from plastic_cli.report.write import make_figures, write_figures, write_page
+    from plastic_cli.reports.write import make_figures, write_figures, write_page
 
     figures = {}
     if not content.runs.empty:

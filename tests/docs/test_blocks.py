@@ -20,7 +20,7 @@ from plastic_cli.commands.new_rule import contents
 from plastic_cli.commands.tune import tune_command
 from plastic_cli.commands.verbs import rule_command
 from plastic_cli.plugins.rule import VERBS
-from plastic_cli.report.claims import read_claims
+from plastic_cli.reports.claims import read_claims
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
 from plastic_cli.testing import plastic

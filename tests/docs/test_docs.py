@@ -8,7 +8,7 @@ import pytest
 
 from docs.pages import PAGES, ROOT
 from plastic_cli.plugins.discovery import discover, find_rule
-from plastic_cli.report.claims import read_claims
+from plastic_cli.reports.claims import read_claims
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe, recipe_names
 

@@ -20,7 +20,7 @@ import torch
 from faults.mutations import damaged, damaged_json
 from plastic_cli.errors import PlasticError
 from plastic_cli.plugins.discovery import discover
-from plastic_cli.report.claims import read_claims
+from plastic_cli.reports.claims import read_claims
 from plastic_cli.runs.checkpoint import read_checkpoint
 from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.store import RunStore
@@ -28,7 +28,7 @@ from plastic_cli.sweeps.archive import pack, unpack
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe, recipes_folder
 from plastic_cli.testing import plastic
-from report.report_frames import CLAIMS
+from reports.report_frames import CLAIMS
 
 QUICK, MANY = 40, 500
 """Mutations of each kind of file, in every run of the tests and in the slow one."""

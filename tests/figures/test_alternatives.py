@@ -8,10 +8,10 @@ from plotnine import aes, geom_line, geom_point, ggplot, labs
 
 from plastic_cli.figures.alternatives import alternative
 from plastic_cli.figures.files import save_figure, svg_text
-from plastic_cli.report.grouping import group_runs
-from plastic_cli.report.plots import describe_curves, learning_curves
-from plastic_cli.report.results import summarize
-from report.report_frames import grlu_experiments
+from plastic_cli.reports.grouping import group_runs
+from plastic_cli.reports.plots import describe_curves, learning_curves
+from plastic_cli.reports.results import summarize
+from reports.report_frames import grlu_experiments
 
 SVG = "{http://www.w3.org/2000/svg}"
 FRAME = pd.DataFrame({"step": [1, 2, 1, 2], "value": [0.1, 0.2, 0.3, 0.4], "rule": ["a", "a", "b", "b"]})

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 import plastic_metafa
-from plastic_cli.report.claims import read_claims, unknown_conditions
-from plastic_cli.report.grouping import group_runs
-from plastic_cli.report.results import judge_claims
+from plastic_cli.reports.claims import read_claims, unknown_conditions
+from plastic_cli.reports.grouping import group_runs
+from plastic_cli.reports.results import judge_claims
 from plastic_cli.runs.record import read_record
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe, recipe_names

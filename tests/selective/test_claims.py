@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from plastic_cli.report.claims import read_claims, unknown_conditions
-from plastic_cli.report.grouping import group_runs
-from plastic_cli.report.results import judge_claims
+from plastic_cli.reports.claims import read_claims, unknown_conditions
+from plastic_cli.reports.grouping import group_runs
+from plastic_cli.reports.results import judge_claims
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
 from plastic_selective.config import Train

@@ -14,7 +14,7 @@ import torch
 from plastic_cli.analysis.dimensionality import participation_ratio
 from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.numerics.seeds import seed_sequence
-from plastic_cli.report.claims import read_claims, unknown_conditions
+from plastic_cli.reports.claims import read_claims, unknown_conditions
 from plastic_cli.runs.checkpoint import read_checkpoint
 from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.store import RunStore

@@ -7,8 +7,8 @@ import subprocess
 import pandas as pd
 import pytest
 
-from report.report_frames import grlu_experiments
-from report.test_page import EVIL, evil_store, write_page
+from reports.report_frames import grlu_experiments
+from reports.test_page import EVIL, evil_store, write_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from plastic_cli.report.claims import Claim, Context, Unmeasured, Verdict, VerdictWord, finished_text
-from plastic_cli.report.grouping import data_notes, marked_data
-from plastic_cli.report.results import LOSS_METRIC, ClaimResult, Result
+from plastic_cli.reports.claims import Claim, Context, Unmeasured, Verdict, VerdictWord, finished_text
+from plastic_cli.reports.grouping import data_notes, marked_data
+from plastic_cli.reports.results import LOSS_METRIC, ClaimResult, Result
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval, interval_method
 from plastic_cli.tables import Cell, Column, Detailed, Table
 

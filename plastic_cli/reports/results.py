@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from plastic_cli.report.claims import Claim, Context, PublishedFigures, Unmeasured, Verdict, VerdictWord, judge
-from plastic_cli.report.grouping import CONFIG_PREFIX, Group, setting_text
+from plastic_cli.reports.claims import Claim, Context, PublishedFigures, Unmeasured, Verdict, VerdictWord, judge
+from plastic_cli.reports.grouping import CONFIG_PREFIX, Group, setting_text
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.statistics.intervals import Interval, mean_intervals
 

@@ -8,9 +8,9 @@ from plotnine import aes, geom_point, ggplot
 
 from plastic_cli.commands import report as command
 from plastic_cli.errors import PlasticError, UserError
-from plastic_cli.report.options import ReportOptions, Sources
-from report.report_frames import CLAIMS, grlu_experiments
-from report.stores import write_store
+from plastic_cli.reports.options import ReportOptions, Sources
+from reports.report_frames import CLAIMS, grlu_experiments
+from reports.stores import write_store
 
 
 @pytest.fixture

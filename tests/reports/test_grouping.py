@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plastic_cli.config.model import Config
-from plastic_cli.report.grouping import group_runs, plain_value, setting_text, settings_across
-from report.report_frames import run_row
+from plastic_cli.reports.grouping import group_runs, plain_value, setting_text, settings_across
+from reports.report_frames import run_row
 
 
 def frame(*rows):

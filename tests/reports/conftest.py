@@ -1,6 +1,6 @@
 import pytest
 
-from report.report_frames import CLAIMS, grlu_experiments
+from reports.report_frames import CLAIMS, grlu_experiments
 
 
 @pytest.fixture

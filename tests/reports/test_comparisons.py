@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plastic_cli.report.comparisons import (
+from plastic_cli.reports.comparisons import (
     MOST_COMPARED,
     compare,
     comparisons_frame,
@@ -18,12 +18,12 @@ from plastic_cli.report.comparisons import (
     profiles,
     unique_name,
 )
-from plastic_cli.report.grouping import group_runs, settings_across
-from plastic_cli.report.plots import describe_profile, profile_figure
-from plastic_cli.report.results import summarize
+from plastic_cli.reports.grouping import group_runs, settings_across
+from plastic_cli.reports.plots import describe_profile, profile_figure
+from plastic_cli.reports.results import summarize
 from plastic_cli.statistics.aggregates import interquartile_mean, probability_of_improvement
 from plastic_cli.tables import cell_text
-from report.report_frames import grlu_experiments, run_row
+from reports.report_frames import grlu_experiments, run_row
 
 
 def store(*cases, metric="test/accuracy"):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from plastic_cli.errors import UserError
-from plastic_cli.report.claims import Claim, judge, read_claims, unknown_conditions
-from plastic_cli.report.grouping import group_runs
-from report.report_frames import CLAIMS, run_row
+from plastic_cli.reports.claims import Claim, judge, read_claims, unknown_conditions
+from plastic_cli.reports.grouping import group_runs
+from reports.report_frames import CLAIMS, run_row
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 

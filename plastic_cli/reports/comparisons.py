@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from plastic_cli.config.model import Config
-from plastic_cli.report.grouping import Setting, data_notes, settings_across
-from plastic_cli.report.results import Result, RunValues, more_is_better
+from plastic_cli.reports.grouping import Setting, data_notes, settings_across
+from plastic_cli.reports.results import Result, RunValues, more_is_better
 from plastic_cli.statistics.aggregates import (
     Profile,
     improvement_method,

@@ -15,16 +15,16 @@ from plastic_cli.errors import PlasticError
 from plastic_cli.escapes import csv_text
 from plastic_cli.figures.files import save_figure, svg_text
 from plastic_cli.files import write_atomically
-from plastic_cli.report import plots
-from plastic_cli.report.content import Content, comparison_tables, frames_of, tables_of
-from plastic_cli.report.latex import latex
-from plastic_cli.report.options import PAGE
-from plastic_cli.report.page import PageFigure, page
+from plastic_cli.reports import plots
+from plastic_cli.reports.content import Content, comparison_tables, frames_of, tables_of
+from plastic_cli.reports.latex import latex
+from plastic_cli.reports.options import PAGE
+from plastic_cli.reports.page import PageFigure, page
 from plastic_cli.runs.console import Console
 from plastic_cli.tables import markdown
 
 if TYPE_CHECKING:
-    from plastic_cli.report.options import Headline
+    from plastic_cli.reports.options import Headline
 
 Drawn = TypeVar("Drawn")
 

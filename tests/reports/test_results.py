@@ -3,13 +3,13 @@ import math
 import numpy as np
 import pandas as pd
 
-from plastic_cli.report.claims import Context, read_claims
-from plastic_cli.report.grouping import group_runs
-from plastic_cli.report.results import judge_claims, metric_columns, more_is_better, summarize
-from plastic_cli.report.tables import claims_frame, claims_table, results_table
+from plastic_cli.reports.claims import Context, read_claims
+from plastic_cli.reports.grouping import group_runs
+from plastic_cli.reports.results import judge_claims, metric_columns, more_is_better, summarize
+from plastic_cli.reports.tables import claims_frame, claims_table, results_table
 from plastic_cli.statistics.intervals import mean_interval
 from plastic_cli.tables import Detailed
-from report.report_frames import run_row
+from reports.report_frames import run_row
 
 
 def test_each_group_gets_the_interval_of_its_own_runs(experiments):

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plastic_cli.report.claims import read_claims
-from plastic_cli.report.grouping import group_runs
-from plastic_cli.report.plots import MOST_CURVES, best_labels, claims_figures, learning_curves
-from plastic_cli.report.results import judge_claims, summarize
+from plastic_cli.reports.claims import read_claims
+from plastic_cli.reports.grouping import group_runs
+from plastic_cli.reports.plots import MOST_CURVES, best_labels, claims_figures, learning_curves
+from plastic_cli.reports.results import judge_claims, summarize
 from plastic_cli.statistics.intervals import mean_interval
-from report.report_frames import grlu_experiments, run_row
+from reports.report_frames import grlu_experiments, run_row
 
 
 def layers(figure, name):

@@ -2,7 +2,7 @@
 
 import json
 
-from plastic_cli.report.grouping import plain_value
+from plastic_cli.reports.grouping import plain_value
 from plastic_cli.runs.record import METRICS_FILE, RunRecord
 
 

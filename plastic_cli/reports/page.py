@@ -16,12 +16,12 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from plastic_cli.report.claims import VERDICTS, Claim, Context, Unmeasured
-from plastic_cli.report.comparisons import Comparison, improvement_table, iqm_table, not_compared, unique_name
-from plastic_cli.report.content import Content
-from plastic_cli.report.grouping import data_notes
-from plastic_cli.report.results import ClaimResult
-from plastic_cli.report.tables import VERDICTS_EXPLAINED, claim_figure, context_table, results_table, seeds_text
+from plastic_cli.reports.claims import VERDICTS, Claim, Context, Unmeasured
+from plastic_cli.reports.comparisons import Comparison, improvement_table, iqm_table, not_compared, unique_name
+from plastic_cli.reports.content import Content
+from plastic_cli.reports.grouping import data_notes
+from plastic_cli.reports.results import ClaimResult
+from plastic_cli.reports.tables import VERDICTS_EXPLAINED, claim_figure, context_table, results_table, seeds_text
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval, interval_method
 from plastic_cli.tables import Cell, Column, Detailed, Table, text_and_detail
 
@@ -78,7 +78,7 @@ def page(
     escaped.
     """
     environment = Environment(
-        loader=PackageLoader("plastic_cli.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("plastic_cli.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["page_cell"] = page_cell
     style, script = (_source(environment, name) for name in ("page.css", "page.js"))

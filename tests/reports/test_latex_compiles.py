@@ -7,15 +7,15 @@ import subprocess
 import pandas as pd
 import pytest
 
-from plastic_cli.report.claims import read_claims
-from plastic_cli.report.comparisons import compare, improvement_table, iqm_table
-from plastic_cli.report.grouping import group_runs
-from plastic_cli.report.latex import LATEX_LINES, latex
-from plastic_cli.report.results import judge_claims, summarize
-from plastic_cli.report.tables import claims_table, context_table, results_table
+from plastic_cli.reports.claims import read_claims
+from plastic_cli.reports.comparisons import compare, improvement_table, iqm_table
+from plastic_cli.reports.grouping import group_runs
+from plastic_cli.reports.latex import LATEX_LINES, latex
+from plastic_cli.reports.results import judge_claims, summarize
+from plastic_cli.reports.tables import claims_table, context_table, results_table
 from plastic_cli.statistics.intervals import Interval
 from plastic_cli.tables import Column, Detailed, Table
-from report.report_frames import grlu_experiments, run_row
+from reports.report_frames import grlu_experiments, run_row
 
 ENGINE = shutil.which("pdflatex")
 

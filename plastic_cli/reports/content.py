@@ -13,17 +13,17 @@ import pandas as pd
 from plastic_cli.config.model import Config
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.plugins.discovery import discover
-from plastic_cli.report.claims import Context, PublishedFigures, read_claims
-from plastic_cli.report.grouping import group_runs, plain_value
-from plastic_cli.report.options import ReportOptions
-from plastic_cli.report.results import ClaimResult, Result, judge_claims, summarize
-from plastic_cli.report.tables import claims_frame, claims_table, context_table, results_frame, results_table
+from plastic_cli.reports.claims import Context, PublishedFigures, read_claims
+from plastic_cli.reports.grouping import group_runs, plain_value
+from plastic_cli.reports.options import ReportOptions
+from plastic_cli.reports.results import ClaimResult, Result, judge_claims, summarize
+from plastic_cli.reports.tables import claims_frame, claims_table, context_table, results_frame, results_table
 from plastic_cli.resolve import config_model
 from plastic_cli.runs.console import Console
 from plastic_cli.tables import Table
 
 if TYPE_CHECKING:
-    from plastic_cli.report.comparisons import Comparison
+    from plastic_cli.reports.comparisons import Comparison
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def read_content(runs: pd.DataFrame, options: ReportOptions, claims: Mapping[str
     comparisons: list[Comparison] = []
     if options.compare or options.html is not None:
         # Imported here, because it takes a second and most reports need no comparison.
-        from plastic_cli.report.comparisons import compare
+        from plastic_cli.reports.comparisons import compare
 
         comparisons = compare(selection.runs, results, models)
     return Content(selection, results, judged, comparisons)
@@ -146,7 +146,7 @@ def has_no_runs(claim: ClaimResult) -> bool:
 def frames_of(content: Content, *, compare: bool) -> dict[str, pd.DataFrame]:
     """Return results and claims, or comparisons and improvements, as frames by name; a CSV holds the first one."""
     if compare:
-        from plastic_cli.report.comparisons import comparisons_frame, improvements_frame
+        from plastic_cli.reports.comparisons import comparisons_frame, improvements_frame
 
         return {
             "comparisons": comparisons_frame(content.comparisons),
@@ -167,7 +167,7 @@ def tables_of(results: list[Result], judged: list[ClaimResult], table: str) -> l
 
 def comparison_tables(comparisons: Iterable[Comparison]) -> list[tuple[str, Table]]:
     """Return the tables of some comparisons by name."""
-    from plastic_cli.report.comparisons import improvement_table, iqm_table
+    from plastic_cli.reports.comparisons import improvement_table, iqm_table
 
     return [
         (f"{name}-{comparison.name}", make(comparison))

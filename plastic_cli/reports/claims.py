@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from plastic_cli.errors import UserError, did_you_mean
-from plastic_cli.report.grouping import Group, plain_value
+from plastic_cli.reports.grouping import Group, plain_value
 from plastic_cli.statistics.intervals import (
     CONFIDENCE,
     MINIMUM_VALUES,

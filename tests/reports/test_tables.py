@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from plastic_cli.escapes import csv_cell, csv_text, printable
-from plastic_cli.report.claims import read_claims
-from plastic_cli.report.comparisons import compare, iqm_table
-from plastic_cli.report.content import json_text
-from plastic_cli.report.grouping import group_runs
-from plastic_cli.report.latex import latex, latex_text
-from plastic_cli.report.results import judge_claims, summarize
-from plastic_cli.report.tables import claims_frame, claims_table, context_table, results_frame, results_table
+from plastic_cli.reports.claims import read_claims
+from plastic_cli.reports.comparisons import compare, iqm_table
+from plastic_cli.reports.content import json_text
+from plastic_cli.reports.grouping import group_runs
+from plastic_cli.reports.latex import latex, latex_text
+from plastic_cli.reports.results import judge_claims, summarize
+from plastic_cli.reports.tables import claims_frame, claims_table, context_table, results_frame, results_table
 from plastic_cli.statistics.intervals import Interval, mean_interval
 from plastic_cli.tables import NOTHING, Column, Detailed, Table, cell_text, markdown, number_text, rich_table
-from report.report_frames import grlu_experiments
+from reports.report_frames import grlu_experiments
 
 LATEX_COMMAND = re.compile(
     r"\\(ensuremath\{(\\[a-z]+|\^\{\\circ\})\}|[a-z]+\{\}|[`'^~\"vrc]\{(\\?[A-Za-z]?)\}|[{}&%$#_])"

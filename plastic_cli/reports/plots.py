@@ -30,10 +30,10 @@ from plotnine import (
 )
 
 from plastic_cli.figures.theme import discrete_colors, theme_plastic
-from plastic_cli.report.claims import Claim
-from plastic_cli.report.comparisons import MOST_COMPARED, Comparison, profiles, unique_name
-from plastic_cli.report.grouping import setting_text
-from plastic_cli.report.results import ClaimResult, Result, more_is_better
+from plastic_cli.reports.claims import Claim
+from plastic_cli.reports.comparisons import MOST_COMPARED, Comparison, profiles, unique_name
+from plastic_cli.reports.grouping import setting_text
+from plastic_cli.reports.results import ClaimResult, Result, more_is_better
 from plastic_cli.statistics.aggregates import profile_method
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, interval_method, mean_intervals
 

@@ -11,10 +11,10 @@ from plotnine import aes, geom_point, ggplot, labs
 from plastic_cli.commands import report as command
 from plastic_cli.errors import PlasticError
 from plastic_cli.figures.files import svg_text
-from plastic_cli.report.options import ReportOptions, Sources
-from plastic_cli.report.page import inline_svg
-from report.report_frames import CLAIMS, grlu_experiments
-from report.stores import write_store
+from plastic_cli.reports.options import ReportOptions, Sources
+from plastic_cli.reports.page import inline_svg
+from reports.report_frames import CLAIMS, grlu_experiments
+from reports.stores import write_store
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 EVIL = '<img src=x onerror="alert(1)">'
@@ -230,7 +230,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("plastic_cli.report.write.write_atomically", full)
+    monkeypatch.setattr("plastic_cli.reports.write.write_atomically", full)
     with pytest.raises(PlasticError, match=r"No space left on device. Choose another --html"):
         command.report(ReportOptions(runs=tmp_path / "store", html=tmp_path / "page", format="csv"), NOTHING_INSTALLED)
     assert [path.name for path in (tmp_path / "page").iterdir()] == ["index.html"]
