@@ -1,0 +1,143 @@
+"""Which runs of a store are meant: by id or name, rule, data set, status and the values of options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from plastic_cli.errors import UserError, did_you_mean
+
+Row = Mapping[str, Any]
+"""The record of a run, as `RunStore.rows()` gives it."""
+
+FACTS = ("rule", "dataset", "seed", "status", "name", "version")
+"""What `where` can compare, next to the options that a run stores."""
+
+_MOST_LISTED = 8
+_CONDITION = re.compile(r"\s*([\w-]+)\s*(!=|=)\s*(.*?)\s*")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which runs are meant; an empty field selects all runs.
+
+    runs: ids, unique beginnings of ids, or names; a name also means its runs of several seeds, NAME-seed0, NAME-seed1.
+    where: conditions NAME=VALUE or NAME!=VALUE on the options that the runs store, or on one of `FACTS`.
+    """
+
+    runs: tuple[str, ...] = ()
+    rule: str | None = None
+    dataset: str | None = None
+    status: str | None = None
+    where: tuple[str, ...] = ()
+
+
+def select(rows: Sequence[Row], selection: Selection) -> list[Row]:
+    """Return the rows that fit: in the order of `selection.runs`, or without these in the order of `rows`.
+
+    Raises UserError for a run, rule, data set, option or value of an option that no run has.
+    """
+    chosen = list(_named(rows, selection.runs)) if selection.runs else list(rows)
+    for option, given in (("rule", selection.rule), ("dataset", selection.dataset)):
+        if given is not None:
+            known = {str(row[option]) for row in rows if row[option] is not None}
+            if known and given not in known:
+                raise UserError(
+                    f"--{option} {given}: no run has it.{did_you_mean(given, known)} There are: {_listed(known)}."
+                )
+            chosen = [row for row in chosen if row[option] == given]
+    if selection.status is not None:
+        chosen = [row for row in chosen if row["status"] == selection.status]
+    for condition in selection.where:
+        chosen = _where(chosen, condition)
+    return chosen
+
+
+def find_rows(rows: Sequence[Row], text: str) -> list[Row]:
+    """Return the runs with this id, this name or a unique beginning of the id, or the seeds of this name.
+
+    Raises UserError if no run matches, or several ids begin with the text.
+    """
+    exact = [row for row in rows if row["run"] == text] or [row for row in rows if text and row["name"] == text]
+    if exact:
+        return exact
+    of_seeds = [row for row in rows if re.fullmatch(re.escape(text) + r"-seed\d+", row["name"] or "")]
+    beginning = [row for row in rows if text and row["run"].startswith(text)]
+    if of_seeds or len(beginning) == 1:
+        return of_seeds or beginning
+    if beginning:
+        raise UserError(
+            f"'{text}' matches {len(beginning)} runs: {_listed(row['run'] for row in beginning)}. Type more of the id."
+        )
+    names = [row["name"] for row in rows if row["name"]]
+    guess = did_you_mean(text, [*names, *(row["run"] for row in rows)])
+    raise UserError(f"there is no run '{text}'.{guess} `plastic runs` lists them.")
+
+
+def option_value(row: Row, name: str) -> Any:
+    """Return the value of an option or of one of `FACTS` in a run, None if the run has none."""
+    return row.get(name) if name in FACTS else row["config"].get(name)
+
+
+def matches(value: Any, text: str) -> bool:
+    """Return whether a stored value is what `text` says: `0.5`, `no`, `none`, `256,128`, or one of `1,16`."""
+    if isinstance(value, list | tuple):
+        entries = [entry.strip() for entry in text.split(",") if entry.strip()]
+        return len(entries) == len(value) and all(map(matches, value, entries))
+    return any(_is_value(value, entry.strip()) for entry in text.split(","))
+
+
+def _named(rows: Sequence[Row], texts: Iterable[str]) -> list[Row]:
+    return list({row["run"]: row for text in texts for row in find_rows(rows, text)}.values())
+
+
+def _where(rows: list[Row], condition: str) -> list[Row]:
+    parts = _CONDITION.fullmatch(condition)
+    if parts is None:
+        raise UserError(f"--where {condition}: write NAME=VALUE or NAME!=VALUE, such as perturbations=16.")
+    name, sign, text = parts[1].replace("-", "_"), parts[2], parts[3]
+    known = dict.fromkeys(option for row in rows for option in (*FACTS, *row["config"]))
+    if rows and name not in known:
+        raise UserError(f"--where {condition}: no run has the option '{parts[1]}'.{did_you_mean(name, known)}")
+    having = [row for row in rows if name in FACTS or name in row["config"]]
+    fitting = [row for row in having if matches(option_value(row, name), text) == (sign == "=")]
+    if having and not fitting:
+        values = _listed(_typed(option_value(row, name)) for row in having)
+        raise UserError(f"--where {condition}: no run has it. Values of {name.replace('_', '-')} here: {values}.")
+    return fitting
+
+
+def _is_value(value: Any, text: str) -> bool:
+    folded = text.casefold()
+    if value is None or isinstance(value, bool):
+        words = {None: ("none", ""), True: ("yes", "true", "on"), False: ("no", "false", "off")}[value]
+        return folded in words
+    if isinstance(value, int | float):
+        try:
+            return float(text) == value
+        except ValueError:
+            return False
+    return folded == str(value).casefold()
+
+
+def _typed(value: Any) -> str:
+    """Return a value as the text that `matches` reads."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ",".join(map(_typed, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _listed(texts: Iterable[str]) -> str:
+    unique = list(dict.fromkeys(sorted(texts, key=_in_order)))
+    return ", ".join(unique[:_MOST_LISTED]) + (", ..." if len(unique) > _MOST_LISTED else "")
+
+
+def _in_order(text: str) -> tuple[float, str]:
+    try:
+        return float(text), ""
+    except ValueError:
+        return float("inf"), text
