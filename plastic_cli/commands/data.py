@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from plastic_cli.commands.invocation import DataOptions, OutputOptions
+from plastic_cli.commands.invocation import OutputOptions
 from plastic_cli.commands.options import toolkit_command
 from plastic_cli.commands.show import print_rows
 from plastic_cli.data.catalog import (
@@ -18,6 +18,7 @@ from plastic_cli.data.catalog import (
     stored_file,
 )
 from plastic_cli.errors import UserError
+from plastic_cli.verbs.options import DataOptions
 
 
 @dataclass(frozen=True)

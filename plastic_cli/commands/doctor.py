@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from plastic_cli.commands.invocation import OutputOptions, RunsOptions
+from plastic_cli.commands.invocation import OutputOptions
 from plastic_cli.commands.options import toolkit_command
 from plastic_cli.commands.show import print_rows
 from plastic_cli.errors import PlasticError
@@ -17,6 +17,7 @@ from plastic_cli.plugins.discovery import discover, exporter_names, find_exporte
 from plastic_cli.plugins.rule import VERBS, Rule
 from plastic_cli.resolve import config_model
 from plastic_cli.runs.store import RunStore
+from plastic_cli.verbs.options import RunsOptions
 
 
 class Options(RunsOptions, OutputOptions):

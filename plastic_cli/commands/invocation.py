@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator
 
@@ -13,8 +11,8 @@ from plastic_cli.config.describe import option_name
 from plastic_cli.config.model import Config, field
 from plastic_cli.errors import match_choice
 from plastic_cli.plugins.discovery import plugin_names
-from plastic_cli.plugins.rule import Rule
 from plastic_cli.sweeps.options import SweepOptions
+from plastic_cli.verbs.options import PlaceOptions, StageOptions, TrainingOptions
 
 if TYPE_CHECKING:
     from plastic_cli.runs.console import Console
@@ -61,33 +59,13 @@ class OutputOptions(DebugOptions):
         return "json" if self.json_lines else self.format
 
 
-class RunsOptions(Config):
-    """Where the runs are."""
-
-    runs: Path | None = field(None, "folder of the runs (or PLASTIC_RUNS; default: ./runs)", panel="Run")
-
-    def runs_folder(self) -> Path:
-        """Return the folder of the runs: the option, else PLASTIC_RUNS, else ./runs."""
-        return self.runs or Path(os.environ.get("PLASTIC_RUNS") or "runs")
-
-
-class DataOptions(Config):
-    """Where the data sets are."""
-
-    data: Path | None = field(
-        None, "folder of the data sets (or PLASTIC_DATA; default: user cache directory)", panel="Data"
-    )
-
-
-class Invocation(DataOptions, RunsOptions, OutputOptions):
+class Invocation(PlaceOptions, OutputOptions):
     """Options that every command of a rule has."""
 
     json_lines: bool = field(
         False, "print one JSON object per run on stdout and nothing else", panel="Output", option="--json"
     )
-    config: Path | None = field(None, "TOML file with options; command-line options take precedence", panel="Run")
     dry_run: bool = field(False, "print the resolved configuration as TOML and stop", panel="Output")
-    quiet: bool = field(False, "print no progress, and only the run's folder at the end", panel="Output")
 
     def console(self) -> Console:
         """Return where progress and messages go: nowhere if a program reads stdout."""
@@ -100,26 +78,8 @@ class SweepInvocation(Invocation, SweepOptions):
     """Options of every command that carries out a sweep."""
 
 
-class TrainInvocation(SweepInvocation):
+class TrainInvocation(SweepInvocation, TrainingOptions):
     """Options of `plastic train RULE`."""
-
-    seeds: int = field(1, "number of runs, with the seeds SEED, SEED + 1, ...", ge=1, panel="Run")
-    name: str | None = field(None, "name by which the run can be found", panel="Run")
-    resume: str | None = field(
-        None, "continue this run, with the configuration that it started with", panel="Run", complete="run"
-    )
-    export: tuple[str, ...] | None = field(
-        None,
-        "also write metrics for these programs, such as tensorboard (or PLASTIC_EXPORT)",
-        panel="Output",
-        complete="exporter",
-    )
-    grid: list[str] = field(
-        [],
-        "NAME=VALUE,VALUE,...: one run per value; with several --grid one run per combination",
-        panel="Sweep",
-        repeat=True,
-    )
 
     def typed_sweep_options(self) -> list[str]:
         """Return the options that were typed and have an effect only with --grid."""
@@ -129,34 +89,5 @@ class TrainInvocation(SweepInvocation):
         ]
 
 
-class StageInvocation(Invocation):
+class StageInvocation(Invocation, StageOptions):
     """Options of the commands that take a trained run: eval, analyze and render."""
-
-    run: str | None = field(
-        None, "id, a unique beginning of it, or name (default: the newest completed run)", panel="Run", complete="run"
-    )
-
-
-class RuleVerb(NamedTuple):
-    """One verb of one rule: the function that carries it out and the model of its options."""
-
-    name: str
-    rule: Rule
-    function: Callable[..., Any]
-    model: type[Config]
-
-    def resolve(
-        self, typed: Mapping[str, Any], file: Path | None = None, stored: Mapping[str, Any] | None = None
-    ) -> Config:
-        """Return the configuration: typed options, then those of a file, then stored ones, then the defaults."""
-        from plastic_cli.resolve import resolve
-
-        return resolve(self.model, typed, self.read_options(file), str(file or ""), stored)
-
-    def read_options(self, file: Path | None) -> dict[str, Any]:
-        """Return the options of a configuration file or recipe; none without a file."""
-        if file is None:
-            return {}
-        from plastic_cli.sweeps.recipe import read_options
-
-        return read_options(file, self.rule.name)

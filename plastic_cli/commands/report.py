@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plastic_cli.commands.invocation import DatasetName, DebugOptions, FileOptions, RuleName, RunsOptions
+from plastic_cli.commands.invocation import DatasetName, DebugOptions, FileOptions, RuleName
 from plastic_cli.commands.options import toolkit_command
 from plastic_cli.config.model import field
 from plastic_cli.errors import PlasticError, UserError
@@ -17,6 +17,7 @@ from plastic_cli.reports.options import PAGE, ReportOptions, Sources
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.store import RunStore
 from plastic_cli.tables import markdown, print_tables
+from plastic_cli.verbs.options import RunsOptions
 
 if TYPE_CHECKING:
     from plastic_cli.reports.content import Content

@@ -11,7 +11,7 @@ import typer
 from typer.main import get_command
 
 from plastic_cli.commands.groups import Command, Group
-from plastic_cli.commands.invocation import DatasetName, DebugOptions, OutputOptions, RuleName, RunsOptions
+from plastic_cli.commands.invocation import DatasetName, DebugOptions, OutputOptions, RuleName
 from plastic_cli.commands.options import toolkit_function
 from plastic_cli.commands.show import print_rows, text_of
 from plastic_cli.config.model import field
@@ -21,6 +21,7 @@ from plastic_cli.runs.console import Console
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore
+from plastic_cli.verbs.options import RunsOptions
 
 NEWEST = 50
 """Number of runs that a person is shown by default."""

@@ -1,0 +1,1 @@
+"""What train, eval, analyze and render do with a run; the command line and the Python interface call it."""

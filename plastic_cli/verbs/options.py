@@ -1,0 +1,64 @@
+"""The options of how a verb runs, as opposed to what it computes: where the runs and the data are, which runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from plastic_cli.config.model import Config, field
+from plastic_cli.sweeps.options import SweepOptions
+
+
+class RunsOptions(Config):
+    """Where the runs are."""
+
+    runs: Path | None = field(None, "folder of the runs (or PLASTIC_RUNS; default: ./runs)", panel="Run")
+
+    def runs_folder(self) -> Path:
+        """Return the folder of the runs: the option, else PLASTIC_RUNS, else ./runs."""
+        return self.runs or Path(os.environ.get("PLASTIC_RUNS") or "runs")
+
+
+class DataOptions(Config):
+    """Where the data sets are."""
+
+    data: Path | None = field(
+        None, "folder of the data sets (or PLASTIC_DATA; default: user cache directory)", panel="Data"
+    )
+
+
+class PlaceOptions(DataOptions, RunsOptions):
+    """Where a verb reads and writes, and the file with its options."""
+
+    config: Path | None = field(None, "TOML file with options; command-line options take precedence", panel="Run")
+    quiet: bool = field(False, "print no progress, and only the run's folder at the end", panel="Output")
+
+
+class TrainingOptions(PlaceOptions, SweepOptions):
+    """Which runs `train` makes."""
+
+    seeds: int = field(1, "number of runs, with the seeds SEED, SEED + 1, ...", ge=1, panel="Run")
+    name: str | None = field(None, "name by which the run can be found", panel="Run")
+    resume: str | None = field(
+        None, "continue this run, with the configuration that it started with", panel="Run", complete="run"
+    )
+    export: tuple[str, ...] | None = field(
+        None,
+        "also write metrics for these programs, such as tensorboard (or PLASTIC_EXPORT)",
+        panel="Output",
+        complete="exporter",
+    )
+    grid: list[str] = field(
+        [],
+        "NAME=VALUE,VALUE,...: one run per value; with several --grid one run per combination",
+        panel="Sweep",
+        repeat=True,
+    )
+
+
+class StageOptions(PlaceOptions):
+    """Which run eval, analyze and render take."""
+
+    run: str | None = field(
+        None, "id, a unique beginning of it, or name (default: the newest completed run)", panel="Run", complete="run"
+    )

@@ -1,0 +1,45 @@
+"""Eval, analyze and render: a function of a rule, applied to a trained run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from plastic_cli.config.model import Config
+from plastic_cli.errors import UserError
+from plastic_cli.runs.folder import open_run
+from plastic_cli.runs.run import Run
+from plastic_cli.runs.store import RunStore
+from plastic_cli.verbs.options import StageOptions
+from plastic_cli.verbs.verb import RuleVerb, Session
+
+
+def opened_run(verb: RuleVerb, config: Config, options: StageOptions, session: Session) -> Run:
+    """Open the run that the options name, else the newest completed run of the rule.
+
+    Raises UserError if there is none, or if it is a run of another rule.
+    """
+    store = RunStore(session.runs)
+    folder = store.find(options.run) if options.run is not None else store.newest(verb.rule.name)
+    return run_in(folder, verb, config, session)
+
+
+def run_in(folder: Path, verb: RuleVerb, config: Config, session: Session) -> Run:
+    """Open the run in `folder` for a stage; raises UserError if it is a run of another rule."""
+    run = open_run(
+        folder,
+        stage=verb.name,
+        console=session.console,
+        data_folder=session.data,
+        device=getattr(config, "device", "auto"),
+    )
+    if run.record.rule != verb.rule.name:
+        raise UserError(
+            f"run {run.id} is a run of {run.record.rule}: plastic {verb.name} {run.record.rule} --run {run.id}"
+        )
+    return run
+
+
+def carry_out_stage(verb: RuleVerb, config: Config, run: Run) -> None:
+    """Carry out eval, analyze or render on an open run; what it computes is in the run's `results` and `files`."""
+    with run.locked():
+        verb.function(config, run)
