@@ -13,6 +13,7 @@ from .errors import PlasticError as PlasticError
 from .errors import RunFailed as RunFailed
 from .errors import UserError as UserError
 from .plugins.hooks import hookimpl as hookimpl
+from .plugins.metrics import Metric as Metric
 from .plugins.rule import Rule as Rule
 from .runs.run import Run as Run
 from .runs.store import RunStore as RunStore

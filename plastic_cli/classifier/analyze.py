@@ -71,6 +71,7 @@ def _analyze_confusion(run: Run, data: Dataset, learner: Learner) -> None:
     predictions = predict(learner.predict, data.test.x).argmax(1)
     confusion = confusion_matrix(predictions, data.test.y, data.classes)
     by_class = accuracy_by_class(confusion)
+    run.images["test"] = len(data.test)
     run.log("test", accuracy=(predictions == data.test.y).double().mean())
     names = list(data.class_names)
     run.save_table(

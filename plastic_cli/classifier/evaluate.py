@@ -27,6 +27,7 @@ def evaluate_classifier(
     same_dataset = config.dataset in (None, run.record.dataset)
     learner = build(run, data if same_dataset else trained_on(run), trained=True)
     labels = {} if same_dataset else {"dataset": data.name}
+    run.images[config.split] = len(data.split(config.split))
     clean, *corrupted = robustness(learner.predict, data, corruptions, run.seed, split=config.split)
     if not corrupted:
         run.log(config.split, labels, accuracy=clean.accuracy, loss=clean.loss)

@@ -137,4 +137,5 @@ def _log_splits(learner: Learner, splits: Mapping[str, Split | None], run: Run) 
     for name, split in splits.items():
         if split is not None:
             measured = evaluate(learner.predict, split.x, split.y)
+            run.images[name] = len(split)
             run.log(name, accuracy=measured.accuracy, loss=measured.loss)

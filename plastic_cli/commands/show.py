@@ -7,11 +7,12 @@ import io
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.escapes import csv_cell, printable_line
+from plastic_cli.plugins.metrics import Metric, metric_of
 from plastic_cli.tables import Cell, Column, Table, markdown, print_tables
 
 if TYPE_CHECKING:
@@ -21,8 +22,17 @@ if TYPE_CHECKING:
 FORMATS = ("table", "markdown", "csv", "json")
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output_format: str, title: str = "") -> None:
-    """Print rows as a table for reading, Markdown, CSV or JSON; raises UserError for another format."""
+def print_rows(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    output_format: str,
+    title: str = "",
+    right: Collection[str] = (),
+) -> None:
+    """Print rows as a table for reading, Markdown, CSV or JSON; raises UserError for another format.
+
+    right: columns of texts that a table aligns to the right, as it does with numbers.
+    """
     if output_format == "json":
         print(json.dumps([{column: row.get(column) for column in columns} for row in rows], default=str))  # noqa: T201
     elif output_format == "csv":
@@ -32,7 +42,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output
         writer.writerows([[csv_cell(_plain(row.get(column))) for column in columns] for row in rows])
         sys.stdout.write(stream.getvalue())
     elif output_format in ("table", "markdown"):
-        table = _table(rows, columns)
+        table = _table(rows, columns, right)
         if output_format == "markdown":
             sys.stdout.write(markdown(table))
             return
@@ -43,12 +53,14 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output
         raise UserError(f"--format {output_format}: choose {', '.join(FORMATS)}.{did_you_mean(output_format, FORMATS)}")
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
-    numeric = [any(isinstance(row.get(column), int | float) for row in rows) for column in columns]
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], right: Collection[str]) -> Table:
     return Table(
         "",
         "",
-        tuple(Column(column, numeric=is_number) for column, is_number in zip(columns, numeric, strict=True)),
+        tuple(
+            Column(column, numeric=column in right or any(isinstance(row.get(column), int | float) for row in rows))
+            for column in columns
+        ),
         tuple(tuple(_cell(row.get(column)) for column in columns) for row in rows),
         wrap=None,
     )
@@ -101,28 +113,53 @@ def print_together(results: Sequence[Mapping[str, Any]], invocation: Invocation)
     """Print what needs all runs: one table of all results for a program, or the mean over seeds."""
     if invocation.output_format() == "json" or invocation.quiet:
         return
-    if invocation.format != "table":
+    if invocation.format == "markdown":
+        columns = ["run", "rule", "seed", "status"]
+        rows = [
+            {**{key: result[key] for key in columns}, "result": metric.name, "value": metric.text(value)}
+            for result in results
+            for name, value in result["metrics"].items()
+            for metric in [metric_of(name, result["rule"])]
+        ]
+        print_rows(rows, [*columns, "result", "value"], "markdown", right=["value"])
+    elif invocation.format == "csv":
         about = ["run", "rule", "seed", "status", "seconds"]
         rows = [
             {**{key: result[key] for key in about}, "metric": name, "value": value}
             for result in results
             for name, value in result["metrics"].items()
         ]
-        print_rows(rows, [*about, "metric", "value"], invocation.format)
+        print_rows(rows, [*about, "metric", "value"], "csv")
     elif len(results) > 1:
         _print_over_seeds(results)
 
 
 def _print_metrics(result: Mapping[str, Any], run: Run) -> None:
-    """Print metrics, time, speed and folder of one run."""
-    rows = [{"metric": key, "value": value} for key, value in result["metrics"].items()]
-    rows.append({"metric": "seconds", "value": float(result["seconds"])})
-    speed = run.record.speed
-    if run.stage == "train" and speed.get("seconds"):
-        rows.append({"metric": "samples per second", "value": round(speed["samples"] / speed["seconds"])})
-    print_rows(rows, ["metric", "value"], "table", title=f"{result['rule']}, {run.stage}, seed {result['seed']}")
+    """Print metrics, times, speed and folder of one run."""
+    rows = [_metric_row(metric_of(key, result["rule"]), key, value, run) for key, value in result["metrics"].items()]
+    rows += _time_rows(float(result["seconds"]), run)
+    title = f"{result['rule']}, {run.stage}, seed {result['seed']}"
+    print_rows(rows, ["result", "value", ""], "table", title, right=["value"])
     status = "" if result["status"] == "completed" else f" ({result['status']})"
     print(printable_line(f"run {result['run']}{status} in {result['folder']}"))  # noqa: T201
+
+
+def _metric_row(metric: Metric, key: str, value: float | None, run: Run) -> dict[str, Any]:
+    images = run.images.get(key.partition("/")[0].partition("+")[0])
+    of_images = f"of {images:,} images" if images and key.endswith("/accuracy") else metric.unit_after
+    return {"result": metric.name, "value": metric.number(value), "": of_images}
+
+
+def _time_rows(seconds: float, run: Run) -> list[dict[str, Any]]:
+    """Return the rows of the times: all of the command, and the part that `plastic report` shows."""
+    command_time = {"train": "time of the run", "eval": "time of the evaluation", "analyze": "time of the analysis"}
+    rows = [{"result": command_time.get(run.stage, f"time of {run.stage}"), "value": f"{seconds:.2f}", "": "s"}]
+    speed = run.record.speed
+    if run.stage == "train" and speed.get("seconds"):
+        rows.append({"result": "time of training, without evaluation", "value": f"{speed['seconds']:.2f}", "": "s"})
+        per_second = f"{speed['samples'] / speed['seconds']:,.0f}"
+        rows.append({"result": "training speed", "value": per_second, "": "samples per second"})
+    return rows
 
 
 def _print_over_seeds(results: Sequence[Mapping[str, Any]]) -> None:
@@ -136,12 +173,14 @@ def _print_over_seeds(results: Sequence[Mapping[str, Any]]) -> None:
         values = [result["metrics"][name] for result in completed if result["metrics"].get(name) is not None]
         if not values:
             continue
-        interval = mean_interval(values)
-        rows.append(
-            {"metric": name, "mean": interval.mean, "low": interval.low, "high": interval.high, "runs": interval.n}
-        )
+        metric, interval = metric_of(name, completed[0]["rule"]), mean_interval(values)
+        numbers = {key: metric.number(getattr(interval, key)) for key in ("mean", "low", "high")}
+        rows.append({"result": metric.name, **numbers, "unit": metric.unit_after, "runs": interval.n})
+    columns = ["result", "mean", "low", "high", "unit", "runs"]
+    if not any(row["unit"] for row in rows):
+        columns.remove("unit")
     title = f"over seeds, {interval_method()}"
-    print_rows(rows, ["metric", "mean", "low", "high", "runs"], "table", title=title)
+    print_rows(rows, columns, "table", title, right=["mean", "low", "high"])
 
 
 def _plain(value: Any) -> Any:

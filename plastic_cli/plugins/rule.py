@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any, Literal
 
 from plastic_cli.errors import UserError, did_you_mean
+from plastic_cli.plugins.metrics import Metric
 
 VERBS = {"train": "train", "eval": "evaluate", "analyze": "analyze", "render": "render"}
 """The four verbs of the command line, and the function of each in a rule's commands module."""
@@ -24,7 +25,8 @@ class Rule:
 
     name: the word on the command line. summary: one line for `--help`. citation: where the rule was published.
     commands: the module with `train`, `evaluate`, `analyze` and `render`, which is imported if one of them runs or
-    shows its help. A file `claims.toml` in the package of this module holds published results.
+    shows its help. A file `claims.toml` in the package of this module holds published results. metrics: names and units
+    of the metrics that the rule logs, by their name or by "split/name"; `theta_N` stands for `theta_0`, `theta_1`, ...
 
     Optional functions, each as "module:function":
     build: `build(run, data, *, trained=True)` returns the learner of a run of a classifier, trained or with its initial
@@ -39,6 +41,7 @@ class Rule:
     commands: str
     build: str | None = None
     headline_figures: str | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict, hash=False)
 
     def load(self) -> ModuleType:
         """Import the module of the rule's commands."""

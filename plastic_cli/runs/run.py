@@ -76,6 +76,8 @@ class Run:
         self.data_folder = data_folder
         self.results: dict[str, float] = {}
         self.files: list[str] = []
+        self.images: dict[str, int] = {}
+        """The number of images of each split that results were measured on, for a reader."""
         self.step = 0
         self.signals: Sequence[int] = ()
         self._exports = exports

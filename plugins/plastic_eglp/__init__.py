@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lazy_loader
 
-from plastic_cli import Rule, hookimpl
+from plastic_cli import Metric, Rule, hookimpl
 
 
 @hookimpl
@@ -16,6 +16,15 @@ def plastic_rule() -> Rule:
         citation="github.com/debg48/EGLP",
         commands="plastic_eglp.commands",
         build="plastic_eglp.training:build",
+        metrics={
+            "train/events": Metric("events", "batches"),
+            "events": Metric("events", "batches"),
+            "train/event_images": Metric("images with an event", "images"),
+            "train/synaptic_updates": Metric("updates of hidden synapses", "updates"),
+            "train/forward_flops": Metric("cost of forward passes", "FLOPs"),
+            "train/learning_flops": Metric("cost of learning", "FLOPs"),
+            "train/messages": Metric("messages to hidden layers", "messages"),
+        },
     )
 
 

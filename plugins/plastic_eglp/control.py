@@ -32,6 +32,7 @@ def train_control(config: Train, data: Dataset, run: Run) -> None:
     run.message("training the control: the same network with zero events")
     control = train_variant(config, data, run, events="never")
     measured = evaluate(control.predict, data.test.x, data.test.y)
+    run.images[SPLIT] = len(data.test)
     run.log(SPLIT, accuracy=measured.accuracy, loss=measured.loss)
     run.save_tensors(ARTIFACT, control.state_dict())
 

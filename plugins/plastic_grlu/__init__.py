@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lazy_loader
 
-from plastic_cli import Rule, hookimpl
+from plastic_cli import Metric, Rule, hookimpl
 
 
 @hookimpl
@@ -17,6 +17,7 @@ def plastic_rule() -> Rule:
         commands="plastic_grlu.commands",
         build="plastic_grlu.training:build",
         headline_figures="plastic_grlu.analysis.figures:headline_figures",
+        metrics={"backbone/loss": Metric("loss of the backbone")},
     )
 
 

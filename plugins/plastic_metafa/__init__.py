@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lazy_loader
 
-from plastic_cli import Rule, hookimpl
+from plastic_cli import Metric, Rule, hookimpl
 
 
 @hookimpl
@@ -15,6 +15,30 @@ def plastic_rule() -> Rule:
         summary="Meta-learned plasticity rules for networks with random feedback.",
         citation="Shervani-Tabar & Rosenbaum 2023",
         commands="plastic_metafa.commands",
+        metrics={
+            "theta_N": Metric("theta N"),
+            "rate": Metric("learning rate"),
+            "share": Metric("share of the weight change", "%"),
+            "low": Metric("lower bound of the accuracy", "%"),
+            "high": Metric("upper bound of the accuracy", "%"),
+            "last accuracy": Metric("training accuracy, mean of the last episodes", "%"),
+            "angle": Metric("angle to the errors of backprop", "degrees"),
+            "angle_by_sample": Metric("angle to the errors of backprop, by query", "degrees"),
+            "E_W": Metric("orthonormality error E_W"),
+            "orthonormality": Metric("orthonormality error E_W"),
+            "log10_orthonormality_error": Metric("log10 of the orthonormality error E_W"),
+            "chance": Metric("accuracy by chance among the classes of an episode", "%"),
+            "chance_of_all_outputs": Metric("accuracy by chance among all outputs", "%"),
+            "above_feedback_alignment": Metric("accuracy above feedback alignment", "%"),
+            "below_backprop": Metric("accuracy below backprop", "%"),
+            "terms_needed": Metric("terms that the accuracy needs", "terms"),
+            "terms_nonzero": Metric("terms that are not zero", "terms"),
+            "needed_as_published": Metric("share of terms needed or not as published", "%"),
+            "nonzero_as_published": Metric("share of terms zero or not as published", "%"),
+            "passes_feedback_alignment": Metric("first episode above feedback alignment"),
+            "reaches_backprop": Metric("first episode that reaches backprop"),
+            "theta_0_settled": Metric("first episode with a settled theta 0"),
+        },
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lazy_loader
 
-from plastic_cli import Rule, hookimpl
+from plastic_cli import Metric, Rule, hookimpl
 
 
 @hookimpl
@@ -16,6 +16,19 @@ def plastic_rule() -> Rule:
         citation="Selective plasticity (published program)",
         commands="plastic_selective.commands",
         build="plastic_selective.continual.components:build",
+        metrics={
+            "accuracy": Metric("accuracy, mean of the tasks", "%"),
+            "loss": Metric("loss, mean of the tasks"),
+            "accuracy_task_N": Metric("accuracy on task N", "%"),
+            "forgetting": Metric("forgetting", "%"),
+            "backward_transfer": Metric("backward transfer", "%"),
+            "forward_transfer": Metric("forward transfer", "%"),
+            "intransigence_task_N": Metric("intransigence on task N", "%"),
+            "eligibility_mean": Metric("mean eligibility"),
+            "gate_mean": Metric("mean gate"),
+            "gate_low_ratio": Metric("share of synapses with a low gate", "%"),
+            "overlap": Metric("share of busiest synapses that two tasks share", "%"),
+        },
     )
 
 

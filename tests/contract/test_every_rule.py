@@ -6,6 +6,8 @@ import pytest
 
 from plastic_cli.classifier import fit
 from plastic_cli.plugins.discovery import discover
+from plastic_cli.plugins.metrics import metric_of
+from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import check_rule
 
 SMALL = {
@@ -30,6 +32,10 @@ SMALL = {
 @pytest.mark.parametrize("name", list(discover().rules))
 def test_rule_keeps_the_contract(name, tmp_path):
     check_rule(name, tmp_path, SMALL.get(name, {"epochs": 3}))
+    logged = RunStore(tmp_path / "runs").metrics()[["split", "metric"]].drop_duplicates().itertuples(index=False)
+    keys = [f"{split}/{metric}" for split, metric in logged]
+    assert keys
+    assert [key for key in keys if metric_of(key, name).name == key] == [], "these metrics have no name for a reader"
 
 
 @pytest.mark.parametrize("marked", [False, True])
