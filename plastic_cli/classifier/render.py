@@ -26,7 +26,7 @@ from plastic_cli.figures.film import (
     style_curves,
     whole_numbers,
 )
-from plastic_cli.figures.theme import OKABE_ITO
+from plastic_cli.figures.theme import PALETTE
 from plastic_cli.runs.run import Run
 from plastic_cli.runs.store import RunStore
 
@@ -36,7 +36,7 @@ SNAPSHOT_UNITS = 64
 SNAPSHOTS = 60
 """Number of epochs, about, whose weights are stored."""
 
-SPLIT_STYLES = {"test": (OKABE_ITO[0], "-"), "train": (OKABE_ITO[1], "--"), "validation": (OKABE_ITO[2], ":")}
+SPLIT_STYLES = {"test": (PALETTE[0], "-"), "train": (PALETTE[1], "--"), "validation": (PALETTE[2], ":")}
 
 
 def snapshot_weights(run: Run, epoch: int, epochs: int, weights: Tensor) -> None:

@@ -46,7 +46,7 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import DIVERGING, GRAY, OKABE_ITO, SEQUENTIAL, discrete_colors, percent, theme_plastic
+from plastic_cli.figures.theme import DIVERGING, GRAY, PALETTE, SEQUENTIAL, discrete_colors, percent, theme_plastic
 
 _MOST_CELLS_WITH_COUNTS = 12
 _SEPARATOR = "#404040"
@@ -137,7 +137,7 @@ def class_accuracy_figure(
     return (
         ggplot(table, aes("class", "accuracy"))
         + geom_hline(yintercept=mean, linetype="dashed", color=GRAY, size=0.6)
-        + geom_point(data=table.dropna(subset=["accuracy"]), size=2.4, color=OKABE_ITO[0])
+        + geom_point(data=table.dropna(subset=["accuracy"]), size=2.4, color=PALETTE[0])
         + scale_x_continuous(
             breaks=list(range(len(names))),
             labels=names,
@@ -254,7 +254,7 @@ def probe_figure(table: pd.DataFrame, title: str = "Linear probe of each layer")
     return (
         figure
         + geom_point(size=3)
-        + scale_color_manual(values=list(OKABE_ITO[: len(networks)]), drop=False, name="Network")
+        + scale_color_manual(values=list(PALETTE[: len(networks)]), drop=False, name="Network")
         + scale_shape_manual(values=["o", "^", "s", "D"][: len(networks)], drop=False, name="Network")
         + scale_x_continuous(breaks=list(range(len(layers))), labels=layers, limits=(-0.5, len(layers) - 0.5))
         + scale_y_continuous(labels=percent)

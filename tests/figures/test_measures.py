@@ -23,7 +23,6 @@ from plastic_cli.figures.measures import (
     probe_figure,
     robustness_figure,
 )
-from plastic_cli.figures.theme import OKABE_ITO, discrete_colors
 
 GENERATOR = np.random.default_rng(0)
 
@@ -105,7 +104,7 @@ def test_image_grid_places_each_unit_between_separators():
     grid = image_grid(weights, (2, 2), columns=2, limit=1.0)
     assert grid.shape == (7, 7, 3)
     assert grid.dtype == np.uint8
-    vermilion, blue, white, gray = (110, 48, 0), (0, 63, 99), (255, 255, 255), (64, 64, 64)
+    vermilion, blue, white, gray = (110, 48, 0), (0, 63, 99), (252, 252, 252), (64, 64, 64)
     assert tuple(grid[1, 1]) == vermilion
     assert tuple(grid[1, 2]) == blue
     assert tuple(grid[2, 1]) == white
@@ -132,14 +131,9 @@ def test_image_grid_scale_is_symmetric_and_clips():
     np.testing.assert_array_equal(
         image_grid(np.full((1, 1), 9.0), (1, 1), limit=1), image_grid(np.full((1, 1), 1.0), (1, 1), limit=1)
     )
-    assert (image_grid(np.zeros((1, 4)), (2, 2), gap=0) == 255).all()
+    assert (image_grid(np.zeros((1, 4)), (2, 2), gap=0) == 252).all()
     with pytest.raises(ValueError, match="not images"):
         image_grid(weights, (2, 4))
-
-
-def test_colors():
-    assert discrete_colors(3) == list(OKABE_ITO[:3])
-    assert len(set(discrete_colors(20))) == 20
 
 
 def test_files_are_replaced_and_leave_no_temporary_file(tmp_path):

@@ -32,7 +32,7 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import GRAY, OKABE_ITO, percent, theme_plastic
+from plastic_cli.figures.theme import GRAY, PALETTE, percent, theme_plastic
 from plastic_eglp.control import NAME
 
 
@@ -48,7 +48,7 @@ def sensitivity_figure(table: pd.DataFrame) -> ggplot:
     return (
         ggplot(data, aes("condition", "accuracy"))
         + geom_hline(yintercept=control, linetype="dashed", color=GRAY, size=0.6)
-        + geom_point(size=3, color=OKABE_ITO[0])
+        + geom_point(size=3, color=PALETTE[0])
         + geom_label(aes(label="text"), nudge_x=0.3, size=8.5, label_size=0, fill="white")
         + scale_x_discrete()
         + scale_y_continuous(limits=(low - room, high + room), labels=percent)
@@ -85,7 +85,7 @@ def event_rates_figure(table: pd.DataFrame) -> ggplot:
         + facet_wrap("facet", scales="free_x")
         + scale_x_continuous(trans="log10", labels=_plain)
         + scale_y_continuous(labels=percent)
-        + scale_color_manual(values=[OKABE_ITO[0], OKABE_ITO[1]], name="Events", labels=["triggered", "random"])
+        + scale_color_manual(values=[PALETTE[0], PALETTE[1]], name="Events", labels=["triggered", "random"])
         + scale_shape_manual(values=["o", "^"], name="Events", labels=["triggered", "random"])
         + labs(
             title="Accuracy as a function of the event rate",
@@ -104,9 +104,7 @@ def raster_figure(raster: pd.DataFrame) -> ggplot:
     batches, epochs = int(raster["batch"].max()), int(raster["epoch"].max())
     share = raster["event"].mean()
     # plotnine cannot draw a layer without rows.
-    events = (
-        geom_tile(aes(width=1, height=0.8), data=with_event, fill=OKABE_ITO[0]) if len(with_event) else geom_blank()
-    )
+    events = geom_tile(aes(width=1, height=0.8), data=with_event, fill=PALETTE[0]) if len(with_event) else geom_blank()
     return (
         ggplot(raster, aes("batch", "epoch"))
         + events

@@ -22,7 +22,7 @@ from plastic_cli.figures.film import (
     style_image,
     whole_numbers,
 )
-from plastic_cli.figures.theme import OKABE_ITO
+from plastic_cli.figures.theme import PALETTE
 from plastic_cli.runs.store import RunStore
 from plastic_eglp.analysis.measures import event_raster, receptive_shape
 from plastic_eglp.control import NAME, SPLIT
@@ -95,10 +95,10 @@ def _show_events(axes: Axes, raster: pd.DataFrame) -> Update:
 
 def _show_accuracy(axes: Axes, accuracy: pd.DataFrame, control: float | None, last: int) -> Update:
     learned = accuracy[accuracy["step"] > 0]
-    update = growing_curve(axes, learned["step"], 100 * learned["value"], color=OKABE_ITO[0], label="test")
+    update = growing_curve(axes, learned["step"], 100 * learned["value"], color=PALETTE[0], label="test")
     values = list(100 * learned["value"])
     if control is not None:
-        axes.axhline(100 * control, color=OKABE_ITO[1], linestyle="--", linewidth=1.5, label=NAME)
+        axes.axhline(100 * control, color=PALETTE[1], linestyle="--", linewidth=1.5, label=NAME)
         values.append(100 * control)
     low, high = (min(values), max(values)) if values else (0.0, 100.0)
     margin = max(1.0, 0.12 * (high - low))

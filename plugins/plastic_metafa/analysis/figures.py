@@ -29,7 +29,7 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import GRAY, OKABE_ITO, discrete_colors, theme_plastic
+from plastic_cli.figures.theme import GRAY, PALETTE, discrete_colors, theme_plastic
 
 
 def accuracy_figure(curves: pd.DataFrame, levels: Mapping[str, float], window: int) -> ggplot:
@@ -42,7 +42,7 @@ def accuracy_figure(curves: pd.DataFrame, levels: Mapping[str, float], window: i
     lines = pd.DataFrame({"level": list(levels), "value": list(levels.values())})
     lines["facet"] = pd.Categorical(["accuracy"] * len(lines), list(names.values()))
     lines["level"] = pd.Categorical(lines["level"], list(levels))
-    figure = ggplot(data, aes("step", "value")) + geom_line(size=0.8, color=OKABE_ITO[0])
+    figure = ggplot(data, aes("step", "value")) + geom_line(size=0.8, color=PALETTE[0])
     if len(lines):
         figure += geom_hline(aes(yintercept="value", linetype="level"), data=lines, color=GRAY, size=0.7)
         figure += scale_linetype_manual(values=["dashed", "dashdot", "dotted"][: len(lines)])
@@ -71,8 +71,8 @@ def theta_figure(curves: pd.DataFrame, final: pd.DataFrame, l1: float) -> ggplot
     return (
         ggplot(data, aes("step", "value"))
         + geom_hline(yintercept=0, color=GRAY, size=0.5)
-        + geom_line(size=0.8, color=OKABE_ITO[0])
-        + geom_hline(aes(yintercept="mean"), data=marks, linetype="dashed", color=OKABE_ITO[1], size=0.6)
+        + geom_line(size=0.8, color=PALETTE[0])
+        + geom_hline(aes(yintercept="mean"), data=marks, linetype="dashed", color=PALETTE[1], size=0.6)
         + facet_wrap("name", scales="free_y", ncol=columns)
         + scale_y_continuous(labels=_plain)
         + labs(
@@ -156,10 +156,10 @@ def terms_figure(table: pd.DataFrame, whole: float) -> ggplot:
     points = data[data["panel"] == panels[1]]
     return (
         ggplot(data, aes("name", "value"))
-        + geom_col(data=bars, fill=OKABE_ITO[0], width=0.5)
+        + geom_col(data=bars, fill=PALETTE[0], width=0.5)
         + geom_hline(yintercept=0, color=GRAY, size=0.5)
-        + geom_linerange(aes(ymin="low", ymax="high"), data=points, color=OKABE_ITO[1], size=0.9)
-        + geom_point(data=points, color=OKABE_ITO[1], size=2.6)
+        + geom_linerange(aes(ymin="low", ymax="high"), data=points, color=PALETTE[1], size=0.9)
+        + geom_point(data=points, color=PALETTE[1], size=2.6)
         + geom_label(aes(label="text"), nudge_x=0.42, size=8, label_size=0, label_padding=0.1, fill="white")
         + scale_x_discrete()
         + coord_flip()

@@ -22,7 +22,7 @@ from plastic_cli.figures.film import (
     style_curves,
     whole_numbers,
 )
-from plastic_cli.figures.theme import GRAY, OKABE_ITO
+from plastic_cli.figures.theme import GRAY, PALETTE
 from plastic_metafa import rule
 from plastic_metafa.history import history, moving_average, strengths
 
@@ -100,8 +100,8 @@ def _show_curves(
     updates = []
     for number, (key, name) in enumerate(names.items()):
         # A pool has more terms than there are colors that can be distinguished.
-        linestyle = "-" if number < len(OKABE_ITO) else "--"
-        color = OKABE_ITO[number % len(OKABE_ITO)]
+        linestyle = "-" if number < len(PALETTE) else "--"
+        color = PALETTE[number % len(PALETTE)]
         part = curves[curves[by] == key]
         updates.append(growing_curve(axes, part["step"], part["value"], color=color, linestyle=linestyle, label=name))
     axes.set_title(title, fontsize=HEADING, loc="left")

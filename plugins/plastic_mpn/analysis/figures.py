@@ -44,12 +44,12 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import DIVERGING, GRAY, OKABE_ITO, discrete_colors, percent_of_one, theme_plastic
+from plastic_cli.figures.theme import DIVERGING, GRAY, PALETTE, discrete_colors, percent_of_one, theme_plastic
 from plastic_cli.statistics.intervals import interval_method
 from plastic_mpn.analysis.principal_components import PrincipalComponents
 
 STATES = {"h": "hidden state h", "M": "modulations M"}
-STATE_COLORS = {STATES["h"]: OKABE_ITO[1], STATES["M"]: OKABE_ITO[0]}
+STATE_COLORS = {STATES["h"]: PALETTE[1], STATES["M"]: PALETTE[0]}
 STATE_SHAPES = {STATES["h"]: "o", STATES["M"]: "s"}
 TRAJECTORIES = 8
 """Maximum number of trajectories in a figure; more would be hard to distinguish."""
@@ -173,8 +173,8 @@ def modulation_figure(table: pd.DataFrame, summary: pd.DataFrame, variance_share
     return (
         ggplot(thick, aes("step"))
         + geom_line(aes(y="value", group="episode"), data=thin, color=GRAY, size=0.3, alpha=0.6)
-        + geom_ribbon(aes(ymin="low", ymax="high"), data=known, fill=OKABE_ITO[0], alpha=0.25)
-        + geom_line(aes(y="mean"), color=OKABE_ITO[0], size=1.1)
+        + geom_ribbon(aes(ymin="low", ymax="high"), data=known, fill=PALETTE[0], alpha=0.25)
+        + geom_line(aes(y="mean"), color=PALETTE[0], size=1.1)
         + facet_wrap("measure", scales="free_y")
         + expand_limits(y=0)
         + labs(
@@ -278,11 +278,11 @@ def ablation_figure(table: pd.DataFrame, summary: pd.DataFrame, part: str, freez
         + geom_linerange(
             aes(ymin="low", ymax="high", x="ablation"),
             data=means.dropna(subset=["low"]),
-            color=OKABE_ITO[0],
+            color=PALETTE[0],
             size=1.3,
             inherit_aes=False,
         )
-        + geom_point(aes(y="mean"), data=means, color=OKABE_ITO[0], size=3.4, shape="D")
+        + geom_point(aes(y="mean"), data=means, color=PALETTE[0], size=3.4, shape="D")
         # Without this, equal returns would give an axis of almost no length.
         + expand_limits(y=_room(points["return"]))
         + labs(

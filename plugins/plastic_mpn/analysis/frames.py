@@ -27,7 +27,7 @@ from plastic_cli.figures.film import (
     style_image,
     whole_numbers,
 )
-from plastic_cli.figures.theme import DIVERGING, OKABE_ITO, discrete_colors
+from plastic_cli.figures.theme import DIVERGING, PALETTE, discrete_colors
 from plastic_mpn.analysis.recording import Episode
 
 INCHES, DOTS_PER_INCH = (8.0, 5.44), 100
@@ -162,7 +162,7 @@ def _preferences(axes: Axes, episode: Episode, name: str) -> Update:
 
 def _return(axes: Axes, episode: Episode) -> Update:
     returns = np.cumsum(episode.rewards)
-    update = growing_curve(axes, np.arange(len(episode)), returns, color=OKABE_ITO[2], drawstyle="steps-post")
+    update = growing_curve(axes, np.arange(len(episode)), returns, color=PALETTE[2], drawstyle="steps-post")
     _style_steps(axes, returns, "return so far")
     return update
 

@@ -46,7 +46,7 @@ from plotnine import (
 from plastic_cli.figures.theme import (
     DIVERGING,
     GRAY,
-    OKABE_ITO,
+    PALETTE,
     SEQUENTIAL,
     discrete_colors,
     percent,
@@ -178,7 +178,7 @@ def intransigence_figure(history: History, table: pd.DataFrame) -> ggplot:
         ggplot(data, aes("task", "accuracy"))
         + geom_segment(aes(x="task", xend="task", y="low", yend="high"), data=ends, color=GRAY, size=0.8)
         + geom_point(aes(color="trained", shape="trained"), size=3)
-        + scale_color_manual(values=[OKABE_ITO[0], OKABE_ITO[1]])
+        + scale_color_manual(values=[PALETTE[0], PALETTE[1]])
         + scale_shape_manual(values=["o", "D"])
         + geom_blank(aes("task", "value"), data=_widened(data.assign(value=data["accuracy"])))
         + scale_x_continuous(breaks=_ticks(history.tasks), limits=(0.5, history.tasks + 0.5))
@@ -215,8 +215,8 @@ def distribution_figure(history: History, histogram: pd.DataFrame, means: pd.Dat
     bordered = "; dashed: a new task" if history.tasks <= MOST_BORDERS else ""
     return (
         figure
-        + geom_line(aes(y=f"{quantity}_mean"), data=line, color=OKABE_ITO[1], size=0.9)
-        + geom_point(aes(y=f"{quantity}_mean"), data=line, color=OKABE_ITO[1], size=0.9)
+        + geom_line(aes(y=f"{quantity}_mean"), data=line, color=PALETTE[1], size=0.9)
+        + geom_point(aes(y=f"{quantity}_mean"), data=line, color=PALETTE[1], size=0.9)
         + facet_wrap("panel", ncol=1)
         # The palest color differs from white, which means no synapses.
         + scale_fill_gradientn(SEQUENTIAL[1:], trans="log10", name="Synapses", labels=percent_of_one, na_value="white")
