@@ -12,6 +12,7 @@ from .config.model import field as field
 from .errors import PlasticError as PlasticError
 from .errors import RunFailed as RunFailed
 from .errors import UserError as UserError
+from .plugins.cite import cite as cite
 from .plugins.hooks import hookimpl as hookimpl
 from .plugins.metrics import Metric as Metric
 from .plugins.rule import Rule as Rule

@@ -25,8 +25,9 @@ class Rule:
 
     name: the word on the command line. summary: one line for `--help`. citation: where the rule was published.
     commands: the module with `train`, `evaluate`, `analyze` and `render`, which is imported if one of them runs or
-    shows its help. A file `claims.toml` in the package of this module holds published results. metrics: names and units
-    of the metrics that the rule logs, by their name or by "split/name"; `theta_N` stands for `theta_0`, `theta_1`, ...
+    shows its help. In the package of this module, a file `claims.toml` holds published results, and `citation.bib` the
+    BibTeX entries that `plastic cite` prints. metrics: names and units of the metrics that the rule logs, by their name
+    or by "split/name"; `theta_N` stands for `theta_0`, `theta_1`, ...
 
     Optional functions, each as "module:function":
     build: `build(run, data, *, trained=True)` returns the learner of a run of a classifier, trained or with its initial
@@ -69,10 +70,17 @@ class Rule:
 
     def claims_text(self) -> str | None:
         """Return the text of the `claims.toml` next to the rule's commands, or None if there is none."""
+        return self._file("claims.toml")
+
+    def bibtex(self) -> str | None:
+        """Return the text of the `citation.bib` next to the rule's commands, or None if there is none."""
+        return self._file("citation.bib")
+
+    def _file(self, name: str) -> str | None:
         from importlib.resources import files
 
         package = self.commands.rpartition(".")[0] or self.commands
-        path = files(package) / "claims.toml"
+        path = files(package) / name
         return path.read_text(encoding="utf-8") if path.is_file() else None
 
     def problems(self) -> list[str]:
