@@ -23,11 +23,13 @@ import pandas as pd
 import torch
 
 from plastic_cli.app import run_command_line
+from plastic_cli.classifier.data import trained_on
 from plastic_cli.config.model import TrainConfig
 from plastic_cli.config.toml import read_toml, to_toml
 from plastic_cli.plugins.discovery import find_rule
 from plastic_cli.plugins.rule import VERBS
 from plastic_cli.resolve import config_model
+from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.metrics import data_of
 from plastic_cli.runs.record import RECORD_FILE, read_record
 from plastic_cli.runs.run import Run
@@ -86,6 +88,8 @@ def check_rule(name: str, folder: Path, options: Mapping[str, Any] | None = None
     - the same seed gives the same metrics, and another seed gives other metrics;
     - a run that is stopped and resumed has the metrics and the state of an uninterrupted run;
     - `torch.load(..., weights_only=True)` can load the checkpoint;
+    - `network`, if the rule has it, returns a module in evaluation mode, through which gradients flow; if the rule also
+      has `build`, the module gives the logits of the trained learner;
     - on the tiny data set, each metric that depends on test images is logged as measured on them.
     """
     problems = find_rule(name).problems()
@@ -104,6 +108,7 @@ def check_rule(name: str, folder: Path, options: Mapping[str, Any] | None = None
     _check_seeds(name, options, folder, first)
     _check_resume(name, options, folder, first)
     _check_stages(name, folder / "runs", first)
+    _check_network(name, Path(first["folder"]))
     if tiny is not None:
         _check_test_data(name, options, tiny, first)
 
@@ -243,6 +248,32 @@ def _check_stages(name: str, runs: Path, first: Mapping[str, Any]) -> None:
     assert record["summary"] == first["metrics"], "a later verb changed the result of training"
     pictures = [path for path in (runs / first["run"]).rglob("*") if path.suffix in (".gif", ".png", ".mp4")]
     assert pictures, "render wrote no picture"
+
+
+def _check_network(name: str, folder: Path) -> None:
+    rule, run = find_rule(name), open_run(folder, stage="analyze")
+    load, build = rule.member("network"), rule.member("build")
+    if load is None:
+        return
+    network = load(run)
+    assert isinstance(network, torch.nn.Module), f"{rule.network} returns a {type(network).__name__}, not a Module"
+    assert not network.training, f"{rule.network}: the network is not in evaluation mode, call its eval()"
+    assert list(network.parameters()), f"{rule.network}: the network has no parameters"
+    load(run).load_state_dict(network.state_dict())
+    if build is None:
+        return
+    data = trained_on(run)
+    x = data.test.x
+    logits = network(x)
+    with torch.no_grad():
+        expected = build(run, data, trained=True).predict(x)
+    assert torch.equal(logits, expected), f"{rule.network}: the network does not give the logits of the learner"
+    images = network(x.view(-1, *data.image_shape))
+    assert torch.equal(images, expected), f"{rule.network}: images (batch, channels, height, width) give other logits"
+    logits.logsumexp(1).sum().backward()
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    assert any(gradient.any() for gradient in gradients), f"{rule.network}: no gradient flows to the parameters"
+    assert network.double()(x.double()).dtype == torch.float64, f"{rule.network}: double() does not change the network"
 
 
 def _check_test_data(name: str, options: Mapping[str, Any], data: Path, first: Mapping[str, Any]) -> None:

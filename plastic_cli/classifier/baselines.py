@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -17,6 +17,25 @@ def hidden_activity(layers: nn.ModuleList, x: Tensor) -> list[Tensor]:
         x = torch.relu(layer(x))
         activity.append(x)
     return activity
+
+
+class ReluNetwork(nn.Module):
+    """Hidden layers of ReLU units and a linear readout, the last of `layers`."""
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (batch, classes) of x (batch, features), or of images (batch, channels, height, width)."""
+        x = x.flatten(1)
+        hidden = self.features(x)
+        logits: Tensor = self.layers[-1](hidden[-1] if hidden else x)
+        return logits
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the activity (batch, units) of each hidden layer."""
+        return hidden_activity(self.layers, x.flatten(1))
 
 
 class BackpropLearner:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
-from plastic_cli.data.datasets import Dataset, load_dataset
+from plastic_cli.data.datasets import Dataset, Split, load_dataset
 from plastic_cli.data.images import PixelRange, in_other_units
 from plastic_cli.errors import UserError
 from plastic_cli.runs.run import Run
@@ -46,6 +47,35 @@ def trained_on(run: Run) -> Dataset:
     """Load the data set that a run was trained on, with the same validation split."""
     return load_dataset(
         str(run.record.dataset), run.data_folder, validation=int(run.config.get("validation", 0)), device=run.device
+    )
+
+
+def described_data(run: Run) -> Dataset:
+    """Return the data set of a run as its record describes it: enough to build its network without its images.
+
+    Each split has one image of zeros for each class. A run whose record lacks the description needs the data set.
+    """
+    stored = run.record.data
+    if not {"image_shape", "classes", "class_names", "mean", "std"} <= stored.keys():
+        return trained_on(run)
+    channels, height, width = (int(size) for size in stored["image_shape"])
+    classes = int(stored["classes"])
+    blank = Split(
+        torch.zeros(classes, channels * height * width, device=run.device), torch.arange(classes, device=run.device)
+    )
+    return Dataset(
+        name=str(stored.get("name", run.record.dataset)),
+        train=blank,
+        test=blank,
+        validation=None,
+        classes=classes,
+        class_names=tuple(stored["class_names"]),
+        image_shape=(channels, height, width),
+        mean=tuple(stored["mean"]),
+        std=tuple(stored["std"]),
+        checksum=str(stored.get("checksum", "")),
+        note=str(stored.get("note", "")),
+        pixels=PixelRange.from_stored(stored.get("pixels")),
     )
 
 

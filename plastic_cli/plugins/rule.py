@@ -14,8 +14,8 @@ from plastic_cli.plugins.metrics import Metric
 VERBS = {"train": "train", "eval": "evaluate", "analyze": "analyze", "render": "render"}
 """The four verbs of the command line, and the function of each in a rule's commands module."""
 
-Member = Literal["build", "headline_figures"]
-MEMBERS: tuple[Member, ...] = ("build", "headline_figures")
+Member = Literal["build", "network", "headline_figures"]
+MEMBERS: tuple[Member, ...] = ("build", "network", "headline_figures")
 """Optional functions of a rule."""
 
 
@@ -32,6 +32,9 @@ class Rule:
     Optional functions, each as "module:function":
     build: `build(run, data, *, trained=True)` returns the learner of a run of a classifier, trained or with its initial
     weights; `plastic analyze RULE --other` needs it.
+    network: `network(run)` returns the trained network of a run as a torch.nn.Module in evaluation mode, whose
+    parameters are the trained weights. For a classifier `network(x)` returns logits (batch, classes) of images x as the
+    data set gives them. It may have options, as keyword arguments with defaults.
     headline_figures: `headline_figures(runs, metrics)` returns figures of plotnine by file name for `plastic report`,
     from the frames of `RunStore.runs` and `RunStore.metrics`.
     """
@@ -41,6 +44,7 @@ class Rule:
     citation: str
     commands: str
     build: str | None = None
+    network: str | None = None
     headline_figures: str | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict, hash=False)
 

@@ -12,4 +12,5 @@ def plastic_rule() -> Rule:
         citation="Rumelhart, Hinton & Williams 1986",
         commands="plastic_backprop.commands",
         build="plastic_backprop.training:build",
+        network="plastic_backprop.training:network",
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from plastic_backprop.config import Train
 from plastic_cli import Run
-from plastic_cli.classifier.baselines import BackpropLearner
+from plastic_cli.classifier.baselines import BackpropLearner, ReluNetwork
+from plastic_cli.classifier.data import described_data
 from plastic_cli.data.datasets import Dataset
 
 
@@ -14,6 +15,12 @@ def build(run: Run, data: Dataset, *, trained: bool = True) -> BackpropLearner:
     if trained:
         run.restore("learner", learner)
     return learner
+
+
+def network(run: Run) -> ReluNetwork:
+    """Return the trained network of a run as a module: logits (batch, classes) of images (batch, features)."""
+    trained = ReluNetwork(build(run, described_data(run)).layers)
+    return trained.requires_grad_(True).eval()
 
 
 def make_learner(config: Train, data: Dataset, run: Run) -> BackpropLearner:

@@ -16,6 +16,7 @@ def plastic_rule() -> Rule:
         citation="github.com/debg48/EGLP",
         commands="plastic_eglp.commands",
         build="plastic_eglp.training:build",
+        network="plastic_eglp.training:network",
         metrics={
             "train/events": Metric("events", "batches"),
             "events": Metric("events", "batches"),

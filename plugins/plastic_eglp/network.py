@@ -157,3 +157,23 @@ class EGLPNetwork(nn.Module):
                 layer.local_update(event)
         if isinstance(self.readout, LocalLinear):
             self.readout.local_update(event, -error if feedback == "direct" else None)
+
+
+class TrainedNetwork(nn.Module):
+    """An EGLPNetwork as an ordinary module: it has the same weights, gradients flow, and no layer learns locally."""
+
+    def __init__(self, network: EGLPNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (batch, classes) of x (batch, features), or of images (batch, channels, height, width)."""
+        h, readout = self.features(x)[-1], self.network.readout
+        if isinstance(readout, LocalLinear):
+            return readout.activate(readout.response(h))
+        logits: Tensor = readout(h)
+        return logits
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the activity of each hidden layer, flattened to (batch, units)."""
+        return [activity.flatten(1) for activity in self.network.activity(x.flatten(1), graph=True)]

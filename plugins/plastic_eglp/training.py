@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from plastic_cli import UserError
+from plastic_cli.classifier.data import described_data
 from plastic_cli.classifier.fit import fit
 from plastic_cli.classifier.render import snapshot_weights
 from plastic_cli.numerics.seeds import torch_generator
@@ -21,7 +22,7 @@ from plastic_eglp.events import (
     ThresholdController,
 )
 from plastic_eglp.learner import EGLPLearner
-from plastic_eglp.network import EGLPNetwork
+from plastic_eglp.network import EGLPNetwork, TrainedNetwork
 
 if TYPE_CHECKING:
     from plastic_cli import Run
@@ -37,6 +38,12 @@ def build(run: Run, data: Dataset, *, trained: bool = True) -> EGLPLearner:
     if trained:
         run.restore("learner", learner)
     return learner
+
+
+def network(run: Run) -> TrainedNetwork:
+    """Return the trained network of a run as a module: logits (batch, classes) of images (batch, features)."""
+    trained = TrainedNetwork(build(run, described_data(run)).network)
+    return trained.requires_grad_(True).eval()
 
 
 def make_learner(config: Train, data: Dataset, run: Run, frozen: Sequence[int] = ()) -> EGLPLearner:

@@ -16,6 +16,7 @@ def plastic_rule() -> Rule:
         citation="github.com/steve-z-wang/grlu",
         commands="plastic_grlu.commands",
         build="plastic_grlu.training:build",
+        network="plastic_grlu.training:network",
         headline_figures="plastic_grlu.analysis.figures:headline_figures",
         metrics={"backbone/loss": Metric("loss of the backbone")},
     )

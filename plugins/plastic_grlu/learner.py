@@ -15,6 +15,49 @@ from plastic_grlu import rule
 from plastic_grlu.epoch import NoiseState, Settings, train_epoch
 
 
+class GRLUNetwork(nn.Module):
+    """The network of a learner as a module: linear layers with layer-normed inputs, without noise, top-k hard.
+
+    layers: linear layers, the readout last. encoder: the frozen network whose output the first layer receives, or None.
+    top_k, skip: as in rule.py.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        *,
+        top_k: float | None = None,
+        skip: bool = False,
+        encoder: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.layers = nn.ModuleList()
+        for weight, bias in zip(weights, biases, strict=True):
+            layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+            layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+            self.layers.append(layer)
+        self.top_k, self.skip = top_k, skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (batch, classes) of x (batch, features), or of images (batch, channels, height, width)."""
+        weights, biases, code = self._inputs(x)
+        return rule.predict(weights, biases, code, top_k=self.top_k, skip=self.skip)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the activity of each hidden layer, (batch, units) each."""
+        weights, biases, code = self._inputs(x)
+        return rule.features(weights, biases, code, top_k=self.top_k, skip=self.skip)
+
+    def _inputs(self, x: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Return weights, biases and the input of the first layer."""
+        weights: list[Tensor] = [layer.get_parameter("weight") for layer in self.layers]
+        biases: list[Tensor] = [layer.get_parameter("bias") for layer in self.layers]
+        x = x.flatten(1)
+        return weights, biases, x if self.encoder is None else self.encoder(x)
+
+
 class GRLULearner:
     """A network that learns by GRLU.
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from plastic_cli import Run
     from plastic_cli.data.datasets import Dataset
-    from plastic_grlu.learner import GRLULearner
+    from plastic_grlu.learner import GRLULearner, GRLUNetwork
 
 
 def build(run: Run, data: Dataset, *, trained: bool = True) -> GRLULearner:
@@ -24,6 +24,18 @@ def build(run: Run, data: Dataset, *, trained: bool = True) -> GRLULearner:
     if trained:
         run.restore("learner", learner)
     return learner
+
+
+def network(run: Run) -> GRLUNetwork:
+    """Return the trained network of a run as a module: logits (batch, classes) of images (batch, features)."""
+    from plastic_cli.classifier.data import described_data
+    from plastic_grlu.learner import GRLUNetwork
+
+    learner = build(run, described_data(run))
+    trained = GRLUNetwork(
+        learner.weights, learner.biases, top_k=learner.top_k, skip=learner.skip, encoder=learner.encoder
+    )
+    return trained.requires_grad_(True).eval()
 
 
 def make_learner(config: Train, data: Dataset, run: Run) -> tuple[GRLULearner, nn.Module | None]:

@@ -15,6 +15,7 @@ def plastic_rule() -> Rule:
         summary="Meta-learned plasticity rules for networks with random feedback.",
         citation="Shervani-Tabar & Rosenbaum 2023",
         commands="plastic_metafa.commands",
+        network="plastic_metafa.network:network",
         metrics={
             "theta_N": Metric("theta N"),
             "rate": Metric("learning rate"),

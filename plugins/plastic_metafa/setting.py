@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from plastic_cli import UserError
@@ -113,9 +114,14 @@ def split_classes(classes: int, held_out: int, run: Run) -> tuple[list[int], lis
 
 
 def as_pixels(data: Dataset, split: Split, size: int) -> Split:
-    """Return a split with pixels from 0 to 1 (published), resized to `size` x `size`; 0 keeps the size."""
-    x = data.to_pixels(split.x)
+    """Return a split with the images of `pixels_of`."""
+    return Split(pixels_of(data, split.x, size), split.y)
+
+
+def pixels_of(data: Dataset, x: Tensor, size: int) -> Tensor:
+    """Return images with pixels from 0 to 1 (published), resized to `size` x `size`; 0 keeps the size."""
+    x = data.to_pixels(x)
     if size and (size, size) != data.image_shape[1:]:
         images = x.view(-1, *data.image_shape)
         x = functional.interpolate(images, (size, size), mode="bilinear", antialias=True).flatten(1)
-    return Split(x, split.y)
+    return x

@@ -15,6 +15,7 @@ def plastic_rule() -> Rule:
         summary="Multi-plasticity networks: Hebbian modulation of the input weights as the memory of an agent.",
         citation="Aitken & Mihalas 2023",
         commands="plastic_mpn.commands",
+        network="plastic_mpn.trained:network",
         metrics={
             "test/return": Metric("test return of the best network"),
             "test/last_return": Metric("test return of the last network"),

@@ -88,7 +88,9 @@ class TrainedAgentConfig(EnvironmentConfig):
         None, "another environment with the same sizes (default: the one used in training)", panel="Task"
     )
     checkpoint: str = field(
-        "best", "checkpoint to load: best, final, the name of a periodic checkpoint, or a .pt file", panel="Task"
+        "best",
+        "checkpoint to load: best, final (or last), the name of a periodic checkpoint, or a .pt file",
+        panel="Task",
     )
 
 

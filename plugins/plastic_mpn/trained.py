@@ -8,6 +8,7 @@ from typing import Any
 
 from plastic_cli import Run, UserError
 from plastic_cli.numerics.seeds import seed_sequence
+from plastic_cli.runs.checkpoint import read_checkpoint
 from plastic_cli.statistics.intervals import mean_interval
 from plastic_mpn.config import Evaluate, Train, TrainedAgentConfig
 from plastic_mpn.environments.greedy import GreedyEpisodes, evaluation_seeds
@@ -15,7 +16,7 @@ from plastic_mpn.environments.options import read_options
 from plastic_mpn.environments.vector import make_environment
 from plastic_mpn.make import environment_options, make_network, sizes
 from plastic_mpn.networks.agents import Network
-from plastic_mpn.networks.stored import load_network
+from plastic_mpn.networks.stored import BEST, FINAL, load_network, load_state, sizes_of, stored_state
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,27 @@ class Trained:
     checkpoint: str
 
 
+def network(run: Run, *, checkpoint: str = BEST) -> Network:
+    """Return the trained network of a run as a module.
+
+    It is called as `network(observations, state)`. An agent trained by dqn returns (Q-values, state), one trained by
+    a2c ((logits, values), state), a supervised network (outputs, state): see the classes of `networks.agents`. The
+    environment is not needed.
+
+    checkpoint: best, final (also called last), the name of a periodic checkpoint, or a .pt file.
+    Raises UserError if there is no such checkpoint.
+    """
+    trained_as = Train.from_values(run.config, source=f"run {run.id}")
+    if trained_as.algorithm == "supervised":
+        _check_supervised(checkpoint)
+        state = read_checkpoint(run.folder).tracked["network"]
+    else:
+        state = stored_state(run, checkpoint)
+    made = make_network(trained_as, run, *sizes_of(state, run, checkpoint))
+    load_state(made, state, run, checkpoint)
+    return made.requires_grad_(True).eval()
+
+
 def open_trained(config: TrainedAgentConfig, run: Run) -> Trained:
     """Load the network of a run and choose its environment: that of training, with the changes in `config`.
 
@@ -40,8 +62,7 @@ def open_trained(config: TrainedAgentConfig, run: Run) -> Trained:
     )
     network = make_network(trained_as, run, *sizes(own))
     if trained_as.algorithm == "supervised":
-        if config.checkpoint not in ("best", "final"):
-            raise UserError(f"--checkpoint {config.checkpoint}: a supervised run has one network, the final one.")
+        _check_supervised(config.checkpoint)
         run.restore("network", network)
     else:
         load_network(network, run, config.checkpoint)
@@ -61,6 +82,11 @@ def open_trained(config: TrainedAgentConfig, run: Run) -> Trained:
             f" was trained with {sizes(own)[0]} and {sizes(own)[1]} ({trained_as.env}). Choose one with the same sizes."
         )
     return chosen
+
+
+def _check_supervised(checkpoint: str) -> None:
+    if checkpoint not in (BEST, FINAL, "last"):
+        raise UserError(f"--checkpoint {checkpoint}: a supervised run has one network, the final one.")
 
 
 def evaluate(config: Evaluate, run: Run) -> None:

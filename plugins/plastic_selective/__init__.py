@@ -16,6 +16,7 @@ def plastic_rule() -> Rule:
         citation="Selective plasticity (published program)",
         commands="plastic_selective.commands",
         build="plastic_selective.continual.components:build",
+        network="plastic_selective.continual.trained:network",
         metrics={
             "accuracy": Metric("accuracy, mean of the tasks", "%"),
             "loss": Metric("loss, mean of the tasks"),

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
+import torch
 
 from plastic_cli.classifier import fit
-from plastic_cli.plugins.discovery import discover
+from plastic_cli.data.datasets import load_dataset
+from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.plugins.metrics import metric_of
+from plastic_cli.resolve import config_model
+from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.store import RunStore
-from plastic_cli.testing import check_rule
+from plastic_cli.testing import check_rule, plastic, write_tiny_dataset
 
 SMALL = {
     "backprop": {"hidden": [8], "epochs": 3},
@@ -36,6 +43,76 @@ def test_rule_keeps_the_contract(name, tmp_path):
     keys = [f"{split}/{metric}" for split, metric in logged]
     assert keys
     assert [key for key in keys if metric_of(key, name).name == key] == [], "these metrics have no name for a reader"
+
+
+@pytest.mark.parametrize("name", [name for name, rule in discover().rules.items() if rule.network])
+def test_the_network_of_a_run_is_loaded_without_its_data(name, tmp_path):
+    data = write_tiny_dataset(tmp_path / "data")
+    options = SMALL.get(name, {"epochs": 3})
+    if "dataset" in train_options(name):
+        options = {"dataset": data, **options}
+    [trained] = plastic("train", name, "--json", *typed(options)).results
+    shutil.rmtree(data)
+    network = load_network(trained["folder"])
+    assert isinstance(network, torch.nn.Module)
+    again = load_network(trained["folder"])
+    assert network.state_dict().keys() == again.state_dict().keys()
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("backprop", {}),
+        ("backprop", {"trained": "readout"}),
+        ("eglp", {}),
+        ("eglp", {"model": "cnn", "hidden": [4], "events": "triggered"}),
+        ("eglp", {"readout": "local", "feedback": "none", "local_rule": "softhebb", "activation": "triangle"}),
+        ("grlu", {}),
+        ("grlu", {"k": 0.5, "skip": True, "hidden": [8, 8]}),
+        ("grlu", {"backbone": "autoencoder", "latent": 4, "backbone_epochs": 1}),
+    ],
+)
+def test_a_loaded_network_has_the_accuracy_of_the_run(name, options, tmp_path):
+    data = write_tiny_dataset(tmp_path / "data")
+    [trained] = plastic("train", name, "--json", *typed({"dataset": data, **SMALL[name], **options})).results
+    network, test = load_network(trained["folder"]), load_dataset(str(data)).test
+    correct = network(test.x).argmax(1) == test.y
+    assert float(correct.double().mean()) == trained["metrics"]["test/accuracy"]
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    loss = torch.nn.functional.cross_entropy(network(test.x), test.y)
+    torch.optim.SGD(network.parameters(), lr=0.01).zero_grad()
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_a_network_that_does_not_answer_as_its_learner_breaks_the_contract(tmp_path, monkeypatch):
+    from plastic_backprop import training
+
+    load = training.network
+    monkeypatch.setattr(training, "network", lambda run: torch.nn.Sequential(load(run), torch.nn.Softmax(1)).eval())
+    with pytest.raises(AssertionError, match="does not give the logits of the learner"):
+        check_rule("backprop", tmp_path, SMALL["backprop"])
+
+
+def load_network(folder):
+    run = open_run(Path(folder), stage="analyze")
+    return find_rule(run.record.rule).member("network")(run)
+
+
+def train_options(name):
+    return config_model(find_rule(name).function("train")).model_fields
+
+
+def typed(options):
+    """The options as words of a command line."""
+    words = []
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        words += [option] if value is True else [option, text]
+    return words
 
 
 @pytest.mark.parametrize("marked", [False, True])

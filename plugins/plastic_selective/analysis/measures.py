@@ -231,7 +231,7 @@ def overlap_table(history: History) -> pd.DataFrame:
     names = kept_artifacts(run, "eligibility", range(1, history.learned + 1))
     kept = [run.load_tensors(name)["layers"] for name in names]
     decay = config.second_moment_decay if config.base == "adam" else config.trace_decay
-    steps = steps_of_tasks(config, stream_of(config, trained_on(run), run))
+    steps = steps_of_tasks(config, stream_of(config, trained_on(run), run.seed))
     rows = []
     for layer, name in enumerate(kept[0], start=1):
         outputs, inputs = kept[0][name].shape

@@ -12,6 +12,7 @@ from torch import nn
 from plastic_cli import Run
 from plastic_cli.data.datasets import Dataset
 from plastic_cli.data.streams import Stream, make_stream
+from plastic_cli.numerics.seeds import torch_generator
 from plastic_selective.config import Train
 from plastic_selective.continual.networks import ContinualNetwork
 from plastic_selective.continual.penalties import OnlineEWC, Penalty, SynapticIntelligence
@@ -38,7 +39,7 @@ def make_components(config: Train, data: Dataset, run: Run) -> Components:
 
     Raises UserError if the data set does not have enough classes for the tasks, or the buffer is too small for them.
     """
-    stream = stream_of(config, data, run)
+    stream = stream_of(config, data, run.seed)
     network = make_network(config, stream, run)
     groups = len(stream.tasks) * data.classes
     if config.stream == "split":
@@ -59,14 +60,14 @@ def build(run: Run, data: Dataset, *, trained: bool = True) -> ContinualNetwork:
     return network
 
 
-def stream_of(config: Train, data: Dataset, run: Run) -> Stream:
-    """Make the stream of a run from its own data set, or from another one with the same number of features."""
+def stream_of(config: Train, data: Dataset, seed: int) -> Stream:
+    """Make the stream of a run with this seed, from its data set or another one with the same number of features."""
     return make_stream(
         data,
         config.stream,
         config.scenario,
         config.tasks,
-        run.generator("tasks"),
+        torch_generator(seed, "tasks"),
         class_order=config.class_order or None,
         shuffle_classes=config.shuffle_classes,
         max_degrees=config.max_degrees,

@@ -30,7 +30,7 @@ def evaluate_on_stream(config: Evaluate, run: Run) -> None:
     history = read_history(run)
     data = data_for(run, config.dataset, validation=config.split == "validation")
     labels = {} if config.dataset in (None, run.record.dataset) else {"dataset": data.name}
-    stream = stream_of(history.config, data, run)
+    stream = stream_of(history.config, data, run.seed)
     corruptions: list[Corruption | None] = [parse_corruption(text) for text in config.corruption]
     for corruption in corruptions or [None]:
         tested = stream if corruption is None else corrupted(stream, corruption, run.seed, split=config.split)

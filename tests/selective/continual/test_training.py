@@ -316,7 +316,11 @@ def test_outputs_of_later_tasks_are_trained_only_if_all_compete(active, moves, n
         run,
         lambda: biases.append(networks[0].layers[-1].bias.detach().clone()),
     )
-    start = made(config, components.stream_of(config, load_dataset(config.dataset, tmp_path), run), run).layers[-1].bias
+    start = (
+        made(config, components.stream_of(config, load_dataset(config.dataset, tmp_path), run.seed), run)
+        .layers[-1]
+        .bias
+    )
     after_first = biases[1]
     assert (not torch.equal(after_first[1:], start[1:])) == moves
     assert not torch.equal(after_first[:1], start[:1]) or not moves  # a single output has nothing to learn

@@ -1,0 +1,125 @@
+"""The network of a stored run, as another program loads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from plastic_cli.errors import UserError
+from plastic_cli.numerics.seeds import seed_sequence
+from plastic_cli.runs.folder import open_run
+from plastic_cli.testing import plastic
+from plastic_mpn.environments.greedy import GreedyEpisodes, evaluation_seeds
+from plastic_mpn.networks.agents import MPNDQN, ActorCritic, Readout
+from plastic_mpn.trained import network
+
+TEST = ["--test-episodes", 5, "--max-episode-steps", 30]
+OFTEN = ["--evaluate-every", 4, "--evaluation-episodes", 2, "--checkpoint-every", 5]
+DQN = ["--num-episodes", 12, "--batch-size", 8, *OFTEN, *TEST]
+A2C = [
+    "--algorithm",
+    "a2c",
+    "--env",
+    "CartPole-v1",
+    "--total-steps",
+    64,
+    "--num-envs",
+    2,
+    "--rollout",
+    8,
+    *OFTEN,
+    *TEST,
+]
+SUPERVISED = ["--algorithm", "supervised", "--minimum-batches", 10, "--maximum-batches", 20, "--steps", 5]
+
+
+def trained(*options):
+    """Train an agent for an instant, and open its run."""
+    outcome = plastic("train", "mpn", "--json", "--hidden-dim", 4, *options)
+    assert outcome.code == 0, outcome.err
+    return open_run(Path(outcome.results[0]["folder"]), stage="analyze")
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        (DQN, MPNDQN),
+        ([*DQN, "--core", "gru"], MPNDQN),
+        ([*DQN, "--core", "lstm", "--layers", 2], MPNDQN),
+        ([*DQN, "--core", "mlp"], MPNDQN),
+        ([*DQN, "--layers", 2, "--input-projection", 3], MPNDQN),
+        (A2C, ActorCritic),
+    ],
+)
+def test_the_loaded_agent_has_the_returns_of_the_run(options, kind):
+    run = trained(*options)
+    for checkpoint, result in (("best", "test/return"), ("last", "test/last_return")):
+        agent = network(run, checkpoint=checkpoint)
+        assert type(agent) is kind
+        assert not agent.training
+        assert all(parameter.requires_grad for parameter in agent.parameters())
+        played = GreedyEpisodes("CartPole-v1", max_steps=30)
+        returns = played.returns(agent, evaluation_seeds(seed_sequence(run.seed, "test episodes"), 5))
+        assert float(returns.mean()) == run.record.summary[result]
+
+
+def test_the_default_is_the_best_network():
+    run = trained(*DQN)
+    best = run.load_tensors("best")
+    for name, value in network(run).state_dict().items():
+        assert torch.equal(value, best[name])
+    other = network(run, checkpoint="episode-0000005").state_dict()
+    assert any(not torch.equal(value, best[name]) for name, value in other.items())
+
+
+def test_q_values_and_state_go_on_from_step_to_step():
+    agent = network(trained(*DQN))
+    observations = torch.randn(6, 2, 4)
+    state, each = None, []
+    for observation in observations:
+        q_values, state = agent(observation, state)
+        assert q_values.shape == (2, 2)
+        each.append(q_values)
+    whole, last = agent(observations)
+    torch.testing.assert_close(torch.stack(each), whole)
+    torch.testing.assert_close(state, last)
+    whole.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in agent.parameters())
+    assert agent.double()(observations.double())[0].dtype == torch.float64
+
+
+def test_a_supervised_network_is_the_final_one():
+    run = trained(*SUPERVISED)
+    loaded = network(run)
+    assert isinstance(loaded, Readout)
+    outputs, _ = loaded(torch.randn(5, 3, 50))
+    assert outputs.shape == (5, 3, 2)
+    with pytest.raises(UserError, match="a supervised run has one network"):
+        network(run, checkpoint="episode-0000005")
+
+
+def test_a_checkpoint_that_does_not_exist_or_fit_is_an_error(tmp_path):
+    run = trained(*DQN)
+    with pytest.raises(UserError, match=r"no such checkpoint.*It has: best, episode-0000005"):
+        network(run, checkpoint="worst")
+    for name, state in {"other": {"weight": torch.zeros(2, 2)}, "wider": MPNDQN(4, 8, 2).state_dict()}.items():
+        torch.save(state, tmp_path / f"{name}.pt")
+        with pytest.raises(UserError, match="its architecture is not that of run"):
+            network(run, checkpoint=str(tmp_path / f"{name}.pt"))
+
+
+def test_the_agent_is_loaded_where_its_environment_is_not_installed():
+    run = trained(*DQN)
+    run.record.config["env"] = "a_module_that_is_gone:Task-v0"
+    assert network(run)(torch.zeros(1, 4))[0].shape == (1, 2)
+
+
+def test_the_command_line_also_calls_the_final_checkpoint_last():
+    run = trained(*DQN)
+    last, final = (
+        plastic("eval", "mpn", "--run", run.id, "--json", "--episodes", 3, "--checkpoint", name).results[0]["metrics"]
+        for name in ("last", "final")
+    )
+    assert last == final
