@@ -52,6 +52,16 @@ def test_optional_functions_are_found(rule):
             "plastic_listed.commands has build: register it with Rule(build='plastic_listed.commands:build').",
         ),
         (
+            ("train", "network"),
+            {},
+            "plastic_listed.commands has network: register it with Rule(network='plastic_listed.commands:network').",
+        ),
+        (
+            ("train", "netwrok"),
+            {"network": "plastic_listed.commands:network"},
+            "but plastic_listed.commands has no 'network'. Did you mean 'netwrok'?",
+        ),
+        (
             ("train", "biuld"),
             {"build": "plastic_listed.commands:build"},
             "but plastic_listed.commands has no 'build'. Did you mean 'biuld'?",
