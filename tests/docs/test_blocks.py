@@ -40,6 +40,9 @@ OTHER_PROGRAMS = {
     "pip": "needs a network, or changes this environment; tests/contract installs a plugin with it",
     "python": "an environment of one's own; benchmarks take minutes and have a test of their own",
     ".": "activates that environment",
+    "uv": "an installer that need not be here",
+    "conda": "an installer that need not be here; activates that environment",
+    "mkdocs": "builds the site; tests/docs/test_site.py does that",
     "pytest": "would start these tests again; the ones that a plugin comes with are run in tests/contract",
     ".ci/run": "runs all tests in a fresh environment",
 }

@@ -1,0 +1,49 @@
+"""Hooks of MkDocs: pages that are made while the site is built, and links that lead out of `docs/`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File
+
+# MkDocs loads this file by its path; its neighbors are imported by name.
+sys.path.append(str(Path(__file__).parent))
+
+import command_line
+import python_interface
+import repository
+
+PARTS = {
+    "commands": command_line.overview,
+    "public names": python_interface.overview,
+}
+"""What replaces `<!-- plastic: NAME -->` in a page."""
+
+
+def on_config(config: Any) -> Any:
+    """Put the generated pages into the navigation, after the page of their section."""
+    sections = {"Command line": command_line.pages(), "Python": python_interface.pages()}
+    for entry in config.nav:
+        for part in entry.get("Reference", []):
+            for title, pages in part.items():
+                if title in sections:
+                    part[title] = [*pages, *sections[title]]
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the generated pages, those of the repository that are not in `docs/`, and the files that pages link to."""
+    for made in (command_line.pages(), python_interface.pages(), repository.pages(), repository.sources()):
+        for address, text in made.items():
+            files.append(File.generated(config, address, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Fill in the generated parts, show the names of listings, and let links lead to the pages of the site."""
+    text = re.sub(r"^<!-- plastic: ([\w ]+) -->$", lambda found: PARTS[found[1]](), markdown, flags=re.MULTILINE)
+    text = re.sub(r"^```(\w+) file=(\S+)$", r'``` { .\1 title="\2" }', text, flags=re.MULTILINE)
+    return repository.with_links_of_the_site(text, page.file.src_uri)
