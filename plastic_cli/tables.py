@@ -86,6 +86,19 @@ def number_text(value: float) -> str:
     return f"{value:#.4g}".removesuffix(".")
 
 
+def duration(seconds: float) -> str:
+    """Return a time in a readable unit: 0.3 s, 45 s, 12 min, 3.5 h, 2.1 days."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
+
+
 def cell_text(cell: Cell) -> str:
     """Return a cell as plain text; an interval as "mean [low, high]"."""
     text, detail = text_and_detail(cell)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+from contextlib import suppress
 
 PROGRAM = "from plastic_cli.__main__ import main; main()"
 
@@ -31,3 +33,25 @@ def run_plastic(*arguments, folders=(), timeout=120, **variables):
         timeout=timeout,
         check=False,
     )
+
+
+def run_in_terminal(*arguments, columns=80, timeout=120, **variables):
+    """Run `plastic` with both outputs in a terminal of `columns` columns; return what it shows, without colors."""
+    # Not on Windows, where no test needs this.
+    import pty
+
+    reader, writer = pty.openpty()
+    shown = b""
+    with subprocess.Popen(
+        command(*arguments),
+        stdout=writer,
+        stderr=writer,
+        env=environment(COLUMNS=str(columns), TERM="xterm", **variables),
+    ) as process:
+        os.close(writer)
+        with os.fdopen(reader, "rb", buffering=0) as terminal, suppress(OSError):  # the other end is closed
+            while part := terminal.read(4096):
+                shown += part
+        code = process.wait(timeout)
+    assert code == 0, shown.decode()
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r\n", "\n")

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from plastic_cli.commands.invocation import OutputOptions, RuleName
 from plastic_cli.commands.options import toolkit_command
 from plastic_cli.commands.show import print_rows
-from plastic_cli.commands.sweep import duration
 from plastic_cli.config.model import field
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import discover
@@ -16,6 +15,7 @@ from plastic_cli.runs.console import Console
 from plastic_cli.sweeps.lookup import find_run, store_of, with_data
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import RecipeFile, read_recipe, recipe_names
+from plastic_cli.tables import duration
 from plastic_cli.verbs.options import DataOptions, RunsOptions
 
 COLUMNS = ["recipe", "rule", "runs", "done", "time", "reproduces", "title"]

@@ -5,41 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import typer
 from typer.main import get_command
 
 from plastic_cli.commands.groups import Command, Group
-from plastic_cli.commands.invocation import DatasetName, DebugOptions, OutputOptions, RuleName
+from plastic_cli.commands.invocation import DebugOptions, OutputOptions
 from plastic_cli.commands.options import toolkit_function
+from plastic_cli.commands.run_list import ListOptions, list_runs
 from plastic_cli.commands.show import print_rows, text_of
 from plastic_cli.config.model import field
-from plastic_cli.errors import RunFailed, UserError, did_you_mean
+from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.escapes import printable_line
 from plastic_cli.runs.console import Console
-from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore
 from plastic_cli.verbs.options import RunsOptions
-
-NEWEST = 50
-"""Number of runs that a person is shown by default."""
-
-
-class ListOptions(RunsOptions, OutputOptions):
-    """Options of `plastic runs`."""
-
-    panel: ClassVar[str] = "Which runs"
-
-    rule: RuleName | None = field(None, "only runs of this rule", complete="rule")
-    dataset: DatasetName | None = field(None, "only runs on this data set", complete="dataset")
-    status: Literal["completed", "created", "running", "failed", "interrupted", "crashed"] | None = field(
-        None, "only runs with this status"
-    )
-    name: str | None = field(None, "only runs whose name or id begins with this text")
-    last: int | None = field(None, f"only the newest N runs (default: {NEWEST} in a table, all in csv and json)", ge=1)
-    everything: bool = field(False, "all runs", option="--all")
 
 
 class ShowOptions(RunsOptions, OutputOptions):
@@ -88,57 +70,6 @@ def command(name: str, about: str) -> Any:
         toolkit_function(ExportOptions, export_runs)
     )
     return get_command(group)
-
-
-def list_runs(options: ListOptions) -> None:
-    """Print the runs of a folder that match, one per row, the newest last."""
-    folder, rule, dataset, status, name = (
-        options.runs_folder(),
-        options.rule,
-        options.dataset,
-        options.status,
-        options.name,
-    )
-    last, everything, output_format = options.last, options.everything, options.output_format()
-    if last is not None and everything:
-        raise UserError(f"--last {last}: it does not go with --all. Leave one of them out.")
-    store = RunStore(folder)
-    present = store.rows()
-    _check_known("--rule", rule, {row["rule"] for row in present})
-    _check_known("--dataset", dataset, {row["dataset"] for row in present if row["dataset"]})
-    fitting = [
-        row
-        for row in present
-        if rule in (None, row["rule"])
-        and dataset in (None, row["dataset"])
-        and status in (None, row["status"])
-        and (name is None or row["run"].startswith(name) or (row["name"] or "").startswith(name))
-    ]
-    for_programs = output_format in ("csv", "json")
-    shown = len(fitting) if everything or (for_programs and last is None) else (last or NEWEST)
-    rows = [{**row, **_headline(row["summary"])} for row in fitting[-shown:]] if fitting else []
-    if not rows and output_format == "table":
-        what = "no such run" if any((rule, dataset, status, name)) else "no run yet"
-        Console().message(f"{what} in {folder}. Create one with: plastic train RULE")
-        _warn_of_unreadable(store)
-        return
-    columns = ["run", "name", "rule", "dataset", "status", "seed", "created", "seconds", "metric", "value"]
-    if for_programs:
-        columns.append("folder")
-    else:
-        rows = [{**row, "created": str(row["created"])[:19].replace("T", " ")} for row in rows]
-    print_rows(rows, columns, output_format)
-    if len(rows) < len(fitting) and not for_programs:
-        hint = "--all shows all, --last N the newest N" if last is None else "--all shows all"
-        Console().message(f"the newest {len(rows)} of {len(fitting)} runs: {hint}")
-    _warn_of_unreadable(store)
-
-
-def _check_known(option: str, given: str | None, known: set[str]) -> None:
-    if given is not None and known and given not in known:
-        raise UserError(
-            f"{option} {given}: no run has it.{did_you_mean(given, known)} There are: {', '.join(sorted(known))}."
-        )
 
 
 def _warn_of_unreadable(store: RunStore) -> None:
@@ -213,16 +144,6 @@ def export_runs(options: ExportOptions) -> None:
         console.message(f"exported {path.name} to {', '.join(wanted)}")
     if exports.failed:
         raise RunFailed(f"could not export everything to {', '.join(exports.failed)}.")
-
-
-def _headline(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return the main metric of a run and its value."""
-    for wanted in MAIN_METRICS:
-        if wanted in summary:
-            return {"metric": wanted, "value": summary[wanted]}
-    on_test = [key for key in summary if key.startswith("test/")]
-    first = next(iter([*on_test, *summary]), None)
-    return {"metric": first, "value": summary.get(first) if first else None}
 
 
 def _files(folder: Path) -> list[str]:

@@ -27,6 +27,7 @@ from plastic_cli.sweeps.lookup import Found, find_run, store_of, with_data
 from plastic_cli.sweeps.plan import PlannedRun, filter_runs, option_text, plan_recipe
 from plastic_cli.sweeps.pools import check_scheduler, open_pool
 from plastic_cli.sweeps.recipe import RecipeFile, read_recipe, tables_of
+from plastic_cli.tables import duration
 
 SHOWN_AT_ONCE = 12
 """Running and failed runs that the live table lists."""
@@ -173,17 +174,6 @@ def print_results(results: Sequence[SweepRun], options: SweepInvocation) -> None
         print_rows(rows, [*_columns(plan), "status", "run", "seconds", "metric", "value"], output_format)
         return
     _print_groups(results)
-
-
-def duration(seconds: float) -> str:
-    """Return a time in a readable unit."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} days"
 
 
 def _print_groups(results: Sequence[SweepRun]) -> None:

@@ -15,7 +15,6 @@ from typing import Any, Literal
 from plastic_cli.commands.invocation import SweepInvocation
 from plastic_cli.commands.options import build_command
 from plastic_cli.commands.show import print_rows
-from plastic_cli.commands.sweep import duration
 from plastic_cli.config.describe import as_typed
 from plastic_cli.config.model import TrainConfig
 from plastic_cli.config.model import field as option
@@ -35,6 +34,7 @@ from plastic_cli.sweeps.plan import PlannedRun, planned
 from plastic_cli.sweeps.pools import Pool, check_scheduler, open_pool
 from plastic_cli.sweeps.recipe import read_options
 from plastic_cli.sweeps.search import Space, Study, extremes, open_study, search_space, study_name
+from plastic_cli.tables import duration
 from plastic_cli.verbs.verb import check_device
 
 DEFAULT_METRICS = ("validation/accuracy", "validation/return")

@@ -1,9 +1,10 @@
-"""Which runs of a store are meant: by id or name, rule, data set, status and the values of options."""
+"""Which runs of a store are meant: by id or name, rule, data set, status, values of options and results."""
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,17 @@ from plastic_cli.errors import UserError, did_you_mean
 Row = Mapping[str, Any]
 """The record of a run, as `RunStore.rows()` gives it."""
 
-FACTS = ("rule", "dataset", "seed", "status", "name", "version")
-"""What `where` can compare, next to the options that a run stores."""
+FACTS = ("rule", "dataset", "seed", "status", "name", "version", "seconds", "training_seconds", "created", "run")
+"""What `where` can compare, next to the options and the results that a run stores."""
 
 _MOST_LISTED = 8
-_CONDITION = re.compile(r"\s*([\w-]+)\s*(!=|=)\s*(.*?)\s*")
+_CONDITION = re.compile(r"\s*([^\s=!<>]+)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*")
+_COMPARED: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class Selection:
     """Which runs are meant; an empty field selects all runs.
 
     runs: ids, unique beginnings of ids, or names; a name also means its runs of several seeds, NAME-seed0, NAME-seed1.
-    where: conditions NAME=VALUE or NAME!=VALUE on the options that the runs store, or on one of `FACTS`.
+    where: conditions NAME=VALUE or NAME!=VALUE, or with <, <=, > or >= and a number, on the options and the results
+    that the runs store, such as "test/accuracy>0.9", or on one of `FACTS`.
     """
 
     runs: tuple[str, ...] = ()
@@ -77,8 +85,27 @@ def find_rows(rows: Sequence[Row], text: str) -> list[Row]:
 
 
 def option_value(row: Row, name: str) -> Any:
-    """Return the value of an option or of one of `FACTS` in a run, None if the run has none."""
-    return row.get(name) if name in FACTS else row["config"].get(name)
+    """Return the value of an option, of a result or of one of `FACTS` in a run, None if the run has none."""
+    if name in FACTS:
+        return row.get(name)
+    return row["config"][name] if name in row["config"] else row["summary"].get(name)
+
+
+def known_name(rows: Sequence[Row], typed: str, where: str) -> str:
+    """Return the option, result or one of `FACTS` that was typed, such as "learning-rate" for learning_rate.
+
+    where: what the user typed, for the message. Raises UserError if no run has it.
+    """
+    name = typed.replace("-", "_")
+    known = dict.fromkeys(FACTS)
+    for row in rows:
+        known.update(row["config"])
+        known.update(row["summary"])
+    if typed in known or name in known:
+        return typed if typed in known else name
+    listed = ", ".join(option.replace("_", "-") for option in known if "/" not in option)
+    guess = did_you_mean(name, known) or f" There are: {listed}."
+    raise UserError(f"{where}: no run has the option or the result '{typed}'.{guess}")
 
 
 def matches(value: Any, text: str) -> bool:
@@ -96,17 +123,38 @@ def _named(rows: Sequence[Row], texts: Iterable[str]) -> list[Row]:
 def _where(rows: list[Row], condition: str) -> list[Row]:
     parts = _CONDITION.fullmatch(condition)
     if parts is None:
-        raise UserError(f"--where {condition}: write NAME=VALUE or NAME!=VALUE, such as perturbations=16.")
-    name, sign, text = parts[1].replace("-", "_"), parts[2], parts[3]
-    known = dict.fromkeys(option for row in rows for option in (*FACTS, *row["config"]))
-    if rows and name not in known:
-        raise UserError(f"--where {condition}: no run has the option '{parts[1]}'.{did_you_mean(name, known)}")
-    having = [row for row in rows if name in FACTS or name in row["config"]]
+        raise UserError(
+            f"--where {condition}: write NAME=VALUE, or !=, <, <=, >, >= in place of =, such as perturbations=16."
+        )
+    typed, sign, text = parts[1], parts[2], parts[3]
+    if not rows:
+        return rows
+    name = known_name(rows, typed, f"--where {condition}")
+    having = [row for row in rows if name in FACTS or name in row["config"] or name in row["summary"]]
+    if sign in _COMPARED:
+        return _compared(having, name, sign, _number(text, condition))
     fitting = [row for row in having if matches(option_value(row, name), text) == (sign == "=")]
     if having and not fitting:
         values = _listed(_typed(option_value(row, name)) for row in having)
         raise UserError(f"--where {condition}: no run has it. Values of {name.replace('_', '-')} here: {values}.")
     return fitting
+
+
+def _compared(rows: Sequence[Row], name: str, sign: str, number: float) -> list[Row]:
+    values = [(row, option_value(row, name)) for row in rows]
+    return [
+        row
+        for row, value in values
+        if isinstance(value, int | float) and not isinstance(value, bool) and _COMPARED[sign](value, number)
+    ]
+
+
+def _number(text: str, condition: str) -> float:
+    """Return the number of a comparison, also in per cent."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise UserError(f"--where {condition}: '{text}' is not a number.") from None
 
 
 def _is_value(value: Any, text: str) -> bool:

@@ -114,6 +114,7 @@ def test_a_command_line_works(command, place, make_run, request, monkeypatch, ti
         make_run(rule, status="interrupted")
     elif words[0] in ("report", "runs"):
         make_run(rule)
+        make_run("grlu")
     (place / "path/to").mkdir(parents=True)
     (place / "path/to/folder").symlink_to(tiny_data)
     if words[:2] == ["sweep", "mine.toml"]:

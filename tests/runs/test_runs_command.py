@@ -12,6 +12,7 @@ import pytest
 from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
+from processes import run_in_terminal
 
 
 def listed(*arguments):
@@ -43,10 +44,11 @@ def test_formats_hold_the_same_rows(make_run, runs_folder):
     assert from_csv == {key: str(value) for key, value in row.items()}
     markdown = plastic("runs", "--format", "markdown").out.splitlines()
     assert len(markdown) == 3
-    assert {line.count("|") for line in markdown} == {11}
+    assert {line.count("|") for line in markdown} == {9}
     table = plastic("runs").out
     assert run.id in table
-    assert "0.875" in table
+    assert "test accuracy" in table
+    assert "87.50%" in table
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "markdown", "table"])
@@ -172,36 +174,179 @@ def shown(outcome):
 def test_the_newest_fifty_are_shown_and_a_line_says_so(many):
     outcome = plastic("runs")
     assert shown(outcome) == many[-50:]
-    assert "the newest 50 of 60 runs" in outcome.err
+    assert outcome.err == "10 older runs are not shown. Show more with --limit N, or all with --all.\n"
     assert plastic("runs", "--format", "markdown").out.count("\n") == 52
 
 
-@pytest.mark.parametrize(("options", "begin"), [(["--all"], 0), (["--last", 7], 53), (["--last", 99], 0)])
+@pytest.mark.parametrize(("options", "begin"), [(["--all"], 0), (["--limit", 7], 53), (["--limit", 99], 0)])
 def test_all_or_another_number_on_request(many, options, begin):
     outcome = plastic("runs", *options)
     assert shown(outcome) == many[begin:]
-    assert ("of 60 runs" in outcome.err) == (begin > 0)
+    assert (f"{begin} older runs are not shown" in outcome.err) == (begin > 0)
 
 
 def test_programs_get_all_unless_they_ask_for_fewer(many):
     assert listed() == many
     assert len(plastic("runs", "--format", "csv").out.splitlines()) == 61
-    assert listed("--last", 3) == many[-3:]
+    assert listed("--limit", 3) == many[-3:]
     assert plastic("runs", "--json").err == ""
 
 
 def test_the_newest_of_those_that_fit(many, make_run):
     other = make_run(rule="hebb").id
-    assert listed("--rule", "hebb", "--last", 5) == [other]
-    assert "of 60 runs" in plastic("runs", "--rule", "oja").err
+    assert listed("--rule", "hebb", "--limit", 5) == [other]
+    assert "10 older runs" in plastic("runs", "--rule", "oja").err
     assert plastic("runs", "--rule", "hebb").err == ""
 
 
-@pytest.mark.parametrize("options", [["--last", 0], ["--last", -1], ["--last", 3, "--all"]])
+@pytest.mark.parametrize("options", [["--limit", 0], ["--limit", -1], ["--limit", 3, "--all"]])
 def test_an_invalid_number_of_runs(many, options):
     outcome = plastic("runs", *options)
     assert outcome.code == 2
-    assert outcome.err.startswith(f"error: --last {options[1]}: ")
+    assert outcome.err.startswith(f"error: --limit {options[1]}: ")
+
+
+def test_the_former_name_of_limit(many):
+    assert listed("--last", 3) == many[-3:]
+
+
+# --------------------------------------------------------------------------------------------- which runs, which order
+
+
+@pytest.fixture
+def several(make_run):
+    """Five runs of two rules, by a short name."""
+    return {
+        "a": make_run(rule="oja", rate=0.1, hidden=[8], accuracy=0.5, seed=0).id,
+        "b": make_run(rule="oja", rate=0.1, hidden=[8], accuracy=0.75, seed=1).id,
+        "c": make_run(rule="oja", rate=0.2, hidden=[8, 4], accuracy=0.625, seed=0).id,
+        "d": make_run(rule="hebb", rate=0.3, events="always", accuracy=0.25, seed=0).id,
+        "e": make_run(rule="hebb", rate=0.3, events="always", accuracy=0.875, seed=0, status="failed").id,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "letters"),
+    [
+        (["--where", "rate=0.1"], "ab"),
+        (["--where", "rate=0.1", "--where", "seed=1"], "b"),
+        (["--where", "test/accuracy>=62.5%", "--status", "completed"], "bc"),
+        (["--where", "hidden=8,4"], "c"),
+        (["--where", "events!=never", "--where", "test/accuracy<0.5"], "d"),
+        (["--sort", "test/accuracy"], "dacbe"),
+        (["--sort", "-test/accuracy"], "ebcad"),
+        (["--sort=-test/accuracy", "--limit", 2], "eb"),
+        (["--sort", "events"], "deabc"),
+        (["--sort", "hidden", "--where", "rule=oja"], "abc"),
+        (["--sort", "-rate", "--rule", "oja"], "cab"),
+        (["--limit", 2], "de"),
+    ],
+)
+def test_which_runs_and_in_which_order(several, options, letters):
+    assert listed(*options) == [several[letter] for letter in letters]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--where", "rat=0.1"], "--where rat=0.1: no run has the option or the result 'rat'. Did you mean 'rate'?"),
+        (["--where", "rate"], "--where rate: write NAME=VALUE"),
+        (["--where", "rate=7"], "Values of rate here: 0.1, 0.2, 0.3."),
+        (
+            ["--sort", "-test/acuracy"],
+            "--sort -test/acuracy: no run has the option or the result 'test/acuracy'. Did you mean 'test/acc",
+        ),
+        (["--rule", "hbeb"], "--rule hbeb: no run has it. Did you mean 'hebb'?"),
+    ],
+)
+def test_a_wrong_name_gets_a_suggestion(several, options, words):
+    outcome = plastic("runs", *options)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert words in outcome.err
+
+
+def test_runs_that_a_limit_leaves_out_of_a_sorted_list_are_not_older(several):
+    assert plastic("runs", "--sort", "seed", "--limit", 4).err.startswith("1 more run is not shown.")
+
+
+# -------------------------------------------------------------------------------------------------------- columns
+
+
+def test_options_have_columns_where_they_differ_between_runs_of_a_rule(several):
+    header = next(line for line in plastic("runs").out.splitlines() if line.split()[:1] == ["run"])
+    assert header.split() == [
+        "run",
+        "rule",
+        "data",
+        "set",
+        "status",
+        "rate",
+        "hidden",
+        "seed",
+        "test",
+        "accuracy",
+        "time",
+    ]
+    header = next(line for line in plastic("runs", "--rule", "hebb").out.splitlines() if line.split()[:1] == ["run"])
+    assert header.split() == ["run", "rule", "data", "set", "status", "seed", "test", "accuracy", "time"]
+    rows = json.loads(plastic("runs", "--json").out)
+    assert [row["config.rate"] for row in rows] == [0.1, 0.1, 0.2, 0.3, 0.3]
+    assert rows[2]["config.hidden"] == [8, 4]
+    assert "config.events" not in rows[0]
+
+
+LONG = "a-long-name-of-a-sweep-over-the-number-of-perturbations-and-the-learning-rate"
+STORES = {
+    "one rule": [{"perturbations": count, "epochs": epochs} for count in (1, 128) for epochs in (2, 20)],
+    "many options": [
+        {"perturbations": count, "learning_rate": 0.001 * count, "hidden": [256] * count, "skip": count > 1,
+         "activation": "top-k" if count > 1 else "relu", "batch_size": 2**count}
+        for count in (1, 2, 3)
+    ],
+    "three rules": [
+        {"rule": rule, "epochs": epochs, **more}
+        for rule, more in (("backprop", {}), ("selective", {"plasticity_k": 2.0}), ("grlu", {"perturbations": 16}))
+        for epochs in (2, 20)
+    ],
+    "long names": [{"name": f"{LONG}-seed{seed}", "epochs": 1 + seed, "perturbations": 16 * seed} for seed in (0, 1)],
+    "names": [{"name": f"net{count}", "epochs": count} for count in (1, 2)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("store", list(STORES))
+def test_the_list_fits_a_terminal_and_no_id_is_broken(make_run, store, columns):
+    ids = [make_run(**{"hidden": [8], **values}).id for values in STORES[store]]
+    shown = run_in_terminal("runs", columns=columns)
+    assert max(map(len, shown.splitlines())) <= columns
+    for run, values in zip(ids, STORES[store], strict=True):
+        assert any(run in line.split() for line in shown.splitlines()), shown
+        # A long name may go over several lines.
+        assert values.get("name", "")[:14] in shown
+    assert shown.count("50.00%") == len(ids)
+    for name, value in STORES[store][0].items():
+        if name not in ("rule", "name", "hidden", "skip"):
+            assert name.replace("_", "-") in shown
+            assert str(value) in shown
+
+
+def test_a_narrow_terminal_says_once_what_all_runs_share(make_run):
+    for count in (1, 2, 3):
+        make_run(perturbations=count, seed=4)
+    shown = run_in_terminal("runs", columns=70)
+    assert "3 runs of oja on digits, completed, seed 4" in shown
+    assert shown.count("completed") == 1
+    assert "3 runs" not in run_in_terminal("runs", columns=110)
+
+
+def test_runs_with_several_main_metrics_say_which(make_run):
+    make_run()
+    other = make_run(rule="agent")
+    record = json.loads((other.folder / "run.json").read_text())
+    (other.folder / "run.json").write_text(json.dumps({**record, "summary": {"test/return": 12.5}}))
+    lines = plastic("runs").out.splitlines()
+    assert any("50.00%  test accuracy" in line for line in lines)
+    assert any("12.50  test return" in line for line in lines)
 
 
 # ------------------------------------------------------------------------------------------------------------ links

@@ -7,7 +7,7 @@ from plastic_cli.runs.selection import Selection, find_rows, matches, select
 def row(run, name=None, rule="grlu", dataset="digits", status="completed", seed=0, **config):
     return {
         "run": run, "name": name, "rule": rule, "dataset": dataset, "status": status, "seed": seed, "version": "0.1.0",
-        "config": config,
+        "config": config, "summary": {"test/accuracy": 0.5 + int(run[7]) / 10}, "seconds": 10.0 * seed,
     }  # fmt: skip
 
 
@@ -40,6 +40,12 @@ def chosen(**fields):
         ({"where": ("skip = YES", "k=.5")}, ["abcd"]),
         ({"where": ("seed=1",)}, ["cccc"]),
         ({"rule": "eglp", "where": ("seed!=1",)}, ["bbbb"]),
+        ({"where": ("perturbations>1",)}, ["abcd"]),
+        ({"where": ("perturbations >= 1",)}, ["aaaa", "abcd"]),
+        ({"where": ("test/accuracy>0.7",)}, ["bbbb", "cccc"]),
+        ({"where": ("test/accuracy<=60%",)}, ["aaaa"]),
+        ({"where": ("seconds<5", "test/accuracy>60%")}, ["abcd", "bbbb"]),
+        ({"where": ("skip>0",)}, []),
     ],
 )
 def test_each_field_of_a_selection_narrows_it(fields, expected):
@@ -51,9 +57,18 @@ def test_each_field_of_a_selection_narrows_it(fields, expected):
     [
         ({"rule": "elgp"}, "--rule elgp: no run has it. Did you mean 'eglp'? There are: eglp, grlu."),
         ({"dataset": "cifar10"}, "--dataset cifar10: no run has it. There are: digits, mnist."),
-        ({"where": ("perturbation=16",)}, "no run has the option 'perturbation'. Did you mean 'perturbations'?"),
+        (
+            {"where": ("perturbation=16",)},
+            "option or the result 'perturbation'. Did you mean 'perturbations'?",
+        ),
         ({"where": ("perturbations=15",)}, "no run has it. Values of perturbations here: 1, 16."),
-        ({"where": ("perturbations",)}, "write NAME=VALUE or NAME!=VALUE"),
+        (
+            {"where": ("test/acuracy>0.9",)},
+            "option or the result 'test/acuracy'. Did you mean 'test/accuracy'?",
+        ),
+        ({"where": ("zzzz=1",)}, "no run has the option or the result 'zzzz'. There are: rule, dataset,"),
+        ({"where": ("seed>high",)}, "--where seed>high: 'high' is not a number."),
+        ({"where": ("perturbations",)}, "write NAME=VALUE, or !=, <, <=, >, >= in place of ="),
         ({"runs": ("bset",)}, "there is no run 'bset'. Did you mean 'best'?"),
         ({"runs": ("2026110",)}, "'2026110' matches 4 runs: 20261101-aaaa, 20261102-abcd, "),
         ({"runs": ("",)}, "there is no run ''."),
