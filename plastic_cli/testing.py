@@ -27,8 +27,8 @@ from plastic_cli.classifier.data import trained_on
 from plastic_cli.config.model import TrainConfig
 from plastic_cli.config.toml import read_toml, to_toml
 from plastic_cli.plugins.discovery import find_rule
+from plastic_cli.plugins.models import config_model
 from plastic_cli.plugins.rule import VERBS
-from plastic_cli.resolve import config_model
 from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.metrics import data_of
 from plastic_cli.runs.record import RECORD_FILE, read_record

@@ -14,8 +14,8 @@ from plastic_cli.commands.show import print_rows
 from plastic_cli.errors import PlasticError
 from plastic_cli.numerics.machine import machine, versions
 from plastic_cli.plugins.discovery import discover, exporter_names, find_exporter
+from plastic_cli.plugins.models import config_model
 from plastic_cli.plugins.rule import VERBS, Rule
-from plastic_cli.resolve import config_model
 from plastic_cli.runs.store import RunStore
 from plastic_cli.verbs.options import RunsOptions
 

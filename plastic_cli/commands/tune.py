@@ -22,8 +22,9 @@ from plastic_cli.data.catalog import DATASETS
 from plastic_cli.errors import PlasticError, RunFailed, UserError
 from plastic_cli.escapes import printable_line
 from plastic_cli.plugins.discovery import discover, find_rule
+from plastic_cli.plugins.models import train_model
 from plastic_cli.plugins.rule import Rule
-from plastic_cli.resolve import resolve, train_model
+from plastic_cli.resolve import resolve
 from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.metrics import data_of
 from plastic_cli.runs.record import read_record

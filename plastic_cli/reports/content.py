@@ -13,12 +13,12 @@ import pandas as pd
 from plastic_cli.config.model import Config
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.plugins.discovery import discover
+from plastic_cli.plugins.models import config_model
 from plastic_cli.reports.claims import Context, PublishedFigures, read_claims
 from plastic_cli.reports.grouping import group_runs, plain_value
 from plastic_cli.reports.options import ReportOptions
 from plastic_cli.reports.results import ClaimResult, Result, judge_claims, summarize
 from plastic_cli.reports.tables import claims_frame, claims_table, context_table, results_frame, results_table
-from plastic_cli.resolve import config_model
 from plastic_cli.runs.console import Console
 from plastic_cli.tables import Table
 

@@ -16,7 +16,8 @@ from plastic_cli.config.toml import to_toml
 from plastic_cli.errors import OptionError, UserError, did_you_mean
 from plastic_cli.escapes import valid_text
 from plastic_cli.plugins.discovery import discover, find_rule
-from plastic_cli.resolve import resolve, train_model
+from plastic_cli.plugins.models import train_model
+from plastic_cli.resolve import resolve
 from plastic_cli.runs.record import settings_text
 from plastic_cli.sweeps.recipe import RecipeFile, Where, tables_of
 

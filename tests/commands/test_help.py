@@ -13,8 +13,8 @@ from plastic_cli.commands.options import build_command
 from plastic_cli.config.describe import literal_choices, option_name
 from plastic_cli.config.model import Config, field
 from plastic_cli.plugins.discovery import discover, find_rule
+from plastic_cli.plugins.models import config_model
 from plastic_cli.plugins.rule import VERBS
-from plastic_cli.resolve import config_model
 from plastic_cli.testing import HEAVY, plastic
 from processes import environment, run_plastic
 

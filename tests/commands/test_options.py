@@ -13,8 +13,8 @@ from plastic_cli.config.model import Config, TrainConfig, field
 from plastic_cli.config.toml import read_toml, to_toml
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import discover, find_rule
+from plastic_cli.plugins.models import config_model
 from plastic_cli.plugins.rule import VERBS
-from plastic_cli.resolve import config_model
 from plastic_cli.testing import plastic
 
 

@@ -11,8 +11,9 @@ from plastic_cli.config.describe import literal_choices
 from plastic_cli.config.model import Config, TrainConfig, field
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import discover
+from plastic_cli.plugins.models import config_model
 from plastic_cli.plugins.rule import VERBS
-from plastic_cli.resolve import config_model, resolve
+from plastic_cli.resolve import resolve
 from plastic_cli.testing import plastic
 
 REFUSED = ["--events", "never", "--event-rate", "0.5"]

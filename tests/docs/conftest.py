@@ -11,7 +11,7 @@ from docs.pages import ROOT
 from docs.registered import RULE, register
 from plastic_cli.commands.new_rule import new_rule
 from plastic_cli.plugins.discovery import discover, find_rule
-from plastic_cli.resolve import config_model
+from plastic_cli.plugins.models import config_model
 from plastic_cli.runs.folder import create_run
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import find_rule
-from plastic_cli.resolve import resolve, train_model
+from plastic_cli.plugins.models import train_model
+from plastic_cli.resolve import resolve
 from plastic_cli.sweeps.plan import expand, filter_runs, plan_recipe, read_grid, unique
 from plastic_cli.sweeps.recipe import read_recipe
 from plastic_cli.testing import plastic, write_tiny_dataset

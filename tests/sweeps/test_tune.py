@@ -12,7 +12,7 @@ from plastic_cli.commands import tune
 from plastic_cli.config.model import TrainConfig, field
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import discover, find_rule
-from plastic_cli.resolve import train_model
+from plastic_cli.plugins.models import train_model
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.search import Choice, Range, open_study, search_space
 from plastic_cli.testing import plastic

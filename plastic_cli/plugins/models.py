@@ -1,0 +1,38 @@
+"""The configuration model of each verb of a rule, and the former names of its options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from plastic_cli.config.model import Config, TrainConfig
+from plastic_cli.errors import UserError
+from plastic_cli.plugins.discovery import load_function
+from plastic_cli.plugins.rule import Rule
+
+
+def config_model(function: Callable[..., Any]) -> type[Config]:
+    """Return the configuration class in the signature of a verb's function; raises TypeError if there is none."""
+    names = inspect.unwrap(function).__globals__
+    for name, annotation in inspect.get_annotations(function).items():
+        found = annotation
+        if isinstance(annotation, str):
+            # Only this annotation: others may name types that are imported for type checking only, such as Run.
+            with suppress(NameError):
+                found = eval(annotation, names)
+        if name != "return" and inspect.isclass(found) and issubclass(found, Config):
+            return found
+    raise TypeError(f"{function.__module__}.{function.__qualname__} takes no configuration (a subclass of Config)")
+
+
+def train_model(rule: Rule) -> type[TrainConfig]:
+    """Return the configuration class of a rule's train command; raises UserError if it has none."""
+    function = load_function(rule, "train")
+    if function is None:
+        raise UserError(f"the rule '{rule.name}' has no train command.")
+    model = config_model(function)
+    if not issubclass(model, TrainConfig):
+        raise TypeError(f"{model.__qualname__} is not a TrainConfig, so it has no seed")
+    return model
