@@ -10,6 +10,9 @@ import gc
 import io
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -17,7 +20,7 @@ import typer
 from typer.main import get_command
 
 from plastic_cli.commands.groups import Entry, RootGroup, show_help
-from plastic_cli.errors import PlasticError, did_you_mean
+from plastic_cli.errors import FormerName, PlasticError, did_you_mean
 from plastic_cli.escapes import printable, printable_line
 from plastic_cli.signals import INTERRUPTED, leave, leave_on_signals
 
@@ -100,7 +103,8 @@ def run_command_line(arguments: list[str]) -> int:
     """
     stdout = sys.stdout
     try:
-        code = get_command(app).main(arguments, prog_name="plastic", standalone_mode=False)
+        with _former_names_as_notices(quiet="--quiet" in arguments or "--json" in arguments):
+            code = get_command(app).main(arguments, prog_name="plastic", standalone_mode=False)
         # Flushed here, where a closed pipe is handled, and not when Python ends.
         sys.stdout.flush()
         return int(code) if isinstance(code, int) else 0
@@ -122,6 +126,24 @@ def run_command_line(arguments: list[str]) -> int:
             sys.stderr.write(printable(traceback.format_exc(), keep="\n\t"))
         _print_error(f"error: {_one_line(error)}")
         return int(getattr(error, "exit_code", 1))
+
+
+@contextmanager
+def _former_names_as_notices(*, quiet: bool) -> Iterator[None]:
+    """Show each warning about a former name of an option once, as one line on stderr, unless a program reads stdout."""
+    shown: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, FormerName):
+            before(message, category, *place, **more)
+        elif not quiet and str(message) not in shown:
+            shown.add(str(message))
+            _print_error(f"note: {message}")
+
+    with warnings.catch_warnings():
+        before, warnings.showwarning = warnings.showwarning, show
+        warnings.simplefilter("always", FormerName)
+        yield
 
 
 def _print_error(line: str) -> None:
@@ -149,7 +171,12 @@ def _one_line(error: Exception) -> str:
     context: Any = getattr(error, "ctx", None)
     mistyped = getattr(error, "option_name", None)
     if mistyped is not None and context is not None:
-        options = [option for parameter in context.command.params for option in parameter.opts]
+        options = [
+            option
+            for parameter in context.command.params
+            if not getattr(parameter, "hidden", False)
+            for option in parameter.opts
+        ]
         message = f"there is no option '{mistyped}'.{did_you_mean(mistyped, options)}"
     else:
         message = " ".join(error.format_message().split())

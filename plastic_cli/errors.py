@@ -26,6 +26,10 @@ class OptionError(UserError):
         self.key = key
 
 
+class FormerName(FutureWarning):
+    """An option was given under a former name, which the next version refuses."""
+
+
 class RunFailed(PlasticError):
     """A run stopped because of a value that it computed or a file that it could not write. Exit code 1."""
 

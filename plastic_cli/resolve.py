@@ -1,4 +1,4 @@
-"""The configuration of a command: the model of a verb, and the merging of typed options, a file and defaults."""
+"""The configuration of a command: typed options, a file and defaults are merged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def resolve(
     source: the name of the file for error messages. stored: the configuration of a run, which was accepted before.
     Raises UserError for an unknown option, for a wrong value, and, without `stored`, for an option without effect.
     """
-    in_file = model.with_present_names(from_file or {})
+    in_file, typed = model.read_names(from_file or {}, source), model.read_names(typed)
     if in_file:
         model.from_values(in_file, source=source)
     given = {**model.consequences(in_file), **in_file, **model.consequences(typed), **typed}

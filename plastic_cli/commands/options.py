@@ -49,7 +49,7 @@ def read_options_of(model: type[Options], typed: Mapping[str, Any]) -> Options:
     if file:
         from plastic_cli.config.toml import read_toml
 
-        from_file = read_toml(Path(file))
+        from_file = model.read_names(read_toml(Path(file)), str(file))
     try:
         return model.from_values({**from_file, **typed})
     except OptionError as error:
@@ -62,16 +62,21 @@ def command_function(models: Mapping[str, type[Config]], run: Callable[[Values],
 
     `run` receives, for each model by its key, only the values that were typed: the default of every option is "not
     typed", so that a typed value takes precedence over a file even if it equals the default. Values arrive as text; the
-    model checks them as it checks those of a file. A command of a group also takes the options that were typed before
-    its name. The function of a group does nothing if one of its commands follows.
+    model checks them as it checks those of a file. Former names of options are hidden options, and `run`
+    receives the present names. A command of a group also takes the options that were typed before its name. The
+    function of a group does nothing if one of its commands follows.
     """
-    owners = {name: key for key, model in models.items() for name in model.model_fields}
+    owners = {name: key for key, model in models.items() for name in model.former_names()}
+    owners |= {name: key for key, model in models.items() for name in model.model_fields}
     # No field can have this name: fields begin with a letter.
     parameters = [_parameter("_context", typer.Context, inspect.Parameter.empty)]
     parameters += [
         _parameter(name, _annotation(name, info, panel), inspect.Parameter.empty if info.is_required() else None)
         for name, info, panel in _in_order_of_panels(models)
     ]
+    for model in models.values():
+        for former, name in model.former_names().items():
+            parameters.append(_parameter(former, _annotation(former, model.model_fields[name], "", hidden=True), None))
 
     def command(_context: typer.Context, **typed: Any) -> None:
         if _context.invoked_subcommand is not None:
@@ -87,7 +92,7 @@ def command_function(models: Mapping[str, type[Config]], run: Callable[[Values],
             given = before.get(name) if value in (None, [], ()) else value
             if given not in (None, [], ()):
                 values[owners[name]][name] = given
-        run(values)
+        run({key: models[key].read_names(given, typed=True) for key, given in values.items()})
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -112,20 +117,20 @@ def _extra(info: FieldInfo) -> dict[str, Any]:
     return info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
 
 
-def _annotation(name: str, info: FieldInfo, panel: str) -> Any:
+def _annotation(name: str, info: FieldInfo, panel: str, *, hidden: bool = False) -> Any:
     extra = _extra(info)
     option = option_name(name)
-    declared = str(extra.get("option") or option).split(",")
+    declared = [option] if hidden else str(extra.get("option") or option).split(",")
     text = _help_text(info)
     if is_switch(info):
         if "/" in declared[0]:
             declared.append(f" /--no-{declared[0].partition('/')[0][2:]}")
-        elif panel != "Output" and not extra.get("option"):
+        elif hidden or (panel != "Output" and not extra.get("option")):
             # The command line can turn off a switch that a file turned on.
             declared = [f"{option}/--no-{option[2:]}"]
         return Annotated[
             bool | None,
-            typer.Option(*declared, help=text, show_default=False, rich_help_panel=panel),
+            typer.Option(*declared, help=text, show_default=False, rich_help_panel=panel, hidden=hidden),
         ]
     completion = _completion(str(extra["complete"])) if extra.get("complete") else _words(info)
     several = bool(extra.get("repeat"))
@@ -141,6 +146,7 @@ def _annotation(name: str, info: FieldInfo, panel: str) -> Any:
             show_default=False,
             rich_help_panel=panel,
             autocompletion=completion,
+            hidden=hidden,
         )
     return Annotated[list[str] | None if several else str | None, declaration]
 

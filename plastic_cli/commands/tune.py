@@ -81,8 +81,8 @@ def tune_command(rule_name: str) -> Any:
 
 def _tune(rule: Rule, model: type[TrainConfig], typed: dict[str, Any], invocation: TuneInvocation) -> None:
     _check_metric(invocation.metric)
-    from_file = read_options(invocation.config, rule.name) if invocation.config else {}
     source = str(invocation.config or "")
+    from_file = model.read_names(read_options(invocation.config, rule.name), source) if invocation.config else {}
     space = search_space(model, invocation.search, {**from_file, **typed})
     fixed = {**typed, **_validation(model, resolve(model, typed, from_file, source), typed)}
     config = resolve(model, fixed, from_file, source)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from plastic_cli.config.describe import LARGEST, as_typed, is_switch, literal_choices
+from plastic_cli.config.describe import LARGEST, as_typed, is_switch, literal_choices, option_name
 from plastic_cli.config.parsing import read_value
 from plastic_cli.config.unused import matches, reason_unused
-from plastic_cli.errors import OptionError, did_you_mean, match_choice
+from plastic_cli.errors import FormerName, OptionError, did_you_mean, match_choice
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 """Where to compute; mps is the GPU of Apple processors."""
@@ -59,7 +61,8 @@ class Config(BaseModel):
     panel: ClassVar[str] = "Options of the rule"
     only_with: ClassVar[OnlyWith] = ()
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Former names of fields and the present ones: stored configurations and files of older versions are read."""
+    """Former names of fields and the present ones. Options, keyword arguments and files may use a former name, with a
+    warning that names the present one. Stored configurations are read under both."""
 
     @model_validator(mode="before")
     @classmethod
@@ -145,10 +148,38 @@ class Config(BaseModel):
                 os.environ["PYDANTIC_DISABLE_PLUGINS"] = before
 
     @classmethod
+    def former_names(cls) -> dict[str, str]:
+        """Return the former names of all fields and the present ones, with those of the base classes."""
+        found: dict[str, str] = {}
+        for base in cls.__mro__:
+            found = {**vars(base).get("renamed", {}), **found}
+        return {former: name for former, name in found.items() if former not in cls.model_fields}
+
+    @classmethod
     def with_present_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return `values` with the present names of renamed fields; a value under the present name takes precedence."""
-        former = {cls.renamed[name]: value for name, value in values.items() if name in cls.renamed}
-        return {**former, **{name: value for name, value in values.items() if name not in cls.renamed}}
+        return present_names(values, cls.former_names())
+
+    @classmethod
+    def read_names(cls, values: Mapping[str, Any], source: str = "", *, typed: bool = False) -> dict[str, Any]:
+        """Return what a user gave, with the present names of renamed fields; a former name gives a FormerName warning.
+
+        source: the file that holds the values. typed: they are options of the command line. Raises OptionError if a
+        field has a value under both names.
+        """
+        former = cls.former_names()
+        names: dict[str, str] = {}
+        for name in values:
+            present = former.get(name, name)
+            shown, new = (option_name(name), option_name(present)) if typed else (f"'{name}'", f"'{present}'")
+            where = f"{source}: " if source else ""
+            if present in names:
+                both = option_name(names[present]) if typed else f"'{names[present]}'"
+                raise OptionError(f"{where}{both} and {shown} are the same option. Keep {new}.", present)
+            names[present] = name
+            if present != name:
+                warnings.warn(f"{where}{shown} is now called {new}.", FormerName, stacklevel=_levels_to_user())
+        return cls.with_present_names(values)
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any], source: str = "") -> Self:
@@ -165,6 +196,21 @@ class Config(BaseModel):
         except ValidationError as error:
             location = error.errors()[0]["loc"]
             raise OptionError(_first_error(error, source), str(location[0]) if location else None) from None
+
+
+def present_names(values: Mapping[str, Any], former: Mapping[str, str]) -> dict[str, Any]:
+    """Return `values` with present names; `former` maps former names to them. A present name takes precedence."""
+    if former.keys().isdisjoint(values):
+        return dict(values)
+    return {former.get(name, name): values.get(former.get(name, name), value) for name, value in values.items()}
+
+
+def _levels_to_user() -> int:
+    """Return the `stacklevel` at which a warning names the line of the user, and not one of this program."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("plastic_cli."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 class TrainConfig(Config):

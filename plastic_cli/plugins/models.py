@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from plastic_cli.config.model import Config, TrainConfig
 from plastic_cli.errors import UserError
-from plastic_cli.plugins.discovery import load_function
+from plastic_cli.plugins.discovery import find_rule, load_function
 from plastic_cli.plugins.rule import Rule
 
 
@@ -36,3 +37,14 @@ def train_model(rule: Rule) -> type[TrainConfig]:
     if not issubclass(model, TrainConfig):
         raise TypeError(f"{model.__qualname__} is not a TrainConfig, so it has no seed")
     return model
+
+
+@cache
+def former_names(rule: str) -> Mapping[str, str]:
+    """Return the former names of the options with which a rule is trained, and the present ones.
+
+    There are none for a rule that is not installed or does not load: its runs are read as they are stored.
+    """
+    with suppress(Exception):
+        return train_model(find_rule(rule)).former_names()
+    return {}

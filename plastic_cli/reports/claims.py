@@ -12,7 +12,9 @@ from typing import Any, Literal, TypeVar
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from plastic_cli.config.model import present_names
 from plastic_cli.errors import UserError, did_you_mean
+from plastic_cli.plugins.models import former_names
 from plastic_cli.reports.grouping import Group, plain_value
 from plastic_cli.statistics.intervals import (
     CONFIDENCE,
@@ -215,7 +217,7 @@ def read_claims(rule: str, text: str) -> PublishedFigures:
     for name in tables:
         if name not in TABLES:
             raise UserError(f"{file}: there is no table '{name}'.{did_you_mean(name, TABLES)}")
-    entries = _Entries(file, tables)
+    entries = _Entries(file, tables, former_names(rule))
     claims: list[Claim] = []
     unmeasured: list[Unmeasured] = []
     for name, entry in entries.of_kind("claim"):
@@ -344,11 +346,15 @@ Kind = TypeVar("Kind", bound=_Entry)
 
 
 class _Entries:
-    """The entries of a `claims.toml`, with the conditions of the settings that they name."""
+    """The entries of a `claims.toml`, with the conditions of the settings that they name.
 
-    def __init__(self, file: str, tables: Mapping[str, Any]) -> None:
+    former: former names of options, which conditions may use, and the present ones.
+    """
+
+    def __init__(self, file: str, tables: Mapping[str, Any], former: Mapping[str, str]) -> None:
         self.file = file
         self.tables = tables
+        self.former = former
         self.settings = tables.get("settings", {})
         self.used: set[str] = set()
         if not isinstance(self.settings, Mapping):
@@ -367,7 +373,11 @@ class _Entries:
                 raise UserError(f"{self.file}: {kind} {number} must be a table of keys and values.")
             of_id = f" ({entry['id']})" if isinstance(entry.get("id"), str) else ""
             name = f"{self.file}: {kind} {number}{of_id}"
-            yield name, self._with_settings(name, dict(entry))
+            complete = self._with_settings(name, dict(entry))
+            for key in ("conditions", "against"):
+                if isinstance(complete.get(key), Mapping):
+                    complete[key] = present_names(complete[key], self.former)
+            yield name, complete
 
     def _with_settings(self, name: str, entry: dict[str, Any]) -> dict[str, Any]:
         chosen = entry.pop("settings", [])

@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from plastic_cli.config.model import present_names
 from plastic_cli.errors import UserError
 from plastic_cli.files import write_atomically
+from plastic_cli.plugins.models import former_names
 
 SCHEMA = 1
 """Version of run.json and metrics.jsonl. A reader refuses a newer one and reads every older one."""
@@ -107,6 +109,7 @@ def read_record(folder: Path) -> RunRecord:
         raise UserError(f"{path} is damaged: its '{wrong}' cannot be {getattr(record, wrong)!r:.80}.")
     # A copied or renamed run is known by the present name of its folder.
     record.run = folder.name
+    record.config = with_present_options(record.rule, record.config)
     for name in ("created", "started", "finished"):
         time = getattr(record, name)
         if time and not _USUAL_TIME.fullmatch(time):
@@ -204,6 +207,12 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 _FIELDS = frozenset(entry.name for entry in fields(RunRecord))
 _USUAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?\+00:00")
+
+
+def with_present_options(rule: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored configuration with the present names of its options, whatever version stored it."""
+    former = former_names(rule)
+    return config if former.keys().isdisjoint(config) else present_names(config, former)
 
 
 def settings_text(rule: str, config: Mapping[str, Any]) -> str:

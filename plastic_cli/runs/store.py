@@ -21,7 +21,7 @@ from plastic_cli.files import write_through
 from plastic_cli.runs.index import INDEX_FOLDER, checksum_of, read_index, without_garbage_collection, write_index
 from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.metrics import read_rows
-from plastic_cli.runs.record import METRICS_FILE, RECORD_FILE, read_record, settings_text
+from plastic_cli.runs.record import METRICS_FILE, RECORD_FILE, read_record, settings_text, with_present_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -254,6 +254,9 @@ class RunStore:
         if self._indexed is None:
             index = read_index(self.folder, "records.json", _is_row)
             self._entries = index["entries"]
+            for _, _, row in self._entries.values():
+                # An older version may have written the index.
+                row["config"] = with_present_options(row["rule"], row["config"])
             self._indexed = dict(self._entries)
         fresh: dict[str, list[Any]] = {}
         for run, state in folders.items():

@@ -16,7 +16,7 @@ from plastic_cli.config.toml import to_toml
 from plastic_cli.errors import OptionError, UserError, did_you_mean
 from plastic_cli.escapes import valid_text
 from plastic_cli.plugins.discovery import discover, find_rule
-from plastic_cli.plugins.models import train_model
+from plastic_cli.plugins.models import former_names, train_model
 from plastic_cli.resolve import resolve
 from plastic_cli.runs.record import settings_text
 from plastic_cli.sweeps.recipe import RecipeFile, Where, tables_of
@@ -190,18 +190,24 @@ def filter_runs(runs: Sequence[PlannedRun], texts: Sequence[str]) -> list[Planne
         name = typed.strip().removeprefix("--").replace("-", "_")
         if not equals or not name:
             raise UserError(f"--only {text}: write NAME=VALUE or NAME=VALUE,VALUE, as in --only dataset=digits.")
-        known = {key for run in left for key in run.config}
-        if name not in known:
+        if not any(_name_in(run, name) in run.config for run in left):
+            known = {key for run in left for key in run.config}
             raise UserError(f"--only {text}: no run has an option '{name}'.{did_you_mean(name, known)}")
         separator = ";" if ";" in values else ","
         # The value of a list is its entries with commas, so the whole text may be one value.
         wanted = {values.strip(), *(value.strip() for value in values.split(separator))}
-        present = dict.fromkeys(option_text(run.config[name]) for run in left if name in run.config)
+        having = [(run, option_text(run.config[key])) for run in left if (key := _name_in(run, name)) in run.config]
+        present = dict.fromkeys(value for _, value in having)
         folded = {value.casefold() for value in wanted}
-        left = [run for run in left if name in run.config and option_text(run.config[name]).casefold() in folded]
+        left = [run for run, value in having if value.casefold() in folded]
         if not left:
             raise UserError(f"--only {text}: no run has that value. There are: {', '.join(present)}.")
     return left
+
+
+def _name_in(run: PlannedRun, name: str) -> str:
+    """Return the present name that an option of a run has."""
+    return former_names(run.rule).get(name, name)
 
 
 def unique(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
@@ -223,6 +229,7 @@ def read_grid(texts: Sequence[str], model: type[Config]) -> dict[str, list[Any]]
             raise UserError(f"--grid {text}: write NAME=VALUE,VALUE, as in --grid batch_size=1,16.")
         if name == "seed":
             raise UserError(f"--grid {text}: seeds are not part of a grid. Give their number with --seeds.")
+        (name,) = model.read_names({name: values}, "--grid")
         if name not in model.model_fields:
             guess = did_you_mean(name, model.model_fields)
             raise UserError(f"--grid {text}: there is no option '{name}'.{guess}")
@@ -267,12 +274,22 @@ def _merged(
     origins: dict[str | None, Where] = {}
     for number, table in enumerate(tables):
         place = where if number else ()
+        here: set[str] = set()
         for kind, values in (("options", table.options), ("grid", table.grid)):
-            for name, value in values.items():
+            try:
+                present = model.read_names(values, file.name)
+            except OptionError as error:
+                raise file.error((*place, kind), str(error)) from None
+            for (name, value), written in zip(present.items(), values, strict=True):
                 if name not in model.model_fields:
                     guess = did_you_mean(name, model.model_fields)
-                    raise file.error((*place, kind, name), f"{rule} has no option '{name}'.{guess}")
-                origins[name] = (*place, kind, name)
+                    raise file.error((*place, kind, written), f"{rule} has no option '{name}'.{guess}")
+                if name in here:
+                    raise file.error(
+                        (*place, kind, written), f"'{name}' is under options and under grid: keep one of them."
+                    )
+                here.add(name)
+                origins[name] = (*place, kind, written)
                 options.pop(name, None)
                 grid.pop(name, None)
                 if kind == "options":

@@ -59,7 +59,7 @@ def search_space(model: type[Config], texts: Sequence[str], fixed: Mapping[str, 
     space: dict[str, Range | Choice] = {}
     for text in texts:
         typed, equals, values = text.partition("=")
-        name = typed.strip().removeprefix("--").replace("-", "_")
+        (name,) = model.read_names({typed.strip().removeprefix("--").replace("-", "_"): values}, "--search")
         if name not in model.model_fields:
             raise UserError(f"--search {text}: there is no option '{name}'.{did_you_mean(name, model.model_fields)}")
         if name in ("seed", "validation", "dataset", "device"):

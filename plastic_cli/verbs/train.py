@@ -58,6 +58,7 @@ def _name_of(options: TrainingOptions, seed: int) -> str:
 
 def resumed_run(verb: RuleVerb, typed: Mapping[str, Any], options: TrainingOptions, session: Session) -> Run:
     """Open the run that `resume` names; raises UserError if an option differs from the stored configuration."""
+    typed = verb.model.read_names(typed)
     for name in ("name", "seeds"):
         if name in options.model_fields_set:
             raise UserError(f"--resume continues one run as it was started: leave {option_name(name)} out.")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from plastic_cli.config.model import Config
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import find_rule, load_function
+from plastic_cli.plugins.models import config_model
 from plastic_cli.plugins.rule import VERBS, Rule
-from plastic_cli.resolve import config_model, resolve
+from plastic_cli.resolve import resolve
 
 if TYPE_CHECKING:
     from plastic_cli.runs.console import Console
@@ -33,12 +34,12 @@ class RuleVerb(NamedTuple):
         return resolve(self.model, typed, self.read_options(file), str(file or ""), stored)
 
     def read_options(self, file: Path | None) -> dict[str, Any]:
-        """Return the options of a configuration file or recipe; none without a file."""
+        """Return the options of a configuration file or recipe by their present names; none without a file."""
         if file is None:
             return {}
         from plastic_cli.sweeps.recipe import read_options
 
-        return read_options(file, self.rule.name)
+        return self.model.read_names(read_options(file, self.rule.name), str(file))
 
 
 def find_verb(name: str, rule_name: str) -> RuleVerb:

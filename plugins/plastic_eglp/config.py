@@ -33,8 +33,8 @@ class Train(ClassifierTrainConfig):
     model: Literal["mlp", "cnn"] = field(
         "mlp",
         "mlp: fully connected layers; cnn: convolutions, each followed by pooling that halves the image; implies"
-        " --hidden 32,128 --activation triangle --local-rule softhebb --feedback none --events always --local-lr 0.08"
-        " --readout-lr 0.0003 --batch-size 64 --epochs 5",
+        " --hidden 32,128 --activation triangle --local-rule softhebb --feedback none --events always"
+        " --local-learning-rate 0.08 --learning-rate 0.0003 --batch-size 64 --epochs 5",
     )
     activation: Literal["tanh", "relu", "linear", "triangle"] = field(
         "tanh",
@@ -53,8 +53,8 @@ class Train(ClassifierTrainConfig):
         "supervised: learns from every batch by gradient descent (Adam); local: one more local layer, which learns"
         " during events only",
     )
-    readout_lr: float = field(
-        0.001, "learning rate of the supervised readout; with --update backprop, of all layers", gt=0
+    learning_rate: float = field(
+        0.001, "learning rate of the supervised readout (Adam); with --update backprop, of all layers", gt=0
     )
     anneal: bool = field(True, "decrease the learning rates linearly over the epochs")
     update: Literal["local", "backprop"] = field(
@@ -65,13 +65,15 @@ class Train(ClassifierTrainConfig):
     feedback: Literal["none", "direct"] = field(
         "direct",
         "direct: the error reaches each hidden layer through fixed random weights; none: each layer learns by"
-        " --local-rule (implies --local-lr 0.01)",
+        " --local-rule (implies --local-learning-rate 0.01)",
         panel=LOCAL,
     )
     local_rule: Literal["oja", "hebb", "anti-oja", "bcm", "softhebb"] = field(
         "oja", "rule of the hidden layers with --feedback none: oja, hebb, anti-oja, bcm or softhebb", panel=LOCAL
     )
-    local_lr: float = field(0.05, "learning rate of the hidden layers", ge=0, panel=LOCAL, search=(1e-4, 1.0, "log"))
+    local_learning_rate: float = field(
+        0.05, "learning rate of the hidden layers", ge=0, panel=LOCAL, search=(1e-4, 1.0, "log")
+    )
     inverse_temperature: float = field(
         1.0, "inverse temperature of softhebb's softmax; larger: stronger competition", gt=0, panel=LOCAL
     )
@@ -83,8 +85,8 @@ class Train(ClassifierTrainConfig):
     )
     event_scope: Literal["stimulus", "batch"] = field(
         "stimulus",
-        "what can trigger an event; stimulus: single images, collected until there are --gather; batch: the mean of a"
-        " batch",
+        "what can trigger an event; stimulus: single images, collected until there are --event-batch-size; batch: the"
+        " mean of a batch",
         panel=EVENTS,
     )
     event_signal: Literal["loss", "error", "margin", "novelty"] = field(
@@ -120,24 +122,37 @@ class Train(ClassifierTrainConfig):
         ge=0,
         panel=EVENTS,
     )
-    gather: int = field(0, "number of surprising images per event, 0 for --batch-size", ge=0, panel=EVENTS)
+    event_batch_size: int = field(0, "number of surprising images per event; 0: --batch-size", ge=0, panel=EVENTS)
     event_warmup: int = field(40, "treat the first N batches as events", ge=0, panel=EVENTS)
 
+    renamed: ClassVar[Mapping[str, str]] = {
+        "readout_lr": "learning_rate",
+        "local_lr": "local_learning_rate",
+        "gather": "event_batch_size",
+    }
     only_with: ClassVar[OnlyWith] = (
-        ("update", ("local",), ("feedback", "local_rule", "local_lr", "inverse_temperature", "control")),
+        ("update", ("local",), ("feedback", "local_rule", "local_learning_rate", "inverse_temperature", "control")),
         ("feedback", ("none",), ("local_rule", "inverse_temperature")),
         ("local_rule", ("softhebb",), ("inverse_temperature",)),
         ("local_rule", ("oja", "hebb", "anti-oja", "bcm"), ("initial_weights",)),
-        ("events", ("triggered",), ("event_scope", "event_signal", "event_strength", "threshold_factor", "gather")),
+        (
+            "events",
+            ("triggered",),
+            ("event_scope", "event_signal", "event_strength", "threshold_factor", "event_batch_size"),
+        ),
         ("events", ("triggered", "fixed"), ("event_rate", "event_warmup")),
-        ("events", ("triggered", "fixed", "always"), ("event_budget", "local_lr", "feedback", "local_rule", "control")),
-        ("event_scope", ("stimulus",), ("gather",)),
+        (
+            "events",
+            ("triggered", "fixed", "always"),
+            ("event_budget", "local_learning_rate", "feedback", "local_rule", "control"),
+        ),
+        ("event_scope", ("stimulus",), ("event_batch_size",)),
         # With a fixed threshold the rate is an outcome.
         ("threshold_factor", (0,), ("event_rate",)),
-        ("readout", ("supervised",), ("readout_lr",)),
+        ("readout", ("supervised",), ("learning_rate",)),
     )
     _implied: ClassVar[dict[tuple[str, Any], dict[str, Any]]] = {
-        ("feedback", "none"): {"local_lr": 0.01},
+        ("feedback", "none"): {"local_learning_rate": 0.01},
         ("events", "always"): {"event_budget": 0},
         ("update", "backprop"): {"events": "always", "event_budget": 0},
         ("model", "cnn"): {
@@ -147,8 +162,8 @@ class Train(ClassifierTrainConfig):
             "feedback": "none",
             "events": "always",
             "event_budget": 1000,
-            "local_lr": 0.08,
-            "readout_lr": 0.0003,
+            "local_learning_rate": 0.08,
+            "learning_rate": 0.0003,
             "batch_size": 64,
             "epochs": 5,
         },

@@ -33,24 +33,33 @@ class Train(ClassifierTrainConfig):
         " preactivation: before the activation (node perturbation), so that the mean update follows the gradient",
     )
     update: Literal["grlu", "backprop"] = field(
-        "grlu", "learning rule; backprop is a control: the true gradient with step lr * noise^2"
+        "grlu", "learning rule; backprop is a control: the true gradient with step learning rate * noise^2"
     )
     batch_size: int = field(1, "images per step; their updates are summed", ge=1)
     epochs: int = field(10, "passes over the training images", ge=1)
-    noise_max: float = field(
-        0.1, "standard deviation of the noise at the start of its half-cosine schedule", gt=0, search=(0.01, 1.0, "log")
+    noise: float = field(
+        0.1,
+        "standard deviation of the noise; it goes to --final-noise along half a cosine",
+        gt=0,
+        search=(0.01, 1.0, "log"),
     )
-    noise_min: float = field(0.0, "standard deviation of the noise at the end", ge=0)
-    lr_max: float = field(
-        0.1, "learning rate at the start of its half-cosine schedule", ge=0, search=(0.001, 1.0, "log")
+    final_noise: float = field(0.0, "standard deviation of the noise at the end of training", ge=0)
+    learning_rate: float = field(
+        0.1, "learning rate; it goes to --final-learning-rate along half a cosine", ge=0, search=(0.001, 1.0, "log")
     )
-    lr_min: float = field(0.0, "learning rate at the end", ge=0)
+    final_learning_rate: float = field(0.0, "learning rate at the end of training", ge=0)
     backbone: Literal["none", "autoencoder"] = field(
         "none", "autoencoder: train an autoencoder by backpropagation, freeze it, and train GRLU on its code"
     )
     latent: int = field(128, "size of the autoencoder's code", ge=1)
     backbone_epochs: int = field(5, "passes of the autoencoder over the training images", ge=1)
 
+    renamed: ClassVar[Mapping[str, str]] = {
+        "noise_max": "noise",
+        "noise_min": "final_noise",
+        "lr_max": "learning_rate",
+        "lr_min": "final_learning_rate",
+    }
     only_with: ClassVar[OnlyWith] = (
         ("update", ("grlu",), ("perturbations", "credit")),
         ("backbone", ("autoencoder",), ("latent", "backbone_epochs")),
@@ -69,10 +78,10 @@ class Train(ClassifierTrainConfig):
     def _options_agree(self) -> Self:
         if self.k is not None and self.activation != "top-k":
             raise ValueError("--k has no effect with --activation relu: use --activation top-k, or drop --k")
-        if self.noise_min > self.noise_max:
-            raise ValueError("--noise-min must not exceed --noise-max")
-        if self.lr_min > self.lr_max:
-            raise ValueError("--lr-min must not exceed --lr-max")
+        if self.final_noise > self.noise:
+            raise ValueError("--final-noise must not exceed --noise")
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError("--final-learning-rate must not exceed --learning-rate")
         return self
 
 
@@ -85,7 +94,7 @@ class Analyze(ClassifierAnalyzeConfig):
     )
     weights: bool = field(False, "weights of the first layer as images")
     images: int = field(20, "number of training images for --angles", ge=2, panel="Settings")
-    samples: int = field(16, "noise samples per image for --angles", ge=2, panel="Settings")
+    samples: int = field(16, "updates per image for --angles, each from new noise", ge=2, panel="Settings")
 
 
 class Render(RenderConfig):

@@ -59,8 +59,8 @@ def make_learner(config: Train, data: Dataset, run: Run) -> tuple[GRLULearner, n
         credit=config.credit,
         update=config.update,
         batch_size=config.batch_size,
-        noise=(config.noise_max, config.noise_min),
-        learning_rate=(config.lr_max, config.lr_min),
+        noise=(config.noise, config.final_noise),
+        learning_rate=(config.learning_rate, config.final_learning_rate),
         encoder=None if autoencoder is None else dict(autoencoder.named_children())["encoder"],
         device=run.device,
     )

@@ -74,12 +74,20 @@ class Train(TrainConfig):
     )
 
     episodes: int = field(600, "number of meta-learning steps", ge=1, panel=META)
-    tasks: int = field(1, "episodes per step; their gradients are averaged", ge=1, panel=META)
-    meta_lr: float = field(1e-3, "Adam's learning rate for theta", gt=0, panel=META)
+    batch_size: int = field(1, "episodes per step; their gradients are averaged", ge=1, panel=META)
+    learning_rate: float = field(1e-3, "learning rate of meta-learning: of Adam, which changes theta", gt=0, panel=META)
     l1: float = field(0.0, "weight of the L1 penalty on theta", ge=0, panel=META)
-    initial_rate: float = field(1e-3, "initial strength of the pseudo-gradient; the other terms start at 0", panel=META)
+    initial_theta: float = field(
+        1e-3, "initial strength of the pseudo-gradient: theta_0; the other terms start at 0", panel=META
+    )
 
     test_episodes: int = field(100, "episodes of the final test, for the rule and its controls", ge=1, panel="Test")
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "meta_lr": "learning_rate",
+        "initial_rate": "initial_theta",
+        "tasks": "batch_size",
+    }
 
     @field_validator("terms", mode="before")
     @classmethod
@@ -134,10 +142,12 @@ class Evaluate(EvaluateConfig):
     ways: int | None = field(None, "classes per episode (default: as in training)", ge=1, panel=EPISODES)
     shots: int | None = field(None, "training images per class (default: as in training)", ge=1, panel=EPISODES)
     queries: int | None = field(None, "test images per class (default: as in training)", ge=1, panel=EPISODES)
-    passes: int = field(1, "passes over the training images of an episode", ge=1, panel=EPISODES)
+    epochs: int = field(1, "passes over the training images of an episode", ge=1, panel=EPISODES)
     hidden: LayerSizes | None = field(None, "units of each hidden layer (default: as in training)", panel="Rule")
     outputs: Literal["all", "episode"] | None = field(None, "output units (default: as in training)", panel="Rule")
     episodes: int = field(100, "number of episodes", ge=1, panel=EPISODES)
+
+    renamed: ClassVar[Mapping[str, str]] = {"passes": "epochs"}
 
 
 class Analyze(AnalyzeConfig):

@@ -80,11 +80,11 @@ def evaluated_setting(config: Evaluate, trained: Train, run: Run) -> tuple[Setti
         "classes": config.classes or ("held-out" if held_out else "all"),
         "ways": chosen.ways,
         "shots": chosen.shots,
-        "passes": config.passes,
+        "passes": config.epochs,
         "hidden": "-".join(map(str, chosen.hidden)),
         "outputs": chosen.outputs,
     }
-    return make_setting(chosen, data, classes, passes=config.passes), labels
+    return make_setting(chosen, data, classes, passes=config.epochs), labels
 
 
 def _classes(config: Evaluate, data: Dataset, seen: list[int], held_out: list[int], own: bool) -> Classes:

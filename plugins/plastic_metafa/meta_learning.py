@@ -40,7 +40,7 @@ def meta_learn(config: Train, run: Run) -> None:
     setting = training_setting(config, data, run)
     plasticity = Plasticity(config.terms, config.feedback)
     theta = nn.Parameter(torch.zeros(len(config.terms), dtype=torch.float64))
-    optimizer = torch.optim.Adam([theta], lr=config.meta_lr)
+    optimizer = torch.optim.Adam([theta], lr=config.learning_rate)
     learned = nn.ParameterDict({"theta": theta})
     networks, draws = run.generator("networks"), run.generator("episodes")
     if run.begins("episode"):
@@ -57,7 +57,7 @@ def meta_learn(config: Train, run: Run) -> None:
                 draw_network(setting.sizes, config.feedback, networks, device=run.device),
                 setting.draw(setting.train, draws),
             )
-            for _ in range(config.tasks)
+            for _ in range(config.batch_size)
         ]
         adapted = _adapt_all(drawn, theta, plasticity)
         gradient = torch.stack([one.gradient for one in adapted if one.gradient is not None]).mean(0)
@@ -74,9 +74,9 @@ def meta_learn(config: Train, run: Run) -> None:
                 theta.copy_(BACKOFF**diverged * last)
         if diverged == MAX_DIVERGED:
             raise RunFailed(
-                f"the networks diverged in {diverged} episodes in a row. Try a smaller --meta-lr, or other terms."
+                f"the networks diverged in {diverged} episodes in a row. Try a smaller --learning-rate, or other terms."
             )
-        run.count_samples(config.tasks * config.ways * config.shots, training_clock() - began)
+        run.count_samples(config.batch_size * config.ways * config.shots, training_clock() - began)
         _log_episode(run, config, before, adapted, drawn)
     values = dict(zip(config.terms, theta.detach().tolist(), strict=True))
     heading = f"learned by run {run.id}: {config.episodes} episodes of {data.name}, seed {run.seed}"
@@ -85,8 +85,8 @@ def meta_learn(config: Train, run: Run) -> None:
 
 
 def _initialize(theta: nn.Parameter, config: Train) -> None:
-    """Set theta to its first values: those of --theta, or --initial-rate for the pseudo-gradient and 0 for others."""
-    given: Mapping[int, float] = {0: config.initial_rate} if config.theta is None else read_theta(config.theta).theta
+    """Set theta to its first values: those of --theta, or --initial-theta for the pseudo-gradient and 0 for others."""
+    given: Mapping[int, float] = {0: config.initial_theta} if config.theta is None else read_theta(config.theta).theta
     with torch.no_grad():
         for place, term in enumerate(config.terms):
             theta[place] = given.get(term, 0.0)

@@ -16,7 +16,7 @@ from plastic_mpn.environments.options import read_options, split_options
 IMPLIED: dict[str, dict[str, Any]] = {
     "a2c": {
         "env": "plastic/GoNogo-v0",
-        "hidden_dim": 128,
+        "hidden": 128,
         "input_projection": 10,
         "eta": 0.3,
         "lambda_decay": 0.95,
@@ -31,7 +31,7 @@ IMPLIED: dict[str, dict[str, Any]] = {
     },
     "supervised": {
         "env": "plastic/SimpleIntegration-v0",
-        "hidden_dim": 100,
+        "hidden": 100,
         "learn_eta": True,
         "learn_lambda": True,
         "draw_eta": True,
@@ -114,7 +114,7 @@ class Train(EnvironmentConfig, TrainConfig):
         " lstm, mlp (two layers, no memory)",
         panel="Network",
     )
-    hidden_dim: int = field(64, "number of hidden units", ge=1, le=65536, panel="Network")
+    hidden: int = field(64, "number of hidden units", ge=1, le=65536, panel="Network")
     layers: int = field(1, "number of layers of the core", ge=1, le=64, panel="Network")
     input_projection: int = field(
         0, "project the input to N dimensions with a fixed random affine map; 0: no projection", ge=0, panel="Network"
@@ -140,11 +140,11 @@ class Train(EnvironmentConfig, TrainConfig):
     gradient_clip: float = field(10.0, "maximum L2 norm of the gradient", gt=0, panel="Learning")
     batch_size: int = field(64, "transitions per gradient step (dqn) or trials (supervised)", ge=1, panel="Learning")
     total_steps: int = field(
-        0, "total number of environment steps (a2c: 500000); 0: dqn trains for --num-episodes", ge=0, panel="Learning"
+        0, "total number of environment steps (a2c: 500000); 0: dqn trains for --episodes", ge=0, panel="Learning"
     )
     num_envs: int = field(1, "number of environments that run in parallel (dqn, a2c)", ge=1, le=4096, panel="Learning")
 
-    num_episodes: int = field(500, "number of training episodes", ge=1, panel="dqn")
+    episodes: int = field(500, "number of training episodes", ge=1, panel="dqn")
     epsilon_start: float = field(1.0, "initial probability of a random action", ge=0, le=1, panel="dqn")
     epsilon_end: float = field(0.01, "final probability of a random action", ge=0, le=1, panel="dqn")
     epsilon_decay: float = field(0.995, "decay factor of this probability per episode", gt=0, le=1, panel="dqn")
@@ -208,13 +208,17 @@ class Train(EnvironmentConfig, TrainConfig):
     )
     test_episodes: int = field(100, "greedy test episodes at the end, with new seeds", ge=1, panel="Evaluation")
 
-    renamed: ClassVar[Mapping[str, str]] = {"normalise_advantages": "normalize_advantages"}
+    renamed: ClassVar[Mapping[str, str]] = {
+        "hidden_dim": "hidden",
+        "num_episodes": "episodes",
+        "normalise_advantages": "normalize_advantages",
+    }
     only_with: ClassVar[OnlyWith] = (
         (
             "algorithm",
             ("dqn",),
             (
-                *("num_episodes", "epsilon_start", "epsilon_end", "epsilon_decay", "buffer_size", "learning_starts"),
+                *("episodes", "epsilon_start", "epsilon_end", "epsilon_decay", "buffer_size", "learning_starts"),
                 *("train_every", "tau", "target_every", "double_q", "replay", "burn_in", "sequence_length"),
             ),
         ),

@@ -31,7 +31,7 @@ def make_network(config: Train, run: Run, observation_dim: int, action_count: in
         }
     network = made(
         observation_dim,
-        config.hidden_dim,
+        config.hidden,
         action_count,
         core=config.core,
         layers=config.layers,

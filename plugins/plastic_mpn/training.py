@@ -35,8 +35,8 @@ def by_dqn(config: Train, run: Run) -> None:
     train_dqn(
         dqn,
         run,
-        config.num_episodes,
-        log_every=max(1, config.num_episodes // 500),
+        config.episodes,
+        log_every=max(1, config.episodes // 500),
         total_steps=config.total_steps or None,
         after_episode=checkpoints.after,
     )

@@ -100,12 +100,23 @@ def test_dry_run_prints_what_config_accepts(verb, rule, file):
 
 
 def test_dry_run_of_much_that_is_typed_round_trips(file):
-    typed = ["--hidden", "12,8", "--k", "0.25", "--credit", "preactivation", "--seed", 2**63 - 1, "--lr-min", "1e-7"]
+    typed = [
+        "--hidden",
+        "12,8",
+        "--k",
+        "0.25",
+        "--credit",
+        "preactivation",
+        "--seed",
+        2**63 - 1,
+        "--final-learning-rate",
+        "1e-7",
+    ]
     printed = plastic("train", "grlu", "--dry-run", *typed).out
     assert plastic("train", "grlu", "--dry-run", "--config", file(printed)).out == printed
     config = tomllib.loads(printed)
     assert (config["hidden"], config["k"], config["activation"]) == ([12, 8], 0.25, "top-k")
-    assert (config["seed"], config["lr_min"]) == (2**63 - 1, 1e-7)
+    assert (config["seed"], config["final_learning_rate"]) == (2**63 - 1, 1e-7)
 
 
 def test_dry_run_makes_nothing(runs_folder):
@@ -128,10 +139,10 @@ def test_lists_and_switches():
         ("--epochs", "2.5", "--epochs 2.5"),
         ("--epochs", "many", "--epochs many"),
         ("--epochs", "", "--epochs"),
-        ("--lr-max", "fast", "--lr-max fast"),
-        ("--lr-max", "nan", "--lr-max nan"),
-        ("--lr-max", "inf", "--lr-max inf"),
-        ("--noise-max", "0", "--noise-max 0"),
+        ("--learning-rate", "fast", "--learning-rate fast"),
+        ("--learning-rate", "nan", "--learning-rate nan"),
+        ("--learning-rate", "inf", "--learning-rate inf"),
+        ("--noise", "0", "--noise 0"),
         ("--k", "1.5", "--k 1.5"),
         ("--k", "0", "--k 0"),
         ("--hidden", "64,x", "--hidden x"),
@@ -288,7 +299,7 @@ def test_toml_keeps_a_field_without_a_value_visible(tmp_path):
     assert "maybe" not in read_toml(path)
 
 
-@pytest.mark.parametrize("line", ["epochs = true", "hidden = true", "lr_max = false"])
+@pytest.mark.parametrize("line", ["epochs = true", "hidden = true", "learning_rate = false"])
 def test_booleans_are_not_numbers(file, line):
     complaint = refused("train", "grlu", "--config", file(line + "\n"))
     assert line.split()[0] in complaint
@@ -306,7 +317,7 @@ def test_a_typed_fraction_takes_precedence_over_relu_in_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "typed", [["--hidden", ""], ["--hidden", "10000000000"], ["--perturbations", 10**20], ["--noise-min", 0.5]]
+    "typed", [["--hidden", ""], ["--hidden", "10000000000"], ["--perturbations", 10**20], ["--final-noise", 0.5]]
 )
 def test_values_that_no_network_can_have_are_refused(typed):
     outcome = plastic("train", "grlu", *typed)

@@ -12,7 +12,7 @@ from plastic_cli.classifier import fit
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.plugins.metrics import metric_of
-from plastic_cli.resolve import config_model
+from plastic_cli.plugins.models import config_model
 from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import check_rule, plastic, write_tiny_dataset
@@ -30,7 +30,7 @@ SMALL = {
         "queries": 3,
         "test_episodes": 3,
     },
-    "mpn": {"num_episodes": 3, "hidden_dim": 4, "batch_size": 8, "max_episode_steps": 20, "test_episodes": 3},
+    "mpn": {"episodes": 3, "hidden": 4, "batch_size": 8, "max_episode_steps": 20, "test_episodes": 3},
     "selective": {"hidden": [8], "epochs": 2, "batch_size": 16},
 }
 """By rule; one that is not named here is checked with its defaults and three epochs."""

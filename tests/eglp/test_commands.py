@@ -91,7 +91,9 @@ def test_a_run_without_events_can_be_analyzed(options, runs_folder):
     assert plastic("render", "eglp", "--quiet").code == 0
 
 
-@pytest.mark.parametrize("options", [[], ["--events", "fixed"], ["--event-scope", "batch"], ["--gather", "300"]])
+@pytest.mark.parametrize(
+    "options", [[], ["--events", "fixed"], ["--event-scope", "batch"], ["--event-batch-size", "300"]]
+)
 def test_the_first_batches_are_events_also_incomplete_ones(options, runs_folder):
     """1437 images in batches of 128 are 12 batches an epoch, the last of 29 images."""
     assert plastic("train", "eglp", "--hidden", "8", "--epochs", "4", "--quiet", *options).code == 0
@@ -125,12 +127,12 @@ def test_convolutions_are_trained_and_analyzed(runs_folder):
     ("options", "word"),
     [
         (["--events", "fixed", "--event-signal", "margin"], "--event-signal"),
-        (["--update", "backprop", "--local-lr", "0.1"], "--local-lr"),
+        (["--update", "backprop", "--local-learning-rate", "0.1"], "--local-learning-rate"),
         (["--local-rule", "hebb"], "--feedback none"),
         (["--threshold-factor", "2", "--event-rate", "0.2"], "--event-rate"),
         (["--threshold-factor", "2", "--event-signal", "margin"], "--threshold-factor"),
         (["--update", "backprop", "--events", "fixed"], "--update"),
-        (["--readout", "local", "--readout-lr", "0.1"], "--readout-lr"),
+        (["--readout", "local", "--learning-rate", "0.1"], "--learning-rate"),
         (["--hidden", "0"], "--hidden"),
     ],
 )

@@ -316,8 +316,8 @@ def test_cuda_for_an_old_run_changes_nothing(interrupted, train):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["grlu", "--lr-max", "1e30", "--perturbations", 1, "--hidden", 8],
-        ["grlu", "--lr-max", "1e30", "--hidden", 8, "--update", "backprop"],
+        ["grlu", "--learning-rate", "1e30", "--perturbations", 1, "--hidden", 8],
+        ["grlu", "--learning-rate", "1e30", "--hidden", 8, "--update", "backprop"],
         ["backprop", "--optimizer", "sgd", "--learning-rate", "1e30"],
     ],
     ids=["grlu", "grlu --update backprop", "backprop"],

@@ -46,7 +46,7 @@ def angle_by_arc_cosine(a, b):
 
 
 def test_the_angle_to_the_gradient_decreases_with_perturbations(trained):
-    folder = trained("--perturbations", "4", "--credit", "preactivation", "--noise-max", "0.01", "--lr-max", "3")
+    folder = trained("--perturbations", "4", "--credit", "preactivation", "--noise", "0.01", "--learning-rate", "3")
     outcome = plastic("analyze", "grlu", "--angles", "--images", "6", "--samples", "8", "--json")
     assert outcome.code == 0
     table = pd.read_csv(folder / "tables" / "angles.csv")
@@ -108,7 +108,7 @@ def test_angles_and_signal_to_noise_equal_an_independent_computation(trained, op
 
 
 def test_the_control_decreases_the_loss(trained):
-    folder = trained("--update", "backprop", "--noise-max", "0.5", "--lr-max", "0.5")
+    folder = trained("--update", "backprop", "--noise", "0.5", "--learning-rate", "0.5")
     metrics = RunStore(folder.parent).metrics(stage="train")
     loss = metrics[(metrics["split"] == "train") & (metrics["metric"] == "loss")].set_index("step")["value"]
     assert loss.loc[3] < loss.loc[0]
@@ -129,8 +129,8 @@ def stored(**changes):
         "config.perturbations": 1,
         "config.epochs": 10,
         "config.batch_size": 1,
-        "config.noise_max": 0.1,
-        "config.lr_max": 0.1,
+        "config.noise": 0.1,
+        "config.learning_rate": 0.1,
     }
     return {**row, **{name.replace("__", "."): value for name, value in changes.items()}}
 
@@ -175,7 +175,7 @@ def test_k_implies_top_k(typed, found, trained):
 
 
 def test_the_learner_of_a_run_has_all_its_options(trained, tiny_data):
-    schedules = ["--noise-max", "0.3", "--noise-min", "0.2", "--lr-max", "0.05", "--lr-min", "0.01"]
+    schedules = ["--noise", "0.3", "--final-noise", "0.2", "--learning-rate", "0.05", "--final-learning-rate", "0.01"]
     other = ["--perturbations", "3", "--k", "0.4", "--credit", "preactivation", "--batch-size", "4"]
     data = load_dataset(str(tiny_data), None)
     for options, update, skip in (

@@ -193,7 +193,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others():
     assert strengths(one) == strengths(again) != strengths(other)
 
 
-@pytest.mark.parametrize("options", [[], ["--terms", "all", "--tasks", 2, "--feedback", "direct"]])
+@pytest.mark.parametrize("options", [[], ["--terms", "all", "--batch-size", 2, "--feedback", "direct"]])
 def test_a_resumed_run_ends_with_the_same_bits(options, tmp_path):
     whole = trained(*options)
     runs = tmp_path / "stopped"
@@ -209,14 +209,14 @@ def test_a_resumed_run_ends_with_the_same_bits(options, tmp_path):
 
 @pytest.mark.parametrize("tasks", [1, 3])
 def test_a_step_follows_the_mean_gradient_of_its_tasks(tasks, plain_descent):
-    run = trained("--tasks", tasks, "--meta-lr", 0.01)
+    run = trained("--batch-size", tasks, "--learning-rate", 0.01)
     gradients = np.array(plain_descent).reshape(4, tasks, 3)
     assert len(np.unique(gradients[..., 0])) == 4 * tasks
     np.testing.assert_allclose(np.diff(theta_by_step(run), axis=0), -0.01 * gradients.mean(1), rtol=1e-9, atol=1e-15)
 
 
 def test_l1_adds_its_sign_to_the_gradient(plain_descent, theta_file):
-    run = trained("--theta", theta_file({0: 0.01, 2: -0.02, 9: 0.0}), "--l1", 0.7, "--meta-lr", 1e-4)
+    run = trained("--theta", theta_file({0: 0.01, 2: -0.02, 9: 0.0}), "--l1", 0.7, "--learning-rate", 1e-4)
     theta = theta_by_step(run)
     wanted = -1e-4 * (np.array(plain_descent) + 0.7 * np.sign(theta[:-1]))
     np.testing.assert_allclose(np.diff(theta, axis=0), wanted, rtol=1e-8, atol=1e-15)
@@ -224,7 +224,7 @@ def test_l1_adds_its_sign_to_the_gradient(plain_descent, theta_file):
 
 def test_a_large_l1_pulls_every_strength_towards_0(theta_file):
     begin = {number: 0.01 * (-1) ** number for number in range(10)}
-    run = trained("--theta", theta_file(begin), "--l1", 1000, "--meta-lr", 1e-3)
+    run = trained("--theta", theta_file(begin), "--l1", 1000, "--learning-rate", 1e-3)
     for number, value in begin.items():
         end = strengths(run)[rule.TERMS[number].name]
         # Four steps of Adam, each as large as its rate.
@@ -366,7 +366,7 @@ def test_a_control_is_the_pseudo_gradient_with_its_feedback_at_its_rate(split, f
     easy = ["--test-episodes", 20, "--shots", 30]
     rates = read_record(trained("--terms", 0, *easy)).summary
     # With steps of almost 0 the tested rule is the control.
-    fixed = ["--meta-lr", 1e-300, "--theta", theta_file({0: rates[f"{split}/rate"]}, feedback), *easy]
+    fixed = ["--learning-rate", 1e-300, "--theta", theta_file({0: rates[f"{split}/rate"]}, feedback), *easy]
     summary = read_record(trained(*fixed)).summary
     for name in ("accuracy", "angle", "log10_orthonormality_error"):
         assert summary[f"test/{name}"] == summary[f"{split}/{name}"], name
@@ -435,7 +435,7 @@ def test_classes_that_are_held_out_are_never_learned(monkeypatch):
 def test_meta_learning_makes_networks_learn(feedback, tmp_path):
     data = write_tiny_dataset(tmp_path / "easy", size=4)
     easy = ["--dataset", data, "--ways", 3, "--held-out-classes", 0, "--shots", 10, "--queries", 5]
-    meta = ["--hidden", 12, "--episodes", 120, "--meta-lr", 0.004, "--outputs", "episode", "--test-episodes", 20]
+    meta = ["--hidden", 12, "--episodes", 120, "--learning-rate", 0.004, "--outputs", "episode", "--test-episodes", 20]
     run = trained(*easy, *meta, "--feedback", feedback)
     numbers = training_numbers(run)
     accuracy = numbers[(numbers["metric"] == "accuracy") & (numbers["split"] == "train")].sort_values("step")["value"]
@@ -466,7 +466,7 @@ def test_evaluation_of_other_classes_shapes_and_streams(run):
         (["--classes", "seen"], {"classes": "seen", "ways": 3, "passes": 1}),
         (["--classes", "all"], {"classes": "all", "outputs": "all"}),
         (["--ways", 2], {"ways": 2, "classes": "held-out"}),
-        (["--passes", 2], {"passes": 2}),
+        (["--epochs", 2], {"passes": 2}),
         (["--hidden", "9"], {"hidden": "9"}),
         (["--outputs", "episode"], {"outputs": "episode"}),
         (["--shots", 7], {"shots": 7}),
@@ -487,7 +487,7 @@ def test_several_passes_use_the_same_images(run, monkeypatch):
         return streams[-1]
 
     monkeypatch.setattr(setting.Setting, "draw", recording)
-    evaluated("--passes", 3)
+    evaluated("--epochs", 3)
     for episode in streams:
         first, second, third = episode.x.split(15)
         assert len(episode.y) == 45
@@ -548,7 +548,7 @@ def gradients(monkeypatch):
 @pytest.mark.parametrize("broken", [math.nan, math.inf, 1e5])
 def test_after_a_diverged_episode_theta_is_the_last_sound_one_but_smaller(broken, gradients):
     gradients(-1.0, -1.0, broken, broken, -1.0, broken, -1.0)
-    run = trained("--terms", 0, "--meta-lr", 0.01, "--episodes", 8)
+    run = trained("--terms", 0, "--learning-rate", 0.01, "--episodes", 8)
     # 0.001 and 0.011 are sound; with 0.021 the networks diverge. A sound episode resets the count.
     wanted = [0.001, 0.011, 0.021, 0.9 * 0.011, 0.81 * 0.011, 0.81 * 0.011 + 0.01, 0.9 * 0.81 * 0.011]
     wanted += [wanted[-1] + 0.01] * 2
@@ -561,7 +561,9 @@ def test_ten_diverged_episodes_in_a_row_end_the_run_and_nine_do_not(gradients):
     gradients(0.0, *[math.nan] * 10)
     outcome = plastic("train", "metafa", *SMALL, "--terms", 0, "--episodes", 19)
     assert outcome.code == 1
-    assert "the networks diverged in 10 episodes in a row. Try a smaller --meta-lr, or other terms." in outcome.err
+    assert (
+        "the networks diverged in 10 episodes in a row. Try a smaller --learning-rate, or other terms." in outcome.err
+    )
     assert sorted(row["status"] for row in RunStore(Path("runs")).rows()) == ["completed", "failed"]
 
 
@@ -569,7 +571,7 @@ def test_ten_diverged_episodes_in_a_row_end_the_run_and_nine_do_not(gradients):
 
 
 def test_the_final_test_uses_the_last_theta(benches):
-    run = trained("--terms", "0,9", "--meta-lr", 0.01)
+    run = trained("--terms", "0,9", "--learning-rate", 0.01)
     theta = torch.tensor(list(strengths(run).values()), dtype=torch.float64)
     accuracies, losses = benches["test"].measure(theta, adaptation.Plasticity((0, 9), "fixed"))
     summary = read_record(run).summary
@@ -637,7 +639,7 @@ def test_evaluation_uses_the_requested_outputs(run, benches):
         assert bench.setting.sizes == sizes
         found = {int(label) for episode in bench.episodes for label in episode.y}
         assert found == (labels or classes_of(bench))
-    evaluated("--passes", 2, "--hidden", 9)
+    evaluated("--epochs", 2, "--hidden", 9)
     assert benches["evaluation"].setting.sizes == (64, 9, 10)
 
 
@@ -658,7 +660,7 @@ def test_an_episode_logs_means_over_tasks_and_the_layers_of_the_first_network(ta
 
     monkeypatch.setattr(meta_learning, "adapt_to", adapting)
     monkeypatch.setattr(meta_learning, "layer_measures", measuring)
-    run = trained("--tasks", tasks, "--feedback", "sign", "--initial-rate", 0.05)
+    run = trained("--batch-size", tasks, "--feedback", "sign", "--initial-theta", 0.05)
     numbers = training_numbers(run)
     numbers = numbers[(numbers["split"] == "train") & numbers["labels"].isna()].set_index(["step", "metric"])["value"]
     for step in range(1, 5):
@@ -698,7 +700,7 @@ def analyzed(*options):
 
 
 def test_the_analysis_of_terms_measures_the_rule_without_each_term(benches):
-    run = trained("--terms", "0,2,9", "--meta-lr", 0.02)
+    run = trained("--terms", "0,2,9", "--learning-rate", 0.02)
     benches.clear()
     shown = analyzed("--terms", "--episodes", 6)
     bench, theta = benches["terms"], torch.tensor(list(strengths(run).values()), dtype=torch.float64)
@@ -723,7 +725,7 @@ def test_the_analysis_of_terms_measures_the_rule_without_each_term(benches):
 
 
 def test_the_share_of_a_term_is_the_size_of_its_weight_change(benches):
-    run = trained("--terms", "0,2,9", "--meta-lr", 0.02)
+    run = trained("--terms", "0,2,9", "--learning-rate", 0.02)
     benches.clear()
     analyzed("--terms", "--episodes", 2)
     learned, sizes = strengths(run), dict.fromkeys((0, 2, 9), 0.0)
@@ -789,8 +791,8 @@ def test_an_analysis_of_curves_shows_their_last_values(run):
         (["--reference-sampling", "--held-out-classes", 3], "--reference-sampling draws from all classes"),
         (["--dataset", "digit"], "Did you mean 'digits'?"),
         (["--theta", "nowhere.toml"], "there is no file nowhere.toml"),
-        (["--tasks", 0], "--tasks 0"),
-        (["--meta-lr", 0], "--meta-lr 0"),
+        (["--batch-size", 0], "--batch-size 0"),
+        (["--learning-rate", 0], "--learning-rate 0"),
         (["--l1", -1], "--l1 -1"),
         (["--episodes", 0], "--episodes 0"),
     ],
@@ -806,7 +808,7 @@ def test_wrong_options_of_training_are_one_line_errors(typed, complaint):
         (["--shots", 400], "400 shots and 3 queries need 403"),
         (["--hidden", "0"], "hidden"),
         (["--hidden", "4,-3"], "hidden"),
-        (["--passes", 0], "--passes 0"),
+        (["--epochs", 0], "--epochs 0"),
         (["--classes", "held"], "Did you mean 'held-out'?"),
         (["--theta", "nowhere.toml"], "there is no file"),
     ],

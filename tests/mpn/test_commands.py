@@ -61,8 +61,8 @@ class Lottery(Paying):
 LOTTERY = "plastic-tests/Lottery-v0"
 TOYS = {PAYING: Paying, LOTTERY: Lottery, "plastic-tests/Images-v0": Images}
 
-SMALL = ["--hidden-dim", 5, "--evaluation-episodes", 2, "--test-episodes", 4]
-DQN = [*SMALL, "--num-episodes", 6, "--batch-size", 8, "--learning-starts", 10, "--checkpoint-every", 2]
+SMALL = ["--hidden", 5, "--evaluation-episodes", 2, "--test-episodes", 4]
+DQN = [*SMALL, "--episodes", 6, "--batch-size", 8, "--learning-starts", 10, "--checkpoint-every", 2]
 ALGORITHMS = {
     "dqn": [*DQN, "--env", "CartPole-v1", "--max-episode-steps", 20],
     "a2c": [
@@ -70,7 +70,7 @@ ALGORITHMS = {
         "--rollout", 5, "--num-envs", 2, "--checkpoint-every", 4,
     ],
     "supervised": [
-        "--algorithm", "supervised", "--hidden-dim", 5, "--minimum-batches", 5, "--maximum-batches", 10,
+        "--algorithm", "supervised", "--hidden", 5, "--minimum-batches", 5, "--maximum-batches", 10,
         "--batch-size", 4, "--steps", 6,
     ],
 }  # fmt: skip
@@ -173,7 +173,7 @@ def test_each_algorithm_trains_from_end_to_end(trained_once, algorithm, metrics,
         assert stored == sorted(["best", "final", *(f"{kept}-{step:07d}" for step in steps)])
     record = json.loads((Path(result["folder"]) / "run.json").read_text())
     assert record["config"]["algorithm"] == algorithm
-    assert record["config"]["hidden_dim"] == 5
+    assert record["config"]["hidden"] == 5
     assert record["versions"]["gymnasium"] == gym.__version__
 
 
@@ -220,7 +220,7 @@ def test_options_of_the_environment_reach_training():
 
 @pytest.mark.parametrize("core", ["mpn-pre", "mpn-post", "mpn-additive", "mpn-frozen", "rnn", "gru", "lstm", "mlp"])
 def test_every_core_trains_and_is_evaluated(core):
-    few = ["--num-episodes", 2, "--test-episodes", 2, "--max-episode-steps", 12, "--layers", 2]
+    few = ["--episodes", 2, "--test-episodes", 2, "--max-episode-steps", 12, "--layers", 2]
     trained = carried_out("train", "mpn", *DQN, *few, "--core", core, "--input-projection", 3)
     evaluated = carried_out("eval", "mpn", "--episodes", 3)
     assert evaluated["run"] == trained["run"]
@@ -332,7 +332,7 @@ def test_modulations_of_a_trained_network_stay_within_the_bound(bound):
 def test_another_core_than_in_a_recipe_resets_its_unused_options(core, tmp_path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('core = "mpn"\neta = 0.5\nlearn_eta = true\nlearn_lambda = true\nreplay = "sequences"\n')
-    options = ["--config", recipe, "--core", core, *SMALL, "--num-episodes", 3, "--max-episode-steps", 5]
+    options = ["--config", recipe, "--core", core, *SMALL, "--episodes", 3, "--max-episode-steps", 5]
     config = json.loads((Path(carried_out("train", "mpn", *options)["folder"]) / "run.json").read_text())["config"]
     assert (config["eta"], config["learn_eta"], config["replay"]) == (Train().eta, False, "sequences")
 
@@ -373,8 +373,8 @@ def test_an_algorithm_sets_defaults_and_typed_options_take_precedence(algorithm)
     assert not plain.learn_eta
     others = set(Train.model_fields) - set(IMPLIED[algorithm]) - {"algorithm"}
     assert all(getattr(config, name) == getattr(plain, name) for name in others)
-    typed = Train.from_values({"algorithm": algorithm, "hidden_dim": 7, "learn_eta": False})
-    assert (typed.hidden_dim, typed.learn_eta, typed.learn_lambda) == (7, False, True)
+    typed = Train.from_values({"algorithm": algorithm, "hidden": 7, "learn_eta": False})
+    assert (typed.hidden, typed.learn_eta, typed.learn_lambda) == (7, False, True)
 
 
 def test_defaults_of_an_algorithm_reach_the_run(trained_once):
@@ -384,7 +384,7 @@ def test_defaults_of_an_algorithm_reach_the_run(trained_once):
     a2c, supervised, dqn = (config_of(algorithm) for algorithm in ("a2c", "supervised", "dqn"))
     assert (a2c["learn_eta"], a2c["learn_lambda"]) == (True, True)
     assert a2c["gamma"] == IMPLIED["a2c"]["gamma"]
-    assert (a2c["num_envs"], a2c["hidden_dim"]) == (2, 5), "as typed"
+    assert (a2c["num_envs"], a2c["hidden"]) == (2, 5), "as typed"
     assert supervised["env"] == "plastic/SimpleIntegration-v0"
     assert (supervised["draw_eta"], supervised["lambda_max"]) == (True, 0.95)
     assert (dqn["learn_eta"], dqn["draw_eta"]) == (False, False)
@@ -549,12 +549,12 @@ def test_the_chosen_checkpoint_is_evaluated(run_of, tmp_path):
         (["--core", "gruu"], ["--core gruu", "Did you mean 'gru'?"]),
         (["--lambda-decay", "1.5"], ["--lambda-decay 1.5", "less than or equal to 1"]),
         (["--eta", "nan"], ["--eta nan", "finite number"]),
-        (["--hidden-dim", "0"], ["--hidden-dim 0"]),
+        (["--hidden", "0"], ["--hidden 0"]),
         (["--layers", "0"], ["--layers 0"]),
         (["--input-projection", "-1"], ["--input-projection -1"]),
         (["--max-episode-steps", "-1"], ["--max-episode-steps -1"]),
         (["--num-envs", "0"], ["--num-envs 0"]),
-        (["--num-episodes", "0"], ["--num-episodes 0"]),
+        (["--episodes", "0"], ["--episodes 0"]),
     ],
 )
 def test_invalid_training_options_are_refused_in_one_line_and_leave_no_run(options, words, runs_folder):
@@ -569,7 +569,7 @@ def test_an_option_of_an_environment_without_a_value_is_named_once(verb):
 
 
 def test_a_buffer_too_small_for_sequences_is_refused_before_training(runs_folder):
-    line = refused("train", "mpn", "--replay", "sequences", "--num-envs", 8, "--buffer-size", 64, "--num-episodes", 60)
+    line = refused("train", "mpn", "--replay", "sequences", "--num-envs", 8, "--buffer-size", 64, "--episodes", 60)
     assert "--buffer-size" in line
     assert not list(runs_folder.glob("*/run.json"))
 
@@ -600,11 +600,9 @@ def test_invalid_evaluation_options_are_refused_in_one_line(run_of, options, wor
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "options", [["--core", "gru"], ["--hidden-dim", 6], ["--layers", 2], ["--input-projection", 3]]
-)
+@pytest.mark.parametrize("options", [["--core", "gru"], ["--hidden", 6], ["--layers", 2], ["--input-projection", 3]])
 def test_a_checkpoint_of_another_architecture_is_refused(run_of, options, tmp_path):
-    other = carried_out("train", "mpn", "--runs", tmp_path / "other", *ALGORITHMS["dqn"], "--num-episodes", 1, *options)
+    other = carried_out("train", "mpn", "--runs", tmp_path / "other", *ALGORITHMS["dqn"], "--episodes", 1, *options)
     run = run_of("dqn").name
     file = Path(other["folder"]) / "artifacts" / "best.pt"
     line = refused("eval", "mpn", "--checkpoint", file)

@@ -646,3 +646,29 @@ def test_two_readers_do_not_damage_the_index(make_run, runs_folder):
     (runs_folder / ".index" / "metrics.json").write_bytes(old)
     assert_same(tables(runs_folder), fresh)
     assert list((runs_folder / ".index").glob(".*")) == []
+
+
+def old_names(folder):
+    """Store the configuration of a run of grlu as an older version did."""
+    record = json.loads((folder / "run.json").read_text())
+    config = record["config"]
+    config["lr_max"] = config.pop("learning_rate")
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+def test_settings_are_found_under_the_present_names_of_their_options(make_run, store):
+    run = make_run(rule="grlu", learning_rate=0.3, seed=2)
+    old_names(run.folder)
+    wanted = {"seed": 2, "dataset": "digits", "learning_rate": 0.3}
+    assert [row["run"] for row in store.refresh().with_settings("grlu", wanted)] == [run.id]
+
+
+def test_an_index_that_an_older_version_wrote_is_read_with_the_present_names(make_run, runs_folder, store, monkeypatch):
+    run = make_run(rule="grlu", learning_rate=0.3)
+    old_names(run.folder)
+    monkeypatch.setattr("plastic_cli.runs.record.former_names", lambda rule: {})
+    assert RunStore(runs_folder).runs()["config.lr_max"].tolist() == [0.3]
+    monkeypatch.undo()
+    monkeypatch.setattr(RunStore, "_read_row", None)
+    assert store.runs()["config.learning_rate"].tolist() == [0.3]
+    assert store.errors == []

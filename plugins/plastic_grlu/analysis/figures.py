@@ -29,7 +29,7 @@ from plastic_cli.statistics.intervals import interval_method, mean_interval
 LINES = ("dashed", "dotted", "dashdot", "solid")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
 NETWORK = ["config.hidden", "config.skip", "config.activation", "config.k", "config.credit", "config.backbone"]
-TRAINING = ["config.epochs", "config.batch_size", "config.noise_max", "config.lr_max"]
+TRAINING = ["config.epochs", "config.batch_size", "config.noise", "config.learning_rate"]
 
 
 def headline_figures(runs: pd.DataFrame, metrics: pd.DataFrame) -> dict[str, ggplot]:  # noqa: ARG001

@@ -66,7 +66,7 @@ def sizes_of(state: Mapping[str, Any], run: Run, name: str) -> tuple[int, int]:
 def _does_not_fit(run: Run, name: str) -> UserError:
     return UserError(
         f"--checkpoint {name}: its architecture is not that of run {run.id}"
-        f" (core {run.config.get('core')}, {run.config.get('hidden_dim')} units, {run.config.get('env')})."
+        f" (core {run.config.get('core')}, {run.config.get('hidden')} units, {run.config.get('env')})."
         " Choose a checkpoint of a run with the same architecture."
     )
 

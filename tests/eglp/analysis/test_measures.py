@@ -31,7 +31,7 @@ WEIGHTS, READOUT = 64 * 8 + 8 * 6, 6 * 10
 
 
 def trained_run(runs, *options):
-    small = ["--hidden", "8,6", "--epochs", EPOCHS, "--batch-size", BATCH, "--readout-lr", "0.01"]
+    small = ["--hidden", "8,6", "--epochs", EPOCHS, "--batch-size", BATCH, "--learning-rate", "0.01"]
     outcome = plastic("train", "eglp", *small, *options, "--runs", runs, "--json")
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)
@@ -47,7 +47,7 @@ def digits():
 def trained(tmp_path_factory, digits):
     """A run that triggers on single images, with its control."""
     runs = tmp_path_factory.mktemp("runs")
-    run, metrics = trained_run(runs, "--local-lr", "0.5", "--event-warmup", "4")
+    run, metrics = trained_run(runs, "--local-learning-rate", "0.5", "--event-warmup", "4")
     return SimpleNamespace(runs=runs, run=run, metrics=metrics, learner=build(run, digits), data=digits)
 
 

@@ -785,7 +785,7 @@ def test_periodic_logs_are_the_same_after_an_interruption(runs_folder, stop):
 
 
 TINY = [
-    "--env", CORRIDOR, "--hidden-dim", 5, "--num-episodes", 9, "--batch-size", 8, "--buffer-size", 40,
+    "--env", CORRIDOR, "--hidden", 5, "--episodes", 9, "--batch-size", 8, "--buffer-size", 40,
     "--learning-starts", 10, "--learning-rate", 0.01, "--evaluate-every", 2,
     "--evaluation-episodes", 2, "--checkpoint-every", 3, "--test-episodes", 3,
 ]  # fmt: skip
@@ -860,7 +860,7 @@ def test_the_validation_returns_select_the_best_network(runs_folder, monkeypatch
         return play(self, network, seeds)
 
     monkeypatch.setattr(GreedyEpisodes, "returns", returns)
-    options = ["--num-episodes", 8, "--checkpoint-every", 2, "--evaluate-every", 2]
+    options = ["--episodes", 8, "--checkpoint-every", 2, "--evaluate-every", 2]
     result = trained(runs_folder, *options)
     kept = tensors_of(Path(result["folder"]))
     for name, value in kept["best"].items():
@@ -884,7 +884,7 @@ def test_the_validation_returns_select_the_best_network(runs_folder, monkeypatch
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_run_ends_after_its_total_steps(runs_folder, count):
-    options = ["--num-episodes", 50, "--evaluate-every", 4, "--num-envs", count]
+    options = ["--episodes", 50, "--evaluate-every", 4, "--num-envs", count]
     result = trained(runs_folder, *options, "--total-steps", 60)
     folder = Path(result["folder"])
     metrics = training_numbers(folder)
@@ -897,7 +897,7 @@ def test_a_run_ends_after_its_total_steps(runs_folder, count):
     assert validated == sorted({*range(4, last + 1, 4), last})
     assert set(metrics[metrics["split"] == "test"]["step"]) == {last}
     # Fewer episodes come first.
-    few = trained(runs_folder, *options, "--total-steps", 60, "--num-episodes", 3)
+    few = trained(runs_folder, *options, "--total-steps", 60, "--episodes", 3)
     assert few["metrics"]["train/environment_steps"] < 60
     # Stopped right at the end, it ends the same.
     others = runs_folder.parent / "others"
@@ -927,7 +927,7 @@ def test_the_log_agrees_with_the_episodes(runs_folder):
 
 def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(runs_folder):
     outcome = plastic(
-        "train", "mpn", "--quiet", "--runs", runs_folder, *TINY, "--learning-rate", 1e38, "--num-episodes", 50
+        "train", "mpn", "--quiet", "--runs", runs_folder, *TINY, "--learning-rate", 1e38, "--episodes", 50
     )
     assert outcome.code == 1
     (line,) = outcome.err.splitlines()
