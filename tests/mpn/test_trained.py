@@ -17,7 +17,7 @@ from plastic_mpn.trained import network
 
 TEST = ["--test-episodes", 5, "--max-episode-steps", 30]
 OFTEN = ["--evaluate-every", 4, "--evaluation-episodes", 2, "--checkpoint-every", 5]
-DQN = ["--num-episodes", 12, "--batch-size", 8, *OFTEN, *TEST]
+DQN = ["--episodes", 12, "--batch-size", 8, *OFTEN, *TEST]
 A2C = [
     "--algorithm",
     "a2c",
@@ -37,7 +37,7 @@ SUPERVISED = ["--algorithm", "supervised", "--minimum-batches", 10, "--maximum-b
 
 def trained(*options):
     """Train an agent for an instant, and open its run."""
-    outcome = plastic("train", "mpn", "--json", "--hidden-dim", 4, *options)
+    outcome = plastic("train", "mpn", "--json", "--hidden", 4, *options)
     assert outcome.code == 0, outcome.err
     return open_run(Path(outcome.results[0]["folder"]), stage="analyze")
 
