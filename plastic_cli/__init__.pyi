@@ -1,3 +1,11 @@
+from .api.fit import fit as fit
+from .api.outcome import Analysis as Analysis
+from .api.outcome import Film as Film
+from .api.stages import analyze as analyze
+from .api.stages import evaluate as evaluate
+from .api.stages import render as render
+from .api.sweep import sweep as sweep
+from .api.train import train as train
 from .classifier.learner import Learner as Learner
 from .config.classifier import ClassifierAnalyzeConfig as ClassifierAnalyzeConfig
 from .config.classifier import ClassifierEvaluateConfig as ClassifierEvaluateConfig
@@ -18,3 +26,4 @@ from .plugins.metrics import Metric as Metric
 from .plugins.rule import Rule as Rule
 from .runs.run import Run as Run
 from .runs.store import RunStore as RunStore
+from .runs.stored import StoredRun as StoredRun

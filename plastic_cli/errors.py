@@ -12,8 +12,8 @@ class PlasticError(Exception):
     exit_code = 1
 
 
-class UserError(PlasticError):
-    """Wrong usage or input. Exit code 2."""
+class UserError(PlasticError, ValueError):
+    """Wrong usage or input: a ValueError in Python, exit code 2 on the command line."""
 
     exit_code = 2
 

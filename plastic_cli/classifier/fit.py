@@ -10,7 +10,7 @@ from torch import Tensor
 
 from plastic_cli.analysis.classification import evaluate
 from plastic_cli.classifier.learner import EpochLearner, Learner, ScheduledLearner
-from plastic_cli.errors import RunFailed
+from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.numerics.clock import training_clock
 
 if TYPE_CHECKING:
@@ -92,7 +92,15 @@ def predict(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def features(learner: Learner, x: Tensor) -> list[Tensor]:
-    """Return the activity of each hidden layer, (n, units) each, computed in batches."""
+    """Return the activity of each hidden layer, (n, units) each, computed in batches.
+
+    Raises UserError for a learner of the user that has no `features`.
+    """
+    if not hasattr(learner, "features"):
+        raise UserError(
+            f"{type(learner).__name__} has no features(x), which returns the activity of each hidden layer: add it for"
+            " this analysis."
+        )
     with torch.no_grad():
         parts = [learner.features(part) for part in x.split(EVALUATION_BATCH)]
     return [torch.cat(layer) for layer in zip(*parts, strict=True)]
@@ -119,7 +127,7 @@ def _train_batches(learner: Learner, train: Split, run: Run, batches: Sequence[T
     for number, batch in enumerate(batches):
         loss = learner.train_batch(train.x.index_select(0, batch), train.y.index_select(0, batch))
         if loss is not None:
-            losses.append(loss)
+            losses.append(torch.as_tensor(loss))
         if number % 64 == 0:
             run.within_step(number / len(batches))
     if losses:

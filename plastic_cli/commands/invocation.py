@@ -12,7 +12,7 @@ from plastic_cli.config.model import Config, field
 from plastic_cli.errors import match_choice
 from plastic_cli.plugins.discovery import plugin_names
 from plastic_cli.sweeps.options import SweepOptions
-from plastic_cli.verbs.options import PlaceOptions, StageOptions, TrainingOptions
+from plastic_cli.verbs.options import GridOptions, PlaceOptions, StageOptions
 
 if TYPE_CHECKING:
     from plastic_cli.runs.console import Console
@@ -78,7 +78,7 @@ class SweepInvocation(Invocation, SweepOptions):
     """Options of every command that carries out a sweep."""
 
 
-class TrainInvocation(SweepInvocation, TrainingOptions):
+class TrainInvocation(SweepInvocation, GridOptions):
     """Options of `plastic train RULE`."""
 
     def typed_sweep_options(self) -> list[str]:

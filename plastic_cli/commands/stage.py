@@ -16,7 +16,7 @@ def stage(verb: RuleVerb, typed: dict[str, Any], invocation: StageInvocation) ->
     """Carry out eval, analyze or render on the run that was named, else on the newest completed run of the rule."""
     rule = verb.rule.name
     config = verb.resolve(typed, invocation.config)
-    check_device(config)
+    check_device(getattr(config, "device", None))
     if invocation.dry_run:
         print(to_toml(config, heading=f"plastic {verb.name} {rule} --config FILE"), end="")  # noqa: T201
         return

@@ -97,7 +97,7 @@ def _tune(rule: Rule, model: type[TrainConfig], typed: dict[str, Any], invocatio
         point(values)
     check_scheduler(invocation.scheduler, invocation.workers)
     if invocation.scheduler is None:
-        check_device(config)
+        check_device(config.device)
     if invocation.study is not None and not re.fullmatch(r"[^/\\\x00-\x1f.][^/\\\x00-\x1f]{0,99}", invocation.study):
         raise UserError(f"--study {invocation.study}: the name must not contain '/' and must not begin with '.'.")
     name = invocation.study or study_name(rule.name, config, space, invocation.metric, invocation.seeds)

@@ -7,14 +7,12 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from plastic_cli.errors import PlasticError, UserError
 from plastic_cli.files import read_tensors, write_tensors
+from plastic_cli.runs.attributes import attributes_of, restore_attributes
 from plastic_cli.runs.record import CHECKPOINT_FILE
-
-if TYPE_CHECKING:
-    import torch
 
 
 @runtime_checkable
@@ -84,23 +82,31 @@ def _checked(content: Any, path: Path) -> Checkpoint:
     return Checkpoint(**{entry.name: content[entry.name] for entry in fields(Checkpoint)})
 
 
-def state_of(part: Stateful | torch.Generator) -> Any:
-    """Return the state of a tracked part."""
-    return part.state_dict() if isinstance(part, Stateful) else part.get_state()
+def state_of(part: object) -> Any:
+    """Return the state of a tracked part; raises UserError if a checkpoint cannot hold it."""
+    import torch
+
+    if isinstance(part, Stateful):
+        return part.state_dict()
+    return part.get_state() if isinstance(part, torch.Generator) else attributes_of(part)
 
 
-def restore_part(part: Stateful | torch.Generator, name: str, tracked: Mapping[str, Any], run: str) -> None:
+def restore_part(part: object, name: str, tracked: Mapping[str, Any], run: str) -> None:
     """Load the state that is stored as `name` into `part`; raises UserError if it is missing or does not fit.
 
     run: the id of the run, for the message.
     """
+    import torch
+
     if name not in tracked:
         raise UserError(f"the checkpoint of run {run} holds no '{name}': another version of the rule wrote it.")
     try:
         if isinstance(part, Stateful):
             part.load_state_dict(tracked[name])
-        else:
+        elif isinstance(part, torch.Generator):
             part.set_state(tracked[name])
+        else:
+            restore_attributes(part, tracked[name])
     except (MemoryError, PlasticError):
         raise
     except Exception as error:

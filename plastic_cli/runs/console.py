@@ -13,6 +13,12 @@ from plastic_cli.escapes import printable, printable_line
 class StepBar(Protocol):
     """The progress bar of one loop."""
 
+    def within_step(self, fraction: float) -> None:
+        """Move the bar within the present step."""
+
+    def print(self, text: str) -> None:
+        """Print a line above the bar."""
+
     def begin_step(self, index: int) -> None:
         """A step begins."""
 
@@ -25,7 +31,7 @@ class Console:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        self._bar: _RichBar | None = None
+        self._bar: StepBar | None = None
 
     def message(self, text: str) -> None:
         """Print a line, unless quiet."""
@@ -59,10 +65,10 @@ class Console:
         if self.quiet:
             yield _NoBar()
             return
-        self._bar = _RichBar(unit, total, done)
+        self._bar = bar = _RichBar(unit, total, done)
         try:
-            with self._bar.shown():
-                yield self._bar
+            with bar.shown():
+                yield bar
         finally:
             self._bar = None
 
@@ -73,6 +79,12 @@ class Console:
 
 
 class _NoBar:
+    def within_step(self, fraction: float) -> None:
+        pass
+
+    def print(self, text: str) -> None:
+        pass
+
     def begin_step(self, index: int) -> None:
         pass
 
@@ -109,7 +121,7 @@ class _RichBar:
         self._progress.update(self._task, description=f"{self._unit} {index + 1}/{self._total}")
 
     def end_step(self, done: int, summary: Mapping[str, float | None]) -> None:
-        shown = [f"{key} {value:.4g}" for key, value in summary.items() if value is not None and _is_headline(key)]
+        shown = [f"{key} {value:.4g}" for key, value in summary.items() if value is not None and is_headline(key)]
         self._done = done
         self._progress.update(self._task, completed=done, result=printable_line("  ".join(shown[-2:])))
 
@@ -126,5 +138,6 @@ def _say(line: str) -> None:
         print(printable(line, keep="\n\t"), file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _is_headline(key: str) -> bool:
+def is_headline(key: str) -> bool:
+    """Return whether a progress bar shows this metric."""
     return key.rpartition("/")[2] in ("accuracy", "return", "loss", "reward")

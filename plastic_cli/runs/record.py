@@ -29,6 +29,8 @@ LARGEST_RECORD = 16 << 20
 DEEPEST = 64
 """Levels of lists and tables in a run.json."""
 
+UNFINISHED = ("created", "running")
+"""The statuses of a run that has not ended; without a process that holds it, it counts as crashed."""
 STATUSES = ("created", "running", "completed", "failed", "interrupted")
 """The statuses in run.json; a run with status "running" that no process holds is read as "crashed"."""
 

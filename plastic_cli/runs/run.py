@@ -29,7 +29,6 @@ from plastic_cli.files import append_whole, remove_folder, remove_leftovers
 from plastic_cli.runs import outputs
 from plastic_cli.runs.checkpoint import (
     Checkpoint,
-    Stateful,
     random_states,
     read_checkpoint,
     restore_part,
@@ -78,12 +77,14 @@ class Run:
         self.files: list[str] = []
         self.images: dict[str, int] = {}
         """The number of images of each split that results were measured on, for a reader."""
+        self.tables: dict[str, pd.DataFrame] = {}
+        self.figures: dict[str, ggplot] = {}
         self.step = 0
         self.signals: Sequence[int] = ()
         self._exports = exports
         self._device_name = device
         self._device: torch.device | None = None
-        self._tracked: dict[str, Stateful | torch.Generator] = {}
+        self._tracked: dict[str, object] = {}
         self._restored: Checkpoint | None = None
         self._random: dict[str, Any] = {}
         self._unit = "step"
@@ -212,8 +213,10 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------- the loop
 
-    def track(self, **parts: Stateful | torch.Generator) -> None:
+    def track(self, **parts: object) -> None:
         """Include parts in the checkpoint: anything with state_dict and load_state_dict, and torch generators.
+
+        Of another object, the attributes are stored (see `runs/attributes.py`).
 
         On resume this call restores the parts, so that what is built from them afterwards is right as well.
         """
@@ -342,7 +345,7 @@ class Run:
         self._last_checkpoint = time.perf_counter()
         self._checkpoint_cost = self._last_checkpoint - began
 
-    def restore(self, name: str, part: Stateful | torch.Generator) -> None:
+    def restore(self, name: str, part: object) -> None:
         """Load the state that was tracked as `name` into `part`; raises UserError if it is missing or does not fit."""
         restore_part(part, name, read_checkpoint(self.folder).tracked, self.id)
 
@@ -376,10 +379,12 @@ class Run:
 
     def save_table(self, name: str, table: pd.DataFrame) -> Path:
         """Write a table as `tables/NAME.csv`."""
+        self.tables[name] = table
         return self._wrote(outputs.write_table(self.folder, name, table))
 
     def save_figure(self, name: str, figure: ggplot) -> list[Path]:
         """Write a plotnine figure as `figures/NAME.png` and `.svg`."""
+        self.figures[name] = figure
         return [self._wrote(path) for path in outputs.write_figure(self.folder, name, figure)]
 
     def save_image(self, name: str, image: NDArray[Any]) -> Path:
@@ -403,6 +408,14 @@ class Run:
     def save_tensors(self, name: str, tensors: Mapping[str, Any]) -> Path:
         """Write tensors as `artifacts/NAME.pt`, which `load_tensors` reads."""
         return outputs.write_artifact(self.folder, name, tensors)
+
+    def save_state(self, name: str, part: object) -> Path:
+        """Write the state of a part, as `track` stores it, as `artifacts/NAME.pt`, which `restore_state` reads."""
+        return self.save_tensors(name, {"state": state_of(part)})
+
+    def restore_state(self, name: str, part: object) -> None:
+        """Load what `save_state` wrote into a part; raises UserError if it is missing, damaged or does not fit."""
+        restore_part(part, "state", self.load_tensors(name), self.id)
 
     def load_tensors(self, name: str) -> dict[str, Any]:
         """Read what `save_tensors` wrote; raises UserError if it is missing or damaged."""

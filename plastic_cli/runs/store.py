@@ -7,6 +7,7 @@ folder is read-only.
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,13 +21,21 @@ from plastic_cli.escapes import valid_text
 from plastic_cli.files import write_through
 from plastic_cli.runs.index import INDEX_FOLDER, checksum_of, read_index, without_garbage_collection, write_index
 from plastic_cli.runs.lock import is_held
-from plastic_cli.runs.metrics import read_rows
-from plastic_cli.runs.record import METRICS_FILE, RECORD_FILE, read_record, settings_text, with_present_options
+from plastic_cli.runs.metrics import MAIN_METRICS, read_rows
+from plastic_cli.runs.record import (
+    METRICS_FILE,
+    RECORD_FILE,
+    UNFINISHED,
+    read_record,
+    settings_text,
+    with_present_options,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from plastic_cli.runs.compact import Metrics
+    from plastic_cli.runs.stored import StoredRun
 
 RUN_COLUMNS = [
     "run",
@@ -53,6 +62,8 @@ RUN_COLUMNS = [
 
 INDEX_SHARE = 50
 """The index is written again if one run in this many has changed: writing takes as long as reading those."""
+SHOWN_RUNS = 50
+"""The runs that a notebook shows, the newest first."""
 READ_ALONE = 20
 """The metrics of up to this many runs are read from their own files, without the index."""
 
@@ -78,6 +89,22 @@ class RunStore:
         self._indexed: dict[str, list[Any]] | None = None
         self._grouped: dict[str, dict[str, Any]] = {}
         self._by_seed: dict[tuple[str, int], dict[str, str | None]] = {}
+
+    def __repr__(self) -> str:
+        counts: dict[str, int] = {}
+        for row in self.rows():
+            counts[row["status"]] = counts.get(row["status"], 0) + 1
+        number = sum(counts.values())
+        words = ", ".join(f"{count} {status}" for status, count in counts.items())
+        return f"<RunStore {self.folder}: {number} run{'' if number == 1 else 's'}{f' ({words})' if words else ''}>"
+
+    def _repr_html_(self) -> str:
+        shown = ["run", "name", "rule", "dataset", "seed", "status", "seconds"]
+        frame = self.runs()
+        results = [name for name in MAIN_METRICS if name in frame]
+        newest = frame.iloc[::-1][[*shown, *results]].head(SHOWN_RUNS)
+        text: str = newest.to_html(index=False, na_rep="", float_format="{:.4g}".format)
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{text}"
 
     # --------------------------------------------------------------------------------------------------- finding
 
@@ -119,6 +146,12 @@ class RunStore:
             raise UserError(f"'{text}' matches {len(matches)} runs: {listed}. Type more of the id.")
         guess = did_you_mean(text, [*names, *folders])
         raise UserError(f"there is no run '{text}' in {self.folder}.{guess} `plastic runs` lists them.")
+
+    def run(self, text: str) -> StoredRun:
+        """Return the run with this name, this id, or a unique beginning of the id; raises UserError like `find`."""
+        from plastic_cli.runs.stored import StoredRun
+
+        return StoredRun(self.find(text))
 
     def newest(self, rule: str, status: str = "completed") -> Path:
         """Return the folder of the newest run of `rule` with this status; raises UserError if there is none."""
@@ -245,7 +278,7 @@ class RunStore:
         for row in sorted((entry[2] for entry in self._entries.values()), key=lambda row: (row["created"], row["run"])):
             # The folder may have been moved or copied since the index was written.
             row = {**row, "folder": folder + row["run"]}
-            if row["status"] in _UNFINISHED and not is_held(self.folder / row["run"]):
+            if row["status"] in UNFINISHED and not is_held(self.folder / row["run"]):
                 row["status"] = "crashed"
             yield row
 
@@ -266,7 +299,7 @@ class RunStore:
                 known is not None
                 and known[0] == state.st_mtime_ns
                 and known[1] == state.st_size
-                and known[2]["status"] not in _UNFINISHED
+                and known[2]["status"] not in UNFINISHED
             ):
                 fresh[run] = known
                 continue
@@ -278,7 +311,7 @@ class RunStore:
             # An equal record stays the same object, so that what was derived from it stays valid.
             fresh[run] = [state.st_mtime_ns, state.st_size, known[2] if known is not None and known[2] == row else row]
         self._entries = fresh
-        keep = {run: entry for run, entry in fresh.items() if entry[2]["status"] not in _UNFINISHED}
+        keep = {run: entry for run, entry in fresh.items() if entry[2]["status"] not in UNFINISHED}
         before = self._indexed
         changed = len(before.keys() - keep.keys()) + sum(before.get(run, ())[:2] != keep[run][:2] for run in keep)
         if changed * INDEX_SHARE > len(keep):
@@ -432,7 +465,6 @@ def _has_form_of_row(names: tuple[str, ...], kinds: tuple[type, ...]) -> bool:
     )
 
 
-_UNFINISHED = ("created", "running")
 _TEXT, _TEXT_OR_NONE = (str,), (str, type(None))
 _NUMBERS_OR_NONE = {float, int, bool, type(None)}
 _ROW_KINDS: dict[str, tuple[type, ...]] = {

@@ -243,6 +243,22 @@ def read_grid(texts: Sequence[str], model: type[Config]) -> dict[str, list[Any]]
     return grid
 
 
+def checked_grid(values: Mapping[str, Sequence[Any]], model: type[Config]) -> dict[str, list[Any]]:
+    """Return the values of a grid by option; raises UserError for an unknown option and for one without values."""
+    grid: dict[str, list[Any]] = {}
+    for name, listed in values.items():
+        if name == "seed":
+            raise OptionError("grid: seeds are not part of a grid. Give their number with seeds.", name)
+        if name not in model.model_fields:
+            raise OptionError(f"grid: there is no option '{name}'.{did_you_mean(name, model.model_fields)}", name)
+        if isinstance(listed, str) or not isinstance(listed, Iterable):
+            raise OptionError(f"grid: {name} needs a list of values, as in grid={{'{name}': [{listed!r}]}}.", name)
+        grid[name] = list(listed)
+        if not grid[name]:
+            raise OptionError(f"grid: {name} has no value.", name)
+    return grid
+
+
 def _point(
     file: RecipeFile,
     model: type[TrainConfig],

@@ -102,9 +102,10 @@ def _read_space(model: type[Config], name: str, values: str, text: str) -> Range
     parts = values.split(":")
     if len(parts) == 1:
         try:
-            choices = tuple(dict.fromkeys(_as_choice(model, name, part) for part in split_list(values)))
+            parts = split_list(values)
         except ValueError as error:
             raise UserError(f"--search {text}: {error}.") from None
+        choices = tuple(dict.fromkeys(_as_choice(model, name, part) for part in parts))
         if len(choices) < 2:
             raise UserError(f"--search {text}: give two values or more, as in {name}=A,B.")
         return Choice(choices)

@@ -34,8 +34,8 @@ class PlaceOptions(DataOptions, RunsOptions):
     quiet: bool = field(False, "print no progress, and only the run's folder at the end", panel="Output")
 
 
-class TrainingOptions(PlaceOptions, SweepOptions):
-    """Which runs `train` makes."""
+class TrainingOptions(PlaceOptions):
+    """Which runs `train` makes or continues."""
 
     seeds: int = field(1, "number of runs, with the seeds SEED, SEED + 1, ...", ge=1, panel="Run")
     name: str | None = field(None, "name by which the run can be found", panel="Run")
@@ -48,6 +48,11 @@ class TrainingOptions(PlaceOptions, SweepOptions):
         panel="Output",
         complete="exporter",
     )
+
+
+class GridOptions(TrainingOptions, SweepOptions):
+    """Which runs `train` makes, one by one or as a grid."""
+
     grid: list[str] = field(
         [],
         "NAME=VALUE,VALUE,...: one run per value; with several --grid one run per combination",

@@ -25,7 +25,7 @@ def planned_config(verb: RuleVerb, typed: Mapping[str, Any], options: TrainingOp
         raise TypeError(f"{verb.model.__qualname__} is not a TrainConfig, so it has no seed")
     # Checked before the first run: seeds have a maximum.
     verb.model.from_values({**config.model_dump(), "seed": config.seed + options.seeds - 1})
-    check_device(config)
+    check_device(config.device)
     if options.name is not None:
         check_run_name(_name_of(options, config.seed))
     return config
@@ -70,7 +70,7 @@ def resumed_run(verb: RuleVerb, typed: Mapping[str, Any], options: TrainingOptio
             f"run {run.id} is a run of {run.record.rule}: plastic train {run.record.rule} --resume {run.id}"
         )
     stored = verb.model.from_values(run.config, source=f"run {run.id}")
-    check_device(stored)
+    check_device(getattr(stored, "device", None))
     given = verb.resolve(typed, options.config, stored=run.config)
     # Values that these imply were implied when the run started, and may have been overridden then.
     named = {*typed, *verb.read_options(options.config)}

@@ -67,11 +67,10 @@ class Session:
     argv: tuple[str, ...] = ()
 
 
-def check_device(config: Any) -> None:
-    """Raise UserError if a configuration asks for a GPU that torch does not find."""
-    device = getattr(config, "device", None)
+def check_device(device: object) -> None:
+    """Raise UserError if `device`, the value of an option, is a GPU that torch does not find."""
     # The CPU is always there, and importing torch takes seconds.
     if device in ("cuda", "mps"):
         from plastic_cli.numerics.devices import find_device
 
-        find_device(device)
+        find_device(str(device))

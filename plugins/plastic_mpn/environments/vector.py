@@ -93,6 +93,8 @@ def make_environment(
         raise UserError(f"--env {env_id}: the environment needs {error.name}, which is not installed.") from None
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"--env {env_id}: {str(error).rstrip('.')}.") from None
+    except UserError:
+        raise
     except (TypeError, ValueError) as error:
         _check_option_names(env_id, options or {})
         # Gymnasium adds a sentence to the message of the class.

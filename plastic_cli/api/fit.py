@@ -1,0 +1,287 @@
+"""`plastic.fit`: a learner or a module of a notebook becomes a run, without a plugin."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, overload
+
+from pydantic import create_model
+
+from plastic_cli.api.console import PythonConsole
+from plastic_cli.api.options import split_options
+from plastic_cli.api.training import train_all
+from plastic_cli.config.classifier import ClassifierAnalyzeConfig, ClassifierEvaluateConfig, ClassifierTrainConfig
+from plastic_cli.config.model import Device, field
+from plastic_cli.errors import OptionError, UserError
+from plastic_cli.plugins.discovery import plugin_names
+from plastic_cli.plugins.rule import Rule
+from plastic_cli.runs.exports import find_exports
+from plastic_cli.runs.record import RunRecord, read_record
+from plastic_cli.runs.store import RunStore
+from plastic_cli.runs.stored import StoredRun
+from plastic_cli.verbs.options import TrainingOptions
+from plastic_cli.verbs.train import new_runs, planned_config, resumed_run
+from plastic_cli.verbs.verb import RuleVerb, Session
+
+if TYPE_CHECKING:
+    import torch
+
+    from plastic_cli.classifier.learner import Learner
+    from plastic_cli.data.datasets import Dataset
+    from plastic_cli.runs.run import Run
+
+INITIAL = "initial-learner"
+"""The stored state of a learner before it has learned."""
+
+
+class FitConfig(ClassifierTrainConfig):
+    """The options of `plastic.fit` that a run stores, in addition to the settings of the user."""
+
+    device: Device = field("cpu", "where to compute", panel="Run")
+    epochs: int = field(10, "passes over the training images", ge=1)
+    batch_size: int = field(64, "images per step", ge=1)
+    images: bool = field(False, "a module takes images (batch, channels, height, width), not rows of pixels")
+
+
+@overload
+def fit(learner: Any, optimizer: Any = None, *, seeds: None = None, **options: Any) -> StoredRun: ...
+@overload
+def fit(learner: Any, optimizer: Any = None, *, seeds: int, **options: Any) -> list[StoredRun]: ...
+def fit(
+    learner: Any,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    seeds: int | None = None,
+    rule: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> StoredRun | list[StoredRun]:
+    """Train a classifier of your own, and store it as a run with metrics, checkpoints and a row in the report.
+
+    learner: an object with `train_batch(x, y)`, which learns from one batch and returns its loss or None, and
+    `predict(x)`, which returns logits (batch, classes); or a torch module that returns logits, with its `optimizer`;
+    or a function that receives a seed and returns one of these, or a pair (module, optimizer). x is (batch, features),
+    normalized; y is (batch,), class numbers. With `features(x)`, which returns the activity of each hidden layer, a
+    learner can be analyzed further. Without `state_dict` and `load_state_dict`, a checkpoint holds the attributes of
+    the learner.
+
+    seeds: the number of runs, with the seeds seed, seed + 1, ...; the learner is then a function. rule: the name in
+    tables and reports (default: the name of the class). settings: values that distinguish runs in the report, such as
+    {"rate": 0.1}; for a module its optimizer and learning rate are added. options: `dataset` (a name, folder or .npz
+    file), `epochs`, `batch_size`, `validation`, `seed`, `device`, `images` (the module takes images (batch, channels,
+    height, width)); `name`, `runs` and `data` (folders), `resume` (a run or its id), `export`, `quiet`.
+
+    The global random numbers of torch, NumPy and Python are seeded for each run, and restored at the end.
+
+    Returns a StoredRun, or with `seeds` a list. Raises UserError, a ValueError, for a wrong learner or option;
+    RunFailed if the loss is not finite.
+    """
+    given = {**options, **({} if seeds is None else {"seeds": seeds})}
+    if isinstance(given.get("resume"), StoredRun):
+        given = {"runs": given["resume"].folder.parent, **given, "resume": given["resume"].id}
+    chosen = TrainingOptions.from_values({name: given[name] for name in TrainingOptions.model_fields if name in given})
+    resumed = None if chosen.resume is None else read_record(RunStore(chosen.runs_folder()).find(chosen.resume))
+    own = {**_settings_of_optimizer(learner, optimizer), **(settings or {})}
+    model = _model_with(own, resumed)
+    typed, chosen = split_options(given, model, TrainingOptions)
+    make = _maker(learner, optimizer, one=chosen.seeds == 1)
+    made: dict[str, Any] = {}
+
+    def learn(config: FitConfig, run: Run) -> None:
+        _seed_global_random_numbers(run.seed)
+        made[run.id] = make(run.seed)
+        _learn(config, run, made[run.id])
+
+    name = _rule_name(rule, learner) if resumed is None else resumed.rule
+    verb = RuleVerb("train", _unregistered(name), learn, model)
+    console = PythonConsole(quiet=chosen.quiet)
+    exports = find_exports(chosen.export, console.warning)
+    session = Session(chosen.runs_folder(), console, chosen.data, exports, (f"plastic.fit(rule={name!r})",))
+    if resumed is None:
+        runs = new_runs(verb, planned_config(verb, {**typed, **own}, chosen), chosen, session)
+    else:
+        runs = iter([resumed_run(verb, {**typed, **own}, chosen, session)])
+    with _global_random_numbers_restored():
+        trained = train_all(verb, runs, chosen.data, lambda run: f'plastic.fit(learner, resume="{run.id}")')
+    finished = [replace(run, learner=_as_given(made.get(run.id))) for run in trained]
+    return finished[0] if seeds is None else finished
+
+
+def learner_verb(name: str, rule: str, learner: Any) -> RuleVerb:
+    """Return eval or analyze for a run of `fit`: `learner` gets the trained state, or the one before training."""
+    from plastic_cli.classifier.analyze import analyze_classifier
+    from plastic_cli.classifier.evaluate import evaluate_classifier
+
+    def build(run: Run, data: Dataset, *, trained: bool = True) -> Learner:
+        # Two of them are compared, so the user's own object stays as it is.
+        built: Learner = _with_images(copy.deepcopy(as_learner(learner)), data, images=bool(run.config.get("images")))
+        if trained:
+            run.restore("learner", built)
+        else:
+            run.restore_state(INITIAL, built)
+        return built
+
+    if name == "eval":
+        return RuleVerb(
+            name,
+            _unregistered(rule),
+            lambda config, run: evaluate_classifier(config, run, build),
+            ClassifierEvaluateConfig,
+        )
+    if name == "analyze":
+        return RuleVerb(
+            name,
+            _unregistered(rule),
+            lambda config, run: analyze_classifier(config, run, build),
+            ClassifierAnalyzeConfig,
+        )
+    raise UserError(f"a run of fit has no {name}. Write a plugin for it: plastic new-rule.")
+
+
+def as_learner(thing: Any) -> Any:
+    """Return a learner, a module or a pair (module, optimizer) as a learner; raises UserError for anything else."""
+    from torch import nn
+
+    from plastic_cli.classifier.module import ModuleLearner
+
+    if callable(getattr(thing, "train_batch", None)) and callable(getattr(thing, "predict", None)):
+        return thing
+    if isinstance(thing, tuple) and len(thing) == 2 and isinstance(thing[0], nn.Module):
+        return ModuleLearner(*thing)
+    if isinstance(thing, nn.Module):
+        return ModuleLearner(thing)
+    raise UserError(
+        f"fit cannot train an object of type {type(thing).__name__}: give one with train_batch(x, y) and predict(x), or"
+        " a torch module and its optimizer."
+    )
+
+
+def _learn(config: FitConfig, run: Run, learner: Any) -> None:
+    """Train a learner on the data set of the configuration, from its initial state or from the checkpoint."""
+    from plastic_cli.classifier.fit import fit as fit_classifier
+    from plastic_cli.data.datasets import load_dataset
+
+    data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
+    learner = _with_images(learner, data, images=config.images)
+    if run.stored_tensors(INITIAL):
+        # The learner of an interrupted cell has learned already.
+        run.restore_state(INITIAL, learner)
+    else:
+        run.save_state(INITIAL, learner)
+    fit_classifier(learner, data, run, epochs=config.epochs, batch_size=config.batch_size)
+
+
+def _maker(learner: Any, optimizer: Any, *, one: bool) -> Callable[[int], Any]:
+    """Return the function that builds the learner of a seed."""
+    from torch import nn
+
+    from plastic_cli.classifier.module import ModuleLearner
+
+    def finished(thing: Any) -> Any:
+        built = as_learner(thing)
+        if isinstance(built, ModuleLearner) and built.optimizer is None:
+            raise UserError("a module needs an optimizer to learn: fit(module, optimizer).")
+        return built
+
+    is_learner = isinstance(learner, nn.Module) or hasattr(learner, "train_batch")
+    if isinstance(learner, type) or (callable(learner) and not is_learner):
+        return lambda seed: finished(learner(seed))
+    if not one:
+        raise UserError("seeds needs a function that builds the learner of a seed: fit(lambda seed: ..., seeds=3).")
+    ready = finished((learner, optimizer) if optimizer is not None else learner)
+    return lambda _: ready
+
+
+def _with_images(learner: Any, data: Dataset, *, images: bool) -> Any:
+    """Tell a module that takes images their shape; raises UserError for another learner."""
+    from plastic_cli.classifier.module import ModuleLearner
+
+    if images:
+        if not isinstance(learner, ModuleLearner):
+            raise UserError("images is for a torch module. In a learner, reshape x yourself: x.unflatten(1, shape).")
+        learner.image_shape = data.image_shape
+    return learner
+
+
+def _as_given(learner: Any) -> Any:
+    """Return the module of a module's learner, and another learner as it is."""
+    from plastic_cli.classifier.module import ModuleLearner
+
+    return learner.network if isinstance(learner, ModuleLearner) else learner
+
+
+def _settings_of_optimizer(learner: Any, optimizer: Any) -> dict[str, Any]:
+    """Return the optimizer and its learning rate, as the run stores them."""
+    if optimizer is None:
+        return {}
+    if not hasattr(optimizer, "param_groups"):
+        raise UserError(
+            f"the optimizer is a {type(optimizer).__name__}: give one of torch.optim for a {type(learner).__name__}."
+        )
+    return {"optimizer": type(optimizer).__name__.lower(), "learning_rate": float(optimizer.param_groups[0]["lr"])}
+
+
+def _model_with(settings: Mapping[str, Any], resumed: RunRecord | None) -> type[FitConfig]:
+    """Return FitConfig with a field for each setting, and for each setting of the run that is continued."""
+    stored = {} if resumed is None else resumed.config
+    fields = {**{name: value for name, value in stored.items() if name not in FitConfig.model_fields}, **settings}
+    for name, value in fields.items():
+        if not str(name).isidentifier() or name in FitConfig.model_fields:
+            raise OptionError(f"settings: '{name}' cannot be the name of a setting. Choose another.", name)
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise OptionError(
+                f"settings: {name} is a {type(value).__name__}. Give a finite number, a text, or a list of these.", name
+            ) from None
+    model: type[FitConfig] = create_model(
+        "FitConfig", __base__=FitConfig, **{name: (Any, value) for name, value in fields.items()}
+    )  # type: ignore[call-overload]
+    return model
+
+
+def _rule_name(rule: str | None, learner: Any) -> str:
+    """Return the name under which the run is stored; raises UserError for one that is taken or not valid."""
+    word = getattr(learner, "__name__", type(learner).__name__)
+    name = rule if rule is not None else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", word).lower().strip("<>_")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise OptionError(
+            f"rule {name}: use letters, digits, '.', '_' and '-', beginning with a letter or digit.", "rule"
+        )
+    if name in plugin_names():
+        raise OptionError(f"rule {name}: this is an installed rule. Choose another name with rule=...", "rule")
+    return name
+
+
+def _unregistered(name: str) -> Rule:
+    return Rule(name=name, summary="", citation="", commands="")
+
+
+def _seed_global_random_numbers(seed: int) -> None:
+    import random
+
+    import numpy as np
+    import torch
+
+    from plastic_cli.numerics.seeds import derived_seed
+
+    number = derived_seed(seed, "global")
+    random.seed(number)
+    np.random.seed(number % 2**32)  # noqa: NPY002  the global state is what a learner may use
+    torch.manual_seed(number)
+
+
+@contextmanager
+def _global_random_numbers_restored() -> Iterator[None]:
+    from plastic_cli.runs.checkpoint import random_states, restore_random_states
+
+    before = random_states()
+    try:
+        yield
+    finally:
+        restore_random_states(before, "of this session")

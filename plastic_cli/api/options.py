@@ -1,0 +1,26 @@
+"""Keyword arguments of the Python interface: which belong to the rule, which to the run, as on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from plastic_cli.config.model import Config
+from plastic_cli.errors import OptionError, did_you_mean
+
+Options = TypeVar("Options", bound=Config)
+
+
+def split_options(
+    given: Mapping[str, Any], rule_model: type[Config], run_model: type[Options]
+) -> tuple[dict[str, Any], Options]:
+    """Return the options of the rule and those of the run.
+
+    Raises UserError, a ValueError, for a keyword argument that neither has, with the most similar name.
+    """
+    fields = {**rule_model.model_fields, **run_model.model_fields}
+    for name in given:
+        if name not in fields and name not in rule_model.renamed:
+            raise OptionError(f"there is no option '{name}'.{did_you_mean(name, fields)}", name)
+    typed = {name: value for name, value in given.items() if name not in run_model.model_fields}
+    return typed, run_model.from_values({name: value for name, value in given.items() if name not in typed})

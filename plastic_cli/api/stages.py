@@ -1,0 +1,87 @@
+"""`plastic.evaluate`, `plastic.analyze` and `plastic.render`: the commands eval, analyze and render as functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from plastic_cli.api.console import PythonConsole
+from plastic_cli.api.fit import learner_verb
+from plastic_cli.api.options import split_options
+from plastic_cli.api.outcome import Analysis, Film
+from plastic_cli.errors import UserError
+from plastic_cli.plugins.discovery import plugin_names
+from plastic_cli.runs.run import Run
+from plastic_cli.runs.store import RunStore
+from plastic_cli.runs.stored import StoredRun
+from plastic_cli.signals import signals_as_interrupts
+from plastic_cli.verbs.options import StageOptions
+from plastic_cli.verbs.stage import carry_out_stage, run_in
+from plastic_cli.verbs.verb import Session, check_device, find_verb
+
+
+def evaluate(run: StoredRun | str, *, learner: Any = None, **options: Any) -> dict[str, float]:
+    """Evaluate a trained run, and return its metrics by name, such as "test/accuracy".
+
+    run: a StoredRun, or the id, name or folder of a run. learner: for a run of `plastic.fit`, the learner or module,
+    built as for training. options: those of `plastic eval RULE --help`, with underscores, and `runs` and `data`
+    (folders), `config` (a file), `quiet`.
+
+    Raises UserError, a ValueError, for a run that does not exist and for a wrong option.
+    """
+    return carried_out("eval", run, learner, options).results
+
+
+def analyze(run: StoredRun | str, *, learner: Any = None, **options: Any) -> Analysis:
+    """Analyze a trained run; the arguments are those of `evaluate`, the options those of `plastic analyze RULE --help`.
+
+    The tables and figures are also files in the folder of the run.
+    """
+    return Analysis.of(carried_out("analyze", run, learner, options))
+
+
+def render(run: StoredRun | str, **options: Any) -> Film:
+    """Draw a trained run as a film, and return its path; in a notebook the film shows itself.
+
+    The arguments are those of `evaluate`, the options those of `plastic render RULE --help`. For a rule that draws only
+    pictures, the path is that of the first picture.
+    """
+    drawn = carried_out("render", run, None, options)
+    films = [name for name in drawn.files if name.startswith("videos/")] or drawn.files
+    if not films:
+        raise UserError(f"the rule '{drawn.record.rule}' drew nothing for run {drawn.id}.")
+    return Film(drawn.folder / films[0])
+
+
+def carried_out(name: str, run: StoredRun | str, learner: Any, options: dict[str, Any]) -> Run:
+    """Carry out a verb on a run, and return the run with what the verb computed."""
+    chosen_run = run if isinstance(run, StoredRun) else _named_run(run, options)
+    record = chosen_run.record
+    learner = chosen_run.learner if learner is None else learner
+    if learner is None and record.rule not in plugin_names():
+        raise UserError(
+            f"run {record.run} is of '{record.rule}', not an installed rule. Build the learner as for training,"
+            " and pass it with learner=..."
+        )
+    verb = find_verb(name, record.rule) if learner is None else learner_verb(name, record.rule, learner)
+    typed, chosen = split_options(
+        {name: value for name, value in options.items() if name != "runs"}, verb.model, StageOptions
+    )
+    if chosen.run is not None:
+        raise UserError("run is the first argument. Leave the option out.")
+    config = verb.resolve(typed, chosen.config)
+    check_device(getattr(config, "device", None))
+    session = Session(
+        chosen_run.folder.parent, PythonConsole(quiet=chosen.quiet), chosen.data or chosen_run.data_folder
+    )
+    opened = run_in(chosen_run.folder, verb, config, session)
+    with signals_as_interrupts():
+        carry_out_stage(verb, config, opened)
+    return opened
+
+
+def _named_run(text: str, options: dict[str, Any]) -> StoredRun:
+    """Return the run with this id or name, or in this folder."""
+    folder = StageOptions.from_values({"runs": options["runs"]} if "runs" in options else {}).runs_folder()
+    as_path = Path(text)
+    return StoredRun(as_path) if (as_path / "run.json").is_file() else RunStore(folder).run(text)

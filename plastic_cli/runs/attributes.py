@@ -1,0 +1,79 @@
+"""The state of an object without `state_dict`: its attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from plastic_cli.errors import UserError
+
+
+def attributes_of(part: object) -> dict[str, Any]:
+    """Return the attributes of an object as tensors, numbers, text, lists and dictionaries.
+
+    An attribute with a `state_dict` of its own, such as a module or an optimizer, gives this; a torch generator gives
+    its state. Functions and classes are left out, because they do not change. Raises UserError for an attribute of
+    another type, with what to do.
+    """
+    return {
+        name: _state_of(value, f"{type(part).__name__}.{name}")
+        for name, value in vars(part).items()
+        if not isinstance(value, type) and (not callable(value) or hasattr(value, "state_dict"))
+    }
+
+
+def restore_attributes(part: object, state: Mapping[str, Any]) -> None:
+    """Restore what `attributes_of` returned; tensors, which other objects may hold too, are changed in place."""
+    for name, stored in state.items():
+        setattr(part, name, _restored(getattr(part, name, None), stored))
+
+
+def _state_of(value: Any, name: str) -> Any:
+    import numpy as np
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if hasattr(value, "state_dict"):
+        return value.state_dict()
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return torch.from_numpy(value.copy())
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: _state_of(entry, f"{name}[{key!r}]") for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_state_of(entry, f"{name}[{index}]") for index, entry in enumerate(value)]
+    if value is None or isinstance(value, bool | int | float | str | torch.device | torch.dtype | torch.Size):
+        return value
+    raise UserError(
+        f"{name} is a {type(value).__name__}, which a checkpoint cannot hold."
+        f" Give {name.partition('.')[0]} the methods state_dict() and load_state_dict(state)."
+    )
+
+
+def _restored(present: Any, stored: Any) -> Any:
+    """Return the restored value; tensors, modules and generators are changed in place and stay the same objects."""
+    import numpy as np
+    import torch
+
+    if isinstance(present, torch.Tensor) and isinstance(stored, torch.Tensor) and present.shape == stored.shape:
+        with torch.no_grad():
+            present.copy_(stored)
+        return present
+    if hasattr(present, "load_state_dict"):
+        present.load_state_dict(stored)
+        return present
+    if isinstance(present, torch.Generator):
+        present.set_state(stored)
+        return present
+    if isinstance(present, np.ndarray) and isinstance(stored, torch.Tensor):
+        return stored.numpy().astype(present.dtype)
+    if isinstance(present, Mapping) and isinstance(stored, Mapping):
+        return {key: _restored(present.get(key), entry) for key, entry in stored.items()}
+    if isinstance(present, list | tuple) and isinstance(stored, list):
+        kept = [*present, *[None] * len(stored)]
+        return type(present)([_restored(one, entry) for one, entry in zip(kept, stored, strict=False)])
+    return stored

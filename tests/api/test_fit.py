@@ -1,0 +1,250 @@
+"""A learner or a module of a notebook becomes a run: exact resume, seeds, analyses, and a row in the report."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import plastic_cli as plastic
+from plastic_cli.runs.attributes import attributes_of, restore_attributes
+
+
+class Perceptron:
+    """The delta rule, with everything that a learner of a notebook may hold and no state_dict."""
+
+    stop_at: int | None = None
+
+    def __init__(self, seed=0, rate=0.1):
+        self.weights = torch.zeros(64, 10)
+        self.traces = [torch.zeros(64), {"mean": torch.zeros(1)}]
+        self.noise = torch.Generator().manual_seed(seed)
+        self.counts = np.zeros(3)
+        self.rate, self.steps, self.label, self.schedule = rate, 0, "delta", None
+        self.activation = torch.sigmoid
+
+    def train_batch(self, x, y):
+        if self.steps == Perceptron.stop_at:
+            Perceptron.stop_at = None
+            raise KeyboardInterrupt
+        self.steps += 1
+        error = nn.functional.one_hot(y, 10).float() - self.predict(x).softmax(1)
+        draws = torch.randn(64, generator=self.noise) + torch.randn(64) + random.random() + np.random.rand()  # noqa: NPY002
+        self.traces[0] = 0.9 * self.traces[0] + 0.1 * x.mean(0)
+        self.traces[1]["mean"] += error.mean()
+        self.counts[self.steps % 3] += 1
+        self.weights += self.rate * (x + 0.01 * draws + 0.01 * self.traces[0]).T @ error / len(x)
+        return float(error.square().mean())
+
+    def predict(self, x):
+        return x @ self.weights
+
+
+def with_dropout(seed=0):
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 10))
+    return network, torch.optim.Adam(network.parameters(), lr=0.003)
+
+
+def rows_without_time(run):
+    return run.metrics().drop(columns=["run", "time"])
+
+
+def test_a_learner_without_a_plugin_becomes_a_run():
+    run = plastic.fit(Perceptron(), epochs=3, settings={"rate": 0.1}, name="mine")
+    assert run.rule == "perceptron"
+    assert run.status == "completed"
+    assert run.results["test/accuracy"] > 0.85
+    assert run.config["rate"] == 0.1
+    assert plastic.RunStore("runs").run("mine") == run
+    assert isinstance(run.load(), Perceptron)
+
+
+def test_epochs_match_an_independent_loop():
+    """The reported accuracy is that of the weights, trained in the order of the run's own generator."""
+    run = plastic.fit(Perceptron(), epochs=2, batch_size=50)
+    data = run.data()
+    accuracy = (data.test.x @ run.load().weights).argmax(1).eq(data.test.y).double().mean()
+    assert run.results["test/accuracy"] == float(accuracy)
+    assert run.load().steps == 2 * -(-len(data.train) // 50)
+
+
+@pytest.mark.parametrize("in_the_same_session", [True, False])
+def test_an_interrupted_learner_continues_to_the_same_numbers(in_the_same_session, monkeypatch):
+    whole = plastic.fit(Perceptron(), epochs=4, batch_size=100)
+    learner = Perceptron()
+    monkeypatch.setattr(Perceptron, "stop_at", 40)
+    with pytest.raises(KeyboardInterrupt, match=r"Continue it with plastic\.fit"):
+        plastic.fit(learner, epochs=4, batch_size=100, name="stopped")
+    stopped = plastic.RunStore("runs").run("stopped")
+    assert stopped.status == "interrupted"
+    continued = plastic.fit(learner if in_the_same_session else Perceptron(), resume=stopped)
+    assert continued.status == "completed"
+    pd.testing.assert_frame_equal(rows_without_time(continued), rows_without_time(whole))
+    assert torch.equal(continued.load().weights, whole.load().weights)
+
+
+def test_an_interrupt_before_the_first_checkpoint_begins_again_with_the_initial_learner(monkeypatch):
+    whole = plastic.fit(Perceptron(), epochs=2)
+    learner = Perceptron()
+    monkeypatch.setattr(Perceptron, "stop_at", 5)
+    with pytest.raises(KeyboardInterrupt):
+        plastic.fit(learner, epochs=2, name="stopped")
+    continued = plastic.fit(learner, resume="stopped")
+    pd.testing.assert_frame_equal(rows_without_time(continued), rows_without_time(whole))
+
+
+def test_an_interrupted_module_with_dropout_continues_to_the_same_numbers():
+    whole = plastic.fit(*with_dropout(), epochs=4)
+    network, optimizer = with_dropout()
+    calls = []
+
+    def stop(*_):
+        calls.append(1)
+        if len(calls) == 60:
+            raise KeyboardInterrupt
+
+    handle = network.register_forward_pre_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        plastic.fit(network, optimizer, epochs=4, name="stopped")
+    handle.remove()
+    continued = plastic.fit(*with_dropout(seed=9), resume="stopped")
+    pd.testing.assert_frame_equal(rows_without_time(continued), rows_without_time(whole))
+
+
+def test_seeds_build_one_learner_each_and_repeat():
+    runs = plastic.fit(with_dropout, epochs=1, seeds=2, rule="dropout")
+    again = plastic.fit(with_dropout, epochs=1, seed=1, rule="dropout")
+    assert [run.seed for run in runs] == [0, 1]
+    assert runs[0].results != runs[1].results
+    assert again.results == runs[1].results
+    with pytest.raises(ValueError, match="seeds needs a function that builds the learner"):
+        plastic.fit(Perceptron(), epochs=1, seeds=2)
+
+
+def test_the_random_numbers_of_the_session_are_left_alone():
+    def draw():
+        return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
+
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(5)
+    expected = draw()
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(5)
+    plastic.fit(Perceptron(), epochs=1)
+    assert draw() == expected
+
+
+def test_a_convolution_gets_images():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    run = plastic.fit(network, torch.optim.SGD(network.parameters(), lr=0.1), epochs=2, images=True)
+    assert (run.config["optimizer"], run.config["learning_rate"]) == ("sgd", 0.1)
+    assert plastic.evaluate(run)["test/accuracy"] == run.results["test/accuracy"]
+    assert run.load() is network
+    data = run.data()
+    accuracy = network(data.test.x.unflatten(1, data.image_shape)).argmax(1).eq(data.test.y).double().mean()
+    assert float(accuracy) == run.results["test/accuracy"]
+
+
+def test_a_module_can_be_analyzed_and_stays_as_it_is():
+    network, optimizer = with_dropout()
+    run = plastic.fit(network, optimizer, epochs=2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    analysis = plastic.analyze(run, probe=True, cka=True)
+    assert set(analysis.tables["probe"]["network"]) == {"trained", "untrained", "pixels"}
+    table = analysis.tables["probe"].set_index("network")["accuracy"]
+    assert table["trained"] != table["untrained"]
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_hidden_activity_is_what_the_next_layer_receives():
+    from plastic_cli.classifier.module import ModuleLearner
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+    x = torch.randn(7, 6)
+    first, second = ModuleLearner(network).features(x)
+    network.eval()
+    torch.testing.assert_close(first, network[:3](x))
+    torch.testing.assert_close(second, network[:5](x))
+
+
+def test_a_stored_run_is_read_in_another_session():
+    network, optimizer = with_dropout()
+    run = plastic.fit(network, optimizer, epochs=2)
+    stored = plastic.RunStore("runs").run(run.id)
+    with pytest.raises(ValueError, match="not an installed rule"):
+        plastic.evaluate(stored)
+    with pytest.raises(ValueError, match="not an installed rule"):
+        stored.load()
+    fresh = with_dropout(seed=8)[0]
+    assert plastic.evaluate(stored, learner=fresh)["test/accuracy"] == run.results["test/accuracy"]
+    restored = stored.restore(fresh)
+    assert all(torch.equal(a, b) for a, b in zip(restored.parameters(), network.parameters(), strict=True))
+    with pytest.raises(ValueError, match="does not fit"):
+        stored.restore(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: plastic.fit(3), "fit cannot train an object of type int"),
+        (lambda: plastic.fit(nn.Linear(64, 10)), "a module needs an optimizer to learn"),
+        (lambda: plastic.fit(Perceptron(), rule="grlu"), "this is an installed rule"),
+        (lambda: plastic.fit(Perceptron(), rule="a/b"), "use letters, digits"),
+        (lambda: plastic.fit(Perceptron(), epochs=0), "--epochs 0: it should be greater than or equal to 1."),
+        (lambda: plastic.fit(Perceptron(), epoch=1), "Did you mean 'epochs'?"),
+        (lambda: plastic.fit(Perceptron(), settings={"seed": 3}), "'seed' cannot be the name of a setting"),
+        (lambda: plastic.fit(Perceptron(), settings={"rate": torch.ones(1)}), "settings: rate is a Tensor"),
+        (lambda: plastic.fit(Perceptron(), settings={"rate": float("nan")}), "settings: rate is a float"),
+        (lambda: plastic.fit(Perceptron(), images=True), "images is for a torch module"),
+        (lambda: plastic.fit(Perceptron(), dataset="digit"), "Did you mean 'digits'?"),
+    ],
+)
+def test_wrong_use_is_one_clear_line(call, words, runs_folder):
+    with pytest.raises(ValueError, match=r".") as caught:
+        call()
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(runs_folder.glob("*/run.json"))
+
+
+def test_an_attribute_that_cannot_be_stored_is_named():
+    learner = Perceptron()
+    learner.window = {"queue": object()}
+    with pytest.raises(ValueError, match=r"Perceptron\.window\['queue'\] is a object, which a checkpoint cannot hold"):
+        plastic.fit(learner, epochs=1)
+
+
+def test_a_loss_that_is_not_finite_fails_the_run():
+    learner = Perceptron()
+    learner.train_batch = lambda x, y: float("nan")
+    with pytest.raises(plastic.RunFailed, match="epoch 1"):
+        plastic.fit(learner, epochs=1)
+
+
+def test_attributes_are_restored_in_place():
+    a, b = Perceptron(seed=1), Perceptron(seed=2)
+    for learner in (a, a):
+        learner.train_batch(torch.randn(4, 64), torch.tensor([1, 2, 3, 4]))
+    held = b.weights
+    restore_attributes(b, attributes_of(a))
+    assert b.weights is held
+    assert torch.equal(b.weights, a.weights)
+    assert torch.equal(b.traces[1]["mean"], a.traces[1]["mean"])
+    assert (b.steps, b.counts.tolist()) == (2, a.counts.tolist())
+    assert torch.equal(torch.rand(3, generator=b.noise), torch.rand(3, generator=a.noise))
+
+
+def test_the_run_has_a_row_in_the_report(capsys):
+    from plastic_cli.testing import plastic as shell
+
+    plastic.fit(Perceptron, epochs=1, seeds=2, settings={"rate": 0.1})
+    outcome = shell("report", "--format", "csv")
+    assert outcome.code == 0, outcome.err
+    assert "perceptron" in outcome.out

@@ -1,0 +1,87 @@
+"""Eval, analyze and render from Python return what the shell prints and writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from plotnine import ggplot
+
+import plastic_cli as plastic
+from plastic_cli.testing import plastic as shell
+
+
+@pytest.fixture
+def run():
+    return plastic.train("backprop", epochs=2, hidden="8", name="mine", quiet=True)
+
+
+def test_evaluate_returns_the_metrics_of_the_shell(run):
+    mine = plastic.evaluate(run, corruption=["gaussian-noise:0.3"])
+    outcome = shell("eval", "backprop", "--run", "mine", "--corruption", "gaussian-noise:0.3", "--json")
+    assert mine == json.loads(outcome.out)["metrics"]
+    assert plastic.evaluate(run)["test/accuracy"] == run.results["test/accuracy"]
+
+
+def test_a_run_is_named_by_id_name_or_folder(run):
+    results = [plastic.evaluate(named) for named in (run, run.id, "mine", str(run.folder))]
+    assert results == [results[0]] * 4
+    assert plastic.evaluate("mine", runs=run.folder.parent) == results[0]
+
+
+def test_analyze_returns_tables_and_figures(run):
+    analysis = plastic.analyze(run, probe=True, confusion=True)
+    assert isinstance(analysis.tables["probe"], pd.DataFrame)
+    assert isinstance(analysis.figures["probe"], ggplot)
+    assert all(path.is_file() for path in analysis.files)
+    stored = pd.read_csv(run.folder / "tables" / "probe.csv")
+    pd.testing.assert_frame_equal(analysis.tables["probe"].reset_index(drop=True), stored, check_dtype=False)
+    pd.testing.assert_frame_equal(run.tables["probe"], stored)
+    assert "probe" in repr(analysis)
+    assert "<table" in analysis._repr_html_()
+
+
+def test_render_returns_a_path_that_shows_itself(run):
+    film = plastic.render(run)
+    assert isinstance(film, Path)
+    assert film.is_file()
+    assert film.suffix == ".gif"
+    assert 'src="data:image/gif;base64,' in film._repr_html_()
+
+
+def test_nothing_is_printed(run, capfd):
+    plastic.evaluate(run)
+    plastic.analyze(run)
+    plastic.render(run)
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda run: plastic.evaluate("nothing"), "there is no run 'nothing'"),
+        (
+            lambda run: plastic.evaluate(run, corruptio=["x"]),
+            "there is no option 'corruptio'. Did you mean 'corruption'?",
+        ),
+        (lambda run: plastic.evaluate(run, split="tests"), "--split tests: "),
+        (lambda run: plastic.evaluate(run, run="mine"), "run"),
+        (lambda run: plastic.analyze(run, other="mine"), "--other mine does nothing"),
+        (lambda run: plastic.evaluate(run, dataset="digit"), "Did you mean 'digits'?"),
+    ],
+)
+def test_a_wrong_option_is_a_value_error(call, words, run):
+    with pytest.raises((ValueError, TypeError), match=r".") as caught:
+        call(run)
+    assert words in str(caught.value)
+
+
+def test_a_warning_is_a_python_warning(run):
+    record = json.loads((run.folder / "run.json").read_text())
+    record["data"]["checksum"] = "0" * 64
+    (run.folder / "run.json").write_text(json.dumps(record))
+    with pytest.warns(UserWarning, match="differs from the one"):
+        plastic.evaluate(run)
