@@ -14,6 +14,7 @@ from plastic_cli.testing import plastic
 from plastic_mpn.environments.greedy import GreedyEpisodes, evaluation_seeds
 from plastic_mpn.networks.agents import MPNDQN, ActorCritic, Readout
 from plastic_mpn.trained import network
+from processes import run_plastic
 
 TEST = ["--test-episodes", 5, "--max-episode-steps", 30]
 OFTEN = ["--evaluate-every", 4, "--evaluation-episodes", 2, "--checkpoint-every", 5]
@@ -123,3 +124,68 @@ def test_the_command_line_also_calls_the_final_checkpoint_last():
         for name in ("last", "final")
     )
     assert last == final
+
+
+OWN = """
+import gymnasium
+import numpy as np
+
+
+class Sign(gymnasium.Env):
+    def __init__(self, render_mode=None):
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(2)
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 10
+        return self._look(), {}
+
+    def step(self, action):
+        reward = float(action == (self.seen[0] > 0))
+        self.left -= 1
+        return self._look(), reward, self.left == 0, False, {}
+
+    def _look(self):
+        self.seen = self.np_random.uniform(-1, 1, 3).astype(np.float32)
+        return self.seen
+
+
+gymnasium.register("Sign-v0", Sign)
+"""
+
+
+def in_a_new_process(*words):
+    # Like the installed program, which does not have the working directory on its path.
+    done = run_plastic(*words, PYTHONSAFEPATH="1")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_a_run_in_an_environment_of_ones_own_opens_again(tmp_path, monkeypatch):
+    module = tmp_path / "my_tasks" / "signs.py"
+    module.parent.mkdir()
+    module.write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    options = ["--hidden-dim", 4, "--num-episodes", 4, "--batch-size", 8, "--test-episodes", 3]
+    in_a_new_process("train", "mpn", "--env", "my_tasks.signs:Sign", *options)
+    in_a_new_process("eval", "mpn", "--episodes", 3)
+    in_a_new_process("analyze", "mpn", "--ablate", "--episodes", 3)
+    in_a_new_process("render", "mpn", "--frames", 3)
+    monkeypatch.chdir(module.parent)
+    elsewhere = run_plastic("eval", "mpn", "--runs", tmp_path / "runs")
+    assert elsewhere.returncode == 2
+    assert elsewhere.stderr.strip().splitlines()[-1] == (
+        "error: --env my_tasks.signs:Sign-v0: there is no module my_tasks.signs to import. Start plastic in the folder"
+        " that contains my_tasks, or add this folder to PYTHONPATH."
+    )
+
+
+def test_a_run_of_a_task_under_its_former_module_opens():
+    options = ["--num-episodes", 4, "--batch-size", 8, "--test-episodes", 3, "--env-options", "trials=1"]
+    run = trained("--env", "plastic/GoNogo-v0", *options)
+    run.write_record(config={**run.config, "env": "plastic_mpn.tasks:plastic/GoNogo-v0"})
+    for words in (("eval", "mpn", "--episodes", 3), ("analyze", "mpn", "--ablate"), ("render", "mpn", "--frames", 3)):
+        outcome = plastic(*words, "--run", run.id)
+        assert outcome.code == 0, outcome.err

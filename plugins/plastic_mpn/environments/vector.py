@@ -37,6 +37,9 @@ from plastic_mpn.environments.options import RESERVED
 
 Environment = gymnasium.Env[Any, Any]
 
+FORMER_MODULES = {"plastic_mpn.tasks": tasks.__name__}
+"""Modules that have moved, and their present names: stored runs name them in their environment."""
+
 STEPS_AHEAD = 32
 """The number of further steps that are compared to decide whether an environment is repeatable."""
 
@@ -68,6 +71,7 @@ def make_environment(
     """
     if ":" in env_id:
         _check_module_name(env_id)
+        env_id = _with_present_module(env_id)
     limit = {} if max_steps is None else {"max_episode_steps": max_steps}
     # Some classes take no render_mode.
     mode: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
@@ -115,6 +119,7 @@ def versioned_id(env_id: str) -> str:
 
     An id that Gymnasium does not know is returned unchanged.
     """
+    env_id = _with_present_module(env_id)
     module, colon, name = env_id.rpartition(":")
     try:
         if colon:
@@ -127,6 +132,11 @@ def versioned_id(env_id: str) -> str:
     if newest is None or name in gymnasium.registry:
         return env_id
     return f"{env_id}-v{newest}"
+
+
+def _with_present_module(env_id: str) -> str:
+    module, colon, name = env_id.rpartition(":")
+    return f"{FORMER_MODULES.get(module, module)}{colon}{name}"
 
 
 @contextmanager
@@ -156,7 +166,8 @@ def _check_module_name(env_id: str) -> None:
 
 def _check_option_names(env_id: str, options: Mapping[str, Any]) -> None:
     """Raise UserError, with the options that the environment takes, if it does not take one of `options`."""
-    entry_point = gymnasium.spec(env_id).entry_point
+    # Gymnasium knows the environment of `MODULE:ID` by its id.
+    entry_point = gymnasium.spec(env_id.rpartition(":")[2]).entry_point
     creator = registration.load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     assert creator is not None
     parameters = inspect.signature(creator).parameters.values()

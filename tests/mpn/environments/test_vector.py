@@ -550,6 +550,16 @@ def test_a_missing_module_is_named_with_where_to_put_it():
         make_environment("nowhere:Own-v0")
 
 
+def test_an_unknown_option_of_an_own_environment_is_named(own_module):
+    with pytest.raises(UserError, match=r"the environment has no option speed\. Its options: none"):
+        make_environment(f"{own_module}:Own-v0", options={"speed": 2})
+
+
+def test_the_module_of_the_tasks_is_found_under_its_former_name():
+    assert make_environment("plastic_mpn.tasks:plastic/GoNogo-v0", options={"delay": 3}).spec.id == "plastic/GoNogo-v0"
+    assert versioned_id("plastic_mpn.tasks:plastic/GoNogo") == "plastic_mpn.environments.tasks:plastic/GoNogo-v0"
+
+
 def test_an_id_gets_its_newest_version(own_module):
     assert versioned_id("CartPole") == "CartPole-v1"
     assert versioned_id("plastic/GoNogo") == "plastic/GoNogo-v0"
