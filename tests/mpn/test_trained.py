@@ -171,7 +171,6 @@ def test_a_run_in_an_environment_of_ones_own_opens_again(tmp_path, monkeypatch):
     options = ["--hidden-dim", 4, "--num-episodes", 4, "--batch-size", 8, "--test-episodes", 3]
     in_a_new_process("train", "mpn", "--env", "my_tasks.signs:Sign", *options)
     in_a_new_process("eval", "mpn", "--episodes", 3)
-    in_a_new_process("analyze", "mpn", "--ablate", "--episodes", 3)
     in_a_new_process("render", "mpn", "--frames", 3)
     monkeypatch.chdir(module.parent)
     elsewhere = run_plastic("eval", "mpn", "--runs", tmp_path / "runs")
