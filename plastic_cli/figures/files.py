@@ -43,7 +43,7 @@ def save_figure(
                 content = svg_text(figure, name, description)
                 write_through(path, partial(Path.write_text, data=content, encoding="utf-8"))
             else:
-                with _headless():
+                with headless():
                     write_through(path, partial(_draw, figure))
     except OSError as error:
         raise PlasticError(f"Cannot write the figure {folder / name}: {error.strerror or error}.") from error
@@ -53,7 +53,7 @@ def save_figure(
 def svg_text(figure: ggplot, name: str, description: str | None = None) -> str:
     """Return `figure` as the text of an SVG file with a text alternative."""
     drawn = BytesIO()
-    with _headless():
+    with headless():
         figure.save(drawn, format="svg", verbose=False, limitsize=False, metadata=_METADATA["svg"])
     return with_alternative(drawn.getvalue().decode(), alternative(figure, name, description))
 
@@ -65,7 +65,7 @@ def _draw(figure: ggplot, path: Path) -> None:
 
 
 @contextmanager
-def _headless() -> Iterator[None]:
+def headless() -> Iterator[None]:
     """Draw with Agg, then restore the backend that a notebook or script had chosen."""
     chosen = matplotlib.get_backend(auto_select=False)
     matplotlib.use("Agg")

@@ -15,7 +15,7 @@ from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.plugins.models import config_model
 from plastic_cli.reports.claims import Context, PublishedFigures, read_claims
-from plastic_cli.reports.grouping import group_runs, plain_value
+from plastic_cli.reports.grouping import Setting, group_runs, plain_value, settings_across
 from plastic_cli.reports.options import ReportOptions
 from plastic_cli.reports.results import ClaimResult, Result, judge_claims, summarize
 from plastic_cli.reports.tables import claims_frame, claims_table, context_table, results_frame, results_table
@@ -37,12 +37,16 @@ class Selection:
 
 @dataclass(frozen=True)
 class Content:
-    """What there is to report about a selection of runs."""
+    """What there is to report about a selection of runs.
+
+    settings: those of the results, each with its groups on all data sets.
+    """
 
     selection: Selection
     results: list[Result]
     judged: list[ClaimResult]
     comparisons: list[Comparison]
+    settings: list[Setting]
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -70,7 +74,7 @@ def read_content(runs: pd.DataFrame, options: ReportOptions, claims: Mapping[str
         from plastic_cli.reports.comparisons import compare
 
         comparisons = compare(selection.runs, results, models)
-    return Content(selection, results, judged, comparisons)
+    return Content(selection, results, judged, comparisons, settings_across(groups, models))
 
 
 def select_runs(runs: pd.DataFrame, options: ReportOptions, rules: list[str], console: Console) -> Selection:

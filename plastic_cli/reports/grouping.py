@@ -125,10 +125,9 @@ def settings_across(groups: Sequence[Group], models: Mapping[str, type[Config]] 
         own: dict[str, dict[str, Group]] = {}
         configurations: dict[str, dict[str, Any]] = {}
         for group in (group for group in groups if group.rule == rule):
-            known = {name: value for name, value in group.config.items() if value not in (None, group.dataset)}
-            key = json.dumps(known, sort_keys=True)
+            key = setting_key(group)
             own.setdefault(key, {}).setdefault(group.data or "", group)
-            configurations.setdefault(key, known)
+            configurations.setdefault(key, _known_values(group))
         names = list(dict.fromkeys(name for group in groups if group.rule == rule for name in group.config))
         filled = [{name: config.get(name) for name in names} for config in configurations.values()]
         named = [name for name in names if len({json.dumps(config[name]) for config in filled}) > 1]
@@ -140,6 +139,15 @@ def settings_across(groups: Sequence[Group], models: Mapping[str, type[Config]] 
             for config, by_dataset in zip(filled, own.values(), strict=True)
         )
     return settings
+
+
+def setting_key(group: Group) -> str:
+    """Return the rule and the configuration of a group as text: equal for one setting on different data sets."""
+    return json.dumps([group.rule, _known_values(group)], sort_keys=True)
+
+
+def _known_values(group: Group) -> dict[str, Any]:
+    return {name: value for name, value in group.config.items() if value not in (None, group.dataset)}
 
 
 def plain_value(value: Any) -> Any:

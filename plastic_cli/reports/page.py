@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import json
 import math
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -17,31 +16,25 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from plastic_cli.reports.claims import VERDICTS, Claim, Context, Unmeasured
-from plastic_cli.reports.comparisons import Comparison, improvement_table, iqm_table, not_compared, unique_name
-from plastic_cli.reports.content import Content
-from plastic_cli.reports.grouping import data_notes
+from plastic_cli.reports.comparisons import Comparison, improvement_table, iqm_table, not_compared
+from plastic_cli.reports.content import Content, has_no_runs
+from plastic_cli.reports.drawings import PageFigure, page_colors
+from plastic_cli.reports.grouping import NOTE_MARK, data_notes
 from plastic_cli.reports.results import ClaimResult
 from plastic_cli.reports.tables import VERDICTS_EXPLAINED, claim_figure, context_table, results_table, seeds_text
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval, interval_method
 from plastic_cli.tables import Cell, Column, Detailed, Table, text_and_detail
 
-_SVG = "{http://www.w3.org/2000/svg}"
-_XLINK = "{http://www.w3.org/1999/xlink}"
-
-
-@dataclass(frozen=True)
-class PageFigure:
-    """A figure for the page: an SVG that contains its title and description, as `svg_text` returns it."""
-
-    name: str
-    svg: str
-
 
 @dataclass(frozen=True)
 class PageCell(Detailed):
-    """A cell of the page. sort: what the column is sorted by; code: commands; address and source: a link."""
+    """A cell of the page.
+
+    sort: what the column is sorted by; code: commands; address and source: a link; dataset: that of the whole row.
+    """
 
     sort: str = ""
+    dataset: str = ""
     code: tuple[str, ...] = ()
     address: str = ""
     source: str = ""
@@ -53,11 +46,13 @@ class PageCell(Detailed):
 
 
 @dataclass(frozen=True)
-class _DrawnFigure:
+class _PageTable:
+    """A table of the page. datasets: those of all its rows; fold: words that open a table which is closed at first."""
+
     name: str
-    title: str
-    description: str
-    svg: Markup
+    table: Table
+    datasets: tuple[str, ...] = ()
+    fold: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,8 +60,8 @@ class _Section:
     name: str
     heading: str
     texts: tuple[str, ...] = ()
-    tables: tuple[tuple[str, Table], ...] = ()
-    figures: tuple[_DrawnFigure, ...] = ()
+    tables: tuple[_PageTable, ...] = ()
+    figures: tuple[PageFigure, ...] = ()
 
 
 def page(
@@ -80,7 +75,7 @@ def page(
     environment = Environment(
         loader=PackageLoader("plastic_cli.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["page_cell"] = page_cell
+    environment.filters |= {"page_cell": page_cell, "rules_of": rules_of, "datasets_of": datasets_of, "json": _json}
     style, script = (_source(environment, name) for name in ("page.css", "page.js"))
     return environment.get_template("page.html").render(
         title="Plasticity rules: published and measured",
@@ -88,57 +83,10 @@ def page(
         version=version,
         sections=_sections(content, figures, recipes),
         # These two files come with plastic and contain no text of runs.
-        style=Markup(style),
+        style=Markup(page_colors() + style),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-def inline_svg(svg: str, name: str) -> Markup:
-    """Return an SVG file as an element of a page, with ids that begin with `name`.
-
-    The file is read as XML and written without comments, metadata, styles, scripts, event handlers and foreign content.
-    """
-    root = ElementTree.fromstring(svg)
-    _strip(root)
-    root.attrib.pop("width", None)
-    height = root.attrib.pop("height", None)
-    box = root.get("viewBox", "").split()
-    if height is not None and len(box) == 4:
-        # The width at which it was drawn; matplotlib uses points.
-        root.set("width", f"{float(box[2]) * 4 / 3:.0f}")
-    root.set("style", "stroke-linejoin: round; stroke-linecap: butt")
-    for element in root.iter():
-        for key, value in list(element.attrib.items()):
-            if key == "id":
-                element.set(key, f"{name}-{value}")
-            elif key in ("aria-labelledby", "aria-describedby"):
-                element.set(key, " ".join(f"{name}-{part}" for part in value.split()))
-            elif key == f"{_XLINK}href":
-                del element.attrib[key]
-                if value.startswith("#"):
-                    element.set("href", f"#{name}-{value[1:]}")
-                elif value.startswith("data:image/png;base64,"):
-                    element.set("href", value)
-            elif "url(#" in value:
-                element.set(key, value.replace("url(#", f"url(#{name}-"))
-        element.tag = element.tag.removeprefix(_SVG)
-    # Names have no namespace, because HTML needs none.
-    return Markup(ElementTree.tostring(root, encoding="unicode"))
-
-
-def _strip(element: ElementTree.Element) -> None:
-    for key in list(element.attrib):
-        if key.lower().startswith("on"):
-            del element.attrib[key]
-    for child in list(element):
-        if not child.tag.startswith(_SVG) or child.tag.removeprefix(_SVG) in _UNWANTED:
-            element.remove(child)
-        else:
-            _strip(child)
-
-
-_UNWANTED = ("metadata", "script", "style", "foreignObject", "a", "animate", "set")
 
 
 def _source(environment: Environment, name: str) -> str:
@@ -163,42 +111,63 @@ def _summary(runs: pd.DataFrame) -> str:
 def _sections(
     content: Content, figures: Sequence[PageFigure], recipes: Mapping[tuple[str, str], Sequence[str]]
 ) -> list[_Section]:
-    comparisons = content.comparisons
-    drawn: dict[str, _DrawnFigure] = {}
-    for figure in figures:
-        drawn[figure.name] = _drawn(figure, unique_name(figure.name, [each.name for each in drawn.values()]))
+    """Return the sections of the page: what was run comes first, what was published last."""
+    drawn = {figure.name: figure for figure in figures}
     profiles = tuple(
-        drawn.pop(name) for comparison in comparisons if (name := f"performance-profile-{comparison.name}") in drawn
+        drawn.pop(name)
+        for comparison in content.comparisons
+        if (name := f"performance-profile-{comparison.name}") in drawn
     )
     published = tuple(drawn.pop(name) for name in list(drawn) if name == "claims" or name.startswith("claims-"))
-    claims = [row for row in content.judged if not isinstance(row.entry, Context)]
-    # Claims with a measurement come first, because many have no run.
-    claims.sort(key=lambda row: row.verdict is None or not row.verdict.interval.n)
-    sections = []
-    if claims:
-        both = (("verdicts", _verdicts_table(claims)), ("claims-table", _claims_table(claims, recipes)))
-        sections.append(_Section("claims", "Published claims", _CLAIMS_TEXTS, both, published))
-    notes = (f"Not counted: {content.selection.not_counted}.",) if content.selection.not_counted else ()
-    if content.results:
-        measured = ("results-table", results_table(content.results))
-        sections.append(_Section("results", "Results", notes, (measured,)))
-    else:
-        sections.append(_Section("results", "Results", (*notes, "There is no run to report yet.")))
-    if comparisons:
-        tables = tuple(itertools.chain.from_iterable(_comparison_tables(each) for each in comparisons))
-        texts = ["Settings may differ in more than their rule. The setting names all options that differ."]
-        alone = not_compared(content.results, comparisons)
-        if alone:
-            results = "1 result is" if alone == 1 else f"{alone} results are"
-            texts.append(f"{results} not compared, because no other setting has the same data set and metric.")
-        sections.append(_Section("comparisons", "Comparisons", tuple(texts), tables, profiles))
+    sections = [_results_section(content)]
     if drawn:
         sections.append(_Section("figures", "Figures", figures=tuple(drawn.values())))
+    if content.comparisons:
+        sections.append(_comparisons_section(content, profiles))
+    claims = [row for row in content.judged if not isinstance(row.entry, Context)]
+    if claims:
+        sections.append(_claims_section(claims, recipes, published))
     others = context_table(content.judged)
     if others.rows:
         links = {row.entry.id: row.entry.link for row in content.judged if isinstance(row.entry, Context)}
-        sections.append(_Section("others", "Other methods", tables=(("others-table", _with_links(others, links)),)))
+        table = _PageTable("others-table", _with_links(others, links))
+        sections.append(_Section("others", "Other methods", tables=(table,)))
     return sections
+
+
+def _results_section(content: Content) -> _Section:
+    notes = (f"Not counted: {content.selection.not_counted}.",) if content.selection.not_counted else ()
+    if not content.results:
+        return _Section("results", "Results", (*notes, "There is no run to report yet."))
+    return _Section("results", "Results", notes, (_PageTable("results-table", results_table(content.results)),))
+
+
+def _comparisons_section(content: Content, profiles: tuple[PageFigure, ...]) -> _Section:
+    tables = tuple(itertools.chain.from_iterable(_comparison_tables(each) for each in content.comparisons))
+    texts = ["Settings may differ in more than their rule. The setting names all options that differ."]
+    alone = not_compared(content.results, content.comparisons)
+    if alone:
+        results = "1 result is" if alone == 1 else f"{alone} results are"
+        texts.append(f"{results} not compared, because no other setting has the same data set and metric.")
+    return _Section("comparisons", "Comparisons", tuple(texts), tables, profiles)
+
+
+def _claims_section(
+    claims: Sequence[ClaimResult],
+    recipes: Mapping[tuple[str, str], Sequence[str]],
+    figures: tuple[PageFigure, ...],
+) -> _Section:
+    """Return the section of published claims; those without a run are in a table that is closed at first."""
+    measured = [row for row in claims if not has_no_runs(row)]
+    untested = [row for row in claims if has_no_runs(row)]
+    tables = [_PageTable("verdicts", _verdicts_table(claims))]
+    if measured:
+        tables.append(_PageTable("claims-table", _claims_table("Claims with runs", measured, recipes)))
+    if untested:
+        count = "1 claim has" if len(untested) == 1 else f"{len(untested)} claims have"
+        table = _claims_table("Claims without a run", untested, recipes)
+        tables.append(_PageTable("untested-claims-table", table, fold=f"{count} no run here"))
+    return _Section("claims", "Published claims", _CLAIMS_TEXTS, tuple(tables), figures)
 
 
 _CLAIMS_TEXTS = (
@@ -226,7 +195,7 @@ def _verdicts_table(claims: Sequence[ClaimResult]) -> Table:
     )
 
 
-def _claims_table(claims: Sequence[ClaimResult], recipes: Mapping[tuple[str, str], Sequence[str]]) -> Table:
+def _claims_table(title: str, claims: Sequence[ClaimResult], recipes: Mapping[tuple[str, str], Sequence[str]]) -> Table:
     columns = (
         Column("claim"),
         Column("rule"),
@@ -242,16 +211,17 @@ def _claims_table(claims: Sequence[ClaimResult], recipes: Mapping[tuple[str, str
         " claim: plastic sweep RECIPE."
     )
     caption += data_notes(row.group for row in claims if row.group is not None)
-    return Table("Every claim", caption, columns, tuple(_claim_row(row, recipes) for row in claims))
+    return Table(title, caption, columns, tuple(_claim_row(row, recipes) for row in claims))
 
 
 def _claim_row(row: ClaimResult, recipes: Mapping[tuple[str, str], Sequence[str]]) -> tuple[Cell, ...]:
     claim, verdict = row.entry, row.verdict
     address = _web_address(claim.link)
+    identity = PageCell(claim.id, sort=claim.id, dataset=str(claim.conditions.get("dataset") or ""))
     if isinstance(claim, Unmeasured):
         words = claim.words or (f"{claim.value:g}" if claim.value is not None else "")
         published = PageCell(words, claim.metric or "", words, address=address, source=claim.source)
-        return (claim.id, row.rule, claim.statement, published, None, 0, Detailed("untested", claim.unmeasured), None)
+        return (identity, row.rule, claim.statement, published, None, 0, Detailed("untested", claim.unmeasured), None)
     assert isinstance(claim, Claim)
     assert verdict is not None
     details = (
@@ -259,7 +229,7 @@ def _claim_row(row: ClaimResult, recipes: Mapping[tuple[str, str], Sequence[str]
         f"Our setting: {row.group.setting}" if row.group and row.group.setting else "",
     )
     return (
-        claim.id,
+        identity,
         row.rule,
         Detailed(claim.statement, ". ".join(detail for detail in details if detail)),
         PageCell(
@@ -282,10 +252,11 @@ def _tolerance_text(claim: Claim) -> str:
     return f"band: {claim.reason}"
 
 
-def _comparison_tables(comparison: Comparison) -> list[tuple[str, Table]]:
-    tables = [(f"iqm-{comparison.name}", iqm_table(comparison))]
+def _comparison_tables(comparison: Comparison) -> list[_PageTable]:
+    tables = [_PageTable(f"iqm-{comparison.name}", iqm_table(comparison), comparison.datasets)]
     if comparison.improvements:
-        tables.append((f"improvement-{comparison.name}", improvement_table(comparison)))
+        name = f"improvement-{comparison.name}"
+        tables.append(_PageTable(name, improvement_table(comparison), comparison.datasets))
     return tables
 
 
@@ -320,7 +291,24 @@ def _web_address(address: str | None) -> str:
     return address if address and urlsplit(address).scheme in ("http", "https") else ""
 
 
-def _drawn(figure: PageFigure, name: str) -> _DrawnFigure:
-    root: Any = ElementTree.fromstring(figure.svg)
-    title, description = (root.findtext(f"{_SVG}{tag}", "") for tag in ("title", "desc"))
-    return _DrawnFigure(name, title, description, inline_svg(figure.svg, f"drawing-{name}"))
+# ----------------------------------------------------------------------------------------------------------- filters
+
+
+def rules_of(row: Sequence[Cell], table: Table) -> list[str]:
+    """Return the rules of a row, for the filter of the page; "first" and "second" are columns of settings."""
+    named = dict(zip((column.heading for column in table.columns), row, strict=True))
+    rules = [text_and_detail(named["rule"])[0]] if "rule" in named else []
+    return rules + [str(named[name]).partition(":")[0] for name in ("first", "second") if name in named]
+
+
+def datasets_of(row: Sequence[Cell], table: Table) -> list[str]:
+    """Return the data sets of a row, for the filter of the page."""
+    own = [cell.dataset for cell in row if isinstance(cell, PageCell) and cell.dataset]
+    headings = [column.heading for column in table.columns]
+    if "data set" in headings and (cell := row[headings.index("data set")]) is not None:
+        own.append(text_and_detail(cell)[0].removesuffix(NOTE_MARK))
+    return own
+
+
+def _json(values: Sequence[str]) -> str:
+    return json.dumps(list(values)) if values else ""

@@ -1,9 +1,12 @@
 """The figures of the report and their descriptions: learning curves, claims, performance profiles."""
 
+# plotnine declares types, but not that of a figure plus a layer.
+# mypy: no-warn-return-any
+
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +15,6 @@ from plotnine import (
     aes,
     element_blank,
     element_text,
-    facet_wrap,
-    geom_line,
     geom_point,
     geom_ribbon,
     geom_segment,
@@ -22,45 +23,105 @@ from plotnine import (
     guide_legend,
     guides,
     labs,
-    scale_color_manual,
-    scale_fill_manual,
+    scale_color_identity,
     scale_shape_manual,
     scale_x_continuous,
+    scale_y_continuous,
     theme,
 )
 
-from plastic_cli.figures.theme import discrete_colors, theme_plastic
+from plastic_cli.figures.curves import (
+    LEGEND_WIDTH,
+    curves_figure,
+    mean_curves,
+    number_labels,
+    sentence_case,
+    share_labels,
+    wrapped,
+    wrapped_setting,
+)
+from plastic_cli.figures.theme import GRAY, SeriesStyle, series_scales, series_styles, theme_plastic
+from plastic_cli.figures.view import View
+from plastic_cli.plugins.metrics import Metric, metric_of
 from plastic_cli.reports.claims import Claim
 from plastic_cli.reports.comparisons import MOST_COMPARED, Comparison, profiles, unique_name
-from plastic_cli.reports.grouping import setting_text
+from plastic_cli.reports.grouping import Group, Setting, setting_key, setting_text
 from plastic_cli.reports.results import ClaimResult, Result, more_is_better
 from plastic_cli.statistics.aggregates import profile_method
-from plastic_cli.statistics.intervals import MINIMUM_VALUES, interval_method, mean_intervals
+from plastic_cli.statistics.intervals import MINIMUM_VALUES, interval_method
 
 MOST_CURVES = 8
 """More curves than this in one figure cannot be distinguished."""
 
-_LEGEND_WIDTH = 44
+WIDTH = 6.4
+"""Inches: two figures fit next to each other on the page."""
 
 
-def learning_curves(results: Sequence[Result], metrics: pd.DataFrame) -> dict[str, ggplot]:
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the report.
+
+    description: its values in words. rule: the rule that made it; None: the report itself. rules, datasets: those that
+    it shows.
+    """
+
+    plot: ggplot
+    description: str | None = None
+    rule: str | None = None
+    rules: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Looks:
+    """How the figures of one report name and draw each setting, by `setting_key`."""
+
+    settings: Mapping[str, Setting]
+    styles: Mapping[str, SeriesStyle]
+
+    def name(self, group: Group, *, with_rule: bool) -> str:
+        """Return the name of the setting of a group. with_rule: also name its rule."""
+        setting = self.settings[setting_key(group)]
+        return setting.label if with_rule else setting.text or setting.rule
+
+    def style(self, group: Group) -> SeriesStyle:
+        """Return the style of the setting of a group."""
+        return self.styles[setting_key(group)]
+
+
+def looks(results: Sequence[Result], settings: Sequence[Setting]) -> Looks:
+    """Return how to draw the settings of a report: each in one style, those that are drawn first in different colors.
+
+    settings: those of all results, from `settings_across`.
+    """
+    known = {setting_key(next(iter(setting.groups.values()))): setting for setting in settings}
+    best = [
+        best_settings([each for each in results if each.metric == metric], MOST_CURVES) for metric in _metrics(results)
+    ]
+    order = [*(key for keys in best for key in keys), *known]
+    return Looks(known, series_styles(order))
+
+
+def _metrics(results: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(result.metric for result in results if result.metric))
+
+
+def learning_curves(results: Sequence[Result], metrics: pd.DataFrame, look: Looks) -> dict[str, Figure]:
     """Return a figure of each main metric against the step, by file name; groups without a curve are left out.
 
-    metrics: a frame as `RunStore.metrics()` returns it. A line is the mean over the seeds of a group and the ribbon its
-    interval. Each data set has its own panel. Of more than `MOST_CURVES` settings the best are drawn, by their mean
-    rank over the data sets.
+    metrics: a frame as `RunStore.metrics()` returns it. Each data set has its own panel. Of more than `MOST_CURVES`
+    settings the best are drawn, by their mean rank over the data sets.
     """
     figures = {}
-    for metric in dict.fromkeys(result.metric for result in results if result.metric):
-        shown, rows = _curve_rows(metrics, metric)
+    for key in _metrics(results):
+        shown, rows = _curve_rows(metrics, key)
         with_curve = set(rows["run"])
-        drawn = [
-            result for result in results if result.metric == metric and not with_curve.isdisjoint(result.group.runs)
-        ]
-        labels = best_labels(drawn, MOST_CURVES)
-        curves = _mean_curves([result for result in drawn if result.group.label in labels], rows)
-        if not curves.empty:
-            figures[f"learning-curves-{shown.replace('/', '-')}"] = _curves_figure(drawn, labels, curves, shown)
+        drawn = [each for each in results if each.metric == key and not with_curve.isdisjoint(each.group.runs)]
+        best = best_settings(drawn, MOST_CURVES)
+        chosen = [each for name in best for each in drawn if setting_key(each.group) == name]
+        if chosen:
+            count = len({setting_key(each.group) for each in drawn})
+            figures[f"learning-curves-{shown.replace('/', '-')}"] = _curves_figure(chosen, rows, shown, look, count)
     return figures
 
 
@@ -78,62 +139,92 @@ def _curve_rows(metrics: pd.DataFrame, metric: str) -> tuple[str, pd.DataFrame]:
 def _training_rows(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return run, step and value of one training metric, each step of a run once."""
     split, _, name = metric.partition("/")
-    # Step 0 is the untrained network. With its chance level the curves would fill only the top of the figure.
-    learned = metrics["step"] > 0
     wanted = (metrics["stage"] == "train") & (metrics["split"] == split) & (metrics["metric"] == name)
-    rows: pd.DataFrame = metrics[wanted & learned & metrics["labels"].isna() & np.isfinite(metrics["value"])]
+    rows: pd.DataFrame = metrics[wanted & metrics["labels"].isna() & np.isfinite(metrics["value"])]
     return rows.drop_duplicates(["run", "step"], keep="last")[["run", "step", "value"]]
 
 
-def _mean_curves(results: Sequence[Result], rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean curve of each result's group: label, dataset, step, mean, low, high, n.
+def _curves_figure(drawn: Sequence[Result], rows: pd.DataFrame, key: str, look: Looks, count: int) -> Figure:
+    """Return the learning curves of some results. count: the number of settings of which these are the best."""
+    metric = metric_of(key)
+    rules = tuple(sorted({result.group.rule for result in drawn}))
+    names = {result.group.runs: look.name(result.group, with_rule=len(rules) > 1) for result in drawn}
+    parts = [
+        rows[rows["run"].isin(each.group.runs)].assign(label=names[each.group.runs], panel=each.group.data or "")
+        for each in drawn
+    ]
+    curves = mean_curves(pd.concat(parts, ignore_index=True))
+    datasets = tuple(sorted({name for result in drawn if (name := result.group.data or "")}))
+    labels = list(dict.fromkeys(names.values()))
+    step = _step_name(drawn, curves)
+    curves["hover"] = [_curve_words(row, metric, step) for row in curves.to_dict("records")]
+    about = [*rules] if len(rules) == 1 else []
+    about += labels if len(labels) == 1 and labels != about else []
+    about += datasets if len(datasets) == 1 else []
+    figure = curves_figure(
+        curves,
+        metric,
+        View(width=WIDTH if len(datasets) < 2 else 2 * WIDTH),
+        {names[result.group.runs]: look.style(result.group) for result in drawn},
+        step_name=step,
+        about=", ".join(about),
+        note=f"The best {len(labels)} of {count} settings." if count > len(labels) else "",
+    )
+    return Figure(figure, _describe_curves(curves, metric), None, rules, datasets)
 
-    A step counts if all seeds of the group with a curve reached it, so that each point of a line has the same seeds.
-    """
-    parts = [pd.DataFrame(columns=["label", "dataset", "step", "mean", "low", "high", "n"])]
-    for result in results:
-        own = rows[rows["run"].isin(result.group.runs)]
-        table = own.pivot_table(index="step", columns="run", values="value").dropna()
-        if table.empty:
-            continue
-        intervals = mean_intervals(list(table.to_numpy()))
-        part = pd.DataFrame(
-            [(each.mean, each.low, each.high, each.n) for each in intervals], columns=["mean", "low", "high", "n"]
-        )
-        parts.append(part.assign(label=result.group.label, dataset=result.group.data or "", step=table.index))
-    return pd.concat(parts[1:] or parts, ignore_index=True)
+
+def _curve_words(row: Mapping[Any, Any], metric: Metric, step: str) -> str:
+    where = f", {row['panel']}" if row["panel"] else ""
+    return f"{row['label']}{where}, {step} {row['step']:g}: {_mean_and_bounds(row, 'mean', metric)}"
 
 
-def best_labels(results: Sequence[Result], count: int) -> list[str]:
-    """Return the labels of the `count` best settings, in the order of `results`.
+def _describe_curves(curves: pd.DataFrame, metric: Metric) -> str:
+    """Return the last values of learning curves as text."""
+    ends = curves.sort_values("step").groupby(["label", "panel", "line"], observed=True, sort=False).tail(1)
+    lines = []
+    for row in ends.to_dict("records"):
+        where = f" on {row['panel']}" if row["panel"] else ""
+        lines.append(f"{row['label']}{where} {_mean_and_bounds(row, 'mean', metric)} at {row['step']:g}")
+    return _listed("Last values", lines)
+
+
+def _step_name(results: Sequence[Result], curves: pd.DataFrame) -> str:
+    """Return "epoch" if the last step of the runs is their number of epochs, else "step"."""
+    epochs = {result.group.config.get("epochs") for result in results}
+    last = set(curves.groupby(["label", "panel"], observed=True)["step"].max())
+    return "epoch" if last <= epochs else "step"
+
+
+def best_settings(results: Sequence[Result], count: int) -> list[str]:
+    """Return the keys of the `count` best settings, in the order of `results`.
 
     Settings are ranked by their mean within each data set, and then by their mean rank.
     """
     frame = pd.DataFrame(
         {
-            "label": [result.group.label for result in results],
+            "setting": [setting_key(result.group) for result in results],
             "dataset": [result.group.data or "" for result in results],
             "value": [result.value.mean * (1 if more_is_better(result.metric or "") else -1) for result in results],
         }
     )
     frame["rank"] = frame.groupby("dataset")["value"].rank(ascending=False)
-    ranks = frame.groupby("label", sort=False)["rank"].mean()
+    ranks = frame.groupby("setting", sort=False)["rank"].mean()
     best = set(ranks.sort_values(kind="stable").index[:count])
-    return [str(label) for label in ranks.index if label in best]
+    return [str(key) for key in ranks.index if key in best]
 
 
-def claims_figures(claims: Sequence[ClaimResult]) -> dict[str, ggplot]:
+def claims_figures(claims: Sequence[ClaimResult], look: Looks) -> dict[str, Figure]:
     """Return a figure for each metric, by file name, with published values and tolerances and our measurements.
 
-    Only claims with a measurement are drawn.
+    Only claims with a measurement are drawn. A measured value has the color of its setting.
     """
     tested: dict[str, list[ClaimResult]] = {}
     for row in claims:
         if isinstance(row.entry, Claim) and row.verdict is not None and row.verdict.interval.n:
             tested.setdefault(_axis(row.entry), []).append(row)
     if len(tested) == 1:
-        return {"claims": _claims_figure(*next(iter(tested.items())))}
-    return {unique_name(f"claims-{axis}", []): _claims_figure(axis, rows) for axis, rows in tested.items()}
+        return {"claims": _claims_figure(next(iter(tested.values())), look)}
+    return {unique_name(f"claims-{axis}", []): _claims_figure(rows, look) for axis, rows in tested.items()}
 
 
 def _axis(claim: Claim) -> str:
@@ -141,148 +232,54 @@ def _axis(claim: Claim) -> str:
     return f"{claim.relation} of {claim.metric}" if claim.against else claim.metric
 
 
-def _claims_figure(axis: str, tested: Sequence[ClaimResult]) -> ggplot:
-    frame = _claims_data(tested)
+def _quantity(claim: Claim, rule: str) -> Metric:
+    """Return the name and the unit of what a claim is about."""
+    metric = metric_of(claim.metric, rule)
+    if not claim.against:
+        return metric
+    if claim.relation == "ratio":
+        return Metric(f"ratio of {metric.name}")
+    return Metric(f"difference of {metric.name}", metric.unit)
+
+
+def _claims_figure(tested: Sequence[ClaimResult], look: Looks) -> Figure:
+    assert isinstance(tested[0].entry, Claim)
+    metric = _quantity(tested[0].entry, tested[0].rule)
+    frame = _claims_data(tested, look, metric)
     published = frame[frame["what"] == "published"]
     with_interval = frame[frame["what"] == "measured"].dropna(subset=["low", "high"])
-    colors = {"published": "#777777", "measured": discrete_colors(1)[0]}
     labels = [str(label) for label in frame["claim"].cat.categories]
     # All rows have the height of the label with most lines.
-    height = 1.9 + len(labels) * (0.17 * max(label.count("\n") + 1 for label in labels) + 0.12)
+    height = 1.4 + max(0.6, 0.1 + 0.19 * max(label.count("\n") + 1 for label in labels)) * len(labels)
     caption = (
-        "Gray: published value and the band that counts as equal; for a bound, its tolerance. Blue: our mean over seeds"
-        f" with the {interval_method()}, from {MINIMUM_VALUES} seeds on."
+        f"Bar: the published value with its tolerance. Dot: mean over our seeds, in the color of the setting, with the"
+        f" {interval_method()}, from {MINIMUM_VALUES} seeds on."
     )
     figure: ggplot = (
-        ggplot(frame, aes("value", "claim", color="what"))
-        + geom_segment(aes(x="low", xend="high", yend="claim"), data=published, size=4, alpha=0.3, show_legend=False)
+        ggplot(frame, aes("value", "claim", color="color"))
+        + geom_segment(aes(x="low", xend="high", yend="claim"), data=published, size=4, alpha=0.35, show_legend=False)
         + geom_segment(aes(x="low", xend="high", yend="claim"), data=with_interval, size=1.3, show_legend=False)
         + geom_point(aes(shape="what"), size=2.6)
-        + scale_color_manual(values=colors, breaks=list(colors))
-        + scale_shape_manual(values={"published": "|", "measured": "o"}, breaks=list(colors))
+        + scale_color_identity()
+        + scale_shape_manual(values={"published": "|", "measured": "o"}, breaks=["published", "measured"])
+        + scale_x_continuous(labels=share_labels if metric.unit == "%" else number_labels)
         + labs(
-            title=f"Published and measured: {axis}",
-            x=axis,
+            title=f"Published and measured: {metric.name}",
+            x=sentence_case(metric.name if metric.unit == "%" else metric.heading),
             y="",
             color="",
             shape="",
-            caption=_wrapped(caption, 62),
+            caption=wrapped(caption, int(14 * WIDTH)),
         )
-        + theme_plastic(figure_size=(7.5, height))
-        + theme(
-            legend_position="top",
-            legend_title=element_blank(),
-            plot_caption=element_text(ha="left", ma="left"),
-            axis_text_y=element_text(ma="right"),
-        )
+        + theme_plastic(figure_size=(WIDTH + 1, height))
+        + theme(legend_position="top", legend_title=element_blank(), axis_text_y=element_text(ma="right"))
     )
-    return figure
+    rules = tuple(sorted({row.rule for row in tested}))
+    datasets = tuple(sorted({row.group.data or "" for row in tested if row.group is not None} - {""}))
+    return Figure(figure, _describe_claims(frame, metric), None, rules, datasets)
 
 
-def profile_figure(comparison: Comparison) -> ggplot:
-    """Return a figure of the performance profiles of the best settings of a comparison."""
-    drawn = profiles(comparison)
-    rules = {setting.rule for setting, _ in drawn}
-    names = [
-        _wrapped_setting(setting.label if len(rules) > 1 else setting.text or setting.rule, _LEGEND_WIDTH)
-        for setting, _ in drawn
-    ]
-    frame = pd.concat(
-        [
-            pd.DataFrame(
-                {
-                    "label": name,
-                    "threshold": profile.thresholds,
-                    "share": profile.share,
-                    "low": profile.low,
-                    "high": profile.high,
-                }
-            )
-            for name, (_, profile) in zip(names, drawn, strict=True)
-        ],
-        ignore_index=True,
-    )
-    frame["label"] = pd.Categorical(frame["label"], categories=list(dict.fromkeys(names)))
-    colors = discrete_colors(len(frame["label"].cat.categories))
-    caption = (
-        f"Share of runs whose {comparison.metric} is better than the threshold. Ribbon:"
-        f" {profile_method()}, from {MINIMUM_VALUES} seeds on."
-    )
-    if len(comparison.compared) > MOST_COMPARED:
-        caption += f" The best {MOST_COMPARED} of {len(comparison.compared)} settings are shown."
-    lines = sum(name.count("\n") + 1 for name in names)
-    figure: ggplot = (
-        ggplot(frame, aes("threshold", "share", color="label", fill="label"))
-        + geom_ribbon(aes(ymin="low", ymax="high"), data=frame.dropna(subset=["low", "high"]), alpha=0.15, size=0)
-        + geom_step(size=0.9)
-        + scale_color_manual(values=colors, drop=False)
-        + scale_fill_manual(values=colors, drop=False)
-        + guides(color=guide_legend(ncol=1), fill=guide_legend(ncol=1))
-        + labs(
-            title="Performance profiles",
-            subtitle=_wrapped(comparison.subject, 60),
-            x=f"threshold of {comparison.metric}",
-            y="share of runs that are better",
-            color="",
-            fill="",
-            caption=_wrapped(caption, 62),
-        )
-        + theme_plastic(figure_size=(8.2, max(4.1, 1.4 + 0.2 * lines + 0.1 * len(names))))
-        + theme(
-            legend_position="right",
-            legend_title=element_blank(),
-            legend_text=element_text(ma="left"),
-            plot_caption=element_text(ha="left", ma="left"),
-        )
-    )
-    return figure
-
-
-def describe_curves(figure: ggplot) -> str:
-    """Return the last values of a figure of `learning_curves` as text."""
-    ends = _data(figure).sort_values("step").groupby(["label", "dataset"], observed=True, sort=False).tail(1)
-    return _listed("Last values", [_curve_end(row) for row in ends.to_dict("records")])
-
-
-def describe_claims(figure: ggplot) -> str:
-    """Return the published and measured values of a figure of `claims_figures` as text."""
-    lines = []
-    for label, rows in _data(figure).groupby("claim", observed=True, sort=False):
-        (published,) = rows[rows["what"] == "published"]["value"]
-        measured = rows[rows["what"] == "measured"].iloc[0].to_dict()
-        lines.append(f"{label!s}: published {published:.4g}, measured {_mean_and_bounds(measured, 'value')}")
-    return _listed("Values", lines)
-
-
-def describe_profile(figure: ggplot) -> str:
-    """Return for each line of `profile_figure` the threshold that half of the runs pass, as text."""
-    lines = []
-    for label, rows in _data(figure).groupby("label", observed=True, sort=False):
-        closest = rows.iloc[int(np.argmin(np.abs(rows["share"].to_numpy() - 0.5)))]
-        lines.append(f"{label!s}: {closest['share']:.0%} of runs better than {closest['threshold']:.4g}")
-    return _listed("Near the median", lines)
-
-
-def _data(figure: ggplot) -> pd.DataFrame:
-    assert isinstance(figure.data, pd.DataFrame)
-    return figure.data
-
-
-def _listed(heading: str, entries: Sequence[str]) -> str:
-    return f"{heading}: {'; '.join(' '.join(entry.split()) for entry in entries)}." if entries else ""
-
-
-def _curve_end(row: Mapping[Any, Any]) -> str:
-    where = f" on {row['dataset']}" if row["dataset"] else ""
-    return f"{row['label']}{where} {_mean_and_bounds(row, 'mean')} at {row['step']:g}"
-
-
-def _mean_and_bounds(row: Mapping[Any, Any], name: str) -> str:
-    bounds = "" if pd.isna(row["low"]) else f" [{row['low']:.4g}, {row['high']:.4g}]"
-    return f"{row[name]:.4g}{bounds}"
-
-
-def _claims_data(tested: Sequence[ClaimResult]) -> pd.DataFrame:
+def _claims_data(tested: Sequence[ClaimResult], look: Looks, metric: Metric) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for row in tested:
         assert isinstance(row.entry, Claim)
@@ -291,18 +288,32 @@ def _claims_data(tested: Sequence[ClaimResult]) -> pd.DataFrame:
         claim, interval = row.entry, row.verdict.interval
         mark = claim.id if len({other.rule for other in tested}) == 1 else f"{row.rule} {claim.id}"
         word = row.verdict.word if interval.known else f"{row.verdict.word}, {row.verdict.reason}"
-        setting = _wrapped_setting(_distinguishing(row, tested), 40)
+        setting = wrapped_setting(_distinguishing(row, tested), 40)
         ours = "no number was published: our own line" if claim.words else ""
         label = "\n".join(part for part in (f"{mark}: {word}", ours, setting) if part)
-        common = {"claim": label, "metric": claim.metric}
         # A bound has one end: the bar goes from it to the published value.
         low = claim.value if claim.comparison == "at-most" else claim.band.low
         high = claim.value if claim.comparison == "at-least" else claim.band.high
-        rows.append({**common, "what": "published", "value": claim.value, "low": low, "high": high})
-        rows.append({**common, "what": "measured", "value": interval.mean, "low": interval.low, "high": interval.high})
+        theirs = {"what": "published", "value": claim.value, "low": low, "high": high, "color": GRAY}
+        measured = {"what": "measured", "value": interval.mean, "low": interval.low, "high": interval.high}
+        rows.append({"claim": label, **theirs, "hover": f"{mark}, published: {metric.text(claim.value)}"})
+        color = look.style(row.group).color
+        rows.append({"claim": label, **measured, "color": color, "hover": ""})
+        rows[-1]["hover"] = f"{mark}, measured: {_mean_and_bounds(measured, 'value', metric)}"
     frame = pd.DataFrame(rows)
     frame["claim"] = pd.Categorical(frame["claim"], categories=list(dict.fromkeys(frame["claim"]))[::-1])
     return frame
+
+
+def _describe_claims(frame: pd.DataFrame, metric: Metric) -> str:
+    """Return published and measured values as text."""
+    lines = []
+    for label, rows in frame.groupby("claim", observed=True, sort=False):
+        (published,) = rows[rows["what"] == "published"]["value"]
+        measured = rows[rows["what"] == "measured"].iloc[0].to_dict()
+        values = f"published {metric.text(published)}, measured {_mean_and_bounds(measured, 'value', metric)}"
+        lines.append(f"{label!s}: {values}")
+    return _listed("Values", lines)
 
 
 def _distinguishing(row: ClaimResult, tested: Sequence[ClaimResult]) -> str:
@@ -319,82 +330,84 @@ def _distinguishing(row: ClaimResult, tested: Sequence[ClaimResult]) -> str:
     return ", ".join(part for part in (str(row.group.data) if len(datasets) > 1 else "", setting) if part)
 
 
-def _curves_figure(drawn: Sequence[Result], labels: Sequence[str], curves: pd.DataFrame, metric: str) -> ggplot:
-    count = len({result.group.label for result in drawn})
-    # With only one rule, its name in front of each setting is redundant.
-    rules = {result.group.rule for result in drawn}
-    names = {
-        result.group.label: _wrapped_setting(
-            result.group.label if len(rules) > 1 else result.group.setting or result.group.rule, _LEGEND_WIDTH
+def profile_figure(comparison: Comparison, look: Looks) -> Figure:
+    """Return a figure of the performance profiles of the best settings of a comparison."""
+    metric = metric_of(comparison.metric)
+    drawn = profiles(comparison)
+    rules = tuple(sorted({setting.rule for setting, _ in drawn}))
+    groups = [next(iter(setting.groups.values())) for setting, _ in drawn]
+    names = [look.name(group, with_rule=len(rules) > 1) for group in groups]
+    parts = [
+        pd.DataFrame(
+            {
+                "label": name,
+                "threshold": profile.thresholds,
+                "share": profile.share,
+                "low": profile.low,
+                "high": profile.high,
+            }
         )
-        for result in drawn
-    }
-    legend = [names[label] for label in labels]
-    curves = curves.assign(label=pd.Categorical(curves["label"].map(names), categories=legend))
-    datasets = sorted(set(curves["dataset"]))
-    colors = discrete_colors(len(legend))
-    caption = f"Line: mean over seeds. Ribbon: {interval_method()}, from {MINIMUM_VALUES} seeds on."
-    if count > len(labels):
-        caption += f" The best {len(labels)} of {count} settings are shown."
-    lines = sum(label.count("\n") + 1 for label in legend)
-    columns = min(len(datasets), 2)
-    with_legend = len(legend) > 1
-    width = 4.4 * columns + 0.6 + (3.2 if with_legend else 0)
-    height = max(2.9 * -(-len(datasets) // columns) + 1.2, 1.4 + 0.2 * lines + 0.1 * len(legend))
-    about = [*(rules if len(rules) == 1 else []), *(legend if not with_legend and legend != list(rules) else [])]
-    about += datasets if len(datasets) == 1 and datasets[0] else []
+        for name, (_, profile) in zip(names, drawn, strict=True)
+    ]
+    frame = pd.concat(parts, ignore_index=True)
+    frame["label"] = pd.Categorical(frame["label"], categories=list(dict.fromkeys(names)))
+    bounded = frame.dropna(subset=["low", "high"])
+    frame["hover"] = [
+        f"{row['label']}: {row['share']:.0%} of runs better than {metric.text(row['threshold'])}"
+        for row in frame.to_dict("records")
+    ]
+    caption = (
+        f"Share of runs whose {metric.name} is better than the threshold. Ribbon: {profile_method()}, from"
+        f" {MINIMUM_VALUES} seeds on."
+    )
+    if len(comparison.compared) > MOST_COMPARED:
+        caption += f" The best {MOST_COMPARED} of {len(comparison.compared)} settings are shown."
+    lines = [wrapped_setting(name, LEGEND_WIDTH) for name in names]
+    styles = {name: look.style(group) for name, group in zip(names, groups, strict=True)}
+    datasets = tuple(name for name in comparison.datasets if name)
     figure: ggplot = (
-        ggplot(curves, aes("step", "mean", color="label", fill="label"))
-        + geom_ribbon(aes(ymin="low", ymax="high"), data=curves.dropna(subset=["low", "high"]), alpha=0.2, size=0)
-        + geom_line(size=0.9)
-        + scale_color_manual(values=colors, drop=False)
-        + scale_fill_manual(values=colors, drop=False)
-        + scale_x_continuous(breaks=_whole_breaks)
-        + guides(color=guide_legend(ncol=1), fill=guide_legend(ncol=1))
+        ggplot(frame, aes("threshold", "share", color="label", fill="label", linetype="label"))
+        + geom_ribbon(
+            aes(ymin="low", ymax="high"),
+            data=bounded,
+            alpha=0.15,
+            size=0,
+            show_legend=False,
+        )
+        + geom_step(size=0.9)
+        + series_scales(styles, list(styles), ("color", "fill", "linetype"), labels=list(dict.fromkeys(lines)))
+        + guides(color=guide_legend(ncol=1), fill=None, linetype=guide_legend(ncol=1))
+        + scale_x_continuous(labels=share_labels if metric.unit == "%" else number_labels)
+        + scale_y_continuous(labels=share_labels)
         + labs(
-            title="Learning curves",
-            subtitle=_wrapped(", ".join(about), 22 * columns * 2) or None,
-            x=_step_name(drawn, curves),
-            y=metric,
+            title="Performance profiles",
+            subtitle=wrapped(f"{metric.name} on {', '.join(datasets)}" if datasets else metric.name, int(11 * WIDTH)),
+            x=f"Threshold of {metric.name if metric.unit == '%' else metric.heading}",
+            y="Share of runs that are better",
             color="",
             fill="",
-            caption=_wrapped(caption, 62 * columns),
+            linetype="",
+            caption=wrapped(caption, int(14 * WIDTH)),
         )
-        + theme_plastic(figure_size=(width, height))
-        + theme(
-            legend_position="right" if with_legend else "none",
-            legend_title=element_blank(),
-            legend_text=element_text(ma="left"),
-            plot_caption=element_text(ha="left", ma="left"),
-        )
+        + theme_plastic(figure_size=(WIDTH, 3.9 + 0.22 * sum(line.count("\n") + 1 for line in lines)))
+        + theme(legend_position="bottom", legend_title=element_blank())
     )
-    if len(datasets) > 1:
-        # With a common scale, long runs would make short curves unreadable.
-        figure += facet_wrap("dataset", ncol=columns, scales="free")
-    return figure
+    return Figure(figure, _describe_profile(frame, metric), None, rules, datasets)
 
 
-def _step_name(results: Sequence[Result], curves: pd.DataFrame) -> str:
-    """Return "epoch" if the last step of the runs is their number of epochs, else "step"."""
-    epochs = {result.group.config.get("epochs") for result in results}
-    last = set(curves.groupby(["label", "dataset"], observed=True)["step"].max())
-    return "epoch" if last <= epochs else "step"
+def _describe_profile(frame: pd.DataFrame, metric: Metric) -> str:
+    """Return for each profile the threshold that half of the runs pass, as text."""
+    lines = []
+    for label, rows in frame.groupby("label", observed=True, sort=False):
+        closest = rows.iloc[int(np.argmin(np.abs(rows["share"].to_numpy() - 0.5)))]
+        lines.append(f"{label!s}: {closest['share']:.0%} of runs better than {metric.text(closest['threshold'])}")
+    return _listed("Near the median", lines)
 
 
-def _whole_breaks(limits: tuple[float, float]) -> list[float]:
-    """Return up to six breaks at integer steps."""
-    low, high = int(np.ceil(limits[0])), int(np.floor(limits[1]))
-    rough = max((high - low) / 5, 1)
-    power = 10 ** int(np.floor(np.log10(rough)))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
-    return [float(value) for value in range(-(-low // step) * step, high + 1, step)]
+def _listed(heading: str, entries: Sequence[str]) -> str:
+    return f"{heading}: {'; '.join(' '.join(entry.split()) for entry in entries)}." if entries else ""
 
 
-def _wrapped_setting(setting: str, width: int) -> str:
-    """Break the text of a setting between its fields."""
-    fields = ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in setting.split(", "))
-    return _wrapped(fields, width).replace("\N{NO-BREAK SPACE}", " ")
-
-
-def _wrapped(text: str, width: int) -> str:
-    return "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, width) or [""])
+def _mean_and_bounds(row: Mapping[Any, Any], name: str, metric: Metric) -> str:
+    bounds = "" if pd.isna(row["low"]) else f" [{metric.number(row['low'])}, {metric.number(row['high'])}]"
+    return f"{metric.text(row[name])}{bounds}"

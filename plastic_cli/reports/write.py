@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
-from plotnine import ggplot
 
 from plastic_cli.distribution import installed_version
 from plastic_cli.errors import PlasticError
 from plastic_cli.escapes import csv_text
-from plastic_cli.figures.files import save_figure, svg_text
+from plastic_cli.figures.files import save_figure
 from plastic_cli.files import write_atomically
 from plastic_cli.reports import plots
+from plastic_cli.reports.comparisons import unique_name
 from plastic_cli.reports.content import Content, comparison_tables, frames_of, tables_of
+from plastic_cli.reports.drawings import PageFigure, page_figure
 from plastic_cli.reports.latex import latex
 from plastic_cli.reports.options import PAGE
-from plastic_cli.reports.page import PageFigure, page
+from plastic_cli.reports.page import page
+from plastic_cli.reports.plots import Figure
 from plastic_cli.runs.console import Console
+from plastic_cli.statistics.intervals import MINIMUM_VALUES
 from plastic_cli.tables import markdown
 
 if TYPE_CHECKING:
     from plastic_cli.reports.options import Headline
 
 Drawn = TypeVar("Drawn")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure and a description of its values. rule: the rule that made it; None: the report itself."""
-
-    plot: ggplot
-    description: str | None = None
-    rule: str | None = None
 
 
 def write_tables(folder: Path, content: Content, *, compare: bool) -> None:
@@ -69,15 +62,13 @@ def make_figures(
     metrics: those of the reported runs, a frame as `RunStore.metrics()` gives it.
     """
     runs = content.runs
-    figures = {
-        name: Figure(figure, plots.describe_curves(figure))
-        for name, figure in plots.learning_curves(content.results, metrics).items()
-    }
-    for name, figure in plots.claims_figures(content.judged).items():
-        figures[name] = Figure(figure, plots.describe_claims(figure))
+    look = plots.looks(content.results, content.settings)
+    figures = plots.learning_curves(content.results, metrics, look) | plots.claims_figures(content.judged, look)
     for comparison in content.comparisons:
-        profile = plots.profile_figure(comparison)
-        figures[f"performance-profile-{comparison.name}"] = Figure(profile, plots.describe_profile(profile))
+        if not any(each.scores.size >= MINIMUM_VALUES for each in comparison.compared):
+            # The profile of one or two runs is a step at their values, which a table already has.
+            continue
+        figures[f"performance-profile-{comparison.name}"] = plots.profile_figure(comparison, look)
     for rule in sorted(set(runs["rule"])):
         make = headline(rule)
         if make is None:
@@ -88,7 +79,8 @@ def make_figures(
         except Exception as error:  # noqa: BLE001  one rule's figure must not prevent those of the others
             _warn_of_headline(rule, error, console)
             continue
-        figures |= {f"{rule}-{name}": Figure(figure, rule=rule) for name, figure in made.items()}
+        shown = tuple(sorted({str(name) for name in own["dataset"].dropna()}))
+        figures |= {f"{rule}-{name}": Figure(figure, None, rule, (rule,), shown) for name, figure in made.items()}
     return figures
 
 
@@ -130,9 +122,11 @@ def write_page(
     console: Console,
 ) -> Path:
     """Write the page into `folder` in one step and return its path; raises PlasticError if that is not possible."""
+    anchors: list[str] = []
 
     def draw(name: str, figure: Figure) -> PageFigure:
-        return PageFigure(name, svg_text(figure.plot, name, figure.description))
+        anchors.append(unique_name(name, anchors))
+        return page_figure(figure.plot, name, anchors[-1], figure.description, figure.rules, figure.datasets)
 
     text = page(content, list(_each_drawn(figures, draw, console)), recipes, installed_version())
     path = folder / PAGE

@@ -8,8 +8,8 @@ from plotnine import aes, geom_line, geom_point, ggplot, labs
 
 from plastic_cli.figures.alternatives import alternative
 from plastic_cli.figures.files import save_figure, svg_text
-from plastic_cli.reports.grouping import group_runs
-from plastic_cli.reports.plots import describe_curves, learning_curves
+from plastic_cli.reports.grouping import group_runs, settings_across
+from plastic_cli.reports.plots import learning_curves, looks
 from plastic_cli.reports.results import summarize
 from reports.report_frames import grlu_experiments
 
@@ -62,9 +62,11 @@ def test_one_figure_has_one_text():
 
 def test_the_description_of_learning_curves_has_their_last_values():
     runs, metrics = grlu_experiments(seeds=3)
-    (curves,) = learning_curves(summarize(runs, group_runs(runs)), metrics).values()
-    words = describe_curves(curves)
-    last = curves.data[(curves.data["label"] == "backprop") & (curves.data["step"] == 10)].iloc[0]
-    bounds = f"[{last['low']:.4g}, {last['high']:.4g}]"
-    assert f"backprop on mnist {last['mean']:.4g} {bounds} at 10" in words
-    assert words.count(";") == 4
+    groups = group_runs(runs)
+    results = summarize(runs, groups)
+    (curves,) = learning_curves(results, metrics, looks(results, settings_across(groups))).values()
+    rows = curves.plot.data
+    last = rows[(rows["label"] == "backprop") & (rows["step"] == 10)].iloc[0]
+    bounds = f"[{100 * last['low']:.2f}%, {100 * last['high']:.2f}%]"
+    assert f"backprop on mnist {100 * last['mean']:.2f}% {bounds} at 10" in curves.description
+    assert curves.description.count(";") == 4

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from plastic_cli.reports.comparisons import (
     unique_name,
 )
 from plastic_cli.reports.grouping import group_runs, settings_across
-from plastic_cli.reports.plots import describe_profile, profile_figure
+from plastic_cli.reports.plots import looks, profile_figure
 from plastic_cli.reports.results import summarize
 from plastic_cli.statistics.aggregates import interquartile_mean, probability_of_improvement
 from plastic_cli.tables import cell_text
@@ -191,14 +192,13 @@ def test_a_field_that_names_the_data_set_is_no_difference():
 
 def test_the_profile_falls_from_all_runs_to_none():
     runs, _ = grlu_experiments(seeds=3)
-    _, (comparison,) = compared(runs)
-    figure = profile_figure(comparison)
-    for _, rows in figure.data.groupby("label", observed=True):
+    results, (comparison,) = compared(runs)
+    figure = profile_figure(comparison, looks(results, settings_across([each.group for each in results])))
+    for _, rows in figure.plot.data.groupby("label", observed=True):
         assert rows["share"].iloc[0] == 1
         assert rows["share"].iloc[-1] == 0
         assert (rows["share"].diff().dropna() <= 0).all()
-    words = describe_profile(figure)
-    assert "backprop: 67% of runs better than" in words or "backprop: 33% of runs better than" in words
+    assert re.search(r"backprop: (67|33)% of runs better than \d\d\.\d\d%", figure.description)
 
 
 def test_equal_scores_can_be_profiled():

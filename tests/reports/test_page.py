@@ -1,18 +1,20 @@
 """The page: what is on it, that nothing else is needed, and that nothing in runs can break out of it."""
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
-from plotnine import aes, geom_point, ggplot, labs
+from plotnine import aes, facet_wrap, geom_point, ggplot, labs, scale_color_manual, scale_x_log10
 
 from plastic_cli.commands import report as command
 from plastic_cli.errors import PlasticError
 from plastic_cli.figures.files import svg_text
+from plastic_cli.figures.theme import ON_DARK, PALETTE, theme_plastic
+from plastic_cli.reports.drawings import hover_values, inline_svg, page_figure
 from plastic_cli.reports.options import ReportOptions, Sources
-from plastic_cli.reports.page import inline_svg
 from reports.report_frames import CLAIMS, grlu_experiments
 from reports.stores import write_store
 
@@ -113,7 +115,14 @@ def test_every_claim_stands_with_source_measurement_verdict_and_recipe(text):
 
 def test_results_comparisons_and_other_methods_are_there(page):
     captions = page.text("caption") + page.text("strong")
-    for title in ("At a glance", "Every claim", "Results", "Interquartile means of", "Probability of", "Other methods"):
+    for title in (
+        "At a glance",
+        "Claims with runs",
+        "Results",
+        "Interquartile means of",
+        "Probability of",
+        "Other methods",
+    ):
         assert title in captions
     assert "Ren et al. 2023, Table 3" in page.text("a")
 
@@ -125,11 +134,37 @@ def test_every_figure_is_there_with_words_for_it(page):
     for drawing in drawings:
         assert drawing["role"] == "img"
         assert {drawing["aria-labelledby"], drawing["aria-describedby"]} <= ids
-    titles = page.text("title")
-    for title in ("Learning curves: mnist", "Published and measured: test/accuracy", "Performance profiles", "Ours"):
+    titles = page.text("h3")
+    for title in ("Test accuracy", "Published and measured: test accuracy", "Performance profiles", "Ours"):
         assert title in titles
-    assert "backprop on mnist 0.97" in page.text("desc")
-    assert "GR-02: reproduced: published 0.9283, measured 0.92" in page.text("desc")
+    words = page.text("p")
+    assert "backprop on mnist 97" in words
+    assert "GR-02: reproduced: published 92.83%, measured 92." in words
+
+
+def test_what_was_run_comes_before_what_was_published(page):
+    assert [a["id"] for a in page.all("section")] == ["results", "figures", "comparisons", "claims", "others"]
+
+
+def test_claims_without_a_run_are_in_a_closed_table(tmp_path):
+    runs, metrics = grlu_experiments(seeds=3)
+    text = write_page(tmp_path, runs[runs["config.perturbations"] != 128], metrics)
+    page = Reader(text)
+    (fold,) = [a for a in page.all("details") if a.get("class") == "fold"]
+    assert "open" not in fold
+    assert "1 claim has no run here" in page.text("summary")
+    folded = text[text.index('<table id="untested-claims-table"') :]
+    assert ">GR-06<" in folded
+    assert ">GR-02<" not in folded
+
+
+def test_rows_and_figures_say_their_rules_and_data_sets(page):
+    rows = [a for tag, a, path in page.elements if tag == "tr" and "data-rules" in a]
+    assert {rule for a in rows for rule in json.loads(a["data-rules"])} == {"backprop", "grlu"}
+    figures = [json.loads(a["data-rules"]) for a in page.all("figure")]
+    assert ["backprop", "grlu"] in figures
+    assert ["grlu"] in figures
+    assert all(json.loads(a["data-datasets"]) == ["mnist"] for a in page.all("figure"))
 
 
 def test_ids_are_unique_and_references_lead_somewhere(page, text):
@@ -150,7 +185,8 @@ def test_tables_say_what_heads_what(page):
     assert len([a for a in page.all("th") if a["scope"] == "row"]) == len(body_rows)
     headings = [tag for tag, _, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert headings[0] == "h1"
-    assert set(headings[1:]) == {"h2"}
+    assert set(headings[1:]) == {"h2", "h3"}
+    assert headings[1] == "h2"
 
 
 def evil_store():
@@ -269,7 +305,8 @@ def test_other_files_in_the_folder_stay(tmp_path):
 @pytest.fixture(scope="module")
 def drawing():
     frame = pd.DataFrame({"x": [1, 2], "y": [3, 4], "rule": ["a", "b"]})
-    return svg_text(ggplot(frame, aes("x", "y", color="rule")) + geom_point() + labs(title="Two points"), "two")
+    figure = ggplot(frame, aes("x", "y", color="rule")) + geom_point() + scale_color_manual(values=list(PALETTE[:2]))
+    return svg_text(figure + theme_plastic() + labs(title="Two"), "two")
 
 
 def test_two_drawings_on_one_page_share_no_id(drawing):
@@ -285,7 +322,45 @@ def test_an_inline_drawing_scales_and_styles_nothing_but_itself(drawing):
     assert element.get("height") is None
     tags = {child.tag for child in element.iter()}
     assert tags.isdisjoint({"style", "metadata", "script"})
-    assert {"path", "use", "title", "desc"} <= tags
+    assert {"path", "use"} <= tags
+    assert tags.isdisjoint({"title", "desc"}), "the page has these words as text"
+
+
+def test_a_drawing_takes_the_neutral_colors_of_the_page(drawing):
+    shown = inline_svg(drawing, "one").lower()
+    assert "var(--figure-paper)" in shown
+    assert "var(--figure-ink)" in shown
+    assert not {color.lower() for color in ON_DARK} & set(re.findall(r"#\w{6}", shown))
+    assert PALETTE[0].lower() in shown
+
+
+def test_the_values_of_a_figure_lie_on_its_points():
+    frame = pd.DataFrame({"x": [1, 10, 100] * 2, "y": [1.0, 2, 3, 3, 2, 1], "rule": ["a"] * 3 + ["b"] * 3})
+    figure = ggplot(frame, aes("x", "y", color="rule")) + geom_point() + facet_wrap("rule") + scale_x_log10()
+    drawn = page_figure(figure + labs(x="size", title="Six", caption="Note"), "six", "six")
+    assert (drawn.title, drawn.caption, drawn.subtitle) == ("Six", "Note", "")
+    svg = ElementTree.fromstring(drawn.svg)
+    values = {circle.findtext("title"): (circle.get("cx"), circle.get("cy")) for circle in svg.iter("circle")}
+    assert "b, size: 10, y: 2" in values
+    assert len(values) == 6
+    # All points are at ticks of both axes.
+    ticks = [(use.get("x"), use.get("y")) for use in svg.iter("use") if use.get("x")]
+    for x, y in values.values():
+        assert any(float(x) == pytest.approx(float(tick), abs=0.1) for tick, _ in ticks)
+        assert any(float(y) == pytest.approx(float(tick), abs=0.1) for _, tick in ticks)
+    assert float(values["a, size: 1, y: 1"][1]) > float(values["a, size: 100, y: 3"][1]), "y goes up"
+
+
+def test_a_figure_of_many_points_says_some_of_them():
+    frame = pd.DataFrame({"x": range(5000), "y": range(5000)})
+    values = hover_values(ggplot(frame, aes("x", "y")) + geom_point())
+    assert 300 <= len(values) <= 600
+    assert values["hover"].iloc[0] == "x: 0, y: 0"
+
+
+def test_a_figure_without_columns_on_both_axes_says_no_values():
+    assert hover_values(ggplot(pd.DataFrame({"x": [1]}), aes("x"))) is None
+    assert hover_values(ggplot() + geom_point(aes("x", "x"), data=pd.DataFrame({"x": [1]}))) is None
 
 
 def test_a_drawing_runs_no_code():

@@ -7,6 +7,7 @@ import subprocess
 import pandas as pd
 import pytest
 
+from plastic_cli.figures.theme import PALETTE
 from reports.report_frames import grlu_experiments
 from reports.test_page import EVIL, evil_store, write_page
 
@@ -226,3 +227,78 @@ def test_nothing_in_runs_is_run(open_page, tmp_path):
     assert page.said == []
     assert EVIL in page.locator("#results-table").inner_text()
     assert page.locator("table img").count() == 0
+
+
+def test_a_filter_shows_the_rows_and_figures_of_one_rule(open_page):
+    page = open_page()
+    page.get_by_label("Rule").select_option("backprop")
+    assert page.locator("#results-table tbody tr:visible").count() == 1
+    assert page.locator("#announcement").inner_text() == "1 of 6 results are shown"
+    shown = [each.get_attribute("id") for each in page.locator("figure:visible").all()]
+    assert "figure-learning-curves-test-accuracy" in shown
+    assert "figure-grlu-headline" not in shown
+    assert not page.locator("#claims-table").is_visible(), "no claim is about backprop"
+    page.get_by_label("Rule").select_option("all")
+    assert page.locator("#results-table tbody tr:visible").count() == 6
+    assert page.locator("#claims-table").is_visible()
+
+
+def test_a_filter_needs_two_values(open_page):
+    page = open_page()
+    assert page.get_by_label("Rule").is_visible()
+    assert page.get_by_label("Data set").count() == 0, "all runs are on one data set"
+
+
+def test_the_pointer_shows_the_values_of_the_closest_point(open_page):
+    page = open_page()
+    curves = page.locator("#figure-learning-curves-test-accuracy")
+    point = curves.locator(".values circle").last
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2 + 4, box["y"] + box["height"] / 2)
+    note = page.locator(".value-note")
+    assert note.is_visible()
+    assert "epoch 10: 9" in note.inner_text()
+    assert "%" in note.inner_text()
+    inside = note.bounding_box()
+    assert inside["x"] >= 0
+    assert inside["x"] + inside["width"] <= 1280
+    page.mouse.move(5, 5)
+    assert not note.is_visible()
+
+
+def test_without_scripts_a_point_has_its_values_as_a_title(open_page):
+    page = open_page(java_script_enabled=False)
+    titles = page.locator("#figure-learning-curves-test-accuracy .values title").all_text_contents()
+    assert any(title.startswith("backprop, mnist, epoch 10: 97") for title in titles)
+    assert not page.get_by_label("Rule").is_visible()
+
+
+def test_figures_use_the_width_of_the_page(open_page):
+    desk = [each.bounding_box() for each in open_page().locator("#figures figure").all()]
+    assert desk[0]["y"] == desk[1]["y"], "two figures are next to each other"
+    phone = [each.bounding_box() for each in open_page("phone").locator("#figures figure").all()]
+    assert phone[0]["y"] < phone[1]["y"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_figure_has_the_background_of_the_page_and_its_data_keep_their_colors(open_page, scheme):
+    page = open_page(scheme=scheme)
+    figure = page.locator("#figure-learning-curves-test-accuracy svg")
+    background, drawn = figure.evaluate(
+        "svg => [getComputedStyle(svg.querySelector('path')).fill,"
+        " [...svg.querySelectorAll('path')].map(path => getComputedStyle(path).stroke)]"
+    )
+    assert background == page.evaluate("getComputedStyle(document.body).backgroundColor")
+    red, green, blue = (int(PALETTE[0][start : start + 2], 16) for start in (1, 3, 5))
+    assert f"rgb({red}, {green}, {blue})" in drawn
+
+
+def test_at_1100_pixels_no_table_is_cut(open_page, tmp_path):
+    recipes = {("grlu", "GR-02"): ["a-recipe-with-a-very-long-name-of-an-own-suite"]}
+    runs, metrics = grlu_experiments(seeds=3)
+    write_page(tmp_path, runs, metrics, recipes=recipes)
+    page = open_page(url=f"file://{tmp_path}/page/index.html")
+    page.set_viewport_size({"width": 1100, "height": 800})
+    for frame in page.locator(".scroll:has(> table)").all():
+        assert frame.evaluate("frame => frame.scrollWidth <= frame.clientWidth")
