@@ -19,8 +19,8 @@ from plastic_cli.figures.film import (
     Update,
     add_caption,
     animate,
+    as_loop,
     growing_curve,
-    hold_last,
     new_figure,
     show_weights,
     style_curves,
@@ -71,7 +71,7 @@ def render_weights(run: Run, units: int = 36, seconds_per_frame: float = 0.35) -
     inputs = next(iter(weights.values())).shape[1]
     title = f"{run.record.rule} on {run.record.dataset}, seed {run.seed}"
     frames = weight_frames(weights, image_shape_of(run, inputs), accuracy, title)
-    run.save_video("weights", hold_last(frames), seconds_per_frame)
+    run.save_video("weights", as_loop(frames, seconds_per_frame), seconds_per_frame)
     run.save_image("weights", frames[-1])
 
 

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from plastic_cli.figures.measures import image_grid
+from plastic_cli.figures.theme import PAPER, SOFT_INK
 
 Frame = NDArray[np.uint8]
 """One picture (height, width, 3), red, green and blue."""
@@ -32,8 +33,11 @@ Update = Callable[[int], None]
 INCHES, DOTS_PER_INCH = (12.0, 4.4), 80
 """Default size: 960 x 352 pixels. Video encoders need multiples of 16."""
 
-LAST_FRAMES = 5
-"""How often the last frame is shown, so that the end can be read before the film repeats."""
+SHORTEST, LONGEST, FILM = 0.06, 0.5, 8.0
+"""Seconds: limits of the time that a frame is shown, and the length of a film that they allow."""
+
+PAUSE = 0.5
+"""Seconds for which a film shows its last frame, at the beginning and at the end."""
 
 FULL_SCALE = 0.998
 """Colors end at this quantile of the absolute values, so that a few large values do not make all others pale."""
@@ -44,15 +48,28 @@ SMALL, LABEL, HEADING = 8, 9, 10.5
 _MARGIN, _CAPTION_TOP, _PANELS_TOP = 0.1, 0.4, 0.56
 """Inches from the edges to the title, and from the top to the caption and to the panels."""
 
+_NOTE_LINE = 0.15
+"""Inches that a line of the note needs."""
 
-def new_figure(title: str, inches: tuple[float, float] = INCHES, dots_per_inch: int = DOTS_PER_INCH) -> Figure:
-    """Return an empty figure with a title at the top left and room for a caption below the title."""
+
+def new_figure(
+    title: str, inches: tuple[float, float] = INCHES, dots_per_inch: int = DOTS_PER_INCH, note: str = ""
+) -> Figure:
+    """Return an empty figure with a title at the top left and room for a caption below the title.
+
+    note: small text at the bottom left, which says what all frames have in common.
+    """
     width, height = inches
+    below = (0.5 * _MARGIN + _NOTE_LINE * len(note.splitlines())) / height if note else 0.0
     layout = ConstrainedLayoutEngine(
-        w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03, rect=(0, 0, 1, 1 - _PANELS_TOP / height)
+        w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03, rect=(0, below, 1, 1 - _PANELS_TOP / height - below)
     )
-    figure = Figure(figsize=inches, dpi=dots_per_inch, layout=layout, facecolor="white")
+    figure = Figure(figsize=inches, dpi=dots_per_inch, layout=layout, facecolor=PAPER)
     figure.text(_MARGIN / width, 1 - _MARGIN / height, title, ha="left", va="top", fontsize=12, weight="bold")
+    if note:
+        figure.text(
+            _MARGIN / width, 0.5 * _MARGIN / height, note, ha="left", va="bottom", fontsize=SMALL, color=SOFT_INK
+        )
     return figure
 
 
@@ -77,9 +94,21 @@ def animate(figure: Figure, updates: Sequence[Update], steps: Sequence[int]) -> 
     return frames
 
 
-def hold_last(frames: Sequence[Frame], count: int = LAST_FRAMES) -> list[Frame]:
-    """Return `frames` with `count` more copies of the last frame."""
-    return [*frames, *[frames[-1]] * count]
+def pace(frames: int) -> float:
+    """Return the seconds per frame, in hundredths, so that a film of that many frames takes about `FILM` seconds.
+
+    A frame is shown for `SHORTEST` to `LONGEST` seconds: a short film is slow, and a long one takes longer.
+    """
+    return round(min(max(FILM / max(frames, 1), SHORTEST), LONGEST), 2)
+
+
+def as_loop(frames: Sequence[Frame], seconds_per_frame: float) -> list[Frame]:
+    """Return the frames of a film that repeats: its last frame for `PAUSE` seconds, all frames, the last one again.
+
+    The first frame is what programs show before the film is started. The last one shows most.
+    """
+    pause = [frames[-1]] * max(1, round(PAUSE / seconds_per_frame))
+    return [*pause, *frames, *pause]
 
 
 def full_scale(arrays: Sequence[ArrayLike]) -> float:

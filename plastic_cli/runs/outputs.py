@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from plastic_cli.distribution import install_command
 from plastic_cli.errors import UserError
 from plastic_cli.escapes import csv_text
 from plastic_cli.files import read_tensors, write_atomically, write_tensors, write_through
@@ -18,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from plotnine import ggplot
 
-VideoFormat = Literal["gif", "mp4"]
+    from plastic_cli.figures.encoding import FilmFormat
 
 
 def write_table(folder: Path, name: str, table: pd.DataFrame) -> Path:
@@ -45,43 +42,18 @@ def write_image(folder: Path, name: str, image: NDArray[Any]) -> Path:
 
 
 def write_video(
-    folder: Path, name: str, frames: Sequence[NDArray[Any]], seconds_per_frame: float, file_format: VideoFormat
+    folder: Path, name: str, frames: Sequence[NDArray[Any]], seconds_per_frame: float, file_format: FilmFormat
 ) -> Path:
-    """Write frames, arrays (height, width, 3) of uint8, as `videos/NAME.gif` or `videos/NAME.mp4`; return its path.
+    """Write frames, arrays (height, width, 3) of uint8, as `videos/NAME.FORMAT` and return its path.
 
-    Raises UserError if MP4 cannot be written.
+    Raises UserError if MP4 or WebM cannot be written.
     """
-    import imageio.v3 as imageio
+    from plastic_cli.figures.encoding import check_film_can_be_written, write_film
 
-    options: dict[str, Any] = {"duration": 1000 * seconds_per_frame, "loop": 0}
-    if file_format == "mp4":
-        import numpy as np
-
-        check_mp4_can_be_written()
-        height, width = frames[0].shape[:2]
-        # H.264 has even sizes only. Without this imageio scales the frames to a multiple of 16, which blurs them.
-        frames = [np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge") for frame in frames]
-        options = {"plugin": "FFMPEG", "fps": 1 / seconds_per_frame, "macro_block_size": 2}
+    check_film_can_be_written(file_format)
     path = _path(folder, "videos", f"{name}.{file_format}")
-    write_through(path, lambda temporary: imageio.imwrite(temporary, frames, **options))
+    write_through(path, lambda temporary: write_film(temporary, frames, seconds_per_frame))
     return path
-
-
-def check_mp4_can_be_written() -> None:
-    """Raise UserError, with what to install or correct, if imageio-ffmpeg or its ffmpeg program is missing.
-
-    The environment variable IMAGEIO_FFMPEG_EXE can name another program, which imageio-ffmpeg does not check.
-    """
-    try:
-        program = import_module("imageio_ffmpeg").get_ffmpeg_exe()
-    except (ImportError, RuntimeError):
-        raise UserError(
-            f"MP4 needs imageio-ffmpeg, which is not installed: `{install_command('video')}`, or choose GIF."
-        ) from None
-    if shutil.which(program) is None:
-        raise UserError(
-            f"IMAGEIO_FFMPEG_EXE names {program}, which is not a program here. Correct or unset it, or choose GIF."
-        )
 
 
 def write_artifact(folder: Path, name: str, tensors: Mapping[str, Any]) -> Path:

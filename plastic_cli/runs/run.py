@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from plotnine import ggplot
 
+    from plastic_cli.figures.encoding import FilmFormat
     from plastic_cli.runs.exports import Exports
 
 CHECKPOINT_SHARE = 0.05
@@ -396,12 +397,12 @@ class Run:
         name: str,
         frames: Sequence[NDArray[Any]],
         seconds_per_frame: float = 0.25,
-        file_format: outputs.VideoFormat = "gif",
+        file_format: FilmFormat = "gif",
     ) -> Path:
-        """Write frames, arrays (height, width, 3) of uint8, as `videos/NAME.gif`, which repeats, or `videos/NAME.mp4`.
+        """Write frames, arrays (height, width, 3) of uint8, as `videos/NAME.gif`, which repeats, `.mp4` or `.webm`.
 
-        MP4 (H.264) has even sizes only: a frame of odd size gets a copy of its last row or column. Raises UserError
-        if MP4 is chosen and imageio-ffmpeg, which writes it, is missing.
+        MP4 and WebM have even sizes only: a frame of odd size gets a copy of its last row or column. Raises UserError
+        if one of them is chosen and imageio-ffmpeg, which writes it, is missing.
         """
         return self._wrote(outputs.write_video(self.folder, name, frames, seconds_per_frame, file_format))
 

@@ -94,6 +94,17 @@ class TrainedAgentConfig(EnvironmentConfig):
     )
 
 
+class NamedAgentConfig(TrainedAgentConfig):
+    """Options of the commands that show what a trained agent observes and does."""
+
+    labels: tuple[str, ...] = field(
+        (), "names of the entries of an observation, as NAME,NAME,... (default: those of the environment)", panel="Task"
+    )
+    action_labels: tuple[str, ...] = field(
+        (), "names of the actions, as NAME,NAME,... (default: those of the environment)", panel="Task"
+    )
+
+
 class Train(EnvironmentConfig, TrainConfig):
     """Train a multi-plasticity network (MPN) by Q-learning, by actor-critic, or supervised on the published tasks."""
 
@@ -317,7 +328,7 @@ class Evaluate(TrainedAgentConfig, EvaluateConfig):
     episodes: int = field(100, "number of episodes", ge=1)
 
 
-class Analyze(TrainedAgentConfig, AnalyzeConfig):
+class Analyze(NamedAgentConfig, AnalyzeConfig):
     """Analyze the activity and the modulations M of a trained agent. Without an option, run every analysis."""
 
     pca: bool = field(False, "principal components of the hidden states and of M", panel="Analyses")
@@ -334,11 +345,13 @@ class Analyze(TrainedAgentConfig, AnalyzeConfig):
     )
 
 
-class Render(TrainedAgentConfig, RenderConfig):
-    """Render an episode as a film: the environment, M as a heat map, the outputs and the return so far."""
+class Render(NamedAgentConfig, RenderConfig):
+    """Render an episode as a film: the environment, M as a heat map, the inputs, the choice and the return."""
 
     episode: int = field(0, "index of the test episode", ge=0)
-    video: Literal["gif", "mp4"] = field("gif", f"mp4 needs `{install_command('video')}`")
+    video: Literal["gif", "mp4", "webm"] = field("gif", f"mp4 and webm need `{install_command('video')}`")
     frames: int = field(150, "maximum number of steps shown", ge=1, le=100_000)
-    frame_seconds: float = field(0.06, "seconds per frame", ge=0.02, le=60)
+    frame_seconds: float | None = field(
+        None, "seconds per frame (default: 0.06 to 0.5, so that the film takes about 8 seconds)", ge=0.02, le=60
+    )
     still: tuple[int, ...] = field((), "steps to save as images")

@@ -10,8 +10,9 @@ from plastic_cli import Run, UserError
 from plastic_cli.numerics.seeds import seed_sequence
 from plastic_cli.runs.checkpoint import read_checkpoint
 from plastic_cli.statistics.intervals import mean_interval
-from plastic_mpn.config import Evaluate, Train, TrainedAgentConfig
+from plastic_mpn.config import Evaluate, NamedAgentConfig, Train, TrainedAgentConfig
 from plastic_mpn.environments.greedy import GreedyEpisodes, evaluation_seeds
+from plastic_mpn.environments.names import Names, names_of
 from plastic_mpn.environments.options import read_options
 from plastic_mpn.environments.vector import make_environment
 from plastic_mpn.make import environment_options, make_network, sizes
@@ -21,13 +22,14 @@ from plastic_mpn.networks.stored import BEST, FINAL, load_network, load_state, s
 
 @dataclass(frozen=True)
 class Trained:
-    """The stored network of a run, and the environment in which it is evaluated, analyzed or rendered."""
+    """The stored network of a run, the environment in which it is evaluated, analyzed or rendered, and its names."""
 
     network: Network
     env_id: str
     options: Mapping[str, Any]
     max_steps: int | None
     checkpoint: str
+    names: Names
 
 
 def network(run: Run, *, checkpoint: str = BEST) -> Network:
@@ -68,20 +70,16 @@ def open_trained(config: TrainedAgentConfig, run: Run) -> Trained:
         load_network(network, run, config.checkpoint)
     # The options of the training environment do not apply to another one.
     options = environment_options(trained_as, run) if config.env in (None, trained_as.env) else {}
-    chosen = Trained(
-        network.eval(),
-        config.env or trained_as.env,
-        {**options, **read_options(config.env_options)},
-        config.step_limit or trained_as.step_limit,
-        config.checkpoint,
-    )
-    other = make_environment(chosen.env_id, max_steps=chosen.max_steps, options=chosen.options)
-    if sizes(other) != sizes(own):
+    options |= read_options(config.env_options)
+    env_id, limit = config.env or trained_as.env, config.step_limit or trained_as.step_limit
+    chosen = make_environment(env_id, max_steps=limit, options=options)
+    if sizes(chosen) != sizes(own):
         raise UserError(
-            f"{chosen.env_id} has observations of size {sizes(other)[0]} and {sizes(other)[1]} actions; run {run.id}"
+            f"{env_id} has observations of size {sizes(chosen)[0]} and {sizes(chosen)[1]} actions; run {run.id}"
             f" was trained with {sizes(own)[0]} and {sizes(own)[1]} ({trained_as.env}). Choose one with the same sizes."
         )
-    return chosen
+    labels = (config.labels, config.action_labels) if isinstance(config, NamedAgentConfig) else ()
+    return Trained(network.eval(), env_id, options, limit, config.checkpoint, names_of(chosen, *labels))
 
 
 def _check_supervised(checkpoint: str) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
@@ -13,10 +14,11 @@ from plastic_cli.figures.film import (
     add_caption,
     add_color_bar,
     animate,
+    as_loop,
     full_scale,
     growing_curve,
-    hold_last,
     new_figure,
+    pace,
     show_weights,
     style_curves,
     style_image,
@@ -93,10 +95,25 @@ def test_a_curve_grows_to_the_step_and_ends_in_a_dot():
         assert list(end.get_ydata()) == [10, 20, 40][:shown][-1:]
 
 
-def test_the_last_frame_is_held():
+def test_a_film_shows_its_last_frame_first_and_holds_it_for_half_a_second_at_both_ends():
     frames = [np.full((2, 2, 3), value, np.uint8) for value in range(3)]
-    held = hold_last(frames, 4)
-    assert [int(frame[0, 0, 0]) for frame in held] == [0, 1, 2, 2, 2, 2, 2]
+    assert [int(frame[0, 0, 0]) for frame in as_loop(frames, 0.2)] == [2, 2, 0, 1, 2, 2, 2]
+    assert [int(frame[0, 0, 0]) for frame in as_loop(frames, 2.0)] == [2, 0, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("frames", "seconds"), [(1, 0.5), (10, 0.5), (20, 0.4), (100, 0.08), (1000, 0.06)])
+def test_a_film_takes_about_eight_seconds_if_a_frame_can_be_seen_for_that_long(frames, seconds):
+    assert pace(frames) == seconds
+
+
+def test_a_note_is_below_the_panels_and_leaves_them_room():
+    figure = new_figure("a film", note="each frame is 4 steps\nand more")
+    axes = figure.subplots()
+    axes.set_xlabel("step")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    note = next(text for text in figure.texts if text.get_text().startswith("each frame"))
+    assert 0 < note.get_window_extent().y0 < note.get_window_extent().y1 < axes.get_tightbbox().y0
 
 
 def test_the_full_scale_is_the_largest_quantile_and_never_0():

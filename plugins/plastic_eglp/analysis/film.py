@@ -14,8 +14,8 @@ from plastic_cli.figures.film import (
     Update,
     add_caption,
     animate,
+    as_loop,
     growing_curve,
-    hold_last,
     new_figure,
     show_weights,
     style_curves,
@@ -54,7 +54,7 @@ def render_learning(run: Run) -> None:
         add_caption(figure, lambda epoch: f"epoch {epoch} of {last}"),
     ]
     frames = animate(figure, updates, epochs)
-    run.save_video("learning", hold_last(frames), SECONDS_PER_FRAME)
+    run.save_video("learning", as_loop(frames, SECONDS_PER_FRAME), SECONDS_PER_FRAME)
     run.save_image("learning", frames[-1])
 
 

@@ -16,8 +16,8 @@ from plastic_cli.figures.film import (
     Update,
     add_caption,
     animate,
+    as_loop,
     growing_curve,
-    hold_last,
     new_figure,
     style_curves,
     whole_numbers,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 INCHES = (13.0, 5.6)
 SECONDS_PER_FRAME = 0.12
-LAST_FRAMES = 12
 WINDOW = 20
 """Episodes per moving average of accuracy and angles."""
 
@@ -60,7 +59,7 @@ def render_learning(config: Render, run: Run) -> None:
         # Below the panel, where it covers no curve.
         axes.legend(frameon=False, fontsize=LABEL, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     frames = animate(figure, updates, steps)
-    run.save_video("learning", hold_last(frames, LAST_FRAMES), SECONDS_PER_FRAME)
+    run.save_video("learning", as_loop(frames, SECONDS_PER_FRAME), SECONDS_PER_FRAME)
     run.save_image("learning", frames[-1])
 
 

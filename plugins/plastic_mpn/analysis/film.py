@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plastic_cli import Run, UserError
-from plastic_cli.figures.film import hold_last
+from plastic_cli.figures.encoding import check_film_can_be_written
+from plastic_cli.figures.film import as_loop, pace
 from plastic_cli.numerics.seeds import seed_sequence
-from plastic_cli.runs.outputs import check_mp4_can_be_written
+from plastic_mpn.analysis.choice import choice_of
 from plastic_mpn.analysis.frames import choose_steps, episode_frames
 from plastic_mpn.analysis.recording import draws_pictures, record_episodes
 from plastic_mpn.environments.greedy import evaluation_seeds
-from plastic_mpn.networks.agents import MPNDQN, ActorCritic, Network
+from plastic_mpn.environments.names import Names
 
 if TYPE_CHECKING:
     from plastic_mpn.config import Render
@@ -23,8 +24,7 @@ def render_episode(config: Render, run: Run, trained: Trained) -> None:
 
     Raises UserError if the episode has no such step, or if MP4 cannot be written.
     """
-    if config.video == "mp4":
-        check_mp4_can_be_written()
+    check_film_can_be_written(config.video)
     seed = evaluation_seeds(seed_sequence(run.seed, "test episodes"), config.episode + 1)[-1]
     network, env_id = trained.network, trained.env_id
     limit, options = trained.max_steps, trained.options
@@ -41,20 +41,28 @@ def render_episode(config: Render, run: Run, trained: Trained) -> None:
         (episode,) = record_episodes(network, env_id, [seed], max_steps=limit, options=options, render=needed)
     else:
         run.message(f"{env_id} cannot draw itself here: the film shows its observations instead")
-    name = f"{run.config.get('core', 'mpn')} on {env_id}, seed {run.seed}, episode {config.episode}"
-    drawn = dict(
-        zip(needed, episode_frames(episode, needed, title=name, output_name=_output_name(network)), strict=True)
+    drawn = episode_frames(
+        episode,
+        needed,
+        title=f"{run.config.get('core', 'mpn')} on {env_id}, seed {run.seed}, episode {config.episode}",
+        choice=choice_of(network, episode.outputs, trained.names.actions),
+        names=trained.names,
+        note=_note(len(episode), shown, trained.names, has_m=episode.matrices is not None),
     )
     if len(shown) < len(episode):
         run.message(f"showing {len(shown)} of {len(episode)} steps; raise --frames to show more")
-    frames = [drawn[step] for step in shown]
-    run.save_video(f"episode_{config.episode}", hold_last(frames), config.frame_seconds, config.video)
+    by_step = dict(zip(needed, drawn, strict=True))
+    frames = [by_step[step] for step in shown]
+    seconds = config.frame_seconds or pace(len(frames))
+    run.save_video(f"episode_{config.episode}", as_loop(frames, seconds), seconds, config.video)
     for step in stills:
-        run.save_image(f"episode_{config.episode}_step_{step}", drawn[step])
+        run.save_image(f"episode_{config.episode}_step_{step}", by_step[step])
     run.results["render/return"] = episode.episode_return
 
 
-def _output_name(network: Network) -> str:
-    if isinstance(network, MPNDQN):
-        return "Q-value"
-    return "logit" if isinstance(network, ActorCritic) else "readout"
+def _note(length: int, shown: tuple[int, ...], names: Names, *, has_m: bool) -> str:
+    """Return what all frames have in common: the steps of a frame, and how the hidden units are sorted."""
+    stride = shown[1] - shown[0] if len(shown) > 1 else length
+    step = "" if names.step_seconds is None else f" of {names.step_seconds:g} s"
+    frame = f"{stride} steps{step}" if stride > 1 else f"1 step{step}"
+    return f"Each frame is {frame}. Units sorted by the first principal component of {'M' if has_m else 'h'}."

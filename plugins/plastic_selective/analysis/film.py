@@ -24,8 +24,8 @@ from plastic_cli.figures.film import (
     add_caption,
     add_color_bar,
     animate,
+    as_loop,
     full_scale,
-    hold_last,
     new_figure,
     style_curves,
     style_image,
@@ -80,7 +80,7 @@ def render_plasticity(config: Render, run: Run) -> None:
     shape = image_shape_of(run, units_and_inputs[1]) if config.layer == 1 else None
     frames = draw_frames(history, panels, shape)
     name = f"plasticity_layer_{config.layer}"
-    run.save_video(name, hold_last(frames), config.frame_seconds)
+    run.save_video(name, as_loop(frames, config.frame_seconds), config.frame_seconds)
     run.save_image(name, frames[-1])
 
 

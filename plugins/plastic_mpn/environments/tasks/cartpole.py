@@ -23,7 +23,7 @@ class CartPoleNoVelocity(CartPoleEnv):
     """
 
     entries: ClassVar[tuple[str, ...]] = ("cart position", "pole angle")
-    actions: ClassVar[tuple[str, ...]] = ("left", "right")
+    actions: ClassVar[tuple[str, ...]] = ("push left", "push right")
 
     def __init__(self, sutton_barto_reward: bool = False, scaled: bool = False, render_mode: str | None = None) -> None:
         super().__init__(sutton_barto_reward, render_mode)

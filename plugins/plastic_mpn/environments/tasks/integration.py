@@ -284,6 +284,7 @@ class _IntegrationEnvironment(gymnasium.Env[NDArray[np.float32], np.int64]):
             raise ValueError(f"render_mode must be 'rgb_array' or None, not {render_mode!r}")
         self.task = task
         self.trials = trials
+        self.actions = tuple(f"class {number}" for number in range(task.classes))
         self.render_mode = render_mode
         noise = NOISE_LIMIT * task.noise / np.sqrt(task.dimension)
         self.observation_space = gymnasium.spaces.Box(
@@ -329,20 +330,30 @@ class _IntegrationEnvironment(gymnasium.Env[NDArray[np.float32], np.int64]):
         return np.zeros(self.task.dimension, np.float32), float(correct), True, False, self._info
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Return an image of the observation and the time within the trial: (288, 384, 3) uint8."""
+        """Return an image of the evidence so far and the time within the trial: (320, 464, 3) uint8."""
         if self.render_mode is None:
             gymnasium.logger.warn("make the task with render_mode='rgb_array' to render it")
             return None
-        observation = self._drawn.inputs[self._time, 0]
+        title = f"trial {self._number + 1} of {self.trials}: {self._info['period']}"
+        if self._info["period"] == "stimulus":
+            title += f" of {' and '.join(self._input_name(row) for row in np.ravel(self._info['input']))}"
+        elif "cued" in self._info:
+            title += f" (report integration {self._info['cued']})"
+        evidence = np.asarray(self._info["evidence"])
+        which = [f"{part}, " for part in range(SUBTASKS)] if evidence.ndim > 1 else [""]
         return picture.draw(
-            [f"input {number}" for number in range(self.task.dimension)],
-            np.zeros_like(observation) if self._over else observation,
+            [f"evidence {part}{number}" for part in which for number in range(self.task.classes)],
+            evidence.ravel(),
+            limits=(0.0, float(self._periods.count("stimulus"))),
             timeline=self._periods,
             step=None if self._over else self._time,
-            title=f"trial {self._number + 1} of {self.trials}: {self._info['period']}",
-            action="none" if self._action is None else f"class {self._action}",
+            title=title,
+            action="none" if self._action is None else self.actions[self._action],
             correct=self._info["correct"],
         )
+
+    def _input_name(self, row: int) -> str:
+        return "null" if row == self.task.classes else f"class {row}"
 
     def _begin_trial(self, number: int) -> None:
         self._number, self._time = number, 0

@@ -86,6 +86,7 @@ class TrialTask(gymnasium.Env[Observation, np.int64]):
         reward_abort: for each response before the decision period (breaking fixation).
         abort: whether breaking fixation also ends the trial, as incorrect.
         entries, actions: the meaning of each entry of an observation and of each action.
+        step_seconds: the duration of a step, as the published durations of the periods assume.
 
     Raises:
         ValueError: for a bad argument, which is named.
@@ -95,6 +96,7 @@ class TrialTask(gymnasium.Env[Observation, np.int64]):
     periods: ClassVar[tuple[str, ...]]
     actions: ClassVar[tuple[str, ...]]
     cues: ClassVar[tuple[str, ...]] = ()
+    step_seconds: ClassVar[float] = 0.1
     stimuli: tuple[str, ...] = field(init=False)
 
     trials: int = 10
@@ -181,7 +183,7 @@ class TrialTask(gymnasium.Env[Observation, np.int64]):
         return self._rows[self._time], reward, self._over, False, self._infos[self._time]
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Return an image of the observation, the time within the trial, and the last action: (288, 384, 3) uint8."""
+        """Return an image of the observation, the time within the trial, and the last action: (320, 464, 3) uint8."""
         if self.render_mode is None:
             gymnasium.logger.warn("make the task with render_mode='rgb_array' to render it")
             return None

@@ -279,7 +279,7 @@ def test_an_observation_can_be_drawn():
     for _ in range(3):
         made.step(0)
         pictures.append(made.render())
-    assert {picture.shape for picture in pictures} == {(288, 384, 3)}
+    assert {picture.shape for picture in pictures} == {(320, 464, 3)}
     assert all((first != second).any() for first, second in pairwise(pictures))
     with pytest.raises(ValueError, match="render_mode must be"):
         SimpleIntegration(render_mode="human")

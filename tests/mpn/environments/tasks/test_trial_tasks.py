@@ -566,7 +566,7 @@ def test_pictures_follow_the_trial(task):
     while not over:
         _, _, over, _, info = env.step(info["target"])
         pictures.append(env.render())
-    assert all(picture.shape == (288, 384, 3) and picture.dtype == np.uint8 for picture in pictures)
+    assert all(picture.shape == (320, 464, 3) and picture.dtype == np.uint8 for picture in pictures)
     assert all(np.any(one != two) for one, two in pairwise(pictures))
     env.reset(seed=0)
     np.testing.assert_array_equal(env.render(), pictures[0])
