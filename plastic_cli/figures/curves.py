@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,18 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import GRAY, SeriesStyle, series_scales, series_styles, theme_plastic
-from plastic_cli.figures.view import Shown, View, named, shown
-from plastic_cli.plugins.metrics import Metric
+from plastic_cli.figures.metric_rows import (
+    first_metric,
+    in_order,
+    label_text,
+    label_values,
+    metric_rows,
+    number_first,
+    split_words,
+)
+from plastic_cli.figures.theme import GRAY, SeriesStyle, ordered_colors, series_scales, series_styles, theme_plastic
+from plastic_cli.figures.view import CURVE, Shown, View, named, shown
+from plastic_cli.plugins.metrics import Metric, metric_of
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, interval_method, mean_intervals
 
 CURVE_COLUMNS = ["label", "style", "panel", "line", "step", "mean", "low", "high", "n"]
@@ -110,12 +120,12 @@ def curves_figure(
     styles = styles or series_styles(map(str, labels))
     columns = min(len(panels), 3 if len(panels) > 4 else 2)
     has_legend = len(labels) > 1 or len(kinds) > 1
-    width, height, beside = _size(view, labels if len(labels) > 1 else [], kinds, len(panels), columns)
+    width, height, beside = curve_size(view, labels if len(labels) > 1 else [], kinds, len(panels), columns)
     left_out = view.log_x and bool((curves["step"] <= 0).any())
     hidden = _hidden_text(inside.hidden, step_name, metric, leaves_out_0=left_out)
     caption = " ".join(part for part in (_seeds_text(curves), hidden, note) if part)
     figure: ggplot = ggplot(curves, aes("step", "mean", color="label"))
-    for layer in _layers(inside, curves, several_kinds=len(kinds) > 1):
+    for layer in _layers(inside, several_kinds=len(kinds) > 1):
         figure += layer
     names = [str(label) for label in labels]
     options = {"labels": [wrapped_setting(name, LEGEND_WIDTH) for name in names]}
@@ -146,11 +156,12 @@ def curves_figure(
     )
 
 
-def _layers(inside: Shown, curves: pd.DataFrame, *, several_kinds: bool) -> list[Any]:
+def _layers(inside: Shown, *, several_kinds: bool) -> list[Any]:
     """Return intervals, lines, points and marks."""
     lines = inside.lines.assign(
         group=[f"{row.label}\n{row.style}\n{row.line}\n{row.piece}" for row in inside.lines.itertuples()]
     )
+    lengths = lines.groupby("group")["step"].transform("size")
     kind = {"linetype": "style" if several_kinds else "label"}
     layers = [
         geom_blank(aes("step", "mean"), data=inside.edges, inherit_aes=False),
@@ -161,10 +172,12 @@ def _layers(inside: Shown, curves: pd.DataFrame, *, several_kinds: bool) -> list
             size=0,
             show_legend=False,
         ),
-        geom_line(aes(group="group", **kind), data=lines, size=0.9),
+        geom_line(aes(group="group", **kind), data=lines[lengths > 1], size=0.9),
     ]
-    if curves.groupby(_NAMES, observed=True)["step"].nunique().max() <= MOST_POINTS:
-        layers.append(geom_point(data=inside.points, size=1.4, show_legend=False))
+    steps = inside.points.groupby(CURVE, observed=True)["step"].transform("size")
+    few = steps.max() <= MOST_POINTS
+    points = inside.points if few else inside.points[steps == 1]
+    layers.append(geom_point(data=points, size=1.4 if few else 2, show_legend=False))
     for below, mark in ((True, "v"), (False, "^")):
         marks = inside.hidden[inside.hidden["below"] == below]
         if len(marks):
@@ -176,7 +189,7 @@ def _layers(inside: Shown, curves: pd.DataFrame, *, several_kinds: bool) -> list
     return layers
 
 
-def _size(
+def curve_size(
     view: View, labels: Sequence[Any], kinds: Sequence[Any], panels: int, columns: int
 ) -> tuple[float, float, bool]:
     """Return width and height in inches, and whether the legend is beside the panels."""
@@ -276,3 +289,65 @@ def wrapped_setting(setting: str, width: int) -> str:
 def wrapped(text: str, width: int) -> str:
     """Break a text into lines of up to `width` characters."""
     return "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, width) or [""])
+
+
+def run_figure(
+    metrics: pd.DataFrame,
+    metric: str | None = None,
+    view: View | None = None,
+    *,
+    rule: str | None = None,
+    step_name: str = "step",
+    about: str = "",
+    smooth: int = 1,
+) -> ggplot:
+    """Draw the curves of one run: a metric of one split, or of each split, or of each layer or task.
+
+    metrics: a frame as `RunStore.metrics()` returns it, with the rows of one run. metric: "split/name", or "name" for
+    all splits; None: the accuracy, else the return, else the loss. smooth: each point is the mean of this number of
+    steps. Raises UserError if the run has no such metric.
+    """
+    wanted = metric or first_metric(metrics)
+    rows = metric_rows(metrics, wanted)
+    labels = [label_text(label_values(text)) for text in rows["labels"]]
+    splits = [split_words(split) for split in rows["split"]]
+    several = len(set(splits)) > 1
+    if any(labels):
+        rows = rows.assign(label=labels, style=splits if several else "")
+        order = sorted(set(labels), key=number_first)
+    else:
+        rows = rows.assign(label=splits, style="")
+        order = [split_words(split) for split in in_order(list(dict.fromkeys(rows["split"])))]
+    rows = rows.assign(label=pd.Categorical(rows["label"], order), panel="")
+    curves = mean_curves(smoothed(rows, smooth))
+    styles = ordered_styles(order) if any(labels) else None
+    note = smoothing_text(smooth, step_name)
+    return curves_figure(curves, metric_of(wanted, rule), view, styles, step_name=step_name, about=about, note=note)
+
+
+def ordered_styles(names: Sequence[str]) -> dict[str, SeriesStyle]:
+    """Return a style for each of some names with an order, such as the numbers of layers."""
+    plain = series_styles(names)
+    colors = ordered_colors(len(plain))
+    return {
+        name: replace(style, color=color, linetype="solid")
+        for (name, style), color in zip(plain.items(), colors, strict=True)
+    }
+
+
+def smoothed(rows: pd.DataFrame, steps: int) -> pd.DataFrame:
+    """Return rows in which each value is the mean of the values of its curve in the last `steps` steps."""
+    if steps <= 1:
+        return rows
+    ordered = rows.sort_values("step", kind="stable").reset_index(drop=True)
+    value = ordered["value"].to_numpy(dtype=np.float64, copy=True)
+    for place in ordered.groupby(["run", *_NAMES], sort=False, observed=True).indices.values():
+        step, sums = ordered["step"].to_numpy()[place], np.append(0, np.cumsum(value[place]))
+        first = np.searchsorted(step, step - steps, side="right")
+        value[place] = (sums[1:] - sums[first]) / (np.arange(1, len(place) + 1) - first)
+    return ordered.assign(value=value)
+
+
+def smoothing_text(steps: int, step_name: str) -> str:
+    """Say how the curves are smoothed; "" if they are not."""
+    return f"Each point is the mean of the last {steps} {step_name}s." if steps > 1 else ""

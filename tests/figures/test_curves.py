@@ -1,10 +1,20 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
 from plastic_cli.errors import UserError
-from plastic_cli.figures.curves import curves_figure, mean_curves, number_labels, share_labels
+from plastic_cli.figures.curves import (
+    curves_figure,
+    mean_curves,
+    number_labels,
+    run_figure,
+    share_labels,
+    smoothed,
+    smoothing_text,
+)
 from plastic_cli.figures.theme import PALETTE
 from plastic_cli.figures.view import View, read_range, shown
 from plastic_cli.plugins.metrics import metric_of
@@ -177,3 +187,76 @@ def test_a_range_is_read(text, ends):
 def test_another_text_is_no_range(text):
     with pytest.raises(UserError, match="--y-range"):
         read_range(text, "--y-range")
+
+
+def logged(split, metric, values, labels=None, run="r", stage="train", first=0):
+    return [
+        {"run": run, "stage": stage, "split": split, "step": step, "metric": metric, "value": value, "labels": labels}
+        for step, value in enumerate(values, start=first)
+    ]
+
+
+def test_one_run_is_drawn_with_a_curve_for_each_split():
+    metrics = pd.DataFrame(
+        logged("test", "accuracy", [0.1, 0.8])
+        + logged("train", "accuracy", [0.1, 0.9])
+        + logged("test", "loss", [2, 1])
+    )
+    figure = run_figure(metrics, about="grlu on digits")
+    assert figure.data.groupby("label", observed=True)["mean"].apply(list).to_dict() == {
+        "training": [0.1, 0.9],
+        "test": [0.1, 0.8],
+    }
+    assert (figure.labels.title, figure.labels.subtitle) == ("Accuracy", "grlu on digits")
+    assert run_figure(metrics, "test/loss").labels.title == "Test loss"
+
+
+def test_what_is_measured_once_is_a_point_next_to_the_curves():
+    metrics = pd.DataFrame(logged("train", "return", range(100)) + logged("test", "return", [99.0], first=99))
+    figure = run_figure(metrics)
+    (points,) = [layer for layer in figure.layers if type(layer.geom).__name__ == "geom_point"]
+    assert points._data[["label", "step"]].to_numpy().tolist() == [["test", 99]]
+
+
+def test_a_metric_of_layers_has_a_curve_for_each_in_their_order():
+    layers = [logged("train", "angle", [90, 50], json.dumps({"layer": layer})) for layer in (10, 2)]
+    metrics = pd.DataFrame(sum(layers, logged("test", "angle", [60.0])))
+    assert list(run_figure(metrics, "angle").data["label"].cat.categories) == ["layer 2", "layer 10"]
+
+
+def test_the_mean_of_tasks_is_drawn_rather_than_each_of_them():
+    tasks = logged("test", "accuracy", [0.5, 0.7], json.dumps({"task": 1}))
+    metrics = pd.DataFrame(logged("test", "accuracy", [0.4, 0.6]) + tasks)
+    assert list(run_figure(metrics, "test/accuracy").data["mean"]) == [0.4, 0.6]
+
+
+def test_only_training_rows_are_drawn_and_of_a_step_the_last_value():
+    again = logged("test", "accuracy", [0.3])
+    metrics = pd.DataFrame(
+        logged("test", "accuracy", [0.1, 0.2]) + again + logged("test", "accuracy", [0.9], stage="eval")
+    )
+    assert list(run_figure(metrics).data["mean"]) == [0.3, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        (
+            "test/acuracy",
+            "no run has the metric 'test/acuracy'. Did you mean 'test/accuracy'? There are: test/accuracy.",
+        ),
+        ("los", "There are: test/accuracy."),
+    ],
+)
+def test_an_unknown_metric_is_an_error_that_lists_what_there_is(metric, words):
+    with pytest.raises(UserError) as error:
+        run_figure(pd.DataFrame(logged("test", "accuracy", [0.1, 0.2])), metric)
+    assert words in str(error.value)
+
+
+def test_smoothing_takes_the_mean_of_the_last_steps():
+    frame = rows([1.0, 2.0, 6.0, 4.0]).assign(style="")
+    frame["step"] = [0, 1, 2, 10]
+    assert list(smoothed(frame, 2)["value"]) == [1, 1.5, 4, 4]
+    assert smoothed(frame, 1) is frame
+    assert "mean of the last 2 steps" in smoothing_text(2, "step")

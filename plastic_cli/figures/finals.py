@@ -1,0 +1,168 @@
+"""Final values over an option: the mean over seeds with its interval, and each seed."""
+
+# plotnine declares types, but not that of a figure plus a layer.
+# mypy: no-warn-return-any
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from plotnine import (
+    aes,
+    element_blank,
+    facet_wrap,
+    geom_blank,
+    geom_line,
+    geom_linerange,
+    geom_point,
+    ggplot,
+    guide_legend,
+    guides,
+    labs,
+    scale_x_continuous,
+    scale_x_log10,
+    theme,
+)
+
+from plastic_cli.figures.curves import (
+    CURVE_COLUMNS,
+    LEGEND_WIDTH,
+    curve_size,
+    number_labels,
+    ordered_values,
+    sentence_case,
+    wrapped,
+    wrapped_setting,
+    y_scale,
+)
+from plastic_cli.figures.theme import SeriesStyle, series_scales, series_styles, theme_plastic
+from plastic_cli.figures.view import View, shown
+from plastic_cli.plugins.metrics import Metric
+from plastic_cli.statistics.intervals import MINIMUM_VALUES, interval_method, mean_intervals
+
+MOST_MARKED = 8
+"""Up to this number of values of an option are marked on the axis."""
+LEAST_GAP = 0.07
+"""Values of an option that are closer than this share of the axis are not all marked."""
+NAME_WIDTH = 16
+"""Characters per line of a name on the axis."""
+_SPREAD = 0.5
+"""The share of the place of a name over which the labels are spread."""
+
+
+def finals_figure(
+    values: pd.DataFrame,
+    metric: Metric,
+    view: View | None = None,
+    styles: Mapping[str, SeriesStyle] | None = None,
+    *,
+    option: str,
+    about: str = "",
+    note: str = "",
+) -> ggplot:
+    """Draw final values against an option.
+
+    values: label, panel, x, run, value: one row per run. x: the value of the option, a number, or names, which are
+    drawn side by side in the order of their categories. styles: how each label is drawn, as for `curves_figure`.
+    """
+    view = view or View()
+    share = metric.unit == "%"
+    names = [] if pd.api.types.is_numeric_dtype(values["x"]) else [str(name) for name in ordered_values(values["x"])]
+    labels, panels = (ordered_values(values[name]) for name in ("label", "panel"))
+    placed = values.assign(step=_places(values, names))
+    means = _means(placed)
+    inside = shown(means, view, share=share, skip_early=False)
+    ends = inside.edges.groupby("panel", observed=True)["mean"].agg(["min", "max"])
+    columns = min(len(panels), 3 if len(panels) > 4 else 2)
+    width, height, beside = curve_size(view, labels if len(labels) > 1 else [], [], len(panels), columns)
+    keys = [str(label) for label in labels]
+    styles = styles or series_styles(keys)
+    figure: ggplot = (
+        ggplot(means, aes("step", "mean", color="label"))
+        + geom_blank(aes("step", "mean"), data=inside.edges, inherit_aes=False)
+        + geom_point(aes("step", "value"), data=_inside(placed, "value", ends), size=1.2, alpha=0.35, show_legend=False)
+        + geom_linerange(aes(ymin="low", ymax="high"), data=_cut(inside.points, ends), size=0.9, show_legend=False)
+    )
+    if not names:
+        figure += geom_line(aes(group="label"), data=inside.lines, size=0.7)
+    figure += geom_point(data=inside.points, size=2.6)
+    for scale in series_scales(styles, keys, labels=[wrapped_setting(key, LEGEND_WIDTH) for key in keys]):
+        figure += scale
+    figure += guides(color=guide_legend(ncol=1))
+    figure += _x_scale(placed["step"], names, view)
+    figure += y_scale(view, share=share)
+    if len(panels) > 1:
+        figure += facet_wrap("panel", ncol=columns, scales="free_y")
+    figure += labs(
+        title=view.title or sentence_case(metric.name),
+        subtitle=wrapped(about, int(11 * width)) or None,
+        x=option,
+        y=metric.name if share else metric.heading,
+        color="",
+        caption=wrapped(" ".join(part for part in (_seeds_text(means), note) if part), int(14 * width)) or None,
+    )
+    figure += theme_plastic(figure_size=(width, height))
+    return figure + theme(
+        legend_position=("right" if beside else "bottom") if len(labels) > 1 else "none", legend_title=element_blank()
+    )
+
+
+def _places(values: pd.DataFrame, names: Sequence[str]) -> Any:
+    """Return where each run is on the axis: at its number, or at its name and there side by side with other labels."""
+    if not names:
+        return values["x"].astype(float)
+    place = values["x"].astype(object).astype(str).map({name: place for place, name in enumerate(names)})
+    there = values.assign(place=place, code=pd.factorize(values["label"], sort=True)[0]).groupby(["panel", "place"])[
+        "code"
+    ]
+    rank, count = there.rank(method="dense"), there.transform("nunique")
+    return place + _SPREAD * ((rank - 0.5) / count - 0.5)
+
+
+def _means(placed: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean of each label at each place of the axis, in the form of `mean_curves`."""
+    of_places = placed.groupby(["label", "panel", "step"], observed=True)["value"]
+    intervals = mean_intervals([values.to_numpy() for _, values in of_places])
+    bounds = [(each.mean, each.low, each.high, each.n) for each in intervals]
+    means = pd.concat(
+        [of_places.size().index.to_frame(index=False), pd.DataFrame(bounds, columns=["mean", "low", "high", "n"])],
+        axis=1,
+    )
+    return means.assign(style="", line="")[CURVE_COLUMNS]
+
+
+def _inside(frame: pd.DataFrame, column: str, ends: pd.DataFrame) -> pd.DataFrame:
+    low, high = (frame["panel"].astype(object).map(ends[end].to_dict()) for end in ("min", "max"))
+    return frame[frame[column].between(low, high)]
+
+
+def _cut(points: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
+    low, high = (points["panel"].astype(object).map(ends[end].to_dict()) for end in ("min", "max"))
+    known = points.dropna(subset=["low", "high"])
+    return known.assign(low=known["low"].clip(low, high), high=known["high"].clip(low, high))
+
+
+def _x_scale(steps: pd.Series[Any], names: Sequence[str], view: View) -> Any:
+    if names:
+        texts = [wrapped(name, NAME_WIDTH) for name in names]
+        return scale_x_continuous(breaks=list(range(len(names))), labels=texts, limits=(-0.6, len(names) - 0.4))
+    scale = scale_x_log10 if view.log_x else scale_x_continuous
+    measured = np.unique(steps)
+    places = np.log10(measured[measured > 0]) if view.log_x else measured
+    gaps = np.diff(places)
+    if len(measured) <= MOST_MARKED and (len(gaps) == 0 or gaps.min() >= LEAST_GAP * gaps.sum()):
+        return scale(breaks=list(measured), labels=[f"{value:g}" for value in measured], expand=(0.05, 0))
+    return scale(labels=number_labels, expand=(0.05, 0))
+
+
+def _seeds_text(means: pd.DataFrame) -> str:
+    least, most = int(means["n"].min()), int(means["n"].max())
+    if most == 1:
+        return "Each point is one run."
+    seeds = f"{most} seeds" if least == most else f"{least} to {most} seeds"
+    bar = f" Bar: {interval_method()}" if means["low"].notna().any() else ""
+    few = f", from {MINIMUM_VALUES} seeds on" if bar and least < MINIMUM_VALUES else ""
+    return f"Large points: mean over {seeds}. Small points: single seeds.{bar}{few}" + ("." if bar else "")
