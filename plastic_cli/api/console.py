@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from plastic_cli.runs.console import Console, StepBar, is_headline
+from plastic_cli.runs.console import Console, StepBar, headline
 
 UPDATE_SECONDS = 0.2
 """Shortest time between two updates of a bar in a notebook."""
@@ -98,7 +98,7 @@ class NotebookBar:
 
     def end_step(self, done: int, summary: Mapping[str, float | None]) -> None:
         """A step is done; `summary` holds the last value of every metric."""
-        shown = [f"{key} {value:.4g}" for key, value in summary.items() if value is not None and is_headline(key)]
+        shown = headline(summary)
         self._done, self._within, self._result = done, 0.0, ", ".join(shown[-2:])
         self._show()
 

@@ -16,11 +16,13 @@ def split_options(
 ) -> tuple[dict[str, Any], Options]:
     """Return the options of the rule and those of the run.
 
-    Raises UserError, a ValueError, for a keyword argument that neither has, with the most similar name.
+    A former name of an option gives a warning. Raises UserError, a ValueError, for a keyword argument that neither has,
+    with the most similar name.
     """
+    of_the_run = {name: value for name, value in given.items() if name in run_model.model_fields}
+    typed = rule_model.read_names({name: value for name, value in given.items() if name not in of_the_run})
     fields = {**rule_model.model_fields, **run_model.model_fields}
-    for name in given:
-        if name not in fields and name not in rule_model.renamed:
+    for name in typed:
+        if name not in fields:
             raise OptionError(f"there is no option '{name}'.{did_you_mean(name, fields)}", name)
-    typed = {name: value for name, value in given.items() if name not in run_model.model_fields}
-    return typed, run_model.from_values({name: value for name, value in given.items() if name not in typed})
+    return typed, run_model.from_values(of_the_run)

@@ -121,7 +121,7 @@ class _RichBar:
         self._progress.update(self._task, description=f"{self._unit} {index + 1}/{self._total}")
 
     def end_step(self, done: int, summary: Mapping[str, float | None]) -> None:
-        shown = [f"{key} {value:.4g}" for key, value in summary.items() if value is not None and is_headline(key)]
+        shown = headline(summary)
         self._done = done
         self._progress.update(self._task, completed=done, result=printable_line("  ".join(shown[-2:])))
 
@@ -138,6 +138,12 @@ def _say(line: str) -> None:
         print(printable(line, keep="\n\t"), file=sys.stderr, flush=True)  # noqa: T201
 
 
-def is_headline(key: str) -> bool:
-    """Return whether a progress bar shows this metric."""
-    return key.rpartition("/")[2] in ("accuracy", "return", "loss", "reward")
+def headline(summary: Mapping[str, float | None]) -> list[str]:
+    """Return the main metrics of a summary with their values, as a progress bar shows them."""
+    from plastic_cli.plugins.metrics import metric_of
+
+    main = ("accuracy", "return", "loss", "reward")
+    found = {key: value for key, value in summary.items() if key.rpartition("/")[2] in main}
+    return [
+        f"{metric_of(key).name} {metric_of(key).number(value)}" for key, value in found.items() if value is not None
+    ]

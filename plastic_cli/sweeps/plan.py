@@ -246,7 +246,7 @@ def read_grid(texts: Sequence[str], model: type[Config]) -> dict[str, list[Any]]
 def checked_grid(values: Mapping[str, Sequence[Any]], model: type[Config]) -> dict[str, list[Any]]:
     """Return the values of a grid by option; raises UserError for an unknown option and for one without values."""
     grid: dict[str, list[Any]] = {}
-    for name, listed in values.items():
+    for name, listed in model.read_names(values, "grid").items():
         if name == "seed":
             raise OptionError("grid: seeds are not part of a grid. Give their number with seeds.", name)
         if name not in model.model_fields:

@@ -166,3 +166,15 @@ def test_the_results_of_a_metric_that_is_not_finite_are_nan(runs_folder):
     record["summary"]["test/loss"] = None
     (run.folder / "run.json").write_text(json.dumps(record))
     assert math.isnan(run.results["test/loss"])
+
+
+def test_a_former_name_of_an_option_warns_and_works():
+    with pytest.warns(FutureWarning, match="'lr_max' is now called 'learning_rate'") as caught:
+        run = plastic.train("grlu", **QUICK, lr_max=0.2, quiet=True)
+    assert caught[0].filename == __file__
+    assert run.config["learning_rate"] == 0.2
+    with pytest.warns(FutureWarning, match="learning_rate"):
+        runs = plastic.train("grlu", **QUICK, grid={"lr_max": [0.2]}, quiet=True)
+    assert runs == [run]
+    with pytest.raises(ValueError, match="are the same option"):
+        plastic.train("grlu", lr_max=0.1, learning_rate=0.2)
