@@ -6,6 +6,8 @@ from .api.stages import evaluate as evaluate
 from .api.stages import render as render
 from .api.sweep import sweep as sweep
 from .api.train import train as train
+from .api.tune import Tuning as Tuning
+from .api.tune import tune as tune
 from .classifier.learner import Learner as Learner
 from .config.classifier import ClassifierAnalyzeConfig as ClassifierAnalyzeConfig
 from .config.classifier import ClassifierEvaluateConfig as ClassifierEvaluateConfig

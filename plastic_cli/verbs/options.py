@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from plastic_cli.config.model import Config, field
 from plastic_cli.sweeps.options import SweepOptions
@@ -59,6 +60,27 @@ class GridOptions(TrainingOptions, SweepOptions):
         panel="Sweep",
         repeat=True,
     )
+
+
+class TuningOptions(PlaceOptions, SweepOptions):
+    """What `tune` searches, and how."""
+
+    trials: int = field(20, "number of trials, including those of earlier calls of this search", ge=1, panel="Search")
+    search: list[str] = field(
+        [],
+        "an option to search, in place of those that the rule declares: NAME, NAME=LOW:HIGH, NAME=LOW:HIGH:log or"
+        " NAME=A,B,C (can be repeated)",
+        panel="Search",
+        repeat=True,
+    )
+    metric: str | None = field(
+        None, "metric that compares trials (default: validation/accuracy, validation/return)", panel="Search"
+    )
+    direction: Literal["auto", "maximize", "minimize"] = field(
+        "auto", "auto minimizes a loss or an error and maximizes any other metric", panel="Search"
+    )
+    seeds: int = field(1, "number of runs per trial; their mean is compared", ge=1, panel="Search")
+    study: str | None = field(None, "name of the search (default: derived from its options)", panel="Search")
 
 
 class StageOptions(PlaceOptions):

@@ -8,7 +8,6 @@ import signal
 
 import pytest
 
-from plastic_cli.commands import tune
 from plastic_cli.config.model import TrainConfig, field
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import discover, find_rule
@@ -16,6 +15,7 @@ from plastic_cli.plugins.models import train_model
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.search import Choice, Range, open_study, search_space
 from plastic_cli.testing import plastic
+from plastic_cli.verbs import tune
 from sweeps.watching import PLASTIC, statuses, until
 
 pytest.importorskip("optuna")
