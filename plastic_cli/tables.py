@@ -1,18 +1,14 @@
-"""Tables for a reader, printed in a terminal or written as Markdown."""
+"""Tables for a reader, as text, Markdown and HTML; `terminal_tables` prints them in a terminal."""
 
 from __future__ import annotations
 
 import math
 import re
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from html import escape
+from typing import Protocol
 
 from plastic_cli.escapes import printable_line
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
 
 NOTHING = "\N{EN DASH}"
 """The text of a cell without content."""
@@ -54,16 +50,29 @@ class Detailed:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class Number(Detailed):
+    """A number as text, with its interval or deviation as the detail. value: the number itself."""
+
+    value: float = math.nan
+
+
 Cell = str | int | float | Detailed | Estimate | None
 
 
 @dataclass(frozen=True)
 class Column:
-    """The heading of a column. numeric: its cells are numbers. optional: a narrow terminal leaves it out."""
+    """The heading of a column.
+
+    numeric: its cells are numbers. optional: a narrow terminal leaves it out. names_row: its cells say what the row is
+    about. whole: its cells are never broken into lines, as the ids of runs.
+    """
 
     heading: str
     numeric: bool = False
     optional: bool = False
+    names_row: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,49 +113,7 @@ def cell_text(cell: Cell) -> str:
     text, detail = text_and_detail(cell)
     if not detail:
         return text
-    return f"{text} ({detail})" if isinstance(cell, Detailed) else f"{text} {detail}"
-
-
-def rich_table(table: Table, width: int | None = None) -> RichTable:
-    """Return the table for a terminal of `width` columns; None: as wide as it needs.
-
-    A detail is below its text. Optional columns are left out, from the right, until the words of the others fit;
-    the caption names them.
-    """
-    from rich.console import Console
-    from rich.measure import Measurement
-
-    indices = list(range(len(table.columns)))
-    if width is None:
-        return _rich_table(table, indices, [], whole_words=True)
-    # Measured without a limit: rich would cut the measure to the width of its console.
-    console = Console(width=10_000)
-    optional = [index for index in indices if table.columns[index].optional]
-    left_out: list[str] = []
-    while True:
-        built = _rich_table(table, indices, left_out, whole_words=True)
-        if Measurement.get(console, console.options, built).minimum <= width:
-            return built
-        if not optional:
-            return _rich_table(table, indices, left_out, whole_words=False)
-        index = optional.pop()
-        indices.remove(index)
-        left_out.insert(0, printable_line(table.columns[index].heading))
-
-
-def print_tables(tables: Sequence[Table]) -> None:
-    """Print tables, in a terminal to its width and in a pipe as wide as they need."""
-    from rich.console import Console
-
-    width = Console().width if sys.stdout.isatty() else None
-    console = Console(width=width or 10_000, highlight=False, markup=False)
-    # Captured, because rich exits the program if the reader closes the pipe.
-    with console.capture() as captured:
-        for index, table in enumerate(tables):
-            if index:
-                console.print()
-            console.print(rich_table(table, width))
-    sys.stdout.write(captured.get())
+    return f"{text} {detail}" if is_number(cell) else f"{text} ({detail})"
 
 
 def markdown(table: Table) -> str:
@@ -161,44 +128,25 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _rich_table(table: Table, indices: list[int], left_out: list[str], *, whole_words: bool) -> RichTable:
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
+def html(table: Table) -> str:
+    """Return the table as an HTML element with the title above and the caption below, for a notebook."""
 
-    built = RichTable(
-        title=printable_line(table.title) or None,
-        caption=printable_line(table.caption + (f" Left out to fit: {', '.join(left_out)}." if left_out else ""))
-        or None,
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        caption_justify="left",
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for index in indices:
-        column = table.columns[index]
-        heading = printable_line(column.heading)
-        texts = [heading, *(cell_text(row[index]) for row in table.rows)]
-        longest = max((len(word) for text in texts for word in text.split()), default=0)
-        built.add_column(
-            heading,
-            justify="right" if column.numeric else "left",
-            overflow="fold",
-            no_wrap=column.numeric,
-            # Without this rich breaks words of one column to make room for the next.
-            min_width=min(longest, 20) if whole_words and not column.numeric else None,
-            max_width=None if column.numeric else table.wrap,
+    def row(tag: str, texts: list[str]) -> str:
+        return "<tr>" + "".join(
+            f'<{tag} style="text-align: {"right" if column.numeric else "left"}">{text}</{tag}>'
+            for column, text in zip(table.columns, texts, strict=True)
         )
-    for row in table.rows:
-        cells = []
-        for index in indices:
-            text, detail = text_and_detail(row[index])
-            # Text, not str: what a user named must not be read as markup.
-            cell = Text(text, style=_style(row[index]))
-            cells.append(cell.append(f"\n{detail}", style="dim") if detail else cell)
-        built.add_row(*cells)
-    return built
+
+    lines = [
+        f"<h4>{escape(printable_line(table.title))}</h4>" if table.title else "",
+        "<table><thead>",
+        row("th", [escape(printable_line(column.heading)) for column in table.columns]),
+        "</thead><tbody>",
+        *(row("td", [escape(cell_text(cell)) for cell in cells]) for cells in table.rows),
+        "</tbody></table>",
+        f"<p><small>{escape(printable_line(table.caption))}</small></p>" if table.caption else "",
+    ]
+    return "\n".join(line for line in lines if line)
 
 
 def _markdown_text(text: str) -> str:
@@ -208,7 +156,7 @@ def _markdown_text(text: str) -> str:
 
 def _markdown_cell(cell: Cell) -> str:
     # Square brackets of an interval need no escape.
-    return cell_text(cell) if _is_number(cell) else _markdown_text(cell_text(cell))
+    return cell_text(cell) if is_number(cell) else _markdown_text(cell_text(cell))
 
 
 def _markdown_row(cells: list[str]) -> str:
@@ -231,10 +179,6 @@ def text_and_detail(cell: Cell) -> tuple[str, str]:
     return number_text(cell.mean), " ".join(bounds + count)
 
 
-def _is_number(cell: Cell) -> bool:
-    return cell is not None and not isinstance(cell, str | Detailed)
-
-
-def _style(cell: Cell) -> str:
-    text, _ = text_and_detail(cell)
-    return {"reproduced": "green", "not reproduced": "red", "inconclusive": "yellow", NOTHING: "dim"}.get(text, "")
+def is_number(cell: Cell) -> bool:
+    """Return whether a cell is a number, alone or with its interval."""
+    return isinstance(cell, Number) or (cell is not None and not isinstance(cell, str | Detailed))

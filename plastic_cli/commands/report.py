@@ -16,7 +16,8 @@ from plastic_cli.plugins.discovery import discover
 from plastic_cli.reports.options import PAGE, ReportOptions, Sources
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.store import RunStore
-from plastic_cli.tables import markdown, print_tables
+from plastic_cli.tables import markdown
+from plastic_cli.terminal_tables import print_tables
 from plastic_cli.verbs.options import RunsOptions
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from plastic_cli.runs.console import Console
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.selection import Selection, known_name, option_value, select
 from plastic_cli.runs.store import RunStore
-from plastic_cli.tables import Cell, Column, Detailed, Table, cell_text, duration, markdown, print_tables
+from plastic_cli.tables import Cell, Column, Detailed, Table, cell_text, duration, markdown
+from plastic_cli.terminal_tables import print_tables
 from plastic_cli.verbs.options import RunsOptions
 
 NEWEST = 50

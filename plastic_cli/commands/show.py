@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.escapes import csv_cell, printable_line
 from plastic_cli.plugins.metrics import Metric, metric_of
-from plastic_cli.tables import Cell, Column, Table, markdown, print_tables
+from plastic_cli.tables import Cell, Column, Table, markdown
+from plastic_cli.terminal_tables import print_tables
 
 if TYPE_CHECKING:
     from plastic_cli.commands.invocation import Invocation

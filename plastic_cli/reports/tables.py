@@ -21,17 +21,20 @@ def results_table(results: Sequence[Result]) -> Table:
     metrics = {result.metric for result in results if result.metric}
     shared = metrics.pop() if len(metrics) == 1 else None
     columns: list[tuple[Column, list[Cell]]] = [
-        (Column("rule"), [result.group.rule for result in results]),
-        (Column("data set"), [marked_data(result.group) for result in results]),
-        (Column("setting"), [result.group.setting or None for result in results]),
+        (Column("rule", names_row=True), [result.group.rule for result in results]),
+        (Column("data set", names_row=True), [marked_data(result.group) for result in results]),
+        (Column("setting", names_row=True), [result.group.setting or None for result in results]),
         (Column("n", numeric=True), [_runs_text(result) for result in results]),
         (Column("metric"), [] if shared else [result.metric for result in results]),
         (Column(shared or "value", numeric=True), [_measured(result.value) for result in results]),
         (
-            Column("chance", numeric=True),
+            Column("chance", numeric=True, optional=True),
             [f"{result.chance.mean:.3g}" if result.chance and result.chance.n else None for result in results],
         ),
-        (Column("control", numeric=True), [result.control and _measured(result.control) for result in results]),
+        (
+            Column("control", numeric=True, optional=True),
+            [result.control and _measured(result.control) for result in results],
+        ),
         (Column(LOSS_METRIC, numeric=True, optional=True), [_measured(result.loss) for result in results]),
         (Column("seconds", numeric=True, optional=True), [_measured(result.seconds) for result in results]),
         (Column("published"), [_published(result.verdict) for result in results]),
@@ -55,9 +58,9 @@ def claims_table(claims: Sequence[ClaimResult]) -> Table:
     metrics = {row.entry.metric for row in rows}
     shared = metrics.pop() if len(metrics) == 1 else None
     columns: list[tuple[Column, list[Cell]]] = [
-        (Column("rule"), [row.rule for row in rows] if several else []),
-        (Column("id"), [row.entry.id for row in rows]),
-        (Column("statement"), [_statement(row.entry) for row in rows]),
+        (Column("rule", names_row=True), [row.rule for row in rows] if several else []),
+        (Column("id", names_row=True), [row.entry.id for row in rows]),
+        (Column("statement", names_row=True), [_statement(row.entry) for row in rows]),
         (Column("our setting", optional=True), [row.group.setting or None if row.group else None for row in rows]),
         (Column("metric"), [] if shared else [row.entry.metric for row in rows]),
         (Column("published"), [_figure(row.entry) for row in rows]),
@@ -77,8 +80,8 @@ def context_table(claims: Sequence[ClaimResult]) -> Table:
     """Return the table of published figures of other methods."""
     context = [(row, row.entry) for row in claims if isinstance(row.entry, Context)]
     columns: list[tuple[Column, list[Cell]]] = [
-        (Column("id"), [entry.id for _, entry in context]),
-        (Column("statement"), [entry.statement for _, entry in context]),
+        (Column("id", names_row=True), [entry.id for _, entry in context]),
+        (Column("statement", names_row=True), [entry.statement for _, entry in context]),
         (Column("metric"), [entry.metric for _, entry in context]),
         (Column("published", numeric=True), [f"{entry.value:g}" for _, entry in context]),
         (Column("source"), [entry.source for _, entry in context]),

