@@ -144,7 +144,7 @@ def _columns(table: Table, *, beside: bool) -> list[_Column]:
         of_heading = max(map(_cells, heading.split()), default=0)
         if column.numeric or column.whole:
             # The words of a heading may be in several lines, a number may not.
-            natural = least = max(of_heading, *map(_cells, lines), 0)
+            natural, least = longest, max(of_heading, *map(_cells, lines), 0)
         else:
             words = max((_cells(word) for line in lines for word in re.findall(r"\S+ ± \S+|\S+", line)), default=0)
             natural = longest if table.wrap is None else max(of_heading, min(longest, table.wrap))
