@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from plotnine import aes, coord_flip, geom_blank, ggplot, labs
+from matplotlib.axes import Axes
+from plotnine import coord_flip, ggplot, labs
 
 from plastic_cli.figures.alternatives import alternative, with_alternative
 from plastic_cli.figures.files import headless
@@ -133,9 +134,6 @@ class _Place:
 def _draw(figure: ggplot, values: pd.DataFrame | None) -> tuple[str, list[_Place]]:
     """Return a figure as an SVG, and the places of `values` in it."""
     drawn = deepcopy(figure)
-    if values is not None:
-        x, y = figure.mapping["x"], figure.mapping["y"]
-        drawn += geom_blank(aes(x, y, label="hover"), data=values, inherit_aes=False)
     content = BytesIO()
     with headless():
         canvas = drawn.draw()
@@ -143,16 +141,36 @@ def _draw(figure: ggplot, values: pd.DataFrame | None) -> tuple[str, list[_Place
     svg = content.getvalue().decode()
     if values is None:
         return svg, []
-    flipped = isinstance(drawn.coordinates, coord_flip)
     height, scale = canvas.get_figheight() * 72, 72 / canvas.dpi
     places = []
-    for row in drawn.layers[-1].data.to_dict("records"):
-        point = (row["y"], row["x"]) if flipped else (row["x"], row["y"])
-        axes = drawn.axs[int(row["PANEL"]) - 1]
-        across, up = axes.transData.transform(point) * scale
-        if np.isfinite([across, up]).all() and axes.bbox.padded(1).contains(across / scale, up / scale):
-            places.append(_Place(float(across), float(height - up), str(row["label"])))
+    for axes, x, y, text in _points(drawn, values):
+        across, up = axes.transData.transform((x, y))
+        # A point outside of the axes is not drawn.
+        if np.isfinite([across, up]).all() and axes.bbox.padded(1).contains(across, up):
+            places.append(_Place(float(across * scale), float(height - up * scale), text))
     return svg, places
+
+
+def _points(drawn: ggplot, values: pd.DataFrame) -> Iterator[tuple[Axes, float, float, str]]:
+    """Return for each row of `values` the axes of a drawn figure, the coordinates on them, and the words.
+
+    They are read from the scales of the figure. A further layer would change these scales.
+    """
+    layout = drawn.layout
+    flipped = isinstance(drawn.coordinates, coord_flip)
+    placed = drawn.facet.map(values, layout.layout)
+    for number, rows in placed.groupby(placed["PANEL"].astype(int)):
+        panel = int(str(number))
+        details: Any = layout.layout[layout.layout["PANEL"].astype(int) == panel].iloc[0]
+        coordinates = []
+        for axis, scales in (("x", layout.panel_scales_x), ("y", layout.panel_scales_y)):
+            scale = scales[int(details[f"SCALE_{axis.upper()}"]) - 1]
+            column = rows[drawn.mapping[axis]]
+            coordinates.append(np.asarray(scale.map(scale.transform(column)), dtype=float))
+        if flipped:
+            coordinates.reverse()
+        for x, y, text in zip(*coordinates, rows["hover"], strict=True):
+            yield drawn.axs[panel - 1], x, y, str(text)
 
 
 def inline_svg(svg: str, name: str, places: Sequence[_Place] = ()) -> Markup:

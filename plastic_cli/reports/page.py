@@ -46,7 +46,7 @@ class PageCell(Detailed):
 
 
 @dataclass(frozen=True)
-class _PageTable:
+class PageTable:
     """A table of the page. datasets: those of all its rows; fold: words that open a table which is closed at first."""
 
     name: str
@@ -56,32 +56,39 @@ class _PageTable:
 
 
 @dataclass(frozen=True)
-class _Section:
+class Section:
+    """A part of the page: texts, then tables, then figures. name: its id."""
+
     name: str
     heading: str
     texts: tuple[str, ...] = ()
-    tables: tuple[_PageTable, ...] = ()
+    tables: tuple[PageTable, ...] = ()
     figures: tuple[PageFigure, ...] = ()
 
 
 def page(
     content: Content, figures: Sequence[PageFigure], recipes: Mapping[tuple[str, str], Sequence[str]], version: str
 ) -> str:
-    """Return the page.
+    """Return the page of a report.
 
-    recipes: by rule and id of a claim, the names of the recipes that test it. All text from runs, rules and recipes is
-    escaped.
+    recipes: by rule and id of a claim, the names of the recipes that test it.
     """
+    title = "Plasticity rules: published and measured"
+    return render_page(title, _summary(content.runs), _sections(content, figures, recipes), version)
+
+
+def render_page(title: str, summary: str, sections: Sequence[Section], version: str) -> str:
+    """Return a page of sections. All text from runs, rules and recipes is escaped."""
     environment = Environment(
         loader=PackageLoader("plastic_cli.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {"page_cell": page_cell, "rules_of": rules_of, "datasets_of": datasets_of, "json": _json}
     style, script = (_source(environment, name) for name in ("page.css", "page.js"))
     return environment.get_template("page.html").render(
-        title="Plasticity rules: published and measured",
-        summary=_summary(content.runs),
+        title=title,
+        summary=summary,
         version=version,
-        sections=_sections(content, figures, recipes),
+        sections=sections,
         # These two files come with plastic and contain no text of runs.
         style=Markup(page_colors() + style),
         script=Markup(script),
@@ -110,7 +117,7 @@ def _summary(runs: pd.DataFrame) -> str:
 
 def _sections(
     content: Content, figures: Sequence[PageFigure], recipes: Mapping[tuple[str, str], Sequence[str]]
-) -> list[_Section]:
+) -> list[Section]:
     """Return the sections of the page: what was run comes first, what was published last."""
     drawn = {figure.name: figure for figure in figures}
     profiles = tuple(
@@ -121,7 +128,7 @@ def _sections(
     published = tuple(drawn.pop(name) for name in list(drawn) if name == "claims" or name.startswith("claims-"))
     sections = [_results_section(content)]
     if drawn:
-        sections.append(_Section("figures", "Figures", figures=tuple(drawn.values())))
+        sections.append(Section("figures", "Figures", figures=tuple(drawn.values())))
     if content.comparisons:
         sections.append(_comparisons_section(content, profiles))
     claims = [row for row in content.judged if not isinstance(row.entry, Context)]
@@ -130,44 +137,44 @@ def _sections(
     others = context_table(content.judged)
     if others.rows:
         links = {row.entry.id: row.entry.link for row in content.judged if isinstance(row.entry, Context)}
-        table = _PageTable("others-table", _with_links(others, links))
-        sections.append(_Section("others", "Other methods", tables=(table,)))
+        table = PageTable("others-table", _with_links(others, links))
+        sections.append(Section("others", "Other methods", tables=(table,)))
     return sections
 
 
-def _results_section(content: Content) -> _Section:
+def _results_section(content: Content) -> Section:
     notes = (f"Not counted: {content.selection.not_counted}.",) if content.selection.not_counted else ()
     if not content.results:
-        return _Section("results", "Results", (*notes, "There is no run to report yet."))
-    return _Section("results", "Results", notes, (_PageTable("results-table", results_table(content.results)),))
+        return Section("results", "Results", (*notes, "There is no run to report yet."))
+    return Section("results", "Results", notes, (PageTable("results-table", results_table(content.results)),))
 
 
-def _comparisons_section(content: Content, profiles: tuple[PageFigure, ...]) -> _Section:
+def _comparisons_section(content: Content, profiles: tuple[PageFigure, ...]) -> Section:
     tables = tuple(itertools.chain.from_iterable(_comparison_tables(each) for each in content.comparisons))
     texts = ["Settings may differ in more than their rule. The setting names all options that differ."]
     alone = not_compared(content.results, content.comparisons)
     if alone:
         results = "1 result is" if alone == 1 else f"{alone} results are"
         texts.append(f"{results} not compared, because no other setting has the same data set and metric.")
-    return _Section("comparisons", "Comparisons", tuple(texts), tables, profiles)
+    return Section("comparisons", "Comparisons", tuple(texts), tables, profiles)
 
 
 def _claims_section(
     claims: Sequence[ClaimResult],
     recipes: Mapping[tuple[str, str], Sequence[str]],
     figures: tuple[PageFigure, ...],
-) -> _Section:
+) -> Section:
     """Return the section of published claims; those without a run are in a table that is closed at first."""
     measured = [row for row in claims if not has_no_runs(row)]
     untested = [row for row in claims if has_no_runs(row)]
-    tables = [_PageTable("verdicts", _verdicts_table(claims))]
+    tables = [PageTable("verdicts", _verdicts_table(claims))]
     if measured:
-        tables.append(_PageTable("claims-table", _claims_table("Claims with runs", measured, recipes)))
+        tables.append(PageTable("claims-table", _claims_table("Claims with runs", measured, recipes)))
     if untested:
         count = "1 claim has" if len(untested) == 1 else f"{len(untested)} claims have"
         table = _claims_table("Claims without a run", untested, recipes)
-        tables.append(_PageTable("untested-claims-table", table, fold=f"{count} no run here"))
-    return _Section("claims", "Published claims", _CLAIMS_TEXTS, tuple(tables), figures)
+        tables.append(PageTable("untested-claims-table", table, fold=f"{count} no run here"))
+    return Section("claims", "Published claims", _CLAIMS_TEXTS, tuple(tables), figures)
 
 
 _CLAIMS_TEXTS = (
@@ -252,11 +259,11 @@ def _tolerance_text(claim: Claim) -> str:
     return f"band: {claim.reason}"
 
 
-def _comparison_tables(comparison: Comparison) -> list[_PageTable]:
-    tables = [_PageTable(f"iqm-{comparison.name}", iqm_table(comparison), comparison.datasets)]
+def _comparison_tables(comparison: Comparison) -> list[PageTable]:
+    tables = [PageTable(f"iqm-{comparison.name}", iqm_table(comparison), comparison.datasets)]
     if comparison.improvements:
         name = f"improvement-{comparison.name}"
-        tables.append(_PageTable(name, improvement_table(comparison), comparison.datasets))
+        tables.append(PageTable(name, improvement_table(comparison), comparison.datasets))
     return tables
 
 

@@ -7,7 +7,17 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
-from plotnine import aes, facet_wrap, geom_point, ggplot, labs, scale_color_manual, scale_x_log10
+from plotnine import (
+    aes,
+    coord_cartesian,
+    coord_flip,
+    facet_wrap,
+    geom_point,
+    ggplot,
+    labs,
+    scale_color_manual,
+    scale_x_log10,
+)
 
 from plastic_cli.commands import report as command
 from plastic_cli.errors import PlasticError
@@ -349,6 +359,23 @@ def test_the_values_of_a_figure_lie_on_its_points():
         assert any(float(x) == pytest.approx(float(tick), abs=0.1) for tick, _ in ticks)
         assert any(float(y) == pytest.approx(float(tick), abs=0.1) for _, tick in ticks)
     assert float(values["a, size: 1, y: 1"][1]) > float(values["a, size: 100, y: 3"][1]), "y goes up"
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_values_on_named_places_lie_on_their_row(flip):
+    frame = pd.DataFrame({"x": ["b", "a", "c"], "y": [1.0, 2, 3]})
+    figure = ggplot(frame, aes("x", "y")) + geom_point() + (coord_flip() if flip else coord_cartesian())
+    svg = ElementTree.fromstring(page_figure(figure, "names", "names").svg)
+    values = {circle.findtext("title")[3]: circle for circle in svg.iter("circle")}
+    order = sorted("abc", key=lambda name: float(values[name].get("cy" if flip else "cx")))
+    assert order == (["c", "b", "a"] if flip else ["a", "b", "c"])
+
+
+def test_values_outside_of_the_axes_are_left_out_and_do_not_move_the_axes():
+    frame = pd.DataFrame({"x": [0, 1, 2], "y": [0.1, 0.9, 0.95]})
+    figure = ggplot(frame, aes("x", "y")) + geom_point(data=frame[1:])
+    svg = ElementTree.fromstring(page_figure(figure, "part", "part").svg)
+    assert {circle.findtext("title") for circle in svg.iter("circle")} == {"x: 1, y: 0.9", "x: 2, y: 0.95"}
 
 
 def test_a_figure_of_many_points_says_some_of_them():
