@@ -20,7 +20,7 @@ import typer
 from typer.main import get_command
 
 from plastic_cli.commands.groups import Entry, RootGroup, show_help
-from plastic_cli.errors import FormerName, PlasticError, did_you_mean
+from plastic_cli.errors import FormerName, PlasticError
 from plastic_cli.escapes import printable, printable_line
 from plastic_cli.signals import INTERRUPTED, leave, leave_on_signals
 
@@ -177,7 +177,9 @@ def _one_line(error: Exception) -> str:
             if not getattr(parameter, "hidden", False)
             for option in parameter.opts
         ]
-        message = f"there is no option '{mistyped}'.{did_you_mean(mistyped, options)}"
+        from plastic_cli.config.other_words import similar_option
+
+        message = f"there is no option '{mistyped}'.{similar_option(mistyped, options)}"
     else:
         message = " ".join(error.format_message().split())
         message += "" if message.endswith((".", "?", "!")) else "."

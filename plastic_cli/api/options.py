@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from plastic_cli.config.model import Config
-from plastic_cli.errors import OptionError, did_you_mean
+from plastic_cli.config.other_words import similar_option
+from plastic_cli.errors import OptionError
 
 Options = TypeVar("Options", bound=Config)
 
@@ -24,5 +25,5 @@ def split_options(
     fields = {**rule_model.model_fields, **run_model.model_fields}
     for name in typed:
         if name not in fields:
-            raise OptionError(f"there is no option '{name}'.{did_you_mean(name, fields)}", name)
+            raise OptionError(f"there is no option '{name}'.{similar_option(name, fields)}", name)
     return typed, run_model.from_values(of_the_run)

@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from plastic_cli.config.describe import LARGEST, as_typed, is_switch, literal_choices, option_name
-from plastic_cli.config.parsing import read_value
+from plastic_cli.config.describe import LARGEST, as_typed, is_switch, option_name
+from plastic_cli.config.other_words import similar_option
+from plastic_cli.config.parsing import as_value, read_value
 from plastic_cli.config.unused import matches, reason_unused
-from plastic_cli.errors import FormerName, OptionError, did_you_mean, match_choice
+from plastic_cli.errors import FormerName, OptionError, did_you_mean
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 """Where to compute; mps is the GPU of Apple processors."""
@@ -85,18 +86,18 @@ class Config(BaseModel):
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
         """Return values that `typed` implies for other fields; they take precedence over a file.
 
-        `typed`: the options that were typed, or the keys of a file. Override this method if one option implies another.
+        `typed`: the options that were typed, or the keys of a file, with values of the type of their field unless they
+        are wrong. Override this method if one option implies another.
         """
         return {}
 
     @classmethod
     def _implied_by(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """Return `implied(typed)` with choices in the spelling of the model, as `--optimizer SGD` means sgd."""
-        read = dict(typed)
-        for name, value in typed.items():
-            if isinstance(value, str) and name in cls.model_fields:
-                read[name] = match_choice(value, literal_choices(cls.model_fields[name]))
-        return cls.implied(read)
+        """Return `implied(typed)` for texts too: `--optimizer SGD` means sgd, and in a grid "true" means True."""
+        fields = cls.model_fields
+        return cls.implied(
+            {name: as_value(name, fields[name], value) if name in fields else value for name, value in typed.items()}
+        )
 
     @classmethod
     def unused_options(cls, chosen: Mapping[str, Any]) -> dict[str, str]:
@@ -188,7 +189,7 @@ class Config(BaseModel):
         for name in values:
             if name not in cls.model_fields:
                 where = f"{source}: " if source else ""
-                guess = did_you_mean(name, cls.model_fields)
+                guess = similar_option(name, cls.model_fields)
                 raise OptionError(f"{where}there is no key '{name}'.{guess} `--help` lists the options.", name)
         cls._complete()
         try:

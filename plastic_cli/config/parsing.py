@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
+from os import PathLike, fspath
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -55,7 +57,36 @@ def read_value(name: str, info: FieldInfo, value: Any) -> Any:
     return _read_one(name, info, value)
 
 
+def as_value(name: str, info: FieldInfo, value: Any) -> Any:
+    """Return a text as the value that its field gets from it; other values, and texts that are wrong, unchanged."""
+    if not isinstance(value, str):
+        return value
+    with suppress(ValueError):
+        read = read_value(name, info, value)
+        word = type_word(info).removesuffix(",...")
+        return tuple(_of_type(word, entry) for entry in read) if isinstance(read, list) else _of_type(word, read)
+    return value
+
+
+def truth_of(text: str) -> bool | None:
+    """Return what a text means for a yes-or-no option, None if it means neither."""
+    word = text.strip().casefold()
+    return True if word in ("true", "yes", "on", "1") else False if word in ("false", "no", "off", "0") else None
+
+
+def _of_type(word: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if word == "yes|no":
+        truth = truth_of(value)
+        return value if truth is None else truth
+    return int(value) if word == "int" else float(value) if word == "float" else value
+
+
 def _read_one(name: str, info: FieldInfo, value: Any) -> Any:
+    if isinstance(value, PathLike):
+        # In Python, the folder of a data set may be a Path.
+        value = fspath(value)
     if not isinstance(value, str):
         return value
     choices = literal_choices(info)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from plastic_cli.config.describe import as_typed, option_name
+from plastic_cli.config.parsing import truth_of
 
 
 def matches(value: Any, wanted: Any) -> bool:
@@ -14,7 +15,7 @@ def matches(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, str):
         return value.strip().casefold() == wanted.casefold()
     if isinstance(wanted, bool):
-        return value.casefold() in (("true", "yes", "on", "1") if wanted else ("false", "no", "off", "0"))
+        return truth_of(value) is wanted
     try:
         return bool(float(value) == wanted)
     except (TypeError, ValueError):

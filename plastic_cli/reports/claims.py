@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from plastic_cli.config.model import present_names
+from plastic_cli.config.other_words import similar_option
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.plugins.models import former_names
 from plastic_cli.reports.grouping import Group, plain_value
@@ -335,7 +336,7 @@ def _band_text(band: Band) -> str:
 def unknown_conditions(claims: Sequence[_Entry], fields: Sequence[str]) -> list[str]:
     """Return one line for each condition on an unknown option; such a claim can never be tested."""
     return [
-        f"{entry.id}: there is no option '{name}'.{did_you_mean(name, fields)}"
+        f"{entry.id}: there is no option '{name}'.{similar_option(name, fields)}"
         for entry in claims
         for name in (*entry.conditions, *(entry.against if isinstance(entry, Claim) else ()))
         if name not in fields

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plastic_cli.errors import UserError, did_you_mean
+from plastic_cli.plugins.models import former_names
 
 Row = Mapping[str, Any]
 """The record of a run, as `RunStore.rows()` gives it."""
@@ -103,6 +104,9 @@ def known_name(rows: Sequence[Row], typed: str, where: str) -> str:
         known.update(row["summary"])
     if typed in known or name in known:
         return typed if typed in known else name
+    for rule in dict.fromkeys(row["rule"] for row in rows):
+        if name in former_names(rule):
+            return former_names(rule)[name]
     listed = ", ".join(option.replace("_", "-") for option in known if "/" not in option)
     guess = did_you_mean(name, known) or f" There are: {listed}."
     raise UserError(f"{where}: no run has the option or the result '{typed}'.{guess}")

@@ -176,7 +176,7 @@ class Train(ClassifierTrainConfig):
         for (name, value), meaning in cls._implied.items():
             if typed.get(name) == value:
                 found |= meaning
-        if _number(typed.get("threshold_factor")) or _number(typed.get("event_rate")) == 0:
+        if typed.get("threshold_factor") or typed.get("event_rate") == 0:
             # The published threshold, and a rate of 0, apply from the first batch.
             found["event_warmup"] = 0
         return found
@@ -225,11 +225,3 @@ class Analyze(ClassifierAnalyzeConfig):
 
 class Render(RenderConfig):
     """Render receptive fields, events and accuracy over training as a GIF."""
-
-
-def _number(value: Any) -> float | None:
-    """Return a value, which may be text, as a number; None if it is not a number."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None

@@ -113,7 +113,7 @@ class Train(TrainConfig):
         A theta.toml implies its terms and its feedback. The reference sampling implies that no class is held out.
         """
         implied: dict[str, Any] = {}
-        if str(typed.get("reference_sampling", False)) == "True":
+        if typed.get("reference_sampling") is True:
             implied["held_out_classes"] = 0
         # A stored configuration has both, and its file may no longer exist.
         if typed.get("theta") and not {"terms", "feedback"} <= typed.keys():

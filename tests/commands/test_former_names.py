@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 
+import plastic_cli
 from plastic_cli.errors import FormerName, OptionError, UserError
 from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.plugins.models import config_model, former_names, train_model
@@ -254,3 +255,30 @@ def test_old_and_new_runs_form_one_group_in_the_report(old_run, runs_folder):
     results = json.loads(plastic("report", "--format", "json").out)["results"]
     counted = {row["setting"]: row["n"] for row in results if row["metric"] == "test/accuracy"}
     assert counted == {"learning rate 0.1": 1, "learning rate 0.3": 2}
+
+
+def test_the_python_interface_takes_former_names(tiny_data, runs_folder):
+    small = {"dataset": tiny_data, "hidden": 4, "epochs": 1, "update": "backprop", "quiet": True}
+    with pytest.warns(FormerName, match="'lr_max' is now called 'learning_rate'"):
+        run = plastic_cli.train("grlu", lr_max=0.2, **small)
+    assert run.config["learning_rate"] == 0.2
+    with pytest.raises(ValueError, match="are the same option"):
+        plastic_cli.train("grlu", lr_max=0.2, learning_rate=0.2, **small)
+    with pytest.warns(FormerName), pytest.raises(ValueError, match=r"was started, with learning_rate = 0\.2"):
+        plastic_cli.train("grlu", resume=run, lr_max=0.3)
+    with pytest.warns(FormerName):
+        (again,) = plastic_cli.train("grlu", grid={"lr_max": [0.2]}, **small)
+    assert again.id == run.id
+    with pytest.warns(FormerName), pytest.raises(ValueError, match="learning_rate is also in grid"):
+        plastic_cli.train("grlu", grid={"lr_max": [0.2]}, learning_rate=0.1, **small)
+
+
+def test_the_list_of_runs_can_be_asked_by_a_former_name(old_run):
+    for name in ("lr_max", "lr-max", "learning_rate"):
+        listed = json.loads(plastic("runs", "--where", f"{name}=0.3", "--format", "json").out)
+        assert [row["run"] for row in listed] == [old_run.name]
+
+
+def test_a_grid_of_switches_implies_what_the_switch_implies():
+    rows = json.loads(plastic("train", "selective", "--dry-run", "--format", "json", "--grid", "joint=true,false").out)
+    assert [row["joint"] for row in rows] == ["True", "False"]

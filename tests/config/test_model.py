@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from plastic_cli import TrainConfig, UserError, field
+from plastic_cli.config.other_words import similar_option
 from plastic_cli.resolve import resolve
 
 
@@ -41,9 +42,18 @@ class Implying(TrainConfig):
 
     optimizer: Literal["adam", "sgd"] = field("adam", "optimizer")
     rate: float = field(0.001, "learning rate")
+    joint: bool = field(False, "all tasks together")
+    share: float = field(0.5, "share of replayed images")
+    sizes: tuple[int, ...] = field((4,), "units of each layer")
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
+        if typed.get("joint") is True:
+            return {"rate": 0.2}
+        if typed.get("share") == 0:
+            return {"rate": 0.3}
+        if typed.get("sizes") == (8, 4):
+            return {"rate": 0.4}
         return {"rate": 0.01} if typed.get("optimizer") == "sgd" else {}
 
 
@@ -52,3 +62,63 @@ def test_a_choice_implies_the_same_in_any_case(word):
     assert resolve(Implying, {"optimizer": word}).rate == 0.01
     assert resolve(Implying, {}, {"optimizer": word}).rate == 0.01
     assert resolve(Implying, {"optimizer": word, "rate": 0.5}).rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("typed", "rate"),
+    [
+        ({"joint": "true"}, 0.2),
+        ({"joint": "yes"}, 0.2),
+        ({"joint": True}, 0.2),
+        ({"joint": "false"}, 0.001),
+        ({"joint": "false", "optimizer": "sgd"}, 0.01),
+        ({"share": "0.0"}, 0.3),
+        ({"share": "0"}, 0.3),
+        ({"share": "0.1"}, 0.001),
+        ({"sizes": "8,4"}, 0.4),
+        ({"sizes": [8, 4]}, 0.001),
+    ],
+)
+def test_a_text_implies_what_its_value_implies(typed, rate):
+    assert resolve(Implying, typed).rate == rate
+    assert resolve(Implying, {}, typed).rate == rate
+
+
+def test_a_text_that_is_wrong_is_refused_and_not_hidden_by_what_it_implies():
+    for name, text in (("joint", "perhaps"), ("share", "half"), ("sizes", "wide")):
+        with pytest.raises(UserError, match=f"--{name} {text}"):
+            resolve(Implying, {name: text})
+
+
+def test_former_names_of_base_classes_count_unless_the_name_is_a_field():
+    class Derived(Renamed):
+        renamed: ClassVar[Mapping[str, str]] = {"size": "width"}
+        width: int = field(1, "width")
+
+    class Again(Derived):
+        size: int = field(2, "another size")
+
+    assert Derived.former_names() == {"colour": "color", "size": "width"}
+    assert Again.former_names() == {"colour": "color"}
+    assert Again.from_values({"size": 3}).size == 3
+
+
+@pytest.mark.parametrize(
+    ("word", "options", "meant"),
+    [
+        ("--lr", ["--runs", "--learning-rate"], "--learning-rate"),
+        ("lr", ["l1", "learning_rate"], "learning_rate"),
+        ("--hidden-layer-sizes", ["--event-batch-size", "--hidden"], "--hidden"),
+        ("--max-epochs", ["--image-size", "--episodes"], "--episodes"),
+        ("--Num-Epochs", ["--name", "--epochs", "--episodes"], "--epochs"),
+        ("--random-state", ["--trained", "--seed"], "--seed"),
+        ("--perturbation", ["--perturbations", "--hidden"], "--perturbations"),
+    ],
+)
+def test_a_word_of_another_program_suggests_the_option_that_it_means(word, options, meant):
+    assert similar_option(word, options) == f" Did you mean '{meant}'?"
+
+
+def test_no_suggestion_for_a_word_that_means_nothing_here():
+    assert similar_option("--zzzz", ["--hidden"]) == ""
+    assert similar_option("--lr", ["--hidden"]) == ""

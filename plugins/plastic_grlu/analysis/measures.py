@@ -44,7 +44,8 @@ def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
     run.save_table("angles", frame)
     trained = frame[frame["network"] == "trained"]
     spread = {"low": trained["angle"] - trained["angle_sd"], "high": trained["angle"] + trained["angle_sd"]}
-    labeled = trained.assign(label=[f"{count} perturbations" for count in trained["perturbations"]], **spread)
+    words = [f"{count} perturbation{'s' if count > 1 else ''}" for count in trained["perturbations"]]
+    labeled = trained.assign(label=words, **spread)
     title = "Angle between one update and the gradient, by perturbations (mean and SD over images and noise)"
     run.save_figure("angles", figures.angle_figure(labeled, title))
     own = frame[(frame["network"] == "trained") & (frame["perturbations"] == learner.perturbations)]
