@@ -182,7 +182,7 @@ def _settings(runs: pd.DataFrame, by: str | None) -> tuple[set[str], dict[str, t
     several_rules = len(others["rule"].unique()) > 1 and by != "rule"
     settings = {}
     for place, setting in enumerate(settings_across(group_runs(others, models), models)):
-        text = ": ".join(part for part in (setting.rule if several_rules else "", setting.text) if part)
+        text = ": ".join(part for part in (setting.rule if several_rules else "", setting.distinction) if part)
         for group in setting.groups.values():
             settings.update(dict.fromkeys(group.runs, (place, text, group.data or "")))
     return (set(settings) if by in ("run", "name") else kept), settings

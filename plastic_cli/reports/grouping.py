@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +28,16 @@ _FAILED = "is_failed"
 NAMED_IN_FULL = 5
 """If more fields than this differ, a group names only the fields that differ from their default."""
 
+DEFAULTS = "defaults"
+"""The text of a setting that has nothing to name."""
+
 
 @dataclass(frozen=True)
 class Group:
     """Completed runs that differ only in their seed.
 
+    setting: the fields that differ from the defaults of the rule or from other groups of the rule and data set, as
+    text. distinction: only the fields that distinguish the group, for legends; "" if there is no other group.
     runs: their ids in the order of the seeds; of several runs with one seed the newest, since a repeated seed adds no
     information. repeated: number of runs that are left out for that reason. failed: number of seeds that failed and
     were never completed. differing: the fields that distinguish this group from the others of its rule and data set,
@@ -46,6 +51,7 @@ class Group:
     setting: str
     runs: tuple[str, ...]
     config: Mapping[str, Any]
+    distinction: str = ""
     differing: tuple[str, ...] = ()
     repeated: int = 0
     note: str = ""
@@ -54,8 +60,8 @@ class Group:
 
     @property
     def label(self) -> str:
-        """Rule and setting as one short text."""
-        return f"{self.rule}: {self.setting}" if self.setting else self.rule
+        """The rule and what distinguishes the group, as one short text."""
+        return f"{self.rule}: {self.distinction}" if self.distinction else self.rule
 
     @property
     def data(self) -> str | None:
@@ -91,16 +97,21 @@ def group_runs(
 
 @dataclass(frozen=True)
 class Setting:
-    """One configuration of a rule on all data sets: its groups by data set ("" for runs without one)."""
+    """One configuration of a rule on all data sets: its groups by data set ("" for runs without one).
+
+    text: the fields that differ from the defaults of the rule or from its other settings. distinction: only the fields
+    that distinguish the setting, for legends; "" if the rule has no other setting.
+    """
 
     rule: str
     text: str
+    distinction: str
     groups: Mapping[str, Group]
 
     @property
     def label(self) -> str:
-        """Rule and setting as one short text."""
-        return f"{self.rule}: {self.text}" if self.text else self.rule
+        """The rule and what distinguishes the setting, as one short text."""
+        return f"{self.rule}: {self.distinction}" if self.distinction else self.rule
 
 
 def data_notes(groups: Iterable[Group]) -> str:
@@ -117,8 +128,7 @@ def marked_data(group: Group) -> str | None:
 def settings_across(groups: Sequence[Group], models: Mapping[str, type[Config]] | None = None) -> list[Setting]:
     """Join the groups of one rule and configuration on different data sets.
 
-    The text of a setting names the fields that distinguish it from other settings of the rule on any data set. A field
-    whose value is the data set itself does not count. models: as for `group_runs`.
+    A field whose value is the data set itself does not count. models: as for `group_runs`.
     """
     settings: list[Setting] = []
     for rule in dict.fromkeys(group.rule for group in groups):
@@ -135,7 +145,7 @@ def settings_across(groups: Sequence[Group], models: Mapping[str, type[Config]] 
         if model is not None:
             named = _without_implied(named, filled, model)
         settings.extend(
-            Setting(rule, _setting(config, named, model), by_dataset)
+            Setting(rule, _setting(config, named, model), _distinction(config, named, model), by_dataset)
             for config, by_dataset in zip(filled, own.values(), strict=True)
         )
     return settings
@@ -167,12 +177,12 @@ def plain_value(value: Any) -> Any:
 
 
 def setting_text(values: Mapping[str, Any]) -> str:
-    """Return the short text of some fields: "perturbations 16, k 0.5, hidden 256-128, no skip".
+    """Return the text of some fields: "perturbations = 16, k = 0.5, hidden = 256,128, no skip".
 
     A field without a value is left out, unless no field has one.
     """
     present = [_field_text(name, value) for name, value in values.items() if value is not None]
-    return ", ".join(present or [f"{_words(name)} none" for name in values])
+    return ", ".join(present or [f"{_words(name)} = none" for name in values])
 
 
 def _by_contents(frame: pd.DataFrame) -> list[pd.DataFrame]:
@@ -236,7 +246,8 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
         group = Group(
             rule=rule,
             dataset=plain_value(dataset),
-            setting=_setting(config, named, model),
+            setting=_setting(config, named, model, plain_value(dataset)),
+            distinction=_distinction(config, named, model),
             runs=ids,
             config=config,
             differing=tuple(named),
@@ -249,15 +260,56 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
     return [group for _, group in sorted(unordered, key=lambda pair: pair[0])]
 
 
-def _setting(config: Mapping[str, Any], named: Sequence[str], model: type[Config] | None) -> str:
+def _setting(
+    config: Mapping[str, Any], named: Sequence[str], model: type[Config] | None, dataset: str | None = None
+) -> str:
+    """Return the text of the fields that differ from the defaults of the rule or, as `named` does, between groups.
+
+    dataset: a field with this value is known from the data set.
+    """
+    if model is None:
+        return setting_text({name: config[name] for name in named})
+    shown = dict.fromkeys([*_shown_of(named, config, model), *_changed(config, model, dataset)])
+    # A differing field without a value is named; left out, it would be read as the default.
+    return ", ".join(setting_text({name: config[name]}) for name in shown) or DEFAULTS
+
+
+def _distinction(config: Mapping[str, Any], named: Sequence[str], model: type[Config] | None) -> str:
     """Return the text of the fields that distinguish a group; of many, only those that differ from the default."""
-    values = {name: config[name] for name in named}
+    shown = _shown_of(named, config, model)
+    if shown == list(named):
+        return setting_text({name: config[name] for name in named})
+    return ", ".join(setting_text({name: config[name]}) for name in shown) or DEFAULTS
+
+
+def _shown_of(named: Sequence[str], config: Mapping[str, Any], model: type[Config] | None) -> list[str]:
+    """Return those of the differing fields that a group names: few in full, of many those with another value."""
     if model is None or len(named) <= NAMED_IN_FULL:
-        return setting_text(values)
-    defaults = {name: plain_value(info.default) for name, info in model.model_fields.items()}
-    chosen = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
-    # Here a field without a value is named; left out, it would be read as the default.
-    return ", ".join(setting_text({name: value}) for name, value in chosen.items()) or "defaults"
+        return list(named)
+    defaults = _defaults(model)
+    return [name for name in named if name not in defaults or config[name] != defaults[name]]
+
+
+def _defaults(model: type[Config]) -> dict[str, Any]:
+    return {name: plain_value(info.default) for name, info in model.model_fields.items()}
+
+
+def _changed(config: Mapping[str, Any], model: type[Config], dataset: str | None) -> list[str]:
+    """Return the fields that were chosen: with another value than the default, or than others imply.
+
+    A field without a value may come from a version that did not have it, and is left out.
+    """
+    known = {
+        name: default
+        for name, default in _defaults(model).items()
+        if name not in BOOKKEEPING and config.get(name) not in (None, dataset)
+    }
+    typed = {name: config[name] for name, default in known.items() if config[name] != default}
+    implied = model.consequences(typed)
+    chosen = [
+        name for name, default in known.items() if name in typed or plain_value(implied.get(name, default)) != default
+    ]
+    return _without_implied(chosen, [config], model)
 
 
 def _without_implied(
@@ -268,22 +320,27 @@ def _without_implied(
     Fields are left out from the last to the first, so that of two fields that imply each other one stays. A field that
     an older version did not store is left out too, unless two groups would then look the same.
     """
-    defaults = {name: plain_value(info.default) for name, info in model.model_fields.items()}
+    defaults = _defaults(model)
     known = list(names)
     for name in (name for name in reversed(names) if name in defaults):
         others = [other for other in known if other != name]
-        if all(config[name] in (None, _expected(name, config, others, defaults, model)) for config in configurations):
+        left_out = {name, *names}.difference(others)
+        if all(config[name] in (None, _expected(name, config, left_out, defaults, model)) for config in configurations):
             distinct = {json.dumps([config[other] for other in others]) for config in configurations}
             known = others if len(distinct) == len(configurations) else known
     return known
 
 
 def _expected(
-    name: str, config: Mapping[str, Any], others: Sequence[str], defaults: Mapping[str, Any], model: type[Config]
+    name: str, config: Mapping[str, Any], left_out: Collection[str], defaults: Mapping[str, Any], model: type[Config]
 ) -> Any:
-    """Return the value of a field if only those of the fields `others` are typed that differ from the default."""
-    typed = {other: config[other] for other in others if config[other] not in (None, defaults.get(other))}
-    return plain_value(model.implied(typed).get(name, defaults[name]))
+    """Return the value of a field if only the other fields are typed that differ from the default."""
+    typed = {
+        other: config[other]
+        for other, default in defaults.items()
+        if other not in left_out and config.get(other) not in (None, default)
+    }
+    return plain_value(model.consequences(typed).get(name, defaults[name]))
 
 
 def _codes(column: pd.Series[Any]) -> NDArray[np.intp]:
@@ -334,8 +391,8 @@ def _field_text(name: str, value: Any) -> str:
     if value is False:
         return f"no {words}"
     if isinstance(value, list):
-        return f"{words} {'-'.join(_value_text(entry) for entry in value) or 'empty'}"
-    return f"{words} {_value_text(value)}"
+        return f"{words} = {','.join(_value_text(entry) for entry in value) or 'empty'}"
+    return f"{words} = {_value_text(value)}"
 
 
 def _value_text(value: Any) -> str:

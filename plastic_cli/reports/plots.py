@@ -82,7 +82,7 @@ class Looks:
     def name(self, group: Group, *, with_rule: bool) -> str:
         """Return the name of the setting of a group. with_rule: also name its rule."""
         setting = self.settings[setting_key(group)]
-        return setting.label if with_rule else setting.text or setting.rule
+        return setting.label if with_rule else setting.distinction or setting.rule
 
     def style(self, group: Group) -> SeriesStyle:
         """Return the style of the setting of a group."""

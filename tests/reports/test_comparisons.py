@@ -139,7 +139,7 @@ def test_pairs_are_those_of_the_best():
     _, (comparison,) = compared(runs)
     assert len(comparison.compared) == MOST_COMPARED + 4
     assert len(comparison.improvements) == MOST_COMPARED * (MOST_COMPARED - 1) // 2
-    assert comparison.improvements[0].first.label == f"grlu: lr {MOST_COMPARED + 3}"
+    assert comparison.improvements[0].first.label == f"grlu: lr = {MOST_COMPARED + 3}"
     assert f"the best {MOST_COMPARED} of {MOST_COMPARED + 4} settings" in improvement_table(comparison).caption
     assert len(profiles(comparison)) == MOST_COMPARED
 
@@ -178,8 +178,8 @@ def test_a_setting_has_one_name_on_all_data_sets():
     rows = [run_row(0, dataset="x", lr=1), run_row(1, dataset="x", lr=2), run_row(2, dataset="y", lr=1)]
     settings = settings_across(group_runs(pd.DataFrame(rows)))
     assert [(each.label, sorted(each.groups)) for each in settings] == [
-        ("grlu: lr 1", ["x", "y"]),
-        ("grlu: lr 2", ["x"]),
+        ("grlu: lr = 1", ["x", "y"]),
+        ("grlu: lr = 2", ["x"]),
     ]
 
 

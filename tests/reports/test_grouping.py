@@ -35,8 +35,8 @@ def test_the_setting_names_what_differs_within_the_rule_and_nothing_else():
     )
     assert [group.label for group in group_runs(runs)] == [
         "backprop",
-        "grlu: perturbations 16",
-        "grlu: perturbations 128",
+        "grlu: perturbations = 16",
+        "grlu: perturbations = 128",
     ]
 
 
@@ -71,8 +71,8 @@ def test_missing_none_and_nan_are_one_value_and_whole_floats_are_integers():
     assert runs["config.perturbations"].dtype == float
     without, with_k, _ = group_runs(runs)
     assert len(without.runs) == 3
-    assert without.setting == "k none"
-    assert with_k.setting == "k 0.5"
+    assert without.setting == "k = none"
+    assert with_k.setting == "k = 0.5"
     assert with_k.config["perturbations"] == 16
     assert isinstance(with_k.config["perturbations"], int)
 
@@ -81,13 +81,13 @@ def test_lists_are_compared_by_content():
     rows = [run_row(i, seed=i, hidden=hidden) for i, hidden in enumerate([[256], [256], [256, 128], []])]
     runs = frame(*rows)
     groups = group_runs(runs)
-    assert [group.setting for group in groups] == ["hidden 256", "hidden 256-128", "hidden empty"]
+    assert [group.setting for group in groups] == ["hidden = 256", "hidden = 256,128", "hidden = empty"]
     assert groups[0].config["hidden"] == [256]
 
 
 def test_true_and_one_are_different_values():
     groups = group_runs(frame(run_row(0, skip=True), run_row(1, skip=False), run_row(2, skip=1)))
-    assert sorted(group.setting for group in groups) == ["no skip", "skip", "skip 1"]
+    assert sorted(group.setting for group in groups) == ["no skip", "skip", "skip = 1"]
 
 
 def test_settings_are_in_the_order_of_their_numbers():
@@ -160,7 +160,7 @@ def test_text_of_a_setting():
         "hidden": [256, 128],
         "none": None,
     }
-    assert setting_text(values) == "perturbations 16, k 0.5, batch size 1, no skip, bias, hidden 256-128"
+    assert setting_text(values) == "perturbations = 16, k = 0.5, batch size = 1, no skip, bias, hidden = 256,128"
     assert setting_text({"lr": 0.12345678}) != setting_text({"lr": 0.12345679})
     assert setting_text({}) == ""
 
@@ -225,8 +225,8 @@ def test_only_what_differs_within_a_data_set_is_named():
     )
     assert [(group.dataset, group.setting) for group in group_runs(runs)] == [
         ("digits", ""),
-        ("mnist", "k 0.25"),
-        ("mnist", "k 0.75"),
+        ("mnist", "k = 0.25"),
+        ("mnist", "k = 0.75"),
     ]
 
 
@@ -237,29 +237,66 @@ def settings_of(*configurations):
 
 def test_what_another_option_implies_is_not_named():
     deep = {"algorithm": "deep", "rate": 0.3, "width": 128}
-    assert settings_of(deep, {}) == ["algorithm deep", "algorithm plain"]
+    assert settings_of(deep, {}) == ["algorithm = deep", "algorithm = plain"]
     # Somebody chose the width: then all say theirs.
     assert settings_of({**deep, "width": 16}, {}, deep) == [
-        "algorithm deep, width 16",
-        "algorithm deep, width 128",
-        "algorithm plain, width 64",
+        "algorithm = deep, width = 16",
+        "algorithm = deep, width = 128",
+        "algorithm = plain, width = 64",
     ]
-    assert settings_of({"copies": 5, "share": 0.0}, {}) == ["copies 5", "copies 10"]
-    assert settings_of({"copies": 10, "share": 0.0}, {}) == ["share 0", "share 0.5"]
+    assert settings_of({"copies": 5, "share": 0.0}, {}) == ["copies = 5", "copies = 10"]
+    assert settings_of({"copies": 10, "share": 0.0}, {}) == ["share = 0", "share = 0.5"]
 
 
 def test_an_option_that_older_runs_do_not_know_is_named_only_where_it_tells_runs_apart():
-    assert settings_of({"memory": None, "width": 8}, {"width": 16}) == ["width 8", "width 16"]
-    assert sorted(settings_of({"memory": None}, {})) == ["memory 0.9", "memory none"]
+    assert settings_of({"memory": None, "width": 8}, {"width": 16}) == ["width = 8", "width = 16"]
+    assert sorted(settings_of({"memory": None}, {})) == ["memory = 0.9", "memory = none"]
 
 
 def test_where_many_options_differ_a_row_names_what_it_has_changed():
     changed = {"algorithm": "deep", "rate": 0.2, "width": 8, "copies": 5, "share": 0.1, "delay": None}
     assert settings_of(changed, {}, {"delay": None}) == [
-        "algorithm deep, rate 0.2, width 8, copies 5, share 0.1, delay none",
-        "delay none",
+        "algorithm = deep, rate = 0.2, width = 8, copies = 5, share = 0.1, delay = none",
+        "delay = none",
         "defaults",
     ]
+
+
+def test_the_setting_names_what_differs_from_the_defaults():
+    assert settings_of({}) == ["defaults"]
+    assert settings_of({"width": 16}) == ["width = 16"]
+    # What distinguishes the groups comes first, also where it has its default.
+    assert settings_of({"rate": 0.3, "width": 16}, {"width": 16}) == [
+        "rate = 0.1, width = 16",
+        "rate = 0.3, width = 16",
+    ]
+    # A value that follows from another option was not chosen; a default against such a value was.
+    deep = {"algorithm": "deep", "rate": 0.3, "width": 128}
+    assert settings_of(deep) == ["algorithm = deep"]
+    assert settings_of({**deep, "rate": 0.1}) == ["algorithm = deep, rate = 0.1"]
+
+
+def test_what_follows_from_an_option_that_all_groups_share_is_not_named():
+    deep = {"algorithm": "deep", "rate": 0.3, "width": 128}
+    assert settings_of({**deep, "copies": 5, "share": 0.0}, deep) == [
+        "copies = 5, algorithm = deep",
+        "copies = 10, algorithm = deep",
+    ]
+
+
+def test_labels_name_only_what_distinguishes():
+    rows = [
+        run_row(number, **{**Algorithm().model_dump(), "copies": 5, "width": width})
+        for number, width in enumerate((8, 16))
+    ]
+    groups = group_runs(frame(*rows), {"grlu": Algorithm})
+    assert [group.label for group in groups] == ["grlu: width = 8", "grlu: width = 16"]
+    assert [each.label for each in settings_across(groups, {"grlu": Algorithm})] == [
+        "grlu: width = 8",
+        "grlu: width = 16",
+    ]
+    (alone,) = group_runs(frame(rows[0]), {"grlu": Algorithm})
+    assert (alone.label, alone.setting) == ("grlu", "width = 8, copies = 5, share = 0.5")
 
 
 @given(
@@ -296,8 +333,8 @@ def test_seeds_that_only_failed_are_counted_with_their_setting():
         ]
     ).assign(status="failed")
     ten, twenty = group_runs(runs, failed=failed)
-    assert (ten.setting, len(ten.runs), ten.failed, ten.repeated) == ("epochs 10", 3, 2, 0)
-    assert (twenty.setting, twenty.runs, twenty.failed) == ("epochs 20", (), 1)
+    assert (ten.setting, len(ten.runs), ten.failed, ten.repeated) == ("epochs = 10", 3, 2, 0)
+    assert (twenty.setting, twenty.runs, twenty.failed) == ("epochs = 20", (), 1)
     assert [group.failed for group in group_runs(runs)] == [0]
 
 
@@ -307,14 +344,14 @@ def test_runs_of_two_versions_of_plastic_are_two_settings():
     runs["version"] = ["0.1.0"] * 3 + ["0.2.0"] * 3
     runs["rule_version"] = ["plastic 0.1.0"] * 3 + ["plastic 0.2.0"] * 3
     first, second = group_runs(runs)
-    assert [first.setting, second.setting] == ["plastic version 0.1.0", "plastic version 0.2.0"]
+    assert [first.setting, second.setting] == ["plastic version = 0.1.0", "plastic version = 0.2.0"]
     assert (len(first.runs), len(second.runs), first.repeated) == (3, 3, 0)
 
 
 def test_runs_of_two_versions_of_a_rules_own_package_are_two_settings():
     runs = pd.DataFrame([run_row(i, seed=i % 3, accuracy=0.9) for i in range(6)])
     runs["rule_version"] = ["oja 1.0"] * 3 + ["oja 1.1"] * 3
-    assert [group.setting for group in group_runs(runs)] == ["rule version oja 1.0", "rule version oja 1.1"]
+    assert [group.setting for group in group_runs(runs)] == ["rule version = oja 1.0", "rule version = oja 1.1"]
     # Versions of another rule are no difference.
     runs["rule"] = ["a"] * 3 + ["b"] * 3
     assert [group.setting for group in group_runs(runs)] == ["", ""]

@@ -43,10 +43,10 @@ def test_a_line_is_the_mean_over_seeds_and_the_ribbon_its_interval(experiments):
     (figure,) = figures_of(runs, metrics).values()
     assert set(figure.data["label"]) == {
         "backprop",
-        "grlu: perturbations 1, activation top-k, k 0.5",
-        "grlu: perturbations 16, activation top-k, k 0.25",
-        "grlu: perturbations 16, activation top-k, k 0.5",
-        "grlu: perturbations 128, activation relu",
+        "grlu: perturbations = 1, activation = top-k, k = 0.5",
+        "grlu: perturbations = 16, activation = top-k, k = 0.25",
+        "grlu: perturbations = 16, activation = top-k, k = 0.5",
+        "grlu: perturbations = 128, activation = relu",
     }
     backprop = runs[runs["rule"] == "backprop"]["run"]
     wanted = metrics[metrics["run"].isin(backprop) & (metrics["metric"] == "accuracy") & (metrics["step"] == 4)][
@@ -83,7 +83,7 @@ def test_of_many_settings_the_best_are_drawn_and_the_caption_says_so():
     runs = pd.DataFrame(rows)
     metrics = pd.DataFrame([row for each in rows for row in curve_rows(each["run"], [0.1, each["test/accuracy"]])])
     (figure,) = figures_of(runs, metrics).values()
-    assert list(figure.data["label"].cat.categories) == [f"lr {i}" for i in range(20 - MOST_CURVES, 20)]
+    assert list(figure.data["label"].cat.categories) == [f"lr = {i}" for i in range(20 - MOST_CURVES, 20)]
     assert f"The best {MOST_CURVES} of 20 settings." in " ".join(figure.labels.caption.split())
 
 
@@ -166,7 +166,7 @@ def test_a_setting_keeps_its_color_in_all_figures(claims_text):
     (claims,) = claims_figures(judged(runs, claims_text), look).values()
     measured = claims.plot.data[claims.plot.data["what"] == "measured"]
     assert set(measured["color"]) == {
-        color for name, color in named.items() if "128" in name or "perturbations 16, activation top-k, k 0.5" in name
+        color for name, color in named.items() if "128" in name or "= 16, activation = top-k, k = 0.5" in name
     }
 
 
@@ -176,8 +176,8 @@ def test_the_same_setting_on_two_data_sets_has_one_name_and_one_color():
     runs = pd.DataFrame(rows)
     metrics = pd.DataFrame([row for each in rows for row in curve_rows(each["run"], [0.1, 0.3])])
     (figure,) = figures_of(runs, metrics).values()
-    assert set(figure.data["label"]) == {"lr 1", "lr 2"}
-    assert set(figure.data[figure.data["panel"] == "y"]["label"]) == {"lr 1"}
+    assert set(figure.data["label"]) == {"lr = 1", "lr = 2"}
+    assert set(figure.data[figure.data["panel"] == "y"]["label"]) == {"lr = 1"}
 
 
 def test_without_curves_there_is_no_figure():
@@ -280,8 +280,8 @@ def test_settings_that_meet_one_claim_are_told_apart_by_what_differs_between_the
     rows += [run_row(6, accuracy=0.8, **{**common, "perturbations": 1, "epochs": 10})]
     figure = claims_figure(judged(pd.DataFrame(rows), claims_text))
     assert sorted(figure.data["claim"].astype(str).unique()) == [
-        "GR-02: reproduced\nepochs 10",
-        "GR-02: reproduced\nepochs 20",
+        "GR-02: reproduced\nepochs = 10",
+        "GR-02: reproduced\nepochs = 20",
     ]
 
 

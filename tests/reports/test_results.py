@@ -55,11 +55,11 @@ def test_a_verdict_stands_beside_the_group_that_meets_the_conditions(experiments
     results = summarize(runs, groups, {"grlu": read_claims("grlu", claims_text)})
     verdicts = {result.group.setting: result.verdict for result in results if result.verdict}
     assert {setting: verdict.claim.id for setting, verdict in verdicts.items()} == {
-        "perturbations 16, activation top-k, k 0.5": "GR-02",
-        "perturbations 128, activation relu": "GR-06",
+        "perturbations = 16, activation = top-k, k = 0.5": "GR-02",
+        "perturbations = 128, activation = relu": "GR-06",
     }
-    assert verdicts["perturbations 16, activation top-k, k 0.5"].word == "reproduced"
-    assert verdicts["perturbations 128, activation relu"].side == "below"
+    assert verdicts["perturbations = 16, activation = top-k, k = 0.5"].word == "reproduced"
+    assert verdicts["perturbations = 128, activation = relu"].side == "below"
 
 
 def test_the_most_specific_claim_is_the_one_shown(experiments, claims_text):
@@ -79,8 +79,8 @@ def test_a_claim_is_judged_for_every_group_that_meets_it_and_listed_where_none_d
     groups = group_runs(runs)
     found = judge_claims(runs, groups, {"grlu": read_claims("grlu", claims_text)})
     assert [(row.entry.id, row.group and row.group.setting, row.verdict and row.verdict.word) for row in found] == [
-        ("GR-02", "epochs 10", "reproduced"),
-        ("GR-02", "epochs 20", "not reproduced"),
+        ("GR-02", "epochs = 10", "reproduced"),
+        ("GR-02", "epochs = 20", "not reproduced"),
         ("GR-06", None, "untested"),
         ("GR-21", None, None),
     ]
@@ -139,7 +139,7 @@ against = { terms = 3 }
 
 
 def of_two_settings(first, second, **fields):
-    """Runs with terms 2 and with terms 3, a value for each seed."""
+    """Runs with terms 2 and with terms = 3, a value for each seed."""
     rows = [run_row(seed, seed=seed, accuracy=value, terms=2, rate=1.0) for seed, value in enumerate(first)]
     rows += [
         run_row(10 + seed, seed=seed, accuracy=value, **{"terms": 3, "rate": 1.0, **fields})
@@ -175,7 +175,7 @@ def test_a_claim_about_a_ratio_is_judged_by_the_ratios():
 
 def test_the_other_setting_must_be_equal_in_all_else():
     untested = judged_against(AGAINST, [0.2, 0.5, 0.8], [0.3, 0.6, 0.9], rate=2.0)
-    assert (untested.word, untested.reason) == ("untested", "no run with terms 3, otherwise equal")
+    assert (untested.word, untested.reason) == ("untested", "no run with terms = 3, otherwise equal")
     # A field that the other setting does not have is no difference.
     assert judged_against(AGAINST, [0.2, 0.5, 0.8], [0.3, 0.6, 0.9], rate=None).interval.n == 3
 

@@ -80,7 +80,7 @@ def test_the_results_say_what_was_measured_and_published(reported):
         "rule", "data set", "setting", "n", "test/accuracy", "test/loss", "seconds", "published", "verdict",
     ]  # fmt: skip
     row = dict(zip(headings(table), table.rows[3], strict=True))
-    assert row["setting"] == "perturbations 16, activation top-k, k 0.5"
+    assert row["setting"] == "perturbations = 16, activation = top-k, k = 0.5"
     assert row["n"] == "5"
     assert row["test/accuracy"] == results[3].value
     assert row["published"] == Detailed("0.9283 ± 0.005", "GR-02")
@@ -370,7 +370,7 @@ def test_a_narrow_terminal_leaves_out_optional_columns_and_names_them(reported):
 def test_without_a_width_nothing_is_left_out_or_broken(reported):
     results, _ = reported
     text = table_text(results_table(results), None)
-    assert "perturbations 16, activation top-k, k 0.25" in text
+    assert "perturbations = 16, activation = top-k, k = 0.25" in text
     assert "[0.9263, 0.9287]" in text
     assert "seconds" in text
 
