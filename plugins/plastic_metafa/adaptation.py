@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from plastic_cli.data.episodes import Episode
 from plastic_metafa import kernels, rule
-from plastic_metafa.theta_file import PUBLISHED_TERMS, Feedback
+from plastic_metafa.theta_file import PUBLISHED_TERMS, Feedback, TermKey
 
 KERNEL_FEEDBACK = {
     "fixed": kernels.FIXED,
@@ -42,7 +42,7 @@ T = TypeVar("T")
 class Plasticity:
     """A plasticity rule: its terms (keys of `rule.TERMS`) and its feedback."""
 
-    terms: tuple[int, ...]
+    terms: tuple[TermKey, ...]
     feedback: Feedback = "fixed"
 
 
@@ -166,7 +166,7 @@ def in_threads(function: Callable[[int], T], count: int) -> list[T]:
 
 def has_kernels(network: Network, plasticity: Plasticity) -> bool:
     """Return whether the compiled kernels apply: published terms, one network, on the CPU."""
-    published = all(term < PUBLISHED_TERMS for term in plasticity.terms)
+    published = all(isinstance(term, int) and term < PUBLISHED_TERMS for term in plasticity.terms)
     return published and network.W[0].is_cpu and network.W[0].ndim == 2
 
 
@@ -179,7 +179,7 @@ def _adapt_compiled(
     sizes = np.array([network.W[0].shape[1], *(len(W) for W in network.W)], np.int64)
     W, B = _flat(network.W), _flat(network.B)
     strengths, active = np.zeros(PUBLISHED_TERMS, dtype), np.zeros(PUBLISHED_TERMS, np.bool_)
-    terms = list(plasticity.terms)
+    terms = [term for term in plasticity.terms if isinstance(term, int)]  # all of them: see `has_kernels`
     strengths[terms] = theta.detach().numpy()
     active[terms] = True
     kind = KERNEL_FEEDBACK[plasticity.feedback]

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, field_validator, model_validator
 
 from plastic_cli import AnalyzeConfig, EvaluateConfig, RenderConfig, TrainConfig, field
 from plastic_cli.config.classifier import LayerSizes
-from plastic_metafa.theta_file import PUBLISHED_TERMS, Feedback, read_theta, term_number
+from plastic_metafa.theta_file import PUBLISHED_TERMS, Feedback, TermKey, read_theta, sort_terms, term_key
 
 if TYPE_CHECKING:
     from plastic_cli import Run
@@ -35,9 +35,10 @@ class Train(TrainConfig):
     """
 
     theta: ThetaFile = field(None, "start from the strengths in this theta.toml (a run writes one)", panel="Rule")
-    terms: tuple[int, ...] = field(
+    terms: tuple[TermKey, ...] = field(
         (0, 2, 9),
-        "terms of the rule, by index or name: 0,2,9 or pseudo-gradient,ehebb,oja; all: the ten published terms",
+        "terms of the rule, by index or name: 0,2,9 or pseudo-gradient,ehebb,oja; all: the ten published terms;"
+        " MODULE:TERM: a function of your own",
         panel="Rule",
     )
     feedback: Feedback = field(
@@ -97,11 +98,11 @@ class Train(TrainConfig):
             return given
         if [str(word).strip().lower() for word in words] == ["all"]:
             return tuple(range(PUBLISHED_TERMS))
-        return tuple(sorted({term_number(word) for word in words}))
+        return sort_terms(term_key(word) for word in words)
 
     @field_validator("terms")
     @classmethod
-    def _some_terms(cls, terms: tuple[int, ...]) -> tuple[int, ...]:
+    def _some_terms(cls, terms: tuple[TermKey, ...]) -> tuple[TermKey, ...]:
         if not terms:
             raise ValueError("names no term: give at least one, as in 0,2,9")
         return terms

@@ -14,6 +14,7 @@ from plastic_cli.statistics.intervals import interval_method, mean_interval
 from plastic_metafa.adaptation import Plasticity
 from plastic_metafa.benchmark import CONTROLS, TUNING_EPISODES, EpisodeBenchmark, best_rate
 from plastic_metafa.config import trained_as
+from plastic_metafa.own_terms import load_terms
 from plastic_metafa.setting import Classes, Setting, make_setting, split_classes
 from plastic_metafa.theta_file import learned_rule, read_theta
 
@@ -33,6 +34,7 @@ def evaluate_rule(config: Evaluate, run: Run) -> None:
     """
     trained = trained_as(run)
     learned = learned_rule(run) if config.theta is None else read_theta(config.theta)
+    load_terms(learned.theta)
     plasticity = Plasticity(tuple(learned.theta), learned.feedback)
     theta = torch.tensor(list(learned.theta.values()), dtype=torch.float64)
     setting, labels = evaluated_setting(config, trained, run)

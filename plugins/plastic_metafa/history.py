@@ -48,9 +48,10 @@ def moving_average(curves: pd.DataFrame, window: int, by: list[str]) -> pd.DataF
 
 
 def strengths(curves: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `history` that hold theta, with the index of the term as column term."""
-    terms = curves["metric"].str.extract(r"^theta_(\d+)$")[0]
-    return curves[terms.notna()].assign(term=terms.dropna().astype(int))
+    """Return the rows of `history` that hold theta, with the key of the term as column term."""
+    terms = curves["metric"].str.extract(r"^theta_(\d+|[\w.]+:\w+)$")[0]
+    keys = [int(term) if term.isdecimal() else term for term in terms.dropna()]
+    return curves[terms.notna()].assign(term=pd.Series(keys, terms.dropna().index, dtype=object))
 
 
 def settled_from(theta: pd.Series[float]) -> int:

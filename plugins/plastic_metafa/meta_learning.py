@@ -13,8 +13,10 @@ from plastic_cli.data.datasets import load_dataset
 from plastic_cli.data.episodes import Episode
 from plastic_cli.files import write_atomically
 from plastic_cli.numerics.clock import training_clock
+from plastic_cli.runs.own_modules import note_versions
 from plastic_metafa.adaptation import Adapted, Network, Plasticity, adapt_to, draw_network, in_threads
 from plastic_metafa.benchmark import layer_measures
+from plastic_metafa.own_terms import load_terms
 from plastic_metafa.results import log_results
 from plastic_metafa.setting import measured_on, training_setting
 from plastic_metafa.theta_file import THETA_FILE, read_theta, theta_toml
@@ -22,6 +24,7 @@ from plastic_metafa.theta_file import THETA_FILE, read_theta, theta_toml
 if TYPE_CHECKING:
     from plastic_cli import Run
     from plastic_metafa.config import Train
+    from plastic_metafa.theta_file import TermKey
 
 MAX_GRADIENT_NORM = 1e4
 """Networks count as diverged if the gradient is larger. Hundreds are usual, and Adam would remember it for long."""
@@ -33,6 +36,7 @@ MAX_DIVERGED = 10
 
 def meta_learn(config: Train, run: Run) -> None:
     """Learn theta and test it. Raises RunFailed if the networks diverge in MAX_DIVERGED episodes in a row."""
+    note_versions(run, load_terms(config.terms))
     data = load_dataset(config.dataset, run.data_folder, device=run.device)
     run.describe_data(**data.description())
     if data.note:
@@ -86,7 +90,9 @@ def meta_learn(config: Train, run: Run) -> None:
 
 def _initialize(theta: nn.Parameter, config: Train) -> None:
     """Set theta to its first values: those of --theta, or --initial-theta for the pseudo-gradient and 0 for others."""
-    given: Mapping[int, float] = {0: config.initial_theta} if config.theta is None else read_theta(config.theta).theta
+    given: Mapping[TermKey, float] = {0: config.initial_theta}
+    if config.theta is not None:
+        given = read_theta(config.theta).theta
     with torch.no_grad():
         for place, term in enumerate(config.terms):
             theta[place] = given.get(term, 0.0)

@@ -16,6 +16,7 @@ from plastic_cli.numerics.seeds import derived_seed
 from plastic_metafa import rule
 from plastic_metafa.adaptation import Network, Plasticity, adapt_to, draw_network
 from plastic_metafa.config import trained_as
+from plastic_metafa.own_terms import load_terms
 from plastic_metafa.setting import pixels_of
 from plastic_metafa.theta_file import learned_rule
 
@@ -98,6 +99,7 @@ class Pixels(nn.Module):
 def network(run: Run) -> AdaptiveNetwork:
     """Return the learned rule of a run with a network to adapt, whose weights are drawn from the seed of the run."""
     config, data, learned = trained_as(run), described_data(run), learned_rule(run)
+    load_terms(learned.theta)
     channels, height, width = data.image_shape
     side = config.image_size
     inputs = channels * side * side if side else math.prod((channels, height, width))

@@ -12,6 +12,7 @@ from torch import Tensor
 from plastic_metafa.adaptation import Plasticity
 from plastic_metafa.benchmark import CONTROLS, MIN_ACCURACY_DROP, TUNING_EPISODES, EpisodeBenchmark, best_rate
 from plastic_metafa.history import WINDOW, history, keeps_its_sign, rises_from, settled_from, strengths
+from plastic_metafa.own_terms import own_terms
 from plastic_metafa.setting import measured_on
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from plastic_cli import Run
     from plastic_metafa.config import Train
     from plastic_metafa.setting import Setting
+    from plastic_metafa.theta_file import TermKey
 
 PUBLISHED_SELECTION = (0, 2, 9)
 """The terms that remain of the published pool."""
@@ -84,13 +86,13 @@ def _log_terms(
     nonzero = [term for term in config.terms if keeps_its_sign(curves.loc[curves["term"] == term, "value"])]
     run.log("test", None, terms_needed=len(needed))
     run.log("train", None, measured_on(config), terms_nonzero=len(nonzero))
-    if set(config.terms) > set(PUBLISHED_SELECTION):
+    if set(config.terms) > set(PUBLISHED_SELECTION) and not own_terms(config.terms):
         run.log("test", None, needed_as_published=share_as_published(config.terms, needed))
         share = share_as_published(config.terms, nonzero)
         run.log("train", None, measured_on(config), nonzero_as_published=share)
 
 
-def needed_terms(bench: EpisodeBenchmark, theta: Tensor, plasticity: Plasticity) -> list[int]:
+def needed_terms(bench: EpisodeBenchmark, theta: Tensor, plasticity: Plasticity) -> list[TermKey]:
     """Return the terms without which accuracy falls by at least MIN_ACCURACY_DROP."""
     whole = bench.measure(theta, plasticity)[0].mean()
     needed = []
@@ -102,7 +104,7 @@ def needed_terms(bench: EpisodeBenchmark, theta: Tensor, plasticity: Plasticity)
     return needed
 
 
-def share_as_published(terms: Sequence[int], left: Sequence[int]) -> float:
+def share_as_published(terms: Sequence[TermKey], left: Sequence[TermKey]) -> float:
     """Return the share of `terms` that agree with the publication: in `left` if they are in PUBLISHED_SELECTION."""
     return sum((term in left) == (term in PUBLISHED_SELECTION) for term in terms) / len(terms)
 

@@ -87,7 +87,7 @@ def oja(W: Tensor, y_pre: Tensor, y_post: Tensor, e_pre: Tensor, e_post: Tensor)
     return outer(y_post, y_pre - backward(W, y_post))
 
 
-TERMS: dict[int, Term] = {
+TERMS: dict[int | str, Term] = {
     0: Term("pseudo-gradient", pseudo_gradient, uses_e_pre=False),
     1: Term("presynaptic-error", presynaptic_error),
     2: Term("ehebb", ehebb),
@@ -99,7 +99,10 @@ TERMS: dict[int, Term] = {
     8: Term("answered-error", answered_error),
     9: Term("oja", oja, uses_e_pre=False),
 }
-"""The candidate terms by the index r of the paper. `TERMS[10] = Term(...)` adds an eleventh term."""
+"""The candidate terms by the index r of the paper. `TERMS[10] = Term(...)` adds an eleventh term.
+
+The key of a term that `--terms MODULE:TERM` names is this text.
+"""
 
 
 def plasticity_update(
@@ -109,7 +112,7 @@ def plasticity_update(
     e_pre: Tensor,
     e_post: Tensor,
     theta: Tensor,
-    terms: Sequence[int],
+    terms: Sequence[int | str],
 ) -> Tensor:
     """Return dW = sum_r theta_r F_r (5) for one layer, (..., out, in).
 
@@ -126,6 +129,11 @@ def plasticity_update(
     for strength, number in zip(theta.unbind(-1), terms, strict=True):
         change = change + strength[..., None, None] * TERMS[number].expression(W, y_pre, y_post, e_pre, e_post)
     return change
+
+
+def term_label(key: int | str) -> str:
+    """Return what figures call a term: its index and name, or MODULE:TERM."""
+    return key if isinstance(key, str) else f"{key} {TERMS[key].name}"
 
 
 def softplus(z: Tensor) -> Tensor:

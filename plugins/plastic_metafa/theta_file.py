@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from plastic_cli.errors import UserError, did_you_mean
 
@@ -23,23 +23,34 @@ FEEDBACKS: tuple[Feedback, ...] = get_args(Feedback)
 PUBLISHED_TERMS = 10
 """Number of terms in the publication: indices 0 to 9."""
 
+TermKey = int | str
+"""A term: its index, or MODULE:TERM for a term of the user's own."""
+
 
 @dataclass(frozen=True)
 class LearnedRule:
     """The content of a theta.toml.
 
-    theta: the strength of each term by its index, in the order of the file. feedback: the one that theta was learned
+    theta: the strength of each term by its key, in the order of the file. feedback: the one that theta was learned
     with. name: the path of the file, for messages.
     """
 
-    theta: Mapping[int, float]
+    theta: Mapping[TermKey, float]
     feedback: Feedback
     name: str
 
 
-def term_number(word: str | int) -> int:
-    """Return the index of a term given by index or name; raises UserError for an unknown term."""
-    text = str(word).strip().lower()
+def term_key(word: str | int | Callable[..., Any]) -> TermKey:
+    """Return the key of a term given by index, by name, as MODULE:TERM, or as a function of a module.
+
+    MODULE:TERM is not imported. Raises UserError for an unknown term.
+    """
+    if callable(word):
+        word = f"{word.__module__}:{word.__qualname__}"
+    text = str(word).strip()
+    if ":" in text:
+        return _own_term(text)
+    text = text.lower()
     # A published index needs no list of terms: reading a configuration does not import torch.
     if text.isdecimal() and int(text) < PUBLISHED_TERMS:
         return int(text)
@@ -53,7 +64,25 @@ def term_number(word: str | int) -> int:
     if text == "all":
         raise UserError("'all' means the ten published terms and cannot be combined with others.")
     known = ", ".join(f"{number} {term.name}" for number, term in TERMS.items())
-    raise UserError(f"there is no term '{word}'.{did_you_mean(text, names)} The terms are {known}.")
+    raise UserError(
+        f"there is no term '{word}'.{did_you_mean(text, names)} The terms are {known}; MODULE:TERM is a term of your"
+        " own."
+    )
+
+
+def _own_term(text: str) -> str:
+    from plastic_cli.runs.own_modules import check_module_name
+
+    option = f"--terms {text}"
+    check_module_name(text, option)
+    if not text.partition(":")[2].isidentifier():
+        raise UserError(f"{option}: write MODULE:TERM; TERM is the name of a function at the top level of MODULE.")
+    return text
+
+
+def sort_terms(keys: Iterable[TermKey]) -> tuple[TermKey, ...]:
+    """Return the different keys in order: indices first, then the terms of the user's own."""
+    return tuple(sorted(set(keys), key=lambda key: (isinstance(key, str), key)))
 
 
 def learned_rule(run: Run) -> LearnedRule:
@@ -80,30 +109,30 @@ def read_theta(path: Path) -> LearnedRule:
     table = content.get("theta")
     if not isinstance(table, dict) or not table:
         raise UserError(f"{path}: it has no table [theta] with the strength of each term.")
-    theta: dict[int, float] = {}
+    theta: dict[TermKey, float] = {}
     for word, value in table.items():
         try:
-            number = term_number(word)
+            key = term_key(word)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             raise UserError(f"{path}: {word} is {value!r}: it must be a finite number.")
-        if number in theta:
-            raise UserError(f"{path}: term {number} occurs twice.")
-        theta[number] = float(value)
+        if key in theta:
+            raise UserError(f"{path}: term {key} occurs twice.")
+        theta[key] = float(value)
     return LearnedRule(theta, feedback, str(path))
 
 
-def theta_toml(theta: Mapping[int, float], feedback: str, heading: str) -> str:
+def theta_toml(theta: Mapping[TermKey, float], feedback: str, heading: str) -> str:
     """Return the text of a theta.toml; `heading` is its first line, a comment."""
     import tomli_w
 
     from plastic_metafa.rule import TERMS
 
     lines = [f"# {heading}", tomli_w.dumps({"feedback": feedback}), "[theta]"]
-    for number, value in theta.items():
-        expression = (TERMS[number].expression.__doc__ or "").strip().splitlines()
+    for key, value in theta.items():
+        expression = (TERMS[key].expression.__doc__ or "").strip().splitlines()
         if expression:
             lines.append(f"# {expression[0]}")
-        lines.append(tomli_w.dumps({TERMS[number].name: float(value)}).rstrip())
+        lines.append(tomli_w.dumps({TERMS[key].name: float(value)}).rstrip())
     return "\n".join(lines) + "\n"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from plastic_cli import Run
 from plastic_cli.numerics.seeds import derived_seed, seed_sequence
+from plastic_cli.runs.own_modules import note_versions
 from plastic_mpn.config import Train
 from plastic_mpn.environments.options import read_options
 from plastic_mpn.environments.vector import Environments
@@ -75,15 +75,6 @@ def make_environments(config: Train, run: Run) -> Environments:
     if not environments.limited:
         run.message(f"{config.env} has no step limit: add --max-episode-steps N if episodes may not end")
     return environments
-
-
-def note_versions(run: Run, versions: Mapping[str, str]) -> None:
-    """Store the versions of a run's environment, and warn if they differ from those at the start of a resumed run."""
-    for package, number in versions.items():
-        before = run.record.versions.get(package, number)
-        if before != number:
-            run.message(f"run {run.id} began with {package} {before} and continues with {number}")
-    run.write_record(versions={**run.record.versions, **versions})
 
 
 def sizes(environment: Any) -> tuple[int, int]:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from plastic_cli import Run
 from plastic_cli.numerics.seeds import seed_sequence
+from plastic_cli.runs.own_modules import note_versions
 from plastic_mpn.config import Train
 from plastic_mpn.environments.greedy import GreedyEpisodes
 from plastic_mpn.environments.vector import make_environment, package_versions
 from plastic_mpn.learning.checkpoints import Checkpoints
-from plastic_mpn.make import environment_options, make_environments, make_network, note_versions
+from plastic_mpn.make import environment_options, make_environments, make_network
 from plastic_mpn.networks.agents import MPNDQN, ActorCritic, Network, Readout
 
 if TYPE_CHECKING:

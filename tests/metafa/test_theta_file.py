@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from plastic_cli import UserError
 from plastic_metafa import rule
-from plastic_metafa.theta_file import FEEDBACKS, read_theta, term_number, theta_toml
+from plastic_metafa.theta_file import FEEDBACKS, read_theta, term_key, theta_toml
 
 STRENGTHS = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -117,11 +117,11 @@ def test_a_missing_file_and_a_folder_are_one_line_errors(tmp_path):
 
 @pytest.mark.parametrize(("word", "number"), [("oja", 9), (" Oja ", 9), ("9", 9), (9, 9), (0, 0), ("decay", 3)])
 def test_a_term_is_found_by_name_and_index(word, number):
-    assert term_number(word) == number
+    assert term_key(word) == number
 
 
 @pytest.mark.parametrize("word", ["10", -1, "", "pseudo", "1.0", "²", "hebb\nrule"])
 def test_the_error_for_an_unknown_term_lists_all_terms(word):
     with pytest.raises(UserError, match="there is no term") as caught:
-        term_number(word)
+        term_key(word)
     assert all(term.name in str(caught.value) for term in rule.TERMS.values())

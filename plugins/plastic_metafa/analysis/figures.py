@@ -30,6 +30,7 @@ from plotnine import (
 )
 
 from plastic_cli.figures.theme import GRAY, PALETTE, discrete_colors, theme_plastic
+from plastic_metafa.rule import term_label
 
 
 def accuracy_figure(curves: pd.DataFrame, levels: Mapping[str, float], window: int) -> ggplot:
@@ -139,7 +140,7 @@ def terms_figure(table: pd.DataFrame, whole: float) -> ggplot:
 
     table: columns as in `measures.analyze_terms`. whole: accuracy with all terms.
     """
-    names = [f"{term} {name}" for term, name in zip(table["term"], table["name"], strict=True)]
+    names = [term_label(term) for term in table["term"]]
     panels = ["share of the weight change (%)", "accuracy lost without the term (points)"]
     parts = []
     for panel, value, low, high in (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from plastic_cli.figures.film import (
 from plastic_cli.figures.theme import GRAY, PALETTE
 from plastic_metafa import rule
 from plastic_metafa.history import history, moving_average, strengths
+from plastic_metafa.theta_file import sort_terms
 
 if TYPE_CHECKING:
     from plastic_metafa.config import Render
@@ -64,7 +65,7 @@ def render_learning(config: Render, run: Run) -> None:
 
 
 def _show_theta(axes: Axes, theta: pd.DataFrame) -> list[Update]:
-    names = {float(term): rule.TERMS[term].name for term in sorted(theta["term"].unique())}
+    names = {term: term if isinstance(term, str) else rule.TERMS[term].name for term in sort_terms(theta["term"])}
     updates = _show_curves(axes, theta, "term", names, "strength theta")
     low, high = float(theta["value"].min()), float(theta["value"].max())
     margin = 0.08 * (high - low) or 0.01
@@ -92,9 +93,7 @@ def _show_angles(axes: Axes, angles: pd.DataFrame) -> list[Update]:
     return updates
 
 
-def _show_curves(
-    axes: Axes, curves: pd.DataFrame, by: str, names: Mapping[str, str] | Mapping[float, str], title: str
-) -> list[Update]:
+def _show_curves(axes: Axes, curves: pd.DataFrame, by: str, names: Mapping[Any, str], title: str) -> list[Update]:
     """Add a growing curve for each of `names`, the values of column `by`."""
     updates = []
     for number, (key, name) in enumerate(names.items()):

@@ -18,13 +18,14 @@ from plastic_metafa.analysis import figures
 from plastic_metafa.benchmark import MIN_ACCURACY_DROP, EpisodeBenchmark
 from plastic_metafa.config import trained_as
 from plastic_metafa.history import FINAL_SHARE, history, moving_average, strengths
+from plastic_metafa.own_terms import load_terms
 from plastic_metafa.setting import training_setting
 from plastic_metafa.theta_file import learned_rule
 
 if TYPE_CHECKING:
     from plastic_cli import Run
     from plastic_metafa.config import Analyze, Train
-    from plastic_metafa.theta_file import LearnedRule
+    from plastic_metafa.theta_file import LearnedRule, TermKey
 
 CONTRIBUTION_EPISODES = 3
 """Episodes whose weight changes are split into terms, one sample at a time and in whole tensors."""
@@ -68,9 +69,9 @@ def analyze_accuracy(run: Run, window: int) -> None:
 def analyze_theta(trained: Train, run: Run) -> None:
     """Draw theta over the episodes, and write its final values: mean and spread of the last tenth."""
     theta = strengths(history(run))
-    theta["name"] = [f"{term} {rule.TERMS[term].name}" for term in theta["term"]]
+    theta["name"] = [rule.term_label(term) for term in theta["term"]]
     last = theta[theta["step"] > theta["step"].max() * (1 - FINAL_SHARE)]
-    table = last.groupby(["term", "name"])["value"].agg(["mean", "std"]).reset_index()
+    table = last.groupby(["term", "name"], sort=False)["value"].agg(["mean", "std"]).reset_index()
     for term, mean in zip(table["term"], table["mean"], strict=True):
         run.results[f"theta_{term}"] = float(mean)
     run.save_table("theta", table)
@@ -105,6 +106,7 @@ def analyze_orthonormality(run: Run, window: int) -> None:
 def analyze_terms(trained: Train, run: Run, episodes: int) -> None:
     """Measure the contribution of each term to the weight change, and the accuracy without the term."""
     learned = learned_rule(run)
+    load_terms(learned.theta)
     data = load_dataset(trained.dataset, run.data_folder, device=run.device)
     setting = training_setting(trained, data, run)
     bench = EpisodeBenchmark(setting, setting.test, episodes, run, "terms")
@@ -137,7 +139,7 @@ def analyze_terms(trained: Train, run: Run, episodes: int) -> None:
 
 
 def _accuracies(
-    bench: EpisodeBenchmark, learned: LearnedRule, without: int | None
+    bench: EpisodeBenchmark, learned: LearnedRule, without: TermKey | None
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     values = [0.0 if term == without else value for term, value in learned.theta.items()]
     plasticity = Plasticity(tuple(learned.theta), learned.feedback)
@@ -145,11 +147,11 @@ def _accuracies(
 
 
 @torch.no_grad()
-def change_by_term(bench: EpisodeBenchmark, learned: LearnedRule) -> dict[int, float]:
+def change_by_term(bench: EpisodeBenchmark, learned: LearnedRule) -> dict[TermKey, float]:
     """Return for each term the mean size of its change per sample, |theta_r F_r|, summed over layers."""
     plasticity = Plasticity(tuple(learned.theta), learned.feedback)
     theta = torch.tensor(list(learned.theta.values()), dtype=torch.float32, device=bench.device)
-    found = dict.fromkeys(learned.theta, 0.0)
+    found: dict[TermKey, float] = dict.fromkeys(learned.theta, 0.0)
     for number in range(min(CONTRIBUTION_EPISODES, len(bench.episodes))):
         W, B = bench.network(number, plasticity.feedback)
         episode = bench.episodes[number]

@@ -11,18 +11,14 @@ episode: it exposes neither the seed nor the actions of each environment's episo
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 import struct
-import sys
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
-from pathlib import Path
+from importlib.metadata import version
 from typing import Any
 
 import gymnasium
@@ -32,6 +28,12 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from plastic_cli.errors import PlasticError, RunFailed, UserError, did_you_mean
+from plastic_cli.runs.own_modules import (
+    check_module_name,
+    imports_from_working_directory,
+    module_version,
+    no_such_module,
+)
 from plastic_mpn.environments import tasks  # registers the tasks with Gymnasium
 from plastic_mpn.environments.options import RESERVED
 
@@ -70,13 +72,13 @@ def make_environment(
     the actions are discrete.
     """
     if ":" in env_id:
-        _check_module_name(env_id)
+        check_module_name(env_id, f"--env {env_id}")
         env_id = _with_present_module(env_id)
     limit = {} if max_steps is None else {"max_episode_steps": max_steps}
     # Some classes take no render_mode.
     mode: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
-        with warnings.catch_warnings(), _imports_from_here(env_id):
+        with warnings.catch_warnings(), imports_from_working_directory():
             warnings.simplefilter("ignore")
             environment: Environment = gymnasium.make(
                 env_id, disable_env_checker=True, **mode, **limit, **(options or {})
@@ -90,10 +92,7 @@ def make_environment(
     except ModuleNotFoundError as error:
         module = env_id.partition(":")[0]
         if ":" in env_id and (error.name is None or module.startswith(error.name)):
-            raise UserError(
-                f"--env {env_id}: there is no module {module} to import. Start plastic in the folder that contains"
-                f" {module.partition('.')[0]}, or add this folder to PYTHONPATH."
-            ) from None
+            raise no_such_module(module, f"--env {env_id}") from None
         raise UserError(f"--env {env_id}: the environment needs {error.name}, which is not installed.") from None
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"--env {env_id}: {str(error).rstrip('.')}.") from None
@@ -123,7 +122,7 @@ def versioned_id(env_id: str) -> str:
     module, colon, name = env_id.rpartition(":")
     try:
         if colon:
-            with _imports_from_here(env_id):
+            with imports_from_working_directory():
                 __import__(module)
         namespace, bare, version = registration.parse_env_id(name)
     except Exception:  # noqa: BLE001  make_environment reports the error
@@ -137,31 +136,6 @@ def versioned_id(env_id: str) -> str:
 def _with_present_module(env_id: str) -> str:
     module, colon, name = env_id.rpartition(":")
     return f"{FORMER_MODULES.get(module, module)}{colon}{name}"
-
-
-@contextmanager
-def _imports_from_here(env_id: str) -> Iterator[None]:
-    """Allow `MODULE:ID` to import from the working directory, which is not on the path of an installed program."""
-    here = str(Path.cwd())
-    if ":" not in env_id or here in sys.path:
-        yield
-        return
-    # At the end, so that no file of this folder hides a library.
-    sys.path.append(here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
-
-
-def _check_module_name(env_id: str) -> None:
-    module, _, name = env_id.partition(":")
-    if not all(part.isidentifier() for part in module.split(".")) or module.endswith(".py"):
-        stem = Path(module).name.removesuffix(".py")
-        raise UserError(
-            f"--env {env_id}: {module} is not the name of a module. In the folder of the file, write"
-            f" {stem if stem.isidentifier() else 'MODULE'}:{name}, without a path and without .py."
-        )
 
 
 def _check_option_names(env_id: str, options: Mapping[str, Any]) -> None:
@@ -341,15 +315,7 @@ def package_versions(environment: Environment) -> dict[str, str]:
     package = module.partition(".")[0]
     if package in ("gymnasium", tasks.__name__.partition(".")[0]):
         return found
-    for name in (package, *packages_distributions().get(package, ())):
-        try:
-            return found | {name: version(name)}
-        except PackageNotFoundError:
-            continue
-    source = getattr(sys.modules.get(module), "__file__", None)
-    if source is None or not Path(source).is_file():
-        return found | {module: "unknown"}
-    return found | {module: f"sha256 {hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12]}"}
+    return found | module_version(module)
 
 
 def is_repeatable(
