@@ -40,6 +40,7 @@ RootGroup.entries = {
         "report:command",
     ),
     "runs": Entry("List, show, remove and export runs.", INSPECT, "runs:command"),
+    "plot": Entry("Draw learning curves or final values of chosen runs.", INSPECT, "plot:command"),
     "rules": Entry("List the installed rules and their origin.", INSPECT, "rules:command"),
     "data": Entry("List the data sets with size, license and whether they are downloaded.", INSPECT, "data:command"),
     "cite": Entry("Print BibTeX of a rule and of plastic.", INSPECT, "cite:command"),
