@@ -1,6 +1,7 @@
 from .api.fit import fit as fit
 from .api.outcome import Analysis as Analysis
 from .api.outcome import Film as Film
+from .api.plot import plot as plot
 from .api.stages import analyze as analyze
 from .api.stages import evaluate as evaluate
 from .api.stages import render as render

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from plastic_cli.commands.invocation import DatasetName, RuleName
-from plastic_cli.config.model import Config, field
+from plastic_cli.config.model import field
 from plastic_cli.errors import PlasticError, UserError
 from plastic_cli.runs.console import Console
 from plastic_cli.verbs.options import RunsOptions
 
 if TYPE_CHECKING:
     from plotnine import ggplot
-
-    from plastic_cli.figures.view import View
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -60,31 +58,6 @@ class ChosenOptions(RunsOptions):
             what = f"no {status} run" if status not in (None, "all") else "no run"
             raise UserError(f"{what} in {store.folder} fits. `plastic runs` lists all runs.")
         return chosen
-
-
-class ViewOptions(Config):
-    """What is shown of a figure, and how large."""
-
-    panel: ClassVar[str] = "Figure"
-
-    log: Literal["x", "y", "both"] | None = field(None, "logarithmic axes: x, y or both")
-    x_range: str | None = field(
-        None, "LOW,HIGH: show this part of the horizontal axis; an end can be left out, as in 5,"
-    )
-    y_range: str | None = field(
-        None, "LOW,HIGH: show this part of the vertical axis, such as 90,95 for 90 to 95 per cent of a share"
-    )
-    width: float | None = field(None, "width in inches", gt=0, le=100)
-    height: float | None = field(None, "height in inches", gt=0, le=100)
-    title: str | None = field(None, "title of the figure")
-
-    def view(self) -> View:
-        """Return the view; raises UserError for a range that cannot be read."""
-        from plastic_cli.figures.view import View, read_range
-
-        x_range = None if self.x_range is None else read_range(self.x_range, "--x-range")
-        y_range = None if self.y_range is None else read_range(self.y_range, "--y-range")
-        return View(self.log, x_range, y_range, self.width, self.height, self.title)
 
 
 def check_output(path: Path, suffixes: tuple[str, ...] = PICTURES) -> None:

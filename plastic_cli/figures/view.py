@@ -118,9 +118,9 @@ def shown(curves: pd.DataFrame, view: View, *, share: bool, skip_early: bool = T
         points.append(own[own["mean"].between(low, high) & own["step"].between(*_limits(view.x_range))])
         ends = [inside["step"].min(), inside["step"].max()]
         edges.append(pd.DataFrame({"panel": panel, "step": ends, "mean": [low, high]}))
-        if view.y_range is None:
-            there = own[own["step"].between(*_limits(view.x_range)) & ((own["step"] > 0) | (not view.log_x))]
-            hidden.append(_hidden(there, low, high, log=view.log_y).assign(panel=panel))
+        has_place = own["step"].between(*_limits(view.x_range)) & ((own["step"] > 0) | (not view.log_x))
+        expected = own[has_place & (view.y_range is None)]
+        hidden.append(_hidden(expected, low, high, log=view.log_y).assign(panel=panel))
     return Shown(*(_joined(parts, curves) for parts in (lines, points, edges, hidden)))
 
 

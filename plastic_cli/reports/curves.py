@@ -34,12 +34,14 @@ from plastic_cli.figures.metric_rows import (
 )
 from plastic_cli.figures.view import View
 from plastic_cli.plugins.metrics import Metric, metric_of
+from plastic_cli.plugins.models import former_names
 from plastic_cli.reports.content import _training_models as training_models
 from plastic_cli.reports.grouping import CONFIG_PREFIX, group_runs, plain_value, setting_text, settings_across
 from plastic_cli.reports.results import metric_columns, more_is_better
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore
+from plastic_cli.tables import NOTHING
 
 MOST_LABELS = 12
 """Of more settings than this the best are drawn."""
@@ -101,6 +103,7 @@ def plot_runs(
     """
     if chosen.runs.empty:
         raise UserError("there is no run to plot.")
+    by = None if by is None else _present_name(by, chosen.runs)
     wanted = metric or main_metric(chosen, final=final)
     rows, messages = _rows(chosen, wanted, by)
     if not final and not has_curve(rows):
@@ -166,6 +169,13 @@ def _rows(chosen: ChosenRuns, metric: str, by: str | None) -> tuple[pd.DataFrame
     return rows, [f"{_counted(without)} without {metric}: left out"] if without else []
 
 
+def _present_name(by: str, runs: pd.DataFrame) -> str:
+    """Return the name of an option as it is stored, such as learning_rate for "learning-rate" or a former name."""
+    name = by if _is_option(by, runs) else by.replace("-", "_")
+    former = {old: new for rule in runs["rule"].unique() for old, new in former_names(rule).items()}
+    return former.get(name, name)
+
+
 def _is_option(by: str, runs: pd.DataFrame) -> bool:
     return by in FACTS or f"{CONFIG_PREFIX}{by}" in runs.columns
 
@@ -181,8 +191,10 @@ def _settings(runs: pd.DataFrame, by: str | None) -> tuple[set[str], dict[str, t
     others = runs.drop(columns=f"{CONFIG_PREFIX}{by}", errors="ignore").assign(seed=range(len(runs)))
     several_rules = len(others["rule"].unique()) > 1 and by != "rule"
     settings = {}
+    # A setting without a text is the only one of its rule.
+    alone = NOTHING if len(others["rule"].unique()) > 1 else ""
     for place, setting in enumerate(settings_across(group_runs(others, models), models)):
-        text = ": ".join(part for part in (setting.rule if several_rules else "", setting.distinction) if part)
+        text = ": ".join(part for part in (setting.rule if several_rules else "", setting.distinction) if part) or alone
         for group in setting.groups.values():
             settings.update(dict.fromkeys(group.runs, (place, text, group.data or "")))
     return (set(settings) if by in ("run", "name") else kept), settings

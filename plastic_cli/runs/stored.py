@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plastic_cli.errors import UserError
+from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.runs.checkpoint import read_checkpoint, restore_part
 from plastic_cli.runs.folder import open_run
@@ -21,6 +21,7 @@ from plastic_cli.runs.record import METRICS_FILE, UNFINISHED, RunRecord, read_re
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+    from plotnine import ggplot
 
     from plastic_cli.data.datasets import Dataset
     from plastic_cli.runs.run import Run
@@ -104,6 +105,36 @@ class StoredRun:
                 collector.add(self.id, rows)
         found = collector.collected()
         return frame(found if stage is None else chosen(found, "stage", [stage]))
+
+    def plot(self, metric: str | None = None, *, smooth: int = 1, **view: Any) -> ggplot:
+        """Draw the curves of the run: a metric of one split, of each split, or of each layer or task.
+
+        metric: "split/name" such as "test/accuracy", or "name" for all splits; None: the accuracy, else the return,
+        else the loss. smooth: each point is the mean of this number of steps. view: `log` ("x", "y" or "both"),
+        `x_range`, `y_range` (pairs of numbers; an end can be None), `width`, `height` (inches) and `title`.
+
+        Returns a plotnine figure. Raises UserError for a metric or an option that does not exist.
+        """
+        from dataclasses import fields
+
+        from plastic_cli.figures.curves import run_figure
+        from plastic_cli.figures.view import View
+
+        known = [each.name for each in fields(View)]
+        for name in view:
+            if name not in known:
+                raise UserError(f"there is no option '{name}'.{did_you_mean(name, [*known, 'smooth'])}")
+        record = self.record
+        units = list(record.steps_done)
+        return run_figure(
+            self.metrics("train"),
+            metric,
+            View(**view),
+            rule=record.rule,
+            step_name=units[0] if len(units) == 1 else "step",
+            about=f"{record.rule}{f' on {record.dataset}' if record.dataset else ''}, seed {record.seed}",
+            smooth=smooth,
+        )
 
     @property
     def tables(self) -> Mapping[str, pd.DataFrame]:

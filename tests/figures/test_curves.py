@@ -114,6 +114,7 @@ def test_a_range_is_the_view_and_cuts_lines_at_its_ends():
     assert list(view.lines["mean"].round(6)) == [0.3, 0.5, 0.7]
     assert view.hidden.empty
     assert list(view.points["step"]) == [1]
+    curves_figure(curve([0.1, 0.5, 0.9]), ACCURACY, View(x_range=(0.5, None), y_range=(20, 70))).draw()
 
 
 def test_a_curve_that_leaves_the_view_and_returns_has_two_pieces():

@@ -1,0 +1,80 @@
+"""`plastic.plot`: the command `plastic plot` as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plastic_cli.api.console import PythonConsole
+from plastic_cli.errors import OptionError, UserError, did_you_mean
+from plastic_cli.reports.plot_options import PlotOptions
+from plastic_cli.runs.record import RECORD_FILE
+from plastic_cli.runs.store import RunStore
+from plastic_cli.runs.stored import StoredRun
+from plastic_cli.verbs.options import RunsOptions
+
+if TYPE_CHECKING:
+    from plotnine import ggplot
+
+AnyRuns = StoredRun | RunStore | str | Path | Iterable[StoredRun | str | Path]
+"""Runs: those of `plastic.train`, ids, names or folders of runs, or a store with all its completed runs."""
+
+
+def plot(runs: AnyRuns, metric: str | None = None, by: str | None = None, **options: Any) -> ggplot:
+    """Draw learning curves or final values of runs: the mean over the seeds of each setting, with its interval.
+
+    runs: a run or several; a run is a StoredRun, an id, a name or a folder. A store, or the folder of one, stands for
+    all its completed runs. metric: "split/name" such as "test/accuracy", or "name" for all splits; None: the main
+    metric. by: an option, or "rule", "dataset", "seed" or "run", or a label of the metric such as "layer": there is one
+    color for each of its values. options: those of `plastic plot --help`, with underscores: `final`, `smooth`, `log`,
+    `x_range=(0, 10)`, `y_range`, `width`, `height`, `title`.
+
+    Returns a plotnine figure, to which you can add layers. Raises UserError, a ValueError, for a run, metric or option
+    that does not exist.
+    """
+    from plastic_cli.reports.curves import plot_runs, read_runs
+
+    for name in options:
+        if name not in PlotOptions.model_fields:
+            raise OptionError(f"there is no option '{name}'.{did_you_mean(name, PlotOptions.model_fields)}", name)
+    chosen = PlotOptions.from_values({**_with_texts(options), "metric": metric, "by": by})
+    drawn = plot_runs(
+        read_runs(folders_of(runs)),
+        chosen.metric,
+        chosen.by,
+        final=chosen.final,
+        smooth=chosen.smooth,
+        view=chosen.view(),
+    )
+    for message in drawn.messages:
+        PythonConsole().warning(message)
+    return drawn.figure
+
+
+def folders_of(runs: AnyRuns) -> list[Path]:
+    """Return the folders of runs; raises UserError for a run that does not exist."""
+    if isinstance(runs, StoredRun):
+        return [runs.folder]
+    if isinstance(runs, RunStore):
+        return [Path(row["folder"]) for row in runs.rows() if row["status"] == "completed"]
+    if not isinstance(runs, str | Path):
+        return [folder for run in runs for folder in folders_of(run)]
+    path = Path(runs)
+    if (path / RECORD_FILE).is_file():
+        return [path]
+    if path.is_dir():
+        return folders_of(RunStore(path))
+    if isinstance(runs, Path):
+        raise UserError(f"there is no folder {path}.")
+    return [RunStore(RunsOptions().runs_folder()).find(runs)]
+
+
+def _with_texts(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with ranges as the texts that the command line takes: (None, 5) as ",5"."""
+    return {
+        name: ",".join("" if end is None else repr(end) for end in value)
+        if name in ("x_range", "y_range") and isinstance(value, tuple | list)
+        else value
+        for name, value in options.items()
+    }
