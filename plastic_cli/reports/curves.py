@@ -211,12 +211,14 @@ def _in_parts(
     labels = [label_values(text) for text in rows["labels"]]
     if by is not None and not values:
         by_value = [each[by] for each in labels]
+        by_text = [label_text({by: value}) for value in by_value]
         labels = [{name: value for name, value in each.items() if name != by} for each in labels]
     else:
         by_value = [values.get(run) for run in rows["run"]]
+        by_text = [_by_text(by, value) for value in by_value]
     places = {text: place for place, text, _ in settings.values()}
     columns = {
-        "by": ([_by_text(by, value) for value in by_value], lambda text: number_first(text.rpartition("= ")[2])),
+        "by": (by_text, lambda text: number_first(text.rpartition("= ")[2])),
         "setting": ([settings[run][1] for run in rows["run"]], lambda text: (places[text], text)),
         "split": ([split_words(split) for split in rows["split"]], None),
         "labels": ([label_text(each) for each in labels], number_first),
