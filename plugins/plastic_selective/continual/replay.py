@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -247,6 +248,90 @@ def make_buffer(
         return FirstInFirstOut(capacity, features, groups, generator, device)
     strata = groups if kind == "class-balanced" else 1
     return Reservoir(capacity, features, groups, generator, device, strata=strata)
+
+
+class ReplayBuffer:
+    """Stored images for replay in a training loop of the user's own, as the published program documents it.
+
+        memory = ReplayBuffer(capacity=2000)
+        for data, target in loader:
+            if len(memory):
+                replay_data, replay_target = memory.sample(32)
+                ...
+            memory.add(data, target)
+
+    The buffers of `plastic train selective --replay KIND` keep the images. kind: "reservoir" (a random sample of all
+    images so far), "class-balanced" (the same number of places for each of `classes` classes; targets are class
+    numbers), or "fifo" (the last images). seed: of the random numbers. The first batch sets the shape of the images,
+    their type and the device of the buffer.
+
+    Raises UserError for an unknown kind and for an impossible capacity.
+    """
+
+    def __init__(
+        self, capacity: int, kind: BufferKind = "reservoir", *, classes: int | None = None, seed: int = 0
+    ) -> None:
+        if kind == "none" or (kind == "class-balanced") != (classes is not None):
+            raise UserError(
+                f"a ReplayBuffer of the kind '{kind}' with {classes or 'no number of'} classes: choose reservoir or"
+                " fifo, or class-balanced with the number of classes."
+            )
+        self.capacity, self.kind, self.classes = capacity, kind, classes
+        self._generator = torch.Generator().manual_seed(seed)
+        self._like: Tensor | None = None
+        # Also checks the arguments. The real one is made when the size of an image is known.
+        self._buffer = self._make(0, "cpu")
+
+    def _make(self, features: int, device: torch.device | str) -> Buffer:
+        made = make_buffer(self.kind, self.capacity, features, self.classes or 1, self._generator, device)
+        assert made is not None
+        return made
+
+    def __len__(self) -> int:
+        """Return the number of stored images."""
+        return len(self._buffer)
+
+    def add(self, data: Tensor, target: Tensor) -> None:
+        """Add images (n, ...) and their targets (n,), integers, in this order.
+
+        Raises UserError if the images have another shape than the first ones, or if a target is not a class number.
+        """
+        if self._like is None:
+            self._like = data.detach()[:0].clone()
+            self._buffer = self._make(math.prod(data.shape[1:]), data.device)
+        elif data.shape[1:] != self._like.shape[1:]:
+            raise UserError(f"images {tuple(data.shape[1:])} do not fit a buffer of images {self._like.shape[1:]}.")
+        group = target if self.kind == "class-balanced" else torch.zeros_like(target)
+        self._buffer.add(data.detach().reshape(len(data), math.prod(data.shape[1:])), target, group)
+
+    add_batch = add
+
+    def sample(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return min(count, len) different images and their targets, drawn uniformly, in random order.
+
+        Raises UserError if nothing was added yet.
+        """
+        if self._like is None:
+            raise UserError("the replay buffer is empty: add images first, or check len(buffer).")
+        drawn = self._buffer.sample(count)
+        if drawn is None:
+            return self._like, torch.zeros(0, dtype=torch.int64, device=self._like.device)
+        return drawn.x.to(self._like.dtype).view(-1, *self._like.shape[1:]), drawn.y
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the images, their places, and the state of the generator."""
+        return {"like": self._like, "buffer": self._buffer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state that `state_dict` returned. Raises PlasticError if it is the state of another buffer."""
+        self._like = state["like"]
+        features, device = (0, "cpu") if self._like is None else (math.prod(self._like.shape[1:]), self._like.device)
+        self._buffer = self._make(features, device)
+        self._buffer.load_state_dict(state["buffer"])
+
+
+MemoryBuffer = ReplayBuffer
+"""Another name that the published program documents."""
 
 
 def mixed_batch(x: Tensor, y: Tensor, group: Tensor, buffer: Buffer | None, share: float) -> Batch:
