@@ -102,13 +102,12 @@ def _analyze_probe(
     for row in rows:
         run.log("probe", {"layer": row["layer"], "network": row["network"]}, accuracy=row["accuracy"])
         run.results[f"probe/layer {row['layer']} {row['network']}"] = row["accuracy"]
-    figure = figures.probe_figure(pd.DataFrame(rows))
     pixels = linear_probe(data.train.x, data.train.y, data.test.x, data.test.y, seed=run.seed)
-    rows.append({"layer": 0, "network": "pixels", **vars(pixels)})
-    run.log("probe", {"layer": 0, "network": "pixels"}, accuracy=pixels.accuracy)
+    rows.append({"layer": 0, "network": figures.PIXELS, **vars(pixels)})
+    run.log("probe", {"layer": 0, "network": figures.PIXELS}, accuracy=pixels.accuracy)
     run.results["probe/pixels"] = pixels.accuracy
     run.save_table("probe", pd.DataFrame(rows))
-    run.save_figure("probe", figure)
+    run.save_figure("probe", figures.probe_figure(pd.DataFrame(rows)))
 
 
 def _analyze_robustness(run: Run, data: Dataset, learner: Learner, controls: Mapping[str, Learner]) -> None:
@@ -157,8 +156,8 @@ def _analyze_cka(
             matrix,
             [str(number + 1) for number in range(len(mine))],
             [str(number + 1) for number in range(len(theirs))],
-            rows="Layer of this run",
-            columns=f"Layer of {name.replace(' twin', ' network')}",
+            rows="Layer 1 of this run" if matrix.numel() == 1 else "Layer of this run",
+            columns=f"{'Layer 1' if matrix.numel() == 1 else 'Layer'} of {name.replace(' twin', ' network')}",
             debiased=True,
         ),
     )

@@ -15,14 +15,15 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from plastic_cli.figures.measures import image_grid
-from plastic_cli.figures.theme import PAPER, SOFT_INK
+from plastic_cli.figures.theme import DIVERGING, PAPER, SOFT_INK
 
 Frame = NDArray[np.uint8]
 """One picture (height, width, 3), red, green and blue."""
@@ -44,6 +45,9 @@ FULL_SCALE = 0.998
 
 SMALL, LABEL, HEADING = 8, 9, 10.5
 """Font sizes in points: numbers at ticks, labels of axes, titles of panels."""
+
+DIVERGING_MAP = LinearSegmentedColormap.from_list("diverging", DIVERGING)
+"""Blue for negative, white for 0, vermilion for positive."""
 
 _MARGIN, _CAPTION_TOP, _PANELS_TOP = 0.1, 0.4, 0.56
 """Inches from the edges to the title, and from the top to the caption and to the panels."""
@@ -131,24 +135,29 @@ def add_caption(figure: Figure, text: Callable[[int], str]) -> Update:
 
 
 def show_weights(
-    axes: Axes, weights: Mapping[int, Tensor], image_shape: tuple[int, int, int] | None, title: str
+    axes: Axes,
+    weights: Mapping[int, Tensor],
+    image_shape: tuple[int, int, int] | None,
+    title: str,
+    columns: int | None = None,
 ) -> Update:
     """Show the weights (units, inputs) of a step as images of `image_shape`, or as a matrix if that is None.
 
-    weights: by step. All steps share one color scale, whose end the title names.
+    weights: by step. All steps share one color scale, whose end the title names. columns: number of images in a row; by
+    default about as many as rows.
     """
     limit = full_scale(list(weights.values()))
     first = next(iter(weights.values())).numpy()
     axes.set_title(f"{title} (±{limit:.2g})", fontsize=HEADING, loc="left")
     if image_shape is None:
         image = axes.imshow(
-            first, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest", animated=True
+            first, cmap=DIVERGING_MAP, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest", animated=True
         )
         style_image(axes, "input", "hidden unit")
         return lambda step: image.set_data(weights[step].numpy())
-    image = axes.imshow(image_grid(first, image_shape, limit=limit), interpolation="nearest", animated=True)
+    image = axes.imshow(image_grid(first, image_shape, columns, limit=limit), interpolation="nearest", animated=True)
     axes.set_axis_off()
-    return lambda step: image.set_data(image_grid(weights[step], image_shape, limit=limit))
+    return lambda step: image.set_data(image_grid(weights[step], image_shape, columns, limit=limit))
 
 
 def growing_curve(axes: Axes, x: ArrayLike, y: ArrayLike, **style: Any) -> Update:
@@ -189,6 +198,18 @@ def style_image(axes: Axes, x_label: str, y_label: str) -> None:
 def whole_numbers(axis: Axis, most: int = 6) -> None:
     """Put whole numbers at the ticks of an axis, in about `most` steps."""
     axis.set_major_locator(MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]))
+
+
+def legend_above(axes: Axes, columns: int = 4) -> None:
+    """Put a legend above the right end of axes, where it covers no curve."""
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=columns, frameon=False, fontsize=LABEL, borderaxespad=0.1
+    )
+
+
+def in_percent(axis: Axis) -> None:
+    """Show the numbers of an axis of shares in per cent: 0.5 as "50%"."""
+    axis.set_major_formatter(PercentFormatter(1.0))
 
 
 def add_color_bar(axes: Axes, scale: ScalarMappable, label: str = "", **options: Any) -> Colorbar:

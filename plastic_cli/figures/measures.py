@@ -25,6 +25,7 @@ from plotnine import (
     element_text,
     facet_wrap,
     geom_hline,
+    geom_label,
     geom_line,
     geom_linerange,
     geom_point,
@@ -39,14 +40,31 @@ from plotnine import (
     scale_color_manual,
     scale_fill_gradientn,
     scale_fill_manual,
-    scale_shape_manual,
     scale_x_continuous,
     scale_y_continuous,
     scale_y_reverse,
     theme,
 )
 
-from plastic_cli.figures.theme import DIVERGING, GRAY, PALETTE, SEQUENTIAL, discrete_colors, percent, theme_plastic
+from plastic_cli.figures.theme import (
+    CELL_INK,
+    CELL_INK_ON_DARK,
+    DIVERGING,
+    GRAY,
+    GRID,
+    INK,
+    PALETTE,
+    PAPER,
+    SEQUENTIAL,
+    discrete_colors,
+    percent,
+    series_scales,
+    series_styles,
+    theme_plastic,
+)
+
+PIXELS = "pixels"
+"""The name of the network without a layer, whose probe sees the images."""
 
 _MOST_CELLS_WITH_COUNTS = 12
 _SEPARATOR = "#404040"
@@ -75,7 +93,7 @@ def confusion_matrix_figure(
     shares = 100 * counts / np.maximum(totals, 1)
     true, predicted = np.indices(counts.shape)
     cells = pd.DataFrame({"true": true.ravel(), "predicted": predicted.ravel(), "share": shares.ravel()})
-    cells["ink"] = np.where(cells["share"] > 25, "white", "#222222")
+    cells["ink"] = np.where(cells["share"] > 25, CELL_INK_ON_DARK, CELL_INK)
     few = classes <= _MOST_CELLS_WITH_COUNTS
     if few:
         cells["text"] = [
@@ -91,7 +109,7 @@ def confusion_matrix_figure(
     names = [str(name) for name in class_names]
     return (
         ggplot(cells, aes("predicted", "true", fill="share"))
-        + geom_tile(color="#E3E3E3", size=0.3)
+        + geom_tile(color=GRID, size=0.3)
         + geom_text(
             aes(label="text", color="ink"), data=cells[cells["text"] != ""], size=7.5 if few else 5.5, lineheight=1.15
         )
@@ -172,11 +190,11 @@ def robustness_figure(table: pd.DataFrame, title: str = "Accuracy under corrupti
     rows = math.ceil(len(kinds) / columns)
     width = max(6.0, 2.9 * columns + 0.6)
     return (
-        ggplot(data, aes("strength", "accuracy", color="label"))
+        ggplot(data, aes("strength", "accuracy", color="label", linetype="label", shape="label"))
         + geom_line(size=0.9)
         + geom_point(size=2)
         + facet_wrap("facet", ncol=columns, scales="free_x")
-        + scale_color_manual(values=discrete_colors(len(labels)))
+        + series_scales(series_styles(labels), labels, ("color", "linetype", "shape"))
         + scale_y_continuous(labels=percent)
         + labs(title=_wrapped(title, width), x="Strength", y="Accuracy")
         + theme_plastic(figure_size=(width, 2.7 * rows + 0.9))
@@ -194,11 +212,17 @@ def cka_figure(
     debiased: bool = False,
     title: str = "Similarity of representations",
 ) -> ggplot:
-    """Draw linear CKA (len(row_names), len(column_names)) as shades with numbers; `rows`, `columns` name the axes."""
+    """Draw linear CKA (len(row_names), len(column_names)) as shades with numbers; `rows`, `columns` name the axes.
+
+    A single value is a dot on a scale from 0 to 1, because one square of a matrix says nothing.
+    """
     values = np.asarray(similarity, dtype=float)
+    kind = "linear CKA, debiased" if debiased else "linear CKA"
+    if values.size == 1:
+        return _single_cka_figure(values.item(), f"{kind}, of {rows.lower()} and {columns.lower()}", title)
     row, column = np.indices(values.shape)
     cells = pd.DataFrame({"row": row.ravel(), "column": column.ravel(), "cka": values.ravel()})
-    cells["ink"] = np.where(cells["cka"] > 0.6, "white", "#222222")
+    cells["ink"] = np.where(cells["cka"] > 0.6, CELL_INK_ON_DARK, CELL_INK)
     cells["text"] = ["nan" if math.isnan(value) else f"{value:.2f}" for value in cells["cka"]]
     # Shades start at 0: a debiased value can be slightly negative.
     cells["shade"] = cells["cka"].clip(0, 1)
@@ -207,17 +231,17 @@ def cka_figure(
     longest = max(len(str(name)) for name in column_names)
     return (
         ggplot(cells, aes("column", "row", fill="shade"))
-        + geom_tile(color="#E3E3E3", size=0.3)
+        + geom_tile(color=GRID, size=0.3)
         + geom_text(aes(label="text", color="ink"), size=8.5)
         + scale_color_identity()
-        + scale_fill_gradientn(SEQUENTIAL, limits=(0, 1), name="CKA", na_value="#F2F2F2")
+        + scale_fill_gradientn(SEQUENTIAL, limits=(0, 1), name="CKA", na_value=GRID)
         + scale_x_continuous(breaks=list(range(len(column_names))), labels=list(map(str, column_names)), expand=(0, 0))
         + scale_y_reverse(breaks=list(range(len(row_names))), labels=list(map(str, row_names)), expand=(0, 0))
         + guides(fill=_COLOR_BAR)
         + coord_fixed()
         + labs(
             title=_wrapped(title, width),
-            subtitle="linear CKA, debiased" if debiased else "linear CKA",
+            subtitle=kind,
             x=columns,
             y=rows,
         )
@@ -229,38 +253,92 @@ def cka_figure(
     )
 
 
+def _single_cka_figure(value: float, subtitle: str, title: str) -> ggplot:
+    """Draw one similarity on a scale from 0 (unrelated) to 1 (the same)."""
+    # A debiased value can be slightly negative.
+    point = pd.DataFrame({"cka": [value], "row": [0.0], "text": [f"{value:.2f}"]})
+    line = pd.DataFrame({"cka": [min(0.0, value), 1.0], "row": [0.0, 0.0]})
+    return (
+        ggplot(point, aes("cka", "row"))
+        + geom_line(data=line, color=GRAY, size=0.8)
+        + geom_point(color=PALETTE[0], size=4)
+        + geom_text(aes(label="text"), nudge_y=0.45, size=10, color=PALETTE[0])
+        + scale_x_continuous(
+            breaks=[0, 0.25, 0.5, 0.75, 1],
+            labels=["0: unrelated", "0.25", "0.5", "0.75", "1: the same"],
+            expand=(0.12, 0),
+        )
+        + scale_y_continuous(limits=(-0.6, 0.9), breaks=[])
+        + labs(title=_wrapped(title, 6), subtitle=_wrapped(subtitle, 6.6), x="CKA", y="")
+        + theme_plastic(figure_size=(6, 2.1))
+        + theme(axis_line_y=element_blank())
+    )
+
+
 def probe_figure(table: pd.DataFrame, title: str = "Linear probe of each layer") -> ggplot:
-    """Draw the test accuracy of the probe for each layer and network.
+    """Draw the test accuracy of the probe from the pixels through the layers, with a line for each network.
 
     table: columns layer, network ("trained", "untrained" or another name), accuracy, such as `pandas.DataFrame(rows)`
-    of `probe_layers` rows.
+    of `probe_layers` rows. The row of network "pixels", if there is one, is where all lines begin.
     """
-    data = _in_percent(table)
-    layers = list(dict.fromkeys(data["layer"].astype(str)))
-    networks = list(dict.fromkeys(["trained", "untrained", *data["network"]]))
+    pixels, probed = table[table["network"] == PIXELS], table[table["network"] != PIXELS]
+    networks = list(dict.fromkeys(probed["network"]))
+    places = [*[PIXELS] * (len(pixels) > 0), *dict.fromkeys(f"layer {layer}" for layer in probed["layer"])]
+    begin = [pixels.assign(network=name, place=PIXELS) for name in networks if len(pixels)]
+    data = _in_percent(pd.concat([*begin, probed.assign(place=[f"layer {layer}" for layer in probed["layer"]])]))
+    data["x"] = data["place"].map(places.index)
     data["network"] = pd.Categorical(data["network"], networks)
-    data["text"] = [f"{value:.1f}" for value in data["accuracy"]]
-    # The trained network is to the left of the layer's number, the others to the right, each with its value.
-    places = {name: -0.08 if name == "trained" else 0.08 + 0.26 * (number - 1) for number, name in enumerate(networks)}
-    offset = np.array([places[name] for name in data["network"]])
-    data["x"] = data["layer"].astype(str).map(layers.index) + offset
-    data["text_x"] = data["x"] + 0.07 * np.sign(offset)
-    figure = ggplot(data, aes("x", "accuracy", color="network", shape="network"))
-    for network in networks:
-        align = "right" if network == "trained" else "left"
-        rows = data[data["network"] == network]
-        figure += geom_text(aes(x="text_x", label="text"), data=rows, size=8, ha=align, show_legend=False)
-    width = max(6.0, 1.2 * len(layers) + 1)
+    shift = max(0.1, 0.07 * float(np.ptp(data["accuracy"])))
+    numbers = _probe_numbers(data, shift)
+    shown = [*data["accuracy"], *numbers["y"]]
+    styles = series_styles(map(str, networks))
+    width = max(5.6, 1.2 * len(places) + 1)
     return (
-        figure
+        ggplot(data, aes("x", "accuracy", color="network", shape="network", linetype="network"))
+        + ([geom_line(size=0.7)] if len(places) > 1 else [])
         + geom_point(size=3)
-        + scale_color_manual(values=list(PALETTE[: len(networks)]), drop=False, name="Network")
-        + scale_shape_manual(values=["o", "^", "s", "D"][: len(networks)], drop=False, name="Network")
-        + scale_x_continuous(breaks=list(range(len(layers))), labels=layers, limits=(-0.5, len(layers) - 0.5))
-        + scale_y_continuous(labels=percent)
-        + labs(title=_wrapped(title, width), x="Layer", y="Test accuracy of the probe")
+        + [
+            geom_label(
+                aes("x", "y", label="text"),
+                data=rows,
+                inherit_aes=False,
+                size=8.5,
+                ha=side,
+                color=INK,
+                fill=PAPER,
+                label_size=0,
+                label_padding=0.08,
+            )
+            for side, rows in numbers.groupby("side")
+        ]
+        + series_scales(styles, list(styles), ("color", "shape", "linetype"), name="Network")
+        + scale_x_continuous(breaks=list(range(len(places))), labels=places, limits=(-0.4, len(places) - 0.6))
+        + scale_y_continuous(labels=percent, limits=(min(shown) - 0.4 * shift, max(shown) + 0.4 * shift))
+        + labs(title=_wrapped(title, width), x="", y="Test accuracy of the probe")
         + theme_plastic(figure_size=(width, 4))
         + theme(legend_position="bottom")
+    )
+
+
+def _probe_numbers(data: pd.DataFrame, shift: float) -> pd.DataFrame:
+    """Return the numbers at the points of `probe_figure`: x, y, text and side.
+
+    At each place the highest is above its point, the lowest below and the others to the right; that of the pixels is to
+    the left of all lines.
+    """
+    numbers = data.drop_duplicates(["x", "accuracy"])
+    at_place = numbers.groupby("x")["accuracy"]
+    begin = numbers["place"] == PIXELS
+    highest = (numbers["accuracy"] == at_place.transform("max")) & ~begin
+    lowest = (numbers["accuracy"] == at_place.transform("min")) & ~highest & ~begin
+    between = ~highest & ~lowest & ~begin
+    return pd.DataFrame(
+        {
+            "x": numbers["x"] + 0.09 * between - 0.09 * begin,
+            "y": numbers["accuracy"] + shift * (highest.astype(int) - lowest.astype(int)),
+            "text": [f"{value:.1f}%" for value in numbers["accuracy"]],
+            "side": np.select([between, begin], ["left", "right"], "center"),
+        }
     )
 
 

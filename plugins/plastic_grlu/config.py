@@ -101,4 +101,6 @@ class Render(RenderConfig):
     """Show the weights of hidden units and the accuracy over training, as a GIF and a still of its last frame."""
 
     units: int = field(36, "number of hidden units to show", ge=1)
-    frame_seconds: float = field(0.35, "seconds per frame", ge=0.02, le=60)
+    frame_seconds: float | None = field(
+        None, "seconds per frame (default: 0.06 to 0.5, so that the film takes about 8 seconds)", ge=0.02, le=60
+    )

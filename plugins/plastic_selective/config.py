@@ -208,4 +208,6 @@ class Render(RenderConfig):
     """Render the eligibility and gates of a layer during training, with the accuracies: a film and its last frame."""
 
     layer: int = field(1, "number of the layer, from 1", ge=1)
-    frame_seconds: float = field(0.35, "seconds per frame", ge=0.02, le=60)
+    frame_seconds: float | None = field(
+        None, "seconds per frame (default: 0.06 to 0.5, so that the film takes about 8 seconds)", ge=0.02, le=60
+    )

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from plastic_cli.classifier.render import weight_changes, weight_frames
+from plastic_cli.classifier.render import show_accuracy, weight_changes, weight_frames
 from plastic_cli.figures.film import (
     FULL_SCALE,
     add_caption,
@@ -23,6 +23,9 @@ from plastic_cli.figures.film import (
     style_curves,
     style_image,
 )
+from plastic_cli.figures.measures import image_grid
+from plastic_cli.figures.theme import DIVERGING
+from plastic_cli.figures.weights import weights_picture, wide_columns
 
 GENERATOR = torch.Generator().manual_seed(0)
 WEIGHTS = {epoch: torch.randn((5, 12), generator=GENERATOR) for epoch in (0, 2, 7)}
@@ -147,6 +150,56 @@ def test_the_film_of_weights_has_a_frame_for_each_stored_epoch(image_shape):
     # Accuracy is not shown before it is measured.
     early = weight_frames(WEIGHTS, image_shape, ACCURACY[ACCURACY["step"] <= 2], "rule on data")
     assert np.any(early[2][:, 640:] != frames[2][:, 640:])
+
+
+def accuracy_axes(values, levels=None, last=5):
+    """Axes with the test accuracy of the epochs from 0 on, at the last epoch."""
+    axes = Figure().subplots()
+    accuracy = pd.DataFrame({"split": "test", "step": range(len(values)), "value": values})
+    for update in show_accuracy(axes, accuracy, last, levels):
+        update(last)
+    return axes
+
+
+def test_the_untrained_network_is_part_of_the_curve():
+    axes = accuracy_axes([0.1, 0.5, 0.7, 0.8, 0.85, 0.9])
+    line, _ = axes.lines
+    assert line.get_xdata().tolist() == [0, 1, 2, 3, 4, 5]
+    assert axes.get_ylim()[0] < 0.1
+    assert axes.texts == []
+    assert [label.get_text() for label in axes.get_yticklabels()][-1].endswith("%")
+
+
+def test_an_accuracy_that_would_flatten_the_curve_is_named_below_it():
+    axes = accuracy_axes([0.1, 0.90, 0.91, 0.92, 0.925, 0.93])
+    assert axes.get_ylim()[0] > 0.8
+    (text,) = axes.texts
+    assert text.get_text().endswith("epoch 0: 10%")
+
+
+def test_a_control_is_inside_of_the_panel_and_in_the_legend():
+    axes = accuracy_axes([0.5, 0.90, 0.91, 0.92, 0.925, 0.93], {"zero events": 0.4})
+    low, high = axes.get_ylim()
+    assert low < 0.4 < high
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["test", "zero events"]
+
+
+@pytest.mark.parametrize(
+    ("units", "aspect", "columns"), [(36, 1.95, 9), (36, 1.0, 6), (64, 1.0, 8), (1, 2.0, 1), (7, 1.0, 3)]
+)
+def test_images_of_units_fill_their_panel(units, aspect, columns):
+    assert wide_columns(units, (1, 28, 28), aspect) == columns
+
+
+def test_one_picture_shows_several_weights_on_one_scale():
+    small, large = torch.full((4, 4), 0.1), torch.full((4, 4), 1.0)
+    picture = weights_picture({"before": small, "after": large}, (1, 2, 2), "Weights")
+    assert picture.dtype == np.uint8
+    colors = {tuple(pixel) for pixel in picture.reshape(-1, 3)[::7]}
+    assert tuple(int(DIVERGING[-1][start : start + 2], 16) for start in (1, 3, 5)) in colors
+    # A tenth of the largest weight is pale.
+    pale = image_grid(small, (2, 2), limit=1.0)[1, 1]
+    assert tuple(pale) in colors
 
 
 def test_a_run_without_accuracy_after_its_first_epoch_can_be_shown():

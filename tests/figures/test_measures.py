@@ -48,6 +48,7 @@ PROBES = pd.DataFrame(
         ),
     ]
 )
+WITH_PIXELS = pd.concat([PROBES.assign(layer=1), PROBES.iloc[:1].assign(layer=0, network="pixels", accuracy=0.7)])
 ANGLES = pd.DataFrame(
     {"layer": ["hidden", "output"] * 2, "label": ["1", "1", "16", "16"], "angle": [85, 70, 50, np.nan]}
 )
@@ -64,7 +65,9 @@ FIGURES = {
     "cka": lambda: cka_figure(
         [[1, 0.5], [-0.01, np.nan]], ["input", "hidden"], ["input", "a longer name"], debiased=True
     ),
+    "cka of one layer": lambda: cka_figure([[0.4]], ["1"], ["1"], rows="Layer 1", columns="Layer 1 of a run"),
     "probe": lambda: probe_figure(PROBES),
+    "probe and pixels": lambda: probe_figure(WITH_PIXELS),
     "angles": lambda: angle_figure(ANGLES),
     "angles of one": lambda: angle_figure(ANGLES[["layer", "angle"]].iloc[:2].assign(low=40, high=95)),
 }
@@ -90,6 +93,21 @@ def test_corruption_kinds_become_facets_that_start_at_the_clean_accuracy():
         assert facet.loc[facet["strength"] == 0, "accuracy"].tolist() == [95]
     with pytest.raises(ValueError, match="at least one"):
         robustness_figure(ROBUSTNESS.iloc[:1])
+
+
+def test_the_probe_of_one_layer_begins_at_the_pixels():
+    data = probe_figure(WITH_PIXELS).data
+    for _, line in data.groupby("network", observed=True):
+        assert line.sort_values("x")["place"].tolist() == ["pixels", "layer 1"]
+        assert line.loc[line["place"] == "pixels", "accuracy"].tolist() == [70]
+
+
+def test_the_similarity_of_one_layer_is_a_place_between_0_and_1():
+    figure = cka_figure([[0.4]], ["1"], ["1"], rows="Layer 1 of this run", columns="Layer 1 of that run", debiased=True)
+    assert figure.labels.subtitle == "linear CKA, debiased, of layer 1 of this run and layer 1 of\nthat run"
+    assert figure.data["cka"].tolist() == [0.4]
+    (scale,) = [scale for scale in figure.scales if "x" in scale.aesthetics]
+    assert (scale.breaks[0], scale.breaks[-1]) == (0, 1)
 
 
 def test_labels_keep_their_order_and_the_table_does_not_change():

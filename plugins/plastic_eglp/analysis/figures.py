@@ -122,8 +122,9 @@ def raster_figure(raster: pd.DataFrame) -> ggplot:
 
 
 def _whole_numbers(last: int) -> list[int]:
-    """Return about eight round numbers from 1 to `last`."""
-    return [1, *(int(tick) for tick in MaxNLocator(8, integer=True).tick_values(1, last) if 1 < tick <= last)]
+    """Return about eight whole numbers at equal distances from 1 to `last`."""
+    ticks = MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]).tick_values(1, last)
+    return [int(tick) for tick in ticks if 1 <= tick <= last]
 
 
 def _plain(values: Sequence[float] | Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from plastic_cli import UserError
 from plastic_cli.analysis.classification import evaluate
 from plastic_cli.classifier.data import trained_on
-from plastic_cli.figures.measures import image_grid
+from plastic_cli.figures.weights import weights_picture
 from plastic_eglp.analysis import figures
 from plastic_eglp.control import NAME, load_control, train_variant
 
@@ -79,15 +79,17 @@ def measure_event_rates(config: Train, run: Run, rates: Sequence[float]) -> None
 
 
 def save_features(run: Run) -> None:
-    """Write the receptive fields of the first layer before and after training as images."""
+    """Write the receptive fields of the first layer before and after training as one picture, on one color scale."""
     from plastic_eglp.training import build
 
     data = trained_on(run)
-    shape = receptive_shape(run, build(run, data, trained=False).first_weights)
-    for name, trained in (("features", True), ("features_before", False)):
-        weights = build(run, data, trained=trained).first_weights[:SHOWN_UNITS].cpu()
-        if shape is not None:
-            run.save_image(name, image_grid(weights, shape, zoom=4))
+    before, after = (build(run, data, trained=trained).first_weights[:SHOWN_UNITS].cpu() for trained in (False, True))
+    shape = receptive_shape(run, before)
+    if shape is None:
+        run.message("no picture of the receptive fields: the inputs of a unit are not an image of 1 or 3 channels")
+        return
+    title = f"Receptive fields of {len(before)} units of the first layer: eglp on {run.record.dataset}, seed {run.seed}"
+    run.save_image("features", weights_picture({"before training": before, "after training": after}, shape, title))
 
 
 def receptive_shape(run: Run, weights: Tensor) -> tuple[int, int, int] | None:

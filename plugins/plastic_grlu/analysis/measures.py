@@ -12,6 +12,7 @@ from plastic_cli.analysis.angles import angle_degrees, signal_to_noise
 from plastic_cli.classifier.data import image_shape_of, trained_on
 from plastic_cli.classifier.fit import stratified_sample
 from plastic_cli.figures import measures as figures
+from plastic_cli.figures.weights import weights_picture
 from plastic_cli.numerics.seeds import derived_seed
 from plastic_grlu import rule
 
@@ -44,10 +45,9 @@ def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
     run.save_table("angles", frame)
     trained = frame[frame["network"] == "trained"]
     spread = {"low": trained["angle"] - trained["angle_sd"], "high": trained["angle"] + trained["angle_sd"]}
-    words = [f"{count} perturbation{'s' if count > 1 else ''}" for count in trained["perturbations"]]
-    labeled = trained.assign(label=words, **spread)
-    title = "Angle between one update and the gradient, by perturbations (mean and SD over images and noise)"
-    run.save_figure("angles", figures.angle_figure(labeled, title))
+    names = ["1 perturbation" if count == 1 else f"{count} perturbations" for count in trained["perturbations"]]
+    title = "Angle between one update and the gradient: mean and SD over images and noise"
+    run.save_figure("angles", figures.angle_figure(trained.assign(label=names, **spread), title))
     own = frame[(frame["network"] == "trained") & (frame["perturbations"] == learner.perturbations)]
     for row in own.to_dict("records"):
         labels = {"layer": row["layer"], "perturbations": row["perturbations"]}
@@ -65,7 +65,9 @@ def show_weights(run: Run, build: Build) -> None:
     if shape is None:
         run.message("no figure of the weights: the first layer receives a code, not images")
         return
-    run.save_image("weights_all", figures.image_grid(weights, shape))
+    title = f"{run.record.rule} on {run.record.dataset}, seed {run.seed}"
+    name = f"weights of the {len(weights)} units of the first layer, after training"
+    run.save_image("weights_all", weights_picture({name: weights}, shape, title))
 
 
 def _measure(

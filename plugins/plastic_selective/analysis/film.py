@@ -27,6 +27,7 @@ from plastic_cli.figures.film import (
     as_loop,
     full_scale,
     new_figure,
+    pace,
     style_curves,
     style_image,
     whole_numbers,
@@ -80,7 +81,8 @@ def render_plasticity(config: Render, run: Run) -> None:
     shape = image_shape_of(run, units_and_inputs[1]) if config.layer == 1 else None
     frames = draw_frames(history, panels, shape)
     name = f"plasticity_layer_{config.layer}"
-    run.save_video(name, as_loop(frames, config.frame_seconds), config.frame_seconds)
+    seconds = config.frame_seconds or pace(len(frames))
+    run.save_video(name, as_loop(frames, seconds), seconds)
     run.save_image(name, frames[-1])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -262,19 +263,32 @@ def test_robustness_is_measured_for_the_network_and_its_control(trained):
     assert results["zero events/clean:0/accuracy"] == pytest.approx(trained.metrics["control/accuracy"])
 
 
-def test_receptive_fields_are_shown_after_and_before_learning(trained, monkeypatch):
-    shown = {}
-    monkeypatch.setattr(measures, "image_grid", lambda weights, shape, zoom: weights)
-    monkeypatch.setattr(trained.run, "save_image", shown.__setitem__)
+def test_receptive_fields_are_shown_before_and_after_learning_in_one_picture(trained, monkeypatch):
+    drawn, saved = {}, {}
+    monkeypatch.setattr(measures, "weights_picture", lambda weights, shape, title: drawn.update(weights) or title)
+    monkeypatch.setattr(trained.run, "save_image", saved.__setitem__)
     measures.save_features(trained.run)
-    assert torch.equal(shown["features"], trained.learner.first_weights)
-    assert torch.equal(shown["features_before"], build(trained.run, trained.data, trained=False).first_weights)
+    assert list(drawn) == ["before training", "after training"]
+    assert torch.equal(drawn["after training"], trained.learner.first_weights)
+    assert torch.equal(drawn["before training"], build(trained.run, trained.data, trained=False).first_weights)
+    assert saved["features"].startswith("Receptive fields of ")
 
 
-def test_the_film_shows_test_accuracy_the_control_and_the_events_up_to_its_epoch(trained):
-    curve, control = film._accuracies(trained.run)
+def test_the_ticks_of_the_raster_have_equal_distances():
+    for last in (3, 12, 15, 60, 469, 938):
+        ticks = figures._whole_numbers(last)
+        assert len(set(np.diff(ticks))) == 1
+        assert 1 <= ticks[0] <= ticks[-1] <= last
+    assert figures._whole_numbers(3) == [1, 2, 3]
+
+
+def test_the_film_shows_accuracy_the_control_and_the_events_up_to_its_epoch(trained):
+    curves, control = film._accuracies(trained.run)
     assert control == pytest.approx(trained.metrics["control/accuracy"])
-    assert curve.set_index("step")["value"][EPOCHS] == pytest.approx(trained.metrics["test/accuracy"])
+    assert set(curves["split"]) == {"test", "train"}
+    curve = curves[curves["split"] == "test"].set_index("step")["value"]
+    assert curve[EPOCHS] == pytest.approx(trained.metrics["test/accuracy"])
+    assert 0 in curve.index, "the untrained network"
     raster = event_raster(trained.run)
     axes = Figure().subplots()
     show = film._show_events(axes, raster)
