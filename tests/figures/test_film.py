@@ -166,7 +166,7 @@ def test_the_untrained_network_is_part_of_the_curve():
     line, _ = axes.lines
     assert line.get_xdata().tolist() == [0, 1, 2, 3, 4, 5]
     assert axes.get_ylim()[0] < 0.1
-    assert axes.texts == []
+    assert len(axes.texts) == 0
     assert [label.get_text() for label in axes.get_yticklabels()][-1].endswith("%")
 
 
@@ -185,7 +185,7 @@ def test_a_control_is_inside_of_the_panel_and_in_the_legend():
 
 
 @pytest.mark.parametrize(
-    ("units", "aspect", "columns"), [(36, 1.95, 9), (36, 1.0, 6), (64, 1.0, 8), (1, 2.0, 1), (7, 1.0, 3)]
+    ("units", "aspect", "columns"), [(36, 1.95, 9), (36, 1.0, 6), (64, 1.0, 8), (1, 2.0, 1), (7, 1.0, 2)]
 )
 def test_images_of_units_fill_their_panel(units, aspect, columns):
     assert wide_columns(units, (1, 28, 28), aspect) == columns
