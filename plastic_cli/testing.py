@@ -193,6 +193,10 @@ def _check_configuration(model: type[TrainConfig], options: Mapping[str, Any], f
     assert model.from_values(config.model_dump(mode="json")) == config, "the configuration changes when it is stored"
     for field_name, info in model.model_fields.items():
         assert info.description, f"{model.__qualname__}.{field_name} has no help"
+    for former, present in model.former_names().items():
+        assert present in model.model_fields, (
+            f"{former} is renamed to {present}, which is no option"
+        )
 
 
 def _check_train(name: str, options: Mapping[str, Any], runs: Path) -> dict[str, Any]:

@@ -27,10 +27,13 @@ class Train(ClassifierTrainConfig):
     """Train on several tasks in sequence with an optimizer that has a gate for each synapse, or with a control."""
 
     optimizer: Literal["selective", "sgd", "momentum", "adam"] = field(
-        "selective", "selective (selective plasticity), or a control without gates: sgd, momentum or adam"
+        "selective",
+        "selective (selective plasticity: a gate for each synapse scales the steps of --base), or a control without"
+        " gates: sgd, momentum or adam",
     )
     base: Literal["adam", "sgd"] = field(
-        "adam", "version of the rule: adam: gated Adam; sgd: gated SGD, as in the published code"
+        "adam",
+        "optimizer whose steps the gates scale, with --optimizer selective: adam, or sgd as in the published code",
     )
     plasticity_k: float = field(
         5.0,
