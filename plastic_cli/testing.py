@@ -194,9 +194,7 @@ def _check_configuration(model: type[TrainConfig], options: Mapping[str, Any], f
     for field_name, info in model.model_fields.items():
         assert info.description, f"{model.__qualname__}.{field_name} has no help"
     for former, present in model.former_names().items():
-        assert present in model.model_fields, (
-            f"{former} is renamed to {present}, which is no option"
-        )
+        assert present in model.model_fields, f"{former} is renamed to {present}, which is no field"
 
 
 def _check_train(name: str, options: Mapping[str, Any], runs: Path) -> dict[str, Any]:
