@@ -13,6 +13,7 @@ from mkdocs.structure.files import File
 sys.path.append(str(Path(__file__).parent))
 
 import command_line
+import notebooks
 import python_interface
 import repository
 
@@ -36,9 +37,10 @@ def on_config(config: Any) -> Any:
 
 def on_files(files: Any, config: Any) -> Any:
     """Add the generated pages, those of the repository that are not in `docs/`, and the files that pages link to."""
-    for made in (command_line.pages(), python_interface.pages(), repository.pages(), repository.sources()):
-        for address, text in made.items():
-            files.append(File.generated(config, address, content=text))
+    generated = (command_line.pages(), python_interface.pages(), repository.pages(), repository.sources())
+    for made in (*generated, notebooks.pages()):
+        for address, content in made.items():
+            files.append(File.generated(config, address, content=content))
     return files
 
 

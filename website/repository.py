@@ -64,7 +64,8 @@ def _linked_files(page: str) -> Iterator[str]:
 
 def _address(path: str) -> str:
     if path.startswith("docs/"):
-        return path.removeprefix("docs/")
+        # A notebook is shown as a page.
+        return path.removeprefix("docs/").removesuffix(".ipynb") + (".md" if path.endswith(".ipynb") else "")
     return PAGES.get(path) or _source_address(path)
 
 
