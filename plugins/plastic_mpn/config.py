@@ -338,9 +338,10 @@ class Analyze(NamedAgentConfig, AnalyzeConfig):
     decode: bool = field(False, "how well past inputs and evidence can be decoded from h and M", panel="Analyses")
     ablate: bool = field(False, "return with M set to zero, frozen or shuffled", panel="Analyses")
     episodes: int = field(30, "number of greedy episodes", ge=2, panel="Settings")
-    color: str = field(
-        "time",
-        "color of the trajectories: time, action, reward, return, observation-0, observation-1, ...",
+    color: str | None = field(
+        None,
+        "color of the states with --pca: time, action, reward, return, the name of an observation or of an entry of"
+        " info (default: the correct answer in tasks of trials, otherwise the action)",
         panel="Settings",
     )
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,13 +15,13 @@ from plotnine import (
     aes,
     coord_cartesian,
     element_blank,
+    element_text,
     expand_limits,
     facet_wrap,
     geom_hline,
     geom_jitter,
     geom_line,
     geom_linerange,
-    geom_path,
     geom_point,
     geom_raster,
     geom_ribbon,
@@ -32,7 +31,6 @@ from plotnine import (
     guide_colorbar,
     guides,
     labs,
-    scale_color_gradientn,
     scale_color_manual,
     scale_fill_gradientn,
     scale_fill_manual,
@@ -44,114 +42,71 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import DIVERGING, GRAY, PALETTE, discrete_colors, percent_of_one, theme_plastic
+from plastic_cli.figures.film import full_scale
+from plastic_cli.figures.theme import DIVERGING, GRAY, INK, PALETTE, percent_of_one, theme_plastic
 from plastic_cli.statistics.intervals import interval_method
-from plastic_mpn.analysis.principal_components import PrincipalComponents
+from plastic_mpn.analysis.sorting import component_order
 
 STATES = {"h": "hidden state h", "M": "modulations M"}
 STATE_COLORS = {STATES["h"]: PALETTE[1], STATES["M"]: PALETTE[0]}
 STATE_SHAPES = {STATES["h"]: "o", STATES["M"]: "s"}
 TRAJECTORIES = 8
 """Maximum number of trajectories in a figure; more would be hard to distinguish."""
-MAX_CATEGORIES = 8
+MAX_NAMED_INPUTS = 8
 LOWEST_R2 = -0.25
 """R2 has no lower bound. Values below this one are drawn here."""
 
 # Drawn as an image, because a gradient takes megabytes in an SVG.
-_COLOR_BAR = guide_colorbar(display="raster", nbin=100)
+COLOR_BAR = guide_colorbar(display="raster", nbin=100)
 
 
-def variance_figure(table: pd.DataFrame, found: Mapping[str, PrincipalComponents], run_name: str) -> ggplot:
-    """Draw the cumulative explained variance of the first components, for h and M. table: `variance_table`."""
-    data = _with_state_names(table)
-    dimensions = [f"{state}: {components.participation_ratio:.2f}" for state, components in found.items()]
-    last = int(data["component"].max())
-    return (
-        ggplot(data, aes("component", "cumulative", color="state", shape="state"))
-        + geom_line(size=0.9)
-        + geom_point(size=2.4)
-        + _state_colors()
-        + scale_shape_manual(values=STATE_SHAPES)
-        + scale_x_continuous(breaks=[1, *range(5, last + 1, 5)] if last > 5 else list(range(1, last + 1)))
-        + scale_y_continuous(labels=percent_of_one, limits=(0, 1))
-        + labs(
-            title="Principal components",
-            subtitle=f"{run_name}\neffective dimension (participation ratio): {', '.join(dimensions)}",
-            x="Number of components",
-            y="Cumulative explained variance",
-        )
-        + theme_plastic(figure_size=(6.5, 4))
-        + theme(legend_position="bottom", legend_title=element_blank())
-    )
-
-
-def trajectories_figure(
-    table: pd.DataFrame, found: Mapping[str, PrincipalComponents], color: str, run_name: str
+def matrices_figure(
+    matrices: NDArray[np.floating], steps: Sequence[int], run_name: str, names: Sequence[str] = (), x: str = "Input"
 ) -> ggplot:
-    """Draw the trajectories of the first episodes in the plane of two components. table: `trajectory_table`.
+    """Draw heat maps of M (T, n, d) before each of `steps`, all on one scale; similar units are neighbors.
 
-    color: the name of the value that colors the lines.
+    names: those of the d inputs; without them, the inputs are numbered, and `x` says what they are.
     """
-    data = table[table["episode"] < TRAJECTORIES].copy()
-    panels = {state: _panel(state, components) for state, components in found.items()}
-    data["panel"] = pd.Categorical([panels[state] for state in data["state"]], list(panels.values()))
-    categories = sorted(data["value"].dropna().unique())
-    colors: list[Any]
-    if _are_categories(categories):
-        data["value"] = pd.Categorical(
-            [_category_name(value) for value in data["value"]], [_category_name(k) for k in categories]
-        )
-        colors = [scale_color_manual(values=discrete_colors(len(categories)), name=color)]
-    else:
-        data["value"] = data["value"].astype(float)
-        colors = [scale_color_gradientn(discrete_colors(9), name=color), guides(color=_COLOR_BAR)]
-    starts = data.groupby(["panel", "episode"], observed=True).first().reset_index()
-    ends = data.groupby(["panel", "episode"], observed=True).last().reset_index()
-    width = 0.8 + 3.9 * len(panels)
-    return (
-        ggplot(data, aes("PC1", "PC2", color="value"))
-        + geom_path(aes(group="episode"), size=0.7, alpha=0.8)
-        + geom_point(data=starts, size=2.6, shape="o", fill="white", stroke=0.8, show_legend=False)
-        + geom_point(data=ends, size=2.6, shape="s", show_legend=False)
-        + facet_wrap("panel", scales="free")
-        + colors
-        + labs(
-            title="Trajectories in the plane of two components",
-            subtitle=f"{run_name}; {data['episode'].nunique()} episodes, start: circle, end: square",
-            x="PC1",
-            y="PC2",
-        )
-        + theme_plastic(figure_size=(width, 4.2))
-    )
-
-
-def matrices_figure(matrices: NDArray[np.floating], steps: Sequence[int], run_name: str) -> ggplot:
-    """Draw heat maps of M (T, n, d) before each of `steps`, all on one scale."""
-    names = [f"step {step}" for step in steps]
+    panels = [f"step {step}" for step in steps]
     parts = []
-    for step, name in zip(steps, names, strict=True):
-        unit, number = np.indices(matrices[step].shape)
-        parts.append(
-            pd.DataFrame({"input": number.ravel(), "unit": unit.ravel(), "M": matrices[step].ravel(), "step": name})
-        )
+    order = component_order(np.moveaxis(matrices, 1, 0).reshape(matrices.shape[1], -1))
+    for step, name in zip(steps, panels, strict=True):
+        shown = matrices[step][order]
+        unit, number = np.indices(shown.shape)
+        parts.append(pd.DataFrame({"input": number.ravel(), "unit": unit.ravel(), "M": shown.ravel(), "step": name}))
     data = pd.concat(parts)
-    data["step"] = pd.Categorical(data["step"], names)
-    limit = float(data["M"].abs().max()) or 1.0
-    inputs = matrices.shape[2]
+    data["step"] = pd.Categorical(data["step"], panels)
+    limit = full_scale([matrices[list(steps)]])
+    data["M"] = data["M"].clip(-limit, limit)
     columns = min(3, len(steps))
     rows = -(-len(steps) // columns)
+    inputs = matrices.shape[2]
+    named = len(names) == inputs <= MAX_NAMED_INPUTS
+    scale = (
+        scale_x_continuous(expand=(0, 0), breaks=list(range(inputs)), labels=list(names))
+        if named
+        else scale_x_continuous(expand=(0, 0), breaks=_ticks(inputs))
+    )
     return (
         ggplot(data, aes("input", "unit", fill="M"))
         # Any other interpolation would mix neighboring entries, which are unrelated.
         + geom_raster(interpolation="nearest")
         + facet_wrap("step", ncol=columns)
         + scale_fill_gradientn(DIVERGING, limits=(-limit, limit), name="M\n(no unit)")
-        + scale_x_continuous(expand=(0, 0), breaks=_ticks(inputs))
+        + scale
         + scale_y_reverse(expand=(0, 0))
-        + guides(fill=_COLOR_BAR)
-        + labs(title="Modulations M in one episode", subtitle=run_name, x="Input", y="Hidden unit")
-        + theme_plastic(figure_size=(7.5, 2.6 * rows + 0.9))
-        + theme(panel_grid_major=element_blank())
+        + guides(fill=COLOR_BAR)
+        + labs(
+            title="Modulations M in one episode",
+            subtitle=f"{run_name}\nunits sorted by their weight in the first principal component of M",
+            x="" if named else x,
+            y="Hidden unit (sorted)",
+        )
+        + theme_plastic(figure_size=(7.5, 2.6 * rows + (1.9 if named else 1.1)))
+        + theme(
+            panel_grid_major=element_blank(),
+            axis_text_x=element_text(rotation=45, ha="right", size=8) if named else element_text(),
+        )
     )
 
 
@@ -163,7 +118,10 @@ def modulation_figure(table: pd.DataFrame, summary: pd.DataFrame, variance_share
     variance = (
         f"share of M in the variance of the preactivation, over all steps and episodes: {100 * variance_share:.3g}%"
     )
-    names = {"norm": "Frobenius norm of M", "share": "Share of M in the preactivation, by norm"}
+    names = {"norm": "Frobenius norm of M", "share": "Share of M in the preactivation, by norm (%)"}
+    table = table.assign(share=100 * table["share"])
+    in_percent = np.where(summary["measure"] == "share", 100, 1)
+    summary = summary.assign(**{name: in_percent * summary[name] for name in ("mean", "low", "high")})
     episodes = table["episode"].nunique()
     thin_lines = f"the first {TRAJECTORIES} of {episodes} episodes" if episodes > TRAJECTORIES else "single episodes"
     thin = table[table["episode"] < TRAJECTORIES].melt(["episode", "step"], ["norm", "share"], "measure", "value")
@@ -190,7 +148,7 @@ def modulation_figure(table: pd.DataFrame, summary: pd.DataFrame, variance_share
 
 def past_inputs_figure(table: pd.DataFrame, run_name: str) -> ggplot:
     """Draw how well the observation k steps ago can be decoded, as a function of k. table: `decode`."""
-    data = _clipped(_with_state_names(table[table["target"] == "observation"].dropna(subset=["value", "chance"])))
+    data = _clipped(with_state_names(table[table["target"] == "observation"].dropna(subset=["value", "chance"])))
     original, chance = "original targets", "shuffled between episodes"
     lines = pd.concat(
         [data.assign(targets=original), data.assign(targets=chance, value=data["chance"])], ignore_index=True
@@ -203,7 +161,7 @@ def past_inputs_figure(table: pd.DataFrame, run_name: str) -> ggplot:
         )
         + geom_line(size=0.9)
         + geom_point(aes(shape="state"), size=2.4)
-        + _state_colors()
+        + state_colors()
         + scale_fill_manual(values=STATE_COLORS)
         + scale_shape_manual(values=STATE_SHAPES)
         + scale_linetype_manual(values={original: "solid", chance: "dashed"})
@@ -220,50 +178,74 @@ def past_inputs_figure(table: pd.DataFrame, run_name: str) -> ggplot:
     )
 
 
-def entries_figure(table: pd.DataFrame, run_name: str) -> ggplot | None:
-    """Draw how well the present observation and the environment's info can be decoded, with the range of chance.
+def entries_figure(table: pd.DataFrame, run_name: str, names: Sequence[str] = ()) -> ggplot | None:
+    """Draw R2 of the numbers in the present observation and in the environment's info, with the range of chance.
 
-    table: `decode`. None if the only target is the observation as a whole.
+    table: `decode`. names: those of the observations. None if the only target is the observation as a whole.
     """
-    data = table[(table["lag"] == 0) & (table["target"] != "observation")].dropna(subset=["value", "chance"])
+    data = table[(table["lag"] == 0) & (table["target"] != "observation") & (table["score"] == "R2")]
+    scale = scale_x_continuous(limits=(LOWEST_R2, 1), breaks=[-0.25, 0, 0.25, 0.5, 0.75, 1])
+    return _targets_figure(_clipped(data), "Decoding the present observation and info", run_name, names, scale, "R²")
+
+
+def classes_figure(table: pd.DataFrame, run_name: str) -> ggplot | None:
+    """Draw the accuracy of the decoded classes in the environment's info, with the range of chance.
+
+    table: `decode`. None if there are no classes.
+    """
+    data = table[(table["lag"] == 0) & (table["score"] == "accuracy")]
+    scale = scale_x_continuous(limits=(0, 1), breaks=[0, 0.25, 0.5, 0.75, 1], labels=percent_of_one)
+    return _targets_figure(data, "Decoding the classes in info", run_name, (), scale, "Accuracy")
+
+
+def _targets_figure(
+    table: pd.DataFrame, title: str, run_name: str, names: Sequence[str], scale: scale_x_continuous, score: str
+) -> ggplot | None:
+    """Draw the score of each target, decoded from h and from M, and the range of that of shuffled targets."""
+    data = table.dropna(subset=["value", "chance"])
     if data.empty:
         return None
-    data = _clipped(_with_state_names(data))
-    names = [
-        f"{target}  ({'R²' if score == 'R2' else score})" for target, score in data[["target", "score"]].to_numpy()
-    ]
-    order = list(dict.fromkeys(names))[::-1]
+    data = with_state_names(data)
+    known = {f"observation-{index}": name for index, name in enumerate(names)}
+    targets = [known.get(target, target.replace("_", " ")) for target in data["target"]]
+    order = list(dict.fromkeys(targets))[::-1]
     # h is drawn slightly above M, which a discrete scale does not allow.
-    data["place"] = [order.index(name) for name in names] + np.where(data["state"] == STATES["h"], 0.14, -0.14)
+    data["place"] = [order.index(target) for target in targets] + np.where(data["state"] == STATES["h"], 0.14, -0.14)
     return (
         ggplot(data, aes("value", "place", color="state", shape="state"))
         + geom_vline(xintercept=0, color=GRAY, size=0.4)
         + geom_segment(aes(x="chance_low", xend="chance_high", yend="place"), size=2.6, alpha=0.3, show_legend=False)
         + geom_point(size=2.6)
         # Above the points and longer than them, so that it is visible if a score is at chance.
-        + geom_point(aes(x="chance"), shape="|", size=5, color="#222222", show_legend=False)
-        + _state_colors()
+        + geom_point(aes(x="chance"), shape="|", size=5, color=INK, show_legend=False)
+        + state_colors()
         + scale_shape_manual(values=STATE_SHAPES)
-        + scale_x_continuous(limits=(LOWEST_R2, 1), breaks=[-0.25, 0, 0.25, 0.5, 0.75, 1])
+        + scale
         + scale_y_continuous(
             breaks=list(range(len(order))), labels=order, limits=(-0.5, len(order) - 0.5), expand=(0, 0)
         )
         + labs(
-            title="Decoding the present observation and info",
+            title=title,
             subtitle=f"{run_name}\non held-out episodes; bar and pale range: targets shuffled between episodes",
-            x="R² or accuracy",
+            x=score,
             y="",
         )
-        + theme_plastic(figure_size=(7, 1.7 + 0.3 * len(order)))
+        + theme_plastic(figure_size=(7, 1.8 + 0.3 * len(order)))
         + theme(legend_position="bottom", legend_title=element_blank())
     )
 
 
-def ablation_figure(table: pd.DataFrame, summary: pd.DataFrame, part: str, freezing_step: int, run_name: str) -> ggplot:
+def ablation_figure(
+    table: pd.DataFrame, summary: pd.DataFrame, part: str, freezing_step: int, run_name: str, *, trials: int = 0
+) -> ggplot:
     """Draw the return of every episode, the mean and its interval, for each ablation.
 
-    table: `ablate`; summary: `summarize_ablations`; part: the part of the state that the ablations change.
+    table: `ablate`; summary: `summarize_ablations`; part: the part of the state that the ablations change. trials: of
+    an episode if the return counts the correct ones, which are then drawn in percent; 0 otherwise.
     """
+    percent = 100 / trials if trials else 1
+    table = table.assign(**{"return": percent * table["return"]})
+    summary = summary.assign(**{name: percent * summary[name] for name in ("mean", "low", "high")})
     names = {
         "intact": "intact",
         "zeroed": "set to zero",
@@ -290,34 +272,20 @@ def ablation_figure(table: pd.DataFrame, summary: pd.DataFrame, part: str, freez
             subtitle=f"{run_name}\ngray: episodes, with the same seeds in all conditions; blue: mean",
             caption=f"Bars: {interval_method()}.",
             x=f"Change of the {part}" if part != "M" else "Change of M",
-            y="Return",
+            y="Correct trials (%)" if trials else "Return",
         )
         + theme_plastic(figure_size=(6, 4))
     )
 
 
-def _panel(state: str, components: PrincipalComponents) -> str:
-    shares = [f"PC{index + 1} {100 * share:.0f}%" for index, share in enumerate(components.variance_ratios[:2])]
-    return f"{STATES[state]} ({', '.join(shares)})"
-
-
-def _are_categories(values: Sequence[Any]) -> bool:
-    """Return whether values have discrete colors: strings, or few integers."""
-    return all(isinstance(value, str) for value in values) or (
-        len(values) <= MAX_CATEGORIES and all(float(value).is_integer() for value in values)
-    )
-
-
-def _category_name(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:.0f}"
-
-
-def _with_state_names(table: pd.DataFrame) -> pd.DataFrame:
+def with_state_names(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with the states named in words, in the order of `STATES`."""
     present = [name for state, name in STATES.items() if state in set(table["state"])]
     return table.assign(state=pd.Categorical(table["state"].map(STATES), present))
 
 
-def _state_colors() -> scale_color_manual:
+def state_colors() -> scale_color_manual:
+    """Return the color scale of h and M."""
     return scale_color_manual(values=STATE_COLORS)
 
 

@@ -291,5 +291,5 @@ def _style_steps(
 
 def _full_numbers(axis: Axis) -> None:
     """Show the values themselves at the ticks, not their differences from a common offset."""
-    axis.set_major_locator(MaxNLocator(5))
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axis.axes.ticklabel_format(axis="y", useOffset=False)

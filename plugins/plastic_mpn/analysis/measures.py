@@ -18,18 +18,22 @@ from plastic_mpn.analysis.ablation import (
     freezing_step,
     summarize_ablations,
 )
+from plastic_mpn.analysis.component_figures import states_figure, trials_figure, variance_figure
 from plastic_mpn.analysis.decoding import MIN_EPISODES, decode
 from plastic_mpn.analysis.modulation import modulation_table, summarize_modulation, variance_share
 from plastic_mpn.analysis.principal_components import (
     STEP_COLORS,
     color_values,
+    has_trials,
     principal_components,
     state_sequences,
     trajectory_table,
+    trial_table,
     variance_table,
 )
 from plastic_mpn.analysis.recording import Episode, record_episodes
 from plastic_mpn.environments.greedy import evaluation_seeds
+from plastic_mpn.networks.agents import Readout
 
 if TYPE_CHECKING:
     from plastic_mpn.config import Analyze
@@ -85,9 +89,9 @@ def analyze_network(config: Analyze, run: Run, trained: Trained) -> None:
             trained.network, trained.env_id, chosen, max_steps=trained.max_steps, options=trained.options
         )
 
-    if config.color not in STEP_COLORS:
+    if config.color not in (None, *STEP_COLORS):
         # The names of observations and of info are known after one episode.
-        color_values(recorded(seeds[:1])[0], config.color)
+        color_values(recorded(seeds[:1])[0], config.color, trained.names.observations)
     episodes = recorded(seeds)
     context = AnalysisContext(run, trained, episodes)
     for switch, selected in switches.items():
@@ -112,8 +116,12 @@ def analyze_network(config: Analyze, run: Run, trained: Trained) -> None:
             run.message(f"skipped {switch}: {missing}")
 
 
-def analyze_components(context: AnalysisContext, color: str = "time") -> None:
-    """Write the principal components of h and M, and the trajectories of the episodes in their plane."""
+def analyze_components(context: AnalysisContext, color: str | None = None) -> None:
+    """Write the principal components of h and M, and the states of the episodes in their plane.
+
+    color: what colors the states. By default, tasks of trials show the trials by their correct answer, and others the
+    states by the action.
+    """
     found = {}
     for state, sequences in state_sequences(context.episodes).items():
         components = principal_components(sequences, seed=derived_seed(context.run.seed, "components") % 2**32)
@@ -134,10 +142,18 @@ def analyze_components(context: AnalysisContext, color: str = "time") -> None:
         return
     variances = variance_table(found)
     context.run.save_table("pca_variance", variances)
-    context.run.save_figure("pca_variance", figures.variance_figure(variances, found, context.name))
-    trajectories = trajectory_table(context.episodes, found, color)
+    context.run.save_figure("pca_variance", variance_figure(variances, found, context.name))
+    names = context.trained.names
+    trajectories = trajectory_table(context.episodes, found, color or "action", names.observations)
     context.run.save_table("pca_trajectories", trajectories)
-    context.run.save_figure("pca_trajectories", figures.trajectories_figure(trajectories, found, color, context.name))
+    if color is None and has_trials(context.episodes):
+        trials = trial_table(context.episodes, found)
+        context.run.save_table("pca_trials", trials)
+        figure = trials_figure(trials, found, context.name, names.actions)
+    else:
+        values = names.actions if color in (None, "action", "target") else ()
+        figure = states_figure(trajectories, found, color or "action", context.name, values)
+    context.run.save_figure("pca_trajectories", figure)
 
 
 def analyze_modulations(context: AnalysisContext) -> None:
@@ -155,7 +171,10 @@ def analyze_modulations(context: AnalysisContext) -> None:
     assert longest.matrices is not None
     # M is always 0 before step 0.
     steps = np.unique(np.linspace(0, len(longest) - 1, HEAT_MAPS + 1)[1:].round().astype(int)).tolist()
-    context.run.save_figure("m_matrix", figures.matrices_figure(longest.matrices, steps, context.name))
+    # With --input-projection, the inputs of the layer are not the entries of the observation.
+    projected = longest.matrices.shape[2] != longest.observations.shape[1]
+    inputs = ((), "Projected input") if projected else (context.trained.names.observations, "Input")
+    context.run.save_figure("m_matrix", figures.matrices_figure(longest.matrices, steps, context.name, *inputs))
 
 
 def analyze_decoding(context: AnalysisContext) -> None:
@@ -167,9 +186,13 @@ def analyze_decoding(context: AnalysisContext) -> None:
         context.log(labels, measured, show=row["target"] == "observation")
     context.run.save_table("decoding", table)
     context.run.save_figure("decoding_past", figures.past_inputs_figure(table, context.name))
-    now = figures.entries_figure(table, context.name)
-    if now is not None:
-        context.run.save_figure("decoding_now", now)
+    drawn = {
+        "decoding_now": figures.entries_figure(table, context.name, context.trained.names.observations),
+        "decoding_classes": figures.classes_figure(table, context.name),
+    }
+    for name, figure in drawn.items():
+        if figure is not None:
+            context.run.save_figure(name, figure)
 
 
 def analyze_ablations(context: AnalysisContext) -> None:
@@ -194,7 +217,11 @@ def analyze_ablations(context: AnalysisContext) -> None:
     context.run.save_table("ablations", table.assign(part=part))
     freezes = freezing_step(context.episodes)
     context.run.save_table("ablations_mean", summary.assign(part=part, freezing_step=freezes))
-    context.run.save_figure("ablations", figures.ablation_figure(table, summary, part, freezes, context.name))
+    # A supervised task rewards every correct trial with 1 and nothing else.
+    supervised = isinstance(trained.network, Readout)
+    trials = len({info["trial"] for info in context.episodes[0].infos}) if supervised else 0
+    figure = figures.ablation_figure(table, summary, part, freezes, context.name, trials=trials)
+    context.run.save_figure("ablations", figure)
 
 
 def _missing(switch: str, context: AnalysisContext) -> str | None:

@@ -85,11 +85,11 @@ STEP_COLORS = ("time", "action", "reward", "return")
 """Color values that every episode has."""
 
 
-def color_values(episode: Episode, color: str) -> NDArray[Any]:
-    """Return the values (T,) that color a trajectory.
+def color_values(episode: Episode, color: str, names: Sequence[str] = ()) -> NDArray[Any]:
+    """Return the values (T,) that color the states.
 
-    color: "time", "action", "reward", "return" (so far), "observation-0" and so on, or the name of an entry of info,
-    with NaN at steps without it. Raises UserError for other names.
+    color: "time", "action", "reward", "return" (so far), "observation-0" and so on, one of `names`, the names of the
+    observations, or the name of an entry of info, with NaN at steps without it. Raises UserError for other names.
     """
     if color == "time":
         return np.arange(len(episode))
@@ -99,17 +99,20 @@ def color_values(episode: Episode, color: str) -> NDArray[Any]:
         return episode.rewards
     if color == "return":
         return np.cumsum(episode.rewards)
-    names = [f"observation-{index}" for index in range(episode.observations.shape[1])]
-    if color in names:
-        return episode.observations[:, names.index(color)]
+    numbered = [f"observation-{index}" for index in range(episode.observations.shape[1])]
+    for of_observations in (numbered, list(names)):
+        if color in of_observations:
+            return episode.observations[:, of_observations.index(color)]
     entries = sorted({key for info in episode.infos for key, value in info.items() if np.ndim(value) == 0})
     if color in entries:
         values = [info.get(color) for info in episode.infos]
         if any(isinstance(value, str) for value in values):
             return np.array([str(value) for value in values])
         return np.array([np.nan if value is None else float(value) for value in values])
-    offered = ["time", "action", "reward", "return", names[0], *([f"... {names[-1]}"] if names[1:] else []), *entries]
-    raise UserError(f"--color {color}: choose {', '.join(offered)}.{did_you_mean(color, [*names, *offered])}")
+    known = list(names) or numbered
+    observations = known if names and len(names) < 12 else [known[0], *([f"... {known[-1]}"] if known[1:] else [])]
+    offered = [*STEP_COLORS, *observations, *entries]
+    raise UserError(f"--color {color}: choose {', '.join(offered)}.{did_you_mean(color, [*numbered, *offered])}")
 
 
 def variance_table(found: dict[str, PrincipalComponents]) -> pd.DataFrame:
@@ -129,7 +132,7 @@ def variance_table(found: dict[str, PrincipalComponents]) -> pd.DataFrame:
 
 
 def trajectory_table(
-    episodes: Sequence[Episode], found: dict[str, PrincipalComponents], color: str = "time"
+    episodes: Sequence[Episode], found: dict[str, PrincipalComponents], color: str = "time", names: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Return the trajectory of each episode: state, episode, step, PC1, PC2, value (its color)."""
     sequences = state_sequences(episodes)
@@ -146,8 +149,36 @@ def trajectory_table(
                         "PC1": coordinates[:, 0],
                         # A state of one number has one component.
                         "PC2": coordinates[:, 1] if coordinates.shape[1] > 1 else 0.0,
-                        "value": color_values(episode, color),
+                        "value": color_values(episode, color, names),
                     }
                 )
             )
     return pd.concat(tables, ignore_index=True)
+
+
+def has_trials(episodes: Sequence[Episode]) -> bool:
+    """Return whether the info of every step has its trial, its step in the trial, its period and the answer."""
+    needed = {"trial", "trial_step", "period", "target"}
+    return all(needed <= info.keys() for episode in episodes for info in episode.infos)
+
+
+def trial_table(episodes: Sequence[Episode], found: dict[str, PrincipalComponents]) -> pd.DataFrame:
+    """Return the trajectory of each trial: state, episode, trial, trial_step, period, answer, PC1, PC2.
+
+    answer: the correct action at the end of the trial. The episodes must have trials, see `has_trials`.
+    """
+    facts = pd.concat(
+        pd.DataFrame(
+            {
+                "episode": number,
+                **{key: [info[key] for info in episode.infos] for key in ("trial", "trial_step", "period", "target")},
+            }
+        )
+        for number, episode in enumerate(episodes)
+    ).reset_index(drop=True)
+    facts["answer"] = facts.groupby(["episode", "trial"])["target"].transform("last")
+    places = trajectory_table(episodes, found)
+    return pd.concat(
+        pd.concat([rows[["state", "PC1", "PC2"]].reset_index(drop=True), facts.drop(columns="target")], axis=1)
+        for _, rows in places.groupby("state", sort=False)
+    ).reset_index(drop=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from plotnine import geom_path
 from sklearn.linear_model import Ridge
 
 from plastic_cli.errors import UserError
@@ -23,13 +24,20 @@ from plastic_mpn.analysis.ablation import (
     make_ablation,
     summarize_ablations,
 )
+from plastic_mpn.analysis.component_figures import states_figure, trials_figure
 from plastic_mpn.analysis.decoding import (
     _folds,
     _ridge_regressions,
     decode,
     find_targets,
 )
-from plastic_mpn.analysis.figures import ablation_figure, entries_figure, modulation_figure
+from plastic_mpn.analysis.figures import (
+    ablation_figure,
+    classes_figure,
+    entries_figure,
+    matrices_figure,
+    modulation_figure,
+)
 from plastic_mpn.analysis.measures import analyze_network
 from plastic_mpn.analysis.modulation import (
     modulation_table,
@@ -39,12 +47,15 @@ from plastic_mpn.analysis.modulation import (
 )
 from plastic_mpn.analysis.principal_components import (
     color_values,
+    has_trials,
     principal_components,
     state_sequences,
     trajectory_table,
+    trial_table,
     variance_table,
 )
 from plastic_mpn.analysis.recording import Episode, readable, record_episodes
+from plastic_mpn.environments.names import names_of
 from plastic_mpn.environments.vector import make_environment
 from plastic_mpn.networks.agents import MPNDQN, ActorCritic, Readout
 
@@ -316,6 +327,68 @@ def test_values_that_color_a_trajectory():
         UserError, match=r"choose time, .*observation-0, \.\.\. observation-1, period, x\. Did you mean"
     ):
         color_values(played, "observation-7")
+    assert color_values(played, "angle", ["place", "angle"]).tolist() == [2, 4]
+    assert color_values(played, "observation-0", ["place", "angle"]).tolist() == [1, 3]
+    with pytest.raises(UserError, match=r"choose time, .*return, place, angle, period, x\. Did you mean 'angle'"):
+        color_values(played, "angel", ["place", "angle"])
+
+
+def test_a_trial_has_the_answer_of_its_end_at_every_step():
+    # Two trials of two and three steps; the correct action before the decision is 0.
+    infos = [
+        {"trial": trial, "trial_step": step, "period": "decision" if last else "delay", "target": target * last}
+        for trial, target, steps in ((0, 1, 2), (1, 2, 3))
+        for step in range(steps)
+        for last in [step == steps - 1]
+    ]
+    rng = np.random.default_rng(0)
+    episodes = [episode(np.zeros((5, 1)), hidden=rng.normal(size=(5, 3)), infos=infos) for _ in range(2)]
+    assert has_trials(episodes)
+    assert not has_trials([episode(np.zeros((5, 1)))])
+    found = {"h": principal_components(state_sequences(episodes)["h"])}
+    table = trial_table(episodes, found)
+    assert table["answer"].tolist() == [1, 1, 2, 2, 2] * 2
+    assert table["trial_step"].tolist() == [0, 1, 0, 1, 2] * 2
+    expected = [found["h"].project(played.hidden)[:, :2] for played in episodes]
+    np.testing.assert_allclose(table[["PC1", "PC2"]], np.concatenate(expected))
+
+
+def drawn_states(length=6, color="action", values=None, names=("left", "right")):
+    rng = np.random.default_rng(0)
+    episodes = [episode(np.zeros((length, 1)), hidden=rng.normal(size=(length, 3))) for _ in range(3)]
+    found = {"h": principal_components(state_sequences(episodes)["h"])}
+    table = trajectory_table(episodes, found)
+    table["value"] = np.resize([0, 1] if values is None else values, len(table))
+    return states_figure(table, found, color, "an agent", names)
+
+
+def test_states_of_long_episodes_are_not_connected_and_actions_have_names():
+    for length, connected in ((6, True), (400, False)):
+        figure = drawn_states(length)
+        assert any(isinstance(layer.geom, geom_path) for layer in figure.layers) == connected
+        plt.close(figure.draw())
+    (scale,) = [scale for scale in figure.scales if "color" in scale.aesthetics]
+    assert (scale.name, list(figure.data["value"].cat.categories)) == ("action", ["left", "right"])
+    figure = drawn_states(color="angle", values=np.linspace(0, 1, 18), names=())
+    assert figure.data["value"].dtype == float
+    plt.close(figure.draw())
+
+
+def test_the_mean_of_trials_leaves_out_steps_that_few_trials_have():
+    lengths = (3, 3, 5)
+    table = pd.DataFrame(
+        [
+            {"state": "h", "episode": 0, "trial": trial, "trial_step": step, "period": "delay", "answer": 0,
+             "PC1": float(trial), "PC2": float(step)}
+            for trial, length in enumerate(lengths) for step in range(length)
+        ]
+    )  # fmt: skip
+    found = {"h": principal_components([np.random.default_rng(0).normal(size=(9, 3))])}
+    figure = trials_figure(table, found, "an agent", ("wait", "go"))
+    assert figure.data["PC2"].tolist() == [0, 1, 2]
+    assert figure.data["PC1"].tolist() == [1, 1, 1]
+    assert list(figure.data["answer"].unique()) == ["wait"]
+    plt.close(figure.draw())
 
 
 # ---------------------------------------------------------------------------------------------------- modulation
@@ -547,11 +620,14 @@ def test_decoding_needs_episodes_to_hold_out():
 
 def asked(**changes):
     switches = {"pca": False, "m_matrix": False, "decode": False, "ablate": False}
-    return SimpleNamespace(**{**switches, "episodes": 6, "color": "time", **changes})
+    return SimpleNamespace(**{**switches, "episodes": 6, "color": None, **changes})
 
 
 def trained(agent, env_id=INTEGRATION, options=SMALL, max_steps=None):
-    return SimpleNamespace(network=agent, env_id=env_id, options=options, max_steps=max_steps, checkpoint="best")
+    names = names_of(make_environment(env_id, options=options))
+    return SimpleNamespace(
+        network=agent, env_id=env_id, options=options, max_steps=max_steps, checkpoint="best", names=names
+    )
 
 
 @pytest.fixture
@@ -564,7 +640,7 @@ def test_without_a_switch_every_analysis_runs(run):
     names = {path.stem for path in (run.folder / "figures").glob("*.png")}
     assert names == {
         *("pca_variance", "pca_trajectories", "modulations", "m_matrix"),
-        *("decoding_past", "decoding_now", "ablations"),
+        *("decoding_past", "decoding_now", "decoding_classes", "ablations"),
     }
     tables = {path.stem: pd.read_csv(path) for path in (run.folder / "tables").glob("*.csv")}
     assert len(tables["modulations"]) == 6 * 12
@@ -662,11 +738,49 @@ def test_the_mark_of_chance_is_drawn_above_an_equal_score():
         {"state": ["h", "M"], "target": "sample", "lag": 0, "score": "accuracy", "value": 0.5, "chance": 0.5,
          "chance_low": 0.45, "chance_high": 0.55, "steps": 9}
     )  # fmt: skip
-    figure = entries_figure(table, "an agent")
+    figure = classes_figure(table, "an agent")
     layers = [(layer.geom.aes_params.get("shape"), layer.geom.aes_params["size"]) for layer in figure.layers[2:]]
     (_, score), (mark, chance) = layers
     assert mark == "|"
     assert chance > 1.5 * score
+
+
+def test_decoded_numbers_and_classes_are_separate_figures_and_observations_have_names():
+    table = pd.DataFrame(
+        [{"state": "h", "target": target, "lag": 0, "score": score, "value": 0.5, "chance": 0.1, "chance_low": 0.0,
+          "chance_high": 0.2, "steps": 9}
+         for target, score in (("observation", "R2"), ("observation-0", "R2"), ("pole_velocity", "R2"))]
+    )  # fmt: skip
+    figure = entries_figure(table, "an agent", ("cart position", "pole angle"))
+    labels = next(scale.labels for scale in figure.scales if "y" in scale.aesthetics)
+    assert labels == ["pole velocity", "cart position"]
+    assert classes_figure(table, "an agent") is None
+    assert entries_figure(table.assign(score="accuracy"), "an agent") is None
+    scale = next(
+        scale for scale in classes_figure(table.assign(score="accuracy"), "an agent").scales if "x" in scale.aesthetics
+    )
+    assert scale.labels([0.25, 1.0]) == ["25%", "100%"]
+
+
+def test_correct_trials_are_drawn_in_percent():
+    table = pd.DataFrame(
+        [{"ablation": name, "episode": number, "seed": number, "return": 4.0 - number, "steps": 9}
+         for name in ("intact", "zeroed") for number in range(3)]
+    )  # fmt: skip
+    figure = ablation_figure(table, summarize_ablations(table), "M", 3, "an agent", trials=4)
+    assert figure.data["return"].tolist() == [100, 75, 50] * 2
+    assert figure.labels.y == "Correct trials (%)"
+
+
+def test_heat_maps_of_m_have_sorted_units_and_named_inputs():
+    weights = np.array([0.5, -2.0, 1.0])
+    matrices = np.arange(4)[:, None, None] * (weights[:, None] * np.array([1.0, 2.0]))
+    figure = matrices_figure(matrices, [1, 3], "an agent", ("place", "angle"))
+    last = figure.data[(figure.data["step"] == "step 3") & (figure.data["input"] == 0)].sort_values("unit")
+    # The sign of the component makes its largest weight positive.
+    assert last["M"].tolist() == [-6.0, 1.5, 3.0]
+    scale = next(scale for scale in figure.scales if "x" in scale.aesthetics)
+    assert scale.labels == ["place", "angle"]
 
 
 @pytest.mark.parametrize(("count", "words"), [(30, "the first 8 of 30 episodes"), (8, "single episodes")])

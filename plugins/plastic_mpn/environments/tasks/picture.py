@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 464, 320
 
 _MARGIN, _LABELS, _TOP, _BOTTOM = 8, 150, 86, 40
 _STRIP = (32, 58)
-_TALLEST_BAR = 36.0
+_TALLEST_BAR = 46.0
 _LARGE, _SMALL = 19, 15
 """Font sizes in pixels: names and sentences, periods in the strip."""
 
