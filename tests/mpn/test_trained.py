@@ -13,6 +13,7 @@ from plastic_cli.runs.folder import open_run
 from plastic_cli.testing import plastic
 from plastic_mpn.environments.greedy import GreedyEpisodes, evaluation_seeds
 from plastic_mpn.networks.agents import MPNDQN, ActorCritic, Readout
+from plastic_mpn.networks.stored import PUBLISHED_NAMES
 from plastic_mpn.trained import network
 from processes import run_plastic
 
@@ -109,6 +110,27 @@ def test_a_checkpoint_that_does_not_exist_or_fit_is_an_error(tmp_path):
         torch.save(state, tmp_path / f"{name}.pt")
         with pytest.raises(UserError, match="its architecture is not that of run"):
             network(run, checkpoint=str(tmp_path / f"{name}.pt"))
+
+
+def test_a_checkpoint_of_the_published_program_is_evaluated_and_loaded(tmp_path):
+    run = trained(*DQN)
+    own = run.load_tensors("best")
+    names = {ours: theirs for theirs, ours in PUBLISHED_NAMES.items()}
+    state = {names[name]: value for name, value in own.items() if name not in ("core.eta", "core.lambda_")}
+    torch.save({"model_state_dict": state, "metadata": {}}, tmp_path / "best_model.pt")
+    agent = network(run, checkpoint=str(tmp_path / "best_model.pt"))
+    assert all(torch.equal(value, own[name]) for name, value in agent.state_dict().items())
+    eval_best = ["eval", "mpn", "--run", run.id, "--json", "--episodes", 3, "--checkpoint"]
+    theirs, ours = (plastic(*eval_best, name).results[0]["metrics"] for name in (tmp_path / "best_model.pt", "best"))
+    assert theirs == ours
+
+
+def test_stored_weights_are_loaded_into_an_agent_of_ones_own():
+    run = trained(*DQN)
+    agent = MPNDQN(obs_dim=4, hidden_dim=4, action_dim=2)
+    agent.load_state_dict(torch.load(run.folder / "artifacts" / "best.pt", weights_only=True))
+    observations = torch.randn(5, 1, 4)
+    assert torch.equal(agent(observations)[0], network(run)(observations)[0])
 
 
 def test_the_agent_is_loaded_where_its_environment_is_not_installed():

@@ -16,13 +16,15 @@ from plastic_mpn.networks.cores import (
     make_core,
     make_linear,
 )
+from plastic_mpn.networks.stored import PUBLISHED_NAMES, PUBLISHED_WEIGHTS, from_published
 
 
 class MPNDQN(nn.Module):
     """A core with a linear head that returns one Q-value for each action.
 
     The input is observations (batch, obs_dim) or sequences (time, batch, obs_dim). For the other arguments see
-    `cores.make_core` and `cores.MPN`.
+    `cores.make_core` and `cores.MPN`. `load_state_dict` also takes a checkpoint of the published program (mpn-rl): its
+    first version stores no eta and lambda, so give these to the constructor.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class MPNDQN(nn.Module):
         generator = core_options.get("generator")
         self.core = make_core(core, obs_dim, hidden_dim, **core_options)
         self.head = make_linear(hidden_dim, action_dim, generator)
+        self.register_load_state_dict_pre_hook(_accept_published)  # type: ignore[no-untyped-call]
 
     def init_state(self, batch_size: int) -> Tensor:
         """Return the state at the beginning of an episode."""
@@ -81,6 +84,17 @@ class MPNDQN(nn.Module):
             random = torch.randint(q_values.shape[-1], actions.shape, generator=generator)
             actions = torch.where(explores.to(actions.device), random.to(actions.device), actions)
         return int(actions) if actions.numel() == 1 else actions, state
+
+
+def _accept_published(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Replace a state of the published program by one with our names, before a network loads it."""
+    if prefix or not (PUBLISHED_WEIGHTS in state or PUBLISHED_NAMES.keys() & state.keys()):
+        return
+    # What the published state lacks keeps its value.
+    own = {name: value for name, value in network.state_dict().items() if name in ("core.eta", "core.lambda_")}
+    present = own | from_published(state)
+    state.clear()
+    state.update(present)
 
 
 class ActorCritic(nn.Module):

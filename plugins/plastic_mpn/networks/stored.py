@@ -14,6 +14,24 @@ from plastic_cli.files import read_tensors
 
 BEST, FINAL = "best", "final"
 
+PUBLISHED_WEIGHTS = "model_state_dict"
+"""Where a checkpoint of the published program holds the weights, next to its optimizer."""
+PUBLISHED_NAMES = {
+    "mpn.mpn_layer.W": "core.W",
+    "mpn.mpn_layer.b": "core.b",
+    "mpn.mpn_layer.eta": "core.eta",
+    "mpn.mpn_layer._lambda_raw": "core.lambda_",
+    "q_head.weight": "head.weight",
+    "q_head.bias": "head.bias",
+}
+"""Names of the weights of MPNDQN in the published program, and ours. Its first version stores no eta and lambda."""
+
+
+def from_published(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state with our names: of a checkpoint or a network of the published program, or one that has them."""
+    weights = state.get(PUBLISHED_WEIGHTS, state)
+    return {PUBLISHED_NAMES.get(name, name): value for name, value in weights.items()}
+
 
 def load_network(network: nn.Module, run: Run, name: str) -> None:
     """Load a checkpoint of `stored_state` into a network.
@@ -54,7 +72,9 @@ def sizes_of(state: Mapping[str, Any], run: Run, name: str) -> tuple[int, int]:
 
     Raises UserError, with the name of the checkpoint, if it is not the state of an agent.
     """
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor) and value.dim() == 2}
+    tensors = {
+        key: value for key, value in from_published(state).items() if isinstance(value, Tensor) and value.dim() == 2
+    }
     # The first matrix of every core multiplies the observation.
     first = next((value for key, value in tensors.items() if key.startswith("core.")), None)
     last = tensors.get("head.weight", tensors.get("actor.weight"))
