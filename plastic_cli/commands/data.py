@@ -1,4 +1,4 @@
-"""`plastic data`: the data sets, their size and license, and which of them are downloaded."""
+"""`plastic data` lists the data sets, and `plastic data fetch` downloads and checks them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from plastic_cli.commands.invocation import OutputOptions
-from plastic_cli.commands.options import toolkit_command
+from plastic_cli.commands.invocation import DatasetName, OutputOptions
+from plastic_cli.commands.options import toolkit_function, toolkit_group
 from plastic_cli.commands.show import print_rows
+from plastic_cli.config.model import field
 from plastic_cli.data.catalog import (
     DATASETS,
     DatasetInfo,
+    check_dataset_name,
     data_folder,
+    known_dataset,
     missing_files,
     stored_file,
 )
-from plastic_cli.errors import UserError
+from plastic_cli.errors import RunFailed, UserError
+from plastic_cli.runs.console import Console
 from plastic_cli.verbs.options import DataOptions
 
 
@@ -58,9 +62,25 @@ class Options(DataOptions, OutputOptions):
     """Options of `plastic data`."""
 
 
+class FetchOptions(DataOptions, OutputOptions):
+    """Options of `plastic data fetch`."""
+
+    names: list[DatasetName] = field(..., "names of data sets", argument="NAME...", complete="dataset", repeat=True)
+
+
 def command(name: str, about: str) -> Any:
-    """Build the command."""
-    return toolkit_command(name, about, Options, list_datasets)
+    """Build the group, which lists the data sets if no command follows."""
+    return toolkit_group(
+        name,
+        about,
+        toolkit_function(Options, list_datasets),
+        {
+            "fetch": (
+                "Download and check data sets in advance, for machines without network.",
+                toolkit_function(FetchOptions, fetch_datasets),
+            )
+        },
+    )
 
 
 def list_datasets(options: Options) -> None:
@@ -76,6 +96,53 @@ def list_datasets(options: Options) -> None:
         print_rows(flat, list(flat[0]), "csv")
     else:
         _print_overview(rows, data_folder(folder), output_format)
+
+
+def fetch_datasets(options: FetchOptions) -> None:
+    """Download the named data sets that are missing, and read all of them to check their files.
+
+    Raises UserError for an unknown name before anything is downloaded, and RunFailed if a data set could not be
+    downloaded or is damaged; the others are complete then.
+    """
+    infos = {info.name: info for info in map(_known, options.names)}
+    folder = data_folder(options.data)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--data {folder}: it is not a folder.")
+    output_format, console = options.output_format(), Console()
+    rows, errors = [], []
+    for name, info in infos.items():
+        status = "downloaded" if missing_files(info, folder) else "already here"
+        try:
+            rows.append({"set": info.name, "status": status, **_read(info, folder)})
+        except UserError as error:
+            errors.append(str(error))
+            if len(infos) > 1:
+                console.warning(f"{name}: {error}")
+    if rows or output_format != "table":
+        print_rows(rows, ["set", "status", "training", "test", "folder"], output_format)
+    if errors:
+        alone = len(infos) == 1
+        raise RunFailed(errors[0] if alone else f"{len(errors)} of {len(infos)} data sets could not be fetched.")
+    if output_format == "table":
+        console.message(f"next: `plastic train RULE --dataset {rows[0]['set']}`")
+
+
+def _read(info: DatasetInfo, folder: Path) -> dict[str, Any]:
+    """Read a data set, after its download if it is missing, and return its numbers of images and its folder."""
+    # Reading arrays needs NumPy, which help and completion do not import.
+    from plastic_cli.data.sources import read_dataset
+
+    stored = read_dataset(info.name, folder)
+    where = str(folder / info.folder) if info.files else "scikit-learn"
+    return {"training": len(stored.train.y), "test": len(stored.test.y), "folder": where}
+
+
+def _known(name: str) -> DatasetInfo:
+    known = known_dataset(name)
+    if known is None:
+        check_dataset_name(name)
+        raise UserError(f"{name}: your own data set needs no download. Give the name of a data set of `plastic data`.")
+    return DATASETS[known]
 
 
 def _row(info: DatasetInfo, folder: Path) -> DataRow:

@@ -13,7 +13,7 @@ import typer
 from pydantic.fields import FieldInfo
 from typer.main import get_command
 
-from plastic_cli.commands.groups import Command
+from plastic_cli.commands.groups import Command, Group
 from plastic_cli.config.describe import bounds_text, is_switch, literal_choices, option_name, type_word
 from plastic_cli.config.model import Config
 from plastic_cli.errors import OptionError
@@ -36,6 +36,25 @@ def _command(name: str, about: str, function: Callable[..., None]) -> Any:
 def toolkit_command(name: str, about: str, model: type[Options], run: Callable[[Options], None]) -> Any:
     """Build a command of the toolkit, whose options are the fields of one model."""
     return _command(name, about, toolkit_function(model, run))
+
+
+def toolkit_group(
+    name: str, about: str, alone: Callable[..., None], commands: Mapping[str, tuple[str, Callable[..., None]]]
+) -> Any:
+    """Build a group of the toolkit: `alone` runs if no command follows; commands: help and function by name."""
+    group = typer.Typer(
+        name=name,
+        cls=Group,
+        help=about,
+        no_args_is_help=False,
+        subcommand_metavar="[COMMAND]",
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    group.callback(invoke_without_command=True)(alone)
+    for command_name, (text, function) in commands.items():
+        group.command(command_name, cls=Command, help=text)(function)
+    return get_command(group)
 
 
 def toolkit_function(model: type[Options], run: Callable[[Options], None]) -> Callable[..., None]:

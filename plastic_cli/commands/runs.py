@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import typer
-from typer.main import get_command
 
-from plastic_cli.commands.groups import Command, Group
 from plastic_cli.commands.invocation import DebugOptions, OutputOptions
-from plastic_cli.commands.options import toolkit_function
+from plastic_cli.commands.options import toolkit_function, toolkit_group
 from plastic_cli.commands.run_list import ListOptions, list_runs
 from plastic_cli.commands.show import print_rows, text_of
 from plastic_cli.config.model import field
@@ -50,26 +48,16 @@ class ExportOptions(RunsOptions, DebugOptions):
 
 def command(name: str, about: str) -> Any:
     """Build the group, which lists runs if no command follows."""
-    group = typer.Typer(
-        name=name,
-        cls=Group,
-        help=about,
-        no_args_is_help=False,
-        subcommand_metavar="[COMMAND]",
-        add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+    return toolkit_group(
+        name,
+        about,
+        toolkit_function(ListOptions, list_runs),
+        {
+            "show": ("Show one run: configuration, results and files.", toolkit_function(ShowOptions, show_run)),
+            "remove": ("Delete runs after a confirmation.", toolkit_function(RemoveOptions, remove_runs)),
+            "export": ("Write the metrics of runs for other programs.", toolkit_function(ExportOptions, export_runs)),
+        },
     )
-    group.callback(invoke_without_command=True)(toolkit_function(ListOptions, list_runs))
-    group.command("show", cls=Command, help="Show one run: configuration, results and files.")(
-        toolkit_function(ShowOptions, show_run)
-    )
-    group.command("remove", cls=Command, help="Delete runs after a confirmation.")(
-        toolkit_function(RemoveOptions, remove_runs)
-    )
-    group.command("export", cls=Command, help="Write the metrics of runs for other programs.")(
-        toolkit_function(ExportOptions, export_runs)
-    )
-    return get_command(group)
 
 
 def _warn_of_unreadable(store: RunStore) -> None:

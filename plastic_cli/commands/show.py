@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shlex
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,9 @@ from plastic_cli.terminal_tables import print_tables
 
 if TYPE_CHECKING:
     from plastic_cli.commands.invocation import Invocation
+    from plastic_cli.runs.console import Console
     from plastic_cli.runs.run import Run
+    from plastic_cli.verbs.options import RunsOptions
 
 FORMATS = ("table", "markdown", "csv", "json")
 
@@ -133,6 +136,15 @@ def print_together(results: Sequence[Mapping[str, Any]], invocation: Invocation)
         print_rows(rows, [*about, "metric", "value"], "csv")
     elif len(results) > 1:
         _print_over_seeds(results)
+
+
+def print_next(commands: Sequence[str], options: RunsOptions, console: Console) -> None:
+    """Print, in one line on stderr, commands that make sense now; `options`: those of the command that ended."""
+    # A folder of runs that was typed is needed again; PLASTIC_RUNS is still set.
+    runs = [] if options.runs is None else ["--runs", str(options.runs)]
+    shown = [f"`{' '.join([command, *map(shlex.quote, runs)])}`" for command in commands]
+    listed = " or ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+    console.message(f"next: {listed}")
 
 
 def _print_metrics(result: Mapping[str, Any], run: Run) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from plastic_cli.commands.invocation import StageInvocation
-from plastic_cli.commands.show import print_result, print_together, result_of
+from plastic_cli.commands.show import print_next, print_result, print_together, result_of
 from plastic_cli.config.toml import to_toml
 from plastic_cli.signals import signals_as_interrupts
 from plastic_cli.verbs.stage import carry_out_stage, opened_run
@@ -29,3 +30,13 @@ def stage(verb: RuleVerb, typed: dict[str, Any], invocation: StageInvocation) ->
     result["seconds"] = round(run.seconds - run.record.seconds, 3)
     print_result(result, run, invocation)
     print_together([result], invocation)
+    if invocation.format == "table":
+        print_next(_next_commands(verb, invocation), invocation, console)
+
+
+def _next_commands(verb: RuleVerb, invocation: StageInvocation) -> list[str]:
+    """Return the commands of later stages on the same run, and the report."""
+    later = {"eval": ("analyze", "render"), "analyze": ("render",)}.get(verb.name, ())
+    run = "" if invocation.run is None else f" --run {shlex.quote(invocation.run)}"
+    able = [f"plastic {name} {verb.rule.name}{run}" for name in later if verb.rule.function(name) is not None]
+    return [*able, "plastic report"]

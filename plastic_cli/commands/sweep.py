@@ -8,16 +8,18 @@ import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from plastic_cli.commands.invocation import FileOptions, RuleName, SweepInvocation
 from plastic_cli.commands.options import toolkit_command
-from plastic_cli.commands.show import print_rows
+from plastic_cli.commands.show import print_next, print_rows
 from plastic_cli.config.model import field
 from plastic_cli.errors import RunFailed, UserError, did_you_mean
 from plastic_cli.escapes import printable_line
 from plastic_cli.plugins.discovery import find_rule
+from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.metrics import MAIN_METRICS
@@ -105,6 +107,8 @@ def carry_out_plan(plan: Sequence[PlannedRun], options: SweepInvocation, argumen
         raise KeyboardInterrupt
     if failed:
         raise RunFailed(f"{len(failed)} of {_runs(len(results))} failed: {failed[0].outcome.error}")
+    if options.format == "table":
+        print_next(["plastic report", "plastic runs"], options, options.console())
 
 
 def _check_devices(plan: Sequence[PlannedRun]) -> None:
@@ -119,8 +123,9 @@ def run_plan(plan: Sequence[PlannedRun], options: SweepInvocation, arguments: tu
     """Carry out a plan with a display on stderr, and return the result of each run."""
     store = options.runs_folder()
     quiet = options.quiet or options.output_format() == "json"
-    with signals_as_interrupts(TWICE), open_pool(options.scheduler, options.workers) as pool:
-        Console(quiet=quiet).message(f"{_runs(len(plan))} in {store}, {pool.description}")
+    with signals_as_interrupts(TWICE), open_pool(options.scheduler, options.workers, options.threads) as pool:
+        threads = "1 thread" if options.threads == 1 else f"{options.threads} threads"
+        Console(quiet=quiet).message(f"{_runs(len(plan))} in {store}, {pool.description}, {threads} each")
         with _display(quiet) as display:
             sweep = Sweep(plan, pool, store, options, data=options.data, arguments=arguments)
             return sweep.run(display.show)
@@ -177,27 +182,39 @@ def print_results(results: Sequence[SweepRun], options: SweepInvocation) -> None
 
 
 def _print_groups(results: Sequence[SweepRun]) -> None:
-    from plastic_cli.statistics.intervals import mean_interval
+    """Print one row for runs that differ only in their seed: how many are done, and the mean of their main metric."""
+    from plastic_cli.statistics.intervals import interval_method, mean_interval
 
     groups: dict[str, list[SweepRun]] = {}
     for result in results:
         varied = {name: value for name, value in result.planned.varied.items() if name != "seed"}
-        groups.setdefault(json.dumps([result.planned.name, result.planned.rule, varied], default=str), []).append(
-            result
-        )
-    columns = [column for column in _columns([result.planned for result in results]) if column != "seed"]
-    rows = []
+        key = json.dumps([result.planned.name, result.planned.rule, varied], default=str)
+        groups.setdefault(key, []).append(result)
+    rows, known = [], False
     for members in groups.values():
         row = _row(members[0].planned)
         done = [member for member in members if member.word == "done"]
-        row.update({"runs": len(members), "done": len(done)})
+        row["runs"] = str(len(members)) if len(done) == len(members) else f"{len(done)} of {len(members)}"
         names = dict.fromkeys(_headline(member)[0] for member in done)
         values = [value for member in done for value in [_headline(member)[1]] if value is not None]
-        if len(names) == 1 and values:
-            interval = mean_interval(values)
-            row.update({"metric": next(iter(names)), "mean": interval.mean, "low": interval.low, "high": interval.high})
+        name = next(iter(names), None)
+        if len(names) == 1 and values and name is not None:
+            metric, interval = metric_of(name, row["rule"]), mean_interval(values)
+            known = known or interval.known
+            numbers = {bound: metric.number(getattr(interval, bound)) for bound in ("mean", "low", "high")}
+            row.update({"result": metric.name, **numbers, "unit": metric.unit_after})
         rows.append(row)
-    print_rows(rows, [*columns, "runs", "done", "metric", "mean", "low", "high"], "table")
+    columns = [column for column in _columns([result.planned for result in results]) if column != "seed"]
+    columns += ["runs", "result", "mean", *(["low", "high"] if known else [])]
+    columns += ["unit"] if any(row.get("unit") for row in rows) else []
+    title = f"mean of each setting, {interval_method()}" if known else "mean of each setting"
+    shown = [{_typed(name): value for name, value in row.items()} for row in rows]
+    print_rows(shown, list(map(_typed, columns)), "table", title, right=["runs", "mean", "low", "high"])
+
+
+def _typed(name: str) -> str:
+    """Return the name of an option as it is typed: learning-rate for learning_rate."""
+    return name.replace("_", "-")
 
 
 def _print_failures(failed: Sequence[SweepRun], options: SweepInvocation) -> None:
@@ -303,43 +320,62 @@ class _Lines:
 
 
 class _Table:
-    """A table that is redrawn: the number of runs in each state, and the runs that are running."""
+    """A display that is redrawn: a bar, the times, the number of runs in each state, and the runs under way."""
 
     def __init__(self, live: Any) -> None:
         self._live = live
 
     def show(self, progress: Progress) -> None:
-        from rich.table import Table
+        from rich.console import Group
         from rich.text import Text
 
-        left = progress.seconds_left()
-        waiting = len(progress.waiting) - progress.elsewhere
-        parts = [
-            f"{progress.count('done')} done",
-            f"{len(progress.running)} running",
-            f"{progress.count('failed')} failed",
-            f"{waiting} left",
+        ended = [result for result in progress.results if result.word == "failed"][-SHOWN_AT_ONCE:]
+        failed = [
+            Text(printable_line(f" failed: {result.planned.label}: {result.outcome.error}"), "red") for result in ended
         ]
-        if progress.elsewhere:
-            parts.append(f"{progress.elsewhere} running in another process")
-        if progress.stopping:
-            parts.append("stopping: runs write their checkpoints")
-        elif not progress.slots:
-            parts.append("waiting for a worker")
-        elif left:
-            parts.append(f"about {duration(left)} left")
-        table = Table.grid(padding=(0, 2))
         now = time.monotonic()
-        for run in progress.running[:SHOWN_AT_ONCE]:
-            table.add_row(Text("running"), Text(printable_line(run.planned.label)), Text(duration(now - run.began)))
-        failed = [result for result in progress.results if result.word == "failed"]
-        for result in failed[-SHOWN_AT_ONCE:]:
-            table.add_row(
-                Text("failed"),
-                Text(printable_line(result.planned.label)),
-                Text(printable_line(str(result.outcome.error))),
-            )
-        whole = Table.grid()
-        whole.add_row(Text(f"{_runs(progress.total)}: " + ", ".join(parts)))
-        whole.add_row(table)
-        self._live.update(whole)
+        running = [
+            Text(printable_line(f" {_clock(now - run.began)}  {run.planned.label}"))
+            for run in progress.running[:SHOWN_AT_ONCE]
+        ]
+        hidden = len(progress.running) - len(running)
+        if hidden:
+            running.append(Text(f" and {hidden} more"))
+        lines = [*running, *failed]
+        for line in lines:
+            line.no_wrap, line.overflow = True, "ellipsis"
+        self._live.update(Group(self._bar(progress, now), Text(f" {_counts(progress)}"), *lines))
+
+    def _bar(self, progress: Progress, now: float) -> Any:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        line = Table.grid(padding=(0, 1))
+        ended = len(progress.results)
+        left = progress.seconds_left()
+        line.add_row(
+            f"runs {ended}/{progress.total}",
+            ProgressBar(total=max(1, progress.total), completed=ended, width=30),
+            _clock(now - progress.began),
+            f"left {_clock(left)}",
+        )
+        return line
+
+
+def _counts(progress: Progress) -> str:
+    """Return how many runs are in each state: "3 running, 1 failed, 8 waiting"."""
+    failed, waiting = progress.count("failed"), len(progress.waiting) - progress.elsewhere
+    counts = {"running": len(progress.running), "failed": failed, "waiting": waiting}
+    parts = [f"{number} {word}" for word, number in counts.items() if number or word == "running"]
+    if progress.elsewhere:
+        parts.append(f"{progress.elsewhere} running in another process")
+    if progress.stopping:
+        parts.append("stopping: runs write their checkpoints")
+    elif not progress.slots:
+        parts.append("waiting for a worker")
+    return ", ".join(parts)
+
+
+def _clock(seconds: float | None) -> str:
+    """Return a time as the progress bar of a run shows it: 0:01:30, or -:--:-- if it is not known."""
+    return "-:--:--" if seconds is None else str(timedelta(seconds=round(seconds)))

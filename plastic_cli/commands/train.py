@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from plastic_cli.commands.invocation import TrainInvocation
-from plastic_cli.commands.show import print_result, print_together, result_of
+from plastic_cli.commands.show import print_next, print_result, print_together, result_of
 from plastic_cli.config.describe import option_name
 from plastic_cli.config.model import Config
 from plastic_cli.config.toml import to_toml
@@ -61,6 +61,10 @@ def train(verb: RuleVerb, typed: dict[str, Any], invocation: TrainInvocation) ->
         raise RunFailed(
             str(failed[0]["error"]) if total == 1 else f"{len(failed)} of {total} runs failed: {failed[0]['error']}"
         ) from (failures[0] if failures else None)
+    if invocation.format == "table":
+        rule = verb.rule
+        able = [f"plastic {name} {rule.name}" for name in ("analyze", "render") if rule.function(name) is not None]
+        print_next([*able, "plastic report"], invocation, console)
 
 
 def _train_grid(verb: RuleVerb, typed: dict[str, Any], invocation: TrainInvocation) -> None:

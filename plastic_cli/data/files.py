@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 from plastic_cli.errors import UserError
+from plastic_cli.numerics.machine import memory
 
 LARGEST_DEFLATE_RATIO = 1032
 """The largest compression ratio of deflate, which gzip and zip use (RFC 1951: 258 bytes in 2 bits)."""
@@ -55,11 +55,8 @@ def what_it_is(head: bytes) -> str:
 def check_memory(path: Path, stored_bytes: int, numbers: int) -> None:
     """Raise UserError if `stored_bytes` bytes and `numbers` float32 values exceed the memory of this machine."""
     needed = stored_bytes + 4 * numbers
-    try:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # unknown on this system, Windows for example
-        return
-    if needed > there:
+    there = memory()
+    if there is not None and needed > there:
         raise UserError(
             f"{path} announces {numbers:,} numbers, which need {needed / 1e9:,.0f} GB of memory; this machine has "
             f"{there / 1e9:,.0f} GB. Store fewer images, or replace the file if it should be small."

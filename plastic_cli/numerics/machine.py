@@ -30,6 +30,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory() -> int | None:
+    """Return the bytes of memory of this machine, or None if the system does not tell (Windows, for example)."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
 def machine(device: str) -> dict[str, Any]:
     """Return system, processor, usable cores, threads of torch, and the device of a run."""
     import torch

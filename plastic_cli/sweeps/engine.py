@@ -61,7 +61,10 @@ class SweepRun:
 
 @dataclass
 class Progress:
-    """The state of a sweep, for the display. elsewhere: number of runs that another process works on."""
+    """The state of a sweep, for the display.
+
+    elsewhere: number of runs that another process works on. began: when the sweep started.
+    """
 
     total: int
     slots: int = 0
@@ -70,6 +73,7 @@ class Progress:
     waiting: list[SweepRun] = field(default_factory=list)
     elsewhere: int = 0
     stopping: bool = False
+    began: float = field(default_factory=time.monotonic)
 
     def count(self, word: RunWord) -> int:
         """Return the number of runs that ended with `word`."""
@@ -89,13 +93,15 @@ class Progress:
                 return sum(took[planned.rule]) / len(took[planned.rule])
             return None if planned.minutes is None else 60 * planned.minutes
 
-        now, left = time.monotonic(), 0.0
+        now = time.monotonic()
+        rest: list[float] = []
         for run, spent in [*((run, now - run.began) for run in self.running), *((run, 0.0) for run in self.waiting)]:
             seconds = expected(run.planned)
             if seconds is None:
                 return None
-            left += max(0.0, seconds - spent)
-        return left / max(1, self.slots)
+            rest.append(max(0.0, seconds - spent))
+        # The longest run cannot be divided among workers.
+        return max(sum(rest) / max(1, self.slots), *rest)
 
 
 class Sweep:
@@ -184,8 +190,7 @@ class Sweep:
             store=self.store,
             marker=self._marker,
             data=self.data,
-            threads=self.pool.threads,
-            slots=self.pool.by_host() if self.pool.threads is None else {},
+            threads=self.options.threads,
             timeout=self.options.timeout,
             arguments=self.arguments,
         )

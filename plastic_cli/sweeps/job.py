@@ -20,7 +20,6 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from plastic_cli.files import last_change, write_atomically
-from plastic_cli.numerics.machine import cores
 from plastic_cli.runs.cleaning import DAY, SWEEPS_FOLDER
 from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.store import RunStore
@@ -51,10 +50,9 @@ class Job:
     """One planned run and how to carry it out.
 
     store, data: the paths on the machine of the sweep. marker: the file that tells a worker whether it sees the same
-    store. threads: number of threads of the run; None: the worker divides its cores by `slots`, the number of
-    simultaneous runs on each host. timeout: seconds. resume: the unfinished run to continue. archive: that run, for a
-    worker that does not see the store. apart: work without the store, and send the run back. arguments: additional
-    arguments of `plastic train`.
+    store. threads: number of threads of the run. timeout: seconds. resume: the unfinished run to continue. archive:
+    that run, for a worker that does not see the store. apart: work without the store, and send the run back.
+    arguments: additional arguments of `plastic train`.
     """
 
     planned: PlannedRun
@@ -62,8 +60,7 @@ class Job:
     store: Path
     marker: str
     data: Path | None = None
-    threads: int | None = 1
-    slots: Mapping[str, int] = field(default_factory=dict)
+    threads: int = 1
     timeout: float | None = None
     resume: str | None = None
     archive: bytes | None = None
@@ -288,21 +285,11 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 
 
 def _environment(job: Job) -> dict[str, str]:
-    threads = job.threads
-    if threads is None:
-        here = socket.gethostname()
-        threads = thread_share(job.slots.get(here, 1))
     # The process imports the same modules as this one, even if they are not installed.
     path = os.pathsep.join(entry for entry in sys.path if entry and not entry.startswith((sys.prefix, sys.base_prefix)))
-    limits = dict.fromkeys(THREAD_LIMITS, str(threads))
+    # The same for any number of workers and cores: with other threads, sums differ in their last digits.
+    limits = dict.fromkeys(THREAD_LIMITS, str(job.threads))
     return {**os.environ, **limits, "PYTHONPATH": path, "NO_COLOR": "1", "COLUMNS": "120"}
-
-
-def thread_share(at_once: int) -> int:
-    """Return the number of threads for each of `at_once` simultaneous runs, at most OMP_NUM_THREADS."""
-    share = max(1, cores() // max(1, at_once))
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    return min(share, int(limit)) if limit.isdecimal() and int(limit) else share
 
 
 def _error(code: int, log: Path) -> str:

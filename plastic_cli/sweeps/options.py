@@ -9,8 +9,13 @@ class SweepOptions(Config):
     """How the runs of a sweep are carried out."""
 
     workers: int | None = field(
-        None, "number of runs at once (default: one for every two cores)", ge=1, le=100_000, panel="Sweep"
+        None,
+        "number of runs at once (default: the number of cores, divided by --threads)",
+        ge=1,
+        le=100_000,
+        panel="Sweep",
     )
+    threads: int = field(1, "number of threads of each run", ge=1, le=100_000, panel="Sweep")
     scheduler: str | None = field(
         None, "address of a Dask scheduler, or slurm, pbs, sge, lsf, htcondor (default: this machine)", panel="Sweep"
     )

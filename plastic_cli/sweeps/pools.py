@@ -8,9 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-import socket
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,8 +17,8 @@ from typing import Any
 
 from plastic_cli.distribution import install_command
 from plastic_cli.errors import RunFailed, UserError, did_you_mean
-from plastic_cli.numerics.machine import cores
-from plastic_cli.sweeps.job import request_stop, thread_share
+from plastic_cli.numerics.machine import cores, memory
+from plastic_cli.sweeps.job import request_stop
 
 CLUSTERS = {
     "slurm": ("SLURMCluster", "sbatch"),
@@ -35,6 +33,8 @@ ADDRESS = r"(?:(?:tcp|tls|ucx|wss?)://)?(?:\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):\d{1,
 """The address of a Dask scheduler; for a text of another form Dask would wait without end."""
 
 CONNECT_SECONDS = 15.0
+MEMORY_OF_A_RUN = 1 << 30
+"""Bytes. A run on MNIST takes about half of it."""
 JOB_DEFAULTS: dict[str, Any] = {"cores": 1, "memory": "4GB", "walltime": "24:00:00"}
 """Resources of a job of a batch system, if the file jobqueue.yaml does not set them."""
 
@@ -43,25 +43,25 @@ JOB_DEFAULTS: dict[str, Any] = {"cores": 1, "memory": "4GB", "walltime": "24:00:
 class Pool:
     """An executor and functions for the sweep.
 
-    slots: present number of runs at once. threads: threads of each run; None if that differs by host. by_host: number
-    of runs at once on each host. stop: asks the jobs of a sweep to stop, soon or at once. check: raises RunFailed if
-    the pool is lost.
+    slots: present number of runs at once. stop: asks the jobs of a sweep to stop, soon or at once. check: raises
+    RunFailed if the pool is lost.
     """
 
     executor: Executor
     slots: Callable[[], int]
-    threads: int | None
-    by_host: Callable[[], Mapping[str, int]]
     stop: Callable[[str, bool], None]
     check: Callable[[], None]
     description: str
 
 
 @contextmanager
-def open_pool(scheduler: str | None, workers: int | None) -> Iterator[Pool]:
-    """Open the pool of `--scheduler` and `--workers`; raises UserError if it does not exist."""
+def open_pool(scheduler: str | None, workers: int | None, threads: int = 1) -> Iterator[Pool]:
+    """Open the pool of `--scheduler` and `--workers`; raises UserError if it does not exist.
+
+    threads: number of threads of each run, which decides the default of `workers`.
+    """
     if scheduler is None:
-        with _local(workers or default_workers()) as pool:
+        with _local(workers or default_workers(threads)) as pool:
             yield pool
     elif re.fullmatch(ADDRESS, scheduler):
         with _connected(scheduler, workers) as pool:
@@ -90,27 +90,24 @@ def check_scheduler(scheduler: str | None, workers: int | None) -> None:
         raise UserError(f"--scheduler {scheduler}: give the number of jobs with --workers.")
 
 
-def default_workers() -> int:
-    """Return the default number of runs at once on this machine: one for every two cores."""
-    return max(1, cores() // 2)
+def default_workers(threads: int) -> int:
+    """Return the default number of runs at once on this machine: they use all cores, if there is memory for them."""
+    wanted, there = cores() // threads, memory()
+    return max(1, wanted if there is None else min(wanted, there // MEMORY_OF_A_RUN))
 
 
 @contextmanager
 def _local(workers: int) -> Iterator[Pool]:
     """Threads are enough: each one waits for the process of a run."""
     executor = ThreadPoolExecutor(workers, thread_name_prefix="run")
-    threads = thread_share(workers)
-    here = socket.gethostname()
     runs = "run" if workers == 1 else "runs"
     try:
         yield Pool(
             executor,
             slots=lambda: workers,
-            threads=threads,
-            by_host=lambda: {here: workers},
             stop=request_stop,
             check=lambda: None,
-            description=f"{workers} {runs} at once, {threads} thread{'s' if threads > 1 else ''} each",
+            description=f"{workers} {runs} at once",
         )
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
@@ -131,19 +128,6 @@ def _connected(address: str, workers: int | None, cluster: Any = None) -> Iterat
     try:
         _check_workers(client)
 
-        hosts: dict[str, str] = {}
-
-        def by_host() -> dict[str, int]:
-            present = _workers(client)
-            new = [worker for worker in present if worker not in hosts]
-            if new:
-                hosts.update(client.run(socket.gethostname, workers=new, on_error="ignore"))
-            found: Counter[str] = Counter()
-            for worker, about in present.items():
-                if worker in hosts:
-                    found[hosts[worker]] += int(about["nthreads"])
-            return dict(found)
-
         def slots() -> int:
             total = sum(int(about["nthreads"]) for about in _workers(client).values())
             return min(total, workers) if workers else total
@@ -156,7 +140,7 @@ def _connected(address: str, workers: int | None, cluster: Any = None) -> Iterat
             if client.status in ("closed", "closing", "newly-created"):
                 raise RunFailed(f"the Dask scheduler {address} is gone. Start the sweep again to run the rest.")
 
-        yield Pool(executor, slots, None, by_host, stop, check, f"the Dask scheduler {client.scheduler.address}")
+        yield Pool(executor, slots, stop, check, f"the Dask scheduler {client.scheduler.address}")
     finally:
         with suppress(Exception):
             client.close(timeout=5)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from plastic_cli.errors import RunFailed
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.testing import interrupted_after, plastic
 from processes import command, environment, run_plastic
@@ -105,7 +106,37 @@ def test_progress_goes_to_a_terminal_on_stderr_only(tiny_data, tmp_path):
 def test_there_is_no_progress_bar_without_a_terminal(small):
     done = run_plastic("train", "backprop", *small)
     assert done.returncode == 0
-    assert done.stderr == ""
+    assert done.stderr == "next: `plastic analyze backprop`, `plastic render backprop` or `plastic report`\n"
+
+
+def test_a_command_ends_with_what_makes_sense_next(train):
+    folder = train()
+    said = "next: `plastic analyze backprop`, `plastic render backprop` or `plastic report`\n"
+    assert plastic("eval", "backprop").err.endswith(said)
+    assert plastic("analyze", "backprop").err.endswith("next: `plastic render backprop` or `plastic report`\n")
+    assert plastic("render", "backprop").err.endswith("next: `plastic report`\n")
+    # What was typed to find the run is needed again.
+    place = folder.parent.rename(folder.parent.with_name("two words"))
+    named = plastic("eval", "backprop", "--run", folder.name, "--runs", place).err
+    assert f"`plastic analyze backprop --run {folder.name} --runs '{place}'`" in named
+    assert f"`plastic report --runs '{place}'`" in named
+
+
+@pytest.mark.parametrize("options", [["--quiet"], ["--json"], ["--format", "csv"], ["--dry-run"]])
+def test_a_program_is_not_told_what_makes_sense_next(small, train, options):
+    assert "next:" not in plastic("train", "backprop", *small, *options).err
+    train()
+    assert "next:" not in plastic("eval", "backprop", *options).err
+
+
+def test_a_failed_run_is_not_followed_by_an_analysis(small, monkeypatch):
+    def fail(learner, splits, run):
+        raise RunFailed("it diverged.")
+
+    monkeypatch.setattr("plastic_cli.classifier.fit._log_splits", fail)
+    outcome = plastic("train", "backprop", *small)
+    assert outcome.code == 1
+    assert "next:" not in outcome.err
 
 
 def test_a_completed_run_is_not_trained_again(train):

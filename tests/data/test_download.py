@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import json
 import tarfile
 import urllib.error
 import urllib.request
@@ -17,6 +18,7 @@ from data.tiny_sets import idx_bytes, write_cifar, write_idx, write_mnist
 from plastic_cli.data.catalog import DATASETS
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.errors import UserError
+from plastic_cli.testing import plastic
 
 _real_urlopen = urllib.request.urlopen
 
@@ -71,6 +73,55 @@ def test_downloads_and_unpacks(server, opened, folder, capsys):
     assert len(opened) == 4
     load_dataset("mnist", folder)
     assert len(opened) == 4
+
+
+def test_fetch_downloads_and_checks_in_advance(server, opened, folder):
+    outcome = plastic("data", "fetch", "MNIST", "digits", "--data", folder, "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out) == [
+        {"set": "mnist", "status": "downloaded", "training": 40, "test": 20, "folder": f"{folder}/MNIST/raw"},
+        {"set": "digits", "status": "already here", "training": 1437, "test": 360, "folder": "scikit-learn"},
+    ]
+    assert len(opened) == 4
+    again = plastic("data", "fetch", "mnist", "--data", folder)
+    assert again.code == 0
+    assert "already here" in again.out
+    assert again.err == "next: `plastic train RULE --dataset mnist`\n"
+    assert len(opened) == 4
+
+
+def test_a_download_that_fails_does_not_keep_fetch_from_the_other_sets(server, opened, folder, monkeypatch):
+    monkeypatch.setattr(vision.FashionMNIST, "mirrors", [f"{server.as_uri()}/gone/"])
+    outcome = plastic("data", "fetch", "fashion", "mnist", "--data", folder, "--json")
+    assert outcome.code == 1
+    assert [row["set"] for row in json.loads(outcome.out)] == ["mnist"]
+    assert "warning: fashion: fashion could not be downloaded" in outcome.err
+    assert outcome.err.endswith("error: 1 of 2 data sets could not be fetched.\n")
+    alone = plastic("data", "fetch", "fashion", "--data", folder)
+    assert (alone.code, alone.out) == (1, "")
+    assert alone.err.splitlines()[-1].startswith("error: fashion could not be downloaded")
+    assert "Put train-images-idx3-ubyte, " in alone.err
+
+
+def test_fetch_reports_a_damaged_file(server, opened, folder):
+    load_dataset("mnist", folder)
+    damaged = folder / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    outcome = plastic("data", "fetch", "mnist", "--data", folder)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert str(damaged) in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("mnits", "unknown data set 'mnits'. Did you mean 'mnist'?"), (".", "your own data set needs no download")],
+)
+def test_fetch_checks_all_names_before_it_downloads(server, opened, folder, name, words):
+    outcome = plastic("data", "fetch", "mnist", name, "--data", folder)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert words in outcome.err
+    assert opened == []
+    assert not folder.exists()
 
 
 def test_downloads_only_missing_files(server, opened, folder):

@@ -49,6 +49,7 @@ OTHER_PROGRAMS = {
 """Programs other than plastic that the pages call, and why the tests do not."""
 
 PARSED_ONLY = {
+    "fetch": "downloads data sets; its command line is parsed",
     "tune": "its search makes runs; its command line is parsed",
     "remove": "asks before it deletes; its command line is parsed",
     "slurm": "needs a batch system; its command line is parsed",

@@ -12,9 +12,10 @@ import pytest
 from plastic_cli.numerics.machine import cores
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.engine import Progress, SweepRun
-from plastic_cli.sweeps.job import Outcome, claimed, log_file, thread_share
+from plastic_cli.sweeps.job import Outcome, claimed, log_file
 from plastic_cli.sweeps.lookup import find_run, store_of, with_data
 from plastic_cli.sweeps.plan import plan_recipe
+from plastic_cli.sweeps.pools import default_workers
 from plastic_cli.sweeps.recipe import read_recipe
 from sweeps.watching import PLASTIC, statuses, until
 
@@ -33,21 +34,28 @@ def test_every_run_is_made_once_and_not_again(sweep, recipe, runs_folder, starts
     assert list((runs_folder / ".sweeps/claims").iterdir()) == []
 
 
-def test_threads_are_shared_between_runs(sweep, recipe, starts, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS")
+@pytest.mark.parametrize("environment", [None, "8"])
+def test_the_threads_of_a_run_depend_on_the_option_alone(sweep, recipe, starts, monkeypatch, environment):
+    if environment is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", environment)
     sweep(recipe(), workers=1)
-    assert starts()[-1]["threads"] == str(cores())
     sweep(recipe(seeds="[5]"), workers=10 * cores())
-    assert starts()[-1]["threads"] == "1"
+    sweep(recipe(seeds="[6]"), workers=1, threads=3)
+    assert [start["threads"] for start in starts()] == ["1", "1", "3"]
 
 
-def test_no_run_has_more_threads_than_the_user_allows(monkeypatch):
-    monkeypatch.setattr("plastic_cli.sweeps.job.cores", lambda: 8)
-    shares = {}
-    for asked in ("", "0", "some", "3", "99"):
-        monkeypatch.setenv("OMP_NUM_THREADS", asked)
-        shares[asked] = [thread_share(at_once) for at_once in (1, 2, 16)]
-    assert shares == {"": [8, 4, 1], "0": [8, 4, 1], "some": [8, 4, 1], "3": [3, 3, 1], "99": [8, 4, 1]}
+@pytest.mark.parametrize(
+    ("threads", "gigabytes", "workers"),
+    [(1, 64, 16), (4, 64, 4), (16, 64, 1), (32, 64, 1), (1, 6, 6), (1, 0.5, 1), (1, None, 16)],
+)
+def test_the_default_number_of_workers_uses_all_cores_that_the_memory_allows(monkeypatch, threads, gigabytes, workers):
+    monkeypatch.setattr("plastic_cli.sweeps.pools.cores", lambda: 16)
+    monkeypatch.setattr(
+        "plastic_cli.sweeps.pools.memory", lambda: None if gigabytes is None else int(gigabytes * 2**30)
+    )
+    assert default_workers(threads) == workers
 
 
 def test_another_setting_seed_version_or_data_set_is_another_run(sweep, recipe, runs_folder, monkeypatch, starts):
@@ -215,6 +223,8 @@ def test_the_time_left_follows_from_runs_of_the_same_rule(recipe):
     assert progress.seconds_left() == pytest.approx(60), "two runs of a minute each, side by side"
     progress.results.append(SweepRun(plan[0], word="done", outcome=Outcome("done", seconds=10)))
     assert progress.seconds_left() == pytest.approx(10)
+    del progress.waiting[0]
+    assert progress.seconds_left() == pytest.approx(10), "one run is not divided among two workers"
     progress.waiting = []
     assert progress.seconds_left() == 0
 

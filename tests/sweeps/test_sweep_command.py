@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -10,6 +11,7 @@ from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.recipe import recipe_names
 from plastic_cli.testing import plastic
+from processes import run_in_terminal
 from sweeps.watching import statuses
 
 pytestmark = pytest.mark.usefixtures("starts")
@@ -67,7 +69,19 @@ def test_a_grid_on_the_command_line_is_a_sweep(instant_runs, runs_folder):
     }
     assert "[8/8] done backprop" in outcome.err
     # The table for reading has one row for runs that differ in their seed alone.
-    assert outcome.out.count("test/accuracy") == 4
+    assert outcome.out.count("test accuracy") == 4
+    assert "learning-rate" in outcome.out
+
+
+def test_a_terminal_shows_a_bar_the_times_and_the_runs_under_way(tiny_data):
+    shown = run_in_terminal("train", "backprop", "--dataset", tiny_data, "--hidden", 4, "--grid", "epochs=1,2")
+    assert "2 runs in " in shown
+    assert "runs 0/2 " in shown
+    assert "runs 2/2 " in shown
+    assert re.search(r"runs 0/2 .*0:00:\d\d left -:--:--", shown)
+    assert re.search(r"0:00:\d\d  backprop epochs=[12] seed=0", shown)
+    assert re.search(r"\d running", shown)
+    assert "next: `plastic report` or `plastic runs`" in shown
 
 
 @pytest.mark.parametrize(
