@@ -65,6 +65,9 @@ PRELUDES = {
 }
 """What a listing takes for granted, by page."""
 
+SESSIONS = ("docs/python.md",)
+"""Pages whose listings belong together: they are run one after the other, as the cells of a notebook."""
+
 
 def named(commands):
     return sorted({str(command): command for command in commands}.items())
@@ -164,7 +167,7 @@ def arguments_of(words):
 def test_a_listing_works(block, place, make_run):
     if block.file is not None:
         assert block.page in ("docs/writing-a-rule.md", "docs/exporters.md"), "a file that no test writes"
-    elif block.language == "python":
+    elif block.language == "python" and block.page not in SESSIONS:
         run = make_run("grlu")
         assert run
         with mock.patch.dict(TERMS):  # a listing adds a term, which no later test should find
@@ -182,7 +185,15 @@ def test_a_listing_works(block, place, make_run):
         assert re.match(r"@\w+\{\w+,\n", block.text)
         assert block.text.count("{") == block.text.count("}")
     else:
-        assert block.language in ("bash", "sh", "console"), f"{block}: say what language it is"
+        assert block.language in ("bash", "sh", "console", "python"), f"{block}: say what language it is"
+
+
+@pytest.mark.parametrize("page", SESSIONS)
+def test_the_listings_of_a_session_work_one_after_the_other(page, place):
+    names = {}
+    for block in [block for block in FENCED if block.page == page and block.language == "python"]:
+        exec(compile(block.text, str(block), "exec"), names)
+    assert names["runs"]
 
 
 # ------------------------------------------------------------------------------------------------- page by page

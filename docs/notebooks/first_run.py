@@ -1,0 +1,103 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # First run
+#
+# This notebook trains a rule, looks at the result, and compares it with backpropagation. It takes less than a minute.
+
+# %%
+import plastic_cli as plastic
+
+# %% [markdown]
+# ## Train
+#
+# `plastic.train` is the command `plastic train` as a function. The options have the same names: `--perturbations 16`
+# on the command line is `perturbations=16` here. The data set `digits` comes with scikit-learn, so nothing is
+# downloaded.
+
+# %%
+run = plastic.train("grlu", perturbations=16, dataset="digits", hidden=64, epochs=5, seed=0)
+run
+
+# %% [markdown]
+# The run is stored in a folder. The shell sees it as well: `plastic runs` lists it.
+
+# %%
+run.results["test/accuracy"], run.status, run.folder.name
+
+# %% [markdown]
+# A wrong option is a `ValueError` with the words of the command line.
+
+# %%
+try:
+    plastic.train("grlu", perturbation=16)
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# ## Look at the metrics
+#
+# `run.metrics()` is a pandas table with one row per metric and step. `run.plot` draws a learning curve.
+
+# %%
+run.metrics().tail(4)
+
+# %%
+run.plot("test/accuracy")
+
+# %% [markdown]
+# ## Use the trained network
+#
+# `run.load()` returns the network as a `torch.nn.Module`. `run.data()` returns the data as the network saw it.
+
+# %%
+network, data = run.load(), run.data()
+predictions = network(data.test.x).argmax(1)
+float((predictions == data.test.y).double().mean())
+
+# %% [markdown]
+# ## Evaluate, analyze, render
+#
+# Each command of a rule is a function: `plastic.evaluate`, `plastic.analyze` and `plastic.render`.
+
+# %%
+plastic.evaluate(run, corruption=["gaussian-noise:0.5"])
+
+# %%
+analysis = plastic.analyze(run, probe=True)
+analysis.tables["probe"][["layer", "network", "accuracy"]]
+
+# %% [markdown]
+# The film shows the weights of hidden units over training.
+
+# %%
+plastic.render(run)
+
+# %% [markdown]
+# ## Compare with backpropagation
+#
+# The control belongs to every result. Here it is the same network, trained by backpropagation.
+
+# %%
+control = plastic.train("backprop", dataset="digits", hidden=64, epochs=5, seed=0)
+plastic.compare(run, control)
+
+# %%
+plastic.plot([run, control], "test/accuracy")
+
+# %% [markdown]
+# One seed is no result. Three seeds of each take half a minute, and the report shows the mean with its interval.
+
+# %%
+plastic.train("grlu", perturbations=16, dataset="digits", hidden=64, epochs=5, seed=1, seeds=2)
+plastic.train("backprop", dataset="digits", hidden=64, epochs=5, seed=1, seeds=2)
+plastic.report()

@@ -1,0 +1,123 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Your own rule in one cell
+#
+# A rule that you try out needs no package. An object that learns from a batch and predicts is enough.
+
+# %%
+import torch
+
+import plastic_cli as plastic
+
+# %% [markdown]
+# ## The rule
+#
+# A three-factor rule: the change of a hidden synapse is the product of presynaptic activity, the slope of the
+# postsynaptic unit, and an error that fixed random weights broadcast. `train_batch(x, y)` learns from one batch of
+# images. `predict(x)` returns one number per class. `features(x)` is optional: with it, analyses see the hidden layer.
+
+
+# %%
+class BroadcastError:
+    def __init__(self, seed, hidden_rate=0.1, readout_rate=0.1, units=64):
+        generator = torch.Generator().manual_seed(seed)
+        self.hidden = torch.randn(64, units, generator=generator) / 8
+        self.readout = torch.zeros(units, 10)
+        self.broadcast = torch.randn(10, units, generator=generator)
+        self.hidden_rate, self.readout_rate = hidden_rate, readout_rate
+
+    def features(self, x):
+        return [torch.relu(x @ self.hidden)]
+
+    def predict(self, x):
+        return self.features(x)[0] @ self.readout
+
+    def train_batch(self, x, y):
+        (h,) = self.features(x)
+        logits = h @ self.readout
+        error = torch.nn.functional.one_hot(y, 10) - torch.softmax(logits, dim=1)
+        self.readout += self.readout_rate * h.T @ error / len(x)
+        self.hidden += self.hidden_rate * x.T @ ((error @ self.broadcast) * (h > 0)) / len(x)
+        return torch.nn.functional.cross_entropy(logits, y)
+
+
+# %% [markdown]
+# ## Train it
+#
+# `plastic.fit` stores the learner as a run: with metrics, a checkpoint after each epoch, and exact resume. The learner
+# is given as a function of the seed, so that several seeds are possible. `settings` are the values that tell runs
+# apart in tables.
+
+# %%
+runs = plastic.fit(
+    lambda seed: BroadcastError(seed, hidden_rate=0.1),
+    rule="broadcast-error",
+    dataset="digits",
+    epochs=10,
+    seeds=3,
+    settings={"hidden_rate": 0.1},
+)
+runs
+
+# %% [markdown]
+# ## Its control
+#
+# Random features tell how much the readout achieves alone. Here they are the same network with a rate of 0 in the
+# hidden layer.
+
+# %%
+controls = plastic.fit(
+    lambda seed: BroadcastError(seed, hidden_rate=0.0),
+    rule="broadcast-error",
+    dataset="digits",
+    epochs=10,
+    seeds=3,
+    settings={"hidden_rate": 0.0},
+)
+
+# %%
+plastic.plot([*runs, *controls], "test/accuracy", by="hidden_rate")
+
+# %% [markdown]
+# The report shows both settings, with the mean and its interval over three seeds. `plastic report` in a shell shows
+# the same table.
+
+# %%
+plastic.report()
+
+# %% [markdown]
+# ## Look inside
+#
+# Evaluations and analyses work as for any rule.
+
+# %%
+plastic.evaluate(runs[0], corruption=["pixel-noise:0.1", "rotation:15"])
+
+# %%
+analysis = plastic.analyze(runs[0], probe=True, sparsity=True)
+analysis.tables["sparsity"]
+
+# %% [markdown]
+# ## Stop and continue
+#
+# If you interrupt a cell that trains, the run is kept. This call continues it, and it ends with the numbers of a run
+# that was never stopped:
+#
+# ```python
+# plastic.fit(BroadcastError(seed=0), resume="ID of the run")
+# ```
+#
+# ## From the notebook to a plugin
+#
+# When the rule is worth keeping, `plastic new-rule broadcast-error` in a shell writes a plugin with the four
+# commands. Move the class into its `learner.py`: the methods have the same names.
