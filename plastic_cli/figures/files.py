@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 import matplotlib
+from matplotlib.backends.registry import BackendFilter, backend_registry
 from plotnine import ggplot
 
 from plastic_cli.errors import PlasticError
@@ -17,6 +18,7 @@ from plastic_cli.files import write_through
 
 # SVG names its parts by salted hashes, and both formats can have a date. Fixed values make files reproducible.
 _SVG_HASH_SALT = "plastic"
+_WITHOUT_WINDOWS = backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE)
 _METADATA: dict[str, dict[str, str | None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
@@ -66,12 +68,18 @@ def _draw(figure: ggplot, path: Path) -> None:
 
 @contextmanager
 def headless() -> Iterator[None]:
-    """Draw with Agg, then restore the backend that a notebook or script had chosen."""
+    """Draw with a backend that opens no window, then restore the one that a script had chosen.
+
+    A backend that opens no window is kept. That of notebooks must not be replaced before it is first used: it would
+    never show the figures of later cells.
+    """
     chosen = matplotlib.get_backend(auto_select=False)
-    matplotlib.use("Agg")
+    opens_windows = chosen is None or not (chosen.lower() in _WITHOUT_WINDOWS or "inline" in chosen)
+    if opens_windows:
+        matplotlib.use("Agg")
     try:
         with matplotlib.rc_context({"svg.hashsalt": _SVG_HASH_SALT}):
             yield
     finally:
-        if chosen is not None:
+        if opens_windows and chosen is not None:
             matplotlib.use(chosen, force=False)
