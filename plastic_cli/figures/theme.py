@@ -48,7 +48,10 @@ DARK_PAPER = "#141414"
 ON_DARK: Mapping[str, str] = MappingProxyType(
     {PAPER: DARK_PAPER, INK: "#E8EAED", SOFT_INK: "#A9B1BC", GRID: "#33383F"},
 )
-"""What the neutral colors become on a dark page. No data may have one of these colors."""
+"""What the neutral colors become on a dark page.
+
+Data have none of these colors, except INK for a line with which all others are compared.
+"""
 
 CELL_INK, CELL_INK_ON_DARK = "#202020", "#FDFDFD"
 """Numbers in the cells of a matrix: on light and on dark cells. They stay as they are on a dark page."""

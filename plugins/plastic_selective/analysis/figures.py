@@ -44,11 +44,16 @@ from plotnine import (
 )
 
 from plastic_cli.figures.theme import (
+    CELL_INK,
+    CELL_INK_ON_DARK,
     DIVERGING,
     GRAY,
+    GRID,
+    INK,
     PALETTE,
     SEQUENTIAL,
-    discrete_colors,
+    SOFT_INK,
+    ordered_colors,
     percent,
     percent_of_one,
     theme_plastic,
@@ -68,7 +73,6 @@ NARROWEST = 5.0
 """Smallest range of an axis of accuracies, in percent: single images must not look like differences."""
 MEAN = "mean of tasks so far"
 
-_INK = "#222222"
 # As an image: a gradient would take megabytes in an SVG.
 _COLOR_BAR = guide_colorbar(display="raster", nbin=100)
 
@@ -81,7 +85,7 @@ def matrix_figure(history: History) -> ggplot:
     after, task = np.indices(history.matrix.shape)
     cells = pd.DataFrame({"after": after.ravel(), "task": task.ravel() + 1, "accuracy": 100 * history.matrix.ravel()})
     cells = cells.dropna()
-    dark = np.where(cells["accuracy"] > 60, "white", _INK)
+    dark = np.where(cells["accuracy"] > 60, CELL_INK_ON_DARK, CELL_INK)
     # Accuracies on later tasks are pale, so that the part that can be forgotten stands out.
     cells["ink"] = np.where((cells["accuracy"] <= 60) & (cells["task"] > cells["after"]), GRAY, dark)
     cells["text"] = [f"{value:.1f}" for value in cells["accuracy"]]
@@ -89,13 +93,13 @@ def matrix_figure(history: History) -> ggplot:
     rows = history.matrix.shape[0]
     side = max(0.62, min(1.0, 3.2 / history.tasks)) if numbered else 9 / rows
     edge = 0.3 if numbered else 0
-    figure = ggplot(cells, aes("task", "after", fill="accuracy")) + geom_tile(color="#E3E3E3", size=edge)
+    figure = ggplot(cells, aes("task", "after", fill="accuracy")) + geom_tile(color=GRID, size=edge)
     if numbered:
         figure += geom_text(aes(label="text", color="ink"), size=8.5 if history.tasks <= 10 else 7.5)
     framed = history.tasks <= MOST_FRAMED
     if framed:
         just_learned = cells[cells["after"] == cells["task"]]
-        figure += geom_tile(data=just_learned, fill="none", color=_INK, size=min(0.8, 24 / history.tasks))
+        figure += geom_tile(data=just_learned, fill="none", color=CELL_INK, size=min(0.8, 24 / history.tasks))
     ticks = _ticks(history.tasks)
     width = max(5.2, side * history.tasks + 2.6)
     return (
@@ -107,10 +111,12 @@ def matrix_figure(history: History) -> ggplot:
         + guides(fill=_COLOR_BAR)
         + coord_fixed()
         + labs(
-            title="Accuracy on every task after every task",
-            subtitle=_subtitle(history, width, "% on the test split" + ("; framed: just learned" if framed else "")),
-            x="Task",
-            y="Tasks learned",
+            title="Accuracy matrix",
+            subtitle=_subtitle(
+                history, width, "test accuracy (%) on each task" + ("; framed: just learned" if framed else "")
+            ),
+            x="Tested on task",
+            y="After learning task",
         )
         + theme_plastic(figure_size=(width, side * rows + 1.7))
         + theme(panel_grid_major=element_blank())
@@ -127,8 +133,7 @@ def curves_figure(history: History) -> ggplot:
     learned = since[since["step"] > since["begins"]]
     mean = learned.groupby("step", as_index=False)["accuracy"].mean()
     mean["line"] = pd.Categorical([MEAN] * len(mean), [*names, MEAN])
-    colors = [*discrete_colors(history.tasks), "#000000"]
-    colors = ["#333333" if color == "#000000" else color for color in colors[:-1]] + ["#000000"]
+    colors = [*ordered_colors(history.tasks), INK]
     figure = ggplot(since, aes("step", "accuracy", color="line", group="line"))
     for border in history.borders if history.tasks <= MOST_BORDERS else []:
         figure += geom_vline(xintercept=border, color=GRAY, linetype="dashed", size=0.4)
@@ -136,11 +141,11 @@ def curves_figure(history: History) -> ggplot:
         word = "task " if history.tasks <= 8 else ""
         for task in range(history.tasks):
             figure += annotate(
-                "text", x=history.rounds * (task + 0.5), y=106, label=f"{word}{task + 1}", size=8, color="#444444"
+                "text", x=history.rounds * (task + 0.5), y=106, label=f"{word}{task + 1}", size=8, color=SOFT_INK
             )
     notes = ["dotted: before the task is learned"]
     if history.tasks > MOST_NAMED:
-        notes.append(f"from dark (task 1) to light (task {history.tasks}); thick dashes: {MEAN}")
+        notes.append(f"from blue (task 1) to orange (task {history.tasks}); thick dashes: {MEAN}")
         notes += ["thin dashes: a new task"] * (history.tasks <= MOST_BORDERS)
     figure += geom_line(data=before, linetype="dotted", size=0.6)
     figure += geom_line(size=0.9)
@@ -210,7 +215,7 @@ def distribution_figure(history: History, histogram: pd.DataFrame, means: pd.Dat
     line = _with_layer_names(means).assign(round=means["step"] - 0.5)
     figure = ggplot(data, aes("round", "value")) + geom_raster(aes(fill="share"), interpolation="nearest")
     for border in history.borders if history.tasks <= MOST_BORDERS else []:
-        figure += geom_vline(xintercept=border, color=_INK, linetype="dashed", size=0.4)
+        figure += geom_vline(xintercept=border, color=CELL_INK, linetype="dashed", size=0.4)
     layers = data["panel"].nunique()
     bordered = "; dashed: a new task" if history.tasks <= MOST_BORDERS else ""
     return (
@@ -253,7 +258,7 @@ def histogram_figure(history: History, histogram: pd.DataFrame, quantity: str) -
         ggplot(data, aes(x="low", xend="high", y="share", yend="share", color="after"))
         + geom_segment(size=1.3)
         + facet_wrap("panel", ncol=columns)
-        + scale_color_manual(values=discrete_colors(len(names)), name="After")
+        + scale_color_manual(values=ordered_colors(len(names)), name="After")
         + scale_x_continuous(limits=(_lowest(histogram), 1), breaks=_QUARTERS, labels=_plainly)
         + scale_y_log10(labels=percent_of_one)
         + labs(
@@ -278,11 +283,11 @@ def overlap_figure(history: History, table: pd.DataFrame) -> ggplot:
     columns = 2 if layers == 4 else min(3, layers)
     panel = max(2.1, min(3.8, 0.4 * tasks))
     width = max(7.0, panel * columns + 2.4)
-    data["ink"] = np.where((data["shared"] - BUSIEST).abs() > 0.45, "white", _INK)
+    data["ink"] = np.where((data["shared"] - BUSIEST).abs() > 0.45, CELL_INK_ON_DARK, CELL_INK)
     data["text"] = [f"{100 * value:.0f}" for value in data["shared"]]
     # White means chance, which is not in the middle of the scale.
     positions = [*np.linspace(0, BUSIEST, 4), *np.linspace(BUSIEST, 1, 4)[1:]]
-    figure = ggplot(data, aes("other_task", "task", fill="shared")) + geom_tile(color="#E3E3E3", size=0.3)
+    figure = ggplot(data, aes("other_task", "task", fill="shared")) + geom_tile(color=GRID, size=0.3)
     if tasks <= MOST_NUMBERED:
         figure += geom_text(aes(label="text", color="ink"), size=8.5 if tasks <= 6 else 6.5)
     ticks = _ticks(tasks)
@@ -317,7 +322,7 @@ def overlap_figure(history: History, table: pd.DataFrame) -> ggplot:
         + theme_plastic(figure_size=(width, panel * -(-layers // columns) + 2.5))
         + theme(
             # Gray for a task with itself, because white means chance.
-            panel_background=element_rect(fill="#E3E3E3", color="none"),
+            panel_background=element_rect(fill=GRID, color="none"),
             panel_grid_major=element_blank(),
             panel_spacing=0.03,
             plot_caption=element_text(ha="left"),
@@ -346,7 +351,7 @@ def sweep_figure(history: History, table: pd.DataFrame) -> ggplot:
     data["panel"] = pd.Categorical(data["panel"], list(panels.values()))
     data["what"] = pd.Categorical(data["what"], names)
     base = data[data["k"] == 0]
-    colors = ["#000000", *("#333333" if color == "#000000" else color for color in discrete_colors(len(by_task)))]
+    colors = [INK, *ordered_colors(len(by_task))]
     used = data[data["k"] == history.config.plasticity_k]
     marked = f"; ring: the k of this run, {history.config.plasticity_k:g}" if len(used) else ""
     return (

@@ -26,6 +26,7 @@ from plastic_cli.figures.film import (
     animate,
     as_loop,
     full_scale,
+    in_percent,
     new_figure,
     pace,
     style_curves,
@@ -33,7 +34,7 @@ from plastic_cli.figures.film import (
     whole_numbers,
 )
 from plastic_cli.figures.measures import image_grid
-from plastic_cli.figures.theme import DIVERGING, GRAY, discrete_colors
+from plastic_cli.figures.theme import DIVERGING, GRAY, ordered_colors
 from plastic_selective.continual.history import History, read_history, snapshot_names
 from plastic_selective.continual.snapshots import SHOWN_ROWS, kept_artifacts
 
@@ -188,7 +189,7 @@ def _show_panel(axes: Axes, panel: Panel, image_shape: tuple[int, int, int] | No
 
 
 def _show_accuracies(axes: Axes, history: History) -> Update:
-    colors = discrete_colors(history.tasks)
+    colors = ordered_colors(history.tasks)
     updates = [
         _show_accuracy(axes, history.curves[history.curves["task"] == task], task, color, history.rounds)
         for task, color in enumerate(colors, start=1)
@@ -196,10 +197,11 @@ def _show_accuracies(axes: Axes, history: History) -> Update:
     for border in history.borders:
         axes.axvline(border, color=GRAY, linewidth=0.8, linestyle="--")
     axes.set_xlim(-0.02 * history.last, 1.02 * history.last)
-    axes.set_ylim(-3, 103)
+    axes.set_ylim(-0.03, 1.03)
     axes.set_title("accuracy (dotted: before the task)", fontsize=HEADING, loc="left")
     axes.set_xticks(history.ticks(most=10))
-    style_curves(axes, f"{history.step_name.lower()} (dashed: a new task)", "accuracy (%)")
+    style_curves(axes, f"{history.step_name.lower()} (dashed: a new task)", "")
+    in_percent(axes.yaxis)
     if history.tasks <= MOST_NAMED:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=SMALL)
     else:
@@ -226,7 +228,7 @@ def _show_accuracy(axes: Axes, curve: pd.DataFrame, task: int, color: str, round
         for artist, part in ((dotted, before), (line, since), (end, curve)):
             shown = part[part["step"] <= step]
             shown = shown.tail(1) if artist is end else shown
-            artist.set_data(shown["step"], 100 * shown["accuracy"])
+            artist.set_data(shown["step"], shown["accuracy"])
 
     return update
 

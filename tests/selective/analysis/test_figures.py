@@ -30,8 +30,8 @@ def test_the_matrix_shows_its_numbers_if_they_fit():
 def test_figures_of_many_tasks_name_what_they_leave_out():
     assert "framed" in figures.matrix_figure(history_with(40, 1)).labels.subtitle
     few, many = (figures.curves_figure(history_with(tasks, 1)).labels.subtitle for tasks in (12, 13))
-    assert "dark" not in few
-    assert "dark (task 1) to light (task 13)" in many.replace("\n", " ")
+    assert "blue" not in few
+    assert "blue (task 1) to orange (task 13)" in many.replace("\n", " ")
     values = {"layer": 1, "layer_name": "a", "low": 0.5, "high": 0.52, "count": 3, "synapses": 3}
     for tasks, note in ((6, None), (8, "tasks 1, 2, 4, 5, 7 and 8 of 8")):
         table = pd.DataFrame([{**values, "step": step} for step in range(1, tasks + 1)])

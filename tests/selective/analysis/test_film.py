@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plastic_cli.figures.theme import discrete_colors
+from plastic_cli.figures.theme import ordered_colors
 from plastic_selective.analysis.film import Panel, draw_frames, evenly_spaced
 from selective.analysis.runs import EPOCHS, TASKS, assert_refused, history_with, look
 
@@ -58,11 +58,13 @@ def test_a_film_has_a_frame_for_each_round_and_its_last_frame_is_a_picture(train
     outcome = look("render", folder, "--layer", 1)
     assert outcome.code == 0, outcome.err
     film = imageio.imread(folder / "videos" / "plasticity_layer_1.gif")
-    assert film.shape == (TASKS * EPOCHS, 352, 960, 3)
+    # The last frame also comes first.
+    assert film.shape == (TASKS * EPOCHS + 1, 352, 960, 3)
+    assert np.array_equal(film[0], film[-1])
     still = imageio.imread(folder / "figures" / "plasticity_layer_1.png")
     assert np.abs(still.astype(int) - film[-1]).mean() < 1
     # A GIF has 256 colors, and the panels must leave some for the curves.
-    for color in discrete_colors(TASKS):
+    for color in ordered_colors(TASKS):
         wanted = np.array([int(color[start : start + 2], 16) for start in (1, 3, 5)])
         assert np.abs(film[-1][:, 600:].astype(int) - wanted).max(axis=-1).min() < 8
     assert look("render", folder, "--layer", 3).code == 0
@@ -73,12 +75,12 @@ def test_a_control_is_shown_by_its_weights_after_each_task(trained):
     folder = trained("--optimizer", "adam", "--replay", "none")
     outcome = look("render", folder)
     assert outcome.code == 0, outcome.err
-    assert len(imageio.imread(folder / "videos" / "plasticity_layer_1.gif")) == TASKS + 1
+    assert len(imageio.imread(folder / "videos" / "plasticity_layer_1.gif")) == TASKS + 2
 
 
 def test_a_film_of_many_tasks_has_a_color_bar_of_tasks():
     values = np.zeros((1, 5, 20), dtype=np.float32)
     frame = draw_frames(history_with(12, 1), [Panel("a", {0: values[0]}, 1.0)] * 2, None)[0].astype(int)
-    wanted = [[int(color[start : start + 2], 16) for start in (1, 3, 5)] for color in discrete_colors(12)]
+    wanted = [[int(color[start : start + 2], 16) for start in (1, 3, 5)] for color in ordered_colors(12)]
     columns = [frame[:, x] for x in range(880, 960)]
     assert any(all(np.abs(column - color).max(axis=1).min() < 3 for color in wanted) for column in columns)
