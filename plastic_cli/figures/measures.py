@@ -181,8 +181,9 @@ def robustness_figure(table: pd.DataFrame, title: str = "Accuracy under corrupti
     kinds = list(dict.fromkeys(corrupted["kind"]))
     if not kinds:
         raise ValueError("A robustness figure needs at least one corruption.")
-    parts = [corrupted, *(clean.assign(kind=kind, strength=0.0) for kind in kinds)]
-    data = _in_percent(pd.concat(parts, ignore_index=True)).sort_values("strength")
+    # The clean rows are first: the sorting below keeps the order of the labels.
+    parts = [*(clean.assign(kind=kind, strength=0.0) for kind in kinds), corrupted]
+    data = _in_percent(pd.concat(parts, ignore_index=True)).sort_values("strength", kind="stable")
     names = [_CORRUPTIONS.get(kind, kind) for kind in kinds]
     data["facet"] = pd.Categorical([_CORRUPTIONS.get(kind, kind) for kind in data["kind"]], names)
     labels = _labels(data)
@@ -270,7 +271,7 @@ def _single_cka_figure(value: float, subtitle: str, title: str) -> ggplot:
         )
         + scale_y_continuous(limits=(-0.6, 0.9), breaks=[])
         + labs(title=_wrapped(title, 6), subtitle=_wrapped(subtitle, 6.6), x="CKA", y="")
-        + theme_plastic(figure_size=(6, 2.1))
+        + theme_plastic(figure_size=(6, 2.3))
         + theme(axis_line_y=element_blank())
     )
 

@@ -20,6 +20,7 @@ from plotnine import (
     theme,
     theme_minimal,
 )
+from plotnine.themes.elements import margin
 
 PALETTE = ("#0072B2", "#E07828", "#00A878", "#A020F8", "#E00000", "#C070F8", "#A85078", "#8888B8")
 """Blue, orange, green, violet, red, lilac, plum, slate: for things without an order.
@@ -129,8 +130,8 @@ def theme_plastic(base_size: float = 10, figure_size: tuple[float, float] = (6, 
         text=element_text(color=INK),
         plot_background=element_rect(fill=PAPER, color=PAPER),
         plot_margin=0.02,
-        plot_title=element_text(size=1.2 * base_size, weight="bold", ha="left"),
-        plot_subtitle=element_text(size=base_size, color=SOFT_INK, ha="left"),
+        plot_title=element_text(size=1.2 * base_size, weight="bold", ha="left", margin=margin(b=3, unit="pt")),
+        plot_subtitle=element_text(size=base_size, color=SOFT_INK, ha="left", margin=margin(b=6, unit="pt")),
         plot_title_position="plot",
         plot_caption=element_text(size=0.8 * base_size, color=SOFT_INK, ha="left", ma="left"),
         plot_caption_position="plot",

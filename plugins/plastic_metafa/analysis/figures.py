@@ -29,19 +29,20 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import GRAY, PALETTE, discrete_colors, theme_plastic
+from plastic_cli.figures.theme import GRAY, PALETTE, PAPER, ordered_colors, theme_plastic
 from plastic_metafa.rule import term_label
 
 
 def accuracy_figure(curves: pd.DataFrame, levels: Mapping[str, float], window: int) -> ggplot:
-    """Draw accuracy and loss on the queries against episodes, and test accuracies as horizontal lines.
+    """Draw accuracy in percent and loss on the queries against episodes, and test accuracies as horizontal lines.
 
-    curves: columns step, metric (accuracy or loss), value. levels: accuracies by name.
+    curves: columns step, metric (accuracy or loss), value. levels: accuracies by name, from 0 to 1.
     """
-    names = {"accuracy": "accuracy", "loss": "cross-entropy"}
+    names = {"accuracy": "accuracy (%)", "loss": "cross-entropy"}
     data = curves.assign(facet=pd.Categorical(curves["metric"].map(names), list(names.values())))
-    lines = pd.DataFrame({"level": list(levels), "value": list(levels.values())})
-    lines["facet"] = pd.Categorical(["accuracy"] * len(lines), list(names.values()))
+    data["value"] = data["value"].where(data["metric"] != "accuracy", 100 * data["value"])
+    lines = pd.DataFrame({"level": list(levels), "value": [100 * value for value in levels.values()]})
+    lines["facet"] = pd.Categorical([names["accuracy"]] * len(lines), list(names.values()))
     lines["level"] = pd.Categorical(lines["level"], list(levels))
     figure = ggplot(data, aes("step", "value")) + geom_line(size=0.8, color=PALETTE[0])
     if len(lines):
@@ -98,7 +99,7 @@ def angles_figure(curves: pd.DataFrame, window: int) -> ggplot:
         + geom_hline(yintercept=90, linetype="dashed", color=GRAY, size=0.6)
         + geom_line(size=0.8)
         + facet_wrap("facet")
-        + scale_color_manual(values=discrete_colors(data["layer"].nunique()), name="Hidden layer")
+        + scale_color_manual(values=ordered_colors(data["layer"].nunique()), name="Hidden layer")
         + labs(
             title="Angle between the errors by this feedback and by backprop",
             subtitle=f"moving average over {window} episodes; dashed: 90\N{DEGREE SIGN}, unrelated directions",
@@ -122,7 +123,7 @@ def orthonormality_figure(curves: pd.DataFrame, window: int) -> ggplot:
         ggplot(data, aes("step", "value", color="layer"))
         + geom_line(size=0.8)
         + scale_y_continuous(trans="log10", labels=_plain)
-        + scale_color_manual(values=discrete_colors(data["layer"].nunique()), name="Layer of weights")
+        + scale_color_manual(values=ordered_colors(data["layer"].nunique()), name="Layer of weights")
         + labs(
             title="Distance of weights from the fixed point of Oja's rule",
             subtitle=f"E_W after adaptation, 0 for orthonormal rows; moving average over {window} episodes;\n"
@@ -161,7 +162,7 @@ def terms_figure(table: pd.DataFrame, whole: float) -> ggplot:
         + geom_hline(yintercept=0, color=GRAY, size=0.5)
         + geom_linerange(aes(ymin="low", ymax="high"), data=points, color=PALETTE[1], size=0.9)
         + geom_point(data=points, color=PALETTE[1], size=2.6)
-        + geom_label(aes(label="text"), nudge_x=0.42, size=8, label_size=0, label_padding=0.1, fill="white")
+        + geom_label(aes(label="text"), nudge_x=0.42, size=8, label_size=0, label_padding=0.1, fill=PAPER)
         + scale_x_discrete()
         + coord_flip()
         + facet_wrap("panel", scales="free_x")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +18,13 @@ from plastic_cli.figures.film import (
     animate,
     as_loop,
     growing_curve,
+    in_percent,
     new_figure,
+    pace,
     style_curves,
     whole_numbers,
 )
-from plastic_cli.figures.theme import GRAY, PALETTE
+from plastic_cli.figures.theme import GRAY, PALETTE, ordered_colors
 from plastic_metafa import rule
 from plastic_metafa.history import history, moving_average, strengths
 from plastic_metafa.theta_file import sort_terms
@@ -31,13 +33,12 @@ if TYPE_CHECKING:
     from plastic_metafa.config import Render
 
 INCHES = (13.0, 5.6)
-SECONDS_PER_FRAME = 0.12
 WINDOW = 20
 """Episodes per moving average of accuracy and angles."""
 
 
 def render_learning(config: Render, run: Run) -> None:
-    """Write a GIF of theta, accuracy and angles over the episodes, and its last frame as a picture.
+    """Write a film of theta, accuracy and angles over the episodes, and its last frame as a picture.
 
     Raises UserError if no episode was logged.
     """
@@ -60,7 +61,8 @@ def render_learning(config: Render, run: Run) -> None:
         # Below the panel, where it covers no curve.
         axes.legend(frameon=False, fontsize=LABEL, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     frames = animate(figure, updates, steps)
-    run.save_video("learning", as_loop(frames, SECONDS_PER_FRAME), SECONDS_PER_FRAME)
+    seconds = pace(len(frames))
+    run.save_video("learning", as_loop(frames, seconds), seconds)
     run.save_image("learning", frames[-1])
 
 
@@ -81,25 +83,34 @@ def _show_accuracy(axes: Axes, accuracy: pd.DataFrame, run: Run) -> list[Update]
     for name, key, linestyle in controls:
         if (value := summary.get(key)) is not None:
             axes.axhline(float(value), color=GRAY, linestyle=linestyle, linewidth=1.4, label=f"{name} (test)")
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, 1.02)
+    in_percent(axes.yaxis)
     return updates
 
 
 def _show_angles(axes: Axes, angles: pd.DataFrame) -> list[Update]:
     names = {layer: f"hidden layer {int(layer)}" for layer in sorted(angles["layer"].dropna().unique())}
-    updates = _show_curves(axes, angles, "layer", names, "angle to backprop's error (degrees)")
+    title = "angle to backprop's error (degrees)"
+    updates = _show_curves(axes, angles, "layer", names, title, ordered_colors(len(names)))
     axes.axhline(90, color=GRAY, linestyle="--", linewidth=1)
     axes.set_ylim(0, max(100.0, float(angles["value"].max()) + 5))
     return updates
 
 
-def _show_curves(axes: Axes, curves: pd.DataFrame, by: str, names: Mapping[Any, str], title: str) -> list[Update]:
+def _show_curves(
+    axes: Axes,
+    curves: pd.DataFrame,
+    by: str,
+    names: Mapping[Any, str],
+    title: str,
+    colors: Sequence[str] = PALETTE,
+) -> list[Update]:
     """Add a growing curve for each of `names`, the values of column `by`."""
     updates = []
     for number, (key, name) in enumerate(names.items()):
         # A pool has more terms than there are colors that can be distinguished.
-        linestyle = "-" if number < len(PALETTE) else "--"
-        color = PALETTE[number % len(PALETTE)]
+        linestyle = "-" if number < len(colors) else "--"
+        color = colors[number % len(colors)]
         part = curves[curves[by] == key]
         updates.append(growing_curve(axes, part["step"], part["value"], color=color, linestyle=linestyle, label=name))
     axes.set_title(title, fontsize=HEADING, loc="left")
