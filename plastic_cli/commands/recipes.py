@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 from plastic_cli.commands.invocation import OutputOptions, RuleName
@@ -12,10 +11,8 @@ from plastic_cli.config.model import field
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.runs.console import Console
-from plastic_cli.sweeps.lookup import find_run, store_of, with_data
-from plastic_cli.sweeps.plan import plan_recipe
-from plastic_cli.sweeps.recipe import RecipeFile, read_recipe, recipe_names
-from plastic_cli.tables import duration
+from plastic_cli.sweeps.overview import recipe_row
+from plastic_cli.sweeps.recipe import read_recipe, recipe_names
 from plastic_cli.verbs.options import DataOptions, RunsOptions
 
 COLUMNS = ["recipe", "rule", "runs", "done", "time", "reproduces", "title"]
@@ -51,7 +48,7 @@ def list_recipes(options: Options) -> None:
     rows = []
     for name in recipe_names():
         try:
-            row = _row(read_recipe(name), options.runs_folder(), options.data)
+            row = recipe_row(read_recipe(name), options.runs_folder(), options.data)
         except UserError as error:
             # A recipe of a plugin that is missing or broken does not hide the others.
             Console().warning(str(error))
@@ -70,23 +67,3 @@ def show_recipe(text: str) -> None:
     """Print the text of one recipe."""
     file = read_recipe(text)
     print(file.text, end="" if file.text.endswith("\n") else "\n")  # noqa: T201
-
-
-def _row(file: RecipeFile, runs: Path, data: Path | None) -> dict[str, Any]:
-    plan = plan_recipe(file)
-    store = store_of(runs.resolve())
-    # Data is read only if a run in the store may be one of these.
-    if any(find_run(store, planned).stored is not None for planned in plan):
-        plan = with_data(plan, data, runs)
-    done = sum(find_run(store, planned).standing == "done" for planned in plan)
-    minutes = [planned.minutes for planned in plan]
-    known = None if None in minutes else sum(value for value in minutes if value is not None)
-    return {
-        "recipe": file.name,
-        "rule": ", ".join(dict.fromkeys(planned.rule for planned in plan)),
-        "runs": len(plan),
-        "done": done,
-        "time": None if known is None else duration(60 * known),
-        "reproduces": file.recipe.reproduces or None,
-        "title": file.recipe.title,
-    }

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from data.tiny_sets import write_idx, write_mnist
-from plastic_cli.commands.data import Options, data_rows, list_datasets
+from plastic_cli.commands.data import Options, list_datasets
 from plastic_cli.data.catalog import DATASETS, dataset_names
+from plastic_cli.data.overview import data_rows
 from plastic_cli.errors import UserError
 
 
