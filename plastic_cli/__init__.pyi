@@ -5,6 +5,8 @@ from .api.listing import rules as rules
 from .api.outcome import Analysis as Analysis
 from .api.outcome import Film as Film
 from .api.plot import plot as plot
+from .api.report import Report as Report
+from .api.report import report as report
 from .api.stages import analyze as analyze
 from .api.stages import evaluate as evaluate
 from .api.stages import render as render

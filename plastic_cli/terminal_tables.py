@@ -166,11 +166,11 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _widths(columns: Sequence[_Column], width: int) -> list[int]:
-    """Return the widths of the columns; the widest ones become narrower until all fit."""
+    """Return the widths of the columns: first headings of numbers are broken, then the widest texts, until all fit."""
     widths = [column.natural for column in columns]
     while _total(widths) > width:
         able = [index for index, column in enumerate(columns) if widths[index] > column.least]
-        widths[max(able, key=lambda index: widths[index])] -= 1
+        widths[max(able, key=lambda index: (columns[index].numeric, widths[index]))] -= 1
     return widths
 
 

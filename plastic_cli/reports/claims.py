@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from plastic_cli.config.model import present_names
 from plastic_cli.config.other_words import similar_option
 from plastic_cli.errors import UserError, did_you_mean
+from plastic_cli.plugins.metrics import Metric, metric_of
 from plastic_cli.plugins.models import former_names
 from plastic_cli.reports.grouping import Group, plain_value
 from plastic_cli.statistics.intervals import (
@@ -182,6 +183,18 @@ class PublishedFigures:
             context=tuple(entry for entry in self.context if entry.conditions.get("dataset", dataset) == dataset),
             unmeasured=tuple(e for e in self.unmeasured if e.conditions.get("dataset", dataset) == dataset),
         )
+
+
+def quantity(entry: Claim | Context | Unmeasured, rule: str | None) -> Metric | None:
+    """Return the name and unit of what an entry is about: a metric, or its difference or ratio between two settings."""
+    if entry.metric is None:
+        return None
+    metric = metric_of(entry.metric, rule)
+    if not isinstance(entry, Claim) or not entry.against:
+        return metric
+    if entry.relation == "ratio":
+        return Metric(f"ratio of {metric.name}")
+    return Metric(f"difference of {metric.name}", metric.unit)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, count
 
 import numpy as np
@@ -13,8 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from plastic_cli.config.model import Config
+from plastic_cli.plugins.metrics import Metric
 from plastic_cli.reports.grouping import Setting, data_notes, settings_across
+from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.results import Result, RunValues, more_is_better
+from plastic_cli.reports.tables import DEFAULT_STYLE, SETTING_EXPLAINED, common_metric
 from plastic_cli.statistics.aggregates import (
     Profile,
     improvement_method,
@@ -24,7 +27,7 @@ from plastic_cli.statistics.aggregates import (
     probability_of_improvement_interval,
 )
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval
-from plastic_cli.tables import Column, Table
+from plastic_cli.tables import Column, Number, Table
 
 MOST_COMPARED = 8
 """The number of best settings whose pairs and profiles are shown: 28 pairs can still be read, 435 cannot."""
@@ -62,7 +65,7 @@ class Comparison:
     """Settings compared in one metric over the data sets that all of them have, the best first.
 
     name: for files and labels, unique in a report. improvements: of each pair of the first `MOST_COMPARED` settings,
-    the better one first.
+    the better one first; a setting with one seed is in no pair.
     """
 
     name: str
@@ -73,9 +76,14 @@ class Comparison:
 
     @property
     def subject(self) -> str:
-        """Metric and data sets: "test/accuracy on digits, mnist"."""
+        """Metric and data sets: "test accuracy on digits, mnist"."""
         datasets = ", ".join(name for name in self.datasets if name)
-        return f"{self.metric} on {datasets}" if datasets else self.metric
+        return f"{self.quantity.name} on {datasets}" if datasets else self.quantity.name
+
+    @property
+    def quantity(self) -> Metric:
+        """The name and unit of the metric, as the rules of the settings name it."""
+        return common_metric(self.metric, [each.setting.rule for each in self.compared])
 
 
 def compare(
@@ -137,23 +145,30 @@ def profiles(comparison: Comparison) -> list[tuple[Setting, Profile]]:
     return found
 
 
-def iqm_table(comparison: Comparison) -> Table:
+def iqm_table(comparison: Comparison, style: NumberStyle = DEFAULT_STYLE) -> Table:
     """Return the table of interquartile means."""
     compared = comparison.compared
     several = len(comparison.datasets) > 1
-    columns = [Column("rule"), Column("setting"), Column("n", numeric=True), Column("interquartile mean", numeric=True)]
+    metric = comparison.quantity
+    # The standard deviation does not belong to an interquartile mean.
+    style = replace(style, deviation=False)
+    heading = style.heading(replace(metric, name="interquartile mean"))
+    columns = [Column("rule", names_row=True), Column("setting", names_row=True)]
+    columns += [Column("n", numeric=True), Column(heading, numeric=True)]
     columns += [Column(dataset, numeric=True, optional=True) for dataset in comparison.datasets] if several else []
     rows = []
     for each in compared:
         means = [float(each.scores[:, index].mean()) for index in range(len(comparison.datasets))]
-        row = [each.setting.rule, each.setting.text or None, each.iqm.n, each.iqm]
-        rows.append((*row, *(Interval(mean, math.nan, math.nan, each.iqm.n, "") for mean in means if several)))
+        row = [each.setting.rule, each.setting.text or None, each.iqm.n, style.estimate(each.iqm, metric)]
+        rows.append((*row, *(Number(style.text(mean, metric), "", mean) for mean in means if several)))
     better = "larger" if more_is_better(comparison.metric) else "smaller"
     caption = (
-        f"Mean of the middle half of the {comparison.metric} of all runs ({better} is better), with n seeds on each"
-        f" data set. In brackets: {interquartile_method()}, from {MINIMUM_VALUES} seeds on. With fewer than four runs"
-        " it is the mean."
+        f"Mean of the middle half of the {metric.name} of all runs ({better} is better), with n seeds on each data set."
+        " With fewer than four runs it is the mean."
     )
+    if any(each.iqm.known for each in compared):
+        caption += f" In brackets: {interquartile_method()}, from {MINIMUM_VALUES} seeds on."
+    caption += f" {SETTING_EXPLAINED}" if any(each.setting.text for each in compared) else ""
     caption += " The other columns are the means on each data set." if several else ""
     left_out = sum(each.left_out for each in compared)
     if left_out:
@@ -171,21 +186,30 @@ def iqm_table(comparison: Comparison) -> Table:
 
 
 def improvement_table(comparison: Comparison) -> Table:
-    """Return the table of the probabilities of improvement, with a caption that explains them."""
+    """Return the table of the probabilities of improvement, with a caption that explains them.
+
+    It has no rows if at most one setting has more than one seed.
+    """
     rows = tuple((pair.first.label, pair.second.label, pair.probability) for pair in comparison.improvements)
     caption = (
         "Probability that a run of the first setting is better than a run of the second on the same data set; a tie"
-        f" counts half. In brackets: {improvement_method()}, from {MINIMUM_VALUES} seeds on."
+        " counts half."
     )
-    if len(comparison.compared) > MOST_COMPARED:
-        caption += f" Pairs among the best {MOST_COMPARED} of {len(comparison.compared)} settings."
+    if any(pair.probability.known for pair in comparison.improvements):
+        caption += f" In brackets: {improvement_method()}, from {MINIMUM_VALUES} seeds on."
+    repeated = sum(each.iqm.n > 1 for each in comparison.compared)
+    single = len(comparison.compared) - repeated
+    if single:
+        caption += f" Left out: {'1 setting' if single == 1 else f'{single} settings'} with one seed."
+    if repeated > MOST_COMPARED:
+        caption += f" Pairs among the best {MOST_COMPARED} of {repeated} settings."
     apart = [pair for pair in comparison.improvements if pair.probability.mean in (0.0, 1.0)]
     if apart:
         seeds = {id(each.setting): each.iqm.n for each in comparison.compared}
         pairs = [sorted((seeds[id(pair.first)], seeds[id(pair.second)])) for pair in apart]
         few, more = min(pairs, key=lambda pair: math.comb(sum(pair), pair[0]))
         times = math.comb(few + more, few) ** len(comparison.datasets)
-        counts = f"{few} and {more} seeds" if few != more else "1 seed each" if few == 1 else f"{few} seeds each"
+        counts = f"{few} and {more} seeds" if few != more else f"{few} seeds each"
         caption += (
             f" A probability of 1 only says that the runs do not overlap. With {counts} on every data set, this happens"
             f" for two equal rules in one of {times} cases, in each direction."
@@ -193,7 +217,7 @@ def improvement_table(comparison: Comparison) -> Table:
     return Table(
         f"Probability of improvement in {comparison.subject}",
         caption,
-        (Column("first"), Column("second"), Column("probability", numeric=True)),
+        (Column("first", names_row=True), Column("second", names_row=True), Column("probability", numeric=True)),
         rows,
     )
 
@@ -277,12 +301,14 @@ def _comparison(
         left_out = sum(len(column) for column in columns) - scores.size
         compared.append(Compared(setting, scores, interquartile_mean_interval(scores), left_out))
     compared.sort(key=lambda each: -sign * each.iqm.mean)
+    # One seed says nothing about the probability that another run is better.
+    repeated = [each for each in compared if each.iqm.n > 1]
     improvements = tuple(
         Improvement(
             first.setting,
             second.setting,
             probability_of_improvement_interval(sign * first.scores, sign * second.scores),
         )
-        for first, second in combinations(compared[:MOST_COMPARED], 2)
+        for first, second in combinations(repeated[:MOST_COMPARED], 2)
     )
     return Comparison(name, metric, datasets, tuple(compared), improvements)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -15,10 +15,19 @@ from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.plugins.models import config_model
 from plastic_cli.reports.claims import Context, PublishedFigures, read_claims
+from plastic_cli.reports.columns import (
+    chosen_claims_frame,
+    chosen_claims_table,
+    chosen_results_frame,
+    chosen_results_table,
+)
+from plastic_cli.reports.frames import claims_frame, results_frame
 from plastic_cli.reports.grouping import Setting, group_runs, plain_value, settings_across
+from plastic_cli.reports.latex import latex
+from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.options import ReportOptions
 from plastic_cli.reports.results import ClaimResult, Result, judge_claims, summarize
-from plastic_cli.reports.tables import claims_frame, claims_table, context_table, results_frame, results_table
+from plastic_cli.reports.tables import claims_table, context_table, results_table
 from plastic_cli.runs.console import Console
 from plastic_cli.tables import Table
 
@@ -60,7 +69,7 @@ def read_content(runs: pd.DataFrame, options: ReportOptions, claims: Mapping[str
     claims: the text of `claims.toml` by rule. Raises UserError for a rule or data set that no run has.
     """
     selection = select_runs(runs, options, list(claims), console)
-    models = _training_models(selection.runs["rule"].unique() if len(selection.runs) else ())
+    models = training_models(selection.runs["rule"].unique() if len(selection.runs) else ())
     groups = group_runs(selection.runs, models, selection.failed)
     published: dict[str, PublishedFigures] = {}
     if options.status == "completed":
@@ -68,13 +77,19 @@ def read_content(runs: pd.DataFrame, options: ReportOptions, claims: Mapping[str
         published = _published({rule: claims[rule] for rule in sorted(rules) if rule in claims}, options, console)
     results = summarize(selection.runs, groups, published)
     judged = judge_claims(selection.runs, groups, published)
-    comparisons: list[Comparison] = []
-    if options.compare or options.html is not None:
-        # Imported here, because it takes a second and most reports need no comparison.
-        from plastic_cli.reports.comparisons import compare
+    content = Content(selection, results, judged, [], settings_across(groups, models))
+    return with_comparisons(content) if options.compare or options.html is not None else content
 
-        comparisons = compare(selection.runs, results, models)
-    return Content(selection, results, judged, comparisons, settings_across(groups, models))
+
+def with_comparisons(content: Content) -> Content:
+    """Return the content with the comparisons of its settings."""
+    # Imported here, because it takes a second and most reports need no comparison.
+    from plastic_cli.reports.comparisons import compare
+
+    if content.comparisons or content.runs.empty:
+        return content
+    models = training_models(content.runs["rule"].unique())
+    return replace(content, comparisons=compare(content.runs, content.results, models))
 
 
 def select_runs(runs: pd.DataFrame, options: ReportOptions, rules: list[str], console: Console) -> Selection:
@@ -116,7 +131,7 @@ def _counts(runs: pd.DataFrame) -> str:
     return ", ".join(f"{count} {status}" for status, count in runs["status"].value_counts().items())
 
 
-def _training_models(rules: Iterable[str]) -> dict[str, type[Config]]:
+def training_models(rules: Iterable[str]) -> dict[str, type[Config]]:
     """Return the training options of each rule, without those of rules that are missing or do not load."""
     models = {}
     for name in rules:
@@ -147,37 +162,63 @@ def has_no_runs(claim: ClaimResult) -> bool:
     return claim.verdict is None or not (claim.verdict.interval.n or claim.verdict.lost)
 
 
-def frames_of(content: Content, *, compare: bool) -> dict[str, pd.DataFrame]:
+def frames_of(content: Content, options: ReportOptions) -> dict[str, pd.DataFrame]:
     """Return results and claims, or comparisons and improvements, as frames by name; a CSV holds the first one."""
-    if compare:
+    if options.compare:
         from plastic_cli.reports.comparisons import comparisons_frame, improvements_frame
 
         return {
             "comparisons": comparisons_frame(content.comparisons),
             "improvements": improvements_frame(content.comparisons),
         }
+    if options.columns is not None:
+        if options.table == "claims":
+            return {"claims": chosen_claims_frame(content.judged, options.columns)}
+        return {"results": chosen_results_frame(content.runs, content.results, options.columns)}
     return {"results": results_frame(content.results), "claims": claims_frame(content.judged)}
 
 
-def tables_of(results: list[Result], judged: list[ClaimResult], table: str) -> list[tuple[str, Table]]:
-    """Return the tables "results", "claims" or "all" by name, without empty ones."""
-    tables = []
-    if table in ("all", "results") and results:
-        tables.append(("results", results_table(results)))
-    if table in ("all", "claims"):
-        tables += [("claims", claims_table(judged)), ("other-methods", context_table(judged))]
-    return [(name, each) for name, each in tables if each.rows]
+def tables_of(content: Content, options: ReportOptions, judged: list[ClaimResult] | None = None) -> dict[str, Table]:
+    """Return the tables that `options.table` names, without empty ones. judged: the claims to show, if not all.
+
+    With columns, a caption or a label there is one table.
+    """
+    style, columns = options.style, options.columns
+    shown = content.judged if judged is None else judged
+    tables: dict[str, Table] = {}
+    if options.table in ("all", "results") and content.results:
+        if columns is None:
+            tables["results"] = results_table(content.results, style)
+        else:
+            tables["results"] = chosen_results_table(content.runs, content.results, columns, style)
+    if options.table == "claims" and columns is not None:
+        tables["claims"] = chosen_claims_table(shown, columns, style)
+    elif options.table == "claims" or (options.table == "all" and options.table_option is None):
+        tables |= {"claims": claims_table(shown, style), "other-methods": context_table(shown, style)}
+    if options.table_option is not None:
+        tables.pop("other-methods", None)
+    return {name: each for name, each in tables.items() if each.rows}
 
 
-def comparison_tables(comparisons: Iterable[Comparison]) -> list[tuple[str, Table]]:
-    """Return the tables of some comparisons by name."""
+def comparison_tables(comparisons: Iterable[Comparison], style: NumberStyle) -> dict[str, Table]:
+    """Return the tables of some comparisons by name, without empty ones."""
     from plastic_cli.reports.comparisons import improvement_table, iqm_table
 
-    return [
-        (f"{name}-{comparison.name}", make(comparison))
-        for comparison in comparisons
-        for name, make in (("comparison", iqm_table), ("improvement", improvement_table))
-    ]
+    tables = {}
+    for comparison in comparisons:
+        tables[f"comparison-{comparison.name}"] = iqm_table(comparison, style)
+        tables[f"improvement-{comparison.name}"] = improvement_table(comparison)
+    return {name: each for name, each in tables.items() if each.rows}
+
+
+def with_caption(table: Table, options: ReportOptions) -> Table:
+    """Return a table with the caption of the options as its title; the explanations stay below it."""
+    return table if options.caption is None else replace(table, title=options.caption)
+
+
+def latex_of(name: str, table: Table, options: ReportOptions) -> str:
+    """Return a table as LaTeX, with the caption and the label of the options."""
+    return latex(table, options.label or f"tab:{name}", options.caption)
 
 
 def json_text(**frames: pd.DataFrame) -> str:

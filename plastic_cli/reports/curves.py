@@ -35,7 +35,7 @@ from plastic_cli.figures.metric_rows import (
 from plastic_cli.figures.view import View
 from plastic_cli.plugins.metrics import Metric, metric_of
 from plastic_cli.plugins.models import former_names
-from plastic_cli.reports.content import _training_models as training_models
+from plastic_cli.reports.content import training_models
 from plastic_cli.reports.grouping import CONFIG_PREFIX, group_runs, plain_value, setting_text, settings_across
 from plastic_cli.reports.results import metric_columns, more_is_better
 from plastic_cli.runs.metrics import MAIN_METRICS

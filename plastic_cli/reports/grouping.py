@@ -92,7 +92,7 @@ def group_runs(
         for _, part in frame.groupby("dataset", sort=False, dropna=False):
             for same_data in _by_contents(part):
                 groups.extend(_groups_of_data_set(str(rule), same_data, (models or {}).get(str(rule))))
-    return sorted(groups, key=lambda group: (group.rule, _sort_key(group.data)))
+    return sorted(groups, key=lambda group: (group.rule, sort_key(group.data)))
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
             contents=str(frame["data_contents"].iloc[0]) if "data_contents" in frame.columns else "",
             failed=lost.get(number, 0),
         )
-        unordered.append(([_sort_key(config[name]) for name in named], group))
+        unordered.append(([sort_key(config[name]) for name in named], group))
     return [group for _, group in sorted(unordered, key=lambda pair: pair[0])]
 
 
@@ -374,7 +374,8 @@ def _failed_seeds(seeds: pd.Series[Any], member: NDArray[np.intp], failed: NDArr
     return dict(Counter(of_seeds.loc[of_seeds["failed"], "member"].tolist()))
 
 
-def _sort_key(value: Any) -> tuple[int, float, str]:
+def sort_key(value: Any) -> tuple[int, float, str]:
+    """Return what sorts values of any type: numbers, then lists of numbers, then texts."""
     if value is None:
         return (0, 0.0, "")
     if isinstance(value, int | float):

@@ -6,8 +6,9 @@ import math
 import re
 import unicodedata
 
+from plastic_cli.errors import UserError
 from plastic_cli.statistics.intervals import Interval
-from plastic_cli.tables import NOTHING, Cell, Column, Table, cell_text
+from plastic_cli.tables import NOTHING, Cell, Column, Number, Table, cell_text
 
 LATEX_LINES = 34
 """Lines of a table that fit on one page below a caption, in the narrowest standard class."""
@@ -65,28 +66,33 @@ _ACCENTS = {
 }
 
 
-def latex(table: Table, label: str) -> str:
+def latex(table: Table, label: str, caption: str | None = None) -> str:
     """Return the table as LaTeX floats that shrink to the width of the text; they need booktabs and graphicx.
 
-    A table that is longer than a page continues in further floats with the same number.
+    caption: in place of that of the table, which is then a comment; one with a backslash or a dollar sign is LaTeX, any
+    other is text. A table that is longer than a page continues in further floats with the same number. Raises UserError
+    for a label that LaTeX cannot read.
     """
+    if not re.fullmatch(r"[\w:.+/ -]+", label, re.ASCII):
+        raise UserError(f"--label {label}: a label has letters, digits and the signs : . + / - _ only.")
     widths = [_latex_width(column, [row[index] for row in table.rows]) for index, column in enumerate(table.columns)]
     alignment = "".join(
         "r" if column.numeric else f"p{{{width}em}}" if width else "l"
         for column, width in zip(table.columns, widths, strict=True)
     )
-    floats = []
+    head = [rf"\caption{{{latex_caption(table.caption if caption is None else caption)}}}", rf"\label{{{label}}}"]
+    floats = [r"% needs \usepackage{booktabs,graphicx}"]
+    if caption is not None and table.caption:
+        floats.append(f"% {latex_text(table.caption)}")
     for number, rows in enumerate(_latex_pages(table, widths)):
-        head = [rf"\caption{{{latex_text(table.caption)}}}", rf"\label{{{label}}}"]
         floats += [
-            r"% needs \usepackage{booktabs,graphicx}",
             r"\begin{table}",
             r"\centering",
             *(head if number == 0 else [r"\addtocounter{table}{-1}", r"\caption[]{(continued)}"]),
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{alignment}}}",
             r"\toprule",
-            " & ".join(latex_text(column.heading) for column in table.columns) + r" \\",
+            " & ".join(_latex_heading(column.heading) for column in table.columns) + r" \\",
             r"\midrule",
             *(" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in rows),
             r"\bottomrule",
@@ -94,6 +100,16 @@ def latex(table: Table, label: str) -> str:
             r"\end{table}",
         ]
     return "\n".join(floats) + "\n"
+
+
+def latex_caption(text: str) -> str:
+    """Return a caption: LaTeX as it is, any other text with escapes."""
+    return re.sub(r"\s+", " ", text) if re.search(r"[\\$]", text) else latex_text(text)
+
+
+def _latex_heading(heading: str) -> str:
+    """Return a heading with a capital letter; the number of seeds is a symbol."""
+    return "$n$" if heading == "n" else latex_text(heading[:1].upper() + heading[1:])
 
 
 def latex_text(text: str) -> str:
@@ -121,11 +137,12 @@ def _latex_character(character: str) -> str:
 
 
 def _latex_cell(cell: Cell) -> str:
-    if not isinstance(cell, Interval):
+    if not isinstance(cell, Interval | Number):
         return latex_text(cell_text(cell))
     text = cell_text(cell).replace("[", "{[}").replace("]", "{]}").replace(NOTHING, r"\textendash{}")
+    text = re.sub(r"^(\S+) ± (\d\S*)", r"$\1 \\pm \2$", text).replace("±", _LATEX["±"])
     text = re.sub(r"(\d)e([+-])0*(\d+)", lambda match: _power(*match.groups()), text)
-    return re.sub(r"(?<![\d{^])-(?=\d)", "$-$", text)
+    return re.sub(r"(?<![\d{^$])-(?=\d)", "$-$", text)
 
 
 def _latex_width(column: Column, cells: list[Cell]) -> int:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from plotnine import ggplot
 
+    from plastic_cli.reports.numbers import NumberStyle
+
     Headline = Callable[[pd.DataFrame, pd.DataFrame], dict[str, ggplot]]
 
 PAGE = "index.html"
@@ -22,7 +24,8 @@ PAGE = "index.html"
 class ReportOptions(Config):
     """What is reported and how.
 
-    Only completed runs are compared with published claims. CSV holds one table: the results with table "all", the
+    Only completed runs are compared with published claims. `columns`, `caption` and `label` are for one table: that of
+    the results, or with table "claims" that of the claims. CSV holds one table: the results with table "all", the
     interquartile means with `compare`. `output` gets the tables as Markdown, LaTeX and CSV, the figures as PNG and SVG.
     """
 
@@ -36,11 +39,37 @@ class ReportOptions(Config):
     )
     table: Literal["all", "results", "claims"] = field("all", "results, claims or all tables")
     compare: bool = field(False, "compare the settings instead: interquartile means and probabilities of improvement")
+    columns: tuple[str, ...] | None = field(
+        None,
+        "columns of the table, in this order: rule, dataset, setting, n, value, chance, control, loss, seconds,"
+        " published, verdict, metrics such as test/accuracy, options of the rules such as epochs",
+        panel="Table",
+    )
+    percent: bool = field(True, "show shares such as an accuracy in per cent, not from 0 to 1", panel="Table")
+    sd: bool = field(False, "show mean and standard deviation over seeds, not mean and interval", panel="Table")
+    digits: int | None = field(
+        None,
+        "decimals of all numbers (default: 2 of per cent; 4 significant digits of others)",
+        ge=0,
+        le=12,
+        panel="Table",
+    )
+    caption: str | None = field(None, "caption of the table, in place of the explanations", panel="Table")
+    label: str | None = field(None, "label of the table in LaTeX (default: tab:results or tab:claims)", panel="Table")
     output: Path | None = field(None, "also write tables and figures into this folder")
     html: Path | None = field(None, "also write the whole report as one HTML page into this folder")
-    format: Literal["table", "markdown", "latex", "csv", "json"] = field(
-        "table", "format of the tables", panel="Output"
-    )
+
+    @property
+    def style(self) -> NumberStyle:
+        """How the tables show numbers."""
+        from plastic_cli.reports.numbers import NumberStyle
+
+        return NumberStyle(self.percent, self.sd, self.digits)
+
+    @property
+    def table_option(self) -> str | None:
+        """The first option that is given and is for one table."""
+        return next((name for name in ("columns", "caption", "label") if getattr(self, name) is not None), None)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ from plastic_cli.figures.curves import (
 from plastic_cli.figures.theme import GRAY, SeriesStyle, series_scales, series_styles, theme_plastic
 from plastic_cli.figures.view import View
 from plastic_cli.plugins.metrics import Metric, metric_of
-from plastic_cli.reports.claims import Claim
+from plastic_cli.reports.claims import Claim, quantity
 from plastic_cli.reports.comparisons import MOST_COMPARED, Comparison, profiles, unique_name
 from plastic_cli.reports.grouping import Group, Setting, setting_key, setting_text
 from plastic_cli.reports.results import ClaimResult, Result, more_is_better
@@ -232,19 +232,10 @@ def _axis(claim: Claim) -> str:
     return f"{claim.relation} of {claim.metric}" if claim.against else claim.metric
 
 
-def _quantity(claim: Claim, rule: str) -> Metric:
-    """Return the name and the unit of what a claim is about."""
-    metric = metric_of(claim.metric, rule)
-    if not claim.against:
-        return metric
-    if claim.relation == "ratio":
-        return Metric(f"ratio of {metric.name}")
-    return Metric(f"difference of {metric.name}", metric.unit)
-
-
 def _claims_figure(tested: Sequence[ClaimResult], look: Looks) -> Figure:
     assert isinstance(tested[0].entry, Claim)
-    metric = _quantity(tested[0].entry, tested[0].rule)
+    metric = quantity(tested[0].entry, tested[0].rule)
+    assert metric is not None
     frame = _claims_data(tested, look, metric)
     published = frame[frame["what"] == "published"]
     with_interval = frame[frame["what"] == "measured"].dropna(subset=["low", "high"])

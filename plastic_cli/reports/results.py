@@ -57,6 +57,13 @@ class ClaimResult:
         """The verdict as one word."""
         return self.verdict.word if self.verdict else "untested"
 
+    @property
+    def reason(self) -> str | None:
+        """The reason for the verdict, or for its absence."""
+        if isinstance(self.entry, Unmeasured):
+            return self.entry.unmeasured
+        return self.verdict.reason if self.verdict else None
+
 
 def metric_columns(runs: pd.DataFrame) -> list[str]:
     """Return the columns of `runs` that hold final metrics, in their order."""

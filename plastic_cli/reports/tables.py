@@ -1,178 +1,169 @@
-"""The tables of the report, for a reader and as flat frames for a program."""
+"""The tables of the report for a reader."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-import pandas as pd
-
-from plastic_cli.reports.claims import Claim, Context, Unmeasured, Verdict, VerdictWord, finished_text
+from plastic_cli.plugins.metrics import Metric, metric_of
+from plastic_cli.reports.claims import Claim, Context, Unmeasured, Verdict, VerdictWord, finished_text, quantity
 from plastic_cli.reports.grouping import data_notes, marked_data
-from plastic_cli.reports.results import LOSS_METRIC, ClaimResult, Result
-from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval, interval_method
+from plastic_cli.reports.numbers import NumberStyle
+from plastic_cli.reports.results import CHANCE_METRIC, LOSS_METRIC, TRAINING_SECONDS, ClaimResult, Result
+from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval
 from plastic_cli.tables import Cell, Column, Detailed, Table
+
+TableColumn = tuple[Column, list[Cell]]
 
 _SIGNS = {"equal": "", "at-least": "at least ", "at-most": "at most "}
 
+DEFAULT_STYLE = NumberStyle()
 
-def results_table(results: Sequence[Result]) -> Table:
-    """Return the table of results, without empty columns; a metric that all results share is a heading."""
-    metrics = {result.metric for result in results if result.metric}
-    shared = metrics.pop() if len(metrics) == 1 else None
-    columns: list[tuple[Column, list[Cell]]] = [
-        (Column("rule", names_row=True), [result.group.rule for result in results]),
-        (Column("data set", names_row=True), [marked_data(result.group) for result in results]),
-        (Column("setting", names_row=True), [result.group.setting or None for result in results]),
-        (Column("n", numeric=True), [_runs_text(result) for result in results]),
-        (Column("metric"), [] if shared else [result.metric for result in results]),
-        (Column(shared or "value", numeric=True), [_measured(result.value) for result in results]),
-        (
-            Column("chance", numeric=True, optional=True),
-            [f"{result.chance.mean:.3g}" if result.chance and result.chance.n else None for result in results],
-        ),
-        (
-            Column("control", numeric=True, optional=True),
-            [result.control and _measured(result.control) for result in results],
-        ),
-        (Column(LOSS_METRIC, numeric=True, optional=True), [_measured(result.loss) for result in results]),
-        (Column("seconds", numeric=True, optional=True), [_measured(result.seconds) for result in results]),
-        (Column("published"), [_published(result.verdict) for result in results]),
-        (Column("verdict"), [_result_verdict(result.verdict) for result in results]),
-    ]
+SETTING_EXPLAINED = "A setting names the options that differ from the defaults of the rule or between its settings."
+
+
+def results_table(
+    results: Sequence[Result],
+    style: NumberStyle = DEFAULT_STYLE,
+    columns: Sequence[TableColumn] | None = None,
+    estimates: Sequence[Interval] | None = None,
+) -> Table:
+    """Return the table of results, without empty columns; a metric that all results share is a heading.
+
+    columns: those to show in place of the usual ones; estimates: the estimates in them.
+    """
+    shown = [each for each in result_columns(results, style).values() if _has_content(each)]
+    headings = {column.heading for column, _ in (shown if columns is None else columns)}
+    seconds = style.heading(metric_of(TRAINING_SECONDS))
     repeated = sum(result.group.repeated for result in results)
-    caption = _interval_caption()
+    sentences = [style.caption([result.value for result in results] if estimates is None else list(estimates))]
     if repeated:
         runs = "1 run that repeats" if repeated == 1 else f"{repeated} runs that repeat"
-        caption += f" Left out: {runs} a seed of the same setting."
-    if any(result.seconds.n for result in results):
-        caption += " Seconds are the time of training, without imports, compilation and evaluation."
+        sentences.append(f"Left out: {runs} a seed of the same setting.")
+    if "setting" in headings:
+        sentences.append(SETTING_EXPLAINED)
+    if seconds in headings:
+        sentences.append("The time of training is without imports, compilation and evaluation.")
+    caption = " ".join(sentence for sentence in sentences if sentence)
     caption += data_notes(result.group for result in results)
-    return _table("Results", caption, columns)
+    return _table("Results", caption.strip(), shown if columns is None else columns)
 
 
-def claims_table(claims: Sequence[ClaimResult]) -> Table:
-    """Return the table of published claims and of what our runs measured."""
-    rows = [row for row in claims if not isinstance(row.entry, Context)]
-    several = len({row.rule for row in rows}) > 1
-    metrics = {row.entry.metric for row in rows}
+def result_columns(results: Sequence[Result], style: NumberStyle = DEFAULT_STYLE) -> dict[str, TableColumn]:
+    """Return the columns of the table of results by name."""
+    metrics = {result.metric for result in results if result.metric}
     shared = metrics.pop() if len(metrics) == 1 else None
-    columns: list[tuple[Column, list[Cell]]] = [
-        (Column("rule", names_row=True), [row.rule for row in rows] if several else []),
-        (Column("id", names_row=True), [row.entry.id for row in rows]),
-        (Column("statement", names_row=True), [_statement(row.entry) for row in rows]),
-        (Column("our setting", optional=True), [row.group.setting or None if row.group else None for row in rows]),
-        (Column("metric"), [] if shared else [row.entry.metric for row in rows]),
-        (Column("published"), [_figure(row.entry) for row in rows]),
-        (Column("measured", numeric=True), [_measured(row.verdict.interval) if row.verdict else None for row in rows]),
-        (Column("n", numeric=True), [seeds_text(row.verdict) if row.verdict else "0" for row in rows]),
-        (Column("verdict"), [_verdict(row) for row in rows]),
-        (Column("source", optional=True), [row.entry.source for row in rows]),
-    ]
-    caption = f"{_interval_caption()} {VERDICTS_EXPLAINED} A claim is untested with fewer than {MINIMUM_VALUES} seeds."
+    named = [common_metric(result.metric, [result.group.rule]) if result.metric else None for result in results]
+    value = style.heading(common_metric(shared, [result.group.rule for result in results])) if shared else "value"
+
+    def estimates(key: str, cells: Iterable[Interval | None]) -> TableColumn:
+        metric = metric_of(key)
+        heading = Column(style.heading(metric), numeric=True, optional=True)
+        return heading, [style.estimate(cell, metric) for cell in cells]
+
+    return {
+        "rule": (Column("rule", names_row=True), [result.group.rule for result in results]),
+        "dataset": (Column("data set", names_row=True), [marked_data(result.group) for result in results]),
+        "setting": (Column("setting", names_row=True), [result.group.setting or None for result in results]),
+        "n": (Column("n", numeric=True), [_runs_text(result) for result in results]),
+        "metric": (Column("metric"), [None if shared or not metric else style.heading(metric) for metric in named]),
+        "value": (
+            Column(value, numeric=True),
+            [
+                style.estimate(result.value, metric) if metric else None
+                for result, metric in zip(results, named, strict=True)
+            ],
+        ),
+        "chance": (
+            Column("chance", numeric=True, optional=True),
+            [
+                style.text(result.chance.mean, metric_of(CHANCE_METRIC)) if result.chance and result.chance.n else None
+                for result in results
+            ],
+        ),
+        "control": (
+            Column("control", numeric=True, optional=True),
+            [
+                style.estimate(result.control, metric) if metric else None
+                for result, metric in zip(results, named, strict=True)
+            ],
+        ),
+        "loss": estimates(LOSS_METRIC, [result.loss for result in results]),
+        "seconds": estimates(TRAINING_SECONDS, [result.seconds for result in results]),
+        "published": (Column("published"), [_published(result, style) for result in results]),
+        "verdict": (Column("verdict"), [_result_verdict(result.verdict) for result in results]),
+    }
+
+
+def common_metric(key: str, rules: Iterable[str]) -> Metric:
+    """Return the name and unit of a metric as its rules name it; the usual ones if the rules differ."""
+    named = {metric_of(key, rule) for rule in rules}
+    return named.pop() if len(named) == 1 else metric_of(key)
+
+
+def claims_table(
+    claims: Sequence[ClaimResult], style: NumberStyle = DEFAULT_STYLE, columns: Sequence[str] | None = None
+) -> Table:
+    """Return the table of published claims and of what our runs measured. columns: the names of those to show."""
+    rows = [row for row in claims if not isinstance(row.entry, Context)]
+    built = claim_columns(rows, style)
+    shown = [each for each in built.values() if _has_content(each)] if columns is None else [built[n] for n in columns]
+    shared = _shared_quantity(rows)
+    sentences = [style.caption([row.verdict.interval for row in rows if row.verdict]), VERDICTS_EXPLAINED]
+    if any(column.heading == "our setting" for column, _ in shown):
+        sentences.append(SETTING_EXPLAINED)
+    sentences.append(f"A claim is untested with fewer than {MINIMUM_VALUES} seeds.")
     if any(isinstance(row.entry, Claim) and row.entry.words for row in rows):
-        caption += " If no number was published, the band is our own."
+        sentences.append("If no number was published, the band is our own.")
+    caption = " ".join(sentence for sentence in sentences if sentence)
     caption += data_notes(row.group for row in rows if row.group is not None)
-    return _table(f"Published claims{f' on {shared}' if shared else ''}", caption, columns)
+    return _table(f"Published claims{f' on {style.heading(shared)}' if shared else ''}", caption, shown)
 
 
-def context_table(claims: Sequence[ClaimResult]) -> Table:
+def claim_columns(rows: Sequence[ClaimResult], style: NumberStyle = DEFAULT_STYLE) -> dict[str, TableColumn]:
+    """Return the columns of the table of claims by name."""
+    several = len({row.rule for row in rows}) > 1
+    shared = _shared_quantity(rows)
+    metrics = [quantity(row.entry, row.rule) for row in rows]
+    return {
+        "rule": (Column("rule", names_row=True), [row.rule if several else None for row in rows]),
+        "id": (Column("id", names_row=True, whole=True), [row.entry.id for row in rows]),
+        "statement": (Column("statement", names_row=True), [_statement(row.entry) for row in rows]),
+        "setting": (
+            Column("our setting", optional=True),
+            [row.group.setting or None if row.group else None for row in rows],
+        ),
+        "metric": (Column("metric"), [None if shared or not metric else style.heading(metric) for metric in metrics]),
+        "published": (Column("published"), [_figure(row, style) for row in rows]),
+        "measured": (
+            Column("measured", numeric=True),
+            [
+                style.estimate(row.verdict.interval, metric) if row.verdict and metric else None
+                for row, metric in zip(rows, metrics, strict=True)
+            ],
+        ),
+        "n": (Column("n", numeric=True), [seeds_text(row.verdict) if row.verdict else "0" for row in rows]),
+        "verdict": (Column("verdict"), [_with_reason(row.word, row.reason) for row in rows]),
+        "source": (Column("source", optional=True), [row.entry.source for row in rows]),
+    }
+
+
+def _shared_quantity(rows: Sequence[ClaimResult]) -> Metric | None:
+    """Return what all claims are about, if it is the same."""
+    quantities = {quantity(row.entry, row.rule) for row in rows}
+    return quantities.pop() if len(quantities) == 1 else None
+
+
+def context_table(claims: Sequence[ClaimResult], style: NumberStyle = DEFAULT_STYLE) -> Table:
     """Return the table of published figures of other methods."""
-    context = [(row, row.entry) for row in claims if isinstance(row.entry, Context)]
-    columns: list[tuple[Column, list[Cell]]] = [
-        (Column("id", names_row=True), [entry.id for _, entry in context]),
-        (Column("statement", names_row=True), [entry.statement for _, entry in context]),
-        (Column("metric"), [entry.metric for _, entry in context]),
-        (Column("published", numeric=True), [f"{entry.value:g}" for _, entry in context]),
-        (Column("source"), [entry.source for _, entry in context]),
+    context = [(row.entry, metric_of(row.entry.metric)) for row in claims if isinstance(row.entry, Context)]
+    columns: list[TableColumn] = [
+        (Column("id", names_row=True, whole=True), [entry.id for entry, _ in context]),
+        (Column("statement", names_row=True), [entry.statement for entry, _ in context]),
+        (Column("metric"), [style.heading(metric) for _, metric in context]),
+        (Column("published", numeric=True), [style.figure(entry.value, 0.0, metric) for entry, metric in context]),
+        (Column("source"), [entry.source for entry, _ in context]),
     ]
     return _table("Other methods", "Published results of other methods, for comparison; they have no verdict.", columns)
-
-
-def results_frame(results: Sequence[Result]) -> pd.DataFrame:
-    """Return one row per group and one number per column; the columns are always the same."""
-    empty = Interval(math.nan, math.nan, math.nan, 0, "")
-    rows = []
-    for result in results:
-        verdict = result.verdict
-        rows.append(
-            {
-                "rule": result.group.rule,
-                "dataset": result.group.data,
-                "data_note": result.group.note or None,
-                "setting": result.group.setting,
-                "seeds": len(result.group.runs),
-                "failed": result.group.failed,
-                "repeated": result.group.repeated,
-                "metric": result.metric,
-                **_flat("", result.value),
-                **_flat("control_", result.control or empty),
-                "chance": result.chance.mean if result.chance else None,
-                **_flat("loss_", result.loss),
-                **_flat("seconds_", result.seconds),
-                "claim": verdict.claim.id if verdict else None,
-                "published": verdict.claim.value if verdict and not verdict.claim.words else None,
-                "verdict": verdict.word if verdict else None,
-                "reason": verdict.reason if verdict else None,
-            }
-        )
-    names = ["rule", "dataset", "data_note", "setting", "seeds", "failed", "repeated", "metric"]
-    names += [name for prefix in ("", "control_", "loss_", "seconds_") for name in _flat(prefix, empty)]
-    return pd.DataFrame(rows, columns=[*names, "chance", "claim", "published", "verdict", "reason"])
-
-
-def claims_frame(claims: Sequence[ClaimResult]) -> pd.DataFrame:
-    """Return one row per claim and group; figures of other methods have the verdict "context".
-
-    band_low and band_high are the ends of the band, if it has them; seeds_needed is the number of seeds that would
-    probably decide an inconclusive claim.
-    """
-    names = ["rule", "id", "statement", "metric", "published", "words", "held_to", "comparison", "tolerance"]
-    names += [
-        "tolerance_reason",
-        "band_low",
-        "band_high",
-        "dataset",
-        "data_note",
-        "setting",
-        "mean",
-        "low",
-        "high",
-        "n",
-    ]
-    names += ["failed", "verdict", "reason", "seeds_needed", "unsupported", "source", "link"]
-    rows = []
-    for row in claims:
-        entry, verdict = row.entry, row.verdict
-        claim = entry if isinstance(entry, Claim) else None
-        rows.append(
-            {
-                "rule": row.rule,
-                "id": entry.id,
-                "statement": entry.statement,
-                "metric": entry.metric,
-                "published": None if claim and claim.words else entry.value,
-                "words": None if isinstance(entry, Context) else entry.words,
-                "held_to": claim.value if claim else None,
-                "comparison": claim.comparison if claim else None,
-                "tolerance": claim.margin if claim else None,
-                "tolerance_reason": claim.reason if claim else None,
-                "band_low": claim.band.low if claim and math.isfinite(claim.band.low) else None,
-                "band_high": claim.band.high if claim and math.isfinite(claim.band.high) else None,
-                "dataset": row.group.data if row.group else entry.conditions.get("dataset"),
-                "data_note": row.group.note or None if row.group else None,
-                "setting": row.group.setting if row.group else None,
-                **(_flat("", verdict.interval) if verdict else {}),
-                "failed": verdict.lost if verdict else None,
-                "verdict": "context" if isinstance(entry, Context) else row.word,
-                "reason": _reason(row),
-                "seeds_needed": verdict.seeds_needed if verdict else None,
-                "unsupported": claim.unsupported if claim else None,
-                "source": entry.source,
-                "link": entry.link,
-            }
-        )
-    return pd.DataFrame(rows, columns=names).astype({"n": "Int64", "failed": "Int64", "seeds_needed": "Int64"})
 
 
 VERDICTS_EXPLAINED = (
@@ -192,55 +183,41 @@ def _runs_text(result: Result) -> str:
     return finished_text(len(result.group.runs) - dropped, result.group.failed + dropped)
 
 
-def _interval_caption() -> str:
-    return f"Mean over n seeds. In brackets: {interval_method()}, from {MINIMUM_VALUES} seeds on."
+def _has_content(column: TableColumn) -> bool:
+    return any(cell is not None for cell in column[1])
 
 
-def _flat(prefix: str, interval: Interval) -> dict[str, float | int]:
-    return {
-        f"{prefix}mean": interval.mean,
-        f"{prefix}low": interval.low,
-        f"{prefix}high": interval.high,
-        f"{prefix}n": interval.n,
-    }
-
-
-def _table(title: str, caption: str, columns: Sequence[tuple[Column, list[Cell]]]) -> Table:
-    """Return a table of columns, without empty ones."""
-    kept = [(column, cells) for column, cells in columns if any(cell is not None for cell in cells)]
+def _table(title: str, caption: str, columns: Sequence[TableColumn]) -> Table:
+    """Return a table of columns; without rows, one without columns."""
     return Table(
         title=title,
         caption=caption,
-        columns=tuple(column for column, _ in kept),
-        rows=tuple(zip(*(cells for _, cells in kept), strict=True)),
+        columns=tuple(column for column, _ in columns),
+        rows=tuple(zip(*(cells for _, cells in columns), strict=True)),
     )
 
 
-def _measured(interval: Interval) -> Cell:
-    return interval if interval.n else None
+def _published(result: Result, style: NumberStyle) -> Cell:
+    if result.verdict is None:
+        return None
+    claim = result.verdict.claim
+    return Detailed(claim.words or claim_figure(claim, result.group.rule, style), claim.id)
 
 
-def _published(verdict: Verdict | None) -> Cell:
-    return Detailed(verdict.claim.words or claim_figure(verdict.claim), verdict.claim.id) if verdict else None
-
-
-def _figure(entry: Claim | Context | Unmeasured) -> Cell:
+def _figure(row: ClaimResult, style: NumberStyle) -> Cell:
+    entry = row.entry
     if isinstance(entry, Claim):
-        figure = claim_figure(entry)
+        figure = claim_figure(entry, row.rule, style)
         return Detailed(entry.words, f"compared with {figure}") if entry.words else figure
     if isinstance(entry, Unmeasured) and entry.words:
         return entry.words
-    return None if entry.value is None else f"{entry.value:g}"
+    metric = quantity(entry, row.rule)
+    return None if entry.value is None else style.figure(entry.value, 0.0, metric or Metric(""))
 
 
-def claim_figure(claim: Claim) -> str:
+def claim_figure(claim: Claim, rule: str | None = None, style: NumberStyle = DEFAULT_STYLE) -> str:
     """Return the number that a claim is compared with and its tolerance as text."""
-    tolerance = f" ± {claim.margin:.3g}" if claim.margin else ""
-    return f"{_SIGNS[claim.comparison]}{claim.value:g}{tolerance}"
-
-
-def _verdict(row: ClaimResult) -> Cell:
-    return _with_reason(row.word, _reason(row))
+    return f"{_SIGNS[claim.comparison]}{style.figure(claim.value, claim.margin, quantity(claim, rule) or Metric(''))}"
 
 
 def _result_verdict(verdict: Verdict | None) -> Cell:
@@ -249,12 +226,6 @@ def _result_verdict(verdict: Verdict | None) -> Cell:
 
 def _with_reason(word: VerdictWord, reason: str | None) -> Cell:
     return word if word == "reproduced" or not reason else Detailed(word, reason)
-
-
-def _reason(row: ClaimResult) -> str | None:
-    if isinstance(row.entry, Unmeasured):
-        return row.entry.unmeasured
-    return row.verdict.reason if row.verdict else None
 
 
 def _statement(entry: Claim | Context | Unmeasured) -> str:

@@ -15,9 +15,8 @@ from plastic_cli.figures.files import save_figure
 from plastic_cli.files import write_atomically
 from plastic_cli.reports import plots
 from plastic_cli.reports.comparisons import unique_name
-from plastic_cli.reports.content import Content, comparison_tables, frames_of, tables_of
+from plastic_cli.reports.content import Content, comparison_tables, frames_of, latex_of, tables_of, with_caption
 from plastic_cli.reports.drawings import PageFigure, page_figure
-from plastic_cli.reports.latex import latex
 from plastic_cli.reports.options import PAGE
 from plastic_cli.reports.page import page
 from plastic_cli.reports.plots import Figure
@@ -26,26 +25,32 @@ from plastic_cli.statistics.intervals import MINIMUM_VALUES
 from plastic_cli.tables import markdown
 
 if TYPE_CHECKING:
-    from plastic_cli.reports.options import Headline
+    from plastic_cli.reports.options import Headline, ReportOptions
 
 Drawn = TypeVar("Drawn")
 
 
-def write_tables(folder: Path, content: Content, *, compare: bool) -> None:
-    """Write the tables as CSV, Markdown and LaTeX; raises PlasticError if that is not possible."""
+def write_tables(folder: Path, content: Content, options: ReportOptions) -> None:
+    """Write the tables as CSV, Markdown and LaTeX; raises PlasticError if that is not possible.
+
+    Columns, a caption and a label are for the table of results, or with table "claims" for that of the claims.
+    """
     names = {"results": "table"}
-    contents = {
-        f"{names.get(name, name)}.csv": csv_text(frame)
-        for comparisons in ((False, True) if compare else (False,))
-        for name, frame in frames_of(content, compare=comparisons).items()
-    }
-    tables = {name: tables_of(content.results, content.judged, name) for name in ("results", "claims")}
-    if compare:
-        tables["comparisons"] = comparison_tables(content.comparisons)
-    for name, named_tables in tables.items():
-        stem = names.get(name, name)
-        contents[f"{stem}.md"] = "\n".join(markdown(table) for _, table in named_tables)
-        contents[f"{stem}.tex"] = "\n".join(latex(table, f"tab:{label}") for label, table in named_tables)
+    plain = options.model_copy(update={"columns": None, "caption": None, "label": None})
+    contents: dict[str, str] = {}
+    for table in ("results", "claims"):
+        chosen = options if table == ("claims" if options.table == "claims" else "results") else plain
+        chosen = chosen.model_copy(update={"table": table, "compare": False})
+        stem = names.get(table, table)
+        contents[f"{stem}.csv"] = csv_text(frames_of(content, chosen)[table])
+        tables = tables_of(content, chosen)
+        contents[f"{stem}.md"] = "\n".join(markdown(with_caption(each, chosen)) for each in tables.values())
+        contents[f"{stem}.tex"] = "\n".join(latex_of(name, each, chosen) for name, each in tables.items())
+    if options.compare:
+        contents |= {f"{name}.csv": csv_text(frame) for name, frame in frames_of(content, options).items()}
+        tables = comparison_tables(content.comparisons, options.style)
+        contents["comparisons.md"] = "\n".join(markdown(each) for each in tables.values())
+        contents["comparisons.tex"] = "\n".join(latex_of(name, each, plain) for name, each in tables.items())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():

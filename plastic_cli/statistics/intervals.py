@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -22,7 +22,8 @@ class Interval:
     """A mean with its interval.
 
     low, high: NaN with fewer than `MINIMUM_VALUES` finite values. mean: NaN without finite values. n: number of finite
-    values. dropped: number of values that are NaN or infinite and do not count.
+    values. dropped: number of values that are NaN or infinite and do not count. deviation: the sample standard
+    deviation of the finite values, with n - 1; NaN with fewer than two, and for an estimate that is not a mean.
     """
 
     mean: float
@@ -31,6 +32,7 @@ class Interval:
     n: int
     method: str
     dropped: int = 0
+    deviation: float = field(default=math.nan, compare=False)
 
     @property
     def known(self) -> bool:
@@ -77,6 +79,7 @@ def mean_intervals(samples: Sequence[ArrayLike], confidence: float = CONFIDENCE)
             n=len(array),
             method=method if len(array) >= MINIMUM_VALUES else f"no interval with fewer than {MINIMUM_VALUES} values",
             dropped=len(arrays[index]) - len(array),
+            deviation=_deviation(array),
         )
         for index, array in enumerate(finite)
     ]
@@ -114,3 +117,11 @@ def _mean(values: NDArray[np.float64]) -> float:
         return float("nan")
     # Rounding can move the mean of equal values out of their range by one unit in the last place.
     return float(np.clip(values.mean(), values.min(), values.max()))
+
+
+def _deviation(values: NDArray[np.float64]) -> float:
+    # Scaled as in `_bounds`. The deviation of equal values is 0, without the error of rounding.
+    if len(values) < 2 or np.ptp(values) == 0:
+        return float("nan") if len(values) < 2 else 0.0
+    scale = float(np.abs(values).max())
+    return float((values / scale).std(ddof=1)) * scale

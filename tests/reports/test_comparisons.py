@@ -118,10 +118,22 @@ def test_a_data_set_with_more_seeds_weighs_no_more_than_another():
 def test_one_seed_gives_estimates_without_intervals():
     _, (comparison,) = compared(store(("a", "mnist", [0.5]), ("b", "mnist", [0.6, 0.7])))
     assert all(math.isnan(each.iqm.low) for each in comparison.compared)
+    caption = iqm_table(comparison).caption
+    assert "with n seeds on each data set" in caption
+    assert "In brackets" not in caption
+
+
+def test_a_setting_with_one_seed_is_in_no_pair():
+    _, (comparison,) = compared(store(("a", "mnist", [0.5]), ("b", "mnist", [0.6, 0.7])))
+    assert (comparison.improvements, improvement_table(comparison).rows) == ((), ())
+    _, (comparison,) = compared(store(("a", "x", [0.5]), ("b", "x", [0.6, 0.7]), ("c", "x", [0.8, 0.9])))
     (pair,) = comparison.improvements
+    assert (pair.first.rule, pair.second.rule) == ("c", "b")
     assert (pair.probability.mean, pair.probability.known) == (1.0, False)
     caption = improvement_table(comparison).caption
-    assert "With 1 and 2 seeds on every data set, this happens for two equal rules in one of 3 cases" in caption
+    assert "Left out: 1 setting with one seed." in caption
+    assert "In brackets" not in caption
+    assert "With 2 seeds each on every data set, this happens for two equal rules in one of 6 cases" in caption
 
 
 def test_the_caption_explains_a_probability_of_1():
@@ -135,7 +147,8 @@ def test_the_caption_explains_a_probability_of_1():
 
 
 def test_pairs_are_those_of_the_best():
-    runs = pd.DataFrame([run_row(i, accuracy=i / 100, lr=i) for i in range(MOST_COMPARED + 4)])
+    settings = [i // 2 for i in range(2 * MOST_COMPARED + 8)]
+    runs = pd.DataFrame([run_row(i, seed=i % 2, accuracy=lr / 100, lr=lr) for i, lr in enumerate(settings)])
     _, (comparison,) = compared(runs)
     assert len(comparison.compared) == MOST_COMPARED + 4
     assert len(comparison.improvements) == MOST_COMPARED * (MOST_COMPARED - 1) // 2
@@ -149,7 +162,7 @@ def test_the_tables_show_intervals_and_the_mean_on_each_data_set():
     _, (comparison,) = compared(runs)
     table = iqm_table(comparison)
     assert [column.heading for column in table.columns] == [
-        "rule", "setting", "n", "interquartile mean", "fashion", "mnist",
+        "rule", "setting", "n", "interquartile mean (%)", "fashion", "mnist",
     ]  # fmt: skip
     assert "[" in cell_text(table.rows[0][3])
     assert table.rows[0][0] == "backprop"
@@ -211,7 +224,7 @@ def test_equal_scores_can_be_profiled():
 def test_the_name_of_a_comparison_is_one_of_a_file():
     _, (comparison,) = compared(store(("a", "/home/me/my set", [0.5]), ("b", "/home/me/my set", [0.6])))
     assert comparison.name == "test-accuracy-home-me-my-set"
-    assert comparison.subject == "test/accuracy on /home/me/my set"
+    assert comparison.subject == "test accuracy on /home/me/my set"
 
 
 def test_no_two_names_are_the_same():

@@ -19,7 +19,7 @@ from plotnine import (
     scale_x_log10,
 )
 
-from plastic_cli.commands import report as command
+from plastic_cli.api.report import make_report
 from plastic_cli.errors import PlasticError
 from plastic_cli.figures.files import svg_text
 from plastic_cli.figures.theme import ON_DARK, PALETTE, theme_plastic
@@ -63,6 +63,10 @@ class Reader(HTMLParser):
         return " ".join(self.texts.get(tag, []))
 
 
+def write_report(options, sources):
+    make_report(options, sources).write_chosen()
+
+
 def headline(runs, metrics):
     return {"headline": ggplot(runs, aes("config.perturbations", "test/accuracy")) + geom_point() + labs(title="Ours")}
 
@@ -76,7 +80,7 @@ def write_page(folder, runs, metrics, claims=None, headlines=None, recipes=RECIP
     write_store(store, runs, metrics)
     made = {"grlu": headline} if headlines is None else headlines
     sources = Sources({"grlu": CLAIMS} if claims is None else claims, made.get, recipes)
-    command.report(ReportOptions(runs=store, html=folder / "page", format="csv", **options), sources)
+    write_report(ReportOptions(runs=store, html=folder / "page", **options), sources)
     return (folder / "page" / "index.html").read_text()
 
 
@@ -250,7 +254,7 @@ def test_the_same_runs_give_the_same_page(tmp_path, text):
 
 def test_an_empty_store_gives_a_page_that_says_so(tmp_path):
     (tmp_path / "store").mkdir()
-    command.report(ReportOptions(runs=tmp_path / "store", html=tmp_path / "page"), NOTHING_INSTALLED)
+    write_report(ReportOptions(runs=tmp_path / "store", html=tmp_path / "page"), NOTHING_INSTALLED)
     page = Reader((tmp_path / "page" / "index.html").read_text())
     assert "There is no run to report yet" in page.text("p")
     assert page.all("table") == []
@@ -278,7 +282,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr("plastic_cli.reports.write.write_atomically", full)
     with pytest.raises(PlasticError, match=r"No space left on device. Choose another --html"):
-        command.report(ReportOptions(runs=tmp_path / "store", html=tmp_path / "page", format="csv"), NOTHING_INSTALLED)
+        write_report(ReportOptions(runs=tmp_path / "store", html=tmp_path / "page"), NOTHING_INSTALLED)
     assert [path.name for path in (tmp_path / "page").iterdir()] == ["index.html"]
     assert (tmp_path / "page" / "index.html").read_text() == before
 
@@ -287,7 +291,7 @@ def test_a_file_in_the_way_is_reported_before_anything_is_computed(tmp_path, cap
     (tmp_path / "store").mkdir()
     (tmp_path / "page").write_text("mine")
     with pytest.raises(PlasticError, match=r"it is a file\. Choose another --html"):
-        command.report(ReportOptions(runs=tmp_path / "store", html=tmp_path / "page"), NOTHING_INSTALLED)
+        write_report(ReportOptions(runs=tmp_path / "store", html=tmp_path / "page"), NOTHING_INSTALLED)
     assert (tmp_path / "page").read_text() == "mine"
     assert capsys.readouterr().out == ""
 
@@ -298,7 +302,7 @@ def test_a_page_that_plastic_did_not_write_stays(tmp_path, mine):
     page = tmp_path / "page" / "index.html"
     page.mkdir(parents=True) if mine is None else (page.parent.mkdir(), page.write_text(mine))
     with pytest.raises(PlasticError, match="Choose another --html"):
-        command.report(ReportOptions(runs=tmp_path / "store", html=page.parent), NOTHING_INSTALLED)
+        write_report(ReportOptions(runs=tmp_path / "store", html=page.parent), NOTHING_INSTALLED)
     assert page.is_dir() if mine is None else page.read_text() == mine
 
 

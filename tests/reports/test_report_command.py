@@ -6,9 +6,11 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from plotnine import aes, geom_point, ggplot
 
-from plastic_cli.commands import report as command
+from plastic_cli.api.report import DEFAULT_FOLDER
+from plastic_cli.api.report_sources import recipes_by_claim
+from plastic_cli.commands.report import Options, print_report
 from plastic_cli.errors import PlasticError, UserError
-from plastic_cli.reports.options import ReportOptions, Sources
+from plastic_cli.reports.options import Sources
 from reports.report_frames import CLAIMS, grlu_experiments
 from reports.stores import write_store
 
@@ -22,7 +24,7 @@ def store(tmp_path):
 
 def report(runs, *, claims=None, headlines=None, **options):
     sources = Sources({"grlu": CLAIMS} if claims is None else claims, (headlines or {}).get, {})
-    command.report(ReportOptions.from_values({"runs": runs, **options}), sources)
+    print_report(Options.from_values({"runs": runs, **options}), sources)
 
 
 def test_csv_on_stdout_is_nothing_but_csv(store, capsys):
@@ -111,7 +113,7 @@ def test_an_empty_store_says_how_to_begin(tmp_path, capsys, monkeypatch):
     assert "Train a first one with: plastic train grlu" in err
     # Nobody has named the default folder: that it is not there is an empty store too.
     monkeypatch.chdir(tmp_path)
-    report(command.DEFAULT_FOLDER, format="csv")
+    report(DEFAULT_FOLDER, format="csv")
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 1
     assert "Train a first one" in err
@@ -219,7 +221,7 @@ def test_an_empty_report_writes_tables_without_rows(tmp_path):
 def test_compare_prints_how_the_settings_compare(store, capsys):
     report(store, compare=True)
     out = capsys.readouterr().out
-    assert "Interquartile means of test/accuracy on mnist" in out
+    assert "Interquartile means of test accuracy on mnist" in out
     assert "Probability of improvement" in out
     assert "Published claims" not in out
 
@@ -229,7 +231,7 @@ def test_comparisons_in_other_formats(store, capsys, output_format, mark):
     report(store, compare=True, format=output_format)
     out = capsys.readouterr().out
     assert out.count(mark) >= 2
-    assert "interquartile mean" in out
+    assert "nterquartile mean (" in out
 
 
 def test_comparisons_for_programs(store, capsys):
@@ -269,4 +271,4 @@ def test_recipes_are_found_by_the_claims_that_they_test(tmp_path, monkeypatch):
     (tmp_path / "broken.toml").write_text(good.replace("title", "titel"))
     (tmp_path / "options.toml").write_text("epochs = 3\n")
     monkeypatch.setattr(recipe, "recipes_folder", lambda: tmp_path)
-    assert command.recipes_by_claim() == {("grlu", "GR-02"): ["table-one"], ("grlu", "GR-03"): ["table-one"]}
+    assert recipes_by_claim() == {("grlu", "GR-02"): ["table-one"], ("grlu", "GR-03"): ["table-one"]}

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 
 from plastic_cli.reports.claims import Context, read_claims
+from plastic_cli.reports.frames import claims_frame
 from plastic_cli.reports.grouping import group_runs
 from plastic_cli.reports.results import judge_claims, metric_columns, more_is_better, summarize
-from plastic_cli.reports.tables import claims_frame, claims_table, results_table
+from plastic_cli.reports.tables import claims_table, results_table
 from plastic_cli.statistics.intervals import mean_interval
 from plastic_cli.tables import Detailed
 from reports.report_frames import run_row

@@ -14,12 +14,13 @@ from plastic_cli.escapes import csv_cell, csv_text, printable
 from plastic_cli.reports.claims import read_claims
 from plastic_cli.reports.comparisons import compare, iqm_table
 from plastic_cli.reports.content import json_text
+from plastic_cli.reports.frames import claims_frame, results_frame
 from plastic_cli.reports.grouping import group_runs
 from plastic_cli.reports.latex import latex, latex_text
 from plastic_cli.reports.results import judge_claims, summarize
-from plastic_cli.reports.tables import claims_frame, claims_table, context_table, results_frame, results_table
+from plastic_cli.reports.tables import claims_table, context_table, results_table
 from plastic_cli.statistics.intervals import Interval
-from plastic_cli.tables import NOTHING, Column, Detailed, Table, cell_text, markdown, number_text
+from plastic_cli.tables import NOTHING, Column, Detailed, Number, Table, cell_text, markdown, number_text
 from plastic_cli.terminal_tables import table_text
 from reports.report_frames import grlu_experiments
 
@@ -77,13 +78,14 @@ def test_the_results_say_what_was_measured_and_published(reported):
     results, _ = reported
     table = results_table(results)
     assert headings(table) == [
-        "rule", "data set", "setting", "n", "test/accuracy", "test/loss", "seconds", "published", "verdict",
+        "rule", "data set", "setting", "n", "test accuracy (%)", "test loss", "time of training (s)", "published",
+        "verdict",
     ]  # fmt: skip
     row = dict(zip(headings(table), table.rows[3], strict=True))
     assert row["setting"] == "perturbations = 16, activation = top-k, k = 0.5"
     assert row["n"] == "5"
-    assert row["test/accuracy"] == results[3].value
-    assert row["published"] == Detailed("0.9283 ± 0.005", "GR-02")
+    assert row["test accuracy (%)"] == Number("92.75", "[92.63, 92.87]", results[3].value.mean)
+    assert row["published"] == Detailed("92.83 ± 0.5", "GR-02")
     assert row["verdict"] == "reproduced"
     assert "95% t interval of the mean" in table.caption
     assert "Left out" not in table.caption
@@ -95,7 +97,7 @@ def test_groups_with_different_metrics_name_them():
     runs.loc[runs["rule"] == "backprop", ["test/accuracy", "test/loss"]] = np.nan
     table = results_table(summarize(runs, group_runs(runs)))
     assert headings(table)[4:6] == ["metric", "value"]
-    assert table.rows[0][4] == "test/return"
+    assert [table.rows[0][4], table.rows[1][4]] == ["test return", "test accuracy (%)"]
 
 
 def test_repeated_seeds_are_mentioned():
@@ -111,7 +113,7 @@ def test_claims_and_other_methods(reported):
     _, claims = reported
     table = claims_table(claims)
     assert headings(table) == ["id", "statement", "our setting", "published", "measured", "n", "verdict", "source"]
-    assert table.title == "Published claims on test/accuracy"
+    assert table.title == "Published claims on test accuracy (%)"
     assert [row[0] for row in table.rows] == ["GR-02", "GR-06"]
     assert cell_text(table.rows[1][6]) == "not reproduced (ours lies below, 5 seeds)"
     assert "tolerance" in table.caption
@@ -127,8 +129,8 @@ def test_a_line_of_our_own_is_never_shown_as_published(experiments, claims_text)
     published = {"grlu": read_claims("grlu", text)}
     claims = judge_claims(runs, group_runs(runs), published)
     table = claims_table(claims)
-    assert table.rows[0][3] == Detailed("much better", "compared with 0.9283 ± 0.005")
-    assert table.rows[1][3] == "0.9445 ± 0.005"
+    assert table.rows[0][3] == Detailed("much better", "compared with 92.83 ± 0.5")
+    assert table.rows[1][3] == "94.45 ± 0.5"
     assert "the band is our own" in table.caption
     written = claims_frame(claims)
     assert math.isnan(written["published"][0])
@@ -160,7 +162,7 @@ def test_chance_is_shown_where_runs_say_what_it_is(experiments):
     assert "chance" not in headings(results_table(results))
     runs = runs.assign(**{"test/chance": 0.1})
     table = results_table(summarize(runs, group_runs(runs)))
-    assert {row[headings(table).index("chance")] for row in table.rows} == {"0.1"}
+    assert {row[headings(table).index("chance")] for row in table.rows} == {"10.00"}
 
 
 def test_unsupported_claims_are_marked(experiments, claims_text):
@@ -175,7 +177,7 @@ def test_bounds_are_written_as_bounds(experiments, claims_text):
     runs, _ = experiments
     text = claims_text.replace("value = 0.9283", 'comparison = "at-least"\nvalue = 0.9283')
     claims = judge_claims(runs, group_runs(runs), {"grlu": read_claims("grlu", text)})
-    assert claims_table(claims).rows[0][3] == "at least 0.9283 ± 0.005"
+    assert claims_table(claims).rows[0][3] == "at least 92.83 ± 0.5"
 
 
 def test_nothing_to_show_is_an_empty_table():
@@ -357,13 +359,13 @@ def test_a_terminal_table_fits_its_width(reported):
 def test_a_narrow_terminal_leaves_out_optional_columns_and_names_them(reported):
     results, _ = reported
     narrow, wide = table_text(results_table(results), 84), table_text(results_table(results), 200)
-    assert "Left out to fit: test/loss, seconds." in " ".join(narrow.split())
+    assert "Left out to fit: test loss, time of training (s)." in " ".join(narrow.split())
     assert "42." not in narrow.split("Mean over")[0]
     assert "Left out to fit" not in wide
-    assert "test/loss" in wide
+    assert "test loss" in wide
     for text in (narrow, wide):
         # Intervals and words stay whole.
-        assert "[0.9263, 0.9287]" in text
+        assert "[92.63, 92.87]" in text
         assert "perturbations" in text
 
 
@@ -371,8 +373,8 @@ def test_without_a_width_nothing_is_left_out_or_broken(reported):
     results, _ = reported
     text = table_text(results_table(results), None)
     assert "perturbations = 16, activation = top-k, k = 0.25" in text
-    assert "[0.9263, 0.9287]" in text
-    assert "seconds" in text
+    assert "[92.63, 92.87]" in text
+    assert "time of training (s)" in text
 
 
 @pytest.mark.parametrize(
@@ -384,7 +386,7 @@ def test_a_tolerance_of_0_is_not_written(comparison, tolerance, text):
 [[claim]]
 id = "MR-03"
 statement = "solved at 475"
-metric = "test/accuracy"
+metric = "test/return"
 value = 475
 comparison = "{comparison}"
 tolerance = {tolerance}
