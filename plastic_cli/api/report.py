@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +33,8 @@ DEFAULT_FOLDER = Path("runs")
 """The default folder of the runs; it is not an error if this folder does not exist yet."""
 
 UNREADABLE_SHOWN = 5
+
+_PARTS = "see .results, .claims, .comparisons, .figures, .latex(), .html(folder)"
 
 GENERATOR = b'<meta name="generator" content="plastic '
 """The text that identifies the page of an earlier report."""
@@ -206,17 +209,18 @@ class Report:
             return f"Report: no run in {self.options.runs}"
         tables = self._tables("results", self._with("results", {}))
         return "\n".join(
-            [self._summary(), "", *(table_text(_first_rows(each), WIDTH) for each in tables.values())]
+            [self._summary(), _PARTS, "", *(table_text(_first_rows(each), WIDTH) for each in tables.values())]
         ).rstrip()
 
     def _repr_html_(self) -> str:
         tables = self._tables("results", self._with("results", {}))
-        return "\n".join([f"<p>{self._summary()}</p>", *(html(_first_rows(each)) for each in tables.values())])
+        about = f"<p>{escape(self._summary())}<br>{_PARTS}</p>"
+        return "\n".join([about, *(html(_first_rows(each)) for each in tables.values())])
 
     def _summary(self) -> str:
         rules = ", ".join(sorted(set(self.runs["rule"])))
         count = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
-        return f"Report on {count} of {rules}; see .results, .claims, .comparisons, .figures, .latex(), .html(folder)"
+        return f"Report on {count} of {rules}"
 
     def _with(self, table: TableName, options: Mapping[str, Any]) -> ReportOptions:
         """Return the options of the report with others for one table."""

@@ -27,7 +27,7 @@ from plastic_cli.reports.latex import latex
 from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.options import ReportOptions
 from plastic_cli.reports.results import ClaimResult, Result, judge_claims, summarize
-from plastic_cli.reports.tables import claims_table, context_table, results_table
+from plastic_cli.reports.tables import DEFAULT_STYLE, claims_table, context_table, results_table
 from plastic_cli.runs.console import Console
 from plastic_cli.tables import Table
 
@@ -48,7 +48,7 @@ class Selection:
 class Content:
     """What there is to report about a selection of runs.
 
-    settings: those of the results, each with its groups on all data sets.
+    settings: those of the results, each with its groups on all data sets. style: how tables show numbers.
     """
 
     selection: Selection
@@ -56,6 +56,7 @@ class Content:
     judged: list[ClaimResult]
     comparisons: list[Comparison]
     settings: list[Setting]
+    style: NumberStyle = DEFAULT_STYLE
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -77,7 +78,7 @@ def read_content(runs: pd.DataFrame, options: ReportOptions, claims: Mapping[str
         published = _published({rule: claims[rule] for rule in sorted(rules) if rule in claims}, options, console)
     results = summarize(selection.runs, groups, published)
     judged = judge_claims(selection.runs, groups, published)
-    content = Content(selection, results, judged, [], settings_across(groups, models))
+    content = Content(selection, results, judged, [], settings_across(groups, models), options.style)
     return with_comparisons(content) if options.compare or options.html is not None else content
 
 

@@ -7,6 +7,7 @@ import re
 import unicodedata
 
 from plastic_cli.errors import UserError
+from plastic_cli.escapes import printable_line
 from plastic_cli.statistics.intervals import Interval
 from plastic_cli.tables import NOTHING, Cell, Column, Number, Table, cell_text
 
@@ -80,10 +81,11 @@ def latex(table: Table, label: str, caption: str | None = None) -> str:
         "r" if column.numeric else f"p{{{width}em}}" if width else "l"
         for column, width in zip(table.columns, widths, strict=True)
     )
-    head = [rf"\caption{{{latex_caption(table.caption if caption is None else caption)}}}", rf"\label{{{label}}}"]
+    written = latex_text(table.caption) if caption is None else latex_caption(caption)
+    head = [rf"\caption{{{written}}}", rf"\label{{{label}}}"]
     floats = [r"% needs \usepackage{booktabs,graphicx}"]
     if caption is not None and table.caption:
-        floats.append(f"% {latex_text(table.caption)}")
+        floats.append(f"% {printable_line(table.caption)}")
     for number, rows in enumerate(_latex_pages(table, widths)):
         floats += [
             r"\begin{table}",
@@ -103,7 +105,7 @@ def latex(table: Table, label: str, caption: str | None = None) -> str:
 
 
 def latex_caption(text: str) -> str:
-    """Return a caption: LaTeX as it is, any other text with escapes."""
+    """Return a caption of a user: LaTeX as it is, any other text with escapes."""
     return re.sub(r"\s+", " ", text) if re.search(r"[\\$]", text) else latex_text(text)
 
 

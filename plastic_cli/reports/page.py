@@ -15,15 +15,17 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from plastic_cli.reports.claims import VERDICTS, Claim, Context, Unmeasured
+from plastic_cli.plugins.metrics import Metric
+from plastic_cli.reports.claims import VERDICTS, Claim, Context, Unmeasured, quantity
 from plastic_cli.reports.comparisons import Comparison, improvement_table, iqm_table, not_compared
 from plastic_cli.reports.content import Content, has_no_runs
 from plastic_cli.reports.drawings import PageFigure, page_colors
 from plastic_cli.reports.grouping import NOTE_MARK, data_notes
+from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.results import ClaimResult
 from plastic_cli.reports.tables import VERDICTS_EXPLAINED, claim_figure, context_table, results_table, seeds_text
-from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval, interval_method
-from plastic_cli.tables import Cell, Column, Detailed, Table, text_and_detail
+from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval
+from plastic_cli.tables import Cell, Column, Detailed, Number, Table, text_and_detail
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,8 @@ def _sections(
         sections.append(_comparisons_section(content, profiles))
     claims = [row for row in content.judged if not isinstance(row.entry, Context)]
     if claims:
-        sections.append(_claims_section(claims, recipes, published))
-    others = context_table(content.judged)
+        sections.append(_claims_section(claims, recipes, published, content.style))
+    others = context_table(content.judged, content.style)
     if others.rows:
         links = {row.entry.id: row.entry.link for row in content.judged if isinstance(row.entry, Context)}
         table = PageTable("others-table", _with_links(others, links))
@@ -146,12 +148,16 @@ def _results_section(content: Content) -> Section:
     notes = (f"Not counted: {content.selection.not_counted}.",) if content.selection.not_counted else ()
     if not content.results:
         return Section("results", "Results", (*notes, "There is no run to report yet."))
-    return Section("results", "Results", notes, (PageTable("results-table", results_table(content.results)),))
+    return Section(
+        "results", "Results", notes, (PageTable("results-table", results_table(content.results, content.style)),)
+    )
 
 
 def _comparisons_section(content: Content, profiles: tuple[PageFigure, ...]) -> Section:
-    tables = tuple(itertools.chain.from_iterable(_comparison_tables(each) for each in content.comparisons))
-    texts = ["Settings may differ in more than their rule. The setting names all options that differ."]
+    tables = tuple(
+        itertools.chain.from_iterable(_comparison_tables(each, content.style) for each in content.comparisons)
+    )
+    texts = ["Settings may differ in more than their rule."]
     alone = not_compared(content.results, content.comparisons)
     if alone:
         results = "1 result is" if alone == 1 else f"{alone} results are"
@@ -163,16 +169,17 @@ def _claims_section(
     claims: Sequence[ClaimResult],
     recipes: Mapping[tuple[str, str], Sequence[str]],
     figures: tuple[PageFigure, ...],
+    style: NumberStyle,
 ) -> Section:
     """Return the section of published claims; those without a run are in a table that is closed at first."""
     measured = [row for row in claims if not has_no_runs(row)]
     untested = [row for row in claims if has_no_runs(row)]
     tables = [PageTable("verdicts", _verdicts_table(claims))]
     if measured:
-        tables.append(PageTable("claims-table", _claims_table("Claims with runs", measured, recipes)))
+        tables.append(PageTable("claims-table", _claims_table("Claims with runs", measured, recipes, style)))
     if untested:
         count = "1 claim has" if len(untested) == 1 else f"{len(untested)} claims have"
-        table = _claims_table("Claims without a run", untested, recipes)
+        table = _claims_table("Claims without a run", untested, recipes, style)
         tables.append(PageTable("untested-claims-table", table, fold=f"{count} no run here"))
     return Section("claims", "Published claims", _CLAIMS_TEXTS, tuple(tables), figures)
 
@@ -202,7 +209,9 @@ def _verdicts_table(claims: Sequence[ClaimResult]) -> Table:
     )
 
 
-def _claims_table(title: str, claims: Sequence[ClaimResult], recipes: Mapping[tuple[str, str], Sequence[str]]) -> Table:
+def _claims_table(
+    title: str, claims: Sequence[ClaimResult], recipes: Mapping[tuple[str, str], Sequence[str]], style: NumberStyle
+) -> Table:
     columns = (
         Column("claim"),
         Column("rule"),
@@ -213,21 +222,22 @@ def _claims_table(title: str, claims: Sequence[ClaimResult], recipes: Mapping[tu
         Column("verdict"),
         Column("recipe"),
     )
-    caption = (
-        f"Mean over the seeds. In brackets: {interval_method()}, from {MINIMUM_VALUES} seeds on. To run the recipe of a"
-        " claim: plastic sweep RECIPE."
-    )
+    caption = f"{style.caption([row.verdict.interval for row in claims if row.verdict])} To run the recipe of a claim:"
+    caption = f"{caption} plastic sweep RECIPE.".strip()
     caption += data_notes(row.group for row in claims if row.group is not None)
-    return Table(title, caption, columns, tuple(_claim_row(row, recipes) for row in claims))
+    return Table(title, caption, columns, tuple(_claim_row(row, recipes, style) for row in claims))
 
 
-def _claim_row(row: ClaimResult, recipes: Mapping[tuple[str, str], Sequence[str]]) -> tuple[Cell, ...]:
+def _claim_row(
+    row: ClaimResult, recipes: Mapping[tuple[str, str], Sequence[str]], style: NumberStyle
+) -> tuple[Cell, ...]:
     claim, verdict = row.entry, row.verdict
+    metric = quantity(claim, row.rule) or Metric("")
     address = _web_address(claim.link)
     identity = PageCell(claim.id, sort=claim.id, dataset=str(claim.conditions.get("dataset") or ""))
     if isinstance(claim, Unmeasured):
-        words = claim.words or (f"{claim.value:g}" if claim.value is not None else "")
-        published = PageCell(words, claim.metric or "", words, address=address, source=claim.source)
+        words = claim.words or (style.figure(claim.value, 0.0, metric) if claim.value is not None else "")
+        published = PageCell(words, style.heading(metric), words, address=address, source=claim.source)
         return (identity, row.rule, claim.statement, published, None, 0, Detailed("untested", claim.unmeasured), None)
     assert isinstance(claim, Claim)
     assert verdict is not None
@@ -240,27 +250,27 @@ def _claim_row(row: ClaimResult, recipes: Mapping[tuple[str, str], Sequence[str]
         row.rule,
         Detailed(claim.statement, ". ".join(detail for detail in details if detail)),
         PageCell(
-            claim.words or claim_figure(claim),
-            f"{claim.metric}; {_tolerance_text(claim)}",
+            claim.words or claim_figure(claim, row.rule, style),
+            f"{style.heading(metric)}; {_tolerance_text(claim, row.rule, style)}",
             repr(claim.value),
             address=address,
             source=claim.source,
         ),
-        verdict.interval if verdict.interval.n else None,
+        style.estimate(verdict.interval, metric),
         PageCell(seeds_text(verdict), sort=str(verdict.interval.n)),
         Detailed(verdict.word, "" if verdict.word == "reproduced" else verdict.reason or ""),
         _recipe_cell(recipes.get((row.rule, claim.id), ())),
     )
 
 
-def _tolerance_text(claim: Claim) -> str:
+def _tolerance_text(claim: Claim, rule: str, style: NumberStyle) -> str:
     if claim.words:
-        return f"compared with {claim_figure(claim)}, our own line: {claim.reason}"
+        return f"compared with {claim_figure(claim, rule, style)}, our own line: {claim.reason}"
     return f"band: {claim.reason}"
 
 
-def _comparison_tables(comparison: Comparison) -> list[PageTable]:
-    tables = [PageTable(f"iqm-{comparison.name}", iqm_table(comparison), comparison.datasets)]
+def _comparison_tables(comparison: Comparison, style: NumberStyle) -> list[PageTable]:
+    tables = [PageTable(f"iqm-{comparison.name}", iqm_table(comparison, style), comparison.datasets)]
     if comparison.improvements:
         name = f"improvement-{comparison.name}"
         tables.append(PageTable(name, improvement_table(comparison), comparison.datasets))
@@ -284,8 +294,9 @@ def page_cell(cell: Cell) -> PageCell:
     if isinstance(cell, PageCell):
         return cell
     text, detail = text_and_detail(cell)
-    if isinstance(cell, Interval):
-        return PageCell(text, detail, repr(cell.mean) if math.isfinite(cell.mean) else "")
+    if isinstance(cell, Interval | Number):
+        value = cell.mean if isinstance(cell, Interval) else cell.value
+        return PageCell(text, detail, repr(value) if math.isfinite(value) else "")
     return PageCell(text, detail, "" if cell is None else text)
 
 

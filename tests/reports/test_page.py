@@ -111,12 +111,12 @@ def test_nothing_is_loaded_from_anywhere(page, text):
 def test_every_claim_stands_with_source_measurement_verdict_and_recipe(text):
     rows = re.findall(r"<tr.*?</tr>", text[text.index('<table id="claims-table"') :], re.DOTALL)
     row = next(row for row in rows if ">GR-02<" in row)
-    assert "0.9283 ± 0.005" in row
+    assert "92.83 ± 0.5" in row
     assert '<a class="detail" href="https://example.org" rel="noreferrer">configs.md, Run 1</a>' in row
     assert "one published seed" in row
     assert '<span class="badge reproduced">reproduced</span>' in row
     assert re.search(
-        r'data-label="measured" data-sort="0\.92\d+" class="number">0\.92\d\d <span class="detail">\[0\.92', row
+        r'data-label="measured" data-sort="0\.92\d+" class="number">92\.\d\d <span class="detail">\[92\.', row
     )
     assert re.search(r'data-label="seeds" data-sort="3" class="number">3<', row)
     assert "<code>grlu-gr-02</code> <code>grlu-quick</code>" in row

@@ -108,21 +108,21 @@ def states(page, table):
 @pytest.mark.parametrize("size", SIZES)
 def test_a_click_sorts_numbers_as_numbers_and_a_second_one_turns_round(open_page, size):
     page = open_page(size)
-    accuracy = button(page, "results-table", "test/accuracy")
+    accuracy = button(page, "results-table", "test accuracy (%)")
     accuracy.click()
-    values = [float(value) for value in column(page, "results-table", "test/accuracy")]
+    values = [float(value) for value in column(page, "results-table", "test accuracy (%)")]
     assert len(values) == 6
     assert values == sorted(values)
     assert values[0] == 9e-05, "as text it would come last"
     headings = page.locator("#results-table thead th").all_inner_texts()
     wanted = [None] * len(headings)
-    wanted[headings.index("test/accuracy")] = "ascending"
+    wanted[headings.index("test accuracy (%)")] = "ascending"
     assert states(page, "results-table") == wanted
     accuracy.click()
-    assert [float(value) for value in column(page, "results-table", "test/accuracy")] == values[::-1]
-    wanted[headings.index("test/accuracy")] = "descending"
+    assert [float(value) for value in column(page, "results-table", "test accuracy (%)")] == values[::-1]
+    wanted[headings.index("test accuracy (%)")] = "descending"
     assert states(page, "results-table") == wanted
-    assert page.locator("#announcement").inner_text() == "Sorted by test/accuracy, descending"
+    assert page.locator("#announcement").inner_text() == "Sorted by test accuracy (%), descending"
     assert page.said == []
 
 
