@@ -93,4 +93,4 @@ class NumberStyle:
         if not math.isfinite(value):
             return NOTHING
         # "+ 0.0" makes 0 of -0.
-        return number_text(value) if decimals is None else f"{round(value, decimals) + 0.0:.{decimals}f}"
+        return number_text(value + 0.0) if decimals is None else f"{round(value, decimals) + 0.0:.{decimals}f}"
