@@ -1,3 +1,4 @@
+from .api.compare import compare as compare
 from .api.fit import fit as fit
 from .api.listing import datasets as datasets
 from .api.listing import recipes as recipes
@@ -32,6 +33,7 @@ from .plugins.cite import cite as cite
 from .plugins.hooks import hookimpl as hookimpl
 from .plugins.metrics import Metric as Metric
 from .plugins.rule import Rule as Rule
+from .reports.side_by_side import Comparison as Comparison
 from .runs.run import Run as Run
 from .runs.store import RunStore as RunStore
 from .runs.stored import StoredRun as StoredRun

@@ -39,7 +39,7 @@ from plastic_cli.reports.content import training_models
 from plastic_cli.reports.grouping import CONFIG_PREFIX, group_runs, plain_value, setting_text, settings_across
 from plastic_cli.reports.results import metric_columns, more_is_better
 from plastic_cli.runs.metrics import MAIN_METRICS
-from plastic_cli.runs.record import read_record
+from plastic_cli.runs.record import RunRecord, read_record
 from plastic_cli.runs.store import RunStore
 from plastic_cli.tables import NOTHING
 
@@ -53,10 +53,11 @@ FACTS = ("rule", "dataset", "seed", "status", "name", "run", "version")
 
 @dataclass(frozen=True)
 class ChosenRuns:
-    """Some runs: a frame as `RunStore.runs()` gives it, their training metrics, and what their steps are."""
+    """Some runs: a frame as `RunStore.runs()` gives it, their training metrics, their records by id, and their step."""
 
     runs: pd.DataFrame
     metrics: pd.DataFrame
+    records: Mapping[str, RunRecord]
     step_name: str
 
 
@@ -82,7 +83,8 @@ def read_runs(folders: Iterable[str | Path]) -> ChosenRuns:
     runs = pd.concat(frames).reindex([path.name for path in paths]) if frames else RunStore("runs").runs().iloc[:0]
     rows = pd.concat(metrics, ignore_index=True) if metrics else pd.DataFrame()
     units = {unit for record in records.values() for unit in record.steps_done}
-    return ChosenRuns(runs.reset_index(drop=True), rows, units.pop() if len(units) == 1 else "step")
+    named = {path.name: record for path, record in records.items()}
+    return ChosenRuns(runs.reset_index(drop=True), rows, named, units.pop() if len(units) == 1 else "step")
 
 
 def plot_runs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from plastic_cli.config.model import Config, field
 
@@ -10,21 +10,11 @@ if TYPE_CHECKING:
     from plastic_cli.figures.view import View
 
 
-class PlotOptions(Config):
-    """What is drawn of which metric, and how."""
-
-    panel: ClassVar[str] = "Figure"
+class ViewOptions(Config):
+    """Which metric a figure shows, and how."""
 
     metric: str | None = field(
         None, "SPLIT/METRIC, or METRIC for all splits (default: the main metric, such as test/accuracy)", panel="Figure"
-    )
-    by: str | None = field(
-        None,
-        "a color for each value of this option, or of rule, dataset, seed or run, or of a label such as layer",
-        panel="Figure",
-    )
-    final: bool = field(
-        False, "final values instead of curves, with the values of --by on the horizontal axis", panel="Figure"
     )
     smooth: int = field(1, "each point of a curve is the mean of this number of steps", ge=1, panel="Figure")
     log: Literal["x", "y", "both"] | None = field(None, "logarithmic axes: x, y or both", panel="Figure")
@@ -47,3 +37,16 @@ class PlotOptions(Config):
         x_range = None if self.x_range is None else read_range(self.x_range, "--x-range")
         y_range = None if self.y_range is None else read_range(self.y_range, "--y-range")
         return View(self.log, x_range, y_range, self.width, self.height, self.title)
+
+
+class PlotOptions(ViewOptions):
+    """What is drawn of which metric, and how."""
+
+    by: str | None = field(
+        None,
+        "a color for each value of this option, or of rule, dataset, seed or run, or of a label such as layer",
+        panel="Figure",
+    )
+    final: bool = field(
+        False, "final values instead of curves, with the values of --by on the horizontal axis", panel="Figure"
+    )

@@ -85,6 +85,34 @@ def mean_intervals(samples: Sequence[ArrayLike], confidence: float = CONFIDENCE)
     ]
 
 
+def difference_method(*, paired: bool, confidence: float = CONFIDENCE) -> str:
+    """Return the name of the method of `difference_interval`, for captions."""
+    return f"{100 * confidence:g}% {'paired t interval' if paired else 'Welch t interval'} of the difference"
+
+
+def difference_interval(first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """Return the difference of the means of two independent samples, second minus first, and its interval.
+
+    The bounds are Welch's: the difference +- t sqrt(s1^2 / n1 + s2^2 / n2), where the degrees of freedom of t follow
+    from both variances (Welch-Satterthwaite). Values that are not finite are left out. `n` is the smaller number of
+    values; with fewer than `MINIMUM_VALUES` there are no bounds.
+    """
+    samples = [np.asarray(sample, dtype=np.float64).ravel() for sample in (first, second)]
+    x, y = (np.sort(sample[np.isfinite(sample)]) for sample in samples)
+    n, difference = min(len(x), len(y)), _mean(y) - _mean(x)
+    dropped = sum(len(sample) for sample in samples) - len(x) - len(y)
+    if n < MINIMUM_VALUES:
+        few = f"no interval with fewer than {MINIMUM_VALUES} values"
+        return Interval(difference, math.nan, math.nan, n, few, dropped)
+    of_x, of_y = x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)
+    method = difference_method(paired=False, confidence=confidence)
+    if of_x + of_y == 0:
+        return Interval(difference, difference, difference, n, method, dropped)
+    degrees = (of_x + of_y) ** 2 / (of_x**2 / (len(x) - 1) + of_y**2 / (len(y) - 1))
+    margin = float(stdtrit(degrees, 0.5 + confidence / 2)) * math.sqrt(of_x + of_y)
+    return Interval(difference, difference - margin, difference + margin, n, method, dropped)
+
+
 def half_width(deviation: float, n: int, confidence: float = CONFIDENCE) -> float:
     """Return half the width of the interval of n values with standard deviation `deviation`."""
     return quantile(confidence, n - 1) * deviation / math.sqrt(n)

@@ -1,7 +1,5 @@
 """Figures of chosen runs, from made-up stores."""
 
-import json
-
 import pandas as pd
 import pytest
 
@@ -9,37 +7,6 @@ from plastic_cli.errors import UserError
 from plastic_cli.figures.theme import ORDERED
 from plastic_cli.figures.view import View
 from plastic_cli.reports.curves import main_metric, plot_runs, read_runs
-from plastic_cli.runs.record import RunRecord
-
-
-@pytest.fixture
-def make_runs(tmp_path):
-    """Write runs of one or several settings, and return them read."""
-    made = []
-
-    def make(*, rule="grlu", dataset="digits", seeds=3, values=(0.1, 0.8, 0.9), rows=(), **config):
-        for seed in range(seeds):
-            run = f"2026110{len(made)}-{len(made):04d}"
-            curve = [("test", "accuracy", step, value + 0.01 * seed, None) for step, value in enumerate(values)]
-            record = RunRecord(
-                run=run, rule=rule, seed=seed, config={"seed": seed, "dataset": dataset, **config}, dataset=dataset,
-                status="completed", created=f"2026-11-01T10:{len(made):02d}:00.000+00:00",
-                started=f"2026-11-01T10:{len(made):02d}:00.000+00:00", steps_done={"epoch": len(values) - 1},
-                summary={"test/accuracy": values[-1] + 0.01 * seed} if len(values) else {},
-            )  # fmt: skip
-            folder = tmp_path / "store" / run
-            folder.mkdir(parents=True)
-            record.write(folder)
-            lines = [
-                {"stage": "train", "split": split, "metric": metric, "step": step, "value": value, "time": 0.0,
-                 **({"labels": labels} if labels else {})}
-                for split, metric, step, value, labels in (*curve, *rows)
-            ]  # fmt: skip
-            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-            made.append(folder)
-        return read_runs(made)
-
-    return make
 
 
 def last_values(figure):

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from plastic_cli.statistics.intervals import (
     MINIMUM_VALUES,
+    difference_interval,
     half_width,
     mean_interval,
     mean_intervals,
@@ -109,3 +111,21 @@ def test_more_confidence_is_a_wider_interval():
     assert "99%" in wide.method
     with pytest.raises(ValueError, match="confidence"):
         mean_interval(sample, confidence=95)
+
+
+def test_a_difference_has_the_interval_of_welch():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(0, 1, size=4), rng.normal(2, 3, size=9)
+    interval = difference_interval([*first, math.nan], second)
+    bounds = stats.ttest_ind(second, first, equal_var=False).confidence_interval(0.95)
+    assert interval.mean == pytest.approx(second.mean() - first.mean())
+    assert (interval.low, interval.high) == pytest.approx((bounds.low, bounds.high))
+    assert (interval.n, interval.dropped) == (4, 1)
+
+
+def test_a_difference_of_few_values_has_no_interval_and_of_equal_values_one_without_width():
+    assert difference_interval([1.0], [3.0]).mean == 2
+    assert math.isnan(difference_interval([1.0, 2.0], [3.0, 4.0, 5.0]).low)
+    equal = difference_interval([1.0] * 3, [1.5] * 3)
+    assert (equal.low, equal.mean, equal.high) == (0.5, 0.5, 0.5)
+    assert math.isnan(difference_interval([], [1.0]).mean)

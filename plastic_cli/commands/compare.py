@@ -1,0 +1,83 @@
+"""`plastic compare`: chosen runs side by side."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plastic_cli.commands.chosen import PICTURES, ChosenOptions, check_output, write_figure
+from plastic_cli.commands.invocation import FileOptions, OutputOptions
+from plastic_cli.commands.options import toolkit_command
+from plastic_cli.config.model import field
+from plastic_cli.errors import PlasticError
+from plastic_cli.escapes import csv_text
+from plastic_cli.reports.plot_options import ViewOptions
+from plastic_cli.runs.console import Console
+from plastic_cli.tables import markdown
+
+if TYPE_CHECKING:
+    from plastic_cli.reports.side_by_side import Comparison
+
+
+class Options(ViewOptions, ChosenOptions, FileOptions, OutputOptions):
+    """Options of `plastic compare`. CSV holds the results; JSON holds everything."""
+
+    output: Path | None = field(
+        None,
+        "also write this file: the whole comparison as .html, or the curves as .png, .svg or .pdf",
+        panel="Output",
+    )
+
+
+def command(name: str, about: str) -> Any:
+    """Build the command."""
+    return toolkit_command(name, about, Options, compare)
+
+
+def compare(options: Options) -> None:
+    """Print the comparison of the chosen runs, and write the chosen file."""
+    if options.output is not None:
+        check_output(options.output, (".html", *PICTURES))
+    view, rows = options.view(), options.rows()
+
+    from plastic_cli.reports.curves import read_runs
+    from plastic_cli.reports.side_by_side import Comparison
+
+    comparison = Comparison(read_runs(row["folder"] for row in rows))
+    _print(comparison, options.output_format())
+    if options.output is None:
+        return
+    if options.output.suffix.lower() == ".html":
+        _write_page(comparison, options.output)
+    else:
+        write_figure(comparison.figure(options.metric, smooth=options.smooth, view=view), options.output)
+    Console().message(f"wrote {options.output}")
+
+
+def _print(comparison: Comparison, output_format: str) -> None:
+    from plastic_cli.reports.side_tables import as_json, equal_text, tables_of
+    from plastic_cli.terminal_tables import print_tables
+
+    if output_format == "csv":
+        sys.stdout.write(csv_text(comparison.results))
+    elif output_format == "json":
+        sys.stdout.write(as_json(comparison))
+    elif output_format == "markdown":
+        sys.stdout.write("\n".join(markdown(table) for table in tables_of(comparison)))
+    else:
+        print_tables(tables_of(comparison))
+        if same := equal_text(comparison):
+            print(f"\n{same}")  # noqa: T201
+
+
+def _write_page(comparison: Comparison, path: Path) -> None:
+    from plastic_cli.files import write_atomically
+    from plastic_cli.reports.side_tables import comparison_page
+
+    text = comparison_page(comparison)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    except OSError as error:
+        raise PlasticError(f"cannot write {path}: {error.strerror or error}. Choose another --output.") from None

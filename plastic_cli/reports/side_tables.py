@@ -1,0 +1,309 @@
+"""A comparison of runs for a reader: as tables of a terminal, in Markdown, in a notebook and on a page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from plastic_cli.plugins.metrics import Metric
+from plastic_cli.reports.content import json_text
+from plastic_cli.statistics.intervals import MINIMUM_VALUES, difference_method, interval_method
+from plastic_cli.tables import NOTHING, Cell, Column, Number, Table, duration, html, number_text
+
+if TYPE_CHECKING:
+    from plastic_cli.reports.side_by_side import Comparison, Side
+
+TIMES = ("training_seconds", "seconds")
+"""Results that are times: they are shown in readable units and without intervals."""
+MACHINE = ("device", "gpu", "processor", "cores", "threads", "system")
+"""Facts about the machine of a run, as run.json names them."""
+
+MOST_METRICS = 20
+"""A table for a reader shows up to this number of metrics."""
+MOST_FIGURES = 6
+"""A page shows the curves of up to this number of metrics."""
+
+MOST_NAMED = 12
+"""Up to this number of options are named in a caption."""
+
+MINUS = "\N{MINUS SIGN}"
+DEFAULT_MARK = " *"
+
+
+def tables_of(comparison: Comparison) -> list[Table]:
+    """Return the tables: what is compared, options, results, and circumstances that differ."""
+    tables = [settings_table(comparison), options_table(comparison), results_table(comparison)]
+    return [table for table in (*tables, circumstances_table(comparison)) if table.rows]
+
+
+def settings_table(comparison: Comparison) -> Table:
+    """Return the table of what is compared: one row per setting."""
+    rows = tuple((side.letter, side.title, _runs_text(side), _numbers(side.seeds)) for side in comparison.sides)
+    columns = (
+        Column("setting", names_row=True),
+        Column("rule, data, options"),
+        Column("runs", whole=True),
+        Column("seeds"),
+    )
+    return Table("Compared", " ".join(comparison.notes), columns, rows)
+
+
+def _runs_text(side: Side) -> str:
+    if len(side.records) > 1:
+        return str(len(side.records))
+    record = side.records[0]
+    return f"{record.run} ({record.name})" if record.name else record.run
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    """Return numbers as text: "0 to 4", or "0, 3"."""
+    ordered = sorted(set(numbers))
+    if len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:
+        return f"{ordered[0]} to {ordered[-1]}"
+    return ", ".join(map(str, ordered))
+
+
+def options_table(comparison: Comparison) -> Table:
+    """Return the table of the options that differ, without those of some rules only that have their defaults.
+
+    With one rule, a column shows the default; with several, a mark shows which values are the default of their rule.
+    """
+    frame, sides = comparison.options, comparison.sides
+    letters = [side.letter for side in sides]
+    is_one_rule = len({side.rule for side in sides}) == 1
+    default_of = {side.letter: "default" if is_one_rule else f"default of {side.rule}" for side in sides}
+    shown, left_out = [], []
+    # itertuples keeps pandas.NA, which to_dict turns into None.
+    for name, *values in frame.itertuples():
+        row = dict(zip(frame.columns, values, strict=True))
+        at_default = {letter: _same(row[letter], row[default_of[letter]]) for letter in letters}
+        having = [letter for letter in letters if row[letter] is not pd.NA]
+        if len(having) < len(letters) and all(at_default[letter] for letter in having):
+            left_out.append(str(name).replace("_", "-"))
+            continue
+        marks = {letter: DEFAULT_MARK if at_default[letter] and not is_one_rule else "" for letter in letters}
+        cells = [option_text(row[letter]) + marks[letter] for letter in letters]
+        cells += [option_text(row["default"])] if is_one_rule else []
+        shown.append((str(name).replace("_", "-"), *cells))
+    columns = (Column("option", names_row=True), *(Column(letter) for letter in letters))
+    columns += (Column("default"),) if is_one_rule else ()
+    return Table("Options that differ", _options_caption(shown, left_out), columns, tuple(shown), wrap=24)
+
+
+def _options_caption(shown: Sequence[Sequence[str]], left_out: Sequence[str]) -> str:
+    texts = []
+    if any(cell.endswith(DEFAULT_MARK) for row in shown for cell in row):
+        texts.append(f"{DEFAULT_MARK.strip()} the default of the rule.")
+    if any(NOTHING in row for row in shown):
+        texts.append(f"{NOTHING} the rule has no such option.")
+    if len(left_out) > MOST_NAMED:
+        texts.append(
+            f"{len(left_out)} options that only some of the rules have are left out: they have their defaults."
+        )
+    elif left_out:
+        texts.append(f"Left out, because only some of the rules have them, with their defaults: {', '.join(left_out)}.")
+    return " ".join(texts)
+
+
+def _same(first: Any, second: Any) -> bool:
+    return (
+        first is not pd.NA
+        and second is not pd.NA
+        and json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
+    )
+
+
+def option_text(value: Any) -> str:
+    """Return a value as it is typed: "16", "no", "none", "256,128"; a dash for pandas.NA."""
+    if value is pd.NA:
+        return NOTHING
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ",".join(map(option_text, value)) or "empty"
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
+def results_table(comparison: Comparison, *, repeat_names: bool = False) -> Table:
+    """Return the table of results: side by side for two settings, below each other for more.
+
+    repeat_names: each row has the name of its result, for a table that can be sorted.
+    """
+    frame, sides = comparison.results, comparison.sides
+    shown = comparison.metrics[:MOST_METRICS]
+    first = sides[0].letter
+    rows: list[tuple[Cell, ...]] = []
+    for name in shown:
+        metric = comparison.metric(name)
+        unit = "" if name in TIMES else metric.unit_after
+        heading = f"{metric.name} ({unit})" if unit else metric.name
+        of_side = {row["setting"]: row for row in frame[frame["metric"] == name].to_dict("records")}
+        values = {letter: _value(row, metric) for letter, row in of_side.items()}
+        differences = {letter: _difference(row, metric) for letter, row in of_side.items()}
+        if len(sides) == 2:
+            rows.append((heading, *values.values(), differences[sides[1].letter]))
+        else:
+            rows += [
+                (
+                    heading if repeat_names or side is sides[0] else "",
+                    side.letter,
+                    values[side.letter],
+                    differences[side.letter],
+                )
+                for side in sides
+            ]
+    if len(sides) == 2:
+        columns = (Column("result", names_row=True), *(Column(side.letter, numeric=True) for side in sides))
+        columns += (Column(f"{sides[1].letter} {MINUS} {first}", numeric=True),)
+    else:
+        columns = (Column("result", names_row=True), Column("setting"), Column("value", numeric=True))
+        columns += (Column(f"difference from {first}", numeric=True),)
+    return Table("Results", _results_caption(frame, len(comparison.metrics), comparison), columns, tuple(rows), wrap=34)
+
+
+def _value(row: Mapping[Any, Any], metric: Metric) -> Cell:
+    if not row["n"]:
+        return None
+    if row["metric"] in TIMES:
+        return Number(duration(row["mean"]), value=row["mean"])
+    bounds = "" if math.isnan(row["low"]) else f"[{_bare(row['low'], metric)}, {_bare(row['high'], metric)}]"
+    return Number(metric.number(row["mean"]), bounds, row["mean"])
+
+
+def _difference(row: Mapping[Any, Any], metric: Metric) -> Cell:
+    if math.isnan(row["difference"]):
+        return None
+    if row["metric"] in TIMES:
+        sign = "-" if row["difference"] < 0 else "+"
+        return Number(sign + duration(abs(row["difference"])), value=row["difference"])
+    ends = [row["difference_low"], row["difference_high"]]
+    bounds = "" if math.isnan(ends[0]) else f"[{', '.join(_signed(end, metric) for end in ends)}]"
+    return Number(_signed(row["difference"], metric), bounds, row["difference"])
+
+
+def _bare(value: float, metric: Metric) -> str:
+    return metric.number(value).removesuffix("%")
+
+
+def _signed(value: float, metric: Metric) -> str:
+    """Return a difference with its sign; that of a share in percentage points."""
+    sign = "-" if value < 0 else "+" if value > 0 else ""
+    number = _bare(abs(value), metric)
+    # Four digits, as results have, are more than a difference needs.
+    return sign + (f"{abs(value):.3g}" if number == number_text(abs(value)) else number)
+
+
+def _results_caption(frame: pd.DataFrame, metrics: int, comparison: Comparison) -> str:
+    counts = frame.loc[frame["n"] > 0, "n"]
+    texts = ["The last value of each metric."]
+    if len(counts) and counts.max() > 1:
+        few = f", from {MINIMUM_VALUES} runs on" if counts.min() < MINIMUM_VALUES else ""
+        texts = [f"The mean of the last values over the runs of a setting. In brackets: {interval_method()}{few}."]
+    with_bounds = frame[frame["difference_low"].notna()]
+    if len(with_bounds):
+        paired = with_bounds["pairs"].notna()
+        methods = [difference_method(paired=each) for each in (True, False) if (paired == each).any()]
+        seed_by_seed = ", taken seed by seed" if paired.all() else ""
+        texts.append(f"Differences{seed_by_seed}: {' or '.join(methods)}.")
+    if any(comparison.metric(name).unit == "%" for name in comparison.metrics):
+        texts.append("Differences of shares are in percentage points.")
+    if metrics > MOST_METRICS:
+        texts.append(f"{metrics - MOST_METRICS} more metrics: --format csv.")
+    return " ".join(texts)
+
+
+def circumstances_table(comparison: Comparison) -> Table:
+    """Return the table of versions, machine, data and commit that differ."""
+    frame, letters = comparison.circumstances, [side.letter for side in comparison.sides]
+    rows = tuple((str(name), *(str(row[letter]) for letter in letters)) for name, row in frame.iterrows())
+    columns = (Column("", names_row=True), *(Column(letter) for letter in letters))
+    return Table("Made with", "Versions, machine, data and training that differ.", columns, rows, wrap=28)
+
+
+def equal_text(comparison: Comparison) -> str:
+    """Say what is known to be the same in all settings; "" if that is nothing."""
+    differing = {*map(str, comparison.circumstances.index)}
+    known = [name for name in comparison.facts if name not in differing]
+    kinds = {
+        "versions": [name for name in comparison.facts if name.startswith("version of")],
+        "machine": [name for name in comparison.facts if name in MACHINE],
+        "data": ["checksum of the data"],
+        "commit": ["commit"],
+    }
+    same = ["options"] if comparison.options.empty else []
+    same += [kind for kind, names in kinds.items() if differing.isdisjoint(names) and not set(known).isdisjoint(names)]
+    return f"The same in all settings: {', '.join(same)}." if same else ""
+
+
+def as_text(comparison: Comparison, width: int | None) -> str:
+    """Return the tables as plain text for a terminal of `width` columns."""
+    from plastic_cli.terminal_tables import table_text
+
+    texts = [table_text(table, width).rstrip("\n") for table in tables_of(comparison)]
+    return "\n\n".join([*texts, *([equal_text(comparison)] if equal_text(comparison) else [])])
+
+
+def as_html(comparison: Comparison) -> str:
+    """Return the tables as HTML, for a notebook."""
+    return "".join(html(table) for table in tables_of(comparison))
+
+
+def as_json(comparison: Comparison) -> str:
+    """Return settings, options, results and circumstances as one JSON object."""
+    settings = pd.DataFrame(
+        [
+            {
+                "setting": side.letter,
+                "title": side.title,
+                "runs": [record.run for record in side.records],
+                "seeds": list(side.seeds),
+            }
+            for side in comparison.sides
+        ]
+    )
+    return json_text(
+        settings=settings,
+        options=comparison.options.reset_index(),
+        results=comparison.results,
+        circumstances=comparison.circumstances.reset_index(),
+    )
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """Return the comparison as one HTML page, in the style of the report."""
+    from plastic_cli.distribution import installed_version
+    from plastic_cli.figures.metric_rows import has_curve, metric_rows
+    from plastic_cli.reports.comparisons import unique_name
+    from plastic_cli.reports.drawings import PageFigure, page_figure
+    from plastic_cli.reports.page import PageTable, Section, render_page
+
+    figures: list[PageFigure] = []
+    for name in comparison.metrics:
+        if "/" not in name or len(figures) == MOST_FIGURES:
+            continue
+        if has_curve(metric_rows(comparison.chosen.metrics, name)):
+            anchor = unique_name(name.replace("/", "-"), [figure.anchor for figure in figures])
+            figures.append(page_figure(comparison.figure(name), name, anchor))
+    settings, options, made_with = (table(comparison) for table in (settings_table, options_table, circumstances_table))
+    results = results_table(comparison, repeat_names=True)
+    same = equal_text(comparison)
+    sections = [
+        Section("settings", "Compared", (), (PageTable("settings-table", settings),)),
+        Section("results", "Results", (), (PageTable("results-table", results),)),
+        Section("figures", "Curves", figures=tuple(figures)),
+        Section("options", "Options", (), (PageTable("options-table", options),)),
+        Section("made-with", "Made with", (same,) if same else (), (PageTable("made-with-table", made_with),)),
+    ]
+    present = [
+        each for each in sections if each.figures or each.texts or any(table.table.rows for table in each.tables)
+    ]
+    rules = list(dict.fromkeys(side.rule for side in comparison.sides))
+    title = f"{' and '.join(rules)} side by side" if len(rules) < 4 else f"{len(rules)} rules side by side"
+    runs = sum(len(side.records) for side in comparison.sides)
+    return render_page(title, f"{len(comparison.sides)} settings, {runs} runs.", present, installed_version())
