@@ -149,15 +149,11 @@ def results_table(comparison: Comparison, *, repeat_names: bool = False) -> Tabl
         if len(sides) == 2:
             rows.append((heading, *values.values(), differences[sides[1].letter]))
         else:
-            rows += [
-                (
-                    heading if repeat_names or side is sides[0] else "",
-                    side.letter,
-                    values[side.letter],
-                    differences[side.letter],
-                )
-                for side in sides
-            ]
+            # A setting without the result has no row.
+            having = [letter for letter, value in values.items() if value is not None]
+            for place, letter in enumerate(having):
+                shown_name = heading if repeat_names or place == 0 else ""
+                rows.append((shown_name, letter, values[letter], differences[letter]))
     if len(sides) == 2:
         columns = (Column("result", names_row=True), *(Column(side.letter, numeric=True) for side in sides))
         columns += (Column(f"{sides[1].letter} {MINUS} {first}", numeric=True),)

@@ -147,12 +147,12 @@ def test_more_than_two_settings_are_below_each_other_and_differ_from_the_first(m
     make_runs(perturbations=1, values=(0.5,), seeds=1)
     make_runs(perturbations=2, values=(0.4,), seeds=1)
     comparison = Comparison(make_runs(perturbations=3, values=(), seeds=1))
-    assert texts(results_table(comparison)) == [
+    assert texts(results_table(comparison))[:2] == [
         ["test accuracy", "A", "50.00%", NOTHING],
         ["", "B", "40.00%", "-10.00"],
     ]
     repeated = results_table(comparison, repeat_names=True)
-    assert [row[0] for row in repeated.rows] == ["test accuracy", "test accuracy"]
+    assert [row[0] for row in repeated.rows][:3] == ["test accuracy", "test accuracy", "time of the run"]
 
 
 def test_versions_machine_data_and_commit_that_differ_are_told(make_runs):
