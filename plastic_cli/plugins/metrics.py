@@ -123,10 +123,10 @@ def _metrics_of_rule(rule: str | None) -> Mapping[str, Metric]:
 
 
 def _find(known: Mapping[str, Metric], key: str) -> Metric | None:
-    """Return the metric of a key; `accuracy_task_2` has the name of `accuracy_task_N`."""
+    """Return the metric of a key; `accuracy_task_2` has the name of `accuracy_task_N`, and N may be MODULE:NAME."""
     if key in known:
         return known[key]
-    numbered = re.fullmatch(r"(.*_)(\d+)", key)
+    numbered = re.fullmatch(r"(.*?_)(\d+|[\w.]+:\w+)", key)
     pattern = known.get(f"{numbered[1]}N") if numbered else None
     if numbered is None or pattern is None:
         return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tomllib
 from unittest import mock
 
@@ -67,6 +68,10 @@ PRELUDES = {
 
 SESSIONS = ("docs/python.md",)
 """Pages whose listings belong together: they are run one after the other, as the cells of a notebook."""
+
+
+FILES_WRITTEN = ("docs/writing-a-rule.md", "docs/exporters.md", "docs/rules/metafa.md")
+"""Pages with listings that are files."""
 
 
 def named(commands):
@@ -164,12 +169,17 @@ def arguments_of(words):
 
 
 @pytest.mark.parametrize("block", FENCED, ids=str)
-def test_a_listing_works(block, place, make_run):
+def test_a_listing_works(block, place, make_run, monkeypatch):
     if block.file is not None:
-        assert block.page in ("docs/writing-a-rule.md", "docs/exporters.md"), "a file that no test writes"
+        assert block.page in FILES_WRITTEN, "a file that no test writes"
     elif block.language == "python" and block.page not in SESSIONS:
         run = make_run("grlu")
         assert run
+        for shown in FENCED:
+            if shown.page == block.page and shown.file == "my_terms.py":
+                (place / shown.file).write_text(shown.text)
+                monkeypatch.syspath_prepend(place)
+                monkeypatch.delitem(sys.modules, "my_terms", raising=False)
         with mock.patch.dict(TERMS):  # a listing adds a term, which no later test should find
             exec(compile(PRELUDES.get(block.page, "") + block.text, str(block), "exec"), {})
     elif block.language == "toml":

@@ -14,6 +14,7 @@ import torch
 
 import plastic_cli
 from plastic_cli.errors import UserError
+from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.runs.folder import open_run
 from plastic_cli.testing import plastic, training_numbers, write_tiny_dataset
 from plastic_metafa import rule
@@ -144,6 +145,11 @@ def test_the_network_of_a_run_with_an_own_term_adapts(here):
     before = loaded.W[0].clone()
     loaded.adapt(torch.rand(4, 36), torch.tensor([0, 1, 2, 0]))
     assert not torch.equal(loaded.W[0], before)
+
+
+def test_the_strength_of_an_own_term_has_a_name_for_readers():
+    assert metric_of("train/theta_my_terms:hebb", "metafa").name == "training theta my_terms:hebb"
+    assert metric_of("train/theta_10", "metafa").name == "training theta 10"
 
 
 def test_terms_are_sorted_and_read_again():
