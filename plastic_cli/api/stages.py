@@ -15,8 +15,8 @@ from plastic_cli.runs.run import Run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.runs.stored import StoredRun
 from plastic_cli.signals import signals_as_interrupts
-from plastic_cli.verbs.options import StageOptions
-from plastic_cli.verbs.stage import carry_out_stage, run_in
+from plastic_cli.verbs.options import RenderOptions, StageOptions
+from plastic_cli.verbs.stage import carry_out_stage, check_output, run_in
 from plastic_cli.verbs.verb import Session, check_device, find_verb
 
 
@@ -43,10 +43,12 @@ def analyze(run: StoredRun | str, *, learner: Any = None, **options: Any) -> Ana
 def render(run: StoredRun | str, **options: Any) -> Film:
     """Draw a trained run as a film, and return its path; in a notebook the film shows itself.
 
-    The arguments are those of `evaluate`, the options those of `plastic render RULE --help`. For a rule that draws only
-    pictures, the path is that of the first picture.
+    The arguments are those of `evaluate`, the options those of `plastic render RULE --help`, such as
+    `output="film.mp4"`. For a rule that draws only pictures, the path is that of the first picture.
     """
     drawn = carried_out("render", run, None, options)
+    if options.get("output") is not None:
+        return Film(options["output"])
     films = [name for name in drawn.files if name.startswith("videos/")] or drawn.files
     if not films:
         raise UserError(f"the rule '{drawn.record.rule}' drew nothing for run {drawn.id}.")
@@ -65,8 +67,13 @@ def carried_out(name: str, run: StoredRun | str, learner: Any, options: dict[str
         )
     verb = find_verb(name, record.rule) if learner is None else learner_verb(name, record.rule, learner)
     typed, chosen = split_options(
-        {name: value for name, value in options.items() if name != "runs"}, verb.model, StageOptions
+        {name: value for name, value in options.items() if name != "runs"},
+        verb.model,
+        RenderOptions if name == "render" else StageOptions,
     )
+    output = chosen.output if isinstance(chosen, RenderOptions) else None
+    if output is not None:
+        check_output(output)
     if chosen.run is not None:
         raise UserError("run is the first argument. Leave the option out.")
     config = verb.resolve(typed, chosen.config)
@@ -76,7 +83,7 @@ def carried_out(name: str, run: StoredRun | str, learner: Any, options: dict[str
     )
     opened = run_in(chosen_run.folder, verb, config, session)
     with signals_as_interrupts():
-        carry_out_stage(verb, config, opened)
+        carry_out_stage(verb, config, opened, output)
     return opened
 
 

@@ -12,7 +12,7 @@ from plastic_cli.config.model import Config, field
 from plastic_cli.errors import match_choice
 from plastic_cli.plugins.discovery import plugin_names
 from plastic_cli.sweeps.options import SweepOptions
-from plastic_cli.verbs.options import GridOptions, PlaceOptions, StageOptions
+from plastic_cli.verbs.options import GridOptions, PlaceOptions, RenderOptions, StageOptions
 
 if TYPE_CHECKING:
     from plastic_cli.runs.console import Console
@@ -91,3 +91,7 @@ class TrainInvocation(SweepInvocation, GridOptions):
 
 class StageInvocation(Invocation, StageOptions):
     """Options of the commands that take a trained run: eval, analyze and render."""
+
+
+class RenderInvocation(StageInvocation, RenderOptions):
+    """Options of `plastic render RULE`."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from plastic_cli.commands.invocation import StageInvocation
+from plastic_cli.commands.invocation import RenderInvocation, StageInvocation
 from plastic_cli.commands.show import print_next, print_result, print_together, result_of
 from plastic_cli.config.toml import to_toml
 from plastic_cli.signals import signals_as_interrupts
-from plastic_cli.verbs.stage import carry_out_stage, opened_run
+from plastic_cli.verbs.stage import carry_out_stage, check_output, opened_run
 from plastic_cli.verbs.verb import RuleVerb, Session, check_device
 
 
@@ -21,11 +21,14 @@ def stage(verb: RuleVerb, typed: dict[str, Any], invocation: StageInvocation) ->
     if invocation.dry_run:
         print(to_toml(config, heading=f"plastic {verb.name} {rule} --config FILE"), end="")  # noqa: T201
         return
+    output = invocation.output if isinstance(invocation, RenderInvocation) else None
+    if output is not None:
+        check_output(output)
     console = invocation.console()
     run = opened_run(verb, config, invocation, Session(invocation.runs_folder(), console, invocation.data))
     console.message(f"{verb.name} {rule} on run {run.id}{f' ({run.record.name})' if run.record.name else ''}")
     with signals_as_interrupts():
-        carry_out_stage(verb, config, run)
+        carry_out_stage(verb, config, run, output)
     result = result_of(run, run.results)
     result["seconds"] = round(run.seconds - run.record.seconds, 3)
     print_result(result, run, invocation)

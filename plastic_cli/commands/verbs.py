@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from plastic_cli.commands.invocation import StageInvocation, TrainInvocation
+from plastic_cli.commands.invocation import RenderInvocation, StageInvocation, TrainInvocation
 from plastic_cli.commands.options import build_command
 from plastic_cli.verbs.verb import find_verb
 
@@ -13,7 +13,8 @@ from plastic_cli.verbs.verb import find_verb
 def rule_command(name: str, rule_name: str) -> Any:
     """Build the command of one verb and one rule; raises UserError if the rule or the verb does not exist."""
     verb = find_verb(name, rule_name)
-    invocation = TrainInvocation if name == "train" else StageInvocation
+    of_stage = RenderInvocation if name == "render" else StageInvocation
+    invocation = TrainInvocation if name == "train" else of_stage
 
     def run(values: dict[str, dict[str, Any]]) -> None:
         if name == "train":
@@ -23,7 +24,7 @@ def rule_command(name: str, rule_name: str) -> Any:
         else:
             from plastic_cli.commands.stage import stage
 
-            stage(verb, values["config"], StageInvocation.from_values(values["invocation"]))
+            stage(verb, values["config"], of_stage.from_values(values["invocation"]))
 
     about = inspect.getdoc(verb.model) or inspect.getdoc(verb.function) or verb.rule.summary
     return build_command(

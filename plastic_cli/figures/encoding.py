@@ -36,7 +36,7 @@ def write_film(path: Path, frames: Sequence[NDArray[Any]], seconds_per_frame: fl
     A GIF repeats. MP4 (H.264) and WebM (VP9) have even sizes only: a frame of odd size gets a copy of its last row or
     column. They need what `check_film_can_be_written` checks.
     """
-    file_format = path.suffix.removeprefix(".")
+    file_format = path.suffix.lower().removeprefix(".")
     if file_format == "gif":
         _write_gif(path, frames, seconds_per_frame)
         return
@@ -49,7 +49,7 @@ def write_film(path: Path, frames: Sequence[NDArray[Any]], seconds_per_frame: fl
     imageio.imwrite(path, even, plugin="FFMPEG", **options)
 
 
-def check_film_can_be_written(file_format: FilmFormat) -> None:
+def check_film_can_be_written(file_format: str) -> None:
     """Raise UserError, with what to install or correct, if imageio-ffmpeg or its ffmpeg program is missing.
 
     The environment variable IMAGEIO_FFMPEG_EXE can name another program, which imageio-ffmpeg does not check.

@@ -76,6 +76,8 @@ class Run:
         self.data_folder = data_folder
         self.results: dict[str, float] = {}
         self.files: list[str] = []
+        self.output: Path | None = None
+        """The file for the first film or picture of `render`, until it is written."""
         self.images: dict[str, int] = {}
         """The number of images of each split that results were measured on, for a reader."""
         self.tables: dict[str, pd.DataFrame] = {}
@@ -389,8 +391,8 @@ class Run:
         return [self._wrote(path) for path in outputs.write_figure(self.folder, name, figure)]
 
     def save_image(self, name: str, image: NDArray[Any]) -> Path:
-        """Write an array (height, width[, 3]) of uint8 as `figures/NAME.png`."""
-        return self._wrote(outputs.write_image(self.folder, name, image))
+        """Write an array (height, width[, 3]) of uint8 as `figures/NAME.png`, or as the file that the user chose."""
+        return self._wrote(outputs.write_image(self.folder, name, image, self._take_output(picture=True)))
 
     def save_video(
         self,
@@ -401,10 +403,12 @@ class Run:
     ) -> Path:
         """Write frames, arrays (height, width, 3) of uint8, as `videos/NAME.gif`, which repeats, `.mp4` or `.webm`.
 
+        If the user chose a file for the film of `render`, the first film is written there, in the format of its name.
         MP4 and WebM have even sizes only: a frame of odd size gets a copy of its last row or column. Raises UserError
         if one of them is chosen and imageio-ffmpeg, which writes it, is missing.
         """
-        return self._wrote(outputs.write_video(self.folder, name, frames, seconds_per_frame, file_format))
+        output = self._take_output(picture=False)
+        return self._wrote(outputs.write_video(self.folder, name, frames, seconds_per_frame, file_format, output))
 
     def save_tensors(self, name: str, tensors: Mapping[str, Any]) -> Path:
         """Write tensors as `artifacts/NAME.pt`, which `load_tensors` reads."""
@@ -430,7 +434,15 @@ class Run:
         """Print a line on stderr for the person at the terminal."""
         self.console.message(text)
 
+    def _take_output(self, *, picture: bool) -> Path | None:
+        """Return the file that the user chose if it is for a picture or a film, once; None otherwise."""
+        chosen = self.output
+        if chosen is None or outputs.output_is_picture(chosen) != picture:
+            return None
+        self.output = None
+        return chosen
+
     def _wrote(self, path: Path) -> Path:
-        self.files.append(str(path.relative_to(self.folder)))
+        self.files.append(str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path.absolute()))
         self.console.message(f"wrote {path}")
         return path

@@ -89,3 +89,14 @@ class StageOptions(PlaceOptions):
     run: str | None = field(
         None, "id, a unique beginning of it, or name (default: the newest completed run)", panel="Run", complete="run"
     )
+
+
+class RenderOptions(StageOptions):
+    """Which run render takes, and where it writes."""
+
+    output: Path | None = field(
+        None,
+        "file for the film (.gif, .mp4, .webm) or for the picture (.png), in place of the run's folder; an existing"
+        " file is replaced",
+        panel="Output",
+    )

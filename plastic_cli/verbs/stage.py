@@ -7,6 +7,7 @@ from pathlib import Path
 from plastic_cli.config.model import Config
 from plastic_cli.errors import UserError
 from plastic_cli.runs.folder import open_run
+from plastic_cli.runs.outputs import OUTPUTS, output_is_picture
 from plastic_cli.runs.run import Run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.verbs.options import StageOptions
@@ -39,7 +40,29 @@ def run_in(folder: Path, verb: RuleVerb, config: Config, session: Session) -> Ru
     return run
 
 
-def carry_out_stage(verb: RuleVerb, config: Config, run: Run) -> None:
-    """Carry out eval, analyze or render on an open run; what it computes is in the run's `results` and `files`."""
+def carry_out_stage(verb: RuleVerb, config: Config, run: Run, output: Path | None = None) -> None:
+    """Carry out eval, analyze or render on an open run; what it computes is in the run's `results` and `files`.
+
+    output: the file for the first film that the rule draws, or for its first picture if the name ends with .png.
+    Raises UserError if the rule drew none.
+    """
+    run.output = output
     with run.locked():
         verb.function(config, run)
+    if run.output is not None:
+        kind, other = ("picture", "film") if output_is_picture(run.output) else ("film", "picture")
+        raise UserError(f"--output {output}: {run.record.rule} draws no {kind}. Choose a name for a {other}.")
+
+
+def check_output(path: Path) -> None:
+    """Raise UserError, before anything is drawn, if no film or picture can be written into this file."""
+    from plastic_cli.figures.encoding import check_film_can_be_written
+
+    if path.suffix.lower() not in OUTPUTS:
+        raise UserError(f"--output {path}: the name must end with {', '.join(OUTPUTS[:-1])} or {OUTPUTS[-1]}.")
+    if path.is_dir():
+        raise UserError(f"--output {path}: it is a folder. Add the name of a file.")
+    if not path.parent.is_dir():
+        raise UserError(f"--output {path}: there is no folder {path.parent}. Create it, or choose another.")
+    if not output_is_picture(path):
+        check_film_can_be_written(path.suffix.lower().removeprefix("."))

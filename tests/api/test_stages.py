@@ -51,6 +51,17 @@ def test_render_returns_a_path_that_shows_itself(run):
     assert 'src="data:image/gif;base64,' in film._repr_html_()
 
 
+def test_render_returns_the_file_that_was_chosen(run, tmp_path):
+    film = plastic.render(run, output=tmp_path / "film.gif")
+    assert film == tmp_path / "film.gif"
+    assert film.read_bytes().startswith(b"GIF89a")
+    assert plastic.render(run, output=str(tmp_path / "picture.png")).read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"the name must end with \.gif"):
+        plastic.render(run, output="film.avi")
+    with pytest.raises(ValueError, match="there is no option 'output'"):
+        plastic.evaluate(run, output="film.gif")
+
+
 def test_nothing_is_printed(run, capfd):
     plastic.evaluate(run)
     plastic.analyze(run)

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,49 @@ def test_later_verbs_print_the_same_shape(verb, train):
     assert result.keys() >= KEYS
     assert (result["run"], result["status"]) == (run, "completed")
     assert all("/" in key for key in result["metrics"])
+
+
+@pytest.mark.parametrize("name", ["film.gif", "PICTURE.PNG", "film.webm"])
+def test_render_writes_the_film_or_the_picture_where_the_user_says(name, train, tmp_path):
+    if name.endswith("webm"):
+        pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg, which writes WebM, is not installed")
+    folder = train()
+    path = tmp_path / name
+    path.write_text("an older file")
+    outcome = plastic("render", "backprop", "--output", path)
+    assert outcome.code == 0, outcome.err
+    assert f"wrote {path}\n" in outcome.err
+    head = {"film.gif": b"GIF89a", "PICTURE.PNG": b"\x89PNG", "film.webm": b"\x1aE\xdf\xa3"}[name]
+    assert path.read_bytes().startswith(head)
+    # It takes the place of the file in the run's folder; the other one is written there as always.
+    drawn = sorted(file.name for file in folder.glob("*/weights.*") if file.suffix in (".gif", ".png"))
+    assert drawn == (["weights.gif"] if name.endswith("PNG") else ["weights.png"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("film.avi", "the name must end with .gif, .mp4, .webm or .png"),
+        ("film", "the name must end with .gif"),
+        ("nowhere/film.gif", "there is no folder .*nowhere. Create it, or choose another"),
+        ("folder.gif", "it is a folder. Add the name of a file"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_drawn(name, words, train, tmp_path):
+    folder = train()
+    (tmp_path / "folder.gif").mkdir()
+    outcome = plastic("render", "backprop", "--output", tmp_path / name)
+    assert outcome.code == 2
+    assert re.search(f"error: --output .*{name}: {words}", outcome.err)
+    assert not (folder / "figures").exists()
+
+
+def test_a_rule_that_draws_no_film_is_named(train, tmp_path, monkeypatch):
+    train()
+    monkeypatch.setattr("plastic_cli.runs.run.Run.save_video", lambda *_, **__: None)
+    outcome = plastic("render", "backprop", "--output", tmp_path / "film.gif")
+    assert outcome.code == 2
+    assert "film.gif: backprop draws no film. Choose a name for a picture." in outcome.err
 
 
 def test_quiet_prints_only_the_folder(small, runs_folder):
