@@ -150,6 +150,12 @@ def test_the_figure_has_the_mean_of_each_network_and_the_control():
     assert [data["mean"].tolist() for data in controls] == [[pytest.approx(0.98)]]
 
 
+def test_a_data_set_without_a_line_has_no_panel():
+    rows = [stored(config__perturbations=count) for count in (1, 16)]
+    rows.append(stored(config__perturbations=16) | {"dataset": "digits"})
+    assert set(perturbations_figure(pd.DataFrame(rows)).data["dataset"]) == {"mnist"}
+
+
 def test_there_is_no_figure_if_no_line_has_two_points():
     assert perturbations_figure(pd.DataFrame([stored(), stored()])) is None
 

@@ -67,15 +67,15 @@ def event_rates_figure(table: pd.DataFrame) -> ggplot:
     """
     control = 100 * float(table.loc[table["rate"] == 0, "accuracy"].iloc[0])
     learned = table[table["rate"] > 0]
-    facets = {"share": "fraction of images in events", "synaptic_updates": "synaptic updates"}
+    facets = {"share": ("images in events (%)", 100), "synaptic_updates": ("synaptic updates (millions)", 1e-6)}
     data = pd.concat(
         [
-            learned.assign(x=learned[column], facet=name, accuracy=100 * learned["accuracy"])
-            for column, name in facets.items()
+            learned.assign(x=scale * learned[column], facet=name, accuracy=100 * learned["accuracy"])
+            for column, (name, scale) in facets.items()
         ]
     )
     data = data[data["x"] > 0].rename(columns={"events by": "by"})
-    data["facet"] = pd.Categorical(data["facet"], list(facets.values()))
+    data["facet"] = pd.Categorical(data["facet"], [name for name, _ in facets.values()])
     data["by"] = pd.Categorical(data["by"], ["triggered", "fixed"])
     return (
         ggplot(data, aes("x", "accuracy", color="by", shape="by"))

@@ -23,7 +23,8 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import discrete_colors, theme_plastic
+from plastic_cli.figures.curves import share_labels
+from plastic_cli.figures.theme import GRAY, discrete_colors, theme_plastic
 from plastic_cli.statistics.intervals import interval_method, mean_interval
 
 LINES = ("dashed", "dotted", "dashdot", "solid")
@@ -59,6 +60,9 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
     lengths = points.groupby(["dataset", "network"]).size() if len(points) else pd.Series(dtype=int)
     if lengths.empty or lengths.max() < 2:
         return None
+    # A data set without a line would be a panel with single dots.
+    drawn = lengths[lengths > 1].reset_index()["dataset"]
+    points = points[points["dataset"].isin(drawn)]
     networks = sorted(set(points["network"]))[: len(SHAPES)]
     points = points[points["network"].isin(networks)]
     panels = points["dataset"].nunique()
@@ -71,7 +75,7 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
     if len(control):
         shown = control[control["dataset"].isin(points["dataset"])]
         lines = sorted(shown["network"].unique())
-        figure += geom_hline(aes(yintercept="mean", linetype="network"), data=shown, color="#555555", size=0.7)
+        figure += geom_hline(aes(yintercept="mean", linetype="network"), data=shown, color=GRAY, size=0.7)
         figure += scale_linetype_manual(values=dict(zip(lines, LINES, strict=False)), name="control: backpropagation")
     return (
         figure
@@ -79,15 +83,15 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
         + scale_x_log10(
             breaks=sorted(points["config.perturbations"].unique()), labels=lambda ticks: [f"{t:g}" for t in ticks]
         )
-        + scale_y_continuous(labels=lambda ticks: [f"{100 * tick:.4g}" for tick in ticks])
+        + scale_y_continuous(labels=share_labels)
         + scale_color_manual(values=dict(zip(networks, discrete_colors(len(networks)), strict=True)))
         + scale_shape_manual(values=dict(zip(networks, SHAPES, strict=False)))
         + labs(
             x="perturbations per image",
-            y="test accuracy (%)",
+            y="test accuracy",
             color="network",
             shape="network",
-            title="GRLU: accuracy against perturbations",
+            title="GRLU: accuracy by number of perturbations",
             caption=f"Bars: {interval_method()} over seeds, with 3 seeds or more.",
         )
         + theme_plastic(figure_size=(4.2 + 3.4 * panels, 4.2))

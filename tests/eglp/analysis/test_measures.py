@@ -205,9 +205,9 @@ def test_the_figure_of_event_rates_draws_the_control_as_a_line():
     figure = figures.event_rates_figure(pd.DataFrame(rows))
     (line,) = (layer for layer in figure.layers if isinstance(layer.geom, geom_hline))
     assert line._data["yintercept"].tolist() == [60.0]
-    share = figure.data[figure.data["facet"] == "fraction of images in events"]
-    assert share[share["by"] == "triggered"].set_index("x")["accuracy"].to_dict() == pytest.approx({0.1: 70, 1.0: 80})
-    assert share[share["by"] == "fixed"].set_index("x")["accuracy"].to_dict() == pytest.approx({0.1: 65, 1.0: 75})
+    share = figure.data[figure.data["facet"] == "images in events (%)"]
+    assert share[share["by"] == "triggered"].set_index("x")["accuracy"].to_dict() == pytest.approx({10: 70, 100: 80})
+    assert share[share["by"] == "fixed"].set_index("x")["accuracy"].to_dict() == pytest.approx({10: 65, 100: 75})
 
 
 def test_the_figure_of_sensitivity_draws_its_last_condition_as_the_control():
