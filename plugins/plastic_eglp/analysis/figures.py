@@ -32,7 +32,7 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import GRAY, PALETTE, PAPER, percent, theme_plastic
+from plastic_cli.figures.theme import GRAY, INK, PALETTE, PAPER, percent, theme_plastic
 from plastic_eglp.control import NAME
 
 
@@ -49,7 +49,7 @@ def sensitivity_figure(table: pd.DataFrame) -> ggplot:
         ggplot(data, aes("condition", "accuracy"))
         + geom_hline(yintercept=control, linetype="dashed", color=GRAY, size=0.6)
         + geom_point(size=3, color=PALETTE[0])
-        + geom_label(aes(label="text"), nudge_x=0.3, size=8.5, label_size=0, fill=PAPER)
+        + geom_label(aes(label="text"), nudge_x=0.3, size=8.5, label_size=0, fill=PAPER, color=INK)
         + scale_x_discrete()
         + scale_y_continuous(limits=(low - room, high + room), labels=percent)
         + coord_flip()

@@ -29,7 +29,7 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.theme import GRAY, PALETTE, PAPER, ordered_colors, theme_plastic
+from plastic_cli.figures.theme import GRAY, INK, PALETTE, PAPER, ordered_colors, theme_plastic
 from plastic_metafa.rule import term_label
 
 
@@ -162,7 +162,7 @@ def terms_figure(table: pd.DataFrame, whole: float) -> ggplot:
         + geom_hline(yintercept=0, color=GRAY, size=0.5)
         + geom_linerange(aes(ymin="low", ymax="high"), data=points, color=PALETTE[1], size=0.9)
         + geom_point(data=points, color=PALETTE[1], size=2.6)
-        + geom_label(aes(label="text"), nudge_x=0.42, size=8, label_size=0, label_padding=0.1, fill=PAPER)
+        + geom_label(aes(label="text"), nudge_x=0.42, size=8, label_size=0, label_padding=0.1, fill=PAPER, color=INK)
         + scale_x_discrete()
         + coord_flip()
         + facet_wrap("panel", scales="free_x")
