@@ -74,7 +74,8 @@ def page_figure(
     The drawing has no title, subtitle and caption. Its points are covered by circles with their values, which are shown
     when the pointer is on them.
     """
-    words = alternative(figure, name, description)
+    # The caption is text of the page already.
+    words = alternative(figure + labs(caption=""), name, description)
     texts = {key: " ".join(str(figure.labels.get(key, "") or "").split()) for key in ("title", "subtitle", "caption")}
     svg, places = _draw(figure + labs(title="", subtitle="", caption=""), hover_values(figure))
     return PageFigure(

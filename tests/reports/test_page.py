@@ -353,6 +353,7 @@ def test_the_values_of_a_figure_lie_on_its_points():
     figure = ggplot(frame, aes("x", "y", color="rule")) + geom_point() + facet_wrap("rule") + scale_x_log10()
     drawn = page_figure(figure + labs(x="size", title="Six", caption="Note"), "six", "six")
     assert (drawn.title, drawn.caption, drawn.subtitle) == ("Six", "Note", "")
+    assert "Note" not in drawn.description, "each text is on the page once"
     svg = ElementTree.fromstring(drawn.svg)
     values = {circle.findtext("title"): (circle.get("cx"), circle.get("cy")) for circle in svg.iter("circle")}
     assert "b, size: 10, y: 2" in values

@@ -281,6 +281,15 @@ def test_figures_use_the_width_of_the_page(open_page):
     assert phone[0]["y"] < phone[1]["y"]
 
 
+def test_on_a_phone_a_wide_figure_is_scrolled_and_not_shrunk(open_page, tmp_path):
+    runs, metrics = grlu_experiments(seeds=1, datasets=("mnist", "fashion"))
+    write_page(tmp_path, runs, metrics)
+    page = open_page("phone", url=f"file://{tmp_path}/page/index.html")
+    frame = page.locator("figure.wide .plot").first
+    assert frame.evaluate("frame => frame.scrollWidth > 2 * frame.clientWidth")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_figure_has_the_background_of_the_page_and_its_data_keep_their_colors(open_page, scheme):
     page = open_page(scheme=scheme)
