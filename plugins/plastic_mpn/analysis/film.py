@@ -40,7 +40,7 @@ def render_episode(config: Render, run: Run, trained: Trained) -> None:
         # Play again, drawing only the steps that are shown: the images of all steps would not fit into memory.
         (episode,) = record_episodes(network, env_id, [seed], max_steps=limit, options=options, render=needed)
     else:
-        run.message(f"{env_id} cannot draw itself here: the film shows its observations instead")
+        run.message(f"{env_id} cannot draw itself here: the film shows the hidden state instead")
     drawn = episode_frames(
         episode,
         needed,

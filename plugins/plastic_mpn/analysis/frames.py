@@ -65,8 +65,9 @@ def episode_frames(
 ) -> list[Frame]:
     """Return one frame (544, 800, 3) for each of the `steps`.
 
-    Top left: the environment's own picture if the episode has pictures of these steps, otherwise the return. Top right:
-    M as the step used it, or the hidden states up to the step if the network has no M; similar units are neighbors.
+    Top left: the environment's own picture if the episode has pictures of these steps, otherwise the hidden states up
+    to the step. Top right: M as the step used it, or the hidden states if the network has no M; similar units are
+    neighbors.
     Bottom: the inputs, what the outputs say about the actions, and the return up to the step. All scales are those of
     the whole episode. note: small text below the panels.
     """
@@ -77,7 +78,7 @@ def episode_frames(
     top = [figure.add_subplot(above[0, column]) for column in range(2)]
     bottom = [figure.add_subplot(below[0, column]) for column in range(3)]
     updates = [
-        _picture(top[0], episode, steps) or _history(top[0], episode.observations, "observation", names.observations),
+        _picture(top[0], episode, steps) or _instead_of_picture(top[0], episode, names),
         _modulations(top[1], episode, names) or _hidden(top[1], episode),
         _inputs(bottom[0], episode, names),
         _choice(bottom[1], episode, choice),
@@ -112,6 +113,13 @@ def _picture(axes: Axes, episode: Episode, steps: Sequence[int]) -> Update | Non
     axes.set_title("environment", fontsize=HEADING, loc="left")
     axes.set_axis_off()
     return lambda step: image.set_data(frames[place[step]])
+
+
+def _instead_of_picture(axes: Axes, episode: Episode, names: Names) -> Update:
+    if episode.matrices is None:
+        # The hidden states are shown in place of M.
+        return _history(axes, episode.observations, "observation", names.observations)
+    return _hidden(axes, episode)
 
 
 def _modulations(axes: Axes, episode: Episode, names: Names) -> Update | None:
