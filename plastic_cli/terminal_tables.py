@@ -42,7 +42,7 @@ def print_tables(tables: Sequence[Table]) -> None:
     from rich.console import Console
 
     width = Console().width if sys.stdout.isatty() else None
-    console = Console(width=width or _UNLIMITED, highlight=False, markup=False)
+    console = Console(width=width or _UNLIMITED, highlight=False, markup=False, force_jupyter=False)
     # Captured, because rich exits the program if the reader closes the pipe.
     with console.capture() as captured:
         for index, table in enumerate(tables):
@@ -56,7 +56,7 @@ def table_text(table: Table, width: int | None) -> str:
     """Return a table as plain text for a terminal of `width` columns; None: as wide as it needs."""
     from rich.console import Console
 
-    console = Console(width=width or _UNLIMITED, highlight=False, markup=False, color_system=None)
+    console = Console(width=width or _UNLIMITED, highlight=False, markup=False, color_system=None, force_jupyter=False)
     with console.capture() as captured:
         console.print(drawn(table, width))
     return _without_trailing_spaces(captured.get())

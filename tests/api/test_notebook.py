@@ -97,3 +97,16 @@ def test_a_damaged_run_describes_its_fault(runs_folder):
     assert "cannot read" in repr(run)
     assert "<script>" not in run._repr_html_()
     assert repr(plastic.RunStore(runs_folder)).startswith("<RunStore")
+
+
+def test_the_text_of_a_table_draws_nothing_into_the_cell(notebook, monkeypatch):
+    """In a notebook rich displays what it captures, unless it is told not to."""
+    from plastic_cli.tables import Column, Table
+    from plastic_cli.terminal_tables import table_text
+
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    shown = []
+    monkeypatch.setattr(sys.modules["IPython.display"], "display", shown.append)
+    text = table_text(Table("Title", "", (Column("a"),), (("b",),)), 80)
+    assert "Title" in text
+    assert shown == []
