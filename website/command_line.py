@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from repository import ROOT
-
 from plastic_cli.app import RootGroup
 from plastic_cli.commands.verbs import rule_command
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.plugins.rule import VERBS, Rule
+from repository import ROOT
 
 FOLDER = "reference/command-line"
 

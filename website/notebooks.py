@@ -52,6 +52,7 @@ def script(path: Path) -> Any:
 
 def execute(notebook: Any, folder: Path, timeout: int = 120) -> Any:
     """Run a notebook in `folder` and return it with its results; raises CellExecutionError if a cell fails."""
+    import nbformat
     from nbclient import NotebookClient
 
     client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": folder}})
@@ -62,11 +63,13 @@ def execute(notebook: Any, folder: Path, timeout: int = 120) -> Any:
             # What shows the progress of training is empty at the end.
             cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
     notebook.metadata.pop("language_info", None)
-    return notebook
+    # The folder of this run is of no interest.
+    return nbformat.reads(nbformat.writes(notebook).replace(str(folder), "/home/you/notebook"), as_version=4)
 
 
 def _is_progress(output: Any) -> bool:
-    return output.get("name") == "stderr" or "<progress" in output.get("data", {}).get("text/html", "")
+    data = output.get("data", {})
+    return output.get("name") == "stderr" or (set(data) == {"text/html", "text/plain"} and not data["text/plain"])
 
 
 def _with_films_as_files(text: str, stem: str) -> tuple[str, dict[str, bytes]]:

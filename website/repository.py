@@ -64,8 +64,9 @@ def _linked_files(page: str) -> Iterator[str]:
 
 def _address(path: str) -> str:
     if path.startswith("docs/"):
-        # A notebook is shown as a page.
-        return path.removeprefix("docs/").removesuffix(".ipynb") + (".md" if path.endswith(".ipynb") else "")
+        # A notebook is shown as a page, once it has been run.
+        is_notebook = path.startswith("docs/notebooks/") and (ROOT / path).with_suffix(".ipynb").is_file()
+        return str(Path(path).with_suffix(".md") if is_notebook else path).removeprefix("docs/")
     return PAGES.get(path) or _source_address(path)
 
 

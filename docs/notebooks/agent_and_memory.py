@@ -12,70 +12,78 @@
 # %% [markdown]
 # # An agent and its memory
 #
-# A multi-plasticity network (MPN) keeps its memory in the synapses: a modulation matrix M changes while the agent acts.
-# This notebook trains an MPN on CartPole for a short time and looks at M.
+# A multi-plasticity network (rule `mpn`) has no recurrent connections. Its memory is the matrix M: a Hebbian change of
+# the input weights that builds up during an episode. The task GoNogo shows a stimulus and then, after a delay, asks for
+# a response. An agent without memory can only guess.
 
 # %%
-import torch
-
 import plastic_cli as plastic
 
 # %% [markdown]
-# ## Train an agent
+# ## Train an agent and a control
 #
-# 150 episodes are enough for a first look, and not for a result. The default is 500.
+# Both learn by actor-critic (A2C). The control is the same network, with M fixed at 0.
 
 # %%
-run = plastic.train("mpn", env="CartPole-v1", hidden=16, episodes=150, evaluate_every=25, test_episodes=20)
-run
+agent = plastic.train("mpn", algorithm="a2c", total_steps=150_000, seed=0)
+agent
 
 # %%
-run.plot("train/return")
+control = plastic.train("mpn", algorithm="a2c", core="mpn-frozen", total_steps=150_000, seed=0)
+plastic.plot([agent, control], "validation/return")
 
 # %% [markdown]
-# ## The agent as a module
-#
-# The network takes an observation and its state, and returns the value of each action and the next state. The state is
-# the modulation matrix M.
-
-# %%
-network = run.load()
-observation = torch.zeros(1, 4)
-values, state = network(observation)
-values
+# The best possible return is 5 on average: one for each of the go trials, which are half of ten.
 
 # %% [markdown]
-# ## Play one episode by hand
+# ## Is the memory in M?
+#
+# `ablate` repeats the same episodes with M intact, set to zero, frozen in the middle of the episode, and shuffled.
+
+# %%
+analysis = plastic.analyze(agent, ablate=True, episodes=20)
+analysis.tables["ablations_mean"][["ablation", "mean", "low", "high"]]
+
+# %%
+analysis.figures["ablations"]
+
+# %% [markdown]
+# ## Use the trained network
+#
+# The network takes an observation and its state, and returns the logits of the actions with the value, and the new
+# state. The state is M. (An agent that was trained by Q-learning returns Q-values instead.)
 
 # %%
 import gymnasium
+import pandas as pd
+import torch
 
-environment = gymnasium.make("CartPole-v1")
+network = agent.load()
+environment = gymnasium.make("plastic/GoNogo-v0")
 observation, _ = environment.reset(seed=1)
-state, rewards, done = None, 0.0, False
+state, steps = network.init_state(1), []
 with torch.no_grad():
-    while not done:
-        values, state = network(torch.tensor(observation)[None], state)
-        observation, reward, terminated, truncated, _ = environment.step(int(values.argmax()))
-        rewards, done = rewards + float(reward), terminated or truncated
-rewards
+    for step in range(45):  # three trials of 15 steps
+        (logits, value), state = network(torch.tensor(observation)[None].float(), state)
+        action = int(logits.argmax())
+        observation, reward, *_ = environment.step(action)
+        size = float(state.norm())
+        steps.append({"step": step, "size of M": size, "response": action, "reward": float(reward)})
 
-# %% [markdown]
-# ## Look inside
-#
-# The principal components of the activity, and the control: the same agent with frozen plasticity.
-
-# %%
-analysis = plastic.analyze(run, pca=True, ablate=True, episodes=5)
-analysis.results
+steps = pd.DataFrame(steps)
+steps[steps["response"] == 1]
 
 # %%
-analysis.figures["pca_trajectories"]
+from plotnine import aes, facet_wrap, geom_step, ggplot, labs
+
+long = steps.melt("step", var_name="part")
+parts = facet_wrap("part", ncol=1, scales="free_y")
+ggplot(long, aes("step", "value")) + geom_step() + parts + labs(y="")
 
 # %% [markdown]
 # ## The film
 #
-# The environment, the values of the actions and M, frame by frame.
+# The observation, M with its largest units, and the action, step by step.
 
 # %%
-plastic.render(run, frames=60)
+plastic.render(agent, frames=45)

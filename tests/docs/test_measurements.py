@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import tomllib
 
-import measurements
 import pytest
 
+import measurements
 from docs.pages import PAGES, ROOT
 
 FILES = sorted((ROOT / "docs/measurements").glob("*.toml"))
