@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from plastic_cli.api.console import PythonConsole
 from plastic_cli.api.report_sources import installed_sources, recipes_by_claim
-from plastic_cli.errors import PlasticError, UserError
+from plastic_cli.errors import OptionError, PlasticError, UserError, did_you_mean
 from plastic_cli.reports.options import PAGE, ReportOptions, Sources
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.store import RunStore
@@ -62,6 +62,9 @@ def report(runs: str | Path | RunStore | Iterable[StoredRun] | None = None, **op
             if not isinstance(run, StoredRun):
                 raise UserError(f"runs: {run!r} is not a run. Give a folder, a RunStore or a list of runs.")
     given = ReportOptions.read_names(options)
+    for name in given:
+        if name not in ReportOptions.model_fields:
+            raise OptionError(f"there is no option '{name}'.{did_you_mean(name, ReportOptions.model_fields)}", name)
     if stored is None and "runs" not in given:
         given["runs"] = RunsOptions().runs_folder()
     made = make_report(ReportOptions.from_values(given), console=PythonConsole(), stored=stored)

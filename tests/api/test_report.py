@@ -123,12 +123,12 @@ def test_the_options_of_files_write_them(store, tmp_path, capfd):
     ("options", "message"),
     [
         ({"rule": "grul"}, "--rule grul: no run has it. Did you mean 'grlu'?"),
-        ({"digit": 2}, "Did you mean 'digits'?"),
+        ({"digit": 2}, "there is no option 'digit'. Did you mean 'digits'?"),
         ({"digits": -1}, "--digits -1"),
         ({"columns": ["rule", "test/acuracy"]}, "Did you mean 'test/accuracy'?"),
         ({"label": "a{b"}, "a label has letters"),
         ({"compare": True, "columns": ["rule"]}, "--columns is for one table"),
-        ({"format": "latex"}, "there is no key 'format'"),
+        ({"format": "latex"}, "there is no option 'format'"),
     ],
 )
 def test_wrong_options_are_errors_with_the_words_of_the_shell(store, options, message):

@@ -237,7 +237,7 @@ def test_the_page_on_writing_a_rule_ends_with_a_row_in_the_report(documented_rul
             [float(number) for number in re.findall(r"[\d.]+", line.split("|")[5])] for line in (shown, row)
         )
         # Another machine may come to another digit or two of 360.
-        assert measured == pytest.approx(numbers, abs=0.02), shown
+        assert measured == pytest.approx(numbers, abs=2.0), shown
 
 
 def test_the_exporter_that_is_shown_works(place, tmp_path, monkeypatch, tiny_data):

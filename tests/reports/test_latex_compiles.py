@@ -7,10 +7,13 @@ import subprocess
 import pandas as pd
 import pytest
 
+from plastic_cli.errors import UserError
 from plastic_cli.reports.claims import read_claims
+from plastic_cli.reports.columns import chosen_results_table
 from plastic_cli.reports.comparisons import compare, improvement_table, iqm_table
 from plastic_cli.reports.grouping import group_runs
-from plastic_cli.reports.latex import LATEX_LINES, latex
+from plastic_cli.reports.latex import LATEX_LINES, latex, latex_caption
+from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.results import judge_claims, summarize
 from plastic_cli.reports.tables import claims_table, context_table, results_table
 from plastic_cli.statistics.intervals import Interval
@@ -40,9 +43,14 @@ DOCUMENT = r"""\documentclass{article}
 
 
 def compiled(folder, *tables):
-    """Return the log of a document that holds nothing but the tables, and the text of its pages."""
+    """Return the log of a document that contains only the tables."""
     content = "\n".join(latex(table, f"tab:{number}") for number, table in enumerate(tables))
-    (folder / "report.tex").write_text(DOCUMENT % content, encoding="ascii")
+    assert content.isascii()
+    return compiled_text(folder, content)
+
+
+def compiled_text(folder, content):
+    (folder / "report.tex").write_text(DOCUMENT % content, encoding="utf-8")
     command = [ENGINE, "-halt-on-error", "-interaction=nonstopmode", "report.tex"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
@@ -66,6 +74,35 @@ def test_every_table_of_a_report_compiles(tmp_path, claims_text):
     log = compiled(tmp_path, *tables, improvement_table(comparison))
     assert "Overfull" not in log
     assert "Float too large" not in log
+
+
+@needs_latex
+@pytest.mark.parametrize("caption", ["50% more & a_b", r"The share $k = 0.5$ of \emph{units} \& more", None])
+@pytest.mark.parametrize("style", [NumberStyle(), NumberStyle(deviation=True, digits=1), NumberStyle(percent=False)])
+def test_tables_for_a_paper_compile(tmp_path, caption, style):
+    runs, _ = grlu_experiments(seeds=3)
+    names = ["rule", "setting", "perturbations", "n", "test/accuracy", "test/loss", "seconds"]
+    table = chosen_results_table(runs, summarize(runs, group_runs(runs)), names, style)
+    text = latex(table, "tab:own-label_1", caption)
+    assert r"Rule & Setting & Perturbations & $n$ & Test accuracy" in text
+    assert ("\\pm 0." in text) == style.deviation
+    assert "Overfull" not in compiled_text(tmp_path, text)
+
+
+def test_a_caption_with_a_command_is_latex_and_any_other_is_text():
+    assert latex_caption("50% & a_b") == r"50\% \& a\_b"
+    assert latex_caption(r"$k = 0.5$, 50\% of \emph{all}") == r"$k = 0.5$, 50\% of \emph{all}"
+    table = Table("t", "An explanation of ± 50%.", (Column("n"),), (("1",),))
+    text = latex(table, "l", "Mine")
+    assert text.splitlines()[1] == "% An explanation of ± 50%."
+    assert r"\caption{Mine}" in text
+    assert r"\caption{An explanation of" in latex(table, "l")
+
+
+@pytest.mark.parametrize("label", ["a{b", "a%", "a\nb", "", "a\\b", "é"])
+def test_a_label_that_latex_cannot_read_is_an_error(label):
+    with pytest.raises(UserError, match="a label has letters"):
+        latex(Table("t", "c", (Column("n"),), (("1",),)), label)
 
 
 @needs_latex
