@@ -81,6 +81,8 @@ class SweepInvocation(Invocation, SweepOptions):
 class TrainInvocation(SweepInvocation, GridOptions):
     """Options of `plastic train RULE`."""
 
+    plot: bool = field(False, "draw the learning curves into figures/curves.png and .svg of the run", panel="Output")
+
     def typed_sweep_options(self) -> list[str]:
         """Return the options that were typed and have an effect only with --grid."""
         typed = [name for name in SweepOptions.model_fields if name in self.model_fields_set]

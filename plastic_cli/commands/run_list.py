@@ -34,6 +34,7 @@ class ListOptions(RunsOptions, OutputOptions):
     """Options of `plastic runs`."""
 
     panel: ClassVar[str] = "Which runs"
+    renamed: ClassVar[Mapping[str, str]] = {"last": "limit"}
 
     rule: RuleName | None = field(None, "only runs of this rule", complete="rule")
     dataset: DatasetName | None = field(None, "only runs on this data set", complete="dataset")
@@ -53,7 +54,6 @@ class ListOptions(RunsOptions, OutputOptions):
         None,
         f"at most N runs: the newest, or with --sort the first (default: {NEWEST} in a table, all in csv and json)",
         ge=1,
-        option="--limit,--last",
     )
     everything: bool = field(False, "all runs", option="--all")
 
@@ -203,7 +203,7 @@ def _table(
     common = {key for key in (*facts, "seed") if shared and len({row[key] for row in rows}) == 1}
     named = any(row["name"] for row in rows)
     ids: list[Cell] = [Detailed(row["run"], row["name"] or "") if names_below else row["run"] for row in rows]
-    columns.append((Column("run"), ids))
+    columns.append((Column("run", whole=not names_below, names_row=True), ids))
     if named and not names_below:
         columns.append((Column("name"), [row["name"] for row in rows]))
     columns += [(Column(word), [row[key] for row in rows]) for key, word in facts.items() if key not in common]

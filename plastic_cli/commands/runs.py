@@ -16,6 +16,7 @@ from plastic_cli.commands.show import print_rows, text_of
 from plastic_cli.config.model import field
 from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.escapes import printable_line
+from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore
@@ -77,9 +78,13 @@ def show_run(options: ShowOptions) -> None:
     if options.output_format() == "json":
         print(json.dumps(content))  # noqa: T201
         return
-    rows = []
+    rows, for_readers = [], options.output_format() != "csv"
     for key, value in content.items():
-        if isinstance(value, dict):
+        if key == "summary" and for_readers:
+            for name, number in value.items():
+                metric = metric_of(name, record.rule)
+                rows.append({"field": metric.name, "value": metric.text(number)})
+        elif isinstance(value, dict):
             rows += [{"field": f"{key}.{inner}", "value": text_of(entry)} for inner, entry in value.items()]
         elif key == "argv":
             rows.append({"field": key, "value": " ".join(["plastic", *map(str, value)])})

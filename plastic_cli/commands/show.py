@@ -46,20 +46,18 @@ def print_rows(
         writer.writerows([[csv_cell(_plain(row.get(column))) for column in columns] for row in rows])
         sys.stdout.write(stream.getvalue())
     elif output_format in ("table", "markdown"):
-        table = _table(rows, columns, right)
+        table = _table(title, rows, columns, right)
         if output_format == "markdown":
             sys.stdout.write(markdown(table))
-            return
-        if title:
-            print(printable_line(title))  # noqa: T201
-        print_tables([table])
+        else:
+            print_tables([table])
     else:
         raise UserError(f"--format {output_format}: choose {', '.join(FORMATS)}.{did_you_mean(output_format, FORMATS)}")
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], right: Collection[str]) -> Table:
+def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], right: Collection[str]) -> Table:
     return Table(
-        "",
+        title,
         "",
         tuple(
             Column(column, numeric=column in right or any(isinstance(row.get(column), int | float) for row in rows))
@@ -154,6 +152,7 @@ def _print_metrics(result: Mapping[str, Any], run: Run) -> None:
     title = f"{result['rule']}, {run.stage}, seed {result['seed']}"
     print_rows(rows, ["result", "value", ""], "table", title, right=["value"])
     status = "" if result["status"] == "completed" else f" ({result['status']})"
+    print()  # noqa: T201
     print(printable_line(f"run {result['run']}{status} in {result['folder']}"))  # noqa: T201
 
 

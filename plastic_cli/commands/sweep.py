@@ -108,7 +108,14 @@ def carry_out_plan(plan: Sequence[PlannedRun], options: SweepInvocation, argumen
     if failed:
         raise RunFailed(f"{len(failed)} of {_runs(len(results))} failed: {failed[0].outcome.error}")
     if options.format == "table":
-        print_next(["plastic report", "plastic runs"], options, options.console())
+        print_next(_next_commands(plan), options, options.console())
+
+
+def _next_commands(plan: Sequence[PlannedRun]) -> list[str]:
+    rules = {planned.rule for planned in plan}
+    varied = [name for planned in plan for name in planned.varied if name != "seed"]
+    plot = [f"plastic plot --rule {rules.pop()} --by {_typed(varied[0])}"] if len(rules) == 1 and varied else []
+    return ["plastic report", *plot, "plastic runs"]
 
 
 def _check_devices(plan: Sequence[PlannedRun]) -> None:

@@ -12,6 +12,7 @@ from plastic_cli.config.model import Config
 from plastic_cli.config.toml import to_toml
 from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.runs.exports import find_exports
+from plastic_cli.runs.run import Run
 from plastic_cli.signals import signals_as_interrupts
 from plastic_cli.verbs.train import new_runs, planned_config, resumed_run, train_run
 from plastic_cli.verbs.verb import RuleVerb, Session
@@ -50,6 +51,8 @@ def train(verb: RuleVerb, typed: dict[str, Any], invocation: TrainInvocation) ->
                 failures.append(failure)
             if run.record.status == "interrupted":
                 console.message(f"stopped; finish it with: plastic train {verb.rule.name} --resume {run.id}")
+            if invocation.plot and run.record.status == "completed":
+                _draw_curves(run)
             results.append(result_of(run, dict(run.record.summary)))
             print_result(results[-1], run, invocation)
             if run.record.status == "interrupted":
@@ -65,6 +68,17 @@ def train(verb: RuleVerb, typed: dict[str, Any], invocation: TrainInvocation) ->
         rule = verb.rule
         able = [f"plastic {name} {rule.name}" for name in ("analyze", "render") if rule.function(name) is not None]
         print_next([*able, "plastic report"], invocation, console)
+
+
+def _draw_curves(run: Run) -> None:
+    """Write the learning curves of a run into its folder."""
+    from plastic_cli.runs.stored import StoredRun
+
+    try:
+        run.save_figure("curves", StoredRun(run.folder).plot())
+    except UserError as error:
+        # The run is done; a rule need not log a metric that can be drawn.
+        run.console.warning(f"--plot: {error}")
 
 
 def _train_grid(verb: RuleVerb, typed: dict[str, Any], invocation: TrainInvocation) -> None:
@@ -84,5 +98,5 @@ def _train_grid(verb: RuleVerb, typed: dict[str, Any], invocation: TrainInvocati
     plan = expand(
         verb.rule.name, lambda point: verb.resolve({**typed, **point}, invocation.config), grid, invocation.seeds
     )
-    arguments = ("--export", ",".join(invocation.export)) if invocation.export else ()
-    carry_out_plan(unique(plan), invocation, arguments)
+    arguments = ["--export", ",".join(invocation.export)] if invocation.export else []
+    carry_out_plan(unique(plan), invocation, (*arguments, *["--plot"] * invocation.plot))

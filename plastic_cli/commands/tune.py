@@ -14,6 +14,7 @@ from plastic_cli.config.describe import as_typed
 from plastic_cli.errors import RunFailed
 from plastic_cli.escapes import printable_line
 from plastic_cli.plugins.discovery import find_rule
+from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.plugins.models import train_model
 from plastic_cli.verbs.options import TuningOptions
 from plastic_cli.verbs.tune import Search, SearchResult, carry_out_search, planned_search
@@ -66,15 +67,37 @@ def _print_space(search: Search, invocation: TuneInvocation) -> None:
     )
 
 
+def _print_trials(search: Search, result: SearchResult, output_format: str) -> None:
+    """Print the trials, the best first; a reader sees names and units, and a program keys and values."""
+    if output_format == "csv":
+        rows = [{"trial": number, **values, result.metric: value} for number, values, value in result.trials]
+        print_rows(rows, ["trial", *search.space, result.metric], output_format)
+        return
+    metric = metric_of(result.metric, search.rule.name)
+    shown = result.trials[:SHOWN_TRIALS] if output_format == "table" else result.trials
+    rows = [
+        {
+            "trial": number,
+            **{_hyphens(name): setting for name, setting in values.items()},
+            metric.name: metric.number(value),
+        }
+        for number, values, value in shown
+    ]
+    columns = ["trial", *map(_hyphens, search.space), metric.name]
+    print_rows(rows, columns, output_format, title="best trials first", right=[metric.name])
+
+
+def _hyphens(name: str) -> str:
+    return name.replace("_", "-")
+
+
 def _print_best(search: Search, result: SearchResult, invocation: TuneInvocation) -> None:
     finished, metric = result.trials, result.metric
     if invocation.output_format() == "json":
         for number, values, value in finished:
             print(json.dumps({"trial": number, "settings": values, "metric": metric, "value": value}))  # noqa: T201
     elif finished and not invocation.quiet:
-        shown = finished if invocation.output_format() != "table" else finished[:SHOWN_TRIALS]
-        rows = [{"trial": number, **values, metric: value} for number, values, value in shown]
-        print_rows(rows, ["trial", *search.space, metric], invocation.output_format(), title="best trials first")
+        _print_trials(search, result, invocation.output_format())
     if not finished:
         return
     if result.best is None:

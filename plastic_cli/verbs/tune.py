@@ -13,6 +13,7 @@ from plastic_cli.config.model import TrainConfig
 from plastic_cli.data.catalog import DATASETS
 from plastic_cli.errors import PlasticError, RunFailed, UserError
 from plastic_cli.plugins.discovery import discover
+from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.plugins.models import train_model
 from plastic_cli.plugins.rule import Rule
 from plastic_cli.resolve import resolve
@@ -195,7 +196,10 @@ class _Trials:
         self._finished += 1
         shown = ", ".join(f"{name}={_short(entry)}" for name, entry in trial.values.items())
         failed = next((r.outcome.error for r in trial.results if r.word == "failed"), None)
-        result = f"{self.metric} {value:.4g}" if value is not None else f"failed: {failed or f'no {self.metric}'}"
+        metric = metric_of(str(self.metric), self._rule.name)
+        result = (
+            f"{metric.name} {metric.text(value)}" if value is not None else f"failed: {failed or f'no {self.metric}'}"
+        )
         seconds = sum(result.outcome.seconds for result in trial.results)
         self._console.message(f"[{self._finished}/{self._options.trials}] {shown}: {result} ({duration(seconds)})")
 

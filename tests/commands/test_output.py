@@ -173,6 +173,27 @@ def test_a_program_is_not_told_what_makes_sense_next(small, train, options):
     assert "next:" not in plastic("eval", "backprop", *options).err
 
 
+def test_plot_draws_the_learning_curves_of_each_run(small, runs_folder):
+    outcome = plastic("train", "backprop", "--plot", "--seeds", 2, *small)
+    assert outcome.code == 0, outcome.err
+    drawn = sorted(runs_folder.glob("*/figures/curves.*"))
+    assert [path.suffix for path in drawn] == [".png", ".svg"] * 2
+    for path in drawn:
+        assert f"wrote {path}\n" in outcome.err
+    one = plastic("train", "backprop", "--plot", "--json", *small).results[0]
+    assert one["files"] == ["figures/curves.png", "figures/curves.svg"]
+    plastic("train", "backprop", "--plot", "--grid", "epochs=2", "--json", *small[:-2])
+    assert len(list(runs_folder.glob("*/figures/curves.png"))) == 4
+
+
+def test_a_run_without_a_curve_is_completed_without_a_figure(small, runs_folder, monkeypatch):
+    monkeypatch.setattr("plastic_cli.classifier.fit._log_splits", lambda learner, splits, run: None)
+    outcome = plastic("train", "backprop", "--plot", *small)
+    assert outcome.code == 0
+    assert "warning: --plot: " in outcome.err
+    assert list(runs_folder.glob("*/figures/*")) == []
+
+
 def test_a_failed_run_is_not_followed_by_an_analysis(small, monkeypatch):
     def fail(learner, splits, run):
         raise RunFailed("it diverged.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 
 import pytest
@@ -89,7 +90,10 @@ def test_show_prints_every_field(make_run):
     table = plastic("runs", "show", run.id[:-1]).out
     assert "config.hidden" in table
     assert "8,4" in table
-    assert plastic("runs", "show", "mine", "--format", "csv").out.startswith("field,value\n")
+    assert re.search(r"test accuracy +50\.00%", table)
+    from_csv = plastic("runs", "show", "mine", "--format", "csv").out
+    assert from_csv.startswith("field,value\n")
+    assert "summary.test/accuracy,0.5\n" in from_csv
 
 
 def test_show_of_a_renamed_run_goes_by_its_folder(make_run, runs_folder):

@@ -81,7 +81,7 @@ def test_a_terminal_shows_a_bar_the_times_and_the_runs_under_way(tiny_data):
     assert re.search(r"runs 0/2 .*0:00:\d\d left -:--:--", shown)
     assert re.search(r"0:00:\d\d  backprop epochs=[12] seed=0", shown)
     assert re.search(r"\d running", shown)
-    assert "next: `plastic report` or `plastic runs`" in shown
+    assert "next: `plastic report`, `plastic plot --rule backprop --by epochs` or `plastic runs`" in shown
 
 
 @pytest.mark.parametrize(
