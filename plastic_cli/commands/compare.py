@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from plastic_cli.commands.chosen import PICTURES, ChosenOptions, check_output, write_figure
 from plastic_cli.commands.invocation import FileOptions, OutputOptions
 from plastic_cli.commands.options import toolkit_command
+from plastic_cli.commands.show import print_next
 from plastic_cli.config.model import field
 from plastic_cli.errors import PlasticError
 from plastic_cli.escapes import csv_text
@@ -46,13 +47,14 @@ def compare(options: Options) -> None:
 
     comparison = Comparison(read_runs(row["folder"] for row in rows))
     _print(comparison, options.output_format())
-    if options.output is None:
-        return
-    if options.output.suffix.lower() == ".html":
-        _write_page(comparison, options.output)
-    else:
-        write_figure(comparison.figure(options.metric, smooth=options.smooth, view=view), options.output)
-    Console().message(f"wrote {options.output}")
+    if options.output is not None:
+        if options.output.suffix.lower() == ".html":
+            _write_page(comparison, options.output)
+        else:
+            write_figure(comparison.figure(options.metric, smooth=options.smooth, view=view), options.output)
+        Console().message(f"wrote {options.output}")
+    if options.output_format() == "table":
+        print_next(["plastic plot", "plastic report"], options, Console())
 
 
 def _print(comparison: Comparison, output_format: str) -> None:

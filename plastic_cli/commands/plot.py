@@ -8,6 +8,7 @@ from typing import Any
 from plastic_cli.commands.chosen import ChosenOptions, check_output, default_name, write_figure
 from plastic_cli.commands.invocation import DebugOptions, FileOptions
 from plastic_cli.commands.options import toolkit_command
+from plastic_cli.commands.show import print_next
 from plastic_cli.config.model import field
 from plastic_cli.escapes import printable_line
 from plastic_cli.reports.plot_options import PlotOptions
@@ -51,3 +52,4 @@ def plot(options: Options) -> None:
     for message in drawn.messages:
         Console().message(message)
     print(printable_line(str(path)))  # noqa: T201
+    print_next(["plastic compare", "plastic report"], options, Console())

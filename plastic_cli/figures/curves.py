@@ -208,14 +208,14 @@ def curve_size(
 
 def _x_scale(view: View) -> Any:
     if view.log_x:
-        return scale_x_log10(labels=number_labels, expand=(0.02, 0))
-    return scale_x_continuous(breaks=whole_breaks, labels=number_labels, expand=(0.02, 0))
+        return scale_x_log10(labels=number_labels, minor_breaks=[], expand=(0.02, 0))
+    return scale_x_continuous(breaks=whole_breaks, labels=number_labels, minor_breaks=[], expand=(0.02, 0))
 
 
 def y_scale(view: View, *, share: bool) -> Any:
     """Return the vertical scale of values whose view is drawn by `shown`."""
     scale = scale_y_log10 if view.log_y else scale_y_continuous
-    return scale(labels=share_labels if share else number_labels, expand=(0, 0))
+    return scale(labels=share_labels if share else number_labels, minor_breaks=[], expand=(0, 0))
 
 
 def share_labels(values: Sequence[float] | Sequence[str]) -> list[str]:

@@ -39,7 +39,7 @@ from plastic_cli.figures.curves import (
     y_scale,
 )
 from plastic_cli.figures.theme import SeriesStyle, series_scales, series_styles, theme_plastic
-from plastic_cli.figures.view import View, shown
+from plastic_cli.figures.view import CURVE, View, shown
 from plastic_cli.plugins.metrics import Metric
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, interval_method, mean_intervals
 
@@ -86,8 +86,9 @@ def finals_figure(
         + geom_point(aes("step", "value"), data=_inside(placed, "value", ends), size=1.2, alpha=0.35, show_legend=False)
         + geom_linerange(aes(ymin="low", ymax="high"), data=_cut(inside.points, ends), size=0.9, show_legend=False)
     )
-    if not names:
-        figure += geom_line(aes(group="label"), data=inside.lines, size=0.7)
+    lines = inside.lines[inside.lines.groupby(CURVE, observed=True)["step"].transform("size") > 1]
+    if not names and len(lines):
+        figure += geom_line(aes(group="label"), data=lines, size=0.7)
     figure += geom_point(data=inside.points, size=2.6)
     for scale in series_scales(styles, keys, labels=[wrapped_setting(key, LEGEND_WIDTH) for key in keys]):
         figure += scale
@@ -154,8 +155,9 @@ def _x_scale(steps: pd.Series[Any], names: Sequence[str], view: View) -> Any:
     places = np.log10(measured[measured > 0]) if view.log_x else measured
     gaps = np.diff(places)
     if len(measured) <= MOST_MARKED and (len(gaps) == 0 or gaps.min() >= LEAST_GAP * gaps.sum()):
-        return scale(breaks=list(measured), labels=[f"{value:g}" for value in measured], expand=(0.05, 0))
-    return scale(labels=number_labels, expand=(0.05, 0))
+        labels = [f"{value:g}" for value in measured]
+        return scale(breaks=list(measured), labels=labels, minor_breaks=[], expand=(0.05, 0))
+    return scale(labels=number_labels, minor_breaks=[], expand=(0.05, 0))
 
 
 def _seeds_text(means: pd.DataFrame) -> str:

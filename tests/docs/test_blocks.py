@@ -121,7 +121,7 @@ def test_a_command_line_works(command, place, make_run, request, monkeypatch, ti
     rule = words[1] if words[0] in VERBS else "backprop"
     if "--resume" in words:
         make_run(rule, status="interrupted")
-    elif words[0] in ("report", "runs"):
+    elif words[0] in ("report", "runs", "plot", "compare"):
         make_run(rule)
         make_run("grlu")
     (place / "path/to").mkdir(parents=True)

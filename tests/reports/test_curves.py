@@ -61,6 +61,12 @@ def test_final_values_are_drawn_against_a_number(make_runs):
     assert "Small points: single seeds. Bar: 95% t interval" in " ".join(drawn.figure.labels.caption.split())
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("log", [None, "x", "y", "both"])
+def test_a_single_value_of_an_option_can_be_drawn(make_runs, log):
+    plot_runs(make_runs(seeds=1, perturbations=16), by="perturbations", final=True, view=View(log=log)).figure.draw()
+
+
 def test_final_values_without_an_option_are_drawn_for_each_setting(make_runs):
     make_runs(activation="relu", values=(0.1, 0.5, 0.6))
     figure = plot_runs(make_runs(activation="tanh"), final=True).figure
