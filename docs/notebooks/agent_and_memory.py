@@ -58,6 +58,8 @@ import gymnasium
 import pandas as pd
 import torch
 
+import plastic_mpn.environments.tasks  # registers the tasks
+
 network = agent.load()
 environment = gymnasium.make("plastic/GoNogo-v0")
 observation, _ = environment.reset(seed=1)
