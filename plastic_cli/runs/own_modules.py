@@ -37,6 +37,11 @@ def import_own(reference: str, option: str) -> Any:
         raise UserError(
             f"{option}: the module {module_name} cannot be imported: {type(error).__name__}: {reason}."
         ) from error
+    if module_name == "__main__" and not hasattr(module, name):
+        raise UserError(
+            f"{option}: {name} was defined in a notebook or a script, and this process does not know it. Define it"
+            f" there again, or write it into a file of its own, such as my_code.py, and use my_code:{name}."
+        )
     if not hasattr(module, name):
         where = getattr(module, "__file__", None)
         raise UserError(
