@@ -27,6 +27,11 @@ from plastic_cli.reports.tables import VERDICTS_EXPLAINED, claim_figure, context
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval
 from plastic_cli.tables import Cell, Column, Detailed, Number, Table, text_and_detail
 
+SETTING_COLUMNS = ("setting", "first", "second")
+"""Headings of the columns whose cells are settings."""
+
+_LONGEST_UNBROKEN = 36
+
 
 @dataclass(frozen=True)
 class PageCell(Detailed):
@@ -289,15 +294,22 @@ def _with_links(table: Table, links: Mapping[str, str | None]) -> Table:
 # ------------------------------------------------------------------------------------------------------------- cells
 
 
-def page_cell(cell: Cell) -> PageCell:
-    """Return any cell of a table as a cell of the page."""
+def page_cell(cell: Cell, heading: str) -> PageCell:
+    """Return any cell of a table as a cell of the page. heading: that of its column."""
     if isinstance(cell, PageCell):
         return cell
     text, detail = text_and_detail(cell)
+    if heading in SETTING_COLUMNS:
+        # A line may end between two fields, and not between a name and its value.
+        return PageCell(", ".join(_unbroken(field) for field in text.split(", ")), detail, text)
     if isinstance(cell, Interval | Number):
         value = cell.mean if isinstance(cell, Interval) else cell.value
         return PageCell(text, detail, repr(value) if math.isfinite(value) else "")
     return PageCell(text, detail, "" if cell is None else text)
+
+
+def _unbroken(field: str) -> str:
+    return field.replace(" ", "\N{NO-BREAK SPACE}") if len(field) <= _LONGEST_UNBROKEN else field
 
 
 def _recipe_cell(names: Sequence[str]) -> Cell:
@@ -313,7 +325,7 @@ def _web_address(address: str | None) -> str:
 
 
 def rules_of(row: Sequence[Cell], table: Table) -> list[str]:
-    """Return the rules of a row, for the filter of the page; "first" and "second" are columns of settings."""
+    """Return the rules of a row, for the filter of the page."""
     named = dict(zip((column.heading for column in table.columns), row, strict=True))
     rules = [text_and_detail(named["rule"])[0]] if "rule" in named else []
     return rules + [str(named[name]).partition(":")[0] for name in ("first", "second") if name in named]
