@@ -34,7 +34,7 @@ def address(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     runs, metrics = grlu_experiments(seeds=3)
     # A setting with one seed has no interval, one without a loss an empty cell, and one a value near nothing.
-    short = runs.iloc[:1].assign(run="short", **{"config.perturbations": 2, "test/accuracy": 9e-05, "test loss": None})
+    short = runs.iloc[:1].assign(run="short", **{"config.perturbations": 2, "test/accuracy": 9e-05, "test/loss": None})
     write_page(folder, pd.concat([runs, short], ignore_index=True), metrics)
     return f"file://{folder}/page/index.html"
 
