@@ -50,6 +50,10 @@ class GRLUNetwork(nn.Module):
         weights, biases, code = self._inputs(x)
         return rule.features(weights, biases, code, top_k=self.top_k, skip=self.skip)
 
+    def extra_repr(self) -> str:
+        """Return the text that `print` shows for the network."""
+        return f"top_k={self.top_k}, skip={self.skip}"
+
     def _inputs(self, x: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Return weights, biases and the input of the first layer."""
         weights: list[Tensor] = [layer.get_parameter("weight") for layer in self.layers]

@@ -79,6 +79,12 @@ class AdaptiveNetwork(nn.Module):
         """Return logits (batch, outputs) of the network with its present weights."""
         return rule.logits(list(self.W), self._inputs(x))
 
+    def extra_repr(self) -> str:
+        """Return the text that `print` shows for the network."""
+        strengths = zip(self.plasticity.terms, self.theta.tolist(), strict=True)
+        theta = ", ".join(f"{rule.term_label(term)}: {strength:.4g}" for term, strength in strengths)
+        return f"{'-'.join(map(str, self.sizes))}, feedback={self.plasticity.feedback}, theta={{{theta}}}"
+
     def _inputs(self, x: Tensor) -> Tensor:
         pixels: Tensor = self.pixels(x.flatten(1))
         return pixels.to(self.W[0].dtype)

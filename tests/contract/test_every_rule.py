@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import shutil
 from pathlib import Path
 
@@ -85,6 +87,8 @@ def test_a_loaded_network_has_the_accuracy_of_the_run(name, options, tmp_path):
     torch.optim.SGD(network.parameters(), lr=0.01).zero_grad()
     loss.backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
+    assert torch.equal(copy.deepcopy(network)(test.x), network(test.x))
+    assert torch.equal(pickle.loads(pickle.dumps(network))(test.x), network(test.x))
 
 
 def test_a_network_that_does_not_answer_as_its_learner_breaks_the_contract(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.runs.folder import open_run
 from plastic_cli.testing import plastic, write_tiny_dataset
+from plastic_metafa import AdaptiveNetwork
 from plastic_metafa.benchmark import EpisodeBenchmark
 from plastic_metafa.config import trained_as
 from plastic_metafa.network import network
@@ -89,12 +92,21 @@ def test_it_is_a_module_like_others(trained, data):
     assert loaded.theta.tolist() == list(learned_rule(run).theta.values())
     loaded(x).logsumexp(1).sum().backward()
     assert all(weights.grad.any() for weights in loaded.W)
+    assert torch.equal(pickle.loads(pickle.dumps(loaded)).reset(seed=5)(x), copy.deepcopy(loaded).reset(seed=5)(x))
     other = network(run).reset(seed=5)
     assert not torch.equal(other(x), loaded(x))
     other.load_state_dict(loaded.state_dict())
     assert torch.equal(other(x), loaded(x))
     adapted = loaded.double().adapt(x.double(), torch.zeros(len(x), dtype=torch.int64))
     assert adapted(x).dtype == torch.float64
+
+
+def test_print_shows_the_sizes_and_the_learned_strengths(trained):
+    loaded = network(trained())
+    assert isinstance(loaded, AdaptiveNetwork)
+    strength = loaded.theta[1].item()
+    assert f"36-8-6-4, feedback=fixed, theta={{0 pseudo-gradient: {loaded.theta[0].item():.4g}, 2 ehebb" in repr(loaded)
+    assert f"2 ehebb: {strength:.4g}, 9 oja" in repr(loaded)
 
 
 def test_a_label_that_is_no_output_is_an_error(trained, data):
