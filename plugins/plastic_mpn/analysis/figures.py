@@ -104,6 +104,7 @@ def matrices_figure(
         )
         + theme_plastic(figure_size=(7.5, 2.6 * rows + (1.9 if named else 1.1)))
         + theme(
+            panel_spacing_y=0.03,
             panel_grid_major=element_blank(),
             axis_text_x=element_text(rotation=45, ha="right", size=8) if named else element_text(),
         )

@@ -381,6 +381,8 @@ def test_the_empty_part_of_pictures_is_cut_off_and_a_line_across_is_not_content(
     assert rows.start < 50 < 61 < rows.stop
     assert columns.start < 90 < 120 < columns.stop
     assert (columns.stop - columns.start, rows.stop - rows.start) == (80, 40)
+    _, columns = content_window(pictures((50, 20), (50, 160)), 2.0)
+    assert columns.start < 20 < 170 < columns.stop
     # What moves far apart is shown whole.
     rows, columns = content_window(pictures((2, 3), (80, 188)), 2.0)
     assert (rows.start, columns.start) == (0, 0)
