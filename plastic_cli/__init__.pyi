@@ -22,6 +22,7 @@ from .config.classifier import ClassifierTrainConfig as ClassifierTrainConfig
 from .config.model import AnalyzeConfig as AnalyzeConfig
 from .config.model import Config as Config
 from .config.model import EvaluateConfig as EvaluateConfig
+from .config.model import FilmConfig as FilmConfig
 from .config.model import OnlyWith as OnlyWith
 from .config.model import RenderConfig as RenderConfig
 from .config.model import TrainConfig as TrainConfig

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from plastic_cli.classifier.data import image_shape_of
+from plastic_cli.config.model import FilmConfig
 from plastic_cli.errors import UserError
 from plastic_cli.figures.film import (
     HEADING,
@@ -74,10 +75,10 @@ def stored_weights(run: Run, units: int) -> dict[int, Tensor]:
     return {int(snapshot["epoch"]): snapshot["weights"][:units].float() for snapshot in snapshots}
 
 
-def render_weights(run: Run, units: int = 36, seconds_per_frame: float | None = None) -> None:
+def render_weights(run: Run, config: FilmConfig | None = None, units: int = 36) -> None:
     """Write a film of the first layer's weights and the accuracy over training, and its last frame as a picture.
 
-    seconds_per_frame: None: so that the film takes some seconds. Raises UserError if the run has no stored weights.
+    config: None for the default options. Raises UserError if the run has no stored weights.
     """
     weights = stored_weights(run, units)
     metrics = RunStore(run.folder.parent).metrics(runs=[run.id], stage="train")
@@ -85,8 +86,9 @@ def render_weights(run: Run, units: int = 36, seconds_per_frame: float | None = 
     inputs = next(iter(weights.values())).shape[1]
     title = f"{run.record.rule} on {run.record.dataset}, seed {run.seed}"
     frames = weight_frames(weights, image_shape_of(run, inputs), accuracy, title)
-    seconds = seconds_per_frame or pace(len(frames))
-    run.save_video("weights", as_loop(frames, seconds), seconds)
+    config = config or FilmConfig()
+    seconds = config.frame_seconds or pace(len(frames))
+    run.save_video("weights", as_loop(frames, seconds), seconds, config.video)
     run.save_image("weights", frames[-1])
 
 

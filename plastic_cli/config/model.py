@@ -14,6 +14,7 @@ from plastic_cli.config.describe import LARGEST, as_typed, is_switch, option_nam
 from plastic_cli.config.other_words import similar_option
 from plastic_cli.config.parsing import as_value, read_value
 from plastic_cli.config.unused import matches, reason_unused
+from plastic_cli.distribution import install_command
 from plastic_cli.errors import FormerName, OptionError, did_you_mean
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -242,6 +243,21 @@ class AnalyzeConfig(StageConfig):
 
 class RenderConfig(StageConfig):
     """Render a trained run as pictures."""
+
+
+class FilmConfig(RenderConfig):
+    """Render a trained run as a film."""
+
+    frame_seconds: float | None = field(
+        None,
+        "seconds per frame (default: 0.06 to 0.5, so that the film takes about 8 seconds)",
+        ge=0.02,
+        le=60,
+        panel="Film",
+    )
+    video: Literal["gif", "mp4", "webm"] = field(
+        "gif", f"format of the film; mp4 and webm need `{install_command('video')}`", panel="Film"
+    )
 
 
 _PLAIN_MESSAGES = {

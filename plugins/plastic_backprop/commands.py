@@ -46,8 +46,8 @@ def analyze(config: ClassifierAnalyzeConfig, run: Run) -> None:
     analyze_classifier(config, run, build)
 
 
-def render(config: Render, run: Run) -> None:  # noqa: ARG001
+def render(config: Render, run: Run) -> None:
     """Render the weights of the first layer over training."""
     from plastic_cli.classifier.render import render_weights
 
-    render_weights(run)
+    render_weights(run, config, config.units)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from plastic_cli import ClassifierTrainConfig, OnlyWith, RenderConfig, field
+from plastic_cli import ClassifierTrainConfig, FilmConfig, OnlyWith, field
 from plastic_cli.config.classifier import LayerSizes
 
 
@@ -24,5 +24,7 @@ class Train(ClassifierTrainConfig):
     only_with: ClassVar[OnlyWith] = (("optimizer", ("sgd",), ("momentum",)),)
 
 
-class Render(RenderConfig):
-    """Render the weights of the first layer and the accuracy over training as a GIF."""
+class Render(FilmConfig):
+    """Render the weights of the first layer and the accuracy over training as a film."""
+
+    units: int = field(36, "number of hidden units to show", ge=1, panel="Film")

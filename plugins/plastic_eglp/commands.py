@@ -62,8 +62,8 @@ def analyze(config: Analyze, run: Run) -> None:
         measures.measure_event_rates(trained, run, config.rates)
 
 
-def render(config: Render, run: Run) -> None:  # noqa: ARG001
+def render(config: Render, run: Run) -> None:
     """Render receptive fields, events and accuracy over training."""
     from plastic_eglp.analysis.film import render_learning
 
-    render_learning(run)
+    render_learning(config, run)

@@ -11,8 +11,8 @@ from plastic_cli import (
     ClassifierAnalyzeConfig,
     ClassifierEvaluateConfig,
     ClassifierTrainConfig,
+    FilmConfig,
     OnlyWith,
-    RenderConfig,
     field,
 )
 from plastic_cli.config.classifier import LayerSizes
@@ -223,5 +223,5 @@ class Analyze(ClassifierAnalyzeConfig):
         return self
 
 
-class Render(RenderConfig):
-    """Render receptive fields, events and accuracy over training as a GIF."""
+class Render(FilmConfig):
+    """Render receptive fields, events and accuracy over training as a film."""

@@ -61,4 +61,4 @@ def render(config: Render, run: Run) -> None:
     """Show the weights of hidden units over training."""
     from plastic_cli.classifier.render import render_weights
 
-    render_weights(run, units=config.units, seconds_per_frame=config.frame_seconds)
+    render_weights(run, config, config.units)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from plastic_cli import ClassifierAnalyzeConfig, ClassifierTrainConfig, OnlyWith, RenderConfig, field
+from plastic_cli import ClassifierAnalyzeConfig, ClassifierTrainConfig, FilmConfig, OnlyWith, field
 from plastic_cli.config.classifier import LayerSizes
 from plastic_cli.config.model import Device
 
@@ -97,10 +97,7 @@ class Analyze(ClassifierAnalyzeConfig):
     samples: int = field(16, "updates per image for --angles, each from new noise", ge=2, panel="Settings")
 
 
-class Render(RenderConfig):
-    """Show the weights of hidden units and the accuracy over training, as a GIF and a still of its last frame."""
+class Render(FilmConfig):
+    """Render the weights of hidden units and the accuracy over training, as a film and a picture of its last frame."""
 
-    units: int = field(36, "number of hidden units to show", ge=1)
-    frame_seconds: float | None = field(
-        None, "seconds per frame (default: 0.06 to 0.5, so that the film takes about 8 seconds)", ge=0.02, le=60
-    )
+    units: int = field(36, "number of hidden units to show", ge=1, panel="Film")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, field_validator, model_validator
 
-from plastic_cli import AnalyzeConfig, EvaluateConfig, RenderConfig, TrainConfig, field
+from plastic_cli import AnalyzeConfig, EvaluateConfig, FilmConfig, TrainConfig, field
 from plastic_cli.config.classifier import LayerSizes
 from plastic_metafa.theta_file import PUBLISHED_TERMS, Feedback, TermKey, read_theta, sort_terms, term_key
 
@@ -165,10 +165,10 @@ class Analyze(AnalyzeConfig):
     episodes: int = field(50, "episodes to measure the terms on", ge=2, panel="Settings")
 
 
-class Render(RenderConfig):
-    """Show theta, accuracy and angles over the episodes as a film."""
+class Render(FilmConfig):
+    """Render theta, accuracy and angles over the episodes as a film."""
 
-    frames: int = field(60, "number of frames", ge=2, le=600)
+    frames: int = field(60, "number of frames", ge=2, le=600, panel="Film")
 
 
 def trained_as(run: Run) -> Train:

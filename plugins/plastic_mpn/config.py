@@ -8,9 +8,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from plastic_cli import AnalyzeConfig, Config, EvaluateConfig, OnlyWith, RenderConfig, TrainConfig, field
+from plastic_cli import AnalyzeConfig, Config, EvaluateConfig, FilmConfig, OnlyWith, TrainConfig, field
 from plastic_cli.config.model import Device
-from plastic_cli.distribution import install_command
 from plastic_mpn.environments.options import read_options, split_options
 
 IMPLIED: dict[str, dict[str, Any]] = {
@@ -346,13 +345,11 @@ class Analyze(NamedAgentConfig, AnalyzeConfig):
     )
 
 
-class Render(NamedAgentConfig, RenderConfig):
+class Render(NamedAgentConfig, FilmConfig):
     """Render an episode as a film: the environment, M as a heat map, the inputs, the choice and the return."""
 
-    episode: int = field(0, "index of the test episode", ge=0)
-    video: Literal["gif", "mp4", "webm"] = field("gif", f"mp4 and webm need `{install_command('video')}`")
-    frames: int = field(150, "maximum number of steps shown", ge=1, le=100_000)
-    frame_seconds: float | None = field(
-        None, "seconds per frame (default: 0.06 to 0.5, so that the film takes about 8 seconds)", ge=0.02, le=60
+    episode: int = field(0, "index of the test episode", ge=0, panel="Film")
+    frames: int = field(
+        150, "maximum number of frames; a longer episode is shown in equal steps", ge=1, le=100_000, panel="Film"
     )
-    still: tuple[int, ...] = field((), "steps to save as images")
+    still: tuple[int, ...] = field((), "steps to save as images", panel="Film")

@@ -11,8 +11,8 @@ from plastic_cli import (
     ClassifierAnalyzeConfig,
     ClassifierEvaluateConfig,
     ClassifierTrainConfig,
+    FilmConfig,
     OnlyWith,
-    RenderConfig,
     field,
 )
 from plastic_cli.config.classifier import LayerSizes
@@ -207,10 +207,7 @@ class Analyze(ClassifierAnalyzeConfig):
         return self
 
 
-class Render(RenderConfig):
+class Render(FilmConfig):
     """Render the eligibility and gates of a layer during training, with the accuracies: a film and its last frame."""
 
-    layer: int = field(1, "number of the layer, from 1", ge=1)
-    frame_seconds: float | None = field(
-        None, "seconds per frame (default: 0.06 to 0.5, so that the film takes about 8 seconds)", ge=0.02, le=60
-    )
+    layer: int = field(1, "number of the layer, from 1", ge=1, panel="Film")

@@ -57,6 +57,8 @@ def test_the_rules_share_one_vocabulary():
         if verb == "train":
             assert {"hidden", "learning_rate", "batch_size"} <= own, rule
             assert own & {"epochs", "episodes"}, rule
+        if verb == "render":
+            assert {"frame_seconds", "video"} <= own, rule
 
 
 def test_the_command_line_takes_a_former_name_and_says_the_present_one():

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image, ImageSequence
 
 from plastic_cli.classifier import fit
+from plastic_cli.config.model import FilmConfig
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.plugins.metrics import metric_of
@@ -45,6 +47,18 @@ def test_rule_keeps_the_contract(name, tmp_path):
     keys = [f"{split}/{metric}" for split, metric in logged]
     assert keys
     assert [key for key in keys if metric_of(key, name).name == key] == [], "these metrics have no name for a reader"
+    if issubclass(config_model(find_rule(name).function("render")), FilmConfig):
+        check_film(name, tmp_path / "runs")
+
+
+def check_film(name, runs):
+    """The option --frame-seconds of a film has an effect; equal frames are one frame that is shown longer."""
+    [rendered] = plastic("render", name, "--json", "--runs", runs, "--frame-seconds", 0.07).results
+    [film] = [file for file in rendered["files"] if file.endswith(".gif")]
+    with Image.open(Path(rendered["folder"]) / film) as frames:
+        durations = [frame.info["duration"] for frame in ImageSequence.Iterator(frames)]
+    assert sum(durations) > 0
+    assert [duration for duration in durations if duration % 70] == []
 
 
 @pytest.mark.parametrize("name", [name for name, rule in discover().rules.items() if rule.network])

@@ -24,12 +24,13 @@ from plastic_cli.figures.theme import PALETTE, PAPER
 from plastic_cli.figures.weights import wide_columns
 from plastic_cli.runs.store import RunStore
 from plastic_eglp.analysis.measures import event_raster, receptive_shape
+from plastic_eglp.config import Render
 from plastic_eglp.control import NAME, SPLIT
 
 UNITS = 36
 
 
-def render_learning(run: Run) -> None:
+def render_learning(config: Render, run: Run) -> None:
     """Write a film with one frame for each epoch whose weights are stored, and its last frame as a picture.
 
     Raises UserError if the run has no stored weights or events.
@@ -56,8 +57,8 @@ def render_learning(run: Run) -> None:
         add_caption(figure, lambda epoch: accuracy_caption(accuracy, epoch, last)),
     ]
     frames = animate(figure, updates, epochs)
-    seconds = pace(len(frames))
-    run.save_video("learning", as_loop(frames, seconds), seconds)
+    seconds = config.frame_seconds or pace(len(frames))
+    run.save_video("learning", as_loop(frames, seconds), seconds, config.video)
     run.save_image("learning", frames[-1])
 
 

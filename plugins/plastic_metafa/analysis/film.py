@@ -61,8 +61,8 @@ def render_learning(config: Render, run: Run) -> None:
         # Below the panel, where it covers no curve.
         axes.legend(frameon=False, fontsize=LABEL, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     frames = animate(figure, updates, steps)
-    seconds = pace(len(frames))
-    run.save_video("learning", as_loop(frames, seconds), seconds)
+    seconds = config.frame_seconds or pace(len(frames))
+    run.save_video("learning", as_loop(frames, seconds), seconds, config.video)
     run.save_image("learning", frames[-1])
 
 

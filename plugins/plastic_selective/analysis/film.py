@@ -83,7 +83,7 @@ def render_plasticity(config: Render, run: Run) -> None:
     frames = draw_frames(history, panels, shape)
     name = f"plasticity_layer_{config.layer}"
     seconds = config.frame_seconds or pace(len(frames))
-    run.save_video(name, as_loop(frames, seconds), seconds)
+    run.save_video(name, as_loop(frames, seconds), seconds, config.video)
     run.save_image(name, frames[-1])
 
 
