@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -174,6 +175,11 @@ class StoredRun:
         network = rule.member("network")
         if network is None:
             raise UserError(f"the rule '{rule.name}' offers no network to load.")
+        _, *known = inspect.signature(network).parameters
+        for name in options:
+            if name not in known:
+                offered = f"The options are {', '.join(known)}." if known else f"{rule.name} has no options here."
+                raise UserError(f"load: there is no option '{name}'.{did_you_mean(name, known)} {offered}")
         module: torch.nn.Module = network(self.open("analyze", device="cpu"), **options)
         return module
 

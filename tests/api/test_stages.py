@@ -96,3 +96,14 @@ def test_a_warning_is_a_python_warning(run):
     (run.folder / "run.json").write_text(json.dumps(record))
     with pytest.warns(UserWarning, match="differs from the one"):
         plastic.evaluate(run)
+
+
+def test_a_wrong_option_of_load_is_a_value_error(run):
+    with pytest.raises(ValueError, match=r"load: there is no option 'checkpoin'\. backprop has no options here\."):
+        run.load(checkpoin="last")
+    agent = plastic.train(
+        "mpn", episodes=2, hidden=4, evaluate_every=1, evaluation_episodes=1, test_episodes=1, quiet=True
+    )
+    with pytest.raises(ValueError, match=r"Did you mean 'checkpoint'\? The options are checkpoint\."):
+        agent.load(checkpoin="last")
+    assert agent.load(checkpoint="last").training is False
