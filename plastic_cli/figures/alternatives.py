@@ -61,6 +61,9 @@ def _colors(figure: ggplot) -> str:
     if pd.api.types.is_numeric_dtype(values):
         return ""
     drawn = [value for value in pd.unique(values.dropna()) if str(value)]
+    if all(re.fullmatch("#[0-9A-Fa-f]{6}", str(value)) for value in drawn):
+        # A column of colors says nothing in words.
+        return ""
     if len(drawn) > _MOST_NAMES:
         return f"{len(drawn)} colors"
     return f"colors: {', '.join(_one_line(str(value)) for value in drawn)}" if len(drawn) > 1 else ""

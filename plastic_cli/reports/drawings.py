@@ -178,9 +178,12 @@ def inline_svg(svg: str, name: str, places: Sequence[_Place] = ()) -> Markup:
     """Return an SVG file as an element of a page, with ids that begin with `name`.
 
     The file is read as XML and written without comments, metadata, styles, scripts, event handlers and foreign content.
-    Its title and description are the elements `name-title` and `name-words` of the page.
+    The neutral colors of `theme_plastic` become variables of the page. The title and the description are the elements
+    `name-title` and `name-words` of the page.
     """
     root = ElementTree.fromstring(svg)
+    # A figure with another theme keeps its own colors, and with them its white background.
+    in_theme = INK.lower() in svg.lower()
     _strip(root)
     root.attrib.pop("width", None)
     height = root.attrib.pop("height", None)
@@ -201,7 +204,7 @@ def inline_svg(svg: str, name: str, places: Sequence[_Place] = ()) -> Markup:
                     element.set("href", value)
             elif "url(#" in value:
                 element.set(key, value.replace("url(#", f"url(#{name}-"))
-            if key == "style":
+            if key == "style" and in_theme:
                 element.set(key, _with_page_colors(element.attrib[key]))
         element.tag = element.tag.removeprefix(_SVG)
     root.attrib.update({"role": "img", "aria-labelledby": f"{name}-title", "aria-describedby": f"{name}-words"})

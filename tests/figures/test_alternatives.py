@@ -70,3 +70,8 @@ def test_the_description_of_learning_curves_has_their_last_values():
     bounds = f"[{100 * last['low']:.2f}%, {100 * last['high']:.2f}%]"
     assert f"backprop on mnist {100 * last['mean']:.2f}% {bounds} at 10" in curves.description
     assert curves.description.count(";") == 4
+
+
+def test_a_column_of_colors_is_not_read_aloud():
+    data = pd.DataFrame({"x": [0, 1], "y": [0, 1], "color": ["#0072B2", "#767676"]})
+    assert "#" not in alternative(ggplot(data, aes("x", "y", color="color")) + labs(x="x"), "name").description

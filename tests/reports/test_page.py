@@ -348,6 +348,13 @@ def test_a_drawing_takes_the_neutral_colors_of_the_page(drawing):
     assert PALETTE[0].lower() in shown
 
 
+def test_a_drawing_with_another_theme_keeps_its_white_background():
+    frame = pd.DataFrame({"x": [1, 2], "y": [3, 4]})
+    shown = inline_svg(svg_text(ggplot(frame, aes("x", "y")) + geom_point(), "own"), "own")
+    assert "var(--figure" not in shown
+    assert "#ffffff" in shown
+
+
 def test_the_values_of_a_figure_lie_on_its_points():
     frame = pd.DataFrame({"x": [1, 10, 100] * 2, "y": [1.0, 2, 3, 3, 2, 1], "rule": ["a"] * 3 + ["b"] * 3})
     figure = ggplot(frame, aes("x", "y", color="rule")) + geom_point() + facet_wrap("rule") + scale_x_log10()

@@ -64,7 +64,11 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
     drawn = lengths[lengths > 1].reset_index()["dataset"]
     points = points[points["dataset"].isin(drawn)]
     networks = sorted(set(points["network"]))[: len(SHAPES)]
-    points = points[points["network"].isin(networks)]
+    points = points[points["network"].isin(networks)].copy()
+    points["hover"] = [
+        f"{row['network']}, perturbations = {row['config.perturbations']:g}: {100 * row['mean']:.2f}%"
+        for row in points.to_dict("records")
+    ]
     panels = points["dataset"].nunique()
     figure = (
         ggplot(points, aes("config.perturbations", "mean", color="network", shape="network"))
