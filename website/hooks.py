@@ -49,4 +49,24 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     text = re.sub(r"^<!-- plastic: ([\w ]+) -->$", lambda found: PARTS[found[1]](), markdown, flags=re.MULTILINE)
     text = re.sub(r"^ *<!-- (measured: \S+|end) -->\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"^```(\w+) file=(\S+)$", r'``` { .\1 title="\2" }', text, flags=re.MULTILINE)
-    return repository.with_links_of_the_site(text, page.file.src_uri)
+    return repository.with_links_of_the_site(_with_wide_lists(text), page.file.src_uri)
+
+
+def _with_wide_lists(text: str) -> str:
+    """Indent what belongs to an item of a list by four spaces, as this Markdown needs it; on GitHub two are enough."""
+    lines: list[str] = []
+    in_list, in_fence, has_paragraphs = False, False, False
+    for line in text.split("\n"):
+        indent = len(line) - len(line.lstrip(" "))
+        after_blank = not lines or not lines[-1].strip()
+        if re.match(r"(- |\d+\. )", line) and not in_fence:
+            if has_paragraphs and not after_blank:
+                lines.append("")
+            in_list, has_paragraphs = True, False
+        elif line.strip() and after_blank:
+            in_list, has_paragraphs = in_list and indent > 0, True
+        if line.startswith("```"):
+            in_fence = not in_fence
+        deeper = 4 * (indent // 2) - indent if in_list and not in_fence and indent > 1 else 0
+        lines.append(" " * deeper + line)
+    return "\n".join(lines)

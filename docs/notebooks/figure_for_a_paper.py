@@ -23,18 +23,18 @@ import plastic_cli as plastic
 # All rules get the same network, data and number of epochs.
 
 # %%
-shared = {"dataset": "digits", "hidden": 64, "epochs": 5, "seeds": 5}
+shared = {"dataset": "digits", "hidden": 64, "epochs": 20, "seeds": 5}
 for rule in ("grlu", "eglp", "backprop"):
     plastic.train(rule, **shared)
 
 # %% [markdown]
 # ## The table
 #
-# The report as a pandas table, and as LaTeX.
+# The report of all runs in the store. `report.results` is the same as a pandas table, with more columns.
 
 # %%
 report = plastic.report()
-report.results
+report
 
 # %%
 print(report.latex(caption="Accuracy on the digits.", label="tab:digits"))
@@ -63,7 +63,8 @@ figure
 # %%
 from plotnine import element_text, labs, theme
 
-small = figure + labs(title="", subtitle="") + theme(figure_size=(3.4, 2.6), text=element_text(size=8))
+size = theme(figure_size=(3.4, 2.4), text=element_text(size=8))
+small = figure + labs(title="", subtitle="", caption="") + size
 small.save("perturbations.pdf", verbose=False)
 small
 

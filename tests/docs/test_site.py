@@ -98,7 +98,7 @@ def test_nothing_is_loaded_from_another_host(site, pages):
 
 def test_no_list_is_shown_as_a_paragraph(pages):
     for path, page in pages.items():
-        swallowed = [text for text in page.paragraphs if re.search(r"\n(- |1\. |\| )|```", text)]
+        swallowed = [text for text in page.paragraphs if re.search(r"(^|\n) *(- |1\. |\| )|```", text)]
         assert swallowed == [], path
 
 
