@@ -29,34 +29,43 @@ class Train(ClassifierTrainConfig):
     weights.
     """
 
-    hidden: LayerSizes = field((256, 128), "units of each hidden layer; with --model cnn, channels of each convolution")
+    hidden: LayerSizes = field(
+        (256, 128), "units of each hidden layer; with --model cnn, channels of each convolution", panel="Network"
+    )
     model: Literal["mlp", "cnn"] = field(
         "mlp",
         "mlp: fully connected layers; cnn: convolutions, each followed by pooling that halves the image; implies"
         " --hidden 32,128 --activation triangle --local-rule softhebb --feedback none --events always"
         " --local-learning-rate 0.08 --learning-rate 0.0003 --batch-size 64 --epochs 5",
+        panel="Network",
     )
     activation: Literal["tanh", "relu", "linear", "triangle"] = field(
         "tanh",
         "activation function of the hidden layers: tanh, relu, linear or triangle (positive part of the difference from"
         " the mean over units)",
+        panel="Network",
     )
     initial_weights: Literal["uniform", "xavier"] = field(
         "uniform",
         "initial hidden weights; uniform: within 1 / sqrt(inputs), biases too; xavier: within"
         " sqrt(6 / (inputs + units)), biases 0, as in the published program",
+        panel="Network",
     )
-    epochs: int = field(20, "passes over the training images", ge=1)
-    batch_size: int = field(128, "images per step", ge=1)
+    epochs: int = field(20, "passes over the training images", ge=1, panel="Learning")
+    batch_size: int = field(128, "images per step", ge=1, panel="Learning")
     readout: Literal["supervised", "local"] = field(
         "supervised",
         "supervised: learns from every batch by gradient descent (Adam); local: one more local layer, which learns"
         " during events only",
+        panel="Learning",
     )
     learning_rate: float = field(
-        0.001, "learning rate of the supervised readout (Adam); with --update backprop, of all layers", gt=0
+        0.001,
+        "learning rate of the supervised readout (Adam); with --update backprop, of all layers",
+        gt=0,
+        panel="Learning",
     )
-    anneal: bool = field(True, "decrease the learning rates linearly over the epochs")
+    anneal: bool = field(True, "decrease the learning rates linearly over the epochs", panel="Learning")
     update: Literal["local", "backprop"] = field(
         "local",
         "local: hidden layers learn locally; backprop: all layers learn by backpropagation (Adam), the upper bound",

@@ -21,12 +21,16 @@ class Train(ClassifierTrainConfig):
         panel="Run",
     )
     perturbations: int = field(16, "noise samples per image, each used with both signs", ge=1)
-    hidden: LayerSizes = field((256,), "units of each hidden layer, for example 256 or 256,256")
-    skip: bool = field(False, "add the input of a hidden layer to its output if both have the same width")
-    activation: Literal["relu", "top-k"] = field(
-        "relu", "activation of hidden layers; top-k keeps a random fraction --k of the units"
+    hidden: LayerSizes = field((256,), "units of each hidden layer, for example 256 or 256,256", panel="Network")
+    skip: bool = field(
+        False, "add the input of a hidden layer to its output if both have the same width", panel="Network"
     )
-    k: float | None = field(None, "fraction of hidden units that top-k keeps; implies --activation top-k", gt=0, le=1)
+    activation: Literal["relu", "top-k"] = field(
+        "relu", "activation of hidden layers; top-k keeps a random fraction --k of the units", panel="Network"
+    )
+    k: float | None = field(
+        None, "fraction of hidden units that top-k keeps; implies --activation top-k", gt=0, le=1, panel="Network"
+    )
     credit: Literal["output", "preactivation"] = field(
         "output",
         "where noise is added; output: after the activation, as published, so that silent units learn too;"
@@ -35,8 +39,8 @@ class Train(ClassifierTrainConfig):
     update: Literal["grlu", "backprop"] = field(
         "grlu", "learning rule; backprop is a control: the true gradient with step learning rate * noise^2"
     )
-    batch_size: int = field(1, "images per step; their updates are summed", ge=1)
-    epochs: int = field(10, "passes over the training images", ge=1)
+    batch_size: int = field(1, "images per step; their updates are summed", ge=1, panel="Learning")
+    epochs: int = field(10, "passes over the training images", ge=1, panel="Learning")
     noise: float = field(
         0.1,
         "standard deviation of the noise; it goes to --final-noise along half a cosine",
@@ -45,14 +49,20 @@ class Train(ClassifierTrainConfig):
     )
     final_noise: float = field(0.0, "standard deviation of the noise at the end of training", ge=0)
     learning_rate: float = field(
-        0.1, "learning rate; it goes to --final-learning-rate along half a cosine", ge=0, search=(0.001, 1.0, "log")
+        0.1,
+        "learning rate; it goes to --final-learning-rate along half a cosine",
+        ge=0,
+        search=(0.001, 1.0, "log"),
+        panel="Learning",
     )
-    final_learning_rate: float = field(0.0, "learning rate at the end of training", ge=0)
+    final_learning_rate: float = field(0.0, "learning rate at the end of training", ge=0, panel="Learning")
     backbone: Literal["none", "autoencoder"] = field(
-        "none", "autoencoder: train an autoencoder by backpropagation, freeze it, and train GRLU on its code"
+        "none",
+        "autoencoder: train an autoencoder by backpropagation, freeze it, and train GRLU on its code",
+        panel="Network",
     )
-    latent: int = field(128, "size of the autoencoder's code", ge=1)
-    backbone_epochs: int = field(5, "passes of the autoencoder over the training images", ge=1)
+    latent: int = field(128, "size of the autoencoder's code", ge=1, panel="Network")
+    backbone_epochs: int = field(5, "passes of the autoencoder over the training images", ge=1, panel="Network")
 
     renamed: ClassVar[Mapping[str, str]] = {
         "noise_max": "noise",

@@ -34,22 +34,22 @@ class Train(TrainConfig):
     classes is then differentiated through the whole adaptation, and theta takes one step along this gradient.
     """
 
-    theta: ThetaFile = field(None, "start from the strengths in this theta.toml (a run writes one)", panel="Rule")
+    theta: ThetaFile = field(None, "start from the strengths in this theta.toml (a run writes one)")
     terms: tuple[TermKey, ...] = field(
         (0, 2, 9),
         "terms of the rule, by index or name: 0,2,9 or pseudo-gradient,ehebb,oja; all: the ten published terms;"
         " MODULE:TERM: a function of your own",
-        panel="Rule",
     )
     feedback: Feedback = field(
         "fixed",
         "how errors reach lower layers: fixed (random weights B), symmetric (transposed W, as in backprop),"
         " direct (random weights from the output), sign (random magnitudes with the signs of W)",
-        panel="Rule",
     )
-    hidden: LayerSizes = field((170, 130, 100, 70), "units of each hidden layer", panel="Rule")
+    hidden: LayerSizes = field((170, 130, 100, 70), "units of each hidden layer", panel="Network")
     outputs: Literal["all", "episode"] = field(
-        "all", "output units: one per class of the data set (published), or one per class of the episode", panel="Rule"
+        "all",
+        "output units: one per class of the data set (published), or one per class of the episode",
+        panel="Network",
     )
 
     dataset: str = field(
@@ -135,7 +135,7 @@ class Evaluate(EvaluateConfig):
     Both controls use their best learning rate, which is chosen on other episodes.
     """
 
-    theta: ThetaFile = field(None, "use this theta.toml instead of the one of the run", panel="Rule")
+    theta: ThetaFile = field(None, "use this theta.toml instead of the one of the run")
     dataset: str | None = field(None, "data set (default: as in training)", panel="Data", complete="dataset")
     classes: Literal["held-out", "seen", "all"] | None = field(
         None, "classes held out from training, seen in training, or all (default: held-out if any)", panel="Data"
@@ -144,8 +144,8 @@ class Evaluate(EvaluateConfig):
     shots: int | None = field(None, "training images per class (default: as in training)", ge=1, panel=EPISODES)
     queries: int | None = field(None, "test images per class (default: as in training)", ge=1, panel=EPISODES)
     epochs: int = field(1, "passes over the training images of an episode", ge=1, panel=EPISODES)
-    hidden: LayerSizes | None = field(None, "units of each hidden layer (default: as in training)", panel="Rule")
-    outputs: Literal["all", "episode"] | None = field(None, "output units (default: as in training)", panel="Rule")
+    hidden: LayerSizes | None = field(None, "units of each hidden layer (default: as in training)", panel="Network")
+    outputs: Literal["all", "episode"] | None = field(None, "output units (default: as in training)", panel="Network")
     episodes: int = field(100, "number of episodes", ge=1, panel=EPISODES)
 
     renamed: ClassVar[Mapping[str, str]] = {"passes": "epochs"}

@@ -112,7 +112,7 @@ class Train(ClassifierTrainConfig):
     fisher_samples: int = field(1000, "number of images from which EWC computes importance", ge=1, panel="Penalty")
     si_damping: float = field(0.1, "damping xi of SI", gt=0, panel="Penalty")
 
-    hidden: LayerSizes = field((256, 256), "units of each hidden layer", panel="Learning")
+    hidden: LayerSizes = field((256, 256), "units of each hidden layer", panel="Network")
     learning_rate: float = field(
         0.001,
         f"learning rate (default with sgd, momentum or base sgd: {DESCENT_RATE})",

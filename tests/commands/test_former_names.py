@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ from plastic_cli.resolve import resolve
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.plan import filter_runs, plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
-from plastic_cli.testing import plastic
+from plastic_cli.testing import interrupted_after, plastic
 
 NOTICE = "note: --lr-max is now called --learning-rate."
 RECIPE = 'title = "a test"\nwhy = "to test"\nrule = "grlu"\n'
@@ -217,12 +218,16 @@ def old_run(runs_folder):
     outcome = plastic("train", "grlu", "--update", "backprop", "--hidden", 4, "--epochs", 1, "--lr-max", 0.3, "--quiet")
     (folder,) = runs_folder.glob("2*")
     assert outcome.out.strip() == str(folder)
+    store_under_former_names(folder)
+    return folder
+
+
+def store_under_former_names(folder):
     record = json.loads((folder / "run.json").read_text())
-    present = {name: former for former, name in former_names("grlu").items()}
-    record["config"] = {present.get(name, name): value for name, value in record["config"].items()}
+    former = {name: old for old, name in former_names("grlu").items()}
+    record["config"] = {former.get(name, name): value for name, value in record["config"].items()}
     assert {"lr_max", "lr_min", "noise_max", "noise_min"} <= record["config"].keys()
     (folder / "run.json").write_text(json.dumps(record))
-    return folder
 
 
 def test_a_run_stored_under_old_names_is_the_same_setting_everywhere(old_run, runs_folder):
@@ -248,6 +253,19 @@ def test_a_run_stored_under_old_names_is_the_same_setting_everywhere(old_run, ru
     for verb in ("eval", "analyze", "render"):
         outcome = plastic(verb, "grlu", "--run", old_run.name)
         assert outcome.code == 0, outcome.err
+
+
+def test_a_run_that_an_older_version_left_unfinished_is_resumed_and_gets_the_present_names(tiny_data, runs_folder):
+    options = ["--dataset", tiny_data, "--hidden", 4, "--epochs", 3, "--lr-max", 0.3, "--json"]
+    [whole] = plastic("train", "grlu", *options).results
+    with interrupted_after(1):
+        [stopped] = plastic("train", "grlu", *options).results
+    assert stopped["status"] == "interrupted"
+    store_under_former_names(Path(stopped["folder"]))
+    [finished] = plastic("train", "grlu", "--resume", stopped["run"], "--json").results
+    assert finished["metrics"] == whole["metrics"]
+    stored = json.loads((runs_folder / finished["run"] / "run.json").read_text())
+    assert stored["config"] == json.loads((runs_folder / whole["run"] / "run.json").read_text())["config"]
 
 
 def test_old_and_new_runs_form_one_group_in_the_report(old_run, runs_folder):
@@ -284,3 +302,11 @@ def test_the_list_of_runs_can_be_asked_by_a_former_name(old_run):
 def test_a_grid_of_switches_implies_what_the_switch_implies():
     rows = json.loads(plastic("train", "selective", "--dry-run", "--format", "json", "--grid", "joint=true,false").out)
     assert [row["joint"] for row in rows] == ["True", "False"]
+
+
+def test_evaluations_in_python_take_former_names(tiny_data):
+    episodes = {"ways": 3, "held_out_classes": 0, "shots": 5, "queries": 3, "episodes": 2, "test_episodes": 2}
+    run = plastic_cli.train("metafa", dataset=tiny_data, hidden=4, **episodes, quiet=True)
+    with pytest.warns(FormerName, match="'passes' is now called 'epochs'"):
+        old = plastic_cli.evaluate(run, passes=2, episodes=2, quiet=True)
+    assert old == plastic_cli.evaluate(run, epochs=2, episodes=2, quiet=True)

@@ -172,6 +172,9 @@ def test_the_shell_completes_verbs_rules_and_options():
     assert complete("plastic tr") == ["train"]
     assert complete("plastic train g") == ["grlu"]
     assert "--perturbations" in complete("plastic train grlu --pert")
+    assert complete("plastic train grlu --learn") == ["--learning-rate"]
+    # A former name of --learning-rate.
+    assert complete("plastic train grlu --lr") == []
     assert complete("plastic train grlu --credit pre") == ["preactivation"]
 
 
