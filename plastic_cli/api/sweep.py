@@ -68,7 +68,7 @@ def carry_out(
     plan = with_data(plan, data, runs)
     with (
         signals_as_interrupts(TWICE),
-        open_pool(options.scheduler, options.workers) as pool,
+        open_pool(options.scheduler, options.workers, options.threads) as pool,
         console.progress("run", len(plan), 0) as bar,
     ):
         shown = 0

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from plastic_cli.api.report import Report, make_report
 from plastic_cli.commands.invocation import DatasetName, DebugOptions, FileOptions, RuleName
 from plastic_cli.commands.options import toolkit_command
+from plastic_cli.commands.show import print_next
 from plastic_cli.config.model import field
 from plastic_cli.escapes import csv_text
 from plastic_cli.reports.options import ReportOptions, Sources
@@ -37,10 +38,13 @@ def _report(options: Options) -> None:
     changes: dict[str, Any] = {"format": "json"} if options.json_lines else {}
     if "runs" not in options.model_fields_set:
         changes["runs"] = RunsOptions().runs_folder()
-    print_report(options.model_copy(update=changes))
+    made = print_report(options.model_copy(update=changes))
+    if made.content.results and options.format == "table" and not options.json_lines and options.html is None:
+        typed = RunsOptions(runs=options.runs if "runs" in options.model_fields_set else None)
+        print_next(["plastic report --html report.html", "plastic plot"], typed, made.console)
 
 
-def print_report(options: Options, sources: Sources | None = None, console: Console | None = None) -> None:
+def print_report(options: Options, sources: Sources | None = None, console: Console | None = None) -> Report:
     """Print the results of all runs in a folder and the verdicts on published claims, and write the chosen files.
 
     The arguments and errors are those of `make_report`.
@@ -51,6 +55,7 @@ def print_report(options: Options, sources: Sources | None = None, console: Cons
     else:
         _print_tables(made, options)
     made.write_chosen()
+    return made
 
 
 def _print_for_programs(made: Report, options: Options) -> None:

@@ -102,7 +102,7 @@ def carry_out_search(search: Search, options: TuningOptions, console: Console) -
         if before:
             console.message(f"{before} trials of this search are already done")
         trials = _Trials(search, study, options, console)
-        with signals_as_interrupts(TWICE), open_pool(options.scheduler, options.workers) as pool:
+        with signals_as_interrupts(TWICE), open_pool(options.scheduler, options.workers, options.threads) as pool:
             console.message(f"search {search.name}: {', '.join(search.space)}; {pool.description}")
             stopped = trials.run(pool)
         return SearchResult(trials.metric or study.metric or "value", study.finished(), stopped)
