@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 from plotnine import (
     aes,
+    coord_flip,
     element_blank,
+    element_text,
     facet_wrap,
     geom_blank,
     geom_line,
@@ -47,7 +49,7 @@ MOST_MARKED = 8
 """Up to this number of values of an option are marked on the axis."""
 LEAST_GAP = 0.07
 """Values of an option that are closer than this share of the axis are not all marked."""
-NAME_WIDTH = 16
+NAME_WIDTH = 30
 """Characters per line of a name on the axis."""
 _SPREAD = 0.5
 """The share of the place of a name over which the labels are spread."""
@@ -66,7 +68,7 @@ def finals_figure(
     """Draw final values against an option.
 
     values: label, panel, x, run, value: one row per run. x: the value of the option, a number, or names, which are
-    drawn side by side in the order of their categories. styles: how each label is drawn, as for `curves_figure`.
+    below each other in the order of their categories. styles: how each label is drawn, as for `curves_figure`.
     """
     view = view or View()
     share = metric.unit == "%"
@@ -78,6 +80,9 @@ def finals_figure(
     ends = inside.edges.groupby("panel", observed=True)["mean"].agg(["min", "max"])
     columns = min(len(panels), 3 if len(panels) > 4 else 2)
     width, height, beside = curve_size(view, labels if len(labels) > 1 else [], [], len(panels), columns)
+    if names and view.height is None:
+        legend = sum(wrapped_setting(str(label), LEGEND_WIDTH).count("\n") + 1.4 for label in labels)
+        height = max(_height_of_names(values, -(-len(panels) // columns)), 1.2 + 0.18 * legend if beside else 0)
     keys = [str(label) for label in labels]
     styles = styles or series_styles(keys)
     figure: ggplot = (
@@ -86,33 +91,40 @@ def finals_figure(
         + geom_point(aes("step", "value"), data=_inside(placed, "value", ends), size=1.2, alpha=0.35, show_legend=False)
         + geom_linerange(aes(ymin="low", ymax="high"), data=_cut(inside.points, ends), size=0.9, show_legend=False)
     )
-    lines = inside.lines[inside.lines.groupby(CURVE, observed=True)["step"].transform("size") > 1]
-    if not names and len(lines):
-        figure += geom_line(aes(group="label"), data=lines, size=0.7)
-    figure += geom_point(data=inside.points, size=2.6)
-    for scale in series_scales(styles, keys, labels=[wrapped_setting(key, LEGEND_WIDTH) for key in keys]):
+    sizes = inside.lines.groupby(CURVE, observed=True)["step"].transform("size")
+    if not names and (sizes > 1).any():
+        figure += geom_line(aes(group="label"), data=inside.lines[sizes > 1], size=0.7)
+    figure += geom_point(aes(shape="label"), data=inside.points, size=2.6)
+    for scale in series_scales(
+        styles, keys, ("color", "shape"), labels=[wrapped_setting(key, LEGEND_WIDTH) for key in keys]
+    ):
         figure += scale
-    figure += guides(color=guide_legend(ncol=1))
+    figure += guides(color=guide_legend(ncol=1), shape=guide_legend(ncol=1))
     figure += _x_scale(placed["step"], names, view)
     figure += y_scale(view, share=share)
     if len(panels) > 1:
-        figure += facet_wrap("panel", ncol=columns, scales="free_y")
+        figure += facet_wrap("panel", ncol=columns, scales="free_x" if names else "free_y")
+    if names:
+        figure += coord_flip()
     figure += labs(
         title=view.title or sentence_case(metric.name),
         subtitle=wrapped(about, int(11 * width)) or None,
         x=option,
         y=metric.name if share else metric.heading,
         color="",
+        shape="",
         caption=wrapped(" ".join(part for part in (_seeds_text(means), note) if part), int(14 * width)) or None,
     )
     figure += theme_plastic(figure_size=(width, height))
     return figure + theme(
-        legend_position=("right" if beside else "bottom") if len(labels) > 1 else "none", legend_title=element_blank()
+        legend_position=("right" if beside else "bottom") if len(labels) > 1 else "none",
+        legend_title=element_blank(),
+        axis_text_y=element_text(ma="right"),
     )
 
 
 def _places(values: pd.DataFrame, names: Sequence[str]) -> Any:
-    """Return where each run is on the axis: at its number, or at its name and there side by side with other labels."""
+    """Return where each run is on the axis: at its number, or at its name and there next to other labels."""
     if not names:
         return values["x"].astype(float)
     place = values["x"].astype(object).astype(str).map({name: place for place, name in enumerate(names)})
@@ -120,7 +132,15 @@ def _places(values: pd.DataFrame, names: Sequence[str]) -> Any:
         "code"
     ]
     rank, count = there.rank(method="dense"), there.transform("nunique")
-    return place + _SPREAD * ((rank - 0.5) / count - 0.5)
+    # The first name and the first label are at the top.
+    return -(place + _SPREAD * ((rank - 0.5) / count - 0.5))
+
+
+def _height_of_names(values: pd.DataFrame, rows: int) -> float:
+    """Return the height in inches of `rows` rows of panels: each label and each line of the text of a name has a line."""
+    labels = values.groupby(values["x"].astype(str))["label"].nunique()
+    lines = [max(int(count), wrapped_setting(str(name), NAME_WIDTH).count("\n") + 1) for name, count in labels.items()]
+    return max(2.4, 1.2 + rows * max(0.9, 0.17 * sum(lines) + 0.12 * len(lines) + 0.2))
 
 
 def _means(placed: pd.DataFrame) -> pd.DataFrame:
@@ -148,8 +168,9 @@ def _cut(points: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
 
 def _x_scale(steps: pd.Series[Any], names: Sequence[str], view: View) -> Any:
     if names:
-        texts = [wrapped(name, NAME_WIDTH) for name in names]
-        return scale_x_continuous(breaks=list(range(len(names))), labels=texts, limits=(-0.6, len(names) - 0.4))
+        texts = [wrapped_setting(name, NAME_WIDTH) for name in names]
+        at = [-place for place in range(len(names))]
+        return scale_x_continuous(breaks=at, labels=texts, minor_breaks=[], limits=(0.4 - len(names), 0.6))
     scale = scale_x_log10 if view.log_x else scale_x_continuous
     measured = np.unique(steps)
     places = np.log10(measured[measured > 0]) if view.log_x else measured

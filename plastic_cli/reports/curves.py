@@ -116,7 +116,7 @@ def plot_runs(
         messages.append(f"{_counted(len(chosen.runs) - len(kept))} repeated with the same seed: the newest one counts")
     parts = _in_parts(rows[rows["run"].isin(kept)], chosen.runs, settings, by)
     rules = list(dict.fromkeys(chosen.runs["rule"]))
-    named = metric_of(wanted, rules[0] if len(rules) == 1 else None)
+    named = named_metric(wanted, rules, rows, chosen.metrics)
     about = _about(parts, rules)
     if final:
         figure, without = _final_values(parts, named, by, wanted, view=view, about=about)
@@ -136,6 +136,17 @@ def plot_runs(
             note=notes,
         )
     return RunsPlot(figure, wanted, tuple(messages))
+
+
+def named_metric(metric: str, rules: Sequence[str], rows: pd.DataFrame, metrics: pd.DataFrame) -> Metric:
+    """Return the name and unit of a metric as it is drawn.
+
+    A rule's own name may say what the rows without labels are, such as the mean of the tasks. If other rows are drawn,
+    the metric has its general name.
+    """
+    everything = with_any_labels(metrics, metric)
+    is_part = rows["labels"].notna().any() and everything["labels"].isna().any()
+    return metric_of(metric, rules[0] if len(rules) == 1 and not is_part else None)
 
 
 def main_metric(chosen: ChosenRuns, *, final: bool = False) -> str:

@@ -70,7 +70,8 @@ def test_a_single_value_of_an_option_can_be_drawn(make_runs, log):
 def test_final_values_without_an_option_are_drawn_for_each_setting(make_runs):
     make_runs(activation="relu", values=(0.1, 0.5, 0.6))
     figure = plot_runs(make_runs(activation="tanh"), final=True).figure
-    assert figure.data[["step", "mean"]].round(6).to_numpy().tolist() == [[0, 0.61], [1, 0.91]]
+    # The first setting is at the top.
+    assert figure.data[["step", "mean"]].round(6).to_numpy().tolist() == [[-1, 0.91], [0, 0.61]]
     figure.draw()
 
 
@@ -169,3 +170,10 @@ def test_runs_are_read_in_their_order_from_several_stores(make_runs, tmp_path):
     assert len(read.metrics) == len(chosen.metrics)
     assert read.step_name == "epoch"
     assert isinstance(read.runs, pd.DataFrame)
+
+
+def test_a_part_of_a_metric_has_its_general_name(make_runs):
+    rows = [("test", "accuracy", step, 0.5, {"task": task}) for step in range(3) for task in (1, 2)]
+    chosen = make_runs(rule="selective", rows=rows)
+    assert plot_runs(chosen).figure.labels.title == "Test accuracy, mean of the tasks"
+    assert plot_runs(chosen, by="task").figure.labels.title == "Test accuracy"

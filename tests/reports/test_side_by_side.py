@@ -197,7 +197,7 @@ def test_the_curves_of_the_settings_are_over_each_other(two):
 def test_what_was_logged_once_is_drawn_as_final_values(make_runs):
     make_runs(perturbations=1, values=(0.3,))
     figure = Comparison(make_runs(perturbations=2, values=(0.5,))).figure("test/accuracy")
-    assert figure.data["mean"].round(6).tolist() == [0.31, 0.51]
+    assert figure.data["mean"].round(6).tolist() == [0.51, 0.31]
     figure.draw()
 
 
