@@ -137,7 +137,7 @@ def _places(values: pd.DataFrame, names: Sequence[str]) -> Any:
 
 
 def _height_of_names(values: pd.DataFrame, rows: int) -> float:
-    """Return the height in inches of `rows` rows of panels: each label and each line of the text of a name has a line."""
+    """Return the height in inches of `rows` rows of panels: each label and each line of the text has a line."""
     labels = values.groupby(values["x"].astype(str))["label"].nunique()
     lines = [max(int(count), wrapped_setting(str(name), NAME_WIDTH).count("\n") + 1) for name, count in labels.items()]
     return max(2.4, 1.2 + rows * max(0.9, 0.17 * sum(lines) + 0.12 * len(lines) + 0.2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,7 +219,7 @@ def _in_parts(
 ) -> pd.DataFrame:
     """Return run, step and value with what tells the curves apart: by, setting, split, labels and dataset.
 
-    All of these are ordered categories, except for `by_value`.
+    All of these are ordered categories. by_number: the value of `by` where it is a number.
     """
     values = _values_of(by, runs) if by is not None and _is_option(by, runs) else {}
     labels = [label_values(text) for text in rows["labels"]]
@@ -237,7 +238,8 @@ def _in_parts(
         "labels": ([label_text(each) for each in labels], number_first),
         "dataset": ([settings[run][2] for run in rows["run"]], number_first),
     }
-    parts = rows[["run", "step", "value"]].assign(by_value=by_value)
+    numbers = [float(value) if _is_number(value) else math.nan for value in by_value]
+    parts = rows[["run", "step", "value"]].assign(by_number=numbers)
     for name, (texts, key) in columns.items():
         present = list(dict.fromkeys(texts))
         order = (
@@ -321,7 +323,7 @@ def _best_labels(parts: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, str]:
 def _styles(parts: pd.DataFrame, by: str | None) -> Any:
     """Return ordered colors if the labels are numbers: those of `by`, of layers or of tasks."""
     labels = [str(label) for label in ordered_values(parts["label"])]
-    numbers = by is not None and all(_is_number(value) for value in parts["by_value"].unique())
+    numbers = by is not None and bool(parts["by_number"].notna().all())
     is_ordered = (numbers and set(labels) <= set(parts["by"])) or (
         labels != [""] and set(labels) <= set(parts["labels"])
     )
@@ -344,12 +346,10 @@ def _final_values(
         without = int(last["run"].nunique() - having["run"].nunique())
         if having.empty:
             raise UserError(f"--by {by}: the chosen runs have no value of it.")
-        numbers = all(_is_number(value) for value in having["by_value"])
-        texts = [
-            str(value) if _is_number(value) else text.rpartition("= ")[2]
-            for value, text in zip(having["by_value"], having["by"], strict=True)
-        ]
-        x = having["by_value"].astype(float) if numbers else pd.Categorical(texts, sorted(set(texts), key=number_first))
+        numbers = bool(having["by_number"].notna().all())
+        texts = [str(text).rpartition("= ")[2] for text in having["by"]]
+        names = pd.Categorical(texts, sorted(set(texts), key=number_first))
+        x = having["by_number"].astype(float) if numbers else names
         drawn = _with_roles(having, ["setting", "split", "labels"]).assign(x=x)
         option = _words(by)
     best, note = _best_labels(drawn, metric)

@@ -177,3 +177,17 @@ def test_a_part_of_a_metric_has_its_general_name(make_runs):
     chosen = make_runs(rule="selective", rows=rows)
     assert plot_runs(chosen).figure.labels.title == "Test accuracy, mean of the tasks"
     assert plot_runs(chosen, by="task").figure.labels.title == "Test accuracy"
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_an_option_can_be_a_list_or_a_switch(make_runs, final):
+    make_runs(hidden=[256], skip=True, values=(0.1, 0.5, 0.6))
+    chosen = make_runs(hidden=[256, 128], skip=True)
+    figure = plot_runs(chosen, by="hidden", final=final).figure
+    figure.draw()
+    if final:
+        assert figure.data["mean"].round(6).tolist() == [0.91, 0.61]
+    else:
+        assert list(figure.data["label"].cat.categories) == ["hidden = 256", "hidden = 256,128"]
+    chosen = make_runs(hidden=[256], skip=False)
+    assert len(plot_runs(chosen, by="skip", final=final).figure.data["mean"]) == (3 if final else 9)
