@@ -29,6 +29,7 @@ from plotnine import (
     theme,
 )
 
+from plastic_cli.figures.curves import wrapped
 from plastic_cli.figures.theme import GRAY, INK, PALETTE, PAPER, ordered_colors, theme_plastic
 from plastic_metafa.rule import term_label
 
@@ -70,6 +71,8 @@ def theta_figure(curves: pd.DataFrame, final: pd.DataFrame, l1: float) -> ggplot
     marks = final.assign(name=pd.Categorical(final["name"], names))
     columns = min(len(names), 5)
     rows = -(-len(names) // columns)
+    width = max(5.0, 2.6 * columns)
+    subtitle = f"dashed: mean of the last tenth of the episodes; weight of the L1 penalty: {l1:g}"
     return (
         ggplot(data, aes("step", "value"))
         + geom_hline(yintercept=0, color=GRAY, size=0.5)
@@ -79,11 +82,11 @@ def theta_figure(curves: pd.DataFrame, final: pd.DataFrame, l1: float) -> ggplot
         + scale_y_continuous(labels=_plain)
         + labs(
             title="Strength theta of each term",
-            subtitle=f"dashed: mean of the last tenth of the episodes; weight of the L1 penalty: {l1:g}",
+            subtitle=wrapped(subtitle, int(11.5 * width)),
             x="Episode",
             y="theta",
         )
-        + theme_plastic(figure_size=(max(5.0, 2.6 * columns), 2.2 * rows + 1.2))
+        + theme_plastic(figure_size=(width, 2.2 * rows + 1.3))
         + theme(strip_text=element_text(size=9))
     )
 
