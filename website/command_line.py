@@ -79,7 +79,8 @@ def _options(command: Any) -> str:
 def _row(parameter: Any, is_argument: bool) -> str:
     text, default = _help_and_default(parameter.help or "")
     names = [str(parameter.metavar)] if is_argument else list(_names(parameter))
-    return f"| {'<br>'.join(f'`{name}`' for name in names)} | {f'`{default}`' if default else ''} | {_escaped(text)} |"
+    shown = "<br>".join(f"`{name}`{{ .option }}" for name in names)
+    return f"| {shown} | {f'`{default}`' if default else ''} | {_escaped(text)} |"
 
 
 def _names(option: Any) -> Iterator[str]:

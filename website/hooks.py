@@ -15,11 +15,13 @@ sys.path.append(str(Path(__file__).parent))
 import command_line
 import notebooks
 import python_interface
+import recipe_table
 import repository
 
 PARTS = {
     "commands": command_line.overview,
     "public names": python_interface.overview,
+    "recipes": recipe_table.overview,
 }
 """What replaces `<!-- plastic: NAME -->` in a page."""
 

@@ -17,6 +17,7 @@ from plastic_cli.app import RootGroup
 from plastic_cli.commands.verbs import rule_command
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.plugins.rule import VERBS
+from plastic_cli.sweeps.recipe import recipe_names
 
 for needed in ("mkdocs", "material", "mkdocstrings", "nbconvert"):
     pytest.importorskip(needed, reason="the packages of the site are not installed: pip install '.[docs]'")
@@ -126,6 +127,11 @@ def test_every_public_name_is_in_the_reference(site):
 
     anchors = Page((site / "reference/python/index.html").read_text(encoding="utf-8")).anchors
     assert {f"plastic_cli.{name}" for name in plastic_cli.__all__} <= anchors
+
+
+def test_every_recipe_is_in_the_reference(site):
+    text = (site / "reference/recipes.html").read_text(encoding="utf-8")
+    assert [name for name in recipe_names() if f"<code>{name}</code>" not in text] == []
 
 
 def test_every_page_of_the_repository_is_in_the_site(site):
