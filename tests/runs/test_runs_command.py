@@ -291,8 +291,10 @@ def test_options_have_columns_where_they_differ_between_runs_of_a_rule(several):
         "accuracy",
         "time",
     ]
-    header = next(line for line in plastic("runs", "--rule", "hebb").out.splitlines() if line.split()[:1] == ["run"])
-    assert header.split() == ["run", "rule", "data", "set", "status", "seed", "test", "accuracy", "time"]
+    # What differs only between rules has none.
+    for options in (["--rule", "hebb"], ["--where", "rate!=0.2"]):
+        header = next(line for line in plastic("runs", *options).out.splitlines() if line.split()[:1] == ["run"])
+        assert header.split() == ["run", "rule", "data", "set", "status", "seed", "test", "accuracy", "time"]
     rows = json.loads(plastic("runs", "--json").out)
     assert [row["config.rate"] for row in rows] == [0.1, 0.1, 0.2, 0.3, 0.3]
     assert rows[2]["config.hidden"] == [8, 4]
