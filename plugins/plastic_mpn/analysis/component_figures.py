@@ -118,6 +118,7 @@ def trials_figure(
     periods = list(dict.fromkeys(starts.sort_values("trial_step")["period"]))
     starts["period"] = pd.Categorical(starts["period"], periods)
     colors, trials = discrete_colors(len(answers)), data["path"].nunique()
+    carried = "; M goes on from trial to trial" if "M" in found and data["trial"].max() > 0 else ""
     return (
         ggplot(mean, aes("PC1", "PC2", color="answer"))
         + geom_path(aes(group="path"), data=data[data["episode"] < EPISODES], size=0.3, alpha=0.2)
@@ -129,7 +130,7 @@ def trials_figure(
         + scale_shape_manual(values=_PERIOD_SHAPES[: len(periods)], name="start of")
         + labs(
             title="Trials in the plane of two principal components",
-            subtitle=f"{run_name}\nthick: mean of {trials} trials by correct answer; thin: single trials",
+            subtitle=f"{run_name}\nthick: mean of {trials} trials by correct answer; thin: single trials{carried}",
             x="PC1",
             y="PC2",
         )

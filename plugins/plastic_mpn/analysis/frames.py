@@ -238,7 +238,10 @@ def _two_actions(axes: Axes, episode: Episode, choice: Choice) -> Update:
 def _several_actions(axes: Axes, episode: Episode, choice: Choice) -> Update:
     times = np.arange(len(episode))
     colors = discrete_colors(choice.values.shape[1])
-    lines = [axes.plot([], [], color=color, linewidth=1.4, animated=True)[0] for color in colors]
+    lines = [
+        axes.plot([], [], color=color, linewidth=1.4, linestyle=_line_style(index, len(colors)), animated=True)[0]
+        for index, color in enumerate(colors)
+    ]
     (chosen,) = axes.plot([], [], "o", color=INK, markersize=7, markerfacecolor="none", animated=True)
     _style_steps(axes, choice.values, choice.label, choice.limits)
     _name_actions(axes, choice.names, linewidth=1.4)
@@ -249,6 +252,11 @@ def _several_actions(axes: Axes, episode: Episode, choice: Choice) -> Update:
         chosen.set_data([step], [choice.values[step, episode.actions[step]]])
 
     return update
+
+
+def _line_style(index: int, count: int) -> str | tuple[float, tuple[float, float]]:
+    """Return solid for the first line and shorter dashes for each later one, so that lines below show in the gaps."""
+    return (0, (2 * (count - index), 1.2 * index)) if index else "solid"
 
 
 def _name_actions(axes: Axes, names: Sequence[str], **style: Any) -> None:
@@ -264,7 +272,8 @@ def _name_actions(axes: Axes, names: Sequence[str], **style: Any) -> None:
 def _return(axes: Axes, episode: Episode) -> Update:
     returns = np.cumsum(episode.rewards)
     update = growing_curve(axes, np.arange(len(episode)), returns, color=PALETTE[2], drawstyle="steps-post")
-    _style_steps(axes, returns, "return so far")
+    counts_trials = "correct" in episode.infos[0] and set(np.unique(episode.rewards)) <= {0, 1}
+    _style_steps(axes, returns, "correct trials so far" if counts_trials else "return so far")
     return update
 
 

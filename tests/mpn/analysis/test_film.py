@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from plastic_cli.errors import RunFailed, UserError
@@ -333,6 +334,22 @@ def test_the_choice_of_any_number_of_actions_is_drawn_up_to_the_step(actions):
         else:
             drawn = [len(line.get_xdata()) for line in axes.lines if line.get_animated()]
             assert max(drawn) == step + 1
+
+
+@pytest.mark.parametrize("actions", [3, 5])
+def test_overlapping_lines_are_all_visible(actions):
+    names = tuple(f"action {index}" for index in range(actions))
+    axes, update = axes_of(_choice, made_up(np.ones((40, actions))), choice_of(agent(), np.ones((40, actions)), names))
+    update(39)
+    canvas = FigureCanvasAgg(axes.figure)
+    for line in axes.lines:
+        line.set_animated(False)
+    axes.get_legend().remove()
+    canvas.draw()
+    colors = {tuple(color) for color in np.asarray(canvas.buffer_rgba())[..., :3].reshape(-1, 3).tolist()}
+    for line in axes.lines[:actions]:
+        wanted = np.array(to_rgb(line.get_color())) * 255
+        assert min(np.abs(np.array(color) - wanted).max() for color in colors) < 12, line.get_color()
 
 
 def test_inputs_are_drawn_between_the_others_each_on_its_own_scale():
