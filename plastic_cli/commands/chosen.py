@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from plastic_cli.commands.invocation import DatasetName, RuleName
-from plastic_cli.config.model import field
+from plastic_cli.config.describe import option_name
+from plastic_cli.config.model import Config, field
 from plastic_cli.errors import PlasticError, UserError
 from plastic_cli.runs.console import Console
 from plastic_cli.verbs.options import RunsOptions
@@ -54,6 +55,8 @@ class ChosenOptions(RunsOptions):
             tuple(self.names), self.rule, self.dataset, None if status == "all" else status, tuple(self.where)
         )
         chosen = select(present, selection)
+        if not present:
+            raise UserError(f"there is no run yet in {store.folder}. Create one with: plastic train RULE")
         if not chosen:
             what = f"no {status} run" if status not in (None, "all") else "no run"
             raise UserError(f"{what} in {store.folder} fits. `plastic runs` lists all runs.")
@@ -67,6 +70,13 @@ def check_output(path: Path, suffixes: tuple[str, ...] = PICTURES) -> None:
         raise UserError(f"--output {path}: the name must end with {listed}.")
     if path.is_dir():
         raise PlasticError(f"cannot write {path}: it is a folder. Choose another --output.")
+
+
+def refuse_typed(options: Config, names: Iterable[str], reason: str) -> None:
+    """Raise UserError if one of these options was typed, which has no effect for this reason."""
+    for name in names:
+        if name in options.model_fields_set:
+            raise UserError(f"{option_name(name)} does nothing {reason}. Leave it out.")
 
 
 def write_figure(figure: ggplot, path: Path, description: str | None = None) -> None:

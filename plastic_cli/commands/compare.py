@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plastic_cli.commands.chosen import PICTURES, ChosenOptions, check_output, write_figure
+from plastic_cli.commands.chosen import PICTURES, ChosenOptions, check_output, refuse_typed, write_figure
 from plastic_cli.commands.invocation import FileOptions, OutputOptions
 from plastic_cli.commands.options import toolkit_command
 from plastic_cli.commands.show import print_next
@@ -40,6 +40,8 @@ def compare(options: Options) -> None:
     """Print the comparison of the chosen runs, and write the chosen file."""
     if options.output is not None:
         check_output(options.output, (".html", *PICTURES))
+    if options.output is None or options.output.suffix.lower() == ".html":
+        refuse_typed(options, ViewOptions.model_fields, "without --output FILE.png, .svg or .pdf")
     view, rows = options.view(), options.rows()
 
     from plastic_cli.reports.curves import read_runs

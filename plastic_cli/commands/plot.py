@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from plastic_cli.commands.chosen import ChosenOptions, check_output, default_name, write_figure
+from plastic_cli.commands.chosen import ChosenOptions, check_output, default_name, refuse_typed, write_figure
 from plastic_cli.commands.invocation import DebugOptions, FileOptions
 from plastic_cli.commands.options import toolkit_command
 from plastic_cli.commands.show import print_next
@@ -34,6 +34,8 @@ def plot(options: Options) -> None:
     """Draw the chosen runs, write the figure and print its path."""
     if options.output is not None:
         check_output(options.output)
+    if options.final:
+        refuse_typed(options, ["smooth"], "with --final")
     view, rows = options.view(), options.rows()
 
     from plastic_cli.reports.curves import plot_runs, read_runs

@@ -53,7 +53,8 @@ def test_markdown_holds_all_tables(runs):
     ("name", "begin"), [("c.html", b"<!DOCTYPE html>"), ("c.svg", b"<?xml"), ("c.png", b"\x89PNG")]
 )
 def test_the_output_is_a_page_or_a_figure(runs, name, begin):
-    done = command("compare", "--output", f"out/{name}", "--metric", "test/loss")
+    metric = () if name == "c.html" else ("--metric", "test/loss")
+    done = command("compare", "--output", f"out/{name}", *metric)
     assert done.code == 0, done.err
     assert Path("out", name).read_bytes().startswith(begin)
     assert f"wrote out/{name}" in done.err
@@ -63,6 +64,8 @@ def test_the_output_is_a_page_or_a_figure(runs, name, begin):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["--log", "y"], "--log does nothing without --output FILE.png, .svg or .pdf. Leave it out."),
+        (["--metric", "test/loss", "--output", "c.html"], "--metric does nothing without --output FILE.png"),
         (["--output", "c.gif"], "the name must end with .html, .png, .svg or .pdf"),
         (["--where", "batch-size=8", "--where", "seed=0"], "name at least two runs to compare"),
         (["--output", "c.png", "--metric", "test/acuracy"], "Did you mean 'test/accuracy'?"),

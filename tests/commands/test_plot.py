@@ -53,6 +53,7 @@ def test_runs_are_chosen_by_name_and_by_condition(two_settings):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["--final", "--smooth", "3"], "--smooth does nothing with --final. Leave it out."),
         (["--output", "a.gif"], "the name must end with .png, .svg or .pdf"),
         (["--y-range", "2,1"], "the first number must be smaller"),
         (["--rule", "grlu"], "--rule grlu: no run has it"),
@@ -103,3 +104,10 @@ def test_a_run_draws_its_splits(two_settings, runs_folder):
     assert figure.labels.x == "epoch"
     with pytest.raises(ValueError, match=r"there is no option 'y_rang'.* Did you mean 'y_range'"):
         run.plot(y_rang=(0, 1))
+
+
+def test_a_folder_without_runs_says_how_to_make_one(runs_folder):
+    done = command("plot")
+    assert (done.code, done.err) == (
+        2, f"error: there is no run yet in {runs_folder}. Create one with: plastic train RULE\n"
+    )  # fmt: skip
