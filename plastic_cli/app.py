@@ -181,7 +181,9 @@ def _one_line(error: Exception) -> str:
         ]
         from plastic_cli.config.other_words import similar_option
 
-        message = f"there is no option '{mistyped}'.{similar_option(mistyped, options)}"
+        published = getattr(context.command, "published_names", None)
+
+        message = f"there is no option '{mistyped}'.{similar_option(mistyped, options, published)}"
     else:
         message = " ".join(error.format_message().split())
         message += "" if message.endswith((".", "?", "!")) else "."

@@ -25,5 +25,6 @@ def split_options(
     fields = {**rule_model.model_fields, **run_model.model_fields}
     for name in typed:
         if name not in fields:
-            raise OptionError(f"there is no option '{name}'.{similar_option(name, fields)}", name)
+            guess = similar_option(name, fields, rule_model.published_names)
+            raise OptionError(f"there is no option '{name}'.{guess}", name)
     return typed, run_model.from_values(of_the_run)

@@ -24,11 +24,15 @@ Options = TypeVar("Options", bound=Config)
 
 def build_command(name: str, about: str, models: Mapping[str, type[Config]], run: Callable[[Values], None]) -> Any:
     """Build a command whose options are the fields of all `models`; see `command_function`."""
-    return _command(name, about, command_function(models, run))
+    command = _command(name, about, command_function(models, run))
+    command.published_names = {word: own for model in models.values() for word, own in model.published_names.items()}
+    return command
 
 
 def _command(name: str, about: str, function: Callable[..., None]) -> Any:
-    single = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+    # Options may be typed with underscores, as in many programs.
+    settings = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda text: text.replace("_", "-")}
+    single = typer.Typer(add_completion=False, context_settings=settings)
     single.command(name, cls=Command, help=about)(function)
     return get_command(single)
 

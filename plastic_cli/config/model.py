@@ -66,6 +66,9 @@ class Config(BaseModel):
     """Former names of fields and the present ones. Options, keyword arguments and files may use a former name, with a
     warning that names the present one. Stored configurations are read under both."""
 
+    published_names: ClassVar[Mapping[str, str]] = {}
+    """Lower-case names that options have in the published program, and the names here, for suggestions."""
+
     @model_validator(mode="before")
     @classmethod
     def _read_texts(cls, values: Any) -> Any:
@@ -158,6 +161,11 @@ class Config(BaseModel):
         return {former: name for former, name in found.items() if former not in cls.model_fields}
 
     @classmethod
+    def similar_option(cls, word: str) -> str:
+        """Return " Did you mean 'x'?" for the field that a word means or resembles, or an empty string."""
+        return similar_option(word, cls.model_fields, cls.published_names)
+
+    @classmethod
     def with_present_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return `values` with the present names of renamed fields; a value under the present name takes precedence."""
         return present_names(values, cls.former_names())
@@ -190,7 +198,7 @@ class Config(BaseModel):
         for name in values:
             if name not in cls.model_fields:
                 where = f"{source}: " if source else ""
-                guess = similar_option(name, cls.model_fields)
+                guess = cls.similar_option(name)
                 raise OptionError(f"{where}there is no key '{name}'.{guess} `--help` lists the options.", name)
         cls._complete()
         try:

@@ -29,14 +29,15 @@ OTHER_WORDS: Mapping[str, tuple[str, ...]] = {
 """Words of PyTorch's, scikit-learn's and other programs, and the options they can mean here, the first that exists."""
 
 
-def similar_option(word: str, options: Iterable[str]) -> str:
+def similar_option(word: str, options: Iterable[str], published: Mapping[str, str] | None = None) -> str:
     """Return " Did you mean 'x'?" for the option that a word of another program means, else for the most similar one.
 
-    `word` and `options` are names such as batch_size, or options such as --batch-size. Returns an empty string if no
-    option is meant or similar.
+    `word` and `options` are names such as batch_size, or options such as --batch-size. published: words of the
+    published program of a rule, and its options here. Returns an empty string if no option is meant or similar.
     """
     known = {_plain(option): option for option in options}
-    for name in OTHER_WORDS.get(_plain(word), ()):
+    meant = [(published or {}).get(_plain(word), ""), *OTHER_WORDS.get(_plain(word), ())]
+    for name in meant:
         if name in known:
             return f" Did you mean '{known[name]}'?"
     return did_you_mean(word, known.values())

@@ -12,7 +12,6 @@ from typing import Any
 
 from plastic_cli.config.describe import holds_several
 from plastic_cli.config.model import Config, TrainConfig
-from plastic_cli.config.other_words import similar_option
 from plastic_cli.config.toml import to_toml
 from plastic_cli.errors import OptionError, UserError, did_you_mean
 from plastic_cli.escapes import valid_text
@@ -232,7 +231,7 @@ def read_grid(texts: Sequence[str], model: type[Config]) -> dict[str, list[Any]]
             raise UserError(f"--grid {text}: seeds are not part of a grid. Give their number with --seeds.")
         (name,) = model.read_names({name: values}, "--grid")
         if name not in model.model_fields:
-            guess = similar_option(name, model.model_fields)
+            guess = model.similar_option(name)
             raise UserError(f"--grid {text}: there is no option '{name}'.{guess}")
         if name in grid:
             raise UserError(f"--grid {text}: '{name}' has a grid already. Name all its values in one.")
@@ -251,7 +250,7 @@ def checked_grid(values: Mapping[str, Sequence[Any]], model: type[Config]) -> di
         if name == "seed":
             raise OptionError("grid: seeds are not part of a grid. Give their number with seeds.", name)
         if name not in model.model_fields:
-            raise OptionError(f"grid: there is no option '{name}'.{similar_option(name, model.model_fields)}", name)
+            raise OptionError(f"grid: there is no option '{name}'.{model.similar_option(name)}", name)
         if isinstance(listed, str) or not isinstance(listed, Iterable):
             raise OptionError(f"grid: {name} needs a list of values, as in grid={{'{name}': [{listed!r}]}}.", name)
         grid[name] = list(listed)
@@ -299,7 +298,7 @@ def _merged(
                 raise file.error((*place, kind), str(error)) from None
             for (name, value), written in zip(present.items(), values, strict=True):
                 if name not in model.model_fields:
-                    guess = similar_option(name, model.model_fields)
+                    guess = model.similar_option(name)
                     raise file.error((*place, kind, written), f"{rule} has no option '{name}'.{guess}")
                 if name in here:
                     raise file.error(

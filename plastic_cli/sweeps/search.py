@@ -19,7 +19,6 @@ from filelock import FileLock, Timeout
 
 from plastic_cli.config.describe import is_switch, literal_choices, type_word
 from plastic_cli.config.model import Config
-from plastic_cli.config.other_words import similar_option
 from plastic_cli.config.parsing import split_list
 from plastic_cli.distribution import install_command
 from plastic_cli.errors import PlasticError, UserError, match_choice
@@ -62,7 +61,7 @@ def search_space(model: type[Config], texts: Sequence[str], fixed: Mapping[str, 
         typed, equals, values = text.partition("=")
         (name,) = model.read_names({typed.strip().removeprefix("--").replace("-", "_"): values}, "--search")
         if name not in model.model_fields:
-            raise UserError(f"--search {text}: there is no option '{name}'.{similar_option(name, model.model_fields)}")
+            raise UserError(f"--search {text}: there is no option '{name}'.{model.similar_option(name)}")
         if name in ("seed", "validation", "dataset", "device"):
             raise UserError(f"--search {text}: '{name}' cannot be searched: its best value would have no meaning.")
         if name in space:

@@ -139,6 +139,7 @@ class Train(ClassifierTrainConfig):
         "local_lr": "local_learning_rate",
         "gather": "event_batch_size",
     }
+    published_names: ClassVar[Mapping[str, str]] = {"backprop_lr": "learning_rate", "hidden_dims": "hidden"}
     only_with: ClassVar[OnlyWith] = (
         ("update", ("local",), ("feedback", "local_rule", "local_learning_rate", "inverse_temperature", "control")),
         ("feedback", ("none",), ("local_rule", "inverse_temperature")),

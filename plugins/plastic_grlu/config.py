@@ -70,6 +70,7 @@ class Train(ClassifierTrainConfig):
         "lr_max": "learning_rate",
         "lr_min": "final_learning_rate",
     }
+    published_names: ClassVar[Mapping[str, str]] = {"n_perturbations": "perturbations", "layer_sizes": "hidden"}
     only_with: ClassVar[OnlyWith] = (
         ("update", ("grlu",), ("perturbations", "credit")),
         ("backbone", ("autoencoder",), ("latent", "backbone_epochs")),

@@ -89,6 +89,21 @@ class Train(TrainConfig):
         "initial_rate": "initial_theta",
         "tasks": "batch_size",
     }
+    published_names: ClassVar[Mapping[str, str]] = {
+        "database": "dataset",
+        "m": "ways",
+        "k": "shots",
+        "q": "queries",
+        "lamb": "l1",
+        "lr_meta": "learning_rate",
+        "a": "initial_theta",
+        "vec": "terms",
+        "fbk": "feedback",
+        "dim": "image_size",
+        "gpu_mode": "device",
+        "res": "runs",
+        "test_name": "name",
+    }
 
     @field_validator("terms", mode="before")
     @classmethod

@@ -223,6 +223,24 @@ class Train(EnvironmentConfig, TrainConfig):
         "num_episodes": "episodes",
         "normalise_advantages": "normalize_advantages",
     }
+    published_names: ClassVar[Mapping[str, str]] = {
+        "env_name": "env",
+        "env_config": "env_options",
+        "model_type": "core",
+        "num_layers": "layers",
+        "total_frames": "total_steps",
+        "tbptt_len": "rollout",
+        "entropy_coef": "entropy_coefficient",
+        "value_coef": "value_coefficient",
+        "grad_clip": "gradient_clip",
+        "eta_init": "eta",
+        "lambda_init": "lambda_decay",
+        "mpn_bias": "bias",
+        "print_freq": "evaluate_every",
+        "num_eval_episodes": "evaluation_episodes",
+        "experiment_name": "name",
+        "wandb": "export",
+    }
     only_with: ClassVar[OnlyWith] = (
         (
             "algorithm",

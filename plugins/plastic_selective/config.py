@@ -125,6 +125,7 @@ class Train(ClassifierTrainConfig):
     epochs: int = field(5, "passes over the images of a task", ge=1, panel="Learning")
     iterations: int = field(0, "steps per task, instead of --epochs; 0: use --epochs", ge=0, panel="Learning")
 
+    published_names: ClassVar[Mapping[str, str]] = {"replay_buffer": "buffer_size"}
     only_with: ClassVar[OnlyWith] = (
         (
             "optimizer",

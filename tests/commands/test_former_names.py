@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import plastic_cli
+from plastic_cli.commands.invocation import TrainInvocation
 from plastic_cli.errors import FormerName, OptionError, UserError
 from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.plugins.models import config_model, former_names, train_model
@@ -48,6 +49,30 @@ def test_every_former_name_leads_to_a_field_and_is_none():
             assert name in model.model_fields, f"{verb} {rule}: {former}"
             assert former not in model.model_fields, f"{verb} {rule}: {former}"
     assert seen >= 12
+
+
+def test_every_name_of_a_published_program_suggests_an_option_of_the_command():
+    for rule, verb, model in every_model():
+        if verb == "train":
+            known = {**model.model_fields, **TrainInvocation.model_fields}
+            for word, name in model.published_names.items():
+                assert word == word.casefold(), f"{rule}: {word}"
+                assert word not in known, f"{rule}: {word}"
+                assert name in known, f"{rule}: {word}"
+    assert "Did you mean '--ways'?" in refused("train", "metafa", "--M", 5)
+    assert "Did you mean '--learning-rate'?" in refused("train", "metafa", "--lr_meta", 5)
+    with pytest.raises(ValueError, match="Did you mean 'feedback'"):
+        plastic_cli.train("metafa", fbk="sym")
+
+
+def test_options_may_be_typed_with_underscores():
+    outcome = plastic(
+        "train", "eglp", "--dry-run", "--batch_size", 64, "--local_lr=0.2", "--no_anneal", "--name", "a_b"
+    )
+    config = tomllib.loads(outcome.out)
+    assert (config["batch_size"], config["local_learning_rate"], config["anneal"]) == (64, 0.2, False)
+    assert outcome.err == "note: --local-lr is now called --local-learning-rate.\n"
+    assert "no_such_folder" in refused("train", "eglp", "--dry_run", "--dataset", "./no_such_folder"), "as typed"
 
 
 def test_the_rules_share_one_vocabulary():

@@ -119,6 +119,12 @@ def test_a_word_of_another_program_suggests_the_option_that_it_means(word, optio
     assert similar_option(word, options) == f" Did you mean '{meant}'?"
 
 
+def test_a_word_of_the_published_program_suggests_its_option():
+    words = {"m": "ways", "gone": "no_option"}
+    assert similar_option("--M", ["--momentum", "--ways"], words) == " Did you mean '--ways'?"
+    assert similar_option("gone", ["batch_size", "ways"], words) == ""
+
+
 def test_no_suggestion_for_a_word_that_means_nothing_here():
     assert similar_option("--zzzz", ["--hidden"]) == ""
     assert similar_option("--lr", ["--hidden"]) == ""
