@@ -25,11 +25,12 @@ import plastic_cli as plastic
 # Both learn by actor-critic (A2C). The control is the same network, with M fixed at 0.
 
 # %%
-agent = plastic.train("mpn", algorithm="a2c", total_steps=150_000, seed=0)
+options = {"algorithm": "a2c", "total_steps": 150_000, "seed": 0}
+agent = plastic.train("mpn", **options)
 agent
 
 # %%
-control = plastic.train("mpn", algorithm="a2c", core="mpn-frozen", total_steps=150_000, seed=0)
+control = plastic.train("mpn", core="mpn-frozen", **options)
 plastic.plot([agent, control], "validation/return")
 
 # %% [markdown]
@@ -66,11 +67,19 @@ observation, _ = environment.reset(seed=1)
 state, steps = network.init_state(1), []
 with torch.no_grad():
     for step in range(45):  # three trials of 15 steps
-        (logits, value), state = network(torch.tensor(observation)[None].float(), state)
+        x = torch.tensor(observation)[None].float()
+        (logits, value), state = network(x, state)
         action = int(logits.argmax())
         observation, reward, *_ = environment.step(action)
         size = float(state.norm())
-        steps.append({"step": step, "size of M": size, "response": action, "reward": float(reward)})
+        steps.append(
+            {
+                "step": step,
+                "size of M": size,
+                "response": action,
+                "reward": float(reward),
+            }
+        )
 
 steps = pd.DataFrame(steps)
 steps[steps["response"] == 1]

@@ -49,11 +49,10 @@ print(report.latex(caption="Accuracy on the digits.", label="tab:digits"))
 # run in a process of its own, and does not repeat runs that the store holds.)
 
 # %%
-runs = [
-    run
-    for perturbations in (1, 4, 16, 64)
-    for run in plastic.train("grlu", perturbations=perturbations, hidden=64, epochs=5, seeds=3)
-]
+shared = {"hidden": 64, "epochs": 5, "seeds": 3}
+runs = []
+for perturbations in (1, 4, 16, 64):
+    runs += plastic.train("grlu", perturbations=perturbations, **shared)
 figure = plastic.plot(runs, "test/accuracy", by="perturbations")
 figure
 
@@ -72,7 +71,8 @@ small
 # The same values as a table, for figures of your own:
 
 # %%
-plastic.RunStore("runs").runs()[["rule", "seed", "config.perturbations", "test/accuracy"]].tail()
+table = plastic.RunStore("runs").runs()
+table[["rule", "seed", "config.perturbations", "test/accuracy"]].tail()
 
 # %% [markdown]
 # ## The references

@@ -25,7 +25,8 @@ import plastic_cli as plastic
 # downloaded.
 
 # %%
-run = plastic.train("grlu", perturbations=16, dataset="digits", hidden=64, epochs=5, seed=0)
+options = {"dataset": "digits", "hidden": 64, "epochs": 5}
+run = plastic.train("grlu", perturbations=16, seed=0, **options)
 run
 
 # %% [markdown]
@@ -49,7 +50,7 @@ except ValueError as error:
 # `run.metrics()` is a pandas table with one row per metric and step. `run.plot` draws a learning curve.
 
 # %%
-run.metrics().tail(4)
+run.metrics()[["split", "step", "metric", "value"]].tail(4)
 
 # %%
 run.plot("test/accuracy")
@@ -88,7 +89,7 @@ plastic.render(run)
 # The control belongs to every result. Here it is the same network, trained by backpropagation.
 
 # %%
-control = plastic.train("backprop", dataset="digits", hidden=64, epochs=5, seed=0)
+control = plastic.train("backprop", seed=0, **options)
 plastic.compare(run, control)
 
 # %%
@@ -98,6 +99,6 @@ plastic.plot([run, control], "test/accuracy")
 # One seed is no result. Three seeds of each take half a minute, and the report shows the mean with its interval.
 
 # %%
-plastic.train("grlu", perturbations=16, dataset="digits", hidden=64, epochs=5, seed=1, seeds=2)
-plastic.train("backprop", dataset="digits", hidden=64, epochs=5, seed=1, seeds=2)
+plastic.train("grlu", perturbations=16, seed=1, seeds=2, **options)
+plastic.train("backprop", seed=1, seeds=2, **options)
 plastic.report()

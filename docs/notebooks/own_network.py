@@ -34,7 +34,13 @@ digits = load_digits()
 x, y = (255 * digits.images / 16).astype(np.uint8), digits.target % 2
 order = np.random.default_rng(0).permutation(len(x))
 train, test = order[:1400], order[1400:]
-np.savez("parity.npz", x_train=x[train], y_train=y[train], x_test=x[test], y_test=y[test])
+np.savez(
+    "parity.npz",
+    x_train=x[train],
+    y_train=y[train],
+    x_test=x[test],
+    y_test=y[test],
+)
 
 # %% [markdown]
 # Every rule learns from it, in Python and in the shell (`plastic train eglp --dataset parity.npz`).
@@ -64,7 +70,8 @@ def network(seed):
     return module, torch.optim.Adam(module.parameters(), lr=0.003)
 
 
-runs = plastic.fit(network, rule="small-convnet", dataset="parity.npz", images=True, epochs=5, seeds=2)
+shared = {"dataset": "parity.npz", "images": True, "epochs": 5, "seeds": 2}
+runs = plastic.fit(network, rule="small-convnet", **shared)
 [run.results["test/accuracy"] for run in runs]
 
 # %% [markdown]
@@ -79,10 +86,12 @@ from plastic_selective import SelectivePlasticityOptimizer
 
 def protected(seed):
     module, _ = network(seed)
-    return module, SelectivePlasticityOptimizer(module.parameters(), lr=0.003, base="adam")
+    return module, SelectivePlasticityOptimizer(
+        module.parameters(), lr=0.003, base="adam"
+    )
 
 
-selective = plastic.fit(protected, rule="small-convnet-selective", dataset="parity.npz", images=True, epochs=5, seeds=2)
+selective = plastic.fit(protected, rule="small-convnet-selective", **shared)
 
 # %%
 plastic.plot([*runs, *selective], "test/accuracy", by="rule")

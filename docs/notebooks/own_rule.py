@@ -45,9 +45,10 @@ class BroadcastError:
     def train_batch(self, x, y):
         (h,) = self.features(x)
         logits = h @ self.readout
-        error = torch.nn.functional.one_hot(y, 10) - torch.softmax(logits, dim=1)
+        error = torch.nn.functional.one_hot(y, 10) - logits.softmax(1)
         self.readout += self.readout_rate * h.T @ error / len(x)
-        self.hidden += self.hidden_rate * x.T @ ((error @ self.broadcast) * (h > 0)) / len(x)
+        signal = (error @ self.broadcast) * (h > 0)
+        self.hidden += self.hidden_rate * x.T @ signal / len(x)
         return torch.nn.functional.cross_entropy(logits, y)
 
 
