@@ -12,7 +12,7 @@ import pandas as pd
 
 from plastic_cli.config.model import Config
 from plastic_cli.errors import UserError, did_you_mean
-from plastic_cli.plugins.discovery import discover
+from plastic_cli.plugins.discovery import discover, plugin_names
 from plastic_cli.plugins.models import config_model
 from plastic_cli.reports.claims import Context, PublishedFigures, read_claims
 from plastic_cli.reports.columns import (
@@ -22,7 +22,7 @@ from plastic_cli.reports.columns import (
     chosen_results_table,
 )
 from plastic_cli.reports.frames import claims_frame, results_frame
-from plastic_cli.reports.grouping import Setting, group_runs, plain_value, settings_across
+from plastic_cli.reports.grouping import NotInstalled, Setting, group_runs, plain_value, settings_across
 from plastic_cli.reports.latex import latex
 from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.options import ReportOptions
@@ -133,9 +133,12 @@ def _counts(runs: pd.DataFrame) -> str:
 
 
 def training_models(rules: Iterable[str]) -> dict[str, type[Config]]:
-    """Return the training options of each rule, without those of rules that are missing or do not load."""
-    models = {}
+    """Return the training options of each rule, without those of rules that do not load."""
+    models: dict[str, type[Config]] = {}
     for name in rules:
+        if name not in plugin_names():
+            models[name] = NotInstalled
+            continue
         with suppress(Exception):
             train = discover().rules[name].function("train")
             if train is not None:

@@ -32,6 +32,10 @@ DEFAULTS = "defaults"
 """The text of a setting that has nothing to name."""
 
 
+class NotInstalled(Config):
+    """The options of a rule that is not installed, such as one of `plastic.fit`: its defaults are not known."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Completed runs that differ only in their seed.
@@ -269,9 +273,14 @@ def _setting(
     """
     if model is None:
         return setting_text({name: config[name] for name in named})
-    shown = dict.fromkeys([*_shown_of(named, config, model), *_changed(config, model, dataset)])
+    if model is NotInstalled:
+        own = [name for name, value in config.items() if value not in (None, False, 0, dataset)]
+        shown = dict.fromkeys([*named, *(own if len(own) <= NAMED_IN_FULL else ())])
+    else:
+        shown = dict.fromkeys([*_shown_of(named, config, model), *_changed(config, model, dataset)])
     # A differing field without a value is named; left out, it would be read as the default.
-    return ", ".join(setting_text({name: config[name]}) for name in shown) or DEFAULTS
+    nothing = "" if model is NotInstalled else DEFAULTS
+    return ", ".join(setting_text({name: config[name]}) for name in shown) or nothing
 
 
 def _distinction(config: Mapping[str, Any], named: Sequence[str], model: type[Config] | None) -> str:

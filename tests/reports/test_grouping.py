@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plastic_cli.config.model import Config
-from plastic_cli.reports.grouping import group_runs, plain_value, setting_text, settings_across
+from plastic_cli.reports.grouping import NotInstalled, group_runs, plain_value, setting_text, settings_across
 from reports.report_frames import run_row
 
 
@@ -274,6 +274,17 @@ def test_the_setting_names_what_differs_from_the_defaults():
     deep = {"algorithm": "deep", "rate": 0.3, "width": 128}
     assert settings_of(deep) == ["algorithm = deep"]
     assert settings_of({**deep, "rate": 0.1}) == ["algorithm = deep, rate = 0.1"]
+
+
+def test_a_rule_that_is_not_installed_names_its_few_options():
+    rows = [run_row(number, seed=number, epochs=2, batch_size=64, rate=0.1, images=False) for number in range(2)]
+    (group,) = group_runs(frame(*rows), {"grlu": NotInstalled})
+    assert (group.setting, group.label) == ("epochs = 2, batch size = 64, rate = 0.1", "grlu")
+    many = {f"option_{number}": number for number in range(1, 8)}
+    first, second = group_runs(frame(run_row(0, rate=1, **many), run_row(1, rate=2, **many)), {"grlu": NotInstalled})
+    assert (first.setting, second.setting) == ("rate = 1", "rate = 2")
+    (alone,) = group_runs(frame(run_row(0, **many)), {"grlu": NotInstalled})
+    assert alone.setting == ""
 
 
 def test_what_follows_from_an_option_that_all_groups_share_is_not_named():
