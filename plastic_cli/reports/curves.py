@@ -219,7 +219,8 @@ def _in_parts(
 ) -> pd.DataFrame:
     """Return run, step and value with what tells the curves apart: by, setting, split, labels and dataset.
 
-    All of these are ordered categories. by_number: the value of `by` where it is a number.
+    All of these are ordered categories. by_number: the value of `by` where it is a number;
+    has_by: whether there is one.
     """
     values = _values_of(by, runs) if by is not None and _is_option(by, runs) else {}
     labels = [label_values(text) for text in rows["labels"]]
@@ -239,7 +240,7 @@ def _in_parts(
         "dataset": ([settings[run][2] for run in rows["run"]], number_first),
     }
     numbers = [float(value) if _is_number(value) else math.nan for value in by_value]
-    parts = rows[["run", "step", "value"]].assign(by_number=numbers)
+    parts = rows[["run", "step", "value"]].assign(by_number=numbers, has_by=[value is not None for value in by_value])
     for name, (texts, key) in columns.items():
         present = list(dict.fromkeys(texts))
         order = (
@@ -262,7 +263,7 @@ def _values_of(by: str, runs: pd.DataFrame) -> dict[str, Any]:
 
 
 def _by_text(by: str | None, value: Any) -> str:
-    if by is None or value is None:
+    if by is None:
         return ""
     return str(value) if by in ("rule", "dataset", "name", "run", "status") else setting_text({by: value})
 
@@ -342,11 +343,10 @@ def _final_values(
             drawn = drawn.assign(x=pd.Categorical([str(drawn["setting"].iloc[0]) or "all runs"] * len(drawn)))
         option = ""
     else:
-        having = last[last["by"] != ""]
+        numbers = bool(last.loc[last["has_by"], "by_number"].notna().all() and last["has_by"].any())
+        # A run without a number has no place on the axis; next to other names there is the name "none".
+        having = last[last["has_by"]] if numbers else last
         without = int(last["run"].nunique() - having["run"].nunique())
-        if having.empty:
-            raise UserError(f"--by {by}: the chosen runs have no value of it.")
-        numbers = bool(having["by_number"].notna().all())
         texts = [str(text).rpartition("= ")[2] for text in having["by"]]
         names = pd.Categorical(texts, sorted(set(texts), key=number_first))
         x = having["by_number"].astype(float) if numbers else names

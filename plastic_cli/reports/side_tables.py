@@ -176,8 +176,9 @@ def _difference(row: Mapping[Any, Any], metric: Metric) -> Cell:
     if math.isnan(row["difference"]):
         return None
     if row["metric"] in TIMES:
-        sign = "-" if row["difference"] < 0 else "+"
-        return Number(sign + duration(abs(row["difference"])), value=row["difference"])
+        text = duration(abs(row["difference"]))
+        sign = "" if text == duration(0) else "-" if row["difference"] < 0 else "+"
+        return Number(sign + text, value=row["difference"])
     ends = [row["difference_low"], row["difference_high"]]
     bounds = "" if math.isnan(ends[0]) else f"[{', '.join(_signed(end, metric) for end in ends)}]"
     return Number(_signed(row["difference"], metric), bounds, row["difference"])

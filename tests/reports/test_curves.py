@@ -191,3 +191,15 @@ def test_an_option_can_be_a_list_or_a_switch(make_runs, final):
         assert list(figure.data["label"].cat.categories) == ["hidden = 256", "hidden = 256,128"]
     chosen = make_runs(hidden=[256], skip=False)
     assert len(plot_runs(chosen, by="skip", final=final).figure.data["mean"]) == (3 if final else 9)
+
+
+def test_a_run_without_the_option_is_called_none_and_has_no_place_among_numbers(make_runs):
+    make_runs(width=8)
+    make_runs(activation="relu", width=32)
+    chosen = make_runs(rule="backprop")
+    figure = plot_runs(chosen, by="width").figure
+    assert list(figure.data["label"].cat.categories) == ["width = 8", "width = 32", "width = none"]
+    assert plot_runs(chosen, by="width", final=True).messages == ("3 runs without width: left out",)
+    names = plot_runs(chosen, by="activation", final=True)
+    assert names.messages == ()
+    assert next(scale for scale in names.figure.scales if "x" in scale.aesthetics).labels == ["none", "relu"]
