@@ -164,8 +164,8 @@ def _metric_row(metric: Metric, key: str, value: float | None, run: Run) -> dict
 
 def _time_rows(seconds: float, run: Run) -> list[dict[str, Any]]:
     """Return the rows of the times: all of the command, and the part that `plastic report` shows."""
-    command_time = {"train": "time of the run", "eval": "time of the evaluation", "analyze": "time of the analysis"}
-    rows = [{"result": command_time.get(run.stage, f"time of {run.stage}"), "value": f"{seconds:.2f}", "": "s"}]
+    words = {"train": "the run", "eval": "the evaluation", "analyze": "the analysis", "render": "the rendering"}
+    rows = [{"result": f"time of {words.get(run.stage, run.stage)}", "value": f"{seconds:.2f}", "": "s"}]
     speed = run.record.speed
     if run.stage == "train" and speed.get("seconds"):
         rows.append({"result": "time of training, without evaluation", "value": f"{speed['seconds']:.2f}", "": "s"})
