@@ -58,7 +58,10 @@ PARTS = (
         ),
         (
             Picture("videos/weights.gif", "Input weights of hidden units and the accuracy during training."),
-            Picture("figures/angles.png", "Angle between the updates of the rule and the gradient, for each layer."),
+            Picture(
+                "figures/angles.png",
+                "Angle between one update of the rule and the gradient, by layer and number of perturbations.",
+            ),
             Picture("figures/confusion.png", "How often each digit is taken for another one."),
         ),
     ),
@@ -67,7 +70,7 @@ PARTS = (
         ("plastic train eglp", "plastic render eglp", "plastic analyze eglp --events"),
         (
             Picture("videos/learning.gif", "Receptive fields, their changes, the events and the accuracy."),
-            Picture("figures/events.png", "When events occur during training."),
+            Picture("figures/events.png", "The batches from which the hidden layers learned."),
         ),
     ),
     Part(
@@ -76,7 +79,7 @@ PARTS = (
         (
             Picture("videos/learning.gif", "Strength of each term of the rule, accuracy and angles over the episodes."),
             Picture("figures/theta.png", "Strength of each term over the episodes of meta-learning."),
-            Picture("figures/accuracy.png", "Accuracy of new networks during an episode."),
+            Picture("figures/accuracy.png", "Accuracy and loss of the networks after each episode, and the controls."),
         ),
     ),
     Part(
@@ -90,7 +93,7 @@ PARTS = (
             Picture(
                 "videos/episode_0.gif", "An episode of GoNogo: the task, the modulations M, inputs, actions and return."
             ),
-            Picture("figures/m_matrix.png", "M at the end of an episode, and its size over the episode."),
+            Picture("figures/m_matrix.png", "M at six steps of an episode; units are sorted so that structure shows."),
             Picture("figures/ablations.png", "Return with M intact, set to zero, frozen and shuffled."),
             Picture("figures/decoding_past.png", "How well past inputs can be read from the activity h and from M."),
         ),
@@ -108,7 +111,7 @@ PARTS = (
                 "Eligibility and gates of the first layer, and the accuracy on each task.",
             ),
             Picture("figures/accuracy_matrix.png", "Accuracy on each task after training on each task."),
-            Picture("figures/gate_history.png", "Gates of each layer during training."),
+            Picture("figures/gate_history.png", "Gates of each layer during training; the line is the mean."),
         ),
     ),
 )
