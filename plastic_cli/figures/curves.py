@@ -200,7 +200,9 @@ def curve_size(
     lines = sum(entry.count("\n") + 1 for entry in entries)
     panel_width = {1: 5.0, 2: 3.6, 3: 2.9}[columns]
     width = view.width or panel_width * columns + 0.5 + legend
-    beside = width - legend >= (3.6 if columns == 1 else 2.6 * columns)
+    # Below the panels, a legend would take most of a height that the user chose.
+    least = 2.2 if view.height is not None else 3.6 if columns == 1 else 2.6
+    beside = width - legend >= least * columns
     rows = -(-panels // columns)
     tall = max({1: 3.0, 2: 2.6, 3: 2.2}[columns] * rows + 1.2, 1.4 + 0.2 * lines if beside else 0)
     return width, view.height or (tall if beside else tall + 0.2 * lines), beside

@@ -261,3 +261,14 @@ def test_smoothing_takes_the_mean_of_the_last_steps():
     assert list(smoothed(frame, 2)["value"]) == [1, 1.5, 4, 4]
     assert smoothed(frame, 1) is frame
     assert "mean of the last 2 steps" in smoothing_text(2, "step")
+
+
+@pytest.mark.parametrize(
+    ("view", "place"),
+    [(View(), "right"), (View(width=3.5), "bottom"), (View(width=4), "bottom"), (View(width=4, height=3), "right")],
+)
+def test_the_legend_is_where_it_leaves_room_for_the_panel(view, place):
+    curves = mean_curves(pd.concat([rows([0.1, 0.8, 0.9], label=label) for label in "ab"]))
+    figure = curves_figure(curves, ACCURACY, view)
+    assert figure.theme.getp("legend_position") == place
+    assert figure.theme.getp("figure_size")[0] == (view.width or figure.theme.getp("figure_size")[0])
