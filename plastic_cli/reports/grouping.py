@@ -277,7 +277,8 @@ def _setting(
         own = [name for name, value in config.items() if value not in (None, False, 0, dataset)]
         shown = dict.fromkeys([*named, *(own if len(own) <= NAMED_IN_FULL else ())])
     else:
-        shown = dict.fromkeys([*_shown_of(named, config, model), *_changed(config, model, dataset)])
+        distinguishing = _shown_of(named, config, model)
+        shown = dict.fromkeys([*distinguishing, *_changed(config, model, dataset, distinguishing)])
     # A differing field without a value is named; left out, it would be read as the default.
     nothing = "" if model is NotInstalled else DEFAULTS
     return ", ".join(setting_text({name: config[name]}) for name in shown) or nothing
@@ -303,10 +304,11 @@ def _defaults(model: type[Config]) -> dict[str, Any]:
     return {name: plain_value(info.default) for name, info in model.model_fields.items()}
 
 
-def _changed(config: Mapping[str, Any], model: type[Config], dataset: str | None) -> list[str]:
+def _changed(config: Mapping[str, Any], model: type[Config], dataset: str | None, named: Collection[str]) -> list[str]:
     """Return the fields that were chosen: with another value than the default, or than others imply.
 
-    A field without a value may come from a version that did not have it, and is left out.
+    named: fields that are named in any case; what follows from them is left out. A field without a value may come from
+    a version that did not have it, and is left out.
     """
     known = {
         name: default
@@ -318,20 +320,20 @@ def _changed(config: Mapping[str, Any], model: type[Config], dataset: str | None
     chosen = [
         name for name, default in known.items() if name in typed or plain_value(implied.get(name, default)) != default
     ]
-    return _without_implied(chosen, [config], model)
+    return _without_implied(chosen, [config], model, named)
 
 
 def _without_implied(
-    names: Sequence[str], configurations: Sequence[Mapping[str, Any]], model: type[Config]
+    names: Sequence[str], configurations: Sequence[Mapping[str, Any]], model: type[Config], kept: Collection[str] = ()
 ) -> list[str]:
     """Return the differing fields without those whose values follow from the others.
 
-    Fields are left out from the last to the first, so that of two fields that imply each other one stays. A field that
-    an older version did not store is left out too, unless two groups would then look the same.
+    kept: fields that stay. Fields are left out from the last to the first, so that of two fields that imply each other
+    one stays. A field that an older version did not store is left out too, unless two groups would then look the same.
     """
     defaults = _defaults(model)
     known = list(names)
-    for name in (name for name in reversed(names) if name in defaults):
+    for name in (name for name in reversed(names) if name in defaults and name not in kept):
         others = [other for other in known if other != name]
         left_out = {name, *names}.difference(others)
         if all(config[name] in (None, _expected(name, config, left_out, defaults, model)) for config in configurations):

@@ -276,6 +276,27 @@ def test_the_setting_names_what_differs_from_the_defaults():
     assert settings_of({**deep, "rate": 0.1}) == ["algorithm = deep, rate = 0.1"]
 
 
+class Sparse(Config):
+    """A rule with two options that imply each other."""
+
+    activation: str = "relu"
+    k: float | None = None
+    width: int = 64
+
+    @classmethod
+    def implied(cls, typed):
+        return {"activation": "top-k"} if "k" in typed else {"k": 0.5} if typed.get("activation") == "top-k" else {}
+
+
+def test_of_two_options_that_imply_each_other_one_is_named():
+    values = [("relu", None), ("top-k", 0.5), ("top-k", 0.25)]
+    rows = [run_row(number, activation=activation, k=k, width=8) for number, (activation, k) in enumerate(values)]
+    groups = group_runs(frame(*rows), {"grlu": Sparse})
+    assert [group.setting for group in groups] == ["k = none, width = 8", "k = 0.25, width = 8", "k = 0.5, width = 8"]
+    (alone,) = group_runs(frame(rows[1]), {"grlu": Sparse})
+    assert alone.setting == "activation = top-k, width = 8"
+
+
 def test_a_rule_that_is_not_installed_names_its_few_options():
     rows = [run_row(number, seed=number, epochs=2, batch_size=64, rate=0.1, images=False) for number in range(2)]
     (group,) = group_runs(frame(*rows), {"grlu": NotInstalled})
