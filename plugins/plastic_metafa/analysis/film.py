@@ -56,7 +56,7 @@ def render_learning(config: Render, run: Run) -> None:
         add_caption(figure, lambda step: f"episode {step} of {last}"),
     ]
     for axes in (left, middle, right):
-        axes.set_xlim(0, last)
+        axes.set_xlim(0, 1.015 * last)
         whole_numbers(axes.xaxis, 5)
         # Below the panel, where it covers no curve.
         axes.legend(frameon=False, fontsize=LABEL, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
@@ -79,7 +79,7 @@ def _show_theta(axes: Axes, theta: pd.DataFrame) -> list[Update]:
 def _show_accuracy(axes: Axes, accuracy: pd.DataFrame, run: Run) -> list[Update]:
     updates = _show_curves(axes, accuracy, "metric", {"accuracy": "this rule"}, "accuracy on queries")
     summary = run.record.summary
-    controls = (("backprop", "backprop/accuracy", "--"), ("feedback alignment", "control/accuracy", ":"))
+    controls = (("backprop", "backprop/accuracy", "--"), ("feedback alignment", "control/accuracy", "-."))
     for name, key, linestyle in controls:
         if (value := summary.get(key)) is not None:
             axes.axhline(float(value), color=GRAY, linestyle=linestyle, linewidth=1.4, label=f"{name} (test)")
