@@ -24,7 +24,7 @@ AnyRuns = StoredRun | RunStore | str | Path | Iterable[StoredRun | str | Path]
 def plot(runs: AnyRuns, metric: str | None = None, by: str | None = None, **options: Any) -> ggplot:
     """Draw learning curves or final values of runs: the mean over the seeds of each setting, with its interval.
 
-    runs: a run or several; a run is a StoredRun, an id, a name or a folder. A store, or the folder of one, stands for
+    runs: a run or several; a run is a StoredRun, an id, a name or a folder. A store, or the folder of one, means
     all its completed runs. metric: "split/name" such as "test/accuracy", or "name" for all splits; None: the main
     metric. by: an option, or "rule", "dataset", "seed" or "run", or a label of the metric such as "layer": there is one
     color for each of its values. options: those of `plastic plot --help`, with underscores: `final`, `smooth`, `log`,

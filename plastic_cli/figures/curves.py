@@ -53,7 +53,7 @@ MOST_POINTS = 12
 """Curves with up to this number of steps show a point at each step."""
 
 MOST_STYLES = 4
-"""Number of line types that can be told apart."""
+"""Number of line types that a reader can distinguish."""
 
 LEGEND_WIDTH = 40
 """Characters per line of the legend."""
@@ -134,7 +134,7 @@ def curves_figure(
         figure += scale
     if len(kinds) > 1:
         figure += scale_linetype_manual(values=dict(zip(kinds, _LINETYPES * len(kinds), strict=False)))
-    # Each guide is an object of its own, because plotnine changes it.
+    # Each scale has another guide object, because plotnine changes it.
     figure += guides(color=guide_legend(ncol=1) if len(labels) > 1 else None, fill=None, linetype=guide_legend(ncol=1))
     figure += _x_scale(view)
     figure += y_scale(view, share=share)
@@ -192,7 +192,7 @@ def _layers(inside: Shown, *, several_kinds: bool) -> list[Any]:
 def curve_size(
     view: View, labels: Sequence[Any], kinds: Sequence[Any], panels: int, columns: int
 ) -> tuple[float, float, bool]:
-    """Return width and height in inches, and whether the legend is beside the panels."""
+    """Return width and height in inches, and whether the legend is at the right of the panels."""
     entries = [wrapped_setting(str(label), LEGEND_WIDTH) for label in labels]
     entries += [str(kind) for kind in kinds] if len(kinds) > 1 else []
     longest = max((len(line) for entry in entries for line in entry.split("\n")), default=0)

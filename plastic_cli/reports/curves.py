@@ -201,7 +201,7 @@ def _settings(runs: pd.DataFrame, by: str | None) -> tuple[set[str], dict[str, t
     """
     models = training_models(runs["rule"].unique())
     kept = {run for group in group_runs(runs, models) for run in group.runs}
-    # Each run gets a seed of its own, so that runs that differ only in `by` are all in a group.
+    # Each run gets another seed, so that runs that differ only in `by` are all in a group.
     others = runs.drop(columns=f"{CONFIG_PREFIX}{by}", errors="ignore").assign(seed=range(len(runs)))
     several_rules = len(others["rule"].unique()) > 1 and by != "rule"
     settings = {}
