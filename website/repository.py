@@ -26,7 +26,7 @@ LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)([^)\s#]+)(#[^)\s]*)?(?=\))")
 
 
 def pages() -> dict[str, str]:
-    """Return the pages outside `docs/` by their address; the first page of the site has a text of its own."""
+    """Return the pages outside `docs/` by their address; the first page of the site is `docs/index.md`."""
     return {address: _text(path) for path, address in PAGES.items() if path != "README.md"}
 
 
