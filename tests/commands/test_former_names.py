@@ -19,7 +19,7 @@ from plastic_cli.reports.claims import read_claims
 from plastic_cli.resolve import resolve
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.plan import filter_runs, plan_recipe
-from plastic_cli.sweeps.recipe import read_recipe
+from plastic_cli.sweeps.recipe import read_recipe, recipe_names
 from plastic_cli.testing import interrupted_after, plastic
 
 NOTICE = "note: --lr-max is now called --learning-rate."
@@ -233,6 +233,20 @@ def test_conditions_of_claims_take_former_names():
     assert claim.against == {"noise": 0.5}
 
 
+@pytest.mark.filterwarnings("error")
+def test_recipes_and_claims_that_come_with_plastic_use_the_present_names():
+    for name in recipe_names():
+        assert plan_recipe(read_recipe(name), seeds=1), name
+    for rule in discover().rules.values():
+        text, former = rule.claims_text(), former_names(rule.name)
+        tables = tomllib.loads(text or "")
+        settings = [
+            *tables.get("settings", {}).values(),
+            *(entry.get("conditions", {}) for entry in tables.get("claim", [])),
+        ]
+        assert not [name for conditions in settings for name in conditions if name in former], rule.name
+
+
 def test_a_rule_that_is_not_installed_has_no_former_names():
     assert former_names("no-such-rule") == {}
 
@@ -307,7 +321,7 @@ def test_the_python_interface_takes_former_names(tiny_data, runs_folder):
     with pytest.warns(FormerName, match="'lr_max' is now called 'learning_rate'"):
         run = plastic_cli.train("grlu", lr_max=0.2, **small)
     assert run.config["learning_rate"] == 0.2
-    with pytest.raises(ValueError, match="are the same option"):
+    with pytest.warns(FormerName), pytest.raises(ValueError, match="are the same option"):
         plastic_cli.train("grlu", lr_max=0.2, learning_rate=0.2, **small)
     with pytest.warns(FormerName), pytest.raises(ValueError, match=r"was started, with learning_rate = 0\.2"):
         plastic_cli.train("grlu", resume=run, lr_max=0.3)

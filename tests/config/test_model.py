@@ -25,6 +25,7 @@ def test_a_stored_configuration_with_the_former_name_is_read():
     assert Renamed.from_values({"colour": "blue"}).model_dump().keys() == {"seed", "device", "color"}
 
 
+@pytest.mark.filterwarnings("ignore::plastic_cli.errors.FormerName")
 def test_typed_options_take_precedence_over_a_former_name_in_a_file_or_a_run():
     assert resolve(Renamed, {"color": "green"}, {"colour": "blue"}).color == "green"
     assert resolve(Renamed, {}, {"colour": "blue"}).color == "blue"
