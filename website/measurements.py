@@ -50,7 +50,7 @@ def table(file: str, name: str) -> list[str]:
     content = measurements(file)[name]
     head, *rows = [[_shown(cell, content) for cell in row] for row in (content["columns"], *content["rows"])]
     lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
-    lines.insert(1, "|" + "---|" * len(head))
+    lines.insert(1, "|" + "".join("---:|" if side == "r" else "---|" for side in content.get("align", "l" * len(head))))
     return [re.sub(r"\|  (?=\|)", "| ", line) for line in lines]
 
 
