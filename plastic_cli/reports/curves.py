@@ -26,6 +26,7 @@ from plastic_cli.figures.finals import finals_figure
 from plastic_cli.figures.metric_rows import (
     has_curve,
     in_order,
+    known_metrics,
     label_text,
     label_values,
     metric_rows,
@@ -155,7 +156,8 @@ def main_metric(chosen: ChosenRuns, *, final: bool = False) -> str:
 
     If it is logged only once, that of validation is returned, unless final values are wanted.
     """
-    columns = metric_columns(chosen.runs)
+    logged = set(known_metrics(chosen.metrics))
+    columns = [name for name in metric_columns(chosen.runs) if name in logged]
     counts = {name: int(chosen.runs[name].notna().sum()) for name in columns}
     ordered = [name for name in MAIN_METRICS if counts.get(name)] or [name for name in columns if counts[name]]
     if not ordered:

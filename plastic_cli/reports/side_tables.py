@@ -275,14 +275,16 @@ def as_json(comparison: Comparison) -> str:
 def comparison_page(comparison: Comparison) -> str:
     """Return the comparison as one HTML page, in the style of the report."""
     from plastic_cli.distribution import installed_version
-    from plastic_cli.figures.metric_rows import has_curve, metric_rows
+    from plastic_cli.figures.metric_rows import has_curve, known_metrics, metric_rows
     from plastic_cli.reports.comparisons import unique_name
     from plastic_cli.reports.drawings import PageFigure, page_figure
     from plastic_cli.reports.page import PageTable, Section, render_page
 
     figures: list[PageFigure] = []
+    # A damaged metrics file can lack a metric of the results.
+    logged = known_metrics(comparison.chosen.metrics)
     for name in comparison.metrics:
-        if "/" not in name or len(figures) == MOST_FIGURES:
+        if name not in logged or len(figures) == MOST_FIGURES:
             continue
         if has_curve(metric_rows(comparison.chosen.metrics, name)):
             anchor = unique_name(name.replace("/", "-"), [figure.anchor for figure in figures])

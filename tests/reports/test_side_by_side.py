@@ -235,3 +235,11 @@ def test_tables_without_rows_are_left_out(two):
 def test_one_run_cannot_be_compared(make_runs):
     with pytest.raises(UserError, match="at least two runs"):
         Comparison(make_runs(seeds=1))
+
+
+def test_a_result_without_logged_values_has_no_curve(make_runs):
+    make_runs(perturbations=1, facts={"summary": {"test/accuracy": 0.5, "test/loss": 1.0}})
+    comparison = Comparison(make_runs(perturbations=2, facts={"summary": {"test/loss": 2.0}}))
+    assert comparison.metrics[:2] == ["test/loss", "test/accuracy"]
+    assert comparison_page(comparison).count("<figure") == 1
+    assert comparison.figure().labels.title == "Test accuracy"
