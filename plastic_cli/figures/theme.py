@@ -25,8 +25,8 @@ from plotnine.themes.elements import margin
 PALETTE = ("#0072B2", "#E07828", "#00A878", "#A020F8", "#E00000", "#C070F8", "#A85078", "#8888B8")
 """Blue, orange, green, violet, red, lilac, plum, slate: for things without an order.
 
-The contrast of each is at least 3 on white and on `DARK_PAPER`. With any color vision deficiency, two of them differ
-more than the closest two colors of Okabe and Ito do.
+The contrast of each is at least 3 on white and on `DARK_PAPER`. With any color vision deficiency, two of them differ by
+at least 9 hundredths in OKLab; the closest two colors of Okabe and Ito differ by 7.6.
 """
 
 ORDERED = ("#0071BD", "#4F68E4", "#8660E2", "#AE58D0", "#CE52B1", "#E3508C", "#EF5462", "#F16029", "#D97B0C")
@@ -54,8 +54,11 @@ ON_DARK: Mapping[str, str] = MappingProxyType(
 Data have none of these colors, except INK for a line with which all others are compared.
 """
 
-CELL_INK, CELL_INK_ON_DARK = "#202020", "#FDFDFD"
-"""Numbers in the cells of a matrix: on light and on dark cells. They stay as they are on a dark page."""
+CELL_INK, CELL_INK_ON_DARK, CELL_SOFT_INK = "#202020", "#FDFDFD", "#50565E"
+"""Numbers in the cells of a matrix: on light cells, on dark cells, and numbers on light cells that matter less.
+
+They stay as they are on a dark page.
+"""
 
 DPI = 150
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ from plastic_cli.figures.curves import (
     wrapped,
     wrapped_setting,
 )
-from plastic_cli.figures.theme import GRAY, SeriesStyle, series_scales, series_styles, theme_plastic
+from plastic_cli.figures.theme import GRAY, INK, SeriesStyle, series_scales, series_styles, theme_plastic
 from plastic_cli.figures.view import View
 from plastic_cli.plugins.metrics import Metric, metric_of
 from plastic_cli.reports.claims import Claim, quantity
@@ -53,8 +53,15 @@ from plastic_cli.statistics.intervals import MINIMUM_VALUES, interval_method
 MOST_CURVES = 8
 """More curves than this in one figure cannot be distinguished."""
 
+MOST_BANDS = 12
+"""If published values lie farther apart than this number of their tolerances, differences from them are drawn."""
+
 WIDTH = 6.4
 """Inches: two figures fit next to each other on the page."""
+
+
+AxisLabels = Callable[[Sequence[float] | Sequence[str]], list[str]]
+"""Returns the labels of an axis for the values at its ticks."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +243,8 @@ def _claims_figure(tested: Sequence[ClaimResult], look: Looks) -> Figure:
     assert isinstance(tested[0].entry, Claim)
     metric = quantity(tested[0].entry, tested[0].rule)
     assert metric is not None
-    frame = _claims_data(tested, look, metric)
+    known = _claims_data(tested, look, metric)
+    frame, axis, labels_of = _claims_view(known, metric)
     published = frame[frame["what"] == "published"]
     with_interval = frame[frame["what"] == "measured"].dropna(subset=["low", "high"])
     labels = [str(label) for label in frame["claim"].cat.categories]
@@ -253,10 +261,12 @@ def _claims_figure(tested: Sequence[ClaimResult], look: Looks) -> Figure:
         + geom_point(aes(shape="what"), size=2.6)
         + scale_color_identity()
         + scale_shape_manual(values={"published": "|", "measured": "o"}, breaks=["published", "measured"])
-        + scale_x_continuous(labels=share_labels if metric.unit == "%" else number_labels)
+        # Each row has its own color; the legend is about the shapes.
+        + guides(shape=guide_legend(override_aes={"color": INK}))
+        + scale_x_continuous(labels=labels_of)
         + labs(
             title=f"Published and measured: {metric.name}",
-            x=sentence_case(metric.name if metric.unit == "%" else metric.heading),
+            x=axis,
             y="",
             color="",
             shape="",
@@ -267,7 +277,35 @@ def _claims_figure(tested: Sequence[ClaimResult], look: Looks) -> Figure:
     )
     rules = tuple(sorted({row.rule for row in tested}))
     datasets = tuple(sorted({row.group.data or "" for row in tested if row.group is not None} - {""}))
-    return Figure(figure, _describe_claims(frame, metric), None, rules, datasets)
+    return Figure(figure, _describe_claims(known, metric), None, rules, datasets)
+
+
+def _claims_view(frame: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame, str, AxisLabels]:
+    """Return what the figure of claims shows, the name of its axis and the function that labels it.
+
+    It shows the values, unless the published values lie so far apart that tolerances and intervals could not be seen:
+    then it shows the differences from the published value, and the names of the claims have the values.
+    """
+    published = frame[frame["what"] == "published"].set_index("claim")
+    widths = published["high"] - published["low"]
+    share = metric.unit == "%"
+    if np.ptp(published["value"]) <= MOST_BANDS * widths.median():
+        axis = sentence_case(metric.name if share else metric.heading)
+        return frame, axis, share_labels if share else number_labels
+    measured = frame[frame["what"] == "measured"].set_index("claim")["value"]
+    names = {
+        claim: f"{claim}\n{metric.number(measured[claim])}, published {metric.number(published['value'][claim])}"
+        for claim in published.index
+    }
+    origin = frame["claim"].map(published["value"].to_dict()).astype(float)
+    columns = ["value", "low", "high"]
+    shown = frame.assign(**{column: metric.scale * (frame[column] - origin) for column in columns})
+    shown["claim"] = shown["claim"].cat.rename_categories(names)
+    return shown, f"Difference from the published value{' (percentage points)' if share else ''}", _signed_labels
+
+
+def _signed_labels(values: Sequence[float] | Sequence[str]) -> list[str]:
+    return [f"{float(value):+g}" if float(value) else "0" for value in values]
 
 
 def _claims_data(tested: Sequence[ClaimResult], look: Looks, metric: Metric) -> pd.DataFrame:

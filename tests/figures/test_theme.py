@@ -12,6 +12,7 @@ from plastic_cli.figures.files import svg_text
 from plastic_cli.figures.theme import (
     CELL_INK,
     CELL_INK_ON_DARK,
+    CELL_SOFT_INK,
     DARK_PAPER,
     DIVERGING,
     GRAY,
@@ -90,7 +91,14 @@ def test_lines_have_contrast_on_white_and_on_dark_pages(color: str, background: 
 def test_colors_differ_with_any_color_vision_deficiency(deficiency: str) -> None:
     closest = min(difference(*pair, deficiency) for pair in combinations(PALETTE, 2))
     assert closest >= 9
-    assert closest >= 0.9 * min(difference(*pair, deficiency) for pair in combinations(OKABE_ITO, 2))
+
+
+def test_the_closest_colors_differ_more_than_those_of_okabe_and_ito() -> None:
+    def least(palette: tuple[str, ...]) -> float:
+        pairs = list(combinations(palette, 2))
+        return min(difference(*pair, deficiency) for pair in pairs for deficiency in DEFICIENCIES)
+
+    assert least(PALETTE) > least(OKABE_ITO)
 
 
 def test_ordered_colors_become_lighter_and_their_ends_differ_for_everybody() -> None:
@@ -104,11 +112,12 @@ def test_text_is_readable_on_both_backgrounds() -> None:
         assert contrast(ink, PAPER) >= 4.5
         assert contrast(ON_DARK[ink], ON_DARK[PAPER]) >= 4.5
     assert contrast(CELL_INK, SEQUENTIAL[1]) >= 4.5
+    assert contrast(CELL_SOFT_INK, SEQUENTIAL[1]) >= 4.5
     assert contrast(CELL_INK_ON_DARK, SEQUENTIAL[3]) >= 4.5
 
 
 def test_no_data_has_a_color_that_changes_on_a_dark_page() -> None:
-    data = {*PALETTE, *ORDERED, *SEQUENTIAL, *DIVERGING, GRAY, CELL_INK, CELL_INK_ON_DARK}
+    data = {*PALETTE, *ORDERED, *SEQUENTIAL, *DIVERGING, GRAY, CELL_INK, CELL_INK_ON_DARK, CELL_SOFT_INK}
     assert data.isdisjoint(ON_DARK)
     assert len(set(ON_DARK.values())) == len(ON_DARK)
 

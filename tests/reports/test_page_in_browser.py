@@ -283,6 +283,16 @@ def test_figures_use_the_width_of_the_page(open_page):
     assert phone[0]["y"] < phone[1]["y"]
 
 
+def test_nothing_in_a_figure_is_black_on_a_dark_page(open_page):
+    page = open_page(scheme="dark")
+    drawn = page.locator("figure:not(#figure-grlu-headline) svg :is(path, use)").evaluate_all(
+        "parts => parts.filter(part => !part.closest('defs')).map(part => { const s = getComputedStyle(part);"
+        " return [s.fill, s.stroke, s.opacity]; })"
+    )
+    assert len(drawn) > 100
+    assert not [part for part in drawn if part[0] == "rgb(0, 0, 0)" or part[1] == "rgb(0, 0, 0)"]
+
+
 def test_on_a_phone_a_wide_figure_is_scrolled_and_not_shrunk(open_page, tmp_path):
     runs, metrics = grlu_experiments(seeds=1, datasets=("mnist", "fashion"))
     write_page(tmp_path, runs, metrics)

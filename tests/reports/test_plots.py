@@ -268,6 +268,20 @@ def test_claims_on_several_metrics_have_figures_of_their_own(experiments, claims
     assert all(len(figure.data) == 2 for figure in figures.values())
 
 
+def test_claims_far_apart_are_drawn_as_differences_from_the_published_value(experiments, claims_text):
+    runs, _ = experiments
+    figure = only_claims_figure(judged(runs, claims_text.replace("value = 0.9445", "value = 0.2")))
+    data = figure.plot.data
+    published, measured = (data[data["what"] == what].set_index("claim") for what in ("published", "measured"))
+    assert published["value"].tolist() == [0, 0]
+    assert np.allclose(published["high"] - published["low"], 1.0), "in percentage points"
+    far = next(label for label in measured.index if label.startswith("GR-06"))
+    assert 70 < measured["value"][far] < 75
+    assert far.endswith("%, published 20.00%")
+    assert figure.plot.labels.x == "Difference from the published value (percentage points)"
+    assert "published 20.00%, measured 9" in figure.description, "in words it is the values"
+
+
 def test_claims_in_words_have_units(experiments, claims_text):
     runs, _ = experiments
     words = only_claims_figure(judged(runs, claims_text)).description

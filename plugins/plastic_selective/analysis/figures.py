@@ -46,6 +46,7 @@ from plotnine import (
 from plastic_cli.figures.theme import (
     CELL_INK,
     CELL_INK_ON_DARK,
+    CELL_SOFT_INK,
     DIVERGING,
     GRAY,
     GRID,
@@ -86,8 +87,8 @@ def matrix_figure(history: History) -> ggplot:
     cells = pd.DataFrame({"after": after.ravel(), "task": task.ravel() + 1, "accuracy": 100 * history.matrix.ravel()})
     cells = cells.dropna()
     dark = np.where(cells["accuracy"] > 60, CELL_INK_ON_DARK, CELL_INK)
-    # Accuracies on later tasks are pale, so that the part that can be forgotten stands out.
-    cells["ink"] = np.where((cells["accuracy"] <= 60) & (cells["task"] > cells["after"]), GRAY, dark)
+    # Low accuracies on later tasks are pale, so that the part that can be forgotten stands out.
+    cells["ink"] = np.where((cells["accuracy"] <= 25) & (cells["task"] > cells["after"]), CELL_SOFT_INK, dark)
     cells["text"] = [f"{value:.1f}" for value in cells["accuracy"]]
     numbered = history.tasks <= MOST_NUMBERED
     rows = history.matrix.shape[0]
