@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,9 @@ from plastic_cli.config.model import Device, field
 from plastic_cli.errors import OptionError, UserError
 from plastic_cli.plugins.discovery import plugin_names
 from plastic_cli.plugins.rule import Rule
+from plastic_cli.runs.attributes import independent_copy
 from plastic_cli.runs.exports import find_exports
+from plastic_cli.runs.folder import check_run_name
 from plastic_cli.runs.record import RunRecord, read_record
 from plastic_cli.runs.store import RunStore
 from plastic_cli.runs.stored import StoredRun
@@ -30,6 +32,7 @@ from plastic_cli.verbs.verb import RuleVerb, Session
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from plastic_cli.classifier.learner import Learner
     from plastic_cli.data.datasets import Dataset
@@ -86,7 +89,7 @@ def fit(
         given = {"runs": given["resume"].folder.parent, **given, "resume": given["resume"].id}
     chosen = TrainingOptions.from_values({name: given[name] for name in TrainingOptions.model_fields if name in given})
     resumed = None if chosen.resume is None else read_record(RunStore(chosen.runs_folder()).find(chosen.resume))
-    own = {**_settings_of_optimizer(learner, optimizer), **(settings or {})}
+    own = {**_settings_of_optimizer(learner, optimizer), **_plain_settings(settings)}
     model = _model_with(own, resumed)
     typed, chosen = split_options(given, model, TrainingOptions)
     make = _maker(learner, optimizer, one=chosen.seeds == 1)
@@ -119,7 +122,9 @@ def learner_verb(name: str, rule: str, learner: Any) -> RuleVerb:
 
     def build(run: Run, data: Dataset, *, trained: bool = True) -> Learner:
         # Two of them are compared, so the user's own object stays as it is.
-        built: Learner = _with_images(copy.deepcopy(as_learner(learner)), data, images=bool(run.config.get("images")))
+        built: Learner = _with_images(
+            independent_copy(as_learner(learner)), data, images=bool(run.config.get("images"))
+        )
         if trained:
             run.restore("learner", built)
         else:
@@ -184,17 +189,45 @@ def _maker(learner: Any, optimizer: Any, *, one: bool) -> Callable[[int], Any]:
 
     def finished(thing: Any) -> Any:
         built = as_learner(thing)
-        if isinstance(built, ModuleLearner) and built.optimizer is None:
-            raise UserError("a module needs an optimizer to learn: fit(module, optimizer).")
+        if isinstance(built, ModuleLearner):
+            if built.optimizer is None:
+                raise UserError("a module needs an optimizer to learn: fit(module, optimizer).")
+            _check_optimizes(built.optimizer, built.network)
         return built
 
     is_learner = isinstance(learner, nn.Module) or hasattr(learner, "train_batch")
     if isinstance(learner, type) or (callable(learner) and not is_learner):
+        _check_takes_seed(learner)
         return lambda seed: finished(learner(seed))
     if not one:
         raise UserError("seeds needs a function that builds the learner of a seed: fit(lambda seed: ..., seeds=3).")
     ready = finished((learner, optimizer) if optimizer is not None else learner)
     return lambda _: ready
+
+
+def _check_takes_seed(build: Callable[..., Any]) -> None:
+    """Raise UserError, before a run is created, if a class or function cannot be called with the seed alone."""
+    try:
+        signature = inspect.signature(build)
+    except ValueError:
+        # Some functions that are not written in Python do not tell.
+        return
+    try:
+        signature.bind(0)
+    except TypeError as error:
+        name = getattr(build, "__name__", type(build).__name__)
+        raise UserError(
+            f"fit calls {name}(seed), but {error}. Give an object, or a function of the seed: lambda seed: ..."
+        ) from None
+
+
+def _check_optimizes(optimizer: Any, network: nn.Module) -> None:
+    """Raise UserError if an optimizer holds no parameter of a module, so that nothing would be learned."""
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if held.isdisjoint(map(id, network.parameters())):
+        raise UserError(
+            f"the optimizer holds no parameter of the {type(network).__name__}: create it with module.parameters()."
+        )
 
 
 def _with_images(learner: Any, data: Dataset, *, images: bool) -> Any:
@@ -229,31 +262,43 @@ def _settings_of_optimizer(learner: Any, optimizer: Any) -> dict[str, Any]:
 def _model_with(settings: Mapping[str, Any], resumed: RunRecord | None) -> type[FitConfig]:
     """Return FitConfig with a field for each setting, and for each setting of the run that is continued."""
     stored = {} if resumed is None else resumed.config
-    fields = {**{name: value for name, value in stored.items() if name not in FitConfig.model_fields}, **settings}
+    known = FitConfig.model_fields
+    fields = {**{name: value for name, value in stored.items() if name not in known}, **settings}
     for name, value in fields.items():
-        if not str(name).isidentifier() or name in FitConfig.model_fields:
-            raise OptionError(f"settings: '{name}' cannot be the name of a setting. Choose another.", name)
+        # The fields of the model are attributes, and so are its methods.
+        if not str(name).isidentifier() or str(name).startswith("_") or hasattr(FitConfig, name) or name in known:
+            raise OptionError(f"settings: '{name}' cannot be the name of a setting. Choose another.", str(name))
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError):
+            shown = value if isinstance(value, float) else f"of type {type(value).__name__}"
             raise OptionError(
-                f"settings: {name} is a {type(value).__name__}. Give a finite number, a text, or a list of these.", name
+                f"settings: {name} is {shown}. Give a finite number, a text, true or false, or a list of these.", name
             ) from None
     model: type[FitConfig] = create_model(
-        "FitConfig", __base__=FitConfig, **{name: (Any, value) for name, value in fields.items()}
+        "FitConfig",
+        __base__=FitConfig,
+        **{name: (bool | Any if isinstance(value, bool) else Any, value) for name, value in fields.items()},
     )  # type: ignore[call-overload]
     return model
+
+
+def _plain_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return settings with numbers and arrays of NumPy and torch as numbers and lists of Python."""
+    if not isinstance(settings, Mapping | None):
+        raise OptionError(
+            f"settings: give a dictionary such as {{'rate': 0.1}}, not a {type(settings).__name__}.", None
+        )
+    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in (settings or {}).items()}
 
 
 def _rule_name(rule: str | None, learner: Any) -> str:
     """Return the name under which the run is stored; raises UserError for one that is taken or not valid."""
     word = getattr(learner, "__name__", type(learner).__name__)
-    name = rule if rule is not None else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", word).lower().strip("<>_")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise OptionError(
-            f"rule {name}: use letters, digits, '.', '_' and '-', beginning with a letter or digit.", "rule"
-        )
-    if name in plugin_names():
+    name = str(rule) if rule is not None else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", word).lower().strip("<>_")
+    check_run_name(name, "rule")
+    # Commands accept the name of an installed rule in capital letters too.
+    if name.casefold() in plugin_names():
         raise OptionError(f"rule {name}: this is an installed rule. Choose another name with rule=...", "rule")
     return name
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -46,15 +46,16 @@ def fit(
         "validation": data.validation,
         "test": data.test,
     }
+    logits = _checked_predict(learner, data.classes)
     if run.begins("epoch"):
-        _log_splits(learner, splits, run)
+        _log_splits(logits, splits, run)
         if after_epoch:
             after_epoch(0)
     for epoch in run.steps(epochs, "epoch"):
         began = training_clock()
         _train_epoch(learner, data.train, run, order, epoch, epochs, batch_size)
         run.count_samples(len(data.train), training_clock() - began)
-        _log_splits(learner, splits, run)
+        _log_splits(logits, splits, run)
         if after_epoch:
             after_epoch(epoch + 1)
 
@@ -127,11 +128,44 @@ def _train_batches(learner: Learner, train: Split, run: Run, batches: Sequence[T
     for number, batch in enumerate(batches):
         loss = learner.train_batch(train.x.index_select(0, batch), train.y.index_select(0, batch))
         if loss is not None:
-            losses.append(torch.as_tensor(loss))
+            losses.append(_as_number(loss, learner))
         if number % 64 == 0:
             run.within_step(number / len(batches))
     if losses:
         raise_if_not_finite(torch.stack(losses), epoch * len(batches))
+
+
+def _as_number(loss: Any, learner: Learner) -> Tensor:
+    """Return the loss of a batch as a tensor without dimensions and without a graph."""
+    try:
+        number = torch.as_tensor(loss).detach()
+    except (RuntimeError, TypeError, ValueError):
+        number = torch.empty(0)
+    if number.numel() != 1:
+        raise UserError(
+            f"{type(learner).__name__}.train_batch returned {_described(loss)}: return the loss, one number, or None."
+        )
+    return number.reshape(())
+
+
+def _checked_predict(learner: Learner, classes: int) -> Callable[[Tensor], Tensor]:
+    """Return `learner.predict`, which raises UserError if it does not return logits for each input and class."""
+
+    def predict(x: Tensor) -> Tensor:
+        logits: Any = learner.predict(x)
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < classes:
+            raise UserError(
+                f"the learner or module returned {_described(logits)} for {len(x)} inputs, not logits (batch, classes),"
+                f" a tensor of shape ({len(x)}, {classes})."
+            )
+        return logits
+
+    return predict
+
+
+def _described(value: Any) -> str:
+    kind = type(value).__name__
+    return f"a {kind} of shape {tuple(value.shape)}" if hasattr(value, "shape") else f"a {kind}"
 
 
 def raise_if_not_finite(losses: Tensor, first_step: int) -> None:
@@ -141,9 +175,9 @@ def raise_if_not_finite(losses: Tensor, first_step: int) -> None:
         raise FloatingPointError(f"the loss is no longer finite at step {first_step + broken[0]}")
 
 
-def _log_splits(learner: Learner, splits: Mapping[str, Split | None], run: Run) -> None:
+def _log_splits(predict: Callable[[Tensor], Tensor], splits: Mapping[str, Split | None], run: Run) -> None:
     for name, split in splits.items():
         if split is not None:
-            measured = evaluate(learner.predict, split.x, split.y)
+            measured = evaluate(predict, split.x, split.y)
             run.images[name] = len(split)
             run.log(name, accuracy=measured.accuracy, loss=measured.loss)

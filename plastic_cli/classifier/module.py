@@ -78,5 +78,8 @@ class ModuleLearner:
             self.optimizer.load_state_dict(state["optimizer"])
 
     def _logits(self, x: Tensor) -> Tensor:
+        parameter = next(self.network.parameters(), x)
+        # A module of float64 takes float64; images are float32.
+        x = x.to(parameter.dtype) if parameter.is_floating_point() else x
         logits: Tensor = self.network(x if self.image_shape is None else x.unflatten(1, self.image_shape))
         return logits

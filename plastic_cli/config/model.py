@@ -80,6 +80,9 @@ class Config(BaseModel):
             info = cls.model_fields.get(name)
             if info is None:
                 continue
+            if hasattr(value, "tolist"):
+                # A number or an array of NumPy or torch.
+                value = value.tolist()
             if isinstance(value, bool) and not is_switch(info):
                 # Python accepts true as 1; in a file it is a mistake.
                 raise ValueError(f"{name} needs a value, not true or false")
@@ -272,6 +275,13 @@ _PLAIN_MESSAGES = {
     "int_parsing": "should be a whole number",
     "float_parsing": "should be a number",
     "bool_parsing": "should be true or false",
+    "int_type": "should be a whole number",
+    "float_type": "should be a number",
+    "bool_type": "should be true or false",
+    "string_type": "should be text",
+    "tuple_type": "should be a list",
+    "list_type": "should be a list",
+    "path_type": "should be a path",
 }
 
 

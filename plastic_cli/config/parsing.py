@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from plastic_cli.config.describe import as_typed, holds_several, literal_choices, type_word
+from plastic_cli.config.describe import as_typed, holds_several, literal_choices, option_name, type_word
 from plastic_cli.errors import match_choice
 
 MOST_DIGITS = 40
@@ -89,6 +90,11 @@ def _read_one(name: str, info: FieldInfo, value: Any) -> Any:
         value = fspath(value)
     if not isinstance(value, str):
         return value
+    if type_word(info) == "path":
+        if not value:
+            raise ValueError(f"{option_name(name)} is empty. Give a path, or leave it out")
+        # A shell replaces ~ only at the beginning of a word; Python and files do not.
+        return Path(value).expanduser()
     choices = literal_choices(info)
     if choices:
         return match_choice(value, choices)

@@ -113,6 +113,7 @@ def discover() -> Plugins:
 def find_rule(name: str) -> Rule:
     """Return the rule called `name`; raises UserError with the nearest name if there is none."""
     plugins = discover()
+    name = str(name)  # Python programs give other objects too.
     if name not in plugins.rules and name.casefold() in plugins.rules:
         name = name.casefold()
     if name in plugins.rules:

@@ -2,30 +2,72 @@
 
 from __future__ import annotations
 
+import copy
+import random
 from collections.abc import Mapping
 from typing import Any
 
 from plastic_cli.errors import UserError
+from plastic_cli.escapes import printable_line
 
 
 def attributes_of(part: object) -> dict[str, Any]:
     """Return the attributes of an object as tensors, numbers, text, lists and dictionaries.
 
-    An attribute with a `state_dict` of its own, such as a module or an optimizer, gives this; a torch generator gives
-    its state. Functions and classes are left out, because they do not change. Raises UserError for an attribute of
-    another type, with what to do.
+    An attribute with a `state_dict` of its own, such as a module or an optimizer, gives this; a generator of random
+    numbers of torch, NumPy or Python gives its state. Functions and classes are left out, because they do not change.
+    Raises UserError for an attribute of another type, with what to do.
     """
-    return {
-        name: _state_of(value, f"{type(part).__name__}.{name}")
-        for name, value in vars(part).items()
+    kept = {
+        name: value
+        for name, value in _attributes(part).items()
         if not isinstance(value, type) and (not callable(value) or hasattr(value, "state_dict"))
     }
+    try:
+        return {name: _state_of(value, f"{type(part).__name__}.{name}") for name, value in kept.items()}
+    except RecursionError:
+        raise UserError(
+            f"an attribute of {type(part).__name__} contains itself, which a checkpoint cannot hold."
+            f" Give {type(part).__name__} the methods state_dict() and load_state_dict(state)."
+        ) from None
 
 
 def restore_attributes(part: object, state: Mapping[str, Any]) -> None:
     """Restore what `attributes_of` returned; tensors, which other objects may hold too, are changed in place."""
     for name, stored in state.items():
-        setattr(part, name, _restored(getattr(part, name, None), stored))
+        # A frozen dataclass refuses setattr, although its checkpoint holds its attributes.
+        object.__setattr__(part, name, _restored(getattr(part, name, None), stored))
+
+
+def independent_copy(part: Any) -> Any:
+    """Return a copy of a learner that shares no tensor with it; raises UserError if it cannot be copied."""
+    import torch
+
+    # torch refuses to copy a tensor that was computed from parameters. Its value is part of the state, its graph not.
+    computed = {
+        id(value): value.detach().clone()
+        for value in _attributes(part).values()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    }
+    try:
+        return copy.deepcopy(part, computed)
+    except Exception as error:
+        raise UserError(
+            f"a {type(part).__name__} cannot be copied, which evaluate and analyze do with a learner:"
+            f" {printable_line(str(error))}"
+        ) from error
+
+
+def _attributes(part: object) -> dict[str, Any]:
+    """Return the attributes of an object by name, those of `__slots__` included."""
+    slots = [name for kind in type(part).__mro__ for name in _slots_of(kind)]
+    return {**{name: getattr(part, name) for name in slots if hasattr(part, name)}, **getattr(part, "__dict__", {})}
+
+
+def _slots_of(kind: type) -> list[str]:
+    declared = vars(kind).get("__slots__", ())
+    names = [declared] if isinstance(declared, str) else list(declared)
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
 
 
 def _state_of(value: Any, name: str) -> Any:
@@ -38,6 +80,10 @@ def _state_of(value: Any, name: str) -> Any:
         return value.state_dict()
     if isinstance(value, torch.Generator):
         return value.get_state()
+    if isinstance(value, np.random.Generator):
+        return _state_of(value.bit_generator.state, name)
+    if isinstance(value, random.Random):
+        return _state_of(value.getstate(), name)
     if isinstance(value, np.ndarray) and value.dtype != object:
         return torch.from_numpy(value.copy())
     if isinstance(value, np.generic):
@@ -68,6 +114,13 @@ def _restored(present: Any, stored: Any) -> Any:
         return present
     if isinstance(present, torch.Generator):
         present.set_state(stored)
+        return present
+    if isinstance(present, np.random.Generator):
+        present.bit_generator.state = _restored(present.bit_generator.state, stored)
+        return present
+    if isinstance(present, random.Random):
+        version, numbers, cached = stored
+        present.setstate((version, tuple(numbers), cached))
         return present
     if isinstance(present, np.ndarray) and isinstance(stored, torch.Tensor):
         return stored.numpy().astype(present.dtype)

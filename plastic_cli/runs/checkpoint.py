@@ -112,7 +112,8 @@ def restore_part(part: object, name: str, tracked: Mapping[str, Any], run: str) 
     except Exception as error:
         # For a state of another shape, parts raise errors of different types.
         raise UserError(
-            f"the checkpoint of run {run} does not fit this version of the rule. Train the run again."
+            f"the checkpoint of run {run} does not fit this version of the rule, or this learner. Build the learner as"
+            " for training, or train the run again."
         ) from error
 
 

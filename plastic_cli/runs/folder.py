@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from plastic_cli.errors import RunFailed, UserError
+from plastic_cli.errors import OptionError, RunFailed, UserError
+from plastic_cli.escapes import printable_line
 from plastic_cli.files import remove_folder
 from plastic_cli.runs.cleaning import clean_store_daily
 from plastic_cli.runs.lock import locked_folder
@@ -18,10 +19,14 @@ from plastic_cli.runs.record import RunRecord, now, read_record
 from plastic_cli.runs.run import Run
 
 
-def check_run_name(name: str) -> None:
-    """Raise UserError if `name` is not a valid name of a run."""
+def check_run_name(name: str, option: str = "--name") -> None:
+    """Raise OptionError if `name`, the value of `option`, is not a valid name of a run or of a learner."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise UserError(f"--name {name}: use letters, digits, '.', '_' and '-', beginning with a letter or digit.")
+        raise OptionError(
+            f"{option} {printable_line(name)}: use letters, digits, '.', '_' and '-', beginning with a letter or digit,"
+            " at most 100 characters.",
+            option.removeprefix("--"),
+        )
 
 
 def create_run(

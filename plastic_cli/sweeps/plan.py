@@ -245,6 +245,10 @@ def read_grid(texts: Sequence[str], model: type[Config]) -> dict[str, list[Any]]
 
 def checked_grid(values: Mapping[str, Sequence[Any]], model: type[Config]) -> dict[str, list[Any]]:
     """Return the values of a grid by option; raises UserError for an unknown option and for one without values."""
+    if not isinstance(values, Mapping):
+        raise OptionError(
+            f"grid: give a dictionary such as {{'epochs': [1, 2]}}, not a {type(values).__name__}.", "grid"
+        )
     grid: dict[str, list[Any]] = {}
     for name, listed in model.read_names(values, "grid").items():
         if name == "seed":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import weakref
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -48,6 +50,19 @@ def with_dropout(seed=0):
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 10))
     return network, torch.optim.Adam(network.parameters(), lr=0.003)
+
+
+def returning(logits):
+    learner = Perceptron()
+    learner.predict = lambda x: logits
+    return learner
+
+
+def with_cycle():
+    learner = Perceptron()
+    learner.traces = [{}]
+    learner.traces[0]["again"] = learner.traces
+    return learner
 
 
 def rows_without_time(run):
@@ -200,8 +215,24 @@ def test_a_stored_run_is_read_in_another_session():
         (lambda: plastic.fit(Perceptron(), epochs=0), "--epochs 0: it should be greater than or equal to 1."),
         (lambda: plastic.fit(Perceptron(), epoch=1), "Did you mean 'epochs'?"),
         (lambda: plastic.fit(Perceptron(), settings={"seed": 3}), "'seed' cannot be the name of a setting"),
-        (lambda: plastic.fit(Perceptron(), settings={"rate": torch.ones(1)}), "settings: rate is a Tensor"),
-        (lambda: plastic.fit(Perceptron(), settings={"rate": float("nan")}), "settings: rate is a float"),
+        (lambda: plastic.fit(Perceptron(), settings={"rate": object()}), "settings: rate is of type object"),
+        (lambda: plastic.fit(Perceptron(), settings={"rate": float("nan")}), "settings: rate is nan"),
+        (lambda: plastic.fit(Perceptron(), settings={"model_config": 1}), "'model_config' cannot be the name"),
+        (lambda: plastic.fit(Perceptron(), settings={"copy": 1}), "'copy' cannot be the name"),
+        (lambda: plastic.fit(Perceptron(), settings={"_rate": 1}), "'_rate' cannot be the name"),
+        (lambda: plastic.fit(Perceptron(), settings=[("rate", 1)]), "settings: give a dictionary"),
+        (lambda: plastic.fit(Perceptron(), rule="GRLU"), "this is an installed rule"),
+        (lambda: plastic.fit(Perceptron(), rule=None, name="a\nb"), "--name a b: use letters"),
+        (lambda: plastic.fit(lambda: Perceptron()), "fit calls <lambda>(seed), but too many positional arguments"),
+        (lambda: plastic.fit(nn.Linear), "missing a required argument: 'out_features'"),
+        (
+            lambda: plastic.fit(with_dropout()[0], with_dropout()[1]),
+            "the optimizer holds no parameter of the Sequential",
+        ),
+        (lambda: plastic.fit(returning(torch.zeros(3, 10))), "returned a Tensor of shape (3, 10) for 1000 inputs"),
+        (lambda: plastic.fit(returning(None)), "returned a NoneType for 1000 inputs"),
+        (lambda: plastic.fit(returning(np.zeros((1000, 10)))), "returned a ndarray of shape (1000, 10)"),
+        (lambda: plastic.fit(with_cycle()), "an attribute of Perceptron contains itself"),
         (lambda: plastic.fit(Perceptron(), images=True), "images is for a torch module"),
         (lambda: plastic.fit(Perceptron(), dataset="digit"), "Did you mean 'digits'?"),
     ],
@@ -248,3 +279,118 @@ def test_the_run_has_a_row_in_the_report(capsys):
     outcome = shell("report", "--format", "csv")
     assert outcome.code == 0, outcome.err
     assert "perceptron" in outcome.out
+
+
+class Slotted:
+    """A learner without a dictionary of attributes."""
+
+    __slots__ = ("rate", "weights")
+
+    def __init__(self, seed=0):
+        self.weights, self.rate = torch.zeros(64, 10), 0.1
+
+    def train_batch(self, x, y):
+        self.weights += self.rate * x.T @ (nn.functional.one_hot(y, 10) - self.predict(x).softmax(1)) / len(x)
+
+    def predict(self, x):
+        return x @ self.weights
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A learner whose attributes cannot be set."""
+
+    rate: float = 0.1
+    weights: torch.Tensor = field(default_factory=lambda: torch.zeros(64, 10))
+
+    predict = Slotted.predict
+
+    def train_batch(self, x, y):
+        self.weights.add_(self.rate * x.T @ (nn.functional.one_hot(y, 10) - self.predict(x).softmax(1)) / len(x))
+
+
+class Gradient(Slotted):
+    """A learner with a tensor that requires gradients, and one that was computed from it."""
+
+    def __init__(self, seed=0):
+        super().__init__(seed)
+        self.weights.requires_grad_()
+        self.squared = None
+
+    def train_batch(self, x, y):
+        loss = nn.functional.cross_entropy(self.predict(x), y)
+        (slope,) = torch.autograd.grad(loss, self.weights)
+        with torch.no_grad():
+            self.weights -= self.rate * slope
+        self.squared = self.weights**2
+        return loss
+
+
+@pytest.mark.parametrize("kind", [Slotted, Frozen, Gradient])
+def test_learners_of_every_kind_are_stored_and_evaluated(kind):
+    run = plastic.fit(kind(), epochs=1)
+    assert run.results["test/accuracy"] > 0.5
+    assert plastic.evaluate(run)["test/loss"] == run.results["test/loss"]
+    assert plastic.evaluate(run.id, learner=kind())["test/loss"] == run.results["test/loss"]
+    assert torch.equal(run.restore(kind()).weights, run.learner.weights)
+
+
+def test_generators_of_numpy_and_python_continue():
+    def learner(seed):
+        made = Perceptron()
+        made.numpy, made.python = np.random.default_rng(seed), random.Random(seed)
+        made.old = np.random.Generator(np.random.MT19937(seed))
+        return made
+
+    a, b = learner(1), learner(2)
+    a.numpy.normal(), a.python.gauss(0, 1), a.old.normal()
+    held = b.numpy
+    restore_attributes(b, attributes_of(a))
+    assert b.numpy is held
+    assert (b.numpy.normal(), b.python.gauss(0, 1), b.old.normal()) == (
+        a.numpy.normal(),
+        a.python.gauss(0, 1),
+        a.old.normal(),
+    )
+    assert plastic.fit(learner, epochs=1, seed=3).status == "completed"
+
+
+def test_a_module_of_float64_is_trained():
+    network = nn.Linear(64, 10).double()
+    run = plastic.fit(network, torch.optim.SGD(network.parameters(), lr=0.1), epochs=1)
+    assert run.results["test/accuracy"] > 0.5
+    assert network.weight.dtype == torch.float64
+
+
+def test_settings_may_be_numbers_of_numpy_and_switches():
+    settings = {"rate": np.float64(0.5), "count": np.int64(2), "sizes": np.array([1, 2]), "bias": True, "decay": None}
+    run = plastic.fit(Perceptron(), epochs=1, settings={**settings, "scale": torch.tensor(2.0)})
+    expected = {"rate": 0.5, "count": 2, "sizes": [1, 2], "bias": True, "decay": None, "scale": 2.0}
+    assert {name: run.config[name] for name in expected} == expected
+    assert plastic.fit(Perceptron(), resume=run, settings={"bias": True}).status == "completed"
+
+
+@pytest.mark.parametrize("loss", ["high", {"loss": 1}, torch.ones(4)])
+def test_a_loss_that_is_not_a_number_is_named(loss):
+    learner = Perceptron()
+    learner.train_batch = lambda x, y: loss
+    with pytest.raises(
+        ValueError, match=r"Perceptron\.train_batch returned a .*: return the loss, one number, or None"
+    ):
+        plastic.fit(learner, epochs=1)
+
+
+def test_a_loss_with_its_graph_is_not_kept():
+    losses, alive = [], []
+
+    class Kept(Gradient):
+        __slots__ = ()
+
+        def train_batch(self, x, y):
+            alive.append(sum(loss() is not None for loss in losses))
+            loss = super().train_batch(x, y)
+            losses.append(weakref.ref(loss))
+            return loss
+
+    plastic.fit(Kept(), epochs=1)
+    assert max(alive) <= 1

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -178,3 +180,42 @@ def test_a_former_name_of_an_option_warns_and_works():
     assert runs == [run]
     with pytest.raises(ValueError, match="are the same option"):
         plastic.train("grlu", lr_max=0.1, learning_rate=0.2)
+
+
+def test_numbers_of_numpy_and_paths_are_options(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = plastic.train(
+        "backprop",
+        hidden=np.int64(16),
+        epochs=np.array(1),
+        learning_rate=np.float64(0.1),
+        dataset=Path("digits"),
+        runs="~/r",
+    )
+    assert run.folder.parent == tmp_path / "r"
+    same = plastic.train("backprop", hidden=np.array([16]), epochs=1, learning_rate=0.1)
+    assert same.config == run.config
+    assert same.results == run.results
+
+
+@pytest.mark.parametrize(
+    ("rule", "options", "words"),
+    [
+        (None, {}, "there is no rule 'None'"),
+        (3, {}, "there is no rule '3'"),
+        ("grlu", {"name": "two\nlines"}, "--name two lines: use letters"),
+        ("grlu", {"name": "x" * 101}, "at most 100 characters"),
+        ("grlu", {"name": 3}, "--name 3: it should be text."),
+        ("grlu", {"runs": b"runs"}, "it should be a path."),
+        ("grlu", {"runs": ""}, "--runs is empty. Give a path, or leave it out."),
+        ("grlu", {"config": {"epochs": 1}}, "it should be a path."),
+        ("grlu", {"epochs": None}, "--epochs: it should be a whole number."),
+        ("grlu", {"grid": ["epochs=1,2"]}, "grid: give a dictionary such as {'epochs': [1, 2]}, not a list."),
+    ],
+)
+def test_wrong_types_are_one_clear_line(rule, options, words, runs_folder):
+    with pytest.raises(ValueError, match=r".") as caught:
+        plastic.train(rule, **options)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(runs_folder.glob("*/run.json"))
