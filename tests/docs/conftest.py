@@ -57,11 +57,14 @@ def make_run(place):
         run = create_run(
             place / "runs", rule=rule, config=config.model_dump(mode="json"), dataset=config.learns_from(), name="RUN"
         )
-        run.write_record(
-            status=status, started=run.record.created, summary=summary or {"test/accuracy": 0.9, "test/loss": 0.3}
-        )
-        row = {"stage": "train", "split": "test", "step": 1, "metric": "accuracy", "value": 0.9, "time": 1.0}
-        (run.folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+        summary = summary or {"test/accuracy": 0.9, "test/loss": 0.3}
+        run.write_record(status=status, started=run.record.created, summary=summary)
+        lines = []
+        for key, value in summary.items():
+            split, metric = key.split("/")
+            row = {"stage": "train", "split": split, "step": 1, "metric": metric, "value": value, "time": 1.0}
+            lines.append(json.dumps(row) + "\n")
+        (run.folder / "metrics.jsonl").write_text("".join(lines))
         return run.id
 
     return make
