@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from pydantic import create_model
 
+from plastic_cli.api.chosen import with_resumed
 from plastic_cli.api.console import PythonConsole
 from plastic_cli.api.options import split_options
 from plastic_cli.api.training import train_all
@@ -84,9 +85,7 @@ def fit(
     Returns a StoredRun, or with `seeds` a list. Raises UserError, a ValueError, for a wrong learner or option;
     RunFailed if the loss is not finite.
     """
-    given = {**options, **({} if seeds is None else {"seeds": seeds})}
-    if isinstance(given.get("resume"), StoredRun):
-        given = {"runs": given["resume"].folder.parent, **given, "resume": given["resume"].id}
+    given = with_resumed({**options, **({} if seeds is None else {"seeds": seeds})})
     chosen = TrainingOptions.from_values({name: given[name] for name in TrainingOptions.model_fields if name in given})
     resumed = None if chosen.resume is None else read_record(RunStore(chosen.runs_folder()).find(chosen.resume))
     own = {**_settings_of_optimizer(learner, optimizer), **_plain_settings(settings)}

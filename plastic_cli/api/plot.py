@@ -6,18 +6,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plastic_cli.api.chosen import AnyRun, named_run
 from plastic_cli.api.console import PythonConsole
-from plastic_cli.errors import OptionError, UserError, did_you_mean
+from plastic_cli.errors import OptionError, did_you_mean
 from plastic_cli.reports.plot_options import PlotOptions
 from plastic_cli.runs.record import RECORD_FILE
 from plastic_cli.runs.store import RunStore
-from plastic_cli.runs.stored import StoredRun
-from plastic_cli.verbs.options import RunsOptions
 
 if TYPE_CHECKING:
     from plotnine import ggplot
 
-AnyRuns = StoredRun | RunStore | str | Path | Iterable[StoredRun | str | Path]
+AnyRuns = AnyRun | RunStore | Iterable[AnyRun]
 """Runs: those of `plastic.train`, ids, names or folders of runs, or a store with all its completed runs."""
 
 
@@ -38,7 +37,7 @@ def plot(runs: AnyRuns, metric: str | None = None, by: str | None = None, **opti
     for name in options:
         if name not in PlotOptions.model_fields:
             raise OptionError(f"there is no option '{name}'.{did_you_mean(name, PlotOptions.model_fields)}", name)
-    chosen = PlotOptions.from_values({**_with_texts(options), "metric": metric, "by": by})
+    chosen = PlotOptions.from_values({**options, "metric": metric, "by": by})
     drawn = plot_runs(
         read_runs(folders_of(runs)),
         chosen.metric,
@@ -54,27 +53,10 @@ def plot(runs: AnyRuns, metric: str | None = None, by: str | None = None, **opti
 
 def folders_of(runs: AnyRuns) -> list[Path]:
     """Return the folders of runs; raises UserError for a run that does not exist."""
-    if isinstance(runs, StoredRun):
-        return [runs.folder]
     if isinstance(runs, RunStore):
         return [Path(row["folder"]) for row in runs.rows() if row["status"] == "completed"]
-    if not isinstance(runs, str | Path):
+    if isinstance(runs, Iterable) and not isinstance(runs, str | Path):
         return [folder for run in runs for folder in folders_of(run)]
-    path = Path(runs)
-    if (path / RECORD_FILE).is_file():
-        return [path]
-    if path.is_dir():
-        return folders_of(RunStore(path))
-    if isinstance(runs, Path):
-        raise UserError(f"there is no folder {path}.")
-    return [RunStore(RunsOptions().runs_folder()).find(runs)]
-
-
-def _with_texts(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options with ranges as the texts that the command line takes: (None, 5) as ",5"."""
-    return {
-        name: ",".join("" if end is None else repr(end) for end in value)
-        if name in ("x_range", "y_range") and isinstance(value, tuple | list)
-        else value
-        for name, value in options.items()
-    }
+    if isinstance(runs, str | Path) and Path(runs).is_dir() and not (Path(runs) / RECORD_FILE).is_file():
+        return folders_of(RunStore(runs))
+    return [named_run(runs).folder]

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from plastic_cli.api.chosen import AnyRun, named_run
 from plastic_cli.api.console import PythonConsole
 from plastic_cli.api.report_sources import installed_sources, recipes_by_claim
 from plastic_cli.errors import OptionError, PlasticError, UserError, did_you_mean
@@ -43,11 +44,11 @@ WIDTH, MOST_ROWS = 80, 20
 """The size of a report as text."""
 
 
-def report(runs: str | Path | RunStore | Iterable[StoredRun] | None = None, **options: Any) -> Report:
+def report(runs: AnyRun | RunStore | Iterable[AnyRun] | None = None, **options: Any) -> Report:
     """Return the results of runs over their seeds, and the verdicts on published results.
 
-    runs: a folder, a RunStore, or some runs (default: the folder PLASTIC_RUNS, or ./runs). options: those of
-    `plastic report --help`, with underscores; with `output` or `html` the files are written too.
+    runs: a folder, a RunStore, or one run or several (default: the folder PLASTIC_RUNS, or ./runs). options: those
+    of `plastic report --help`, with underscores; with `output` or `html` the files are written too.
 
     Raises UserError, a ValueError, for a wrong option and for a folder that does not exist.
     """
@@ -57,10 +58,7 @@ def report(runs: str | Path | RunStore | Iterable[StoredRun] | None = None, **op
     elif isinstance(runs, str | Path):
         options["runs"] = runs
     elif runs is not None:
-        stored = list(runs)
-        for run in stored:
-            if not isinstance(run, StoredRun):
-                raise UserError(f"runs: {run!r} is not a run. Give a folder, a RunStore or a list of runs.")
+        stored = [named_run(run) for run in (runs if isinstance(runs, Iterable) else [runs])]
     given = ReportOptions.read_names(options)
     for name in given:
         if name not in ReportOptions.model_fields:
@@ -90,6 +88,10 @@ def make_report(
     folders = [options.runs] if stored is None else list(dict.fromkeys(run.folder.parent for run in stored))
     stores = [RunStore(folder) for folder in folders]
     frame = _runs_of(stores, None if stored is None else {run.id for run in stored})
+    for run in stored or []:
+        if run.id not in set(frame["run"]):
+            # Raises UserError, which says why the run cannot be read.
+            _ = run.record
     for store in stores:
         _warn_of_unreadable(store, console)
     sources = sources or installed_sources(options)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from plastic_cli.api.chosen import AnyRun, named_run
 from plastic_cli.api.console import PythonConsole
 from plastic_cli.api.fit import learner_verb
 from plastic_cli.api.options import split_options
@@ -12,15 +12,13 @@ from plastic_cli.api.outcome import Analysis, Film
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import plugin_names
 from plastic_cli.runs.run import Run
-from plastic_cli.runs.store import RunStore
-from plastic_cli.runs.stored import StoredRun
 from plastic_cli.signals import signals_as_interrupts
 from plastic_cli.verbs.options import RenderOptions, StageOptions
 from plastic_cli.verbs.stage import carry_out_stage, check_output, run_in
 from plastic_cli.verbs.verb import Session, check_device, find_verb
 
 
-def evaluate(run: StoredRun | str, *, learner: Any = None, **options: Any) -> dict[str, float]:
+def evaluate(run: AnyRun, *, learner: Any = None, **options: Any) -> dict[str, float]:
     """Evaluate a trained run, and return its metrics by name, such as "test/accuracy".
 
     run: a StoredRun, or the id, name or folder of a run. learner: for a run of `plastic.fit`, the learner or module,
@@ -32,7 +30,7 @@ def evaluate(run: StoredRun | str, *, learner: Any = None, **options: Any) -> di
     return carried_out("eval", run, learner, options).results
 
 
-def analyze(run: StoredRun | str, *, learner: Any = None, **options: Any) -> Analysis:
+def analyze(run: AnyRun, *, learner: Any = None, **options: Any) -> Analysis:
     """Analyze a trained run; the arguments are those of `evaluate`, the options those of `plastic analyze RULE --help`.
 
     The tables and figures are also files in the folder of the run.
@@ -40,7 +38,7 @@ def analyze(run: StoredRun | str, *, learner: Any = None, **options: Any) -> Ana
     return Analysis.of(carried_out("analyze", run, learner, options))
 
 
-def render(run: StoredRun | str, **options: Any) -> Film:
+def render(run: AnyRun, **options: Any) -> Film:
     """Draw a trained run as a film, and return its path; in a notebook the film shows itself.
 
     The arguments are those of `evaluate`, the options those of `plastic render RULE --help`, such as
@@ -55,9 +53,9 @@ def render(run: StoredRun | str, **options: Any) -> Film:
     return Film(drawn.folder / films[0])
 
 
-def carried_out(name: str, run: StoredRun | str, learner: Any, options: dict[str, Any]) -> Run:
+def carried_out(name: str, run: AnyRun, learner: Any, options: dict[str, Any]) -> Run:
     """Carry out a verb on a run, and return the run with what the verb computed."""
-    chosen_run = run if isinstance(run, StoredRun) else _named_run(run, options)
+    chosen_run = named_run(run, StageOptions.from_values({"runs": options.get("runs")}).runs)
     record = chosen_run.record
     learner = chosen_run.learner if learner is None else learner
     if learner is None and record.rule not in plugin_names():
@@ -74,8 +72,6 @@ def carried_out(name: str, run: StoredRun | str, learner: Any, options: dict[str
     output = chosen.output if isinstance(chosen, RenderOptions) else None
     if output is not None:
         check_output(output)
-    if chosen.run is not None:
-        raise UserError("run is the first argument. Leave the option out.")
     config = verb.resolve(typed, chosen.config)
     check_device(getattr(config, "device", None))
     session = Session(
@@ -85,10 +81,3 @@ def carried_out(name: str, run: StoredRun | str, learner: Any, options: dict[str
     with signals_as_interrupts():
         carry_out_stage(verb, config, opened, output)
     return opened
-
-
-def _named_run(text: str, options: dict[str, Any]) -> StoredRun:
-    """Return the run with this id or name, or in this folder."""
-    folder = StageOptions.from_values({"runs": options["runs"]} if "runs" in options else {}).runs_folder()
-    as_path = Path(text)
-    return StoredRun(as_path) if (as_path / "run.json").is_file() else RunStore(folder).run(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
+from plastic_cli.api.chosen import with_resumed
 from plastic_cli.api.console import PythonConsole
 from plastic_cli.api.options import split_options
 from plastic_cli.api.sweep import carry_out
@@ -52,10 +53,7 @@ def train(
     """
     verb = find_verb("train", rule)
     given = {**options, **({} if seeds is None else {"seeds": seeds})}
-    resume = given.get("resume")
-    if isinstance(resume, StoredRun):
-        given = {"runs": resume.folder.parent, **given, "resume": resume.id}
-    typed, chosen = split_options(given, verb.model, GridOptions)
+    typed, chosen = split_options(with_resumed(given), verb.model, GridOptions)
     console = PythonConsole(quiet=chosen.quiet)
     if grid is not None:
         return _train_grid(verb, typed, grid, chosen, console)

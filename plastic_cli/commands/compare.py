@@ -13,7 +13,7 @@ from plastic_cli.commands.show import print_next
 from plastic_cli.config.model import field
 from plastic_cli.errors import PlasticError
 from plastic_cli.escapes import csv_text
-from plastic_cli.reports.plot_options import ViewOptions
+from plastic_cli.figures.view_options import ViewOptions
 from plastic_cli.runs.console import Console
 from plastic_cli.tables import markdown
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 
 def completions_for(kind: str) -> Callable[[str], list[tuple[str, str]]]:
@@ -40,7 +38,7 @@ def runs(incomplete: str) -> list[tuple[str, str]]:
     from plastic_cli.runs.store import RunStore
 
     try:
-        known = RunStore(Path(os.environ.get("PLASTIC_RUNS") or "runs")).names()
+        known = RunStore().names()
     except PlasticError:
         return []
     # A name with characters that a terminal would obey cannot be typed.

@@ -1,42 +1,9 @@
-"""The options of a figure of runs: what is drawn, and how."""
+"""The options of `plastic plot`: what is drawn, and how."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
-
-from plastic_cli.config.model import Config, field
-
-if TYPE_CHECKING:
-    from plastic_cli.figures.view import View
-
-
-class ViewOptions(Config):
-    """Which metric a figure shows, and how."""
-
-    metric: str | None = field(
-        None, "SPLIT/METRIC, or METRIC for all splits (default: the main metric, such as test/accuracy)", panel="Figure"
-    )
-    smooth: int = field(1, "each point of a curve is the mean of this number of steps", ge=1, panel="Figure")
-    log: Literal["x", "y", "both"] | None = field(None, "logarithmic axes: x, y or both", panel="Figure")
-    x_range: str | None = field(
-        None, "LOW,HIGH: show this part of the horizontal axis; one end can be left out, as in 5,", panel="Figure"
-    )
-    y_range: str | None = field(
-        None,
-        "LOW,HIGH: show this part of the vertical axis, such as 90,95 for 90 to 95 per cent of a share",
-        panel="Figure",
-    )
-    width: float | None = field(None, "width in inches", gt=0, le=100, panel="Figure")
-    height: float | None = field(None, "height in inches", gt=0, le=100, panel="Figure")
-    title: str | None = field(None, "title of the figure", panel="Figure")
-
-    def view(self) -> View:
-        """Return the view; raises UserError for a range that cannot be read."""
-        from plastic_cli.figures.view import View, read_range
-
-        x_range = None if self.x_range is None else read_range(self.x_range, "--x-range")
-        y_range = None if self.y_range is None else read_range(self.y_range, "--y-range")
-        return View(self.log, x_range, y_range, self.width, self.height, self.title)
+from plastic_cli.config.model import field
+from plastic_cli.figures.view_options import ViewOptions
 
 
 class PlotOptions(ViewOptions):

@@ -79,11 +79,20 @@ class ReadError:
     message: str
 
 
-class RunStore:
-    """The runs in one folder. After each read, `errors` lists the runs that could not be read."""
+def default_folder() -> Path:
+    """Return the folder of the runs if none is named: PLASTIC_RUNS, else ./runs."""
+    return Path(os.environ.get("PLASTIC_RUNS") or "runs")
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+
+class RunStore:
+    """The runs in one folder. After each read, `errors` lists the runs that could not be read.
+
+    folder: the folder (default: PLASTIC_RUNS, else ./runs).
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        # Absolute, because the working folder of a notebook may change.
+        self.folder = (default_folder() if folder is None else Path(folder).expanduser()).absolute()
         self.errors: list[ReadError] = []
         self._entries: dict[str, list[Any]] = {}
         self._indexed: dict[str, list[Any]] | None = None

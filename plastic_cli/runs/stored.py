@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import inspect
 import math
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.plugins.discovery import discover
+from plastic_cli.plugins.rule import VERBS
 from plastic_cli.runs.checkpoint import read_checkpoint, restore_part
 from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.lock import is_held
@@ -45,7 +47,9 @@ class StoredRun:
 
     def __post_init__(self) -> None:
         # The working folder of a notebook may change.
-        object.__setattr__(self, "folder", self.folder.absolute())
+        object.__setattr__(self, "folder", Path(self.folder).expanduser().absolute())
+        if self.data_folder is not None:
+            object.__setattr__(self, "data_folder", Path(self.data_folder).expanduser().absolute())
 
     @property
     def record(self) -> RunRecord:
@@ -96,14 +100,21 @@ class StoredRun:
     def metrics(self, stage: str | None = None) -> pd.DataFrame:
         """Return every logged metric, one per row, in the order of logging: columns METRIC_COLUMNS of the store.
 
-        stage: only "train", "eval" or "analyze".
+        stage: only "train", "eval", "analyze" or "render". Warns if lines are damaged and left out. Raises UserError
+        for another stage and if the folder is not a run.
         """
         from plastic_cli.runs.compact import Collector, chosen, frame
 
-        collector = Collector()
+        _ = self.record
+        if stage is not None and stage not in VERBS:
+            raise UserError(f"there is no stage '{stage}'. There are: {', '.join(VERBS)}.")
+        collector, lost = Collector(), 0
         with suppress(FileNotFoundError):
-            for rows, _ in read_rows(self.folder / METRICS_FILE):
-                collector.add(self.id, rows)
+            for rows, damaged in read_rows(self.folder / METRICS_FILE):
+                lost += damaged + collector.add(self.id, rows)
+        if lost:
+            lines = "1 damaged line is" if lost == 1 else f"{lost} damaged lines are"
+            warnings.warn(f"{self.folder / METRICS_FILE}: {lines} left out", stacklevel=2)
         found = collector.collected()
         return frame(found if stage is None else chosen(found, "stage", [stage]))
 
@@ -116,25 +127,24 @@ class StoredRun:
 
         Returns a plotnine figure. Raises UserError for a metric or an option that does not exist.
         """
-        from dataclasses import fields
-
         from plastic_cli.figures.curves import run_figure
-        from plastic_cli.figures.view import View
+        from plastic_cli.figures.view_options import ViewOptions
 
-        known = [each.name for each in fields(View)]
+        known = ViewOptions.model_fields
         for name in view:
             if name not in known:
-                raise UserError(f"there is no option '{name}'.{did_you_mean(name, [*known, 'smooth'])}")
+                raise UserError(f"there is no option '{name}'.{did_you_mean(name, known)}")
+        options = ViewOptions.from_values({"metric": metric, "smooth": smooth, **view})
         record = self.record
         units = list(record.steps_done)
         return run_figure(
             self.metrics("train"),
-            metric,
-            View(**view),
+            options.metric,
+            options.view(),
             rule=record.rule,
             step_name=units[0] if len(units) == 1 else "step",
             about=f"{record.rule}{f' on {record.dataset}' if record.dataset else ''}, seed {record.seed}",
-            smooth=smooth,
+            smooth=options.smooth,
         )
 
     @property

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from plastic_cli.config.model import Config, field
+from plastic_cli.runs.store import default_folder
 from plastic_cli.sweeps.options import SweepOptions
 
 
@@ -17,7 +17,7 @@ class RunsOptions(Config):
 
     def runs_folder(self) -> Path:
         """Return the folder of the runs: the option, else PLASTIC_RUNS, else ./runs."""
-        return self.runs or Path(os.environ.get("PLASTIC_RUNS") or "runs")
+        return self.runs or default_folder()
 
 
 class DataOptions(Config):

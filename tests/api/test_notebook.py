@@ -85,7 +85,7 @@ def test_runs_and_stores_describe_themselves():
     assert run.id in text
     assert "test/accuracy" in text
     store = plastic.RunStore("runs")
-    assert repr(store) == "<RunStore runs: 1 run (1 completed)>"
+    assert repr(store) == f"<RunStore {store.folder}: 1 run (1 completed)>"
     assert run.id in store._repr_html_()
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from plotnine import ggplot
@@ -107,3 +110,80 @@ def test_a_wrong_option_of_load_is_a_value_error(run):
     with pytest.raises(ValueError, match=r"Did you mean 'checkpoint'\? The options are checkpoint\."):
         agent.load(checkpoin="last")
     assert agent.load(checkpoint="last").training is False
+
+
+@pytest.mark.parametrize("function", [plastic.evaluate, plastic.analyze, plastic.render, plastic.plot, plastic.report])
+@pytest.mark.parametrize("given", [3, [None], object()])
+def test_what_is_not_a_run_is_a_value_error(function, given):
+    with pytest.raises(ValueError, match="is not a run"):
+        function(given)
+
+
+@pytest.mark.parametrize("function", [plastic.evaluate, plastic.analyze, plastic.render, plastic.plot])
+def test_a_missing_folder_is_a_value_error(function, tmp_path):
+    with pytest.raises(ValueError, match="there is no run in"):
+        function(tmp_path / "nothing")
+
+
+def test_a_run_is_named_by_a_text_or_a_path(run):
+    stored = plastic.StoredRun(str(run.folder))
+    assert stored == run
+    assert plastic.report(stored).runs["run"].tolist() == [run.id]
+    assert plastic.report([run.id]).runs["run"].tolist() == [run.id]
+    assert plastic.train(run.rule, resume=run.folder) == run
+    assert plastic.RunStore().run(run.id) == run
+
+
+def test_a_deleted_run_is_not_left_out_of_a_report(run, tmp_path):
+    copied = tmp_path / "copies" / run.id
+    shutil.copytree(run.folder, copied)
+    gone = plastic.StoredRun(copied)
+    shutil.rmtree(copied)
+    for call in (lambda: plastic.report([gone]), gone.metrics, gone.load, lambda: plastic.plot(gone)):
+        with pytest.raises(ValueError, match="is not a run"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"log": "z"}, "--log z"),
+        ({"width": -1}, "--width -1"),
+        ({"width": "wide"}, "--width wide"),
+        ({"smooth": 0}, "--smooth 0"),
+        ({"x_range": 3}, "--x-range 3: it should be text."),
+        ({"metric": 3}, "--metric 3: it should be text."),
+        ({"widht": 3}, "there is no option 'widht'. Did you mean 'width'?"),
+    ],
+)
+def test_a_wrong_option_of_a_figure_is_a_value_error(options, words, run):
+    for draw in (run.plot, lambda **given: plastic.plot(run, **given)):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            draw(**options)
+
+
+def test_ranges_may_be_arrays(run):
+    for draw in (run.plot, lambda *given, **view: plastic.plot(run, *given, **view)):
+        figure = draw("test/accuracy", x_range=np.array([0, 1]), y_range=(None, 1))
+        assert figure.draw() is not None
+
+
+def test_a_damaged_line_of_the_metrics_is_a_warning(run, tmp_path):
+    copied = tmp_path / run.id
+    shutil.copytree(run.folder, copied)
+    with (copied / "metrics.jsonl").open("a") as stream:
+        stream.write("{\n")
+    stored = plastic.StoredRun(copied)
+    with pytest.warns(UserWarning, match="1 damaged line is left out"):
+        assert len(stored.metrics()) == len(run.metrics())
+    with pytest.raises(ValueError, match="there is no stage 'trian'"):
+        run.metrics("trian")
+
+
+def test_the_working_folder_may_change(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run.folder.parent.parent)
+    store = plastic.RunStore(run.folder.parent.name)
+    report = plastic.report(run.folder.parent.name)
+    monkeypatch.chdir(tmp_path)
+    assert run.id in store.runs()["run"].tolist()
+    assert report.figures
