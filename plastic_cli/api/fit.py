@@ -88,7 +88,7 @@ def fit(
     given = with_resumed({**options, **({} if seeds is None else {"seeds": seeds})})
     chosen = TrainingOptions.from_values({name: given[name] for name in TrainingOptions.model_fields if name in given})
     resumed = None if chosen.resume is None else read_record(RunStore(chosen.runs_folder()).find(chosen.resume))
-    own = {**_settings_of_optimizer(learner, optimizer), **_plain_settings(settings)}
+    own = {**_settings_of_optimizer(optimizer), **_plain_settings(settings)}
     model = _model_with(own, resumed)
     typed, chosen = split_options(given, model, TrainingOptions)
     make = _maker(learner, optimizer, one=chosen.seeds == 1)
@@ -247,13 +247,13 @@ def _as_given(learner: Any) -> Any:
     return learner.network if isinstance(learner, ModuleLearner) else learner
 
 
-def _settings_of_optimizer(learner: Any, optimizer: Any) -> dict[str, Any]:
+def _settings_of_optimizer(optimizer: Any) -> dict[str, Any]:
     """Return the optimizer and its learning rate, as the run stores them."""
     if optimizer is None:
         return {}
     if not hasattr(optimizer, "param_groups"):
         raise UserError(
-            f"the optimizer is a {type(optimizer).__name__}: give one of torch.optim for a {type(learner).__name__}."
+            f"the optimizer is {optimizer!r}: give an optimizer such as torch.optim.SGD(module.parameters(), lr=0.1)."
         )
     return {"optimizer": type(optimizer).__name__.lower(), "learning_rate": float(optimizer.param_groups[0]["lr"])}
 

@@ -42,6 +42,8 @@ class Analysis:
 
     results: the main numbers by name. tables: pandas tables by name. figures: plotnine figures by name, or the path of
     a picture that is not a plotnine figure. files: the paths of all files that were written.
+
+    To store it elsewhere, take its tables and results: not every plotnine figure can be pickled.
     """
 
     results: Mapping[str, float]

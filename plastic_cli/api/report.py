@@ -88,8 +88,9 @@ def make_report(
     folders = [options.runs] if stored is None else list(dict.fromkeys(run.folder.parent for run in stored))
     stores = [RunStore(folder) for folder in folders]
     frame = _runs_of(stores, None if stored is None else {run.id for run in stored})
+    reported = set(frame["run"])
     for run in stored or []:
-        if run.id not in set(frame["run"]):
+        if run.id not in reported:
             # Raises UserError, which says why the run cannot be read.
             _ = run.record
     for store in stores:

@@ -394,3 +394,9 @@ def test_a_loss_with_its_graph_is_not_kept():
 
     plastic.fit(Kept(), epochs=1)
     assert max(alive) <= 1
+
+
+@pytest.mark.parametrize("optimizer", ["adam", torch.optim.SGD])
+def test_an_optimizer_of_another_kind_is_a_value_error(optimizer):
+    with pytest.raises(ValueError, match=r"the optimizer is .*: give an optimizer such as torch\.optim\.SGD"):
+        plastic.fit(nn.Linear(64, 10), optimizer)
