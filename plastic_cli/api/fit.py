@@ -75,10 +75,11 @@ def fit(
     the learner.
 
     seeds: the number of runs, with the seeds seed, seed + 1, ...; the learner is then a function. rule: the name in
-    tables and reports (default: the name of the class). settings: values that distinguish runs in the report, such as
-    {"rate": 0.1}; for a module its optimizer and learning rate are added. options: `dataset` (a name, folder or .npz
-    file), `epochs`, `batch_size`, `validation`, `seed`, `device`, `images` (the module takes images (batch, channels,
-    height, width)); `name`, `runs` and `data` (folders), `resume` (a run or its id), `export`, `quiet`.
+    tables and reports (default: the name of the class or function). settings: values that distinguish runs in the
+    report, such as {"rate": 0.1}; for a module its optimizer and learning rate are added. options: `dataset` (a name,
+    folder or .npz file), `epochs`, `batch_size`, `validation`, `seed`, `device`, `images` (the module takes images
+    (batch, channels, height, width)); `name`, `runs` and `data` (folders), `resume` (a run or its id), `export`,
+    `quiet`.
 
     The global random numbers of torch, NumPy and Python are seeded for each run, and restored at the end.
 
@@ -294,7 +295,9 @@ def _plain_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
 def _rule_name(rule: str | None, learner: Any) -> str:
     """Return the name under which the run is stored; raises UserError for one that is taken or not valid."""
     word = getattr(learner, "__name__", type(learner).__name__)
-    name = str(rule) if rule is not None else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", word).lower().strip("<>_")
+    if rule is None and word == "<lambda>":
+        raise OptionError("a lambda has no name for tables and reports: add rule='my-rule'.", "rule")
+    name = str(rule) if rule is not None else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", word).lower().strip("_")
     check_run_name(name, "rule")
     # Commands accept the name of an installed rule in capital letters too.
     if name.casefold() in plugin_names():

@@ -211,6 +211,7 @@ def test_a_stored_run_is_read_in_another_session():
         (lambda: plastic.fit(3), "fit cannot train an object of type int"),
         (lambda: plastic.fit(nn.Linear(64, 10)), "a module needs an optimizer to learn"),
         (lambda: plastic.fit(Perceptron(), rule="grlu"), "this is an installed rule"),
+        (lambda: plastic.fit(lambda seed: Perceptron(seed), epochs=1), "a lambda has no name for tables"),
         (lambda: plastic.fit(Perceptron(), rule="a/b"), "use letters, digits"),
         (lambda: plastic.fit(Perceptron(), epochs=0), "--epochs 0: it should be greater than or equal to 1."),
         (lambda: plastic.fit(Perceptron(), epoch=1), "Did you mean 'epochs'?"),
