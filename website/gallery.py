@@ -23,7 +23,7 @@ HEAD = """\
 # Gallery
 
 Figures and films from real runs. Each part shows the commands that made it. The data is installed with plastic
-(scikit-learn's digits and Gymnasium's environments), so you can repeat everything here; it takes a few minutes.
+(scikit-learn's digits and Gymnasium's environments), so you can repeat everything here. This takes a few minutes.
 `python website/gallery.py` in the repository writes this page.
 
 `plastic analyze` writes figures as PNG and SVG, and `plastic render` writes films as GIF, MP4 or WebM, into the folder
@@ -62,11 +62,13 @@ PARTS = (
                 "figures/angles.png",
                 "Angle between one update of the rule and the gradient, by layer and number of perturbations.",
             ),
-            Picture("figures/confusion.png", "How often each digit is taken for another one."),
+            Picture(
+                "figures/confusion.png", "Confusion matrix: the digits that the network predicts for each true digit."
+            ),
         ),
     ),
     Part(
-        "eglp: learning at surprising images",
+        "eglp: learning from surprising images",
         ("plastic train eglp", "plastic render eglp", "plastic analyze eglp --events"),
         (
             Picture("videos/learning.gif", "Receptive fields, their changes, the events and the accuracy."),
@@ -93,7 +95,10 @@ PARTS = (
             Picture(
                 "videos/episode_0.gif", "An episode of GoNogo: the task, the modulations M, inputs, actions and return."
             ),
-            Picture("figures/m_matrix.png", "M at six steps of an episode; units are sorted so that structure shows."),
+            Picture(
+                "figures/m_matrix.png",
+                "M at six steps of an episode; the units are sorted to make the structure visible.",
+            ),
             Picture("figures/ablations.png", "Return with M intact, set to zero, frozen and shuffled."),
             Picture("figures/decoding_past.png", "How well past inputs can be read from the activity h and from M."),
         ),

@@ -34,7 +34,8 @@ control = plastic.train("mpn", core="mpn-frozen", **options)
 plastic.plot([agent, control], "validation/return")
 
 # %% [markdown]
-# The best possible return is 5 on average: one for each of the go trials, which are half of ten.
+# An episode has ten trials, and on average half of them are go trials. Each correct response to a go trial gives a
+# reward of 1. The best possible return is therefore 5 on average.
 
 # %% [markdown]
 # ## Is the memory in M?
@@ -51,8 +52,8 @@ analysis.figures["ablations"]
 # %% [markdown]
 # ## Use the trained network
 #
-# The network takes an observation and its state, and returns the logits of the actions with the value, and the new
-# state. The state is M. (An agent that was trained by Q-learning returns Q-values instead.)
+# The network takes an observation and a state. It returns the logits of the actions, the value, and the new state. The
+# state is M. (An agent that was trained by Q-learning returns Q-values instead.)
 
 # %%
 import gymnasium
@@ -94,7 +95,7 @@ ggplot(long, aes("step", "value")) + geom_step() + parts + labs(y="")
 # %% [markdown]
 # ## The film
 #
-# The observation, M with its largest units, and the action, step by step.
+# The film shows the observation, M with its largest units, and the action at each step.
 
 # %%
 plastic.render(agent, frames=45)

@@ -12,7 +12,8 @@
 # %% [markdown]
 # # A figure and a table for a paper
 #
-# Three rules with five seeds each, as a table in LaTeX; and the accuracy over an option, as a figure in PDF.
+# This notebook makes two things: a LaTeX table of three rules with five seeds each, and a PDF figure of the accuracy
+# for several values of an option.
 
 # %%
 import plastic_cli as plastic
@@ -30,7 +31,7 @@ for rule in ("grlu", "eglp", "backprop"):
 # %% [markdown]
 # ## The table
 #
-# The report of all runs in the store. `report.results` is the same as a pandas table, with more columns.
+# `plastic.report` summarizes all runs in the store. `report.results` is the same table in pandas, with more columns.
 
 # %%
 report = plastic.report()
@@ -45,8 +46,8 @@ print(report.latex(caption="Accuracy on the digits.", label="tab:digits"))
 # %% [markdown]
 # ## The figure
 #
-# One network for each number of perturbations and seed. (`grid={"perturbations": [1, 4, 16]}` does the same with each
-# run in a process of its own, and does not repeat runs that the store holds.)
+# The next cell trains one network for each number of perturbations and each seed. (`grid={"perturbations": [1, 4, 16]}`
+# does the same, but each run has its own process, and runs that are already in the store are skipped.)
 
 # %%
 shared = {"hidden": 64, "epochs": 5, "seeds": 3}
@@ -57,7 +58,7 @@ figure = plastic.plot(runs, "test/accuracy", by="perturbations")
 figure
 
 # %% [markdown]
-# It is a figure of plotnine: add layers, themes and scales, and save it in any format.
+# The result is a plotnine figure: add layers, themes and scales, and save it in any format.
 
 # %%
 from plotnine import element_text, labs, theme
@@ -68,7 +69,7 @@ small.save("perturbations.pdf", verbose=False)
 small
 
 # %% [markdown]
-# The same values as a table, for figures of your own:
+# For your own figures, the same values are in a table:
 
 # %%
 table = plastic.RunStore("runs").runs()

@@ -30,13 +30,13 @@ run = plastic.train("grlu", perturbations=16, seed=0, **options)
 run
 
 # %% [markdown]
-# The run is stored in a folder. The shell sees it as well: `plastic runs` lists it.
+# The run is stored in a folder. In a shell, `plastic runs` lists it as well.
 
 # %%
 run.results["test/accuracy"], run.status, run.folder.name
 
 # %% [markdown]
-# A wrong option is a `ValueError` with the words of the command line.
+# A wrong option raises a `ValueError` that suggests the right name.
 
 # %%
 try:
@@ -58,7 +58,8 @@ run.plot("test/accuracy")
 # %% [markdown]
 # ## Use the trained network
 #
-# `run.load()` returns the network as a `torch.nn.Module`. `run.data()` returns the data as the network saw it.
+# `run.load()` returns the network as a `torch.nn.Module`. `run.data()` returns the data set with the normalization and
+# splits of the training.
 
 # %%
 network, data = run.load(), run.data()
@@ -86,7 +87,7 @@ plastic.render(run)
 # %% [markdown]
 # ## Compare with backpropagation
 #
-# The control belongs to every result. Here it is the same network, trained by backpropagation.
+# Every result needs a control. Here the control is the same network, trained by backpropagation.
 
 # %%
 control = plastic.train("backprop", seed=0, **options)
@@ -96,7 +97,8 @@ plastic.compare(run, control)
 plastic.plot([run, control], "test/accuracy")
 
 # %% [markdown]
-# One seed is no result. Three seeds of each take half a minute, and the report shows the mean with its interval.
+# One seed is not enough. The next cell trains two more seeds of each network, which takes half a minute. The report
+# then shows the mean over three seeds and its confidence interval.
 
 # %%
 plastic.train("grlu", perturbations=16, seed=1, seeds=2, **options)

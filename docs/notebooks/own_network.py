@@ -12,7 +12,7 @@
 # %% [markdown]
 # # Your own network and your own data
 #
-# Any torch module with an optimizer becomes a run. Any arrays become a data set.
+# plastic trains any torch module with an optimizer, and stores it as a run. Any arrays can be a data set.
 
 # %%
 import numpy as np
@@ -43,7 +43,7 @@ np.savez(
 )
 
 # %% [markdown]
-# Every rule learns from it, in Python and in the shell (`plastic train eglp --dataset parity.npz`).
+# All rules that classify images can use it, in Python and in the shell (`plastic train eglp --dataset parity.npz`).
 
 # %%
 local = plastic.train("eglp", dataset="parity.npz", hidden=64, epochs=5)
@@ -77,8 +77,8 @@ runs = plastic.fit(network, rule="small-convnet", **shared)
 # %% [markdown]
 # ## A rule of plastic on your network
 #
-# The optimizer of selective plasticity works on every module. It is made for a stream of tasks. On a single task it
-# changes little, as the figure shows.
+# The optimizer of selective plasticity works on every module. It is made for a sequence of tasks. On a single task it
+# makes little difference, as the figure shows.
 
 # %%
 from plastic_selective import SelectivePlasticityOptimizer
@@ -99,7 +99,7 @@ plastic.plot([*runs, *selective], "test/accuracy", by="rule")
 # %% [markdown]
 # ## The trained module
 #
-# `run.load()` returns it in this session. In another session, build the module again and restore it:
+# In this session, `run.load()` returns the trained module. In another session, build the module again and restore it:
 # `plastic.RunStore("runs").run("ID").restore(module)`.
 
 # %%

@@ -12,7 +12,8 @@
 # %% [markdown]
 # # Your own rule in one cell
 #
-# A rule that you try out needs no package. An object that learns from a batch and predicts is enough.
+# You can try a rule without writing a package. An object with two methods is enough: one learns from a batch, and one
+# predicts.
 
 # %%
 import torch
@@ -22,9 +23,10 @@ import plastic_cli as plastic
 # %% [markdown]
 # ## The rule
 #
-# A three-factor rule: the change of a hidden synapse is the product of presynaptic activity, the slope of the
-# postsynaptic unit, and an error that fixed random weights broadcast. `train_batch(x, y)` learns from one batch of
-# images. `predict(x)` returns one number per class. `features(x)` is optional: with it, analyses see the hidden layer.
+# This is a three-factor rule. The change of a hidden synapse is the product of three factors: the presynaptic activity,
+# the slope of the postsynaptic unit, and the error at the output. Fixed random weights broadcast this error to the
+# hidden units. `train_batch(x, y)` learns from one batch of images. `predict(x)` returns one number per class.
+# `features(x)` is optional: with it, analyses see the hidden layer.
 
 
 # %%
@@ -55,9 +57,9 @@ class BroadcastError:
 # %% [markdown]
 # ## Train it
 #
-# `plastic.fit` stores the learner as a run: with metrics, a checkpoint after each epoch, and exact resume. The learner
-# is given as a function of the seed, so that several seeds are possible. `settings` are the values that tell runs
-# apart in tables.
+# `plastic.fit` stores the learner as a run: with metrics and a checkpoint after each epoch. The learner is given as a
+# function of the seed, so that several seeds are possible. `settings` are values such as a learning rate: runs with
+# different settings are different rows of the report.
 
 # %%
 runs = plastic.fit(
@@ -71,10 +73,10 @@ runs = plastic.fit(
 runs
 
 # %% [markdown]
-# ## Its control
+# ## Train a control
 #
-# Random features tell how much the readout achieves alone. Here they are the same network with a rate of 0 in the
-# hidden layer.
+# The control shows what the readout achieves alone, on random features. It is the same network with a learning rate of
+# 0 in the hidden layer.
 
 # %%
 controls = plastic.fit(
@@ -111,7 +113,7 @@ analysis.tables["sparsity"]
 # %% [markdown]
 # ## Stop and continue
 #
-# If you interrupt a cell that trains, the run is kept. This call continues it, and it ends with the numbers of a run
+# If you interrupt a cell that trains, the run is kept. This call continues it. The results are exactly those of a run
 # that was never stopped:
 #
 # ```python
@@ -120,5 +122,6 @@ analysis.tables["sparsity"]
 #
 # ## From the notebook to a plugin
 #
-# When the rule is worth keeping, `plastic new-rule broadcast-error` in a shell writes a plugin with the four
-# commands. Move the class into its `learner.py`: the methods have the same names.
+# To make a package of the rule, type `plastic new-rule broadcast-error` in a shell. It writes a plugin with the
+# commands `train`, `eval`, `analyze` and `render`. Move the class into its `learner.py`: the methods have the same
+# names.

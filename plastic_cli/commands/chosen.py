@@ -24,7 +24,7 @@ class ChosenOptions(RunsOptions):
 
     names: list[str] = field(
         [],
-        "ids, unique beginnings of ids, or names (default: all completed runs that fit the options)",
+        "ids, unique beginnings of ids, or names (default: all completed runs that match the options)",
         argument="RUN...",
         complete="run",
         repeat=True,

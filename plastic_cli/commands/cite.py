@@ -14,7 +14,7 @@ class Options(DebugOptions):
     """Options of `plastic cite`."""
 
     rule: RuleName | None = field(
-        None, "the rule whose source is printed too (default: only plastic)", argument="RULE", complete="rule"
+        None, "also print the source of this rule (default: only plastic)", argument="RULE", complete="rule"
     )
 
 

@@ -43,7 +43,7 @@ def command(name: str, about: str) -> Any:
         toolkit_function(Options, list_datasets),
         {
             "fetch": (
-                "Download and check data sets in advance, for machines without network.",
+                "Download and check data sets in advance, for machines without a network connection.",
                 toolkit_function(FetchOptions, fetch_datasets),
             )
         },

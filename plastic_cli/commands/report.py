@@ -41,7 +41,7 @@ def _report(options: Options) -> None:
     made = print_report(options.model_copy(update=changes))
     if made.content.results and options.format == "table" and not options.json_lines and options.html is None:
         typed = RunsOptions(runs=options.runs if "runs" in options.model_fields_set else None)
-        print_next(["plastic report --html report.html", "plastic plot"], typed, made.console)
+        print_next(["plastic report --html report", "plastic plot"], typed, made.console)
 
 
 def print_report(options: Options, sources: Sources | None = None, console: Console | None = None) -> Report:

@@ -48,14 +48,15 @@ class ListOptions(RunsOptions, OutputOptions):
         repeat=True,
     )
     sort: str | None = field(
-        None, "sort by an option, a result, or a column; with - in front the largest first (default: the newest last)"
+        None, "sort by an option, a result or a column; -NAME sorts from largest to smallest (default: the newest last)"
     )
     limit: int | None = field(
         None,
-        f"at most N runs: the newest, or with --sort the first (default: {NEWEST} in a table, all in csv and json)",
+        "maximum number of runs: the newest, or with --sort the first"
+        f" (default: {NEWEST} in a table, all in csv and json)",
         ge=1,
     )
-    everything: bool = field(False, "all runs", option="--all")
+    everything: bool = field(False, "list all runs, without a limit", option="--all")
 
 
 def list_runs(options: ListOptions) -> None:

@@ -111,7 +111,7 @@ def curves_figure(
     styles: how each label is drawn, from `series_styles` for all figures of a report; None: in the order of the
     labels. step_name: what a step is, such as "epoch". about: what all curves have in common, for the subtitle. note: a
     sentence for the caption. Step 0 is the untrained network. It is drawn, unless its value would flatten the rest of
-    the curves: then a mark is at the edge of the axis, and the caption gives the value. Shares are shown in per cent.
+    the curves: then a mark is at the edge of the axis, and the caption gives the value. Shares are shown in percent.
     """
     view = view or View()
     share = metric.unit == "%"
@@ -221,7 +221,7 @@ def y_scale(view: View, *, share: bool) -> Any:
 
 
 def share_labels(values: Sequence[float] | Sequence[str]) -> list[str]:
-    """Return shares in per cent with the digits that they need: 0.925 as "92.5%"."""
+    """Return shares in percent with the digits that they need: 0.925 as "92.5%"."""
     return [f"{text}%" if text else "" for text in number_labels([100 * float(value) for value in values])]
 
 

@@ -208,7 +208,7 @@ def legend_above(axes: Axes, columns: int = 4) -> None:
 
 
 def in_percent(axis: Axis) -> None:
-    """Show the numbers of an axis of shares in per cent: 0.5 as "50%"."""
+    """Show the numbers of an axis of shares in percent: 0.5 as "50%"."""
     axis.set_major_formatter(PercentFormatter(1.0))
 
 

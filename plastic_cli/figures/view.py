@@ -93,7 +93,7 @@ def _end(text: str) -> float:
 
 
 def share_range(wanted: Range | None) -> Range | None:
-    """Return the range of a share: numbers above 1 are in per cent, as the axis shows them."""
+    """Return the range of a share: numbers above 1 are in percent, as the axis shows them."""
     if wanted is None or all(end is None or abs(end) <= 1 for end in wanted):
         return wanted
     low, high = (None if end is None else end / 100 for end in wanted)

@@ -21,11 +21,11 @@ class ViewOptions(Config):
     smooth: int = field(1, "each point of a curve is the mean of this number of steps", ge=1, panel="Figure")
     log: Literal["x", "y", "both"] | None = field(None, "logarithmic axes: x, y or both", panel="Figure")
     x_range: str | None = field(
-        None, "LOW,HIGH: show this part of the horizontal axis; one end can be left out, as in 5,", panel="Figure"
+        None, "LOW,HIGH: the part of the horizontal axis to show, such as 5,20; 5, or ,20 leaves one end free", panel="Figure"
     )
     y_range: str | None = field(
         None,
-        "LOW,HIGH: show this part of the vertical axis, such as 90,95 for 90 to 95 per cent of a share",
+        "LOW,HIGH: the part of the vertical axis to show; for shares in percent, such as 90,95",
         panel="Figure",
     )
     width: float | None = field(None, "width in inches", gt=0, le=100, panel="Figure")

@@ -18,7 +18,7 @@ class Metric:
     """A metric for a reader.
 
     name: in words, such as "angle to the gradient". unit: such as "degrees", or "%" for a share between 0 and 1, which
-    is shown in per cent.
+    is shown in percent.
     """
 
     name: str

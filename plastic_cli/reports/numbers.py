@@ -1,4 +1,4 @@
-"""How a report shows numbers: shares in per cent, intervals or standard deviations, the number of decimals."""
+"""How a report shows numbers: shares in percent, intervals or standard deviations, the number of decimals."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ MINIMUM_FOR_DEVIATION = 2
 class NumberStyle:
     """How numbers are shown.
 
-    percent: shares in per cent, not from 0 to 1. deviation: mean and standard deviation, not mean and interval. digits:
-    the number of decimals; None: two for per cent, and four significant digits for others.
+    percent: shares in percent, not from 0 to 1. deviation: mean and standard deviation, not mean and interval. digits:
+    the number of decimals; None: two for percent, and four significant digits for others.
     """
 
     percent: bool = True

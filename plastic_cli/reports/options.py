@@ -38,23 +38,25 @@ class ReportOptions(Config):
         "completed", "only runs with this status, or all runs"
     )
     table: Literal["all", "results", "claims"] = field("all", "results, claims or all tables")
-    compare: bool = field(False, "compare the settings instead: interquartile means and probabilities of improvement")
+    compare: bool = field(
+        False, "print another table: interquartile means and probabilities of improvement of the settings"
+    )
     columns: tuple[str, ...] | None = field(
         None,
         "columns of the table, in this order: rule, dataset, setting, n, value, chance, control, loss, seconds,"
         " published, verdict, metrics such as test/accuracy, options of the rules such as epochs",
         panel="Table",
     )
-    percent: bool = field(True, "show shares such as an accuracy in per cent, not from 0 to 1", panel="Table")
-    sd: bool = field(False, "show mean and standard deviation over seeds, not mean and interval", panel="Table")
+    percent: bool = field(True, "show shares such as accuracy in percent, not from 0 to 1", panel="Table")
+    sd: bool = field(False, "show the standard deviation over seeds, not the confidence interval", panel="Table")
     digits: int | None = field(
         None,
-        "decimals of all numbers (default: 2 of per cent; 4 significant digits of others)",
+        "number of decimals (default: 2 for percentages, 4 significant digits for other numbers)",
         ge=0,
         le=12,
         panel="Table",
     )
-    caption: str | None = field(None, "caption of the table, in place of the explanations", panel="Table")
+    caption: str | None = field(None, "caption of the table; it replaces the explanations", panel="Table")
     label: str | None = field(None, "label of the table in LaTeX (default: tab:results or tab:claims)", panel="Table")
     output: Path | None = field(None, "also write tables and figures into this folder")
     html: Path | None = field(None, "also write the whole report as one HTML page into this folder")

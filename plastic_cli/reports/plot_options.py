@@ -11,9 +11,9 @@ class PlotOptions(ViewOptions):
 
     by: str | None = field(
         None,
-        "a color for each value of this option, or of rule, dataset, seed or run, or of a label such as layer",
+        "one color for each value of an option, of rule, dataset, seed or run, or of a label such as layer",
         panel="Figure",
     )
     final: bool = field(
-        False, "final values instead of curves, with the values of --by on the horizontal axis", panel="Figure"
+        False, "draw final values instead of curves, with the values of --by on the horizontal axis", panel="Figure"
     )

@@ -154,7 +154,7 @@ def _compared(rows: Sequence[Row], name: str, sign: str, number: float) -> list[
 
 
 def _number(text: str, condition: str) -> float:
-    """Return the number of a comparison, also in per cent."""
+    """Return the number of a comparison, also in percent."""
     try:
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:

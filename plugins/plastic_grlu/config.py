@@ -43,14 +43,14 @@ class Train(ClassifierTrainConfig):
     epochs: int = field(10, "passes over the training images", ge=1, panel="Learning")
     noise: float = field(
         0.1,
-        "standard deviation of the noise; it goes to --final-noise along half a cosine",
+        "standard deviation of the noise at the start; a cosine schedule brings it to --final-noise",
         gt=0,
         search=(0.01, 1.0, "log"),
     )
     final_noise: float = field(0.0, "standard deviation of the noise at the end of training", ge=0)
     learning_rate: float = field(
         0.1,
-        "learning rate; it goes to --final-learning-rate along half a cosine",
+        "learning rate at the start; a cosine schedule brings it to --final-learning-rate",
         ge=0,
         search=(0.001, 1.0, "log"),
         panel="Learning",
