@@ -21,7 +21,9 @@ class ViewOptions(Config):
     smooth: int = field(1, "each point of a curve is the mean of this number of steps", ge=1, panel="Figure")
     log: Literal["x", "y", "both"] | None = field(None, "logarithmic axes: x, y or both", panel="Figure")
     x_range: str | None = field(
-        None, "LOW,HIGH: the part of the horizontal axis to show, such as 5,20; 5, or ,20 leaves one end free", panel="Figure"
+        None,
+        "LOW,HIGH: the part of the horizontal axis to show, such as 5,20; 5, or ,20 leaves one end free",
+        panel="Figure",
     )
     y_range: str | None = field(
         None,
