@@ -256,7 +256,7 @@ def _seeds_text(curves: pd.DataFrame) -> str:
         return ""
     seeds = f"{most} seeds" if least == most else f"{least} to {most} seeds"
     ribbon = f" Ribbon: {interval_method()}" if curves["low"].notna().any() else ""
-    few = f", from {MINIMUM_VALUES} seeds on" if ribbon and least < MINIMUM_VALUES else ""
+    few = f", if there are at least {MINIMUM_VALUES} seeds" if ribbon and least < MINIMUM_VALUES else ""
     return f"Line: mean over {seeds}.{ribbon}{few}." if ribbon else f"Line: mean over {seeds}."
 
 

@@ -187,5 +187,5 @@ def _seeds_text(means: pd.DataFrame) -> str:
         return "Each point is one run."
     seeds = f"{most} seeds" if least == most else f"{least} to {most} seeds"
     bar = f" Bar: {interval_method()}" if means["low"].notna().any() else ""
-    few = f", from {MINIMUM_VALUES} seeds on" if bar and least < MINIMUM_VALUES else ""
+    few = f", if there are at least {MINIMUM_VALUES} seeds" if bar and least < MINIMUM_VALUES else ""
     return f"Large points: mean over {seeds}. Small points: single seeds.{bar}{few}" + ("." if bar else "")

@@ -167,7 +167,7 @@ def iqm_table(comparison: Comparison, style: NumberStyle = DEFAULT_STYLE) -> Tab
         " With fewer than four runs it is the mean."
     )
     if any(each.iqm.known for each in compared):
-        caption += f" In brackets: {interquartile_method()}, from {MINIMUM_VALUES} seeds on."
+        caption += f" In brackets: {interquartile_method()}, if there are at least {MINIMUM_VALUES} seeds."
     caption += f" {SETTING_EXPLAINED}" if any(each.setting.text for each in compared) else ""
     caption += " The other columns are the means on each data set." if several else ""
     left_out = sum(each.left_out for each in compared)
@@ -196,7 +196,7 @@ def improvement_table(comparison: Comparison) -> Table:
         " counts half."
     )
     if any(pair.probability.known for pair in comparison.improvements):
-        caption += f" In brackets: {improvement_method()}, from {MINIMUM_VALUES} seeds on."
+        caption += f" In brackets: {improvement_method()}, if there are at least {MINIMUM_VALUES} seeds."
     repeated = sum(each.iqm.n > 1 for each in comparison.compared)
     single = len(comparison.compared) - repeated
     if single:

@@ -73,7 +73,7 @@ class NumberStyle:
             return "Mean ± standard deviation over n seeds."
         if max(counts) < MINIMUM_VALUES:
             return f"Mean over n seeds. An interval needs {MINIMUM_VALUES} seeds."
-        return f"Mean over n seeds. In brackets: {interval_method()}, from {MINIMUM_VALUES} seeds on."
+        return f"Mean over n seeds. In brackets: {interval_method()}, if there are at least {MINIMUM_VALUES} seeds."
 
     def _shown(self, value: float, metric: Metric) -> float:
         return value * metric.scale if self.percent else value

@@ -252,7 +252,7 @@ def _claims_figure(tested: Sequence[ClaimResult], look: Looks) -> Figure:
     height = 1.4 + max(0.6, 0.1 + 0.19 * max(label.count("\n") + 1 for label in labels)) * len(labels)
     caption = (
         f"Bar: the published value with its tolerance. Dot: mean over our seeds, in the color of the setting, with the"
-        f" {interval_method()}, from {MINIMUM_VALUES} seeds on."
+        f" {interval_method()}, if there are at least {MINIMUM_VALUES} seeds."
     )
     figure: ggplot = (
         ggplot(frame, aes("value", "claim", color="color"))
@@ -386,8 +386,8 @@ def profile_figure(comparison: Comparison, look: Looks) -> Figure:
         for row in frame.to_dict("records")
     ]
     caption = (
-        f"Share of runs whose {metric.name} is better than the threshold. Ribbon: {profile_method()}, from"
-        f" {MINIMUM_VALUES} seeds on."
+        f"Share of runs whose {metric.name} is better than the threshold. Ribbon: {profile_method()},"
+        f" if there are at least {MINIMUM_VALUES} seeds."
     )
     if len(comparison.compared) > MOST_COMPARED:
         caption += f" The best {MOST_COMPARED} of {len(comparison.compared)} settings are shown."

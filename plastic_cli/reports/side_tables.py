@@ -200,7 +200,7 @@ def _results_caption(frame: pd.DataFrame, metrics: int, comparison: Comparison) 
     counts = frame.loc[frame["n"] > 0, "n"]
     texts = ["The last value of each metric."]
     if len(counts) and counts.max() > 1:
-        few = f", from {MINIMUM_VALUES} runs on" if counts.min() < MINIMUM_VALUES else ""
+        few = f", if there are at least {MINIMUM_VALUES} runs" if counts.min() < MINIMUM_VALUES else ""
         texts = [f"The mean of the last values over the runs of a setting. In brackets: {interval_method()}{few}."]
     with_bounds = frame[frame["difference_low"].notna()]
     if len(with_bounds):
