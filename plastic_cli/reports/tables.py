@@ -18,7 +18,9 @@ _SIGNS = {"equal": "", "at-least": "at least ", "at-most": "at most "}
 
 DEFAULT_STYLE = NumberStyle()
 
-SETTING_EXPLAINED = "A setting names the options that differ from the defaults of the rule or between its settings."
+SETTING_EXPLAINED = (
+    "A setting is named by the options that are not the defaults of the rule or that differ between settings."
+)
 
 
 def results_table(
@@ -42,7 +44,7 @@ def results_table(
     if "setting" in headings:
         sentences.append(SETTING_EXPLAINED)
     if seconds in headings:
-        sentences.append("The time of training is without imports, compilation and evaluation.")
+        sentences.append("The time of training does not include imports, compilation or evaluation.")
     caption = " ".join(sentence for sentence in sentences if sentence)
     caption += data_notes(result.group for result in results)
     return _table("Results", caption.strip(), shown if columns is None else columns)
