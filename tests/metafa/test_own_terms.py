@@ -148,8 +148,8 @@ def test_the_network_of_a_run_with_an_own_term_adapts(here):
 
 
 def test_the_strength_of_an_own_term_has_a_name_for_readers():
-    assert metric_of("train/theta_my_terms:hebb", "metafa").name == "training theta my_terms:hebb"
-    assert metric_of("train/theta_10", "metafa").name == "training theta 10"
+    assert metric_of("train/theta_my_terms:hebb", "metafa").name == "theta my_terms:hebb"
+    assert metric_of("train/theta_10", "metafa").name == "theta 10"
 
 
 def test_terms_are_sorted_and_read_again():
