@@ -44,7 +44,7 @@ RootGroup.entries = {
     "plot": Entry("Draw learning curves or final values of chosen runs.", INSPECT, "plot:command"),
     "rules": Entry("List the installed rules and their origin.", INSPECT, "rules:command"),
     "data": Entry("List the data sets, their size and license, or download them.", INSPECT, "data:command"),
-    "cite": Entry("Print BibTeX of a rule and of plastic.", INSPECT, "cite:command"),
+    "cite": Entry("Print BibTeX of rules and of plastic.", INSPECT, "cite:command"),
     "doctor": Entry("Check this installation: versions, devices, plugins, folders.", INSPECT, "doctor:command"),
     "new-rule": Entry("Create a working plugin to turn into your own rule.", WRITE, "new_rule:command"),
 }

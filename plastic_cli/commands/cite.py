@@ -1,4 +1,4 @@
-"""`plastic cite`: BibTeX of a rule and of plastic."""
+"""`plastic cite`: BibTeX of rules and of plastic."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from plastic_cli.plugins.cite import cite
 class Options(DebugOptions):
     """Options of `plastic cite`."""
 
-    rule: RuleName | None = field(
-        None, "also print the source of this rule (default: only plastic)", argument="RULE", complete="rule"
+    rules: list[RuleName] = field(
+        [],
+        "also print the sources of these rules (default: only plastic)",
+        argument="RULE...",
+        complete="rule",
+        repeat=True,
     )
 
 
@@ -25,4 +29,4 @@ def command(name: str, about: str) -> Any:
 
 def print_citation(options: Options) -> None:
     """Print BibTeX entries."""
-    print(cite(options.rule), end="")  # noqa: T201
+    print(cite(options.rules), end="")  # noqa: T201

@@ -1,6 +1,8 @@
-"""BibTeX of the source of a rule, and of plastic."""
+"""BibTeX of the sources of rules, and of plastic."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from plastic_cli.distribution import installed_version
 from plastic_cli.plugins.discovery import find_rule
@@ -16,17 +18,16 @@ PLASTIC = """\
 """The same facts as in CITATION.cff."""
 
 
-def cite(rule: str | None = None) -> str:
-    """Return BibTeX: the source of a rule, if one is named, and plastic.
+def cite(rules: str | Sequence[str] = ()) -> str:
+    """Return BibTeX: the sources of one rule or of several rules, if any is named, and plastic once.
 
     The entries of a rule come from `citation.bib` in the package of its plugin. A rule without this file is described
-    by its `citation` in a comment.
+    by its `citation` in a comment. A rule that is named twice is printed once.
 
     Raises:
         UserError: there is no such rule.
     """
-    entries = [PLASTIC.format(version=installed_version())]
-    if rule is not None:
-        found = find_rule(rule)
-        entries.insert(0, found.bibtex() or f"% {found.name}: {found.citation}\n")
-    return "\n".join(entries)
+    named = [rules] if isinstance(rules, str) else rules
+    found = [find_rule(name) for name in dict.fromkeys(named)]
+    sources = [rule.bibtex() or f"% {rule.name}: {rule.citation}\n" for rule in found]
+    return "\n".join([*sources, PLASTIC.format(version=installed_version())])

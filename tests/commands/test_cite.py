@@ -36,6 +36,23 @@ def test_a_rule_is_cited_in_the_same_words_everywhere(rule):
     assert outcome.out == block + "\n" + plastic("cite").out
 
 
+def test_several_rules_are_cited_in_one_call_with_plastic_once():
+    outcome = plastic("cite", "grlu", "eglp", "grlu")
+    assert outcome.code == 0
+    assert list(entries(outcome.out)) == ["grlu", "eglp", "plastic"]
+    assert plastic_cli.cite(["grlu", "eglp"]) == plastic_cli.cite(("grlu", "eglp")) == outcome.out
+
+
+@pytest.mark.parametrize("rule", ["grlu", "eglp", "selective", "mpn"])
+def test_bibtex_keeps_the_letters_of_names_of_programs(rule):
+    # Without the second braces BibTeX writes "Eglp", and takes a name apart.
+    programs = [fields for fields in entries(plastic_cli.cite(rule)).values() if "howpublished" in fields]
+    assert programs
+    for fields in programs:
+        assert re.fullmatch(r"\{.*\}", fields["author"])
+        assert re.fullmatch(r"\{.*\}", fields["title"])
+
+
 def test_plastic_is_cited_as_in_its_citation_file():
     [(_, own)] = entries(plastic("cite").out).items()
     file = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
