@@ -17,7 +17,7 @@ from plastic_cli.api.console import PythonConsole
 from plastic_cli.api.options import split_options
 from plastic_cli.api.training import train_all
 from plastic_cli.config.classifier import ClassifierAnalyzeConfig, ClassifierEvaluateConfig, ClassifierTrainConfig
-from plastic_cli.config.model import Device, field
+from plastic_cli.config.model import Config, Device, field
 from plastic_cli.errors import OptionError, UserError
 from plastic_cli.plugins.discovery import plugin_names
 from plastic_cli.plugins.rule import Rule
@@ -120,6 +120,11 @@ def learner_verb(name: str, rule: str, learner: Any) -> RuleVerb:
     from plastic_cli.classifier.analyze import analyze_classifier
     from plastic_cli.classifier.evaluate import evaluate_classifier
 
+    carried_out: dict[str, tuple[Callable[..., Any], type[Config]]] = {
+        "eval": (evaluate_classifier, ClassifierEvaluateConfig),
+        "analyze": (analyze_classifier, ClassifierAnalyzeConfig),
+    }
+
     def build(run: Run, data: Dataset, *, trained: bool = True) -> Learner:
         # Two of them are compared, so the user's own object stays as it is.
         built: Learner = _with_images(
@@ -131,21 +136,10 @@ def learner_verb(name: str, rule: str, learner: Any) -> RuleVerb:
             run.restore_state(INITIAL, built)
         return built
 
-    if name == "eval":
-        return RuleVerb(
-            name,
-            _unregistered(rule),
-            lambda config, run: evaluate_classifier(config, run, build),
-            ClassifierEvaluateConfig,
-        )
-    if name == "analyze":
-        return RuleVerb(
-            name,
-            _unregistered(rule),
-            lambda config, run: analyze_classifier(config, run, build),
-            ClassifierAnalyzeConfig,
-        )
-    raise UserError(f"a run of fit has no {name}. Write a plugin for it: plastic new-rule.")
+    if name not in carried_out:
+        raise UserError(f"a run of fit has no {name}. Write a plugin for it: plastic new-rule.")
+    function, model = carried_out[name]
+    return RuleVerb(name, _unregistered(rule), lambda config, run: function(config, run, build), model)
 
 
 def as_learner(thing: Any) -> Any:
