@@ -70,7 +70,8 @@ def read_content(runs: pd.DataFrame, options: ReportOptions, claims: Mapping[str
     claims: the text of `claims.toml` by rule. Raises UserError for a rule or data set that no run has.
     """
     selection = select_runs(runs, options, list(claims), console)
-    models = training_models(selection.runs["rule"].unique() if len(selection.runs) else ())
+    counted = [frame["rule"] for frame in (selection.runs, selection.failed) if len(frame)]
+    models = training_models(sorted({str(rule) for rules in counted for rule in rules}))
     groups = group_runs(selection.runs, models, selection.failed)
     published: dict[str, PublishedFigures] = {}
     if options.status == "completed":

@@ -28,6 +28,9 @@ _FAILED = "is_failed"
 NAMED_IN_FULL = 5
 """If more fields than this differ, a group names only the fields that differ from their default."""
 
+_LARGE = 10**9
+"""A round number from here on is written as 1e+09."""
+
 DEFAULTS = "defaults"
 """The text of a setting that has nothing to name."""
 
@@ -371,6 +374,9 @@ def _newest_of_each_seed(frame: pd.DataFrame, member: NDArray[np.intp]) -> dict[
     order = order.sort_values(["member", "seed", "started", "run"], kind="stable")
     older = order.duplicated(["member", "seed"], keep="last") & order["seed"].notna()
     kept = order[~older]
+    # All runs of a rule may have failed.
+    if kept.empty:
+        return {}
     boundaries = np.flatnonzero(np.diff(kept["member"].to_numpy())) + 1
     parts = np.split(kept["run"].to_numpy(), boundaries)
     return {int(number): tuple(map(str, part)) for number, part in zip(kept["member"].unique(), parts, strict=True)}
@@ -411,6 +417,9 @@ def _value_text(value: Any) -> str:
     if isinstance(value, float):
         short = f"{value:.6g}"
         return short if float(short) == value else repr(value)
+    if isinstance(value, int) and abs(value) >= _LARGE:
+        short = f"{value:.6g}"
+        return short if int(float(short)) == value else str(value)
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 

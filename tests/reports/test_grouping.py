@@ -387,3 +387,20 @@ def test_runs_of_two_versions_of_a_rules_own_package_are_two_settings():
     # Versions of another rule are no difference.
     runs["rule"] = ["a"] * 3 + ["b"] * 3
     assert [group.setting for group in group_runs(runs)] == ["", ""]
+
+
+def test_a_rule_with_failed_runs_only_is_a_group_without_runs():
+    failed = frame(run_row(10, seed=0, epochs=10), run_row(11, seed=1, epochs=10)).assign(status="failed")
+    (alone,) = group_runs(failed.iloc[:0], failed=failed)
+    assert (alone.rule, alone.runs, alone.failed) == ("grlu", (), 2)
+    other, lost = group_runs(frame(run_row(0, rule="backprop", epochs=10)), failed=failed)
+    assert [(group.rule, len(group.runs), group.failed) for group in (other, lost)] == [
+        ("backprop", 1, 0),
+        ("grlu", 0, 2),
+    ]
+
+
+def test_a_large_round_number_of_a_setting_is_short():
+    assert setting_text({"lr": plain_value(1e30), "samples": 10**9}) == "lr = 1e+30, samples = 1e+09"
+    assert setting_text({"samples": 1_000_000_007}) == "samples = 1000000007"
+    assert setting_text({"samples": 60_000}) == "samples = 60000"

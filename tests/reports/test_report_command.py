@@ -272,3 +272,17 @@ def test_recipes_are_found_by_the_claims_that_they_test(tmp_path, monkeypatch):
     (tmp_path / "options.toml").write_text("epochs = 3\n")
     monkeypatch.setattr(recipe, "recipes_folder", lambda: tmp_path)
     assert recipes_by_claim() == {("grlu", "GR-02"): ["table-one"], ("grlu", "GR-03"): ["table-one"]}
+
+
+def test_a_rule_whose_runs_all_failed_is_a_row_of_the_table(tmp_path, capsys):
+    runs, metrics = grlu_experiments(seeds=1)
+    lost = runs[runs["rule"] == "backprop"].assign(**{"config.epochs": 7})
+    write_store(tmp_path / "store", lost, metrics, status="failed")
+    report(tmp_path / "store", claims={})
+    out = capsys.readouterr().out
+    assert "0 of 1 finished" in out
+    assert "epochs = 7" in out
+    write_store(tmp_path / "store", runs[runs["rule"] == "grlu"], metrics)
+    report(tmp_path / "store", claims={}, format="csv")
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["rule"] for row in rows] == ["backprop", *["grlu"] * 4]
