@@ -32,6 +32,8 @@ def evaluate_classifier(
     if not corrupted:
         run.log(config.split, labels, accuracy=clean.accuracy, loss=clean.loss)
         run.results |= {f"{config.split}/accuracy": clean.accuracy, f"{config.split}/loss": clean.loss}
+    if len(corrupted) == 1:
+        run.conditions[config.split] = str(corruptions[0])
     for corruption, row in zip(corruptions, corrupted, strict=True):
         run.log(config.split, {**labels, "corruption": str(corruption)}, accuracy=row.accuracy, loss=row.loss)
         name = config.split if len(corrupted) == 1 else f"{config.split}+{corruption}"

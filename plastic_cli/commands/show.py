@@ -111,8 +111,13 @@ def print_result(result: Mapping[str, Any], run: Run, invocation: Invocation) ->
         _print_metrics(result, run)
 
 
-def print_together(results: Sequence[Mapping[str, Any]], invocation: Invocation) -> None:
-    """Print what needs all runs: one table of all results for a program, or the mean over seeds."""
+def print_together(
+    results: Sequence[Mapping[str, Any]], invocation: Invocation, conditions: Mapping[str, str] | None = None
+) -> None:
+    """Print what needs all runs: one table of all results for a program, or the mean over seeds.
+
+    conditions: the corruption of each split, if the keys of the results do not name it.
+    """
     if invocation.output_format() == "json" or invocation.quiet:
         return
     if invocation.format == "markdown":
@@ -121,7 +126,7 @@ def print_together(results: Sequence[Mapping[str, Any]], invocation: Invocation)
             {**{key: result[key] for key in columns}, "result": metric.name, "value": metric.text(value)}
             for result in results
             for name, value in result["metrics"].items()
-            for metric in [metric_of(name, result["rule"])]
+            for metric in [metric_of(_with_condition(name, conditions or {}), result["rule"])]
         ]
         print_rows(rows, [*columns, "result", "value"], "markdown", right=["value"])
     elif invocation.format == "csv":
@@ -147,13 +152,22 @@ def print_next(commands: Sequence[str], options: RunsOptions, console: Console) 
 
 def _print_metrics(result: Mapping[str, Any], run: Run) -> None:
     """Print metrics, times, speed and folder of one run."""
-    rows = [_metric_row(metric_of(key, result["rule"]), key, value, run) for key, value in result["metrics"].items()]
+    rows = [
+        _metric_row(metric_of(_with_condition(key, run.conditions), result["rule"]), key, value, run)
+        for key, value in result["metrics"].items()
+    ]
     rows += _time_rows(float(result["seconds"]), run)
     title = f"{result['rule']}, {run.stage}, seed {result['seed']}"
     print_rows(rows, ["result", "value", ""], "table", title, right=["value"])
     status = "" if result["status"] == "completed" else f" ({result['status']})"
     print()  # noqa: T201
     print(printable_line(f"run {result['run']}{status} in {result['folder']}"))  # noqa: T201
+
+
+def _with_condition(key: str, conditions: Mapping[str, str]) -> str:
+    """Return the key of a result with the corruption of its split: "test+rotation:30/accuracy"."""
+    split, slash, name = key.partition("/")
+    return f"{split}+{conditions[split]}/{name}" if slash and split in conditions else key
 
 
 def _metric_row(metric: Metric, key: str, value: float | None, run: Run) -> dict[str, Any]:

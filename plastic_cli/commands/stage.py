@@ -32,7 +32,7 @@ def stage(verb: RuleVerb, typed: dict[str, Any], invocation: StageInvocation) ->
     result = result_of(run, run.results)
     result["seconds"] = round(run.seconds - run.record.seconds, 3)
     print_result(result, run, invocation)
-    print_together([result], invocation)
+    print_together([result], invocation, run.conditions)
     if invocation.format == "table":
         print_next(_next_commands(verb, invocation), invocation, console)
 

@@ -134,11 +134,11 @@ def _find(known: Mapping[str, Metric], key: str) -> Metric | None:
 
 
 def _with_details(metric: Metric, details: list[str]) -> Metric:
-    """Return the metric with its split and what else distinguishes it: "test accuracy, gaussian-noise:0.3"."""
+    """Return the metric with its split and what else distinguishes it: "test accuracy under gaussian-noise:0.3"."""
     name, rest = metric.name, list(details)
     if rest:
         split, _, condition = rest[0].partition("+")
         if split in SPLITS:
-            name = SPLITS[split].format(name)
-            rest[:1] = [condition] if condition else []
+            name = SPLITS[split].format(name) + (f" under {condition}" if condition else "")
+            del rest[0]
     return replace(metric, name=", ".join([name, *rest]))

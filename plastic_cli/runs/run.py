@@ -80,6 +80,8 @@ class Run:
         """The file for the first film or picture of `render`, until it is written."""
         self.images: dict[str, int] = {}
         """The number of images of each split that results were measured on, for a reader."""
+        self.conditions: dict[str, str] = {}
+        """The corruption of each split that results were measured under, for a reader, if their keys do not name it."""
         self.tables: dict[str, pd.DataFrame] = {}
         self.figures: dict[str, ggplot] = {}
         self.step = 0

@@ -90,6 +90,18 @@ def test_eval_has_a_row_for_each_corruption(trained):
     assert metrics["test+gaussian-noise:30/accuracy"] < 0.4 < metrics["test+gaussian-noise:0.001/accuracy"]
 
 
+@pytest.mark.parametrize("texts", [["gaussian-noise:0.3"], ["gaussian-noise:0.3", "rotation:30"]])
+@pytest.mark.parametrize("layout", ["table", "markdown"])
+def test_eval_names_the_corruption_of_an_accuracy(texts, layout, trained):
+    runs = trained.run.folder.parent
+    outcome = plastic("eval", "backprop", "--corruption", ",".join(texts), "--runs", runs, "--format", layout)
+    assert outcome.code == 0, outcome.err
+    for text in texts:
+        assert f"test accuracy under {text}" in outcome.out
+        assert f"test loss under {text}" in outcome.out
+    assert outcome.out.count("test accuracy") == len(texts)
+
+
 def test_confusion_and_accuracy_by_class_use_the_test_images(trained):
     analyzed(trained, "--confusion")
     answers, y = trained.learner.predict(trained.data.test.x).argmax(1), trained.data.test.y

@@ -17,7 +17,7 @@ from plastic_cli.plugins.metrics import METRICS, Metric, metric_of
         ("validation/return", None, 12.25, "validation return", "12.25"),
         ("control/accuracy", "eglp", 0.1, "accuracy of the control", "10.00%"),
         ("layer 1/angle", "grlu", 81.46, "angle to the gradient, layer 1", "81.5 degrees"),
-        ("test+gaussian-noise:0.3/accuracy", None, 1.0, "test accuracy, gaussian-noise:0.3", "100.00%"),
+        ("test+gaussian-noise:0.3/accuracy", None, 1.0, "test accuracy under gaussian-noise:0.3", "100.00%"),
         ("zero events/rotation:15/accuracy", None, 0.5, "accuracy, zero events, rotation:15", "50.00%"),
         ("probe/layer 1 trained", None, 0.5, "accuracy of a linear probe, layer 1 trained", "50.00%"),
         ("train/synaptic_updates", "eglp", 589824.0, "updates of hidden synapses", "589,824 updates"),
