@@ -259,9 +259,18 @@ def _model_with(settings: Mapping[str, Any], resumed: RunRecord | None) -> type[
     known = FitConfig.model_fields
     fields = {**{name: value for name, value in stored.items() if name not in known}, **settings}
     for name, value in fields.items():
+        if not str(name).isidentifier() or str(name).startswith("_"):
+            raise OptionError(
+                f"settings: '{name}' cannot be the name of a setting."
+                " Use letters, digits and _, and begin with a letter.",
+                str(name),
+            )
         # The fields of the model are attributes, and so are its methods.
-        if not str(name).isidentifier() or str(name).startswith("_") or hasattr(FitConfig, name) or name in known:
-            raise OptionError(f"settings: '{name}' cannot be the name of a setting. Choose another.", str(name))
+        if hasattr(FitConfig, name) or name in known:
+            raise OptionError(
+                f"settings: '{name}' cannot be the name of a setting. Choose another.",
+                str(name),
+            )
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError):

@@ -219,6 +219,10 @@ def test_a_stored_run_is_read_in_another_session():
         (lambda: plastic.fit(Perceptron(), settings={"rate": object()}), "settings: rate is of type object"),
         (lambda: plastic.fit(Perceptron(), settings={"rate": float("nan")}), "settings: rate is nan"),
         (lambda: plastic.fit(Perceptron(), settings={"model_config": 1}), "'model_config' cannot be the name"),
+        (
+            lambda: plastic.fit(Perceptron(), settings={"eta %": 5}),
+            "Use letters, digits and _, and begin with a letter.",
+        ),
         (lambda: plastic.fit(Perceptron(), settings={"copy": 1}), "'copy' cannot be the name"),
         (lambda: plastic.fit(Perceptron(), settings={"_rate": 1}), "'_rate' cannot be the name"),
         (lambda: plastic.fit(Perceptron(), settings=[("rate", 1)]), "settings: give a dictionary"),
@@ -361,6 +365,20 @@ def test_a_module_of_float64_is_trained():
     run = plastic.fit(network, torch.optim.SGD(network.parameters(), lr=0.1), epochs=1)
     assert run.results["test/accuracy"] > 0.5
     assert network.weight.dtype == torch.float64
+
+
+@pytest.mark.parametrize("verb", ["eval", "analyze"])
+def test_a_command_for_a_rule_of_fit_says_what_works(verb):
+    from plastic_cli.testing import plastic as shell
+
+    wrong = shell(verb, "perceptron")
+    assert "In Python" not in wrong.err
+    plastic.fit(Perceptron(), epochs=1, quiet=True)
+    outcome = shell(verb, "perceptron")
+    assert outcome.code == 2
+    function = {"eval": "evaluate"}.get(verb, verb)
+    assert "there is no rule 'perceptron'" in outcome.err
+    assert f"In Python: plastic.{function}(run, learner=...)." in outcome.err
 
 
 def test_settings_may_be_numbers_of_numpy_and_switches():
