@@ -38,12 +38,18 @@ from plastic_cli.figures.view import View
 from plastic_cli.plugins.metrics import Metric, metric_of
 from plastic_cli.plugins.models import former_names
 from plastic_cli.reports.content import training_models
-from plastic_cli.reports.grouping import CONFIG_PREFIX, group_runs, plain_value, setting_text, settings_across
+from plastic_cli.reports.grouping import (
+    CONFIG_PREFIX,
+    group_runs,
+    plain_value,
+    setting_text,
+    settings_across,
+    short_data_names,
+)
 from plastic_cli.reports.results import metric_columns, more_is_better
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.record import RunRecord, read_record
 from plastic_cli.runs.store import RunStore
-from plastic_cli.tables import NOTHING
 
 MOST_LABELS = 12
 """Of more settings than this the best are drawn."""
@@ -73,8 +79,14 @@ class RunsPlot:
 
 
 def read_runs(folders: Iterable[str | Path]) -> ChosenRuns:
-    """Read some runs, each once, in this order; raises UserError if a folder is not a run."""
-    paths = list(dict.fromkeys(Path(folder) for folder in folders))
+    """Read some runs, each once, in this order; raises UserError if a folder is not a run.
+
+    Two folders of one name hold the same run, since the name is its id.
+    """
+    by_id: dict[str, Path] = {}
+    for folder in folders:
+        by_id.setdefault(Path(folder).absolute().name, Path(folder))
+    paths = list(by_id.values())
     records = {path: read_record(path) for path in paths}
     frames, metrics = [], []
     for parent in dict.fromkeys(path.parent for path in paths):
@@ -207,12 +219,13 @@ def _settings(runs: pd.DataFrame, by: str | None) -> tuple[set[str], dict[str, t
     others = runs.drop(columns=f"{CONFIG_PREFIX}{by}", errors="ignore").assign(seed=range(len(runs)))
     several_rules = len(others["rule"].unique()) > 1 and by != "rule"
     settings = {}
-    # A setting without a text is the only one of its rule.
-    alone = NOTHING if len(others["rule"].unique()) > 1 else ""
-    for place, setting in enumerate(settings_across(group_runs(others, models), models)):
-        text = ": ".join(part for part in (setting.rule if several_rules else "", setting.distinction) if part) or alone
+    groups = group_runs(others, models)
+    data_names = short_data_names(group.data for group in groups)
+    for place, setting in enumerate(settings_across(groups, models)):
+        # A setting without a text is the only one of its rule.
+        text = ": ".join(part for part in (setting.rule if several_rules else "", setting.distinction) if part)
         for group in setting.groups.values():
-            settings.update(dict.fromkeys(group.runs, (place, text, group.data or "")))
+            settings.update(dict.fromkeys(group.runs, (place, text, data_names.get(group.data, ""))))
     return (set(settings) if by in ("run", "name") else kept), settings
 
 
@@ -261,7 +274,11 @@ def _values_of(by: str, runs: pd.DataFrame) -> dict[str, Any]:
     if by == "name":
         return dict(zip(runs["run"], runs["name"].fillna(runs["run"]), strict=True))
     column = by if by in FACTS else f"{CONFIG_PREFIX}{by}"
-    return {run: plain_value(value) for run, value in zip(runs["run"], runs[column], strict=True)}
+    values = {run: plain_value(value) for run, value in zip(runs["run"], runs[column], strict=True)}
+    if by == "dataset":
+        names = short_data_names(values.values())
+        return {run: names.get(name) for run, name in values.items()}
+    return values
 
 
 def _by_text(by: str | None, value: Any) -> str:
@@ -273,8 +290,8 @@ def _by_text(by: str | None, value: Any) -> str:
 def _with_roles(parts: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Return the rows with label, style and panel: what the color, the type of line and the place of a curve show.
 
-    The color shows the first of `names` with several values. The next one is the type of line, if it has few values;
-    more become panels, or a part of the label. Data sets are panels.
+    The color shows the first of `names` with several values. The next one is the type of line, if it has few values
+    that all have a text; more become panels, or a part of the label. Data sets are panels.
     """
     label, style, panel = "", "", "dataset" if len(ordered_values(parts["dataset"])) > 1 else ""
     joined: list[str] = []
@@ -286,7 +303,7 @@ def _with_roles(parts: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
             label = name
         elif name == "labels" and not panel and count <= MOST_PANELS:
             panel = name
-        elif not style and count <= MOST_STYLES and not joined:
+        elif not style and count <= MOST_STYLES and not joined and "" not in set(parts[name]):
             style = name
         else:
             joined.append(name)
@@ -349,10 +366,14 @@ def _final_values(
         # A run without a number has no place on the axis; next to other names there is the name "none".
         having = last[last["has_by"]] if numbers else last
         without = int(last["run"].nunique() - having["run"].nunique())
-        texts = [str(text).rpartition("= ")[2] for text in having["by"]]
-        names = pd.Categorical(texts, sorted(set(texts), key=number_first))
-        x = having["by_number"].astype(float) if numbers else names
-        drawn = _with_roles(having, ["setting", "split", "labels"]).assign(x=x)
+        if "" in set(having["setting"]) and having["setting"].nunique() > 1:
+            # Settings of which one has no text have no legend: each one is a name on the axis.
+            drawn = _with_roles(having, ["split", "labels"]).assign(x=_combined(having, ["by", "setting"]))
+        else:
+            texts = [str(text).rpartition("= ")[2] for text in having["by"]]
+            names = pd.Categorical(texts, sorted(set(texts), key=number_first))
+            x = having["by_number"].astype(float) if numbers else names
+            drawn = _with_roles(having, ["setting", "split", "labels"]).assign(x=x)
         option = _words(by)
     best, note = _best_labels(drawn, metric)
     return finals_figure(best, named, view, option=option, about=about, note=note), without

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,6 +131,17 @@ def data_notes(groups: Iterable[Group]) -> str:
 def marked_data(group: Group) -> str | None:
     """Return the name of the data set, with a mark if there is a note on it."""
     return f"{group.data}{NOTE_MARK}" if group.note else group.data
+
+
+def short_data_names(data: Iterable[str | None]) -> dict[str | None, str]:
+    """Return the name of each data set in a figure: of a file, its name without the folder, unless two files share it.
+
+    None is left out.
+    """
+    whole = [name for name in dict.fromkeys(data) if name is not None]
+    short = {name: re.split(r"[/\\\\]", name)[-1] or name for name in whole}
+    times = Counter(short.values())
+    return {name: text if times[text] == 1 else name for name, text in short.items()}
 
 
 def settings_across(groups: Sequence[Group], models: Mapping[str, type[Config]] | None = None) -> list[Setting]:

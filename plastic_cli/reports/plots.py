@@ -45,7 +45,7 @@ from plastic_cli.figures.view import View
 from plastic_cli.plugins.metrics import Metric, metric_of
 from plastic_cli.reports.claims import Claim, quantity
 from plastic_cli.reports.comparisons import MOST_COMPARED, Comparison, profiles, unique_name
-from plastic_cli.reports.grouping import Group, Setting, setting_key, setting_text
+from plastic_cli.reports.grouping import Group, Setting, setting_key, setting_text, short_data_names
 from plastic_cli.reports.results import ClaimResult, Result, more_is_better
 from plastic_cli.statistics.aggregates import profile_method
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, interval_method
@@ -156,8 +156,11 @@ def _curves_figure(drawn: Sequence[Result], rows: pd.DataFrame, key: str, look: 
     metric = metric_of(key)
     rules = tuple(sorted({result.group.rule for result in drawn}))
     names = {result.group.runs: look.name(result.group, with_rule=len(rules) > 1) for result in drawn}
+    data_names = short_data_names(each.group.data for each in drawn)
     parts = [
-        rows[rows["run"].isin(each.group.runs)].assign(label=names[each.group.runs], panel=each.group.data or "")
+        rows[rows["run"].isin(each.group.runs)].assign(
+            label=names[each.group.runs], panel=data_names.get(each.group.data, "")
+        )
         for each in drawn
     ]
     curves = mean_curves(pd.concat(parts, ignore_index=True))
@@ -167,7 +170,7 @@ def _curves_figure(drawn: Sequence[Result], rows: pd.DataFrame, key: str, look: 
     curves["hover"] = [_curve_words(row, metric, step) for row in curves.to_dict("records")]
     about = [*rules] if len(rules) == 1 else []
     about += labels if len(labels) == 1 and labels != about else []
-    about += datasets if len(datasets) == 1 else []
+    about += data_names.values() if len(datasets) == 1 else []
     figure = curves_figure(
         curves,
         metric,
@@ -354,9 +357,10 @@ def _distinguishing(row: ClaimResult, tested: Sequence[ClaimResult]) -> str:
         for name in row.group.differing
         if any(group is not None and group.config.get(name) != row.group.config.get(name) for group in groups)
     }
-    datasets = {group.data for group in groups if group is not None}
+    datasets = short_data_names(group.data for group in groups if group is not None)
     setting = setting_text(values) if values else ""
-    return ", ".join(part for part in (str(row.group.data) if len(datasets) > 1 else "", setting) if part)
+    data = datasets.get(row.group.data, "") if len(datasets) > 1 else ""
+    return ", ".join(part for part in (data, setting) if part)
 
 
 def profile_figure(comparison: Comparison, look: Looks) -> Figure:
@@ -394,6 +398,7 @@ def profile_figure(comparison: Comparison, look: Looks) -> Figure:
     lines = [wrapped_setting(name, LEGEND_WIDTH) for name in names]
     styles = {name: look.style(group) for name, group in zip(names, groups, strict=True)}
     datasets = tuple(name for name in comparison.datasets if name)
+    data = ", ".join(short_data_names(datasets).values())
     figure: ggplot = (
         ggplot(frame, aes("threshold", "share", color="label", fill="label", linetype="label"))
         + geom_ribbon(
@@ -410,7 +415,7 @@ def profile_figure(comparison: Comparison, look: Looks) -> Figure:
         + scale_y_continuous(labels=share_labels)
         + labs(
             title="Performance profiles",
-            subtitle=wrapped(f"{metric.name} on {', '.join(datasets)}" if datasets else metric.name, int(11 * WIDTH)),
+            subtitle=wrapped(f"{metric.name} on {data}" if data else metric.name, int(11 * WIDTH)),
             x=f"Threshold of {metric.name if metric.unit == '%' else metric.heading}",
             y="Share of runs that are better",
             color="",

@@ -20,7 +20,7 @@ from plastic_cli.figures.metric_rows import has_curve, label_text, label_values,
 from plastic_cli.plugins.metrics import Metric, metric_of
 from plastic_cli.reports.content import training_models
 from plastic_cli.reports.curves import ChosenRuns, main_metric
-from plastic_cli.reports.grouping import Group, group_runs, plain_value
+from plastic_cli.reports.grouping import Group, group_runs, plain_value, short_data_names
 from plastic_cli.reports.results import metric_columns
 from plastic_cli.reports.side_tables import TIMES, as_html, as_text
 from plastic_cli.runs.metrics import MAIN_METRICS
@@ -142,8 +142,8 @@ class Comparison:
         wanted = metric or main_metric(self.chosen)
         rows = self._rows(wanted, smooth)
         named = self.metric(wanted)
-        data = list(dict.fromkeys(side.dataset for side in self.sides if side.dataset))
-        about = f"on {', '.join(data)}" if data else ""
+        data = short_data_names(side.dataset for side in self.sides)
+        about = f"on {', '.join(data.values())}" if data else ""
         if not has_curve(metric_rows(self.chosen.metrics, wanted)):
             last = rows.sort_values("step", kind="stable").drop_duplicates(["run", "style", "panel"], keep="last")
             values = last.assign(x=last["label"], label=pd.Categorical(last["style"]))
@@ -160,9 +160,10 @@ class Comparison:
     def label(self, side: Side) -> str:
         """Return the letter of a side and what tells it apart, for legends: "B: grlu, perturbations = 16"."""
         rules, datasets = ({each.rule for each in self.sides}, {each.dataset for each in self.sides})
+        names = short_data_names(datasets)
         parts = [
             side.rule if len(rules) > 1 or not side.distinction else "",
-            side.dataset if len(datasets) > 1 and side.dataset else "",
+            names.get(side.dataset, "") if len(datasets) > 1 else "",
             side.distinction,
         ]
         return f"{side.letter}: {', '.join(part for part in parts if part)}"

@@ -51,6 +51,47 @@ def test_by_rule_and_by_data_set(make_runs):
     }  # fmt: skip
 
 
+def test_by_rule_a_rule_with_one_setting_is_its_name_alone(make_runs):
+    make_runs(rule="grlu", perturbations=16)
+    make_runs(rule="backprop", trained="all")
+    chosen = make_runs(rule="backprop", trained="readout", values=(0.1, 0.3, 0.4))
+    figure = plot_runs(chosen, by="rule").figure
+    names = ["backprop, trained = all", "backprop, trained = readout", "grlu"]
+    assert list(figure.data["label"].cat.categories) == names
+    assert set(figure.data["style"]) == {""}
+    assert figure.labels.subtitle == "grlu, backprop on digits"
+    final = plot_runs(chosen, by="rule", final=True).figure
+    (axis,) = (scale for scale in final.scales if "x" in scale.aesthetics)
+    assert list(axis.labels) == names
+    assert final.data["label"].nunique() == 1
+
+
+def test_by_rule_the_subtitle_of_rules_with_one_setting_each_has_no_dash(make_runs):
+    make_runs(rule="backprop")
+    figure = plot_runs(make_runs(rule="grlu"), by="rule").figure
+    assert figure.labels.subtitle == "backprop, grlu on digits"
+
+
+def test_a_data_set_that_is_a_file_has_the_name_of_the_file(make_runs):
+    chosen = make_runs(dataset="/tmp/x/parity.npz")
+    assert plot_runs(chosen).figure.labels.subtitle == "grlu on parity.npz"
+    chosen = make_runs(dataset="/tmp/y/other.npz")
+    assert set(plot_runs(chosen).figure.data["panel"]) == {"parity.npz", "other.npz"}
+    assert set(plot_runs(chosen, by="dataset").figure.data["label"]) == {"parity.npz", "other.npz"}
+    chosen = make_runs(dataset="/tmp/z/other.npz")
+    names = {"parity.npz", "/tmp/y/other.npz", "/tmp/z/other.npz"}
+    assert set(plot_runs(chosen).figure.data["panel"]) == names
+
+
+def test_a_run_that_is_named_twice_counts_once(make_runs, monkeypatch, tmp_path):
+    chosen = make_runs(seeds=2)
+    monkeypatch.chdir(tmp_path)
+    folders = [tmp_path / "store" / run for run in chosen.runs["run"]]
+    again = read_runs([*folders, *(folder.relative_to(tmp_path) for folder in folders)])
+    assert list(again.runs["run"]) == list(chosen.runs["run"])
+    assert len(again.metrics) == len(chosen.metrics)
+
+
 def test_final_values_are_drawn_against_a_number(make_runs):
     make_runs(perturbations=1, values=(0.1, 0.5, 0.6))
     make_runs(rule="backprop", seeds=1)
