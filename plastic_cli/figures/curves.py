@@ -158,8 +158,9 @@ def curves_figure(
 
 def _layers(inside: Shown, *, several_kinds: bool) -> list[Any]:
     """Return intervals, lines, points and marks."""
-    lines = inside.lines.assign(
-        group=[f"{row.label}\n{row.style}\n{row.line}\n{row.piece}" for row in inside.lines.itertuples()]
+    lines, ribbons = (
+        frame.assign(group=[f"{row.label}\n{row.style}\n{row.line}\n{row.piece}" for row in frame.itertuples()])
+        for frame in (inside.lines, inside.ribbons)
     )
     lengths = lines.groupby("group")["step"].transform("size")
     kind = {"linetype": "style" if several_kinds else "label"}
@@ -167,7 +168,7 @@ def _layers(inside: Shown, *, several_kinds: bool) -> list[Any]:
         geom_blank(aes("step", "mean"), data=inside.edges, inherit_aes=False),
         geom_ribbon(
             aes(ymin="low", ymax="high", fill="label", group="group"),
-            data=lines.dropna(subset=["low", "high"]),
+            data=ribbons,
             alpha=0.18,
             size=0,
             show_legend=False,

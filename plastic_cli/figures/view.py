@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -20,7 +20,9 @@ Range = tuple[float | None, float | None]
 EARLY_SHARE = 0.1
 """The first tenth of the steps, and always the first step, does not decide what the axis shows."""
 LARGEST_VIEW = 2.5
-"""Early values are shown as far as the axis grows to this multiple of what the later values need."""
+"""Early means are shown as far as the axis grows to this multiple of what the later means need."""
+SHORTEST_CUT = 0.1
+"""On an axis without a chosen range, a line with less than this share of a step looks vertical: it is left out."""
 MARGIN = 0.05
 """Empty share of the axis on both sides of the values."""
 
@@ -60,12 +62,14 @@ class Shown:
     """What is shown of some curves.
 
     lines: the curves inside the view, cut exactly at its edges; `piece` numbers the parts of a curve that leaves it.
+    ribbons: the intervals inside the view: both of their edges run to the edge of the view; `piece` as in lines.
     points: the points of the curves inside the view. edges: two corners of the view of each panel (panel, step, mean).
     hidden: the points that lie outside although no range was asked for (panel, step, value, below), and the place of
     their mark (mean).
     """
 
     lines: pd.DataFrame
+    ribbons: pd.DataFrame
     points: pd.DataFrame
     edges: pd.DataFrame
     hidden: pd.DataFrame
@@ -108,20 +112,22 @@ def shown(curves: pd.DataFrame, view: View, *, share: bool, skip_early: bool = T
     they do not flatten these. skip_early: without it, the axis shows all values. share: values are between 0 and 1.
     Raises UserError if no value lies in the ranges of the view.
     """
-    lines, points, edges, hidden = [], [], [], []
+    lines, ribbons, points, edges, hidden = [], [], [], [], []
+    shortest = SHORTEST_CUT if view.y_range is None else 0.0
     for panel, own in curves.groupby("panel", sort=False, observed=True):
         inside = _between(own, "step", view.x_range or (None, None), view)
         if inside.empty:
             raise UserError(f"no value lies in the range {range_text(view.x_range)}. Choose another --x-range.")
         low, high = _ends(inside, view, share=share, skip_early=skip_early)
-        lines.append(_between(inside, "mean", (low, high), view))
+        lines.append(_between(inside, "mean", (low, high), view, shortest))
+        ribbons.append(_ribbons(inside, (low, high), view, shortest))
         points.append(own[own["mean"].between(low, high) & own["step"].between(*_limits(view.x_range))])
         ends = [inside["step"].min(), inside["step"].max()]
         edges.append(pd.DataFrame({"panel": panel, "step": ends, "mean": [low, high]}))
         has_place = own["step"].between(*_limits(view.x_range)) & ((own["step"] > 0) | (not view.log_x))
         expected = own[has_place & (view.y_range is None)]
         hidden.append(_hidden(expected, low, high, log=view.log_y).assign(panel=panel))
-    return Shown(*(_joined(parts, curves) for parts in (lines, points, edges, hidden)))
+    return Shown(*(_joined(parts, curves) for parts in (lines, ribbons, points, edges, hidden)))
 
 
 def range_text(ends: Range | None) -> str:
@@ -170,8 +176,10 @@ def _where_curves_differ(curves: pd.DataFrame, *, log: bool, skip_early: bool) -
         early = pd.Series(False, index=curves.index)
     low, high = _reach(curves[~early], log=log)
     others = _finite_places(curves[early], ["mean"], log=log)
-    largest = LARGEST_VIEW * (high - low)
-    near = others[(others >= high - largest) & (others <= low + largest)]
+    # The intervals of few seeds vary widely, so that with them similar runs would have different axes.
+    means = _finite_places(curves[~early], ["mean"], log=log)
+    largest = LARGEST_VIEW * (means.max() - means.min())
+    near = others[(others >= means.max() - largest) & (others <= means.min() + largest)]
     ends = _values(np.array([min([low, *near]), max([high, *near])]), log=log)
     return float(ends[0]), float(ends[1])
 
@@ -219,29 +227,58 @@ def _limits(ends: Range | None) -> tuple[float, float]:
     return -math.inf if low is None else low, math.inf if high is None else high
 
 
-def _between(curves: pd.DataFrame, column: str, ends: Range, view: View) -> pd.DataFrame:
-    """Return the curves where a column lies between the ends, cut exactly at these; so are their intervals."""
-    logs = [view.log_x, view.log_y, view.log_y, view.log_y]
-    limits = _limits(ends)
+def _between(
+    curves: pd.DataFrame, column: Literal["step", "mean"], ends: Range, view: View, shortest: float = 0.0
+) -> pd.DataFrame:
+    """Return the curves where a column lies between the ends, cut exactly at these. shortest: as for `_pieces`."""
     key = POINT.index(column)
-    low, high = _places(np.array(limits), log=logs[key])
+    low, high = _places(np.array(_limits(ends)), log=_LOGS[key](view))
     parts = []
     for names, own in curves.groupby(CURVE, sort=False, observed=True):
-        values = own.sort_values("step")[POINT].to_numpy(dtype=np.float64)
-        points = np.column_stack([_places(each, log=log) for each, log in zip(values.T, logs, strict=True)])
-        # A step or mean of 0 has no place on a logarithmic axis; the lower end of an interval may lie anywhere below.
-        points = points[np.isfinite(points[:, :2]).all(axis=1)]
-        points[np.isneginf(points)] = points[np.isfinite(points)].min(initial=0)
-        for number, piece in enumerate(_pieces(points, key, low, high)):
-            frame = pd.DataFrame({name: _values(piece[:, index], log=logs[index]) for index, name in enumerate(POINT)})
-            if column == "mean":
-                frame = frame.assign(low=frame["low"].clip(*limits), high=frame["high"].clip(*limits))
+        for number, piece in enumerate(_pieces(_points_of(own, view), key, low, high, shortest)):
+            parts.append(named(_frame_of(piece, view), CURVE, names).assign(piece=number))
+    return _joined(parts, curves) if parts else curves.iloc[:0].assign(piece=0)
+
+
+def _ribbons(curves: pd.DataFrame, ends: tuple[float, float], view: View, shortest: float) -> pd.DataFrame:
+    """Return the intervals of the curves between the ends of the vertical axis. shortest: as for `_pieces`."""
+    low, high = _places(np.array(ends), log=view.log_y)
+    parts = []
+    for names, own in curves.dropna(subset=["low", "high"]).groupby(CURVE, sort=False, observed=True):
+        for number, piece in enumerate(_ribbon_pieces(_points_of(own, view), low, high, shortest)):
+            frame = _frame_of(piece, view)
+            frame = frame.assign(low=frame["low"].clip(*ends), high=frame["high"].clip(*ends))
             parts.append(named(frame, CURVE, names).assign(piece=number))
     return _joined(parts, curves) if parts else curves.iloc[:0].assign(piece=0)
 
 
-def _pieces(points: NDArray[np.float64], key: int, low: float, high: float) -> list[NDArray[np.float64]]:
-    """Return the parts of a line of points (n, 4) whose coordinate `key` lies between two ends, cut at these."""
+_LOGS: Sequence[Callable[[View], bool]] = (lambda view: view.log_x, *[lambda view: view.log_y] * 3)
+"""Whether the axis of each coordinate of POINT is logarithmic."""
+
+
+def _points_of(curve: pd.DataFrame, view: View) -> NDArray[np.float64]:
+    """Return the places (n, 4) of the points of a curve on the axes, in the order of POINT."""
+    values = curve.sort_values("step")[POINT].to_numpy(dtype=np.float64)
+    points = np.column_stack([_places(each, log=log(view)) for each, log in zip(values.T, _LOGS, strict=True)])
+    # A step or mean of 0 has no place on a logarithmic axis; the lower end of an interval may lie anywhere below.
+    points = points[np.isfinite(points[:, :2]).all(axis=1)]
+    points[np.isneginf(points)] = points[np.isfinite(points)].min(initial=0)
+    return points
+
+
+def _frame_of(points: NDArray[np.float64], view: View) -> pd.DataFrame:
+    """Return the values at places (n, 4) on the axes."""
+    columns = zip(POINT, points.T, _LOGS, strict=True)
+    return pd.DataFrame({name: _values(places, log=log(view)) for name, places, log in columns})
+
+
+def _pieces(
+    points: NDArray[np.float64], key: int, low: float, high: float, shortest: float
+) -> list[NDArray[np.float64]]:
+    """Return the parts of a line of points (n, 4) whose coordinate `key` lies between two ends, cut at these.
+
+    shortest: a smaller share of the way between two points is left out.
+    """
     pieces: list[list[NDArray[np.float64]]] = []
     is_inside = bool(len(points)) and low <= points[0, key] <= high
     if is_inside:
@@ -249,11 +286,27 @@ def _pieces(points: NDArray[np.float64], key: int, low: float, high: float) -> l
     for before, point in pairwise(points):
         begin, end = _shares_between(before[key], point[key], low, high)
         if end > begin:
+            is_short = end - begin < shortest
             if not is_inside:
-                pieces.append([_at(before, point, begin)])
-            pieces[-1].append(_at(before, point, end))
+                pieces.append([] if is_short else [_at(before, point, begin)])
+            if end == 1 or not is_short:
+                pieces[-1].append(_at(before, point, end))
         is_inside = begin <= end == 1
-    return [np.array(piece) for piece in pieces]
+    return [np.array(piece) for piece in pieces if piece]
+
+
+def _ribbon_pieces(points: NDArray[np.float64], low: float, high: float, shortest: float) -> list[NDArray[np.float64]]:
+    """Return the parts of a ribbon of points (n, 4), with a point wherever one of its edges crosses one of two ends."""
+    pieces: list[list[NDArray[np.float64]]] = [[]]
+    for before, point in pairwise(points):
+        begin, end = _shares_between(before[1], point[1], low, high)
+        if 0 < end - begin < shortest:
+            pieces.append([])
+            continue
+        crossings = {share for key in (2, 3) for share in _shares_between(before[key], point[key], low, high)}
+        shares = [0.0, *sorted(share for share in crossings if 0 < share < 1), 1.0]
+        pieces[-1] += [_at(before, point, share) for share in (shares[1:] if pieces[-1] else shares)]
+    return [np.array(piece) for piece in pieces if piece]
 
 
 def _shares_between(first: float, second: float, low: float, high: float) -> tuple[float, float]:

@@ -366,7 +366,8 @@ def _final_values(
         # A run without a number has no place on the axis; next to other names there is the name "none".
         having = last[last["has_by"]] if numbers else last
         without = int(last["run"].nunique() - having["run"].nunique())
-        if "" in set(having["setting"]) and having["setting"].nunique() > 1:
+        settings = set(having["setting"])
+        if "" in settings and len(settings) > 1:
             # Settings of which one has no text have no legend: each one is a name on the axis.
             drawn = _with_roles(having, ["split", "labels"]).assign(x=_combined(having, ["by", "setting"]))
         else:

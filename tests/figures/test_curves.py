@@ -68,10 +68,41 @@ def test_the_axis_shows_where_the_curves_differ_and_marks_the_untrained_network(
     (hidden,) = view.hidden.to_dict("records")
     assert (hidden["step"], hidden["value"], hidden["below"]) == (0, 0.1, True)
     assert low < hidden["mean"] < low + 0.05 * (high - low)
-    # The line enters at the edge, on the way from the untrained network to the first epoch.
-    first = view.lines.sort_values("step").iloc[0]
+    # The way from the untrained network to the first epoch would look vertical.
+    assert list(view.lines["step"]) == [1, 2, 3]
+
+
+def test_a_line_enters_at_the_edge_if_it_does_not_look_vertical():
+    view = shown(curve([0.1, 0.5, 0.65, 0.7]), View(), share=True)
+    low = view.edges["mean"].min()
+    assert low == pytest.approx(0.5 - 0.05 * 0.2)
+    wide = shown(curve([0.1, 0.6, 0.5, 0.65, 0.7]), View(), share=True)
+    first = wide.lines.sort_values("step").iloc[0]
     assert first["mean"] == pytest.approx(low)
-    assert first["step"] == pytest.approx((low - 0.1) / (0.93 - 0.1))
+    assert first["step"] == pytest.approx((low - 0.1) / (0.6 - 0.1))
+
+
+def test_a_ribbon_runs_to_the_edge_along_its_own_edges():
+    runs = [[0.0, 0.5 + shift, 0.5 + shift, 0.5 + shift] for shift in (-0.1, 0.0, 0.1)]
+    interval = mean_interval([0.4, 0.5, 0.6])
+    ribbon = shown(mean_curves(rows(*runs)), View(y_range=(0.4, 0.6)), share=True).ribbons
+    # The upper edge enters first, then the lower edge, which is below the view: it stays there.
+    assert interval.low < 0.4 < 0.6 < interval.high
+    entry = ribbon[ribbon["step"] < 1].sort_values("step")
+    assert list(entry["step"]) == pytest.approx([0, 0.4 / interval.high, 0.6 / interval.high])
+    assert list(entry["high"]) == pytest.approx([0.4, 0.4, 0.6])
+    assert list(entry["low"]) == pytest.approx([0.4, 0.4, 0.4])
+
+
+def test_the_ribbon_of_a_line_that_looks_vertical_is_left_out_with_it():
+    view = shown(mean_curves(rows([0.1, 0.92, 0.94], [0.1, 0.93, 0.95], [0.1, 0.94, 0.96])), View(), share=True)
+    assert view.ribbons["step"].min() == view.lines["step"].min() == 1
+
+
+@pytest.mark.parametrize("spread", [0.001, 0.1])
+def test_whether_the_untrained_network_is_shown_does_not_depend_on_the_intervals(spread):
+    runs = [[0.1, 0.8 + shift, 0.85, 0.9] for shift in (-spread, 0, spread)]
+    assert list(shown(mean_curves(rows(*runs)), View(), share=True).hidden["step"]) == [0]
 
 
 def test_the_caption_says_the_value_outside_the_axis():
