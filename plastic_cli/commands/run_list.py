@@ -97,7 +97,7 @@ def _fitting(present: Sequence[Row], options: ListOptions) -> list[Row]:
     if options.sort and fitting:
         descending = options.sort.startswith("-")
         typed = options.sort.removeprefix("-")
-        name = known_name(fitting, {"data-set": "dataset", "id": "run"}.get(typed, typed), f"--sort {options.sort}")
+        name = known_name(fitting, typed, f"--sort {options.sort}")
         known = [row for row in fitting if option_value(row, name) is not None]
         unknown = [row for row in fitting if option_value(row, name) is None]
         fitting = sorted(known, key=lambda row: _order(option_value(row, name)), reverse=descending) + unknown

@@ -26,7 +26,7 @@ from plastic_cli.verbs.options import RunsOptions
 class ShowOptions(RunsOptions, OutputOptions):
     """Options of `plastic runs show`."""
 
-    run: str = field(..., "id, a unique beginning of it, or name", argument="RUN", complete="run")
+    run: str = field(..., "id, its beginning, its last four letters, or name", argument="RUN", complete="run")
 
 
 class RemoveOptions(RunsOptions, DebugOptions):

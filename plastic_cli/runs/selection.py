@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plastic_cli.errors import UserError, did_you_mean
+from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.plugins.models import former_names
 
 Row = Mapping[str, Any]
@@ -16,6 +17,9 @@ Row = Mapping[str, Any]
 
 FACTS = ("rule", "dataset", "seed", "status", "name", "version", "seconds", "training_seconds", "created", "run")
 """What `where` can compare, next to the options and the results that a run stores."""
+
+COLUMNS = {"time": "seconds", "data-set": "dataset", "id": "run"}
+"""Headings of the table of `plastic runs` that have another name in `FACTS`."""
 
 _MOST_LISTED = 8
 _CONDITION = re.compile(r"\s*([^\s=!<>]+)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*")
@@ -31,7 +35,8 @@ _COMPARED: dict[str, Callable[[float, float], bool]] = {
 class Selection:
     """Which runs are meant; an empty field selects all runs.
 
-    runs: ids, unique beginnings of ids, or names; a name also means its runs of several seeds, NAME-seed0, NAME-seed1.
+    runs: ids, unique beginnings of ids, the letters at their ends, or names; a name also means its runs of several
+    seeds, NAME-seed0, NAME-seed1.
     where: conditions NAME=VALUE or NAME!=VALUE, or with <, <=, > or >= and a number, on the options and the results
     that the runs store, such as "test/accuracy>0.9", or on one of `FACTS`.
     """
@@ -65,24 +70,32 @@ def select(rows: Sequence[Row], selection: Selection) -> list[Row]:
 
 
 def find_rows(rows: Sequence[Row], text: str) -> list[Row]:
-    """Return the runs with this id, this name or a unique beginning of the id, or the seeds of this name.
+    """Return the runs with this id, this name, or the seeds of this name, else with a unique part of the id.
 
-    Raises UserError if no run matches, or several ids begin with the text.
+    A part is the beginning of the id, or the letters at its end. Raises UserError if no run matches, or several ids
+    have this part.
     """
     exact = [row for row in rows if row["run"] == text] or [row for row in rows if text and row["name"] == text]
     if exact:
         return exact
     of_seeds = [row for row in rows if re.fullmatch(re.escape(text) + r"-seed\d+", row["name"] or "")]
-    beginning = [row for row in rows if text and row["run"].startswith(text)]
-    if of_seeds or len(beginning) == 1:
-        return of_seeds or beginning
-    if beginning:
+    alike = set(ids_with_part([row["run"] for row in rows], text))
+    with_part = [row for row in rows if row["run"] in alike]
+    if of_seeds or len(with_part) == 1:
+        return of_seeds or with_part
+    if with_part:
         raise UserError(
-            f"'{text}' matches {len(beginning)} runs: {_listed(row['run'] for row in beginning)}. Type more of the id."
+            f"'{text}' matches {len(with_part)} runs: {_listed(row['run'] for row in with_part)}. Type more of the id."
         )
     names = [row["name"] for row in rows if row["name"]]
     guess = did_you_mean(text, [*names, *(row["run"] for row in rows)])
     raise UserError(f"there is no run '{text}'.{guess} `plastic runs` lists them.")
+
+
+def ids_with_part(ids: Iterable[str], text: str) -> list[str]:
+    """Return the ids that begin with the text; if none does, the ids that end with it after a hyphen."""
+    every = list(ids) if text else []
+    return [run for run in every if run.startswith(text)] or [run for run in every if run.endswith(f"-{text}")]
 
 
 def option_value(row: Row, name: str) -> Any:
@@ -95,6 +108,8 @@ def option_value(row: Row, name: str) -> Any:
 def known_name(rows: Sequence[Row], typed: str, where: str) -> str:
     """Return the option, result or one of `FACTS` that was typed, such as "learning-rate" for learning_rate.
 
+    A heading of `COLUMNS` is a name too, unless an option or a result has it.
+
     where: what the user typed, for the message. Raises UserError if no run has it.
     """
     name = typed.replace("-", "_")
@@ -104,11 +119,15 @@ def known_name(rows: Sequence[Row], typed: str, where: str) -> str:
         known.update(row["summary"])
     if typed in known or name in known:
         return typed if typed in known else name
+    if typed in COLUMNS:
+        return COLUMNS[typed]
     for rule in dict.fromkeys(row["rule"] for row in rows):
         if name in former_names(rule):
             return former_names(rule)[name]
-    listed = ", ".join(option.replace("_", "-") for option in known if "/" not in option)
-    guess = did_you_mean(name, known) or f" There are: {listed}."
+    results = dict.fromkeys(result for row in rows for result in row["summary"])
+    options = ", ".join(option.replace("_", "-") for option in known if option not in results)
+    listed = f" There are: {options}." + (f" Results: {', '.join(results)}." if results else "")
+    guess = did_you_mean(name, known) or listed
     raise UserError(f"{where}: no run has the option or the result '{typed}'.{guess}")
 
 
@@ -136,12 +155,24 @@ def _where(rows: list[Row], condition: str) -> list[Row]:
     name = known_name(rows, typed, f"--where {condition}")
     having = [row for row in rows if name in FACTS or name in row["config"] or name in row["summary"]]
     if sign in _COMPARED:
-        return _compared(having, name, sign, _number(text, condition))
+        number = _number(text, condition)
+        if abs(number) > 1 and not text.endswith("%") and _is_share(having, name):
+            raise UserError(
+                f"--where {condition}: {name} is stored as a share between 0 and 1."
+                f" Write {number / 100:g}, or {text}% in quotation marks."
+            )
+        return _compared(having, name, sign, number)
     fitting = [row for row in having if matches(option_value(row, name), text) == (sign == "=")]
     if having and not fitting:
         values = _listed(_typed(option_value(row, name)) for row in having)
         raise UserError(f"--where {condition}: no run has it. Values of {name.replace('_', '-')} here: {values}.")
     return fitting
+
+
+def _is_share(rows: Sequence[Row], name: str) -> bool:
+    """Return whether a name is a result that is shown in percent."""
+    rules = dict.fromkeys(row["rule"] for row in rows if name in row["summary"] and name not in row["config"])
+    return name not in FACTS and bool(rules) and all(metric_of(name, rule).unit == "%" for rule in rules)
 
 
 def _compared(rows: Sequence[Row], name: str, sign: str, number: float) -> list[Row]:

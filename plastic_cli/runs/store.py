@@ -30,6 +30,7 @@ from plastic_cli.runs.record import (
     settings_text,
     with_present_options,
 )
+from plastic_cli.runs.selection import ids_with_part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +136,7 @@ class RunStore:
         return dict(sorted(found.items()))
 
     def find(self, text: str) -> Path:
-        """Return the folder of the run with this name, this id, or a unique beginning of the id.
+        """Return the folder of the run with this name, this id, its unique beginning, or the letters at its end.
 
         Raises UserError if no run or several runs match; the message lists similar or matching runs.
         """
@@ -147,7 +148,7 @@ class RunStore:
         for row in self._records(folders):
             if row["name"]:
                 names.setdefault(row["name"], []).append(row["run"])
-        matches = names.get(text) or [run for run in folders if run.startswith(text)] if text else []
+        matches = (names.get(text) if text else None) or ids_with_part(folders, text)
         if len(matches) == 1:
             return self.folder / matches[0]
         if matches:
@@ -157,7 +158,7 @@ class RunStore:
         raise UserError(f"there is no run '{text}' in {self.folder}.{guess} `plastic runs` lists them.")
 
     def run(self, text: str) -> StoredRun:
-        """Return the run with this name, this id, or a unique beginning of the id; raises UserError like `find`."""
+        """Return the run with this name, this id, or a unique part of the id; raises UserError like `find`."""
         from plastic_cli.runs.stored import StoredRun
 
         return StoredRun(self.find(text))

@@ -87,7 +87,10 @@ class StageOptions(PlaceOptions):
     """Which run eval, analyze and render take."""
 
     run: str | None = field(
-        None, "id, a unique beginning of it, or name (default: the newest completed run)", panel="Run", complete="run"
+        None,
+        "id, its beginning, its last four letters, or name (default: the newest completed run)",
+        panel="Run",
+        complete="run",
     )
 
 

@@ -46,6 +46,9 @@ def chosen(**fields):
         ({"where": ("test/accuracy<=60%",)}, ["aaaa"]),
         ({"where": ("seconds<5", "test/accuracy>60%")}, ["abcd", "bbbb"]),
         ({"where": ("skip>0",)}, []),
+        ({"where": ("time>5",)}, ["cccc"]),
+        ({"where": ("data-set=digits", "id=20261101-aaaa")}, ["aaaa"]),
+        ({"runs": ("bbbb", "aaaa")}, ["bbbb", "aaaa"]),
     ],
 )
 def test_each_field_of_a_selection_narrows_it(fields, expected):
@@ -67,6 +70,9 @@ def test_each_field_of_a_selection_narrows_it(fields, expected):
             "option or the result 'test/acuracy'. Did you mean 'test/accuracy'?",
         ),
         ({"where": ("zzzz=1",)}, "no run has the option or the result 'zzzz'. There are: rule, dataset,"),
+        ({"where": ("zzzz=1",)}, "threshold. Results: test/accuracy."),
+        ({"where": ("test/accuracy > 90",)}, "test/accuracy is stored as a share between 0 and 1. Write 0.9, or 90%"),
+        ({"runs": ("aaa",)}, "there is no run 'aaa'."),
         ({"where": ("seed>high",)}, "--where seed>high: 'high' is not a number."),
         ({"where": ("perturbations",)}, "write NAME=VALUE, or !=, <, <=, >, >= in place of ="),
         ({"runs": ("bset",)}, "there is no run 'bset'. Did you mean 'best'?"),
@@ -83,6 +89,16 @@ def test_what_no_run_has_is_an_error_that_says_what_there_is(fields, words):
 def test_a_name_precedes_the_beginning_of_an_id():
     rows = [row("20261101-aaaa"), row("20261102-bbbb", name="20261101")]
     assert [each["run"] for each in find_rows(rows, "20261101")] == ["20261102-bbbb"]
+
+
+def test_a_name_precedes_the_end_of_an_id():
+    rows = [row("20261101-aaaa"), row("20261102-bbbb", name="aaaa")]
+    assert [each["run"] for each in find_rows(rows, "aaaa")] == ["20261102-bbbb"]
+
+
+def test_the_end_of_two_ids_is_refused():
+    with pytest.raises(UserError, match="'aaaa' matches 2 runs: 20261101-aaaa, 20261102-aaaa"):
+        find_rows([row("20261101-aaaa"), row("20261102-aaaa")], "aaaa")
 
 
 def test_no_run_at_all_is_an_empty_selection():

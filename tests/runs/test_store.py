@@ -115,6 +115,7 @@ def test_an_empty_store_has_the_same_columns_and_types(make_run, store, tmp_path
 def test_find_by_id_prefix_and_name(make_run, store):
     run = make_run("favourite")
     assert store.find(run.id) == store.find(run.id[:-1]) == store.find("favourite") == run.folder
+    assert store.find(run.id[-4:]) == run.folder
 
 
 def test_a_name_takes_precedence_over_the_beginning_of_an_id(make_run, store):
