@@ -16,8 +16,8 @@ from plastic_cli.api.chosen import with_resumed
 from plastic_cli.api.console import PythonConsole
 from plastic_cli.api.options import split_options
 from plastic_cli.api.training import train_all
-from plastic_cli.config.classifier import ClassifierAnalyzeConfig, ClassifierEvaluateConfig, ClassifierTrainConfig
-from plastic_cli.config.model import Config, Device, field
+from plastic_cli.config.classifier import ClassifierAnalyzeConfig, ClassifierEvaluateConfig, FitConfig
+from plastic_cli.config.model import Config
 from plastic_cli.errors import OptionError, UserError
 from plastic_cli.plugins.discovery import plugin_names
 from plastic_cli.plugins.rule import Rule
@@ -41,15 +41,6 @@ if TYPE_CHECKING:
 
 INITIAL = "initial-learner"
 """The stored state of a learner before it has learned."""
-
-
-class FitConfig(ClassifierTrainConfig):
-    """The options of `plastic.fit` that a run stores, in addition to the settings of the user."""
-
-    device: Device = field("cpu", "where to compute", panel="Run")
-    epochs: int = field(10, "passes over the training images", ge=1)
-    batch_size: int = field(64, "images per step", ge=1)
-    images: bool = field(False, "a module takes images (batch, channels, height, width), not rows of pixels")
 
 
 @overload

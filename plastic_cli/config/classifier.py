@@ -8,6 +8,7 @@ from pydantic import AfterValidator
 
 from plastic_cli.config.model import (
     AnalyzeConfig,
+    Device,
     EvaluateConfig,
     OnlyWith,
     TrainConfig,
@@ -68,3 +69,12 @@ class ClassifierAnalyzeConfig(AnalyzeConfig):
     other: str | None = field(None, "run to compare with", complete="run")
 
     only_with: ClassVar[OnlyWith] = (("cka", (True,), ("other",)),)
+
+
+class FitConfig(ClassifierTrainConfig):
+    """The options of `plastic.fit` that a run stores, in addition to the settings of the user."""
+
+    device: Device = field("cpu", "where to compute", panel="Run")
+    epochs: int = field(10, "passes over the training images", ge=1)
+    batch_size: int = field(64, "images per step", ge=1)
+    images: bool = field(False, "a module takes images (batch, channels, height, width), not rows of pixels")

@@ -7,13 +7,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from plastic_cli.config.classifier import FitConfig
 from plastic_cli.config.model import Config
 
 CONFIG_PREFIX = "config."
@@ -49,8 +50,9 @@ class Group:
     runs: their ids in the order of the seeds; of several runs with one seed the newest, since a repeated seed adds no
     information. repeated: number of runs that are left out for that reason. failed: number of seeds that failed and
     were never completed. differing: the fields that distinguish this group from the others of its rule and data set,
-    without those that follow from other fields. config: the configuration of its runs, as plain JSON values, without
-    bookkeeping. note: what a reader must know about the data set. contents: the beginning of the checksum, if runs used
+    without those that follow from other fields. named: the fields that `setting` names, without those that it names
+    only because another rule does. config: the configuration of its runs, as plain JSON values, without bookkeeping.
+    note: what a reader must know about the data set. contents: the beginning of the checksum, if runs used
     different data under the same name.
     """
 
@@ -61,6 +63,7 @@ class Group:
     config: Mapping[str, Any]
     distinction: str = ""
     differing: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
     repeated: int = 0
     note: str = ""
     contents: str = ""
@@ -100,7 +103,10 @@ def group_runs(
         for _, part in frame.groupby("dataset", sort=False, dropna=False):
             for same_data in _by_contents(part):
                 groups.extend(_groups_of_data_set(str(rule), same_data, (models or {}).get(str(rule))))
-    return sorted(groups, key=lambda group: (group.rule, sort_key(group.data)))
+    groups.sort(key=lambda group: (group.rule, sort_key(group.data)))
+    rows = [_Row(group.rule, group.config, group.differing, group.named, group.dataset) for group in groups]
+    texts = _settings_of_rows(rows, models or {})
+    return [replace(group, setting=text) for group, text in zip(groups, texts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,9 @@ def settings_across(groups: Sequence[Group], models: Mapping[str, type[Config]] 
 
     A field whose value is the data set itself does not count. models: as for `group_runs`.
     """
-    settings: list[Setting] = []
+    rows: list[_Row] = []
+    distinctions: list[str] = []
+    members: list[dict[str, Group]] = []
     for rule in dict.fromkeys(group.rule for group in groups):
         own: dict[str, dict[str, Group]] = {}
         configurations: dict[str, dict[str, Any]] = {}
@@ -163,11 +171,14 @@ def settings_across(groups: Sequence[Group], models: Mapping[str, type[Config]] 
         model = (models or {}).get(rule)
         if model is not None:
             named = _without_implied(named, filled, model)
-        settings.extend(
-            Setting(rule, _setting(config, named, model), _distinction(config, named, model), by_dataset)
-            for config, by_dataset in zip(filled, own.values(), strict=True)
-        )
-    return settings
+        rows.extend(_Row(rule, config, named, _named_options(config, named, model)) for config in filled)
+        distinctions.extend(_distinction(config, named, model) for config in filled)
+        members.extend(own.values())
+    texts = _settings_of_rows(rows, models or {})
+    return [
+        Setting(row.rule, text, distinction, by_dataset)
+        for row, text, distinction, by_dataset in zip(rows, texts, distinctions, members, strict=True)
+    ]
 
 
 def setting_key(group: Group) -> str:
@@ -265,7 +276,8 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
         group = Group(
             rule=rule,
             dataset=plain_value(dataset),
-            setting=_setting(config, named, model, plain_value(dataset)),
+            setting="",
+            named=tuple(_named_options(config, named, model, plain_value(dataset))),
             distinction=_distinction(config, named, model),
             runs=ids,
             config=config,
@@ -279,29 +291,110 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
     return [group for _, group in sorted(unordered, key=lambda pair: pair[0])]
 
 
-def _setting(
+def _named_options(
     config: Mapping[str, Any], named: Sequence[str], model: type[Config] | None, dataset: str | None = None
-) -> str:
-    """Return the text of the fields that differ from the defaults of the rule or, as `named` does, between groups.
+) -> list[str]:
+    """Return the fields that differ from the defaults of the rule or, as `named` does, between groups.
 
     dataset: a field with this value is known from the data set.
     """
     if model is None:
-        return setting_text({name: config[name] for name in named})
+        return list(named)
     if model is NotInstalled:
-        own = [name for name, value in config.items() if value not in (None, False, 0, dataset)]
-        shown = dict.fromkeys([*named, *(own if len(own) <= NAMED_IN_FULL else ())])
-    else:
-        distinguishing = _shown_of(named, config, model)
-        shown = dict.fromkeys([*distinguishing, *_changed(config, model, dataset, distinguishing)])
+        own = _own_options(config, dataset)
+        distinguishing = [name for name in named if not _is_missing_setting(name, config)]
+        return list(dict.fromkeys([*distinguishing, *own]))
+    distinguishing = _shown_of(named, config, model)
+    return list(dict.fromkeys([*distinguishing, *_changed(config, model, dataset, distinguishing)]))
+
+
+def _own_options(config: Mapping[str, Any], dataset: str | None) -> list[str]:
+    """Return the options to name of a run whose rule is not installed.
+
+    Of a run of `plastic.fit` these are all settings of the user, and the options without their default.
+    """
+    known = {name: value for name, value in config.items() if value not in (None, dataset)}
+    if _is_of_fit(config):
+        defaults = _defaults(FitConfig)
+        settings = [name for name in known if name not in defaults]
+        return [*settings, *(name for name in known if name in defaults and known[name] != defaults[name])]
+    own = [name for name, value in known.items() if value not in (False, 0)]
+    return own if len(own) <= NAMED_IN_FULL else []
+
+
+def _is_of_fit(config: Mapping[str, Any]) -> bool:
+    """Return whether the rule is one of `plastic.fit`, if it is not installed."""
+    return config.get("images") is not None
+
+
+def _is_missing_setting(name: str, config: Mapping[str, Any]) -> bool:
+    """Return whether a run of `plastic.fit` was made without this setting, which needs no word."""
+    return _is_of_fit(config) and config.get(name) is None
+
+
+def _setting(config: Mapping[str, Any], shown: Sequence[str], model: type[Config] | None) -> str:
+    """Return the text of the fields `shown`."""
+    if model is None:
+        return setting_text({name: config.get(name) for name in shown})
     # A differing field without a value is named; left out, it would be read as the default.
-    nothing = "" if model is NotInstalled else DEFAULTS
-    return ", ".join(setting_text({name: config[name]}) for name in shown) or nothing
+    nothing = "" if model is NotInstalled and not _is_of_fit(config) else DEFAULTS
+    return ", ".join(setting_text({name: config.get(name)}) for name in shown) or nothing
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What the setting of a row names. differing: the fields that distinguish it; shown: the fields that it names."""
+
+    rule: str
+    config: Mapping[str, Any]
+    differing: Sequence[str]
+    shown: Sequence[str]
+    dataset: str | None = None
+
+
+def _settings_of_rows(rows: Sequence[_Row], models: Mapping[str, type[Config]]) -> list[str]:
+    """Return the settings of the rows of one table.
+
+    An option that one rule names is named by each rule that has it, so that the rows can be compared; if these are many
+    options, each rule names only its own.
+    """
+    having: dict[str, set[str]] = {}
+    for row in rows:
+        if row.rule in models:
+            for name in _own_values(row):
+                having.setdefault(name, set()).add(row.rule)
+    common = [
+        name
+        for name in dict.fromkeys(name for row in rows for name in row.shown if _is_of_rule(name, models.get(row.rule)))
+        if len(having.get(name, ())) > 1
+    ]
+    if len(common) > NAMED_IN_FULL:
+        common = []
+    texts = []
+    for row in rows:
+        model, shown = models.get(row.rule), list(row.shown)
+        if model is not None and common:
+            own = _own_values(row)
+            first = [name for name in shown if name in row.differing]
+            shown = list(dict.fromkeys([*first, *(name for name in common if name in own), *shown]))
+        texts.append(_setting(row.config, shown, model))
+    return texts
+
+
+def _is_of_rule(name: str, model: type[Config] | None) -> bool:
+    """Return whether a field is an option with a known default, and not a setting that a user named."""
+    return name in (FitConfig if model is NotInstalled or model is None else model).model_fields
+
+
+def _own_values(row: _Row) -> list[str]:
+    return [name for name, value in row.config.items() if value not in (None, row.dataset)]
 
 
 def _distinction(config: Mapping[str, Any], named: Sequence[str], model: type[Config] | None) -> str:
     """Return the text of the fields that distinguish a group; of many, only those that differ from the default."""
     shown = _shown_of(named, config, model)
+    if model is NotInstalled and named and _is_of_fit(config):
+        return setting_text({n: config[n] for n in shown if not _is_missing_setting(n, config)}) or DEFAULTS
     if shown == list(named):
         return setting_text({name: config[name] for name in named})
     return ", ".join(setting_text({name: config[name]}) for name in shown) or DEFAULTS

@@ -300,7 +300,7 @@ def test_of_two_options_that_imply_each_other_one_is_named():
 def test_a_rule_that_is_not_installed_names_its_few_options():
     rows = [run_row(number, seed=number, epochs=2, batch_size=64, rate=0.1, images=False) for number in range(2)]
     (group,) = group_runs(frame(*rows), {"grlu": NotInstalled})
-    assert (group.setting, group.label) == ("epochs = 2, batch size = 64, rate = 0.1", "grlu")
+    assert (group.setting, group.label) == ("rate = 0.1, epochs = 2", "grlu")
     many = {f"option_{number}": number for number in range(1, 8)}
     first, second = group_runs(frame(run_row(0, rate=1, **many), run_row(1, rate=2, **many)), {"grlu": NotInstalled})
     assert (first.setting, second.setting) == ("rate = 1", "rate = 2")
@@ -404,3 +404,44 @@ def test_a_large_round_number_of_a_setting_is_short():
     assert setting_text({"lr": plain_value(1e30), "samples": 10**9}) == "lr = 1e+30, samples = 1e+09"
     assert setting_text({"samples": 1_000_000_007}) == "samples = 1000000007"
     assert setting_text({"samples": 60_000}) == "samples = 60000"
+
+
+def test_a_setting_of_fit_is_named_also_if_it_is_zero_and_the_defaults_of_fit_are_not():
+    fit = {"epochs": 5, "batch_size": 64, "images": False}
+    rates = [{"rate": 0.0}, {"rate": 0.1}, {}]
+    (alone,) = group_runs(frame(run_row(0, **fit, rate=0.0, skip=False)), {"grlu": NotInstalled})
+    assert alone.setting == "rate = 0, no skip, epochs = 5"
+    groups = group_runs(frame(*(run_row(i, **fit, **each) for i, each in enumerate(rates))), {"grlu": NotInstalled})
+    assert [group.setting for group in groups] == ["epochs = 5", "rate = 0, epochs = 5", "rate = 0.1, epochs = 5"]
+    assert [group.label for group in groups] == ["grlu: defaults", "grlu: rate = 0", "grlu: rate = 0.1"]
+    (plain,) = group_runs(frame(run_row(0, **{**fit, "epochs": 10})), {"grlu": NotInstalled})
+    assert plain.setting == "defaults"
+
+
+class Other(Config):
+    """A second rule, which has two of the options of `Algorithm`, with other defaults."""
+
+    rate: float = 0.2
+    width: int = 128
+    depth: int = 2
+
+
+def test_an_option_that_one_rule_names_is_named_by_each_rule_that_has_it():
+    rows = [
+        run_row(0, **{**Algorithm().model_dump(), "width": 128, "memory": 0.5}),
+        run_row(1, rule="other", **Other().model_dump()),
+    ]
+    models = {"grlu": Algorithm, "other": Other}
+    groups = group_runs(frame(*rows), models)
+    assert [group.setting for group in groups] == ["width = 128, memory = 0.5", "width = 128"]
+    assert [each.text for each in settings_across(groups, models)] == ["width = 128, memory = 0.5", "width = 128"]
+    assert [group.setting for group in group_runs(frame(rows[1]), models)] == ["defaults"]
+
+
+def test_what_a_user_named_in_fit_is_not_named_by_other_rules():
+    rows = [
+        run_row(0, epochs=5, images=False, rate=0.3),
+        run_row(1, rule="other", **Other().model_dump()),
+    ]
+    groups = group_runs(frame(*rows), {"grlu": NotInstalled, "other": Other})
+    assert [group.setting for group in groups] == ["rate = 0.3, epochs = 5", "defaults"]
