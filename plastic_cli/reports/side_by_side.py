@@ -153,9 +153,11 @@ class Comparison:
         return curves_figure(mean_curves(rows), named, view, step_name=step, about=about, note=note)
 
     def metric(self, name: str) -> Metric:
-        """Return the name and the unit of a metric."""
-        rules = {side.rule for side in self.sides}
-        return metric_of(name, rules.pop() if len(rules) == 1 else None)
+        """Return the name and the unit of a metric: those of the rules that have it, if these agree."""
+        own = self.results[(self.results["metric"] == name) & (self.results["n"] > 0)]
+        rules = {side.rule for side in self.sides if side.letter in set(own["setting"]) or own.empty}
+        known = {metric_of(name, rule) for rule in rules}
+        return known.pop() if len(known) == 1 else metric_of(name)
 
     def label(self, side: Side) -> str:
         """Return the letter of a side and what tells it apart, for legends: "B: grlu, perturbations = 16"."""

@@ -144,8 +144,9 @@ def results_table(comparison: Comparison, *, repeat_names: bool = False) -> Tabl
         unit = "" if name in TIMES else metric.unit_after
         heading = f"{metric.name} ({unit})" if unit else metric.name
         of_side = {row["setting"]: row for row in frame[frame["metric"] == name].to_dict("records")}
-        values = {letter: _value(row, metric) for letter, row in of_side.items()}
-        differences = {letter: _difference(row, metric) for letter, row in of_side.items()}
+        longest = max((row["mean"] for row in of_side.values() if row["n"]), default=0.0)
+        values = {letter: _value(row, metric, longest) for letter, row in of_side.items()}
+        differences = {letter: _difference(row, metric, longest) for letter, row in of_side.items()}
         if len(sides) == 2:
             rows.append((heading, *values.values(), differences[sides[1].letter]))
         else:
@@ -163,37 +164,61 @@ def results_table(comparison: Comparison, *, repeat_names: bool = False) -> Tabl
     return Table("Results", _results_caption(frame, len(comparison.metrics), comparison), columns, tuple(rows), wrap=34)
 
 
-def _value(row: Mapping[Any, Any], metric: Metric) -> Cell:
+def _value(row: Mapping[Any, Any], metric: Metric, longest: float) -> Cell:
     if not row["n"]:
         return None
     if row["metric"] in TIMES:
-        return Number(duration(row["mean"]), value=row["mean"])
-    bounds = "" if math.isnan(row["low"]) else f"[{_bare(row['low'], metric)}, {_bare(row['high'], metric)}]"
+        return Number(_time(row["mean"], longest), value=row["mean"])
+    ends = [row["low"], row["high"]]
+    bounds = f"[{', '.join(_bare(end, metric) for end in ends)}]" if _has_width(*ends) else ""
     return Number(metric.number(row["mean"]), bounds, row["mean"])
 
 
-def _difference(row: Mapping[Any, Any], metric: Metric) -> Cell:
-    if math.isnan(row["difference"]):
+def _difference(row: Mapping[Any, Any], metric: Metric, longest: float) -> Cell:
+    """Return a difference with its sign; that of a share in percentage points."""
+    difference = row["difference"]
+    if math.isnan(difference):
         return None
     if row["metric"] in TIMES:
-        text = duration(abs(row["difference"]))
-        sign = "" if text == duration(0) else "-" if row["difference"] < 0 else "+"
-        return Number(sign + text, value=row["difference"])
+        text = _time(abs(difference), longest)
+        sign = "" if text == _time(0, longest) else "-" if difference < 0 else "+"
+        return Number(sign + text, value=difference)
     ends = [row["difference_low"], row["difference_high"]]
-    bounds = "" if math.isnan(ends[0]) else f"[{', '.join(_signed(end, metric) for end in ends)}]"
-    return Number(_signed(row["difference"], metric), bounds, row["difference"])
+    texts = _signed([difference, *(ends if _has_width(*ends) else [])], metric)
+    bounds = f"[{', '.join(texts[1:])}]" if texts[1:] else ""
+    return Number(texts[0] + (" points" if metric.unit == "%" else ""), bounds, difference)
+
+
+def _time(seconds: float, longest: float) -> str:
+    """Return a time in the unit and with the decimals of the longest one, so that times and differences agree."""
+    size, unit = next((size, unit) for size, unit, least in _UNITS if longest >= least)
+    text = f"{seconds / size:.{2 if longest / size < 10 else 1}f}"
+    return f"{text} {unit}" if float(text) or not seconds else duration(seconds)
+
+
+_UNITS = ((86400, "days", 48 * 3600), (3600, "h", 90 * 60), (60, "min", 90), (1, "s", -math.inf))
+"""The units of time: their seconds, their names, and the shortest time for which they are used."""
+
+
+def _has_width(low: float, high: float) -> bool:
+    """Return whether an interval is known, and is not that of constant values."""
+    return not math.isnan(low) and not math.isclose(low, high, rel_tol=1e-9)
 
 
 def _bare(value: float, metric: Metric) -> str:
     return metric.number(value).removesuffix("%")
 
 
-def _signed(value: float, metric: Metric) -> str:
-    """Return a difference with its sign; that of a share in percentage points."""
-    sign = "-" if value < 0 else "+" if value > 0 else ""
-    number = _bare(abs(value), metric)
+def _signed(values: Sequence[float], metric: Metric) -> list[str]:
+    """Return a difference and the ends of its interval with their signs and with equally many decimals."""
+    largest = max(map(abs, values))
+    texts = [_bare(abs(value), metric) for value in values]
     # Four digits, as results have, are more than a difference needs.
-    return sign + (f"{abs(value):.3g}" if number == number_text(abs(value)) else number)
+    if texts == [number_text(abs(value)) for value in values] and 1e-4 <= largest < 1e4:
+        decimals = max(0, 2 - math.floor(math.log10(largest)))
+        texts = [f"{abs(value):.{decimals}f}" for value in values]
+    signs = ["-" if value < 0 else "+" if value > 0 else "" for value in values]
+    return [sign + text for sign, text in zip(signs, texts, strict=True)]
 
 
 def _results_caption(frame: pd.DataFrame, metrics: int, comparison: Comparison) -> str:
@@ -209,7 +234,7 @@ def _results_caption(frame: pd.DataFrame, metrics: int, comparison: Comparison) 
         seed_by_seed = ", taken seed by seed" if paired.all() else ""
         texts.append(f"Differences{seed_by_seed}: {' or '.join(methods)}.")
     if any(comparison.metric(name).unit == "%" for name in comparison.metrics):
-        texts.append("Differences of shares are in percentage points.")
+        texts.append("Points are percentage points.")
     if metrics > MOST_METRICS:
         texts.append(f"{metrics - MOST_METRICS} more metrics: --format csv.")
     return " ".join(texts)
@@ -220,7 +245,7 @@ def circumstances_table(comparison: Comparison) -> Table:
     frame, letters = comparison.circumstances, [side.letter for side in comparison.sides]
     rows = tuple((str(name), *(str(row[letter]) for letter in letters)) for name, row in frame.iterrows())
     columns = (Column("", names_row=True), *(Column(letter) for letter in letters))
-    return Table("Made with", "Versions, machine, data and training that differ.", columns, rows, wrap=28)
+    return Table("Made with", "Only what differs is shown.", columns, rows, wrap=28)
 
 
 def equal_text(comparison: Comparison) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from plastic_cli.errors import UserError
+from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.reports.side_by_side import RESULT_COLUMNS, Comparison
 from plastic_cli.reports.side_tables import (
     as_html,
@@ -50,7 +51,7 @@ def test_differences_are_taken_seed_by_seed(two):
     assert row["pairs"] == 3
     assert list(two.results.columns) == RESULT_COLUMNS
     assert texts(results_table(two))[0] == [
-        "test accuracy", "62.00% [57.03, 66.97]", "91.00% [88.52, 93.48]", "+29.00 [+26.52, +31.48]",
+        "test accuracy", "62.00% [57.03, 66.97]", "91.00% [88.52, 93.48]", "+29.00 points [+26.52, +31.48]",
     ]  # fmt: skip
     assert "taken seed by seed: 95% paired t interval" in results_table(two).caption
 
@@ -73,7 +74,7 @@ def test_settings_without_common_seeds_have_the_interval_of_welch(make_runs):
 def test_single_runs_have_a_difference_without_an_interval_and_a_note(make_runs):
     make_runs(perturbations=1, seeds=1, values=(0.6,))
     comparison = Comparison(make_runs(perturbations=2, seeds=1, values=(0.9,)))
-    assert texts(results_table(comparison))[0] == ["test accuracy", "60.00%", "90.00%", "+30.00"]
+    assert texts(results_table(comparison))[0] == ["test accuracy", "60.00%", "90.00%", "+30.00 points"]
     assert comparison.notes == ("Each setting has one run. The differences may be due to the seed.",)
     assert texts(settings_table(comparison))[0][2] == "20261101-0000"
 
@@ -149,10 +150,41 @@ def test_more_than_two_settings_are_below_each_other_and_differ_from_the_first(m
     comparison = Comparison(make_runs(perturbations=3, values=(), seeds=1))
     assert texts(results_table(comparison))[:2] == [
         ["test accuracy", "A", "50.00%", NOTHING],
-        ["", "B", "40.00%", "-10.00"],
+        ["", "B", "40.00%", "-10.00 points"],
     ]
     repeated = results_table(comparison, repeat_names=True)
     assert [row[0] for row in repeated.rows][:3] == ["test accuracy", "test accuracy", "time of the run"]
+
+
+def test_differences_of_times_agree_with_the_times(make_runs):
+    make_runs(perturbations=1, facts={"speed": {"seconds": 0.36}}, seeds=1)
+    make_runs(perturbations=2, facts={"speed": {"seconds": 0.14}}, seeds=1)
+    comparison = Comparison(make_runs(perturbations=3, facts={"speed": {"seconds": 0.0}}, seeds=1))
+    assert [row[1:] for row in texts(results_table(comparison, repeat_names=True)) if row[0] == "time of training"] == [
+        ["A", "0.36 s", NOTHING], ["B", "0.14 s", "-0.22 s"], ["C", "0.00 s", "-0.36 s"],
+    ]  # fmt: skip
+
+
+def test_long_times_have_the_unit_of_the_longest(make_runs):
+    make_runs(perturbations=1, facts={"speed": {"seconds": 7200.0}}, seeds=1)
+    comparison = Comparison(make_runs(perturbations=2, facts={"speed": {"seconds": 3.8}}, seeds=1))
+    assert ["time of training", "2.00 h", "3.8 s", "-2.00 h"] in texts(results_table(comparison))
+
+
+def test_an_interval_has_the_decimals_of_its_difference_and_constant_values_have_none(make_runs):
+    for perturbations, losses in ((1, (1.0, 1.0, 1.0)), (2, (2.0, 2.1, 2.2))):
+        for seed, loss in enumerate(losses):
+            summary = {"test/loss": loss, "train/reward": 41.0}
+            chosen = make_runs(perturbations=perturbations, seeds=1, facts={"summary": summary, "seed": seed})
+    rows = {row[0]: row[1:] for row in texts(results_table(Comparison(chosen)))}
+    assert rows["test loss"] == ["1.000", "2.100 [1.852, 2.348]", "+1.10 [+0.85, +1.35]"]
+    assert rows["training reward"] == ["41.00", "41.00", "0"]
+
+
+def test_a_result_of_one_rule_has_the_name_that_this_rule_gives_it(make_runs):
+    make_runs(rule="grlu")
+    comparison = Comparison(make_runs(rule="eglp", facts={"summary": {"test/accuracy": 0.9, "train/events": 41.0}}))
+    assert comparison.metric("train/events") == metric_of("train/events", "eglp") != metric_of("train/events")
 
 
 def test_versions_machine_data_and_commit_that_differ_are_told(make_runs):
