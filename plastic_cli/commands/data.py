@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from plastic_cli.commands.groups import Group
 from plastic_cli.commands.invocation import DatasetName, OutputOptions
 from plastic_cli.commands.options import toolkit_function, toolkit_group
 from plastic_cli.commands.show import print_rows
@@ -22,6 +25,7 @@ from plastic_cli.data.catalog import (
 from plastic_cli.data.overview import DataRow, data_rows
 from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.runs.console import Console
+from plastic_cli.tables import NOTHING
 from plastic_cli.verbs.options import DataOptions
 
 
@@ -33,6 +37,16 @@ class FetchOptions(DataOptions, OutputOptions):
     """Options of `plastic data fetch`."""
 
     names: list[DatasetName] = field(..., "names of data sets", argument="NAME...", complete="dataset", repeat=True)
+
+
+class DataGroup(Group):
+    """The group of `plastic data`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return a command; raises UserError with the command that downloads, if the name of a data set was typed."""
+        if args and (dataset := known_dataset(args[0])) is not None:
+            raise UserError(f"'{args[0]}' is a data set, not a command. Get it with: plastic data fetch {dataset}")
+        return super().resolve_command(ctx, args)
 
 
 def command(name: str, about: str) -> Any:
@@ -47,6 +61,7 @@ def command(name: str, about: str) -> Any:
                 toolkit_function(FetchOptions, fetch_datasets),
             )
         },
+        DataGroup,
     )
 
 
@@ -125,16 +140,19 @@ def _print_overview(rows: list[DataRow], folder: Path, output_format: str) -> No
                 "test": f"{row.test_images:,}",
                 "classes": row.classes,
                 "image": _shape(row),
-                "MB": f"{row.disk_bytes / 1e6:,.1f}",
+                "disk": f"{row.disk_bytes / 1e6:,.0f} MB" if row.disk_bytes else NOTHING,
                 "license": row.license,
             }
         )
-    print_rows(shown, list(shown[0]), output_format)
+    print_rows(shown, list(shown[0]), output_format, right=["training", "test", "disk"])
     print(f"folder: {folder}")  # noqa: T201
     for row in rows:
         to_fetch = "" if row.here else f"download {row.download_bytes / 1e6:,.1f} MB"
         parts = [row.title, row.note, to_fetch, DATASETS[row.name].download_note if to_fetch else "", row.source]
-        print(f"{row.name}: {'; '.join(part for part in parts if part)}")  # noqa: T201
+        about = f"{row.name}: {'; '.join(part for part in parts if part)}"
+        width = max(20, shutil.get_terminal_size().columns)
+        lines = textwrap.wrap(about, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        print("\n".join(lines))  # noqa: T201
 
 
 def _flat(row: DataRow) -> dict[str, Any]:

@@ -43,12 +43,16 @@ def toolkit_command(name: str, about: str, model: type[Options], run: Callable[[
 
 
 def toolkit_group(
-    name: str, about: str, alone: Callable[..., None], commands: Mapping[str, tuple[str, Callable[..., None]]]
+    name: str,
+    about: str,
+    alone: Callable[..., None],
+    commands: Mapping[str, tuple[str, Callable[..., None]]],
+    cls: type[Group] = Group,
 ) -> Any:
     """Build a group of the toolkit: `alone` runs if no command follows; commands: help and function by name."""
     group = typer.Typer(
         name=name,
-        cls=Group,
+        cls=cls,
         help=about,
         no_args_is_help=False,
         subcommand_metavar="[COMMAND]",

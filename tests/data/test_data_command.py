@@ -13,6 +13,7 @@ from plastic_cli.commands.data import Options, list_datasets
 from plastic_cli.data.catalog import DATASETS, dataset_names
 from plastic_cli.data.overview import data_rows
 from plastic_cli.errors import UserError
+from plastic_cli.testing import plastic
 
 
 def _row(name, folder):
@@ -82,6 +83,23 @@ def test_table(mnist_folder, capsys):
     assert next(line for line in lines if line.startswith("emnist ")).split()[1] == "no"
     assert f"folder: {mnist_folder}" in captured.out
     assert "download 561.8 MB" in captured.out
+
+
+def test_no_line_is_wider_than_a_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    list_datasets(Options(data=tmp_path))
+    lines = capsys.readouterr().out.splitlines()
+    assert any("55 MB" in line for line in lines)
+    # An address stays whole, so that it can be opened.
+    assert [line for line in lines if len(line) > 80 and "://" not in line] == []
+    assert all(any(info.source in line for line in lines) for info in DATASETS.values())
+
+
+def test_the_name_of_a_data_set_is_not_a_command():
+    outcome = plastic("data", "mnist")
+    assert outcome.code == 2
+    assert "plastic data fetch mnist" in outcome.err
+    assert "plastic data fetch" not in plastic("data", "nonsense").err
 
 
 def test_json(mnist_folder, capsys):
