@@ -65,7 +65,9 @@ class Column:
     """The heading of a column.
 
     numeric: its cells are numbers. optional: a narrow terminal leaves it out. names_row: its cells say what the row is
-    about. whole: its cells are never broken into lines, as the ids of runs.
+    about. whole: its cells are never broken into lines, as the ids of runs. lines: a narrow terminal leaves optional
+    columns out before it breaks a cell of this column into more lines. note: the sentence of the caption that explains
+    the column; it is left out with the column.
     """
 
     heading: str
@@ -73,6 +75,8 @@ class Column:
     optional: bool = False
     names_row: bool = False
     whole: bool = False
+    lines: int | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ def drawn(table: Table, width: int | None = None) -> Group:
 
     lines, left_out = _rows(table, width)
     title, caption = printable_line(table.title), printable_line(table.caption)
+    for note in (column.note for column in table.columns if column.note and column.heading in left_out):
+        caption = " ".join(caption.replace(printable_line(note), "").split())
     if left_out:
         caption = f"{caption} Left out to fit: {', '.join(left_out)}.".strip()
     above = [*(Text(line, "bold") for line in wrapped(title, width or _UNLIMITED)), Text("")] if title else []
@@ -122,7 +124,8 @@ def _without_trailing_spaces(text: str) -> str:
 class _Column:
     """A column: for each cell its text and, if it has one, its detail, which is shown below.
 
-    natural: the width that it needs without broken lines. least: the width in which it can be read.
+    natural: the width that it needs without broken lines. least: the width in which it can be read. lines: the most
+    lines of a cell while an optional column is shown.
     """
 
     heading: str
@@ -131,6 +134,7 @@ class _Column:
     cells: list[list[str]]
     natural: int
     least: int
+    lines: int | None
 
 
 def _columns(table: Table, *, beside: bool) -> list[_Column]:
@@ -150,7 +154,7 @@ def _columns(table: Table, *, beside: bool) -> list[_Column]:
             natural = longest if table.wrap is None else max(of_heading, min(longest, table.wrap))
             narrowest = _NARROWEST_LONG_TEXT if longest > _LONG_TEXT else 0
             least = min(natural, max(of_heading, min(words, _LONGEST_WORD), narrowest))
-        built.append(_Column(heading, column.numeric, column.optional, cells, natural, least))
+        built.append(_Column(heading, column.numeric, column.optional, cells, natural, least, column.lines))
     return built
 
 
@@ -185,13 +189,26 @@ def _rows(table: Table, width: int | None) -> tuple[list[Text], list[str]]:
         return _aligned(table, columns, natural), []
     columns = _columns(table, beside=False)
     left_out: list[str] = []
-    while _total([column.least for column in columns]) > width:
+    while (too_wide := _total([column.least for column in columns]) > width) or _has_tall_cells(columns, width):
         optional = [column for column in columns if column.optional]
-        if not optional:
+        if not optional and too_wide:
             return _paragraphs(table, width), []
+        if not optional:
+            break
         columns.remove(optional[-1])
         left_out.insert(0, optional[-1].heading)
     return _aligned(table, columns, _widths(columns, width)), left_out
+
+
+def _has_tall_cells(columns: Sequence[_Column], width: int) -> bool:
+    """Return whether a cell has more lines than its column allows, and fewer if the column is wider."""
+    return any(
+        len(wrapped(text, own)) > max(column.lines, len(wrapped(text, column.natural)))
+        for column, own in zip(columns, _widths(columns, width), strict=True)
+        if column.lines is not None
+        for cell in column.cells
+        for text in cell
+    )
 
 
 def _aligned(table: Table, columns: Sequence[_Column], widths: Sequence[int]) -> list[Text]:

@@ -153,3 +153,33 @@ def test_html_shows_text_as_text():
     text = html(table)
     for part in ("&lt;t&gt;", "a &amp; b", "&lt;x&gt;", "&lt;script&gt;", '<td style="text-align: right">1.0 ± 2</td>'):
         assert part in text
+
+
+def test_optional_columns_are_left_out_before_a_setting_has_a_third_line():
+    number = Interval(0.5, 0.25, 0.75, 5, "m")
+    setting = "hidden = 64, epochs = 20, perturbations = 16, k = 0.5"
+    optional = tuple(Column(f"value {index}", numeric=True, optional=True) for index in range(3))
+
+    def shown(lines):
+        columns = (Column("setting", lines=lines), Column("accuracy", numeric=True), *optional)
+        return table_text(Table("", "", columns, ((setting, number, number, number, number),)), 90)
+
+    assert "Left out" not in shown(None)
+    assert "hidden = 64, epochs = 20," not in shown(None)
+    assert shown(2).endswith("Left out to fit: value 2.\n")
+    assert "hidden = 64, epochs = 20," in shown(2)
+
+
+def test_the_note_on_a_column_is_left_out_with_it():
+    number = Interval(0.5, 0.25, 0.75, 5, "m")
+    columns = tuple(
+        Column(f"value{index}", numeric=True, optional=index > 0, note=f"Value {index} is a time.")
+        for index in range(6)
+    )
+    notes = " ".join(column.note for column in columns)
+    text = table_text(Table("", f"One. {notes} Two.", columns, ((number,) * 6,)), 60)
+    caption = " ".join(text[text.index("One.") :].split())
+    assert caption == (
+        "One. Value 0 is a time. Value 1 is a time. Value 2 is a time. Two. Left out to fit: value3, value4, value5."
+    )
+    assert notes in table_text(Table("", f"One. {notes} Two.", columns, ((number,) * 6,)), None).replace("\n", " ")

@@ -22,6 +22,8 @@ SETTING_EXPLAINED = (
     "A setting is named by the options that are not the defaults of the rule or that differ between settings."
 )
 
+TIME_EXPLAINED = "The time of training does not include imports, compilation or evaluation."
+
 
 def results_table(
     results: Sequence[Result],
@@ -35,18 +37,18 @@ def results_table(
     """
     shown = [each for each in result_columns(results, style).values() if _has_content(each)]
     headings = {column.heading for column, _ in (shown if columns is None else columns)}
-    seconds = style.heading(metric_of(TRAINING_SECONDS))
     repeated = sum(result.group.repeated for result in results)
     sentences = [style.caption([result.value for result in results] if estimates is None else list(estimates))]
     if repeated:
         runs = "1 run that repeats" if repeated == 1 else f"{repeated} runs that repeat"
-        sentences.append(f"Left out: {runs} a seed of the same setting.")
+        sentences.append(f"Not counted: {runs} a seed of the same setting.")
     if "setting" in headings:
         sentences.append(SETTING_EXPLAINED)
-    if seconds in headings:
-        sentences.append("The time of training does not include imports, compilation or evaluation.")
+    if style.heading(metric_of(TRAINING_SECONDS)) in headings:
+        sentences.append(TIME_EXPLAINED)
     caption = " ".join(sentence for sentence in sentences if sentence)
-    caption += data_notes(result.group for result in results)
+    if "data set" in headings:
+        caption += data_notes(result.group for result in results)
     return _table("Results", caption.strip(), shown if columns is None else columns)
 
 
@@ -59,13 +61,14 @@ def result_columns(results: Sequence[Result], style: NumberStyle = DEFAULT_STYLE
 
     def estimates(key: str, cells: Iterable[Interval | None]) -> TableColumn:
         metric = metric_of(key)
-        heading = Column(style.heading(metric), numeric=True, optional=True)
+        note = TIME_EXPLAINED if key == TRAINING_SECONDS else ""
+        heading = Column(style.heading(metric), numeric=True, optional=True, note=note)
         return heading, [style.estimate(cell, metric) for cell in cells]
 
     return {
         "rule": (Column("rule", names_row=True), [result.group.rule for result in results]),
         "dataset": (Column("data set", names_row=True), [marked_data(result.group) for result in results]),
-        "setting": (Column("setting", names_row=True), [result.group.setting or None for result in results]),
+        "setting": (Column("setting", names_row=True, lines=2), [result.group.setting or None for result in results]),
         "n": (Column("n", numeric=True), [_runs_text(result) for result in results]),
         "metric": (Column("metric"), [None if shared or not metric else style.heading(metric) for metric in named]),
         "value": (

@@ -286,3 +286,13 @@ def test_a_rule_whose_runs_all_failed_is_a_row_of_the_table(tmp_path, capsys):
     report(tmp_path / "store", claims={}, format="csv")
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["rule"] for row in rows] == ["backprop", *["grlu"] * 4]
+
+
+def test_a_note_on_a_data_set_is_shown_only_with_the_name_of_the_data_set(make_runs, tmp_path, capsys):
+    make_runs(facts={"data": {"name": "digits", "note": "no official test split"}})
+    report(tmp_path / "store", claims={}, columns=["rule", "n", "value"])
+    assert "no official" not in capsys.readouterr().out
+    report(tmp_path / "store", claims={}, columns=["rule", "n", "value"], format="latex")
+    assert "no official" not in capsys.readouterr().out
+    report(tmp_path / "store", claims={}, columns=["rule", "dataset", "n", "value"])
+    assert "* digits: no official" in " ".join(capsys.readouterr().out.split())

@@ -3,6 +3,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -367,6 +368,21 @@ def test_a_narrow_terminal_leaves_out_optional_columns_and_names_them(reported):
         # Intervals and words stay whole.
         assert "[92.63, 92.87]" in text
         assert "perturbations" in text
+
+
+def test_at_80_columns_a_setting_has_two_lines_and_the_time_that_is_not_shown_is_not_explained(reported):
+    results, _ = reported
+    plain = [replace(result, verdict=None) for result in results]
+    narrow = table_text(results_table(plain), 80)
+    caption = " ".join(narrow.split())
+    assert "perturbations = 16," in narrow
+    assert narrow.count("perturbations") == narrow.count("top-k") + 1
+    assert len(narrow.partition("Mean over")[0].splitlines()) <= 6 + 2 * len(results)
+    assert "Left out to fit: test loss, time of training (s)." in caption
+    assert "The time of training does not include" not in caption
+    assert "The time of training does not include" in " ".join(table_text(results_table(plain), None).split())
+    repeated = [replace(plain[0], group=replace(plain[0].group, repeated=2)), *plain[1:]]
+    assert "Not counted: 2 runs that repeat a seed" in results_table(repeated).caption
 
 
 def test_without_a_width_nothing_is_left_out_or_broken(reported):
