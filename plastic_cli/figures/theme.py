@@ -22,6 +22,8 @@ from plotnine import (
 )
 from plotnine.themes.elements import margin
 
+from plastic_cli.plugins.discovery import discover
+
 PALETTE = ("#0072B2", "#E07828", "#00A878", "#A020F8", "#E00000", "#C070F8", "#A85078", "#8888B8")
 """Blue, orange, green, violet, red, lilac, plum, slate: for things without an order.
 
@@ -87,15 +89,38 @@ def series_styles(names: Iterable[str]) -> dict[str, SeriesStyle]:
     Call it once with the names of all figures of a report, so that a name looks the same in each of them. The first
     eight names have eight colors; the next eight have the same colors with dashed lines, and so on.
     """
-    distinct = list(dict.fromkeys(names))
-    return {
-        name: SeriesStyle(
-            PALETTE[place % len(PALETTE)],
-            _LINETYPES[place // len(PALETTE) % len(_LINETYPES)],
-            _MARKERS[(place + place // len(PALETTE)) % len(_MARKERS)],
-        )
-        for place, name in enumerate(distinct)
-    }
+    return {name: _style(place) for place, name in enumerate(dict.fromkeys(names))}
+
+
+def rule_styles(rules: Mapping[str, str]) -> dict[str, SeriesStyle]:
+    """Return the style of each name of a figure that compares rules, in the order of the names.
+
+    rules: the rule of each name. The first name of an installed rule has the color of this rule in every figure. Other
+    names have the remaining colors, at first those of no installed rule. If all names are of one rule, the styles are
+    those of `series_styles`.
+    """
+    if len(set(rules.values())) < 2:
+        return series_styles(rules)
+    own = {rule: place for place, rule in enumerate(sorted(discover().rules)) if place < len(PALETTE)}
+    places: dict[str, int] = {}
+    for name, rule in rules.items():
+        if rule in own and own[rule] not in places.values():
+            places[name] = own[rule]
+    taken = {*places.values()}
+    colors = range(len(PALETTE))
+    free = [place for place in colors if place not in own.values()]
+    free += [place for place in colors if place in own.values() and place not in taken]
+    rest = [name for name in rules if name not in places]
+    places |= dict(zip(rest, [*free, *range(len(PALETTE), len(PALETTE) + len(rest))], strict=False))
+    return {name: _style(places[name]) for name in rules}
+
+
+def _style(place: int) -> SeriesStyle:
+    return SeriesStyle(
+        PALETTE[place % len(PALETTE)],
+        _LINETYPES[place // len(PALETTE) % len(_LINETYPES)],
+        _MARKERS[(place + place // len(PALETTE)) % len(_MARKERS)],
+    )
 
 
 def series_scales(

@@ -34,6 +34,7 @@ from plastic_cli.figures.metric_rows import (
     split_words,
     with_any_labels,
 )
+from plastic_cli.figures.theme import SeriesStyle, rule_styles
 from plastic_cli.figures.view import View
 from plastic_cli.plugins.metrics import Metric, metric_of
 from plastic_cli.plugins.models import former_names
@@ -129,13 +130,18 @@ def plot_runs(
     if len(kept) < len(chosen.runs):
         messages.append(f"{_counted(len(chosen.runs) - len(kept))} repeated with the same seed: the newest one counts")
     parts = _in_parts(rows[rows["run"].isin(kept)], chosen.runs, settings, by)
-    rules = list(dict.fromkeys(chosen.runs["rule"]))
+    rules = sorted(set(chosen.runs["rule"]))
     named = named_metric(wanted, rules, rows, chosen.metrics)
     about = _about(parts, rules)
     if final:
-        figure, without = _final_values(parts, named, by, wanted, view=view, about=about)
+        drawn, option, without = _final_values(parts, by)
         if without:
             messages.append(f"{_counted(without)} without {_words(str(by))}: left out")
+        if by is not None and len(set(drawn["x"])) == 1:
+            messages.append(f"all runs have the same value of {option}, so there is one point on the axis")
+        best, note = _best_labels(drawn, wanted)
+        styles = _rule_styles(best, chosen.runs)
+        figure = finals_figure(best, named, view, styles, option=option, about=about, note=note)
     else:
         parts = _with_roles(parts, ["by", "setting", "split", "labels"] if by else ["setting", "split", "labels"])
         best, note = _best_labels(parts, wanted)
@@ -144,7 +150,7 @@ def plot_runs(
             mean_curves(smoothed(best, smooth)),
             named,
             view,
-            _styles(parts, by),
+            _styles(parts, by) or _rule_styles(best, chosen.runs),
             step_name=chosen.step_name,
             about=about,
             note=notes,
@@ -350,10 +356,18 @@ def _styles(parts: pd.DataFrame, by: str | None) -> Any:
     return ordered_styles(labels) if is_ordered else None
 
 
-def _final_values(
-    parts: pd.DataFrame, named: Metric, by: str | None, metric: str, *, view: View | None, about: str
-) -> tuple[ggplot, int]:
-    """Return the figure of final values, and the number of runs without a value of `by`."""
+def _rule_styles(parts: pd.DataFrame, runs: pd.DataFrame) -> dict[str, SeriesStyle] | None:
+    """Return a style for each label that gives each rule its own color, if each label is of one rule."""
+    rules = parts["run"].map(dict(zip(runs["run"], runs["rule"], strict=True)))
+    of_label = rules.groupby(parts["label"].astype(str)).unique()
+    labels = [str(label) for label in ordered_values(parts["label"])]
+    if any(len(of_label[label]) > 1 for label in labels):
+        return None
+    return rule_styles({label: str(of_label[label][0]) for label in labels})
+
+
+def _final_values(parts: pd.DataFrame, by: str | None) -> tuple[pd.DataFrame, str, int]:
+    """Return the final values, the name of their axis, and the number of runs without a value of `by`."""
     last = parts.sort_values("step", kind="stable").drop_duplicates(["run", "split", "labels", "by"], keep="last")
     without = 0
     if by is None:
@@ -376,8 +390,7 @@ def _final_values(
             x = having["by_number"].astype(float) if numbers else names
             drawn = _with_roles(having, ["setting", "split", "labels"]).assign(x=x)
         option = _words(by)
-    best, note = _best_labels(drawn, metric)
-    return finals_figure(best, named, view, option=option, about=about, note=note), without
+    return drawn, option, without
 
 
 def _about(parts: pd.DataFrame, rules: Sequence[str]) -> str:

@@ -40,7 +40,7 @@ from plastic_cli.figures.curves import (
     wrapped,
     wrapped_setting,
 )
-from plastic_cli.figures.theme import GRAY, INK, SeriesStyle, series_scales, series_styles, theme_plastic
+from plastic_cli.figures.theme import GRAY, INK, SeriesStyle, rule_styles, series_scales, theme_plastic
 from plastic_cli.figures.view import View
 from plastic_cli.plugins.metrics import Metric, metric_of
 from plastic_cli.reports.claims import Claim, quantity
@@ -106,7 +106,7 @@ def looks(results: Sequence[Result], settings: Sequence[Setting]) -> Looks:
         best_settings([each for each in results if each.metric == metric], MOST_CURVES) for metric in _metrics(results)
     ]
     order = [*(key for keys in best for key in keys), *known]
-    return Looks(known, series_styles(order))
+    return Looks(known, rule_styles({key: known[key].rule for key in order}))
 
 
 def _metrics(results: Sequence[Result]) -> list[str]:

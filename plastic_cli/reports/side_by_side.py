@@ -138,10 +138,12 @@ class Comparison:
         """
         from plastic_cli.figures.curves import curves_figure
         from plastic_cli.figures.finals import finals_figure
+        from plastic_cli.figures.theme import rule_styles
 
         wanted = metric or main_metric(self.chosen)
         rows = self._rows(wanted, smooth)
         named = self.metric(wanted)
+        styles = rule_styles({self.label(side): side.rule for side in self.sides})
         data = short_data_names(side.dataset for side in self.sides)
         about = f"on {', '.join(data.values())}" if data else ""
         if not has_curve(metric_rows(self.chosen.metrics, wanted)):
@@ -150,7 +152,7 @@ class Comparison:
             return finals_figure(values, named, view, option="", about=about)
         step = self.chosen.step_name
         note = smoothing_text(smooth, step)
-        return curves_figure(mean_curves(rows), named, view, step_name=step, about=about, note=note)
+        return curves_figure(mean_curves(rows), named, view, styles, step_name=step, about=about, note=note)
 
     def metric(self, name: str) -> Metric:
         """Return the name and the unit of a metric: those of the rules that have it, if these agree."""

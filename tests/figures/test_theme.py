@@ -25,6 +25,7 @@ from plastic_cli.figures.theme import (
     SOFT_INK,
     discrete_colors,
     ordered_colors,
+    rule_styles,
     series_scales,
     series_styles,
     theme_plastic,
@@ -160,3 +161,21 @@ def test_every_text_has_a_color_that_a_dark_page_can_change() -> None:
     for attributes in texts:
         (color,) = re.findall(r"fill: (#\w{6})", attributes)
         assert color.upper() in {INK, SOFT_INK}
+
+
+def test_a_rule_has_one_color_whatever_else_is_drawn():
+    two = rule_styles({"grlu": "grlu", "eglp": "eglp"})
+    several = rule_styles({"A: mpn": "mpn", "B: grlu": "grlu", "C": "own", "D: grlu, k = 1": "grlu", "E: eglp": "eglp"})
+    assert list(several) == ["A: mpn", "B: grlu", "C", "D: grlu, k = 1", "E: eglp"]
+    assert several["B: grlu"] == two["grlu"]
+    assert several["E: eglp"] == two["eglp"]
+    assert len({style.color for style in several.values()}) == 5
+
+
+def test_settings_of_one_rule_have_the_colors_in_order():
+    assert rule_styles({"k = 1": "grlu", "k = 2": "grlu"}) == series_styles(["k = 1", "k = 2"])
+
+
+def test_more_settings_of_several_rules_than_colors_have_other_line_types():
+    styles = rule_styles({str(number): "grlu" if number else "eglp" for number in range(12)})
+    assert len({(style.color, style.linetype) for style in styles.values()}) == 12

@@ -7,6 +7,7 @@ from plastic_cli.errors import UserError
 from plastic_cli.figures.theme import ORDERED
 from plastic_cli.figures.view import View
 from plastic_cli.reports.curves import main_metric, plot_runs, read_runs
+from plastic_cli.reports.side_by_side import Comparison
 
 
 def last_values(figure):
@@ -59,7 +60,7 @@ def test_by_rule_a_rule_with_one_setting_is_its_name_alone(make_runs):
     names = ["backprop, trained = all", "backprop, trained = readout", "grlu"]
     assert list(figure.data["label"].cat.categories) == names
     assert set(figure.data["style"]) == {""}
-    assert figure.labels.subtitle == "grlu, backprop on digits"
+    assert figure.labels.subtitle == "backprop, grlu on digits"
     final = plot_runs(chosen, by="rule", final=True).figure
     (axis,) = (scale for scale in final.scales if "x" in scale.aesthetics)
     assert list(axis.labels) == names
@@ -70,6 +71,28 @@ def test_by_rule_the_subtitle_of_rules_with_one_setting_each_has_no_dash(make_ru
     make_runs(rule="backprop")
     figure = plot_runs(make_runs(rule="grlu"), by="rule").figure
     assert figure.labels.subtitle == "backprop, grlu on digits"
+
+
+def colors_of(figure):
+    """The color of each label of a figure."""
+    (scale,) = (scale for scale in figure.scales if "color" in scale.aesthetics)
+    return scale.palette(len(scale.limits))
+
+
+def test_a_rule_has_one_color_in_all_figures(make_runs):
+    make_runs(rule="grlu")
+    chosen = make_runs(rule="eglp")
+    color = colors_of(plot_runs(chosen, by="rule").figure)["grlu"]
+    more = make_runs(rule="backprop")
+    assert colors_of(plot_runs(more, by="rule").figure)["grlu"] == color
+    assert colors_of(plot_runs(more).figure)["grlu"] == color
+    assert colors_of(Comparison(more).figure())["A: grlu"] == color
+    assert colors_of(plot_runs(more, by="seed", final=True).figure)["grlu"] == color
+
+
+def test_final_values_at_one_place_of_the_axis_have_a_message(make_runs):
+    drawn = plot_runs(make_runs(epochs=2), by="epochs", final=True)
+    assert drawn.messages == ("all runs have the same value of epochs, so there is one point on the axis",)
 
 
 def test_a_data_set_that_is_a_file_has_the_name_of_the_file(make_runs):
