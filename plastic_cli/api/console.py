@@ -17,7 +17,12 @@ UPDATE_SECONDS = 0.2
 
 
 class PythonConsole(Console):
-    """The console of runs that Python starts: it shows progress and prints nothing else."""
+    """The console of runs that Python starts: it shows progress and prints nothing else.
+
+    about: what a bar in a notebook belongs to, such as "grlu, seed 1"; empty for nothing.
+    """
+
+    about: str = ""
 
     def message(self, text: str) -> None:
         """Print nothing: results are returned."""
@@ -47,7 +52,7 @@ class PythonConsole(Console):
             with super().progress(unit, total, done) as bar:
                 yield bar
             return
-        notebook_bar = NotebookBar(unit, total, done)
+        notebook_bar = NotebookBar(unit, total, done, self.about)
         self._bar = notebook_bar
         try:
             yield notebook_bar
@@ -79,8 +84,9 @@ class _Display:
 class NotebookBar:
     """The progress bar of one loop in a notebook."""
 
-    def __init__(self, unit: str, total: int, done: int) -> None:
+    def __init__(self, unit: str, total: int, done: int, about: str = "") -> None:
         self._unit, self._total, self._done, self._first = unit, total, done, done
+        self._begin = f"{about}: " if about else ""
         self._within, self._result = 0.0, ""
         self._began, self._shown = time.monotonic(), 0.0
         self._display = _Display()
@@ -121,5 +127,5 @@ class NotebookBar:
             f", {elapsed / passed * (self._total - position):.0f} s left" if passed and position < self._total else ""
         )
         step = min(self._done + 1, self._total)
-        text = html.escape(f"{self._unit} {step}/{self._total}, {elapsed:.0f} s{left}. {self._result}")
+        text = html.escape(f"{self._begin}{self._unit} {step}/{self._total}, {elapsed:.0f} s{left}. {self._result}")
         self._display.show(f'<progress value="{position}" max="{self._total}"></progress> {text}')

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from plastic_cli.api.console import PythonConsole
 from plastic_cli.errors import RunFailed
 from plastic_cli.runs.run import Run
 from plastic_cli.runs.stored import StoredRun
@@ -24,6 +25,8 @@ def train_all(
     stored, failures = [], list[RunFailed]()
     with signals_as_interrupts() as signals:
         for run in runs:
+            if isinstance(run.console, PythonConsole):
+                run.console.about = f"{run.record.rule}, seed {run.seed}"
             failure = train_run(verb, run, signals)
             if run.record.status == "interrupted":
                 raise KeyboardInterrupt(f"run {run.id} is stored. Continue it with {how_to_continue(run)}")

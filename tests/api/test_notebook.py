@@ -53,6 +53,14 @@ def test_training_shows_a_bar_in_a_notebook(notebook, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_bars_of_several_runs_say_rule_and_seed(notebook, monkeypatch):
+    monkeypatch.setattr("plastic_cli.api.console.UPDATE_SECONDS", 0.0)
+    plastic.train("backprop", epochs=1, hidden="8", seeds=2)
+    text = "\n".join(notebook)
+    assert "backprop, seed 0: epoch 1/1" in text
+    assert "backprop, seed 1: epoch 1/1" in text
+
+
 def test_a_quiet_run_shows_nothing(notebook):
     plastic.train("backprop", epochs=1, hidden="8", quiet=True)
     assert notebook == []
