@@ -70,9 +70,9 @@ _ACCENTS = {
 def latex(table: Table, label: str, caption: str | None = None) -> str:
     """Return the table as LaTeX floats that shrink to the width of the text; they need booktabs and graphicx.
 
-    caption: in place of that of the table, which is then a comment; one with a backslash or a dollar sign is LaTeX, any
-    other is text. A table that is longer than a page continues in further floats with the same number. Raises UserError
-    for a label that LaTeX cannot read.
+    caption: in place of the title and caption of the table, which are then a comment; one with a backslash or a dollar
+    sign is LaTeX, any other is text. A table that is longer than a page continues in further floats with the same
+    number. Raises UserError for a label that LaTeX cannot read.
     """
     if not re.fullmatch(r"[\w:.+/ -]+", label, re.ASCII):
         raise UserError(f"--label {label}: a label has letters, digits and the signs : . + / - _ only.")
@@ -81,7 +81,7 @@ def latex(table: Table, label: str, caption: str | None = None) -> str:
         "r" if column.numeric else f"p{{{width}em}}" if width else "l"
         for column, width in zip(table.columns, widths, strict=True)
     )
-    written = latex_text(table.caption) if caption is None else latex_caption(caption)
+    written = _usual_caption(table) if caption is None else latex_caption(caption)
     head = [rf"\caption{{{written}}}", rf"\label{{{label}}}"]
     floats = [r"% needs \usepackage{booktabs,graphicx}"]
     if caption is not None and table.caption:
@@ -102,6 +102,12 @@ def latex(table: Table, label: str, caption: str | None = None) -> str:
             r"\end{table}",
         ]
     return "\n".join(floats) + "\n"
+
+
+def _usual_caption(table: Table) -> str:
+    """Return the title and the caption of a table; the number of seeds is a symbol, as in its heading."""
+    title = f"{table.title.rstrip('.')}." if table.title else ""
+    return re.sub(r"\bn(?= seeds)", "$n$", latex_text(f"{title} {table.caption}".strip()))
 
 
 def latex_caption(text: str) -> str:

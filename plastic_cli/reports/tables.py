@@ -22,6 +22,8 @@ SETTING_EXPLAINED = (
     "A setting is named by the options that are not the defaults of the rule or that differ between settings."
 )
 
+CHANCE_EXPLAINED = "Chance: the accuracy of a guess."
+CONTROL_EXPLAINED = "Control: the result of a control, for example the same network with random features."
 TIME_EXPLAINED = "The time of training does not include imports, compilation or evaluation."
 
 
@@ -44,8 +46,7 @@ def results_table(
         sentences.append(f"Not counted: {runs} a seed of the same setting.")
     if "setting" in headings:
         sentences.append(SETTING_EXPLAINED)
-    if style.heading(metric_of(TRAINING_SECONDS)) in headings:
-        sentences.append(TIME_EXPLAINED)
+    sentences += [column.note for column, _ in (shown if columns is None else columns)]
     caption = " ".join(sentence for sentence in sentences if sentence)
     if "data set" in headings:
         caption += data_notes(result.group for result in results)
@@ -79,14 +80,14 @@ def result_columns(results: Sequence[Result], style: NumberStyle = DEFAULT_STYLE
             ],
         ),
         "chance": (
-            Column("chance", numeric=True, optional=True),
+            Column("chance", numeric=True, optional=True, note=CHANCE_EXPLAINED),
             [
                 style.text(result.chance.mean, metric_of(CHANCE_METRIC)) if result.chance and result.chance.n else None
                 for result in results
             ],
         ),
         "control": (
-            Column("control", numeric=True, optional=True),
+            Column("control", numeric=True, optional=True, note=CONTROL_EXPLAINED),
             [
                 style.estimate(result.control, metric) if metric else None
                 for result, metric in zip(results, named, strict=True)

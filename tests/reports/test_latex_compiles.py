@@ -96,7 +96,7 @@ def test_a_caption_with_a_command_is_latex_and_any_other_is_text():
     text = latex(table, "l", "Mine")
     assert text.splitlines()[1] == "% An explanation of ± 50%."
     assert r"\caption{Mine}" in text
-    assert r"\caption{An explanation of" in latex(table, "l")
+    assert r"\caption{t. An explanation of" in latex(table, "l")
 
 
 @pytest.mark.parametrize("label", ["a{b", "a%", "a\nb", "", "a\\b", "é"])
@@ -150,3 +150,10 @@ def test_a_row_taller_than_a_page_does_not_stop_it():
     text = latex(table, "tab:x")
     assert text.count(r"\begin{table}") == 2
     assert "short" in text
+
+
+def test_the_usual_caption_has_a_subject_and_the_symbol_of_the_heading():
+    columns = (Column("rule"), Column("n", numeric=True))
+    text = latex(Table("Results", "Mean over n seeds.", columns, (("grlu", 3),)), "tab:results")
+    assert r"\caption{Results. Mean over $n$ seeds.}" in text
+    assert "Rule & $n$" in text

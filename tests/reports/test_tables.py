@@ -413,3 +413,14 @@ evidence = "V"
     runs, _ = grlu_experiments(seeds=3)
     table = claims_table(judge_claims(runs, group_runs(runs), {"grlu": read_claims("grlu", entry)}))
     assert text in {cell_text(cell) for cell in table.rows[0] if cell is not None}
+
+
+def test_the_caption_explains_chance_and_control_if_they_are_shown(reported):
+    results, _ = reported
+    plain = results_table(results).caption
+    assert "Control: " not in plain
+    assert "Chance: " not in plain
+    measured = [replace(result, control=result.value, chance=result.value) for result in results]
+    caption = results_table(measured).caption
+    assert "Control: the result of a control" in caption
+    assert "Chance: the accuracy of a guess." in caption
