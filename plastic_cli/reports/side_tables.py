@@ -170,8 +170,9 @@ def _value(row: Mapping[Any, Any], metric: Metric, longest: float) -> Cell:
     if row["metric"] in TIMES:
         return Number(_time(row["mean"], longest), value=row["mean"])
     ends = [row["low"], row["high"]]
-    bounds = f"[{', '.join(_bare(end, metric) for end in ends)}]" if _has_width(*ends) else ""
-    return Number(metric.number(row["mean"]), bounds, row["mean"])
+    texts = _texts([row["mean"], *(ends if _has_width(*ends) else [])], metric, digits=4)
+    bounds = f"[{', '.join(texts[1:])}]" if texts[1:] else ""
+    return Number(texts[0] + ("%" if metric.unit == "%" else ""), bounds, row["mean"])
 
 
 def _difference(row: Mapping[Any, Any], metric: Metric, longest: float) -> Cell:
@@ -205,20 +206,26 @@ def _has_width(low: float, high: float) -> bool:
     return not math.isnan(low) and not math.isclose(low, high, rel_tol=1e-9)
 
 
-def _bare(value: float, metric: Metric) -> str:
-    return metric.number(value).removesuffix("%")
-
-
 def _signed(values: Sequence[float], metric: Metric) -> list[str]:
-    """Return a difference and the ends of its interval with their signs and with equally many decimals."""
-    largest = max(map(abs, values))
-    texts = [_bare(abs(value), metric) for value in values]
-    # Four digits, as results have, are more than a difference needs.
-    if texts == [number_text(abs(value)) for value in values] and 1e-4 <= largest < 1e4:
-        decimals = max(0, 2 - math.floor(math.log10(largest)))
-        texts = [f"{abs(value):.{decimals}f}" for value in values]
+    """Return a difference and the ends of its interval with their signs."""
     signs = ["-" if value < 0 else "+" if value > 0 else "" for value in values]
+    # Four digits, as results have, are more than a difference needs.
+    texts = _texts([abs(value) for value in values], metric, digits=3)
     return [sign + text for sign, text in zip(signs, texts, strict=True)]
+
+
+def _texts(values: Sequence[float], metric: Metric, digits: int) -> list[str]:
+    """Return a number and the ends of its interval with equally many decimals: the largest has this many digits."""
+    if metric.unit in ("%", "degrees"):
+        return [metric.number(value).removesuffix("%") for value in values]
+    largest = max(map(abs, values))
+    if not 1e-4 <= largest < 1e9:
+        return [number_text(value) for value in values]
+    counts = metric.unit not in ("", "s")
+    is_whole = counts and all(float(value).is_integer() for value in values)
+    decimals = 0 if is_whole else max(0, digits - 1 - math.floor(math.log10(largest)))
+    comma = "," if counts or largest >= 1e4 else ""
+    return [f"{value:{comma}.{decimals}f}" for value in values]
 
 
 def _results_caption(frame: pd.DataFrame, metrics: int, comparison: Comparison) -> str:

@@ -174,10 +174,13 @@ def test_long_times_have_the_unit_of_the_longest(make_runs):
 def test_an_interval_has_the_decimals_of_its_difference_and_constant_values_have_none(make_runs):
     for perturbations, losses in ((1, (1.0, 1.0, 1.0)), (2, (2.0, 2.1, 2.2))):
         for seed, loss in enumerate(losses):
-            summary = {"test/loss": loss, "train/reward": 41.0}
-            chosen = make_runs(perturbations=perturbations, seeds=1, facts={"summary": summary, "seed": seed})
+            summary = {"test/loss": loss, "train/reward": 41.0, "train/messages": 4950 + 10 * loss * seed}
+            chosen = make_runs(
+                rule="eglp", perturbations=perturbations, seeds=1, facts={"summary": summary, "seed": seed}
+            )
     rows = {row[0]: row[1:] for row in texts(results_table(Comparison(chosen)))}
     assert rows["test loss"] == ["1.000", "2.100 [1.852, 2.348]", "+1.10 [+0.85, +1.35]"]
+    assert rows["messages to hidden layers (messages)"][0] == "4,960 [4,935, 4,985]"
     assert rows["training reward"] == ["41.00", "41.00", "0"]
 
 
