@@ -66,11 +66,11 @@ def fit(
     the learner.
 
     seeds: the number of runs, with the seeds seed, seed + 1, ...; the learner is then a function. rule: the name in
-    tables and reports (default: the name of the class or function). settings: values that distinguish runs in the
-    report, such as {"rate": 0.1}; for a module its optimizer and learning rate are added. options: `dataset` (a name,
-    folder or .npz file), `epochs`, `batch_size`, `validation`, `seed`, `device`, `images` (the module takes images
-    (batch, channels, height, width)); `name`, `runs` and `data` (folders), `resume` (a run or its id), `export`,
-    `quiet`.
+    tables and reports (default: the name of the class or function in lower case with hyphens). settings: values that
+    distinguish runs in the report, such as {"rate": 0.1}; for a module its optimizer and learning rate are added.
+    options: `dataset` (a name, folder or .npz file), `epochs`, `batch_size`, `validation`, `seed`, `device`, `images`
+    (the module takes images (batch, channels, height, width)); `name`, `runs` and `data` (folders), `resume` (a run or
+    its id), `export`, `quiet`.
 
     The global random numbers of torch, NumPy and Python are seeded for each run, and restored at the end.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -85,7 +86,7 @@ def show_run(options: ShowOptions) -> None:
                 metric = metric_of(name, record.rule)
                 rows.append({"field": metric.name, "value": metric.text(number)})
         elif isinstance(value, dict):
-            rows += [{"field": f"{key}.{inner}", "value": text_of(entry)} for inner, entry in value.items()]
+            rows += _fields(key, value, for_readers and key != "config")
         elif key == "argv":
             rows.append({"field": key, "value": " ".join(["plastic", *map(str, value)])})
         elif key == "files":
@@ -93,6 +94,18 @@ def show_run(options: ShowOptions) -> None:
         elif value is not None:
             rows.append({"field": key, "value": text_of(value)})
     print_rows(rows, ["field", "value"], options.output_format())
+
+
+def _fields(name: str, values: Mapping[str, Any], rounded: bool) -> list[dict[str, str]]:
+    """Return a row for each value; a dictionary in a dictionary gets a row for each of its values."""
+    rows = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            rows += _fields(f"{name}.{key}", value, rounded)
+        else:
+            shown = float(f"{value:.4g}") if rounded and isinstance(value, float) else value
+            rows.append({"field": f"{name}.{key}", "value": text_of(shown)})
+    return rows
 
 
 def remove_runs(options: RemoveOptions) -> None:

@@ -96,6 +96,20 @@ def test_show_prints_every_field(make_run):
     assert "summary.test/accuracy,0.5\n" in from_csv
 
 
+def test_show_rounds_measured_numbers_and_has_a_row_for_each_value(make_run):
+    run = make_run("mine", rate=0.012345678)
+    path = run.folder / "run.json"
+    record = json.loads(path.read_text())
+    record |= {"speed": {"seconds": 0.05003834400122287}, "data": {"pixels": {"low": 0.0, "images": 1797}}}
+    path.write_text(json.dumps(record))
+    out = plastic("runs", "show", "mine").out
+    assert re.search(r"speed.seconds +0\.05004 *$", out, re.MULTILINE)
+    assert re.search(r"data.pixels.images +1797", out)
+    assert "{" not in out
+    # An option is shown as it is typed.
+    assert re.search(r"config.rate +0\.012345678", out)
+
+
 def test_show_of_a_renamed_run_goes_by_its_folder(make_run, runs_folder):
     make_run().folder.rename(runs_folder / "renamed")
     assert json.loads(plastic("runs", "show", "renamed", "--json").out)["run"] == "renamed"
