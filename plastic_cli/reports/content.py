@@ -99,7 +99,9 @@ def select_runs(runs: pd.DataFrame, options: ReportOptions, rules: list[str], co
 
     rules: those that are installed. Raises UserError for a rule or data set that no run has.
     """
-    example = f"plastic train {options.rule or (rules[0] if rules else 'RULE')}"
+    # The rule of the first pages of the documentation, if it is installed.
+    first = "grlu" if "grlu" in rules else next(iter(rules), "RULE")
+    example = f"plastic train {options.rule or first}"
     if runs.empty:
         console.message(f"no run yet in {options.runs}. Train a first one with: {example}")
         return Selection(runs, runs)

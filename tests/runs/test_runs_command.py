@@ -110,6 +110,12 @@ def test_show_rounds_measured_numbers_and_has_a_row_for_each_value(make_run):
     assert re.search(r"config.rate +0\.012345678", out)
 
 
+def test_the_report_of_an_empty_store_suggests_the_rule_of_the_first_pages(runs_folder):
+    runs_folder.mkdir(exist_ok=True)
+    outcome = plastic("report", "--runs", runs_folder)
+    assert "Train a first one with: plastic train grlu" in outcome.err
+
+
 def test_show_of_a_renamed_run_goes_by_its_folder(make_run, runs_folder):
     make_run().folder.rename(runs_folder / "renamed")
     assert json.loads(plastic("runs", "show", "renamed", "--json").out)["run"] == "renamed"
