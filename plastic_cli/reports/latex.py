@@ -70,9 +70,9 @@ _ACCENTS = {
 def latex(table: Table, label: str, caption: str | None = None) -> str:
     """Return the table as LaTeX floats that shrink to the width of the text; they need booktabs and graphicx.
 
-    caption: in place of the title and caption of the table, which are then a comment; one with a backslash or a dollar
-    sign is LaTeX, any other is text. A table that is longer than a page continues in further floats with the same
-    number. Raises UserError for a label that LaTeX cannot read.
+    caption: in place of the title and caption of the table. The usual caption is then a comment. A caption with a
+    backslash or a dollar sign is LaTeX, any other is text. A table that is longer than a page continues in further
+    floats with the same number. Raises UserError for a label that LaTeX cannot read.
     """
     if not re.fullmatch(r"[\w:.+/ -]+", label, re.ASCII):
         raise UserError(f"--label {label}: a label has letters, digits and the signs : . + / - _ only.")
