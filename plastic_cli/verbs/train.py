@@ -11,7 +11,7 @@ from plastic_cli.config.model import TrainConfig
 from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.runs.folder import check_run_name, create_run, open_run
-from plastic_cli.runs.record import read_record
+from plastic_cli.runs.record import now, read_record
 from plastic_cli.runs.run import Run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.verbs.options import TrainingOptions
@@ -104,7 +104,8 @@ def train_run(verb: RuleVerb, run: Run, signals: Sequence[int]) -> RunFailed | N
                 run.finish("completed")
         except KeyboardInterrupt:
             if run.record.status == "completed":
-                # It came while the end of the run was exported.
+                # It came while the end of the run was written or exported: the record may not be on the disk yet.
+                run.write_record(finished=run.record.finished or now())
                 raise
             run.finish("interrupted")
         except RunFailed as error:

@@ -16,6 +16,7 @@ import pytest
 
 import plastic_cli as plastic
 import processes
+from plastic_cli.runs.record import RunRecord
 from plastic_cli.testing import plastic as shell_plastic
 
 QUICK = {"epochs": 2, "perturbations": 2, "hidden": (16,)}
@@ -219,3 +220,21 @@ def test_wrong_types_are_one_clear_line(rule, options, words, runs_folder):
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(runs_folder.glob("*/run.json"))
+
+
+def test_an_interrupt_while_the_end_is_written_leaves_a_completed_run(monkeypatch):
+    written = RunRecord.write
+    interrupted = []
+
+    def write(record, folder):
+        if record.status == "completed" and not interrupted:
+            interrupted.append(record.run)
+            raise KeyboardInterrupt
+        written(record, folder)
+
+    monkeypatch.setattr(RunRecord, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        plastic.train("backprop", epochs=1, hidden="8", quiet=True)
+    run = plastic.RunStore("runs").run(interrupted[0])
+    assert run.status == "completed"
+    assert run.record.finished is not None
