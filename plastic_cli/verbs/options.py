@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from plastic_cli.config.model import Config, field
-from plastic_cli.runs.store import default_folder
 from plastic_cli.sweeps.options import SweepOptions
 
 
@@ -17,6 +16,9 @@ class RunsOptions(Config):
 
     def runs_folder(self) -> Path:
         """Return the folder of the runs: the option, else PLASTIC_RUNS, else ./runs."""
+        # Help needs the options and not the store.
+        from plastic_cli.runs.store import default_folder
+
         return self.runs or default_folder()
 
 
