@@ -8,17 +8,16 @@ from typing import Any
 
 from plastic_cli.api.console import PythonConsole
 from plastic_cli.config.model import field
-from plastic_cli.errors import OptionError, RunFailed, UserError, did_you_mean
+from plastic_cli.errors import OptionError, RunFailed, did_you_mean
 from plastic_cli.runs.stored import StoredRun
 from plastic_cli.signals import TWICE, signals_as_interrupts
 from plastic_cli.sweeps.engine import Progress, Sweep
-from plastic_cli.sweeps.lookup import with_data
 from plastic_cli.sweeps.options import SweepOptions
 from plastic_cli.sweeps.plan import PlannedRun, filter_runs, plan_recipe
-from plastic_cli.sweeps.pools import check_scheduler, open_pool
+from plastic_cli.sweeps.pools import open_pool
 from plastic_cli.sweeps.recipe import read_recipe
 from plastic_cli.verbs.options import DataOptions, RunsOptions
-from plastic_cli.verbs.verb import check_device
+from plastic_cli.verbs.sweep import checked_plan
 
 
 class RecipeOptions(DataOptions, RunsOptions, SweepOptions):
@@ -59,13 +58,7 @@ def carry_out(
 
     arguments: added to every `plastic train`. Raises RunFailed if runs failed, KeyboardInterrupt if they were stopped.
     """
-    if runs.exists() and not runs.is_dir():
-        raise UserError(f"cannot write to {runs}: it is not a folder. Choose another folder with runs=...")
-    check_scheduler(options.scheduler, options.workers)
-    if options.scheduler is None:
-        for device in {planned.config.get("device") for planned in plan}:
-            check_device(device)
-    plan = with_data(plan, data, runs)
+    plan = checked_plan(plan, options, runs, data)
     with (
         signals_as_interrupts(TWICE),
         open_pool(options.scheduler, options.workers, options.threads) as pool,

@@ -16,7 +16,7 @@ from plastic_cli.commands.invocation import FileOptions, RuleName, SweepInvocati
 from plastic_cli.commands.options import toolkit_command
 from plastic_cli.commands.show import print_next, print_rows
 from plastic_cli.config.model import field
-from plastic_cli.errors import RunFailed, UserError, did_you_mean
+from plastic_cli.errors import RunFailed, did_you_mean
 from plastic_cli.escapes import printable_line
 from plastic_cli.plugins.discovery import find_rule
 from plastic_cli.plugins.metrics import metric_of
@@ -25,11 +25,12 @@ from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.signals import TWICE, signals_as_interrupts
 from plastic_cli.sweeps.engine import Progress, Sweep, SweepRun
-from plastic_cli.sweeps.lookup import Found, find_run, store_of, with_data
+from plastic_cli.sweeps.lookup import Found, find_run, store_of
 from plastic_cli.sweeps.plan import PlannedRun, filter_runs, option_text, plan_recipe
-from plastic_cli.sweeps.pools import check_scheduler, open_pool
+from plastic_cli.sweeps.pools import open_pool
 from plastic_cli.sweeps.recipe import RecipeFile, read_recipe, tables_of
 from plastic_cli.tables import duration
+from plastic_cli.verbs.sweep import checked_plan
 
 SHOWN_AT_ONCE = 12
 """Running and failed runs that the live table lists."""
@@ -85,12 +86,7 @@ def carry_out_plan(plan: Sequence[PlannedRun], options: SweepInvocation, argumen
     Raises RunFailed if runs failed, KeyboardInterrupt if they were stopped.
     """
     store = options.runs_folder()
-    if store.exists() and not store.is_dir():
-        raise UserError(f"cannot write to {store}: it is not a folder. Choose another with --runs.")
-    check_scheduler(options.scheduler, options.workers)
-    if options.scheduler is None:
-        _check_devices(plan)
-    plan = with_data(plan, options.data, store)
+    plan = checked_plan(plan, options, store, options.data)
     if options.dry_run:
         print_plan(plan, options)
         return
@@ -116,14 +112,6 @@ def _next_commands(plan: Sequence[PlannedRun]) -> list[str]:
     varied = [name for planned in plan for name in planned.varied if name != "seed"]
     plot = [f"plastic plot --rule {rules.pop()} --by {_typed(varied[0])}"] if len(rules) == 1 and varied else []
     return ["plastic report", *plot, "plastic runs"]
-
-
-def _check_devices(plan: Sequence[PlannedRun]) -> None:
-    """Raise UserError if a run on this machine asks for a GPU that torch does not find."""
-    for device in {planned.config.get("device") for planned in plan} & {"cuda", "mps"}:
-        from plastic_cli.numerics.devices import find_device
-
-        find_device(str(device))
 
 
 def run_plan(plan: Sequence[PlannedRun], options: SweepInvocation, arguments: tuple[str, ...] = ()) -> list[SweepRun]:

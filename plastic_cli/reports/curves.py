@@ -72,7 +72,7 @@ class ChosenRuns:
 
 @dataclass(frozen=True)
 class RunsPlot:
-    """A figure of some runs. messages: what a reader must know about what is not in it."""
+    """A figure of some runs. messages: which runs and values are left out of the figure, and why."""
 
     figure: ggplot
     metric: str

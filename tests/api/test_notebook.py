@@ -108,7 +108,7 @@ def test_a_damaged_run_describes_its_fault(runs_folder):
 
 
 def test_the_text_of_a_table_draws_nothing_into_the_cell(notebook, monkeypatch):
-    """In a notebook rich displays what it captures, unless it is told not to."""
+    """In a notebook, rich displays captured text in the cell, except with force_jupyter=False."""
     from plastic_cli.tables import Column, Table
     from plastic_cli.terminal_tables import table_text
 
