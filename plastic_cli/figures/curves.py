@@ -250,15 +250,28 @@ def whole_breaks(limits: tuple[float, float]) -> list[float]:
     return [float(value) for value in range(-(-low // step) * step, high + 1, step)]
 
 
+def number_of_seeds(means: pd.DataFrame) -> str:
+    """Return the number of seeds of means, column n, in words: "3 seeds", "2 to 5 seeds"."""
+    least, most = int(means["n"].min()), int(means["n"].max())
+    return f"{most} seeds" if least == most else f"{least} to {most} seeds"
+
+
+def interval_text(means: pd.DataFrame, shape: str) -> str:
+    """Say which interval `shape`, such as "Ribbon", shows; nothing if no mean has an interval.
+
+    means: columns low and n.
+    """
+    if not means["low"].notna().any():
+        return ""
+    few = f", if there are at least {MINIMUM_VALUES} seeds" if means["n"].min() < MINIMUM_VALUES else ""
+    return f" {shape}: {interval_method()}{few}."
+
+
 def _seeds_text(curves: pd.DataFrame) -> str:
     """Say what a line and its ribbon are."""
-    least, most = int(curves["n"].min()), int(curves["n"].max())
-    if most == 1:
+    if curves["n"].max() == 1:
         return ""
-    seeds = f"{most} seeds" if least == most else f"{least} to {most} seeds"
-    ribbon = f" Ribbon: {interval_method()}" if curves["low"].notna().any() else ""
-    few = f", if there are at least {MINIMUM_VALUES} seeds" if ribbon and least < MINIMUM_VALUES else ""
-    return f"Line: mean over {seeds}.{ribbon}{few}." if ribbon else f"Line: mean over {seeds}."
+    return f"Line: mean over {number_of_seeds(curves)}.{interval_text(curves, 'Ribbon')}"
 
 
 def _hidden_text(hidden: pd.DataFrame, step_name: str, metric: Metric, *, leaves_out_0: bool) -> str:

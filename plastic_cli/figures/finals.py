@@ -33,7 +33,9 @@ from plastic_cli.figures.curves import (
     CURVE_COLUMNS,
     LEGEND_WIDTH,
     curve_size,
+    interval_text,
     number_labels,
+    number_of_seeds,
     ordered_values,
     sentence_case,
     wrapped,
@@ -43,7 +45,7 @@ from plastic_cli.figures.curves import (
 from plastic_cli.figures.theme import SeriesStyle, series_scales, series_styles, theme_plastic
 from plastic_cli.figures.view import CURVE, View, shown
 from plastic_cli.plugins.metrics import Metric
-from plastic_cli.statistics.intervals import MINIMUM_VALUES, interval_method, mean_intervals
+from plastic_cli.statistics.intervals import mean_intervals
 
 MOST_MARKED = 8
 """Up to this number of values of an option are marked on the axis."""
@@ -182,10 +184,7 @@ def _x_scale(steps: pd.Series[Any], names: Sequence[str], view: View) -> Any:
 
 
 def _seeds_text(means: pd.DataFrame) -> str:
-    least, most = int(means["n"].min()), int(means["n"].max())
-    if most == 1:
+    if means["n"].max() == 1:
         return "Each point is one run."
-    seeds = f"{most} seeds" if least == most else f"{least} to {most} seeds"
-    bar = f" Bar: {interval_method()}" if means["low"].notna().any() else ""
-    few = f", if there are at least {MINIMUM_VALUES} seeds" if bar and least < MINIMUM_VALUES else ""
-    return f"Large points: mean over {seeds}. Small points: single seeds.{bar}{few}" + ("." if bar else "")
+    seeds = number_of_seeds(means)
+    return f"Large points: mean over {seeds}. Small points: single seeds.{interval_text(means, 'Bar')}"
