@@ -1,0 +1,1 @@
+"""Credit assignment on any torch module: the interface of credit rules, and what they share to observe a module."""
