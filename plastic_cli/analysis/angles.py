@@ -31,23 +31,38 @@ def signal_to_noise(samples: Iterable[Tensor]) -> float:
     a single sample makes an angle of about arctan(1 / sqrt(r)) with the mean. The result is inf without noise and nan
     if all samples are zero. Computed in float64.
     """
-    mean: Tensor | None = None
-    scatter: Tensor | None = None
-    count = 0
+    ratio = SignalToNoise()
     for sample in samples:
+        ratio.add(sample)
+    return ratio.value()
+
+
+class SignalToNoise:
+    """The ratio of `signal_to_noise` from samples that arrive one at a time."""
+
+    def __init__(self) -> None:
+        self._mean: Tensor | None = None
+        self._scatter: Tensor | None = None
+        self._count = 0
+
+    def add(self, sample: Tensor) -> None:
+        """Take one more sample into account."""
         value = sample.detach().double().flatten()
-        if mean is None or scatter is None:
-            mean, scatter = torch.zeros_like(value), torch.zeros_like(value[:1].sum())
-        count += 1
+        if self._mean is None or self._scatter is None:
+            self._mean, self._scatter = torch.zeros_like(value), torch.zeros_like(value[:1].sum())
+        self._count += 1
         # Welford's recurrence: a sum of squares would cancel if the noise is small relative to the mean.
-        deviation = value - mean
-        mean += deviation / count
-        scatter += deviation.dot(value - mean)
-    if mean is None or scatter is None or count < 2:
-        raise ValueError(f"Signal and noise cannot be separated with {count} samples; give at least 2.")
-    variance = scatter / (count - 1)
-    signal = (mean.dot(mean) - variance / count).clamp_min(0)
-    return float(signal / variance)
+        deviation = value - self._mean
+        self._mean += deviation / self._count
+        self._scatter += deviation.dot(value - self._mean)
+
+    def value(self) -> float:
+        """Return the ratio; raises ValueError for fewer than 2 samples."""
+        if self._mean is None or self._scatter is None or self._count < 2:
+            raise ValueError(f"Signal and noise cannot be separated with {self._count} samples; give at least 2.")
+        variance = self._scatter / (self._count - 1)
+        signal = (self._mean.dot(self._mean) - variance / self._count).clamp_min(0)
+        return float(signal / variance)
 
 
 def _unit(vector: Tensor) -> Tensor:

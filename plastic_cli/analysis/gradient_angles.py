@@ -1,0 +1,99 @@
+"""Angle between what a credit rule adds to `.grad` and the exact gradient, for each parameter of any module."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plastic_cli.analysis.angles import SignalToNoise, angle_degrees
+from plastic_cli.analysis.without_effect import random_states, set_random_states, without_effect
+from plastic_cli.credit.gradient import Gradient
+from plastic_cli.credit.protocol import Credit, Loss
+
+WHOLE = ""
+"""The key of all parameters together."""
+
+
+@dataclass(frozen=True)
+class GradientAngle:
+    """The angle of an update to the gradient in degrees, 0 to 180: mean and standard deviation over draws.
+
+    signal_to_noise: |E u|^2 / tr(Cov u) of one update u. The angle is nan if the update or the gradient is all zeros.
+    With one draw of a stochastic rule, deviation and ratio are nan. A deterministic rule has one draw, deviation 0 and
+    ratio inf.
+    """
+
+    angle: float
+    angle_sd: float
+    signal_to_noise: float
+    draws: int
+
+
+def gradient_angles(
+    credit: Credit, model: nn.Module, inputs: Any, loss: Loss, *, draws: int = 1
+) -> dict[str, GradientAngle]:
+    """Return the angle of each parameter that a credit rule teaches, by name, and that of all together as `WHOLE`.
+
+    inputs, loss: as for `credit.backward`. draws: number of updates for the same inputs. Each draw starts from the
+    present state of the rule, with new random numbers. The gradient that it is compared with starts from the same
+    global random state, so that both have the same dropout masks in the first call of the model. If the second update
+    is equal to the first one bit by bit, the rule is deterministic, and no more updates are drawn.
+
+    The model is called in its present mode. Afterwards the parameters, `.grad` and buffers of the model, the state of
+    the rule and torch's random states are what they were. Of the gradients of several draws, only one is in memory.
+
+    Raises UserError if the rule cannot teach the model, as `credit.backward` does.
+    """
+    exact = Gradient(model)
+    names = [*credit.parameters, WHOLE]
+    angles: dict[str, list[float]] = {name: [] for name in names}
+    ratios = {name: SignalToNoise() for name in names}
+    first: dict[str, Tensor] = {}
+    deterministic = False
+    with without_effect(model, credit) as begin_again:
+        for draw in range(draws):
+            begin_again()
+            states = random_states(model)
+            gradient = _update(exact, credit.parameters, inputs, loss)
+            set_random_states(states)
+            update = _update(credit, credit.parameters, inputs, loss)
+            if draw == 0:
+                first = update
+            elif draw == 1 and all(torch.equal(value, first[name]) for name, value in update.items()):
+                deterministic = True
+                break
+            for name in names:
+                angles[name].append(angle_degrees(update[name], gradient[name]))
+                ratios[name].add(update[name])
+    return {name: _summary(angles[name], None if deterministic else ratios[name]) for name in names}
+
+
+def _update(credit: Credit, parameters: Mapping[str, nn.Parameter], inputs: Any, loss: Loss) -> dict[str, Tensor]:
+    """Return what a rule adds to `.grad` of each parameter, zeros for nothing, and the whole as one vector."""
+    for parameter in (*parameters.values(), *credit.parameters.values()):
+        parameter.grad = None
+    credit.backward(inputs, loss)
+    update = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in parameters.items()
+    }
+    return {**update, WHOLE: torch.cat([part.flatten() for part in update.values()])}
+
+
+def _summary(angles: Sequence[float], ratio: SignalToNoise | None) -> GradientAngle:
+    """Return mean and deviation over draws; ratio: None for a deterministic rule."""
+    if ratio is None:
+        return GradientAngle(angles[0], 0.0, math.inf, 1)
+    several = len(angles) > 1
+    return GradientAngle(
+        statistics.fmean(angles),
+        statistics.stdev(angles) if several else math.nan,
+        ratio.value() if several else math.nan,
+        len(angles),
+    )

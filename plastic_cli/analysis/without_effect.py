@@ -1,0 +1,73 @@
+"""A credit rule carried out without any effect on its model, itself and the random numbers that follow."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from plastic_cli.credit.protocol import Credit
+
+
+@contextmanager
+def without_effect(model: nn.Module, credit: Credit) -> Iterator[Callable[[], None]]:
+    """Restore at the end what a rule changes: parameters, buffers and `.grad`, its own state, torch's random states.
+
+    Yields a function that restores model and rule within the block. The random generators of the rule go on, so that
+    the next update has new random numbers.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    values = [tensor.detach().clone() for tensor in tensors]
+    gradients = [parameter.grad for parameter in model.parameters()]
+    state = copy.deepcopy(credit.state_dict())
+    states = random_states(model)
+
+    def restore() -> None:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, values, strict=True):
+                # A tensor that did not change keeps its version, on which graphs of the caller may depend.
+                if not torch.equal(tensor, value):
+                    tensor.copy_(value)
+        credit.load_state_dict(copy.deepcopy(state))
+
+    def begin_again() -> None:
+        generators = list(_generators(credit))
+        positions = [generator.get_state() for generator in generators]
+        restore()
+        for generator, position in zip(generators, positions, strict=True):
+            generator.set_state(position)
+
+    try:
+        yield begin_again
+    finally:
+        restore()
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        set_random_states(states)
+
+
+def _generators(credit: Credit) -> Iterator[torch.Generator]:
+    """Yield the random generators of a rule and of the rules that it holds."""
+    for value in vars(credit).values():
+        if isinstance(value, torch.Generator):
+            yield value
+        elif isinstance(value, Credit):
+            yield from _generators(value)
+
+
+def random_states(model: nn.Module) -> dict[int | None, Tensor]:
+    """Return torch's global random states: None is the CPU, a number a GPU that holds parameters of the model."""
+    gpus = {parameter.device.index for parameter in model.parameters() if parameter.is_cuda}
+    return {None: torch.get_rng_state(), **{gpu: torch.cuda.get_rng_state(gpu) for gpu in gpus}}
+
+
+def set_random_states(states: Mapping[int | None, Tensor]) -> None:
+    """Restore what `random_states` returned."""
+    for gpu, state in states.items():
+        if gpu is None:
+            torch.set_rng_state(state)
+        else:
+            torch.cuda.set_rng_state(state, gpu)
