@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from plastic_cli.numerics.seeds import torch_generator
 from plastic_eglp import rule
+
+if TYPE_CHECKING:
+    from plastic_eglp.config import Train
 
 MEAN_DECAY = 0.99
 """Decay factor of the running mean of the signal, per batch."""
 
 Strength = Literal["binary", "surprise"]
+
+THRESHOLD_BATCHES = {"stimulus": 8, "batch": 100}
+"""Number of past batches, by scope, from which the adaptive threshold is computed."""
 
 
 class Controller:
@@ -224,3 +231,25 @@ class ThresholdController(Controller):
         super().load_state_dict(state)
         self.batches, self.mean = int(state["batches"]), state["mean"]
         self.square, self.recent = state["square"], state["recent"]
+
+
+def make_controller(config: Train, seed: int) -> Controller:
+    """Return the controller of events that a configuration describes."""
+    budget = config.event_budget or None
+    if config.events == "always":
+        return AlwaysOnController(budget)
+    if config.events == "never":
+        return NeverController()
+    if config.events == "fixed":
+        generator = torch_generator(seed, "events")
+        return FixedRateController(config.event_rate, warmup=config.event_warmup, budget=budget, generator=generator)
+    per_stimulus = config.event_scope == "stimulus"
+    return ThresholdController(
+        config.threshold_factor or None,
+        rate=config.event_rate,
+        window=THRESHOLD_BATCHES[config.event_scope] * (config.batch_size if per_stimulus else 1),
+        warmup=config.event_warmup,
+        strength=config.event_strength,
+        per_stimulus=per_stimulus,
+        budget=budget,
+    )

@@ -11,16 +11,13 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
 from plastic_eglp import rule
+from plastic_eglp.change import BCM_RATE, LOCAL_RULES, LocalRule, add_change, factors_of, softhebb_step
 
-LocalRule = Literal["oja", "hebb", "anti-oja", "bcm", "softhebb"]
-LOCAL_RULES: tuple[LocalRule, ...] = ("oja", "hebb", "anti-oja", "bcm", "softhebb")
 Activation = Literal["linear", "relu", "tanh", "triangle"]
 ACTIVATIONS: tuple[Activation, ...] = ("linear", "relu", "tanh", "triangle")
 InitialWeights = Literal["uniform", "xavier"]
 INITIAL_WEIGHTS: tuple[InitialWeights, ...] = ("uniform", "xavier")
 
-BCM_RATE = 0.1
-"""Rate of the sliding threshold of BCM, per update."""
 SOFTHEBB_RADIUS = 25.0
 """Norm of a unit's initial weights for SoftHebb (published recipe for convolutions). Learning takes it to 1."""
 
@@ -145,44 +142,31 @@ class _LocalLayer(nn.Module):
         if modulation is None and self.local_rule == "softhebb":
             self._softhebb_step(factors, rate, event)
             return
-        if factors.decay is not None:
-            self.weight.mul_(self._by_unit(1 - rate * factors.decay))
-        self._add_products(self.weight, factors.post, rate / len(factors.post))
+        add_change(self.weight, self.weight, factors, rate, self._add_products)
         if modulation is not None and self.bias is not None:
             self.bias.add_(factors.post.sum(0), alpha=rate / len(factors.post))
 
     def _factors(self, z: Tensor, y: Tensor, event: float | Tensor, modulation: Tensor | None) -> rule.Factors:
         if modulation is not None:
             return rule.direct(modulation, self.derivative(y), event)
-        if self.local_rule == "hebb":
-            return rule.hebb(y, event)
-        if self.local_rule == "oja":
-            return rule.oja(y, event)
-        if self.local_rule == "anti-oja":
-            return rule.anti_oja(y, self.weight.flatten(1), event)
-        if self.local_rule == "softhebb":
-            return rule.softhebb(z, self.inverse_temperature, event)
-        factors = rule.bcm(y, self.theta, event)
-        self.theta.copy_(rule.bcm_threshold(self.theta, y, BCM_RATE, event))
+        factors = factors_of(
+            self.local_rule,
+            z,
+            y,
+            self.weight,
+            theta=self.theta,
+            inverse_temperature=self.inverse_temperature,
+            event=event,
+        )
+        if self.local_rule == "bcm":
+            self.theta.copy_(rule.bcm_threshold(self.theta, y, BCM_RATE, event))
         return factors
 
     def _softhebb_step(self, factors: rule.Factors, rate: float, event: float | Tensor) -> None:
-        """Change the weights by SoftHebb's step: equation (1) with largest entry 1, then each unit's own rate.
-
-        In this order the steps of a unit decrease as its norm approaches 1. In the opposite order the largest step
-        would never decrease.
-        """
         change = torch.zeros_like(self.weight)
-        self._add_products(change, factors.post, 1 / len(factors.post))
-        assert factors.decay is not None
-        change.sub_(self.weight * self._by_unit(factors.decay))
+        add_change(change, self.weight, factors, 1.0, self._add_products)
         strength = event.mean() if isinstance(event, Tensor) else event
-        unit_rates = rule.softhebb_rate(self.weight.flatten(1))
-        self.weight.add_(rule.largest_entry_one(change) * self._by_unit(unit_rates * (rate * strength)))
-
-    def _by_unit(self, values: Tensor) -> Tensor:
-        """Return values (out,) in a shape that broadcasts over the weights."""
-        return values.view(-1, *[1] * (self.weight.ndim - 1))
+        self.weight.add_(softhebb_step(self.weight, change, rate * strength))
 
     def _add_products(self, target: Tensor, post: Tensor, scale: float) -> None:
         """Add scale times the sum over stimuli of post x^T to `target`, which has the shape of the weights."""

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from plastic_eglp.change import Feedback
 from plastic_eglp.events import Controller
 from plastic_eglp.layers import LocalLinear
-from plastic_eglp.network import EGLPNetwork, Feedback
+from plastic_eglp.network import EGLPNetwork
+from plastic_eglp.signals import Novelty, Signal, label_error, margin
 
-Signal = Literal["loss", "error", "margin", "novelty"]
 Update = Literal["local", "backprop"]
-NOVELTY_DECAY = 0.99
 
 
 class EGLPLearner:
@@ -87,8 +87,7 @@ class EGLPLearner:
         self.had_event: list[bool] = []
         self._scale = 1.0
         self._kept: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._mean: Tensor | None = None
-        self._variance: Tensor | None = None
+        self._novelty = Novelty()
         local_readout = isinstance(network.readout, LocalLinear)
         if update == "backprop":
             network.requires_grad_(True)
@@ -194,19 +193,10 @@ class EGLPLearner:
         if self.signal == "loss":
             return losses
         if self.signal == "error":
-            return -error.gather(1, y[:, None])[:, 0]
+            return label_error(error, y)
         if self.signal == "margin":
-            of_label = logits.gather(1, y[:, None])
-            others = logits.scatter(1, y[:, None], -torch.inf)
-            return others.amax(1) - of_label[:, 0]
-        h = self.network.last_hidden
-        mean, variance = h.mean(0), h.var(0, correction=0)
-        if self._mean is None or self._variance is None:
-            self._mean, self._variance = mean, variance
-        distance = ((h - self._mean).square() / (self._variance + 1e-6)).mean(1)
-        self._mean = NOVELTY_DECAY * self._mean + (1 - NOVELTY_DECAY) * mean
-        self._variance = NOVELTY_DECAY * self._variance + (1 - NOVELTY_DECAY) * variance
-        return distance
+            return margin(logits, y)
+        return self._novelty.of(self.network.last_hidden)
 
     # ------------------------------------------------------------------------------------------------- predictions
 
@@ -246,8 +236,8 @@ class EGLPLearner:
             "event_stimuli": self.event_stimuli,
             "scale": self._scale,
             "kept": [list(kept) for kept in self._kept],
-            "mean": self._mean,
-            "variance": self._variance,
+            "mean": self._novelty.mean,
+            "variance": self._novelty.variance,
         }
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
@@ -260,7 +250,7 @@ class EGLPLearner:
         self.event_stimuli = int(state["event_stimuli"])
         self._scale = float(state.get("scale", 1.0))
         self._kept = [(x, y, strengths) for x, y, strengths in state["kept"]]
-        self._mean, self._variance = state["mean"], state["variance"]
+        self._novelty.mean, self._novelty.variance = state["mean"], state["variance"]
 
 
 def _error(logits: Tensor, y: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plastic_eglp import rule
-from plastic_eglp.layers import Activation, InitialWeights, LocalConv2d, LocalLinear, LocalRule
+from plastic_eglp.change import Feedback, LocalRule
+from plastic_eglp.layers import Activation, InitialWeights, LocalConv2d, LocalLinear
 
 Model = Literal["mlp", "cnn"]
 Readout = Literal["supervised", "local"]
-Feedback = Literal["none", "direct"]
 KERNELS = (5, 3)
 """Kernel size of the first convolution, and of all others."""
 

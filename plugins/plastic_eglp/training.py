@@ -11,25 +11,15 @@ from plastic_cli import UserError
 from plastic_cli.classifier.data import described_data
 from plastic_cli.classifier.fit import fit
 from plastic_cli.classifier.render import snapshot_weights
-from plastic_cli.numerics.seeds import torch_generator
 from plastic_eglp.config import Train
 from plastic_eglp.cost import cost_of
-from plastic_eglp.events import (
-    AlwaysOnController,
-    Controller,
-    FixedRateController,
-    NeverController,
-    ThresholdController,
-)
+from plastic_eglp.events import make_controller
 from plastic_eglp.learner import EGLPLearner
 from plastic_eglp.network import EGLPNetwork, TrainedNetwork
 
 if TYPE_CHECKING:
     from plastic_cli import Run
     from plastic_cli.data.datasets import Dataset
-
-THRESHOLD_BATCHES = {"stimulus": 8, "batch": 100}
-"""Number of past batches, by scope, from which the adaptive threshold is computed."""
 
 
 def build(run: Run, data: Dataset, *, trained: bool = True) -> EGLPLearner:
@@ -82,28 +72,6 @@ def make_learner(config: Train, data: Dataset, run: Run, frozen: Sequence[int] =
         update=config.update,
         anneal=config.anneal,
         frozen=frozen,
-    )
-
-
-def make_controller(config: Train, seed: int) -> Controller:
-    """Return the controller of events that a configuration describes."""
-    budget = config.event_budget or None
-    if config.events == "always":
-        return AlwaysOnController(budget)
-    if config.events == "never":
-        return NeverController()
-    if config.events == "fixed":
-        generator = torch_generator(seed, "events")
-        return FixedRateController(config.event_rate, warmup=config.event_warmup, budget=budget, generator=generator)
-    per_stimulus = config.event_scope == "stimulus"
-    return ThresholdController(
-        config.threshold_factor or None,
-        rate=config.event_rate,
-        window=THRESHOLD_BATCHES[config.event_scope] * (config.batch_size if per_stimulus else 1),
-        warmup=config.event_warmup,
-        strength=config.event_strength,
-        per_stimulus=per_stimulus,
-        budget=budget,
     )
 
 

@@ -1,0 +1,45 @@
+"""The signals that a controller of events receives, one number for each stimulus."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Signal = Literal["loss", "error", "margin", "novelty"]
+NOVELTY_DECAY = 0.99
+"""Decay factor of the running moments of the last hidden activity, per batch."""
+
+
+def label_error(error: Tensor, y: Tensor) -> Tensor:
+    """Return one minus the probability of the label (n,), from the error, softmax minus one-hot (n, classes)."""
+    return -error.gather(1, y[:, None])[:, 0]
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the largest other logit minus the label's logit (n,), of logits (n, classes) and labels y (n,)."""
+    of_label = logits.gather(1, y[:, None])
+    others = logits.scatter(1, y[:, None], -torch.inf)
+    return others.amax(1) - of_label[:, 0]
+
+
+class Novelty:
+    """Squared distance of the last hidden activity from its running mean, in units of its running variance.
+
+    mean and variance: the running moments (units,), None before the first batch.
+    """
+
+    def __init__(self) -> None:
+        self.mean: Tensor | None = None
+        self.variance: Tensor | None = None
+
+    def of(self, h: Tensor) -> Tensor:
+        """Return the novelty (n,) of activity h (n, units), then include h in the running moments."""
+        mean, variance = h.mean(0), h.var(0, correction=0)
+        if self.mean is None or self.variance is None:
+            self.mean, self.variance = mean, variance
+        distance = ((h - self.mean).square() / (self.variance + 1e-6)).mean(1)
+        self.mean = NOVELTY_DECAY * self.mean + (1 - NOVELTY_DECAY) * mean
+        self.variance = NOVELTY_DECAY * self.variance + (1 - NOVELTY_DECAY) * variance
+        return distance
