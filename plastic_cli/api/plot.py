@@ -26,26 +26,20 @@ def plot(runs: AnyRuns, metric: str | None = None, by: str | None = None, **opti
     runs: a run or several; a run is a StoredRun, an id, a name or a folder. A store, or the folder of one, means
     all its completed runs. metric: "split/name" such as "test/accuracy", or "name" for all splits; None: the main
     metric. by: an option, or "rule", "dataset", "seed" or "run", or a label of the metric such as "layer": there is one
-    color for each of its values. options: those of `plastic plot --help`, with underscores: `final`, `smooth`, `log`,
-    `x_range=(0, 10)`, `y_range`, `width`, `height`, `title`.
+    color for each of its values. options: those of `plastic plot --help`, with underscores: `final`, `combinations`,
+    `smooth`, `log`, `x_range=(0, 10)`, `y_range`, `width`, `height`, `title`.
 
     Returns a plotnine figure, to which you can add layers. Raises UserError, a ValueError, for a run, metric or option
     that does not exist.
     """
-    from plastic_cli.reports.curves import plot_runs, read_runs
+    from plastic_cli.reports.chosen_plot import plot_chosen
+    from plastic_cli.reports.curves import read_runs
 
     for name in options:
         if name not in PlotOptions.model_fields:
             raise OptionError(f"there is no option '{name}'.{did_you_mean(name, PlotOptions.model_fields)}", name)
     chosen = PlotOptions.from_values({**options, "metric": metric, "by": by})
-    drawn = plot_runs(
-        read_runs(folders_of(runs)),
-        chosen.metric,
-        chosen.by,
-        final=chosen.final,
-        smooth=chosen.smooth,
-        view=chosen.view(),
-    )
+    drawn = plot_chosen(read_runs(folders_of(runs)), chosen)
     for message in drawn.messages:
         PythonConsole().warning(message)
     return drawn.figure

@@ -36,19 +36,18 @@ def plot(options: Options) -> None:
         check_output(options.output)
     if options.final:
         refuse_typed(options, ["smooth"], "with --final")
-    view, rows = options.view(), options.rows()
+    if options.combinations:
+        refuse_typed(options, ["smooth", "final"], "with --combinations")
+    # A range that cannot be read is said before any run is.
+    options.view()
+    rows = options.rows()
 
-    from plastic_cli.reports.curves import plot_runs, read_runs
+    from plastic_cli.reports.chosen_plot import plot_chosen
+    from plastic_cli.reports.curves import read_runs
 
-    drawn = plot_runs(
-        read_runs(row["folder"] for row in rows),
-        options.metric,
-        options.by,
-        final=options.final,
-        smooth=options.smooth,
-        view=view,
-    )
-    name = default_name(drawn.metric, f"by {options.by}" if options.by else None, "final" if options.final else None)
+    drawn = plot_chosen(read_runs(row["folder"] for row in rows), options)
+    kind = "combinations" if options.combinations else "final" if options.final else None
+    name = default_name(drawn.metric, f"by {options.by}" if options.by else None, kind)
     path = options.output or Path(f"{name}.png")
     write_figure(drawn.figure, path)
     for message in drawn.messages:

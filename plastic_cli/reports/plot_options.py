@@ -17,3 +17,8 @@ class PlotOptions(ViewOptions):
     final: bool = field(
         False, "draw final values instead of curves, with the values of --by on the horizontal axis", panel="Figure"
     )
+    combinations: bool = field(
+        False,
+        "draw final values of every combination of credit rule, network and update; with --by layer those of every layer",
+        panel="Figure",
+    )

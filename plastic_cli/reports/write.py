@@ -14,6 +14,7 @@ from plastic_cli.escapes import csv_text
 from plastic_cli.figures.files import save_figure
 from plastic_cli.files import write_atomically
 from plastic_cli.reports import plots
+from plastic_cli.reports.combinations import combination_figures
 from plastic_cli.reports.comparisons import unique_name
 from plastic_cli.reports.content import Content, comparison_tables, frames_of, latex_of, tables_of, with_caption
 from plastic_cli.reports.drawings import PageFigure, page_figure
@@ -69,6 +70,8 @@ def make_figures(
     runs = content.runs
     look = plots.looks(content.results, content.settings)
     figures = plots.learning_curves(content.results, metrics, look) | plots.claims_figures(content.judged, look)
+    for metric in dict.fromkeys(result.metric for result in content.results if result.metric):
+        figures |= combination_figures(runs, metrics, metric)
     for comparison in content.comparisons:
         if not any(each.scores.size >= MINIMUM_VALUES for each in comparison.compared):
             # The profile of one or two runs is a step at their values, which a table already has.
