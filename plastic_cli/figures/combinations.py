@@ -41,7 +41,7 @@ from plastic_cli.figures.curves import (
     wrapped,
     wrapped_setting,
 )
-from plastic_cli.figures.theme import GRAY, SeriesStyle, series_scales, series_styles, theme_plastic
+from plastic_cli.figures.theme import GRAY, series_scales, series_styles, theme_plastic
 from plastic_cli.figures.view import View
 from plastic_cli.plugins.metrics import Metric
 from plastic_cli.statistics.intervals import mean_intervals
@@ -52,7 +52,8 @@ WIDTH = 6.7
 NARROW = 4.5
 """Inches: in a narrower figure, such as one for a column of a journal, the networks are below each other."""
 
-_CREDIT_WIDTH = 26
+_SIZE, _NARROW_SIZE = 9.5, 8.0
+"""Points of the text."""
 _SPREAD = 0.56
 """The share of the place of a credit rule over which its updates are spread."""
 
@@ -74,28 +75,12 @@ def combinations_figure(
     view = view or View()
     width = view.width or WIDTH
     narrow = width < NARROW
-    share = metric.unit == "%"
-    means = _means(values, ["credit", "network", "update", "dataset"])
+    means = _placed(values, metric)
+    means["panel"], columns = _panels(means, narrow=narrow)
     order = _by_rank(means)
     updates = [str(update) for update in ordered_values(means["update"])]
-    middle = (len(updates) - 1) / 2
-    means["place"] = [
-        -order.index(credit) - _SPREAD / max(len(updates), 2) * (updates.index(str(update)) - middle)
-        for credit, update in zip(means["credit"].astype(str), means["update"], strict=True)
-    ]
-    means["panel"], columns = _panels(means, narrow=narrow)
-    if share:
-        means[["low", "high"]] = means[["low", "high"]].clip(0, 1)
-    means["hover"] = [
-        f"{row['credit']}, {row['network']}, {row['update']}, {row['dataset']}: {metric.text(row['mean'])}"
-        for row in means.to_dict("records")
-    ]
-    base = 8 if narrow else 9.5
-    names = [wrapped_setting(name, 18 if narrow else _CREDIT_WIDTH) for name in order]
-    lines = sum(name.count("\n") + 1 for name in names)
-    rows = -(-means["panel"].nunique() // columns)
-    panel_height = max(0.0135 * base * 2 * len(order), 0.0135 * base * 1.5 * lines, 0.9)
-    legend = "" if len(updates) == 1 else "Update: "
+    base = _NARROW_SIZE if narrow else _SIZE
+    names = [wrapped_setting(name, 18 if narrow else 26) for name in order]
     figure: ggplot = ggplot(means, aes("mean", "place", color="update", shape="update"))
     if chance is not None:
         figure += geom_vline(xintercept=chance, linetype="dotted", color=GRAY, size=0.6)
@@ -103,15 +88,9 @@ def combinations_figure(
         aes(x="low", xend="high", yend="place"), data=means.dropna(subset=["low"]), size=0.8, show_legend=False
     )
     figure += geom_point(size=1.9 if narrow else 2.3)
-    styles = series_styles(updates)
-    for scale in series_scales(styles, updates, ("color", "shape"), name=legend):
+    for scale in series_scales(series_styles(updates), updates, ("color", "shape"), name="Update: "):
         figure += scale
-    labels = share_labels if share else number_labels
-    figure += (
-        scale_x_log10(labels=_power_labels, minor_breaks=[])
-        if view.log_x
-        else scale_x_continuous(labels=labels, minor_breaks=[], limits=view.x_range, breaks=_few_breaks)
-    )
+    figure += _x_scale(view, share=metric.unit == "%")
     figure += scale_y_continuous(
         breaks=[-place for place in range(len(order))],
         labels=names,
@@ -121,13 +100,16 @@ def combinations_figure(
     )
     figure += facet_wrap("panel", ncol=columns)
     figure += labs(
-        title=wrapped(view.title or f"{sentence_case(metric.name)} of every combination", int(1000 * width / 9 / base)),
-        subtitle=wrapped(about, int(1000 * width / 7.5 / base)) or None,
-        x=sentence_case(metric.name if share else metric.heading),
+        title=view.title or f"{sentence_case(metric.name)} of every combination",
+        subtitle=wrapped(about, _letters(width, base)) or None,
+        x=sentence_case(metric.name if metric.unit == "%" else metric.heading),
         y="",
-        caption=wrapped(_caption(means, chance, metric), int(1000 * width / 6.2 / base)) or None,
+        caption=wrapped(_caption(means, chance, metric), int(1.2 * _letters(width, base))) or None,
     )
-    figure += theme_plastic(base, (width, view.height or rows * (panel_height + 0.32) + 1.5))
+    lines = sum(name.count("\n") + 1 for name in names)
+    panel = max(0.027 * base * len(order), 0.02 * base * lines, 0.9) + 0.32
+    height = view.height or -(-means["panel"].nunique() // columns) * panel + 1.5
+    figure += theme_plastic(base, (width, height))
     return figure + theme(
         legend_position="top" if len(updates) > 1 else "none",
         axis_text_y=element_text(ma="right"),
@@ -135,6 +117,38 @@ def combinations_figure(
         axis_ticks_y=element_blank(),
         panel_spacing=0.03,
     )
+
+
+def _letters(width: float, base: float) -> int:
+    """Return how many letters of a subtitle fit a line of `width` inches. base: the size of the letters in points."""
+    return int(135 * width / base)
+
+
+def _placed(values: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """Return the mean of every combination with its place on the vertical axis, and its value in words."""
+    means = _means(values, ["credit", "network", "update", "dataset"])
+    order = _by_rank(means)
+    updates = [str(update) for update in ordered_values(means["update"])]
+    step, middle = _SPREAD / max(len(updates), 2), (len(updates) - 1) / 2
+    if metric.unit == "%":
+        means[["low", "high"]] = means[["low", "high"]].clip(0, 1)
+    rows = means.to_dict("records")
+    means["place"] = [
+        -order.index(str(row["credit"])) - step * (updates.index(str(row["update"])) - middle) for row in rows
+    ]
+    means["hover"] = [
+        f"{row['credit']}, {row['network']}, {row['update']}, {row['dataset']}: {metric.text(row['mean'])}"
+        for row in rows
+    ]
+    return means
+
+
+def _x_scale(view: View, *, share: bool) -> Any:
+    limits: Any = view.x_range
+    if view.log_x:
+        return scale_x_log10(labels=_power_labels, minor_breaks=[], limits=limits)
+    labels = share_labels if share else number_labels
+    return scale_x_continuous(labels=labels, minor_breaks=[], limits=limits, breaks=_few_breaks)
 
 
 def _caption(means: pd.DataFrame, chance: float | None, metric: Metric) -> str:
@@ -158,43 +172,48 @@ def layers_figure(
     view = view or View()
     width = view.width or WIDTH
     narrow = width < NARROW
+    base = _NARROW_SIZE if narrow else _SIZE
     means = _means(values, ["credit", "network", "update", "dataset", "place"])
     means["panel"], columns = _panels(means, narrow=narrow, by=("update",))
-    credits_shown = [str(name) for name in ordered_values(means["credit"])]
-    base = 8 if narrow else 9.5
-    rows = -(-means["panel"].nunique() // columns)
-    steps = means.groupby(["credit", "panel"], observed=True)["place"].transform("size")
+    means["hover"] = [
+        f"{row['credit']}, {row['panel']}, layer {row['place']}: {metric.text(row['mean'])}"
+        for row in means.to_dict("records")
+    ]
+    rules = [str(name) for name in ordered_values(means["credit"])]
     figure: ggplot = ggplot(means, aes("place", "mean", color="credit", shape="credit"))
     if reference is not None:
         figure += geom_hline(yintercept=reference, linetype="dotted", color=GRAY, size=0.6)
-    figure += geom_line(aes(group="credit"), data=means[steps > 1], size=0.7)
+    lengths = means.groupby(["credit", "panel"], observed=True)["place"].transform("size")
+    figure += geom_line(aes(group="credit"), data=means[lengths > 1], size=0.7)
     figure += geom_point(size=1.3)
-    styles: dict[str, SeriesStyle] = series_styles(credits_shown)
-    for scale in series_scales(
-        styles, credits_shown, ("color", "shape"), labels=[wrapped_setting(name, 40) for name in credits_shown], name=""
-    ):
+    names = [wrapped_setting(name, 40) for name in rules]
+    for scale in series_scales(series_styles(rules), rules, ("color", "shape"), labels=names, name=""):
         figure += scale
     across = 1 if narrow else 3
     figure += guides(color=guide_legend(ncol=across), shape=guide_legend(ncol=across))
     figure += scale_x_continuous(breaks=whole_breaks, minor_breaks=[])
-    in_degrees = metric.unit == "degrees"
-    top = max(90.0, float(means["mean"].max()))
-    figure += scale_y_continuous(
-        minor_breaks=[],
-        breaks=list(range(0, 181, 30)) if in_degrees else _few_breaks,
-        limits=view.y_range or ((0, top) if in_degrees else None),
-    )
+    figure += _y_scale(view, means, in_degrees=metric.unit == "degrees")
     figure += facet_wrap("panel", ncol=columns, scales="free_x")
     figure += labs(
-        title=wrapped(view.title or f"{sentence_case(metric.name)} of every layer", int(1000 * width / 9 / base)),
-        subtitle=wrapped(about, int(1000 * width / 7.5 / base)) or None,
+        title=view.title or f"{sentence_case(metric.name)} of every layer",
+        subtitle=wrapped(about, _letters(width, base)) or None,
         x="Layer, from the input",
         y=sentence_case(metric.heading),
-        caption=wrapped(_layers_caption(means, reference, metric), int(1000 * width / 6.2 / base)) or None,
+        caption=wrapped(_layers_caption(means, reference, metric), int(1.2 * _letters(width, base))) or None,
     )
-    entries = -(-len(credits_shown) // across)
-    figure += theme_plastic(base, (width, view.height or rows * (1.25 if narrow else 1.5) + 1.3 + 0.19 * entries))
+    panel = 1.25 if narrow else 1.5
+    rows = -(-means["panel"].nunique() // columns)
+    height = view.height or rows * panel + 1.3 + 0.19 * -(-len(rules) // across)
+    figure += theme_plastic(base, (width, height))
     return figure + theme(legend_position="bottom", legend_title=element_blank(), panel_spacing=0.03)
+
+
+def _y_scale(view: View, means: pd.DataFrame, *, in_degrees: bool) -> Any:
+    limits: Any = view.y_range
+    if not in_degrees:
+        return scale_y_continuous(minor_breaks=[], breaks=_few_breaks, limits=limits)
+    top = max(90.0, float(means["mean"].max()))
+    return scale_y_continuous(minor_breaks=[], breaks=list(range(0, 181, 30)), limits=limits or (0, top))
 
 
 def _means(values: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -215,7 +234,7 @@ def _by_rank(means: pd.DataFrame) -> list[str]:
 
 def _panels(means: pd.DataFrame, *, narrow: bool, by: Sequence[str] = ()) -> tuple[Any, int]:
     """Return the panel of each row, and the number of columns: the networks, or one in a narrow figure."""
-    parts = [part for part in ("dataset", *by) if means[part].nunique() > 1]
+    parts = [part for part in ("dataset", *by) if len(set(means[part])) > 1]
     order = means[[*parts, "network"]].drop_duplicates().sort_values([*parts, "network"])
 
     def text(row: Any) -> str:
@@ -223,7 +242,7 @@ def _panels(means: pd.DataFrame, *, narrow: bool, by: Sequence[str] = ()) -> tup
 
     texts = [text(row) for row in means.to_dict("records")]
     return pd.Categorical(texts, [text(row) for row in order.to_dict("records")]), (
-        1 if narrow else means["network"].nunique()
+        1 if narrow else len(set(means["network"]))
     )
 
 

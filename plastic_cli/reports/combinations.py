@@ -123,7 +123,8 @@ def values_by_layer(table: pd.DataFrame, metrics: pd.DataFrame, metric: str) -> 
     """
     rows = _last_rows(metrics, metric)
     labels: list[Mapping[str, Any]] = [label_values(text) for text in rows["labels"]]
-    rows = rows.assign(layer=[each.get("layer") for each in labels]).dropna(subset=["layer"])
+    layers: Any = [each.get("layer") for each in labels]
+    rows = rows.assign(layer=layers).dropna(subset=["layer"])
     found = table.merge(rows[["run", "layer", "value"]], on="run")
     # A rule that leaves a layer out has the same places for the others.
     places: dict[str, dict[Any, int]] = {}
@@ -138,8 +139,10 @@ def values_by_layer(table: pd.DataFrame, metrics: pd.DataFrame, metric: str) -> 
 def _last_rows(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return run, labels and value of the last step of each series of one training metric."""
     split, _, name = metric.partition("/")
-    rows = metrics[(metrics["stage"] == "train") & (metrics["split"] == split) & (metrics["metric"] == name)]
-    finite = rows[np.isfinite(rows["value"])].sort_values("step", kind="stable")
+    rows: pd.DataFrame = metrics[
+        (metrics["stage"] == "train") & (metrics["split"] == split) & (metrics["metric"] == name)
+    ]
+    finite: pd.DataFrame = rows[np.isfinite(rows["value"])].sort_values("step", kind="stable")
     return finite.drop_duplicates(["run", "labels"], keep="last").sort_index()[["run", "labels", "value"]]
 
 
@@ -149,7 +152,7 @@ def _only_present(table: pd.DataFrame) -> pd.DataFrame:
 
 def is_matrix(table: pd.DataFrame) -> bool:
     """Return whether the runs have at least two credit rules and two networks."""
-    return table["credit"].nunique() > 1 and table["network"].nunique() > 1
+    return len(set(table["credit"])) > 1 and len(set(table["network"])) > 1
 
 
 def combination_figures(runs: pd.DataFrame, metrics: pd.DataFrame, metric: str) -> dict[str, Figure]:

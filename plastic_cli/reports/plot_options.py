@@ -19,6 +19,6 @@ class PlotOptions(ViewOptions):
     )
     combinations: bool = field(
         False,
-        "draw final values of every combination of credit rule, network and update; with --by layer those of every layer",
+        "draw final values of every combination of credit rule, network and update, or with --by layer of every layer",
         panel="Figure",
     )

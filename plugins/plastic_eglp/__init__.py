@@ -22,8 +22,6 @@ def plastic_rule() -> Rule:
             "events": Metric("events", "batches"),
             "train/event_images": Metric("images with an event", "images"),
             "train/synaptic_updates": Metric("updates of hidden synapses", "updates"),
-            "train/forward_flops": Metric("cost of forward passes", "FLOPs"),
-            "train/learning_flops": Metric("cost of learning", "FLOPs"),
             "train/messages": Metric("messages to hidden layers", "messages"),
         },
     )
