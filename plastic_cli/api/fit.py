@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from plastic_cli.classifier.learner import Learner
+    from plastic_cli.credit.protocol import Credit
     from plastic_cli.data.datasets import Dataset
     from plastic_cli.runs.run import Run
 
@@ -44,13 +45,14 @@ INITIAL = "initial-learner"
 
 
 @overload
-def fit(learner: Any, optimizer: Any = None, *, seeds: None = None, **options: Any) -> StoredRun: ...
+def fit(learner: Any, optimizer: Any = None, *, credit: Any = None, seeds: None = None, **options: Any) -> StoredRun: ...
 @overload
-def fit(learner: Any, optimizer: Any = None, *, seeds: int, **options: Any) -> list[StoredRun]: ...
+def fit(learner: Any, optimizer: Any = None, *, credit: Any = None, seeds: int, **options: Any) -> list[StoredRun]: ...
 def fit(
     learner: Any,
     optimizer: torch.optim.Optimizer | None = None,
     *,
+    credit: Credit | None = None,
     seeds: int | None = None,
     rule: str | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -60,14 +62,18 @@ def fit(
 
     learner: an object with `train_batch(x, y)`, which learns from one batch and returns its loss or None, and
     `predict(x)`, which returns logits (batch, classes); or a torch module that returns logits, with its `optimizer`;
-    or a function that receives a seed and returns one of these, or a pair (module, optimizer). x is (batch, features),
-    normalized; y is (batch,), class numbers. With `features(x)`, which returns the activity of each hidden layer, a
-    learner can be analyzed further. Without `state_dict` and `load_state_dict`, a checkpoint holds the attributes of
-    the learner.
+    or a function that receives a seed and returns one of these, a pair (module, optimizer), or (module, optimizer,
+    credit). x is (batch, features), normalized; y is (batch,), class numbers. With `features(x)`, which returns the
+    activity of each hidden layer, a learner can be analyzed further. Without `state_dict` and `load_state_dict`, a
+    checkpoint holds the attributes of the learner.
+
+    credit: a credit rule of this module, such as `NodePerturbation(module)`, which fills the gradients that the
+    optimizer applies; None for backpropagation.
 
     seeds: the number of runs, with the seeds seed, seed + 1, ...; the learner is then a function. rule: the name in
     tables and reports (default: the name of the class or function in lower case with hyphens). settings: values that
-    distinguish runs in the report, such as {"rate": 0.1}; for a module its optimizer and learning rate are added.
+    distinguish runs in the report, such as {"rate": 0.1}; for a module its optimizer, learning rate and credit rule
+    are added.
     options: `dataset` (a name, folder or .npz file), `epochs`, `batch_size`, `validation`, `seed`, `device`, `images`
     (the module takes images (batch, channels, height, width)); `name`, `runs` and `data` (folders), `resume` (a run or
     its id), `export`, `quiet`.
@@ -80,10 +86,10 @@ def fit(
     given = with_resumed({**options, **({} if seeds is None else {"seeds": seeds})})
     chosen = TrainingOptions.from_values({name: given[name] for name in TrainingOptions.model_fields if name in given})
     resumed = None if chosen.resume is None else read_record(RunStore(chosen.runs_folder()).find(chosen.resume))
-    own = {**_settings_of_optimizer(optimizer), **_plain_settings(settings)}
+    own = {**_settings_of_optimizer(optimizer), **_settings_of_credit(credit), **_plain_settings(settings)}
     model = _model_with(own, resumed)
     typed, chosen = split_options(given, model, TrainingOptions)
-    make = _maker(learner, optimizer, one=chosen.seeds == 1)
+    make = _maker(learner, optimizer, credit, one=chosen.seeds == 1)
     made: dict[str, Any] = {}
 
     def learn(config: FitConfig, run: Run) -> None:
@@ -134,15 +140,19 @@ def learner_verb(name: str, rule: str, learner: Any) -> RuleVerb:
 
 
 def as_learner(thing: Any) -> Any:
-    """Return a learner, a module or a pair (module, optimizer) as a learner; raises UserError for anything else."""
+    """Return a learner, a module, (module, optimizer) or (module, optimizer, credit) as a learner.
+
+    Raises UserError for anything else.
+    """
     from torch import nn
 
     from plastic_cli.classifier.module import ModuleLearner
 
     if callable(getattr(thing, "train_batch", None)) and callable(getattr(thing, "predict", None)):
         return thing
-    if isinstance(thing, tuple) and len(thing) == 2 and isinstance(thing[0], nn.Module):
-        return ModuleLearner(*thing)
+    if isinstance(thing, tuple) and len(thing) in (2, 3) and isinstance(thing[0], nn.Module):
+        module, optimizer, credit = (*thing, None)[:3]
+        return ModuleLearner(module, optimizer, credit=credit)
     if isinstance(thing, nn.Module):
         return ModuleLearner(thing)
     raise UserError(
@@ -166,7 +176,7 @@ def _learn(config: FitConfig, run: Run, learner: Any) -> None:
     fit_classifier(learner, data, run, epochs=config.epochs, batch_size=config.batch_size)
 
 
-def _maker(learner: Any, optimizer: Any, *, one: bool) -> Callable[[int], Any]:
+def _maker(learner: Any, optimizer: Any, credit: Any, *, one: bool) -> Callable[[int], Any]:
     """Return the function that builds the learner of a seed."""
     from torch import nn
 
@@ -178,15 +188,20 @@ def _maker(learner: Any, optimizer: Any, *, one: bool) -> Callable[[int], Any]:
             if built.optimizer is None:
                 raise UserError("a module needs an optimizer to learn: fit(module, optimizer).")
             _check_optimizes(built.optimizer, built.network)
+            _check_teaches(built.credit, built.network)
         return built
 
     is_learner = isinstance(learner, nn.Module) or hasattr(learner, "train_batch")
     if isinstance(learner, type) or (callable(learner) and not is_learner):
+        if credit is not None:
+            raise UserError("credit belongs to one module: let the function return (module, optimizer, credit).")
         _check_takes_seed(learner)
         return lambda seed: finished(learner(seed))
     if not one:
         raise UserError("seeds needs a function that builds the learner of a seed: fit(lambda seed: ..., seeds=3).")
-    ready = finished((learner, optimizer) if optimizer is not None else learner)
+    if credit is not None and not isinstance(learner, nn.Module):
+        raise UserError("credit is for a torch module and its optimizer. A learner of your own learns by itself.")
+    ready = finished((learner, optimizer, credit) if isinstance(learner, nn.Module) else learner)
     return lambda _: ready
 
 
@@ -213,6 +228,21 @@ def _check_optimizes(optimizer: Any, network: nn.Module) -> None:
         raise UserError(
             f"the optimizer holds no parameter of the {type(network).__name__}: create it with module.parameters()."
         )
+
+
+def _check_teaches(credit: Any, network: nn.Module) -> None:
+    """Raise UserError if a credit rule is none, or one of another module."""
+    from plastic_cli.credit.protocol import Credit
+
+    if credit is None:
+        return
+    if not isinstance(credit, Credit):
+        raise UserError(
+            f"credit is a {type(credit).__name__}: give a credit rule such as NodePerturbation(module), with"
+            " backward(inputs, loss), parameters, state_dict, load_state_dict and detach."
+        )
+    if {id(parameter) for parameter in credit.parameters.values()}.isdisjoint(map(id, network.parameters())):
+        raise UserError(f"the credit rule teaches no parameter of the {type(network).__name__}: create it for this module.")
 
 
 def _with_images(learner: Any, data: Dataset, *, images: bool) -> Any:
@@ -242,6 +272,16 @@ def _settings_of_optimizer(optimizer: Any) -> dict[str, Any]:
             f"the optimizer is {optimizer!r}: give an optimizer such as torch.optim.SGD(module.parameters(), lr=0.1)."
         )
     return {"optimizer": type(optimizer).__name__.lower(), "learning_rate": float(optimizer.param_groups[0]["lr"])}
+
+
+def _settings_of_credit(credit: Any) -> dict[str, Any]:
+    """Return the name of a credit rule, as the run stores it."""
+    return {} if credit is None else {"credit": _hyphenated(type(credit).__name__)}
+
+
+def _hyphenated(name: str) -> str:
+    """Return the name of a class or function in lower case with hyphens."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower().strip("_")
 
 
 def _model_with(settings: Mapping[str, Any], resumed: RunRecord | None) -> type[FitConfig]:
@@ -291,7 +331,7 @@ def _rule_name(rule: str | None, learner: Any) -> str:
     word = getattr(learner, "__name__", type(learner).__name__)
     if rule is None and word == "<lambda>":
         raise OptionError("a lambda has no name for tables and reports: add rule='my-rule'.", "rule")
-    name = str(rule) if rule is not None else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", word).lower().strip("_")
+    name = str(rule) if rule is not None else _hyphenated(word)
     check_run_name(name, "rule")
     # Commands accept the name of an installed rule in capital letters too.
     if name.casefold() in plugin_names():

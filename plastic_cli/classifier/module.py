@@ -1,45 +1,82 @@
-"""A learner made of any torch module and an optimizer."""
+"""A learner made of any torch module, an optimizer and, if wanted, a credit rule."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from math import prod
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from plastic_cli.errors import UserError
 
+if TYPE_CHECKING:
+    from plastic_cli.credit.protocol import Credit
+
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Logits (batch, classes) and class numbers (batch,) to the mean loss."""
+"""Logits (batch, classes) and class numbers (batch,) to the mean loss; with a credit rule, to the losses (batch,)."""
+
+ImageShape = tuple[int, int, int]
+"""Channels, height and width."""
+
+ONE_VALUE = "more than 1 value per channel"
+"""What torch's batch normalization says of a batch of one sample."""
 
 
 class ModuleLearner:
-    """Trains a module by gradient descent with an optimizer.
+    """Trains a module by gradient descent, or by a credit rule, with an optimizer.
 
     network: returns logits (batch, classes). optimizer: holds the module's parameters; None for a network that is only
-    evaluated. image_shape: (channels, height, width) if the module takes images; None if it takes rows of pixels.
+    evaluated. loss: None for cross-entropy. image_shape: (channels, height, width) of the images that the module takes;
+    images of one channel are repeated if it takes more. None if it takes rows of pixels. credit: fills the gradients of
+    the parameters; None for backpropagation. schedule: called before each epoch with the share of the epochs that are
+    done, to set the learning rate, the noise and similar settings.
     """
 
     def __init__(
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer | None = None,
-        loss: Loss = nn.functional.cross_entropy,
-        image_shape: tuple[int, int, int] | None = None,
+        loss: Loss | None = None,
+        image_shape: ImageShape | None = None,
+        credit: Credit | None = None,
+        schedule: Callable[[float], None] | None = None,
     ) -> None:
         self.network, self.optimizer, self.loss, self.image_shape = network, optimizer, loss, image_shape
+        self.credit, self.schedule = credit, schedule
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Call the schedule."""
+        if self.schedule is not None:
+            self.schedule(epoch / epochs)
 
     def train_batch(self, x: Tensor, y: Tensor) -> Tensor:
         """Apply one step of the optimizer and return the loss before the step."""
         if self.optimizer is None:
             raise UserError("a module needs an optimizer to learn: fit(module, optimizer).")
         self.network.train()
-        loss = self.loss(self._logits(x), y)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        try:
+            loss = self._backward(x, y)
+        except ValueError as error:
+            if ONE_VALUE not in str(error):
+                raise
+            raise UserError(
+                f"batch normalization cannot learn from a batch of {len(x)} image: choose a batch size above 1 that"
+                " leaves no single image for the last batch of an epoch."
+            ) from None
         self.optimizer.step()
-        return loss.detach()
+        return loss
+
+    def _backward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Fill the gradients; return the mean loss."""
+        if self.credit is None:
+            loss = (self.loss or nn.functional.cross_entropy)(self._logits(x), y)
+            loss.backward()
+            return loss.detach()
+        loss_of = self.loss or cross_entropies
+        return self.credit.backward(as_input(x, self.network, self.image_shape), lambda logits: loss_of(logits, y)).mean()
 
     def predict(self, x: Tensor) -> Tensor:
         """Return logits (batch, classes), with the module in evaluation mode."""
@@ -52,34 +89,80 @@ class ModuleLearner:
         Layers of weights are modules without children whose `weight` has two dimensions or more, in the order in which
         they are called.
         """
-        inputs: list[Tensor] = []
+        return [given.flatten(1) for _, given in self._calls(x)[1:]]
+
+    def first_layer(self, x: Tensor) -> Tensor | None:
+        """Return the weights of the layer that is called first, (units, ...); None if the module has no such layer."""
+        calls = self._calls(x)
+        return calls[0][0].get_parameter("weight") if calls else None
+
+    def train_only_readout(self, x: Tensor) -> None:
+        """Fix all parameters but those of the layer that is called last. Raises UserError without such a layer."""
+        calls = self._calls(x)
+        if not calls:
+            raise UserError("only the readout learns: the module has no layer of weights, such as nn.Linear.")
+        self.network.requires_grad_(False)
+        calls[-1][0].requires_grad_(True)
+
+    @torch.no_grad()
+    def _calls(self, x: Tensor) -> list[tuple[nn.Module, Tensor]]:
+        """Return each call of a layer of weights for x, in evaluation mode: the layer and its input."""
+        calls: list[tuple[nn.Module, Tensor]] = []
         layers = [
             module
             for module in self.network.modules()
             if not list(module.children()) and getattr(getattr(module, "weight", None), "ndim", 0) >= 2
         ]
-        hooks = [layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0])) for layer in layers]
+        hooks = [layer.register_forward_pre_hook(lambda layer, given: calls.append((layer, given[0]))) for layer in layers]
         try:
             self.predict(x)
         finally:
             for hook in hooks:
                 hook.remove()
-        return [activity.flatten(1) for activity in inputs[1:]]
+        return calls
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the module and of the optimizer."""
+        """Return the state of the module, of the optimizer and of the credit rule."""
         optimizer = {} if self.optimizer is None else self.optimizer.state_dict()
-        return {"network": self.network.state_dict(), "optimizer": optimizer}
+        state = {"network": self.network.state_dict(), "optimizer": optimizer}
+        return state if self.credit is None else {**state, "credit": self.credit.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Restore the module and, if there is one, the optimizer."""
+        """Restore the module and, if there are any, the optimizer and the credit rule."""
         self.network.load_state_dict(state["network"])
         if self.optimizer is not None and state["optimizer"]:
             self.optimizer.load_state_dict(state["optimizer"])
+        if self.credit is not None and "credit" in state:
+            self.credit.load_state_dict(state["credit"])
 
     def _logits(self, x: Tensor) -> Tensor:
-        parameter = next(self.network.parameters(), x)
-        # A module of float64 takes float64; images are float32.
-        x = x.to(parameter.dtype) if parameter.is_floating_point() else x
-        logits: Tensor = self.network(x if self.image_shape is None else x.unflatten(1, self.image_shape))
+        logits: Tensor = self.network(as_input(x, self.network, self.image_shape))
         return logits
+
+
+def as_input(x: Tensor, network: nn.Module, image_shape: ImageShape | None) -> Tensor:
+    """Return rows of pixels x (batch, features) in the form and type that a module takes. image_shape: ModuleLearner's.
+
+    Raises UserError if the images do not have the channels of `image_shape` and are not gray.
+    """
+    parameter = next(network.parameters(), x)
+    # A module of float64 takes float64; images are float32.
+    x = x.to(parameter.dtype) if parameter.is_floating_point() else x
+    if image_shape is None:
+        return x
+    channels, height, width = image_shape
+    if x.shape[1] == height * width and channels > 1:
+        return x.unflatten(1, (1, height, width)).expand(-1, channels, -1, -1)
+    if x.shape[1] != prod(image_shape):
+        raise UserError(f"images of {x.shape[1]} pixels do not fit a module for images of {image_shape}.")
+    return x.unflatten(1, image_shape)
+
+
+def as_images(x: Tensor, image_shape: ImageShape) -> Tensor:
+    """Return rows of pixels (batch, features) as images (batch, channels, height, width); images stay as they are."""
+    return x.unflatten(1, image_shape) if x.ndim == 2 else x
+
+
+def cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the cross-entropy (batch,) of each sample."""
+    return nn.functional.cross_entropy(logits, y, reduction="none")

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from plastic_cli.classifier.data import image_shape_of
+from plastic_cli.config.classifier import MODELS
 from plastic_cli.config.model import FilmConfig
 from plastic_cli.errors import UserError
 from plastic_cli.figures.film import (
@@ -57,11 +58,13 @@ _WEIGHTS_ASPECT = 1.95
 def snapshot_weights(run: Run, epoch: int, epochs: int, weights: Tensor) -> None:
     """Store the weights (units, inputs) of the first units after an epoch, for `render`.
 
+    Those of a convolution, (units, channels, height, width), are stored with the shape of a kernel.
     A run of up to `SNAPSHOTS` epochs stores every epoch; a longer one stores evenly spaced epochs and the last.
     """
     if epoch % math.ceil(epochs / SNAPSHOTS) == 0 or epoch == epochs:
-        kept = weights[:SNAPSHOT_UNITS].detach().to("cpu", torch.float16).clone()
-        run.save_tensors(f"weights-{epoch:06d}", {"epoch": epoch, "weights": kept})
+        kept = weights[:SNAPSHOT_UNITS].detach().to("cpu", torch.float16).flatten(1).clone()
+        kernel = {"kernel": list(weights.shape[1:])} if weights.ndim == 4 else {}
+        run.save_tensors(f"weights-{epoch:06d}", {"epoch": epoch, "weights": kept, **kernel})
 
 
 def stored_weights(run: Run, units: int) -> dict[int, Tensor]:
@@ -71,8 +74,21 @@ def stored_weights(run: Run, units: int) -> dict[int, Tensor]:
     """
     snapshots = [run.load_tensors(name) for name in run.stored_tensors("weights-")]
     if not snapshots:
-        raise UserError(f"run {run.id} has no stored weights to render. Train it for at least one epoch.")
+        without = "" if run.config.get("model", "mlp") in MODELS else ", with a network that has layers such as nn.Linear"
+        raise UserError(f"run {run.id} has no stored weights to render. Train it for at least one epoch{without}.")
     return {int(snapshot["epoch"]): snapshot["weights"][:units].float() for snapshot in snapshots}
+
+
+def stored_shape(run: Run, inputs: int) -> tuple[int, int, int] | None:
+    """Return the shape of the stored weights of a unit, a kernel or an image; None if they are not to be seen as one.
+
+    inputs: number of weights of a unit.
+    """
+    names = run.stored_tensors("weights-")
+    kernel = run.load_tensors(names[0]).get("kernel") if names else None
+    shape = image_shape_of(run, inputs) if kernel is None else (int(kernel[0]), int(kernel[1]), int(kernel[2]))
+    # One channel is drawn in two colors, three as red, green and blue.
+    return shape if shape is not None and shape[0] in (1, 3) else None
 
 
 def render_weights(run: Run, config: FilmConfig | None = None, units: int = 36) -> None:
@@ -85,7 +101,9 @@ def render_weights(run: Run, config: FilmConfig | None = None, units: int = 36) 
     accuracy = metrics[(metrics["metric"] == "accuracy") & metrics["split"].isin(list(SPLITS))]
     inputs = next(iter(weights.values())).shape[1]
     title = f"{run.record.rule} on {run.record.dataset}, seed {run.seed}"
-    frames = weight_frames(weights, image_shape_of(run, inputs), accuracy, title)
+    shape = stored_shape(run, inputs)
+    of = "hidden units" if shape is None or shape == image_shape_of(run, inputs) else "kernels of the first convolution"
+    frames = weight_frames(weights, shape, accuracy, title, of)
     config = config or FilmConfig()
     seconds = config.frame_seconds or pace(len(frames))
     run.save_video("weights", as_loop(frames, seconds), seconds, config.video)
@@ -93,21 +111,25 @@ def render_weights(run: Run, config: FilmConfig | None = None, units: int = 36) 
 
 
 def weight_frames(
-    weights: Mapping[int, Tensor], image_shape: tuple[int, int, int] | None, accuracy: pd.DataFrame, title: str
+    weights: Mapping[int, Tensor],
+    image_shape: tuple[int, int, int] | None,
+    accuracy: pd.DataFrame,
+    title: str,
+    of: str = "hidden units",
 ) -> list[Frame]:
     """Return one frame for each epoch of `weights`, (units, inputs) by epoch.
 
     A frame shows how the weights have changed since the first epoch of `weights`, and the accuracy up to its epoch. The
     weights themselves are not shown: in a wide network they change by less than one sees.
     image_shape: how a row of weights becomes an image; None shows the matrix itself. accuracy: columns split, step and
-    value.
+    value. of: what has these weights.
     """
     epochs = list(weights)
     units = len(weights[epochs[0]])
     figure = new_figure(title)
     left, right = figure.subplots(1, 2, width_ratios=[_WEIGHTS_ASPECT, 1.35])
     columns = None if image_shape is None else wide_columns(units, image_shape, _WEIGHTS_ASPECT)
-    heading = f"weights of {units} hidden units: change since the start"
+    heading = f"weights of {units} {of}: change since the start"
     updates = [
         show_weights(left, weight_changes(weights), image_shape, heading, columns),
         *show_accuracy(right, accuracy, epochs[-1]),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator
 
@@ -14,6 +15,7 @@ from plastic_cli.config.model import (
     TrainConfig,
     field,
 )
+from plastic_cli.errors import match_choice
 
 MOST_UNITS = 2**20
 
@@ -28,6 +30,44 @@ LayerSizes = Annotated[tuple[int, ...], AfterValidator(_check_layer_sizes)]
 """Type of `--hidden`: the number of units in each hidden layer. `LayerSizes | None` makes the option optional."""
 
 
+MODELS = ("mlp", "cnn", "lenet", "resnet18")
+"""The networks with a name of their own."""
+
+
+def _check_model(name: str) -> str:
+    known = match_choice(name, MODELS)
+    module, colon, factory = name.strip().partition(":")
+    if known in MODELS:
+        return known
+    if not colon or not module or not factory:
+        raise ValueError(f"must be {', '.join(MODELS)}, or MODULE:FACTORY such as torchvision.models:resnet18")
+    return name.strip()
+
+
+Model = Annotated[str, AfterValidator(_check_model)]
+"""Type of `--model`: one of MODELS, or MODULE:FACTORY for a function or class that makes a torch module."""
+
+MOMENTUM = 0.9
+"""Default momentum of `--optimizer momentum`."""
+DECAY = 0.01
+"""Default weight decay of `--optimizer adamw`."""
+CHANNELS = (32, 64)
+"""Default channels of `--model cnn`."""
+
+Optimizer = Literal["sgd", "momentum", "adam", "adamw", "selective"]
+"""Type of `--optimizer`."""
+
+MODEL_HELP = (
+    "network: mlp (fully connected), cnn (small convolutional network), lenet (LeNet-5; images are resized to 32 x 32),"
+    " resnet18 (ResNet-18 for small images: first convolution 3 x 3, no max pooling), or MODULE:FACTORY, a function or"
+    " class that makes a torch module, such as torchvision.models:resnet18"
+)
+OPTIMIZER_HELP = (
+    "optimizer that applies the update: sgd, momentum (SGD with --momentum), adam, adamw, or selective (selective"
+    " plasticity: Adam with a gate for each synapse)"
+)
+
+
 class ClassifierTrainConfig(TrainConfig):
     """Options for training a classifier of images."""
 
@@ -40,6 +80,69 @@ class ClassifierTrainConfig(TrainConfig):
     )
     validation: int = field(
         0, "number of training images set aside for validation; the same images for every seed", ge=0, panel="Data"
+    )
+
+
+class ModuleTrainConfig(ClassifierTrainConfig):
+    """Options for training any network with any optimizer; a rule overrides their defaults."""
+
+    model: Model = field("mlp", MODEL_HELP, panel="Network")
+    hidden: LayerSizes = field(
+        (256,), "units of each hidden layer of mlp; with --model cnn, channels of each convolution", panel="Network"
+    )
+    optimizer: Optimizer = field("sgd", OPTIMIZER_HELP, panel="Learning")
+    learning_rate: float = field(0.1, "learning rate", gt=0, search=(1e-4, 1.0, "log"), panel="Learning")
+    momentum: float = field(
+        0.0,
+        f"momentum of --optimizer sgd or momentum (default with momentum: {MOMENTUM})",
+        ge=0,
+        lt=1,
+        panel="Learning",
+    )
+    weight_decay: float = field(
+        0.0,
+        "weight decay; adamw and selective apply it next to their step, the others add it to the gradient (default with"
+        f" adamw: {DECAY})",
+        ge=0,
+        panel="Learning",
+    )
+    batch_size: int = field(64, "images per step", ge=1, panel="Learning")
+    epochs: int = field(10, "passes over the training images", ge=1, panel="Learning")
+
+    rates: ClassVar[Mapping[str, float]] = {"momentum": 0.01, "adam": 0.001, "adamw": 0.001, "selective": 0.001}
+    """Default learning rate of each optimizer for which it differs from that of the field `learning_rate`."""
+    only_with: ClassVar[OnlyWith] = (
+        ("optimizer", ("sgd", "momentum"), ("momentum",)),
+        ("model", ("mlp", "cnn"), ("hidden",)),
+    )
+
+    @classmethod
+    def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values that an optimizer and a model imply: learning rate, weight decay, channels."""
+        optimizer = typed.get("optimizer", cls.model_fields["optimizer"].default)
+        found: dict[str, Any] = {}
+        if optimizer in cls.rates:
+            found["learning_rate"] = cls.rates[optimizer]
+        if optimizer == "adamw":
+            found["weight_decay"] = DECAY
+        if optimizer == "momentum":
+            found["momentum"] = MOMENTUM
+        if typed.get("model") == "cnn":
+            found["hidden"] = CHANNELS
+        return found
+
+
+def _check_drops(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(0 < share < 1 for share in shares):
+        raise ValueError("needs shares of the epochs above 0 and below 1, such as 0.5,0.75")
+    return shares
+
+
+class SteppedRateConfig(ModuleTrainConfig):
+    """Options of rules whose learning rate stays constant, or is divided by 10 at chosen epochs."""
+
+    rate_drops: Annotated[tuple[float, ...], AfterValidator(_check_drops)] = field(
+        (), "divide the learning rate by 10 after these shares of the epochs, such as 0.5,0.75", panel="Learning"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any, Literal
@@ -14,8 +15,8 @@ from plastic_cli.plugins.metrics import Metric
 VERBS = {"train": "train", "eval": "evaluate", "analyze": "analyze", "render": "render"}
 """The four verbs of the command line, and the function of each in a rule's commands module."""
 
-Member = Literal["build", "network", "headline_figures"]
-MEMBERS: tuple[Member, ...] = ("build", "network", "headline_figures")
+Member = Literal["build", "network", "credit", "headline_figures"]
+MEMBERS: tuple[Member, ...] = ("build", "network", "credit", "headline_figures")
 """Optional functions of a rule."""
 
 
@@ -35,8 +36,13 @@ class Rule:
     network: `network(run)` returns the trained network of a run as a torch.nn.Module in evaluation mode, whose
     parameters are the trained weights. For a classifier `network(x)` returns logits (batch, classes) of images x as the
     data set gives them. It may have options, as keyword arguments with defaults.
+    credit: `credit(config, model, run)` returns the credit rule of a torch module for the options `config` of the train
+    command, or None for the gradient. `run` offers the seed, as in `run.generator("noise")`.
     headline_figures: `headline_figures(runs, metrics)` returns figures of plotnine by file name for `plastic report`,
     from the frames of `RunStore.runs` and `RunStore.metrics`.
+
+    optimizers: optimizers that the rule offers to all others for `--optimizer`, as "module:class" by name. They are
+    called as those of torch: `class(parameters, lr=..., weight_decay=...)`.
     """
 
     name: str
@@ -45,7 +51,9 @@ class Rule:
     commands: str
     build: str | None = None
     network: str | None = None
+    credit: str | None = None
     headline_figures: str | None = None
+    optimizers: Mapping[str, str] = field(default_factory=dict, hash=False)
     metrics: Mapping[str, Metric] = field(default_factory=dict, hash=False)
 
     def load(self) -> ModuleType:
@@ -60,16 +68,20 @@ class Rule:
     def member(self, name: Member) -> Callable[..., Any] | None:
         """Return an optional function, or None if the rule has none; raises UserError if it does not exist."""
         reference: str | None = getattr(self, name)
-        if reference is None:
-            return None
+        return None if reference is None else self._function(f"{name}='{reference}'", reference)
+
+    def optimizer(self, name: str) -> Callable[..., Any]:
+        """Return the class of an optimizer; raises UserError if it does not exist."""
+        reference = self.optimizers[name]
+        return self._function(f"optimizers={{'{name}': '{reference}'}}", reference)
+
+    def _function(self, named: str, reference: str) -> Callable[..., Any]:
         module_name, _, function_name = reference.partition(":")
         module = import_module(module_name)
         function: Callable[..., Any] | None = getattr(module, function_name, None)
         if function is None:
             guess = did_you_mean(function_name, vars(module))
-            raise UserError(
-                f"the rule '{self.name}' names {name}='{reference}', but {module_name} has no '{function_name}'.{guess}"
-            )
+            raise UserError(f"the rule '{self.name}' names {named}, but {module_name} has no '{function_name}'.{guess}")
         return function
 
     def claims_text(self) -> str | None:
@@ -102,9 +114,11 @@ class Rule:
                 found.append(f"{self.commands} has {name}: register it with Rule({name}='{self.commands}:{name}').")
             elif name not in VERBS.values() and (guess := did_you_mean(name, missing)):
                 found.append(f"{self.commands}.{name} is not a command.{guess}")
-        for member in MEMBERS:
+        checks = [*(partial(self.member, member) for member in MEMBERS)]
+        checks += [partial(self.optimizer, name) for name in self.optimizers]
+        for check in checks:
             try:
-                self.member(member)
+                check()
             except UserError as error:
                 found.append(str(error))
         return found

@@ -13,21 +13,9 @@ if TYPE_CHECKING:
 
 def train(config: Train, run: Run) -> None:
     """Train the network."""
-    from plastic_backprop.training import make_learner
-    from plastic_cli.classifier.fit import fit
-    from plastic_cli.classifier.render import snapshot_weights
-    from plastic_cli.data.datasets import load_dataset
+    from plastic_backprop.training import train_run
 
-    data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
-    learner = make_learner(config, data, run)
-    fit(
-        learner,
-        data,
-        run,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        after_epoch=lambda epoch: snapshot_weights(run, epoch, config.epochs, learner.first_weights),
-    )
+    train_run(config, run)
 
 
 def evaluate(config: ClassifierEvaluateConfig, run: Run) -> None:

@@ -17,6 +17,7 @@ def plastic_rule() -> Rule:
         commands="plastic_selective.commands",
         build="plastic_selective.continual.components:build",
         network="plastic_selective.continual.trained:network",
+        optimizers={"selective": "plastic_selective.optimizer.optimizer:SelectivePlasticityOptimizer"},
         metrics={
             "accuracy": Metric("accuracy, mean of the tasks", "%"),
             "loss": Metric("loss, mean of the tasks"),

@@ -1,0 +1,232 @@
+"""The networks of `--model`: four with a name, and any torch module that the user names."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from plastic_cli.classifier.baselines import ReluNetwork
+from plastic_cli.classifier.module import ImageShape, as_images, as_input
+from plastic_cli.config.classifier import MODELS
+from plastic_cli.errors import UserError
+from plastic_cli.runs.checkpoint import random_states, restore_random_states
+from plastic_cli.runs.own_modules import import_own
+
+if TYPE_CHECKING:
+    from plastic_cli.data.datasets import Dataset
+
+LENET_SIDE = 32
+"""Height and width of the images of LeNet-5."""
+
+
+class BuiltNetwork(NamedTuple):
+    """A network with its initial weights.
+
+    image_shape: the images (channels, height, width) that it takes; None for one that takes rows of pixels.
+    """
+
+    module: nn.Module
+    image_shape: ImageShape | None
+
+
+def build_network(name: str, data: Dataset, hidden: Sequence[int], generator: torch.Generator) -> BuiltNetwork:
+    """Return the network that `--model` names, for the images and classes of `data`, on the CPU.
+
+    hidden: units of the hidden layers of mlp, or channels of the convolutions of cnn. generator: draws the initial
+    weights; its seed becomes that of the global random numbers while a network draws from those.
+
+    The four networks with a name take rows of pixels (batch, features) and images (batch, channels, height, width).
+
+    Raises UserError if the images are too small for the network, and if a network of the user's own cannot be made or
+    does not take the images.
+    """
+    shape, classes = data.image_shape, data.classes
+    if name == "mlp":
+        return BuiltNetwork(multilayer_perceptron([prod(shape), *hidden, classes], generator), None)
+    if name not in MODELS:
+        return _own_network(name, shape, classes, generator.initial_seed())
+    with seeded(generator.initial_seed()):
+        if name == "cnn":
+            return BuiltNetwork(ConvolutionalNetwork(shape, hidden, classes), None)
+        if name == "lenet":
+            return BuiltNetwork(LeNet(shape, classes), None)
+        # Importing torchvision takes a second.
+        from plastic_cli.classifier.resnet import SmallResNet18
+
+        return BuiltNetwork(SmallResNet18(shape, classes), None)
+
+
+def multilayer_perceptron(sizes: Sequence[int], generator: torch.Generator) -> ReluNetwork:
+    """Return a ReLU network of the sizes d_0, ..., d_L with He's normal initialization and biases 0."""
+    layers = []
+    for inputs, outputs in pairwise(sizes):
+        layer = nn.Linear(inputs, outputs)
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+        nn.init.zeros_(layer.bias)
+        layers.append(layer)
+    return ReluNetwork(layers)
+
+
+class ConvolutionalNetwork(nn.Module):
+    """Convolutions 3 x 3 with ReLU, each followed by max pooling that halves the image, and a linear readout."""
+
+    def __init__(self, image_shape: ImageShape, channels: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        inputs, height, width = image_shape
+        if min(height, width) < 2 ** len(channels):
+            raise UserError(
+                f"--hidden {','.join(map(str, channels))}: images of {height} x {width} pixels cannot be halved"
+                f" {len(channels)} times, once for each convolution. Name fewer."
+            )
+        self.convolutions = nn.ModuleList()
+        for outputs in channels:
+            self.convolutions.append(nn.Conv2d(inputs, outputs, 3, padding=1))
+            inputs, height, width = outputs, height // 2, width // 2
+        self.readout = nn.Linear(inputs * height * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (batch, classes)."""
+        h = as_images(x, self.image_shape)
+        for convolution in self.convolutions:
+            h = functional.max_pool2d(torch.relu(convolution(h)), 2)
+        logits: Tensor = self.readout(h.flatten(1))
+        return logits
+
+
+class LeNet(nn.Module):
+    """LeNet-5 with ReLU and max pooling. Images of another size than 32 x 32 are resized (bilinear) first.
+
+    Layers as in biotorch (github.com/jsalbert/biotorch, models/le_net.py): convolutions 5 x 5 with 6, 16 and 120
+    channels, pooling after the first two, 84 units, and the classes.
+    """
+
+    def __init__(self, image_shape: ImageShape, classes: int) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        self.conv1 = nn.Conv2d(image_shape[0], 6, 5)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.conv3 = nn.Conv2d(16, 120, 5)
+        self.fc1 = nn.Linear(120, 84)
+        self.fc2 = nn.Linear(84, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (batch, classes)."""
+        h = as_images(x, self.image_shape)
+        if h.shape[-2:] != (LENET_SIDE, LENET_SIDE):
+            h = functional.interpolate(h, (LENET_SIDE, LENET_SIDE), mode="bilinear", antialias=True)
+        h = functional.max_pool2d(torch.relu(self.conv1(h)), 2)
+        h = functional.max_pool2d(torch.relu(self.conv2(h)), 2)
+        h = torch.relu(self.conv3(h)).flatten(1)
+        logits: Tensor = self.fc2(torch.relu(self.fc1(h)))
+        return logits
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the global random numbers of torch, NumPy and Python, and restore them at the end."""
+    before = random_states()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  the global state is what a module draws from
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        restore_random_states(before, "of this program")
+
+
+# ------------------------------------------------------------------------------------------- networks of the user's own
+
+
+def _own_network(reference: str, shape: ImageShape, classes: int, seed: int) -> BuiltNetwork:
+    """Return a network of the user's own, and the form of its input, which a blank image finds out."""
+    option = f"--model {reference}"
+    make = import_own(reference, option)
+    if not callable(make) or isinstance(make, nn.Module):
+        raise UserError(f"{option}: it is a {type(make).__name__}. Name a function or class that makes a torch module.")
+    failures: dict[str, str] = {}
+    for rows in (False, True):
+        # A module with lazy layers takes its form from the first input, so each attempt needs a new one.
+        with seeded(seed):
+            module = _made(make, classes, option)
+            image_shape = None if rows else (_channels_of(module, shape[0]), *shape[1:])
+            failure = _failure_on_blank_images(module, shape, classes, image_shape)
+        if failure is None:
+            return BuiltNetwork(module, image_shape)
+        failures["rows of pixels" if rows else "images"] = failure
+    if len(set(failures.values())) == 1:
+        raise UserError(f"{option}: it {failures['images']}.")
+    reasons = "; ".join(f"with {form} it {failure}" for form, failure in failures.items())
+    raise UserError(f"{option}: {reasons}.")
+
+
+def _made(make: Callable[..., Any], classes: int, option: str) -> nn.Module:
+    """Call the user's function or class, with num_classes if it takes that."""
+    takes = _takes_classes(make)
+    try:
+        module = make(num_classes=classes) if takes else make()
+    except Exception as error:
+        if takes == "perhaps" and isinstance(error, TypeError) and "num_classes" in str(error):
+            return _made(lambda: make(), classes, option)
+        # The user's function can raise anything.
+        raise UserError(f"{option}: making the module failed with {_reason(error)}.") from error
+    if not isinstance(module, nn.Module):
+        raise UserError(f"{option}: it returned a {type(module).__name__}, not a torch module.")
+    return module
+
+
+def _takes_classes(make: Callable[..., Any]) -> str:
+    """Return whether a function takes num_classes: "yes", "perhaps" if it takes any keyword, or an empty text."""
+    try:
+        parameters = inspect.signature(make).parameters
+    except ValueError:
+        # Some functions that are not written in Python do not tell.
+        return ""
+    if "num_classes" in parameters:
+        return "yes"
+    kinds = {parameter.kind for parameter in parameters.values()}
+    return "perhaps" if inspect.Parameter.VAR_KEYWORD in kinds else ""
+
+
+def _channels_of(module: nn.Module, channels: int) -> int:
+    """Return the channels of the images that a module takes: 3 for gray images if its first convolution expects 3."""
+    first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
+    return 3 if channels == 1 and first is not None and first.in_channels == 3 else channels
+
+
+@torch.no_grad()
+def _failure_on_blank_images(
+    module: nn.Module, shape: ImageShape, classes: int, image_shape: ImageShape | None
+) -> str | None:
+    """Return what is wrong if a module is called with two blank images; None if it returns logits for each."""
+    parameter = next(iter(module.parameters()), None)
+    if parameter is None:
+        return "has no parameters, so there is nothing to train"
+    training = module.training
+    module.eval()
+    try:
+        logits = module(as_input(torch.zeros(2, prod(shape)), module, image_shape))
+    except Exception as error:
+        # The user's module can raise anything.
+        return f"failed with {_reason(error)}"
+    finally:
+        module.train(training)
+    if not isinstance(logits, Tensor):
+        return f"returned a {type(logits).__name__}, not logits (batch, classes)"
+    if logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < classes:
+        return f"returned {tuple(logits.shape)} for 2 images, not logits (2, {classes})"
+    return None
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0].rstrip('.')}"

@@ -1,0 +1,41 @@
+"""The optimizers of `--optimizer`: those of torch, and those that plugins register."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from plastic_cli.errors import UserError
+from plastic_cli.plugins.discovery import discover
+
+if TYPE_CHECKING:
+    from plastic_cli.config.classifier import ModuleTrainConfig
+
+
+def make_optimizer(config: ModuleTrainConfig, parameters: Iterable[Any], **changes: float) -> torch.optim.Optimizer:
+    """Return the optimizer that a configuration names.
+
+    parameters: parameters, or groups of parameters as torch's optimizers take them. changes: other values than those
+    of the configuration for `learning_rate`, `momentum` or `weight_decay`. Raises UserError for an optimizer of a
+    plugin that is not installed.
+    """
+    values = {"learning_rate": config.learning_rate, "momentum": config.momentum, "weight_decay": config.weight_decay}
+    values |= changes
+    common = {"lr": values["learning_rate"], "weight_decay": values["weight_decay"]}
+    if config.optimizer in ("sgd", "momentum"):
+        return torch.optim.SGD(parameters, momentum=values["momentum"], **common)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(parameters, **common)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, **common)
+    return _of_plugin(config.optimizer)(parameters, **common)
+
+
+def _of_plugin(name: str) -> Callable[..., torch.optim.Optimizer]:
+    """Return the class of an optimizer that a plugin registers."""
+    for rule in discover().rules.values():
+        if name in rule.optimizers:
+            return rule.optimizer(name)
+    raise UserError(f"--optimizer {name}: no installed plugin has it. `plastic rules` lists what is installed.")
