@@ -45,7 +45,9 @@ INITIAL = "initial-learner"
 
 
 @overload
-def fit(learner: Any, optimizer: Any = None, *, credit: Any = None, seeds: None = None, **options: Any) -> StoredRun: ...
+def fit(
+    learner: Any, optimizer: Any = None, *, credit: Any = None, seeds: None = None, **options: Any
+) -> StoredRun: ...
 @overload
 def fit(learner: Any, optimizer: Any = None, *, credit: Any = None, seeds: int, **options: Any) -> list[StoredRun]: ...
 def fit(
@@ -242,7 +244,9 @@ def _check_teaches(credit: Any, network: nn.Module) -> None:
             " backward(inputs, loss), parameters, state_dict, load_state_dict and detach."
         )
     if {id(parameter) for parameter in credit.parameters.values()}.isdisjoint(map(id, network.parameters())):
-        raise UserError(f"the credit rule teaches no parameter of the {type(network).__name__}: create it for this module.")
+        raise UserError(
+            f"the credit rule teaches no parameter of the {type(network).__name__}: create it for this module."
+        )
 
 
 def _with_images(learner: Any, data: Dataset, *, images: bool) -> Any:

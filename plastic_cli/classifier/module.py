@@ -76,7 +76,9 @@ class ModuleLearner:
             loss.backward()
             return loss.detach()
         loss_of = self.loss or cross_entropies
-        return self.credit.backward(as_input(x, self.network, self.image_shape), lambda logits: loss_of(logits, y)).mean()
+        return self.credit.backward(
+            as_input(x, self.network, self.image_shape), lambda logits: loss_of(logits, y)
+        ).mean()
 
     def predict(self, x: Tensor) -> Tensor:
         """Return logits (batch, classes), with the module in evaluation mode."""
@@ -113,7 +115,9 @@ class ModuleLearner:
             for module in self.network.modules()
             if not list(module.children()) and getattr(getattr(module, "weight", None), "ndim", 0) >= 2
         ]
-        hooks = [layer.register_forward_pre_hook(lambda layer, given: calls.append((layer, given[0]))) for layer in layers]
+        hooks = [
+            layer.register_forward_pre_hook(lambda layer, given: calls.append((layer, given[0]))) for layer in layers
+        ]
         try:
             self.predict(x)
         finally:
@@ -152,15 +156,16 @@ def as_input(x: Tensor, network: nn.Module, image_shape: ImageShape | None) -> T
         return x
     channels, height, width = image_shape
     if x.shape[1] == height * width and channels > 1:
-        return x.unflatten(1, (1, height, width)).expand(-1, channels, -1, -1)
+        return as_images(x, (1, height, width)).expand(-1, channels, -1, -1)
     if x.shape[1] != prod(image_shape):
         raise UserError(f"images of {x.shape[1]} pixels do not fit a module for images of {image_shape}.")
-    return x.unflatten(1, image_shape)
+    return as_images(x, image_shape)
 
 
 def as_images(x: Tensor, image_shape: ImageShape) -> Tensor:
     """Return rows of pixels (batch, features) as images (batch, channels, height, width); images stay as they are."""
-    return x.unflatten(1, image_shape) if x.ndim == 2 else x
+    images: Tensor = x.unflatten(1, image_shape) if x.ndim == 2 else x
+    return images
 
 
 def cross_entropies(logits: Tensor, y: Tensor) -> Tensor:

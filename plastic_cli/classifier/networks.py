@@ -70,7 +70,8 @@ def multilayer_perceptron(sizes: Sequence[int], generator: torch.Generator) -> R
     """Return a ReLU network of the sizes d_0, ..., d_L with He's normal initialization and biases 0."""
     layers = []
     for inputs, outputs in pairwise(sizes):
-        layer = nn.Linear(inputs, outputs)
+        # Without torch's own initialization, which draws from the global random numbers.
+        layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
         nn.init.zeros_(layer.bias)
         layers.append(layer)
@@ -160,10 +161,12 @@ def _own_network(reference: str, shape: ImageShape, classes: int, seed: int) -> 
         with seeded(seed):
             module = _made(make, classes, option)
             image_shape = None if rows else (_channels_of(module, shape[0]), *shape[1:])
-            failure = _failure_on_blank_images(module, shape, classes, image_shape)
-        if failure is None:
-            return BuiltNetwork(module, image_shape)
-        failures["rows of pixels" if rows else "images"] = failure
+            try:
+                _try_blank_images(module, shape, classes, image_shape)
+            except UserError as error:
+                failures["rows of pixels" if rows else "images"] = str(error)
+            else:
+                return BuiltNetwork(module, image_shape)
     if len(set(failures.values())) == 1:
         raise UserError(f"{option}: it {failures['images']}.")
     reasons = "; ".join(f"with {form} it {failure}" for form, failure in failures.items())
@@ -205,27 +208,23 @@ def _channels_of(module: nn.Module, channels: int) -> int:
 
 
 @torch.no_grad()
-def _failure_on_blank_images(
-    module: nn.Module, shape: ImageShape, classes: int, image_shape: ImageShape | None
-) -> str | None:
-    """Return what is wrong if a module is called with two blank images; None if it returns logits for each."""
-    parameter = next(iter(module.parameters()), None)
-    if parameter is None:
-        return "has no parameters, so there is nothing to train"
+def _try_blank_images(module: nn.Module, shape: ImageShape, classes: int, image_shape: ImageShape | None) -> None:
+    """Call a module with two blank images; raises UserError, without its beginning, if it does not return logits."""
+    if not list(module.parameters()):
+        raise UserError("has no parameters, so there is nothing to train")
     training = module.training
     module.eval()
     try:
         logits = module(as_input(torch.zeros(2, prod(shape)), module, image_shape))
     except Exception as error:
         # The user's module can raise anything.
-        return f"failed with {_reason(error)}"
+        raise UserError(f"failed with {_reason(error)}") from error
     finally:
         module.train(training)
     if not isinstance(logits, Tensor):
-        return f"returned a {type(logits).__name__}, not logits (batch, classes)"
+        raise UserError(f"returned a {type(logits).__name__}, not logits (batch, classes)")
     if logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < classes:
-        return f"returned {tuple(logits.shape)} for 2 images, not logits (2, {classes})"
-    return None
+        raise UserError(f"returned {tuple(logits.shape)} for 2 images, not logits (2, {classes})")
 
 
 def _reason(error: Exception) -> str:

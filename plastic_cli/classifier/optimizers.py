@@ -21,16 +21,16 @@ def make_optimizer(config: ModuleTrainConfig, parameters: Iterable[Any], **chang
     of the configuration for `learning_rate`, `momentum` or `weight_decay`. Raises UserError for an optimizer of a
     plugin that is not installed.
     """
-    values = {"learning_rate": config.learning_rate, "momentum": config.momentum, "weight_decay": config.weight_decay}
-    values |= changes
-    common = {"lr": values["learning_rate"], "weight_decay": values["weight_decay"]}
+    rate = changes.get("learning_rate", config.learning_rate)
+    momentum = changes.get("momentum", config.momentum)
+    decay = changes.get("weight_decay", config.weight_decay)
     if config.optimizer in ("sgd", "momentum"):
-        return torch.optim.SGD(parameters, momentum=values["momentum"], **common)
+        return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay)
     if config.optimizer == "adam":
-        return torch.optim.Adam(parameters, **common)
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, **common)
-    return _of_plugin(config.optimizer)(parameters, **common)
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    return _of_plugin(config.optimizer)(parameters, lr=rate, weight_decay=decay)
 
 
 def _of_plugin(name: str) -> Callable[..., torch.optim.Optimizer]:

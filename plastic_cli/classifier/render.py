@@ -74,7 +74,9 @@ def stored_weights(run: Run, units: int) -> dict[int, Tensor]:
     """
     snapshots = [run.load_tensors(name) for name in run.stored_tensors("weights-")]
     if not snapshots:
-        without = "" if run.config.get("model", "mlp") in MODELS else ", with a network that has layers such as nn.Linear"
+        without = (
+            "" if run.config.get("model", "mlp") in MODELS else ", with a network that has layers such as nn.Linear"
+        )
         raise UserError(f"run {run.id} has no stored weights to render. Train it for at least one epoch{without}.")
     return {int(snapshot["epoch"]): snapshot["weights"][:units].float() for snapshot in snapshots}
 

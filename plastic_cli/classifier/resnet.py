@@ -8,7 +8,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from plastic_cli.classifier.module import ImageShape, as_images
 
 
-class SmallResNet18(ResNet):
+class SmallResNet18(ResNet):  # type: ignore[misc]
     """torchvision's ResNet-18 whose first convolution is 3 x 3, with stride 1 and without max pooling.
 
     He et al. 2016 use this beginning for the images of CIFAR-10. The input is rows of pixels, or images.

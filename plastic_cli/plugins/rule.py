@@ -114,7 +114,7 @@ class Rule:
                 found.append(f"{self.commands} has {name}: register it with Rule({name}='{self.commands}:{name}').")
             elif name not in VERBS.values() and (guess := did_you_mean(name, missing)):
                 found.append(f"{self.commands}.{name} is not a command.{guess}")
-        checks = [*(partial(self.member, member) for member in MEMBERS)]
+        checks: list[Callable[[], object]] = [partial(self.member, member) for member in MEMBERS]
         checks += [partial(self.optimizer, name) for name in self.optimizers]
         for check in checks:
             try:
