@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from plastic_backprop.credit import DeepSupervision
 from torch import nn
 from torch.nn import functional
 
 from credit.networks import EVERY, NETWORKS, losses_of
+from plastic_backprop.credit import DeepSupervision
 from plastic_cli.errors import UserError
 
 
