@@ -24,6 +24,7 @@ from plastic_cli.testing import check_rule, plastic, write_tiny_dataset
 SMALL = {
     "backprop": {"hidden": [8], "epochs": 3},
     "eglp": {"hidden": [8, 6], "epochs": 3, "batch_size": 16, "event_warmup": 5},
+    "feedback": {"hidden": [8], "epochs": 3},
     "grlu": {"hidden": [8], "epochs": 3, "perturbations": 2},
     "metafa": {
         "hidden": [8, 6],

@@ -1,0 +1,141 @@
+"""The options of the commands of feedback."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, field_validator, model_validator
+
+from plastic_cli import ClassifierTrainConfig, FilmConfig, field
+from plastic_cli.config.classifier import LayerSizes
+from plastic_metafa.theta_file import PUBLISHED_TERMS, TermKey, term_key
+
+Kind = Literal["fixed", "direct", "sign", "symmetric"]
+
+ONLINE_HIDDEN = (170, 130, 100, 70)
+"""Hidden layers of the published network of metafa."""
+
+
+def _check_theta(theta: str | None) -> str | None:
+    numbers = None if theta is None else as_numbers(theta)
+    if numbers is not None:
+        return ",".join(str(number) for number in numbers)
+    if theta is None or not is_file(theta):
+        return theta
+    # A run stores the path, and may be resumed from another folder.
+    return str(Path(theta).expanduser().absolute())
+
+
+class Train(ClassifierTrainConfig):
+    """Train a network whose errors return through feedback weights, by the pseudo-gradient or by a meta-learned rule.
+
+    Without --theta the rule is feedback alignment or one of its relatives. With --theta, the local terms of metafa
+    change the weights with given strengths, on a whole data set.
+    """
+
+    feedback: Kind = field(
+        "fixed",
+        "how errors reach lower layers: fixed (random weights, feedback alignment), direct (random weights from the"
+        " output), sign (random magnitudes with the signs of the weights), symmetric (the weights, as in backprop)",
+    )
+    terms: tuple[TermKey, ...] | None = field(
+        None,
+        "terms of the rule, by index or name: 0,2,9 or pseudo-gradient,ehebb,oja; MODULE:TERM: a function of your own"
+        " (default: the terms of --theta, or 0 without it)",
+    )
+    theta: Annotated[str | None, AfterValidator(_check_theta)] = field(
+        None,
+        "strengths of the terms: a run of metafa, by id or name; a theta.toml; or a number for each of --terms, as in"
+        " 0.01,-0.05 (default: 1 for the term 0)",
+        complete="run",
+    )
+
+    images: int = field(0, "number of training images, drawn by the seed; 0: all", ge=0, panel="Data")
+    model: Literal["softplus-mlp"] = field("softplus-mlp", "network", panel="Network")
+    hidden: LayerSizes = field(ONLINE_HIDDEN, "units of each hidden layer", panel="Network")
+    optimizer: Literal["sgd"] = field("sgd", "optimizer that applies the update", panel="Learning")
+    learning_rate: float = field(
+        0.01,
+        "learning rate; with --theta and --optimizer sgd, the default is 1",
+        gt=0,
+        search=(1e-4, 0.1, "log"),
+        panel="Learning",
+    )
+    batch_size: int = field(1, "images per step", ge=1, panel="Learning")
+    epochs: int = field(10, "passes over the training images", ge=1, panel="Learning")
+    measure_every: int = field(
+        0,
+        "training images between two measurements; 0: measure at the end of each epoch",
+        ge=0,
+        panel="Learning",
+    )
+
+    @field_validator("theta", mode="before")
+    @classmethod
+    def _numbers_as_text(cls, given: Any) -> Any:
+        numbers = given if isinstance(given, list | tuple) else [given]
+        if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
+            return given
+        return ",".join(str(float(number)) for number in numbers)
+
+    @field_validator("terms", mode="before")
+    @classmethod
+    def _name_terms(cls, given: Any) -> Any:
+        words = [part for part in given.split(",") if part.strip()] if isinstance(given, str) else given
+        if not isinstance(words, list | tuple):
+            return given
+        if [str(word).strip().lower() for word in words] == ["all"]:
+            return tuple(range(PUBLISHED_TERMS))
+        # In the order in which they are typed, which is that of the numbers of --theta.
+        return tuple(dict.fromkeys(term_key(word) for word in words))
+
+    @field_validator("terms")
+    @classmethod
+    def _some_terms(cls, terms: tuple[TermKey, ...] | None) -> tuple[TermKey, ...] | None:
+        if terms == ():
+            raise ValueError("names no term: give at least one, as in 0,2,9")
+        return terms
+
+    @classmethod
+    def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
+        """With strengths, the rate of plain gradient descent is 1: the strengths are the rates."""
+        if typed.get("theta") is not None and typed.get("optimizer", "sgd") == "sgd":
+            return {"learning_rate": 1.0}
+        return {}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.theta is None and self.terms not in (None, (0,)):
+            raise ValueError("--terms needs the strengths of the terms: add --theta")
+        numbers = None if self.theta is None else as_numbers(self.theta)
+        terms = self.terms or (0,)
+        if numbers is not None and len(numbers) != len(terms):
+            listed = ",".join(map(str, terms))
+            raise ValueError(
+                f"--theta {self.theta} has {len(numbers)} numbers and --terms {listed} names {len(terms)}: give as many"
+                " numbers as terms"
+            )
+        if self.measure_every % self.batch_size:
+            raise ValueError("--measure-every must be a multiple of --batch-size")
+        return self
+
+
+class Render(FilmConfig):
+    """Render the weights of the first layer and the accuracy over training as a film."""
+
+    units: int = field(36, "number of hidden units to show", ge=1, panel="Film")
+
+
+def as_numbers(text: str) -> tuple[float, ...] | None:
+    """Return the numbers of a text such as "0.01,-0.05", or None for another text."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        return None
+
+
+def is_file(text: str) -> bool:
+    """Say whether `--theta` names a file, not a run."""
+    return text.endswith(".toml") or "/" in text or "\\" in text
