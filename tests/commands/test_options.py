@@ -166,7 +166,7 @@ def test_a_value_out_of_range_is_named(option, value, complaint, runs_folder):
         (["trian"], "there is no command 'trian'. Did you mean 'train'?"),
         (["grlu"], "'grlu' is a rule, not a command. Put a command before it, as in `plastic train grlu`"),
         (["train", "grul"], "there is no rule 'grul'. Did you mean 'grlu'?"),
-        (["train", "zzz"], "Installed rules: backprop, eglp, grlu, metafa, mpn, selective"),
+        (["train", "zzz"], "Installed rules: backprop, eglp, feedback, grlu, metafa, mpn, selective"),
         (
             ["train", "grlu", "--perturbation", "3"],
             "there is no option '--perturbation'. Did you mean '--perturbations'?",

@@ -43,7 +43,7 @@ class OnlineLearner:
         self.W, self.B = W.numpy(), torch.cat([feedback.detach().flatten() for feedback in B]).numpy()
         self.theta, self.active = np.zeros(PUBLISHED_TERMS, self.W.dtype), np.zeros(PUBLISHED_TERMS, np.bool_)
         for term, strength in theta.items():
-            self.theta[term], self.active[term] = strength, True
+            self.theta[int(term)], self.active[int(term)] = strength, True
 
     def train_epoch(self, x: Tensor, y: Tensor, order: Tensor, progress: Callable[[int], None]) -> None:
         """Learn from `x[order]` and `y[order]`, in this order; call `progress` with the number of images so far."""

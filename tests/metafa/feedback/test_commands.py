@@ -1,0 +1,133 @@
+"""`plastic train feedback`: strengths from every source, the stream, and wrong input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import plastic_cli
+from plastic_cli.data.datasets import load_dataset
+from plastic_cli.runs.folder import open_run
+from plastic_cli.runs.store import RunStore
+from plastic_cli.testing import interrupted_after, plastic, training_numbers
+from plastic_metafa.feedback import training
+from plastic_metafa.feedback.strengths import ARTIFACT
+
+SMALL = ["--model", "softplus-mlp", "--hidden", "8", "--epochs", "1", "--batch-size", "1", "--quiet"]
+
+
+@pytest.fixture
+def small(tiny_data):
+    return [*SMALL, "--dataset", str(tiny_data)]
+
+
+def results(*arguments):
+    outcome = plastic("train", "feedback", "--json", *arguments)
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)
+
+
+def refused(*arguments):
+    outcome = plastic("train", "feedback", *arguments)
+    assert outcome.code == 2
+    assert len(outcome.err.strip().splitlines()) == 1
+    return outcome.err
+
+
+def test_strengths_scale_the_rate(small):
+    by_rate = results(*small, "--learning-rate", 0.02)
+    by_theta = results(*small, "--theta", 0.02)
+    assert by_theta["metrics"] == by_rate["metrics"]
+    half = results(*small, "--theta", 0.04, "--learning-rate", 0.5)
+    assert half["metrics"]["test/loss"] == pytest.approx(by_rate["metrics"]["test/loss"], rel=1e-5)
+
+
+def test_a_learned_theta_comes_from_a_file_and_from_a_run(small, tiny_data, tmp_path):
+    episodes = {"ways": 3, "held_out_classes": 0, "shots": 5, "queries": 3, "episodes": 2, "test_episodes": 2}
+    learned = plastic_cli.train("metafa", dataset=tiny_data, hidden=4, name="learned", **episodes, quiet=True)
+    file = learned.folder / "artifacts/theta.toml"
+    by_name, by_file = results(*small, "--theta", "learned"), results(*small, "--theta", file)
+    assert by_name["metrics"] == by_file["metrics"]
+    config = json.loads((Path(by_file["folder"]) / "run.json").read_text())["config"]
+    assert config["theta"] == str(file)
+    assert config["learning_rate"] == 1.0
+    run = open_run(Path(by_name["folder"]), stage="analyze")
+    assert list(run.load_tensors(ARTIFACT)["theta"]) == [0, 2, 9]
+    file.unlink()
+    assert plastic("eval", "feedback", "--run", by_file["run"], "--quiet").code == 0
+    own = tmp_path / "theta.toml"
+    own.write_text('feedback = "direct"\n[theta]\npseudo-gradient = 0.02\noja = 0.001\n')
+    one = results(*small, "--theta", own, "--terms", "pseudo-gradient")
+    assert one["metrics"] == results(*small, "--theta", 0.02)["metrics"]
+    outcome = plastic("train", "feedback", *small[:-3], "--dataset", str(tiny_data), "--theta", own)
+    assert "theta was learned with direct feedback; this run has fixed feedback" in outcome.err
+
+
+def test_measuring_along_the_stream_changes_no_weight(small):
+    epochs = [*small, "--epochs", 2]
+    whole, stream = results(*epochs), results(*epochs, "--measure-every", 7)
+    assert {key: stream["metrics"][key] for key in whole["metrics"]} == whole["metrics"]
+    metrics = RunStore().metrics(runs=[stream["run"]])
+    accuracy = metrics[(metrics["split"] == "test") & (metrics["metric"] == "accuracy")]
+    assert accuracy["step"].tolist() == list(range(19))  # 60 images: nine stretches in each epoch
+    assert 0 <= stream["metrics"]["test/begins"] <= 127
+
+
+def test_a_stream_is_resumed_in_the_middle_of_an_epoch(small):
+    stream = [*small, "--epochs", 2, "--measure-every", 7]
+    whole = results(*stream)
+    with interrupted_after(12):
+        plastic("train", "feedback", *stream, "--name", "stopped")
+    resumed = results("--resume", "stopped")
+    assert resumed["metrics"] == whole["metrics"]
+    first, second = (training_numbers(Path(each["folder"])) for each in (whole, resumed))
+    assert first.equals(second)
+
+
+def test_fewer_images_are_a_part_of_the_training_images(small):
+    run = plastic_cli.train("feedback", **options(small), images=20, measure_every=5, quiet=True)
+    assert run.record.speed["samples"] == 20
+    assert "has 60 training images" in refused(*small, "--images", 61)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--terms", "0,9"], "--terms needs the strengths of the terms: add --theta"),
+        (["--theta", "0.1,0.2"], "has 2 numbers and --terms 0 names 1"),
+        (["--theta", "0.1", "--terms", "0,2"], "has 1 numbers and --terms 0,2 names 2"),
+        (["--theta", "missing"], "there is no run 'missing'"),
+        (["--theta", "missing.toml"], "there is no file"),
+        (["--terms", "0,ojja", "--theta", "1,2"], "there is no term 'ojja'"),
+        (["--measure-every", "7", "--batch-size", "2"], "--measure-every must be a multiple of --batch-size"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments, complaint, runs_folder):
+    assert complaint in refused(*arguments)
+
+
+def test_a_run_of_another_rule_has_no_theta(small):
+    plastic_cli.train("backprop", epochs=1, hidden=4, name="other", quiet=True)
+    assert "it is a run of backprop. Choose a run of metafa, or a theta.toml" in refused(*small, "--theta", "other")
+
+
+def test_symmetric_feedback_on_one_image_is_a_step_along_the_gradient(small):
+    alone = options(small) | {"images": 1, "feedback": "symmetric", "learning_rate": 0.1}
+    run = plastic_cli.train("feedback", **alone, quiet=True)
+    opened = open_run(run.folder, stage="analyze")
+    data = load_dataset(opened.record.dataset)
+    before = training.build(opened, data, trained=False).network
+    [image] = torch.randperm(60, generator=opened.generator("images"))[:1]
+    loss = torch.nn.functional.cross_entropy(before(data.train.x[image][None]), data.train.y[image][None])
+    gradients = torch.autograd.grad(loss, list(before.parameters()))
+    for W, old, gradient in zip(run.load().parameters(), before.parameters(), gradients, strict=True):
+        assert torch.allclose(W, old - 0.1 * gradient, atol=1e-6)
+        assert gradient.abs().max() > 0.01
+
+
+def options(words):
+    pairs = dict(zip(words[:-3:2], words[1:-3:2], strict=True))
+    return {name[2:].replace("-", "_"): value for name, value in pairs.items()} | {"dataset": words[-1]}
