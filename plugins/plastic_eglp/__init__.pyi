@@ -1,5 +1,6 @@
 import plastic_cli
 
+from .credit import LocalPlasticity as LocalPlasticity
 from .events import AlwaysOnController as AlwaysOnController
 from .events import FixedRateController as FixedRateController
 from .events import NeverController as NeverController

@@ -1,0 +1,481 @@
+"""Event-gated local plasticity as a credit rule for any module: it fills `.grad`, and an optimizer steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from plastic_cli import UserError
+from plastic_cli.credit.gradient import Rest, attached, rest_credit
+from plastic_cli.credit.parameters import accumulate, named_parameters, others, taught
+from plastic_cli.credit.protocol import Credit, Loss, call, checked_losses
+from plastic_cli.credit.recording import Recording, Use
+from plastic_cli.errors import did_you_mean
+from plastic_eglp import rule
+from plastic_eglp.change import BCM_RATE, LOCAL_RULES, Feedback, LocalRule, add_change, factors_of, softhebb_step
+from plastic_eglp.events import Controller, ThresholdController, make_controller
+from plastic_eglp.samples import Samples, first_loss_derivatives
+from plastic_eglp.signals import Novelty, Signal, margin
+from plastic_eglp.stimuli import Stimuli, in_whole, layers_of
+
+if TYPE_CHECKING:
+    from plastic_cli import Run
+    from plastic_eglp.config import Train
+
+_LAYERS = (
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(nn.Embedding, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention),
+)
+"""Layers whose weights are used in products, as far as torch.nn says it before the module is called."""
+
+
+class LocalPlasticity:
+    """Event-gated local plasticity: hidden layers learn by a local rule during events, the readout by its gradient.
+
+    Each linear map, convolution, embedding and recurrent map of the module is a hidden layer, except the readout.
+    During an event `.grad` of its weights is minus the change of equation (1) of rule.py for learning rate 1, so a step
+    of torch.optim.SGD with rate lr is the step of LocalLinear and LocalConv2d. x is the input of the layer, y its
+    activity after the nonlinearity; normalization, addition of a residual and dropout may lie between. Each position of
+    a convolution, each token and each time step is a stimulus, and the mean of equation (1) is over all stimuli of all
+    uses of a weight. Without an event, `.grad` of hidden weights stays as it is (None after `zero_grad`).
+
+    The readout learns from every batch by the exact gradient of its own parameters. No error reaches its input.
+
+    SGD makes the published step. With momentum or Adam a hidden weight keeps its moments during batches without an
+    event and does not move, because torch's optimizers skip parameters whose `.grad` is None; call `zero_grad` with
+    set_to_none=True, its default. Adam divides by the size of the changes, so it undoes the strength of events, and the
+    rates that SoftHebb gives to single units hardly matter.
+
+    model: any module. local_rule: "oja", "hebb", "anti-oja", "bcm" or "softhebb". readout: name of a module, such as
+    "fc" or "classifier.2", all parameters of which learn by the gradient; None: the layer of weights that is used last.
+    events: controller of the events (default: ThresholdController()). A controller with `per_stimulus` selects single
+    samples of each batch; they learn at once. feedback: "none", or "direct": p = m f'(z) with m = -error B^T, where
+    error (batch, outputs) is the gradient of the losses with respect to the output, and B (units, outputs) is fixed and
+    random; it replaces the local rule, and the biases of hidden layers learn too. signal: what the controller receives.
+    "loss": the losses. "error": the largest negative entry of the error, for a cross-entropy one minus the probability
+    of the label. "margin": the largest other logit minus the label's logit; labels are read from the gradient of a
+    cross-entropy. "novelty": see `signals.Novelty`. inverse_temperature: of SoftHebb. modules, rest: which modules the
+    rule teaches, and how the other parameters learn, among them affine parameters of normalization, which have no local
+    rule; see `taught` and `rest_credit`. generator: random generator (CPU) of the feedback weights.
+
+    parameters: what the rule teaches, by name; complete after the first call of `backward`, because the order of use
+    decides. events: number of events. event_stimuli: number of samples in them. synaptic_updates: number of changes of
+    single hidden weights. had_event: for each call of `backward`, whether there was an event.
+
+    Raises UserError, with the name of the argument, for invalid values.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        local_rule: LocalRule = "softhebb",
+        readout: str | None = None,
+        events: Controller | None = None,
+        *,
+        feedback: Feedback = "none",
+        signal: Signal = "loss",
+        inverse_temperature: float = 1.0,
+        modules: str | Sequence[str] | None = None,
+        rest: Rest = "none",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        _check_choice("local_rule", local_rule, LOCAL_RULES)
+        _check_choice("feedback", feedback, get_args(Feedback))
+        _check_choice("signal", signal, get_args(Signal))
+        if not 0 < inverse_temperature < float("inf"):
+            raise UserError(f"inverse_temperature is {inverse_temperature}: it must be a finite number above 0.")
+        if events is not None and not isinstance(events, Controller):
+            raise UserError(f"events is {events!r}: give a controller, such as ThresholdController().")
+        self.model: nn.Module | None = model
+        self.local_rule, self.feedback, self.signal = local_rule, feedback, signal
+        self.inverse_temperature = inverse_temperature
+        self.controller = ThresholdController() if events is None else events
+        self.generator = generator or torch.Generator().manual_seed(0)
+        self._chosen = taught(model, modules)
+        self._modules = modules
+        self._readout = None if readout is None else _parameters_of(model, readout)
+        self._readout_is_named = readout is not None
+        self.parameters: Mapping[str, nn.Parameter] = self._expected(model)
+        self._rest = rest if rest == "gradient" else rest_credit(model, self.parameters, rest)
+        self.events = 0
+        self.event_stimuli = 0
+        self.synaptic_updates = 0
+        self.had_event: list[bool] = []
+        self._novelty = Novelty()
+        self._thresholds: dict[str, Tensor] = {}
+        self._feedback: dict[str, Tensor] = {}
+        self._samples = Samples()
+
+    def backward(self, inputs: Any, loss: Loss) -> Tensor:
+        """Call the module; add to `.grad` of the readout, and during an event of the hidden layers.
+
+        inputs, loss: see `Credit.backward`. Returns the losses (batch,), without a graph.
+        Raises UserError if the module or its loss lacks what the rule needs.
+        """
+        model = attached(self.model)
+        every = named_parameters(model)
+        recording = _Recording(every, self._in_graph(model))
+        with torch.enable_grad(), recording:
+            output = call(model, inputs)
+        if not recording.uses:
+            raise UserError("the module calls no linear map or convolution with weights of its own: nothing can learn.")
+        if self._readout is None:
+            self._readout = _last_layer(recording, every)
+        layers = layers_of(recording, self._hidden())
+        self._set_parameters(every, layers)
+        losses, error = self._descend(model, output, loss)
+        event = self._event(losses, output, error, recording.uses)
+        self.had_event.append(event is not None)
+        self._draw_feedback(layers, error)
+        if event is not None:
+            self.events += 1
+            self.event_stimuli += int((event > 0).sum()) if isinstance(event, Tensor) else len(losses)
+            derivatives = cache(lambda: first_loss_derivatives(model, inputs, loss))
+            with torch.no_grad(), torch.autocast(losses.device.type, enabled=False):
+                for name, stimuli in layers.items():
+                    needed = self.feedback == "direct" or isinstance(event, Tensor)
+                    of = self._samples.of(name, stimuli, len(losses), derivatives) if needed else None
+                    self._learn(name, stimuli, event, error, of)
+        if isinstance(self._rest, Credit):
+            self._rest.backward(inputs, loss)
+        return losses
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the controller, of the feedback and of everything that changes while learning."""
+        rest = self._rest
+        return {
+            "controller": self.controller.state_dict(),
+            "novelty": {"mean": self._novelty.mean, "variance": self._novelty.variance},
+            "thresholds": dict(self._thresholds),
+            "feedback": dict(self._feedback),
+            "generator": self.generator.get_state(),
+            "readout": None if self._readout is None else list(self._readout),
+            "events": self.events,
+            "event_stimuli": self.event_stimuli,
+            "had_event": list(self.had_event),
+            "synaptic_updates": self.synaptic_updates,
+            "rest": rest.state_dict() if isinstance(rest, Credit) else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Restore what `state_dict` returned."""
+        self.controller.load_state_dict(state["controller"])
+        self._novelty.mean, self._novelty.variance = state["novelty"]["mean"], state["novelty"]["variance"]
+        self._thresholds, self._feedback = dict(state["thresholds"]), dict(state["feedback"])
+        self.generator.set_state(state["generator"].cpu())
+        if state["readout"] is not None:
+            every = named_parameters(attached(self.model))
+            self._readout = {name: every[name] for name in state["readout"]}
+        self.events = int(state["events"])
+        self.event_stimuli = int(state["event_stimuli"])
+        self.had_event = list(state["had_event"])
+        self.synaptic_updates = int(state["synaptic_updates"])
+        if isinstance(self._rest, Credit):
+            self._rest.load_state_dict(state["rest"])
+
+    def detach(self) -> None:
+        """Let go of the module, and of what is known about its layers."""
+        if isinstance(self._rest, Credit):
+            self._rest.detach()
+        self.model, self.parameters, self._chosen, self._readout = None, {}, {}, {}
+
+    # ------------------------------------------------------------------------------------------- which parameters
+
+    def _expected(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """Return what the rule will teach in layers of torch.nn, before a call shows which weights are used."""
+        readout = self._taught_readout()
+        found = {
+            id(parameter)
+            for layer in model.modules()
+            if isinstance(layer, _LAYERS)
+            for parameter in layer.parameters(recurse=False)
+            if parameter.ndim > 1 or self.feedback == "direct"
+        }
+        return {
+            name: parameter
+            for name, parameter in named_parameters(model).items()
+            if name in readout or (name in self._chosen and id(parameter) in found)
+        }
+
+    def _hidden(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that may learn locally."""
+        readout = self._readout or {}
+        return {name: parameter for name, parameter in self._chosen.items() if name not in readout}
+
+    def _taught_readout(self) -> dict[str, nn.Parameter]:
+        """Return the parameters of the readout that learn: all if it was named, else those in `modules`."""
+        readout = self._readout or {}
+        return {name: value for name, value in readout.items() if self._readout_is_named or name in self._chosen}
+
+    def _in_graph(self, model: nn.Module) -> set[int] | None:
+        """Return the ids of the parameters that need a graph: the readout, and the rest if it learns by the gradient.
+
+        None: all, as long as the readout is unknown.
+        """
+        if self._readout is None:
+            return None
+        needed = [*self._taught_readout().values()]
+        if self._rest == "gradient":
+            needed += others(model, self.parameters).values()
+        return {id(parameter) for parameter in needed}
+
+    def _set_parameters(self, every: Mapping[str, nn.Parameter], layers: Mapping[str, Stimuli]) -> None:
+        """Note which parameters learn: the weights in use, their biases if these learn, and the readout."""
+        if not layers and self._modules is not None and not self._taught_readout():
+            raise UserError(
+                f"modules={self._modules!r}: no linear map or convolution with these weights was called, so there is no"
+                " local rule for them. Name other modules, and leave these to rest=."
+            )
+        names = {stimuli.name for stimuli in layers.values()} | set(self._taught_readout())
+        if self.feedback == "direct":
+            names |= {name for stimuli in layers.values() for name in stimuli.biases if name in self._chosen}
+        found = {name: parameter for name, parameter in every.items() if name in names}
+        if isinstance(self._rest, Credit) and found.keys() - self.parameters.keys():
+            rest_credit(attached(self.model), found, self._rest)
+        self.parameters = found
+
+    # ---------------------------------------------------------------------------------------------------- one batch
+
+    def _descend(self, model: nn.Module, output: Any, loss: Loss) -> tuple[Tensor, Tensor | None]:
+        """Add the gradient of the parameters that learn by it; return the losses, and the error if it is needed.
+
+        The error (batch, outputs) is the gradient of each sample's loss with respect to its own output.
+        """
+        uses_error = self.feedback == "direct" or self.signal in ("error", "margin")
+        reason = f"feedback={self.feedback!r}" if self.feedback == "direct" else f"signal={self.signal!r}"
+        if uses_error and not isinstance(output, Tensor):
+            raise UserError(
+                f"{reason} needs the gradient of the losses with respect to the output, and the module returns a"
+                f" {type(output).__name__}: let it return a tensor, or use feedback='none' and signal='loss'."
+            )
+        with torch.enable_grad():
+            if uses_error and not output.requires_grad:
+                output = output.detach().requires_grad_()
+            losses = checked_losses(loss(output))
+            mean = losses.mean()
+        if uses_error and (not output.ndim or len(output) != len(losses)):
+            raise UserError(
+                f"{reason} needs an output with one row for each sample: its shape is {tuple(output.shape)} for"
+                f" {len(losses)} losses. Use feedback='none' and signal='loss'."
+            )
+        readout = self._taught_readout()
+        learning = dict(readout)
+        if self._rest == "gradient":
+            learning |= others(model, self.parameters)
+        wanted = [*learning.values(), *([output] if uses_error else [])]
+        gradients = torch.autograd.grad(mean, wanted, allow_unused=True) if wanted and mean.requires_grad else ()
+        if readout and all(gradient is None for gradient in gradients[: len(readout)]):
+            raise UserError(
+                f"readout: the losses do not depend on '{next(iter(readout))}'. Choose the module that computes"
+                " the output."
+            )
+        for parameter, gradient in zip(learning.values(), gradients, strict=False):
+            if gradient is not None:
+                accumulate(parameter, gradient)
+        if not uses_error:
+            return losses.detach(), None
+        error = gradients[-1] if gradients else None
+        if error is None:
+            raise UserError(f"{reason} needs losses that depend on the output of the module.")
+        return losses.detach(), (error * len(losses)).reshape(len(losses), -1)
+
+    def _event(self, losses: Tensor, output: Any, error: Tensor | None, uses: Sequence[Use]) -> float | Tensor | None:
+        """Return the strength of the event, one number or one for each sample (batch,); None if there is none."""
+        signals = self._signals(losses, output, error, uses)
+        controller = self.controller
+        if not controller.per_stimulus:
+            strength = controller.should_trigger(signals.mean())
+            return strength if strength > 0 else None
+        strengths: Tensor = controller.gate(signals)  # type: ignore[attr-defined]
+        chosen = strengths.nonzero()[:, 0]
+        if controller.budget is not None:
+            # The tolerance: fractions of batches add up to the budget except for rounding.
+            allowed = math.floor((controller.budget - controller.used) * len(signals) + 1e-6)
+            strengths[chosen[allowed:]] = 0
+            chosen = chosen[:allowed]
+        controller.used += len(chosen) / len(signals)
+        return strengths if len(chosen) else None
+
+    def _signals(self, losses: Tensor, output: Any, error: Tensor | None, uses: Sequence[Use]) -> Tensor:
+        """Return the controller's signal (batch,) for each sample."""
+        if self.signal == "loss":
+            return losses
+        if self.signal == "novelty":
+            return self._novelty.of(self._last_hidden(uses, len(losses)))
+        assert error is not None
+        if self.signal == "error":
+            return -error.amin(1)
+        return margin(output.detach(), _labels(output.detach(), error))
+
+    def _last_hidden(self, uses: Sequence[Use], samples: int) -> Tensor:
+        """Return the input of the readout (batch, units)."""
+        assert self._readout is not None
+        h = next((use.x for use in uses if use.name in self._readout), None)
+        if h is None or len(h) != samples:
+            found = "is no linear map" if h is None else f"receives {tuple(h.shape)} for {samples} samples"
+            raise UserError(
+                f"signal='novelty' needs a readout that receives one row for each sample:"
+                f" '{next(iter(self._readout))}' {found}. Choose another readout or signal."
+            )
+        return h.detach().flatten(1)
+
+    def _learn(
+        self, name: str, stimuli: Stimuli, event: float | Tensor, error: Tensor | None, sample: Tensor | None
+    ) -> None:
+        """Add the weight change of a hidden layer. sample (n,): the sample of each stimulus, if it matters."""
+        W = stimuli.W
+        # `.grad` is minus the change. A strength that all stimuli share is part of the rate.
+        rate, strengths = (-1.0, event.to(W)[sample]) if isinstance(event, Tensor) else (-event, 1.0)
+        change = torch.zeros_like(W)
+        if self.feedback == "direct":
+            assert error is not None
+            m = rule.direct_feedback(error.to(W), self._feedback[name].to(W))
+            factors = rule.direct(m[sample], stimuli.derivative(), strengths)
+            self._teach_biases(stimuli, factors.post * (rate / len(factors.post)))
+        else:
+            factors = self._local_factors(name, stimuli, strengths)
+        if self.local_rule == "softhebb" and self.feedback == "none":
+            add_change(change, W, factors, 1.0, stimuli.add_products)
+            mean = strengths.mean() if isinstance(strengths, Tensor) else strengths
+            change = softhebb_step(W, change, rate * mean)
+        else:
+            add_change(change, W, factors, rate, stimuli.add_products)
+        parameter = self.parameters[stimuli.name]
+        accumulate(parameter, stimuli.in_parameter(change, parameter))
+        self.synaptic_updates += W.numel()
+
+    def _local_factors(self, name: str, stimuli: Stimuli, strengths: float | Tensor) -> rule.Factors:
+        """Return the factors of the local rule; BCM's thresholds slide after they were used."""
+        W, y = stimuli.W, stimuli.y
+        theta = self._thresholds.get(name, torch.ones(len(W))).to(W)
+        factors = factors_of(
+            self.local_rule,
+            stimuli.z,
+            y,
+            W,
+            theta=theta,
+            inverse_temperature=self.inverse_temperature,
+            event=strengths,
+        )
+        if self.local_rule == "bcm":
+            self._thresholds[name] = rule.bcm_threshold(theta, y, BCM_RATE, strengths)
+        return factors
+
+    def _teach_biases(self, stimuli: Stimuli, post: Tensor) -> None:
+        """Add the changes of biases, the synapses of an input that is always 1. post (n, out): changes by stimulus."""
+        for name, use, rows in zip(stimuli.biases, stimuli.uses, stimuli.by_use(post), strict=True):
+            if name is not None and name in self.parameters and use.product.bias is not None:
+                parameter = self.parameters[name]
+                accumulate(parameter, in_whole(rows.sum(0), use.product.bias, parameter))
+
+    def _draw_feedback(self, layers: Mapping[str, Stimuli], error: Tensor | None) -> None:
+        """Draw the feedback weights (units, outputs) of layers that are used for the first time."""
+        if self.feedback != "direct" or error is None:
+            return
+        for name, stimuli in layers.items():
+            shape = (len(stimuli.W), error.shape[1])
+            B = self._feedback.get(name)
+            if B is None:
+                self._feedback[name] = torch.randn(shape, generator=self.generator)
+            elif B.shape != shape:
+                raise UserError(
+                    f"feedback='direct' needs outputs of one size: each sample had {B.shape[1]} numbers before, and now"
+                    f" {shape[1]}. Use feedback='none' for outputs of variable size."
+                )
+
+
+def make_credit(config: Train, model: nn.Module, run: Run) -> LocalPlasticity:
+    """Return the credit rule that a configuration describes, for a network of the run."""
+    return LocalPlasticity(
+        model,
+        local_rule=config.local_rule,
+        events=make_controller(config, run.seed),
+        feedback=config.feedback,
+        signal=config.event_signal,
+        inverse_temperature=config.inverse_temperature,
+        generator=run.generator("feedback"),
+    )
+
+
+class _Recording(Recording):
+    """Records the uses of weights; of all parameters, only those in `in_graph` (ids; None: all) receive a gradient."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], in_graph: set[int] | None) -> None:
+        super().__init__(parameters)
+        self._in_graph = in_graph
+        self._detached: dict[int, Tensor] = {}
+        self._of_detached: dict[int, nn.Parameter] = {}
+
+    def handle(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Carry out a torch function with the parameters that need no graph detached."""
+        if self._in_graph is not None:
+            args = [self._without_graph(value) for value in args]
+            kwargs = {key: self._without_graph(value) for key, value in kwargs.items()}
+        return super().handle(function, args, kwargs)
+
+    def name_of(self, weight: Tensor) -> str | None:
+        """Return the name of a parameter that is observed, also for a view of it."""
+        whole = weight if weight._base is None else weight._base
+        return super().name_of(self._of_detached.get(id(whole), weight))
+
+    def _without_graph(self, value: Any) -> Any:
+        if isinstance(value, nn.Parameter):
+            if id(value) in (self._in_graph or ()):
+                return value
+            found = self._detached.get(id(value))
+            if found is None:
+                found = self._detached[id(value)] = value.detach()
+                self._of_detached[id(found)] = value
+            return found
+        if isinstance(value, list | tuple) and any(isinstance(part, nn.Parameter) for part in value):
+            return type(value)(self._without_graph(part) for part in value)
+        return value
+
+
+def _labels(logits: Tensor, error: Tensor) -> Tensor:
+    """Return the labels (batch,) from the error of a cross-entropy, which is negative for the label only.
+
+    Raises UserError if the error is that of another loss.
+    """
+    negative = error < 0
+    if logits.ndim != 2 or bool((negative.sum(1) > 1).any()):
+        raise UserError(
+            "signal='margin' needs labels, and the gradient of the losses does not show them. Use the cross-entropy of"
+            " logits (batch, classes), or signal='loss' or 'error'."
+        )
+    # Without a negative entry the probability of the label rounds to 1.
+    return torch.where(negative.any(1), error.argmin(1), logits.argmax(1))
+
+
+def _parameters_of(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
+    """Return the parameters of a module by its name; raises UserError if there is none that can learn."""
+    every = named_parameters(model)
+    inside = {key: value for key, value in every.items() if key == name or key.startswith(f"{name}.")}
+    if not inside:
+        known = sorted({key.rsplit(".", depth)[0] for key in every for depth in range(1, key.count(".") + 1)})
+        raise UserError(
+            f"readout: there is no module '{name}' with parameters.{did_you_mean(name, known)} print(model) shows their"
+            " names."
+        )
+    found = {key: value for key, value in inside.items() if value.requires_grad}
+    if not found:
+        raise UserError(f"readout: no parameter of '{name}' requires a gradient. Call requires_grad_(True) on it.")
+    return found
+
+
+def _last_layer(recording: Recording, every: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """Return weight and bias of the layer that is used last."""
+    use = recording.uses[-1]
+    names = (use.name, None if use.product.bias is None else recording.name_of(use.product.bias))
+    return {name: every[name] for name in names if name is not None}
+
+
+def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        suggestion = did_you_mean(value, choices) if isinstance(value, str) else ""
+        raise UserError(f"{name} is {value!r}: it must be one of {', '.join(choices)}.{suggestion}")
