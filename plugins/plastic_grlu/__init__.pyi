@@ -1,5 +1,6 @@
 import plastic_cli
 
+from .credit import NodePerturbation as NodePerturbation
 from .learner import GRLULearner as GRLULearner
 from .rule import forward as forward
 from .rule import grlu_update as grlu_update

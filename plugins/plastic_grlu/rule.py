@@ -14,6 +14,18 @@ the label.
 xhat_l in (6) is the mean of the pair's two layer-normed inputs. The update is an ascent direction on r; it is neither
 multiplied by the learning rate nor divided by sigma^2, so its expectation is about sigma^2 times a gradient.
 
+The rule for any layer z = f(x, w), such as a convolution with its batch normalization, is the same with the layer's
+exact derivative, for a loss l_b of each sample b, and with the sign of a gradient. P pairs, batch of B:
+
+    (7)  z      = f(x, w) + n
+    (8)  d_b    = (l_b(+n) - l_b(-n)) / 2
+    (9)  c      = 1/(P B) sum over pairs of n d,       d = d_b of the sample b that an entry of z belongs to, or
+                                                       sum over b of d_b for an entry that reaches several losses
+    (10) grad w = (dz/dw)^T c                          at the x of a pass without noise
+
+Each of (6) and (10) uses activity of its own layer alone. To leading order in sigma, the expectation of (10) is sigma^2
+times the gradient of the mean loss, because E[n_i d] = sigma^2 dl/dz_i.
+
 Equation numbers are ours. Source: README and code of https://github.com/steve-z-wang/grlu, whose rule is
 `credit="output"`: noise after the nonlinearity. Its update has no factor f'(z), so silent ReLU units are updated too.
 With `credit="preactivation"` the noise is added to z_l before the nonlinearity, which is node perturbation as
@@ -164,6 +176,26 @@ def grlu_update(
         weight_updates.append(postsynaptic.T @ ((plus_input + minus_input) / 2))
         bias_updates.append(postsynaptic.sum(0))
     return weight_updates, bias_updates, ((plus + minus) / 2).mean()
+
+
+def antithetic_difference(plus: Tensor, minus: Tensor) -> Tensor:
+    """Equation (8): half the difference of the losses of a pair."""
+    return (plus - minus) / 2
+
+
+def add_credit(total: Tensor, noise: Tensor, difference: Tensor, sample: Tensor | None) -> None:
+    """Add the terms of equation (9), without 1/P, of several pairs to `total`, in the shape of z.
+
+    noise (pairs, *z), difference (pairs, batch). sample: the sample of each entry of z, in a shape that broadcasts to
+    z; None if an entry reaches all losses.
+    """
+    batch = difference.shape[1]
+    of_entry = difference.sum(1).view(-1, *[1] * total.ndim) if sample is None else difference[:, sample]
+    factor = of_entry / batch
+    if len(noise) == 1:
+        total.addcmul_(noise[0], factor[0])
+    else:
+        total.add_((noise * factor).sum(0))
 
 
 def kept_units(width: int, k: float) -> int:

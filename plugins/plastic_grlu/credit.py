@@ -1,0 +1,402 @@
+"""GRLU's rule for any torch module: node perturbation at every function that combines activity with parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from plastic_cli.credit.gradient import Rest, attached, rest_credit
+from plastic_cli.credit.parameters import taught
+from plastic_cli.credit.protocol import Loss, call, checked_losses
+from plastic_cli.errors import UserError
+from plastic_grlu import rule
+from plastic_grlu.nodes import CleanPass, OtherCalls, PerturbedPass, Place, RandomStates, Start, Trace
+from plastic_grlu.samples import sample_indices
+
+if TYPE_CHECKING:
+    from plastic_cli import Run
+    from plastic_grlu.config import Train
+
+# Copies of small networks are computed together on the CPU: beyond this many numbers a loop is as fast.
+_SMALL = 2**16
+# What all copies of a batch may hold, in numbers of noise; the activity takes several times as much.
+_LARGEST_CPU, _LARGEST_GPU = 2**22, 2**28
+_REMEMBERED = 64
+# What modules raise under torch.vmap, or with other parameters. An error of the module itself comes before.
+_UNSUPPORTED = (AttributeError, IndexError, RuntimeError, TypeError, ValueError)
+
+
+def make_credit(config: Train, model: nn.Module, run: Run) -> NodePerturbation | None:
+    """Return the credit rule of a run for another network than the rule's own; None for the control, the gradient."""
+    if config.update == "backprop":
+        return None
+    return NodePerturbation(
+        model,
+        perturbations=config.perturbations,
+        noise=config.noise,
+        credit=config.credit,
+        normalize=True,
+        generator=run.generator("noise"),
+    )
+
+
+class NodePerturbation:
+    """Node perturbation with antithetic noise for any torch module; equations (7) to (10) of rule.py.
+
+    Noise enters at every node, a torch function that combines activity with parameters that the rule teaches: linear
+    maps, convolutions, embeddings, attention, normalization, learned positions and scales. No error is propagated from
+    one node to another. A normalization that directly follows a node, and an addition or a scale, belongs to it.
+    Weights that are used several times, also in time, add up what each use learns.
+
+    perturbations: pairs of perturbed passes for each step. noise: standard deviation sigma, in units of the activity;
+    it can be set between steps. credit: "preactivation", noise is added to the output of a node, and the expected
+    `.grad` is sigma^2 times the gradient to leading order in sigma; "output", as published: noise is added after the
+    nonlinearity, if one directly follows the node, so that silent units learn too. normalize: divide by sigma^2.
+
+    across_samples: a sample's noise is credited with all losses that it can change, also those of other samples in a
+    module that mixes samples, such as batch normalization in training. This keeps the expectation exact. False: only
+    with the loss of its own sample, as if batch statistics were constant, which has much less variance.
+
+    modules, rest: the modules that the rule teaches, and how other parameters learn; see `plastic_cli.credit`.
+    chunk_size: pairs that are computed in one batch, which takes their memory; 1: one pass after the other; None:
+    chosen by the size of the network, one if torch.vmap does not support the module. generator: draws the noise; None:
+    one with a seed from torch's global generator.
+
+    Each pass of a step has the same dropout masks and other random numbers, and batch statistics of its own. Buffers,
+    running statistics and torch's random state change as in one forward pass. Raises UserError for wrong arguments.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        perturbations: int = 16,
+        noise: float = 0.1,
+        credit: rule.Credit = "preactivation",
+        *,
+        normalize: bool = False,
+        across_samples: bool = True,
+        modules: str | Sequence[str] | None = None,
+        rest: Rest = "none",
+        chunk_size: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if perturbations < 1:
+            raise UserError(f"perturbations is {perturbations}: it must be 1 or more.")
+        if chunk_size is not None and chunk_size < 1:
+            raise UserError(f"chunk_size is {chunk_size}: it must be 1 or more, or None.")
+        if credit not in ("output", "preactivation"):
+            raise UserError(f"credit is {credit!r}: it must be 'output' or 'preactivation'.")
+        self.model: nn.Module | None = model
+        self.parameters: Mapping[str, nn.Parameter] = taught(model, modules)
+        self.rest = rest_credit(model, self.parameters, rest)
+        self.perturbations, self.noise, self.credit = perturbations, noise, credit
+        self.normalize, self.across_samples, self.chunk_size = normalize, across_samples, chunk_size
+        if generator is None:
+            generator = torch.Generator().manual_seed(int(torch.randint(2**63 - 1, ())))
+        self.generator = generator
+        self._loops = False
+        self._indices: dict[Any, dict[Place, Tensor | None]] = {}
+
+    def backward(self, inputs: Any, loss: Loss) -> Tensor:
+        """Add the estimate of the gradient of the mean loss to `.grad`; return the losses of the pass without noise.
+
+        inputs, loss: see `plastic_cli.credit.protocol.Credit`. Raises UserError if the losses are not one for each
+        sample, if nothing that the rule teaches takes part, or if the module's control flow depends on the noise.
+        """
+        if not self.noise > 0:
+            raise UserError(f"noise is {self.noise}: it must be positive.")
+        model = _inner(attached(self.model))
+        step = _Step(self, model, inputs, loss)
+        try:
+            try:
+                return step.learn()
+            except OtherCalls:
+                # The first call of a module may fill a cache. The second finds it filled.
+                step.take_back()
+                return step.learn()
+        except OtherCalls as error:
+            raise UserError(
+                f"the module calls other functions with noise than without ({error}), because its control flow depends"
+                " on activity. Leave the layers before the branch out with modules=."
+            ) from error
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the generator, and that of the rule for the rest."""
+        rest = {} if self.rest is None else {"rest": self.rest.state_dict()}
+        return {"generator": self.generator.get_state(), **rest}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Restore what `state_dict` returned."""
+        self.generator.set_state(state["generator"])
+        if self.rest is not None:
+            self.rest.load_state_dict(state["rest"])
+
+    def detach(self) -> None:
+        """Let go of the module."""
+        if self.rest is not None:
+            self.rest.detach()
+        self.model, self.parameters, self.rest = None, {}, None
+        self._indices = {}
+
+
+@dataclass
+class Noise:
+    """The noise of all places with one device and type: rows of one buffer, one for each perturbation.
+
+    offsets: where each place begins in a row.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    shapes: dict[Place, torch.Size]
+    key: int
+
+    def __post_init__(self) -> None:
+        self.offsets, self.size = {}, 0
+        for place, shape in self.shapes.items():
+            self.offsets[place] = self.size
+            self.size += shape.numel()
+        # The kernel fills multiples of 4, torch fills fastest by multiples of 16.
+        self.size = -(-self.size // 16) * 16
+        self._generator = torch.Generator(self.device).manual_seed(self.key)
+        self._drawn = 0
+
+    @property
+    def exact(self) -> torch.dtype:
+        """The type in which the noise is drawn and summed."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    def draw(self, rows: int, sigma: float) -> Tensor:
+        """Return the noise of the next perturbations, (rows, size)."""
+        noise = torch.empty(rows, self.size, dtype=self.exact, device=self.device)
+        if self.device.type == "cpu" and self.exact == torch.float32:
+            # Six times as fast as torch's normal_.
+            from plastic_grlu.kernels.noise import fill
+
+            fill(noise.numpy(), np.empty((rows, 0), np.float32), sigma, np.uint64(self.key), np.uint64(self._drawn))
+        else:
+            # Row by row, so that the noise does not depend on how many perturbations are drawn together.
+            for row in noise:
+                row.normal_(0, sigma, generator=self._generator)
+        self._drawn += rows
+        return noise.to(self.dtype)
+
+    def split(self, rows: Tensor) -> Iterator[tuple[Place, Tensor]]:
+        """Yield the part of each place, in its shape; rows (..., size)."""
+        for place, shape in self.shapes.items():
+            part = rows[..., self.offsets[place] : self.offsets[place] + shape.numel()]
+            yield place, part.view(*rows.shape[:-1], *shape)
+
+
+class _Step:
+    """One step of the rule: the passes of one module on one batch."""
+
+    def __init__(self, settings: NodePerturbation, model: nn.Module, inputs: Any, loss: Loss) -> None:
+        self.settings, self.model, self.inputs, self.loss = settings, model, inputs, loss
+        self._before = RandomStates.now()
+        self._buffers = {name: (buffer, buffer._version, buffer.clone()) for name, buffer in model.named_buffers()}
+
+    def take_back(self) -> None:
+        """Restore buffers and random states."""
+        self._before.restore()
+        with torch.no_grad():
+            for buffer, version, value in self._buffers.values():
+                if buffer._version != version:
+                    buffer.copy_(value)
+
+    def learn(self) -> Tensor:
+        """Add to `.grad`; return the losses (batch,)."""
+        losses, trace = self._clean_pass()
+        after = RandomStates.now()
+        try:
+            self._random = not self._before.same(after)
+            noises, sums = self._perturb(trace, losses)
+            scale = 1 / (self.settings.perturbations * (self.settings.noise**2 if self.settings.normalize else 1))
+            cotangents = {
+                place: part.to(noise.dtype)
+                for noise, total in zip(noises, sums, strict=True)
+                for place, part in noise.split(total.mul_(scale))
+            }
+            trace.learn(cotangents)
+            if self.settings.rest is not None:
+                self.take_back()
+                self.settings.rest.backward(self.inputs, self.loss)
+        finally:
+            after.restore()
+        return losses
+
+    def _clean_pass(self) -> tuple[Tensor, Trace]:
+        clean = CleanPass(self.settings.parameters, after_nonlinearity=self.settings.credit == "output")
+        inputs = clean.enter(self.inputs)
+        with torch.enable_grad(), clean:
+            output = call(self.model, inputs)
+        output, trace = clean.finish(output)
+        if not trace.nodes:
+            raise UserError(
+                "no parameter that the rule teaches takes part in the module's output. Choose others with modules=."
+            )
+        with torch.no_grad():
+            return checked_losses(self.loss(output)).detach(), trace
+
+    def _perturb(self, trace: Trace, losses: Tensor) -> tuple[list[Noise], list[Tensor]]:
+        """Return the noise, and its sums over pairs, weighted by differences: equations (8) and (9)."""
+        indices = self._sample_indices(trace, losses)
+        noises = self._noises(trace)
+        sums = [torch.zeros(noise.size, dtype=noise.exact, device=noise.device) for noise in noises]
+        self._start = Start(self._random)
+        done = 0
+        while done < self.settings.perturbations:
+            pairs = min(self._chunk_size(noises), self.settings.perturbations - done)
+            drawn = [noise.draw(pairs, self.settings.noise) for noise in noises]
+            difference = rule.antithetic_difference(*self._pairs(trace, noises, drawn))
+            for noise, rows, total in zip(noises, drawn, sums, strict=True):
+                exact = difference.to(noise.device, noise.exact)
+                of_place = noise.split(total)
+                for (place, part), (_, whole) in zip(noise.split(rows), of_place, strict=True):
+                    rule.add_credit(whole, part, exact, indices[place])
+            done += pairs
+        return noises, sums
+
+    def _noises(self, trace: Trace) -> list[Noise]:
+        kinds: dict[tuple[torch.device, torch.dtype], dict[Place, torch.Size]] = {}
+        for place, like in trace.places.items():
+            kinds.setdefault((like.device, like.dtype), {})[place] = like.shape
+        generator = self.settings.generator
+        keys = torch.randint(2**63 - 1, (len(kinds),), generator=generator, device=generator.device).tolist()
+        return [Noise(*kind, shapes, key) for (kind, shapes), key in zip(kinds.items(), keys, strict=True)]
+
+    def _chunk_size(self, noises: list[Noise]) -> int:
+        if self.settings._loops:
+            return 1
+        if self.settings.chunk_size is not None:
+            return self.settings.chunk_size
+        size = sum(noise.size for noise in noises)
+        on_cpu = all(noise.device.type == "cpu" for noise in noises)
+        if on_cpu and size > _SMALL:
+            return 1
+        return max(1, (_LARGEST_CPU if on_cpu else _LARGEST_GPU) // (2 * size))
+
+    def _pairs(self, trace: Trace, noises: list[Noise], drawn: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the losses (pairs, batch) with plus and with minus the noise."""
+        pairs = len(drawn[0])
+        if pairs > 1 or self.settings.chunk_size not in (None, 1):
+            try:
+                return self._together(trace, noises, drawn)
+            except UserError:
+                raise
+            except (*_UNSUPPORTED, OtherCalls):
+                # torch.vmap does not support everything.
+                self.settings._loops = True
+                self._start = Start(self._random)
+        both = [
+            torch.stack([self._pass(trace, noises, [rows[pair] for rows in drawn], sign) for pair in range(pairs)])
+            for sign in (1.0, -1.0)
+        ]
+        return both[0], both[1]
+
+    def _together(self, trace: Trace, noises: list[Noise], drawn: list[Tensor]) -> tuple[Tensor, Tensor]:
+        def one(*rows: Tensor) -> Tensor:
+            return self._pass(trace, noises, rows, 1.0)
+
+        both = [torch.cat([rows, -rows]) for rows in drawn]
+        losses: Tensor = torch.vmap(one, randomness="same")(*both)
+        plus, minus = losses.chunk(2)
+        return plus, minus
+
+    def _pass(self, trace: Trace, noises: list[Noise], rows: Sequence[Tensor], sign: float) -> Tensor:
+        """Return the losses (batch,) of a pass with noise."""
+        at = {place: part for noise, row in zip(noises, rows, strict=True) for place, part in noise.split(row)}
+        start = self._start if self._start.usable else None
+        perturbed = PerturbedPass(trace.functions, at, sign, start)
+        with torch.no_grad():
+            return self._call(perturbed, {})
+
+    def _call(self, perturbed: PerturbedPass, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Call the module as in the clean pass: with its buffers and random states before it."""
+        if self._random:
+            self._before.restore()
+        current = dict(self.model.named_buffers())
+        buffers = {
+            name: value.clone()
+            for name, (buffer, version, value) in self._buffers.items()
+            if buffer._version != version or current.get(name) is not buffer
+        }
+        replaced = {**parameters, **buffers}
+        observed = _Observed(self.model, perturbed)
+        if replaced:
+            named = {f"model.{name}": value for name, value in replaced.items()}
+            output = torch.func.functional_call(observed, named, (self.inputs,))
+        else:
+            output = observed(self.inputs)
+        perturbed.finish()
+        return checked_losses(self.loss(output))
+
+    def _sample_indices(self, trace: Trace, losses: Tensor) -> dict[Place, Tensor | None]:
+        """Return which sample each entry of each node belongs to, from the derivatives of one pass for each shape."""
+        places = trace.places
+        if len(losses) == 1:
+            return dict.fromkeys(places)
+        training = tuple(module.training for module in self.model.modules())
+        shapes = tuple((place, like.shape) for place, like in places.items())
+        signature = (training, shapes, len(losses), len(trace.functions))
+        known = self.settings._indices
+        if signature not in known:
+            if len(known) >= _REMEMBERED:
+                known.pop(next(iter(known)))
+            known[signature] = self._find_samples(places, trace.functions)
+        return known[signature]
+
+    def _find_samples(
+        self, places: Mapping[Place, Tensor], functions: Sequence[Callable[..., Any]]
+    ) -> dict[Place, Tensor | None]:
+        # Other parameters than the present ones, which may be zero and hide a dependence. Recurrent layers of torch
+        # keep theirs, because they copy references to them.
+        random = torch.Generator().manual_seed(0)
+        parameters = {}
+        recurrent = [module for module in self.model.modules() if isinstance(module, nn.RNNBase)]
+        kept = {id(parameter) for module in recurrent for parameter in module.parameters()}
+        for name, parameter in self.model.named_parameters():
+            if id(parameter) in kept:
+                continue
+            spread = parameter.detach().float().std(correction=0).item() or 0.1
+            noise = torch.randn(parameter.shape, generator=random) * spread
+            other = parameter.detach() + noise.to(parameter.device, parameter.dtype)
+            parameters[name] = nn.Parameter(other, requires_grad=False)
+        zeros = {place: torch.zeros_like(like, requires_grad=True) for place, like in places.items()}
+        perturbed = PerturbedPass(functions, zeros, fixed_statistics=not self.settings.across_samples)
+        try:
+            with torch.enable_grad():
+                return sample_indices(self._call(perturbed, parameters), zeros)
+        except UserError:
+            raise
+        except (*_UNSUPPORTED, OtherCalls):
+            # Without derivatives every entry counts as one that reaches all losses.
+            return dict.fromkeys(places)
+
+
+class _Observed(nn.Module):
+    """Calls a module under a mode, which does not observe how torch replaces parameters and buffers."""
+
+    def __init__(self, model: nn.Module, mode: PerturbedPass) -> None:
+        super().__init__()
+        self.model, self.mode = model, mode
+
+    def forward(self, inputs: Any) -> Any:
+        with self.mode:
+            return call(self.model, inputs)
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """Return the module inside wrappers of torch that compile it or copy it to several devices."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(model, torch._dynamo.eval_frame.OptimizedModule):
+            model = model._orig_mod
+        else:
+            return model

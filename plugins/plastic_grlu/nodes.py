@@ -1,0 +1,497 @@
+"""Where noise enters any torch module, and what the parameters of each place learn from it.
+
+A node is the output z = f(x, w) of a torch function that combines activity x with parameters w (equation (7) of
+rule.py). Activity is what the module computes from its inputs. A clean pass finds the nodes and keeps the graph of each
+f by itself, from which the exact derivative with respect to w follows. A perturbed pass adds noise at the nodes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from plastic_cli.credit.interception import Interception, function_name
+from plastic_cli.credit.recording import NONLINEARITIES, NORMALIZATIONS
+from plastic_cli.errors import UserError
+
+Function = Callable[..., Any]
+Place = tuple[int, int]
+"""The number of a call in the pass, and the number of the tensor in its result."""
+
+# Functions that continue a node: they act within a unit, or normalize units with a scale and a shift for each.
+_CONTINUE = NORMALIZATIONS | {
+    "add",
+    "radd",
+    "iadd",
+    "sub",
+    "rsub",
+    "isub",
+    "mul",
+    "rmul",
+    "imul",
+    "div",
+    "truediv",
+    "idiv",
+    "itruediv",
+}
+
+
+class OtherCalls(Exception):
+    """A perturbed pass calls other functions than the clean pass."""
+
+
+@dataclass(eq=False)
+class Node:
+    """One use of parameters in a pass.
+
+    place: where z appears. root: z with the graph of f. leaf: the tensor in this graph that stands for the output of
+    the node `before`, if f receives nothing else. noise_place: where noise is added. continued: whether the next
+    node receives z and nothing else does; then this node has no noise, and learns through the next one.
+    """
+
+    place: Place
+    root: Tensor
+    leaf: Tensor | None = None
+    before: Node | None = None
+    noise_place: Place = (0, 0)
+    continued: bool = False
+
+
+@dataclass
+class Trace:
+    """What a clean pass finds.
+
+    derived: tensors computed from parameters alone, with the leaf that nodes use instead.
+    """
+
+    functions: list[Function]
+    nodes: list[Node]
+    derived: list[tuple[Tensor, Tensor]]
+
+    @property
+    def places(self) -> dict[Place, Tensor]:
+        """Where noise is added, in the order of the calls, and a tensor of its shape, type and device."""
+        places = {node.noise_place: node.root for node in self.nodes if not node.continued}
+        return {place: places[place] for place in sorted(places)}
+
+    def learn(self, cotangents: Mapping[Place, Tensor]) -> None:
+        """Add the derivative of sum(cotangent * z) to `.grad` of the parameters. cotangents: by place."""
+        nodes = [node for node in self.nodes if not node.continued]
+        reached = {id(node): cotangents[node.noise_place] for node in nodes}
+        while nodes:
+            torch.autograd.backward([node.root for node in nodes], [reached[id(node)] for node in nodes])
+            earlier = []
+            for node in nodes:
+                if node.before is not None and node.before.continued:
+                    assert node.leaf is not None and node.leaf.grad is not None
+                    reached[id(node.before)] = node.leaf.grad
+                    earlier.append(node.before)
+            nodes = earlier
+        used = [(derived, leaf.grad) for derived, leaf in self.derived if leaf.grad is not None]
+        if used:
+            torch.autograd.backward([derived for derived, _ in used], [gradient for _, gradient in used])
+
+
+class CleanPass(Interception):
+    """Observes a pass without noise. Activity has no graph, except within each node.
+
+    parameters: those that learn. after_nonlinearity: noise is added after the nonlinearity that receives z, if there is
+    one and nothing else receives z.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], *, after_nonlinearity: bool) -> None:
+        super().__init__()
+        self._learning = {id(parameter) for parameter in parameters.values()}
+        self._after_nonlinearity = after_nonlinearity
+        self._functions: list[Function] = []
+        self._nodes: list[Node] = []
+        # Tensors by their id, which are kept so that no id is used again.
+        self._activity: dict[int, Tensor] = {}
+        self._derived: dict[int, Tensor] = {}
+        self._leaves: dict[int, Tensor] = {}
+        self._node_of: dict[int, Node] = {}
+        # The calls that receive each node, by the id of the node; None for the output of the module.
+        self._receivers: dict[int, list[int | None]] = {}
+
+    def enter(self, inputs: Any) -> Any:
+        """Return the inputs without graph, as activity."""
+
+        def activity(tensor: Tensor) -> Tensor:
+            tensor = tensor.detach()
+            self._activity[id(tensor)] = tensor
+            return tensor
+
+        return mapped(activity, inputs)
+
+    def finish(self, output: Any) -> tuple[Any, Trace]:
+        """Return the module's output without graph, and what was found."""
+        for tensor in tensors_of(output):
+            self._receive(tensor, None)
+        self._place_noise()
+        derived = [(self._derived[name], leaf) for name, leaf in self._leaves.items()]
+        trace = Trace(self._functions, self._nodes, derived)
+        self._activity.clear()
+        return mapped(Tensor.detach, output), trace
+
+    def handle(self, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Carry out a function; keep its graph if it combines activity with parameters that learn."""
+        self._functions.append(function)
+        tensors = list(tensors_of((*args, *kwargs.values())))
+        if any(self._is_foreign(tensor) for tensor in tensors):
+            args, kwargs = mapped(self._without_graph, args), mapped(self._without_graph, kwargs)
+            tensors = list(tensors_of((*args, *kwargs.values())))
+        active = [tensor for tensor in tensors if id(tensor) in self._activity]
+        learning = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        if learning and active:
+            return self._node(function, args, kwargs, active)
+        versions = [tensor._version for tensor in active]
+        result = function(*args, **kwargs)
+        self._note(result, args, active, versions, learning=learning)
+        return result
+
+    def _note(
+        self, result: Any, args: Sequence[Any], active: list[Tensor], versions: list[int], *, learning: bool
+    ) -> None:
+        """Note the activity, or the tensors computed from parameters alone, that a function returned."""
+        found = list(tensors_of(result))
+        same = {id(tensor) for tensor in found}
+        for tensor, version in zip(active, versions, strict=True):
+            changed = tensor._version != version
+            # A function that returns what it received, such as dropout in evaluation, does not receive it.
+            if changed or (found and id(tensor) not in same):
+                self._receive(tensor, len(self._functions) - 1)
+            if changed:
+                self._node_of.pop(id(tensor), None)
+        if result is None and args and isinstance(args[0], Tensor):
+            found = [args[0]]
+        for tensor in found:
+            if active:
+                self._activity[id(tensor)] = tensor
+            elif learning and tensor.requires_grad:
+                self._derived[id(tensor)] = tensor
+
+    def _node(self, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any], active: list[Tensor]) -> Any:
+        call = len(self._functions) - 1
+        for tensor in active:
+            self._receive(tensor, call)
+        before = self._node_of.get(id(active[0])) if len(active) == 1 and _continues(function) else None
+        leaf = None if before is None else active[0].detach().requires_grad_()
+
+        def local(tensor: Tensor) -> Tensor:
+            if leaf is not None and tensor is active[0]:
+                return leaf
+            return self._leaf(tensor) if id(tensor) in self._derived else tensor
+
+        inner, named = mapped(local, args), mapped(local, kwargs)
+        target = args[0] if args and isinstance(args[0], Tensor) and _in_place(function, kwargs) else None
+        if target is not None:
+            inner = (inner[0].clone(), *inner[1:])
+        result = function(*inner, **named)
+        if target is not None:
+            return self._change(target, inner[0], result, leaf, before)
+
+        outputs = iter(range(sum(1 for _ in tensors_of(result))))
+        return mapped(lambda z: self._visible(z, (call, next(outputs)), leaf, before), result)
+
+    def _visible(self, z: Tensor, place: Place, leaf: Tensor | None, before: Node | None) -> Tensor:
+        """Return an output of a node as the module receives it, without graph."""
+        visible = z.detach()
+        self._activity[id(visible)] = visible
+        if z.requires_grad:
+            self._add(Node(place, z, leaf, before), visible)
+        return visible
+
+    def _change(self, target: Tensor, z: Tensor, result: Any, leaf: Tensor | None, before: Node | None) -> Any:
+        """Let a function that works in place change the module's tensor, which from now on is activity."""
+        if target.requires_grad:
+            self._derived.pop(id(target), None)
+            target.detach_()
+        target.copy_(z.detach())
+        self._activity[id(target)] = target
+        self._add(Node((len(self._functions) - 1, 0), z, leaf, before), target)
+        return None if result is None else target
+
+    def _add(self, node: Node, visible: Tensor) -> None:
+        if node.root.is_complex():
+            raise UserError(
+                f"{function_name(self._functions[-1])}: node perturbation cannot teach parameters whose output is"
+                " complex. Leave them out with modules=."
+            )
+        self._nodes.append(node)
+        self._node_of[id(visible)] = node
+        self._receivers[id(node)] = []
+
+    def _receive(self, tensor: Tensor, call: int | None) -> None:
+        node = self._node_of.get(id(tensor))
+        if node is not None:
+            self._receivers[id(node)].append(call)
+
+    def _place_noise(self) -> None:
+        for node in self._nodes:
+            if node.before is not None:
+                node.before.continued = self._receivers[id(node.before)] == [node.place[0]]
+        for node in self._nodes:
+            node.noise_place = node.place
+            receivers = self._receivers[id(node)]
+            if self._after_nonlinearity and len(receivers) == 1 and receivers[0] is not None:
+                name = function_name(self._functions[receivers[0]]).removesuffix("_")
+                if name in NONLINEARITIES:
+                    node.noise_place = (receivers[0], 0)
+
+    def _is_foreign(self, tensor: Tensor) -> bool:
+        """Return whether a tensor has a graph or needs a gradient that is not of parameters that learn here."""
+        return tensor.requires_grad and id(tensor) not in self._learning and id(tensor) not in self._derived
+
+    def _without_graph(self, tensor: Tensor) -> Tensor:
+        if not self._is_foreign(tensor):
+            return tensor
+        plain = tensor.detach()
+        if id(tensor) in self._activity:
+            self._activity[id(plain)] = plain
+        return plain
+
+    def _leaf(self, derived: Tensor) -> Tensor:
+        """Return the leaf that stands for a tensor computed from parameters alone."""
+        if id(derived) not in self._leaves:
+            self._leaves[id(derived)] = derived.detach().requires_grad_()
+        return self._leaves[id(derived)]
+
+
+@dataclass
+class Start:
+    """The calls before the first noise, which are the same in all perturbed passes of one step: they are made once.
+
+    uses_random: whether the module draws random numbers. results: of these calls. z: what the first noise is added to;
+    None if the first call with noise works in place. changed: in that case a copy of the tensor that it changes, which
+    stands in `results`. random: the random states at the first noise. usable: False if a later call changes a result in
+    place.
+    """
+
+    uses_random: bool
+    results: list[Any] = field(default_factory=list)
+    z: Any = None
+    changed: Tensor | None = None
+    random: RandomStates | None = None
+    complete: bool = False
+    usable: bool = True
+    versions: list[tuple[Tensor, int]] = field(default_factory=list)
+
+    def random_states(self) -> RandomStates | None:
+        """Return the present random states, or None if the module draws no random numbers."""
+        return RandomStates.now() if self.uses_random else None
+
+    def close(self) -> None:
+        """Accept the results at the end of the pass that made them."""
+        self.usable = all(tensor._version == version for tensor, version in self.versions)
+        self.complete = True
+
+
+class PerturbedPass(Interception):
+    """Repeats the calls of a clean pass and adds sign * noise at its places.
+
+    noises: by place. start: receives the calls before the first noise, or gives their results. Raises OtherCalls if the
+    module calls other functions. Running statistics of batch normalization do not change. fixed_statistics: derivatives
+    take the statistics of batch normalization as constants.
+    """
+
+    def __init__(
+        self,
+        functions: Sequence[Function],
+        noises: Mapping[Place, Tensor],
+        sign: float = 1.0,
+        start: Start | None = None,
+        *,
+        fixed_statistics: bool = False,
+    ) -> None:
+        super().__init__()
+        self._functions, self._sign = functions, sign
+        self._noises: dict[int, dict[int, Tensor]] = {}
+        for (call, number), noise in noises.items():
+            self._noises.setdefault(call, {})[number] = noise
+        self._start = start
+        self._repeats = start is not None and start.complete
+        self._first = min(self._noises) if start is not None else -1
+        self._changed = start.changed.clone() if start is not None and start.changed is not None else None
+        self._calls, self._fixed_statistics = 0, fixed_statistics
+
+    def handle(self, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Carry out a function, and add noise to its result if a node is here."""
+        call = self._calls
+        self._calls += 1
+        if call >= len(self._functions) or not _same(function, self._functions[call]):
+            expected = function_name(self._functions[call]) if call < len(self._functions) else "the end"
+            raise OtherCalls(f"{function_name(function)} instead of {expected}")
+        if call <= self._first:
+            return self._begin(call, function, args, kwargs)
+        result = carry_out(function, args, kwargs, fixed_statistics=self._fixed_statistics)
+        noises = self._noises.get(call)
+        return result if noises is None else self._perturbed(result, args, noises)
+
+    def finish(self) -> None:
+        """Raise OtherCalls if calls are missing."""
+        if self._calls != len(self._functions):
+            raise OtherCalls(f"the end instead of {function_name(self._functions[self._calls])}")
+        if self._start is not None and not self._repeats:
+            self._start.close()
+
+    def _begin(self, call: int, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Carry out a call before the first noise, or the first call with noise."""
+        start = self._start
+        assert start is not None
+        if call < self._first:
+            if not self._repeats:
+                start.results.append(carry_out(function, args, kwargs))
+                return start.results[-1]
+            result = start.results[call]
+            return self._changed if result is start.changed and self._changed is not None else result
+        noises = self._noises[call]
+        if self._repeats:
+            if start.random is not None:
+                start.random.restore()
+            if start.z is not None:
+                return self._perturbed(start.z, (), noises)
+            return self._perturbed(carry_out(function, args, kwargs), args, noises)
+        if _in_place(function, kwargs):
+            target = args[0]
+            start.changed, start.random = target.clone(), start.random_states()
+            start.results = [start.changed if result is target else result for result in start.results]
+            result = carry_out(function, args, kwargs)
+        else:
+            result = start.z = carry_out(function, args, kwargs)
+            start.random = start.random_states()
+        start.versions = [(tensor, tensor._version) for tensor in tensors_of([*start.results, start.z])]
+        return self._perturbed(result, args if start.z is None else (), noises)
+
+    def _perturbed(self, result: Any, args: Sequence[Any], noises: Mapping[int, Tensor]) -> Any:
+        target = args[0] if args else None
+        if result is None or result is target:
+            assert isinstance(target, Tensor)
+            for noise in noises.values():
+                target.add_(noise, alpha=self._sign)
+            return result
+        if isinstance(result, Tensor):
+            return torch.add(result, noises[0], alpha=self._sign)
+        numbers = iter(range(sum(1 for _ in tensors_of(result))))
+
+        def add(tensor: Tensor) -> Tensor:
+            noise = noises.get(next(numbers))
+            return tensor if noise is None else torch.add(tensor, noise, alpha=self._sign)
+
+        return mapped(add, result)
+
+
+@dataclass
+class RandomStates:
+    """The states of all global random numbers that a module may use."""
+
+    cpu: Tensor
+    cuda: list[Tensor]
+    python: Any
+    numpy: Any
+
+    @classmethod
+    def now(cls) -> RandomStates:
+        """Return the present states."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        return cls(torch.get_rng_state(), cuda, random.getstate(), np.random.get_state(legacy=False))  # noqa: NPY002
+
+    def same(self, other: RandomStates) -> bool:
+        """Return whether both are equal."""
+        return (
+            torch.equal(self.cpu, other.cpu)
+            and all(map(torch.equal, self.cuda, other.cuda))
+            and self.python == other.python
+            and str(self.numpy["state"]) == str(other.numpy["state"])
+            and np.array_equal(self.numpy["state"]["key"], other.numpy["state"]["key"])
+        )
+
+    def restore(self) -> None:
+        """Set the states."""
+        torch.set_rng_state(self.cpu)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)  # noqa: NPY002
+
+
+def carry_out(
+    function: Function, args: Sequence[Any], kwargs: Mapping[str, Any], *, fixed_statistics: bool = False
+) -> Any:
+    """Call a function; batch normalization in training does not change running statistics."""
+    if function is not functional.batch_norm:
+        return function(*args, **kwargs)
+    x, mean, variance, weight, bias, training, momentum, eps = _batch_norm_arguments(*args, **kwargs)
+    if training:
+        mean = variance = None
+        if fixed_statistics:
+            others = [dimension for dimension in range(x.ndim) if dimension != 1]
+            variance, mean = torch.var_mean(x.detach(), others, correction=0)
+            training = False
+    return functional.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
+
+
+def _batch_norm_arguments(
+    input: Tensor,  # noqa: A002  torch's name
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Any, ...]:
+    return input, running_mean, running_var, weight, bias, training, momentum, eps
+
+
+def tensors_of(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested tuples, lists and dictionaries."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from tensors_of(part)
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from tensors_of(part)
+
+
+def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Return nested tuples, lists and dictionaries with `function` of each tensor; nothing else changes."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple):
+        parts = [mapped(function, part) for part in value]
+        # Named tuples take positional arguments, torch's own results one sequence.
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(value, list):
+        return [mapped(function, part) for part in value]
+    if isinstance(value, dict):
+        made = {key: mapped(function, part) for key, part in value.items()}
+        return made if type(value) is dict else type(value)(made)
+    return value
+
+
+def _same(function: Function, other: Function) -> bool:
+    # Attributes of tensors, such as shape, are new objects in each call.
+    return function is other or function == other or function_name(function) == function_name(other)
+
+
+def _continues(function: Function) -> bool:
+    return function_name(function).strip("_") in _CONTINUE
+
+
+def _in_place(function: Function, kwargs: Mapping[str, Any]) -> bool:
+    name = function_name(function)
+    return (
+        name == "__setitem__"
+        or (name.endswith("_") and not name.endswith("__"))
+        or (name.startswith("__i") and name not in ("__invert__", "__index__", "__int__"))
+        or bool(kwargs.get("inplace"))
+    )
