@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,9 @@ MOST_PANELS = 16
 
 FACTS = ("rule", "dataset", "seed", "status", "name", "run", "version")
 """What `by` can be, next to the options that runs store and the labels of their metrics."""
+
+SHAPE = ("depth", "width")
+"""`by` can also be the number of hidden layers, or the units of each if all have the same number."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ def plot_runs(
     if chosen.runs.empty:
         raise UserError("there is no run to plot.")
     by = None if by is None else _present_name(by, chosen.runs)
+    if by in SHAPE and not _is_option(by, chosen.runs):
+        chosen = replace(chosen, runs=_with_shape(chosen.runs))
     wanted = metric or main_metric(chosen, final=final)
     rows, messages = _rows(chosen, wanted, by)
     if not final and not has_curve(rows):
@@ -208,6 +213,18 @@ def _present_name(by: str, runs: pd.DataFrame) -> str:
     name = by if _is_option(by, runs) else by.replace("-", "_")
     former = {old: new for rule in runs["rule"].unique() for old, new in former_names(rule).items()}
     return former.get(name, name)
+
+
+def _with_shape(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return runs with the options depth and width in place of hidden, which holds the units of each hidden layer."""
+    column = f"{CONFIG_PREFIX}hidden"
+    if column not in runs.columns:
+        return runs
+    sizes = [plain_value(value) or [] for value in runs[column]]
+    if any(len(set(each)) > 1 for each in sizes):
+        raise UserError("--by depth or width needs hidden layers of one size in each run, such as --hidden 64,64.")
+    shape = {"depth": [len(each) for each in sizes], "width": [each[0] if each else math.nan for each in sizes]}
+    return runs.drop(columns=column).assign(**{f"{CONFIG_PREFIX}{name}": values for name, values in shape.items()})
 
 
 def _is_option(by: str, runs: pd.DataFrame) -> bool:

@@ -11,7 +11,8 @@ class PlotOptions(ViewOptions):
 
     by: str | None = field(
         None,
-        "one color for each value of an option, of rule, dataset, seed or run, or of a label such as layer",
+        "one color for each value of an option, of rule, dataset, seed or run, of depth or width of the hidden layers,"
+        " or of a label such as layer",
         panel="Figure",
     )
     final: bool = field(

@@ -267,3 +267,18 @@ def test_a_run_without_the_option_is_called_none_and_has_no_place_among_numbers(
     names = plot_runs(chosen, by="activation", final=True)
     assert names.messages == ()
     assert next(scale for scale in names.figure.scales if "x" in scale.aesthetics).labels == ["none", "relu"]
+
+
+def test_by_depth_and_by_width_of_hidden_layers(make_runs):
+    for depth in (1, 3):
+        for width in (8, 32):
+            chosen = make_runs(rule="backprop", hidden=[width] * depth, values=(0.1, depth / 10 + width / 1000))
+    by_depth = plot_runs(chosen, by="depth", final=True).figure.data
+    assert {(row.label, row.step): round(row.mean, 6) for row in by_depth.itertuples()} == {
+        (f"width = {width}", depth): round(depth / 10 + width / 1000 + 0.01, 6) for depth in (1, 3) for width in (8, 32)
+    }
+    by_width = plot_runs(chosen, by="width", final=True).figure
+    assert set(by_width.data["step"]) == {8, 32}
+    assert by_width.labels.x == "width"
+    with pytest.raises(UserError, match="hidden layers of one size"):
+        plot_runs(make_runs(rule="backprop", hidden=[8, 4]), by="width", final=True)
