@@ -17,6 +17,8 @@ from plastic_cli.credit.protocol import Credit, Loss, call
 class StepCost:
     """Floating-point operations of one step. forward: of one prediction of the batch. learning: of all the rest.
 
+    events: number of events in the step, of a rule that counts them.
+
     Matrix products, convolutions and attention count, and their gradients: a multiplication and an addition are two
     operations. Operations on single numbers, such as activation functions, normalization, noise and the step of the
     optimizer, do not count. torch counts: it does not see what other programs compute, such as kernels of Numba.
@@ -24,12 +26,14 @@ class StepCost:
 
     forward: int
     learning: int
+    events: int = 0
 
 
 def step_cost(credit: Credit, model: nn.Module, inputs: Any, loss: Loss) -> StepCost:
     """Count the operations of one step of a credit rule for a batch, in the present mode of the model.
 
-    inputs, loss: as for `credit.backward`. The step has no effect on the model, the rule and torch's random states.
+    inputs, loss: as for `credit.backward`. A rule may count its events as `events`. The step has no effect on the
+    model, the rule and torch's random states.
     """
     with without_effect(model, credit) as begin_again:
         with torch.no_grad(), FlopCounterMode(display=False) as prediction:
@@ -37,7 +41,14 @@ def step_cost(credit: Credit, model: nn.Module, inputs: Any, loss: Loss) -> Step
         begin_again()
         for parameter in model.parameters():
             parameter.grad = None
+        before = _events(credit)
         with FlopCounterMode(display=False) as step:
             credit.backward(inputs, loss)
+        events = _events(credit) - before
     forward = int(prediction.get_total_flops())
-    return StepCost(forward, int(step.get_total_flops()) - forward)
+    return StepCost(forward, int(step.get_total_flops()) - forward, events)
+
+
+def _events(credit: Credit) -> int:
+    events = getattr(credit, "events", 0)
+    return events if isinstance(events, int) else 0

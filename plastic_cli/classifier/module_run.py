@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from plastic_cli.classifier.credit_metrics import CreditMetrics
 from plastic_cli.classifier.data import described_data
 from plastic_cli.classifier.fit import fit
 from plastic_cli.classifier.module import ModuleLearner
@@ -61,10 +62,12 @@ def train_module(
             note_versions(run, module_version(config.model.partition(":")[0]))
             run.message(input_of(config.model, learner, data))
         first = learner.first_layer(data.train.x[:2])
+        metrics = CreditMetrics(learner, run, data, config.batch_size)
 
         def after_epoch(epoch: int) -> None:
             if first is not None:
                 snapshot_weights(run, epoch, config.epochs, first)
+            metrics.log(epoch)
 
         fit(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
 

@@ -223,8 +223,10 @@ def _with_shape(runs: pd.DataFrame) -> pd.DataFrame:
     sizes = [plain_value(value) or [] for value in runs[column]]
     if any(len(set(each)) > 1 for each in sizes):
         raise UserError("--by depth or width needs hidden layers of one size in each run, such as --hidden 64,64.")
-    shape = {"depth": [len(each) for each in sizes], "width": [each[0] if each else math.nan for each in sizes]}
-    return runs.drop(columns=column).assign(**{f"{CONFIG_PREFIX}{name}": values for name, values in shape.items()})
+    shaped = runs.drop(columns=column)
+    shaped[f"{CONFIG_PREFIX}depth"] = [len(each) for each in sizes]
+    shaped[f"{CONFIG_PREFIX}width"] = [each[0] if each else math.nan for each in sizes]
+    return shaped
 
 
 def _is_option(by: str, runs: pd.DataFrame) -> bool:

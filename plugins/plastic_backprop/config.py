@@ -12,8 +12,11 @@ from plastic_cli.config.classifier import OPTIMIZER_HELP, Optimizer, SteppedRate
 class Train(SteppedRateConfig):
     """Train a network by backpropagation, the control for all rules."""
 
-    trained: Literal["all", "readout"] = field(
-        "all", "layers that learn; readout: only the last layer, on fixed random features", panel="Learning"
+    trained: Literal["all", "readout", "deep-supervision"] = field(
+        "all",
+        "layers that learn; readout: only the last layer, on fixed random features; deep-supervision: each layer learns"
+        " from a readout of its own, without errors from other layers",
+        panel="Learning",
     )
     optimizer: Optimizer = field("adam", OPTIMIZER_HELP, panel="Learning")
     learning_rate: float = field(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from plastic_backprop.config import Train
+from plastic_backprop.credit import DeepSupervision
 from plastic_cli import Run
 from plastic_cli.classifier.baselines import BackpropLearner, ReluNetwork
+from plastic_cli.classifier.credit_metrics import CreditMetrics
 from plastic_cli.classifier.data import described_data
 from plastic_cli.classifier.fit import fit
 from plastic_cli.classifier.module import ModuleLearner
@@ -27,14 +29,13 @@ def train_run(config: Train, run: Run) -> None:
         return
     data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
     learner = make_learner(config, data, run)
-    fit(
-        learner,
-        data,
-        run,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        after_epoch=lambda epoch: snapshot_weights(run, epoch, config.epochs, learner.first_weights),
-    )
+    metrics = CreditMetrics(ModuleLearner(ReluNetwork(learner.layers)), run, data, config.batch_size)
+
+    def after_epoch(epoch: int) -> None:
+        snapshot_weights(run, epoch, config.epochs, learner.first_weights)
+        metrics.log(epoch)
+
+    fit(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
 
 
 def build(run: Run, data: Dataset, *, trained: bool = True) -> BackpropLearner | ModuleLearner:
@@ -60,6 +61,7 @@ def is_plain(config: Train) -> bool:
     """Return whether a configuration needs no more than `BackpropLearner`, with whose code such runs began."""
     return (
         config.model == "mlp"
+        and config.trained != "deep-supervision"
         and config.optimizer in ("adam", "sgd")
         and not config.weight_decay
         and not config.rate_drops
@@ -74,16 +76,21 @@ def make_learner(config: Train, data: Dataset, run: Run) -> BackpropLearner:
         learning_rate=config.learning_rate,
         optimizer="adam" if config.optimizer == "adam" else "sgd",
         momentum=config.momentum,
-        trained=config.trained,
+        trained="readout" if config.trained == "readout" else "all",
         device=run.device,
     )
 
 
 def make_learner_of_module(config: Train, data: Dataset, run: Run) -> ModuleLearner:
     """Return the learner of any network with any optimizer."""
-    learner = make_module_learner(config, data, run)
+    learner = make_module_learner(config, data, run, deep_supervision if config.trained == "deep-supervision" else None)
     if config.trained == "readout":
         learner.train_only_readout(data.train.x[:2])
     if config.rate_drops and learner.optimizer is not None:
         learner.schedule = scheduled_rates(learner.optimizer, dropped_rate(config.rate_drops))
     return learner
+
+
+def deep_supervision(config: Train, model: nn.Module, run: Run) -> DeepSupervision:  # noqa: ARG001  as other rules
+    """Return the credit rule of `--trained deep-supervision`."""
+    return DeepSupervision(model, generator=run.generator("readouts"))
