@@ -30,7 +30,8 @@ class CreditMetrics:
     """
 
     def __init__(self, learner: ModuleLearner, run: Run, data: Dataset, batch_size: int) -> None:
-        self.learner, self.run, self.data, self.batch_size = learner, run, data, batch_size
+        self.learner, self.run, self.data = learner, run, data
+        self.batch_size = min(batch_size, len(data.train))
         self._costs: dict[bool, StepCost] = {}
         run.track(credit_metrics=self)
 
@@ -71,7 +72,8 @@ class CreditMetrics:
         credit = self.learner.credit or Gradient(network)
         kinds = 2 if isinstance(getattr(credit, "events", None), int) else 1
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).to(train.x.device)
-        for batch in order.split(self.batch_size)[:MOST_TRIES]:
+        whole = min(MOST_TRIES, len(train) // self.batch_size)
+        for batch in order.split(self.batch_size)[:whole]:
             if len(self._costs) >= kinds:
                 break
             inputs = as_input(train.x[batch], network, self.learner.image_shape)

@@ -10,6 +10,7 @@ from torch.nn import functional
 from credit.networks import EVERY, NETWORKS, losses_of
 from plastic_backprop.credit import DeepSupervision
 from plastic_cli.errors import UserError
+from plastic_cli.runs.checkpoint import read_checkpoint
 
 
 def updates(credit, x, y):
@@ -115,6 +116,16 @@ def test_modules_and_the_rest():
     credit.backward(x, losses_of(y))
     exact = torch.autograd.grad(functional.cross_entropy(model(x), y), [model[2].weight, model[4].weight])
     torch.testing.assert_close([model[2].weight.grad, model[4].weight.grad], list(exact))
+
+
+def test_a_run_learns_by_deep_supervision_with_readouts_in_its_checkpoint(train):
+    folder = train("--trained", "deep-supervision", "--optimizer", "sgd", epochs=2)
+    stopped = train("--trained", "deep-supervision", "--optimizer", "sgd", "--epochs", 2)
+    rows = [(folder / "metrics.jsonl").read_text().count(name) for name in ('"angle"', "learning_flops")]
+    assert rows == [3 * 3, 3]
+    assert read_checkpoint(folder).tracked["learner"]["credit"]["readouts"][0].shape == (3, 4)
+    first, second = (read_checkpoint(each).tracked["learner"]["network"] for each in (folder, stopped))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_what_it_cannot_teach_is_said_in_one_line():

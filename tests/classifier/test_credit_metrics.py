@@ -123,3 +123,12 @@ def test_the_gradient_has_a_cost_and_no_angle(data, tmp_path):
     metrics = RunStore(tmp_path).metrics()
     assert set(metrics["metric"]) == {"forward_flops", "learning_flops"}
     assert set(metrics["value"]) == {2 * 640 * 1437}
+
+
+def test_a_batch_larger_than_the_data_counts_each_image_once_in_an_epoch(data, tmp_path):
+    run = create_run(tmp_path, rule="plain", stage="train", config={"seed": 0}, device="cpu")
+    with run.locked():
+        run.start()
+        CreditMetrics(ModuleLearner(nn.Linear(64, 10)), run, data, 10_000).log(2)
+        run.finish("completed")
+    assert set(RunStore(tmp_path).metrics()["value"]) == {2 * 640 * 1437 * 2}
