@@ -5,6 +5,7 @@ from .adaptation import Plasticity as Plasticity
 from .adaptation import adapt as adapt
 from .adaptation import adapt_to as adapt_to
 from .adaptation import draw_network as draw_network
+from .credit import RandomFeedback as RandomFeedback
 from .network import AdaptiveNetwork as AdaptiveNetwork
 from .rule import TERMS as TERMS
 from .rule import Term as Term

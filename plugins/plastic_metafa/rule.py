@@ -16,7 +16,7 @@ in). Leading dimensions are free.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -175,6 +175,79 @@ def direct_errors(B: Sequence[Tensor], y: Sequence[Tensor], target: Tensor) -> l
 def sign_concordant(B: Sequence[Tensor], W: Sequence[Tensor]) -> list[Tensor]:
     """Return feedback with the magnitudes of B and the signs of W."""
     return [feedback.abs() * weights.sign() for feedback, weights in zip(B, W, strict=True)]
+
+
+def random_magnitudes(M: Tensor, W: Tensor) -> Tensor:
+    """B = |M| sign(W) for random magnitudes M: sign-concordant feedback, of any shape. The sign of 0 counts as 1.
+
+    Liao, Leibo & Poggio 2016, arXiv 1510.05067, redraw M for each batch (batchwise). Moskovitz, Litwin-Kumar & Abbott
+    2018, arXiv 1812.06488, also compare magnitudes that are drawn once (frozen).
+    """
+    return torch.copysign(M, W)
+
+
+def uniform_sign(W: Tensor, magnitude: float) -> Tensor:
+    """B = m sign(W) with one magnitude m for a layer: uniform sign-concordant feedback.
+
+    Liao, Leibo & Poggio 2016, with m = 1. Xiao et al. 2018, arXiv 1811.03567, scale the signs by the standard deviation
+    of the initial weights, so that errors neither grow nor vanish over many layers.
+    """
+    return magnitude * W.sign()
+
+
+def kolen_pollack(W: Tensor, difference: Tensor) -> Tensor:
+    """B = W - D: feedback that receives the same changes as W; W and B both decay, so that D = W - B shrinks.
+
+    W <- (1 - lambda) W + dW and B <- (1 - lambda) B + dW give D <- (1 - lambda) D, whatever dW is. Kolen & Pollack
+    1994; Akrout et al. 2019, arXiv 1904.05391.
+    """
+    return W - difference
+
+
+def weight_mirror(B: Tensor, W: Tensor, noise: Tensor, rate: float) -> Tensor:
+    """B after one step of the weight mirror: B <- (1 - rate) B + rate <(W xi) xi^T> / sigma^2.
+
+    The layer below sends noise xi of mean 0 and variance sigma^2 = 1; the layer above responds with W xi, without bias.
+    The mean of the product is W, so that B follows W. W and B (out, in); noise (samples, in). Akrout et al. 2019, arXiv
+    1904.05391, who leave out the division by sigma^2, so that their B follows a multiple of W.
+    """
+    return (1 - rate) * B + (rate / len(noise)) * response(W, noise).T @ noise
+
+
+def summed_update(
+    W: Tensor,
+    y_pre: Tensor,
+    y_post: Tensor,
+    e_pre: Tensor | None,
+    e_post: Tensor,
+    theta: Mapping[int, float],
+) -> Tensor:
+    """Return the sum over samples of sum_r theta_r F_r (5) for the published terms except the decay F3, (..., out, in).
+
+    It equals the sum of `plasticity_update` over the samples. Every term is a product of a factor of the layer above
+    and y_pre or e_pre; F9 has a second one. So the sum over samples is a product of matrices, and no matrix is made for
+    a single sample. W (..., out, in); y_pre, e_pre (..., samples, in); y_post, e_post (..., samples, out). theta: the
+    strength of each term by its index. e_pre may be None if no term uses it.
+    """
+    strength = dict.fromkeys(range(10), 0.0) | dict(theta)
+    samples_first = W.transpose(-1, -2)
+    of_y = -strength[0] * e_post
+    if strength[5]:
+        of_y = of_y - strength[5] * y_post.sum(-1, keepdim=True) * e_post
+    change = torch.zeros_like(W)
+    if strength[9]:
+        of_y = of_y + strength[9] * y_post
+        change = change - strength[9] * (y_post.transpose(-1, -2) @ y_post) @ W
+    if e_pre is not None:
+        of_e = -strength[1] * y_post - strength[2] * e_post - strength[4]
+        if strength[6] or strength[7]:
+            recalled = (y_post * (e_pre @ samples_first)).sum(-1, keepdim=True)
+            of_e = of_e - strength[6] * recalled * y_post
+            of_y = of_y - strength[7] * recalled * e_post
+        if strength[8]:
+            of_e = of_e - strength[8] * (e_post * (y_pre @ samples_first)).sum(-1, keepdim=True) * y_post
+        change = change + of_e.transpose(-1, -2) @ e_pre
+    return change + of_y.transpose(-1, -2) @ y_pre
 
 
 def orthonormality(W: Tensor, y_pre: Tensor, y_post: Tensor) -> Tensor:
