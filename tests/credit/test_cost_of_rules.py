@@ -1,0 +1,68 @@
+"""What each credit rule costs, compared with the operations counted by hand."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from plastic_backprop.credit import DeepSupervision
+from plastic_cli.analysis.cost import step_cost
+from plastic_eglp import LocalPlasticity
+from plastic_eglp.events import AlwaysOnController, NeverController
+from plastic_grlu import NodePerturbation
+
+BATCH, INPUTS, CLASSES = 6, 7, 3
+SIZES = (INPUTS, 11, 13, CLASSES)
+WEIGHTS = [first * second for first, second in pairwise(SIZES)]
+FORWARD = 2 * BATCH * sum(WEIGHTS)
+
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(7, 11), nn.ReLU(), nn.Linear(11, 13), nn.ReLU(), nn.Linear(13, 3))
+
+
+def cost_of(credit, model):
+    x, y = torch.randn(BATCH, INPUTS), torch.arange(BATCH) % CLASSES
+    return step_cost(credit, model, x, lambda output: functional.cross_entropy(output, y, reduction="none"))
+
+
+@pytest.mark.parametrize("place", ["output", "preactivation"])
+def test_one_perturbation_costs_two_passes_and_the_products_of_the_weights(place):
+    model = make()
+    cost = cost_of(NodePerturbation(model, perturbations=1, noise=0.1, credit=place), model)
+    assert cost.forward == FORWARD
+    assert cost.forward + cost.learning == (2 + 1) * FORWARD + FORWARD
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, None])
+@pytest.mark.parametrize("perturbations", [2, 7])
+def test_perturbations_cost_two_passes_each_but_may_share_what_precedes_the_noise(perturbations, chunk_size):
+    model = make()
+    cost = cost_of(NodePerturbation(model, perturbations=perturbations, chunk_size=chunk_size), model)
+    before_the_noise = 2 * BATCH * WEIGHTS[0]
+    after_the_noise = FORWARD - before_the_noise
+    passes = cost.learning - FORWARD - 2 * perturbations * after_the_noise
+    assert passes % before_the_noise == 0
+    assert 1 <= passes // before_the_noise <= 2 * perturbations
+
+
+def test_deep_supervision_adds_a_readout_for_each_hidden_layer():
+    model = make()
+    cost = cost_of(DeepSupervision(model), model)
+    readouts = 2 * BATCH * CLASSES * (SIZES[1] + SIZES[2])
+    # A readout costs its product and the gradients of its weights and of its input.
+    assert cost.learning == FORWARD + 3 * readouts
+
+
+def test_local_plasticity_costs_nothing_in_hidden_layers_without_an_event():
+    model = make()
+    without = cost_of(LocalPlasticity(model, events=NeverController()), model)
+    having = cost_of(LocalPlasticity(model, events=AlwaysOnController()), model)
+    assert (without.events, having.events) == (0, 1)
+    assert without.forward == having.forward == FORWARD
+    assert without.learning == 2 * BATCH * WEIGHTS[-1]
+    # The update of a hidden layer is one product of activity and input.
+    assert having.learning == without.learning + 2 * BATCH * sum(WEIGHTS[:-1])
