@@ -12,6 +12,7 @@ from plastic_cli.analysis.cost import step_cost
 from plastic_eglp import LocalPlasticity
 from plastic_eglp.events import AlwaysOnController, NeverController
 from plastic_grlu import NodePerturbation
+from plastic_metafa import RandomFeedback
 
 BATCH, INPUTS, CLASSES = 6, 7, 3
 SIZES = (INPUTS, 11, 13, CLASSES)
@@ -47,6 +48,21 @@ def test_perturbations_cost_two_passes_each_but_may_share_what_precedes_the_nois
     passes = cost.learning - FORWARD - 2 * perturbations * after_the_noise
     assert passes % before_the_noise == 0
     assert 1 <= passes // before_the_noise <= 2 * perturbations
+
+
+@pytest.mark.parametrize(
+    ("kind", "errors"), [("fixed", WEIGHTS[1:]), ("sign", WEIGHTS[1:]), ("symmetric", WEIGHTS[1:])]
+)
+def test_feedback_costs_as_much_as_the_gradient(kind, errors):
+    model = make()
+    cost = cost_of(RandomFeedback(model, feedback=kind), model)
+    assert cost.learning == FORWARD + 2 * BATCH * sum(errors)
+
+
+def test_direct_feedback_projects_the_error_of_the_output_to_each_hidden_layer():
+    model = make()
+    cost = cost_of(RandomFeedback(model, feedback="direct"), model)
+    assert cost.learning == FORWARD + 2 * BATCH * CLASSES * (SIZES[1] + SIZES[2])
 
 
 def test_deep_supervision_adds_a_readout_for_each_hidden_layer():

@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from plastic_metafa.feedback_weights import MODULE_FEEDBACKS, FeedbackWeights, fan_of
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +17,7 @@ from plastic_cli.credit.gradient import Gradient
 from plastic_cli.credit.protocol import Credit
 from plastic_metafa import RandomFeedback, rule
 from plastic_metafa.adaptation import Network, Plasticity, adapt_step
+from plastic_metafa.feedback_weights import MODULE_FEEDBACKS, FeedbackWeights, fan_of
 
 SIZES = (6, 8, 7, 5)
 
