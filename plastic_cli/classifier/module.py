@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from plastic_cli.credit.parameters import named_parameters
+from plastic_cli.credit.recording import Use, record
 from plastic_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,42 +90,34 @@ class ModuleLearner:
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the activity of each hidden layer, (batch, units): the input of every layer of weights but the first.
 
-        Layers of weights are modules without children whose `weight` has two dimensions or more, in the order in which
-        they are called.
+        Layers of weights are linear maps, convolutions and embeddings, in the order in which they are used.
         """
-        return [given.flatten(1) for _, given in self._calls(x)[1:]]
+        return [use.x.flatten(1) for use in self._uses(x)[1:]]
 
     def first_layer(self, x: Tensor) -> Tensor | None:
-        """Return the weights of the layer that is called first, (units, ...); None if the module has no such layer."""
-        calls = self._calls(x)
-        return calls[0][0].get_parameter("weight") if calls else None
+        """Return the weights of the layer that is used first, (units, ...); None if the module has no such layer."""
+        uses = self._uses(x)
+        return self.network.get_parameter(uses[0].name) if uses else None
+
+    def readout(self, x: Tensor) -> dict[str, nn.Parameter]:
+        """Return the parameters of the layer that is used last, by name; raises UserError without such a layer."""
+        uses = self._uses(x)
+        if not uses:
+            raise UserError("the module has no layer of weights, such as nn.Linear, so it has no readout.")
+        last, parameters = uses[-1], named_parameters(self.network)
+        return {name: value for name, value in parameters.items() if name == last.name or value is last.product.bias}
 
     def train_only_readout(self, x: Tensor) -> None:
-        """Fix all parameters but those of the layer that is called last. Raises UserError without such a layer."""
-        calls = self._calls(x)
-        if not calls:
-            raise UserError("only the readout learns: the module has no layer of weights, such as nn.Linear.")
+        """Fix all parameters but those of the layer that is used last. Raises UserError without such a layer."""
+        learning = self.readout(x).values()
         self.network.requires_grad_(False)
-        calls[-1][0].requires_grad_(True)
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
-    @torch.no_grad()
-    def _calls(self, x: Tensor) -> list[tuple[nn.Module, Tensor]]:
-        """Return each call of a layer of weights for x, in evaluation mode: the layer and its input."""
-        calls: list[tuple[nn.Module, Tensor]] = []
-        layers = [
-            module
-            for module in self.network.modules()
-            if not list(module.children()) and getattr(getattr(module, "weight", None), "ndim", 0) >= 2
-        ]
-        hooks = [
-            layer.register_forward_pre_hook(lambda layer, given: calls.append((layer, given[0]))) for layer in layers
-        ]
-        try:
-            self.predict(x)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return calls
+    def _uses(self, x: Tensor) -> list[Use]:
+        """Return each use of a weight for x, in evaluation mode."""
+        self.network.eval()
+        return record(self.network, as_input(x, self.network, self.image_shape))[1]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the module, of the optimizer and of the credit rule."""

@@ -12,7 +12,7 @@ from plastic_cli.classifier.credit_metrics import CreditMetrics
 from plastic_cli.classifier.data import described_data
 from plastic_cli.classifier.fit import fit
 from plastic_cli.classifier.module import ModuleLearner
-from plastic_cli.classifier.networks import build_network, seeded
+from plastic_cli.classifier.networks import BuiltNetwork, build_network, seeded
 from plastic_cli.classifier.optimizers import make_optimizer
 from plastic_cli.classifier.render import snapshot_weights
 from plastic_cli.config.classifier import MODELS, ModuleTrainConfig
@@ -31,13 +31,18 @@ MakeCredit = Callable[[Any, nn.Module, "Run"], "Credit | None"]
 
 
 def make_module_learner(
-    config: ModuleTrainConfig, data: Dataset, run: Run, credit: MakeCredit | None = None
+    config: ModuleTrainConfig,
+    data: Dataset,
+    run: Run,
+    credit: MakeCredit | None = None,
+    own: BuiltNetwork | None = None,
 ) -> ModuleLearner:
     """Return the learner that a configuration describes, its weights drawn from the run's seed.
 
-    credit: makes the credit rule of the network; None for the gradient.
+    credit: makes the credit rule of the network; None for the gradient. own: the rule's own network, in place of the
+    one that `--model` names.
     """
-    built = build_network(config.model, data, config.hidden, run.generator("weights"))
+    built = own or build_network(config.model, data, config.hidden, run.generator("weights"))
     network = built.module.to(run.device)
     return ModuleLearner(
         network,

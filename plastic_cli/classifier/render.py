@@ -88,9 +88,17 @@ def stored_shape(run: Run, inputs: int) -> tuple[int, int, int] | None:
     """
     names = run.stored_tensors("weights-")
     kernel = run.load_tensors(names[0]).get("kernel") if names else None
-    shape = image_shape_of(run, inputs) if kernel is None else (int(kernel[0]), int(kernel[1]), int(kernel[2]))
+    return _as_picture(image_shape_of(run, inputs) if kernel is None else kernel)
+
+
+def shape_of_units(run: Run, weights: Tensor) -> tuple[int, int, int] | None:
+    """Return the shape of the weights (units, ...) of a unit of the first layer, as `stored_shape` does."""
+    return _as_picture(weights.shape[1:] if weights.ndim == 4 else image_shape_of(run, weights[0].numel()))
+
+
+def _as_picture(shape: Sequence[int] | None) -> tuple[int, int, int] | None:
     # One channel is drawn in two colors, three as red, green and blue.
-    return shape if shape is not None and shape[0] in (1, 3) else None
+    return None if shape is None or shape[0] not in (1, 3) else (int(shape[0]), int(shape[1]), int(shape[2]))
 
 
 def render_weights(run: Run, config: FilmConfig | None = None, units: int = 36) -> None:

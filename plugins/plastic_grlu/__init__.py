@@ -17,6 +17,7 @@ def plastic_rule() -> Rule:
         commands="plastic_grlu.commands",
         build="plastic_grlu.training:build",
         network="plastic_grlu.training:network",
+        credit="plastic_grlu.credit:make_credit",
         headline_figures="plastic_grlu.analysis.figures:headline_figures",
         metrics={"backbone/loss": Metric("loss of the backbone")},
     )

@@ -6,36 +6,15 @@ from typing import TYPE_CHECKING
 
 from plastic_cli import ClassifierEvaluateConfig
 from plastic_grlu.config import Analyze, Render, Train
-from plastic_grlu.training import build, make_learner
+from plastic_grlu.training import build, train_run
 
 if TYPE_CHECKING:
     from plastic_cli import Run
 
-COMPILING = "compiling the kernels of grlu: about 10 seconds, once for each version"
-
 
 def train(config: Train, run: Run) -> None:
     """Train a network. The main result of a run is `test/accuracy`."""
-    from plastic_cli.classifier.fit import fit
-    from plastic_cli.classifier.render import snapshot_weights
-    from plastic_cli.data.datasets import load_dataset
-    from plastic_cli.numerics.clock import while_compiling
-    from plastic_grlu.backbone import train_autoencoder
-
-    data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
-    learner, autoencoder = make_learner(config, data, run)
-    if autoencoder is not None:
-        train_autoencoder(autoencoder, data, run, config.backbone_epochs)
-    with while_compiling(lambda: run.console.working(COMPILING)):
-        learner.prepare(data.train.x, data.train.y)
-    fit(
-        learner,
-        data,
-        run,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        after_epoch=lambda epoch: snapshot_weights(run, epoch, config.epochs, learner.weights[0]),
-    )
+    train_run(config, run)
 
 
 def evaluate(config: ClassifierEvaluateConfig, run: Run) -> None:
@@ -51,7 +30,8 @@ def analyze(config: Analyze, run: Run) -> None:
     from plastic_grlu.analysis.measures import analyze_updates, show_weights
 
     nothing_chosen = analyze_classifier(config, run, build, others_chosen=config.angles or config.weights)
-    if config.angles or nothing_chosen:
+    plain = Train.from_values(run.config, source=f"run {run.id}").is_plain
+    if plain and (config.angles or nothing_chosen):
         analyze_updates(config, run, build)
     if config.weights:
         show_weights(run, build)

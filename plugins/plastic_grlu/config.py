@@ -7,13 +7,21 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from plastic_cli import ClassifierAnalyzeConfig, ClassifierTrainConfig, FilmConfig, OnlyWith, field
-from plastic_cli.config.classifier import LayerSizes
+from plastic_cli import ClassifierAnalyzeConfig, FilmConfig, OnlyWith, field
+from plastic_cli.config.classifier import MODEL_HELP, OPTIMIZER_HELP, LayerSizes, Model, ModuleTrainConfig, Optimizer
 from plastic_cli.config.model import Device
 
+BATCH_SIZE = 64
+"""Default batch size of another network or optimizer than those of the published rule."""
 
-class Train(ClassifierTrainConfig):
-    """Train a network with GRLU: each layer learns from its own noise and one scalar reward, with no backward pass."""
+
+class Train(ModuleTrainConfig):
+    """Train a network with GRLU: each layer learns from its own noise and one scalar reward, with no backward pass.
+
+    The published rule is --model mlp --optimizer sgd: the mean update is noise^2 times the gradient, and the updates of
+    a batch are summed. With another --model or --optimizer the update is divided by noise^2 and averaged over the
+    batch, so that a learning rate means what it means for the gradient; --batch-size is then 64 by default.
+    """
 
     device: Device = field(
         "cpu",
@@ -21,7 +29,12 @@ class Train(ClassifierTrainConfig):
         panel="Run",
     )
     perturbations: int = field(16, "noise samples per image, each used with both signs", ge=1)
-    hidden: LayerSizes = field((256,), "units of each hidden layer, for example 256 or 256,256", panel="Network")
+    model: Model = field("mlp", f"{MODEL_HELP}; mlp normalizes the input of each layer, as published", panel="Network")
+    hidden: LayerSizes = field(
+        (256,),
+        "units of each hidden layer, for example 256 or 256,256; with --model cnn, channels of each convolution",
+        panel="Network",
+    )
     skip: bool = field(
         False, "add the input of a hidden layer to its output if both have the same width", panel="Network"
     )
@@ -39,8 +52,14 @@ class Train(ClassifierTrainConfig):
     update: Literal["grlu", "backprop"] = field(
         "grlu", "learning rule; backprop is a control: the true gradient with step learning rate * noise^2"
     )
-    batch_size: int = field(1, "images per step; their updates are summed", ge=1, panel="Learning")
-    epochs: int = field(10, "passes over the training images", ge=1, panel="Learning")
+    optimizer: Optimizer = field("sgd", OPTIMIZER_HELP, panel="Learning")
+    batch_size: int = field(
+        1,
+        f"images per step; their updates are summed (default with another --model or --optimizer: {BATCH_SIZE}, and"
+        " their mean is taken)",
+        ge=1,
+        panel="Learning",
+    )
     noise: float = field(
         0.1,
         "standard deviation of the noise at the start; a cosine schedule brings it to --final-noise",
@@ -50,7 +69,8 @@ class Train(ClassifierTrainConfig):
     final_noise: float = field(0.0, "standard deviation of the noise at the end of training", ge=0)
     learning_rate: float = field(
         0.1,
-        "learning rate at the start; a cosine schedule brings it to --final-learning-rate",
+        "learning rate at the start; a cosine schedule brings it to --final-learning-rate (default with momentum: 0.01;"
+        " with adam, adamw or selective: 0.001)",
         ge=0,
         search=(0.001, 1.0, "log"),
         panel="Learning",
@@ -73,12 +93,23 @@ class Train(ClassifierTrainConfig):
     published_names: ClassVar[Mapping[str, str]] = {"n_perturbations": "perturbations", "layer_sizes": "hidden"}
     only_with: ClassVar[OnlyWith] = (
         ("update", ("grlu",), ("perturbations", "credit")),
+        ("model", ("mlp",), ("skip", "activation", "k", "backbone", "latent", "backbone_epochs")),
+        ("optimizer", ("sgd",), ("activation", "k", "backbone", "latent", "backbone_epochs")),
         ("backbone", ("autoencoder",), ("latent", "backbone_epochs")),
     )
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """`k` implies top-k; top-k without `k` implies a half; ReLU implies no `k`."""
+        """Another network or optimizer implies a batch size. `k` implies top-k; top-k alone implies k = 0.5."""
+        found = super().implied(typed)
+        if not is_plain_choice(
+            typed.get("model", "mlp"), typed.get("optimizer", "sgd"), typed.get("momentum"), typed.get("weight_decay")
+        ):
+            found["batch_size"] = BATCH_SIZE
+        return found | cls._implied_activation(typed)
+
+    @staticmethod
+    def _implied_activation(typed: Mapping[str, Any]) -> dict[str, Any]:
         if typed.get("k") is not None and "activation" not in typed:
             return {"activation": "top-k"}
         if "k" not in typed and typed.get("activation") in ("relu", "top-k"):
@@ -93,7 +124,19 @@ class Train(ClassifierTrainConfig):
             raise ValueError("--final-noise must not exceed --noise")
         if self.final_learning_rate > self.learning_rate:
             raise ValueError("--final-learning-rate must not exceed --learning-rate")
+        if not self.is_plain and (self.activation != "relu" or self.backbone != "none"):
+            raise ValueError("--k, --activation and --backbone need --optimizer sgd without momentum and weight decay")
         return self
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is the published rule on its own network, for which there are compiled kernels."""
+        return is_plain_choice(self.model, self.optimizer, self.momentum, self.weight_decay)
+
+
+def is_plain_choice(model: object, optimizer: object, momentum: object, weight_decay: object) -> bool:
+    """Return whether these options are those of the published rule on its own network."""
+    return model == "mlp" and optimizer == "sgd" and not momentum and not weight_decay
 
 
 class Analyze(ClassifierAnalyzeConfig):

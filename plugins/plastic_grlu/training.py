@@ -1,4 +1,4 @@
-"""Makes the learner of a run."""
+"""Makes the learner of a run, and trains it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,56 @@ if TYPE_CHECKING:
     from torch import nn
 
     from plastic_cli import Run
+    from plastic_cli.classifier.module import ModuleLearner
     from plastic_cli.data.datasets import Dataset
-    from plastic_grlu.learner import GRLULearner, GRLUNetwork
+    from plastic_grlu.learner import GRLULearner
+
+COMPILING = "compiling the kernels of grlu: about 10 seconds, once for each version"
 
 
-def build(run: Run, data: Dataset, *, trained: bool = True) -> GRLULearner:
+def train_run(config: Train, run: Run) -> None:
+    """Train the network of a run: with compiled kernels where they apply, else by the credit rule of any module."""
+    if config.is_plain:
+        train_plain(config, run)
+        return
+    from plastic_cli.classifier.module_run import train_module
+
+    train_module(config, run, lambda data: make_learner_of_module(config, data, run))
+
+
+def train_plain(config: Train, run: Run) -> None:
+    """Train the rule's own network by the published rule."""
+    from plastic_cli.classifier.fit import fit
+    from plastic_cli.classifier.render import snapshot_weights
+    from plastic_cli.data.datasets import load_dataset
+    from plastic_cli.numerics.clock import while_compiling
+    from plastic_grlu.backbone import train_autoencoder
+
+    data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
+    learner, autoencoder = make_learner(config, data, run)
+    if autoencoder is not None:
+        train_autoencoder(autoencoder, data, run, config.backbone_epochs)
+    with while_compiling(lambda: run.console.working(COMPILING)):
+        learner.prepare(data.train.x, data.train.y)
+    fit(
+        learner,
+        data,
+        run,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        after_epoch=lambda epoch: snapshot_weights(run, epoch, config.epochs, learner.weights[0]),
+    )
+
+
+def build(run: Run, data: Dataset, *, trained: bool = True) -> GRLULearner | ModuleLearner:
     """Return the network of a run: after training, or before it with `trained=False`."""
-    learner, autoencoder = make_learner(Train.from_values(run.config, source=f"run {run.id}"), data, run)
+    config = Train.from_values(run.config, source=f"run {run.id}")
+    if not config.is_plain:
+        of_module = make_learner_of_module(config, data, run)
+        if trained:
+            run.restore("learner", of_module)
+        return of_module
+    learner, autoencoder = make_learner(config, data, run)
     if autoencoder is not None:
         # The untrained network has the trained autoencoder: only what GRLU learns differs.
         run.restore("autoencoder", autoencoder)
@@ -26,16 +69,51 @@ def build(run: Run, data: Dataset, *, trained: bool = True) -> GRLULearner:
     return learner
 
 
-def network(run: Run) -> GRLUNetwork:
-    """Return the trained network of a run as a module: logits (batch, classes) of images (batch, features)."""
+def network(run: Run) -> nn.Module:
+    """Return the trained network of a run as a module: logits (batch, classes) of images (batch, features).
+
+    A module of the user's own takes what it takes, as in training.
+    """
     from plastic_cli.classifier.data import described_data
+    from plastic_cli.classifier.module import ModuleLearner
     from plastic_grlu.learner import GRLUNetwork
 
     learner = build(run, described_data(run))
-    trained = GRLUNetwork(
-        learner.weights, learner.biases, top_k=learner.top_k, skip=learner.skip, encoder=learner.encoder
-    )
+    trained: nn.Module
+    if isinstance(learner, ModuleLearner):
+        trained = learner.network
+    else:
+        trained = GRLUNetwork(
+            learner.weights, learner.biases, top_k=learner.top_k, skip=learner.skip, encoder=learner.encoder
+        )
     return trained.requires_grad_(True).eval()
+
+
+def make_learner_of_module(config: Train, data: Dataset, run: Run) -> ModuleLearner:
+    """Return the untrained learner of any network with any optimizer; `mlp` is the rule's own network."""
+    from plastic_cli.classifier.module_run import make_module_learner
+    from plastic_cli.classifier.networks import BuiltNetwork
+    from plastic_grlu import rule
+    from plastic_grlu.credit import NodePerturbation, make_credit
+    from plastic_grlu.learner import GRLUNetwork
+
+    own = None
+    if config.model == "mlp":
+        sizes = [data.train.x.shape[1], *config.hidden, data.classes]
+        parameters = rule.initial_parameters(sizes, run.generator("weights"))
+        own = BuiltNetwork(GRLUNetwork(*parameters, skip=config.skip), None)
+    learner = make_module_learner(config, data, run, make_credit, own)
+    optimizer, credit = learner.optimizer, learner.credit
+
+    def schedule(progress: float) -> None:
+        assert optimizer is not None
+        for group in optimizer.param_groups:
+            group["lr"] = rule.cosine(config.learning_rate, config.final_learning_rate, progress)
+        if isinstance(credit, NodePerturbation):
+            credit.noise = rule.cosine(config.noise, config.final_noise, progress)
+
+    learner.schedule = schedule
+    return learner
 
 
 def make_learner(config: Train, data: Dataset, run: Run) -> tuple[GRLULearner, nn.Module | None]:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from plastic_cli.analysis.angles import angle_degrees, signal_to_noise
-from plastic_cli.classifier.data import image_shape_of, trained_on
+from plastic_cli.classifier.data import trained_on
 from plastic_cli.classifier.fit import stratified_sample
+from plastic_cli.classifier.module import ModuleLearner
+from plastic_cli.classifier.render import shape_of_units
 from plastic_cli.figures import measures as figures
 from plastic_cli.figures.weights import weights_picture
 from plastic_cli.numerics.seeds import derived_seed
@@ -59,12 +61,15 @@ def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
 def show_weights(run: Run, build: Build) -> None:
     """Write the weights of the first layer as images."""
     data = trained_on(run)
-    learner: GRLULearner = build(run, data, trained=True)  # type: ignore[assignment]
-    weights = learner.weights[0].cpu()
-    shape = image_shape_of(run, weights.shape[1])
-    if shape is None:
-        run.message("no figure of the weights: the first layer receives a code, not images")
+    learner: GRLULearner | ModuleLearner = build(run, data, trained=True)  # type: ignore[assignment]
+    first = learner.first_layer(data.test.x[:2]) if isinstance(learner, ModuleLearner) else learner.weights[0]
+    shape = None if first is None else shape_of_units(run, first)
+    if first is None or shape is None:
+        run.message(
+            "no figure of the weights: the inputs of a unit of the first layer are not an image of 1 or 3 channels"
+        )
         return
+    weights = first.detach().flatten(1).cpu()
     title = f"{run.record.rule} on {run.record.dataset}, seed {run.seed}"
     name = f"weights of the {len(weights)} units of the first layer, after training"
     run.save_image("weights_all", weights_picture({name: weights}, shape, title))
