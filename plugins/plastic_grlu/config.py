@@ -13,6 +13,8 @@ from plastic_cli.config.model import Device
 
 BATCH_SIZE = 64
 """Default batch size of another network or optimizer than those of the published rule."""
+MODULE_RATE = 0.01
+"""Default learning rate of SGD on another network."""
 
 
 class Train(ModuleTrainConfig):
@@ -69,8 +71,8 @@ class Train(ModuleTrainConfig):
     final_noise: float = field(0.0, "standard deviation of the noise at the end of training", ge=0)
     learning_rate: float = field(
         0.1,
-        "learning rate at the start; a cosine schedule brings it to --final-learning-rate (default with momentum: 0.01;"
-        " with adam, adamw or selective: 0.001)",
+        "learning rate at the start; a cosine schedule brings it to --final-learning-rate (default with another"
+        f" --model and sgd: {MODULE_RATE}; with another --optimizer: 0.003)",
         ge=0,
         search=(0.001, 1.0, "log"),
         panel="Learning",
@@ -84,6 +86,7 @@ class Train(ModuleTrainConfig):
     latent: int = field(128, "size of the autoencoder's code", ge=1, panel="Network")
     backbone_epochs: int = field(5, "passes of the autoencoder over the training images", ge=1, panel="Network")
 
+    rates: ClassVar[Mapping[str, float]] = dict.fromkeys(("momentum", "adam", "adamw", "selective"), 0.003)
     renamed: ClassVar[Mapping[str, str]] = {
         "noise_max": "noise",
         "noise_min": "final_noise",
@@ -106,6 +109,8 @@ class Train(ModuleTrainConfig):
             typed.get("model", "mlp"), typed.get("optimizer", "sgd"), typed.get("momentum"), typed.get("weight_decay")
         ):
             found["batch_size"] = BATCH_SIZE
+        if typed.get("model", "mlp") != "mlp" and typed.get("optimizer", "sgd") == "sgd":
+            found["learning_rate"] = MODULE_RATE
         return found | cls._implied_activation(typed)
 
     @staticmethod
@@ -126,6 +131,8 @@ class Train(ModuleTrainConfig):
             raise ValueError("--final-learning-rate must not exceed --learning-rate")
         if not self.is_plain and (self.activation != "relu" or self.backbone != "none"):
             raise ValueError("--k, --activation and --backbone need --optimizer sgd without momentum and weight decay")
+        if not self.is_plain and self.update == "backprop" and (self.noise, self.final_noise) != (0.1, 0.0):
+            raise ValueError("--noise does nothing with --update backprop and another --model or --optimizer")
         return self
 
     @property
