@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_args
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from plastic_cli import UserError
 from plastic_cli.credit.gradient import Rest, attached, rest_credit
-from plastic_cli.credit.parameters import accumulate, named_parameters, others, taught
+from plastic_cli.credit.parameters import accumulate, named_parameters, others, taught, unwrapped
 from plastic_cli.credit.protocol import Credit, Loss, call, checked_losses
 from plastic_cli.credit.recording import Recording, Use
 from plastic_cli.errors import did_you_mean
@@ -20,7 +21,7 @@ from plastic_eglp import rule
 from plastic_eglp.change import BCM_RATE, LOCAL_RULES, Feedback, LocalRule, add_change, factors_of, softhebb_step
 from plastic_eglp.events import Controller, ThresholdController, make_controller
 from plastic_eglp.samples import Samples, first_loss_derivatives
-from plastic_eglp.signals import Novelty, Signal, margin
+from plastic_eglp.signals import Novelty, Signal, labels_of, margin
 from plastic_eglp.stimuli import Stimuli, in_whole, layers_of
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class LocalPlasticity:
         self._modules = modules
         self._readout = None if readout is None else _parameters_of(model, readout)
         self._readout_is_named = readout is not None
+        self._tied = _shared(model) & {id(value) for value in {**self._chosen, **(self._readout or {})}.values()}
         self.parameters: Mapping[str, nn.Parameter] = self._expected(model)
         self._rest = rest if rest == "gradient" else rest_credit(model, self.parameters, rest)
         self.events = 0
@@ -119,7 +121,7 @@ class LocalPlasticity:
         """
         model = attached(self.model)
         every = named_parameters(model)
-        recording = _Recording(every, self._in_graph(model))
+        recording = _Recording(every, self._in_graph(model), self._tied)
         with torch.enable_grad(), recording:
             output = call(model, inputs)
         if not recording.uses:
@@ -310,7 +312,7 @@ class LocalPlasticity:
         assert error is not None
         if self.signal == "error":
             return -error.amin(1)
-        return margin(output.detach(), _labels(output.detach(), error))
+        return margin(output.detach(), labels_of(output.detach(), error))
 
     def _last_hidden(self, uses: Sequence[Use], samples: int) -> Tensor:
         """Return the input of the readout (batch, units)."""
@@ -403,19 +405,23 @@ def make_credit(config: Train, model: nn.Module, run: Run) -> LocalPlasticity:
 
 
 class _Recording(Recording):
-    """Records the uses of weights; of all parameters, only those in `in_graph` (ids; None: all) receive a gradient."""
+    """Records the uses of weights; of all parameters, only those in `in_graph` (ids; None: all) receive a gradient.
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], in_graph: set[int] | None) -> None:
+    tied: ids of weights that the readout may share with an embedding. As embeddings they receive no gradient, because
+    an error would have to reach the input of the readout.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], in_graph: set[int] | None, tied: set[int]) -> None:
         super().__init__(parameters)
-        self._in_graph = in_graph
+        self._in_graph, self._tied = in_graph, tied
         self._detached: dict[int, Tensor] = {}
         self._of_detached: dict[int, nn.Parameter] = {}
 
     def handle(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Carry out a torch function with the parameters that need no graph detached."""
-        if self._in_graph is not None:
-            args = [self._without_graph(value) for value in args]
-            kwargs = {key: self._without_graph(value) for key, value in kwargs.items()}
+        embeds = function is nn.functional.embedding
+        args = [self._without_graph(value, embeds) for value in args]
+        kwargs = {key: self._without_graph(value, embeds) for key, value in kwargs.items()}
         return super().handle(function, args, kwargs)
 
     def name_of(self, weight: Tensor) -> str | None:
@@ -423,39 +429,30 @@ class _Recording(Recording):
         whole = weight if weight._base is None else weight._base
         return super().name_of(self._of_detached.get(id(whole), weight))
 
-    def _without_graph(self, value: Any) -> Any:
+    def _without_graph(self, value: Any, embeds: bool) -> Any:
         if isinstance(value, nn.Parameter):
-            if id(value) in (self._in_graph or ()):
-                return value
-            found = self._detached.get(id(value))
-            if found is None:
-                found = self._detached[id(value)] = value.detach()
-                self._of_detached[id(found)] = value
-            return found
+            learns = self._in_graph is None or id(value) in self._in_graph
+            return value if learns and not (embeds and id(value) in self._tied) else self._detach(value)
         if isinstance(value, list | tuple) and any(isinstance(part, nn.Parameter) for part in value):
-            return type(value)(self._without_graph(part) for part in value)
+            return type(value)(self._without_graph(part, embeds) for part in value)
         return value
 
-
-def _labels(logits: Tensor, error: Tensor) -> Tensor:
-    """Return the labels (batch,) from the error of a cross-entropy, which is negative for the label only.
-
-    Raises UserError if the error is that of another loss.
-    """
-    negative = error < 0
-    if logits.ndim != 2 or bool((negative.sum(1) > 1).any()):
-        raise UserError(
-            "signal='margin' needs labels, and the gradient of the losses does not show them. Use the cross-entropy of"
-            " logits (batch, classes), or signal='loss' or 'error'."
-        )
-    # Without a negative entry the probability of the label rounds to 1.
-    return torch.where(negative.any(1), error.argmin(1), logits.argmax(1))
+    def _detach(self, parameter: nn.Parameter) -> Tensor:
+        """Return the parameter without a graph; always the same tensor, so that its uses can be recognized."""
+        found = self._detached.get(id(parameter))
+        if found is None:
+            found = self._detached[id(parameter)] = parameter.detach()
+            self._of_detached[id(found)] = parameter
+        return found
 
 
 def _parameters_of(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
     """Return the parameters of a module by its name; raises UserError if there is none that can learn."""
-    every = named_parameters(model)
-    inside = {key: value for key, value in every.items() if key == name or key.startswith(f"{name}.")}
+    names = {id(parameter): key for key, parameter in named_parameters(model).items()}
+    # A weight that the module shares with an earlier one has the earlier name in `named_parameters`.
+    listed = list(model.named_parameters(remove_duplicate=False))
+    every = dict(zip(unwrapped(key for key, _ in listed), (parameter for _, parameter in listed), strict=True))
+    inside = {names[id(value)]: value for key, value in every.items() if f"{key}.".startswith(f"{name}.")}
     if not inside:
         known = sorted({key.rsplit(".", depth)[0] for key in every for depth in range(1, key.count(".") + 1)})
         raise UserError(
@@ -466,6 +463,12 @@ def _parameters_of(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
     if not found:
         raise UserError(f"readout: no parameter of '{name}' requires a gradient. Call requires_grad_(True) on it.")
     return found
+
+
+def _shared(model: nn.Module) -> set[int]:
+    """Return the ids of the parameters that several layers share."""
+    times = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    return {number for number, count in times.items() if count > 1}
 
 
 def _last_layer(recording: Recording, every: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from plastic_cli import UserError
+
 Signal = Literal["loss", "error", "margin", "novelty"]
 NOVELTY_DECAY = 0.99
 """Decay factor of the running moments of the last hidden activity, per batch."""
@@ -22,6 +24,21 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     of_label = logits.gather(1, y[:, None])
     others = logits.scatter(1, y[:, None], -torch.inf)
     return others.amax(1) - of_label[:, 0]
+
+
+def labels_of(logits: Tensor, error: Tensor) -> Tensor:
+    """Return the labels (batch,) from the error of a cross-entropy, which is negative for the label only.
+
+    Raises UserError if the error is that of another loss.
+    """
+    negative = error < 0
+    if logits.ndim != 2 or bool((negative.sum(1) > 1).any()):
+        raise UserError(
+            "signal='margin' needs labels, and the gradient of the losses does not show them. Use the cross-entropy of"
+            " logits (batch, classes), or signal='loss' or 'error'."
+        )
+    # Without a negative entry the probability of the label rounds to 1.
+    return torch.where(negative.any(1), error.argmin(1), logits.argmax(1))
 
 
 class Novelty:
