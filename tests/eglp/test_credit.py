@@ -373,18 +373,18 @@ def test_a_gated_recurrent_unit_has_the_activity_of_its_gates():
     model, x, y = EVERY["gru"].draw()
     rnn = model.rnn
     W, U = rnn.weight_ih_l0.detach(), rnn.weight_hh_l0.detach()
-    h, posts, pres, states = x.new_zeros(4, 6), [], [], []
+    h, posts, steps, states = x.new_zeros(4, 6), [], [], []
     for t in range(x.shape[1]):
         of_input, of_state = (x[:, t] @ W.T + rnn.bias_ih_l0).detach(), (h @ U.T + rnn.bias_hh_l0).detach()
         gates = torch.sigmoid((of_input + of_state)[:, :12])
         candidate = torch.tanh(of_input[:, 12:] + gates[:, :6] * of_state[:, 12:])
         posts.append(torch.cat([gates, candidate], 1))
-        pres.append(x[:, t])
+        steps.append(x[:, t])
         states.append((torch.cat([gates, of_state[:, 12:]], 1), h))
         h = (1 - gates[:, 6:]) * candidate + gates[:, 6:] * h
     found = changes(model, x, y)
     for name, weight, post, pre in (
-        ("rnn.weight_ih_l0", W, torch.cat(posts), torch.cat(pres)),
+        ("rnn.weight_ih_l0", W, torch.cat(posts), torch.cat(steps)),
         ("rnn.weight_hh_l0", U, torch.cat([post for post, _ in states]), torch.cat([state for _, state in states])),
     ):
         expected = (post.T @ pre - post.square().sum(0)[:, None] * weight) / len(pre)
