@@ -53,11 +53,16 @@ def make_module_learner(
 
 
 def train_module(
-    config: ModuleTrainConfig, run: Run, make: Callable[[Dataset], ModuleLearner], data: Dataset | None = None
+    config: ModuleTrainConfig,
+    run: Run,
+    make: Callable[[Dataset], ModuleLearner],
+    data: Dataset | None = None,
+    loop: Callable[..., None] = fit,
 ) -> None:
     """Train the network of a run, and store the weights of its first layer for `render`.
 
-    make: builds the learner. data: the data set, if it is loaded already. The global random numbers, from which dropout
+    make: builds the learner. data: the data set, if it is loaded already. loop: trains, with the arguments of `fit`.
+    The global random numbers, from which dropout
     draws, get a seed of the run and are restored at the end.
     """
     data = data or load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
@@ -74,7 +79,7 @@ def train_module(
                 snapshot_weights(run, epoch, config.epochs, first)
             metrics.log(epoch)
 
-        fit(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
+        loop(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
 
 
 def input_of(model: str, learner: ModuleLearner, data: Dataset) -> str:

@@ -15,7 +15,10 @@ def plastic_rule() -> Rule:
         commands="plastic_metafa.feedback.commands",
         build="plastic_metafa.feedback.training:build",
         network="plastic_metafa.feedback.training:network",
+        credit="plastic_metafa.feedback.training:make_credit",
         metrics={
             "begins": Metric("training until it begins to learn", "images"),
+            "accuracy_along": Metric("accuracy, mean along the stream", "%"),
+            "best_accuracy": Metric("accuracy of the epoch that is best on the same images", "%"),
         },
     )

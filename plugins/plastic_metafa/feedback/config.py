@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, field_validator, model_validator
 
-from plastic_cli import ClassifierTrainConfig, FilmConfig, field
-from plastic_cli.config.classifier import LayerSizes
+from plastic_cli import FilmConfig, OnlyWith, field
+from plastic_cli.config.classifier import SteppedRateConfig
 from plastic_metafa.theta_file import PUBLISHED_TERMS, TermKey, term_key
 
-Kind = Literal["fixed", "direct", "sign", "symmetric"]
+Kind = Literal[
+    "fixed", "direct", "sign", "uniform-sign", "batchwise-sign", "kolen-pollack", "weight-mirror", "symmetric"
+]
 
 ONLINE_HIDDEN = (170, 130, 100, 70)
 """Hidden layers of the published network of metafa."""
+ONLINE_RATE = 0.003
+"""Default learning rate of that network, which learns from one image at a time."""
 
 
 def _check_theta(theta: str | None) -> str | None:
@@ -28,7 +32,7 @@ def _check_theta(theta: str | None) -> str | None:
     return str(Path(theta).expanduser().absolute())
 
 
-class Train(ClassifierTrainConfig):
+class Train(SteppedRateConfig):
     """Train a network whose errors return through feedback weights, by the pseudo-gradient or by a meta-learned rule.
 
     Without --theta the rule is feedback alignment or one of its relatives. With --theta, the local terms of metafa
@@ -37,8 +41,11 @@ class Train(ClassifierTrainConfig):
 
     feedback: Kind = field(
         "fixed",
-        "how errors reach lower layers: fixed (random weights, feedback alignment), direct (random weights from the"
-        " output), sign (random magnitudes with the signs of the weights), symmetric (the weights, as in backprop)",
+        "how errors reach lower layers: fixed (random weights: feedback alignment), direct (random weights from the"
+        " output), sign (random magnitudes with the signs of the weights), uniform-sign (the signs, with one magnitude"
+        " for each layer), batchwise-sign (as sign, with new magnitudes at each step), kolen-pollack (feedback gets the"
+        " changes of the weights), weight-mirror (feedback learns the weights from noise), symmetric (the weights, as"
+        " in backprop)",
     )
     terms: tuple[TermKey, ...] | None = field(
         None,
@@ -51,25 +58,29 @@ class Train(ClassifierTrainConfig):
         " 0.01,-0.05 (default: 1 for the term 0)",
         complete="run",
     )
-
     images: int = field(0, "number of training images, drawn by the seed; 0: all", ge=0, panel="Data")
-    model: Literal["softplus-mlp"] = field("softplus-mlp", "network", panel="Network")
-    hidden: LayerSizes = field(ONLINE_HIDDEN, "units of each hidden layer", panel="Network")
-    optimizer: Literal["sgd"] = field("sgd", "optimizer that applies the update", panel="Learning")
-    learning_rate: float = field(
-        0.01,
-        "learning rate; with --theta and --optimizer sgd, the default is 1",
-        gt=0,
-        search=(1e-4, 0.1, "log"),
-        panel="Learning",
+
+    activation: Literal["relu", "softplus"] = field(
+        "relu",
+        "units of --model mlp; softplus: the network of metafa, with softplus units, no biases, and pixels from 0 to 1."
+        " One image per step and plain sgd then run in compiled code",
+        panel="Network",
     )
-    batch_size: int = field(1, "images per step", ge=1, panel="Learning")
-    epochs: int = field(10, "passes over the training images", ge=1, panel="Learning")
+    initial_weights: Literal["own", "xavier"] = field(
+        "own",
+        "own: as the network draws them; xavier: uniform with the size of the random feedback weights, and biases 0",
+        panel="Network",
+    )
     measure_every: int = field(
         0,
         "training images between two measurements; 0: measure at the end of each epoch",
         ge=0,
         panel="Learning",
+    )
+
+    only_with: ClassVar[OnlyWith] = (
+        ("model", ("mlp",), ("activation",)),
+        ("activation", ("relu",), ("initial_weights",)),
     )
 
     @field_validator("theta", mode="before")
@@ -100,10 +111,19 @@ class Train(ClassifierTrainConfig):
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """With strengths, the rate of plain gradient descent is 1: the strengths are the rates."""
-        if typed.get("theta") is not None and typed.get("optimizer", "sgd") == "sgd":
-            return {"learning_rate": 1.0}
-        return {}
+        """Return what the optimizer, the model, softplus units and --theta imply.
+
+        With strengths, the rate of plain gradient descent is 1: the strengths are the rates.
+        """
+        found = super().implied(typed)
+        plain = typed.get("optimizer", "sgd") == "sgd"
+        if typed.get("activation") == "softplus":
+            found.update(hidden=ONLINE_HIDDEN, batch_size=1)
+            if plain:
+                found["learning_rate"] = ONLINE_RATE
+        if typed.get("theta") is not None and plain:
+            found["learning_rate"] = 1.0
+        return found
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

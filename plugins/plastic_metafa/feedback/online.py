@@ -1,59 +1,62 @@
-"""Learning one image at a time by the compiled kernels: the fast path of `--model softplus-mlp`."""
+"""Learning one image at a time by the compiled kernels: the fast path of `--activation softplus`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from plastic_cli.classifier.module import ModuleLearner, cross_entropies
 from plastic_metafa import kernels
 from plastic_metafa.adaptation import KERNEL_FEEDBACK
+from plastic_metafa.credit import RandomFeedback
 from plastic_metafa.feedback.network import SoftplusNetwork
-from plastic_metafa.theta_file import PUBLISHED_TERMS, TermKey
+from plastic_metafa.theta_file import PUBLISHED_TERMS
 
 STRETCH = 500
 """Images of one call of the kernel, which keeps the activity of all units for each of them."""
 
 
-class OnlineLearner:
-    """Teaches a network by a plasticity rule, one image at a time.
+def has_kernel(credit: RandomFeedback, device: torch.device) -> bool:
+    """Return whether the compiled kernels know the feedback and the terms of a rule, on this device."""
+    published = all(isinstance(term, int) and term < PUBLISHED_TERMS for term in credit.theta)
+    return published and credit.feedback in KERNEL_FEEDBACK and device.type == "cpu"
 
-    B: the feedback weights of each layer, in the shape of its weights; (classes, inputs) for direct feedback. theta:
-    the strength of each term. learning_rate: factor on all of them. The weights of `network` become views of one
-    array, which the kernel changes.
+
+class OnlineLearner(ModuleLearner):
+    """Teaches a network by `credit` and plain gradient descent, one image at a time, in compiled code.
+
+    The numbers are those of `ModuleLearner`, up to rounding. The weights of `network` become views of one array, which
+    the kernel changes.
     """
 
-    def __init__(
-        self,
-        network: SoftplusNetwork,
-        B: Sequence[Tensor],
-        feedback: str,
-        theta: Mapping[TermKey, float],
-        learning_rate: float,
-    ) -> None:
-        self.network, self.kind, self.learning_rate = network, KERNEL_FEEDBACK[feedback], learning_rate
+    def __init__(self, network: SoftplusNetwork, credit: RandomFeedback, learning_rate: float) -> None:
+        super().__init__(network, torch.optim.SGD(network.parameters(), lr=learning_rate), credit=credit)
+        self.inputs = network.inputs
         layers = [layer.get_parameter("weight") for layer in network.layers]
         self.sizes = np.array([layers[0].shape[1], *(len(W) for W in layers)], np.int64)
         W = parameters_to_vector(layers).detach()
         vector_to_parameters(W, layers)
-        self.W, self.B = W.numpy(), torch.cat([feedback.detach().flatten() for feedback in B]).numpy()
-        self.theta, self.active = np.zeros(PUBLISHED_TERMS, self.W.dtype), np.zeros(PUBLISHED_TERMS, np.bool_)
-        for term, strength in theta.items():
+        self.W = W.numpy()
+        self.kind = KERNEL_FEEDBACK[credit.feedback]
+        self.B = self._flat_feedback(network, credit)
+        self.theta, self.active = np.zeros(PUBLISHED_TERMS), np.zeros(PUBLISHED_TERMS, np.bool_)
+        for term, strength in credit.theta.items():
             self.theta[int(term)], self.active[int(term)] = strength, True
 
     def train_epoch(self, x: Tensor, y: Tensor, order: Tensor, progress: Callable[[int], None]) -> None:
         """Learn from `x[order]` and `y[order]`, in this order; call `progress` with the number of images so far."""
+        assert self.optimizer is not None
         units = int(self.sizes.sum())
         # Zeros, because the kernel reads errors and products that its terms do not need without writing them.
         activity = [np.zeros((min(STRETCH, len(order)), units), self.W.dtype) for _ in range(5)]
-        strengths = (self.learning_rate * self.theta).astype(self.W.dtype)
+        strengths = (self.optimizer.param_groups[0]["lr"] * self.theta).astype(self.W.dtype)
         seen = 0
         for part in order.split(STRETCH):
-            images = self.network.inputs(x[part]).contiguous().numpy()
+            images = self.inputs(x[part]).contiguous().numpy()
             buffers = [entry[: len(part)] for entry in activity]
             kernels.adapt(
                 self.sizes, self.W, self.B, images, y[part].numpy(), strengths, self.active, self.kind, *buffers
@@ -63,28 +66,19 @@ class OnlineLearner:
             seen += len(part)
             progress(seen)
 
-    def train_batch(self, x: Tensor, y: Tensor) -> None:
-        """Learn from images x (batch, features) and labels y (batch,), one after the other."""
-        self.train_epoch(x, y, torch.arange(len(y)), lambda _: None)
+    def _flat_feedback(self, network: SoftplusNetwork, credit: RandomFeedback) -> np.ndarray:
+        """Return the feedback weights of all layers in one array, as the kernels take them.
 
-    def predict(self, x: Tensor) -> Tensor:
-        """Return logits (batch, classes)."""
-        logits: Tensor = self.network(x)
-        return logits
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """Return the activity of each hidden layer."""
-        return self.network.features(x)
-
-    @property
-    def first_weights(self) -> Tensor:
-        """The weights (units, inputs) of the first layer."""
-        return self.network.layers[0].get_parameter("weight")
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the network."""
-        return {"network": self.network.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Restore the network."""
-        self.network.load_state_dict(state["network"])
+        The rule draws them when they are first used, so it sees a blank image. Layers without feedback get zeros.
+        """
+        classes = int(self.sizes[-1])
+        blank = torch.zeros(1, int(self.sizes[0]))
+        credit.backward(blank, lambda logits: cross_entropies(logits, torch.zeros(1, dtype=torch.long)))
+        network.zero_grad(set_to_none=True)
+        drawn = credit.feedback_weights()
+        parts = []
+        for number, layer in enumerate(network.layers):
+            W = layer.get_parameter("weight").detach()
+            shape = (classes, W.shape[1]) if credit.feedback == "direct" else W.shape
+            parts.append(drawn.get(f"layers.{number}.weight", torch.zeros(shape)).reshape(shape).flatten())
+        return torch.cat(parts).numpy().copy()

@@ -97,6 +97,18 @@ def begins(accuracies: Sequence[float], chance: float) -> int | None:
     return None
 
 
+def log_best(run: Run) -> None:
+    """Log the highest test accuracy of all measurements: that of an epoch which the test images choose."""
+    run.log("test", None, best_accuracy=max(_accuracies(run, "test")))
+
+
+def _accuracies(run: Run, split: str) -> list[float]:
+    """Return the accuracy of each measurement of a split, the untrained network first; empty without such a split."""
+    metrics = RunStore(run.folder.parent).metrics(runs=[run.id], stage="train")
+    measured = metrics[(metrics["split"] == split) & (metrics["metric"] == "accuracy")].sort_values("step")
+    return [float(value) for value in measured["value"]]
+
+
 def _orders(generator: torch.Generator, images: int) -> Iterator[Tensor]:
     """Yield the order of the images in each epoch. It starts again with every process, so it needs no checkpoint."""
     while True:
@@ -128,12 +140,12 @@ def _log(learner: Learner, data: Dataset, run: Run, *, whole_epoch: bool) -> Non
 def _log_beginning(run: Run, data: Dataset, stretches: Sequence[Stretch]) -> None:
     """Log after how many images the network begins to learn; if it does not, one stretch more than there are.
 
-    Chance is the share of the most frequent class of the test split.
+    Also log the mean test accuracy of all measurements but that of the untrained network. Chance is the share of the
+    most frequent class of the test split.
     """
-    metrics = RunStore(run.folder.parent).metrics(runs=[run.id], stage="train")
-    measured = metrics[(metrics["split"] == "test") & (metrics["metric"] == "accuracy")].sort_values("step")
+    accuracies = _accuracies(run, "test")
     chance = float(data.test.y.bincount().max()) / len(data.test)
-    place = begins(measured["value"].tolist(), chance)
+    place = begins(accuracies, chance)
     seen = [0]
     for stretch in stretches:
         seen.append(seen[-1] + stretch.last - stretch.first)
@@ -143,3 +155,7 @@ def _log_beginning(run: Run, data: Dataset, stretches: Sequence[Stretch]) -> Non
             f" {chance:.1%}; counted as {seen[-1] + seen[1]} images"
         )
     run.log("test", None, begins=seen[-1] + seen[1] if place is None else seen[place])
+    for split in ("validation", "test"):
+        measured = _accuracies(run, split)[1:]
+        if measured:
+            run.log(split, None, accuracy_along=sum(measured) / len(measured))

@@ -16,7 +16,7 @@ from plastic_cli.testing import interrupted_after, plastic, training_numbers
 from plastic_metafa.feedback import training
 from plastic_metafa.feedback.strengths import ARTIFACT
 
-SMALL = ["--model", "softplus-mlp", "--hidden", "8", "--epochs", "1", "--batch-size", "1", "--quiet"]
+SMALL = ["--activation", "softplus", "--hidden", "8", "--epochs", "1", "--batch-size", "1", "--quiet"]
 
 
 @pytest.fixture
