@@ -86,6 +86,9 @@ def test_the_network_of_a_run_is_loaded_without_its_data(name, tmp_path):
         ("eglp", {}),
         ("eglp", {"model": "cnn", "hidden": [4], "events": "triggered"}),
         ("eglp", {"readout": "local", "feedback": "none", "local_rule": "softhebb", "activation": "triangle"}),
+        ("feedback", {}),
+        ("feedback", {"activation": "softplus", "measure_every": 20}),
+        ("feedback", {"model": "lenet", "feedback": "weight-mirror", "optimizer": "adam", "hidden": None}),
         ("grlu", {}),
         ("grlu", {"k": 0.5, "skip": True, "hidden": [8, 8]}),
         ("grlu", {"backbone": "autoencoder", "latent": 4, "backbone_epochs": 1}),
@@ -128,6 +131,8 @@ def typed(options):
     """The options as words of a command line."""
     words = []
     for name, value in options.items():
+        if value is None:
+            continue
         option = f"--{name.replace('_', '-')}"
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         words += [option] if value is True else [option, text]

@@ -40,7 +40,7 @@ def refused(*arguments):
 def test_strengths_scale_the_rate(small):
     by_rate = results(*small, "--learning-rate", 0.02)
     by_theta = results(*small, "--theta", 0.02)
-    assert by_theta["metrics"] == by_rate["metrics"]
+    assert by_theta["metrics"] == pytest.approx(by_rate["metrics"], rel=1e-5)
     half = results(*small, "--theta", 0.04, "--learning-rate", 0.5)
     assert half["metrics"]["test/loss"] == pytest.approx(by_rate["metrics"]["test/loss"], rel=1e-5)
 
@@ -126,6 +126,50 @@ def test_symmetric_feedback_on_one_image_is_a_step_along_the_gradient(small):
     for W, old, gradient in zip(run.load().parameters(), before.parameters(), gradients, strict=True):
         assert torch.allclose(W, old - 0.1 * gradient, atol=1e-6)
         assert gradient.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("feedback", ["uniform-sign", "batchwise-sign", "kolen-pollack", "weight-mirror"])
+def test_every_kind_of_feedback_teaches_and_resumes(feedback, tiny_data):
+    words = ["--dataset", tiny_data, "--hidden", 16, "--epochs", 6, "--batch-size", 8, "--feedback", feedback]
+    words += ["--optimizer", "momentum", "--weight-decay", 0.001, "--rate-drops", 0.5]
+    whole = results(*words)
+    metrics = RunStore().metrics(runs=[whole["run"]])
+    losses = metrics[(metrics["split"] == "train") & (metrics["metric"] == "loss")].sort_values("step")["value"]
+    assert losses.iloc[-1] < 0.7 * losses.iloc[0]
+    assert whole["metrics"]["test/best_accuracy"] >= whole["metrics"]["test/accuracy"]
+    with interrupted_after(2):
+        plastic("train", "feedback", *words, "--name", "stopped")
+    resumed = results("--resume", "stopped")
+    assert resumed["metrics"] == whole["metrics"]
+
+
+def test_symmetric_feedback_of_any_network_is_backpropagation(tiny_data):
+    words = ["--dataset", tiny_data, "--model", "lenet", "--epochs", 2, "--optimizer", "adam"]
+    own = results(*words, "--feedback", "symmetric")
+    [backprop] = plastic("train", "backprop", "--json", *words).results
+    for key in ("train/loss", "test/loss", "test/accuracy"):
+        assert own["metrics"][key] == pytest.approx(backprop["metrics"][key], rel=1e-4)
+
+
+def test_strengths_teach_any_network(tiny_data):
+    words = ["--dataset", tiny_data, "--hidden", 8, "--epochs", 2, "--batch-size", 4]
+    plain, with_oja = (
+        results(*words, "--theta", "0.02", "--terms", 0),
+        results(*words, "--theta", "0.02,0.01", "--terms", "0,9"),
+    )
+    by_rate = results(*words, "--learning-rate", 0.02)
+    assert plain["metrics"]["test/loss"] == pytest.approx(by_rate["metrics"]["test/loss"], rel=1e-5)
+    assert with_oja["metrics"]["test/loss"] != pytest.approx(plain["metrics"]["test/loss"], rel=1e-3)
+
+
+def test_xavier_weights_have_the_size_of_the_feedback():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5), torch.nn.Flatten(), torch.nn.Linear(300, 200))
+    training.draw_xavier(model, torch.Generator().manual_seed(0))
+    for layer, fans in ((model[0], 5 * 5 * (3 + 8)), (model[2], 300 + 200)):
+        bound = (6 / fans) ** 0.5
+        assert 0.97 * bound < layer.weight.abs().max() <= bound
+        assert float(layer.weight.std()) == pytest.approx(bound / 3**0.5, rel=0.1)
+        assert not layer.bias.any()
 
 
 def options(words):
