@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,8 @@ class NodePerturbation:
         if generator is None:
             generator = torch.Generator().manual_seed(int(torch.randint(2**63 - 1, ())))
         self.generator = generator
-        self._loops = False
+        # What torch.vmap turned out to need: a start without it, or a loop of passes in its place.
+        self._starts_alone = self._loops = False
         self._indices: dict[Any, dict[Place, Tensor | None]] = {}
 
     def backward(self, inputs: Any, loss: Loss) -> Tensor:
@@ -165,6 +167,7 @@ class Noise:
         self.size = -(-self.size // 16) * 16
         self._generator = torch.Generator(self.device).manual_seed(self.key)
         self._drawn = 0
+        self._memory: Tensor | None = None
 
     @property
     def exact(self) -> torch.dtype:
@@ -172,8 +175,10 @@ class Noise:
         return torch.float64 if self.dtype == torch.float64 else torch.float32
 
     def draw(self, rows: int, sigma: float) -> Tensor:
-        """Return the noise of the next perturbations, (rows, size)."""
-        noise = torch.empty(rows, self.size, dtype=self.exact, device=self.device)
+        """Return the noise of the next perturbations, (rows, size), which takes the memory of the former."""
+        if self._memory is None or len(self._memory) < rows:
+            self._memory = torch.empty(rows, self.size, dtype=self.exact, device=self.device)
+        noise = self._memory[:rows]
         if self.device.type == "cpu" and self.exact == torch.float32:
             # Six times as fast as torch's normal_.
             from plastic_grlu.kernels.noise import fill
@@ -193,21 +198,40 @@ class Noise:
             yield place, part.view(*rows.shape[:-1], *shape)
 
 
+@dataclass
+class _Buffer:
+    """A buffer of a module, and its value before the step."""
+
+    owner: nn.Module
+    name: str
+    tensor: Tensor
+    before: Tensor
+
+    def has_changed(self) -> bool:
+        return self.owner._buffers[self.name] is not self.tensor or not torch.equal(self.tensor, self.before)
+
+
 class _Step:
     """One step of the rule: the passes of one module on one batch."""
 
     def __init__(self, settings: NodePerturbation, model: nn.Module, inputs: Any, loss: Loss) -> None:
         self.settings, self.model, self.inputs, self.loss = settings, model, inputs, loss
         self._before = RandomStates.now()
-        self._buffers = {name: (buffer, buffer._version, buffer.clone()) for name, buffer in model.named_buffers()}
+        self._buffers = [
+            _Buffer(owner, name, buffer, buffer.clone())
+            for owner in model.modules()
+            for name, buffer in owner._buffers.items()
+            if buffer is not None
+        ]
+        self._changed: list[_Buffer] = []
 
     def take_back(self) -> None:
         """Restore buffers and random states."""
         self._before.restore()
         with torch.no_grad():
-            for buffer, version, value in self._buffers.values():
-                if buffer._version != version:
-                    buffer.copy_(value)
+            for buffer in self._changed:
+                buffer.owner._buffers[buffer.name] = buffer.tensor
+                buffer.tensor.copy_(buffer.before)
 
     def learn(self) -> Tensor:
         """Add to `.grad`; return the losses (batch,)."""
@@ -235,6 +259,7 @@ class _Step:
         inputs = clean.enter(self.inputs)
         with torch.enable_grad(), clean:
             output = call(self.model, inputs)
+        self._changed = [buffer for buffer in self._buffers if buffer.has_changed()]
         output, trace = clean.finish(output)
         if not trace.nodes:
             raise UserError(
@@ -284,15 +309,17 @@ class _Step:
     def _pairs(self, trace: Trace, noises: list[Noise], drawn: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the losses (pairs, batch) with plus and with minus the noise."""
         pairs = len(drawn[0])
-        if pairs > 1 or self.settings.chunk_size not in (None, 1):
+        if not self.settings._loops and (pairs > 1 or self.settings.chunk_size not in (None, 1)):
             try:
                 return self._together(trace, noises, drawn)
             except UserError:
                 raise
             except (*_UNSUPPORTED, OtherCalls):
-                # torch.vmap does not support everything.
-                self.settings._loops = True
+                # torch.vmap cannot add a batch of noise in place to the first activity, but to a batch of it. Nor does
+                # it support everything else.
+                self.settings._loops, self.settings._starts_alone = self.settings._starts_alone, True
                 self._start = Start(self._random)
+                return self._pairs(trace, noises, drawn)
         both = [
             torch.stack([self._pass(trace, noises, [rows[pair] for rows in drawn], sign) for pair in range(pairs)])
             for sign in (1.0, -1.0)
@@ -301,18 +328,22 @@ class _Step:
 
     def _together(self, trace: Trace, noises: list[Noise], drawn: list[Tensor]) -> tuple[Tensor, Tensor]:
         def one(*rows: Tensor) -> Tensor:
-            return self._pass(trace, noises, rows, 1.0)
+            return self._pass(trace, noises, rows, 1.0, alone=False)
 
+        if self.settings._starts_alone and not self._start.complete:
+            self._pass(trace, noises, [rows[0] for rows in drawn], 1.0)
         both = [torch.cat([rows, -rows]) for rows in drawn]
         losses: Tensor = torch.vmap(one, randomness="same")(*both)
         plus, minus = losses.chunk(2)
         return plus, minus
 
-    def _pass(self, trace: Trace, noises: list[Noise], rows: Sequence[Tensor], sign: float) -> Tensor:
+    def _pass(
+        self, trace: Trace, noises: list[Noise], rows: Sequence[Tensor], sign: float, *, alone: bool = True
+    ) -> Tensor:
         """Return the losses (batch,) of a pass with noise."""
         at = {place: part for noise, row in zip(noises, rows, strict=True) for place, part in noise.split(row)}
         start = self._start if self._start.usable else None
-        perturbed = PerturbedPass(trace.functions, at, sign, start)
+        perturbed = PerturbedPass(trace.functions, at, sign, start, alone=alone)
         with torch.no_grad():
             return self._call(perturbed, {})
 
@@ -320,21 +351,27 @@ class _Step:
         """Call the module as in the clean pass: with its buffers and random states before it."""
         if self._random:
             self._before.restore()
-        current = dict(self.model.named_buffers())
-        buffers = {
-            name: value.clone()
-            for name, (buffer, version, value) in self._buffers.items()
-            if buffer._version != version or current.get(name) is not buffer
-        }
-        replaced = {**parameters, **buffers}
-        observed = _Observed(self.model, perturbed)
-        if replaced:
-            named = {f"model.{name}": value for name, value in replaced.items()}
-            output = torch.func.functional_call(observed, named, (self.inputs,))
-        else:
-            output = observed(self.inputs)
+        with self._former_buffers():
+            if parameters:
+                named = {f"model.{name}": value for name, value in parameters.items()}
+                output = torch.func.functional_call(_Observed(self.model, perturbed), named, (self.inputs,))
+            else:
+                with perturbed:
+                    output = call(self.model, self.inputs)
         perturbed.finish()
         return checked_losses(self.loss(output))
+
+    @contextmanager
+    def _former_buffers(self) -> Iterator[None]:
+        """Let copies of the buffers before the clean pass take the place of those that it changed."""
+        present = [buffer.owner._buffers[buffer.name] for buffer in self._changed]
+        for buffer in self._changed:
+            buffer.owner._buffers[buffer.name] = buffer.before.clone()
+        try:
+            yield
+        finally:
+            for buffer, after in zip(self._changed, present, strict=True):
+                buffer.owner._buffers[buffer.name] = after
 
     def _sample_indices(self, trace: Trace, losses: Tensor) -> dict[Place, Tensor | None]:
         """Return which sample each entry of each node belongs to, from the derivatives of one pass for each shape."""

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from credit.networks import CLASSES, EVERY, Case, Recurrent, gradient_of, losses_of
+from plastic_cli import UserError
 from plastic_grlu import NodePerturbation, rule
 from plastic_grlu import credit as credit_module
 from plastic_grlu.learner import GRLUNetwork
@@ -315,3 +316,282 @@ def test_small_noise_gives_the_directional_derivative():
         errors.append(error)
     assert errors[0] < 1e-4
     assert 3 < errors[0] / errors[1] < 5
+
+
+def seeded(model, *args, seed=11, **options):
+    return NodePerturbation(model, *args, generator=torch.Generator().manual_seed(seed), **options)
+
+
+class Dropped(nn.Module):
+    """Dropout before the first noise and after it, and batch normalization."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.fc = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        h = torch.relu(self.norm(self.first(functional.dropout(x, 0.4, self.training))))
+        return self.fc(functional.dropout(h, 0.5, self.training))
+
+
+MANY = {**SMALL, "dropped": Case(Dropped, (6,))}
+
+
+@pytest.mark.parametrize("credit", ["preactivation", "output"])
+@pytest.mark.parametrize("name", MANY)
+def test_one_pass_after_the_other_equals_all_in_one_batch(name, credit):
+    found = []
+    for chunk_size in (1, 3):
+        model, x, y = MANY[name].draw()
+        torch.manual_seed(7)
+        rule_ = seeded(model, 5, 0.1, credit, chunk_size=chunk_size)
+        losses = rule_.backward(x, losses_of(y))
+        found.append([losses, *gradients(model).values(), torch.rand(1)])
+        # torch.vmap does not support a function that puts activity into a plain tensor.
+        assert rule_._loops == (chunk_size == 3 and name == "handmade")
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
+
+
+def test_all_passes_share_the_dropout_masks(orthogonal):
+    """With one mask for all passes the estimate is the gradient under this mask."""
+    model, x, y = MANY["dropped"].draw()
+    size = noise_size(NodePerturbation(model, 1), x, losses_of(y))
+    torch.manual_seed(3)
+    expected = gradient_of(model, x, y)
+    orthogonal()
+    for chunk_size in (1, 50):
+        model.zero_grad()
+        credit = NodePerturbation(model, size, 1e-7, normalize=True, chunk_size=chunk_size)
+        torch.manual_seed(3)
+        credit.backward(x, losses_of(y))
+        for name, gradient in gradients(model).items():
+            torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("rest", ["none", "gradient"])
+@pytest.mark.parametrize("chunk_size", [1, 4])
+def test_buffers_and_random_states_change_as_in_one_forward_pass(chunk_size, rest):
+    model, x, y = MANY["dropped"].draw()
+    other = copy.deepcopy(model)
+    credit = seeded(model, 4, modules=["first", "norm"], rest=rest, chunk_size=chunk_size)
+    torch.manual_seed(2)
+    losses = credit.backward(x, losses_of(y))
+    follows = torch.rand(3)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        expected = losses_of(y)(other(x))
+    torch.testing.assert_close(torch.rand(3), follows, rtol=0, atol=0)
+    torch.testing.assert_close(losses, expected)
+    for (name, buffer), expected in zip(model.named_buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(buffer, expected, msg=name)
+    assert model.norm.num_batches_tracked == 1 and model.norm.running_mean.abs().max() > 0
+    assert (model.fc.weight.grad is not None) == (rest == "gradient")
+
+
+def test_evaluation_mode_is_respected(orthogonal):
+    model, x, y = MANY["dropped"].draw()
+    with torch.no_grad():
+        model(x)
+    model.eval()
+    before = copy.deepcopy(model.state_dict())
+    expected = gradient_of(model, x, y)
+    size = noise_size(NodePerturbation(model, 1), x, losses_of(y))
+    model.zero_grad()
+    orthogonal()
+    losses = NodePerturbation(model, size, 1e-7, normalize=True).backward(x, losses_of(y))
+    torch.testing.assert_close(losses, losses_of(y)(model(x)).detach())
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-7)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["normalized", "gru", "weight-norm"])
+def test_the_module_is_left_as_it_was(name):
+    model, x, y = MANY[name].draw()
+    keys, kinds = list(model.state_dict()), [type(module) for module in model.modules()]
+    objects = [id(tensor) for tensor in (*model.parameters(), *model.buffers())]
+    attributes = [set(vars(module)) for module in model.modules()]
+    seeded(model, 4).backward(x, losses_of(y))
+    assert list(model.state_dict()) == keys and [type(module) for module in model.modules()] == kinds
+    assert [id(tensor) for tensor in (*model.parameters(), *model.buffers())] == objects
+    assert [set(vars(module)) for module in model.modules()] == attributes
+    assert all(not module._forward_hooks and not module._forward_pre_hooks for module in model.modules())
+    assert not x.requires_grad
+
+
+class Wrapped(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, Wrapped, torch.compile])
+def test_wrappers_change_nothing(wrap):
+    model, x, y = SMALL["normalized"].draw()
+    same = copy.deepcopy(model)
+    seeded(model, 4).backward(x, losses_of(y))
+    credit = seeded(wrap(same), 4, modules=["0", "1", "3", "4", "7", "8"])
+    credit.backward(x, losses_of(y))
+    assert list(credit.parameters) == list(dict(model.named_parameters()))
+    torch.testing.assert_close(gradients(same), gradients(model))
+
+
+def test_inputs_are_a_tensor_positional_arguments_or_keywords():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(2, 4)
+
+        def forward(self, x, *, z):
+            return {"logits": [self.a(x) + self.b(z)]}
+
+    class Positional(Two):
+        def forward(self, x, z):
+            return super().forward(x, z=z)
+
+    torch.manual_seed(0)
+    keyword, x, z = Two(), torch.randn(5, 3), torch.randn(5, 2)
+    positional = Positional()
+    positional.load_state_dict(keyword.state_dict())
+    loss = lambda output: output["logits"][0].square().sum(1)  # noqa: E731
+    seeded(keyword, 4).backward({"x": x, "z": z}, loss)
+    seeded(positional, 4).backward((x, z), loss)
+    torch.testing.assert_close(gradients(keyword), gradients(positional))
+    assert keyword.b.weight.grad.abs().max() > 0
+
+
+def test_autocast():
+    """Under autocast the noise has the type of the activity, and gradients that of the parameters."""
+    model, x, y = SMALL["mlp"].draw(dtype=torch.float32)
+    types = set()
+    draw = credit_module.Noise.draw
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(credit_module.Noise, "draw", lambda *args: types.add(args[0].dtype) or draw(*args))
+        expected = gradient_of(model, x, y)
+        for chunk_size in (1, 500):
+            model.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                seeded(model, 500, 0.2, normalize=True, chunk_size=chunk_size).backward(x, losses_of(y))
+            found = torch.cat([gradient.flatten() for gradient in gradients(model).values()])
+            true = torch.cat([gradient.flatten() for gradient in expected.values()])
+            assert torch.cosine_similarity(found, true, 0) > 0.9
+            assert all(gradient.dtype == torch.float32 for gradient in gradients(model).values())
+    assert types == {torch.bfloat16}
+
+
+def test_gradients_accumulate_and_normalize_divides_by_the_variance():
+    model, x, y = SMALL["mlp"].draw()
+    seeded(model, 4, 0.2).backward(x, losses_of(y))
+    once = {name: gradient.clone() for name, gradient in gradients(model).items()}
+    seeded(model, 4, 0.2, normalize=True).backward(x, losses_of(y))
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, once[name] * (1 + 1 / 0.04))
+
+
+def test_modules_choose_what_learns_and_where_noise_is():
+    model, x, y = SMALL["mlp"].draw()
+    credit = seeded(model, 4, modules="2", rest=seeded(model, 2, modules=["4"], seed=12))
+    credit.backward(x, losses_of(y))
+    (indices,) = credit._indices.values()
+    assert len(indices) == 1 and list(credit.parameters) == ["2.weight", "2.bias"]
+    assert [gradient is not None for gradient in gradients(model).values()] == [False, False, True, True, True, True]
+
+
+def test_resume_continues_the_noise():
+    model, x, y = SMALL["gru"].draw()
+    credit = seeded(model, 3)
+    credit.backward(x, losses_of(y))
+    state = copy.deepcopy(credit.state_dict())
+    found = []
+    for rule_ in (credit, seeded(model, 3, seed=99)):
+        rule_.load_state_dict(state)
+        model.zero_grad()
+        rule_.backward(x, losses_of(y))
+        found.append(gradients(model))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+def test_noise_differs_from_step_to_step_and_is_normal():
+    model, x, y = Case(lambda: nn.Linear(6, 2000), (6,), batch=50).draw(dtype=torch.float32)
+    drawn = []
+    draw = credit_module.Noise.draw
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(credit_module.Noise, "draw", lambda *args: drawn.append(draw(*args).clone()) or drawn[-1])
+        credit = seeded(model, 2, 0.3)
+        for _ in range(2):
+            credit.backward(x, losses_of(y % 5))
+    rows = torch.cat(drawn)
+    assert len(rows) == 4
+    assert ((rows.std(1) / 0.3 - 1).abs() < 0.015).all() and (rows.mean(1).abs() < 0.005).all()
+    correlations = torch.corrcoef(rows) - torch.eye(4)
+    assert correlations.abs().max() < 0.02
+
+
+class Branch(nn.Module):
+    """The sign of activity decides what is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.fc = nn.Linear(6, 4), nn.Linear(4, CLASSES)
+        nn.init.zeros_(self.a.weight)
+        nn.init.zeros_(self.a.bias)
+
+    def forward(self, x):
+        h = self.a(x)
+        return self.fc(torch.tanh(h) if h.sum() > 0 else h)
+
+
+class Caching(nn.Module):
+    """Computes a table in its first call."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.table = nn.Linear(6, CLASSES), None
+
+    def forward(self, x):
+        if self.table is None:
+            self.table = torch.arange(6, dtype=x.dtype).cos()
+        return self.fc(x * self.table)
+
+
+def test_a_table_that_the_first_call_computes_does_not_disturb():
+    found = []
+    for filled in (False, True):
+        model, x, y = Case(Caching, (6,)).draw()
+        if filled:
+            model(x)
+        seeded(model, 4).backward(x, losses_of(y))
+        found.append(gradients(model))
+    assert found[0]["fc.weight"].abs().max() > 0
+    torch.testing.assert_close(found[0]["fc.bias"].shape, found[1]["fc.bias"].shape)
+
+
+def test_wrong_use_gets_one_line():
+    model, x, y = SMALL["mlp"].draw()
+    for options, words in [
+        ({"perturbations": 0}, "perturbations"),
+        ({"chunk_size": 0}, "chunk_size"),
+        ({"credit": "weights"}, "credit"),
+        ({"noise": 0.0}, "noise"),
+        ({"modules": ["7"]}, "module '7'"),
+        ({"rest": "some"}, "rest"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            NodePerturbation(model, **options).backward(x, losses_of(y))
+    with pytest.raises(UserError, match="one for each sample"):
+        NodePerturbation(model).backward(x, lambda output: output.sum())
+    branch, x, y = Case(Branch, (6,)).draw()
+    with pytest.raises(UserError, match="control flow"):
+        seeded(branch, 4).backward(x, losses_of(y))
+    unused = nn.ModuleDict({"used": nn.Linear(6, 5), "unused": nn.Linear(6, 5)})
+    unused.forward = lambda x: unused["used"](x)
+    with pytest.raises(UserError, match="takes part"):
+        NodePerturbation(unused, modules="unused").backward(x.float(), losses_of(y))
+    credit = NodePerturbation(model)
+    credit.detach()
+    with pytest.raises(UserError, match="detached"):
+        credit.backward(x, losses_of(y))
