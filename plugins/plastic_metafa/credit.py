@@ -115,7 +115,8 @@ class RandomFeedback:
             interception.give_activity(output if self.output == "softmax" else None)
         scaled = [] if self.theta.get(0, 0.0) == 1 else self._scale_by_theta_0(passed)
         try:
-            torch.autograd.backward(mean, inputs=[*self.parameters.values(), *self._by_gradient.values()])
+            if mean.requires_grad:
+                torch.autograd.backward(mean, inputs=[*self.parameters.values(), *self._by_gradient.values()])
         finally:
             for handle in scaled:
                 handle.remove()

@@ -106,8 +106,6 @@ class Pass:
             bias, B = None if bias is None else bias.to(dtype), None if B is None else B.to(dtype)
         if self.uses_e_pre:
             layer.slope = layer_terms.slope_before(x)
-        if layer.by_terms:
-            layer_terms.check_layer(product, name)
         return _Multiply.apply(x, weight, bias, B, product, layer), layer
 
     def multiply_by_other(

@@ -35,7 +35,7 @@ def uses_e_pre(theta: Mapping[TermKey, float]) -> bool:
 
 def weight_change(
     product: Product,
-    B: Tensor | None,
+    B: Tensor,
     y_post: Tensor,
     e_post: Tensor,
     of_x: Tensor | None,
@@ -45,27 +45,36 @@ def weight_change(
     """Return the sum over samples and positions of sum_r theta_r F_r (5), without the decay, shaped as the weight.
 
     y_post and e_post in the shape of z. B: the feedback in the shape of the weight, which gives e_pre = (B^T e_post)
-    slope for each position; for direct feedback None, and of_x is the error at the input of the layer. slope: f' at x,
-    in the shape of x; None where no term uses e_pre.
+    slope for each position; of_x: the error at the input of the layer where it is known without B^T e_post, as for
+    direct feedback. slope: f' at x, in the shape of x; None where no term uses e_pre.
     """
-    y_pre = matrix_of_inputs(product, product.x)
-    post, errors = matrix_of_units(product, y_post), matrix_of_units(product, e_post)
-    e_pre = None
-    if slope is not None:
-        back = matrix_of_inputs(product, of_x) if of_x is not None else None
-        if back is None:
-            assert B is not None
-            back = errors @ weight_matrices(product, B)
-        e_pre = back * matrix_of_inputs(product, slope)
-    W = weight_matrices(product, product.weight.detach())
     published = {
         key: value for key, value in theta.items() if isinstance(key, int) and key < PUBLISHED_TERMS and key != DECAY
     }
-    change = rule.summed_update(W, y_pre, post, e_pre, errors, published)
-    for key, strength in theta.items():
-        if key not in published and key != DECAY and strength:
-            change = change + strength * _own_change(key, W, y_pre, post, e_pre, errors)
-    return shaped_as_weight(product, change)
+    own = {key: value for key, value in theta.items() if key not in published and key != DECAY and value}
+    W = weight_matrices(product, product.weight.detach())
+    y, e = matrix_of_units(product, y_post), matrix_of_units(product, e_post)
+    e_pre = None
+    if slope is not None:
+        back = e @ weight_matrices(product, B) if of_x is None else matrix_of_inputs(product, of_x)
+        e_pre = back * matrix_of_inputs(product, slope)
+    W_e_pre = e_pre @ W.mT if e_pre is not None and (published.get(6) or published.get(7)) else None
+    W_y_pre = None
+    if published.get(8):
+        W_y_pre = matrix_of_inputs(product, product.x) @ W.mT
+    of_y, of_e = rule.factors_above(y, e, published, W_y_pre, W_e_pre)
+    matrices = rule.second_factor_of_oja(W, y, published)
+    if of_e is not None and e_pre is not None:
+        matrices = matrices + of_e.mT @ e_pre
+    for key, strength in own.items():
+        matrices = matrices + strength * _own_change(key, W, matrix_of_inputs(product, product.x), y, e_pre, e)
+    change = shaped_as_weight(product, matrices)
+    if product.kind == "transposed convolution":
+        return change + shaped_as_weight(product, of_y.mT @ matrix_of_inputs(product, product.x))
+    # The sum of the products with y_pre is a derivative with respect to the weight, which needs no patches.
+    of_weight = product.gradients(shaped_as_units(product, of_y, y_post.shape), B, (False, True, False))[1]
+    assert of_weight is not None
+    return change + of_weight
 
 
 def _own_change(key: TermKey, W: Tensor, y_pre: Tensor, y_post: Tensor, e_pre: Tensor | None, e_post: Tensor) -> Tensor:
@@ -87,54 +96,89 @@ def _own_change(key: TermKey, W: Tensor, y_pre: Tensor, y_post: Tensor, e_pre: T
 
 def matrix_of_inputs(product: Product, x: Tensor) -> Tensor:
     """Return a tensor in the shape of the layer's input as (groups, samples, in): for convolutions its patches."""
-    if product.kind in ("linear", "matmul"):
+    if "convolution" not in product.kind:
         return x.reshape(1, -1, x.shape[-1])
-    weight, options = product.weight, dict(product.options)
-    x = x if x.ndim == weight.ndim else x[None]
-    channels, kernel = x.shape[1], weight.shape[2:]
-    size = math.prod(kernel)
-    # Filters with one 1 each, which copy a pixel of the patch, take every option of the layer's own function.
-    filters = torch.eye(size, dtype=x.dtype, device=x.device).view(size, 1, *kernel).repeat(channels, *(1,) * x.ndim)
-    options["groups"] = channels
-    patches = product.function(x, filters.view(channels * size, 1, *kernel), None, **options)
-    return _by_groups(product, patches)
+    x = x if x.ndim == product.weight.ndim else x[None]
+    return _by_groups(product, x if product.kind == "transposed convolution" else _patches(product, x))
 
 
 def matrix_of_units(product: Product, z: Tensor) -> Tensor:
-    """Return a tensor in the shape of the layer's response as (groups, samples, out)."""
-    if product.kind in ("linear", "matmul"):
+    """Return a tensor in the shape of the layer's response as (groups, samples, out).
+
+    For a transposed convolution a sample is a position of the input, with the patch of units that it reaches.
+    """
+    if "convolution" not in product.kind:
         return z.reshape(1, -1, z.shape[-1])
-    return _by_groups(product, z if z.ndim == product.weight.ndim else z[None])
+    batched = product.x.ndim == product.weight.ndim
+    z = z if batched else z[None]
+    if product.kind == "convolution":
+        return _by_groups(product, z)
+    patches = _patches(product, z)
+    # Padding of the output can make room for more positions than the input has.
+    for dimension, size in enumerate(product.x.shape[2 if batched else 1 :], 2):
+        patches = patches.narrow(dimension, 0, size)
+    return _by_groups(product, patches)
+
+
+def shaped_as_units(product: Product, matrix: Tensor, shape: torch.Size) -> Tensor:
+    """Return (groups, samples, out) in the shape of the response; not for transposed convolutions."""
+    if product.kind != "convolution":
+        return matrix.reshape(shape)
+    batch = shape[0] if product.x.ndim == product.weight.ndim else 1
+    groups, samples, units = matrix.shape
+    # (groups, batch, positions, out) to (batch, groups, out, positions)
+    return matrix.view(groups, batch, samples // batch, units).permute(1, 0, 3, 2).reshape(shape)
 
 
 def weight_matrices(product: Product, weight: Tensor) -> Tensor:
     """Return a tensor in the shape of the weight as (groups, out, in)."""
     if product.kind == "matmul":
         return weight.T[None]
-    return weight.reshape(product.options.get("groups", 1), -1, weight[0].numel())
-
-
-def _by_groups(product: Product, maps: Tensor) -> Tensor:
-    """Return (batch, channels, positions) as (groups, batch x positions, channels of the group)."""
-    batch, channels = maps.shape[:2]
-    groups = int(product.options.get("groups", 1))
-    return maps.reshape(batch, groups, channels // groups, -1).permute(1, 0, 3, 2).flatten(1, 2)
+    matrices: Tensor = weight.reshape(product.options.get("groups", 1), -1, weight[0].numel())
+    return matrices.mT if product.kind == "transposed convolution" else matrices
 
 
 def shaped_as_weight(product: Product, matrices: Tensor) -> Tensor:
     """Return (groups, out, in) in the shape of the weight."""
-    if product.kind == "matmul":
-        return matrices[0].T
-    return matrices.flatten(0, 1).view(product.weight.shape)
+    if product.kind in ("matmul", "transposed convolution"):
+        matrices = matrices.mT
+    return matrices.reshape(product.weight.shape)
 
 
-def check_layer(product: Product, name: str) -> None:
-    """Raise UserError if the terms beyond the pseudo-gradient cannot teach a layer of this kind."""
-    if product.kind == "transposed convolution":
-        raise UserError(
-            f"'{name}' belongs to a transposed convolution, which only term 0 teaches. Leave it out with modules=, or"
-            " use terms=(0,)."
-        )
+def _patches(product: Product, maps: Tensor) -> Tensor:
+    """Return the patches of (batch, channels, *size) as (batch, channels x kernel, *positions)."""
+    channels, kernel = maps.shape[1], product.weight.shape[2:]
+    options = {name: value for name, value in product.options.items() if name != "output_padding"}
+    if len(kernel) == 2 and not isinstance(options.get("padding"), str):
+        pairs = {name: options.get(name, default) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))}
+        found = functional.unfold(maps, tuple(kernel), **pairs)
+        sizes = [
+            (size + 2 * _at(pairs["padding"], n) - _at(pairs["dilation"], n) * (kernel[n] - 1) - 1)
+            // _at(pairs["stride"], n)
+            + 1
+            for n, size in enumerate(maps.shape[2:])
+        ]
+        return found.view(len(maps), -1, *sizes)
+    # Filters with one 1 each copy a pixel of the patch. They take all options of the layer, in 1 to 3 dimensions.
+    size = math.prod(kernel)
+    filters = torch.eye(size, dtype=maps.dtype, device=maps.device).view(size, 1, *kernel)
+    filters = filters.repeat(channels, *(1,) * (1 + len(kernel)))
+    convolution = (torch.conv1d, torch.conv2d, torch.conv3d)[len(kernel) - 1]
+    return convolution(maps, filters, None, **{**options, "groups": channels})
+
+
+def _at(value: Any, number: int) -> int:
+    """Return the value of one dimension of an option that is one number or one for each dimension."""
+    if isinstance(value, int):
+        return value
+    return int(value[number if len(value) > 1 else 0])
+
+
+def _by_groups(product: Product, maps: Tensor) -> Tensor:
+    """Return (batch, channels, *positions) as (groups, batch x positions, channels of the group)."""
+    batch, channels = maps.shape[:2]
+    groups = int(product.options.get("groups", 1))
+    return maps.reshape(batch, groups, channels // groups, -1).permute(1, 0, 3, 2).flatten(1, 2)
 
 
 # The nonlinearity from which an input comes.

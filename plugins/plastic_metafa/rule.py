@@ -229,25 +229,58 @@ def summed_update(
     a single sample. W (..., out, in); y_pre, e_pre (..., samples, in); y_post, e_post (..., samples, out). theta: the
     strength of each term by its index. e_pre may be None if no term uses it.
     """
+    of_y, of_e = factors_above(
+        y_post,
+        e_post,
+        theta,
+        y_pre @ W.transpose(-1, -2),
+        None if e_pre is None else e_pre @ W.transpose(-1, -2),
+    )
+    change = of_y.transpose(-1, -2) @ y_pre + second_factor_of_oja(W, y_post, theta)
+    return change if of_e is None or e_pre is None else change + of_e.transpose(-1, -2) @ e_pre
+
+
+def factors_above(
+    y_post: Tensor,
+    e_post: Tensor,
+    theta: Mapping[int, float],
+    W_y_pre: Tensor | None,
+    W_e_pre: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return a and c with sum_r theta_r F_r (5) = a y_pre^T + c e_pre^T for each sample, without F3.
+
+    All tensors are (..., samples, out). W_y_pre, W_e_pre: W y_pre and W e_pre; W_y_pre may be None without F8, and
+    W_e_pre without F6 and F7. c is None if no term uses e_pre. The second factor of F9 is left out.
+    """
     strength = dict.fromkeys(range(10), 0.0) | dict(theta)
-    samples_first = W.transpose(-1, -2)
     of_y = -strength[0] * e_post
     if strength[5]:
         of_y = of_y - strength[5] * y_post.sum(-1, keepdim=True) * e_post
-    change = torch.zeros_like(W)
     if strength[9]:
         of_y = of_y + strength[9] * y_post
-        change = change - strength[9] * (y_post.transpose(-1, -2) @ y_post) @ W
-    if e_pre is not None:
-        of_e = -strength[1] * y_post - strength[2] * e_post - strength[4]
-        if strength[6] or strength[7]:
-            recalled = (y_post * (e_pre @ samples_first)).sum(-1, keepdim=True)
-            of_e = of_e - strength[6] * recalled * y_post
-            of_y = of_y - strength[7] * recalled * e_post
-        if strength[8]:
-            of_e = of_e - strength[8] * (e_post * (y_pre @ samples_first)).sum(-1, keepdim=True) * y_post
-        change = change + of_e.transpose(-1, -2) @ e_pre
-    return change + of_y.transpose(-1, -2) @ y_pre
+    if not any(strength[number] for number in (1, 2, 4, 6, 7, 8)):
+        return of_y, None
+    of_e = -strength[1] * y_post - strength[2] * e_post - strength[4]
+    if strength[6] or strength[7]:
+        assert W_e_pre is not None
+        recalled = (y_post * W_e_pre).sum(-1, keepdim=True)
+        of_e = of_e - strength[6] * recalled * y_post
+        of_y = of_y - strength[7] * recalled * e_post
+    if strength[8]:
+        assert W_y_pre is not None
+        of_e = of_e - strength[8] * (e_post * W_y_pre).sum(-1, keepdim=True) * y_post
+    return of_y, of_e
+
+
+def second_factor_of_oja(W: Tensor, y_post: Tensor, theta: Mapping[int, float]) -> Tensor:
+    """Return the sum over samples of -theta_9 (y_l y_l^T) W_l (23): W (..., out, in), y_post (..., samples, out)."""
+    strength = theta.get(9, 0.0)
+    if not strength:
+        return torch.zeros_like(W)
+    y = y_post.transpose(-1, -2)
+    samples, units = y_post.shape[-2:]
+    # Both orders are the same product; the smaller matrix between them costs less.
+    return -strength * (y @ (y_post @ W) if samples < units else (y @ y_post) @ W)
 
 
 def orthonormality(W: Tensor, y_pre: Tensor, y_post: Tensor) -> Tensor:

@@ -223,6 +223,35 @@ def test_a_convolution_learns_as_a_linear_layer_on_its_patches(options):
     torch.testing.assert_close(conv.weight.grad, wanted, rtol=1e-10, atol=1e-10)
 
 
+def test_a_transposed_convolution_learns_as_a_linear_layer_to_the_patches_it_reaches():
+    """Patches do not overlap and biases are 0: the patch is then the response of a linear layer at each position."""
+    torch.manual_seed(0)
+    conv = nn.ConvTranspose2d(3, 2, 2, stride=2, bias=False).double()
+    x = draw(4, 3, 3, 3).abs()
+    weighting = draw(2, 6, 6, seed=1)
+    theta = {key: value for key, value in enumerate(THETA) if key != 3}
+    credit = RandomFeedback(nn.Sequential(conv, Softplus()), theta=theta, output="linear", generator=seeded())
+    credit.backward(x, lambda output: (weighting * output).sum((1, 2, 3)))
+    linear = nn.Linear(3, 8, bias=False).double()
+    linear.weight.data = conv.weight.detach().flatten(1).T.contiguous()
+    patches = functional.unfold(weighting[None], 2, stride=2)[0].T
+    other = RandomFeedback(nn.Sequential(linear, Softplus()), theta=theta, output="linear", generator=seeded())
+    state = other.state_dict()
+    state["feedback"] = {"0.weight": credit.feedback_weights()["0.weight"].flatten(1).T.contiguous()}
+    other.load_state_dict(state)
+    other.backward(x.flatten(2).transpose(1, 2), lambda output: (patches * output).sum((1, 2)))
+    torch.testing.assert_close(conv.weight.grad.flatten(1).T, linear.weight.grad, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["normalized", "conv1d", "conv3d", "transposed", "encoder-layer", "lstm", "shared"])
+def test_term_0_by_the_code_of_the_terms_is_feedback_alignment(name):
+    model, x, y = EVERY[name].draw()
+    _, wanted = taught_by(model, x, losses_of(y), terms=(0,), theta=(0.7,))
+    wanted = {key: gradient.clone() for key, gradient in wanted.items()}
+    _, found = taught_by(model, x, losses_of(y), terms=(0, 5, 6), theta=(0.7, 0.0, 0.0))
+    assert_same(found, wanted)
+
+
 def test_time_steps_count_as_samples_of_their_own():
     """A linear layer on 4 time steps changes by the sum of the changes of the steps, except for the decay."""
     model = mlp()
@@ -701,9 +730,6 @@ def test_what_cannot_be_taught_is_named():
     with pytest.raises(UserError, match=r"'centers' is used in cdist: .*modules="):
         taught_by(model, x, losses_of(y))
     taught_by(model, x, losses_of(y), modules="first", rest="gradient")
-    model, x, y = EVERY["transposed"].draw()
-    with pytest.raises(UserError, match=r"'0\.weight' belongs to a transposed convolution"):
-        taught_by(model, x, losses_of(y), theta={0: 1, 9: 0.1})
     model = nn.Sequential(
         nn.Linear(6, 4), nn.GELU(), nn.Unflatten(1, (1, 4)), nn.AvgPool1d(2), nn.Flatten(), nn.Linear(2, 5)
     )
