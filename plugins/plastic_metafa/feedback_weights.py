@@ -91,7 +91,7 @@ class FeedbackWeights:
         # B in the present call of `backward`, and the weights that were used, both by name.
         self.now: dict[str, Tensor] = {}
         self.used: dict[str, Tensor] = {}
-        self._buffers: dict[str, Tensor] = {}
+        self._buffers: dict[str, tuple[Tensor, Tensor]] = {}
 
     def begin(self) -> None:
         """Begin a call of `backward`: the weights may have changed."""
@@ -164,12 +164,16 @@ class FeedbackWeights:
         return self._uniform(shape, fan, torch_generator(self.seed, name), like)
 
     def _drawn_in_place(self, name: str, W: Tensor, fan: Fan) -> Tensor:
-        # Memory that is new in each call takes longer than the random numbers.
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.shape != W.shape:
-            dtype = torch.float64 if W.dtype == torch.float64 else torch.float32
-            buffer = self._buffers[name] = torch.empty(W.shape, dtype=dtype)
-        return buffer.uniform_(0, fan.bound(self.scale), generator=self.generator)
+        """Return random weights that are uniform on 2^16 levels within the bound; their signs are random too."""
+        # 16 bits for each number and memory that is used again: a quarter of the time of `_uniform`.
+        bits, buffer = self._buffers.get(name, (None, None))
+        if bits is None or buffer is None or buffer.shape != W.shape:
+            bits = torch.empty((W.numel() + 3) // 4, dtype=torch.int64)
+            buffer = torch.empty(W.shape, dtype=torch.float64 if W.dtype == torch.float64 else torch.float32)
+            self._buffers[name] = bits, buffer
+        bits.random_(-(2**63), None, generator=self.generator)
+        buffer.copy_(bits.view(torch.int16)[: W.numel()].view(W.shape))
+        return buffer.mul_(fan.bound(self.scale) / 2**15)
 
     def _uniform(self, shape: tuple[int, ...], fan: Fan, generator: torch.Generator, like: Tensor) -> Tensor:
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32

@@ -371,9 +371,10 @@ def test_magnitudes_are_drawn_once_or_for_each_call():
 
 
 @pytest.mark.parametrize("scale", ["xavier", "kaiming"])
-def test_random_feedback_has_the_scale_of_its_distribution(scale):
-    weights = FeedbackWeights("fixed", scale=scale, generator=seeded())
-    W = torch.empty(40, 30, 3, 3)
+@pytest.mark.parametrize("kind", ["fixed", "batchwise-sign"])
+def test_random_feedback_has_the_scale_of_its_distribution(kind, scale):
+    weights = FeedbackWeights(kind, scale=scale, generator=seeded())
+    W = torch.randn(41, 30, 3, 3, generator=seeded(1))
     B = weights.of("W", W, fan_of(W))
     reference = torch.empty_like(W)
     if scale == "xavier":
@@ -384,6 +385,9 @@ def test_random_feedback_has_the_scale_of_its_distribution(scale):
     assert float(B.abs().max()) == pytest.approx(bound, rel=1e-3)
     assert float(B.std()) == pytest.approx(bound / math.sqrt(3), rel=0.02)
     assert abs(float(B.mean())) < 4 * bound / math.sqrt(3 * B.numel())
+    # Uniform: as many magnitudes in each tenth of the range, within five standard deviations.
+    counts = torch.histc(B.abs() / bound, 10, 0, 1)
+    assert float((counts - B.numel() / 10).abs().max()) < 5 * math.sqrt(0.09 * B.numel())
 
 
 @pytest.mark.parametrize("feedback", MODULE_FEEDBACKS)
