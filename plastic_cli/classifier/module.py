@@ -14,6 +14,7 @@ from plastic_cli.credit.recording import Use, record
 from plastic_cli.errors import UserError
 
 if TYPE_CHECKING:
+    from plastic_cli.classifier.optimizers import SeveralOptimizers
     from plastic_cli.credit.protocol import Credit
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -39,7 +40,7 @@ class ModuleLearner:
     def __init__(
         self,
         network: nn.Module,
-        optimizer: torch.optim.Optimizer | None = None,
+        optimizer: torch.optim.Optimizer | SeveralOptimizers | None = None,
         loss: Loss | None = None,
         image_shape: ImageShape | None = None,
         credit: Credit | None = None,

@@ -13,7 +13,7 @@ from plastic_cli.classifier.data import described_data
 from plastic_cli.classifier.fit import fit
 from plastic_cli.classifier.module import ModuleLearner
 from plastic_cli.classifier.networks import BuiltNetwork, build_network, seeded
-from plastic_cli.classifier.optimizers import make_optimizer
+from plastic_cli.classifier.optimizers import SeveralOptimizers, make_optimizer
 from plastic_cli.classifier.render import snapshot_weights
 from plastic_cli.config.classifier import MODELS, ModuleTrainConfig
 from plastic_cli.data.datasets import Dataset, load_dataset
@@ -56,16 +56,16 @@ def train_module(
     config: ModuleTrainConfig,
     run: Run,
     make: Callable[[Dataset], ModuleLearner],
-    data: Dataset | None = None,
+    after_epoch: Callable[[int, ModuleLearner], None] | None = None,
     loop: Callable[..., None] = fit,
 ) -> None:
     """Train the network of a run, and store the weights of its first layer for `render`.
 
-    make: builds the learner. data: the data set, if it is loaded already. loop: trains, with the arguments of `fit`.
-    The global random numbers, from which dropout
-    draws, get a seed of the run and are restored at the end.
+    make: builds the learner. after_epoch: called with the number of completed epochs, 0 before the first. loop: trains,
+    with the arguments of `fit`. The global random numbers, from which dropout draws, get a seed of the run and are
+    restored at the end.
     """
-    data = data or load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
+    data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
     with seeded(derived_seed(run.seed, "global")):
         learner = make(data)
         if config.model not in MODELS:
@@ -74,12 +74,14 @@ def train_module(
         first = learner.first_layer(data.train.x[:2])
         metrics = CreditMetrics(learner, run, data, config.batch_size)
 
-        def after_epoch(epoch: int) -> None:
+        def finish_epoch(epoch: int) -> None:
             if first is not None:
                 snapshot_weights(run, epoch, config.epochs, first)
             metrics.log(epoch)
+            if after_epoch is not None:
+                after_epoch(epoch, learner)
 
-        loop(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
+        loop(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=finish_epoch)
 
 
 def input_of(model: str, learner: ModuleLearner, data: Dataset) -> str:
@@ -97,7 +99,9 @@ def trained_module(run: Run, build: Callable[[Run, Dataset], ModuleLearner]) -> 
     return network.requires_grad_(True).eval()
 
 
-def scheduled_rates(optimizer: torch.optim.Optimizer, factor: Callable[[float], float]) -> Callable[[float], None]:
+def scheduled_rates(
+    optimizer: torch.optim.Optimizer | SeveralOptimizers, factor: Callable[[float], float]
+) -> Callable[[float], None]:
     """Return a schedule that sets each learning rate to its present value times `factor(share of epochs done)`."""
     rates = [float(group["lr"]) for group in optimizer.param_groups]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from torch.nn import functional
 
 from plastic_cli.classifier.module import ModuleLearner
 from plastic_cli.classifier.module_run import dropped_rate, scheduled_rates
+from plastic_cli.classifier.optimizers import SeveralOptimizers
 from plastic_cli.credit.gradient import Gradient
 from plastic_cli.errors import UserError
 
@@ -152,3 +155,36 @@ def test_batch_normalization_of_one_image_is_an_error_of_one_line():
     learner = ModuleLearner(module, torch.optim.SGD(module.parameters(), lr=0.1))
     with pytest.raises(UserError, match="batch normalization cannot learn from a batch of 1 image"):
         learner.train_batch(*batch(1))
+
+
+def test_two_optimizers_step_their_own_parameters_and_continue_from_their_state():
+    def learner():
+        module = network()
+        first, second = list(module.parameters())[:2], list(module.parameters())[2:]
+        both = SeveralOptimizers([torch.optim.SGD(first, lr=0.1, momentum=0.9), torch.optim.Adam(second, lr=0.01)])
+        return ModuleLearner(module, both)
+
+    def alone(optimizer, chosen):
+        module = network()
+        chosen = list(module.parameters())[chosen]
+        ModuleLearner(module, optimizer(chosen)).train_batch(*batch())
+        return chosen
+
+    both = learner()
+    both.train_batch(*batch())
+    expected = [
+        *alone(lambda chosen: torch.optim.SGD(chosen, lr=0.1), slice(2)),
+        *alone(lambda chosen: torch.optim.Adam(chosen, lr=0.01), slice(2, 4)),
+    ]
+    for left, right in zip(both.network.parameters(), expected, strict=True):
+        assert torch.equal(left, right)
+    again = learner()
+    # torch's optimizers take the tensors of a state, not copies.
+    again.load_state_dict(copy.deepcopy(both.state_dict()))
+    scheduled_rates(again.optimizer, lambda progress: 1 - progress)(0.5)
+    assert [group["lr"] for group in again.optimizer.param_groups] == [0.05, 0.005]
+    scheduled_rates(both.optimizer, lambda _: 0.5)(0.0)
+    for part in (both, again):
+        part.train_batch(*batch())
+    for left, right in zip(both.network.parameters(), again.network.parameters(), strict=True):
+        assert torch.equal(left, right)
