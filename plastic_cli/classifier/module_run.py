@@ -56,16 +56,18 @@ def train_module(
     config: ModuleTrainConfig,
     run: Run,
     make: Callable[[Dataset], ModuleLearner],
+    data: Dataset | None = None,
+    *,
     after_epoch: Callable[[int, ModuleLearner], None] | None = None,
     loop: Callable[..., None] = fit,
 ) -> None:
     """Train the network of a run, and store the weights of its first layer for `render`.
 
-    make: builds the learner. after_epoch: called with the number of completed epochs, 0 before the first. loop: trains,
-    with the arguments of `fit`. The global random numbers, from which dropout draws, get a seed of the run and are
-    restored at the end.
+    make: builds the learner. data: the data set, if it is loaded already. after_epoch: called with the number of
+    completed epochs, 0 before the first. loop: trains, with the arguments of `fit`. The global random numbers, from
+    which dropout draws, get a seed of the run and are restored at the end.
     """
-    data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
+    data = data or load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
     with seeded(derived_seed(run.seed, "global")):
         learner = make(data)
         if config.model not in MODELS:

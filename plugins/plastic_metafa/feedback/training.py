@@ -44,7 +44,7 @@ def train_network(config: Train, run: Run) -> None:
     """Train the network of a run."""
     note_versions(run, load_terms(strengths(config, run)))
     loop = partial(fit_stream, every=config.measure_every) if config.measure_every else fit
-    train_module(config, run, lambda data: make_learner(config, data, run), training_data(config, run), loop)
+    train_module(config, run, lambda data: make_learner(config, data, run), training_data(config, run), loop=loop)
     log_best(run)
 
 
