@@ -165,7 +165,9 @@ def as_learner(thing: Any) -> Any:
 
 def _learn(config: FitConfig, run: Run, learner: Any) -> None:
     """Train a learner on the data set of the configuration, from its initial state or from the checkpoint."""
+    from plastic_cli.classifier.credit_metrics import CreditMetrics
     from plastic_cli.classifier.fit import fit as fit_classifier
+    from plastic_cli.classifier.module import ModuleLearner
     from plastic_cli.data.datasets import load_dataset
 
     data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
@@ -175,7 +177,10 @@ def _learn(config: FitConfig, run: Run, learner: Any) -> None:
         run.restore_state(INITIAL, learner)
     else:
         run.save_state(INITIAL, learner)
-    fit_classifier(learner, data, run, epochs=config.epochs, batch_size=config.batch_size)
+    after_epoch = None
+    if isinstance(learner, ModuleLearner) and learner.credit is not None:
+        after_epoch = CreditMetrics(learner, run, data, config.batch_size).log
+    fit_classifier(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
 
 
 def _maker(learner: Any, optimizer: Any, credit: Any, *, one: bool) -> Callable[[int], Any]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from plastic_cli.analysis.cost import StepCost, step_cost
 from plastic_cli.analysis.gradient_angles import WHOLE, gradient_angles
 from plastic_cli.classifier.fit import stratified_sample
 from plastic_cli.classifier.module import as_input, cross_entropies
 from plastic_cli.credit.gradient import Gradient
+from plastic_cli.credit.protocol import Loss
 
 if TYPE_CHECKING:
     from plastic_cli.classifier.module import ModuleLearner
@@ -77,15 +78,20 @@ class CreditMetrics:
             if len(self._costs) >= kinds:
                 break
             inputs = as_input(train.x[batch], network, self.learner.image_shape)
-            cost = step_cost(credit, network, inputs, partial(cross_entropies, y=train.y[batch]))
+            cost = step_cost(credit, network, inputs, self._loss(train.y[batch]))
             self._costs.setdefault(cost.events > 0, cost)
+
+    def _loss(self, y: Tensor) -> Loss:
+        """Return the losses (batch,) of the labels y as a function of the logits."""
+        own = self.learner.loss if self.learner.credit is not None else None
+        return lambda logits: (own or cross_entropies)(logits, y)
 
     def _log_angles(self) -> None:
         credit, network = self.learner.credit, self.learner.network
         assert credit is not None
         batch = stratified_sample(self.data.train, self.batch_size)
         inputs = as_input(batch.x, network, self.learner.image_shape)
-        measured = gradient_angles(credit, network, inputs, partial(cross_entropies, y=batch.y))
+        measured = gradient_angles(credit, network, inputs, self._loss(batch.y))
         for name, parameter in credit.parameters.items():
             if parameter.ndim > 1 and math.isfinite(measured[name].angle):
                 self.run.log("train", {"layer": name.removesuffix(".weight")}, angle=measured[name].angle)

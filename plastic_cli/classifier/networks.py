@@ -78,6 +78,17 @@ def multilayer_perceptron(sizes: Sequence[int], generator: torch.Generator) -> R
     return ReluNetwork(layers)
 
 
+def mlp(num_classes: int) -> nn.Module:
+    """Return a ReLU network with 256 and 128 hidden units, whose first layer takes the size of its first input.
+
+    It is the same network for every rule: `--model plastic_cli.classifier.networks:mlp`. Some rules have another
+    network as `mlp`.
+    """
+    return nn.Sequential(
+        nn.Flatten(), nn.LazyLinear(256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, num_classes)
+    )
+
+
 class ConvolutionalNetwork(nn.Module):
     """Convolutions 3 x 3 with ReLU, each followed by max pooling that halves the image, and a linear readout."""
 

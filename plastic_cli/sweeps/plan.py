@@ -95,15 +95,19 @@ def plan_recipe(file: RecipeFile, *, seeds: int | None = None, rules: Sequence[s
         if rules and rule.name not in rules:
             continue
         model = train_model(rule)
-        options, grid, origins = _merged(file, where, tables, rule.name, model)
+        merged = _merged(file, where, tables, rule.name, model)
         wanted = seeds if seeds is not None else _last(tables, where, "seeds")[1] or 1
         _, minutes = _last(tables, where, "minutes")
 
-        point = partial(_point, file, model, options, origins)
+        point = partial(_point, file, model, merged)
         name = getattr(tables[-1], "name", None)
         # Sets of runs without a name are distinguished by their own options.
-        own = {} if name or not where else {key: options[key] for key in tables[-1].options if key in options}
-        runs += expand(rule.name, point, grid, wanted, name=name, minutes=minutes, own=own)
+        own = (
+            {}
+            if name or not where
+            else {key: merged.options[key] for key in tables[-1].options if key in merged.options}
+        )
+        runs += expand(rule.name, point, merged.grid, wanted, name=name, minutes=minutes, own=own)
     for name in rules:
         if name not in present:
             raise UserError(
@@ -263,15 +267,44 @@ def checked_grid(values: Mapping[str, Sequence[Any]], model: type[Config]) -> di
     return grid
 
 
-def _point(
-    file: RecipeFile,
-    model: type[TrainConfig],
-    options: Mapping[str, Any],
-    origins: Mapping[str | None, Where],
-    values: Mapping[str, Any],
-) -> Config:
+@dataclass(frozen=True)
+class _Case:
+    """Options of the runs in which an option has a value. place: where the file says so."""
+
+    name: str
+    value: str
+    options: Mapping[str, Any]
+    place: Where
+
+    def holds_for(self, values: Mapping[str, Any]) -> bool:
+        """Return whether the option has the value, as it is typed on the command line."""
+        return self.name in values and _same_text(values[self.name], self.value)
+
+
+def _same_text(value: Any, text: str) -> bool:
+    return option_text(value).casefold() == text.casefold()
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """One set of runs: its options, grid and cases, and the place of each key in the file."""
+
+    options: dict[str, Any]
+    grid: dict[str, list[Any]]
+    cases: list[_Case]
+    origins: dict[str | None, Where]
+
+
+def _point(file: RecipeFile, model: type[TrainConfig], merged: _Merged, values: Mapping[str, Any]) -> Config:
+    chosen = {**merged.options, **values}
+    origins = dict(merged.origins)
+    for case in merged.cases:
+        if case.holds_for(chosen):
+            # What a case adds holds for the cases after it, and not for options of the grid.
+            chosen |= case.options
+            origins |= {name: (*case.place, name) for name in case.options}
     try:
-        return resolve(model, {**options, **values})
+        return resolve(model, {**chosen, **values})
     except OptionError as error:
         # An error about several options has no key, but its message names them.
         named = [error.key] if error.key else [name.replace("-", "_") for name in _OPTION.findall(str(error))]
@@ -285,10 +318,8 @@ def _last(tables: Sequence[Any], where: Where, name: str) -> tuple[Where, Any]:
     return next(((place, value) for place, value in reversed(found) if value is not None), ((), None))
 
 
-def _merged(
-    file: RecipeFile, where: Where, tables: Sequence[Any], rule: str, model: type[TrainConfig]
-) -> tuple[dict[str, Any], dict[str, list[Any]], dict[str | None, Where]]:
-    """Return options and grid of one set of runs and the place of each key; more specific tables take precedence."""
+def _merged(file: RecipeFile, where: Where, tables: Sequence[Any], rule: str, model: type[TrainConfig]) -> _Merged:
+    """Return options, grid and cases of one set of runs; more specific tables take precedence."""
     options: dict[str, Any] = {}
     grid: dict[str, list[Any]] = {}
     origins: dict[str | None, Where] = {}
@@ -316,4 +347,30 @@ def _merged(
                     options[name] = value
                 else:
                     grid[name] = value
-    return options, grid, origins
+    cases = [
+        _case(file, (*(where if number else ()), "where", name, value), added, rule, model)
+        for number, table in enumerate(tables)
+        for name, by_value in table.where.items()
+        for value, added in by_value.items()
+    ]
+    for case in cases:
+        values = grid.get(case.name, [options[case.name]] if case.name in options else [])
+        if not any(_same_text(value, case.value) for value in values):
+            listed = ", ".join(option_text(value) for value in values)
+            what = f"There are: {listed}." if values else "Name its values under grid, or one of them under options."
+            raise file.error(case.place, f"no run of {rule} has {case.name} = {case.value}. {what}")
+    return _Merged(options, grid, cases, origins)
+
+
+def _case(file: RecipeFile, place: Where, added: Mapping[str, Any], rule: str, model: type[TrainConfig]) -> _Case:
+    """Return the options of one value of an option; raises UserError for names that the rule does not have."""
+    *_, name, value = place
+    try:
+        (known,) = model.read_names({str(name): value}, file.name)
+        options = model.read_names(added, file.name)
+    except OptionError as error:
+        raise file.error(place, str(error)) from None
+    for option in (known, *options):
+        if option not in model.model_fields:
+            raise file.error(place, f"{rule} has no option '{option}'.{model.similar_option(option)}")
+    return _Case(known, str(value), options, place)

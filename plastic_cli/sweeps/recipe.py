@@ -24,6 +24,7 @@ class _Table(BaseModel):
     rule: str | None = None
     options: dict[str, Any] = {}
     grid: dict[str, list[Any]] = {}
+    where: dict[str, dict[str, dict[str, Any]]] = {}
     seeds: int | list[int] | None = None
     minutes: float | None = Field(None, gt=0)
 
@@ -34,14 +35,24 @@ class _Table(BaseModel):
         if not isinstance(values, Mapping):
             return values
         tables = {
-            name: {str(key).replace("-", "_"): value for key, value in values[name].items()}
-            for name in ("options", "grid")
+            name: _with_underscores(values[name], levels)
+            for name, levels in (("options", (True,)), ("grid", (True,)), ("where", (True, False, True)))
             if isinstance(values.get(name), Mapping)
         }
         # An integer may be written as 1e3.
         seeds = values.get("seeds")
         whole = {"seeds": int(seeds)} if isinstance(seeds, float) and seeds.is_integer() else {}
         return {**values, **tables, **whole}
+
+
+def _with_underscores(values: Any, levels: Sequence[bool]) -> Any:
+    """Return nested tables with underscores in the keys of the levels whose keys are names of options."""
+    if not levels or not isinstance(values, Mapping):
+        return values
+    return {
+        str(key).replace("-", "_") if levels[0] else key: _with_underscores(value, levels[1:])
+        for key, value in values.items()
+    }
 
 
 class RecipeRuns(_Table):
@@ -55,8 +66,9 @@ class Recipe(_Table):
 
     reproduces: the published figure or table. claims: ids in the `claims.toml` of the rules. minutes: the time of one
     run on two cores, measured or estimated. seeds: the number of seeds, starting with the option `seed`, or a list of
-    seeds. options: those of the train command. grid: the values of each option; all combinations are run. runs: for
-    several rules or settings, a table for each with its own keys; the options and grid of the recipe hold for all.
+    seeds. options: those of the train command. grid: the values of each option; all combinations are run. where: by
+    option and its value, further options of the runs with this value. runs: for several rules or settings, a table for
+    each with its own keys; the options, grid and where of the recipe hold for all.
     """
 
     title: str = Field(min_length=1)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import plastic_cli as plastic
 from plastic_cli.analysis.angles import angle_degrees
 from plastic_cli.classifier.credit_metrics import CreditMetrics
 from plastic_cli.classifier.fit import fit, stratified_sample
@@ -132,3 +133,12 @@ def test_a_batch_larger_than_the_data_counts_each_image_once_in_an_epoch(data, t
         CreditMetrics(ModuleLearner(nn.Linear(64, 10)), run, data, 10_000).log(2)
         run.finish("completed")
     assert set(RunStore(tmp_path).metrics()["value"]) == {2 * 640 * 1437 * 2}
+
+
+def test_a_run_of_fit_with_a_credit_rule_logs_them(tmp_path):
+    def learner(seed):
+        made = make_learner()
+        return made.network, made.optimizer, made.credit
+
+    run = plastic.fit(learner, rule="noisy", epochs=1, runs=tmp_path, quiet=True)
+    assert {"train/angle", "train/forward_flops", "train/learning_flops"} <= set(run.results)

@@ -66,7 +66,7 @@ PRELUDES = {
 }
 """What a listing takes for granted, by page."""
 
-SESSIONS = ("docs/python.md",)
+SESSIONS = ("docs/python.md", "docs/any-network.md")
 """Pages whose listings belong together: they are run one after the other, as the cells of a notebook."""
 
 

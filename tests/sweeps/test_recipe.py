@@ -210,3 +210,61 @@ def test_the_wheel_holds_the_recipes(tmp_path):
         text=True,
     )
     assert shown.stdout.split() == [str(tmp_path / "installed/plastic_cli/recipes"), str(len(recipe_names()))]
+
+
+CASES = """
+title = "Two rates and two data sets"
+why = "Options that go with a value."
+rule = "backprop"
+options = { hidden = [8], epochs = 2 }
+grid = { dataset = ["digits", "mnist"], optimizer = ["sgd", "adam"] }
+where.dataset.mnist = { epochs = 1 }
+
+[[runs]]
+name = "all"
+where.optimizer.sgd = { learning_rate = 0.5 }
+
+[[runs]]
+name = "readout"
+options = { trained = "readout" }
+where.optimizer = { sgd = { learning-rate = 0.25 }, adam = { learning_rate = 0.125 } }
+"""
+
+
+def test_where_adds_options_to_the_runs_with_a_value(tmp_path):
+    path = tmp_path / "cases.toml"
+    path.write_text(CASES)
+    plan = plan_recipe(read_recipe(str(path)))
+    found = {
+        (run.name, run.dataset, run.config["optimizer"]): (run.config["epochs"], run.config["learning_rate"])
+        for run in plan
+    }
+    assert found == {
+        ("all", "digits", "sgd"): (2, 0.5),
+        ("all", "digits", "adam"): (2, 0.001),
+        ("all", "mnist", "sgd"): (1, 0.5),
+        ("all", "mnist", "adam"): (1, 0.001),
+        ("readout", "digits", "sgd"): (2, 0.25),
+        ("readout", "digits", "adam"): (2, 0.125),
+        ("readout", "mnist", "sgd"): (1, 0.25),
+        ("readout", "mnist", "adam"): (1, 0.125),
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ("dataset.mnist", "dataset.fashion", 7, "no run of backprop has dataset = fashion. There are: digits, mnist."),
+        ("epochs = 1", "epoch = 1", 7, "backprop has no option 'epoch'. Did you mean 'epochs'?"),
+        ("where.dataset.mnist", "where.data.mnist", 7, "backprop has no option 'data'"),
+        ("epochs = 1", "epochs = 0", 7, "--epochs 0"),
+        ("learning_rate = 0.5", "learning_rate = -1", 11, "--learning-rate -1"),
+    ],
+)
+def test_a_wrong_case_is_reported_with_its_line(old, new, line, said, tmp_path):
+    path = tmp_path / "cases.toml"
+    path.write_text(CASES.replace(old, new))
+    with pytest.raises(UserError) as error:
+        plan_recipe(read_recipe(str(path)))
+    assert f"line {line}" in str(error.value)
+    assert said in str(error.value)
