@@ -42,6 +42,8 @@ def make_credit(config: Train, model: nn.Module, run: Run) -> NodePerturbation |
         noise=config.noise,
         credit=config.credit,
         normalize=True,
+        # With batch normalization, noise that is credited with all losses of a batch hides the gradient.
+        across_samples=False,
         generator=run.generator("noise"),
     )
 
