@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from plastic_cli.credit.protocol import Loss, call, checked_losses
 from plastic_cli.errors import UserError
 from plastic_grlu import rule
 from plastic_grlu.nodes import CleanPass, OtherCalls, PerturbedPass, Place, RandomStates, Start, Trace
-from plastic_grlu.samples import sample_indices
+from plastic_grlu.samples import from_derivatives, from_responses
 
 if TYPE_CHECKING:
     from plastic_cli import Run
@@ -28,6 +29,8 @@ _SMALL = 2**16
 # What all copies of a batch may hold, in numbers of noise; the activity takes several times as much.
 _LARGEST_CPU, _LARGEST_GPU = 2**22, 2**28
 _REMEMBERED = 64
+# Of the nodes without derivatives, those that are tested one by one.
+_MOST_TESTED = 32
 # What modules raise under torch.vmap, or with other parameters. An error of the module itself comes before.
 _UNSUPPORTED = (AttributeError, IndexError, RuntimeError, TypeError, ValueError)
 
@@ -376,7 +379,7 @@ class _Step:
                 buffer.owner._buffers[buffer.name] = after
 
     def _sample_indices(self, trace: Trace, losses: Tensor) -> dict[Place, Tensor | None]:
-        """Return which sample each entry of each node belongs to, from the derivatives of one pass for each shape."""
+        """Return which sample each entry of each node belongs to, which is found once for each shape."""
         places = trace.places
         if len(losses) == 1:
             return dict.fromkeys(places)
@@ -410,12 +413,24 @@ class _Step:
         perturbed = PerturbedPass(functions, zeros, fixed_statistics=not self.settings.across_samples)
         try:
             with torch.enable_grad():
-                return sample_indices(self._call(perturbed, parameters), zeros)
+                found = from_derivatives(self._call(perturbed, parameters), zeros)
         except UserError:
             raise
         except (*_UNSUPPORTED, OtherCalls):
-            # Without derivatives every entry counts as one that reaches all losses.
-            return dict.fromkeys(places)
+            found = {}
+
+        def losses_with(place: Place, noise: Tensor) -> Tensor:
+            with torch.no_grad():
+                return self._call(PerturbedPass(functions, {place: noise}), {})
+
+        silent = [place for place in places if place not in found]
+        for place in silent[:_MOST_TESTED]:
+            found[place] = from_responses(partial(losses_with, place), places[place])
+        # Where nothing is known, an entry counts as one that reaches all losses, which is never wrong.
+        return {
+            place: index if (index := found.get(place)) is None else index.to(like.device)
+            for place, like in places.items()
+        }
 
 
 class _Observed(nn.Module):

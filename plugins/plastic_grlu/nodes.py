@@ -165,7 +165,7 @@ class CleanPass(Interception):
         for tensor, version in zip(active, versions, strict=True):
             changed = tensor._version != version
             # A function that returns what it received, such as dropout in evaluation, does not receive it.
-            if changed or (found and id(tensor) not in same):
+            if changed or ((found or result is None) and id(tensor) not in same):
                 self._receive(tensor, len(self._functions) - 1)
             if changed:
                 self._node_of.pop(id(tensor), None)

@@ -178,6 +178,73 @@ def test_batch_statistics_mix_samples_unless_they_are_fixed():
     assert all(index is not None for index in list(credit._indices.values())[1].values())
 
 
+class Steps(nn.Module):
+    """Units that are silent or active: no derivative of the loss reaches the first layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 4), nn.Linear(4, 4)
+        self.fc = nn.Linear(4, CLASSES)
+
+    def forward(self, x):
+        h = (self.a(x) > 0).to(x.dtype)
+        return self.fc(torch.tanh(self.b(h)))
+
+
+def test_samples_are_found_without_derivatives():
+    """Also where the batch is as large as the number of units."""
+    model, x, y = Case(Steps, (6,)).draw()
+    credit = NodePerturbation(model, 1, across_samples=True)
+    credit.backward(x, losses_of(y))
+    (indices,) = credit._indices.values()
+    for index in indices.values():
+        torch.testing.assert_close(index, torch.arange(4)[:, None])
+
+
+def test_a_step_function_learns_the_slope_of_the_expected_loss():
+    """With noise of SD sigma, E[n d] is sigma^2 times the derivative of the loss that noise makes smooth."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 2, generator=generator, dtype=torch.float64)
+    model = nn.Linear(2, 1, bias=False).double()
+    sigma = 0.5
+    credit = NodePerturbation(model, 40000, sigma, generator=generator)
+    credit.backward(x, lambda z: (z > 0).to(z.dtype).squeeze(1))
+    # P(z + n > 0) = Phi(z / sigma), of which the derivative is phi(z / sigma) / sigma.
+    z = model(x).detach()
+    slope = torch.exp(-((z / sigma) ** 2) / 2) / (sigma * math.sqrt(2 * math.pi))
+    expected = sigma**2 * (slope * x).mean(0, keepdim=True)
+    # |n d| is at most |n| / 2, so that the standard error is below sigma |x| / (2 sqrt(P B)).
+    error = sigma * x.abs().max() / (2 * math.sqrt(40000 * 3))
+    assert (model.weight.grad - expected).abs().max() < 4 * error < expected.abs().max() / 5
+
+
+class Kept(nn.Module):
+    """A layer's output is put into a tensor, and goes through a nonlinearity as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.fc = nn.Linear(6, 4), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        z = self.a(x)
+        board = x.new_zeros(len(x), 8)
+        board[:, :4] = z
+        board[:, 4:] = torch.relu(z)
+        return self.fc(board)
+
+
+def test_noise_reaches_every_receiver(orthogonal):
+    """Of an output that two functions receive, no nonlinearity has the noise to itself."""
+    model, x, y = Case(Kept, (6,)).draw()
+    expected = gradient_of(model, x, y)
+    size = noise_size(NodePerturbation(model, 1), x, losses_of(y))
+    model.zero_grad()
+    orthogonal()
+    NodePerturbation(model, size, 1e-7, "output", normalize=True).backward(x, losses_of(y))
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-7)
+
+
 def mean_and_error(model, credit, x, loss, draws):
     """Mean and standard error of `.grad` over draws, all parameters in one vector."""
     found = []
@@ -545,6 +612,15 @@ class Branch(nn.Module):
         return self.fc(torch.tanh(h) if h.sum() > 0 else h)
 
 
+class Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Parameter(torch.randn(6, CLASSES, dtype=torch.complex128))
+
+    def forward(self, x):
+        return (x.to(self.a.dtype) @ self.a).abs()
+
+
 class Caching(nn.Module):
     """Computes a table in its first call."""
 
@@ -587,6 +663,8 @@ def test_wrong_use_gets_one_line():
     branch, x, y = Case(Branch, (6,)).draw()
     with pytest.raises(UserError, match="control flow"):
         seeded(branch, 4).backward(x, losses_of(y))
+    with pytest.raises(UserError, match="complex"):
+        NodePerturbation(Complex()).backward(x, losses_of(y))
     unused = nn.ModuleDict({"used": nn.Linear(6, 5), "unused": nn.Linear(6, 5)})
     unused.forward = lambda x: unused["used"](x)
     with pytest.raises(UserError, match="takes part"):
