@@ -53,21 +53,62 @@ def population_sparsity(activity: Tensor) -> Tensor:
 
 def sparsity(activity: Tensor) -> Sparsity:
     """Summarize `activity` (samples, units); see `Sparsity`."""
-    summary = torch.stack(
-        [
-            silent_fraction(activity).mean(),
-            dead_units(activity).double().mean(),
-            lifetime_sparsity(activity).nanmean(),
-            population_sparsity(activity).nanmean(),
+    batches = BatchedSparsity()
+    batches.add(activity)
+    return batches.summary()
+
+
+class BatchedSparsity:
+    """The `Sparsity` of activity that arrives in batches of samples, so that no more than one has to be in memory."""
+
+    def __init__(self) -> None:
+        self._silent: list[Tensor] = []
+        self._population: list[Tensor] = []
+        self._samples = 0
+        # By unit: the largest |r|, and the sums of |r| and r^2 in units of it.
+        self._largest: Tensor | None = None
+        self._sum: Tensor | None = None
+        self._sum_of_squares: Tensor | None = None
+
+    def add(self, activity: Tensor) -> None:
+        """Take a batch of `activity` (samples, units) into account."""
+        self._silent.append(silent_fraction(activity))
+        self._population.append(population_sparsity(activity))
+        values = activity.flatten(1).detach().double().abs()
+        largest = values.amax(dim=0)
+        if self._largest is None or self._sum is None or self._sum_of_squares is None:
+            self._largest = torch.zeros_like(largest)
+            self._sum, self._sum_of_squares = torch.zeros_like(largest), torch.zeros_like(largest)
+        largest = torch.maximum(largest, self._largest)
+        # A unit that has been silent so far has sums of 0.
+        scale = torch.where(largest > 0, largest, 1.0)
+        before, values = self._largest / scale, values / scale
+        self._sum = self._sum * before + values.sum(dim=0)
+        self._sum_of_squares = self._sum_of_squares * before.square() + values.square().sum(dim=0)
+        self._largest, self._samples = largest, self._samples + len(values)
+
+    def summary(self) -> Sparsity:
+        """Return the summary of all samples so far; raises ValueError without a sample."""
+        if self._largest is None or self._sum is None or self._sum_of_squares is None:
+            raise ValueError("Sparsity needs at least one sample.")
+        lifetime = _selectivity(self._sum / self._samples, self._sum_of_squares / self._samples, self._samples)
+        parts = [
+            torch.cat(self._silent).mean(),
+            (self._largest == 0).double().mean(),
+            lifetime.nanmean(),
+            torch.cat(self._population).nanmean(),
         ]
-    )
-    return Sparsity(*summary.tolist())
+        return Sparsity(*torch.stack(parts).tolist())
 
 
 def _treves_rolls(activity: Tensor, dim: int) -> Tensor:
     values = activity.detach().double().abs()
     # The measure does not depend on scale. Dividing by the largest value prevents underflow of squares.
     values = values / values.amax(dim=dim, keepdim=True)
-    n = values.shape[dim]
-    spread = values.mean(dim=dim).square() / values.square().mean(dim=dim)
-    return (1 - spread) / torch.tensor(1 - 1 / n, dtype=torch.float64, device=values.device)
+    return _selectivity(values.mean(dim=dim), values.square().mean(dim=dim), values.shape[dim])
+
+
+def _selectivity(mean: Tensor, mean_square: Tensor, n: int) -> Tensor:
+    """Return the Treves-Rolls sparsity of n values from their mean and mean square; nan if all are zero."""
+    spread = mean.square() / mean_square
+    return (1 - spread) / torch.tensor(1 - 1 / n, dtype=torch.float64, device=spread.device)
