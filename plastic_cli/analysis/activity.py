@@ -58,6 +58,12 @@ def hidden_activity(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
     return activity
 
 
+def layer_numbers(model: nn.Module, inputs: Tensor) -> dict[str, int]:
+    """Return the number of each layer of weights by name, from 1, in the order in which the model uses them."""
+    _, uses = record(model, inputs)
+    return {name: number for number, name in enumerate(dict.fromkeys(layer_name(use.name) for use in uses), start=1)}
+
+
 def in_batches(activity: Activity, inputs: Tensor) -> Iterator[dict[str, Tensor]]:
     """Yield the activity of each layer in batches of samples that are small enough for the memory.
 

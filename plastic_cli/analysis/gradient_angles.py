@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,17 +22,36 @@ WHOLE = ""
 
 @dataclass(frozen=True)
 class GradientAngle:
-    """The angle of an update to the gradient in degrees, 0 to 180: mean and standard deviation over draws.
+    """The angles between updates of one parameter and the gradient, in degrees, 0 to 180; nan if one is all zeros.
 
-    signal_to_noise: |E u|^2 / tr(Cov u) of one update u. The angle is nan if the update or the gradient is all zeros.
-    With one draw of a stochastic rule, deviation and ratio are nan. A deterministic rule has one draw, deviation 0 and
-    ratio inf.
+    angles: one for each draw. signal_to_noise: |E u|^2 / tr(Cov u) of one update u; nan with one draw, inf for a
+    deterministic rule, which has one draw.
     """
 
-    angle: float
-    angle_sd: float
+    angles: tuple[float, ...]
     signal_to_noise: float
-    draws: int
+
+    @property
+    def angle(self) -> float:
+        """The mean over draws."""
+        return statistics.fmean(self.angles)
+
+    @property
+    def angle_sd(self) -> float:
+        """The standard deviation over draws; nan with one draw of a stochastic rule, 0 for a deterministic rule."""
+        if self.draws > 1:
+            return statistics.stdev(self.angles)
+        return 0.0 if self.deterministic else math.nan
+
+    @property
+    def draws(self) -> int:
+        """The number of draws."""
+        return len(self.angles)
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the second update was equal to the first one, bit by bit."""
+        return self.signal_to_noise == math.inf
 
 
 def gradient_angles(
@@ -71,7 +90,13 @@ def gradient_angles(
             for name in names:
                 angles[name].append(angle_degrees(update[name], gradient[name]))
                 ratios[name].add(update[name])
-    return {name: _summary(angles[name], None if deterministic else ratios[name]) for name in names}
+    return {
+        name: GradientAngle(
+            tuple(angles[name]),
+            math.inf if deterministic else ratios[name].value() if draws > 1 else math.nan,
+        )
+        for name in names
+    }
 
 
 def _update(credit: Credit, parameters: Mapping[str, nn.Parameter], inputs: Any, loss: Loss) -> dict[str, Tensor]:
@@ -84,16 +109,3 @@ def _update(credit: Credit, parameters: Mapping[str, nn.Parameter], inputs: Any,
         for name, parameter in parameters.items()
     }
     return {**update, WHOLE: torch.cat([part.flatten() for part in update.values()])}
-
-
-def _summary(angles: Sequence[float], ratio: SignalToNoise | None) -> GradientAngle:
-    """Return mean and deviation over draws; ratio: None for a deterministic rule."""
-    if ratio is None:
-        return GradientAngle(angles[0], 0.0, math.inf, 1)
-    several = len(angles) > 1
-    return GradientAngle(
-        statistics.fmean(angles),
-        statistics.stdev(angles) if several else math.nan,
-        ratio.value() if several else math.nan,
-        len(angles),
-    )

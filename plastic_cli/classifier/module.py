@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from plastic_cli.analysis.activity import hidden_activity, in_batches, layer_numbers, pooled
 from plastic_cli.credit.parameters import named_parameters
 from plastic_cli.credit.recording import Use, record
 from plastic_cli.errors import UserError
@@ -78,22 +79,33 @@ class ModuleLearner:
             loss = (self.loss or nn.functional.cross_entropy)(self._logits(x), y)
             loss.backward()
             return loss.detach()
-        loss_of = self.loss or cross_entropies
-        return self.credit.backward(
-            as_input(x, self.network, self.image_shape), lambda logits: loss_of(logits, y)
-        ).mean()
+        return self.credit.backward(self.inputs(x), self.losses(y)).mean()
 
     def predict(self, x: Tensor) -> Tensor:
         """Return logits (batch, classes), with the module in evaluation mode."""
         self.network.eval()
         return self._logits(x)
 
-    def features(self, x: Tensor) -> list[Tensor]:
-        """Return the activity of each hidden layer, (batch, units): the input of every layer of weights but the first.
+    def activity(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the activity of each hidden layer by name, (batch, units, ...), in evaluation mode.
 
-        Layers of weights are linear maps, convolutions and embeddings, in the order in which they are used.
+        See `plastic_cli.analysis.activity.hidden_activity`.
         """
-        return [use.x.flatten(1) for use in self._uses(x)[1:]]
+        self.network.eval()
+        return hidden_activity(self.network, self.inputs(x))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the activity of each hidden layer, (batch, units), with positions averaged in large layers.
+
+        See `plastic_cli.analysis.activity.pooled`. It is computed in batches that fit into the memory.
+        """
+        batches = [{name: pooled(layer) for name, layer in part.items()} for part in in_batches(self.activity, x)]
+        return [torch.cat([part[name] for part in batches]) for name in batches[0]]
+
+    def layer_numbers(self, x: Tensor) -> dict[str, int]:
+        """Return the number of each layer of weights by name, in the order in which they are used; x: any images."""
+        self.network.eval()
+        return layer_numbers(self.network, self.inputs(x))
 
     def first_layer(self, x: Tensor) -> Tensor | None:
         """Return the weights of the layer that is used first, (units, ...); None if the module has no such layer."""
@@ -134,8 +146,17 @@ class ModuleLearner:
         if self.credit is not None and "credit" in state:
             self.credit.load_state_dict(state["credit"])
 
+    def inputs(self, x: Tensor) -> Tensor:
+        """Return rows of pixels x (batch, features) in the form and type that the module takes."""
+        return as_input(x, self.network, self.image_shape)
+
+    def losses(self, y: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the loss of a credit rule for labels y (batch,): logits to the losses (batch,)."""
+        loss = self.loss or cross_entropies
+        return lambda logits: loss(logits, y)
+
     def _logits(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.network(as_input(x, self.network, self.image_shape))
+        logits: Tensor = self.network(self.inputs(x))
         return logits
 
 

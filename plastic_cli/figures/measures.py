@@ -67,6 +67,7 @@ PIXELS = "pixels"
 """The name of the network without a layer, whose probe sees the images."""
 
 _MOST_CELLS_WITH_COUNTS = 12
+_MOST_PLACES_WITH_NUMBERS = 10
 _SEPARATOR = "#404040"
 # As an image: a gradient would take megabytes in an SVG.
 _COLOR_BAR = guide_colorbar(display="raster", nbin=100)
@@ -227,13 +228,16 @@ def cka_figure(
     cells["text"] = ["nan" if math.isnan(value) else f"{value:.2f}" for value in cells["cka"]]
     # Shades start at 0: a debiased value can be slightly negative.
     cells["shade"] = cells["cka"].clip(0, 1)
-    width = max(4.6, 0.62 * len(column_names) + 2.6)
-    height = max(3.6, 0.62 * len(row_names) + 1.8)
+    side, size = (0.62, 8.5) if max(values.shape) <= _MOST_CELLS_WITH_COUNTS else (0.42, 6.5)
     longest = max(len(str(name)) for name in column_names)
+    # Names longer than the number of a layer need room.
+    beside = 0.07 * max(0, *(len(str(name)) - 2 for name in row_names))
+    width = max(4.6, side * len(column_names) + 2.6 + beside)
+    height = max(3.6, side * len(row_names) + 1.8 + (0.07 * longest if longest > 5 else 0))
     return (
         ggplot(cells, aes("column", "row", fill="shade"))
         + geom_tile(color=GRID, size=0.3)
-        + geom_text(aes(label="text", color="ink"), size=8.5)
+        + geom_text(aes(label="text", color="ink"), size=size)
         + scale_color_identity()
         + scale_fill_gradientn(SEQUENTIAL, limits=(0, 1), name="CKA", na_value=GRID)
         + scale_x_continuous(breaks=list(range(len(column_names))), labels=list(map(str, column_names)), expand=(0, 0))
@@ -249,7 +253,7 @@ def cka_figure(
         + theme_plastic(figure_size=(width, height))
         + theme(
             panel_grid_major=element_blank(),
-            axis_text_x=element_text(rotation=45, ha="right") if longest > 5 else element_text(),
+            axis_text_x=element_text(rotation=90 if longest > 5 else 0),
         )
     )
 
@@ -280,20 +284,23 @@ def probe_figure(table: pd.DataFrame, title: str = "Linear probe of each layer")
     """Draw the test accuracy of the probe from the pixels through the layers, with a line for each network.
 
     table: columns layer, network ("trained", "untrained" or another name), accuracy, such as `pandas.DataFrame(rows)`
-    of `probe_layers` rows. The row of network "pixels", if there is one, is where all lines begin.
+    of `probe_layers` rows, and optionally name (of the layer). The row of network "pixels", if there is one, is where
+    all lines begin. Accuracies are written next to the points of up to `_MOST_PLACES_WITH_NUMBERS` places.
     """
     pixels, probed = table[table["network"] == PIXELS], table[table["network"] != PIXELS]
     networks = list(dict.fromkeys(probed["network"]))
-    places = [*[PIXELS] * (len(pixels) > 0), *dict.fromkeys(f"layer {layer}" for layer in probed["layer"])]
+    layers = [f"layer {layer}" for layer in probed["layer"]] if "name" not in probed else probed["name"].astype(str)
+    places = [*[PIXELS] * (len(pixels) > 0), *dict.fromkeys(layers)]
     begin = [pixels.assign(network=name, place=PIXELS) for name in networks if len(pixels)]
-    data = _in_percent(pd.concat([*begin, probed.assign(place=[f"layer {layer}" for layer in probed["layer"]])]))
+    data = _in_percent(pd.concat([*begin, probed.assign(place=layers)]))
+    few = len(places) <= _MOST_PLACES_WITH_NUMBERS
     data["x"] = data["place"].map(places.index)
     data["network"] = pd.Categorical(data["network"], networks)
     shift = max(0.1, 0.07 * float(np.ptp(data["accuracy"])))
-    numbers = _probe_numbers(data, shift)
+    numbers = _probe_numbers(data, shift) if few else _probe_numbers(data.iloc[:0], shift)
     shown = [*data["accuracy"], *numbers["y"]]
     styles = series_styles(map(str, networks))
-    width = max(5.6, 1.2 * len(places) + 1)
+    width = max(5.6, (1.2 if few else 0.4) * len(places) + 1)
     return (
         ggplot(data, aes("x", "accuracy", color="network", shape="network", linetype="network"))
         + ([geom_line(size=0.7)] if len(places) > 1 else [])
@@ -316,8 +323,8 @@ def probe_figure(table: pd.DataFrame, title: str = "Linear probe of each layer")
         + scale_x_continuous(breaks=list(range(len(places))), labels=places, limits=(-0.4, len(places) - 0.6))
         + scale_y_continuous(labels=percent, limits=(min(shown) - 0.4 * shift, max(shown) + 0.4 * shift))
         + labs(title=_wrapped(title, width), x="", y="Test accuracy of the probe")
-        + theme_plastic(figure_size=(width, 4))
-        + theme(legend_position="bottom")
+        + theme_plastic(figure_size=(width, 4 + (_height_of_names(places) if "name" in probed else 0)))
+        + theme(legend_position="bottom", **(_layer_names(places) if "name" in probed else {}))
     )
 
 
@@ -373,6 +380,62 @@ def angle_figure(table: pd.DataFrame, title: str = "Angle between the update and
         + theme_plastic(figure_size=(width, 4))
         + theme(**_legend(labels))
     )
+
+
+def layer_angles_figure(table: pd.DataFrame, title: str = "Angle of the update to the gradient") -> ggplot:
+    """Draw the angle to the gradient in each layer, from the first layer to the last, with a line for each network.
+
+    table: columns name (of the layer), network, angle and angle_sd, in degrees, in the order of the layers.
+    """
+    layers = list(dict.fromkeys(table["name"].astype(str)))
+    networks = list(dict.fromkeys(table["network"].astype(str)))
+    data = table.assign(
+        x=[layers.index(str(name)) for name in table["name"]],
+        low=table["angle"] - table["angle_sd"],
+        high=table["angle"] + table["angle_sd"],
+        network=pd.Categorical(table["network"].astype(str), networks),
+    ).dropna(subset=["angle"])
+    # Networks stand side by side, so that their ranges do not hide each other.
+    data["x"] += 0.16 * (data["network"].cat.codes - (len(networks) - 1) / 2)
+    styles = series_styles(networks)
+    highest = float(data["high"].fillna(data["angle"]).max()) if len(data) else 90.0
+    top, step = (180, 30) if highest > 95 else (100, 15)
+    width = max(5.6, 0.36 * len(layers) + 1.8)
+    return (
+        ggplot(data, aes("x", "angle", color="network", shape="network", linetype="network"))
+        + geom_hline(yintercept=90, linetype="dashed", color=GRAY, size=0.6)
+        + ([geom_line(size=0.7)] if len(layers) > 1 else [])
+        + geom_linerange(
+            aes(ymin="low", ymax="high"), data=data.dropna(subset=["low"]), linetype="solid", size=0.7, show_legend=False
+        )
+        + geom_point(size=2.4)
+        + series_scales(styles, networks, ("color", "shape", "linetype"), name="Network")
+        + scale_x_continuous(breaks=list(range(len(layers))), labels=layers, limits=(-0.5, len(layers) - 0.5))
+        + scale_y_continuous(breaks=list(range(0, top + 1, step)), expand=(0.02, 0))
+        + coord_cartesian(ylim=(0, top))
+        + labs(
+            title=_wrapped(title, width),
+            subtitle=_wrapped("0°: same direction; dashed, 90°: no better than a random direction", width),
+            x="Layer",
+            y="Angle (degrees)",
+        )
+        + theme_plastic(figure_size=(width, 4 + _height_of_names(layers)))
+        + theme(legend_position="bottom", **_layer_names(layers))
+    )
+
+
+def _height_of_names(layers: Sequence[str]) -> float:
+    """Return how much higher a figure is, in inches, for the names of layers below its axis."""
+    return 0.08 * max((len(name) for name in layers), default=0) if _layer_names(layers) else 0.0
+
+
+def _layer_names(layers: Sequence[str]) -> dict[str, object]:
+    """Return how the names of layers stand below an axis: upright if they are long or many."""
+    if len(layers) > 8:
+        return {"axis_text_x": element_text(rotation=90, ha="center", va="top")}
+    if max((len(name) for name in layers), default=0) > 8:
+        return {"axis_text_x": element_text(rotation=45, ha="right")}
+    return {}
 
 
 def image_grid(

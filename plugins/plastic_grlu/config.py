@@ -149,13 +149,7 @@ def is_plain_choice(model: object, optimizer: object, momentum: object, weight_d
 class Analyze(ClassifierAnalyzeConfig):
     """Analyze a trained network. By default: accuracy by class, confusion matrix, angles and sparsity."""
 
-    angles: bool = field(
-        False,
-        "angle between update and true gradient, and signal-to-noise ratio, by layer and number of perturbations",
-    )
     weights: bool = field(False, "weights of the first layer as images")
-    images: int = field(20, "number of training images for --angles", ge=2, panel="Settings")
-    samples: int = field(16, "updates per image for --angles, each from new noise", ge=2, panel="Settings")
 
 
 class Render(FilmConfig):
