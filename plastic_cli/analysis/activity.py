@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,13 +92,12 @@ def pooled(activity: Tensor, most_units: int = MOST_UNITS) -> Tensor:
     if dimensions > 3:
         activity, dimensions = activity.flatten(2), 1
     side = max(1, math.floor((most_units / units) ** (1 / dimensions) + 1e-9))
-    pool = {
+    pool: Callable[[Tensor, Any], Tensor] = {
         1: functional.adaptive_avg_pool1d,
         2: functional.adaptive_avg_pool2d,
         3: functional.adaptive_avg_pool3d,
     }[dimensions]
-    grid: Tensor = pool(activity, tuple(min(side, size) for size in activity.shape[2:]))
-    return grid.flatten(1)
+    return pool(activity, tuple(min(side, size) for size in activity.shape[2:])).flatten(1)
 
 
 def _by_sample(part: Tensor, unit_dimension: int, batch: int) -> Tensor | None:
@@ -109,5 +109,6 @@ def _by_sample(part: Tensor, unit_dimension: int, batch: int) -> Tensor | None:
         return part.movedim((samples[0], units), (0, 1))
     if units > 0 and part.shape[0] and part.shape[0] % batch == 0:
         # Parts of a sample, such as windows of an image, are in the dimension of the samples.
-        return part.unflatten(0, (batch, -1)).movedim(units + 1, 1)
+        windows: Tensor = part.unflatten(0, (batch, -1))
+        return windows.movedim(units + 1, 1)
     return None

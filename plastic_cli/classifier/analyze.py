@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -13,9 +14,13 @@ from plastic_cli.analysis.cka import cka_matrix
 from plastic_cli.analysis.classification import accuracy_by_class, confusion_matrix
 from plastic_cli.analysis.probe import linear_probe, probe_layers
 from plastic_cli.analysis.robustness import robustness
-from plastic_cli.analysis.sparsity import sparsity
+from plastic_cli.analysis.sparsity import BatchedSparsity
+from plastic_cli.classifier.angles import analyze_angles, has_credit_rule, no_credit_rule
+from plastic_cli.classifier.data import data_for
 from plastic_cli.classifier.fit import features, predict, stratified_sample
-from plastic_cli.classifier.learner import Learner
+from plastic_cli.classifier.layers import HiddenLayer, NamedLayers, activity_in_batches, hidden_layers
+from plastic_cli.classifier.learner import Build, Learner, Networks
+from plastic_cli.classifier.module import ModuleLearner
 from plastic_cli.data.datasets import Dataset
 from plastic_cli.errors import UserError
 from plastic_cli.figures import measures as figures
@@ -24,11 +29,29 @@ from plastic_cli.runs.run import Run
 from plastic_cli.runs.store import RunStore
 
 if TYPE_CHECKING:
-    from plastic_cli.config.classifier import ClassifierAnalyzeConfig
-from plastic_cli.classifier.data import data_for
-from plastic_cli.classifier.learner import Build, Networks
+    from plastic_cli.config.classifier import ClassifierAnalyzeConfig, MeasuresConfig
 
 CKA_IMAGES = 2000
+MODULE_PROBE_IMAGES = 10_000
+"""Number of training images, at most, on which the layers of a module are probed: they are many and large."""
+
+UNTRAINED = "the untrained network"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is analyzed, and what it is compared with.
+
+    untrained: builds the network before training. against: builds the network that CKA compares with, and gives its
+    name. baselines: further networks to probe. controls: further networks whose robustness is measured.
+    """
+
+    data: Dataset
+    learner: Learner
+    untrained: Callable[[], Learner]
+    against: Callable[[], tuple[Learner, str]]
+    baselines: Mapping[str, Learner]
+    controls: Networks
 
 
 def analyze_classifier(
@@ -39,32 +62,72 @@ def analyze_classifier(
     others_chosen: bool = False,
     controls: Networks | None = None,
     baselines: Networks | None = None,
+    own_angles: Callable[[], None] | None = None,
 ) -> bool:
     """Run the analyses that `config` selects; if it selects none, run the confusion matrix and the sparsity.
 
     Tables are written to the run's `tables/`, figures to `figures/`, and the main numbers to its metrics.
     others_chosen: whether the rule's own analyses are selected. controls: further networks whose robustness is
     measured. baselines: further networks to probe; CKA compares with the first of them instead of the untrained
-    network. Returns whether no analysis was selected, so that a rule can add its own.
+    network. own_angles: measures the angles of networks that the rule teaches without a credit rule; it is called too
+    if no analysis is selected. Returns whether no analysis was selected, so that a rule can add its own.
     """
-    chosen = [config.confusion, config.sparsity, config.probe, config.robustness, config.cka, others_chosen]
-    nothing_chosen = not any(chosen)
+    nothing_chosen = not any([*_chosen(config), config.angles, others_chosen])
     if config.other is not None:
         check_other_run(run, config.other)
     data = data_for(run, None)
     learner = build(run, data, trained=True)
+    is_module = isinstance(learner, ModuleLearner)
+    if config.angles and not has_credit_rule(learner) and (is_module or own_angles is None):
+        raise no_credit_rule(run, learner)
     others = baselines() if baselines and (config.probe or (config.cka and config.other is None)) else {}
-    if config.confusion or nothing_chosen:
-        _analyze_confusion(run, data, learner)
-    if config.sparsity or nothing_chosen:
-        _analyze_sparsity(run, data, learner)
-    if config.probe:
-        _analyze_probe(run, data, learner, build(run, data, trained=False), others)
-    if config.robustness:
-        _analyze_robustness(run, data, learner, controls() if controls else {})
-    if config.cka:
-        _analyze_cka(run, data, learner, build, config.other, others)
+
+    def untrained() -> Learner:
+        return build(run, data, trained=False)
+
+    def against() -> tuple[Learner, str]:
+        if config.other is not None:
+            return _learner_of_other_run(run, config.other, data), f"run {config.other}"
+        for name, baseline in others.items():
+            # The name is stored with the values, so it keeps its first wording.
+            return baseline, f"the {name} twin"
+        return untrained(), UNTRAINED
+
+    subject = Subject(data, learner, untrained, against, others, controls or dict)
+    analyze_network(config, run, subject, default=nothing_chosen)
+    if config.angles and has_credit_rule(learner):
+        networks = {"trained": learner, "untrained": untrained()}
+        taught = {name: network for name, network in networks.items() if has_credit_rule(network)}
+        analyze_angles(run, data, taught, images=config.images, samples=config.samples)
+    elif own_angles is not None and not is_module and (config.angles or nothing_chosen):
+        own_angles()
     return nothing_chosen
+
+
+def analyze_network(config: MeasuresConfig, run: Run, subject: Subject, *, default: bool) -> None:
+    """Take the measures that `config` selects; default: also those that are taken without a selection.
+
+    Raises UserError for a measure of hidden layers if the network has none.
+    """
+    of_layers = config.sparsity or config.probe or config.cka
+    layers = hidden_layers(subject.learner, subject.data.test.x) if of_layers or default else []
+    if of_layers and not layers:
+        raise UserError("the network has no hidden layer, which sparsity, probe and CKA measure. Leave them out.")
+    run.layers |= {layer.number: layer.name for layer in layers if layer.name is not None}
+    if config.confusion or default:
+        _analyze_confusion(run, subject.data, subject.learner)
+    if config.sparsity or (default and layers):
+        _analyze_sparsity(run, subject, layers)
+    if config.probe:
+        _analyze_probe(run, subject, layers)
+    if config.robustness:
+        _analyze_robustness(run, subject)
+    if config.cka:
+        _analyze_cka(run, subject, layers)
+
+
+def _chosen(config: MeasuresConfig) -> list[bool]:
+    return [config.confusion, config.sparsity, config.probe, config.robustness, config.cka]
 
 
 def _analyze_confusion(run: Run, data: Dataset, learner: Learner) -> None:
@@ -83,24 +146,36 @@ def _analyze_confusion(run: Run, data: Dataset, learner: Learner) -> None:
     run.save_figure("accuracy_by_class", figures.class_accuracy_figure(by_class.cpu(), names))
 
 
-def _analyze_sparsity(run: Run, data: Dataset, learner: Learner) -> None:
+def _analyze_sparsity(run: Run, subject: Subject, layers: Sequence[HiddenLayer]) -> None:
+    batches = [BatchedSparsity() for _ in layers]
+    for activity in activity_in_batches(subject.learner, subject.data.test.x):
+        for of_layer, part in zip(batches, activity, strict=True):
+            of_layer.add(part)
     rows = []
-    for number, activity in enumerate(features(learner, data.test.x), start=1):
-        measured = sparsity(activity)
-        rows.append({"layer": number, **vars(measured)})
-        run.log("test", {"layer": number}, **vars(measured))
-        run.results |= {f"layer {number}/silent": measured.silent, f"layer {number}/dead": measured.dead}
+    for layer, of_layer in zip(layers, batches, strict=True):
+        sparsity = of_layer.summary()
+        rows.append({**layer.labels, **vars(sparsity)})
+        run.log("test", layer.labels, **vars(sparsity))
+        run.results |= {
+            f"layer {layer.number}/silent": sparsity.silent,
+            f"layer {layer.number}/dead": sparsity.dead,
+        }
     run.save_table("sparsity", pd.DataFrame(rows))
 
 
-def _analyze_probe(
-    run: Run, data: Dataset, trained: Learner, untrained: Learner, baselines: Mapping[str, Learner]
-) -> None:
-    networks = {"trained": trained, "untrained": untrained, **baselines}
-    probes = probe_layers({name: network.features for name, network in networks.items()}, data, seed=run.seed)
-    rows: list[dict[str, Any]] = [{**vars(probe), "layer": probe.layer + 1} for probe in probes]
+def _analyze_probe(run: Run, subject: Subject, layers: Sequence[HiddenLayer]) -> None:
+    data = subject.data
+    networks = {"trained": subject.learner, "untrained": subject.untrained(), **subject.baselines}
+    probes = probe_layers(
+        {name: network.features for name, network in networks.items()},
+        data,
+        seed=run.seed,
+        examples=MODULE_PROBE_IMAGES if isinstance(subject.learner, NamedLayers) else None,
+    )
+    rows: list[dict[str, Any]] = [{**vars(probe), **layers[probe.layer].labels} for probe in probes]
     for row in rows:
-        run.log("probe", {"layer": row["layer"], "network": row["network"]}, accuracy=row["accuracy"])
+        name = {"name": row["name"]} if "name" in row else {}
+        run.log("probe", {"layer": row["layer"], **name, "network": row["network"]}, accuracy=row["accuracy"])
         run.results[f"probe/layer {row['layer']} {row['network']}"] = row["accuracy"]
     pixels = linear_probe(data.train.x, data.train.y, data.test.x, data.test.y, seed=run.seed)
     rows.append({"layer": 0, "network": figures.PIXELS, **vars(pixels)})
@@ -110,10 +185,11 @@ def _analyze_probe(
     run.save_figure("probe", figures.probe_figure(pd.DataFrame(rows)))
 
 
-def _analyze_robustness(run: Run, data: Dataset, learner: Learner, controls: Mapping[str, Learner]) -> None:
+def _analyze_robustness(run: Run, subject: Subject) -> None:
     rows = []
-    for network, subject in {"": learner, **controls}.items():
-        for row in robustness(subject.predict, data, seed=run.seed):
+    controls = subject.controls()
+    for network, learner in {"": subject.learner, **controls}.items():
+        for row in robustness(learner.predict, subject.data, seed=run.seed):
             condition = f"{row.kind}:{row.strength:g}"
             labels = {"corruption": condition, **({"network": network} if network else {})}
             run.log("test", labels, accuracy=row.accuracy, loss=row.loss)
@@ -124,28 +200,21 @@ def _analyze_robustness(run: Run, data: Dataset, learner: Learner, controls: Map
     run.save_figure("robustness", figures.robustness_figure(frame))
 
 
-def _analyze_cka(
-    run: Run, data: Dataset, learner: Learner, build: Build, other: str | None, baselines: Mapping[str, Learner]
-) -> None:
-    images = stratified_sample(data.test, CKA_IMAGES).x
-    against: Learner
-    if other is not None:
-        against, name = _learner_of_other_run(run, other, data), f"run {other}"
-    elif baselines:
-        (baseline, against), *_ = baselines.items()
-        # The name is stored with the values, so it keeps its first wording.
-        name = f"the {baseline} twin"
-    else:
-        against, name = build(run, data, trained=False), "the untrained network"
-    mine, theirs = features(learner, images), features(against, images)
+def _analyze_cka(run: Run, subject: Subject, layers: Sequence[HiddenLayer]) -> None:
+    images = stratified_sample(subject.data.test, CKA_IMAGES).x
+    against, name = subject.against()
+    mine, theirs = features(subject.learner, images), features(against, images)
+    other_layers = hidden_layers(against, images)
     matrix = cka_matrix(mine, theirs, debiased=True).cpu()
-    rows = _cka_rows(run, matrix, {"other": name}, "cka")
-    if baselines and other is None:
+    pairs = list(product(layers, other_layers))
+    rows = _cka_rows(run, matrix, pairs, {"other": name}, "cka")
+    if any(against is baseline for baseline in subject.baselines.values()):
         # The similarity of the baseline to the untrained network is the reference for the similarity above.
-        untrained = features(build(run, data, trained=False), images)
+        untrained = features(subject.untrained(), images)
         rows += _cka_rows(
             run,
             cka_matrix(untrained, theirs, debiased=True).cpu(),
+            pairs,
             {"other": name, "network": "untrained"},
             "cka of the untrained",
         )
@@ -154,23 +223,26 @@ def _analyze_cka(
         "cka",
         figures.cka_figure(
             matrix,
-            [str(number + 1) for number in range(len(mine))],
-            [str(number + 1) for number in range(len(theirs))],
-            rows="Layer 1 of this run" if matrix.numel() == 1 else "Layer of this run",
+            [layer.text for layer in layers],
+            [layer.text for layer in other_layers],
+            rows=f"Layer {layers[0].text} of this run" if matrix.numel() == 1 else "Layer of this run",
             columns=f"{'Layer 1' if matrix.numel() == 1 else 'Layer'} of {name.replace(' twin', ' network')}",
             debiased=True,
         ),
     )
 
 
-def _cka_rows(run: Run, matrix: Tensor, labels: dict[str, str], prefix: str) -> list[dict[str, Any]]:
+def _cka_rows(
+    run: Run, matrix: Tensor, pairs: Sequence[tuple[HiddenLayer, HiddenLayer]], labels: dict[str, str], prefix: str
+) -> list[dict[str, Any]]:
     """Log the CKA of each layer with each layer of the other network, and return the rows of the table."""
     rows: list[dict[str, Any]] = []
-    for (row, column), value in np.ndenumerate(matrix.numpy()):
-        of_layers = {"layer": row + 1, "other layer": column + 1, **labels}
-        run.log("test", of_layers, cka=float(value))
-        run.results[f"{prefix}/{row + 1}-{column + 1}"] = float(value)
-        rows.append({**of_layers, "cka": float(value)})
+    for (mine, other), value in zip(pairs, matrix.flatten().tolist(), strict=True):
+        named = {key: layer.name for key, layer in (("name", mine), ("other name", other)) if layer.name is not None}
+        of_layers = {"layer": mine.number, "other layer": other.number, **named, **labels}
+        run.log("test", of_layers, cka=value)
+        run.results[f"{prefix}/{mine.number}-{other.number}"] = value
+        rows.append({**of_layers, "cka": value})
     return rows
 
 

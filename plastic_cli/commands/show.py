@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 import shlex
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -153,7 +154,7 @@ def print_next(commands: Sequence[str], options: RunsOptions, console: Console) 
 def _print_metrics(result: Mapping[str, Any], run: Run) -> None:
     """Print metrics, times, speed and folder of one run."""
     rows = [
-        _metric_row(metric_of(_with_condition(key, run.conditions), result["rule"]), key, value, run)
+        _metric_row(metric_of(_with_layer(_with_condition(key, run.conditions), run), result["rule"]), key, value, run)
         for key, value in result["metrics"].items()
     ]
     rows += _time_rows(float(result["seconds"]), run)
@@ -168,6 +169,15 @@ def _with_condition(key: str, conditions: Mapping[str, str]) -> str:
     """Return the key of a result with the corruption of its split: "test+rotation:30/accuracy"."""
     split, slash, name = key.partition("/")
     return f"{split}+{conditions[split]}/{name}" if slash and split in conditions else key
+
+
+def _with_layer(key: str, run: Run) -> str:
+    """Return the key of a result with the name of its layer, if the run knows it: "layer 3 (layer1.0.conv2)/angle"."""
+    return re.sub(
+        r"(?<!\S)layer (\d+)\b",
+        lambda found: f"{found[0]} ({run.layers[int(found[1])]})" if int(found[1]) in run.layers else found[0],
+        key,
+    )
 
 
 def _metric_row(metric: Metric, key: str, value: float | None, run: Run) -> dict[str, Any]:

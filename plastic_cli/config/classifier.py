@@ -168,16 +168,16 @@ class MeasuresConfig(AnalyzeConfig):
     sparsity: bool = field(False, "sparsity of the activity of each layer")
     probe: bool = field(False, "linear probe of each layer, and of the untrained network")
     robustness: bool = field(False, "accuracy under noise and rotation")
+    cka: bool = field(False, "similarity (linear CKA) to the untrained network, or to that of --other")
 
 
 class ClassifierAnalyzeConfig(MeasuresConfig):
     """Analyze a trained classifier. Without an option: accuracy by class, confusion matrix and sparsity."""
 
+    other: str | None = field(None, "run to compare with", complete="run")
     angles: bool = field(
         False, "angle between the update of a credit rule and the gradient, and signal-to-noise ratio, by layer"
     )
-    cka: bool = field(False, "similarity (linear CKA) to the untrained network, or to the run given by --other")
-    other: str | None = field(None, "run to compare with", complete="run")
     images: int | None = field(
         None,
         "number of training images for --angles (default: 20, or 4 batches of the run if these are more images)",

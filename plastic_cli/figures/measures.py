@@ -406,7 +406,11 @@ def layer_angles_figure(table: pd.DataFrame, title: str = "Angle of the update t
         + geom_hline(yintercept=90, linetype="dashed", color=GRAY, size=0.6)
         + ([geom_line(size=0.7)] if len(layers) > 1 else [])
         + geom_linerange(
-            aes(ymin="low", ymax="high"), data=data.dropna(subset=["low"]), linetype="solid", size=0.7, show_legend=False
+            aes(ymin="low", ymax="high"),
+            data=data.dropna(subset=["low"]),
+            linetype="solid",
+            size=0.7,
+            show_legend=False,
         )
         + geom_point(size=2.4)
         + series_scales(styles, networks, ("color", "shape", "linetype"), name="Network")

@@ -82,6 +82,8 @@ class Run:
         """The number of images of each split that results were measured on, for a reader."""
         self.conditions: dict[str, str] = {}
         """The corruption of each split that results were measured under, for a reader, if their keys do not name it."""
+        self.layers: dict[int, str] = {}
+        """The names of the layers that results have by number, for a reader."""
         self.tables: dict[str, pd.DataFrame] = {}
         self.figures: dict[str, ggplot] = {}
         self.step = 0

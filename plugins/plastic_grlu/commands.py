@@ -29,10 +29,9 @@ def analyze(config: Analyze, run: Run) -> None:
     from plastic_cli.classifier.analyze import analyze_classifier
     from plastic_grlu.analysis.measures import analyze_updates, show_weights
 
-    nothing_chosen = analyze_classifier(config, run, build, others_chosen=config.angles or config.weights)
-    plain = Train.from_values(run.config, source=f"run {run.id}").is_plain
-    if plain and (config.angles or nothing_chosen):
-        analyze_updates(config, run, build)
+    analyze_classifier(
+        config, run, build, others_chosen=config.weights, own_angles=lambda: analyze_updates(config, run, build)
+    )
     if config.weights:
         show_weights(run, build)
 

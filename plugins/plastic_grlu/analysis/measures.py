@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from plastic_cli.analysis.angles import angle_degrees, signal_to_noise
+from plastic_cli.classifier.angles import FEWEST_IMAGES
 from plastic_cli.classifier.data import trained_on
 from plastic_cli.classifier.fit import stratified_sample
 from plastic_cli.classifier.module import ModuleLearner
@@ -37,7 +38,7 @@ def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
     data = trained_on(run)
     learner: GRLULearner = build(run, data, trained=True)  # type: ignore[assignment]
     untrained: GRLULearner = build(run, data, trained=False)  # type: ignore[assignment]
-    sample = stratified_sample(data.train, config.images)
+    sample = stratified_sample(data.train, config.images or FEWEST_IMAGES)
     rows = []
     for network, subject in (("trained", learner), ("untrained", untrained)):
         x = subject.encode(sample.x)

@@ -59,7 +59,7 @@ def analyze_run(config: Analyze, run: Run) -> None:
     }
     shared = [
         f"--{name}"
-        for name in ("confusion", "sparsity", "probe", "robustness", "cka", "other")
+        for name in ("confusion", "sparsity", "probe", "robustness", "cka", "other", "angles")
         if getattr(config, name) not in (False, None)
     ]
     chosen = [switch for switch, (wanted, _) in analyses.items() if wanted]
