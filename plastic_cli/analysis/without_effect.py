@@ -34,7 +34,7 @@ def without_effect(model: nn.Module, credit: Credit) -> Iterator[Callable[[], No
         credit.load_state_dict(copy.deepcopy(state))
 
     def begin_again() -> None:
-        generators = list(_generators(credit))
+        generators = list(generators_of(credit))
         positions = [generator.get_state() for generator in generators]
         restore()
         for generator, position in zip(generators, positions, strict=True):
@@ -49,13 +49,13 @@ def without_effect(model: nn.Module, credit: Credit) -> Iterator[Callable[[], No
         set_random_states(states)
 
 
-def _generators(credit: Credit) -> Iterator[torch.Generator]:
+def generators_of(credit: Credit) -> Iterator[torch.Generator]:
     """Yield the random generators of a rule and of the rules that it holds."""
     for value in vars(credit).values():
         if isinstance(value, torch.Generator):
             yield value
         elif isinstance(value, Credit):
-            yield from _generators(value)
+            yield from generators_of(value)
 
 
 def random_states(model: nn.Module) -> dict[int | None, Tensor]:

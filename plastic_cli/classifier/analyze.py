@@ -35,6 +35,9 @@ CKA_IMAGES = 2000
 MODULE_PROBE_IMAGES = 10_000
 """Number of training images, at most, on which the layers of a module are probed: they are many and large."""
 
+MOST_CKA_RESULTS = 64
+"""Number of pairs of layers up to which each is a result; with more, only pairs of layers with the same number are."""
+
 UNTRAINED = "the untrained network"
 
 
@@ -241,7 +244,8 @@ def _cka_rows(
         named = {key: layer.name for key, layer in (("name", mine), ("other name", other)) if layer.name is not None}
         of_layers = {"layer": mine.number, "other layer": other.number, **named, **labels}
         run.log("test", of_layers, cka=value)
-        run.results[f"{prefix}/{mine.number}-{other.number}"] = value
+        if len(pairs) <= MOST_CKA_RESULTS or mine.number == other.number:
+            run.results[f"{prefix}/{mine.number}-{other.number}"] = value
         rows.append({**of_layers, "cka": value})
     return rows
 

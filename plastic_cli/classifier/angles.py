@@ -13,11 +13,14 @@ from torch import nn
 
 from plastic_cli.analysis.activity import layer_name
 from plastic_cli.analysis.gradient_angles import WHOLE, GradientAngle, gradient_angles
+from plastic_cli.analysis.without_effect import generators_of, without_effect
 from plastic_cli.classifier.fit import stratified_sample
 from plastic_cli.classifier.module import ModuleLearner
 from plastic_cli.data.datasets import Split
 from plastic_cli.errors import UserError
 from plastic_cli.figures.measures import layer_angles_figure
+from plastic_cli.numerics.seeds import derived_seed
+from plastic_cli.plugins.discovery import discover
 
 if TYPE_CHECKING:
     from plastic_cli.classifier.learner import Learner
@@ -40,9 +43,10 @@ def no_credit_rule(run: Run, learner: Learner) -> UserError:
     """Return the error of `--angles` for a learner without a credit rule."""
     if isinstance(learner, ModuleLearner):
         return UserError(f"--angles: run {run.id} learned by the gradient itself, so there is no angle to measure.")
+    offered = [name for name, rule in discover().rules.items() if rule.credit is not None]
     return UserError(
-        f"--angles: run {run.id} has no credit rule. Train a network of --model with a rule that has one, such as"
-        f" `plastic train {run.record.rule} --model lenet` if this rule has the option."
+        f"--angles: run {run.id} has no credit rule whose update could be compared with the gradient. Rules that have"
+        f" one for any module of --model: {', '.join(offered)}."
     )
 
 
@@ -58,10 +62,13 @@ def analyze_angles(
     deviation over batches and updates, and the signal-to-noise ratio of one update, averaged over batches.
     """
     batch_size = int(run.config.get("batch_size", 1))
-    number = min(images or max(FEWEST_IMAGES, BATCHES * batch_size), len(data.train))
-    batches = _batches(data.train, number, batch_size, run.generator("angles"))
-    rows = [row for network, learner in networks.items() for row in _measure(network, learner, batches, samples)]
-    frame = pd.DataFrame(rows)
+    chosen = min(images or max(FEWEST_IMAGES, BATCHES * batch_size), len(data.train))
+    batches = _batches(data.train, chosen, batch_size, run.generator("angles"))
+    rows = []
+    for network, learner in networks.items():
+        seeds = [derived_seed(run.seed, f"angles {network} {number}") for number in range(len(batches))]
+        rows += _measure(network, learner, batches, seeds, samples)
+    frame = pd.DataFrame(rows).astype({"layer": "Int64"})
     run.save_table("angles", frame)
     for row in rows:
         if row["network"] == "trained":
@@ -81,16 +88,21 @@ def _batches(train: Split, images: int, batch_size: int, generator: torch.Genera
     return [Split(sample.x[batch], sample.y[batch]) for batch in order.split(batch_size)]
 
 
-def _measure(network: str, learner: ModuleLearner, batches: Sequence[Split], samples: int) -> list[dict[str, Any]]:
-    """Return the rows of one network: one for each parameter, and one for all of them."""
+def _measure(
+    network: str, learner: ModuleLearner, batches: Sequence[Split], seeds: Sequence[int], samples: int
+) -> list[dict[str, Any]]:
+    """Return the rows of one network, one for each parameter and one for all together. seeds: one for each batch."""
     credit = learner.credit
     assert credit is not None
     numbers = learner.layer_numbers(batches[0].x[:2])
     _use_batch_statistics(learner.network)
-    measured = [
-        gradient_angles(credit, learner.network, learner.inputs(batch.x), learner.losses(batch.y), draws=samples)
-        for batch in batches
-    ]
+    measured = []
+    with without_effect(learner.network, credit):
+        for batch, seed in zip(batches, seeds, strict=True):
+            for generator in generators_of(credit):
+                generator.manual_seed(seed)
+            inputs, losses = learner.inputs(batch.x), learner.losses(batch.y)
+            measured.append(gradient_angles(credit, learner.network, inputs, losses, draws=samples))
     rows = []
     for name in measured[0]:
         of_parameter = [angles[name] for angles in measured]

@@ -174,7 +174,7 @@ def _with_condition(key: str, conditions: Mapping[str, str]) -> str:
 def _with_layer(key: str, run: Run) -> str:
     """Return the key of a result with the name of its layer, if the run knows it: "layer 3 (layer1.0.conv2)/angle"."""
     return re.sub(
-        r"(?<!\S)layer (\d+)\b",
+        r"(?<![^\s/])layer (\d+)\b",
         lambda found: f"{found[0]} ({run.layers[int(found[1])]})" if int(found[1]) in run.layers else found[0],
         key,
     )

@@ -20,6 +20,7 @@ from plastic_cli.figures.measures import (
     class_accuracy_figure,
     confusion_matrix_figure,
     image_grid,
+    layer_angles_figure,
     probe_figure,
     robustness_figure,
 )
@@ -52,6 +53,19 @@ WITH_PIXELS = pd.concat([PROBES.assign(layer=1), PROBES.iloc[:1].assign(layer=0,
 ANGLES = pd.DataFrame(
     {"layer": ["hidden", "output"] * 2, "label": ["1", "1", "16", "16"], "angle": [85, 70, 50, np.nan]}
 )
+RESNET = [
+    "conv1",
+    *(f"layer{group}.{block}.conv{number}" for group in (1, 2, 3, 4) for block in (0, 1) for number in (1, 2)),
+    "fc",
+]
+LAYER_ANGLES = pd.DataFrame(
+    [
+        {"name": name, "network": network, "angle": 80 - 2 * number, "angle_sd": 3.0 if number % 2 else np.nan}
+        for number, name in enumerate(RESNET)
+        for network in ("trained", "untrained")
+    ]
+)
+NAMED_PROBES = pd.concat([PROBES.assign(layer=number, name=name) for number, name in enumerate(RESNET, start=1)])
 
 FIGURES = {
     "confusion": lambda: confusion_matrix_figure(confusion(10), list("0123456789")),
@@ -68,6 +82,13 @@ FIGURES = {
     "cka of one layer": lambda: cka_figure([[0.4]], ["1"], ["1"], rows="Layer 1", columns="Layer 1 of a run"),
     "probe": lambda: probe_figure(PROBES),
     "probe and pixels": lambda: probe_figure(WITH_PIXELS),
+    "probe of many layers with names": lambda: probe_figure(
+        pd.concat([NAMED_PROBES, WITH_PIXELS[WITH_PIXELS["network"] == "pixels"]])
+    ),
+    "cka of many layers with names": lambda: cka_figure(np.eye(len(RESNET)), RESNET, RESNET),
+    "angles of many layers with names": lambda: layer_angles_figure(LAYER_ANGLES),
+    "angles of a layer": lambda: layer_angles_figure(LAYER_ANGLES.iloc[:1]),
+    "angles that are not defined": lambda: layer_angles_figure(LAYER_ANGLES.iloc[:4].assign(angle=np.nan)),
     "angles": lambda: angle_figure(ANGLES),
     "angles of one": lambda: angle_figure(ANGLES[["layer", "angle"]].iloc[:2].assign(low=40, high=95)),
 }
@@ -100,6 +121,16 @@ def test_the_probe_of_one_layer_begins_at_the_pixels():
     for _, line in data.groupby("network", observed=True):
         assert line.sort_values("x")["place"].tolist() == ["pixels", "layer 1"]
         assert line.loc[line["place"] == "pixels", "accuracy"].tolist() == [70]
+
+
+def test_angles_stand_in_the_order_of_the_layers_with_a_line_for_each_network():
+    data = layer_angles_figure(LAYER_ANGLES).data
+    assert data["network"].cat.categories.tolist() == ["trained", "untrained"]
+    for _, line in data.groupby("network", observed=True):
+        assert line.sort_values("x")["name"].tolist() == RESNET
+        assert np.diff(line["x"]) == pytest.approx(1)
+        ranges = line.dropna(subset=["low"])
+        assert (ranges["high"] - ranges["low"]).tolist() == [6.0] * (len(RESNET) // 2)
 
 
 def test_the_similarity_of_one_layer_is_a_place_between_0_and_1():
