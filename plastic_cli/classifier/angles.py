@@ -101,7 +101,7 @@ def _measure(
         for batch, seed in zip(batches, seeds, strict=True):
             for generator in generators_of(credit):
                 generator.manual_seed(seed)
-            inputs, losses = learner.inputs(batch.x), learner.losses(batch.y)
+            inputs, losses = learner.as_input(batch.x), learner.losses(batch.y)
             measured.append(gradient_angles(credit, learner.network, inputs, losses, draws=samples))
     rows = []
     for name in measured[0]:

@@ -79,7 +79,7 @@ class ModuleLearner:
             loss = (self.loss or nn.functional.cross_entropy)(self._logits(x), y)
             loss.backward()
             return loss.detach()
-        return self.credit.backward(self.inputs(x), self.losses(y)).mean()
+        return self.credit.backward(self.as_input(x), self.losses(y)).mean()
 
     def predict(self, x: Tensor) -> Tensor:
         """Return logits (batch, classes), with the module in evaluation mode."""
@@ -92,7 +92,7 @@ class ModuleLearner:
         See `plastic_cli.analysis.activity.hidden_activity`.
         """
         self.network.eval()
-        return hidden_activity(self.network, self.inputs(x))
+        return hidden_activity(self.network, self.as_input(x))
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the activity of each hidden layer, (batch, units), with positions averaged in large layers.
@@ -105,7 +105,7 @@ class ModuleLearner:
     def layer_numbers(self, x: Tensor) -> dict[str, int]:
         """Return the number of each layer of weights by name, in the order in which they are used; x: any images."""
         self.network.eval()
-        return layer_numbers(self.network, self.inputs(x))
+        return layer_numbers(self.network, self.as_input(x))
 
     def first_layer(self, x: Tensor) -> Tensor | None:
         """Return the weights of the layer that is used first, (units, ...); None if the module has no such layer."""
@@ -146,7 +146,7 @@ class ModuleLearner:
         if self.credit is not None and "credit" in state:
             self.credit.load_state_dict(state["credit"])
 
-    def inputs(self, x: Tensor) -> Tensor:
+    def as_input(self, x: Tensor) -> Tensor:
         """Return rows of pixels x (batch, features) in the form and type that the module takes."""
         return as_input(x, self.network, self.image_shape)
 
@@ -156,7 +156,7 @@ class ModuleLearner:
         return lambda logits: loss(logits, y)
 
     def _logits(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.network(self.inputs(x))
+        logits: Tensor = self.network(self.as_input(x))
         return logits
 
 
