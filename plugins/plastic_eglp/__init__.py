@@ -17,6 +17,7 @@ def plastic_rule() -> Rule:
         commands="plastic_eglp.commands",
         build="plastic_eglp.training:build",
         network="plastic_eglp.training:network",
+        credit="plastic_eglp.credit:make_credit",
         metrics={
             "train/events": Metric("events", "batches"),
             "events": Metric("events", "batches"),

@@ -12,12 +12,10 @@ if TYPE_CHECKING:
 
 def train(config: Train, run: Run) -> None:
     """Train a network, then its zero-event control."""
-    from plastic_cli.data.datasets import load_dataset
     from plastic_eglp.control import has_control, train_control
-    from plastic_eglp.training import make_learner, train_and_log
+    from plastic_eglp.training import train_run
 
-    data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
-    train_and_log(make_learner(config, data, run), data, run, config)
+    data = train_run(config, run)
     if has_control(config):
         train_control(config, data, run)
 

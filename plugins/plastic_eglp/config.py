@@ -7,36 +7,30 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from plastic_cli import (
-    ClassifierAnalyzeConfig,
-    ClassifierEvaluateConfig,
-    ClassifierTrainConfig,
-    FilmConfig,
-    OnlyWith,
-    field,
-)
-from plastic_cli.config.classifier import LayerSizes
+from plastic_cli import ClassifierAnalyzeConfig, ClassifierEvaluateConfig, FilmConfig, OnlyWith, field
+from plastic_cli.config.classifier import DECAY, MODEL_HELP, MOMENTUM, LayerSizes, Model, ModuleTrainConfig, Optimizer
 
 LOCAL = "Local learning"
 EVENTS = "Events"
 
 
-class Train(ClassifierTrainConfig):
+class Train(ModuleTrainConfig):
     """Train a network whose hidden layers learn locally, and only during events.
 
     The readout learns from every image. By default, images with unusually high loss (about a tenth) are collected into
     batches, and the hidden layers learn only from those. The error reaches the hidden layers through fixed random
-    weights.
+    weights. With another --model or --optimizer than those of the published rule, such images learn at once, with the
+    other images of their batch.
     """
 
     hidden: LayerSizes = field(
         (256, 128), "units of each hidden layer; with --model cnn, channels of each convolution", panel="Network"
     )
-    model: Literal["mlp", "cnn"] = field(
+    model: Model = field(
         "mlp",
-        "mlp: fully connected layers; cnn: convolutions, each followed by pooling that halves the image; implies"
-        " --hidden 32,128 --activation triangle --local-rule softhebb --feedback none --events always"
-        " --local-learning-rate 0.08 --learning-rate 0.0003 --batch-size 64 --epochs 5",
+        f"{MODEL_HELP}; cnn, each convolution followed by pooling that halves the image, implies --hidden 32,128"
+        " --activation triangle --local-rule softhebb --feedback none --events always --local-learning-rate 0.08"
+        " --learning-rate 0.0003 --batch-size 64 --epochs 5",
         panel="Network",
     )
     activation: Literal["tanh", "relu", "linear", "triangle"] = field(
@@ -80,8 +74,29 @@ class Train(ClassifierTrainConfig):
     local_rule: Literal["oja", "hebb", "anti-oja", "bcm", "softhebb"] = field(
         "oja", "rule of the hidden layers with --feedback none: oja, hebb, anti-oja, bcm or softhebb", panel=LOCAL
     )
+    optimizer: Optimizer = field(
+        "sgd",
+        "optimizer of the hidden layers: sgd (the published rule), momentum (SGD with --momentum), adam, adamw, or"
+        " selective (selective plasticity: Adam with a gate for each synapse); the readout learns by Adam",
+        panel=LOCAL,
+    )
     local_learning_rate: float = field(
-        0.05, "learning rate of the hidden layers", ge=0, panel=LOCAL, search=(1e-4, 1.0, "log")
+        0.05,
+        "learning rate of the hidden layers (default with --optimizer momentum: 0.005; with adam, adamw and selective:"
+        " 0.001)",
+        ge=0,
+        panel=LOCAL,
+        search=(1e-4, 1.0, "log"),
+    )
+    momentum: float = field(
+        0.0,
+        f"momentum of --optimizer sgd or momentum (default with momentum: {MOMENTUM})",
+        ge=0,
+        lt=1,
+        panel=LOCAL,
+    )
+    weight_decay: float = field(
+        0.0, f"weight decay of the hidden layers, at events (default with adamw: {DECAY})", ge=0, panel=LOCAL
     )
     inverse_temperature: float = field(
         1.0, "inverse temperature of softhebb's softmax; larger: stronger competition", gt=0, panel=LOCAL
@@ -134,6 +149,9 @@ class Train(ClassifierTrainConfig):
     event_batch_size: int = field(0, "number of surprising images per event; 0: --batch-size", ge=0, panel=EVENTS)
     event_warmup: int = field(40, "treat the first N batches as events", ge=0, panel=EVENTS)
 
+    rates: ClassVar[Mapping[str, float]] = {}
+    local_rates: ClassVar[Mapping[str, float]] = {"momentum": 0.005, "adam": 0.001, "adamw": 0.001, "selective": 0.001}
+    """Default learning rate of the hidden layers for each optimizer but SGD."""
     renamed: ClassVar[Mapping[str, str]] = {
         "readout_lr": "learning_rate",
         "local_lr": "local_learning_rate",
@@ -141,7 +159,16 @@ class Train(ClassifierTrainConfig):
     }
     published_names: ClassVar[Mapping[str, str]] = {"backprop_lr": "learning_rate", "hidden_dims": "hidden"}
     only_with: ClassVar[OnlyWith] = (
-        ("update", ("local",), ("feedback", "local_rule", "local_learning_rate", "inverse_temperature", "control")),
+        (
+            "update",
+            ("local",),
+            (
+                *("feedback", "local_rule", "local_learning_rate", "inverse_temperature", "control"),
+                *("optimizer", "momentum", "weight_decay"),
+            ),
+        ),
+        ("model", ("mlp", "cnn"), ("activation", "initial_weights", "readout", "event_batch_size")),
+        ("optimizer", ("sgd",), ("readout", "event_batch_size")),
         ("feedback", ("none",), ("local_rule", "inverse_temperature")),
         ("local_rule", ("softhebb",), ("inverse_temperature",)),
         ("local_rule", ("oja", "hebb", "anti-oja", "bcm"), ("initial_weights",)),
@@ -182,13 +209,15 @@ class Train(ClassifierTrainConfig):
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values that `typed` implies for other options."""
-        found: dict[str, Any] = {}
+        found = super().implied(typed)
         for (name, value), meaning in cls._implied.items():
             if typed.get(name) == value:
                 found |= meaning
         if typed.get("threshold_factor") or typed.get("event_rate") == 0:
             # The published threshold, and a rate of 0, apply from the first batch.
             found["event_warmup"] = 0
+        if typed.get("optimizer") in cls.local_rates:
+            found["local_learning_rate"] = cls.local_rates[typed["optimizer"]]
         return found
 
     @model_validator(mode="after")
@@ -199,7 +228,17 @@ class Train(ClassifierTrainConfig):
             raise ValueError("--update backprop learns from every batch: use --events always")
         if self.update == "backprop" and self.readout == "local":
             raise ValueError("--update backprop trains the readout too: use --readout supervised")
+        if not self.is_plain and (self.readout == "local" or self.event_batch_size):
+            raise ValueError(
+                "--readout local and --event-batch-size need --optimizer sgd without momentum and weight decay"
+            )
         return self
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is the published rule on its own networks, whose layers learn by themselves."""
+        plain_steps = self.optimizer == "sgd" and not self.momentum and not self.weight_decay
+        return self.model in ("mlp", "cnn") and plain_steps
 
 
 class Evaluate(ClassifierEvaluateConfig):

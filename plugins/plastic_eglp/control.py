@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from plastic_cli import UserError
 from plastic_cli.analysis.classification import evaluate
-from plastic_cli.classifier.fit import fit_unlogged
 from plastic_eglp.config import Train
-from plastic_eglp.training import make_learner
+from plastic_eglp.training import make_learner, train_unlogged
 
 if TYPE_CHECKING:
     from plastic_cli import Run
     from plastic_cli.data.datasets import Dataset
-    from plastic_eglp.learner import EGLPLearner
+    from plastic_eglp.training import Learner
 
 NAME = "zero events"
 SPLIT = "control"
@@ -37,7 +36,7 @@ def train_control(config: Train, data: Dataset, run: Run) -> None:
     run.save_tensors(ARTIFACT, control.state_dict())
 
 
-def load_control(run: Run, data: Dataset) -> Mapping[str, EGLPLearner]:
+def load_control(run: Run, data: Dataset) -> Mapping[str, Learner]:
     """Return the stored control of a run, by name; empty if the run has none or stopped before training it.
 
     Raises UserError if the file is missing.
@@ -52,7 +51,7 @@ def load_control(run: Run, data: Dataset) -> Mapping[str, EGLPLearner]:
     return {NAME: control}
 
 
-def backprop_baseline(config: Train, data: Dataset, run: Run) -> Mapping[str, EGLPLearner]:
+def backprop_baseline(config: Train, data: Dataset, run: Run) -> Mapping[str, Learner]:
     """Train the run's network by backpropagation instead, and return it by name."""
     run.message("training the backprop baseline: the same network trained by backpropagation")
     return {
@@ -62,9 +61,6 @@ def backprop_baseline(config: Train, data: Dataset, run: Run) -> Mapping[str, EG
     }
 
 
-def train_variant(config: Train, data: Dataset, run: Run, *, frozen: Sequence[int] = (), **changes: Any) -> EGLPLearner:
+def train_variant(config: Train, data: Dataset, run: Run, *, frozen: Sequence[int] = (), **changes: Any) -> Learner:
     """Train the run's network with `changes` to its configuration, and return it; the run itself stays unchanged."""
-    changed = config.model_copy(update=changes)
-    learner = make_learner(changed, data, run, frozen)
-    fit_unlogged(learner, data, run, epochs=changed.epochs, batch_size=changed.batch_size)
-    return learner
+    return train_unlogged(config.model_copy(update=changes), data, run, frozen)

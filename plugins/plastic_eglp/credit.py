@@ -66,7 +66,9 @@ class LocalPlasticity:
 
     parameters: what the rule teaches, by name; complete after the first call of `backward`, because the order of use
     decides. events: number of events. event_stimuli: number of samples in them. synaptic_updates: number of changes of
-    single hidden weights. had_event: for each call of `backward`, whether there was an event.
+    single hidden weights. messages: number of numbers that hidden layers received from outside: for each sample of an
+    event and each layer the strength, and with direct feedback the error. had_event: for each call of `backward`,
+    whether there was an event.
 
     Raises UserError, with the name of the argument, for invalid values.
     """
@@ -107,6 +109,7 @@ class LocalPlasticity:
         self.events = 0
         self.event_stimuli = 0
         self.synaptic_updates = 0
+        self.messages = 0
         self.had_event: list[bool] = []
         self._novelty = Novelty()
         self._thresholds: dict[str, Tensor] = {}
@@ -136,7 +139,10 @@ class LocalPlasticity:
         self._draw_feedback(layers, error)
         if event is not None:
             self.events += 1
-            self.event_stimuli += int((event > 0).sum()) if isinstance(event, Tensor) else len(losses)
+            samples = int((event > 0).sum()) if isinstance(event, Tensor) else len(losses)
+            self.event_stimuli += samples
+            outputs = error.shape[1] if error is not None and self.feedback == "direct" else 0
+            self.messages += samples * len(layers) * (1 + outputs)
             derivatives = cache(lambda: first_loss_derivatives(model, inputs, loss))
             with torch.no_grad(), torch.autocast(losses.device.type, enabled=False):
                 for name, stimuli in layers.items():
@@ -161,6 +167,7 @@ class LocalPlasticity:
             "event_stimuli": self.event_stimuli,
             "had_event": list(self.had_event),
             "synaptic_updates": self.synaptic_updates,
+            "messages": self.messages,
             "rest": rest.state_dict() if isinstance(rest, Credit) else None,
         }
 
@@ -177,6 +184,7 @@ class LocalPlasticity:
         self.event_stimuli = int(state["event_stimuli"])
         self.had_event = list(state["had_event"])
         self.synaptic_updates = int(state["synaptic_updates"])
+        self.messages = int(state["messages"])
         if isinstance(self._rest, Credit):
             self._rest.load_state_dict(state["rest"])
 
@@ -391,8 +399,10 @@ class LocalPlasticity:
                 )
 
 
-def make_credit(config: Train, model: nn.Module, run: Run) -> LocalPlasticity:
-    """Return the credit rule that a configuration describes, for a network of the run."""
+def make_credit(config: Train, model: nn.Module, run: Run) -> LocalPlasticity | None:
+    """Return the credit rule that a configuration describes, for a network of the run; None for the gradient."""
+    if config.update == "backprop":
+        return None
     return LocalPlasticity(
         model,
         local_rule=config.local_rule,

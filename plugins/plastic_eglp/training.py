@@ -1,28 +1,55 @@
-"""From a configuration to its learner, and the training of a run."""
+"""From a configuration to its learner, and the training of a run.
+
+The published rule on its own networks is an EGLPLearner. Any other network or optimizer is a ModuleLearner with the
+credit rule LocalPlasticity.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, get_args
 
 import torch
+from torch import nn
 
 from plastic_cli import UserError
 from plastic_cli.classifier.data import described_data
-from plastic_cli.classifier.fit import fit
+from plastic_cli.classifier.fit import fit, fit_unlogged
+from plastic_cli.classifier.module import ModuleLearner, as_input
+from plastic_cli.classifier.module_run import make_module_learner, scheduled_rates, train_module
+from plastic_cli.classifier.networks import BuiltNetwork, seeded
+from plastic_cli.classifier.optimizers import SeveralOptimizers, make_optimizer
 from plastic_cli.classifier.render import snapshot_weights
+from plastic_cli.credit.recording import record
+from plastic_cli.data.datasets import load_dataset
+from plastic_cli.numerics.seeds import derived_seed
 from plastic_eglp.config import Train
 from plastic_eglp.cost import cost_of
+from plastic_eglp.credit import LocalPlasticity, make_credit
 from plastic_eglp.events import make_controller
 from plastic_eglp.learner import EGLPLearner
-from plastic_eglp.network import EGLPNetwork, TrainedNetwork
+from plastic_eglp.network import EGLPNetwork, OwnModel, TrainedNetwork
 
 if TYPE_CHECKING:
     from plastic_cli import Run
     from plastic_cli.data.datasets import Dataset
 
 
-def build(run: Run, data: Dataset, *, trained: bool = True) -> EGLPLearner:
+Learner = EGLPLearner | ModuleLearner
+
+
+def train_run(config: Train, run: Run) -> Dataset:
+    """Train the network of a run, and return its data set."""
+    data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
+    if config.is_plain:
+        train_and_log(make_plain_learner(config, data, run), data, run, config)
+    else:
+        train_module_and_log(config, data, run)
+    return data
+
+
+def build(run: Run, data: Dataset, *, trained: bool = True) -> Learner:
     """Return the learner of a run: trained, or with its initial weights."""
     learner = make_learner(Train.from_values(run.config, source=f"run {run.id}"), data, run)
     if trained:
@@ -30,39 +57,35 @@ def build(run: Run, data: Dataset, *, trained: bool = True) -> EGLPLearner:
     return learner
 
 
-def network(run: Run) -> TrainedNetwork:
-    """Return the trained network of a run as a module: logits (batch, classes) of images (batch, features)."""
-    trained = TrainedNetwork(build(run, described_data(run)).network)
+def network(run: Run) -> nn.Module:
+    """Return the trained network of a run as a module: logits (batch, classes) of images (batch, features).
+
+    A module of the user's own takes what it takes, as in training.
+    """
+    learner = build(run, described_data(run))
+    trained = TrainedNetwork(learner.network) if isinstance(learner, EGLPLearner) else learner.network
     return trained.requires_grad_(True).eval()
 
 
-def make_learner(config: Train, data: Dataset, run: Run, frozen: Sequence[int] = ()) -> EGLPLearner:
+def make_learner(config: Train, data: Dataset, run: Run, frozen: Sequence[int] = ()) -> Learner:
+    """Return the learner that a configuration describes, its weights drawn from the run's seed.
+
+    frozen: hidden layers, counted from 0, that never learn.
+    Raises UserError if the images are too small for the network.
+    """
+    if config.is_plain:
+        return make_plain_learner(config, data, run, frozen)
+    return make_learner_of_module(config, data, run, frozen)
+
+
+def make_plain_learner(config: Train, data: Dataset, run: Run, frozen: Sequence[int] = ()) -> EGLPLearner:
     """Return the learner that a configuration describes, its weights drawn from the run's seed.
 
     frozen: hidden layers, counted from 0, that never learn.
     Raises UserError if the images are too small for the number of convolutions.
     """
-    most = _halvings(*data.image_shape[1:])
-    if config.model == "cnn" and len(config.hidden) > most:
-        named = ",".join(map(str, config.hidden))
-        raise UserError(
-            f"--hidden {named}: the images of {data.name} can be halved {most} times, once per convolution."
-        )
-    network = EGLPNetwork(
-        data.image_shape,
-        config.hidden,
-        data.classes,
-        model=config.model,
-        lr=config.local_learning_rate,
-        local_rule=config.local_rule,
-        activation=config.activation,
-        inverse_temperature=config.inverse_temperature,
-        initial_weights=config.initial_weights,
-        readout=config.readout,
-        generator=run.generator("weights"),
-    ).to(run.device)
     return EGLPLearner(
-        network,
+        make_network(config, data, run).to(run.device),
         make_controller(config, run.seed),
         batch_size=config.batch_size,
         feedback=config.feedback,
@@ -75,14 +98,90 @@ def make_learner(config: Train, data: Dataset, run: Run, frozen: Sequence[int] =
     )
 
 
+def make_network(config: Train, data: Dataset, run: Run) -> EGLPNetwork:
+    """Return the rule's own network, with its initial weights; raises UserError for too many convolutions."""
+    most = _halvings(*data.image_shape[1:])
+    if config.model == "cnn" and len(config.hidden) > most:
+        named = ",".join(map(str, config.hidden))
+        raise UserError(
+            f"--hidden {named}: the images of {data.name} can be halved {most} times, once per convolution."
+        )
+    return EGLPNetwork(
+        data.image_shape,
+        config.hidden,
+        data.classes,
+        model="cnn" if config.model == "cnn" else "mlp",
+        lr=config.local_learning_rate,
+        local_rule=config.local_rule,
+        activation=config.activation,
+        inverse_temperature=config.inverse_temperature,
+        initial_weights=config.initial_weights,
+        readout=config.readout,
+        generator=run.generator("weights"),
+    )
+
+
+def make_learner_of_module(config: Train, data: Dataset, run: Run, frozen: Sequence[int] = ()) -> ModuleLearner:
+    """Return the learner of any network and any optimizer; the hidden layers and the readout have one optimizer each.
+
+    With `--update backprop` the gradient and one optimizer teach all layers.
+    """
+    own = None
+    if config.model in get_args(OwnModel):
+        own = BuiltNetwork(TrainedNetwork(make_network(config, data, run)).requires_grad_(True), None)
+    learner = make_module_learner(config, data, run, own=own)
+    layers = hidden_layers(learner, data)
+    for number in frozen:
+        learner.network.get_submodule(layers[number]).requires_grad_(False)
+    learner.credit = make_credit(config, learner.network, run)
+    readout = list(learner.readout(data.train.x[:2]).values())
+    hidden = [value for value in learner.network.parameters() if not any(value is other for other in readout)]
+    adam = torch.optim.Adam(readout, lr=config.learning_rate)
+    if config.update == "backprop":
+        adam.add_param_group({"params": hidden})
+        learner.optimizer = adam
+    else:
+        learner.optimizer = SeveralOptimizers(
+            [make_optimizer(config, hidden, learning_rate=config.local_learning_rate), adam]
+        )
+    if config.anneal:
+        learner.schedule = scheduled_rates(learner.optimizer, lambda progress: 1 - progress)
+    return learner
+
+
+def hidden_layers(learner: Learner, data: Dataset) -> list[str]:
+    """Return the names of the hidden layers of weights, in the order of use."""
+    if isinstance(learner, EGLPLearner):
+        return [f"layer {number + 1}" for number in range(len(learner.network.hidden))]
+    x = as_input(data.train.x[:2], learner.network, learner.image_shape)
+    readout = learner.readout(data.train.x[:2])
+    _, uses = record(learner.network.eval(), x)
+    modules = [use.name.rpartition(".")[0] for use in uses if use.name not in readout]
+    # Not the module itself, which may hold weights of its own.
+    return [name for name in dict.fromkeys(modules) if name]
+
+
+def train_unlogged(config: Train, data: Dataset, run: Run, frozen: Sequence[int] = ()) -> Learner:
+    """Return the learner of a configuration, trained with the random numbers of the run; the run stays unchanged."""
+    own_numbers = nullcontext() if config.is_plain else seeded(derived_seed(run.seed, "global"))
+    with own_numbers:
+        learner = make_learner(config, data, run, frozen)
+        fit_unlogged(learner, data, run, epochs=config.epochs, batch_size=config.batch_size)
+    return learner
+
+
+def counts_of(learner: Learner) -> EGLPLearner | LocalPlasticity | None:
+    """Return what counts the events of a learner; None for the gradient on a module, which has none."""
+    if isinstance(learner, EGLPLearner):
+        return learner
+    return learner.credit if isinstance(learner.credit, LocalPlasticity) else None
+
+
 def train_and_log(learner: EGLPLearner, data: Dataset, run: Run, config: Train) -> None:
     """Train `learner` for the run's epochs; log accuracy, events, updates and cost after each epoch."""
     cost = cost_of(learner)
     images = len(data.train)
-    batches = config.epochs * -(-images // config.batch_size)
-    if config.events in ("triggered", "fixed") and 10 * config.event_warmup > batches:
-        first = "all" if config.event_warmup >= batches else f"the first {config.event_warmup} of"
-        run.message(f"{first} {batches} batches are events (--event-warmup {config.event_warmup})")
+    announce_warmup(config, images, run)
     learner.had_event.clear()
 
     def after_epoch(epoch: int) -> None:
@@ -97,13 +196,57 @@ def train_and_log(learner: EGLPLearner, data: Dataset, run: Run, config: Train) 
             learning_flops=learning,
             messages=cost.messages * learner.event_stimuli,
         )
-        # Which batches of this epoch had an event, for the raster plot.
-        run.save_tensors(f"events-{epoch:06d}", {"epoch": epoch, "events": torch.tensor(learner.had_event)})
-        learner.had_event.clear()
+        store_events(run, epoch, learner)
         snapshot_weights(run, epoch, config.epochs, learner.first_weights)
 
     fit(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
-    if learner.events == 0 and config.events != "never":
+    warn_without_events(learner, run, config)
+
+
+def train_module_and_log(config: Train, data: Dataset, run: Run) -> None:
+    """Train any network; log events and updates after each epoch, in addition to what all rules log."""
+
+    def make(data: Dataset) -> ModuleLearner:
+        learner = make_learner_of_module(config, data, run)
+        if config.update == "local":
+            announce_warmup(config, len(data.train), run)
+        return learner
+
+    def after_epoch(epoch: int, learner: ModuleLearner) -> None:
+        credit = learner.credit
+        if not isinstance(credit, LocalPlasticity):
+            return
+        run.log(
+            "train",
+            events=credit.events,
+            event_images=credit.event_stimuli,
+            synaptic_updates=credit.synaptic_updates,
+            messages=credit.messages,
+        )
+        store_events(run, epoch, credit)
+        if epoch == config.epochs:
+            warn_without_events(credit, run, config)
+
+    train_module(config, run, make, data, after_epoch=after_epoch)
+
+
+def announce_warmup(config: Train, images: int, run: Run) -> None:
+    """Tell the person at the terminal if more than a tenth of the batches are events of the warm-up."""
+    batches = config.epochs * -(-images // config.batch_size)
+    if config.events in ("triggered", "fixed") and 10 * config.event_warmup > batches:
+        first = "all" if config.event_warmup >= batches else f"the first {config.event_warmup} of"
+        run.message(f"{first} {batches} batches are events (--event-warmup {config.event_warmup})")
+
+
+def store_events(run: Run, epoch: int, counts: EGLPLearner | LocalPlasticity) -> None:
+    """Store which batches of an epoch had an event, for the raster plot."""
+    run.save_tensors(f"events-{epoch:06d}", {"epoch": epoch, "events": torch.tensor(counts.had_event)})
+    counts.had_event.clear()
+
+
+def warn_without_events(counts: EGLPLearner | LocalPlasticity, run: Run, config: Train) -> None:
+    """Warn of a run whose hidden layers did not learn, unless that was the wish."""
+    if counts.events == 0 and config.events != "never":
         run.console.warning("there was no event: the hidden layers have their initial weights")
 
 

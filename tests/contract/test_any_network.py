@@ -21,6 +21,7 @@ from plastic_cli.testing import interrupted_after, plastic, training_numbers, wr
 SMALL = {
     "backprop": [],
     "grlu": ["--perturbations", 2],
+    "eglp": ["--no-control"],
 }
 """The rules that take any network, with options that make their steps cheap."""
 RULES = list(SMALL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pandas as pd
 from torch import Tensor
@@ -11,15 +11,18 @@ from torch import Tensor
 from plastic_cli import UserError
 from plastic_cli.analysis.classification import evaluate
 from plastic_cli.classifier.data import trained_on
+from plastic_cli.classifier.render import stored_shape
 from plastic_cli.figures.weights import weights_picture
 from plastic_eglp.analysis import figures
 from plastic_eglp.control import NAME, load_control, train_variant
+from plastic_eglp.learner import EGLPLearner
+from plastic_eglp.network import OwnModel
+from plastic_eglp.training import Learner, build, counts_of, hidden_layers, make_learner
 
 if TYPE_CHECKING:
     from plastic_cli import Run
     from plastic_cli.data.datasets import Dataset
     from plastic_eglp.config import Train
-    from plastic_eglp.learner import EGLPLearner
 
 SHOWN_UNITS = 64
 
@@ -27,17 +30,18 @@ SHOWN_UNITS = 64
 def measure_sensitivity(config: Train, run: Run) -> None:
     """Train the network without learning in one hidden layer at a time, and without learning in all of them."""
     data = trained_on(run)
-    layers = range(len(config.hidden))
+    layers = hidden_layers(make_learner(config, data, run), data)
     rows: list[dict[str, Any]] = []
     conditions: list[tuple[str, Sequence[int]]] = [("all learn", ())]
     if len(layers) > 1:
-        conditions += [(f"layer {layer + 1} fixed", (layer,)) for layer in layers]
+        conditions += [(f"{name} fixed", (number,)) for number, name in enumerate(layers)]
     for name, frozen in conditions:
         run.message(f"training again: {name}")
         rows.append({"condition": name, **_measured(train_variant(config, data, run, frozen=frozen), data)})
     run.message(f"training again: {NAME}")
     # With backprop there are no events: the control is a network whose hidden layers do not learn.
-    never: dict[str, Any] = {"frozen": tuple(layers)} if config.update == "backprop" else {"events": "never"}
+    fixed = tuple(range(len(layers)))
+    never: dict[str, Any] = {"frozen": fixed} if config.update == "backprop" else {"events": "never"}
     rows.append({"condition": NAME, **_measured(train_variant(config, data, run, **never), data)})
     frame = pd.DataFrame(rows)
     for row in rows:
@@ -80,10 +84,10 @@ def measure_event_rates(config: Train, run: Run, rates: Sequence[float]) -> None
 
 def save_features(run: Run) -> None:
     """Write the receptive fields of the first layer before and after training as one picture, on one color scale."""
-    from plastic_eglp.training import build
-
     data = trained_on(run)
-    before, after = (build(run, data, trained=trained).first_weights[:SHOWN_UNITS].cpu() for trained in (False, True))
+    before, after = (
+        first_weights(build(run, data, trained=trained), data)[:SHOWN_UNITS].cpu() for trained in (False, True)
+    )
     shape = receptive_shape(run, before)
     if shape is None:
         run.message("no picture of the receptive fields: the inputs of a unit are not an image of 1 or 3 channels")
@@ -94,6 +98,8 @@ def save_features(run: Run) -> None:
 
 def receptive_shape(run: Run, weights: Tensor) -> tuple[int, int, int] | None:
     """Return the shape of the input of a unit of the first layer: the image, or a patch; None if it is no image."""
+    if run.config["model"] not in get_args(OwnModel):
+        return stored_shape(run, weights.shape[1])
     channels, height, width = (int(size) for size in run.record.data["image_shape"])
     if channels not in (1, 3):
         return None
@@ -133,10 +139,20 @@ def measure_control(run: Run) -> None:
         run.results[f"{name}/accuracy"] = float(evaluate(control.predict, data.test.x, data.test.y).accuracy)
 
 
-def _measured(learner: EGLPLearner, data: Dataset) -> dict[str, float]:
+def first_weights(learner: Learner, data: Dataset) -> Tensor:
+    """Return the weights (units, inputs) of the first layer, or its filters (channels, patch)."""
+    if isinstance(learner, EGLPLearner):
+        return learner.first_weights
+    weights = learner.first_layer(data.train.x[:2])
+    assert weights is not None
+    return weights.detach().flatten(1)
+
+
+def _measured(learner: Learner, data: Dataset) -> dict[str, float]:
+    counts = counts_of(learner)
     return {
         "accuracy": float(evaluate(learner.predict, data.test.x, data.test.y).accuracy),
-        "events": learner.events,
-        "event_images": learner.event_stimuli,
-        "synaptic_updates": learner.synaptic_updates,
+        "events": 0 if counts is None else counts.events,
+        "event_images": 0 if counts is None else counts.event_stimuli,
+        "synaptic_updates": 0 if counts is None else counts.synaptic_updates,
     }
