@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MethodWrapperType
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,10 @@ _CONTINUE = NORMALIZATIONS | {
     "idiv",
     "itruediv",
 }
+
+
+# The type of attributes of tensors, such as shape and T, which do not count as calls.
+_ATTRIBUTE = MethodWrapperType
 
 
 class OtherCalls(Exception):
@@ -108,7 +113,11 @@ class CleanPass(Interception):
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], *, after_nonlinearity: bool) -> None:
         super().__init__()
+        self._parameters = parameters
         self._learning = {id(parameter) for parameter in parameters.values()}
+        # Ids of parameters that functions used with derivatives, and without.
+        self._used: set[int] = set()
+        self._unseen: set[int] = set()
         self._after_nonlinearity = after_nonlinearity
         self._functions: list[Function] = []
         self._nodes: list[Node] = []
@@ -117,7 +126,7 @@ class CleanPass(Interception):
         self._derived: dict[int, Tensor] = {}
         self._leaves: dict[int, Tensor] = {}
         self._node_of: dict[int, Node] = {}
-        # The calls that receive each node, by the id of the node; None for the output of the module.
+        # The calls that receive each node, by the id of the node; None for the output of the module or an attribute.
         self._receivers: dict[int, list[int | None]] = {}
 
     def enter(self, inputs: Any) -> Any:
@@ -132,6 +141,13 @@ class CleanPass(Interception):
 
     def finish(self, output: Any) -> tuple[Any, Trace]:
         """Return the module's output without graph, and what was found."""
+        unseen = self._unseen - self._used
+        for name, parameter in self._parameters.items():
+            if id(parameter) in unseen:
+                raise UserError(
+                    f"'{name}' is used where torch computes no derivatives, such as in torch.no_grad, in a"
+                    " torch.autograd.Function or in a reentrant checkpoint. Leave it out with modules=."
+                )
         for tensor in tensors_of(output):
             self._receive(tensor, None)
         self._place_noise()
@@ -142,22 +158,35 @@ class CleanPass(Interception):
 
     def handle(self, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Carry out a function; keep its graph if it combines activity with parameters that learn."""
-        self._functions.append(function)
+        call = None
+        if not isinstance(function, _ATTRIBUTE):
+            call = len(self._functions)
+            self._functions.append(function)
         tensors = list(tensors_of((*args, *kwargs.values())))
         if any(self._is_foreign(tensor) for tensor in tensors):
             args, kwargs = mapped(self._without_graph, args), mapped(self._without_graph, kwargs)
             tensors = list(tensors_of((*args, *kwargs.values())))
         active = [tensor for tensor in tensors if id(tensor) in self._activity]
-        learning = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-        if learning and active:
-            return self._node(function, args, kwargs, active)
+        used = [tensor for tensor in tensors if tensor.requires_grad]
+        learning = bool(used) and torch.is_grad_enabled()
+        if active or learning:
+            (self._used if learning else self._unseen).update(map(id, used))
+        if learning and active and call is not None:
+            return self._node(call, function, args, kwargs, active)
         versions = [tensor._version for tensor in active]
         result = (max_pool2d if function is functional.max_pool2d else function)(*args, **kwargs)
-        self._note(result, args, active, versions, learning=learning)
+        self._note(call, result, args, active, versions, learning=learning)
         return result
 
     def _note(
-        self, result: Any, args: Sequence[Any], active: list[Tensor], versions: list[int], *, learning: bool
+        self,
+        call: int | None,
+        result: Any,
+        args: Sequence[Any],
+        active: list[Tensor],
+        versions: list[int],
+        *,
+        learning: bool,
     ) -> None:
         """Note the activity, or the tensors computed from parameters alone, that a function returned."""
         found = list(tensors_of(result))
@@ -166,7 +195,7 @@ class CleanPass(Interception):
             changed = tensor._version != version
             # A function that returns what it received, such as dropout in evaluation, does not receive it.
             if changed or ((found or result is None) and id(tensor) not in same):
-                self._receive(tensor, len(self._functions) - 1)
+                self._receive(tensor, call)
             if changed:
                 self._node_of.pop(id(tensor), None)
         if result is None and args and isinstance(args[0], Tensor):
@@ -177,8 +206,9 @@ class CleanPass(Interception):
             elif learning and tensor.requires_grad:
                 self._derived[id(tensor)] = tensor
 
-    def _node(self, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any], active: list[Tensor]) -> Any:
-        call = len(self._functions) - 1
+    def _node(
+        self, call: int, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any], active: list[Tensor]
+    ) -> Any:
         for tensor in active:
             self._receive(tensor, call)
         before = self._node_of.get(id(active[0])) if len(active) == 1 and _continues(function) else None
@@ -193,9 +223,11 @@ class CleanPass(Interception):
         target = args[0] if args and isinstance(args[0], Tensor) and _in_place(function, kwargs) else None
         if target is not None:
             inner = (inner[0].clone(), *inner[1:])
-        result = function(*inner, **named)
+        # A checkpoint of the module would store nothing, and compute a larger part again.
+        with torch.autograd.graph.saved_tensors_hooks(_unchanged, _unchanged):
+            result = function(*inner, **named)
         if target is not None:
-            return self._change(target, inner[0], result, leaf, before)
+            return self._change(call, target, inner[0], result, leaf, before)
 
         outputs = iter(range(sum(1 for _ in tensors_of(result))))
         return mapped(lambda z: self._visible(z, (call, next(outputs)), leaf, before), result)
@@ -208,14 +240,16 @@ class CleanPass(Interception):
             self._add(Node(place, z, leaf, before), visible)
         return visible
 
-    def _change(self, target: Tensor, z: Tensor, result: Any, leaf: Tensor | None, before: Node | None) -> Any:
+    def _change(
+        self, call: int, target: Tensor, z: Tensor, result: Any, leaf: Tensor | None, before: Node | None
+    ) -> Any:
         """Let a function that works in place change the module's tensor, which from now on is activity."""
         if target.requires_grad:
             self._derived.pop(id(target), None)
             target.detach_()
         target.copy_(z.detach())
         self._activity[id(target)] = target
-        self._add(Node((len(self._functions) - 1, 0), z, leaf, before), target)
+        self._add(Node((call, 0), z, leaf, before), target)
         return None if result is None else target
 
     def _add(self, node: Node, visible: Tensor) -> None:
@@ -327,6 +361,8 @@ class PerturbedPass(Interception):
 
     def handle(self, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Carry out a function, and add noise to its result if a node is here."""
+        if isinstance(function, _ATTRIBUTE):
+            return function(*args, **kwargs)
         call = self._calls
         self._calls += 1
         if call >= len(self._functions) or not _same(function, self._functions[call]):
@@ -504,8 +540,11 @@ def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     return value
 
 
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 def _same(function: Function, other: Function) -> bool:
-    # Attributes of tensors, such as shape, are new objects in each call.
     return function is other or function == other or function_name(function) == function_name(other)
 
 

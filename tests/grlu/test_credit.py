@@ -13,6 +13,7 @@ from plastic_cli import UserError
 from plastic_grlu import NodePerturbation, rule
 from plastic_grlu import credit as credit_module
 from plastic_grlu.learner import GRLUNetwork
+from plastic_grlu.nodes import CleanPass, PerturbedPass
 
 
 class TimeFirst(nn.Module):
@@ -96,6 +97,21 @@ OWN = {
     "weight-norm": Case(weight_norm, (6,)),
     "attention": Case(attention, (3, 4)),
 }
+
+
+class Checkpointed(nn.Module):
+    """Computes a part again in torch's backward pass to save memory."""
+
+    def __init__(self, reentrant=False):
+        super().__init__()
+        self.reentrant = reentrant
+        self.part, self.fc = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 4)), nn.Linear(4, CLASSES)
+
+    def forward(self, x):
+        return self.fc(torch.utils.checkpoint.checkpoint(self.part, x, use_reentrant=self.reentrant))
+
+
+OWN["checkpointed"] = Case(Checkpointed, (6,))
 SMALL = {name: case for name, case in {**EVERY, **OWN}.items() if name != "resnet18"}
 
 
@@ -154,6 +170,25 @@ def test_complete_orthogonal_noise_gives_the_gradient(name, orthogonal):
     for parameter, gradient in gradients(model).items():
         assert (gradient - expected[parameter]).abs().max() < 1e-6 * scale, parameter
     assert losses.shape == (SMALL[name].batch,) and not losses.requires_grad
+
+
+def test_exact_errors_at_the_nodes_of_resnet18_give_its_gradient():
+    """Equation (10) alone, with the true derivatives in place of (9)."""
+    model, x, y = EVERY["resnet18"].draw()
+    expected = gradient_of(model, x, y)
+    clean = CleanPass(dict(model.named_parameters()), after_nonlinearity=False)
+    inputs = clean.enter(x)
+    with torch.enable_grad(), clean:
+        output = model(inputs)
+    _, trace = clean.finish(output)
+    noises = {place: torch.zeros_like(z, requires_grad=True) for place, z in trace.places.items()}
+    # Each of the 20 convolutions and its normalization are one node.
+    assert len(noises) == 21
+    with PerturbedPass(trace.functions, noises):
+        output = model(x)
+    losses = losses_of(y)(output)
+    trace.learn(dict(zip(noises, torch.autograd.grad(losses.mean(), list(noises.values())), strict=True)))
+    torch.testing.assert_close(gradients(model), expected)
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name not in ("two-normalizations", "lstm")])
@@ -663,6 +698,10 @@ def test_wrong_use_gets_one_line():
     branch, x, y = Case(Branch, (6,)).draw()
     with pytest.raises(UserError, match="control flow"):
         seeded(branch, 4).backward(x, losses_of(y))
+    hidden, x, y = Case(lambda: Checkpointed(reentrant=True), (6,)).draw()
+    with pytest.raises(UserError, match=r"'part\.0\.weight' is used where torch computes no derivatives"):
+        NodePerturbation(hidden).backward(x, losses_of(y))
+    NodePerturbation(hidden, modules="fc").backward(x, losses_of(y))
     with pytest.raises(UserError, match="complex"):
         NodePerturbation(Complex()).backward(x, losses_of(y))
     unused = nn.ModuleDict({"used": nn.Linear(6, 5), "unused": nn.Linear(6, 5)})
