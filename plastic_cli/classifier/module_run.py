@@ -11,7 +11,7 @@ from torch import nn
 from plastic_cli.classifier.credit_metrics import CreditMetrics
 from plastic_cli.classifier.data import described_data
 from plastic_cli.classifier.fit import fit
-from plastic_cli.classifier.module import ModuleLearner
+from plastic_cli.classifier.module import ImageShape, ModuleLearner
 from plastic_cli.classifier.networks import BuiltNetwork, build_network, seeded
 from plastic_cli.classifier.optimizers import SeveralOptimizers, make_optimizer
 from plastic_cli.classifier.render import snapshot_weights
@@ -70,9 +70,7 @@ def train_module(
     data = data or load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
     with seeded(derived_seed(run.seed, "global")):
         learner = make(data)
-        if config.model not in MODELS:
-            note_versions(run, module_version(config.model.partition(":")[0]))
-            run.message(input_of(config.model, learner, data))
+        note_own_module(run, config.model, learner.image_shape, data)
         first = learner.first_layer(data.train.x[:2])
         metrics = CreditMetrics(learner, run, data, config.batch_size)
 
@@ -86,13 +84,19 @@ def train_module(
         loop(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=finish_epoch)
 
 
-def input_of(model: str, learner: ModuleLearner, data: Dataset) -> str:
-    """Return what a module of the user's own receives, as a line for the person at the terminal."""
-    if learner.image_shape is None:
-        return f"{model} receives rows of {prod(data.image_shape)} pixels"
-    shape = " x ".join(map(str, learner.image_shape))
-    repeated = learner.image_shape[0] != data.image_shape[0]
-    return f"{model} receives images {shape}{': the gray channel is repeated' if repeated else ''}"
+def note_own_module(run: Run, model: str, image_shape: ImageShape | None, data: Dataset) -> None:
+    """Store the version of a module of the user's own, and say what it receives. Other networks need neither.
+
+    image_shape: of the images that the module takes; None for rows of pixels.
+    """
+    if model in MODELS:
+        return
+    note_versions(run, module_version(model.partition(":")[0]))
+    if image_shape is None:
+        run.message(f"{model} receives rows of {prod(data.image_shape)} pixels")
+        return
+    repeated = ": the gray channel is repeated" if image_shape[0] != data.image_shape[0] else ""
+    run.message(f"{model} receives images {' x '.join(map(str, image_shape))}{repeated}")
 
 
 def trained_module(run: Run, build: Callable[[Run, Dataset], ModuleLearner]) -> nn.Module:

@@ -66,6 +66,10 @@ class Config(BaseModel):
     """Former names of fields and the present ones. Options, keyword arguments and files may use a former name, with a
     warning that names the present one. Stored configurations are read under both."""
 
+    added: ClassVar[Mapping[str, Any]] = {}
+    """Fields that the previous version did not have, and the plain values with which a run is what it was without them.
+    Stored configurations of that version are read with these values."""
+
     published_names: ClassVar[Mapping[str, str]] = {}
     """Lower-case names that options have in the published program, and the names here, for suggestions."""
 

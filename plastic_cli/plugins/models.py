@@ -48,3 +48,19 @@ def former_names(rule: str) -> Mapping[str, str]:
     with suppress(Exception):
         return train_model(find_rule(rule)).former_names()
     return {}
+
+
+def with_added_options(rule: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored configuration with the options that it lacks only because the previous version had none."""
+    fields, added = _fields_and_added(rule)
+    missing = fields - config.keys()
+    return {**config, **{name: added[name] for name in missing}} if missing and missing <= added.keys() else config
+
+
+@cache
+def _fields_and_added(rule: str) -> tuple[frozenset[str], Mapping[str, Any]]:
+    """Return the names of the options with which a rule is trained, and `Config.added`; nothing if it does not load."""
+    with suppress(Exception):
+        model = train_model(find_rule(rule))
+        return frozenset(model.model_fields), model.added
+    return frozenset(), {}

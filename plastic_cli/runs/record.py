@@ -14,7 +14,7 @@ from typing import Any
 from plastic_cli.config.model import present_names
 from plastic_cli.errors import UserError
 from plastic_cli.files import write_atomically
-from plastic_cli.plugins.models import former_names
+from plastic_cli.plugins.models import former_names, with_added_options
 
 SCHEMA = 1
 """Version of run.json and metrics.jsonl. A reader refuses a newer one and reads every older one."""
@@ -212,9 +212,9 @@ _USUAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?\+00:
 
 
 def with_present_options(rule: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Return a stored configuration with the present names of its options, whatever version stored it."""
+    """Return a stored configuration with the present options and their names, whatever version stored it."""
     former = former_names(rule)
-    return config if former.keys().isdisjoint(config) else present_names(config, former)
+    return with_added_options(rule, config if former.keys().isdisjoint(config) else present_names(config, former))
 
 
 def settings_text(rule: str, config: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from plastic_cli import FilmConfig, field
 from plastic_cli.config.classifier import OPTIMIZER_HELP, Optimizer, SteppedRateConfig
@@ -27,6 +27,7 @@ class Train(SteppedRateConfig):
         panel="Learning",
     )
 
+    added: ClassVar[Mapping[str, Any]] = {"model": "mlp", "weight_decay": 0.0, "rate_drops": []}
     rates: ClassVar[Mapping[str, float]] = {"momentum": 0.01}
 
 

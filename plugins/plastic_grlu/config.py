@@ -87,6 +87,7 @@ class Train(ModuleTrainConfig):
     backbone_epochs: int = field(5, "passes of the autoencoder over the training images", ge=1, panel="Network")
 
     rates: ClassVar[Mapping[str, float]] = dict.fromkeys(("momentum", "adam", "adamw", "selective"), 0.003)
+    added: ClassVar[Mapping[str, Any]] = {"model": "mlp", "optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0}
     renamed: ClassVar[Mapping[str, str]] = {
         "noise_max": "noise",
         "noise_min": "final_noise",

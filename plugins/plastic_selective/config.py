@@ -15,7 +15,7 @@ from plastic_cli import (
     OnlyWith,
     field,
 )
-from plastic_cli.config.classifier import LayerSizes
+from plastic_cli.config.classifier import CHANNELS, DECAY, MODEL_HELP, LayerSizes, Model
 
 LARGEST_STRENGTH = 1e6
 """The largest plasticity k that the optimizer accepts."""
@@ -26,10 +26,10 @@ DESCENT_RATE = 0.01
 class Train(ClassifierTrainConfig):
     """Train on several tasks in sequence with an optimizer that has a gate for each synapse, or with a control."""
 
-    optimizer: Literal["selective", "sgd", "momentum", "adam"] = field(
+    optimizer: Literal["selective", "sgd", "momentum", "adam", "adamw"] = field(
         "selective",
         "selective (selective plasticity: a gate for each synapse scales the steps of --base), or a control without"
-        " gates: sgd, momentum or adam",
+        " gates: sgd, momentum, adam or adamw",
     )
     base: Literal["adam", "sgd"] = field(
         "adam",
@@ -112,7 +112,10 @@ class Train(ClassifierTrainConfig):
     fisher_samples: int = field(1000, "number of images from which EWC computes importance", ge=1, panel="Penalty")
     si_damping: float = field(0.1, "damping xi of SI", gt=0, panel="Penalty")
 
-    hidden: LayerSizes = field((256, 256), "units of each hidden layer", panel="Network")
+    model: Model = field("mlp", f"{MODEL_HELP}; --penalty ewc needs mlp", panel="Network")
+    hidden: LayerSizes = field(
+        (256, 256), "units of each hidden layer; with --model cnn, channels of each convolution", panel="Network"
+    )
     learning_rate: float = field(
         0.001,
         f"learning rate (default with sgd, momentum or base sgd: {DESCENT_RATE})",
@@ -121,10 +124,18 @@ class Train(ClassifierTrainConfig):
         search=(1e-4, 0.1, "log"),
     )
     momentum: float = field(0.9, "momentum of --optimizer momentum", ge=0, lt=1, panel="Learning")
+    weight_decay: float = field(
+        0.0,
+        "weight decay; adamw and selective apply it next to their step, the others add it to the gradient (default with"
+        f" adamw: {DECAY})",
+        ge=0,
+        panel="Learning",
+    )
     batch_size: int = field(64, "new images per step", ge=1, panel="Learning")
     epochs: int = field(5, "passes over the images of a task", ge=1, panel="Learning")
     iterations: int = field(0, "steps per task, instead of --epochs; 0: use --epochs", ge=0, panel="Learning")
 
+    added: ClassVar[Mapping[str, Any]] = {"model": "mlp", "weight_decay": 0.0}
     published_names: ClassVar[Mapping[str, str]] = {"replay_buffer": "buffer_size"}
     only_with: ClassVar[OnlyWith] = (
         (
@@ -135,7 +146,8 @@ class Train(ClassifierTrainConfig):
                 *("trace_decay", "warmup_share", "warmup_steps"),
             ),
         ),
-        ("optimizer", ("selective", "adam"), ("second_moment_decay",)),
+        ("optimizer", ("selective", "adam", "adamw"), ("second_moment_decay",)),
+        ("model", ("mlp", "cnn"), ("hidden",)),
         ("optimizer", ("momentum",), ("momentum",)),
         ("base", ("adam",), ("threshold_percentile", "adaptive_threshold", "second_moment_decay")),
         ("base", ("sgd",), ("trace_decay",)),
@@ -158,6 +170,10 @@ class Train(ClassifierTrainConfig):
         optimizer, base = typed.get("optimizer", "selective"), typed.get("base", "adam")
         descends = optimizer in ("sgd", "momentum") or (optimizer == "selective" and base == "sgd")
         implied: dict[str, Any] = {"learning_rate": DESCENT_RATE} if descends else {}
+        if optimizer == "adamw":
+            implied["weight_decay"] = DECAY
+        if typed.get("model") == "cnn":
+            implied["hidden"] = CHANNELS
         if typed.get("joint") is True:
             implied["replay"] = "none"
         if "epochs" in typed:

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plastic_cli.errors import UserError
+from plastic_cli.plugins.discovery import find_rule
+from plastic_cli.plugins.models import train_model
 from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.index import read_index, write_index
 from plastic_cli.runs.metrics import parse_rows, read_rows
@@ -673,3 +675,28 @@ def test_an_index_that_an_older_version_wrote_is_read_with_the_present_names(mak
     monkeypatch.setattr(RunStore, "_read_row", None)
     assert store.runs()["config.learning_rate"].tolist() == [0.3]
     assert store.errors == []
+
+
+def without_options(folder, *names):
+    """Store the configuration of a run as the version did that had no such options."""
+    record = json.loads((folder / "run.json").read_text())
+    for name in names:
+        del record["config"][name]
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+def test_a_run_of_the_version_without_an_option_is_read_with_what_it_did(make_run, store, runs_folder):
+    train = train_model(find_rule("grlu"))
+    config = train.from_values({"noise": 0.3, "dataset": "digits"}).model_dump(mode="json")
+    new, old, foreign = (make_run(rule="grlu", **config) for _ in range(3))
+    without_options(old.folder, "model", "optimizer", "momentum", "weight_decay")
+    # A configuration that lacks another option is not one of that version.
+    without_options(foreign.folder, "model", "perturbations")
+    wanted = open_run(new.folder).config
+    assert wanted["model"] == "mlp"
+    assert open_run(old.folder).config == wanted
+    assert "model" not in open_run(foreign.folder).config
+    assert {row["run"] for row in store.refresh().with_settings("grlu", wanted)} == {new.id, old.id}
+    # The table has one value for both.
+    runs = store.runs().set_index("run")
+    assert list(runs.loc[[new.id, old.id], "config.optimizer"]) == ["sgd", "sgd"]

@@ -52,7 +52,7 @@ def test_implied_options():
     [
         ("--optimizer adam --plasticity-k 3", "--plasticity-k 3.0 does nothing with --optimizer adam"),
         ("--optimizer sgd --base sgd", "--base sgd does nothing with --optimizer sgd"),
-        ("--optimizer momentum --second-moment-decay .9", "--optimizer selective or adam"),
+        ("--optimizer momentum --second-moment-decay .9", "--optimizer selective, adam or adamw"),
         ("--optimizer adam --momentum .5", "--optimizer momentum"),
         ("--base adam --trace-decay .9", "--trace-decay 0.9 does nothing with --base adam"),
         ("--base sgd --no-adaptive-threshold", "--no-adaptive-threshold does nothing with --base sgd"),

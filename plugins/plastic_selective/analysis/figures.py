@@ -387,6 +387,9 @@ def sweep_figure(history: History, table: pd.DataFrame) -> ggplot:
     )
 
 
+FULL_NAMES = 9
+"""Largest number of layers whose panels say that the numbers are units; longer titles would meet."""
+
 _QUANTITIES = {"eligibility": "Eligibility", "gate": "Gates"}
 _AXES = {"eligibility": "Eligibility (share of the layer's largest)", "gate": "Gate (1: open)"}
 _QUARTERS = [0, 0.25, 0.5, 0.75, 1]
@@ -394,6 +397,8 @@ _QUARTERS = [0, 0.25, 0.5, 0.75, 1]
 
 def _with_layer_names(table: pd.DataFrame) -> pd.DataFrame:
     names = dict(table[["layer", "layer_name"]].drop_duplicates().sort_values("layer").to_numpy())
+    if len(names) > FULL_NAMES:
+        names = {layer: name.removesuffix(" units") for layer, name in names.items()}
     ordered = [f"layer {layer}: {name}" for layer, name in names.items()]
     described = [f"layer {layer}: {names[layer]}" for layer in table["layer"]]
     return table.assign(panel=pd.Categorical(described, ordered))

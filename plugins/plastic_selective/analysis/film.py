@@ -125,7 +125,7 @@ def _weights(history: History, number: int) -> list[Panel]:
         kept = history.run.load_tensors(name)
         matrices = [tensor for tensor in kept["network"].values() if tensor.dim() > 1]
         step = int(kept["task"]) * history.rounds
-        weights[step] = _array(matrices[_index(history, number, len(matrices))][:SHOWN_ROWS])
+        weights[step] = _array(matrices[_index(history, number, len(matrices))][:SHOWN_ROWS].flatten(1))
     first = next(iter(weights.values()))
     changes = {step: matrix - first for step, matrix in weights.items()}
     title = f"weights, layer {number}, {len(first)} units"

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from plastic_cli.analysis import continual
 from plastic_cli.analysis.classification import Evaluation, evaluate
 from plastic_cli.data.datasets import Split
 from plastic_cli.data.streams import Stream
 from plastic_selective.config import Train
-from plastic_selective.continual.networks import ContinualNetwork, logits_of
+from plastic_selective.continual.networks import logits_of
 
 
 class Accuracies:
@@ -60,12 +60,13 @@ def summary_of(matrix: NDArray[np.float64], learned: int) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if not math.isnan(value)}
 
 
-def accuracy_by_task(network: ContinualNetwork, splits: Sequence[Split], allowed: Tensor | None) -> list[Evaluation]:
+def accuracy_by_task(network: nn.Module, splits: Sequence[Split], allowed: Tensor | None) -> list[Evaluation]:
     """Measure accuracy and cross-entropy on a split of each task. The results are numbers, not tensors.
 
-    allowed: which outputs an answer may use, (tasks, outputs); None: all.
+    The network is in evaluation mode afterwards. allowed: which outputs an answer may use, (tasks, outputs); None: all.
     """
     rows = []
+    network.eval()
     for task, split in enumerate(splits):
         mask = None if allowed is None else allowed[task]
         rows.append(evaluate(logits_of(network, mask), split.x, split.y))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from plastic_cli import Run
+from plastic_cli import Run, UserError
+from plastic_cli.classifier.networks import build_network
 from plastic_cli.data.datasets import Dataset
 from plastic_cli.data.streams import Stream, make_stream
 from plastic_cli.numerics.seeds import torch_generator
 from plastic_selective.config import Train
-from plastic_selective.continual.networks import ContinualNetwork
+from plastic_selective.continual.fisher import check_layers
+from plastic_selective.continual.networks import ContinualNetwork, ModuleNetwork
 from plastic_selective.continual.penalties import OnlineEWC, Penalty, SynapticIntelligence
 from plastic_selective.continual.replay import Buffer, make_buffer
 from plastic_selective.optimizer.optimizer import SelectivePlasticityOptimizer
@@ -23,12 +25,15 @@ ITERATIONS_PER_ROUND = 250
 """Number of steps per round with --iterations; otherwise a round is an epoch. Accuracy is measured after each round."""
 
 
+Network = ContinualNetwork | ModuleNetwork
+
+
 @dataclass(frozen=True)
 class Components:
     """A stream of tasks and everything that learns it, before training."""
 
     stream: Stream
-    network: ContinualNetwork
+    network: Network
     optimizer: torch.optim.Optimizer
     buffer: Buffer | None
     penalty: Penalty | None
@@ -52,7 +57,7 @@ def make_components(config: Train, data: Dataset, run: Run) -> Components:
     return Components(stream, network, optimizer, buffer, _make_penalty(config, network, run))
 
 
-def build(run: Run, data: Dataset, *, trained: bool = True) -> ContinualNetwork:
+def build(run: Run, data: Dataset, *, trained: bool = True) -> Network:
     """Make the network of a run with its trained weights, or as it was before training."""
     network = make_components(Train.from_values(run.config, source=f"run {run.id}"), data, run).network
     if trained:
@@ -76,13 +81,16 @@ def stream_of(config: Train, data: Dataset, seed: int) -> Stream:
 
 def make_optimizer(config: Train, network: nn.Module, first_task: int) -> torch.optim.Optimizer:
     """Make the optimizer that a configuration names. first_task: number of steps of the first task."""
-    parameters, rate = network.parameters(), config.learning_rate
+    parameters, rate, decay = network.parameters(), config.learning_rate, config.weight_decay
+    betas = (0.9, config.second_moment_decay)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=rate)
+        return torch.optim.SGD(parameters, lr=rate, weight_decay=decay)
     if config.optimizer == "momentum":
-        return torch.optim.SGD(parameters, lr=rate, momentum=config.momentum)
+        return torch.optim.SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=decay)
     if config.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=rate, betas=(0.9, config.second_moment_decay))
+        return torch.optim.Adam(parameters, lr=rate, betas=betas, weight_decay=decay)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, betas=betas, weight_decay=decay)
     return SelectivePlasticityOptimizer(
         parameters,
         lr=rate,
@@ -92,8 +100,9 @@ def make_optimizer(config: Train, network: nn.Module, first_task: int) -> torch.
         warmup_steps=warmup_steps(config, first_task),
         adaptive_threshold=config.adaptive_threshold,
         base=config.base,
-        betas=(0.9, config.second_moment_decay),
+        betas=betas,
         gating=config.gating,
+        weight_decay=decay,
     )
 
 
@@ -102,14 +111,22 @@ def warmup_steps(config: Train, first_task: int) -> int:
     return round(config.warmup_share * first_task) if config.warmup_steps is None else config.warmup_steps
 
 
-def make_network(config: Train, stream: Stream, run: Run) -> ContinualNetwork:
+def make_network(config: Train, stream: Stream, run: Run) -> Network:
     """Make the network of a run before training."""
+    if config.model != "mlp":
+        data = replace(stream.tasks[0].dataset, classes=stream.units)
+        built = build_network(config.model, data, config.hidden, run.generator("weights"))
+        return ModuleNetwork(*built).to(run.device)
     sizes = [stream.tasks[0].dataset.train.x.shape[1], *config.hidden, stream.units]
     return ContinualNetwork(sizes, run.generator("weights")).to(run.device)
 
 
 def _make_penalty(config: Train, network: nn.Module, run: Run) -> Penalty | None:
     if config.penalty == "ewc":
+        try:
+            check_layers(network)
+        except UserError as error:
+            raise UserError(f"--penalty ewc: {str(error).rstrip('.')}. Use --model mlp or --penalty si.") from None
         return OnlineEWC(
             network,
             strength=config.penalty_strength,

@@ -50,6 +50,11 @@ def diagonal_fisher(model: nn.Module, x: Tensor, logits: Logits) -> dict[str, Te
     return fisher
 
 
+def check_layers(model: nn.Module) -> None:
+    """Raise UserError if `diagonal_fisher` cannot be computed for this model."""
+    _linear_layers(model)
+
+
 def _linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     """Return the linear layers that learn, by the beginning of their parameters' names."""
     layers = {

@@ -18,7 +18,7 @@ from plastic_selective.config import Train
 from plastic_selective.continual.components import ITERATIONS_PER_ROUND, rounds_of_task
 from plastic_selective.continual.snapshots import kept_artifacts
 
-OPTIMIZERS = {"sgd": "SGD", "momentum": "momentum SGD", "adam": "Adam"}
+OPTIMIZERS = {"sgd": "SGD", "momentum": "momentum SGD", "adam": "Adam", "adamw": "AdamW"}
 PENALTIES = {"ewc": "online EWC", "si": "synaptic intelligence"}
 
 
@@ -89,6 +89,8 @@ class History:
         if config.optimizer == "selective":
             uniform = ", uniform" if config.gating == "uniform" else ""
             name += f" ({strength}{uniform})"
+        if config.model != "mlp":
+            name += f" on {config.model}"
         if config.penalty != "none":
             name += f" with {PENALTIES[config.penalty]}"
         if config.joint:

@@ -35,7 +35,7 @@ def kept_artifacts(run: Run, kind: Kind, numbers: Iterable[int]) -> list[str]:
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
-    """Return the weight matrices by name, first layer first. Biases are not synapses between units."""
+    """Return the weights by name, first layer first. Biases are not synapses between units."""
     return {name: parameter for name, parameter in network.named_parameters() if parameter.dim() > 1}
 
 
@@ -44,7 +44,8 @@ def save_plasticity(
 ) -> None:
     """Store the eligibility and the gates of each layer after round `number`, in task `task`; both count from 1.
 
-    The eligibility is stored as a share of the largest in its layer. Call this before the gradients are cleared.
+    The eligibility is stored as a share of the largest in its layer, that of a convolution as a matrix (channels,
+    weights of a filter). Call this before the gradients are cleared.
     """
     layers: list[dict[str, Any]] = []
     for name, parameter in weights_of(network).items():
@@ -77,7 +78,7 @@ def _measured(optimizer: SelectivePlasticityOptimizer, parameter: Tensor) -> tup
     eligibility, gate = optimizer.get_param_eligibility(parameter), optimizer.get_param_gate(parameter)
     assert eligibility is not None
     assert gate is not None
-    return share_of_largest(eligibility, SMALLEST), gate
+    return share_of_largest(eligibility, SMALLEST).flatten(1), gate.flatten(1)
 
 
 def _counts(share: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from plastic_cli.data.streams import Stream
 from plastic_selective.config import Train
 from plastic_selective.continual.accuracy import allowed_by_task
 from plastic_selective.continual.components import build, rounds_of_task, stream_of
-from plastic_selective.continual.networks import TrainedNetwork
+from plastic_selective.continual.networks import ModuleNetwork, TrainedModule, TrainedNetwork
 
 
-def network(run: Run) -> TrainedNetwork:
+def network(run: Run) -> TrainedNetwork | TrainedModule:
     """Return the trained network of a run as a module: logits (batch, outputs) of images as its tasks have them."""
     config, data = Train.from_values(run.config, source=f"run {run.id}"), described_data(run)
     stream = stream_of(config, data, run.seed)
@@ -26,7 +26,12 @@ def network(run: Run) -> TrainedNetwork:
     allowed = allowed_by_task(stream, begun, config)
     if allowed is None:
         allowed = torch.ones(config.tasks, stream.units, dtype=torch.bool, device=run.device)
-    trained = TrainedNetwork(build(run, data).layers, allowed)
+    built = build(run, data)
+    trained: TrainedNetwork | TrainedModule
+    if isinstance(built, ModuleNetwork):
+        trained = TrainedModule(built.network, built.image_shape, allowed)
+    else:
+        trained = TrainedNetwork(built.layers, allowed)
     return trained.requires_grad_(True).eval()
 
 

@@ -15,13 +15,16 @@ from torch.nn import functional
 from plastic_cli import Run, RunFailed
 from plastic_cli.analysis import continual
 from plastic_cli.classifier.fit import raise_if_not_finite
+from plastic_cli.classifier.module_run import note_own_module
+from plastic_cli.classifier.networks import seeded
 from plastic_cli.data.datasets import Dataset, Split, load_dataset
 from plastic_cli.data.streams import Stream
 from plastic_cli.numerics.clock import training_clock
+from plastic_cli.numerics.seeds import derived_seed
 from plastic_selective.config import Train
 from plastic_selective.continual.accuracy import Accuracies, accuracy_by_task, allowed_by_task, summary_of
 from plastic_selective.continual.components import ITERATIONS_PER_ROUND, Components, make_components, rounds_of_task
-from plastic_selective.continual.networks import logits_of, mask_logits
+from plastic_selective.continual.networks import ModuleNetwork, logits_of, mask_logits
 from plastic_selective.continual.replay import FirstInFirstOut, mixed_batch
 from plastic_selective.continual.snapshots import artifact_name, save_eligibility, save_plasticity
 from plastic_selective.optimizer.optimizer import SelectivePlasticityOptimizer
@@ -30,10 +33,18 @@ from plastic_selective.optimizer.optimizer import SelectivePlasticityOptimizer
 def train_on_stream(config: Train, run: Run) -> None:
     """Train on the tasks of a stream one after the other, and store the accuracy on all tasks after each of them.
 
+    The global random numbers, from which dropout draws, get a seed of the run and are restored at the end.
     Raises RunFailed, with the task, if the loss is not finite.
     """
+    with seeded(derived_seed(run.seed, "global")):
+        _train_on_stream(config, run)
+
+
+def _train_on_stream(config: Train, run: Run) -> None:
     data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
     components = make_components(config, data, run)
+    if isinstance(components.network, ModuleNetwork):
+        note_own_module(run, config.model, components.network.image_shape, data)
     accuracies, order = Accuracies(components.stream), run.generator("order")
     run.track(network=components.network, optimizer=components.optimizer, accuracies=accuracies, order=order)
     if components.buffer is not None:
@@ -66,6 +77,13 @@ def train_unlogged(
 
     All random numbers come from the run's seed. Raises RunFailed, with the task, if the loss is not finite.
     """
+    with seeded(derived_seed(run.seed, "global")):
+        return _accuracies_of_training(config, data, run, after_round)
+
+
+def _accuracies_of_training(
+    config: Train, data: Dataset, run: Run, after_round: Callable[[], None]
+) -> NDArray[np.float64]:
     components = make_components(config, data, run)
     splits = [task.test for task in components.stream.tasks]
 
@@ -181,6 +199,7 @@ def _train_round(
     chosen = torch.cat(passes)[:images].to(device)
     task_of_group = _task_of_group(components.stream, device)
     losses = []
+    components.network.train()
     for step, batch in enumerate(chosen.split(config.batch_size)):
         x, y, group = data.x[batch], data.y[batch], data.group[batch]
         mixed = mixed_batch(x, y, group, buffer, config.replay_share)
