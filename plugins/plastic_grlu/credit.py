@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from plastic_cli import Run
     from plastic_grlu.config import Train
 
-# Copies of small networks are computed together on the CPU: beyond this many numbers a loop is as fast.
-_SMALL = 2**16
-# What all copies of a batch may hold, in numbers of noise; the activity takes several times as much.
-_LARGEST_CPU, _LARGEST_GPU = 2**22, 2**28
+# On the CPU a batch of passes is faster than a loop up to about this many numbers for each node (measured on linear,
+# convolutional and recurrent networks with batches of 1 to 64; one thread).
+_NUMBERS_OF_NODE = 45_000
+# What a batch of passes may hold on a GPU, in numbers of noise; the activity takes several times as much.
+_NUMBERS_ON_GPU = 2**28
 _REMEMBERED = 64
 # Of the nodes without derivatives, those that are tested one by one.
 _MOST_TESTED = 32
@@ -306,10 +307,10 @@ class _Step:
         if self.settings.chunk_size is not None:
             return self.settings.chunk_size
         size = sum(noise.size for noise in noises)
-        on_cpu = all(noise.device.type == "cpu" for noise in noises)
-        if on_cpu and size > _SMALL:
-            return 1
-        return max(1, (_LARGEST_CPU if on_cpu else _LARGEST_GPU) // (2 * size))
+        if all(noise.device.type == "cpu" for noise in noises):
+            nodes = sum(len(noise.shapes) for noise in noises)
+            return max(1, _NUMBERS_OF_NODE * nodes // size)
+        return max(1, _NUMBERS_ON_GPU // (2 * size))
 
     def _pairs(self, trace: Trace, noises: list[Noise], drawn: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the losses (pairs, batch) with plus and with minus the noise."""
