@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from plastic_cli import Run, UserError
 from plastic_cli.credit.gradient import Rest, attached, rest_credit
@@ -117,6 +118,11 @@ class RandomFeedback:
         try:
             if mean.requires_grad:
                 torch.autograd.backward(mean, inputs=[*self.parameters.values(), *self._by_gradient.values()])
+        except CheckpointError as error:
+            raise UserError(
+                "the module computes parts again in the backward pass (torch.utils.checkpoint), where errors cannot"
+                " pass through feedback. Switch activation checkpointing off."
+            ) from error
         finally:
             for handle in scaled:
                 handle.remove()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from credit.networks import EVERY, gradient_of, losses_of
 from plastic_cli import UserError
@@ -739,6 +740,10 @@ def test_what_cannot_be_taught_is_named():
     )
     with pytest.raises(UserError, match="the slope of gelu is not known"):
         taught_by(model.double(), draw(4, 6), losses_of(torch.arange(4)), theta={0: 1, 2: 0.1})
+    model = mlp()
+    model.forward = lambda x: model[4](checkpoint(model[:4], x, use_reentrant=False))
+    with pytest.raises(UserError, match="Switch activation checkpointing off"):
+        taught_by(model, draw(4, 6), losses_of(torch.arange(4)))
     with pytest.raises(UserError, match="losses of shape"):
         taught_by(mlp(), draw(4, 6), lambda output: output.sum())
 
