@@ -260,7 +260,7 @@ def _softplus_slope(node: Any) -> Slope:
 
 def _leaky_slope(node: Any) -> Slope:
     negative = node._saved_negative_slope
-    return lambda y: torch.where(y > 0, 1.0, negative).to(y.dtype)
+    return lambda y: torch.where(y > 0, torch.ones_like(y), negative)
 
 
 def _elu_slope(node: Any) -> Slope:

@@ -641,6 +641,95 @@ def test_direct_feedback_of_a_recurrent_layer_reaches_each_time_step():
     torch.testing.assert_close(found["rnn.bias_hh_l0"], sum(e_z).sum(0))
 
 
+def test_direct_feedback_reaches_the_layer_below_of_a_recurrent_stack():
+    """As many time steps as samples: the input of the upper layer is (time, batch, features) inside nn.RNN."""
+    torch.manual_seed(0)
+    batch = time = 3
+    model = nn.Module()
+    model.rnn, model.fc = nn.RNN(2, 4, num_layers=2, batch_first=True), nn.Linear(4, 5)
+    model.forward = lambda x: model.fc(model.rnn(x)[0][:, -1])
+    model = model.double()
+    x, y = draw(batch, time, 2), torch.arange(batch)
+    credit, found = taught_by(model, x, losses_of(y), feedback="direct")
+    B = credit.feedback_weights()
+    with torch.no_grad():
+        below = nn.RNN(2, 4, batch_first=True).double()
+        below.load_state_dict({name: model.rnn.get_parameter(name) for name, _ in below.named_parameters()})
+        h = below(x)[0]
+        e = (torch.softmax(model(x), 1) - functional.one_hot(y, 5)) / batch
+        e_h = [e @ B["rnn.weight_ih_l1"] + (e @ B["rnn.weight_hh_l0"] if t < time - 1 else 0) for t in range(time)]
+        wanted = sum((e_h[t] * (1 - h[:, t] ** 2)).T @ x[:, t] for t in range(time))
+    torch.testing.assert_close(found["rnn.weight_ih_l0"], wanted)
+
+
+NONLINEARITIES = {
+    "relu": nn.ReLU(),
+    "relu-in-place": nn.ReLU(inplace=True),
+    "softplus": nn.Softplus(beta=3),
+    "tanh": nn.Tanh(),
+    "sigmoid": nn.Sigmoid(),
+    "leaky-relu": nn.LeakyReLU(0.2),
+    "elu": nn.ELU(0.7),
+    "selu": nn.SELU(),
+    "celu": nn.CELU(0.5),
+    "relu6": nn.ReLU6(),
+    "hardtanh": nn.Hardtanh(),
+    "gelu": nn.GELU(),
+    "gelu-tanh": nn.GELU(approximate="tanh"),
+    "silu": nn.SiLU(),
+    "mish": nn.Mish(),
+    "hardswish": nn.Hardswish(),
+}
+BETWEEN = {
+    "nothing": lambda: nn.Identity(),
+    "a normalization": lambda: nn.LayerNorm(8),
+    "a view and a normalization": lambda: nn.Sequential(nn.Unflatten(1, (4, 2)), nn.GroupNorm(2, 4), nn.Flatten()),
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+def test_the_error_of_the_layer_below_has_the_slope_of_its_nonlinearity(nonlinearity, between):
+    """The last layer changes by term 2 alone, e_post e_pre^T; the slope is compared with that of autograd."""
+    torch.manual_seed(0)
+    function = NONLINEARITIES[nonlinearity]
+    model = nn.Sequential(nn.Linear(6, 8), function, BETWEEN[between](), nn.Linear(8, 5)).double()
+    x, y = 3 * draw(7, 6), torch.arange(7) % 5
+    credit, found = taught_by(model, x, losses_of(y), theta={2: 1.0})
+    z = model[0](x).detach().requires_grad_()
+    (slope,) = torch.autograd.grad(function(z.clone()).sum(), z)
+    e = torch.softmax(model(x), 1).detach() - functional.one_hot(y, 5)
+    wanted = e.T @ ((e @ credit.feedback_weights()["3.weight"]) * slope) / 7
+    torch.testing.assert_close(found["3.weight"], wanted, rtol=1e-10, atol=1e-10)
+
+
+class Gated(nn.Module):
+    """An activity that is a product has no nonlinearity of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.value, self.fc = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.sigmoid(self.gate(x)) * torch.tanh(self.value(x)))
+
+
+def test_the_error_below_has_no_slope_after_a_product_and_the_pooled_one_after_pooling():
+    torch.manual_seed(0)
+    x, y = draw(7, 6), torch.arange(7) % 5
+    model = Gated().double()
+    credit, found = taught_by(model, x, losses_of(y), theta={2: 1.0})
+    e = torch.softmax(model(x), 1).detach() - functional.one_hot(y, 5)
+    torch.testing.assert_close(found["fc.weight"], e.T @ (e @ credit.feedback_weights()["fc.weight"]) / 7)
+    pooled = [nn.Linear(6, 8), nn.Tanh(), nn.Unflatten(1, (2, 4)), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(4, 5)]
+    model = nn.Sequential(*pooled).double()
+    credit, found = taught_by(model, x, losses_of(y), theta={2: 1.0})
+    e = torch.softmax(model(x), 1).detach() - functional.one_hot(y, 5)
+    below = model[:5](x).detach()
+    wanted = e.T @ ((e @ credit.feedback_weights()["5.weight"]) * (1 - below**2)) / 7
+    torch.testing.assert_close(found["5.weight"], wanted)
+
+
 def test_direct_feedback_says_what_it_cannot_teach():
     model, x, y = EVERY["mlp"].draw()
     two = nn.Module()
