@@ -157,6 +157,7 @@ class Train(ModuleTrainConfig):
         "local_lr": "local_learning_rate",
         "gather": "event_batch_size",
     }
+    added: ClassVar[Mapping[str, Any]] = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0}
     published_names: ClassVar[Mapping[str, str]] = {"backprop_lr": "learning_rate", "hidden_dims": "hidden"}
     only_with: ClassVar[OnlyWith] = (
         (

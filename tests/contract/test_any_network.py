@@ -22,6 +22,7 @@ SMALL = {
     "backprop": [],
     "grlu": ["--perturbations", 2],
     "eglp": ["--no-control"],
+    "feedback": [],
 }
 """The rules that take any network, with options that make their steps cheap."""
 RULES = list(SMALL)
