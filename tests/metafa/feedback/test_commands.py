@@ -59,7 +59,7 @@ def test_a_learned_theta_comes_from_a_file_and_from_a_run(small, tiny_data, tmp_
     file.unlink()
     assert plastic("eval", "feedback", "--run", by_file["run"], "--quiet").code == 0
     own = tmp_path / "theta.toml"
-    own.write_text('feedback = "direct"\n[theta]\npseudo-gradient = 0.02\noja = 0.001\n')
+    own.write_text('feedback = "direct"\n[theta]\noja = 0.001\npseudo-gradient = 0.02\n')
     one = results(*small, "--theta", own, "--terms", "pseudo-gradient")
     assert one["metrics"] == results(*small, "--theta", 0.02)["metrics"]
     outcome = plastic("train", "feedback", *small[:-3], "--dataset", str(tiny_data), "--theta", own)
@@ -74,6 +74,8 @@ def test_measuring_along_the_stream_changes_no_weight(small):
     accuracy = metrics[(metrics["split"] == "test") & (metrics["metric"] == "accuracy")]
     assert accuracy["step"].tolist() == list(range(19))  # 60 images: nine stretches in each epoch
     assert 0 <= stream["metrics"]["test/begins"] <= 127
+    assert stream["metrics"]["test/accuracy_along"] == pytest.approx(accuracy["value"].iloc[1:].mean())
+    assert stream["metrics"]["test/best_accuracy"] == accuracy["value"].max()
 
 
 def test_a_stream_is_resumed_in_the_middle_of_an_epoch(small):
@@ -160,6 +162,13 @@ def test_strengths_teach_any_network(tiny_data):
     by_rate = results(*words, "--learning-rate", 0.02)
     assert plain["metrics"]["test/loss"] == pytest.approx(by_rate["metrics"]["test/loss"], rel=1e-5)
     assert with_oja["metrics"]["test/loss"] != pytest.approx(plain["metrics"]["test/loss"], rel=1e-3)
+
+
+def test_the_options_of_published_settings_change_the_training(tiny_data):
+    words = ["--dataset", tiny_data, "--hidden", 8, "--epochs", 4, "--optimizer", "momentum"]
+    plain = results(*words)["metrics"]["test/loss"]
+    for more in (["--initial-weights", "xavier"], ["--rate-drops", 0.5], ["--weight-decay", 0.1]):
+        assert results(*words, *more)["metrics"]["test/loss"] != pytest.approx(plain, rel=1e-3), more
 
 
 def test_xavier_weights_have_the_size_of_the_feedback():
