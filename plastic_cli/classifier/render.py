@@ -101,14 +101,16 @@ def _as_picture(shape: Sequence[int] | None) -> tuple[int, int, int] | None:
     return None if shape is None or shape[0] not in (1, 3) else (int(shape[0]), int(shape[1]), int(shape[2]))
 
 
-def render_weights(run: Run, config: FilmConfig | None = None, units: int = 36) -> None:
+def render_weights(run: Run, config: FilmConfig | None = None, units: int = 36, steps_per_epoch: int = 1) -> None:
     """Write a film of the first layer's weights and the accuracy over training, and its last frame as a picture.
 
-    config: None for the default options. Raises UserError if the run has no stored weights.
+    config: None for the default options. steps_per_epoch: how often the run measured its accuracy in an epoch. Raises
+    UserError if the run has no stored weights.
     """
     weights = stored_weights(run, units)
     metrics = RunStore(run.folder.parent).metrics(runs=[run.id], stage="train")
     accuracy = metrics[(metrics["metric"] == "accuracy") & metrics["split"].isin(list(SPLITS))]
+    accuracy = accuracy.assign(step=accuracy["step"] / steps_per_epoch)
     inputs = next(iter(weights.values())).shape[1]
     title = f"{run.record.rule} on {run.record.dataset}, seed {run.seed}"
     shape = stored_shape(run, inputs)

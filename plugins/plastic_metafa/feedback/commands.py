@@ -38,4 +38,5 @@ def render(config: Render, run: Run) -> None:
     """Show the weights of the first layer over training."""
     from plastic_cli.classifier.render import render_weights
 
-    render_weights(run, config, config.units)
+    steps = sum(run.record.steps_done.values())
+    render_weights(run, config, config.units, max(1, steps // int(run.config["epochs"])))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import plastic_cli
+from plastic_cli.classifier import render
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.store import RunStore
@@ -87,6 +88,19 @@ def test_a_stream_is_resumed_in_the_middle_of_an_epoch(small):
     assert resumed["metrics"] == whole["metrics"]
     first, second = (training_numbers(Path(each["folder"])) for each in (whole, resumed))
     assert first.equals(second)
+
+
+def test_the_film_of_a_stream_counts_epochs(small, monkeypatch):
+    drawn, draw = [], render.weight_frames
+
+    def noting(weights, shape, accuracy, *more):
+        drawn.append((list(weights), sorted(set(accuracy["step"]))))
+        return draw(weights, shape, accuracy, *more)
+
+    monkeypatch.setattr(render, "weight_frames", noting)
+    stream = results(*small, "--epochs", 2, "--measure-every", 7)
+    plastic_cli.render(stream["run"])
+    assert drawn == [([0, 1, 2], [number / 9 for number in range(19)])]
 
 
 def test_fewer_images_are_a_part_of_the_training_images(small):
