@@ -118,20 +118,13 @@ class Pass:
         called = function_name(function)
         if called not in BILINEAR and called not in NO_FEEDBACK:
             return None
-        tensors = [part for part in _tensors((args, kwargs)) if part.requires_grad]
-        names = [name for part in tensors if (name := self._name_of_parameter(part)) is not None]
         summand = args[0] if called in WITH_SUMMAND and args else None
-        activity = [part for part in tensors if part is not summand and self._name_of_parameter(part) is None]
-        if not names or not activity:
+        factors = [part for part in _tensors((args, kwargs)) if part.requires_grad and part is not summand]
+        names = [name for part in factors if (name := self._name_of_parameter(part)) is not None]
+        if not names or len(names) == len(factors):
             return None
-        if called in NO_FEEDBACK or len(names) > 1 or not self.plain:
-            raise UserError(
-                f"'{names[0]}' is used in {called}: "
-                + ("feedback weights" if called in NO_FEEDBACK or len(names) > 1 else "the terms beyond 0")
-                + ' cannot replace a weight there. Leave it out with modules=, and let it learn with rest="gradient".'
-            )
-        name = names[0]
-        self.multiplied.add(name)
+        self._check_function(called, names)
+        self.multiplied.add(names[0])
 
         def for_weight(part: Tensor) -> Tensor:
             return part if part is summand or self._name_of_parameter(part) is not None else part.detach()
@@ -139,17 +132,28 @@ class Pass:
         def for_activity(part: Tensor) -> Tensor:
             if self._name_of_parameter(part) is None:
                 return part.detach() if part is summand else part
-            return self._feedback(name, part, "linear") if self.weights.kind != "symmetric" else part.detach()
+            return part.detach() if self.weights.kind == "symmetric" else self._feedback(names[0], part, "linear")
 
-        if self.weights.kind == "direct":
-            raise UserError(
-                f"'{name}' is used in {called}: direct feedback teaches linear layers and convolutions. Leave it out"
-                ' with modules=, and let it learn with rest="gradient".'
-            )
         own = function(*_mapped(for_weight, args), **_mapped(for_weight, kwargs))
         carried = function(*_mapped(for_activity, args), **_mapped(for_activity, kwargs))
+        # The second summand is 0 and has a derivative.
         result: Tensor = own + (carried - carried.detach())
         return result
+
+    def _check_function(self, called: str, names: Sequence[str]) -> None:
+        """Raise UserError if a weight cannot be taught in a function."""
+        if called in NO_FEEDBACK or len(names) > 1:
+            reason = "feedback weights cannot replace a weight there"
+        elif not self.plain:
+            reason = "the terms beyond 0 teach linear layers and convolutions"
+        elif self.weights.kind == "direct":
+            reason = "direct feedback teaches linear layers and convolutions"
+        else:
+            return
+        raise UserError(
+            f"'{names[0]}' is used in {called}: {reason}. Leave it out with modules=, and let it learn with"
+            ' rest="gradient".'
+        )
 
     def embed(self, name: str, product: Product) -> Tensor:
         """Return an embedding that learns by term 0 with its strength: its error goes nowhere else."""

@@ -730,6 +730,35 @@ def test_the_error_below_has_no_slope_after_a_product_and_the_pooled_one_after_p
     torch.testing.assert_close(found["5.weight"], wanted)
 
 
+def test_direct_feedback_of_images_is_pixel_by_pixel_where_the_output_is_an_image():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.Tanh(), nn.Conv2d(3, 4, 3, padding=1)).double()
+    x, y = draw(2, 1, 5, 5), torch.arange(50).view(2, 5, 5) % 4
+
+    def loss(output: Tensor) -> Tensor:
+        return functional.cross_entropy(output, y, reduction="none").sum((1, 2))
+
+    credit, found = taught_by(model, x, loss, feedback="direct")
+    B = credit.feedback_weights()["2.weight"]
+    assert B.shape == (4, 3)
+    with torch.no_grad():
+        h = torch.tanh(model[0](x))
+        e = (torch.softmax(model[2](h), 1) - functional.one_hot(y, 4).permute(0, 3, 1, 2)) / 2
+        e0 = (e.permute(0, 2, 3, 1) @ B).permute(0, 3, 1, 2) * (1 - h**2)
+    torch.testing.assert_close(found["0.weight"], nn.grad.conv2d_weight(x, model[0].weight.shape, e0, padding=1))
+    # One error for each sample: the sum over the pixels of the output, with feedback to each pixel of the layer.
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Conv2d(3, 4, 2, stride=3)).double()
+    y = y[:, 0, 0]
+    credit, found = taught_by(model, x, lambda output: losses_of(y)(output[:, :, 0, 0]), feedback="direct")
+    B = credit.feedback_weights()["2.weight"]
+    assert B.shape == (4, 3, 3, 3)
+    with torch.no_grad():
+        h = torch.tanh(model[0](x))
+        e = (torch.softmax(model[2](h)[:, :, 0, 0], 1) - functional.one_hot(y, 4)) / 2
+        e0 = torch.einsum("nk,kchw->nchw", e, B) * (1 - h**2)
+    torch.testing.assert_close(found["0.weight"], nn.grad.conv2d_weight(x, model[0].weight.shape, e0))
+
+
 def test_direct_feedback_says_what_it_cannot_teach():
     model, x, y = EVERY["mlp"].draw()
     two = nn.Module()
@@ -741,6 +770,9 @@ def test_direct_feedback_says_what_it_cannot_teach():
         nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     ).double()
     credit, _ = taught_by(conv, draw(2, 1, 8, 8), losses_of(torch.tensor([0, 1])), feedback="direct")
+    folded = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2), nn.Unflatten(0, (2, 3)), nn.Flatten()).double()
+    with pytest.raises(UserError, match=r"the input of '2\.weight' has 6 samples, and there are 2 losses"):
+        taught_by(folded, draw(6, 3), losses_of(torch.tensor([0, 1])), feedback="direct")
     with pytest.raises(UserError, match="was drawn for an output of 3 units and inputs"):
         credit.backward(draw(2, 1, 9, 9), losses_of(torch.tensor([0, 1])))
 
