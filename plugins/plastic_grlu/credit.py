@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -121,12 +122,13 @@ class NodePerturbation:
         model = _inner(attached(self.model))
         step = _Step(self, model, inputs, loss)
         try:
-            try:
-                return step.learn()
-            except OtherCalls:
-                # The first call of a module may fill a cache. The second finds it filled.
-                step.take_back()
-                return step.learn()
+            with _eager():
+                try:
+                    return step.learn()
+                except OtherCalls:
+                    # The first call of a module may fill a cache. The second finds it filled.
+                    step.take_back()
+                    return step.learn()
         except OtherCalls as error:
             raise UserError(
                 f"the module calls other functions with noise than without ({error}), because its control flow depends"
@@ -230,6 +232,9 @@ class _Step:
             if buffer is not None
         ]
         self._changed: list[_Buffer] = []
+        # Whether the module draws random numbers.
+        self._random = True
+        self._start = Start(uses_random=True)
 
     def take_back(self) -> None:
         """Restore buffers and random states."""
@@ -447,11 +452,12 @@ class _Observed(nn.Module):
 
 
 def _inner(model: nn.Module) -> nn.Module:
-    """Return the module inside wrappers of torch that compile it or copy it to several devices."""
-    while True:
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif isinstance(model, torch._dynamo.eval_frame.OptimizedModule):
-            model = model._orig_mod
-        else:
-            return model
+    """Return the module inside wrappers of torch that copy it to several devices."""
+    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
+    return model
+
+
+def _eager() -> AbstractContextManager[None]:
+    """Let compiled modules call torch's functions one by one. Without torch.compile its compiler is not loaded."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()

@@ -7,9 +7,10 @@ f by itself, from which the exact derivative with respect to w follows. A pertur
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import MethodWrapperType
 from typing import Any
 
@@ -28,22 +29,9 @@ Place = tuple[int, int]
 
 # Functions that continue a node: they act within a unit, or normalize units with a scale and a shift for each.
 _CONTINUE = NORMALIZATIONS | {
-    "add",
-    "radd",
-    "iadd",
-    "sub",
-    "rsub",
-    "isub",
-    "mul",
-    "rmul",
-    "imul",
-    "div",
-    "truediv",
-    "idiv",
-    "itruediv",
+    *("add", "radd", "iadd", "sub", "rsub", "isub"),
+    *("mul", "rmul", "imul", "div", "truediv", "idiv", "itruediv"),
 }
-
-
 # The type of attributes of tensors, such as shape and T, which do not count as calls.
 _ATTRIBUTE = MethodWrapperType
 
@@ -513,19 +501,20 @@ def _batch_norm_arguments(
 
 
 def tensors_of(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested tuples, lists and dictionaries."""
+    """Yield the tensors in nested tuples, lists, dictionaries and dataclasses."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple | list):
         for part in value:
             yield from tensors_of(part)
     elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from tensors_of(part)
+        yield from tensors_of(tuple(value.values()))
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from tensors_of([getattr(value, part.name) for part in fields(value)])
 
 
 def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """Return nested tuples, lists and dictionaries with `function` of each tensor; nothing else changes."""
+    """Return nested tuples, lists and dictionaries with `function` of each tensor; all else is as it was."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, tuple):
@@ -534,9 +523,11 @@ def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, list):
         return [mapped(function, part) for part in value]
-    if isinstance(value, dict):
-        made = {key: mapped(function, part) for key, part in value.items()}
-        return made if type(value) is dict else type(value)(made)
+    if isinstance(value, MutableMapping):
+        made = copy.copy(value)
+        for key, part in value.items():
+            made[key] = mapped(function, part)
+        return made
     return value
 
 

@@ -531,7 +531,18 @@ class Wrapped(nn.Module):
         return self.module(x)
 
 
-@pytest.mark.parametrize("wrap", [nn.DataParallel, Wrapped, torch.compile])
+def inside(module):
+    """The module with one layer that is compiled."""
+    module[0] = torch.compile(module[0])
+    return module
+
+
+def itself(module):
+    module.compile()
+    return module
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, Wrapped, torch.compile, itself])
 def test_wrappers_change_nothing(wrap):
     model, x, y = SMALL["normalized"].draw()
     same = copy.deepcopy(model)
@@ -540,6 +551,14 @@ def test_wrappers_change_nothing(wrap):
     credit.backward(x, losses_of(y))
     assert list(credit.parameters) == list(dict(model.named_parameters()))
     torch.testing.assert_close(gradients(same), gradients(model))
+
+
+def test_a_compiled_layer_changes_nothing():
+    model, x, y = SMALL["normalized"].draw()
+    same = copy.deepcopy(model)
+    seeded(model, 4).backward(x, losses_of(y))
+    seeded(inside(same), 4).backward(x, losses_of(y))
+    torch.testing.assert_close(list(gradients(same).values()), list(gradients(model).values()))
 
 
 def test_inputs_are_a_tensor_positional_arguments_or_keywords():
