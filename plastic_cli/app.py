@@ -29,7 +29,9 @@ WITH_A_RULE, MANY_RUNS, INSPECT, WRITE = "Work with a rule", "Make many runs", "
 RootGroup.entries = {
     "train": Entry("Train a rule and store the result as a run.", WITH_A_RULE, "groups:verb_group"),
     "eval": Entry("Evaluate a trained run on any data set or task.", WITH_A_RULE, "groups:verb_group"),
-    "analyze": Entry("Analyze what a trained run has learned.", WITH_A_RULE, "groups:verb_group"),
+    "analyze": Entry(
+        "Analyze what a trained run, or a network of your own, has learned.", WITH_A_RULE, "network:analyze_group"
+    ),
     "render": Entry("Draw a trained run as pictures and an animation.", WITH_A_RULE, "groups:verb_group"),
     "sweep": Entry("Run every part of a recipe that has not been run yet.", MANY_RUNS, "sweep:command"),
     "tune": Entry("Search for the best options of a rule on validation data.", MANY_RUNS, "groups:tune_group"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from plastic_cli.api.chosen import AnyRun, named_run
 from plastic_cli.api.console import PythonConsole
 from plastic_cli.api.fit import learner_verb
+from plastic_cli.api.network import analyze_module
 from plastic_cli.api.options import split_options
 from plastic_cli.api.outcome import Analysis, Film
 from plastic_cli.errors import UserError
@@ -16,6 +18,9 @@ from plastic_cli.signals import signals_as_interrupts
 from plastic_cli.verbs.options import RenderOptions, StageOptions
 from plastic_cli.verbs.stage import carry_out_stage, check_output, run_in
 from plastic_cli.verbs.verb import Session, check_device, find_verb
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def evaluate(run: AnyRun, *, learner: Any = None, **options: Any) -> dict[str, float]:
@@ -30,12 +35,30 @@ def evaluate(run: AnyRun, *, learner: Any = None, **options: Any) -> dict[str, f
     return carried_out("eval", run, learner, options).results
 
 
-def analyze(run: AnyRun, *, learner: Any = None, **options: Any) -> Analysis:
+def analyze(run: AnyRun | nn.Module, *, learner: Any = None, **options: Any) -> Analysis:
     """Analyze a trained run; the arguments are those of `evaluate`, the options those of `plastic analyze RULE --help`.
 
     The tables and figures are also files in the folder of the run.
+
+    run: can also be a trained torch module that belongs to no run. Its options are those of `plastic analyze --help`:
+    `dataset`, the measures `confusion`, `sparsity`, `probe`, `robustness` and `cka`, `mean`, `std`, `image_size`,
+    `output` (the folder for tables and figures; default: analysis/NAME, with the name of the class), `seed`, `device`,
+    `data` and `quiet`. The module returns logits (batch, classes) of images (batch, channels, height, width), or of
+    rows of pixels. `probe` and `cka` compare it with `untrained`, a module before training or a function that makes
+    one; by default a copy whose layers draw their weights again with `reset_parameters()`. `other`: a module with which
+    `cka` compares instead. The module is not changed.
     """
-    return Analysis.of(carried_out("analyze", run, learner, options))
+    if is_module(run):
+        if learner is not None:
+            raise UserError("learner is for a run of plastic.fit. A module is analyzed as it is.")
+        return analyze_module(run, options)
+    return Analysis.of(carried_out("analyze", cast("AnyRun", run), learner, options))
+
+
+def is_module(thing: Any) -> TypeGuard[nn.Module]:
+    """Return whether something is a torch module; a program that has not imported torch has none."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(thing, torch.nn.Module)
 
 
 def render(run: AnyRun, **options: Any) -> Film:

@@ -21,6 +21,8 @@ from plastic_cli.classifier.fit import features, predict, stratified_sample
 from plastic_cli.classifier.layers import HiddenLayer, NamedLayers, activity_in_batches, hidden_layers
 from plastic_cli.classifier.learner import Build, Learner, Networks
 from plastic_cli.classifier.module import ModuleLearner
+from plastic_cli.config.classifier import MeasuresConfig
+from plastic_cli.config.model import StageConfig
 from plastic_cli.data.datasets import Dataset
 from plastic_cli.errors import UserError
 from plastic_cli.figures import measures as figures
@@ -29,7 +31,7 @@ from plastic_cli.runs.run import Run
 from plastic_cli.runs.store import RunStore
 
 if TYPE_CHECKING:
-    from plastic_cli.config.classifier import ClassifierAnalyzeConfig, MeasuresConfig
+    from plastic_cli.config.classifier import ClassifierAnalyzeConfig
 
 CKA_IMAGES = 2000
 MODULE_PROBE_IMAGES = 10_000
@@ -46,7 +48,8 @@ class Subject:
     """What is analyzed, and what it is compared with.
 
     untrained: builds the network before training. against: builds the network that CKA compares with, and gives its
-    name. baselines: further networks to probe. controls: further networks whose robustness is measured.
+    name. baselines: further networks to probe. controls: further networks whose robustness is measured. name: what is
+    analyzed, in figures.
     """
 
     data: Dataset
@@ -55,6 +58,7 @@ class Subject:
     against: Callable[[], tuple[Learner, str]]
     baselines: Mapping[str, Learner]
     controls: Networks
+    name: str = "this run"
 
 
 def analyze_classifier(
@@ -75,7 +79,7 @@ def analyze_classifier(
     network. own_angles: measures the angles of networks that the rule teaches without a credit rule; it is called too
     if no analysis is selected. Returns whether no analysis was selected, so that a rule can add its own.
     """
-    nothing_chosen = not any([*_chosen(config), config.angles, others_chosen])
+    nothing_chosen = not (measures_chosen(config) or config.angles or others_chosen)
     if config.other is not None:
         check_other_run(run, config.other)
     data = data_for(run, None)
@@ -129,8 +133,9 @@ def analyze_network(config: MeasuresConfig, run: Run, subject: Subject, *, defau
         _analyze_cka(run, subject, layers)
 
 
-def _chosen(config: MeasuresConfig) -> list[bool]:
-    return [config.confusion, config.sparsity, config.probe, config.robustness, config.cka]
+def measures_chosen(config: MeasuresConfig) -> bool:
+    """Return whether a configuration selects a measure."""
+    return any(getattr(config, name) for name in MeasuresConfig.model_fields if name not in StageConfig.model_fields)
 
 
 def _analyze_confusion(run: Run, data: Dataset, learner: Learner) -> None:
@@ -209,7 +214,7 @@ def _analyze_cka(run: Run, subject: Subject, layers: Sequence[HiddenLayer]) -> N
     mine, theirs = features(subject.learner, images), features(against, images)
     other_layers = hidden_layers(against, images)
     matrix = cka_matrix(mine, theirs, debiased=True).cpu()
-    pairs = list(product(layers, other_layers))
+    pairs, one = list(product(layers, other_layers)), matrix.numel() == 1
     rows = _cka_rows(run, matrix, pairs, {"other": name}, "cka")
     if any(against is baseline for baseline in subject.baselines.values()):
         # The similarity of the baseline to the untrained network is the reference for the similarity above.
@@ -228,8 +233,9 @@ def _analyze_cka(run: Run, subject: Subject, layers: Sequence[HiddenLayer]) -> N
             matrix,
             [layer.text for layer in layers],
             [layer.text for layer in other_layers],
-            rows=f"Layer {layers[0].text} of this run" if matrix.numel() == 1 else "Layer of this run",
-            columns=f"{'Layer 1' if matrix.numel() == 1 else 'Layer'} of {name.replace(' twin', ' network')}",
+            rows=f"Layer {layers[0].text if one else ''}".rstrip() + f" of {subject.name}",
+            columns=f"Layer {other_layers[0].text if one else ''}".rstrip()
+            + f" of {name.replace(' twin', ' network')}",
             debiased=True,
         ),
     )

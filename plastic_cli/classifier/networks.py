@@ -66,6 +66,14 @@ def build_network(name: str, data: Dataset, hidden: Sequence[int], generator: to
         return BuiltNetwork(SmallResNet18(shape, classes), None)
 
 
+def existing_network(module: nn.Module, data: Dataset) -> BuiltNetwork:
+    """Return a module that exists, and the form in which it takes the images of `data`.
+
+    Raises UserError if it takes neither images nor rows of pixels.
+    """
+    return _with_input_form(lambda: module, data.image_shape, data.classes, 0, f"the module {type(module).__name__}")
+
+
 def multilayer_perceptron(sizes: Sequence[int], generator: torch.Generator) -> ReluNetwork:
     """Return a ReLU network of the sizes d_0, ..., d_L with He's normal initialization and biases 0."""
     layers = []
@@ -166,11 +174,18 @@ def _own_network(reference: str, shape: ImageShape, classes: int, seed: int) -> 
     make = import_own(reference, option)
     if not callable(make) or isinstance(make, nn.Module):
         raise UserError(f"{option}: it is a {type(make).__name__}. Name a function or class that makes a torch module.")
+    return _with_input_form(lambda: _made(make, classes, option), shape, classes, seed, option)
+
+
+def _with_input_form(
+    make: Callable[[], nn.Module], shape: ImageShape, classes: int, seed: int, option: str
+) -> BuiltNetwork:
+    """Return the module that takes blank images, or rows of pixels; raises UserError if it takes neither."""
     failures: dict[str, str] = {}
     for rows in (False, True):
         # A module with lazy layers takes its form from the first input, so each attempt needs a new one.
         with seeded(seed):
-            module = _made(make, classes, option)
+            module = make()
             image_shape = None if rows else (_channels_of(module, shape[0]), *shape[1:])
             try:
                 _try_blank_images(module, shape, classes, image_shape)

@@ -153,16 +153,23 @@ def print_next(commands: Sequence[str], options: RunsOptions, console: Console) 
 
 def _print_metrics(result: Mapping[str, Any], run: Run) -> None:
     """Print metrics, times, speed and folder of one run."""
-    rows = [
-        _metric_row(metric_of(_with_layer(_with_condition(key, run.conditions), run), result["rule"]), key, value, run)
-        for key, value in result["metrics"].items()
-    ]
-    rows += _time_rows(float(result["seconds"]), run)
-    title = f"{result['rule']}, {run.stage}, seed {result['seed']}"
-    print_rows(rows, ["result", "value", ""], "table", title, right=["value"])
+    print_metrics(
+        result["metrics"], run, f"{result['rule']}, {run.stage}, seed {result['seed']}", float(result["seconds"])
+    )
     status = "" if result["status"] == "completed" else f" ({result['status']})"
     print()  # noqa: T201
     print(printable_line(f"run {result['run']}{status} in {result['folder']}"))  # noqa: T201
+
+
+def print_metrics(metrics: Mapping[str, float | None], run: Run, title: str, seconds: float) -> None:
+    """Print metrics and times as a table."""
+    rule = run.record.rule
+    rows = [
+        _metric_row(metric_of(_with_layer(_with_condition(key, run.conditions), run), rule), key, value, run)
+        for key, value in metrics.items()
+    ]
+    rows += _time_rows(seconds, run)
+    print_rows(rows, ["result", "value", ""], "table", title, right=["value"])
 
 
 def _with_condition(key: str, conditions: Mapping[str, str]) -> str:

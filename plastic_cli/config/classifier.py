@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 
 from plastic_cli.config.model import (
     AnalyzeConfig,
@@ -185,6 +186,60 @@ class ClassifierAnalyzeConfig(MeasuresConfig):
         panel="Settings",
     )
     samples: int = field(16, "updates per batch for --angles, each from new noise", ge=2, panel="Settings")
+
+    only_with: ClassVar[OnlyWith] = (("cka", (True,), ("other",)),)
+
+
+class OwnNetworkConfig(AnalyzeConfig):
+    """A trained network that belongs to no run, and the images that it was trained with."""
+
+    model: Model | None = field(
+        None,
+        "network without a rule: MODULE:FACTORY, a function or class that makes a torch module, such as"
+        " torchvision.models:resnet18 or my_file:Net; or mlp, cnn, lenet, resnet18",
+        panel="A network of your own",
+    )
+    weights: Path | None = field(
+        None,
+        "its trained weights: torch.save(model.state_dict(), FILE), or a .safetensors file",
+        panel="A network of your own",
+    )
+    hidden: LayerSizes = field(
+        (256,), "units of each hidden layer of mlp, or channels of cnn", panel="A network of your own"
+    )
+    mean: tuple[float, ...] = field(
+        (),
+        "mean of the pixels (0 to 1) by channel that the network was trained with (default: that of the data set)",
+        panel="A network of your own",
+    )
+    std: tuple[float, ...] = field(
+        (), "their standard deviation by channel (default: that of the data set)", panel="A network of your own"
+    )
+    image_size: int | None = field(
+        None,
+        "height and width to which images are resized, bilinear (default: as the data set has them)",
+        ge=1,
+        le=4096,
+        panel="A network of your own",
+    )
+    dataset: str | None = field(None, "data set on which it is analyzed", panel="Data", complete="dataset")
+    seed: int = field(0, "seed of the untrained network, of probes and of corruptions", ge=0, le=2**63 - 1, panel="Run")
+
+    only_with: ClassVar[OnlyWith] = (("model", ("mlp", "cnn"), ("hidden",)),)
+
+    @model_validator(mode="after")
+    def _check_normalization(self) -> Self:
+        if bool(self.mean) != bool(self.std) or len(self.mean) != len(self.std):
+            raise ValueError("--mean and --std belong together: give both, with one number for each channel")
+        if not all(deviation > 0 for deviation in self.std):
+            raise ValueError("--std needs numbers above 0")
+        return self
+
+
+class NetworkAnalyzeConfig(MeasuresConfig, OwnNetworkConfig):
+    """Analyze a trained network of your own. Without an option: accuracy by class, confusion matrix and sparsity."""
+
+    other: Path | None = field(None, "file with other weights of the same network, for --cka")
 
     only_with: ClassVar[OnlyWith] = (("cka", (True,), ("other",)),)
 
