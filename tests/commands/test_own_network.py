@@ -261,7 +261,7 @@ def test_a_network_with_a_name_takes_weights_too(own):
             "it has no conv1.weight, conv1.bias, conv2.weight and 4 more; the network has no fc3.weight; fc2.weight",
         ),
         ([*LENET, "--weights", "net.pt", "--dataset", "digit"], "Did you mean 'digits'?"),
-        (["--model", "network_of_my_own:LeNett", "--weights", "net.pt", "--dataset", "digits"], "Did you mean 'LeNet'?"),
+        (["--model", "network_of_my_own:LeNett", "--weights", "net.pt", "--dataset", "mnist"], "Did you mean 'LeNet'?"),
         (["--model", "lenett", "--weights", "net.pt", "--dataset", "digits"], "or MODULE:FACTORY"),
         ([*LENET, "--weights", "net.pt", "--dataset", "digits", "--other", "net.pt"], "does nothing without --cka"),
         ([*LENET, "--weights", "net.pt", "--dataset", "digits", "--mean", "0.5"], "--mean and --std belong together"),
