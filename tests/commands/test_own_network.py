@@ -52,6 +52,7 @@ class Color(nn.Module):
         return self.fc(torch.relu(self.conv(x)).mean((2, 3)))
 """
 LAYERS = ["conv1", "conv2", "fc1"]
+NET = ["--weights", "net.pt", "--dataset", "digits"]
 LENET = ["--model", "network_of_my_own:LeNet"]
 
 
@@ -245,7 +246,7 @@ def test_a_network_with_a_name_takes_weights_too(own):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--weights", "net.pt", "--dataset", "digits"], "needs --model, as in `plastic analyze"),
+        (NET, "needs --model, as in `plastic analyze"),
         ([*LENET, "--dataset", "digits"], "needs --weights, as in"),
         ([*LENET, "--weights", "net.pt"], "needs --dataset, as in"),
         (["--probe"], "needs --model and --weights and --dataset"),
@@ -261,18 +262,18 @@ def test_a_network_with_a_name_takes_weights_too(own):
             "it has no conv1.weight, conv1.bias, conv2.weight and 4 more; the network has no fc3.weight; fc2.weight",
         ),
         ([*LENET, "--weights", "net.pt", "--dataset", "digit"], "Did you mean 'digits'?"),
-        (["--model", "network_of_my_own:LeNett", "--weights", "net.pt", "--dataset", "mnist"], "Did you mean 'LeNet'?"),
-        (["--model", "lenett", "--weights", "net.pt", "--dataset", "digits"], "or MODULE:FACTORY"),
-        ([*LENET, "--weights", "net.pt", "--dataset", "digits", "--other", "net.pt"], "does nothing without --cka"),
-        ([*LENET, "--weights", "net.pt", "--dataset", "digits", "--mean", "0.5"], "--mean and --std belong together"),
+        (["--model", "network_of_my_own:LeNett", *NET], "Did you mean 'LeNet'?"),
+        (["--model", "lenett", *NET], "or MODULE:FACTORY"),
+        ([*LENET, *NET, "--other", "net.pt"], "does nothing without --cka"),
+        ([*LENET, *NET, "--mean", "0.5"], "--mean and --std belong together"),
         (
-            [*LENET, "--weights", "net.pt", "--dataset", "digits", "--mean", "0.5", "--std", "0"],
+            [*LENET, *NET, "--mean", "0.5", "--std", "0"],
             "--std needs numbers above 0",
         ),
-        ([*LENET, "--weights", "net.pt", "--dataset", "digits", "--hidden", "3"], "--hidden 3 does nothing"),
-        ([*LENET, "--weights", "net.pt", "--dataset", "digits", "--image-size", "2"], "with images it failed with"),
-        ([*LENET, "--weights", "net.pt", "--dataset", "digits", "--output", "text.pt"], "cannot write to text.pt"),
-        ([*LENET, "--weights", "net.pt", "--dataset", "digits", "--prob"], "Did you mean '--probe'?"),
+        ([*LENET, *NET, "--hidden", "3"], "--hidden 3 does nothing"),
+        ([*LENET, *NET, "--image-size", "2"], "with images it failed with"),
+        ([*LENET, *NET, "--output", "text.pt"], "cannot write to text.pt"),
+        ([*LENET, *NET, "--prob"], "Did you mean '--probe'?"),
         ([*LENET, "backprop"], "--model before 'backprop': type the options of a run after its rule"),
         (["--probe", "backprop"], "--probe before 'backprop'"),
         (["backpro"], "there is no rule 'backpro'"),
