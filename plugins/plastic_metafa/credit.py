@@ -42,9 +42,9 @@ class RandomFeedback:
     terms: the terms of the plasticity rule (5) of `plastic_metafa.rule`, by index or name; theta: their strengths, as
     numbers in the order of `terms`, as a mapping from term to strength, as the path of a theta.toml or of the folder of
     a run, or as a run. Without both, the rule is term 0, the pseudo-gradient, with strength 1. Weights learn by all
-    terms, all other parameters by term 0. Terms beyond 0 teach linear layers and convolutions; the change is the sum
-    over positions and time steps and the mean over the batch, so that SGD with learning rate 1 and one sample is the
-    step of the published rule.
+    terms, all other parameters by term 0. Terms beyond 0 teach linear layers and convolutions. The change is the sum
+    over positions and time steps and the mean over the batch: SGD with learning rate 1 and one sample is the step of
+    the published rule.
     modules: what to teach, see `plastic_cli.credit.parameters.taught`; None: everything. rest: how the other parameters
     learn: "none"; "gradient", in the same backward pass, in which they carry errors by their own weights; or another
     credit rule.
@@ -52,7 +52,8 @@ class RandomFeedback:
     uses, and the benchmark of feedback alignment by biotorch; "kaiming", within +-sqrt(1 / in), is how torch draws the
     weights of its layers. "uniform-sign" takes the standard deviation of the same distribution.
     output: the activity of the last layer in the terms: its "softmax", as published, or "linear".
-    decay: of W - B for each call, for kolen-pollack. It equals learning rate times weight decay of the published rule.
+    decay: of W - B for each call, for kolen-pollack. In the published rule it is learning rate times weight decay; here
+    it acts with any optimizer, with and without weight decay.
     mirror_rate, mirror_samples: how far B moves for each call towards the W that this many noise vectors show, for
     weight-mirror.
     generator: of the random numbers, on the CPU; None: a new one, seeded by torch's global generator.
