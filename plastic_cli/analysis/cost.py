@@ -32,15 +32,20 @@ class StepCost:
 def step_cost(credit: Credit, model: nn.Module, inputs: Any, loss: Loss) -> StepCost:
     """Count the operations of one step of a credit rule for a batch, in the present mode of the model.
 
+    What a rule computes for its first batch only, such as which samples a layer mixes, does not count.
+
     inputs, loss: as for `credit.backward`. A rule may count its events as `events`. The step has no effect on the
     model, the rule and torch's random states.
     """
     with without_effect(model, credit) as begin_again:
         with torch.no_grad(), FlopCounterMode(display=False) as prediction:
             call(model, inputs)
-        begin_again()
         for parameter in model.parameters():
             parameter.grad = None
+        # The counter calls functions of its own, so a rule that looks at the functions looks again.
+        with FlopCounterMode(display=False):
+            credit.backward(inputs, loss)
+        begin_again()
         before = _events(credit)
         with FlopCounterMode(display=False) as step:
             credit.backward(inputs, loss)

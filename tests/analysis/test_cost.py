@@ -88,3 +88,18 @@ def test_the_cost_of_a_batch_is_that_of_its_samples(batch):
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     cost = step_cost(Gradient(model), model, torch.zeros(batch, 3, 4), lambda output: output.sum(1))
     assert (cost.forward, cost.learning) == (2 * batch * 36, 2 * batch * 36)
+
+
+def test_what_is_computed_for_the_first_batch_only_does_not_count():
+    class Curious(Gradient):
+        looked = False
+
+        def backward(self, inputs, loss):
+            if not self.looked:
+                self.model(inputs)
+                self.looked = True
+            return super().backward(inputs, loss)
+
+    model = nn.Sequential(nn.Linear(12, 3))
+    cost = step_cost(Curious(model), model, torch.zeros(4, 12), lambda output: output.sum(1))
+    assert (cost.forward, cost.learning) == (2 * 4 * 36, 2 * 4 * 36)

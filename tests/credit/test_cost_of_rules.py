@@ -30,19 +30,16 @@ def cost_of(credit, model):
     return step_cost(credit, model, x, lambda output: functional.cross_entropy(output, y, reduction="none"))
 
 
-@pytest.mark.parametrize("place", ["output", "preactivation"])
-def test_one_perturbation_costs_two_passes_and_the_products_of_the_weights(place):
-    model = make()
-    cost = cost_of(NodePerturbation(model, perturbations=1, noise=0.1, credit=place), model)
-    assert cost.forward == FORWARD
-    assert cost.forward + cost.learning == (2 + 1) * FORWARD + FORWARD
-
-
 @pytest.mark.parametrize("chunk_size", [1, 2, None])
-@pytest.mark.parametrize("perturbations", [2, 7])
-def test_perturbations_cost_two_passes_each_but_may_share_what_precedes_the_noise(perturbations, chunk_size):
+@pytest.mark.parametrize("perturbations", [1, 7])
+@pytest.mark.parametrize("place", ["output", "preactivation"])
+def test_node_perturbation_costs_two_passes_a_perturbation_and_the_products_of_the_weights(
+    perturbations, place, chunk_size
+):
+    """In all, 2P + 1 passes and the products of the weights; the passes may share what precedes the noise."""
     model = make()
-    cost = cost_of(NodePerturbation(model, perturbations=perturbations, chunk_size=chunk_size), model)
+    cost = cost_of(NodePerturbation(model, perturbations, credit=place, chunk_size=chunk_size), model)
+    assert cost.forward == FORWARD
     before_the_noise = 2 * BATCH * WEIGHTS[0]
     after_the_noise = FORWARD - before_the_noise
     passes = cost.learning - FORWARD - 2 * perturbations * after_the_noise

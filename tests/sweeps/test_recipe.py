@@ -172,7 +172,8 @@ def test_a_recipe_serves_as_configuration(tmp_path, monkeypatch):
 
 
 def test_the_arena_keeps_everything_else_equal():
-    plan = plan_recipe(read_recipe("arena"))
+    everything = plan_recipe(read_recipe("arena"))
+    plan = [planned for planned in everything if not str(planned.name).startswith("LeNet")]
     assert {planned.rule for planned in plan} >= {"backprop", "grlu", "eglp"}
     assert {planned.config["dataset"] for planned in plan} == {"digits", "mnist", "fashion"}
     assert {(tuple(planned.config["hidden"]), planned.config["epochs"]) for planned in plan} == {((256,), 10)}
@@ -181,6 +182,34 @@ def test_the_arena_keeps_everything_else_equal():
     for planned in plan:
         by_name.setdefault(planned.name, []).append((planned.config["dataset"], planned.seed))
     assert len({tuple(sorted(runs)) for runs in by_name.values()}) == 1
+
+    lenet = [planned for planned in everything if planned not in plan]
+    assert {planned.rule for planned in lenet} >= {"backprop", "feedback", "grlu", "eglp"}
+    shared = [(each.dataset, each.config["model"], each.config["epochs"], each.config["batch_size"]) for each in lenet]
+    assert set(shared) == {("fashion", "lenet", 10, 64)}
+    of_name = {name: sorted((p.config["optimizer"], p.seed) for p in lenet if p.name == name)
+               for name in {p.name for p in lenet}}  # fmt: skip
+    assert set(map(tuple, of_name.values())) == {
+        tuple((update, seed) for update in ("adam", "sgd") for seed in range(5))
+    }
+
+
+def test_the_combinations_are_complete_and_see_the_same_samples():
+    plan = plan_recipe(read_recipe("combinations"))
+    cells = {}
+    for planned in plan:
+        config = planned.config
+        cell = (planned.dataset, config["model"], config["optimizer"], config["epochs"], config["batch_size"])
+        cells.setdefault(planned.name, set()).add(cell)
+    assert len(cells) == 8
+    assert len({frozenset(each) for each in cells.values()}) == 1
+    epochs = {"digits": 10, "fashion": 1}
+    assert all(cell[3] == epochs[cell[0]] for cell in next(iter(cells.values())))
+    assert len(next(iter(cells.values()))) == 18
+    constant = [
+        run.config.get("final_learning_rate", run.config["learning_rate"]) for run in plan if run.rule == "grlu"
+    ]
+    assert constant == [run.config["learning_rate"] for run in plan if run.rule == "grlu"]
 
 
 def test_every_rule_has_a_quick_recipe_without_downloads():
