@@ -52,8 +52,8 @@ def place(tmp_path, monkeypatch):
 def make_run(place):
     """Write a run of a rule without training it, and return its id."""
 
-    def make(rule, status="completed", **summary):
-        config = config_model(find_rule(rule).function("train"))()
+    def make(rule, status="completed", options=None, **summary):
+        config = config_model(find_rule(rule).function("train"))(**(options or {}))
         run = create_run(
             place / "runs", rule=rule, config=config.model_dump(mode="json"), dataset=config.learns_from(), name="RUN"
         )
@@ -64,6 +64,8 @@ def make_run(place):
             split, metric = key.split("/")
             row = {"stage": "train", "split": split, "step": 1, "metric": metric, "value": value, "time": 1.0}
             lines.append(json.dumps(row) + "\n")
+        angles = {"stage": "train", "split": "train", "step": 1, "metric": "angle", "value": 80.0, "time": 1.0}
+        lines.append(json.dumps({**angles, "labels": {"layer": "conv1"}}) + "\n")
         (run.folder / "metrics.jsonl").write_text("".join(lines))
         return run.id
 

@@ -121,6 +121,10 @@ def test_a_command_line_works(command, place, make_run, request, monkeypatch, ti
     rule = words[1] if words[0] in VERBS else "backprop"
     if "--resume" in words:
         make_run(rule, status="interrupted")
+    elif "--combinations" in words:
+        for model in ("lenet", "resnet18"):
+            for other in ("backprop", "feedback"):
+                make_run(other, options={"model": model, "optimizer": "adam"})
     elif words[0] in ("report", "runs", "plot", "compare"):
         make_run(rule)
         make_run("grlu")

@@ -26,6 +26,7 @@ def test_there_are_notebooks():
         "first_run",
         "own_rule",
         "own_network",
+        "any_network",
         "figure_for_a_paper",
         "agent_and_memory",
     }
