@@ -18,7 +18,17 @@ from plastic_cli.credit.parameters import taught
 from plastic_cli.credit.protocol import Loss, call, checked_losses
 from plastic_cli.errors import UserError
 from plastic_grlu import rule
-from plastic_grlu.nodes import CleanPass, OtherCalls, PerturbedPass, Place, RandomStates, Start, Trace
+from plastic_grlu.nodes import (
+    CleanPass,
+    OtherCalls,
+    PerturbedPass,
+    Place,
+    RandomStates,
+    Start,
+    Trace,
+    mapped,
+    tensors_of,
+)
 from plastic_grlu.samples import from_derivatives, from_responses
 
 if TYPE_CHECKING:
@@ -232,7 +242,8 @@ class _Step:
             if buffer is not None
         ]
         self._changed: list[_Buffer] = []
-        # Whether the module draws random numbers.
+        # The inputs before the step, if the module changes them; whether it draws random numbers.
+        self._original: Any = None
         self._random = True
         self._start = Start(uses_random=True)
 
@@ -260,16 +271,21 @@ class _Step:
             trace.learn(cotangents)
             if self.settings.rest is not None:
                 self.take_back()
-                self.settings.rest.backward(self.inputs, self.loss)
+                self.settings.rest.backward(self._fresh_inputs(), self.loss)
         finally:
             after.restore()
         return losses
 
     def _clean_pass(self) -> tuple[Tensor, Trace]:
         clean = CleanPass(self.settings.parameters, after_nonlinearity=self.settings.credit == "output")
-        inputs = clean.enter(self.inputs)
+        inputs = self._fresh_inputs()
+        tensors, copies = list(tensors_of(inputs)), mapped(Tensor.clone, inputs)
+        versions = [tensor._version for tensor in tensors]
+        observed = clean.enter(inputs)
         with torch.enable_grad(), clean:
-            output = call(self.model, inputs)
+            output = call(self.model, observed)
+        if versions != [tensor._version for tensor in tensors]:
+            self._original = copies
         self._changed = [buffer for buffer in self._buffers if buffer.has_changed()]
         output, trace = clean.finish(output)
         if not trace.nodes:
@@ -278,6 +294,10 @@ class _Step:
             )
         with torch.no_grad():
             return checked_losses(self.loss(output)).detach(), trace
+
+    def _fresh_inputs(self) -> Any:
+        """Return the inputs, or copies of them if the module changes its inputs in place."""
+        return self.inputs if self._original is None else mapped(Tensor.clone, self._original)
 
     def _perturb(self, trace: Trace, losses: Tensor) -> tuple[list[Noise], list[Tensor]]:
         """Return the noise, and its sums over pairs, weighted by differences: equations (8) and (9)."""
@@ -362,13 +382,14 @@ class _Step:
         """Call the module as in the clean pass: with its buffers and random states before it."""
         if self._random:
             self._before.restore()
+        inputs = self._fresh_inputs()
         with self._former_buffers():
             if parameters:
                 named = {f"model.{name}": value for name, value in parameters.items()}
-                output = torch.func.functional_call(_Observed(self.model, perturbed), named, (self.inputs,))
+                output = torch.func.functional_call(_Observed(self.model, perturbed), named, (inputs,))
             else:
                 with perturbed:
-                    output = call(self.model, self.inputs)
+                    output = call(self.model, inputs)
         perturbed.finish()
         return checked_losses(self.loss(output))
 

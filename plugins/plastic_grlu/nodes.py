@@ -212,7 +212,7 @@ class CleanPass(Interception):
         if target is not None:
             inner = (inner[0].clone(), *inner[1:])
         # A checkpoint of the module would store nothing, and compute a larger part again.
-        with torch.autograd.graph.saved_tensors_hooks(_unchanged, _unchanged):
+        with torch.autograd.graph.saved_tensors_hooks(_with_version, _unchanged):
             result = function(*inner, **named)
         if target is not None:
             return self._change(call, target, inner[0], result, leaf, before)
@@ -531,7 +531,18 @@ def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     return value
 
 
-def _unchanged(tensor: Tensor) -> Tensor:
+def _with_version(tensor: Tensor) -> tuple[Tensor, int]:
+    return tensor, tensor._version
+
+
+def _unchanged(stored: tuple[Tensor, int]) -> Tensor:
+    """Return what a node stores for its derivatives; raises UserError if the module changed it, as torch does."""
+    tensor, version = stored
+    if tensor._version != version:
+        raise UserError(
+            f"the module changes a tensor of shape {tuple(tensor.shape)} in place after a layer received it, so the"
+            " derivative of the layer is lost. Change a copy, as torch's backward demands too."
+        )
     return tensor
 
 

@@ -40,7 +40,7 @@ def _explaining(plain: Tensor, weighted: Tensor, weights: Tensor) -> Tensor | No
     return _only(
         index
         for index in arrangements(plain.shape, len(weights))
-        if ((weighted - weights[index.to(weights.device)].to(plain.dtype) * plain).abs() <= tolerance).all()
+        if ((weighted - weights[index.to(weights.device)].to(plain) * plain).abs() <= tolerance).all()
     )
 
 

@@ -688,16 +688,99 @@ class Caching(nn.Module):
         return self.fc(x * self.table)
 
 
-def test_a_table_that_the_first_call_computes_does_not_disturb():
+def test_a_table_that_the_first_call_computes_does_not_disturb(orthogonal):
+    model, x, y = Case(Caching, (6,)).draw()
+    expected = gradient_of(copy.deepcopy(model), x, y)
+    orthogonal()
+    # 4 samples of 5 units, in a row of 32 numbers.
+    credit = NodePerturbation(model, 32, 1e-7, normalize=True)
+    credit.backward(x, losses_of(y))
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-7)
+
+
+class ChangesLater(nn.Module):
+    """Changes the output of the first layer in place, after the second layer was called."""
+
+    def __init__(self, harmful=False):
+        super().__init__()
+        self.first, self.second, self.harmful = nn.Linear(6, CLASSES), nn.Linear(6, CLASSES), harmful
+
+    def forward(self, x):
+        h = torch.tanh(self.first(x))
+        z = self.second(functional.pad(h, (0, 1)) if not self.harmful else x.mul_(1))
+        h += 1
+        if self.harmful:
+            x += 1
+        return h * torch.tanh(z)
+
+
+def test_calls_before_the_first_noise_are_made_again_if_their_results_change(orthogonal):
+    model, x, y = Case(ChangesLater, (6,)).draw()
+    parameters = list(model.second.parameters())
+    h = torch.tanh(model.first(x)).detach()
+    losses = losses_of(y)((h + 1) * torch.tanh(model.second(functional.pad(h, (0, 1)))))
+    expected = torch.autograd.grad(losses.mean(), parameters)
+    orthogonal()
+    NodePerturbation(model, 32, 1e-7, normalize=True, modules="second", chunk_size=1).backward(x, losses_of(y))
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-7)
+
+
+class ChangesInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, CLASSES)
+
+    def forward(self, x):
+        return self.fc(x.mul_(2))
+
+
+@pytest.mark.parametrize("chunk_size", [1, 8])
+def test_a_module_may_change_its_inputs_in_place(chunk_size, orthogonal):
+    """They change once, as in a forward pass."""
+    model, x, y = Case(ChangesInputs, (6,)).draw()
+    expected = gradient_of(model, x.clone(), y)
+    changed = 2 * x
+    orthogonal()
+    NodePerturbation(model, 32, 1e-7, normalize=True, chunk_size=chunk_size).backward(x, losses_of(y))
+    torch.testing.assert_close(x, changed)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-7)
+
+
+def test_an_input_that_changes_after_its_layer_is_an_error_as_in_torch():
+    model, x, y = Case(lambda: ChangesLater(harmful=True), (6,)).draw()
+    with pytest.raises(RuntimeError, match="inplace"):
+        losses_of(y)(model(x.clone())).mean().backward()
+    with pytest.raises(UserError, match="in place after a layer received it"):
+        NodePerturbation(model, 1).backward(x.clone(), losses_of(y))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_noise_does_not_depend_on_how_many_passes_are_in_a_batch(dtype):
     found = []
-    for filled in (False, True):
-        model, x, y = Case(Caching, (6,)).draw()
-        if filled:
-            model(x)
-        seeded(model, 4).backward(x, losses_of(y))
-        found.append(gradients(model))
-    assert found[0]["fc.weight"].abs().max() > 0
-    torch.testing.assert_close(found[0]["fc.bias"].shape, found[1]["fc.bias"].shape)
+    for chunk_size in (1, 2, 5):
+        model, x, y = SMALL["mlp"].draw(dtype=dtype)
+        seeded(model, 5, 0.3, chunk_size=chunk_size).backward(x, losses_of(y))
+        found.append(torch.cat([gradient.flatten() for gradient in gradients(model).values()]))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-4, atol=1e-5)
+    assert found[0].norm() > 0.01
+
+
+def test_every_length_and_batch_has_its_own_arrangement():
+    """Batches as large as the time, and more shapes than are remembered."""
+    model = TimeFirst()
+    credit = seeded(model, 1)
+    for batch in range(2, 12):
+        for time in range(1, 9):
+            x, y = torch.randn(batch, time, 3), torch.randint(CLASSES, (batch,))
+            credit.backward(x, losses_of(y))
+            indices = list(credit._indices.values())[-1]
+            for index in indices.values():
+                assert index is not None and index.numel() == batch
+    assert len(credit._indices) <= credit_module._REMEMBERED
 
 
 def test_wrong_use_gets_one_line():
