@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +45,7 @@ _REMEMBERED = 64
 _MOST_TESTED = 32
 # What modules raise under torch.vmap, or with other parameters. An error of the module itself comes before.
 _UNSUPPORTED = (AttributeError, IndexError, RuntimeError, TypeError, ValueError)
+_MISSING = object()
 
 
 def make_credit(config: Train, model: nn.Module, run: Run) -> NodePerturbation | None:
@@ -85,8 +86,9 @@ class NodePerturbation:
     chosen by the size of the network, one if torch.vmap does not support the module. generator: draws the noise; None:
     one with a seed from torch's global generator.
 
-    Each pass of a step has the same dropout masks and other random numbers, and batch statistics of its own. Buffers,
-    running statistics and torch's random state change as in one forward pass. Raises UserError for wrong arguments.
+    Each pass of a step begins with the same buffers, attributes of modules and random numbers, such as dropout masks.
+    It has batch statistics of its own. After a step all of these are as after one forward pass. Raises UserError for
+    wrong arguments.
     """
 
     def __init__(
@@ -242,14 +244,17 @@ class _Step:
             if buffer is not None
         ]
         self._changed: list[_Buffer] = []
+        self._attributes = [(owner, dict(vars(owner))) for owner in model.modules()]
+        self._replaced: list[tuple[dict[str, Any], str, Any]] = []
         # The inputs before the step, if the module changes them; whether it draws random numbers.
         self._original: Any = None
         self._random = True
         self._start = Start(uses_random=True)
 
     def take_back(self) -> None:
-        """Restore buffers and random states."""
+        """Restore buffers, attributes and random states."""
         self._before.restore()
+        _put(self._replaced)
         with torch.no_grad():
             for buffer in self._changed:
                 buffer.owner._buffers[buffer.name] = buffer.tensor
@@ -287,6 +292,12 @@ class _Step:
         if versions != [tensor._version for tensor in tensors]:
             self._original = copies
         self._changed = [buffer for buffer in self._buffers if buffer.has_changed()]
+        self._replaced = [
+            (vars(owner), name, before.get(name, _MISSING))
+            for owner, before in self._attributes
+            for name in before.keys() | vars(owner).keys()
+            if vars(owner).get(name, _MISSING) is not before.get(name, _MISSING)
+        ]
         output, trace = clean.finish(output)
         if not trace.nodes:
             raise UserError(
@@ -383,7 +394,7 @@ class _Step:
         if self._random:
             self._before.restore()
         inputs = self._fresh_inputs()
-        with self._former_buffers():
+        with self._former_state():
             if parameters:
                 named = {f"model.{name}": value for name, value in parameters.items()}
                 output = torch.func.functional_call(_Observed(self.model, perturbed), named, (inputs,))
@@ -394,16 +405,16 @@ class _Step:
         return checked_losses(self.loss(output))
 
     @contextmanager
-    def _former_buffers(self) -> Iterator[None]:
-        """Let copies of the buffers before the clean pass take the place of those that it changed."""
-        present = [buffer.owner._buffers[buffer.name] for buffer in self._changed]
-        for buffer in self._changed:
-            buffer.owner._buffers[buffer.name] = buffer.before.clone()
+    def _former_state(self) -> Iterator[None]:
+        """Let buffers and attributes that the clean pass changed have their values before it."""
+        buffers = [(buffer.owner._buffers, buffer.name, buffer.before.clone()) for buffer in self._changed]
+        former: list[tuple[dict[str, Any], str, Any]] = [*buffers, *self._replaced]
+        present = [(attributes, name, attributes.get(name, _MISSING)) for attributes, name, _ in former]
+        _put(former)
         try:
             yield
         finally:
-            for buffer, after in zip(self._changed, present, strict=True):
-                buffer.owner._buffers[buffer.name] = after
+            _put(present)
 
     def _sample_indices(self, trace: Trace, losses: Tensor) -> dict[Place, Tensor | None]:
         """Return which sample each entry of each node belongs to, which is found once for each shape."""
@@ -458,6 +469,15 @@ class _Step:
             place: index if (index := found.get(place)) is None else index.to(like.device)
             for place, like in places.items()
         }
+
+
+def _put(values: Iterable[tuple[dict[str, Any], str, Any]]) -> None:
+    """Set entries of dictionaries; `_MISSING` deletes one."""
+    for entries, name, value in values:
+        if value is not _MISSING:
+            entries[name] = value
+        else:
+            entries.pop(name, None)
 
 
 class _Observed(nn.Module):

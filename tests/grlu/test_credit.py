@@ -680,12 +680,12 @@ class Caching(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.fc, self.table = nn.Linear(6, CLASSES), None
+        self.fc, self.tables = nn.Linear(6, CLASSES), {}
 
     def forward(self, x):
-        if self.table is None:
-            self.table = torch.arange(6, dtype=x.dtype).cos()
-        return self.fc(x * self.table)
+        if not self.tables:
+            self.tables["cosine"] = torch.arange(6, dtype=x.dtype).cos()
+        return self.fc(x * self.tables["cosine"])
 
 
 def test_a_table_that_the_first_call_computes_does_not_disturb(orthogonal):
@@ -725,6 +725,35 @@ def test_calls_before_the_first_noise_are_made_again_if_their_results_change(ort
     NodePerturbation(model, 32, 1e-7, normalize=True, modules="second", chunk_size=1).backward(x, losses_of(y))
     for parameter, gradient in zip(parameters, expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-7)
+
+
+class Stateful(nn.Module):
+    """Keeps its activity from call to call in an attribute, and counts the calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.fc, self.h, self.calls = nn.Linear(6, 3), nn.Linear(3, CLASSES), None, 0
+
+    def forward(self, x):
+        self.h = torch.tanh(self.a(x) + (0 if self.h is None else self.h.detach()))
+        self.calls += 1
+        return self.fc(self.h)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 8])
+def test_attributes_change_as_in_one_forward_pass(chunk_size, orthogonal):
+    model, x, y = Case(Stateful, (6,)).draw()
+    other = copy.deepcopy(model)
+    orthogonal()
+    for calls in (1, 2):
+        model.zero_grad()
+        NodePerturbation(model, 32, 1e-7, normalize=True, chunk_size=chunk_size).backward(x, losses_of(y))
+        other.zero_grad()
+        losses_of(y)(other(x)).mean().backward()
+        assert model.calls == calls
+        torch.testing.assert_close(model.h, other.h.detach())
+        for (name, found), expected in zip(gradients(model).items(), gradients(other).values(), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7, msg=name)
 
 
 class ChangesInputs(nn.Module):
