@@ -12,6 +12,8 @@ from plastic_cli.config.classifier import DECAY, MODEL_HELP, MOMENTUM, LayerSize
 
 LOCAL = "Local learning"
 EVENTS = "Events"
+OWN_MODELS = ("mlp", "cnn")
+"""The networks of the published rule, whose layers learn by themselves."""
 
 
 class Train(ModuleTrainConfig):
@@ -83,7 +85,7 @@ class Train(ModuleTrainConfig):
     local_learning_rate: float = field(
         0.05,
         "learning rate of the hidden layers (default with --optimizer momentum: 0.005; with adam, adamw and selective:"
-        " 0.001)",
+        " 0.001; with another --model: 0.001, momentum 0.0001, adam, adamw and selective 0.0003)",
         ge=0,
         panel=LOCAL,
         search=(1e-4, 1.0, "log"),
@@ -151,7 +153,13 @@ class Train(ModuleTrainConfig):
 
     rates: ClassVar[Mapping[str, float]] = {}
     local_rates: ClassVar[Mapping[str, float]] = {"momentum": 0.005, "adam": 0.001, "adamw": 0.001, "selective": 0.001}
-    """Default learning rate of the hidden layers for each optimizer but SGD."""
+    """Default learning rate of the hidden layers for each optimizer but SGD, for the rule's own networks."""
+    other_rates: ClassVar[Mapping[str, float]] = {
+        "sgd": 0.001,
+        "momentum": 0.0001,
+        **dict.fromkeys(("adam", "adamw", "selective"), 0.0003),
+    }
+    """The same for other networks. Most have ReLU units, of which higher rates silence many."""
     renamed: ClassVar[Mapping[str, str]] = {
         "readout_lr": "learning_rate",
         "local_lr": "local_learning_rate",
@@ -168,7 +176,7 @@ class Train(ModuleTrainConfig):
                 *("optimizer", "momentum", "weight_decay"),
             ),
         ),
-        ("model", ("mlp", "cnn"), ("activation", "initial_weights", "readout", "event_batch_size")),
+        ("model", OWN_MODELS, ("activation", "initial_weights", "readout", "event_batch_size")),
         ("optimizer", ("sgd",), ("readout", "event_batch_size")),
         ("feedback", ("none",), ("local_rule", "inverse_temperature")),
         ("local_rule", ("softhebb",), ("inverse_temperature",)),
@@ -217,8 +225,9 @@ class Train(ModuleTrainConfig):
         if typed.get("threshold_factor") or typed.get("event_rate") == 0:
             # The published threshold, and a rate of 0, apply from the first batch.
             found["event_warmup"] = 0
-        if typed.get("optimizer") in cls.local_rates:
-            found["local_learning_rate"] = cls.local_rates[typed["optimizer"]]
+        rates = cls.local_rates if typed.get("model", "mlp") in OWN_MODELS else cls.other_rates
+        if (optimizer := typed.get("optimizer", "sgd")) in rates:
+            found["local_learning_rate"] = rates[optimizer]
         return found
 
     @model_validator(mode="after")
@@ -229,17 +238,17 @@ class Train(ModuleTrainConfig):
             raise ValueError("--update backprop learns from every batch: use --events always")
         if self.update == "backprop" and self.readout == "local":
             raise ValueError("--update backprop trains the readout too: use --readout supervised")
-        if not self.is_plain and (self.readout == "local" or self.event_batch_size):
-            raise ValueError(
-                "--readout local and --event-batch-size need --optimizer sgd without momentum and weight decay"
-            )
+        if self.optimizer == "sgd" and (self.momentum or self.weight_decay):
+            own = "--readout local" if self.readout == "local" else "--event-batch-size"
+            if self.readout == "local" or self.event_batch_size:
+                raise ValueError(f"{own} does not go together with --momentum and --weight-decay")
         return self
 
     @property
     def is_plain(self) -> bool:
         """Whether this is the published rule on its own networks, whose layers learn by themselves."""
         plain_steps = self.optimizer == "sgd" and not self.momentum and not self.weight_decay
-        return self.model in ("mlp", "cnn") and plain_steps
+        return self.model in OWN_MODELS and plain_steps
 
 
 class Evaluate(ClassifierEvaluateConfig):

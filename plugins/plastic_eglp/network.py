@@ -13,7 +13,7 @@ from plastic_eglp import rule
 from plastic_eglp.change import Feedback, LocalRule
 from plastic_eglp.layers import Activation, InitialWeights, LocalConv2d, LocalLinear
 
-OwnModel = Literal["mlp", "cnn"]
+Model = Literal["mlp", "cnn"]
 Readout = Literal["supervised", "local"]
 KERNELS = (5, 3)
 """Kernel size of the first convolution, and of all others."""
@@ -39,7 +39,7 @@ class EGLPNetwork(nn.Module):
         hidden: Sequence[int],
         classes: int,
         *,
-        model: OwnModel = "mlp",
+        model: Model = "mlp",
         lr: float = 0.01,
         local_rule: LocalRule = "oja",
         activation: Activation = "tanh",
@@ -49,8 +49,8 @@ class EGLPNetwork(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if model not in get_args(OwnModel):
-            raise ValueError(f"model is {model!r}: it must be one of {', '.join(get_args(OwnModel))}")
+        if model not in get_args(Model):
+            raise ValueError(f"model is {model!r}: it must be one of {', '.join(get_args(Model))}")
         if readout not in get_args(Readout):
             raise ValueError(f"readout is {readout!r}: it must be one of {', '.join(get_args(Readout))}")
         if not hidden:

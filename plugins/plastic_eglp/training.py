@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -24,12 +24,12 @@ from plastic_cli.classifier.render import snapshot_weights
 from plastic_cli.credit.recording import record
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.numerics.seeds import derived_seed
-from plastic_eglp.config import Train
+from plastic_eglp.config import OWN_MODELS, Train
 from plastic_eglp.cost import cost_of
 from plastic_eglp.credit import LocalPlasticity, make_credit
 from plastic_eglp.events import make_controller
 from plastic_eglp.learner import EGLPLearner
-from plastic_eglp.network import EGLPNetwork, OwnModel, TrainedNetwork
+from plastic_eglp.network import EGLPNetwork, TrainedNetwork
 
 if TYPE_CHECKING:
     from plastic_cli import Run
@@ -127,7 +127,7 @@ def make_learner_of_module(config: Train, data: Dataset, run: Run, frozen: Seque
     With `--update backprop` the gradient and one optimizer teach all layers.
     """
     own = None
-    if config.model in get_args(OwnModel):
+    if config.model in OWN_MODELS:
         own = BuiltNetwork(TrainedNetwork(make_network(config, data, run)).requires_grad_(True), None)
     learner = make_module_learner(config, data, run, own=own)
     layers = hidden_layers(learner, data)

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
+from plastic_cli.classifier.data import described_data
 from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
-from plastic_cli.testing import plastic
+from plastic_cli.testing import plastic, write_tiny_dataset
 from plastic_eglp.analysis.measures import event_raster
 from plastic_eglp.config import Train
+from plastic_eglp.training import build, network
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("eglp-*.toml"))
 SMALL = ["--epochs", "2", "--hidden", "8,6", "--event-warmup", "3"]
@@ -168,3 +171,78 @@ def test_the_published_threshold_is_never_exceeded(runs_folder):
     assert json.loads(outcome.out)["metrics"]["train/events"] == 0
     written = tomllib.loads(plastic("train", "eglp", *options, "--dry-run").out)
     assert written["event_warmup"] == 0
+
+
+LENET = ["--model", "lenet", "--epochs", "2", "--batch-size", "30", "--event-warmup", "2"]
+
+
+def test_a_run_of_another_network_has_control_events_and_costs(runs_folder, tmp_path):
+    data = ["--dataset", str(write_tiny_dataset(tmp_path / "data"))]
+    (never,) = plastic("train", "eglp", *LENET[:6], *data, "--events", "never", "--json").results
+    (result,) = plastic("train", "eglp", *LENET, *data, "--json").results
+    found = result["metrics"]
+    assert found["control/accuracy"] == never["metrics"]["test/accuracy"]
+    assert found["control/loss"] == never["metrics"]["test/loss"]
+    assert never["metrics"]["train/synaptic_updates"] == never["metrics"]["train/messages"] == 0
+    run = open_run(Path(result["folder"]), stage="analyze")
+    module = network(run)
+    hidden = (module.conv1, module.conv2, module.conv3, module.fc1)
+    weights = sum(layer.weight.numel() for layer in hidden)
+    assert found["train/synaptic_updates"] == found["train/events"] * weights
+    assert found["train/messages"] == found["train/event_images"] * 4 * (1 + 3)
+    assert 0 < found["train/events"] < found["train/event_images"]
+    raster = event_raster(run)
+    assert raster["event"].sum() == found["train/events"]
+    assert raster.groupby("epoch")["batch"].count().nunique() == 1
+    assert plastic("eval", "eglp").code == 0
+    looks = ["--sensitivity", "--event-rates", "--rates", "0.5", "--features", "--events", "--quiet"]
+    assert plastic("analyze", "eglp", *looks).code == 0
+    tables = Path(result["folder"]) / "tables"
+    sensitivity = pd.read_csv(tables / "sensitivity.csv").set_index("condition")["accuracy"]
+    fixed = [f"{name} fixed" for name in ("conv1", "conv2", "conv3", "fc1")]
+    assert list(sensitivity.index) == ["all learn", *fixed, "zero events"]
+    assert sensitivity["all learn"] == pytest.approx(found["test/accuracy"])
+    assert sensitivity["zero events"] == pytest.approx(found["control/accuracy"])
+    assert plastic("render", "eglp", "--quiet").code == 0
+    assert (Path(result["folder"]) / "videos" / "learning.gif").stat().st_size > 0
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.parametrize("local_rule", ["oja", "softhebb"])
+def test_credit_and_sgd_train_as_the_published_path(runs_folder, tmp_path, model, local_rule):
+    """`--optimizer momentum --momentum 0` is SGD, with the credit rule of any module."""
+    options = [
+        *("--dataset", str(write_tiny_dataset(tmp_path / "data")), "--model", model, "--hidden", "6"),
+        *("--feedback", "none", "--local-rule", local_rule, "--local-learning-rate", "0.02", "--events", "fixed"),
+        *("--event-rate", "0.5", "--epochs", "3", "--batch-size", "20", "--json"),
+    ]
+    (plain,) = plastic("train", "eglp", *options).results
+    (credit,) = plastic("train", "eglp", *options, "--optimizer", "momentum", "--momentum", "0").results
+    for name in ("train/events", "train/event_images", "train/synaptic_updates"):
+        assert credit["metrics"][name] == plain["metrics"][name] > 0, name
+    for name in ("test/loss", "train/loss", "control/loss"):
+        assert credit["metrics"][name] == pytest.approx(plain["metrics"][name], rel=1e-3), name
+
+
+def test_the_gradient_teaches_other_networks_without_events(runs_folder, tmp_path):
+    data = ["--dataset", str(write_tiny_dataset(tmp_path / "data"))]
+    (result,) = plastic("train", "eglp", *LENET[:6], *data, "--update", "backprop", "--json").results
+    assert "train/events" not in result["metrics"]
+    assert "control/accuracy" not in result["metrics"]
+    run = open_run(Path(result["folder"]), stage="analyze")
+    before, after = (build(run, described_data(run), trained=trained).network for trained in (False, True))
+    assert not torch.equal(before.conv1.weight, after.conv1.weight)
+
+
+def test_options_of_the_published_networks_are_refused_on_others(runs_folder):
+    for options, message in (
+        (["--model", "lenet", "--activation", "relu"], "--activation relu does nothing with --model lenet"),
+        (["--model", "lenet", "--event-batch-size", "5"], "--event-batch-size 5 does nothing with --model lenet"),
+        (["--optimizer", "adam", "--readout", "local"], "--readout local does nothing with --optimizer adam"),
+        (["--momentum", "0.5", "--readout", "local"], "--readout local does not go together with --momentum"),
+        (["--update", "backprop", "--optimizer", "adam"], "--optimizer adam does nothing with --update backprop"),
+    ):
+        outcome = plastic("train", "eglp", *options)
+        assert outcome.code == 2
+        assert message in outcome.err
+        assert outcome.err.count("\n") == 1

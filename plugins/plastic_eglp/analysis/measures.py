@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from torch import Tensor
@@ -14,9 +14,9 @@ from plastic_cli.classifier.data import trained_on
 from plastic_cli.classifier.render import stored_shape
 from plastic_cli.figures.weights import weights_picture
 from plastic_eglp.analysis import figures
+from plastic_eglp.config import OWN_MODELS
 from plastic_eglp.control import NAME, load_control, train_variant
 from plastic_eglp.learner import EGLPLearner
-from plastic_eglp.network import OwnModel
 from plastic_eglp.training import Learner, build, counts_of, hidden_layers, make_learner
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def save_features(run: Run) -> None:
 
 def receptive_shape(run: Run, weights: Tensor) -> tuple[int, int, int] | None:
     """Return the shape of the input of a unit of the first layer: the image, or a patch; None if it is no image."""
-    if run.config["model"] not in get_args(OwnModel):
+    if run.config["model"] not in OWN_MODELS:
         return stored_shape(run, weights.shape[1])
     channels, height, width = (int(size) for size in run.record.data["image_shape"])
     if channels not in (1, 3):
