@@ -78,6 +78,14 @@ class Train(SteppedRateConfig):
         panel="Learning",
     )
 
+    published_names: ClassVar[Mapping[str, str]] = {
+        "fbk": "feedback",
+        "mode": "feedback",
+        "vec": "terms",
+        "init": "initial_weights",
+        "architecture": "model",
+        "milestones": "rate_drops",
+    }
     only_with: ClassVar[OnlyWith] = (
         ("model", ("mlp",), ("activation",)),
         ("activation", ("relu",), ("initial_weights",)),
