@@ -70,42 +70,49 @@ def gradient_angles(
     Raises UserError if the rule cannot teach the model, as `credit.backward` does.
     """
     exact = Gradient(model)
-    names = [*credit.parameters, WHOLE]
-    angles: dict[str, list[float]] = {name: [] for name in names}
-    ratios = {name: SignalToNoise() for name in names}
+    angles: dict[str, list[float]] = {}
+    ratios: dict[str, SignalToNoise] = {}
     first: dict[str, Tensor] = {}
+    parameters: dict[str, nn.Parameter] = {}
     deterministic = False
     with without_effect(model, credit) as begin_again:
         for draw in range(draws):
             begin_again()
             states = random_states(model)
-            gradient = _update(exact, credit.parameters, inputs, loss)
+            gradients = _gradients(exact, model, inputs, loss)
             set_random_states(states)
-            update = _update(credit, credit.parameters, inputs, loss)
+            updates = _gradients(credit, model, inputs, loss)
+            # A rule may find out in its first update which parameters it teaches.
+            parameters = parameters or dict(credit.parameters)
+            gradient, update = _by_name(gradients, parameters), _by_name(updates, parameters)
             if draw == 0:
                 first = update
             elif draw == 1 and all(torch.equal(value, first[name]) for name, value in update.items()):
                 deterministic = True
                 break
-            for name in names:
-                angles[name].append(angle_degrees(update[name], gradient[name]))
-                ratios[name].add(update[name])
+            for name in update:
+                angles.setdefault(name, []).append(angle_degrees(update[name], gradient[name]))
+                ratios.setdefault(name, SignalToNoise()).add(update[name])
     return {
         name: GradientAngle(
-            tuple(angles[name]),
+            tuple(of_draws),
             math.inf if deterministic else ratios[name].value() if draws > 1 else math.nan,
         )
-        for name in names
+        for name, of_draws in angles.items()
     }
 
 
-def _update(credit: Credit, parameters: Mapping[str, nn.Parameter], inputs: Any, loss: Loss) -> dict[str, Tensor]:
-    """Return what a rule adds to `.grad` of each parameter, zeros for nothing, and the whole as one vector."""
-    for parameter in (*parameters.values(), *credit.parameters.values()):
-        parameter.grad = None
+def _gradients(credit: Credit, model: nn.Module, inputs: Any, loss: Loss) -> dict[int, Tensor]:
+    """Return what a rule adds to `.grad`, by the id of the parameter."""
+    model.zero_grad(set_to_none=True)
     credit.backward(inputs, loss)
-    update = {
-        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    return {id(parameter): parameter.grad for parameter in model.parameters() if parameter.grad is not None}
+
+
+def _by_name(gradients: Mapping[int, Tensor], parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Return the gradient of each parameter, zeros for none, and the whole as one vector."""
+    named = {
+        name: gradients[id(parameter)] if id(parameter) in gradients else torch.zeros_like(parameter)
         for name, parameter in parameters.items()
     }
-    return {**update, WHOLE: torch.cat([part.flatten() for part in update.values()])}
+    return {**named, WHOLE: torch.cat([part.flatten() for part in named.values()])}

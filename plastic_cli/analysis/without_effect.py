@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ def without_effect(model: nn.Module, credit: Credit) -> Iterator[Callable[[], No
         credit.load_state_dict(copy.deepcopy(state))
 
     def begin_again() -> None:
-        generators = list(generators_of(credit))
+        generators = generators_of(credit)
         positions = [generator.get_state() for generator in generators]
         restore()
         for generator, position in zip(generators, positions, strict=True):
@@ -49,13 +50,22 @@ def without_effect(model: nn.Module, credit: Credit) -> Iterator[Callable[[], No
         set_random_states(states)
 
 
-def generators_of(credit: Credit) -> Iterator[torch.Generator]:
-    """Yield the random generators of a rule and of the rules that it holds."""
-    for value in vars(credit).values():
+def generators_of(credit: Credit) -> list[torch.Generator]:
+    """Return the random generators of a rule, of the objects that it holds and of the rules that it holds."""
+    found: dict[int, torch.Generator] = {}
+    seen: set[int] = set()
+
+    def search(value: Any) -> None:
         if isinstance(value, torch.Generator):
-            yield value
-        elif isinstance(value, Credit):
-            yield from generators_of(value)
+            found[id(value)] = value
+        elif id(value) not in seen and not isinstance(value, nn.Module | Tensor | type):
+            seen.add(id(value))
+            parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+            for part in (*parts, *getattr(value, "__dict__", {}).values()):
+                search(part)
+
+    search(credit)
+    return list(found.values())
 
 
 def random_states(model: nn.Module) -> dict[int | None, Tensor]:

@@ -16,6 +16,7 @@ from plastic_cli.analysis.gradient_angles import WHOLE, GradientAngle, gradient_
 from plastic_cli.analysis.without_effect import generators_of, without_effect
 from plastic_cli.classifier.fit import stratified_sample
 from plastic_cli.classifier.module import ModuleLearner
+from plastic_cli.credit.parameters import named_parameters
 from plastic_cli.data.datasets import Split
 from plastic_cli.errors import UserError
 from plastic_cli.figures.measures import layer_angles_figure
@@ -96,17 +97,20 @@ def _measure(
     assert credit is not None
     numbers = learner.layer_numbers(batches[0].x[:2])
     _use_batch_statistics(learner.network)
+    problems = [(learner.as_input(batch.x), learner.losses(batch.y)) for batch in batches]
     measured = []
-    with without_effect(learner.network, credit):
-        for batch, seed in zip(batches, seeds, strict=True):
+    with without_effect(learner.network, credit) as begin_again:
+        # What a rule draws once, such as feedback weights, comes from its own generator as in training.
+        credit.backward(*problems[0])
+        begin_again()
+        for (inputs, losses), seed in zip(problems, seeds, strict=True):
             for generator in generators_of(credit):
                 generator.manual_seed(seed)
-            inputs, losses = learner.as_input(batch.x), learner.losses(batch.y)
             measured.append(gradient_angles(credit, learner.network, inputs, losses, draws=samples))
-    rows = []
+    parameters, rows = named_parameters(learner.network), []
     for name in measured[0]:
         of_parameter = [angles[name] for angles in measured]
-        weight = name != WHOLE and credit.parameters[name].ndim > 1
+        weight = name != WHOLE and parameters[name].ndim > 1
         labels = {"network": network, "layer": numbers.get(layer_name(name)) if weight else None, "name": name or ALL}
         rows.append({**labels, **_summary(of_parameter)})
     return rows

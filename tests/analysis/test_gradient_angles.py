@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from plastic_cli.analysis.angles import angle_degrees, signal_to_noise
 from plastic_cli.analysis.gradient_angles import WHOLE, gradient_angles
+from plastic_cli.analysis.without_effect import generators_of
 from plastic_cli.credit.gradient import Gradient
 
 
@@ -224,6 +225,51 @@ def test_a_rule_that_a_rule_holds_gets_new_noise_in_every_draw():
             self.rest.load_state_dict(state)
 
     assert gradient_angles(Holding(model), model, x, loss, draws=4)["0.weight"].angle_sd > 0
+
+
+def test_the_parameters_are_those_that_a_rule_finds_in_its_first_update():
+    model, x, loss = mlp()
+
+    class Finding(Changed):
+        def __init__(self, model):
+            super().__init__(model, lambda name, gradient, _: -gradient)
+            self.parameters = {"0.weight": model[0].weight}
+
+        def backward(self, inputs, loss):
+            self.parameters = self.exact.parameters
+            return super().backward(inputs, loss)
+
+    measured = gradient_angles(Finding(model), model, x, loss, draws=3)
+    assert list(measured) == ["0.weight", "0.bias", "2.weight", "2.bias", WHOLE]
+    assert measured[WHOLE].angle == pytest.approx(180)
+
+
+def test_a_generator_inside_a_part_of_a_rule_goes_on():
+    model, x, loss = mlp()
+
+    class Part:
+        def __init__(self):
+            self.inner = [{"noise": torch.Generator().manual_seed(0)}]
+
+    class Nested(Changed):
+        def __init__(self, model):
+            super().__init__(model, None)
+            self.part = Part()
+            self.change = lambda name, gradient, _: noisy(0.1)(name, gradient, self.part.inner[0]["noise"])
+
+        def state_dict(self):
+            return {"noise": self.part.inner[0]["noise"].get_state()}
+
+        def load_state_dict(self, state):
+            self.part.inner[0]["noise"].set_state(state["noise"])
+
+    rule = Nested(model)
+    assert generators_of(rule) == [rule.generator, rule.part.inner[0]["noise"]]
+    before = rule.state_dict()["noise"]
+    measured = gradient_angles(rule, model, x, loss, draws=4)["0.weight"]
+    assert measured.draws == 4
+    assert measured.angle_sd > 0
+    assert torch.equal(rule.state_dict()["noise"], before)
 
 
 def test_the_angle_of_the_whole_update_is_that_of_one_long_vector():
