@@ -195,7 +195,7 @@ def test_a_run_of_another_network_has_control_events_and_costs(runs_folder, tmp_
     assert raster["event"].sum() == found["train/events"]
     assert raster.groupby("epoch")["batch"].count().nunique() == 1
     assert plastic("eval", "eglp").code == 0
-    looks = ["--sensitivity", "--event-rates", "--rates", "0.5", "--features", "--events", "--quiet"]
+    looks = ["--sensitivity", "--event-rates", "--rates", "0.5,1", "--features", "--events", "--quiet"]
     assert plastic("analyze", "eglp", *looks).code == 0
     tables = Path(result["folder"]) / "tables"
     sensitivity = pd.read_csv(tables / "sensitivity.csv").set_index("condition")["accuracy"]
