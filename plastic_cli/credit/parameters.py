@@ -34,8 +34,12 @@ def taught(model: nn.Module, modules: str | Sequence[str] | None = None) -> dict
     """Return the parameters that a rule teaches, by name: those of `modules` that require a gradient.
 
     modules: names of modules or parameters, which include everything inside them, or patterns such as "layer*.conv1";
-    None: the whole module. Raises UserError if a name does not exist, or if nothing is left to teach.
+    None: the whole module. Raises UserError if a name does not exist, if nothing is left to teach, and if the model is
+    no torch module.
     """
+    if not isinstance(model, nn.Module):
+        kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise UserError(f"the model is {kind}: a credit rule teaches a torch module.")
     every = named_parameters(model)
     chosen = every if modules is None else _matching(every, [modules] if isinstance(modules, str) else modules)
     learning = {name: parameter for name, parameter in chosen.items() if parameter.requires_grad}
@@ -56,11 +60,11 @@ def others(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[str
 
 def accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
     """Add a gradient to `.grad` of a parameter, in the type of the parameter, as torch's backward does."""
-    gradient = gradient.detach().to(parameter.dtype)
     if parameter.grad is None:
-        parameter.grad = gradient.clone() if gradient._base is not None else gradient
+        # A copy: autograd gives one tensor to both terms of a sum.
+        parameter.grad = gradient.detach().to(parameter.dtype, copy=True)
     else:
-        parameter.grad.add_(gradient)
+        parameter.grad.add_(gradient.detach())
 
 
 def _matching(every: Mapping[str, nn.Parameter], modules: Sequence[str]) -> dict[str, nn.Parameter]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from plastic_cli.credit.interception import Interception, function_name
+from plastic_cli.credit.interception import Interception, function_name, plain_name
 from plastic_cli.credit.parameters import named_parameters
 from plastic_cli.credit.products import Product, product_of
 from plastic_cli.credit.protocol import call
@@ -26,9 +26,14 @@ NONLINEARITIES = frozenset(
 NORMALIZATIONS = frozenset({"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"})
 _ADDITIONS = frozenset({"add", "sub", "dropout"})
 _VIEWS = frozenset(
-    {"chunk", "split", "unbind", "__getitem__", "view", "unflatten", "transpose", "permute", "squeeze", "unsqueeze"}
+    {
+        *("chunk", "split", "unbind", "__getitem__", "select", "narrow", "squeeze", "unsqueeze"),
+        *("view", "reshape", "flatten", "unflatten", "transpose", "permute", "t"),
+    }
 )
-_FOLLOWED = NORMALIZATIONS | _ADDITIONS | _VIEWS
+# A nonlinearity that does not decrease can act before or after them.
+_MAXIMA = frozenset({f"{kind}max_pool{dimensions}d" for kind in ("", "adaptive_") for dimensions in (1, 2, 3)})
+_FOLLOWED = NORMALIZATIONS | _ADDITIONS | _VIEWS | _MAXIMA
 
 View = Callable[[Tensor], Tensor]
 
@@ -77,7 +82,7 @@ class Use:
         """The activity of the layer in the shape of z: the output of the nonlinearity, or z where there is none."""
         if len(self.activations) == 1 and not self.activations[0].views:
             return self.activations[0].result
-        y = self.z.clone(memory_format=torch.contiguous_format) if self.activations else self.z
+        y = self.z.clone() if self.activations else self.z
         for activation in self.activations:
             activation.part_of(y).copy_(activation.result)
         return y
@@ -85,7 +90,7 @@ class Use:
     @property
     def slope(self) -> Tensor:
         """The derivative of each entry of y with respect to what its nonlinearity received; 1 where there is none."""
-        slope = torch.ones_like(self.z, memory_format=torch.contiguous_format)
+        slope = torch.ones_like(self.z)
         for activation in self.activations:
             with torch.enable_grad():
                 received = activation.received.detach().requires_grad_()
@@ -107,6 +112,19 @@ def record(
     return output, recording.uses
 
 
+@dataclass(frozen=True)
+class _Carried:
+    """The responses that a tensor carries, with the views that lead to it from each of them.
+
+    tensor: is kept, so that no other tensor gets its id. before_pooling: what max pooling received, if it made
+    `tensor`.
+    """
+
+    tensor: Tensor
+    uses: list[tuple[Use, tuple[View, ...]]]
+    before_pooling: Tensor | None = None
+
+
 class Recording(Interception):
     """Collects the uses of weights while a module is called. parameters: the weights to observe, by name."""
 
@@ -114,9 +132,7 @@ class Recording(Interception):
         super().__init__()
         self.uses: list[Use] = []
         self._names = {id(parameter): name for name, parameter in parameters.items()}
-        # The uses whose response a tensor carries, by its id, with the views that lead to it from the response. The
-        # tensors are kept, so that no id is used again.
-        self._carried: dict[int, tuple[Tensor, list[tuple[Use, tuple[View, ...]]]]] = {}
+        self._carried: dict[int, _Carried] = {}
 
     def handle(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Carry out a torch function, and note what it does to the responses."""
@@ -125,9 +141,9 @@ class Recording(Interception):
             z = self.multiply(name, product, function, args, kwargs)
             use = Use(name, product, z)
             self.uses.append(use)
-            self._carried[id(z)] = (z, [(use, ())])
+            self._carried[id(z)] = _Carried(z, [(use, ())])
             return z
-        name = function_name(function).removesuffix("_")
+        name = plain_name(function)
         if self._carried and (name in _FOLLOWED or name in NONLINEARITIES):
             return self._follow(name, function, args, kwargs)
         return function(*args, **kwargs)
@@ -151,8 +167,8 @@ class Recording(Interception):
 
     def _follow(self, name: str, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         operands = [part for part in (*args, *kwargs.values()) if isinstance(part, Tensor)]
-        found = [pair for part in operands for pair in self._carried.get(id(part), (part, []))[1]]
-        if not found:
+        carried = [self._carried[id(part)] for part in operands if id(part) in self._carried]
+        if not carried:
             return function(*args, **kwargs)
         received = args[0]
         if function_name(function).endswith("_") or kwargs.get("inplace") or _in_place_by_position(function, args):
@@ -161,20 +177,53 @@ class Recording(Interception):
         result = function(*args, **kwargs)
         if name in NONLINEARITIES:
             nonlinearity = _of_one_tensor(function, args, kwargs)
-            for use, views in found:
-                # Only the first nonlinearity that receives the whole response.
-                if all(activation.views for activation in use.activations):
-                    use.activations.append(Activation(nonlinearity, received, result, views))
+            before = carried[0].before_pooling
+            if before is None:
+                self._note(carried, nonlinearity, received, result)
+            else:
+                with torch.no_grad():
+                    self._note(carried, nonlinearity, before, nonlinearity(before))
             # An output in place of the response is not followed further.
             self._carried.pop(id(result), None)
             return result
+        self._carry_on(name, function, args, kwargs, result, carried)
+        return result
+
+    def _note(
+        self, carried: Sequence[_Carried], nonlinearity: Callable[[Tensor], Tensor], received: Tensor, result: Tensor
+    ) -> None:
+        for use, views in (pair for one in carried for pair in one.uses):
+            # Only the first nonlinearity that receives the whole response.
+            if all(activation.views for activation in use.activations):
+                use.activations.append(Activation(nonlinearity, received, result, views))
+
+    def _carry_on(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        result: Any,
+        carried: Sequence[_Carried],
+    ) -> None:
+        """Note that a result carries the responses of its operands."""
         parts = result if isinstance(result, tuple | list) else [result]
         for number, part in enumerate(parts):
-            views = (
-                (_view(function, args[1:], kwargs, number if part is not result else None),) if name in _VIEWS else ()
-            )
-            self._carried[id(part)] = (part, [(use, (*own, *views)) for use, own in found])
-        return result
+            # What broadcasts has no place in the response.
+            same = [one for one in carried if one.tensor.shape == part.shape and one.before_pooling is None]
+            uses = [pair for one in same for pair in one.uses]
+            before = None
+            if name in _VIEWS:
+                if not _is_view(part, args[0]):
+                    continue
+                view = _view(function, args[1:], kwargs, number if part is not result else None)
+                uses = [(use, (*views, view)) for use, views in carried[0].uses if carried[0].before_pooling is None]
+            elif name in _MAXIMA:
+                uses, before = carried[0].uses, args[0]
+            if uses:
+                self._carried[id(part)] = _Carried(part, uses, before)
+            else:
+                self._carried.pop(id(part), None)
 
     def _replace_changed(self, changed: Tensor, copy: Tensor) -> None:
         """Let the uses hold a copy of a tensor that the next function changes in place."""
@@ -195,6 +244,11 @@ def _view(function: Callable[..., Any], options: Sequence[Any], kwargs: Mapping[
         return part
 
     return view
+
+
+def _is_view(part: Tensor, whole: Tensor) -> bool:
+    """Return whether `part` has the memory of `whole`; copies, such as those of an index of numbers, have not."""
+    return part.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
 
 
 def _in_place_by_position(function: Callable[..., Any], args: Sequence[Any]) -> bool:

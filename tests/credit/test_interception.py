@@ -14,6 +14,7 @@ from plastic_cli import UserError
 from plastic_cli.credit.gradient import Gradient, rest_credit
 from plastic_cli.credit.interception import Interception
 from plastic_cli.credit.parameters import accumulate, others, taught
+from plastic_cli.credit.passes import BeforePass
 from plastic_cli.credit.products import Product, product_of
 from plastic_cli.credit.protocol import Credit, call, checked_losses
 from plastic_cli.credit.recording import record
@@ -204,6 +205,97 @@ def test_the_gates_of_an_lstm_have_their_own_activity():
     torch.testing.assert_close(of_input.slope[:, :6], slope)
 
 
+class Cell(nn.Module):
+    """A hand-written gate: one linear map, cut into parts in several ways."""
+
+    def __init__(self, cut) -> None:
+        super().__init__()
+        self.map, self.cut = nn.Linear(3, 6), cut
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.cut(self.map(x))
+        return torch.sigmoid(gate) * torch.tanh(value)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda z: z.chunk(2, 1),
+        lambda z: (z[:, :3], z[:, 3:]),
+        lambda z: (z.narrow(1, 0, 3), z[..., -3:]),
+        lambda z: z.reshape(-1, 2, 3).unbind(1),
+        lambda z: z.unflatten(1, (2, 3)).transpose(0, 1),
+    ],
+)
+def test_hand_written_gates_have_the_activity_of_their_parts(cut):
+    torch.manual_seed(0)
+    model, x = Cell(cut).double(), torch.randn(4, 3, dtype=torch.float64)
+    _, (use,) = record(model, x)
+    z = model.map(x).detach()
+    torch.testing.assert_close(use.y, torch.cat([torch.sigmoid(z[:, :3]), torch.tanh(z[:, 3:])], 1))
+    slope = torch.cat([torch.sigmoid(z[:, :3]) * (1 - torch.sigmoid(z[:, :3])), 1 - torch.tanh(z[:, 3:]) ** 2], 1)
+    torch.testing.assert_close(use.slope, slope)
+
+
+def test_an_index_of_numbers_is_a_copy_and_ends_the_response():
+    model, x = Cell(lambda z: (z[:, torch.tensor([0, 2, 1])], z[:, 3:])), torch.randn(4, 3)
+    _, (use,) = record(model, x)
+    torch.testing.assert_close(use.y, torch.cat([use.z[:, :3], torch.tanh(use.z[:, 3:])], 1))
+
+
+def test_an_addition_that_broadcasts_ends_the_smaller_response():
+    class Context(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.own, self.of_all = nn.Linear(3, 5), nn.Linear(3, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(self.own(x) + self.of_all(x.mean(0, keepdim=True)))
+
+    model, x = Context().double(), torch.randn(4, 3, dtype=torch.float64)
+    output, (own, of_all) = record(model, x)
+    torch.testing.assert_close(own.y, output)
+    torch.testing.assert_close(of_all.y, of_all.z)
+    assert torch.equal(of_all.slope, torch.ones_like(of_all.z))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_max_pooling_before_a_nonlinearity_is_left_out(memory_format):
+    """The order of PyTorch's example of MNIST: a nonlinearity that does not decrease acts before or after a maximum."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.MaxPool2d(2), nn.ReLU(inplace=True)).to(memory_format=memory_format)
+    x = torch.randn(3, 2, 6, 6).to(memory_format=memory_format)
+    output, (use,) = record(model, x)
+    torch.testing.assert_close(use.y, torch.relu(use.z))
+    torch.testing.assert_close(use.slope, (use.z > 0).float())
+    torch.testing.assert_close(functional.max_pool2d(use.y, 2), output)
+
+
+def test_a_compiled_module_is_observed_and_stays_compiled():
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.randn(5, 3)
+    compiled = torch.compile(model, backend="eager")
+    compiled(x)
+    output, uses = record(compiled, x)
+    assert [use.name for use in uses] == ["0.weight", "2.weight"]
+    torch.testing.assert_close(output, model(x).detach())
+    model[0].compile(backend="eager")
+    assert [use.name for use in record(model, x)[1]] == ["0.weight", "2.weight"]
+    with pytest.raises(ZeroDivisionError), Products():
+        raise ZeroDivisionError
+    torch.testing.assert_close(compiled(x), output)
+
+
+def test_a_pass_can_be_repeated_with_the_same_random_numbers_and_statistics():
+    model, x = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout()), torch.randn(5, 3)
+    before = BeforePass.of(model)
+    first, tracked = model(x), model[0].num_batches_tracked.clone()
+    mean = model[0].running_mean.clone()
+    before.restore()
+    assert torch.equal(model(x), first)
+    assert torch.equal(model[0].num_batches_tracked, tracked)
+    assert torch.equal(model[0].running_mean, mean)
+
+
 def test_parameters_are_chosen_by_module_and_pattern():
     model = EVERY["resnet18"].draw()[0]
     assert set(taught(model, "fc")) == {"fc.weight", "fc.bias"}
@@ -230,6 +322,8 @@ def test_names_do_not_depend_on_wrappers():
     [
         (lambda model: taught(model, "fx"), "no module 'fx'.*Did you mean"),
         (lambda model: taught(model.requires_grad_(False)), "nothing to teach"),
+        (lambda model: taught(type(model)), "the class ResNet"),
+        (lambda model: taught(model.forward), "a method"),
         (lambda model: rest_credit(model, taught(model, "fc"), "all"), "rest is 'all'"),
         (lambda model: rest_credit(model, taught(model, "fc"), Gradient(model)), "both rules teach 'fc"),
         (lambda model: checked_losses(torch.zeros(())), "shape .*batch"),
@@ -267,6 +361,16 @@ def test_gradients_accumulate_and_only_where_taught():
     credit.detach()
     with pytest.raises(UserError, match="detached"):
         credit.backward(x, losses_of(y))
+
+
+def test_two_parameters_never_share_one_gradient():
+    """Autograd gives one tensor to both terms of a sum."""
+    pair = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))]
+    for _ in range(2):
+        for parameter, gradient in zip(pair, torch.autograd.grad((pair[0] + pair[1]).sum(), pair), strict=True):
+            accumulate(parameter, gradient)
+    assert pair[0].grad.data_ptr() != pair[1].grad.data_ptr()
+    assert [parameter.grad.tolist() for parameter in pair] == [[2.0, 2.0], [2.0, 2.0]]
 
 
 def test_accumulated_gradients_have_the_type_of_the_parameter_and_memory_of_their_own():
