@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ PARTS = ["credit", "network", "update", "dataset"]
 def combinations(runs: pd.DataFrame) -> pd.DataFrame:
     """Return run, credit, network, update and dataset of each run whose network and update are known.
 
-    All but the run are ordered categories. Runs of one combination differ in their seed only; of several runs with one
+    All but the run are categories, in the order in which the first run of each was created. Runs of one combination differ in their seed only; of several runs with one
     seed the newest counts. A credit rule has the name of its rule, and of the options that tell its combinations apart.
     runs: a frame as `RunStore.runs()` returns it.
     """
@@ -48,14 +49,16 @@ def combinations(runs: pd.DataFrame) -> pd.DataFrame:
         for group in group_runs(runs, training_models(runs["rule"].unique()))
         if group.config.get(NETWORK) is not None and group.config.get(UPDATE) is not None
     ]
+    short = _short_names(str(group.config[NETWORK]) for group in groups)
     rows = []
     for rule in dict.fromkeys(group.rule for group in groups):
         own = [group for group in groups if group.rule == rule]
-        for group, credit, network in zip(own, *_names(rule, own), strict=True):
+        for group, credit, network in zip(own, *_names(rule, own, short), strict=True):
             rows += [(run, credit, network, group.config[UPDATE], group.data or "") for run in group.runs]
     table = pd.DataFrame(rows, columns=["run", *PARTS])
     table["dataset"] = table["dataset"].map(short_data_names(table["dataset"]))
-    return in_order(table)
+    table = table.merge(runs[["run", "created"]], on="run").sort_values("created", kind="stable", ignore_index=True)
+    return in_order(table.drop(columns="created"))
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
@@ -63,7 +66,14 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{part: pd.Categorical(table[part], list(dict.fromkeys(table[part]))) for part in PARTS})
 
 
-def _names(rule: str, groups: Sequence[Group]) -> tuple[list[str], list[str]]:
+def _short_names(networks: Iterable[str]) -> dict[str, str]:
+    """Return the name of each network without the module that makes it, "resnet18", unless two would be the same."""
+    short = {name: name.rpartition(":")[2] for name in networks}
+    times = Counter(short.values())
+    return {name: text if times[text] == 1 else name for name, text in short.items()}
+
+
+def _names(rule: str, groups: Sequence[Group], short: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Return the name of the credit rule and of the network of each group of one rule."""
     fields = list(dict.fromkeys(name for group in groups for name in group.config if name not in (NETWORK, UPDATE)))
     kept = [name for name in fields if len({_text(group, name) for group in groups}) > 1]
@@ -72,7 +82,7 @@ def _names(rule: str, groups: Sequence[Group]) -> tuple[list[str], list[str]]:
         others = [other for other in kept if other != name]
         if _are_told_apart(groups, others):
             kept = others
-    networks = [_network(group, with_size=SIZE in kept) for group in groups]
+    networks = [_network(group, short, with_size=SIZE in kept) for group in groups]
     return [_credit(rule, group, [name for name in kept if name != SIZE]) for group in groups], networks
 
 
@@ -95,9 +105,8 @@ def _credit(rule: str, group: Group, names: Sequence[str]) -> str:
     return f"{rule}: {words[0] if len(values) == len(words) == 1 else setting_text(values)}"
 
 
-def _network(group: Group, *, with_size: bool) -> str:
-    """Return the name of a network without the module that makes it: "resnet18"."""
-    name = str(group.config[NETWORK]).rpartition(":")[2]
+def _network(group: Group, short: Mapping[str, str], *, with_size: bool) -> str:
+    name = short[str(group.config[NETWORK])]
     size = {SIZE: group.config.get(SIZE)} if with_size and group.config.get(SIZE) is not None else {}
     return f"{name}, {setting_text(size)}" if size else name
 

@@ -48,6 +48,12 @@ def test_sizes_of_one_network_are_networks_and_rates_that_compete_are_credit_rul
     assert set(table["credit"]) == {"backprop: learning rate = 0.1", "backprop: learning rate = 0.2"}
 
 
+def test_two_networks_of_one_name_keep_their_modules(make_runs):
+    make_runs(rule="backprop", model="mlp", optimizer="sgd")
+    chosen = make_runs(rule="backprop", model="mine:mlp", optimizer="sgd")
+    assert set(combinations(chosen.runs)["network"]) == {"mlp", "mine:mlp"}
+
+
 def test_runs_without_a_network_or_an_update_are_not_combinations(make_runs):
     make_runs(rule="grlu", perturbations=2)
     assert combinations(make_runs(rule="eglp", model="mlp").runs).empty

@@ -1,0 +1,178 @@
+"""Credit x update x network in the documentation: figures and tables, from the runs of two recipes.
+
+    python website/combinations.py FOLDER    # a store with the runs of combinations and grlu-depth-and-width
+
+It writes `docs/measurements/combinations.toml`, and pictures into `docs/images`. Then `python website/measurements.py`
+writes the tables into the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import plastic_cli as plastic
+from plastic_cli.distribution import installed_version
+from plastic_cli.figures.files import save_figure
+from plastic_cli.reports.combinations import ANGLE, LEARNING_COST, SECONDS, combinations, compared, final_values
+from plastic_cli.statistics.intervals import mean_interval
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES, MEASUREMENTS = ROOT / "docs/images", ROOT / "docs/measurements/combinations.toml"
+ACCURACY, FORWARD_COST = "test/accuracy", "train/forward_flops"
+SHARE, DIFFERENCE, HALF_TURN = (0.0, 100.0), (-100.0, 100.0), (0.0, 180.0)
+"""What percentages, their differences and angles can be; intervals end there."""
+UPDATES = ("sgd", "adam", "selective")
+
+COMMANDS = {
+    "combinations": "plastic sweep combinations",
+    "depth-and-width": "plastic sweep grlu-depth-and-width",
+}
+
+
+class Measured:
+    """The values of one table: they are shown by their keys."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, dict[str, float]] = {}
+
+    def interval(self, key: str, values: Iterable[float], ends: tuple[float, float], scale: float = 1.0) -> str:
+        """Store the mean of some values and its interval within `ends`, and return how a row shows it; "" for none."""
+        found = mean_interval([scale * value for value in values])
+        if not found.n:
+            return ""
+        bounds = {"low": max(found.low, ends[0]), "high": min(found.high, ends[1])} if found.known else {}
+        self.stored[key] = {"mean": round(found.mean, 4), **{name: round(end, 4) for name, end in bounds.items()}}
+        return f"{{{key}}}"
+
+    def number(self, key: str, value: float, digits: int) -> str:
+        """Store one number, and return how a row shows it."""
+        self.stored[key] = {"mean": float(f"{value:.4g}")}
+        return f"{{{key}:{digits}}}"
+
+
+def combinations_table(runs: pd.DataFrame, metrics: pd.DataFrame, dataset: str) -> tuple[list[list[str]], Measured]:
+    """Return a row for each network and credit rule: accuracy of each update, angle, cost and time."""
+    table = compared(combinations(runs))
+    table = table[table["dataset"] == dataset]
+    of = {
+        key: final_values(table, runs, metrics, key) for key in (ACCURACY, ANGLE, LEARNING_COST, FORWARD_COST, SECONDS)
+    }
+    measured, rows = Measured(), []
+    for (network, credit), own in table.groupby(["network", "credit"], observed=True):
+        # A colon in a key would begin a format.
+        name = f"{network} / {credit}".replace(":", ",")
+        values = {key: frame[frame["run"].isin(own["run"])] for key, frame in of.items()}
+
+        def with_update(key: str, update: str, values: dict[str, pd.DataFrame] = values) -> Any:
+            return values[key].loc[values[key]["update"] == update, "value"]
+
+        accuracy = [
+            measured.interval(f"{name} / {update}", with_update(ACCURACY, update), SHARE, 100) for update in UPDATES
+        ]
+        angle = measured.interval(f"{name} / angle", with_update(ANGLE, "adam"), HALF_TURN)
+        cost = values[LEARNING_COST]["value"].mean() / values[FORWARD_COST]["value"].mean()
+        seconds = values[SECONDS]["value"].min()
+        rows.append(
+            [str(network), str(credit), *accuracy, angle, measured.number(f"{name} / cost", cost, 1),
+             measured.number(f"{name} / seconds", seconds, 1)]
+        )  # fmt: skip
+    return rows, measured
+
+
+def depth_table(runs: pd.DataFrame) -> tuple[list[list[str]], Measured]:
+    """Return a row for each width and depth: accuracy and angle of node perturbation, and accuracy of the gradient."""
+    runs = runs[runs["rule"] == "grlu"].dropna(subset=["config.hidden"])
+    measured, rows = Measured(), []
+    sizes = runs["config.hidden"].apply(tuple)
+    for hidden in sorted(set(sizes), key=lambda units: (units[0], len(units))):
+        own = runs[sizes == hidden]
+        node, gradient = (own[own["config.update"] == update] for update in ("grlu", "backprop"))
+        name = f"{hidden[0]} x {len(hidden)}"
+        seeds = node.merge(gradient, on="seed", suffixes=("", "_gradient"))
+        difference = seeds[f"{ACCURACY}_gradient"] - seeds[ACCURACY]
+        rows.append(
+            [str(hidden[0]), str(len(hidden)), measured.interval(f"{name} / node", node[ACCURACY], SHARE, 100),
+             measured.interval(f"{name} / gradient", gradient[ACCURACY], SHARE, 100),
+             measured.interval(f"{name} / difference", difference, DIFFERENCE, 100),
+             measured.interval(f"{name} / angle", node[ANGLE], HALF_TURN)]
+        )  # fmt: skip
+    return rows, measured
+
+
+def toml_table(name: str, columns: list[str], rows: list[list[str]], measured: Measured, command: str) -> str:
+    """Return one table of a file of measurements."""
+    quoted = [", ".join(f'"{cell}"' for cell in row) for row in (columns, *rows)]
+    lines = [
+        f"[{name}]",
+        f'command = "{command}"',
+        f'version = "{installed_version()}"',
+        f"date = {datetime.date.today()}",
+        "digits = 1",
+        f'align = "{"ll" + "r" * (len(columns) - 2)}"',
+        f"columns = [{quoted[0]}]",
+        "rows = [",
+        *(f"    [{row}]," for row in quoted[1:]),
+        "]",
+        "",
+        f"[{name}.values]",
+    ]
+    for key, value in measured.stored.items():
+        parts = ", ".join(f"{part} = {number!r}" for part, number in value.items())
+        lines.append(f'"{key}" = {{ {parts} }}')
+    return "\n".join(lines) + "\n"
+
+
+def write(folder: Path) -> None:
+    """Write all figures and tables."""
+    store = plastic.RunStore(folder)
+    runs, metrics = store.runs(), store.metrics(stage="train")
+    runs = runs[runs["status"] == "completed"]
+    of_depth = (runs["rule"] == "grlu") & (runs["config.model"] == "mlp")
+    matrix, depths = runs[~of_depth], runs[of_depth]
+    texts = ["# The measured numbers of docs/any-network.md. `python website/combinations.py` writes this file.\n"]
+    columns = ["network", "credit", *UPDATES, "angle (adam)", "cost of learning", "seconds"]
+    for dataset in dict.fromkeys(matrix["dataset"]):
+        rows, measured = combinations_table(matrix, metrics, dataset)
+        texts.append(
+            toml_table(dataset, columns, rows, measured, f"{COMMANDS['combinations']} --only dataset={dataset}")
+        )
+    if len(depths):
+        rows, measured = depth_table(depths)
+        columns = ["width", "depth", "node perturbation", "gradient", "difference", "angle"]
+        texts.append(toml_table("depth-and-width", columns, rows, measured, COMMANDS["depth-and-width"]))
+    MEASUREMENTS.write_text("\n".join(texts), encoding="utf-8")
+    draw(matrix, depths, store)
+
+
+def draw(matrix: pd.DataFrame, depths: pd.DataFrame, store: plastic.RunStore) -> None:
+    """Draw the figures of the page."""
+    chosen = [store.folder / run for run in matrix["run"]]
+    digits = [store.folder / run for run in matrix.loc[matrix["dataset"] == "digits", "run"]]
+    figures = {
+        "combinations-accuracy": plastic.plot(chosen, combinations=True),
+        "combinations-angles": plastic.plot(digits, combinations=True, by="layer"),
+        "combinations-cost": plastic.plot(digits, LEARNING_COST, combinations=True, log="x"),
+    }
+    if len(depths):
+        folders = [store.folder / run for run in depths["run"]]
+        figures["depth-and-width-accuracy"] = plastic.plot(folders, ACCURACY, by="depth", final=True, width=6.7)
+        figures["depth-and-width-angle"] = plastic.plot(folders, ANGLE, by="depth", final=True, width=6.7)
+    for name, figure in figures.items():
+        save_figure(figure, IMAGES, name, ("png",))
+
+
+def main() -> None:
+    """Read the folder from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="the store of the runs")
+    write(parser.parse_args().folder)
+
+
+if __name__ == "__main__":
+    main()
