@@ -15,10 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from plotnine import ggplot
 
 import plastic_cli as plastic
 from plastic_cli.distribution import installed_version
+from plastic_cli.figures.curves import ordered_styles
 from plastic_cli.figures.files import save_figure
+from plastic_cli.figures.finals import finals_figure
+from plastic_cli.figures.view import View
+from plastic_cli.plugins.metrics import Metric, metric_of
 from plastic_cli.reports.combinations import ANGLE, LEARNING_COST, SECONDS, combinations, compared, final_values
 from plastic_cli.statistics.intervals import mean_interval
 
@@ -160,11 +165,34 @@ def draw(matrix: pd.DataFrame, depths: pd.DataFrame, store: plastic.RunStore) ->
         "combinations-cost": plastic.plot(digits, LEARNING_COST, combinations=True, log="x"),
     }
     if len(depths):
-        folders = [store.folder / run for run in depths["run"]]
-        figures["depth-and-width-accuracy"] = plastic.plot(folders, ACCURACY, by="depth", final=True, width=6.7)
-        figures["depth-and-width-angle"] = plastic.plot(folders, ANGLE, by="depth", final=True, width=6.7)
+        figures |= depth_figures(depths)
     for name, figure in figures.items():
         save_figure(figure, IMAGES, name, ("png",))
+
+
+def depth_figures(runs: pd.DataFrame) -> dict[str, ggplot]:
+    """Return what node perturbation loses against the gradient, and its angle, over the depth for each width."""
+    node, gradient = (runs[runs["config.update"] == update] for update in ("grlu", "backprop"))
+    pairs = node.assign(size=node["config.hidden"].astype(str)).merge(
+        gradient.assign(size=gradient["config.hidden"].astype(str)), on=["size", "seed"], suffixes=("", "_gradient")
+    )
+    lost = Metric("accuracy lost", "%")
+    difference = pairs[f"{ACCURACY}_gradient"] - pairs[ACCURACY]
+    return {
+        "depth-and-width-accuracy": _over_depth(pairs, difference, lost, "Accuracy lost against the gradient"),
+        "depth-and-width-angle": _over_depth(node, node[ANGLE], metric_of(ANGLE), "Angle to the gradient"),
+    }
+
+
+def _over_depth(runs: pd.DataFrame, values: pd.Series[float], metric: Metric, title: str) -> ggplot:
+    depth, width = (runs["config.hidden"].apply(size).tolist() for size in (len, lambda units: units[0]))
+    labels = [f"width {units}" for units in sorted(set(width))]
+    label = pd.Categorical([f"width {units}" for units in width], labels)
+    x = [float(layers) for layers in depth]
+    frame = pd.DataFrame({"label": label, "panel": "", "x": x, "run": runs["run"].tolist(), "value": values.tolist()})
+    about = "node perturbation with 16 perturbations on digits"
+    view = View(width=6.7, height=3.2, title=title)
+    return finals_figure(frame, metric, view, ordered_styles(labels), option="hidden layers", about=about)
 
 
 def main() -> None:

@@ -40,8 +40,9 @@ PARTS = ["credit", "network", "update", "dataset"]
 def combinations(runs: pd.DataFrame) -> pd.DataFrame:
     """Return run, credit, network, update and dataset of each run whose network and update are known.
 
-    All but the run are categories, in the order in which the first run of each was created. Runs of one combination differ in their seed only; of several runs with one
-    seed the newest counts. A credit rule has the name of its rule, and of the options that tell its combinations apart.
+    All but the run are categories, in the order in which the first run of each was created. Runs of one combination
+    differ in their seed only; of several runs with one seed the newest counts. A credit rule has the name of its rule,
+    and of the options that tell its combinations apart.
     runs: a frame as `RunStore.runs()` returns it.
     """
     groups = [
