@@ -87,8 +87,9 @@ class NodePerturbation:
     one with a seed from torch's global generator.
 
     Each pass of a step begins with the same buffers, attributes of modules and random numbers, such as dropout masks.
-    It has batch statistics of its own. After a step all of these are as after one forward pass. Raises UserError for
-    wrong arguments.
+    It has batch statistics of its own. After a step all of these are as after one forward pass. Forward hooks of the
+    user see every pass. The estimate follows all paths of the loss: `detach` within the module does not stop it. Raises
+    UserError for wrong arguments.
     """
 
     def __init__(
@@ -126,7 +127,8 @@ class NodePerturbation:
     def backward(self, inputs: Any, loss: Loss) -> Tensor:
         """Add the estimate of the gradient of the mean loss to `.grad`; return the losses of the pass without noise.
 
-        inputs, loss: see `plastic_cli.credit.protocol.Credit`. Raises UserError if the losses are not one for each
+        inputs, loss: see `plastic_cli.credit.protocol.Credit`; loss depends on parameters through the output alone, so
+        that a penalty of weights belongs into the optimizer. Raises UserError if the losses are not one for each
         sample, if nothing that the rule teaches takes part, or if the module's control flow depends on the noise.
         """
         if not self.noise > 0:
@@ -338,7 +340,8 @@ class _Step:
         return [Noise(*kind, shapes, key) for (kind, shapes), key in zip(kinds.items(), keys, strict=True)]
 
     def _chunk_size(self, noises: list[Noise]) -> int:
-        if self.settings._loops:
+        if self.settings._loops or any(module._forward_hooks for module in self.model.modules()):
+            # A hook of the user may keep activity, which torch.vmap makes useless outside of it.
             return 1
         if self.settings.chunk_size is not None:
             return self.settings.chunk_size
@@ -351,7 +354,7 @@ class _Step:
     def _pairs(self, trace: Trace, noises: list[Noise], drawn: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the losses (pairs, batch) with plus and with minus the noise."""
         pairs = len(drawn[0])
-        if not self.settings._loops and (pairs > 1 or self.settings.chunk_size not in (None, 1)):
+        if not self.settings._loops and (pairs > 1 or self._chunk_size(noises) > 1):
             try:
                 return self._together(trace, noises, drawn)
             except UserError:

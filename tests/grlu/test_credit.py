@@ -522,6 +522,17 @@ def test_the_module_is_left_as_it_was(name):
     assert not x.requires_grad
 
 
+def test_a_hook_can_keep_activity():
+    """All passes are seen, and none of them is a batch of passes."""
+    model, x, y = SMALL["mlp"].draw()
+    kept = []
+    model[0].register_forward_hook(lambda module, args, output: kept.append(output))
+    seeded(model, 5, chunk_size=5).backward(x, losses_of(y))
+    # Without noise, with both signs, and once to find the samples.
+    assert len(kept) == 1 + 2 * 5 + 1
+    assert all(torch.isfinite(output.detach().clone()).all() and output.shape == (4, 8) for output in kept)
+
+
 class Wrapped(nn.Module):
     def __init__(self, module):
         super().__init__()
