@@ -103,6 +103,7 @@ class LocalPlasticity:
         self._modules = modules
         self._readout = None if readout is None else _parameters_of(model, readout)
         self._readout_is_named = readout is not None
+        self._refuse_computed_weights(model)
         self._tied = _shared(model) & {id(value) for value in {**self._chosen, **(self._readout or {})}.values()}
         self.parameters: Mapping[str, nn.Parameter] = self._expected(model)
         self._rest = rest if rest == "gradient" else rest_credit(model, self.parameters, rest)
@@ -195,6 +196,18 @@ class LocalPlasticity:
         self.model, self.parameters, self._chosen, self._readout = None, {}, {}, {}
 
     # ------------------------------------------------------------------------------------------- which parameters
+
+    def _refuse_computed_weights(self, model: nn.Module) -> None:
+        """Raise UserError if a hidden layer computes its weights from other parameters, as spectral_norm does."""
+        hidden = {id(parameter) for parameter in self._hidden().values()}
+        for name, layer in model.named_modules():
+            # `hasattr` would compute the weights, which changes the state of spectral_norm.
+            computed = isinstance(layer, _LAYERS) and "weight" in dir(layer) and "weight" not in layer._parameters
+            if computed and any(id(parameter) in hidden for parameter in layer.parameters()):
+                raise UserError(
+                    f"'{name}' computes its weights from other parameters, as weight_norm and spectral_norm do, and a"
+                    " local rule changes weights themselves. Leave it out with modules=, or name it as readout=."
+                )
 
     def _expected(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """Return what the rule will teach in layers of torch.nn, before a call shows which weights are used."""

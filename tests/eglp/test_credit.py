@@ -789,3 +789,27 @@ def test_what_cannot_be_taught_is_named_in_one_line():
         with pytest.raises(UserError, match=message) as caught:
             credit.backward(x, loss)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("normalize", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+def test_weights_that_are_computed_are_refused_in_hidden_layers_and_learn_in_the_readout(normalize):
+    def model(number):
+        layers = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, CLASSES)).double()
+        normalize(layers[number])
+        return layers
+
+    x, y = draw(4, 3), labels(4)
+    for options in ({}, {"readout": "2"}, {"modules": ["0"]}):
+        with pytest.raises(UserError, match="'0' computes its weights from other parameters"):
+            LocalPlasticity(model(0), **options)
+    with pytest.raises(UserError, match=r"'2' computes its weights.*name it as readout="):
+        LocalPlasticity(model(2))
+    LocalPlasticity(model(0), modules="2")
+    named = model(2).eval()
+    exact = gradient_of(named, x, y)
+    found = changes(named, x, y, readout="2")
+    assert found["0.weight"] is not None
+    learned = [name for name in exact if name.startswith("2.")]
+    assert len(learned) > 1
+    for name in learned:
+        torch.testing.assert_close(-found[name], exact[name])
