@@ -17,8 +17,10 @@ from plastic_cli.commands.options import command_function
 from plastic_cli.commands.show import print_metrics, print_rows
 from plastic_cli.config.classifier import NetworkAnalyzeConfig
 from plastic_cli.config.describe import option_name
-from plastic_cli.config.model import Config
+from plastic_cli.config.model import Config, field
+from plastic_cli.config.toml import read_toml, to_toml
 from plastic_cli.errors import UserError
+from plastic_cli.resolve import resolve
 from plastic_cli.runs.console import Console
 from plastic_cli.signals import signals_as_interrupts
 from plastic_cli.verbs.network import NetworkOptions, analyze_source, source_of_files
@@ -36,6 +38,9 @@ plastic analyze --model my_file:Net --weights net.pt --dataset mnist --probe"""
 
 class NetworkInvocation(NetworkOptions, OutputOptions):
     """Options of how the analysis of a network of your own runs."""
+
+    config: Path | None = field(None, "TOML file with options; command-line options take precedence", panel="Run")
+    dry_run: bool = field(False, "print the resolved configuration as TOML and stop", panel="Output")
 
 
 class AnalyzeGroup(VerbGroup):
@@ -73,11 +78,21 @@ def analyze_group(name: str, about: str) -> Any:
     return get_command(group)
 
 
+def resolved(typed: dict[str, Any], file: Path | None) -> NetworkAnalyzeConfig:
+    """Return the options: typed ones, then those of a file, then the defaults."""
+    given = {} if file is None else NetworkAnalyzeConfig.read_names(read_toml(file), str(file))
+    config = resolve(NetworkAnalyzeConfig, typed, given, str(file or ""))
+    assert isinstance(config, NetworkAnalyzeConfig)
+    return config
+
+
 def analyze(typed: dict[str, Any], options: dict[str, Any]) -> None:
     """Analyze a network of --model with its trained weights, and print the results."""
     invocation = NetworkInvocation.from_values(options)
-    config = NetworkAnalyzeConfig.from_values(typed)
-    config.refuse_unused()
+    config = resolved(typed, invocation.config)
+    if invocation.dry_run:
+        print(to_toml(config, heading="plastic analyze --config FILE"), end="")  # noqa: T201
+        return
     console = Console(quiet=invocation.quiet or invocation.output_format() == "json")
     began = time.perf_counter()
     source = source_of_files(config)

@@ -332,3 +332,18 @@ def test_results_are_printed_with_the_names_of_layers(own):
     )
     assert lines.out.splitlines()[0] == "model,dataset,metric,value"
     assert lines.out.splitlines()[1].startswith("network_of_my_own:LeNet,digits,test/accuracy,0.")
+
+
+def test_options_come_from_a_file_and_typed_ones_take_precedence(own, tmp_path):
+    typed = [*LENET, "--weights", own.folder / "net.pt", "--dataset", "digits", "--probe", "--mean", 0.5, "--std", 0.5]
+    shown = plastic("analyze", *typed, "--dry-run")
+    assert shown.code == 0, shown.err
+    (tmp_path / "mine.toml").write_text(shown.out)
+    assert plastic("analyze", "--config", "mine.toml", "--dry-run").out == shown.out
+    assert not (tmp_path / "analysis").exists()
+    result = plastic("analyze", "--config", "mine.toml", "--no-probe", "--confusion", "--json").results[0]["metrics"]
+    assert result == analyzed(own, "--confusion", "--mean", 0.5, "--std", 0.5)["metrics"]
+    (tmp_path / "mine.toml").write_text("probee = true\n")
+    outcome = plastic("analyze", "--config", "mine.toml")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "Did you mean 'probe'?" in outcome.err
