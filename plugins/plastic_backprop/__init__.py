@@ -13,4 +13,5 @@ def plastic_rule() -> Rule:
         commands="plastic_backprop.commands",
         build="plastic_backprop.training:build",
         network="plastic_backprop.training:network",
+        credit="plastic_backprop.training:make_credit",
     )

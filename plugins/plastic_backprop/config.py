@@ -8,6 +8,9 @@ from typing import Any, ClassVar, Literal
 from plastic_cli import FilmConfig, field
 from plastic_cli.config.classifier import OPTIMIZER_HELP, Optimizer, SteppedRateConfig
 
+MODULE_RATE = 0.1
+"""Default learning rate of SGD on another network than the ReLU network, whose default is older."""
+
 
 class Train(SteppedRateConfig):
     """Train a network by backpropagation, the control for all rules."""
@@ -21,7 +24,7 @@ class Train(SteppedRateConfig):
     optimizer: Optimizer = field("adam", OPTIMIZER_HELP, panel="Learning")
     learning_rate: float = field(
         0.001,
-        "learning rate (default with momentum: 0.01)",
+        f"learning rate (default with momentum: 0.01; with sgd and another --model than mlp: {MODULE_RATE})",
         gt=0,
         search=(1e-4, 0.1, "log"),
         panel="Learning",
@@ -29,6 +32,14 @@ class Train(SteppedRateConfig):
 
     added: ClassVar[Mapping[str, Any]] = {"model": "mlp", "weight_decay": 0.0, "rate_drops": []}
     rates: ClassVar[Mapping[str, float]] = {"momentum": 0.01}
+
+    @classmethod
+    def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values that an optimizer and a model imply."""
+        found = super().implied(typed)
+        if typed.get("optimizer") == "sgd" and typed.get("model", "mlp") != "mlp":
+            found["learning_rate"] = MODULE_RATE
+        return found
 
 
 class Render(FilmConfig):

@@ -83,7 +83,7 @@ def make_learner(config: Train, data: Dataset, run: Run) -> BackpropLearner:
 
 def make_learner_of_module(config: Train, data: Dataset, run: Run) -> ModuleLearner:
     """Return the learner of any network with any optimizer."""
-    learner = make_module_learner(config, data, run, deep_supervision if config.trained == "deep-supervision" else None)
+    learner = make_module_learner(config, data, run, make_credit)
     if config.trained == "readout":
         learner.train_only_readout(data.train.x[:2])
     if config.rate_drops and learner.optimizer is not None:
@@ -91,6 +91,8 @@ def make_learner_of_module(config: Train, data: Dataset, run: Run) -> ModuleLear
     return learner
 
 
-def deep_supervision(config: Train, model: nn.Module, run: Run) -> DeepSupervision:  # noqa: ARG001  as other rules
-    """Return the credit rule of `--trained deep-supervision`."""
+def make_credit(config: Train, model: nn.Module, run: Run) -> DeepSupervision | None:
+    """Return the credit rule of `--trained deep-supervision`; None for the gradient."""
+    if config.trained != "deep-supervision":
+        return None
     return DeepSupervision(model, generator=run.generator("readouts"))

@@ -9,7 +9,8 @@ from torch import nn
 from plastic_cli.classifier.optimizers import make_optimizer
 from plastic_cli.config.classifier import ModuleTrainConfig
 from plastic_cli.errors import OptionError, UserError
-from plastic_cli.plugins.discovery import discover
+from plastic_cli.plugins.discovery import discover, find_rule
+from plastic_cli.plugins.models import train_model
 
 
 def config(**options):
@@ -77,3 +78,11 @@ def test_a_model_is_a_known_word_or_a_module_and_a_name(name):
         config(model=name)
     assert config(model="LeNet").model == "lenet"
     assert config(model=" mine:Net ").model == "mine:Net"
+
+
+def test_backprop_keeps_its_rate_of_sgd_on_its_own_network():
+    rates = {"sgd": 0.001, "momentum": 0.01, "adam": 0.001, "adamw": 0.001, "selective": 0.001}
+    model = train_model(find_rule("backprop"))
+    assert {name: model.from_values({"optimizer": name}).learning_rate for name in rates} == rates
+    on_lenet = {name: model.from_values({"optimizer": name, "model": "lenet"}).learning_rate for name in rates}
+    assert on_lenet == {**rates, "sgd": 0.1}

@@ -15,7 +15,8 @@ from torch import nn
 from plastic_cli import RunStore
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.plugins.discovery import find_rule
-from plastic_cli.runs.folder import open_run
+from plastic_cli.plugins.models import train_model
+from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.testing import interrupted_after, plastic, training_numbers, write_tiny_dataset
 
 SMALL = {
@@ -97,7 +98,7 @@ def test_a_lenet_is_trained_evaluated_analyzed_and_drawn(rule):
     accuracy = (network(test.x).argmax(1) == test.y).double().mean().item()
     assert accuracy == result["metrics"]["test/accuracy"]
     done("eval", rule, "--corruption", "rotation:20")
-    done("analyze", rule, "--sparsity", "--confusion")
+    done("analyze", rule, "--sparsity")
     assert len(pd.read_csv(Path(result["folder"]) / "tables" / "sparsity.csv")) == 4
     (drawn,) = done("render", rule, "--json").results
     assert any(name.endswith(".gif") for name in drawn["files"])
@@ -117,8 +118,8 @@ def test_a_module_of_the_users_own_is_trained_and_loaded(rule, own, data):
     assert not network.training
     accuracy = (network(test.x.view(-1, 1, 6, 6)).argmax(1) == test.y).double().mean().item()
     assert accuracy == result["metrics"]["test/accuracy"]
-    for verb in ("eval", "analyze", "render"):
-        done(verb, rule)
+    done("analyze", rule, "--sparsity")
+    done("render", rule)
     RunStore("runs").run(result["run"]).load()
 
 
@@ -221,3 +222,15 @@ def test_grlu_on_its_own_network_with_the_gradient_is_backpropagation(data):
                     parameter -= rate * v
     for expected, found in zip(network.parameters(), network_of("grlu", result["folder"]).parameters(), strict=True):
         assert torch.allclose(expected, found.double(), atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_credit_of_a_rule_is_registered(rule, data):
+    """Other code finds the credit rule of a run by `Rule.credit`; it is the one that trains the network."""
+    options = {"model": "lenet", "dataset": str(data)}
+    config = train_model(find_rule(rule)).from_values(options)
+    run = create_run(Path("runs"), rule=rule, config=config.model_dump(mode="json"))
+    learner = find_rule(rule).member("build")(run, load_dataset(str(data)), trained=False)
+    credit = find_rule(rule).member("credit")(config, learner.network, run)
+    assert type(credit) is type(learner.credit)
+    assert credit is None or set(credit.parameters) <= dict(learner.network.named_parameters()).keys()

@@ -1,0 +1,103 @@
+"""The options of grlu: which of them choose the compiled code, and what another network or optimizer implies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from plastic_cli.data.datasets import load_dataset
+from plastic_cli.errors import UserError
+from plastic_cli.runs.folder import create_run, open_run
+from plastic_cli.testing import plastic
+from plastic_grlu.config import Train
+from plastic_grlu.credit import NodePerturbation
+from plastic_grlu.learner import GRLULearner
+from plastic_grlu.training import build, make_learner_of_module
+
+
+def built(tmp_path, **options):
+    config = Train.from_values(options)
+    run = create_run(tmp_path / "runs", rule="grlu", config=config.model_dump(mode="json"))
+    return build(run, load_dataset("digits"), trained=False)
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": 16}, {"update": "backprop"}, {"k": 0.5}, {"hidden": "8,8"}])
+def test_the_published_rule_on_its_own_network_is_compiled(options, tmp_path):
+    assert Train.from_values(options).is_plain
+    assert isinstance(built(tmp_path, **options), GRLULearner)
+
+
+@pytest.mark.parametrize("options", [{"optimizer": "adam"}, {"momentum": 0.5}, {"weight_decay": 0.1}, {"model": "cnn"}])
+def test_another_network_or_optimizer_learns_by_node_perturbation(options, tmp_path):
+    learner = built(tmp_path, **options)
+    assert isinstance(learner.credit, NodePerturbation)
+    assert learner.credit.normalize
+    assert Train.from_values(options).batch_size == 64
+    assert built(tmp_path, **options, update="backprop").credit is None
+
+
+def test_defaults_of_other_networks_and_optimizers():
+    rates = {
+        (): 0.1,
+        ("model", "lenet"): 0.01,
+        ("optimizer", "momentum"): 0.003,
+        ("optimizer", "adam"): 0.003,
+        ("optimizer", "selective"): 0.003,
+    }
+    for typed, rate in rates.items():
+        assert Train.from_values(dict([typed]) if typed else {}).learning_rate == rate
+    assert Train.from_values({"model": "lenet", "optimizer": "adam"}).learning_rate == 0.003
+    assert Train.from_values({"model": "lenet", "batch_size": 5}).batch_size == 5
+    for typed in ({"model": "cnn"}, {"optimizer": "adamw"}, {"model": "lenet", "optimizer": "momentum"}):
+        Train.from_values(typed).refuse_unused()
+
+
+def test_the_network_of_every_optimizer_is_that_of_the_published_rule(tmp_path):
+    plain, with_adam = (
+        built(tmp_path, hidden="7,7", skip=True),
+        built(tmp_path, hidden="7,7", skip=True, optimizer="adam"),
+    )
+    x = load_dataset("digits").test.x
+    assert torch.equal(with_adam.predict(x), plain.predict(x))
+
+
+def test_noise_and_learning_rate_follow_their_cosines(tmp_path):
+    options = {"optimizer": "adam", "noise": 0.2, "final_noise": 0.1, "learning_rate": 0.4, "final_learning_rate": 0.2}
+    learner = built(tmp_path, **options)
+    found = []
+    for epoch in range(4):
+        learner.begin_epoch(epoch, 4)
+        found.append((learner.credit.noise, learner.optimizer.param_groups[0]["lr"]))
+    cosine = [(1 + torch.cos(torch.tensor(torch.pi * epoch / 4)).item()) / 2 for epoch in range(4)]
+    assert found == [pytest.approx((0.1 + 0.1 * part, 0.2 + 0.2 * part), abs=1e-7) for part in cosine]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"k": 0.5, "momentum": 0.5}, "--k, --activation and --backbone need --optimizer sgd without momentum"),
+        ({"backbone": "autoencoder", "weight_decay": 0.1}, "--backbone need --optimizer sgd"),
+        ({"update": "backprop", "model": "cnn", "noise": 0.3}, "--noise does nothing with --update backprop"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused(options, problem):
+    with pytest.raises(UserError, match=problem):
+        Train.from_values(options)
+
+
+@pytest.mark.parametrize("typed", [["--k", ".5", "--model", "lenet"], ["--k", ".5", "--optimizer", "adam"]])
+def test_options_of_the_own_network_are_refused_with_another(typed):
+    outcome = plastic("train", "grlu", *typed)
+    assert outcome.code == 2
+    assert "does nothing with" in outcome.err
+
+
+def test_the_credit_of_a_run_comes_from_its_seed(tmp_path):
+    config = Train.from_values({"model": "cnn", "hidden": "2"})
+    data = load_dataset("digits")
+    run = create_run(tmp_path / "runs", rule="grlu", config=config.model_dump(mode="json"))
+    first, again = (make_learner_of_module(config, data, open_run(run.folder)) for _ in range(2))
+    for learner in (first, again):
+        learner.train_batch(data.train.x[:8], data.train.y[:8])
+    for left, right in zip(first.network.parameters(), again.network.parameters(), strict=True):
+        assert torch.equal(left, right)
