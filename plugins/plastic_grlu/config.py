@@ -130,9 +130,10 @@ class Train(ModuleTrainConfig):
             raise ValueError("--final-noise must not exceed --noise")
         if self.final_learning_rate > self.learning_rate:
             raise ValueError("--final-learning-rate must not exceed --learning-rate")
-        with_state = self.model == "mlp" and self.optimizer == "sgd" and not self.is_plain
-        if with_state and (self.activation != "relu" or self.backbone != "none"):
-            raise ValueError("--k, --activation and --backbone need --optimizer sgd without momentum and weight decay")
+        if not self.is_plain and (self.activation != "relu" or self.backbone != "none"):
+            raise ValueError(
+                "--k, --activation and --backbone need --model mlp and --optimizer sgd without momentum and weight decay"
+            )
         if not self.is_plain and self.update == "backprop" and (self.noise, self.final_noise) != (0.1, 0.0):
             raise ValueError("--noise does nothing with --update backprop and another --model or --optimizer")
         return self
