@@ -132,7 +132,8 @@ class Train(ModuleTrainConfig):
             raise ValueError("--final-learning-rate must not exceed --learning-rate")
         if not self.is_plain and (self.activation != "relu" or self.backbone != "none"):
             raise ValueError(
-                "--k, --activation and --backbone need --model mlp and --optimizer sgd without momentum and weight decay"
+                "--k, --activation and --backbone need --model mlp and --optimizer sgd, without --momentum and"
+                " --weight-decay"
             )
         if not self.is_plain and self.update == "backprop" and (self.noise, self.final_noise) != (0.1, 0.0):
             raise ValueError("--noise does nothing with --update backprop and another --model or --optimizer")

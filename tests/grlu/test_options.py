@@ -75,7 +75,7 @@ def test_noise_and_learning_rate_follow_their_cosines(tmp_path):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"k": 0.5, "momentum": 0.5}, "need --model mlp and --optimizer sgd without momentum"),
+        ({"k": 0.5, "momentum": 0.5}, "need --model mlp and --optimizer sgd, without --momentum"),
         ({"backbone": "autoencoder", "weight_decay": 0.1}, "--backbone need --model mlp and --optimizer sgd"),
         ({"update": "backprop", "model": "cnn", "noise": 0.3}, "--noise does nothing with --update backprop"),
     ],
