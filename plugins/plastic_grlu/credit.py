@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -67,6 +66,10 @@ def make_credit(config: Train, model: nn.Module, run: Run) -> NodePerturbation |
 class NodePerturbation:
     """Node perturbation with antithetic noise for any torch module; equations (7) to (10) of rule.py.
 
+    With SGD use normalize=True: without it `.grad` is noise^2 times the gradient, as published. Adam does not mind. For
+    a module with batch normalization in training use across_samples=False: with True the estimate has no bias, but on a
+    ResNet its noise hides the gradient.
+
     Noise enters at every node, a torch function that combines activity with parameters that the rule teaches: linear
     maps, convolutions, embeddings, attention, normalization, learned positions and scales. No error is propagated from
     one node to another. A normalization that directly follows a node, and an addition or a scale, belongs to it.
@@ -79,7 +82,8 @@ class NodePerturbation:
 
     across_samples: a sample's noise is credited with all losses that it can change, also those of other samples in a
     module that mixes samples, such as batch normalization in training. This keeps the expectation exact. False: only
-    with the loss of its own sample, as if batch statistics were constant, which has much less variance.
+    with the loss of its own sample, which leaves out a part of the gradient, and divides the variance by about the size
+    of the batch.
 
     modules, rest: the modules that the rule teaches, and how other parameters learn; see `plastic_cli.credit`.
     chunk_size: pairs that are computed in one batch, which takes their memory; 1: one pass after the other; None:
@@ -106,16 +110,16 @@ class NodePerturbation:
         chunk_size: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        if perturbations < 1:
-            raise UserError(f"perturbations is {perturbations}: it must be 1 or more.")
-        if chunk_size is not None and chunk_size < 1:
-            raise UserError(f"chunk_size is {chunk_size}: it must be 1 or more, or None.")
+        if perturbations != int(perturbations) or perturbations < 1:
+            raise UserError(f"perturbations is {perturbations}: it must be a whole number, 1 or more.")
+        if chunk_size is not None and (chunk_size != int(chunk_size) or chunk_size < 1):
+            raise UserError(f"chunk_size is {chunk_size}: it must be a whole number, 1 or more, or None.")
         if credit not in ("output", "preactivation"):
             raise UserError(f"credit is {credit!r}: it must be 'output' or 'preactivation'.")
         self.model: nn.Module | None = model
         self.parameters: Mapping[str, nn.Parameter] = taught(model, modules)
         self.rest = rest_credit(model, self.parameters, rest)
-        self.perturbations, self.noise, self.credit = perturbations, noise, credit
+        self.perturbations, self.noise, self.credit = int(perturbations), noise, credit
         self.normalize, self.across_samples, self.chunk_size = normalize, across_samples, chunk_size
         if generator is None:
             generator = torch.Generator().manual_seed(int(torch.randint(2**63 - 1, ())))
@@ -136,13 +140,12 @@ class NodePerturbation:
         model = _inner(attached(self.model))
         step = _Step(self, model, inputs, loss)
         try:
-            with _eager():
-                try:
-                    return step.learn()
-                except OtherCalls:
-                    # The first call of a module may fill a cache. The second finds it filled.
-                    step.take_back()
-                    return step.learn()
+            try:
+                return step.learn()
+            except OtherCalls:
+                # The first call of a module may fill a cache. The second finds it filled.
+                step.take_back()
+                return step.learn()
         except OtherCalls as error:
             raise UserError(
                 f"the module calls other functions with noise than without ({error}), because its control flow depends"
@@ -500,8 +503,3 @@ def _inner(model: nn.Module) -> nn.Module:
     while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         model = model.module
     return model
-
-
-def _eager() -> AbstractContextManager[None]:
-    """Let compiled modules call torch's functions one by one. Without torch.compile its compiler is not loaded."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from plastic_cli.credit.interception import Interception, function_name
+from plastic_cli.credit.interception import Interception, function_name, plain_name
 from plastic_cli.credit.recording import NONLINEARITIES, NORMALIZATIONS
 from plastic_cli.errors import UserError
 
@@ -262,10 +262,9 @@ class CleanPass(Interception):
         for node in self._nodes:
             node.noise_place = node.place
             receivers = self._receivers[id(node)]
-            if self._after_nonlinearity and len(receivers) == 1 and receivers[0] is not None:
-                name = function_name(self._functions[receivers[0]]).removesuffix("_")
-                if name in NONLINEARITIES:
-                    node.noise_place = (receivers[0], 0)
+            only = receivers[0] if len(receivers) == 1 else None
+            if self._after_nonlinearity and only is not None and plain_name(self._functions[only]) in NONLINEARITIES:
+                node.noise_place = (only, 0)
 
     def _is_foreign(self, tensor: Tensor) -> bool:
         """Return whether a tensor has a graph or needs a gradient that is not of parameters that learn here."""

@@ -241,6 +241,7 @@ def test_a_step_function_learns_the_slope_of_the_expected_loss():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, 2, generator=generator, dtype=torch.float64)
     model = nn.Linear(2, 1, bias=False).double()
+    nn.init.constant_(model.weight, 0.3)
     sigma = 0.5
     credit = NodePerturbation(model, 40000, sigma, generator=generator)
     credit.backward(x, lambda z: (z > 0).to(z.dtype).squeeze(1))
@@ -827,6 +828,7 @@ def test_wrong_use_gets_one_line():
     model, x, y = SMALL["mlp"].draw()
     for options, words in [
         ({"perturbations": 0}, "perturbations"),
+        ({"perturbations": 2.5}, "perturbations"),
         ({"chunk_size": 0}, "chunk_size"),
         ({"credit": "weights"}, "credit"),
         ({"noise": 0.0}, "noise"),
