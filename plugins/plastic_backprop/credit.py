@@ -19,6 +19,7 @@ from torch.nn import functional
 from plastic_cli.credit.gradient import Rest, attached, rest_credit
 from plastic_cli.credit.interception import Interception, function_name
 from plastic_cli.credit.parameters import taught
+from plastic_cli.credit.passes import BeforePass
 from plastic_cli.credit.protocol import Loss, call, checked_losses
 from plastic_cli.credit.recording import NONLINEARITIES
 from plastic_cli.errors import UserError
@@ -58,10 +59,13 @@ class DeepSupervision:
 
     def backward(self, inputs: Any, loss: Loss) -> Tensor:
         """Add to `.grad` the gradients of the losses of all readouts; return the losses (batch,) of the model."""
+        model = attached(self.model)
+        # A rule for the rest calls the model again: statistics and random numbers must change once.
+        before = None if self.rest is None else BeforePass.of(model)
         separated = _SeparatedLayers()
         with torch.enable_grad():
             with separated:
-                output = call(attached(self.model), inputs)
+                output = call(model, inputs)
             losses = checked_losses(loss(output))
             activity = [_features(each, len(losses)) for each in separated.activity if each.requires_grad]
             self._make_readouts(activity, output)
@@ -76,7 +80,8 @@ class DeepSupervision:
             torch.autograd.backward(total, inputs=[*self.parameters.values(), *self.readouts])
         if self._optimizer is not None:
             self._optimizer.step()
-        if self.rest is not None:
+        if self.rest is not None and before is not None:
+            before.restore()
             self.rest.backward(inputs, loss)
         return losses.detach()
 

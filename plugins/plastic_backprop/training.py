@@ -8,7 +8,6 @@ from plastic_backprop.config import Train
 from plastic_backprop.credit import DeepSupervision
 from plastic_cli import Run
 from plastic_cli.classifier.baselines import BackpropLearner, ReluNetwork
-from plastic_cli.classifier.credit_metrics import CreditMetrics
 from plastic_cli.classifier.data import described_data
 from plastic_cli.classifier.fit import fit
 from plastic_cli.classifier.module import ModuleLearner
@@ -29,13 +28,14 @@ def train_run(config: Train, run: Run) -> None:
         return
     data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
     learner = make_learner(config, data, run)
-    metrics = CreditMetrics(ModuleLearner(ReluNetwork(learner.layers)), run, data, config.batch_size)
-
-    def after_epoch(epoch: int) -> None:
-        snapshot_weights(run, epoch, config.epochs, learner.first_weights)
-        metrics.log(epoch)
-
-    fit(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
+    fit(
+        learner,
+        data,
+        run,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        after_epoch=lambda epoch: snapshot_weights(run, epoch, config.epochs, learner.first_weights),
+    )
 
 
 def build(run: Run, data: Dataset, *, trained: bool = True) -> BackpropLearner | ModuleLearner:

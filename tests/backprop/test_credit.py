@@ -118,6 +118,20 @@ def test_modules_and_the_rest():
     torch.testing.assert_close([model[2].weight.grad, model[4].weight.grad], list(exact))
 
 
+def test_statistics_and_random_numbers_change_once_with_a_rule_for_the_rest():
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 5)).double()
+    x, y = torch.randn(4, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 3])
+    torch.manual_seed(3)
+    credit = DeepSupervision(model, modules="0", rest="gradient")
+    losses = credit.backward(x, losses_of(y))
+    assert model[1].num_batches_tracked == 1
+    exact = model[4].weight.grad.clone()
+    torch.manual_seed(3)
+    again = losses_of(y)(model(x))
+    torch.testing.assert_close(again.detach(), losses)
+    torch.testing.assert_close(torch.autograd.grad(again.mean(), model[4].weight)[0], exact)
+
+
 def test_a_run_learns_by_deep_supervision_with_readouts_in_its_checkpoint(train):
     folder = train("--trained", "deep-supervision", "--optimizer", "sgd", epochs=2)
     stopped = train("--trained", "deep-supervision", "--optimizer", "sgd", "--epochs", 2)
