@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from plastic_cli import UserError
 from plastic_cli.credit.gradient import Rest, attached, rest_credit
 from plastic_cli.credit.parameters import accumulate, named_parameters, others, taught, unwrapped
+from plastic_cli.credit.passes import BeforePass
 from plastic_cli.credit.protocol import Credit, Loss, call, checked_losses
 from plastic_cli.credit.recording import Recording, Use
 from plastic_cli.errors import did_you_mean
@@ -46,6 +47,11 @@ class LocalPlasticity:
     uses of a weight. Without an event, `.grad` of hidden weights stays as it is (None after `zero_grad`).
 
     The readout learns from every batch by the exact gradient of its own parameters. No error reaches its input.
+
+    Give hidden layers and the readout a parameter group each: hidden layers with SGD and a low rate, 0.001 or less, the
+    readout with the usual rate. High rates silence ReLU units. SoftHebb needs normalized inputs or the triangle
+    activation of plastic_eglp; on other networks begin with feedback="direct". `loss` may depend on the output only: a
+    penalty of the weights reaches no hidden layer.
 
     SGD makes the published step. With momentum or Adam a hidden weight keeps its moments during batches without an
     event and does not move, because torch's optimizers skip parameters whose `.grad` is None; call `zero_grad` with
@@ -124,6 +130,7 @@ class LocalPlasticity:
         Raises UserError if the module or its loss lacks what the rule needs.
         """
         model = attached(self.model)
+        before = BeforePass.of(model) if isinstance(self._rest, Credit) else None
         every = named_parameters(model)
         recording = _Recording(every, self._in_graph(model), self._tied)
         with torch.enable_grad(), recording:
@@ -150,7 +157,8 @@ class LocalPlasticity:
                     needed = self.feedback == "direct" or isinstance(event, Tensor)
                     of = self._samples.of(name, stimuli, len(losses), derivatives) if needed else None
                     self._learn(name, stimuli, event, error, of)
-        if isinstance(self._rest, Credit):
+        if isinstance(self._rest, Credit) and before is not None:
+            before.restore()
             self._rest.backward(inputs, loss)
         return losses
 
@@ -164,6 +172,7 @@ class LocalPlasticity:
             "feedback": dict(self._feedback),
             "generator": self.generator.get_state(),
             "readout": None if self._readout is None else list(self._readout),
+            "parameters": list(self.parameters),
             "events": self.events,
             "event_stimuli": self.event_stimuli,
             "had_event": list(self.had_event),
@@ -178,9 +187,11 @@ class LocalPlasticity:
         self._novelty.mean, self._novelty.variance = state["novelty"]["mean"], state["novelty"]["variance"]
         self._thresholds, self._feedback = dict(state["thresholds"]), dict(state["feedback"])
         self.generator.set_state(state["generator"].cpu())
+        every = named_parameters(attached(self.model))
         if state["readout"] is not None:
-            every = named_parameters(attached(self.model))
             self._readout = {name: every[name] for name in state["readout"]}
+        known = {*self.parameters, *state["parameters"]}
+        self.parameters = {name: parameter for name, parameter in every.items() if name in known}
         self.events = int(state["events"])
         self.event_stimuli = int(state["event_stimuli"])
         self.had_event = list(state["had_event"])
@@ -439,13 +450,25 @@ class _Recording(Recording):
         self._in_graph, self._tied = in_graph, tied
         self._detached: dict[int, Tensor] = {}
         self._of_detached: dict[int, nn.Parameter] = {}
+        # Tensors that are computed from parameters alone, by id; they are kept, so that no id is used again.
+        self._computed: dict[int, Tensor] = {}
 
     def handle(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Carry out a torch function with the parameters that need no graph detached."""
         embeds = function is nn.functional.embedding
         args = [self._without_graph(value, embeds) for value in args]
         kwargs = {key: self._without_graph(value, embeds) for key, value in kwargs.items()}
+        given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        if given and all(self._is_of_parameters(value) for value in given):
+            # Not a layer, even if it is a product: no activity takes part.
+            result = function(*args, **kwargs)
+            parts = result if isinstance(result, tuple | list) else [result]
+            self._computed |= {id(part): part for part in parts if isinstance(part, Tensor)}
+            return result
         return super().handle(function, args, kwargs)
+
+    def _is_of_parameters(self, value: Tensor) -> bool:
+        return isinstance(value, nn.Parameter) or id(value) in self._of_detached or id(value) in self._computed
 
     def name_of(self, weight: Tensor) -> str | None:
         """Return the name of a parameter that is observed, also for a view of it."""
@@ -456,7 +479,7 @@ class _Recording(Recording):
         if isinstance(value, nn.Parameter):
             learns = self._in_graph is None or id(value) in self._in_graph
             return value if learns and not (embeds and id(value) in self._tied) else self._detach(value)
-        if isinstance(value, list | tuple) and any(isinstance(part, nn.Parameter) for part in value):
+        if type(value) in (list, tuple) and any(isinstance(part, nn.Parameter) for part in value):
             return type(value)(self._without_graph(part, embeds) for part in value)
         return value
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from plastic_cli import UserError
-from plastic_cli.analysis.without_effect import random_states, set_random_states
 from plastic_cli.credit.parameters import named_parameters
+from plastic_cli.credit.passes import BeforePass
 from plastic_cli.credit.products import Product
 from plastic_cli.credit.protocol import Loss, call
 from plastic_cli.credit.recording import Recording
@@ -81,17 +81,13 @@ def first_loss_derivatives(model: nn.Module, inputs: Any, loss: Loss) -> list[Te
 
     The module runs once more. Its buffers and torch's random states are restored.
     """
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    states = random_states(model)
+    before = BeforePass.of(model)
     probe = _Probe(named_parameters(model))
     with torch.enable_grad():
         with probe:
             output = call(model, inputs)
         found = torch.autograd.grad(loss(output)[0], probe.zeros, allow_unused=True)
-    set_random_states(states)
-    with torch.no_grad():
-        for buffer, value in buffers:
-            buffer.copy_(value)
+    before.restore()
     return [
         (zeros if derivative is None else derivative).square().sum(use.product.unit_dimension).flatten()
         for use, zeros, derivative in zip(probe.uses, probe.zeros, found, strict=True)

@@ -606,7 +606,7 @@ def test_direct_feedback_follows_the_gradient_of_any_loss_with_respect_to_the_ou
 def test_labels_are_read_from_the_gradient_of_a_cross_entropy_also_if_it_is_zero():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, CLASSES)).float()
     nn.init.zeros_(model[1].weight)
-    for bias, label, expected in (([500.0, 0.0, 0.0], 0, -500.0), ([500.0, 0.0, 0.0], 1, 500.0)):
+    for bias, label, expected in (([0.0, 500.0, 0.0], 1, -500.0), ([0.0, 500.0, 0.0], 2, 500.0)):
         model[1].bias.data = torch.tensor(bias)
         events = Scripted(0.0)
         credit = LocalPlasticity(model, events=events, signal="margin")
@@ -653,6 +653,44 @@ def test_another_credit_rule_teaches_the_rest():
         torch.testing.assert_close(-found[name], exact[name])
     with pytest.raises(UserError, match=r"both rules teach '2.weight'"):
         LocalPlasticity(model, "oja", rest=Gradient(model, "2"))
+
+
+def test_another_rule_sees_the_same_pass():
+    """Dropout masks are the same, and running statistics change once."""
+
+    class Recorded(Gradient):
+        def backward(self, inputs, loss):
+            return losses.setdefault("rest", super().backward(inputs, loss))
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, CLASSES)).double()
+    losses = {}
+    credit = LocalPlasticity(model, "oja", modules=["0", "3"], rest=Recorded(model, "1"))
+    own = credit.backward(draw(6, 4), losses_of(labels(6)))
+    assert torch.equal(own, losses["rest"])
+    assert int(model[1].num_batches_tracked) == 1
+
+
+class LowRank(nn.Module):
+    """Weights that are a matrix plus a product of two small ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.W, self.A, self.B = (nn.Parameter(draw(*shape)) for shape in ((4, 4), (4, 2), (2, 4)))
+
+    def forward(self, x):
+        return functional.linear(x, self.W + self.A @ self.B)
+
+
+def test_a_product_of_parameters_is_no_layer():
+    model, x, y = nn.Sequential(LowRank(), nn.Tanh(), nn.Linear(4, CLASSES).double()), draw(6, 4), labels(6)
+    exact = gradient_of(model, x, y)
+    for _ in range(2):
+        found = changes(model, x, y)
+        assert [name for name, change in found.items() if change is not None] == ["2.weight", "2.bias"]
+    found = changes(model, x, y, rest="gradient")
+    for name in "WAB":
+        torch.testing.assert_close(-found[f"0.{name}"], exact[f"0.{name}"])
 
 
 def test_parameters_are_those_that_learn():
@@ -709,6 +747,7 @@ def test_a_resumed_rule_continues_bit_for_bit(options, each):
     resumed = rule_of(other)
     stored.seek(0)
     resumed.load_state_dict(torch.load(stored, weights_only=True))
+    assert set(resumed.parameters) == set(credit.parameters) > {"4.bias"}
     found = train(resumed, other, torch.optim.SGD(other.parameters(), 0.01), 8, 16)
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
