@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from plastic_cli.credit.products import Product, product_of
 from plastic_cli.credit.recording import Recording
 from plastic_cli.credit.unrolled import PARTS
 from plastic_metafa import layer_terms
+from plastic_metafa.computed_weights import MULTIPLY, of_parameters_alone, origin
 from plastic_metafa.feedback_weights import FeedbackWeights, fan_of
 from plastic_metafa.theta_file import TermKey
 
@@ -29,10 +31,6 @@ WITH_SUMMAND = frozenset({"addmm", "baddbmm", "addbmm", "addmv"})
 """Those whose first argument is added to the product."""
 NO_FEEDBACK = frozenset({"cdist", "pairwise_distance", "cosine_similarity"})
 """Names of functions that combine a weight and activity in another way."""
-PRODUCTS = ("Mm", "Addmm", "Bmm", "Baddbmm", "Mv", "Addmv", "Dot", "Convolution")
-"""Nodes of differentiation of products."""
-MOST_NODES = 500
-"""How many operations are followed back to see from which parameters a weight was computed."""
 SAME_UNITS = frozenset({"View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Clone", "ToCopy", "LogSoftmax"})
 """Nodes of differentiation that may lie between the last response and the output of the module."""
 
@@ -41,15 +39,20 @@ SAME_UNITS = frozenset({"View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze",
 class Layer:
     """One use of a weight in a forward pass.
 
-    direct: the name of its direct feedback. time_first: the input is (time, batch, features). by_terms: the weight
-    learns by the terms; otherwise by term 0 with strength 1. y_post, and the slope of the first layer, are known after
-    the forward pass.
+    name: of the weight. direct: the name of its direct feedback. time_first: the input is (time, batch, features).
+    by_terms: the weight learns by the terms; otherwise by term 0 with strength 1. of_parameters: the input is computed
+    from parameters alone. in_weight: so is the response, and it is part of the weight of another layer. This is then
+    no layer of its own, and has its exact derivative. y_post, and the slope of the first layer, are known after the
+    forward pass.
     """
 
     passed: Pass
+    name: str
     direct: str | None
     time_first: bool
     by_terms: bool
+    of_parameters: bool
+    in_weight: bool = False
     slope: layer_terms.Slope | None = None
     y_post: Tensor | None = None
 
@@ -73,6 +76,7 @@ class Pass:
     time_first: bool = False
 
     def __post_init__(self) -> None:
+        self._uses: Counter[str] = Counter()
         self._names = {id(parameter): name for name, parameter in self.parameters.items() if parameter.ndim > 1}
         self.plain = set(self.theta) == {0}
         self.uses_e_pre = not self.plain and layer_terms.uses_e_pre(self.theta)
@@ -83,21 +87,19 @@ class Pass:
         return set() if self.plain else self.multiplied | self.embedded
 
     def name_of(self, product: Product) -> str | None:
-        """Return the name of a taught weight: a parameter, a view of one, or computed from some, with joined names.
-
-        The second factor of a matrix product may be activity. It is not, if it was computed without another product.
-        """
+        """Return the name of a taught weight: a parameter, a view of one, or computed from some, with joined names."""
         name = self._name_of_parameter(product.weight)
         if name is None and product.weight.grad_fn is not None:
-            activity = ("_Multiply", "Embedding", *(PRODUCTS if product.kind == "matmul" else ()))
-            name = "+".join(self._computed_from(product.weight, activity)) or None
+            name = self._name_of_computed(product.weight, maybe_activity=product.kind == "matmul")
         return name
 
     def multiply(self, name: str, product: Product) -> tuple[Tensor, Layer]:
         """Return the product of a layer, whose error will reach x through B, and what the terms need."""
         self.multiplied.update(name.split("+"))
         x, weight, bias = product.x, product.weight, product.bias
-        layer = Layer(self, self._direct_name(name, weight), self.time_first and x.ndim > 2, not self.plain)
+        self._uses[name] += 1
+        time_first, alone = self.time_first and x.ndim > 2, of_parameters_alone(x)
+        layer = Layer(self, name, self._direct_name(name, weight), time_first, not self.plain, alone)
         B = None if self.weights.kind in ("symmetric", "direct") else self._feedback(name, weight, product.kind)
         device = x.device.type
         if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
@@ -120,17 +122,18 @@ class Pass:
             return None
         summand = args[0] if called in WITH_SUMMAND and args else None
         factors = [part for part in _tensors((args, kwargs)) if part.requires_grad and part is not summand]
-        names = [name for part in factors if (name := self._name_of_parameter(part)) is not None]
+        found = {id(part): name for part in factors if (name := self._name_of_factor(part)) is not None}
+        names = [found[id(part)] for part in factors if id(part) in found]
         if not names or len(names) == len(factors):
             return None
         self._check_function(called, names)
-        self.multiplied.add(names[0])
+        self.multiplied.update(names[0].split("+"))
 
         def for_weight(part: Tensor) -> Tensor:
-            return part if part is summand or self._name_of_parameter(part) is not None else part.detach()
+            return part if part is summand or id(part) in found else part.detach()
 
         def for_activity(part: Tensor) -> Tensor:
-            if self._name_of_parameter(part) is None:
+            if id(part) not in found:
                 return part.detach() if part is summand else part
             return part.detach() if self.weights.kind == "symmetric" else self._feedback(names[0], part, "linear")
 
@@ -157,7 +160,7 @@ class Pass:
 
     def embed(self, name: str, product: Product) -> Tensor:
         """Return an embedding that learns by term 0 with its strength: its error goes nowhere else."""
-        self.embedded.add(name)
+        self.embedded.update(name.split("+"))
         kept = product.weight.detach()
         return product.apply(product.x, kept + self.theta.get(0, 0.0) * (product.weight - kept))
 
@@ -242,21 +245,30 @@ class Pass:
         name = self._names.get(id(weight))
         return name if name is not None or weight._base is None else self._names.get(id(weight._base))
 
-    def _computed_from(self, weight: Tensor, activity: tuple[str, ...]) -> list[str]:
-        """Return the names of the weights from which a tensor was computed; none if `activity` is part of it."""
-        waiting, seen, found = [weight.grad_fn], {weight.grad_fn}, set()
-        while waiting:
-            node: Any = waiting.pop()
-            kind = type(node).__name__
-            if len(seen) > MOST_NODES or kind.startswith(activity):
-                return []
-            if kind == "AccumulateGrad" and (name := self._names.get(id(node.variable))) is not None:
-                found.add(name)
-            for child, _ in node.next_functions:
-                if child is not None and child not in seen:
-                    seen.add(child)
-                    waiting.append(child)
-        return sorted(found)
+    def _name_of_factor(self, factor: Tensor) -> str | None:
+        """Return the name of a factor that is a taught weight: a parameter, or a matrix of parameters alone."""
+        name = self._name_of_parameter(factor)
+        if name is None and factor.ndim == 2 and of_parameters_alone(factor):
+            return self._name_of_computed(factor, maybe_activity=False)
+        return name
+
+    def _name_of_computed(self, weight: Tensor, *, maybe_activity: bool) -> str | None:
+        """Return the joined names of what a weight was computed from; products on the way become part of it."""
+        found = origin(weight, self._names, maybe_activity=maybe_activity)
+        if found is None:
+            return None
+        for layer in found.products:
+            self._include_in_weight(layer)
+        return "+".join(found.names)
+
+    def _include_in_weight(self, layer: Layer) -> None:
+        """Let a product of parameters have its exact derivative. It needs no feedback, unless used elsewhere too."""
+        if layer.in_weight:
+            return
+        layer.in_weight, layer.by_terms, layer.direct, layer.slope = True, False, None, None
+        self._uses[layer.name] -= 1
+        if not self._uses[layer.name]:
+            self.weights.forget(layer.name)
 
 
 class _Multiply(torch.autograd.Function):
@@ -279,17 +291,18 @@ class _Multiply(torch.autograd.Function):
         x, weight, B = ctx.saved_tensors
         layer: Layer = ctx.layer
         product = Product(ctx.function, ctx.kind, x, weight, ctx.bias, ctx.options)
+        carrying = weight if B is None or layer.in_weight else B
         of_x_needed, of_weight_needed, of_bias_needed = ctx.needs_input_grad[:3]
         of_x_here = of_x_needed or (layer.slope is not None and "convolution" not in product.kind)
         of_x, of_weight, of_bias = product.gradients(
             error,
-            weight if B is None else B,
+            carrying,
             (of_x_here and layer.direct is None, of_weight_needed and not layer.by_terms, of_bias_needed),
         )
         if layer.direct is not None and (of_x_needed or layer.slope is not None):
             of_x = layer.passed.direct_error(layer, product)
         if layer.by_terms and of_weight_needed:
-            of_weight = _change_by_terms(layer, product, weight if B is None else B, error, of_x)
+            of_weight = _change_by_terms(layer, product, carrying, error, of_x)
         return of_x if of_x_needed else None, of_weight, of_bias, None, None, None
 
 
@@ -338,9 +351,9 @@ class Multiplying(_Observing):
     def handle(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Carry out a torch function."""
         product = product_of(function, args, kwargs)
-        if product is not None and product.kind != "embedding":
+        if product is not None:
             name = self.passed.name_of(product)
-            if name is not None:
+            if name is not None and product.kind != "embedding":
                 return self.passed.multiply(name, product)[0]
         result = self.passed.multiply_by_other(function, args, kwargs)
         return function(*args, **kwargs) if result is None else result
@@ -390,10 +403,14 @@ class RecordingTerms(_Observing, Recording):
     def give_activity(self, output: Tensor | None) -> None:
         """Give each layer its activity after the forward pass; the layer that makes `output` has its softmax."""
         last = None if output is None else _last_product(output)
-        first = next((use.activations[0].result for use in self.uses if use.activations), None)
+        pairs = list(zip(self.uses, self.layers, strict=True))
+        first = next(
+            (use.activations[0].result for use, layer in pairs if use.activations and not (layer and layer.in_weight)),
+            None,
+        )
         of_input = torch.ones_like if first is None else layer_terms.slope_of_output(first)
-        for use, layer in zip(self.uses, self.layers, strict=True):
-            if layer is None:
+        for use, layer in pairs:
+            if layer is None or layer.in_weight:
                 continue
             if last is not None and use.z.grad_fn is last:
                 layer.y_post = torch.softmax(use.z.detach(), use.product.unit_dimension)
@@ -407,7 +424,7 @@ def _last_product(output: Tensor) -> Any:
     """Return the node of the layer that makes the output of a module; None if something lies between."""
     node: Any = output.grad_fn
     while node is not None:
-        if isinstance(node, torch.autograd.function.BackwardCFunction) and type(node).__name__ == "_MultiplyBackward":
+        if isinstance(node, torch.autograd.function.BackwardCFunction) and type(node).__name__ == MULTIPLY:
             return node
         if type(node).__name__.partition("Backward")[0] not in SAME_UNITS:
             return None

@@ -110,6 +110,11 @@ class FeedbackWeights:
                 changed = rule.weight_mirror(B.view_as(matrix), matrix, drawn.to(W), self.mirror_rate)
                 self.stored[name] = changed.view_as(B)
 
+    def forget(self, name: str) -> None:
+        """Drop B of a tensor that is no weight of a layer."""
+        for kept in (self.now, self.used, self.stored):
+            kept.pop(name, None)
+
     @torch.no_grad()
     def of(self, name: str, W: Tensor, fan: Fan) -> Tensor:
         """Return B of a weight in the shape of W, which is the whole parameter or a weight computed from parameters."""

@@ -591,6 +591,163 @@ def test_weights_that_are_computed_from_parameters(parametrize):
     torch.testing.assert_close(found["2.bias"], e1.sum(0))
 
 
+class LowRank(nn.Module):
+    """Low-rank adaptation: the second layer has the weight W + 2 A B, with W fixed or learning.
+
+    A and B have names in the order of the alphabet, as joined names have.
+    """
+
+    def __init__(self, use: str, learning: bool) -> None:
+        super().__init__()
+        self.use, self.first, self.fc = use, nn.Linear(6, 8), nn.Linear(7, 5)
+        self.a, self.b = nn.Parameter(torch.randn(7, 2)), nn.Parameter(torch.randn(2, 8))
+        self.w = nn.Parameter(torch.randn(7, 8), requires_grad=learning)
+
+    def second(self, h: Tensor) -> Tensor:
+        if self.use == "linear":
+            return functional.linear(h, self.w + 2 * (self.a @ self.b))
+        if self.use == "einsum":
+            return functional.linear(h, self.w + torch.einsum("or,ri->oi", self.a, 2 * self.b))
+        if self.use == "linear in linear":
+            return functional.linear(h, self.w + functional.linear(2 * self.a, self.b.T))
+        if self.use == "right":
+            return h @ (self.w + 2 * (self.a @ self.b)).T
+        return ((self.w + 2 * (self.a @ self.b)) @ h.T).T
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.tanh(self.second(torch.tanh(self.first(x)))))
+
+
+USES = ("linear", "einsum", "linear in linear", "right")
+
+
+@pytest.mark.parametrize(("use", "learning"), [*((use, learning) for use in USES for learning in (0, 1)), ("left", 1)])
+def test_a_product_of_parameters_is_part_of_a_weight_and_no_layer(use, learning):
+    torch.manual_seed(0)
+    model = LowRank(use, bool(learning)).double()
+    x, y = draw(4, 6), torch.arange(4)
+    Gradient(model).backward(x, losses_of(y))
+    wanted = gradients(model)
+    _, found = taught_by(model, x, losses_of(y), feedback="symmetric")
+    torch.testing.assert_close(found, wanted)
+    credit, found = taught_by(model, x, losses_of(y))
+    B = credit.feedback_weights()
+    name = "a+b+w" if learning else "a+b"
+    assert set(B) == {"first.weight", name, "fc.weight"} == set(credit.state_dict()["feedback"])
+    with torch.no_grad():
+        h0 = torch.tanh(model.first(x))
+        h1 = torch.tanh(model.second(h0))
+        e = (torch.softmax(model.fc(h1), 1) - functional.one_hot(y, 5)) / 4
+        e1 = (e @ B["fc.weight"]) * (1 - h1**2)
+        e0 = (e1 @ B[name].view_as(model.w) if use != "right" else e1 @ B[name].T) * (1 - h0**2)
+        change = e1.T @ h0
+    torch.testing.assert_close(found["first.weight"], e0.T @ x)
+    torch.testing.assert_close(found["a"], 2 * change @ model.b.T)
+    torch.testing.assert_close(found["b"], 2 * model.a.T @ change)
+    if learning:
+        torch.testing.assert_close(found["w"], change)
+    if use == "left":
+        return
+    credit, found = taught_by(model, x, losses_of(y), feedback="direct")
+    B = credit.feedback_weights()
+    assert set(B) == {name, "fc.weight"}
+    with torch.no_grad():
+        e1, e0 = (e @ B["fc.weight"]) * (1 - h1**2), (e @ B[name]) * (1 - h0**2)
+        change = e1.T @ h0
+    torch.testing.assert_close(found["first.weight"], e0.T @ x)
+    torch.testing.assert_close(found["b"], 2 * model.a.T @ change)
+
+
+@pytest.mark.parametrize("use", ["linear", "linear in linear", "right"])
+def test_the_terms_change_a_product_of_parameters_by_the_chain_rule(use):
+    """The change of the whole weight is that of a layer with this weight and the same feedback."""
+    torch.manual_seed(0)
+    model = LowRank(use, learning=True).double()
+    plain = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 7, bias=False), nn.Tanh(), nn.Linear(7, 5)).double()
+    with torch.no_grad():
+        for layer, other in ((plain[0], model.first), (plain[4], model.fc)):
+            layer.load_state_dict(other.state_dict())
+        plain[2].weight.copy_(model.w + 2 * model.a @ model.b)
+    x, y = draw(4, 6), torch.arange(4)
+    theta = {key: value for key, value in enumerate(THETA) if key != 3}
+    credit, found = taught_by(model, x, losses_of(y), theta=theta)
+    B = credit.feedback_weights()
+    other = RandomFeedback(plain, theta=theta, generator=seeded())
+    state = other.state_dict()
+    whole = B["a+b+w"].T if use == "right" else B["a+b+w"]
+    state["feedback"] = {"2.weight": whole.clone(), "4.weight": B["fc.weight"], "0.weight": B["first.weight"]}
+    other.load_state_dict(state)
+    other.backward(x, losses_of(y))
+    change = plain[2].weight.grad
+    torch.testing.assert_close(found["w"], change)
+    torch.testing.assert_close(found["a"], 2 * change @ model.b.detach().T)
+    torch.testing.assert_close(found["b"], 2 * model.a.detach().T @ change)
+    torch.testing.assert_close(found["first.weight"], plain[0].weight.grad)
+    torch.testing.assert_close(found["first.bias"], plain[0].bias.grad)
+
+
+class LowRankWords(nn.Module):
+    """An embedding with the table W + A B."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.randn(9, 2)), nn.Parameter(torch.randn(2, 6))
+        self.w, self.fc = nn.Parameter(torch.randn(9, 6)), nn.Linear(6, 5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.fc(torch.tanh(functional.embedding(tokens, self.w + self.a @ self.b).sum(1)))
+
+
+@pytest.mark.parametrize("theta", [{0: 1.0}, {0: 0.4, 9: 0.0}])
+def test_a_product_of_parameters_as_an_embedding_has_no_feedback(theta):
+    torch.manual_seed(0)
+    model = LowRankWords().double()
+    x, y = torch.arange(12).view(4, 3) % 9, torch.arange(4)
+    credit, found = taught_by(model, x, losses_of(y), theta=theta)
+    B = credit.feedback_weights()
+    assert set(B) == {"fc.weight"}
+    with torch.no_grad():
+        h = torch.tanh(functional.embedding(x, model.w + model.a @ model.b).sum(1))
+        e = (torch.softmax(model.fc(h), 1) - functional.one_hot(y, 5)) / 4
+        e_h = theta[0] * (e @ B["fc.weight"]) * (1 - h**2)
+        change = torch.zeros_like(model.w)
+        for sample, tokens in enumerate(x):
+            for token in tokens:
+                change[token] += e_h[sample]
+    assert_same({key: found[key] for key in "abw"}, {"w": change, "a": change @ model.b.T, "b": model.a.T @ change})
+
+
+class Queries(nn.Module):
+    """Attention of learned queries: layers of parameters alone, whose responses are activity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(3, 6))
+        self.query, self.key, self.fc = nn.Linear(6, 4), nn.Linear(5, 4), nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.query(self.queries).expand(len(x), 3, 4)
+        return self.fc((torch.softmax(query @ self.key(x).mT, -1) @ x).mean(1))
+
+
+def test_a_layer_of_parameters_alone_has_feedback_if_its_response_is_activity():
+    torch.manual_seed(0)
+    model = Queries().double()
+    x, y = draw(4, 7, 5), torch.arange(4)
+    wanted = gradient_of(model, x, y)
+    _, found = taught_by(model, x, losses_of(y), feedback="symmetric")
+    assert_same(found, wanted)
+    credit, found = taught_by(model, x, losses_of(y))
+    B = credit.feedback_weights()
+    assert set(B) == {"query.weight", "key.weight", "fc.weight"}
+    # The error at the response of the layer of queries is that at its bias, in each row.
+    query = model.query(model.queries).detach().requires_grad_()
+    attended = (torch.softmax(query @ model.key(x).mT, -1) @ x).mean(1)
+    e = (torch.softmax(model.fc(attended), 1).detach() - functional.one_hot(y, 5)) / 4
+    (e_query,) = torch.autograd.grad(attended, query, e @ B["fc.weight"])
+    torch.testing.assert_close(found["queries"], e_query @ B["query.weight"])
+
+
 class Sequences(nn.Module):
     """Logits for each position of a sequence."""
 
