@@ -13,6 +13,7 @@ from torch.utils.checkpoint import CheckpointError
 from plastic_cli import Run, UserError
 from plastic_cli.credit.gradient import Rest, attached, rest_credit
 from plastic_cli.credit.parameters import accumulate, others, taught
+from plastic_cli.credit.passes import BeforePass
 from plastic_cli.credit.protocol import Credit, Loss, call, checked_losses
 from plastic_metafa import layer_terms
 from plastic_metafa.feedback_pass import Multiplying, Pass, RecordingTerms
@@ -98,9 +99,15 @@ class RandomFeedback:
         else:
             self.rest = rest_credit(model, self.parameters, rest)
 
+    @property
+    def generator(self) -> torch.Generator:
+        """The generator of the random numbers."""
+        return self.weights.generator
+
     def backward(self, inputs: Any, loss: Loss) -> Tensor:
         """Add the descent direction to `.grad` of the parameters taught; return the losses (batch,)."""
         model = attached(self.model)
+        before = None if self.rest is None else BeforePass.of(model)
         self.weights.begin()
         passed = Pass(self.weights, self.parameters, self.theta)
         interception = Multiplying(passed) if passed.plain else RecordingTerms(passed)
@@ -131,7 +138,8 @@ class RandomFeedback:
             for name in passed.multiplied:
                 accumulate(self.parameters[name], decay * self.parameters[name])
         self.weights.end()
-        if self.rest is not None:
+        if self.rest is not None and before is not None:
+            before.restore()
             self.rest.backward(inputs, loss)
         return losses.detach()
 

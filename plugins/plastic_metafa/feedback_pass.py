@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -165,18 +165,22 @@ class Pass:
         return product.apply(product.x, kept + self.theta.get(0, 0.0) * (product.weight - kept))
 
     def watch_error_of(self, output: Any) -> None:
-        """Note the error at the output of the module when the backward pass begins, for direct feedback."""
-        if not isinstance(output, Tensor):
+        """Note the error at the output of the module when the backward pass begins, for direct feedback.
+
+        A tuple, dictionary or dataclass must contain one tensor that depends on the parameters.
+        """
+        learning = {id(part): part for part in _tensors(output) if part.requires_grad}
+        if len(learning) > 1 or (not learning and not _tensors(output)):
             raise UserError(
-                f"feedback='direct' needs a module that returns one tensor; it returned a {type(output).__name__}."
-                " Use another feedback, or wrap the module."
+                f"feedback='direct' needs a module that returns one tensor; it returned a {type(output).__name__} with"
+                f" {len(learning)} tensors that depend on the parameters. Use another feedback, or wrap the module."
             )
 
         def note(error: Tensor) -> None:
             self.output_error = error
 
-        if output.requires_grad:
-            output.register_hook(note)
+        for tensor in learning.values():
+            tensor.register_hook(note)
 
     def direct_error(self, layer: Layer, product: Product) -> Tensor:
         """Return the error at the input of a layer by direct feedback from the output, in the shape of the input.
@@ -248,7 +252,7 @@ class Pass:
     def _name_of_factor(self, factor: Tensor) -> str | None:
         """Return the name of a factor that is a taught weight: a parameter, or a matrix of parameters alone."""
         name = self._name_of_parameter(factor)
-        if name is None and factor.ndim == 2 and of_parameters_alone(factor):
+        if name is None and factor.ndim == 2 and factor.grad_fn is not None and of_parameters_alone(factor):
             return self._name_of_computed(factor, maybe_activity=False)
         return name
 
@@ -400,8 +404,11 @@ class RecordingTerms(_Observing, Recording):
         return z
 
     @torch.no_grad()
-    def give_activity(self, output: Tensor | None) -> None:
-        """Give each layer its activity after the forward pass; the layer that makes `output` has its softmax."""
+    def give_activity(self, output: Any) -> None:
+        """Give each layer its activity after the forward pass; the layer that makes `output` has its softmax.
+
+        output: all that the module returned; None for no softmax. Raises UserError if several layers make it.
+        """
         last = None if output is None else _last_product(output)
         pairs = list(zip(self.uses, self.layers, strict=True))
         first = next(
@@ -420,11 +427,25 @@ class RecordingTerms(_Observing, Recording):
                 layer.slope = of_input
 
 
-def _last_product(output: Tensor) -> Any:
-    """Return the node of the layer that makes the output of a module; None if something lies between."""
-    node: Any = output.grad_fn
+def _last_product(output: Any) -> Any:
+    """Return the node of the layer that makes the output of a module; None if something lies between.
+
+    A tuple, dictionary or dataclass may contain the output of one layer. Raises UserError if there are several.
+    """
+    found = {node for tensor in _tensors(output) if (node := _product_before(tensor)) is not None}
+    if len(found) > 1:
+        raise UserError(
+            f"the module returned a {type(output).__name__} with the responses of {len(found)} layers, so it is not"
+            " known which of them has the softmax. Use output='linear', or wrap the module so that it returns one"
+            " tensor."
+        )
+    return next(iter(found), None)
+
+
+def _product_before(tensor: Tensor) -> Any:
+    node: Any = tensor.grad_fn
     while node is not None:
-        if isinstance(node, torch.autograd.function.BackwardCFunction) and type(node).__name__ == MULTIPLY:
+        if type(node).__name__ == MULTIPLY:
             return node
         if type(node).__name__.partition("Backward")[0] not in SAME_UNITS:
             return None
@@ -433,10 +454,13 @@ def _last_product(output: Tensor) -> Any:
 
 
 def _tensors(tree: Any) -> list[Tensor]:
+    """Return the tensors in nested tuples, lists, dictionaries and dataclasses."""
     if isinstance(tree, Tensor):
         return [tree]
     if isinstance(tree, Mapping):
         tree = tree.values()
+    elif is_dataclass(tree) and not isinstance(tree, type):
+        tree = [getattr(tree, part.name) for part in fields(tree)]
     elif not isinstance(tree, tuple | list):
         return []
     return [tensor for part in tree for tensor in _tensors(part)]

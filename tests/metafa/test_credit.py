@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -748,6 +749,79 @@ def test_a_layer_of_parameters_alone_has_feedback_if_its_response_is_activity():
     torch.testing.assert_close(found["queries"], e_query @ B["query.weight"])
 
 
+@dataclass
+class Output:
+    """What a module returns that names its outputs."""
+
+    logits: Tensor
+    stimuli: Tensor
+    hidden: Tensor | None = None
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        Output,
+        lambda logits, x: (logits, x),
+        lambda logits, x: {"logits": logits, "more": [x]},
+        lambda logits, x: Output(logits, x, logits),
+    ],
+)
+@pytest.mark.parametrize("options", [{"theta": {0: 1.0, 9: 0.1}}, {"feedback": "direct"}])
+def test_a_module_may_return_a_dataclass_a_tuple_or_a_dictionary(pack, options):
+    """The last layer has its softmax, as if the module returned one tensor."""
+    model = mlp()
+    x, y = draw(4, SIZES[0]), torch.arange(4)
+    _, wanted = taught_by(model, x, losses_of(y), **options)
+    wanted = {name: gradient.clone() for name, gradient in wanted.items()}
+    packed = nn.Module()
+    packed.inside = model
+    packed.forward = lambda x: pack(model(x), x)
+
+    def loss(output) -> Tensor:
+        logits = output[0] if isinstance(output, tuple) else output["logits"] if isinstance(output, dict) else None
+        return losses_of(y)(output.logits if logits is None else logits)
+
+    packed.zero_grad()
+    # The names of the weights, and with them their feedback, are those inside.
+    credit = RandomFeedback(packed, generator=seeded(), **options)
+    other = RandomFeedback(model, generator=seeded(), **options)
+    other.backward(x, losses_of(y))
+    packed.zero_grad()
+    state = other.state_dict()
+    state["feedback"] = {f"inside.{name}": B for name, B in state["feedback"].items()}
+    credit.load_state_dict(state)
+    credit.backward(x, loss)
+    assert_same(gradients(model), wanted)
+
+
+def test_the_softmax_of_several_outputs_is_not_known():
+    model = nn.Module()
+    model.left, model.right = nn.Linear(6, 5).double(), nn.Linear(6, 5).double()
+    model.forward = lambda x: (model.left(x), model.right(x))
+    x, y = draw(4, 6), torch.arange(4)
+    options = {"theta": {0: 1.0, 9: 0.1}, "feedback": "symmetric"}
+    with pytest.raises(UserError, match=r"returned a tuple with the responses of 2 layers.*Use output='linear'"):
+        taught_by(model, x, lambda output: losses_of(y)(output[0] + output[1]), **options)
+    taught_by(model, x, lambda output: losses_of(y)(output[0] + output[1]), output="linear", **options)
+
+
+def test_the_rule_of_the_rest_repeats_the_forward_pass():
+    """Running statistics are updated once, and the masks of dropout are those of the rule itself."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 5)).double()
+    x, y = draw(9, 6), torch.arange(9) % 5
+    found = []
+    for rest in ("gradient", Gradient(model, ["0", "1"])):
+        model.zero_grad()
+        torch.manual_seed(1)
+        # Symmetric feedback, so that both rules carry the same errors.
+        RandomFeedback(model, "symmetric", modules="4", rest=rest).backward(x, losses_of(y))
+        found.append(gradients(model))
+    assert int(model[1].num_batches_tracked) == 2
+    assert_same(found[0], found[1])
+
+
 class Sequences(nn.Module):
     """Logits for each position of a sequence."""
 
@@ -920,8 +994,8 @@ def test_direct_feedback_says_what_it_cannot_teach():
     model, x, y = EVERY["mlp"].draw()
     two = nn.Module()
     two.inside = model
-    two.forward = lambda x: (two.inside(x), x)
-    with pytest.raises(UserError, match="needs a module that returns one tensor; it returned a tuple"):
+    two.forward = lambda x: (two.inside(x), two.inside(2 * x))
+    with pytest.raises(UserError, match="needs a module that returns one tensor; it returned a tuple with 2 tensors"):
         taught_by(two, x, lambda output: losses_of(y)(output[0]), feedback="direct")
     conv = nn.Sequential(
         nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
