@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -61,15 +62,8 @@ class ModuleLearner:
             raise UserError("a module needs an optimizer to learn: fit(module, optimizer).")
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        try:
+        with single_images_refused():
             loss = self._backward(x, y)
-        except ValueError as error:
-            if ONE_VALUE not in str(error):
-                raise
-            raise UserError(
-                f"batch normalization cannot learn from a batch of {len(x)} image: choose a batch size above 1 that"
-                " leaves no single image for the last batch of an epoch."
-            ) from None
         self.optimizer.step()
         return loss
 
@@ -158,6 +152,20 @@ class ModuleLearner:
     def _logits(self, x: Tensor) -> Tensor:
         logits: Tensor = self.network(self.as_input(x))
         return logits
+
+
+@contextmanager
+def single_images_refused() -> Iterator[None]:
+    """Raise UserError in place of torch's error where batch normalization gets one value for each channel."""
+    try:
+        yield
+    except ValueError as error:
+        if ONE_VALUE not in str(error):
+            raise
+        raise UserError(
+            "batch normalization cannot learn from a batch of 1 image: choose a --batch-size above 1 that leaves no"
+            " single image for the last batch of an epoch."
+        ) from None
 
 
 def as_input(x: Tensor, network: nn.Module, image_shape: ImageShape | None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 from plastic_cli.classifier.credit_metrics import CreditMetrics
 from plastic_cli.classifier.data import described_data
 from plastic_cli.classifier.fit import fit
-from plastic_cli.classifier.module import ImageShape, ModuleLearner
+from plastic_cli.classifier.module import ImageShape, ModuleLearner, single_images_refused
 from plastic_cli.classifier.networks import BuiltNetwork, build_network, seeded
 from plastic_cli.classifier.optimizers import SeveralOptimizers, make_optimizer
 from plastic_cli.classifier.render import snapshot_weights
@@ -77,7 +77,8 @@ def train_module(
         def finish_epoch(epoch: int) -> None:
             if first is not None:
                 snapshot_weights(run, epoch, config.epochs, first)
-            metrics.log(epoch)
+            with single_images_refused():
+                metrics.log(epoch)
             if after_epoch is not None:
                 after_epoch(epoch, learner)
 

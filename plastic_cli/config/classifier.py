@@ -52,6 +52,10 @@ MOMENTUM = 0.9
 """Default momentum of `--optimizer momentum`."""
 DECAY = 0.01
 """Default weight decay of `--optimizer adamw`."""
+DECAY_HELP = (
+    "weight decay; adamw and selective apply it next to their step, the others add it to the gradient (default with"
+    f" adamw: {DECAY})"
+)
 CHANNELS = (32, 64)
 """Default channels of `--model cnn`."""
 
@@ -100,13 +104,7 @@ class ModuleTrainConfig(ClassifierTrainConfig):
         lt=1,
         panel="Learning",
     )
-    weight_decay: float = field(
-        0.0,
-        "weight decay; adamw and selective apply it next to their step, the others add it to the gradient (default with"
-        f" adamw: {DECAY})",
-        ge=0,
-        panel="Learning",
-    )
+    weight_decay: float = field(0.0, DECAY_HELP, ge=0, panel="Learning")
     batch_size: int = field(64, "images per step", ge=1, panel="Learning")
     epochs: int = field(10, "passes over the training images", ge=1, panel="Learning")
 

@@ -15,7 +15,7 @@ from plastic_cli import (
     OnlyWith,
     field,
 )
-from plastic_cli.config.classifier import CHANNELS, DECAY, MODEL_HELP, LayerSizes, Model
+from plastic_cli.config.classifier import CHANNELS, DECAY, DECAY_HELP, MODEL_HELP, LayerSizes, Model
 
 LARGEST_STRENGTH = 1e6
 """The largest plasticity k that the optimizer accepts."""
@@ -124,13 +124,7 @@ class Train(ClassifierTrainConfig):
         search=(1e-4, 0.1, "log"),
     )
     momentum: float = field(0.9, "momentum of --optimizer momentum", ge=0, lt=1, panel="Learning")
-    weight_decay: float = field(
-        0.0,
-        "weight decay; adamw and selective apply it next to their step, the others add it to the gradient (default with"
-        f" adamw: {DECAY})",
-        ge=0,
-        panel="Learning",
-    )
+    weight_decay: float = field(0.0, DECAY_HELP, ge=0, panel="Learning")
     batch_size: int = field(64, "new images per step", ge=1, panel="Learning")
     epochs: int = field(5, "passes over the images of a task", ge=1, panel="Learning")
     iterations: int = field(0, "steps per task, instead of --epochs; 0: use --epochs", ge=0, panel="Learning")

@@ -53,6 +53,9 @@ def picky():
     net.size = (1, 7, 7)
     return net
 
+def normalized():
+    return nn.Sequential(nn.Linear(36, 3), nn.BatchNorm1d(3))
+
 def narrow():
     return nn.Linear(36, 2)
 """
@@ -176,6 +179,15 @@ def test_a_model_that_cannot_be_trained_is_an_error_of_one_line(rule, own, data)
         assert problem in outcome.err
         assert outcome.err.count("\n") == 1
     assert not list(RunStore("runs").folders())
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_batch_normalization_with_single_images_is_an_error_of_one_line(rule, own, data):
+    small = ["--dataset", data, "--epochs", 1, "--batch-size", 1, *SMALL[rule]]
+    outcome = plastic("train", rule, "--model", "own_nets:normalized", *small)
+    assert outcome.code == 2
+    (error,) = [line for line in outcome.err.splitlines() if "error:" in line]
+    assert "batch normalization cannot learn from a batch of 1 image: choose a --batch-size above 1" in error
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -15,6 +15,7 @@ from torch.nn import functional
 from plastic_cli import Run, RunFailed
 from plastic_cli.analysis import continual
 from plastic_cli.classifier.fit import raise_if_not_finite
+from plastic_cli.classifier.module import single_images_refused
 from plastic_cli.classifier.module_run import note_own_module
 from plastic_cli.classifier.networks import seeded
 from plastic_cli.data.datasets import Dataset, Split, load_dataset
@@ -141,7 +142,8 @@ def _train_rounds(
             data = task_data(components.stream, task, config)
         began = training_clock()
         try:
-            samples = _train_round(data, number_in_task, components, config, order, run)
+            with single_images_refused():
+                samples = _train_round(data, number_in_task, components, config, order, run)
         except FloatingPointError as error:
             raise _diverged(f"task {task + 1}: {error}", components) from None
         seconds = training_clock() - began

@@ -106,6 +106,17 @@ def test_elastic_weight_consolidation_needs_linear_layers(data):
     trained(data, "--model", "cnn", "--hidden", "2", "--penalty", "si", "--optimizer", "adam", "--epochs", 1)
 
 
+def test_batch_normalization_with_single_images_is_an_error_of_one_line(own, data):
+    (Path.cwd() / "single_nets.py").write_text(
+        "from torch import nn\n\n\ndef net(num_classes):\n"
+        "    return nn.Sequential(nn.Linear(36, num_classes), nn.BatchNorm1d(num_classes))\n"
+    )
+    small = ["--batch-size", 1, "--replay", "none", "--epochs", 1, "--tasks", 3]
+    outcome = plastic("train", "selective", "--dataset", data, "--model", "single_nets:net", *small)
+    assert outcome.code == 2
+    assert "batch normalization cannot learn from a batch of 1 image: choose a --batch-size above 1" in outcome.err
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw", "selective"])
 def test_weight_decay_reaches_every_optimizer(optimizer):
     config = Train.from_values({"optimizer": optimizer, "weight_decay": 0.2, "learning_rate": 0.1})
