@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from plotnine import ggplot
 
@@ -110,6 +111,34 @@ def depth_table(runs: pd.DataFrame) -> tuple[list[list[str]], Measured]:
     return rows, measured
 
 
+def loss_per_layer(runs: pd.DataFrame) -> tuple[list[list[str]], Measured]:
+    """Return a row for each width: the slope of the accuracy lost over the number of hidden layers, of each seed."""
+    measured, rows = Measured(), []
+    pairs = with_gradient(runs)
+    for width, own in pairs.groupby("width"):
+        slopes = [
+            np.polyfit(seed["depth"], 100 * seed["lost"], 1)[0]
+            for _, seed in own.groupby("seed")
+            if len(seed) == own["depth"].nunique() > 2
+        ]
+        if slopes:
+            rows.append([str(width), str(len(slopes)), measured.interval(f"{width} / slope", slopes, DIFFERENCE)])
+    return rows, measured
+
+
+def with_gradient(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of node perturbation with depth, width, and the accuracy lost against the gradient of a seed."""
+    shaped = runs.assign(
+        depth=runs["config.hidden"].apply(len),
+        width=runs["config.hidden"].apply(lambda units: units[0]),
+    )
+    node, gradient = (shaped[shaped["config.update"] == update] for update in ("grlu", "backprop"))
+    pairs = node.merge(
+        gradient[["depth", "width", "seed", ACCURACY]], on=["depth", "width", "seed"], suffixes=("", "_gradient")
+    )
+    return pairs.assign(lost=pairs[f"{ACCURACY}_gradient"] - pairs[ACCURACY])
+
+
 def toml_table(name: str, columns: list[str], rows: list[list[str]], measured: Measured, command: str) -> str:
     """Return one table of a file of measurements."""
     quoted = [", ".join(f'"{cell}"' for cell in row) for row in (columns, *rows)]
@@ -151,6 +180,9 @@ def write(folder: Path) -> None:
         rows, measured = depth_table(depths)
         columns = ["width", "depth", "node perturbation", "gradient", "difference", "angle"]
         texts.append(toml_table("depth-and-width", columns, rows, measured, COMMANDS["depth-and-width"]))
+        rows, measured = loss_per_layer(depths)
+        columns = ["width", "seeds", "accuracy lost with each hidden layer"]
+        texts.append(toml_table("loss-per-layer", columns, rows, measured, COMMANDS["depth-and-width"]))
     MEASUREMENTS.write_text("\n".join(texts), encoding="utf-8")
     draw(matrix, depths, store)
 
@@ -172,14 +204,10 @@ def draw(matrix: pd.DataFrame, depths: pd.DataFrame, store: plastic.RunStore) ->
 
 def depth_figures(runs: pd.DataFrame) -> dict[str, ggplot]:
     """Return what node perturbation loses against the gradient, and its angle, over the depth for each width."""
-    node, gradient = (runs[runs["config.update"] == update] for update in ("grlu", "backprop"))
-    pairs = node.assign(size=node["config.hidden"].astype(str)).merge(
-        gradient.assign(size=gradient["config.hidden"].astype(str)), on=["size", "seed"], suffixes=("", "_gradient")
-    )
+    node, pairs = runs[runs["config.update"] == "grlu"], with_gradient(runs)
     lost = Metric("accuracy lost", "%")
-    difference = pairs[f"{ACCURACY}_gradient"] - pairs[ACCURACY]
     return {
-        "depth-and-width-accuracy": _over_depth(pairs, difference, lost, "Accuracy lost against the gradient"),
+        "depth-and-width-accuracy": _over_depth(pairs, pairs["lost"], lost, "Accuracy lost against the gradient"),
         "depth-and-width-angle": _over_depth(node, node[ANGLE], metric_of(ANGLE), "Angle to the gradient"),
     }
 

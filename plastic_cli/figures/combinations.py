@@ -242,7 +242,7 @@ def _panels(means: pd.DataFrame, *, narrow: bool, by: Sequence[str] = ()) -> tup
 
     texts = [text(row) for row in means.to_dict("records")]
     return pd.Categorical(texts, [text(row) for row in order.to_dict("records")]), (
-        1 if narrow else len(set(means["network"]))
+        1 if narrow else min(len(set(means["network"])), 3)
     )
 
 

@@ -34,6 +34,9 @@ ANGLE, LEARNING_COST, SECONDS = "train/angle", "train/learning_flops", "training
 RIGHT_ANGLE = 90.0
 """Degrees between an update and the gradient if the update has nothing to do with it."""
 
+MOST_NETWORKS = 6
+"""More panels than these for each data set cannot be read."""
+
 PARTS = ["credit", "network", "update", "dataset"]
 
 
@@ -169,7 +172,7 @@ def combination_figures(runs: pd.DataFrame, metrics: pd.DataFrame, metric: str) 
     """Return the figures of credit x update x network of a report, by file name; none without two of each.
 
     They show the main metric, the cost and the time of every combination, and the angle to the gradient of every layer.
-    Combinations with one network that no other credit rule has are left out.
+    Networks that few credit rules taught are left out, see `compared`.
     """
     table = compared(combinations(runs))
     if not is_matrix(table):
@@ -207,9 +210,14 @@ def _chance(table: pd.DataFrame, runs: pd.DataFrame, metric: str) -> float | Non
 
 
 def compared(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `combinations` whose network has at least two credit rules."""
-    rules = table.groupby("network", observed=True)["credit"].transform("nunique")
-    return _only_present(table[rules > 1])
+    """Return the rows of `combinations` of the networks that many credit rules taught.
+
+    A network has at least two credit rules, and half as many as the network with most. Of more than `MOST_NETWORKS`
+    those with the most credit rules are kept.
+    """
+    rules = table.groupby("network", observed=True)["credit"].nunique().sort_values(ascending=False, kind="stable")
+    kept = rules[(rules > 1) & (rules >= rules.max() / 2)].index[:MOST_NETWORKS]
+    return _only_present(table[table["network"].isin(kept)])
 
 
 def plot_combinations(chosen: ChosenRuns, metric: str | None, by: str | None, view: View) -> RunsPlot:
@@ -217,7 +225,8 @@ def plot_combinations(chosen: ChosenRuns, metric: str | None, by: str | None, vi
 
     Raises UserError if the runs have fewer than two credit rules or networks, or no value of the metric.
     """
-    table = compared(combinations(chosen.runs))
+    everything = combinations(chosen.runs)
+    table = compared(everything)
     if not is_matrix(table):
         raise UserError(
             "--combinations needs runs of at least two credit rules on the same network, and of two networks. Such runs"
@@ -232,8 +241,14 @@ def plot_combinations(chosen: ChosenRuns, metric: str | None, by: str | None, vi
         values = values_by_layer(table, chosen.metrics, wanted)
     if values.empty:
         raise UserError(f"--metric {wanted}: no run of these combinations has it{' by layer' if by else ''}.")
-    left = len(table) - values["run"].nunique()
-    messages = (f"{left} {'run' if left == 1 else 'runs'} without {wanted}: left out",) if left else ()
+    messages = [
+        f"{left} {'run' if left == 1 else 'runs'} {what}: left out"
+        for left, what in (
+            (len(everything) - len(table), "of networks with few credit rules"),
+            (len(table) - values["run"].nunique(), f"without {wanted}"),
+        )
+        if left
+    ]
     named: Metric = metric_of(wanted)
     datasets = ", ".join(str(name) for name in values["dataset"].cat.categories)
     if by is None:
@@ -241,4 +256,4 @@ def plot_combinations(chosen: ChosenRuns, metric: str | None, by: str | None, vi
     else:
         right = RIGHT_ANGLE if named.unit == "degrees" else None
         figure = layers_figure(values, named, view, reference=right, about=datasets)
-    return RunsPlot(figure, wanted, messages)
+    return RunsPlot(figure, wanted, tuple(messages))

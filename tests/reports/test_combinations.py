@@ -6,7 +6,7 @@ import pytest
 from plastic_cli.errors import UserError
 from plastic_cli.figures.files import headless, svg_text
 from plastic_cli.reports.chosen_plot import plot_chosen
-from plastic_cli.reports.combinations import combination_figures, combinations
+from plastic_cli.reports.combinations import combination_figures, combinations, compared
 from plastic_cli.reports.plot_options import PlotOptions
 
 
@@ -46,6 +46,20 @@ def test_sizes_of_one_network_are_networks_and_rates_that_compete_are_credit_rul
     table = combinations(chosen.runs)
     assert set(table["network"]) == {"mlp, hidden = 64", "mlp, hidden = 64,64"}
     assert set(table["credit"]) == {"backprop: learning rate = 0.1", "backprop: learning rate = 0.2"}
+
+
+def test_networks_with_few_credit_rules_are_left_out(store, make_runs):
+    for hidden in ([8], [16], [32]):
+        for update in ("sgd", "adam"):
+            for noise in ("node", "weight"):
+                chosen = make_runs(rule="forward", model="tiny", optimizer=update, hidden=hidden, noise=noise, seeds=1)
+    assert set(compared(combinations(chosen.runs))["network"]) >= {"mlp", "resnet18", "tiny, hidden = 8"}
+    assert combinations(chosen.runs)["network"].nunique() == 5
+    for kind in range(3):
+        chosen = make_runs(rule="other", model="mlp", optimizer="sgd", kind=f"kind-{kind}", seeds=1)
+    drawn = plot_chosen(chosen, PlotOptions(combinations=True))
+    assert set(drawn.figure.data["network"]) == {"mlp", "resnet18"}
+    assert drawn.messages == ("12 runs of networks with few credit rules: left out",)
 
 
 def test_two_networks_of_one_name_keep_their_modules(make_runs):
