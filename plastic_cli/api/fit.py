@@ -110,7 +110,10 @@ def fit(
         runs = iter([resumed_run(verb, {**typed, **own}, chosen, session)])
     with _global_random_numbers_restored():
         trained = train_all(verb, runs, chosen.data, lambda run: f'plastic.fit(learner, resume="{run.id}")')
-    finished = [replace(run, learner=_as_given(made.get(run.id))) for run in trained]
+    finished = [
+        replace(run, learner=_as_given(made.get(run.id)), credit=getattr(made.get(run.id), "credit", None))
+        for run in trained
+    ]
     return finished[0] if seeds is None else finished
 
 

@@ -80,7 +80,9 @@ def carried_out(name: str, run: AnyRun, learner: Any, options: dict[str, Any]) -
     """Carry out a verb on a run, and return the run with what the verb computed."""
     chosen_run = named_run(run, StageOptions.from_values({"runs": options.get("runs")}).runs)
     record = chosen_run.record
-    learner = chosen_run.learner if learner is None else learner
+    if learner is None:
+        module, credit = chosen_run.learner, chosen_run.credit
+        learner = (module, None, credit) if is_module(module) and credit is not None else module
     if learner is None and record.rule not in plugin_names():
         raise UserError(
             f"run {record.run} is of '{record.rule}', not an installed rule. Build the learner as for training,"

@@ -42,6 +42,11 @@ def has_credit_rule(learner: Learner) -> TypeGuard[ModuleLearner]:
 
 def no_credit_rule(run: Run, learner: Learner) -> UserError:
     """Return the error of `--angles` for a learner without a credit rule."""
+    if isinstance(learner, ModuleLearner) and run.record.rule not in discover().rules:
+        return UserError(
+            f"--angles: there is no credit rule. If run {run.id} learned by one, pass it, built as for training:"
+            " analyze(run, learner=(module, optimizer, credit))."
+        )
     if isinstance(learner, ModuleLearner):
         return UserError(f"--angles: run {run.id} learned by the gradient itself, so there is no angle to measure.")
     offered = [name for name, rule in discover().rules.items() if rule.credit is not None]

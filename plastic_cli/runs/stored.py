@@ -38,12 +38,13 @@ class StoredRun:
     that a run that is still training shows its present state. Raises UserError if the folder is not a run.
 
     folder: the folder of the run. data_folder: the folder of the data sets; None for the default. learner: what
-    `plastic.fit` trained in this session.
+    `plastic.fit` trained in this session. credit: the credit rule that taught it.
     """
 
     folder: Path
     data_folder: Path | None = field(default=None, repr=False, compare=False)
     learner: Any = field(default=None, repr=False, compare=False)
+    credit: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # The working folder of a notebook may change.

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 import plastic_cli as plastic
 from plastic_cli.data.datasets import load_dataset
+from plastic_grlu import NodePerturbation
 
 
 @pytest.fixture(autouse=True)
@@ -117,3 +118,19 @@ def test_what_is_no_module_cannot_be_compared_with(module, tiny_data):
         plastic.analyze(module, dataset=str(tiny_data), cka=True, untrained=3, quiet=True)
     with pytest.raises(ValueError, match="other is of type int: give a torch module"):
         plastic.analyze(module, dataset=str(tiny_data), cka=True, other=3, quiet=True)
+
+
+def test_a_run_of_fit_keeps_its_credit_rule_for_the_angles(tiny_data):
+    def learner(seed):
+        torch.manual_seed(seed)
+        module = nn.Sequential(nn.Linear(36, 5), nn.ReLU(), nn.Linear(5, 3))
+        return module, torch.optim.SGD(module.parameters(), lr=0.1), NodePerturbation(module, perturbations=2)
+
+    run = plastic.fit(learner, rule="perturbed", dataset=str(tiny_data), epochs=1, quiet=True)
+    assert isinstance(run.load(), nn.Sequential)
+    found = plastic.analyze(run, angles=True, samples=3, quiet=True).results
+    assert 0 < found["layer 1/angle"] < 180
+    stored = plastic.RunStore().run(run.id)
+    assert plastic.analyze(stored, learner=learner(0), angles=True, samples=3, quiet=True).results == found
+    with pytest.raises(ValueError, match=r"pass it, built as for training: analyze\(run, learner=\(module, optimizer"):
+        plastic.analyze(stored, learner=learner(0)[0], angles=True, quiet=True)
