@@ -132,6 +132,10 @@ class LocalPlasticity:
         model = attached(self.model)
         before = BeforePass.of(model) if isinstance(self._rest, Credit) else None
         every = named_parameters(model)
+        if any(every.get(name) is not parameter for name, parameter in self._chosen.items()):
+            raise UserError(
+                "the parameters of the module were replaced after the rule was made: create the rule again."
+            )
         recording = _Recording(every, self._in_graph(model), self._tied)
         with torch.enable_grad(), recording:
             output = call(model, inputs)
@@ -239,12 +243,19 @@ class LocalPlasticity:
     def _hidden(self) -> dict[str, nn.Parameter]:
         """Return the parameters that may learn locally."""
         readout = self._readout or {}
-        return {name: parameter for name, parameter in self._chosen.items() if name not in readout}
+        return {
+            name: parameter
+            for name, parameter in self._chosen.items()
+            if name not in readout and parameter.requires_grad
+        }
 
     def _taught_readout(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the readout that learn: all if it was named, else those in `modules`."""
         readout = self._readout or {}
-        return {name: value for name, value in readout.items() if self._readout_is_named or name in self._chosen}
+        named = self._readout_is_named
+        return {
+            name: value for name, value in readout.items() if (named or name in self._chosen) and value.requires_grad
+        }
 
     def _in_graph(self, model: nn.Module) -> set[int] | None:
         """Return the ids of the parameters that need a graph: the readout, and the rest if it learns by the gradient.
@@ -267,7 +278,8 @@ class LocalPlasticity:
             )
         names = {stimuli.name for stimuli in layers.values()} | set(self._taught_readout())
         if self.feedback == "direct":
-            names |= {name for stimuli in layers.values() for name in stimuli.biases if name in self._chosen}
+            hidden = self._hidden()
+            names |= {name for stimuli in layers.values() for name in stimuli.biases if name in hidden}
         found = {name: parameter for name, parameter in every.items() if name in names}
         if isinstance(self._rest, Credit) and found.keys() - self.parameters.keys():
             rest_credit(attached(self.model), found, self._rest)

@@ -693,6 +693,30 @@ def test_a_product_of_parameters_is_no_layer():
         torch.testing.assert_close(-found[f"0.{name}"], exact[f"0.{name}"])
 
 
+@pytest.mark.parametrize("feedback", ["none", "direct"])
+def test_a_layer_that_is_frozen_later_does_not_learn_until_it_is_free(feedback):
+    model, x, y = EVERY["mlp"].draw()
+    credit = LocalPlasticity(model, "oja", events=AlwaysOnController(), feedback=feedback)
+    credit.backward(x, losses_of(y))
+    for layer, free in ((model[0], False), (model[4], False), (model[0], True), (model[4], True)):
+        layer.requires_grad_(free)
+        model.zero_grad()
+        credit.backward(x, losses_of(y))
+        learned = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+        assert learned == set(credit.parameters)
+        assert bool({"0.weight", "0.bias"} & learned) is model[0].weight.requires_grad
+        assert ({"4.weight", "4.bias"} <= learned) is model[4].weight.requires_grad
+        assert "2.weight" in learned
+
+
+def test_replaced_parameters_are_noticed():
+    model, x, y = EVERY["mlp"].draw()
+    credit = LocalPlasticity(model, "oja")
+    model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+    with pytest.raises(UserError, match=r"parameters of the module were replaced.*create the rule again"):
+        credit.backward(x, losses_of(y))
+
+
 def test_parameters_are_those_that_learn():
     for network in ("transformer", "encoder-layer", "normalized"):
         for feedback in ("none", "direct"):
