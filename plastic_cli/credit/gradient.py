@@ -1,4 +1,7 @@
-"""The exact gradient as a credit rule: the control of all others, and what the parameters that they leave learn by."""
+"""The exact gradient as a credit rule.
+
+It is the control of all other rules. Parameters that a rule does not teach can learn by it (rest="gradient").
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from plastic_cli.credit.protocol import Credit, Loss, call, checked_losses
 from plastic_cli.errors import UserError
 
 Rest = Literal["none", "gradient"] | Credit
-"""How the parameters learn that a rule does not teach: not at all, by the gradient, or by another credit rule."""
+"""How parameters learn that the rule does not teach: not at all, by the gradient, or by another credit rule."""
 
 
 class Gradient:
@@ -28,10 +31,12 @@ class Gradient:
 
     def backward(self, inputs: Any, loss: Loss) -> Tensor:
         """Add the gradient of the mean loss to `.grad`; return the losses (batch,)."""
+        model = attached(self.model, self.parameters)
         with torch.enable_grad():
-            losses = checked_losses(loss(call(attached(self.model), inputs)))
-        if losses.requires_grad:
-            torch.autograd.backward(losses.mean(), inputs=list(self.parameters.values()))
+            losses = checked_losses(loss(call(model, inputs)))
+        learning = [parameter for parameter in self.parameters.values() if parameter.requires_grad]
+        if losses.requires_grad and learning:
+            torch.autograd.backward(losses.mean(), inputs=learning)
         return losses.detach()
 
     def state_dict(self) -> dict[str, Any]:
@@ -42,7 +47,7 @@ class Gradient:
         """Restore nothing: there is no state."""
 
     def detach(self) -> None:
-        """Let go of the module."""
+        """Release the module."""
         self.model, self.parameters = None, {}
 
 
@@ -65,8 +70,17 @@ def rest_credit(model: nn.Module, parameters: Mapping[str, nn.Parameter], rest: 
     return rest
 
 
-def attached(model: nn.Module | None) -> nn.Module:
-    """Return the module of a credit rule; raises UserError after `detach`."""
+def attached(model: nn.Module | None, parameters: Mapping[str, nn.Parameter]) -> nn.Module:
+    """Return the module of a credit rule, which teaches `parameters`.
+
+    Raises UserError after `detach`, and if the module has other parameters now than when the rule was created.
+    """
     if model is None:
         raise UserError("the credit rule is detached from its module. Create a new one.")
+    present = {id(parameter) for parameter in model.parameters()}
+    for name, parameter in parameters.items():
+        if id(parameter) not in present:
+            raise UserError(
+                f"'{name}' of the module was replaced after the credit rule was created. Create a new rule."
+            )
     return model

@@ -38,7 +38,7 @@ class Credit(Protocol):
         """Restore what `state_dict` returned."""
 
     def detach(self) -> None:
-        """Let go of the module and of everything that the rule stores about it. `backward` then raises UserError."""
+        """Release the module and everything that the rule stores about it. `backward` then raises UserError."""
 
 
 def call(model: nn.Module, inputs: Any) -> Any:

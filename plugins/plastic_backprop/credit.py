@@ -59,7 +59,7 @@ class DeepSupervision:
 
     def backward(self, inputs: Any, loss: Loss) -> Tensor:
         """Add to `.grad` the gradients of the losses of all readouts; return the losses (batch,) of the model."""
-        model = attached(self.model)
+        model = attached(self.model, self.parameters)
         # A rule for the rest calls the model again: statistics and random numbers must change once.
         before = None if self.rest is None else BeforePass.of(model)
         separated = _SeparatedLayers()

@@ -129,7 +129,7 @@ class LocalPlasticity:
         inputs, loss: see `Credit.backward`. Returns the losses (batch,), without a graph.
         Raises UserError if the module or its loss lacks what the rule needs.
         """
-        model = attached(self.model)
+        model = attached(self.model, self.parameters)
         before = BeforePass.of(model) if isinstance(self._rest, Credit) else None
         every = named_parameters(model)
         if any(every.get(name) is not parameter for name, parameter in self._chosen.items()):
@@ -191,7 +191,7 @@ class LocalPlasticity:
         self._novelty.mean, self._novelty.variance = state["novelty"]["mean"], state["novelty"]["variance"]
         self._thresholds, self._feedback = dict(state["thresholds"]), dict(state["feedback"])
         self.generator.set_state(state["generator"].cpu())
-        every = named_parameters(attached(self.model))
+        every = named_parameters(attached(self.model, self.parameters))
         if state["readout"] is not None:
             self._readout = {name: every[name] for name in state["readout"]}
         known = {*self.parameters, *state["parameters"]}
@@ -282,7 +282,7 @@ class LocalPlasticity:
             names |= {name for stimuli in layers.values() for name in stimuli.biases if name in hidden}
         found = {name: parameter for name, parameter in every.items() if name in names}
         if isinstance(self._rest, Credit) and found.keys() - self.parameters.keys():
-            rest_credit(attached(self.model), found, self._rest)
+            rest_credit(attached(self.model, self.parameters), found, self._rest)
         self.parameters = found
 
     # ---------------------------------------------------------------------------------------------------- one batch

@@ -137,7 +137,7 @@ class NodePerturbation:
         """
         if not self.noise > 0:
             raise UserError(f"noise is {self.noise}: it must be positive.")
-        model = _inner(attached(self.model))
+        model = _inner(attached(self.model, self.parameters))
         step = _Step(self, model, inputs, loss)
         try:
             try:

@@ -106,7 +106,7 @@ class RandomFeedback:
 
     def backward(self, inputs: Any, loss: Loss) -> Tensor:
         """Add the descent direction to `.grad` of the parameters taught; return the losses (batch,)."""
-        model = attached(self.model)
+        model = attached(self.model, self.parameters)
         before = None if self.rest is None else BeforePass.of(model)
         self.weights.begin()
         passed = Pass(self.weights, self.parameters, self.theta)

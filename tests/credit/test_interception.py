@@ -43,6 +43,7 @@ LAYERS = {
     "gru": (lambda: nn.GRU(4, 5, 2, bidirectional=True), [(3, 2, 4)]),
     "gru-state": (lambda: nn.GRU(4, 5, batch_first=True, bias=False), [(2, 3, 4), (1, 2, 5)]),
     "lstm": (lambda: nn.LSTM(4, 5, 2, batch_first=True, bidirectional=True), [(2, 3, 4)]),
+    "lstm-dropout": (lambda: nn.LSTM(4, 5, 2, proj_size=3, bidirectional=True, dropout=0.5), [(3, 2, 4)]),
     "lstm-projected": (lambda: nn.LSTM(4, 5, 2, proj_size=3), [(3, 2, 4)]),
     "rnn-relu": (lambda: nn.RNN(4, 5, nonlinearity="relu", bidirectional=True), [(3, 2, 4)]),
     "gru-cell": (lambda: nn.GRUCell(4, 5), [(3, 4)]),
@@ -63,6 +64,7 @@ def test_the_parts_of_a_layer_give_its_output_and_its_gradient(name):
     found = []
     for mode in (Products(), None):
         layer.zero_grad()
+        torch.manual_seed(1)
         if mode is None:
             results = outputs(layer(*inputs))
         else:
@@ -360,6 +362,25 @@ def test_gradients_accumulate_and_only_where_taught():
     assert model[0].weight.grad is None
     credit.detach()
     with pytest.raises(UserError, match="detached"):
+        credit.backward(x, losses_of(y))
+
+
+def test_a_layer_that_is_frozen_later_learns_no_more():
+    model, x, y = EVERY["mlp"].draw()
+    credit = Gradient(model)
+    model[0].requires_grad_(False)
+    credit.backward(x, losses_of(y))
+    assert model[0].weight.grad is None
+    assert model[2].weight.grad is not None
+    model.requires_grad_(False)
+    assert credit.backward(x, losses_of(y)).shape == (4,)
+
+
+def test_parameters_that_were_replaced_are_named():
+    model, x, y = EVERY["mlp"].draw()
+    credit = Gradient(model)
+    model.load_state_dict(EVERY["mlp"].draw(seed=1)[0].state_dict(), assign=True)
+    with pytest.raises(UserError, match=r"'0\.weight' of the module was replaced"):
         credit.backward(x, losses_of(y))
 
 
