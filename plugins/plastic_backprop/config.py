@@ -9,7 +9,7 @@ from plastic_cli import FilmConfig, field
 from plastic_cli.config.classifier import OPTIMIZER_HELP, Optimizer, SteppedRateConfig
 
 MODULE_RATE = 0.1
-"""Default learning rate of SGD on another network than the ReLU network, whose default is older."""
+"""Default learning rate of SGD on another network than mlp."""
 
 
 class Train(SteppedRateConfig):

@@ -58,7 +58,7 @@ def network(run: Run) -> nn.Module:
 
 
 def is_plain(config: Train) -> bool:
-    """Return whether a configuration needs no more than `BackpropLearner`, with whose code such runs began."""
+    """Return whether `BackpropLearner` can do the run. Runs of earlier versions used it."""
     return (
         config.model == "mlp"
         and config.trained != "deep-supervision"
