@@ -190,7 +190,7 @@ def uniform_sign(W: Tensor, magnitude: float) -> Tensor:
     """B = m sign(W) with one magnitude m for a layer: uniform sign-concordant feedback.
 
     Liao, Leibo & Poggio 2016, with m = 1. Xiao et al. 2018, arXiv 1811.03567, scale the signs by the standard deviation
-    of the initial weights, so that errors neither grow nor vanish over many layers.
+    of the initial weights, so that errors neither grow nor vanish over many layers. The sign of 0 is 0.
     """
     return magnitude * W.sign()
 

@@ -20,6 +20,8 @@ ONLINE_HIDDEN = (170, 130, 100, 70)
 """Hidden layers of the published network of metafa."""
 ONLINE_RATE = 0.003
 """Default learning rate of that network, which learns from one image at a time."""
+FEEDBACK_DECAY = 0.001
+"""Default decay of W - B for kolen-pollack without weight decay, per step."""
 
 
 def _check_theta(theta: str | None) -> str | None:
@@ -46,6 +48,21 @@ class Train(SteppedRateConfig):
         " for each layer), batchwise-sign (as sign, with new magnitudes at each step), kolen-pollack (feedback gets the"
         " changes of the weights), weight-mirror (feedback learns the weights from noise), symmetric (the weights, as"
         " in backprop)",
+    )
+    feedback_decay: float | None = field(
+        None,
+        "share of W - B that is lost in each step, with --feedback kolen-pollack (default: learning rate times weight"
+        f" decay, or {FEEDBACK_DECAY} without weight decay)",
+        ge=0,
+        le=1,
+        panel="Learning",
+    )
+    mirror_rate: float = field(
+        0.003,
+        "how far B moves in each step towards the weights that the noise shows, with --feedback weight-mirror",
+        ge=0,
+        le=1,
+        panel="Learning",
     )
     terms: tuple[TermKey, ...] | None = field(
         None,
@@ -89,6 +106,8 @@ class Train(SteppedRateConfig):
     only_with: ClassVar[OnlyWith] = (
         ("model", ("mlp",), ("activation",)),
         ("activation", ("relu",), ("initial_weights",)),
+        ("feedback", ("kolen-pollack",), ("feedback_decay",)),
+        ("feedback", ("weight-mirror",), ("mirror_rate",)),
     )
 
     @field_validator("theta", mode="before")

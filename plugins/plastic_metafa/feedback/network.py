@@ -1,4 +1,4 @@
-"""The network of metafa as a module: softplus units, no biases, pixels from 0 to 1 (`--model softplus-mlp`)."""
+"""The network of metafa as a module: softplus units, no biases, pixels from 0 to 1 (`--activation softplus`)."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -24,7 +25,7 @@ from plastic_cli.classifier.optimizers import make_optimizer
 from plastic_cli.data.datasets import Split, load_dataset
 from plastic_cli.runs.own_modules import note_versions
 from plastic_metafa.credit import RandomFeedback
-from plastic_metafa.feedback.config import Train
+from plastic_metafa.feedback.config import FEEDBACK_DECAY, Train
 from plastic_metafa.feedback.network import SoftplusNetwork
 from plastic_metafa.feedback.online import OnlineLearner, has_kernel
 from plastic_metafa.feedback.stream import fit_stream, log_best
@@ -35,9 +36,6 @@ from plastic_metafa.own_terms import load_terms
 if TYPE_CHECKING:
     from plastic_cli import Run
     from plastic_cli.data.datasets import Dataset
-
-FEEDBACK_DECAY = 0.001
-"""How fast the feedback of kolen-pollack approaches the weights if there is no weight decay: per step."""
 
 
 def train_network(config: Train, run: Run) -> None:
@@ -80,8 +78,23 @@ def make_learner(config: Train, data: Dataset, run: Run) -> ModuleLearner:
     else:
         learner = make_module_learner(config, data, run, make_credit)
     if config.rate_drops and learner.optimizer is not None:
-        learner.schedule = scheduled_rates(learner.optimizer, dropped_rate(config.rate_drops))
+        learner.schedule = rates_of_weights_and_feedback(config, learner)
     return learner
+
+
+def rates_of_weights_and_feedback(config: Train, learner: ModuleLearner) -> Callable[[float], None]:
+    """Return the schedule of the learning rate, and of the decay of W - B where it is a part of the learning rate."""
+    factor = dropped_rate(config.rate_drops)
+    assert learner.optimizer is not None
+    set_rates = scheduled_rates(learner.optimizer, factor)
+    follows = config.feedback_decay is None and config.weight_decay > 0
+
+    def set_both(progress: float) -> None:
+        set_rates(progress)
+        if follows and isinstance(learner.credit, RandomFeedback):
+            learner.credit.weights.decay = feedback_decay(config) * factor(progress)
+
+    return set_both
 
 
 def make_credit(config: Train, model: nn.Module, run: Run) -> RandomFeedback:
@@ -94,9 +107,17 @@ def make_credit(config: Train, model: nn.Module, run: Run) -> RandomFeedback:
         model,
         config.feedback,
         theta=theta,
-        decay=config.learning_rate * config.weight_decay or FEEDBACK_DECAY,
+        decay=feedback_decay(config),
+        mirror_rate=config.mirror_rate,
         generator=run.generator("feedback"),
     )
+
+
+def feedback_decay(config: Train) -> float:
+    """Return the decay of W - B for kolen-pollack, per step. The published one is learning rate times weight decay."""
+    if config.feedback_decay is not None:
+        return config.feedback_decay
+    return config.learning_rate * config.weight_decay or FEEDBACK_DECAY
 
 
 @torch.no_grad()

@@ -118,6 +118,9 @@ def test_fewer_images_are_a_part_of_the_training_images(small):
         (["--theta", "missing"], "there is no run 'missing'"),
         (["--theta", "missing.toml"], "there is no file"),
         (["--terms", "0,ojja", "--theta", "1,2"], "there is no term 'ojja'"),
+        (["--feedback-decay", "0.1"], "--feedback-decay"),
+        (["--feedback", "kolen-pollack", "--mirror-rate", "0.1"], "--mirror-rate"),
+        (["--feedback", "kolen-pollack", "--feedback-decay", "2"], "less than or equal to 1"),
         (["--measure-every", "7", "--batch-size", "2"], "--measure-every must be a multiple of --batch-size"),
     ],
 )
@@ -157,6 +160,44 @@ def test_every_kind_of_feedback_teaches_and_resumes(feedback, tiny_data):
         plastic("train", "feedback", *words, "--name", "stopped")
     resumed = results("--resume", "stopped")
     assert resumed["metrics"] == whole["metrics"]
+
+
+def stored_feedback(run):
+    """Return what the rule of a trained run keeps of its feedback: W - B for kolen-pollack, else B."""
+    opened = open_run(run.folder, stage="analyze")
+    return training.build(opened, load_dataset(opened.record.dataset)).credit.state_dict()["feedback"]
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ({"feedback_decay": 0.2}, 0.8**16),
+        ({}, 0.999**16),
+        ({"learning_rate": 0.2, "weight_decay": 0.1}, 0.98**16),
+        ({"learning_rate": 0.2, "weight_decay": 0.1, "rate_drops": 0.5}, 0.98**8 * 0.998**8),
+        ({"feedback_decay": 0.2, "weight_decay": 0.1, "rate_drops": 0.5}, 0.8**16),
+    ],
+)
+def test_the_decay_of_learned_feedback(options, left, tiny_data):
+    """W - B is lost by the same share in each step, whatever the weights learn: 60 images are 8 steps of 8."""
+    shared = {"dataset": tiny_data, "hidden": 8, "epochs": 2, "batch_size": 8, "quiet": True}
+    first = plastic_cli.train("feedback", **shared, feedback="kolen-pollack", feedback_decay=0)
+    later = plastic_cli.train("feedback", **{**shared, **options}, feedback="kolen-pollack")
+    for name, difference in stored_feedback(first).items():
+        assert torch.allclose(stored_feedback(later)[name], left * difference, rtol=1e-4, atol=1e-6)
+        assert difference.abs().max() > 0.1
+
+
+def test_the_rate_of_the_weight_mirror(tiny_data):
+    words = ["--dataset", tiny_data, "--hidden", 8, "--epochs", 2, "--batch-size", 8]
+    still = results(*words, "--feedback", "weight-mirror", "--mirror-rate", 0)
+    fixed = results(*words, "--feedback", "fixed")
+    for key in ("train/loss", "test/loss", "test/accuracy"):
+        assert still["metrics"][key] == fixed["metrics"][key]
+    moving = results(*words, "--feedback", "weight-mirror", "--mirror-rate", 0.1)
+    assert moving["metrics"]["train/loss"] != still["metrics"]["train/loss"]
+    default = results(*words, "--feedback", "weight-mirror")
+    assert default["metrics"] == results(*words, "--feedback", "weight-mirror", "--mirror-rate", 0.003)["metrics"]
 
 
 def test_symmetric_feedback_of_any_network_is_backpropagation(tiny_data):
