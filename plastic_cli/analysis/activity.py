@@ -82,8 +82,8 @@ def in_batches(activity: Activity, inputs: Tensor) -> Iterator[dict[str, Tensor]
 def pooled(activity: Tensor, most_units: int = MOST_UNITS) -> Tensor:
     """Return activity (batch, units, ...) as (batch, features), with at most `most_units` features where possible.
 
-    With more numbers than that, positions are averaged: in the largest grid of equal sides that fits, at last in all
-    positions together. Units are never averaged.
+    With more numbers than that, positions are averaged: in the largest grid of equal sides that fits, or over all
+    positions if no grid fits. Units are never averaged.
     """
     units, *positions = activity.shape[1:]
     if units * math.prod(positions) <= most_units or not positions:
