@@ -189,10 +189,9 @@ def write(folder: Path) -> None:
 
 def draw(matrix: pd.DataFrame, depths: pd.DataFrame, store: plastic.RunStore) -> None:
     """Draw the figures of the page."""
-    chosen = [store.folder / run for run in matrix["run"]]
     digits = [store.folder / run for run in matrix.loc[matrix["dataset"] == "digits", "run"]]
     figures = {
-        "combinations-accuracy": plastic.plot(chosen, combinations=True),
+        "combinations-accuracy": plastic.plot(digits, combinations=True),
         "combinations-angles": plastic.plot(digits, combinations=True, by="layer"),
         "combinations-cost": plastic.plot(digits, LEARNING_COST, combinations=True, log="x"),
     }

@@ -146,7 +146,7 @@ def _placed(values: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 def _x_scale(view: View, *, share: bool) -> Any:
     limits: Any = view.x_range
     if view.log_x:
-        return scale_x_log10(labels=_power_labels, minor_breaks=[], limits=limits)
+        return scale_x_log10(labels=_power_labels, breaks=_few_powers, minor_breaks=[], limits=limits)
     labels = share_labels if share else number_labels
     return scale_x_continuous(labels=labels, minor_breaks=[], limits=limits, breaks=_few_breaks)
 
@@ -253,6 +253,13 @@ def _few_breaks(limits: tuple[float, float]) -> list[float]:
     step = next(power * factor for factor in (0.25, 0.5, 1, 2, 5) if (high - low) / (power * factor) <= 5)
     numbers = range(math.ceil(low / step), math.floor(high / step) + 1)
     return [round(number * step, 12) for number in numbers]
+
+
+def _few_powers(limits: tuple[float, float]) -> list[float]:
+    """Return up to three powers of 10 within the limits of a logarithmic axis; its ends if there is none."""
+    low, high = limits
+    powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
+    return [10.0**power for power in powers[:: max(1, -(-len(powers) // 3))]] or [low, high]
 
 
 def _power_labels(values: Sequence[float] | Sequence[str]) -> list[str]:

@@ -71,10 +71,14 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _short_names(networks: Iterable[str]) -> dict[str, str]:
-    """Return the name of each network without the module that makes it, "resnet18", unless two would be the same."""
-    short = {name: name.rpartition(":")[2] for name in networks}
-    times = Counter(short.values())
-    return {name: text if times[text] == 1 else name for name, text in short.items()}
+    """Return the shortest name of each network that no other has: "resnet18", "models:resnet18", or the whole name."""
+    names = dict.fromkeys(networks)
+    found = {name: name for name in names}
+    for mark in (".", ":"):
+        short = {name: name.rpartition(mark)[2] for name in names}
+        times = Counter(short.values())
+        found |= {name: text for name, text in short.items() if times[text] == 1}
+    return found
 
 
 def _names(rule: str, groups: Sequence[Group], short: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -86,7 +90,8 @@ def _names(rule: str, groups: Sequence[Group], short: Mapping[str, str]) -> tupl
         others = [other for other in kept if other != name]
         if _are_told_apart(groups, others):
             kept = others
-    networks = [_network(group, short, with_size=SIZE in kept) for group in groups]
+    sizes = Counter(network for network, _ in {(group.config[NETWORK], _text(group, SIZE)) for group in groups})
+    networks = [_network(group, short, with_size=SIZE in kept and sizes[group.config[NETWORK]] > 1) for group in groups]
     return [_credit(rule, group, [name for name in kept if name != SIZE]) for group in groups], networks
 
 

@@ -64,8 +64,16 @@ def test_networks_with_few_credit_rules_are_left_out(store, make_runs):
 
 def test_two_networks_of_one_name_keep_their_modules(make_runs):
     make_runs(rule="backprop", model="mlp", optimizer="sgd")
-    chosen = make_runs(rule="backprop", model="mine:mlp", optimizer="sgd")
-    assert set(combinations(chosen.runs)["network"]) == {"mlp", "mine:mlp"}
+    make_runs(rule="backprop", model="my.networks:mlp", optimizer="sgd")
+    chosen = make_runs(rule="backprop", model="my.networks:other", optimizer="sgd")
+    assert set(combinations(chosen.runs)["network"]) == {"mlp", "networks:mlp", "other"}
+
+
+def test_the_size_of_one_network_does_not_name_others(make_runs):
+    for hidden in ([8], [16]):
+        make_runs(rule="backprop", model="mlp", optimizer="sgd", hidden=hidden)
+    chosen = make_runs(rule="backprop", model="lenet", optimizer="sgd", hidden=[16])
+    assert set(combinations(chosen.runs)["network"]) == {"mlp, hidden = 8", "mlp, hidden = 16", "lenet"}
 
 
 def test_runs_without_a_network_or_an_update_are_not_combinations(make_runs):
