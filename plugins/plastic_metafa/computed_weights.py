@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 MULTIPLY = "_MultiplyBackward"
@@ -67,6 +68,24 @@ def origin(factor: Tensor, names: Mapping[int, str], *, maybe_activity: bool) ->
         if kind == "AccumulateGrad" and id(node.variable) in names:
             found.add(names[id(node.variable)])
     return Origin(tuple(sorted(found)), tuple(products)) if found else None
+
+
+def hidden_weight(model: nn.Module, result: Tensor, names: Mapping[int, str]) -> str | None:
+    """Return the name of a parameter that a scripted module or a torch.autograd.Function uses; None if there is none.
+
+    result: of a forward pass. names: of the parameters in question, by id.
+    """
+    for module in model.modules():
+        inside = module.parameters() if isinstance(module, torch.jit.ScriptModule) else ()
+        for parameter in inside:
+            if id(parameter) in names:
+                return names[id(parameter)]
+    for node in _nodes(result) if result.grad_fn is not None else ():
+        if isinstance(node, torch.autograd.function.BackwardCFunction) and type(node).__name__ != MULTIPLY:
+            for child, _ in node.next_functions:
+                if type(child).__name__ == "AccumulateGrad" and id(child.variable) in names:
+                    return names[id(child.variable)]
+    return None
 
 
 def _nodes(tensor: Tensor) -> Iterator[Any]:

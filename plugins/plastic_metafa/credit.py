@@ -16,6 +16,7 @@ from plastic_cli.credit.parameters import accumulate, others, taught
 from plastic_cli.credit.passes import BeforePass
 from plastic_cli.credit.protocol import Credit, Loss, call, checked_losses
 from plastic_metafa import layer_terms
+from plastic_metafa.computed_weights import hidden_weight
 from plastic_metafa.feedback_pass import Multiplying, Pass, RecordingTerms
 from plastic_metafa.feedback_weights import FeedbackWeights, ModuleFeedback, Scale
 from plastic_metafa.own_terms import load_terms
@@ -109,7 +110,9 @@ class RandomFeedback:
         model = attached(self.model, self.parameters)
         before = None if self.rest is None else BeforePass.of(model)
         self.weights.begin()
-        passed = Pass(self.weights, self.parameters, self.theta)
+        learning = {name: parameter for name, parameter in self.parameters.items() if parameter.requires_grad}
+        by_gradient = [parameter for parameter in self._by_gradient.values() if parameter.requires_grad]
+        passed = Pass(self.weights, learning, self.theta)
         interception = Multiplying(passed) if passed.plain else RecordingTerms(passed)
         with torch.enable_grad():
             with interception:
@@ -119,13 +122,13 @@ class RandomFeedback:
             losses = checked_losses(loss(output))
             mean = losses.mean()
         passed.samples = len(losses)
-        self._check_observed(passed)
+        self._check_observed(model, passed, mean)
         if isinstance(interception, RecordingTerms):
             interception.give_activity(output if self.output == "softmax" else None)
         scaled = [] if self.theta.get(0, 0.0) == 1 else self._scale_by_theta_0(passed)
         try:
-            if mean.requires_grad:
-                torch.autograd.backward(mean, inputs=[*self.parameters.values(), *self._by_gradient.values()])
+            if mean.requires_grad and (learning or by_gradient):
+                torch.autograd.backward(mean, inputs=[*learning.values(), *by_gradient])
         except CheckpointError as error:
             raise UserError(
                 "the module computes parts again in the backward pass (torch.utils.checkpoint), where errors cannot"
@@ -178,15 +181,24 @@ class RandomFeedback:
         strength, done = self.theta.get(0, 0.0), passed.by_terms
         return [
             parameter.register_hook(lambda gradient: strength * gradient)
-            for name, parameter in self.parameters.items()
+            for name, parameter in passed.parameters.items()
             if name not in done
         ]
 
-    def _check_observed(self, passed: Pass) -> None:
-        if not passed.multiplied and any(parameter.ndim > 1 for parameter in self.parameters.values()):
+    def _check_observed(self, model: nn.Module, passed: Pass, mean: Tensor) -> None:
+        """Raise UserError if a weight is used where feedback cannot replace it."""
+        matrices = {name: weight for name, weight in passed.parameters.items() if weight.ndim > 1}
+        if matrices and not passed.multiplied:
             raise UserError(
                 "no layer multiplied by a weight that the rule teaches. Call the module itself: copies of it on several"
                 " devices (DataParallel), scripted and exported modules cannot be observed."
+            )
+        left = {id(weight): name for name, weight in matrices.items() if name not in passed.used}
+        hidden = hidden_weight(model, mean, left) if left else None
+        if hidden is not None:
+            raise UserError(
+                f"'{hidden}' is used in a scripted module or in a torch.autograd.Function, where feedback cannot"
+                ' replace it. Leave it out with modules=, and let it learn with rest="gradient".'
             )
 
 

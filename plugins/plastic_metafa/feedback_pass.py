@@ -26,9 +26,9 @@ BILINEAR = frozenset(
         *("bilinear", "tensordot", "inner", "dot", "multi_dot", "chain_matmul"),
     }
 )
-"""Names of functions that are linear in the weight and in the activity, besides those of `product_of`."""
+"""Names of functions that are linear in the weight and in the activity, in addition to those of `product_of`."""
 WITH_SUMMAND = frozenset({"addmm", "baddbmm", "addbmm", "addmv"})
-"""Those whose first argument is added to the product."""
+"""Functions of BILINEAR that add their first argument to the product."""
 NO_FEEDBACK = frozenset({"cdist", "pairwise_distance", "cosine_similarity"})
 """Names of functions that combine a weight and activity in another way."""
 SAME_UNITS = frozenset({"View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Clone", "ToCopy", "LogSoftmax"})
@@ -61,9 +61,9 @@ class Layer:
 class Pass:
     """What the layers share in one pass.
 
-    multiplied: names of the parameters that multiplied activity. embedded: of those that were looked up, where they
-    learn by terms. samples: the size of the batch, known after the forward pass. output_error: the error at the output
-    of the module, known when the backward pass begins.
+    multiplied: names of the parameters that multiplied activity. embedded: of those that were looked up. samples: the
+    size of the batch, known after the forward pass. output_error: the error at the output of the module, known when the
+    backward pass begins.
     """
 
     weights: FeedbackWeights
@@ -82,12 +82,22 @@ class Pass:
         self.uses_e_pre = not self.plain and layer_terms.uses_e_pre(self.theta)
 
     @property
+    def used(self) -> set[str]:
+        """Names of the parameters that multiplied activity or were looked up."""
+        return self.multiplied | self.embedded
+
+    @property
     def by_terms(self) -> set[str]:
         """Names of the parameters whose gradients contain the strengths of the terms already."""
-        return set() if self.plain else self.multiplied | self.embedded
+        return set() if self.plain else self.used
 
     def name_of(self, product: Product) -> str | None:
-        """Return the name of a taught weight: a parameter, a view of one, or computed from some, with joined names."""
+        """Return the name of a taught weight: a parameter, a view of one, or computed from some, with joined names.
+
+        Without gradients, as inside a torch.autograd.Function, there is no error that feedback could carry.
+        """
+        if not torch.is_grad_enabled():
+            return None
         name = self._name_of_parameter(product.weight)
         if name is None and product.weight.grad_fn is not None:
             name = self._name_of_computed(product.weight, maybe_activity=product.kind == "matmul")
@@ -118,7 +128,7 @@ class Pass:
         The derivative with respect to the weight is that of f(x, W), and with respect to the activity that of f(x, B).
         """
         called = function_name(function)
-        if called not in BILINEAR and called not in NO_FEEDBACK:
+        if (called not in BILINEAR and called not in NO_FEEDBACK) or not torch.is_grad_enabled():
             return None
         summand = args[0] if called in WITH_SUMMAND and args else None
         factors = [part for part in _tensors((args, kwargs)) if part.requires_grad and part is not summand]
@@ -355,10 +365,11 @@ class Multiplying(_Observing):
     def handle(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Carry out a torch function."""
         product = product_of(function, args, kwargs)
-        if product is not None:
-            name = self.passed.name_of(product)
-            if name is not None and product.kind != "embedding":
+        name = None if product is None else self.passed.name_of(product)
+        if product is not None and name is not None:
+            if product.kind != "embedding":
                 return self.passed.multiply(name, product)[0]
+            self.passed.embedded.update(name.split("+"))
         result = self.passed.multiply_by_other(function, args, kwargs)
         return function(*args, **kwargs) if result is None else result
 

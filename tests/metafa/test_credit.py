@@ -822,6 +822,96 @@ def test_the_rule_of_the_rest_repeats_the_forward_pass():
     assert_same(found[0], found[1])
 
 
+def test_a_layer_that_is_frozen_later_carries_errors_by_its_own_weights():
+    model = mlp(nn.Tanh, bias=True)
+    x, y = draw(4, SIZES[0]), torch.arange(4)
+    credit = RandomFeedback(model, generator=seeded())
+    model[2].requires_grad_(False)
+    model.zero_grad()
+    credit.backward(x, losses_of(y))
+    found = gradients(model)
+    assert found["2.weight"] is None
+    assert set(credit.feedback_weights()) == {"0.weight", "4.weight"}
+    with torch.no_grad():
+        h0 = torch.tanh(model[0](x))
+        h1 = torch.tanh(model[2](h0))
+        e = (torch.softmax(model[4](h1), 1) - functional.one_hot(y, SIZES[-1])) / 4
+        e1 = (e @ credit.feedback_weights()["4.weight"]) * (1 - h1**2)
+        e0 = (e1 @ model[2].weight) * (1 - h0**2)
+    torch.testing.assert_close(found["0.weight"], e0.T @ x)
+    model.requires_grad_(False)
+    credit.backward(x, losses_of(y))
+
+
+class OwnProduct(torch.autograd.Function):
+    """A linear map with its own backward pass."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w)
+        return x @ w.T
+
+    @staticmethod
+    def backward(ctx, e: Tensor) -> tuple[Tensor, Tensor]:
+        x, w = ctx.saved_tensors
+        return e @ w, e.T @ x
+
+
+def test_a_weight_in_a_function_with_its_own_derivative_is_named():
+    model = nn.Module()
+    model.first, model.fc, model.w = nn.Linear(6, 8), nn.Linear(7, 5), nn.Parameter(draw(7, 8))
+    model.position = nn.Parameter(draw(4, 8))
+    model.forward = lambda x: model.fc(
+        torch.tanh(OwnProduct.apply(torch.tanh(model.first(x) + model.position), model.w))
+    )
+    model.double()
+    x, y = draw(4, 6), torch.arange(4)
+    with pytest.raises(UserError, match=r"'w' is used in .*torch.autograd.Function.*modules="):
+        taught_by(model, x, losses_of(y))
+    credit, _ = taught_by(model, x, losses_of(y), modules=["first", "fc", "position"], rest="gradient")
+    assert set(credit.feedback_weights()) == {"first.weight", "fc.weight"}
+
+
+def test_a_scripted_part_is_named():
+    torch.manual_seed(0)
+    scripted = torch.jit.script(nn.Linear(8, 7))
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), scripted, nn.Tanh(), nn.Linear(7, 5)).double()
+    x, y = draw(4, 6), torch.arange(4)
+    with pytest.raises(UserError, match=r"'2.weight' is used in a scripted module .*modules="):
+        taught_by(model, x, losses_of(y))
+    taught_by(model, x, losses_of(y), modules=["0", "4"], rest="gradient")
+
+
+@pytest.mark.parametrize("time_first", [True, False])
+def test_direct_feedback_from_an_output_with_time_is_that_of_its_sum(time_first):
+    """The input of the first layers has no time steps: each sample has one error, the sum over the steps."""
+    torch.manual_seed(0)
+    batch, time = 4, 3
+    model = nn.Module()
+    model.first, model.second, model.fc = nn.Linear(6, 8), nn.Linear(8, 7), nn.Linear(7, 5)
+
+    def forward(x: Tensor) -> Tensor:
+        h = torch.tanh(model.second(torch.tanh(model.first(x))))
+        shape = (time, batch, 5) if time_first else (batch, time, 5)
+        return model.fc(h)[None if time_first else slice(None), None if not time_first else slice(None)].expand(shape)
+
+    model.forward = forward
+    model.double()
+    x, y = draw(batch, 6), torch.arange(batch)
+
+    def loss(output: Tensor) -> Tensor:
+        steps = output if time_first else output.transpose(0, 1)
+        return sum((number + 1) * losses_of(y)(step) for number, step in enumerate(steps))
+
+    credit, found = taught_by(model, x, loss, feedback="direct")
+    B = credit.feedback_weights()
+    with torch.no_grad():
+        h0 = torch.tanh(model.first(x))
+        e = 6 * (torch.softmax(model(x)[0] if time_first else model(x)[:, 0], 1) - functional.one_hot(y, 5)) / batch
+        e0 = (e @ B["second.weight"]) * (1 - h0**2)
+    torch.testing.assert_close(found["first.weight"], e0.T @ x)
+
+
 class Sequences(nn.Module):
     """Logits for each position of a sequence."""
 

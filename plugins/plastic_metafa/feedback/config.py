@@ -45,9 +45,9 @@ class Train(SteppedRateConfig):
         "fixed",
         "how errors reach lower layers: fixed (random weights: feedback alignment), direct (random weights from the"
         " output), sign (random magnitudes with the signs of the weights), uniform-sign (the signs, with one magnitude"
-        " for each layer), batchwise-sign (as sign, with new magnitudes at each step), kolen-pollack (feedback gets the"
-        " changes of the weights), weight-mirror (feedback learns the weights from noise), symmetric (the weights, as"
-        " in backprop)",
+        " for each layer), batchwise-sign (as sign, with new magnitudes at each step), kolen-pollack (feedback"
+        " weights change as the weights do), weight-mirror (feedback learns the weights from noise), symmetric (the"
+        " weights, as in backprop)",
     )
     feedback_decay: float | None = field(
         None,
