@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from plastic_cli.config.model import Config
 from plastic_cli.errors import UserError
 from plastic_cli.figures.combinations import combinations_figure, layers_figure
 from plastic_cli.figures.metric_rows import label_values
@@ -17,7 +19,7 @@ from plastic_cli.figures.view import View
 from plastic_cli.plugins.metrics import Metric, metric_of
 from plastic_cli.reports.content import training_models
 from plastic_cli.reports.curves import ChosenRuns, RunsPlot, main_metric
-from plastic_cli.reports.grouping import Group, group_runs, setting_text, short_data_names
+from plastic_cli.reports.grouping import Group, group_runs, plain_value, setting_text, short_data_names
 from plastic_cli.reports.plots import Figure
 from plastic_cli.reports.results import CHANCE_METRIC
 
@@ -48,9 +50,10 @@ def combinations(runs: pd.DataFrame) -> pd.DataFrame:
     and of the options that tell its combinations apart.
     runs: a frame as `RunStore.runs()` returns it.
     """
+    models = training_models(runs["rule"].unique())
     groups = [
-        group
-        for group in group_runs(runs, training_models(runs["rule"].unique()))
+        _with_defaults(group, models.get(group.rule))
+        for group in group_runs(runs, models)
         if group.config.get(NETWORK) is not None and group.config.get(UPDATE) is not None
     ]
     short = _short_names(str(group.config[NETWORK]) for group in groups)
@@ -61,8 +64,9 @@ def combinations(runs: pd.DataFrame) -> pd.DataFrame:
             rows += [(run, credit, network, group.config[UPDATE], group.data or "") for run in group.runs]
     table = pd.DataFrame(rows, columns=["run", *PARTS])
     table["dataset"] = table["dataset"].map(short_data_names(table["dataset"]))
-    table = table.merge(runs[["run", "created"]], on="run").sort_values("created", kind="stable", ignore_index=True)
-    return in_order(table.drop(columns="created"))
+    table = table.merge(runs[["run", "seed", "created"]], on="run").sort_values("created", kind="stable")
+    table = in_order(table).drop_duplicates([*PARTS, "seed"], keep="last")
+    return table.drop(columns=["seed", "created"]).reset_index(drop=True)
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
@@ -95,14 +99,27 @@ def _names(rule: str, groups: Sequence[Group], short: Mapping[str, str]) -> tupl
     return [_credit(rule, group, [name for name in kept if name != SIZE]) for group in groups], networks
 
 
+def _with_defaults(group: Group, model: type[Config] | None) -> Group:
+    """Return a group whose options without a value have their default: an older version did not have all options."""
+    fields = {} if model is None else model.model_fields
+    config = {
+        name: plain_value(fields[name].default) if value is None and name in fields else value
+        for name, value in group.config.items()
+    }
+    return replace(group, config=config)
+
+
 def _text(group: Group, name: str) -> str:
     value = group.config.get(name)
     return json.dumps(None if value == group.dataset else value, sort_keys=True)
 
 
 def _are_told_apart(groups: Sequence[Group], names: Sequence[str]) -> bool:
-    keys = {(group.data, *(_text(group, name) for name in (NETWORK, UPDATE, *names))) for group in groups}
-    return len(keys) == len(groups)
+    keys, configurations = (
+        {(group.data, *(_text(group, name) for name in chosen(group))) for group in groups}
+        for chosen in (lambda _: (NETWORK, UPDATE, *names), lambda group: sorted(group.config))
+    )
+    return len(keys) == len(configurations)
 
 
 def _credit(rule: str, group: Group, names: Sequence[str]) -> str:

@@ -104,7 +104,7 @@ class DeepSupervision:
             self.rest.load_state_dict(state["rest"])
 
     def detach(self) -> None:
-        """Let go of the module and of the readouts."""
+        """Release the module and the readouts. `backward` then raises UserError."""
         if self.rest is not None:
             self.rest.detach()
         self.model, self.parameters, self.rest, self.readouts, self._optimizer = None, {}, None, [], None

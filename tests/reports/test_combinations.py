@@ -39,6 +39,17 @@ def test_runs_of_one_combination_differ_in_their_seed_only(store):
     assert set(table["network"].cat.categories) == {"mlp", "resnet18"}
 
 
+def test_a_run_of_an_older_version_without_a_new_option_is_the_same_combination(make_runs):
+    options = {"rule": "backprop", "model": "mlp", "optimizer": "sgd"}
+    make_runs(**options, trained="readout")
+    make_runs(**options, trained="all", values=(0.1, 0.2))
+    chosen = make_runs(**options, trained="all", rate_drops=[], momentum=0.0, values=(0.1, 0.7))
+    table = combinations(chosen.runs)
+    assert set(table["credit"]) == {"backprop: readout", "backprop: all"}
+    newest = chosen.runs.sort_values("created")["run"].tail(3)
+    assert set(table.loc[table["credit"] == "backprop: all", "run"]) == set(newest)
+
+
 def test_sizes_of_one_network_are_networks_and_rates_that_compete_are_credit_rules(make_runs):
     for hidden in ([64], [64, 64]):
         for rate in (0.1, 0.2):
