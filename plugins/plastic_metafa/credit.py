@@ -31,7 +31,8 @@ class RandomFeedback:
     `backward` carries the errors through the module as backpropagation does. Wherever backpropagation multiplies an
     error by the transpose of a weight that the rule teaches, it multiplies by the transpose of B. Everything else keeps
     its exact derivative: biases, normalization, embeddings, pooling, the softmax of attention, skip connections,
-    dropout, the unrolling in time.
+    dropout, the unrolling in time, and matrices in elementwise products. A weight that is computed from parameters, as
+    W + A B in low-rank adaptation, has one B, and its parameters learn by the chain rule.
 
     feedback:
         "fixed": random B. Lillicrap et al. 2016, Nature Communications 7:13276.
