@@ -35,6 +35,8 @@ _VIEWS = frozenset(
 _MAXIMA = frozenset({f"{kind}max_pool{dimensions}d" for kind in ("", "adaptive_") for dimensions in (1, 2, 3)})
 _FOLLOWED = NORMALIZATIONS | _ADDITIONS | _VIEWS | _MAXIMA
 
+_ASSIGNMENTS = frozenset({"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__"})
+
 View = Callable[[Tensor], Tensor]
 
 
@@ -136,6 +138,8 @@ class Recording(Interception):
 
     def handle(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Carry out a torch function, and note what it does to the responses."""
+        if args and isinstance(args[0], Tensor) and _in_place(function, args, kwargs):
+            self._protect(args[0])
         product = product_of(function, args, kwargs)
         if product is not None and (name := self.name_of(product.weight)) is not None:
             z = self.multiply(name, product, function, args, kwargs)
@@ -170,10 +174,7 @@ class Recording(Interception):
         carried = [self._carried[id(part)] for part in operands if id(part) in self._carried]
         if not carried:
             return function(*args, **kwargs)
-        received = args[0]
-        if function_name(function).endswith("_") or kwargs.get("inplace") or _in_place_by_position(function, args):
-            received = args[0].clone()
-            self._replace_changed(args[0], received)
+        received = args[0].clone() if _in_place(function, args, kwargs) else args[0]
         result = function(*args, **kwargs)
         if name in NONLINEARITIES:
             nonlinearity = _of_one_tensor(function, args, kwargs)
@@ -214,8 +215,6 @@ class Recording(Interception):
             uses = [pair for one in same for pair in one.uses]
             before = None
             if name in _VIEWS:
-                if not _is_view(part, args[0]):
-                    continue
                 view = _view(function, args[1:], kwargs, number if part is not result else None)
                 uses = [(use, (*views, view)) for use, views in carried[0].uses if carried[0].before_pooling is None]
             elif name in _MAXIMA:
@@ -225,12 +224,17 @@ class Recording(Interception):
             else:
                 self._carried.pop(id(part), None)
 
-    def _replace_changed(self, changed: Tensor, copy: Tensor) -> None:
-        """Let the uses hold a copy of a tensor that the next function changes in place."""
+    def _protect(self, changed: Tensor) -> None:
+        """Copy what the uses hold in the memory of a tensor that the next function changes in place."""
+        memory = changed.untyped_storage().data_ptr()
+
+        def kept(tensor: Tensor) -> Tensor:
+            return tensor.clone() if tensor.untyped_storage().data_ptr() == memory else tensor
+
         for use in self.uses:
-            use.z = copy if use.z is changed else use.z
+            use.z, use.product = kept(use.z), replace(use.product, x=kept(use.x))
             use.activations = [
-                replace(activation, result=copy) if activation.result is changed else activation
+                replace(activation, received=kept(activation.received), result=kept(activation.result))
                 for activation in use.activations
             ]
 
@@ -246,9 +250,15 @@ def _view(function: Callable[..., Any], options: Sequence[Any], kwargs: Mapping[
     return view
 
 
-def _is_view(part: Tensor, whole: Tensor) -> bool:
-    """Return whether `part` has the memory of `whole`; copies, such as those of an index of numbers, have not."""
-    return part.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
+def _in_place(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Return whether a function changes its first argument."""
+    name = function_name(function)
+    return (
+        name in _ASSIGNMENTS
+        or (name.endswith("_") and not name.endswith("__"))
+        or bool(kwargs.get("inplace"))
+        or _in_place_by_position(function, args)
+    )
 
 
 def _in_place_by_position(function: Callable[..., Any], args: Sequence[Any]) -> bool:

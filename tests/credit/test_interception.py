@@ -136,7 +136,7 @@ def test_derivatives_of_products_equal_autograd(name):
 @given(
     kernel=st.integers(1, 3),
     stride=st.integers(1, 2),
-    padding=st.sampled_from([0, 1, "valid", (2,)]),
+    padding=st.sampled_from([0, 1, "valid", "same", (2,)]),
     dilation=st.integers(1, 2),
     groups=st.sampled_from([1, 2]),
     batched=st.booleans(),
@@ -144,6 +144,7 @@ def test_derivatives_of_products_equal_autograd(name):
 @settings(max_examples=25, deadline=None)
 def test_derivatives_of_convolutions_equal_autograd_for_all_options(kernel, stride, padding, dilation, groups, batched):
     torch.manual_seed(0)
+    stride = 1 if padding == "same" else stride
     layer = nn.Conv1d(4, 6, kernel, stride, padding, dilation, groups).double()
     x = torch.randn((2, 4, 9) if batched else (4, 9), dtype=torch.float64, requires_grad=True)
     with Products() as products:
@@ -243,6 +244,41 @@ def test_an_index_of_numbers_is_a_copy_and_ends_the_response():
     model, x = Cell(lambda z: (z[:, torch.tensor([0, 2, 1])], z[:, 3:])), torch.randn(4, 3)
     _, (use,) = record(model, x)
     torch.testing.assert_close(use.y, torch.cat([use.z[:, :3], torch.tanh(use.z[:, 3:])], 1))
+
+
+def test_only_the_first_nonlinearity_in_place_is_the_activity():
+    def cut(z: Tensor) -> tuple[Tensor, Tensor]:
+        gate, value = z.chunk(2, 1)
+        torch.sigmoid_(gate)
+        torch.tanh_(gate)
+        return gate, value
+
+    torch.manual_seed(0)
+    model, x = Cell(cut).double(), torch.randn(4, 3, dtype=torch.float64)
+    _, (use,) = record(model, x)
+    z = model.map(x).detach()
+    torch.testing.assert_close(use.y, torch.cat([torch.sigmoid(z[:, :3]), torch.tanh(z[:, 3:])], 1))
+
+
+def test_what_is_changed_in_place_later_is_recorded_as_it_was():
+    class Changing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.tanh(self.a(x))
+            out = self.b(h)
+            h[:, 0] = 7.0
+            out *= 2
+            return h + out
+
+    torch.manual_seed(0)
+    model, x = Changing().double(), torch.randn(4, 3, dtype=torch.float64)
+    _, (first, second) = record(model, x)
+    torch.testing.assert_close(first.y, torch.tanh(model.a(x)).detach())
+    torch.testing.assert_close(second.x, first.y)
+    torch.testing.assert_close(second.z, model.b(first.y).detach())
 
 
 def test_an_addition_that_broadcasts_ends_the_smaller_response():
