@@ -129,13 +129,9 @@ class LocalPlasticity:
         inputs, loss: see `Credit.backward`. Returns the losses (batch,), without a graph.
         Raises UserError if the module or its loss lacks what the rule needs.
         """
-        model = attached(self.model, self.parameters)
+        model = attached(self.model, self._chosen)
         before = BeforePass.of(model) if isinstance(self._rest, Credit) else None
         every = named_parameters(model)
-        if any(every.get(name) is not parameter for name, parameter in self._chosen.items()):
-            raise UserError(
-                "the parameters of the module were replaced after the rule was made: create the rule again."
-            )
         recording = _Recording(every, self._in_graph(model), self._tied)
         with torch.enable_grad(), recording:
             output = call(model, inputs)
