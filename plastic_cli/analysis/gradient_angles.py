@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from plastic_cli.analysis.angles import SignalToNoise, angle_degrees
-from plastic_cli.analysis.without_effect import random_states, set_random_states, without_effect
+from plastic_cli.analysis.without_effect import without_effect
 from plastic_cli.credit.gradient import Gradient
 from plastic_cli.credit.protocol import Credit, Loss
+from plastic_cli.numerics.random_states import RandomStates
 
 WHOLE = ""
 """The key of all parameters together."""
@@ -65,7 +66,7 @@ def gradient_angles(
     is equal to the first one bit by bit, the rule is deterministic, and no more updates are drawn.
 
     The model is called in its present mode. Afterwards the parameters, `.grad` and buffers of the model, the state of
-    the rule and torch's random states are what they were. Of the gradients of several draws, only one is in memory.
+    the rule and the global random states are what they were. Of the gradients of several draws, only one is in memory.
 
     Raises UserError if the rule cannot teach the model, as `credit.backward` does.
     """
@@ -78,9 +79,9 @@ def gradient_angles(
     with without_effect(model, credit) as begin_again:
         for draw in range(draws):
             begin_again()
-            states = random_states(model)
+            states = RandomStates.now()
             gradients = _gradients(exact, model, inputs, loss)
-            set_random_states(states)
+            states.restore()
             updates = _gradients(credit, model, inputs, loss)
             # A rule may find out in its first update which parameters it teaches.
             parameters = parameters or dict(credit.parameters)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from plastic_cli.credit.protocol import Credit
+from plastic_cli.numerics.random_states import RandomStates
 
 
 @contextmanager
 def without_effect(model: nn.Module, credit: Credit) -> Iterator[Callable[[], None]]:
-    """Restore at the end what a rule changes: parameters, buffers and `.grad`, its own state, torch's random states.
+    """Restore at the end what a rule changes: parameters, buffers and `.grad`, its own state, the random states.
 
     Yields a function that restores model and rule within the block. The random generators of the rule go on, so that
     the next update has new random numbers.
@@ -24,7 +25,7 @@ def without_effect(model: nn.Module, credit: Credit) -> Iterator[Callable[[], No
     values = [tensor.detach().clone() for tensor in tensors]
     gradients = [parameter.grad for parameter in model.parameters()]
     state = copy.deepcopy(credit.state_dict())
-    states = random_states(model)
+    states = RandomStates.now()
 
     def restore() -> None:
         with torch.no_grad():
@@ -47,7 +48,7 @@ def without_effect(model: nn.Module, credit: Credit) -> Iterator[Callable[[], No
         restore()
         for parameter, gradient in zip(model.parameters(), gradients, strict=True):
             parameter.grad = gradient
-        set_random_states(states)
+        states.restore()
 
 
 def generators_of(credit: Credit) -> list[torch.Generator]:
@@ -66,18 +67,3 @@ def generators_of(credit: Credit) -> list[torch.Generator]:
 
     search(credit)
     return list(found.values())
-
-
-def random_states(model: nn.Module) -> dict[int | None, Tensor]:
-    """Return torch's global random states: None is the CPU, a number a GPU that holds parameters of the model."""
-    gpus = {parameter.device.index for parameter in model.parameters() if parameter.is_cuda}
-    return {None: torch.get_rng_state(), **{gpu: torch.cuda.get_rng_state(gpu) for gpu in gpus}}
-
-
-def set_random_states(states: Mapping[int | None, Tensor]) -> None:
-    """Restore what `random_states` returned."""
-    for gpu, state in states.items():
-        if gpu is None:
-            torch.set_rng_state(state)
-        else:
-            torch.cuda.set_rng_state(state, gpu)

@@ -7,30 +7,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from plastic_cli.numerics.random_states import RandomStates
+
 
 @dataclass(frozen=True)
 class BeforePass:
-    """What a forward pass changes: the buffers of a module, with their values, and torch's random states."""
+    """What a forward pass changes: the buffers of a module, with their values, and the global random states."""
 
     buffers: tuple[tuple[Tensor, Tensor], ...]
-    random: Tensor
-    random_of_gpus: tuple[Tensor, ...]
+    random: RandomStates
 
     @classmethod
     def of(cls, model: nn.Module) -> BeforePass:
         """Return the present values."""
-        return cls(
-            tuple((buffer, buffer.clone()) for buffer in model.buffers()),
-            torch.get_rng_state(),
-            tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else (),
-        )
+        return cls(tuple((buffer, buffer.clone()) for buffer in model.buffers()), RandomStates.now())
 
     @torch.no_grad()
     def restore(self) -> None:
         """Set the values, so that the next pass repeats the last one."""
-        torch.set_rng_state(self.random)
-        if self.random_of_gpus:
-            torch.cuda.set_rng_state_all(self.random_of_gpus)
+        self.random.restore()
         for buffer, value in self.buffers:
             # A buffer that did not change keeps its version, on which graphs may depend.
             if not torch.equal(buffer, value):

@@ -16,13 +16,13 @@ from plastic_cli.credit.gradient import Rest, attached, rest_credit
 from plastic_cli.credit.parameters import taught
 from plastic_cli.credit.protocol import Loss, call, checked_losses
 from plastic_cli.errors import UserError
+from plastic_cli.numerics.random_states import RandomStates
 from plastic_grlu import rule
 from plastic_grlu.nodes import (
     CleanPass,
     OtherCalls,
     PerturbedPass,
     Place,
-    RandomStates,
     Start,
     Trace,
     mapped,

@@ -8,13 +8,11 @@ f by itself, from which the exact derivative with respect to w follows. A pertur
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import MethodWrapperType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,6 +20,7 @@ from torch.nn import functional
 from plastic_cli.credit.interception import Interception, function_name, plain_name
 from plastic_cli.credit.recording import NONLINEARITIES, NORMALIZATIONS
 from plastic_cli.errors import UserError
+from plastic_cli.numerics.random_states import RandomStates
 
 Function = Callable[..., Any]
 Place = tuple[int, int]
@@ -417,40 +416,6 @@ class PerturbedPass(Interception):
             return tensor if noise is None else torch.add(tensor, noise, alpha=self._sign)
 
         return mapped(add, result)
-
-
-@dataclass
-class RandomStates:
-    """The states of all global random numbers that a module may use."""
-
-    cpu: Tensor
-    cuda: list[Tensor]
-    python: Any
-    numpy: Any
-
-    @classmethod
-    def now(cls) -> RandomStates:
-        """Return the present states."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-        return cls(torch.get_rng_state(), cuda, random.getstate(), np.random.get_state(legacy=False))  # noqa: NPY002
-
-    def same(self, other: RandomStates) -> bool:
-        """Return whether both are equal."""
-        return (
-            torch.equal(self.cpu, other.cpu)
-            and all(map(torch.equal, self.cuda, other.cuda))
-            and self.python == other.python
-            and self.numpy["state"]["pos"] == other.numpy["state"]["pos"]
-            and np.array_equal(self.numpy["state"]["key"], other.numpy["state"]["key"])
-        )
-
-    def restore(self) -> None:
-        """Set the states."""
-        torch.set_rng_state(self.cpu)
-        if self.cuda:
-            torch.cuda.set_rng_state_all(self.cuda)
-        random.setstate(self.python)
-        np.random.set_state(self.numpy)  # noqa: NPY002
 
 
 def carry_out(
