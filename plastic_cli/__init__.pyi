@@ -27,6 +27,8 @@ from .config.model import OnlyWith as OnlyWith
 from .config.model import RenderConfig as RenderConfig
 from .config.model import TrainConfig as TrainConfig
 from .config.model import field as field
+from .credit.gradient import Gradient as Gradient
+from .credit.protocol import Credit as Credit
 from .errors import PlasticError as PlasticError
 from .errors import RunFailed as RunFailed
 from .errors import UserError as UserError
