@@ -582,7 +582,7 @@ class Wrapped(nn.Module):
 
 def inside(module):
     """The module with one layer that is compiled."""
-    module[0] = torch.compile(module[0])
+    module[0] = torch.compile(module[0], backend="aot_eager")
     return module
 
 
@@ -842,18 +842,19 @@ def test_noise_does_not_depend_on_how_many_passes_are_in_a_batch(dtype):
     assert found[0].norm() > 0.01
 
 
-def test_every_length_and_batch_has_its_own_arrangement():
+def test_every_length_and_batch_has_its_own_arrangement(monkeypatch):
     """Batches as large as the time, and more shapes than are remembered."""
+    monkeypatch.setattr(credit_module, "_REMEMBERED", 8)
     model = TimeFirst()
     credit = seeded(model, 1)
-    for batch in range(2, 12):
-        for time in range(1, 9):
+    for batch in (2, 3, 5, 8):
+        for time in (1, 2, 3, 8):
             x, y = torch.randn(batch, time, 3), torch.randint(CLASSES, (batch,))
             credit.backward(x, losses_of(y))
             indices = list(credit._indices.values())[-1]
             for index in indices.values():
                 assert index is not None and index.numel() == batch
-    assert len(credit._indices) <= credit_module._REMEMBERED
+    assert len(credit._indices) == 8
 
 
 def test_wrong_use_gets_one_line():
