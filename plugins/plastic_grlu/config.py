@@ -11,10 +11,12 @@ from plastic_cli import ClassifierAnalyzeConfig, FilmConfig, OnlyWith, field
 from plastic_cli.config.classifier import MODEL_HELP, OPTIMIZER_HELP, LayerSizes, Model, ModuleTrainConfig, Optimizer
 from plastic_cli.config.model import Device
 
+MODULE_OPTIMIZER = "adam"
+"""Default optimizer of another network than that of the published rule; SGD can diverge there."""
 BATCH_SIZE = 64
 """Default batch size of another network or optimizer than those of the published rule."""
-MODULE_RATE = 0.01
-"""Default learning rate of SGD on another network."""
+MODULE_RATES = {"sgd": 0.01, "adam": 0.001, "adamw": 0.001}
+"""Default learning rates of optimizers on another network, where they differ from those on the rule's own."""
 
 
 class Train(ModuleTrainConfig):
@@ -22,7 +24,8 @@ class Train(ModuleTrainConfig):
 
     The published rule is --model mlp --optimizer sgd: the mean update is noise^2 times the gradient, and the updates of
     a batch are summed. With another --model or --optimizer the update is divided by noise^2 and averaged over the
-    batch, so that a learning rate means what it means for the gradient; --batch-size is then 64 by default.
+    batch, so that a learning rate means what it means for the gradient; --batch-size is then 64 by default. Another
+    --model trains with --optimizer adam by default, because SGD can diverge there.
     """
 
     device: Device = field(
@@ -31,7 +34,12 @@ class Train(ModuleTrainConfig):
         panel="Run",
     )
     perturbations: int = field(16, "noise samples per image, each used with both signs", ge=1)
-    model: Model = field("mlp", f"{MODEL_HELP}; mlp normalizes the input of each layer, as published", panel="Network")
+    model: Model = field(
+        "mlp",
+        f"{MODEL_HELP}; mlp normalizes the input of each layer, as published; the others train with --optimizer"
+        f" {MODULE_OPTIMIZER} unless you choose one",
+        panel="Network",
+    )
     hidden: LayerSizes = field(
         (256,),
         "units of each hidden layer, for example 256 or 256,256; with --model cnn, channels of each convolution",
@@ -54,7 +62,9 @@ class Train(ModuleTrainConfig):
     update: Literal["grlu", "backprop"] = field(
         "grlu", "learning rule; backprop is a control: the true gradient with step learning rate * noise^2"
     )
-    optimizer: Optimizer = field("sgd", OPTIMIZER_HELP, panel="Learning")
+    optimizer: Optimizer = field(
+        "sgd", f"{OPTIMIZER_HELP}; default with another --model: {MODULE_OPTIMIZER}", panel="Learning"
+    )
     batch_size: int = field(
         1,
         f"images per step; their updates are summed (default with another --model or --optimizer: {BATCH_SIZE}, and"
@@ -72,7 +82,8 @@ class Train(ModuleTrainConfig):
     learning_rate: float = field(
         0.1,
         "learning rate at the start; a cosine schedule brings it to --final-learning-rate (default with another"
-        f" --model and sgd: {MODULE_RATE}; with another --optimizer: 0.003)",
+        f" --model: {MODULE_RATES['adam']} with adam and adamw, {MODULE_RATES['sgd']} with sgd; otherwise with another"
+        " --optimizer: 0.003)",
         ge=0,
         search=(0.001, 1.0, "log"),
         panel="Learning",
@@ -104,14 +115,23 @@ class Train(ModuleTrainConfig):
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """Another network or optimizer implies a batch size. `k` implies top-k; top-k alone implies k = 0.5."""
-        found = super().implied(typed)
+        """Another network implies Adam, and it or another optimizer implies a batch size.
+
+        `momentum` without an optimizer means SGD with momentum on every network. `k` implies top-k; top-k alone implies
+        k = 0.5.
+        """
+        chosen = {}
+        if typed.get("model", "mlp") != "mlp" and "optimizer" not in typed and not typed.get("momentum"):
+            chosen["optimizer"] = MODULE_OPTIMIZER
+        typed = {**typed, **chosen}
+        found = super().implied(typed) | chosen
         if not is_plain_choice(
             typed.get("model", "mlp"), typed.get("optimizer", "sgd"), typed.get("momentum"), typed.get("weight_decay")
         ):
             found["batch_size"] = BATCH_SIZE
-        if typed.get("model", "mlp") != "mlp" and typed.get("optimizer", "sgd") == "sgd":
-            found["learning_rate"] = MODULE_RATE
+            optimizer = typed.get("optimizer", "sgd")
+            if typed.get("model", "mlp") != "mlp" and optimizer in MODULE_RATES:
+                found["learning_rate"] = MODULE_RATES[optimizer]
         return found | cls._implied_activation(typed)
 
     @staticmethod

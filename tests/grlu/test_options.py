@@ -7,6 +7,7 @@ import torch
 
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.errors import UserError
+from plastic_cli.resolve import resolve
 from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.testing import plastic
 from plastic_grlu.config import Train
@@ -39,17 +40,46 @@ def test_another_network_or_optimizer_learns_by_node_perturbation(options, tmp_p
 def test_defaults_of_other_networks_and_optimizers():
     rates = {
         (): 0.1,
-        ("model", "lenet"): 0.01,
+        ("model", "lenet"): 0.001,
         ("optimizer", "momentum"): 0.003,
         ("optimizer", "adam"): 0.003,
         ("optimizer", "selective"): 0.003,
     }
     for typed, rate in rates.items():
         assert Train.from_values(dict([typed]) if typed else {}).learning_rate == rate
-    assert Train.from_values({"model": "lenet", "optimizer": "adam"}).learning_rate == 0.003
+    with_lenet = {"sgd": 0.01, "momentum": 0.003, "adam": 0.001, "adamw": 0.001, "selective": 0.003}
+    for optimizer, rate in with_lenet.items():
+        assert Train.from_values({"model": "lenet", "optimizer": optimizer}).learning_rate == rate
     assert Train.from_values({"model": "lenet", "batch_size": 5}).batch_size == 5
     for typed in ({"model": "cnn"}, {"optimizer": "adamw"}, {"model": "lenet", "optimizer": "momentum"}):
         Train.from_values(typed).refuse_unused()
+
+
+def test_another_network_learns_by_adam_unless_an_optimizer_or_momentum_is_chosen():
+    optimizers = {
+        (): "sgd",
+        (("model", "mlp"),): "sgd",
+        (("model", "lenet"),): "adam",
+        (("model", "torchvision.models:resnet18"), ("learning_rate", 0.1)): "adam",
+        (("model", "lenet"), ("optimizer", "sgd")): "sgd",
+        (("model", "lenet"), ("momentum", 0.9)): "sgd",
+    }
+    for typed, optimizer in optimizers.items():
+        config = resolve(Train, dict(typed))
+        assert config.optimizer == optimizer
+        assert config.model_dump() == resolve(Train, {**dict(typed), "optimizer": optimizer}).model_dump()
+
+
+@pytest.mark.slow
+def test_the_defaults_stay_finite_on_a_resnet(request):
+    if "slow" not in request.config.option.markexpr:
+        pytest.skip("run with -m slow")
+    options = ["--model", "torchvision.models:resnet18", "--perturbations", 2, "--epochs", 2]
+    outcome = plastic("train", "grlu", "--json", *options)
+    assert outcome.code == 0, outcome.err
+    (result,) = outcome.results
+    assert result["metrics"]["test/loss"] < 3
+    assert result["metrics"]["test/accuracy"] > 0.1
 
 
 def test_the_network_of_every_optimizer_is_that_of_the_published_rule(tmp_path):
