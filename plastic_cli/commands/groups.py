@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -178,25 +179,28 @@ class RootGroup(Group):
 
 def verb_group(name: str, about: str) -> Any:
     """Build the group of a verb."""
-    return _rules_group(name, about, VerbGroup)
+    return group_of(VerbGroup, name, about, show_help)
 
 
 def tune_group(name: str, about: str) -> Any:
     """Build the group of `plastic tune`."""
-    return _rules_group(name, about, TuneGroup)
+    return group_of(TuneGroup, name, about, show_help)
 
 
-def _rules_group(name: str, about: str, group: type[Group]) -> Any:
+def group_of(
+    kind: type[Group], name: str, about: str, without_command: Callable[..., Any], metavar: str = "RULE"
+) -> Any:
+    """Build a group of commands. without_command: called if no command is typed. metavar: what the help calls one."""
     holder = typer.Typer(
         name=name,
-        cls=group,
+        cls=kind,
         help=about,
         no_args_is_help=False,
         add_completion=False,
-        subcommand_metavar="RULE",
+        subcommand_metavar=metavar,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    holder.callback(invoke_without_command=True)(show_help)
+    holder.callback(invoke_without_command=True)(without_command)
     return get_command(holder)
 
 

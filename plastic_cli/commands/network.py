@@ -8,10 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import typer
-from typer.main import get_command
-
-from plastic_cli.commands.groups import VerbGroup
+from plastic_cli.commands.groups import VerbGroup, group_of
 from plastic_cli.commands.invocation import OutputOptions
 from plastic_cli.commands.options import command_function
 from plastic_cli.commands.show import print_metrics, print_rows
@@ -65,17 +62,7 @@ def analyze_group(name: str, about: str) -> Any:
     """Build `plastic analyze`."""
     models: dict[str, type[Config]] = {"config": NetworkAnalyzeConfig, "invocation": NetworkInvocation}
     alone = command_function(models, lambda values: analyze(values["config"], values["invocation"]))
-    group = typer.Typer(
-        name=name,
-        cls=AnalyzeGroup,
-        help=ABOUT.format(about=about),
-        no_args_is_help=False,
-        add_completion=False,
-        subcommand_metavar="[RULE]",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    group.callback(invoke_without_command=True)(alone)
-    return get_command(group)
+    return group_of(AnalyzeGroup, name, ABOUT.format(about=about), alone, metavar="[RULE]")
 
 
 def resolved(typed: dict[str, Any], file: Path | None) -> NetworkAnalyzeConfig:

@@ -17,8 +17,8 @@ from plastic_cli import UserError
 from plastic_cli.classifier.data import described_data
 from plastic_cli.classifier.fit import fit, fit_unlogged
 from plastic_cli.classifier.module import ModuleLearner, as_input
-from plastic_cli.classifier.module_run import make_module_learner, scheduled_rates, train_module
-from plastic_cli.classifier.networks import BuiltNetwork, seeded
+from plastic_cli.classifier.module_run import scheduled_rates, train_module
+from plastic_cli.classifier.networks import BuiltNetwork, build_network, seeded
 from plastic_cli.classifier.optimizers import SeveralOptimizers, make_optimizer
 from plastic_cli.classifier.render import snapshot_weights
 from plastic_cli.credit.recording import record
@@ -126,10 +126,11 @@ def make_learner_of_module(config: Train, data: Dataset, run: Run, frozen: Seque
 
     With `--update backprop` the gradient and one optimizer teach all layers.
     """
-    own = None
     if config.model in OWN_MODELS:
-        own = BuiltNetwork(TrainedNetwork(make_network(config, data, run)).requires_grad_(True), None)
-    learner = make_module_learner(config, data, run, own=own)
+        built = BuiltNetwork(TrainedNetwork(make_network(config, data, run)).requires_grad_(True), None)
+    else:
+        built = build_network(config.model, data, config.hidden, run.generator("weights"))
+    learner = ModuleLearner(built.module.to(run.device), image_shape=built.image_shape)
     layers = hidden_layers(learner, data)
     for number in frozen:
         learner.network.get_submodule(layers[number]).requires_grad_(False)
