@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from plastic_cli import UserError
 from plastic_cli.credit.gradient import Rest, attached, rest_credit
+from plastic_cli.credit.nested import mapped
 from plastic_cli.credit.parameters import accumulate, named_parameters, others, taught, unwrapped
 from plastic_cli.credit.passes import BeforePass
 from plastic_cli.credit.protocol import Credit, Loss, call, checked_losses
@@ -463,9 +464,8 @@ class _Recording(Recording):
 
     def handle(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Carry out a torch function with the parameters that need no graph detached."""
-        embeds = function is nn.functional.embedding
-        args = [self._without_graph(value, embeds) for value in args]
-        kwargs = {key: self._without_graph(value, embeds) for key, value in kwargs.items()}
+        without_graph = partial(self._without_graph, embeds=function is nn.functional.embedding)
+        args, kwargs = mapped(without_graph, args), mapped(without_graph, kwargs)
         given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
         if given and all(self._is_of_parameters(value) for value in given):
             # Not a layer, even if it is a product: no activity takes part.
@@ -483,13 +483,11 @@ class _Recording(Recording):
         whole = weight if weight._base is None else weight._base
         return super().name_of(self._of_detached.get(id(whole), weight))
 
-    def _without_graph(self, value: Any, embeds: bool) -> Any:
-        if isinstance(value, nn.Parameter):
-            learns = self._in_graph is None or id(value) in self._in_graph
-            return value if learns and not (embeds and id(value) in self._tied) else self._detach(value)
-        if type(value) in (list, tuple) and any(isinstance(part, nn.Parameter) for part in value):
-            return type(value)(self._without_graph(part, embeds) for part in value)
-        return value
+    def _without_graph(self, value: Tensor, *, embeds: bool) -> Tensor:
+        if not isinstance(value, nn.Parameter):
+            return value
+        learns = self._in_graph is None or id(value) in self._in_graph
+        return value if learns and not (embeds and id(value) in self._tied) else self._detach(value)
 
     def _detach(self, parameter: nn.Parameter) -> Tensor:
         """Return the parameter without a graph; always the same tensor, so that its uses can be recognized."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from plastic_cli.credit.gradient import Rest, attached, rest_credit
+from plastic_cli.credit.nested import mapped, tensors_of
 from plastic_cli.credit.parameters import taught
 from plastic_cli.credit.protocol import Loss, call, checked_losses
 from plastic_cli.errors import UserError
@@ -25,8 +26,6 @@ from plastic_grlu.nodes import (
     Place,
     Start,
     Trace,
-    mapped,
-    tensors_of,
 )
 from plastic_grlu.samples import from_derivatives, from_responses
 

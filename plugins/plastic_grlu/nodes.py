@@ -7,9 +7,8 @@ f by itself, from which the exact derivative with respect to w follows. A pertur
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MethodWrapperType
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plastic_cli.credit.interception import Interception, function_name, plain_name
+from plastic_cli.credit.nested import mapped, tensors_of
 from plastic_cli.credit.recording import NONLINEARITIES, NORMALIZATIONS
 from plastic_cli.errors import UserError
 from plastic_cli.numerics.random_states import RandomStates
@@ -462,37 +462,6 @@ def _batch_norm_arguments(
     eps: float = 1e-5,
 ) -> tuple[Any, ...]:
     return input, running_mean, running_var, weight, bias, training, momentum, eps
-
-
-def tensors_of(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested tuples, lists, dictionaries and dataclasses."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from tensors_of(part)
-    elif isinstance(value, Mapping):
-        yield from tensors_of(tuple(value.values()))
-    elif is_dataclass(value) and not isinstance(value, type):
-        yield from tensors_of([getattr(value, part.name) for part in fields(value)])
-
-
-def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """Return nested tuples, lists and dictionaries with `function` of each tensor; all else is as it was."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, tuple):
-        parts = [mapped(function, part) for part in value]
-        # Named tuples take positional arguments, torch's own results one sequence.
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    if isinstance(value, list):
-        return [mapped(function, part) for part in value]
-    if isinstance(value, MutableMapping):
-        made = copy.copy(value)
-        for key, part in value.items():
-            made[key] = mapped(function, part)
-        return made
-    return value
 
 
 def _with_version(tensor: Tensor) -> tuple[Tensor, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from plastic_cli import UserError
 from plastic_cli.credit.interception import Interception, function_name
+from plastic_cli.credit.nested import mapped, tensors_of
 from plastic_cli.credit.products import Product, product_of
 from plastic_cli.credit.recording import Recording
 from plastic_cli.credit.unrolled import PARTS
@@ -131,7 +132,7 @@ class Pass:
         if (called not in BILINEAR and called not in NO_FEEDBACK) or not torch.is_grad_enabled():
             return None
         summand = args[0] if called in WITH_SUMMAND and args else None
-        factors = [part for part in _tensors((args, kwargs)) if part.requires_grad and part is not summand]
+        factors = [part for part in tensors_of((args, kwargs)) if part.requires_grad and part is not summand]
         found = {id(part): name for part in factors if (name := self._name_of_factor(part)) is not None}
         names = [found[id(part)] for part in factors if id(part) in found]
         if not names or len(names) == len(factors):
@@ -147,8 +148,8 @@ class Pass:
                 return part.detach() if part is summand else part
             return part.detach() if self.weights.kind == "symmetric" else self._feedback(names[0], part, "linear")
 
-        own = function(*_mapped(for_weight, args), **_mapped(for_weight, kwargs))
-        carried = function(*_mapped(for_activity, args), **_mapped(for_activity, kwargs))
+        own = function(*mapped(for_weight, args), **mapped(for_weight, kwargs))
+        carried = function(*mapped(for_activity, args), **mapped(for_activity, kwargs))
         # The second summand is 0 and has a derivative.
         result: Tensor = own + (carried - carried.detach())
         return result
@@ -179,8 +180,8 @@ class Pass:
 
         A tuple, dictionary or dataclass must contain one tensor that depends on the parameters.
         """
-        learning = {id(part): part for part in _tensors(output) if part.requires_grad}
-        if len(learning) > 1 or (not learning and not _tensors(output)):
+        learning = {id(part): part for part in tensors_of(output) if part.requires_grad}
+        if len(learning) > 1 or (not learning and next(tensors_of(output), None) is None):
             raise UserError(
                 f"feedback='direct' needs a module that returns one tensor; it returned a {type(output).__name__} with"
                 f" {len(learning)} tensors that depend on the parameters. Use another feedback, or wrap the module."
@@ -443,7 +444,7 @@ def _last_product(output: Any) -> Any:
 
     A tuple, dictionary or dataclass may contain the output of one layer. Raises UserError if there are several.
     """
-    found = {node for tensor in _tensors(output) if (node := _product_before(tensor)) is not None}
+    found = {node for tensor in tensors_of(output) if (node := _product_before(tensor)) is not None}
     if len(found) > 1:
         raise UserError(
             f"the module returned a {type(output).__name__} with the responses of {len(found)} layers, so it is not"
@@ -462,25 +463,3 @@ def _product_before(tensor: Tensor) -> Any:
             return None
         node = node.next_functions[0][0]
     return None
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    """Return the tensors in nested tuples, lists, dictionaries and dataclasses."""
-    if isinstance(tree, Tensor):
-        return [tree]
-    if isinstance(tree, Mapping):
-        tree = tree.values()
-    elif is_dataclass(tree) and not isinstance(tree, type):
-        tree = [getattr(tree, part.name) for part in fields(tree)]
-    elif not isinstance(tree, tuple | list):
-        return []
-    return [tensor for part in tree for tensor in _tensors(part)]
-
-
-def _mapped(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    """Apply a function to all tensors in nested tuples, lists and dictionaries."""
-    if isinstance(tree, Tensor):
-        return function(tree)
-    if isinstance(tree, Mapping):
-        return {key: _mapped(function, part) for key, part in tree.items()}
-    return type(tree)(_mapped(function, part) for part in tree) if isinstance(tree, tuple | list) else tree
