@@ -44,6 +44,15 @@ class Preparation:
         """Return the data set as its prepared images describe it, for the building of a network."""
         return replace(self.data, image_shape=self.image_shape)
 
+    def __str__(self) -> str:
+        """Return how pixels become the input of the network, in words."""
+        center, spread = (
+            ", ".join(f"{number:.4g}" for number in part)
+            for part in (self.mean or self.data.mean, self.std or self.data.std)
+        )
+        size = "" if self.side is None else f", resized to {self.side} x {self.side}"
+        return f"the pixels from 0 to 1, minus {center}, divided by {spread}{size}"
+
     def prepare(self, x: Tensor) -> Tensor:
         """Return images (batch, features), normalized as in the data set, in the form of the network."""
         if self.mean:

@@ -135,6 +135,8 @@ def analyze_source(
     run = UnstoredRun(
         folder, source.name, seed=config.seed, dataset=data.name, stage="analyze", console=console, device=config.device
     )
+    # A network that was trained on pixels in other units gives wrong numbers without any error.
+    run.message(f"the network receives {preparation} (--mean, --std)")
     analyze_network(config, run, subject, default=not measures_chosen(config))
     facts = {
         **source.facts,
