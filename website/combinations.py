@@ -24,7 +24,7 @@ from plastic_cli.figures.curves import ordered_styles
 from plastic_cli.figures.files import save_figure
 from plastic_cli.figures.finals import finals_figure
 from plastic_cli.figures.view import View
-from plastic_cli.plugins.metrics import Metric, metric_of
+from plastic_cli.plugins.metrics import Metric
 from plastic_cli.reports.combinations import ANGLE, LEARNING_COST, SECONDS, combinations, compared, final_values
 from plastic_cli.statistics.intervals import mean_interval
 
@@ -207,7 +207,7 @@ def depth_figures(runs: pd.DataFrame) -> dict[str, ggplot]:
     lost = Metric("accuracy lost", "%")
     return {
         "depth-and-width-accuracy": _over_depth(pairs, pairs["lost"], lost, "Accuracy lost against the gradient"),
-        "depth-and-width-angle": _over_depth(node, node[ANGLE], metric_of(ANGLE), "Angle to the gradient"),
+        "depth-and-width-angle": _over_depth(node, node[ANGLE], Metric("angle", "degrees"), "Angle to the gradient"),
     }
 
 

@@ -147,8 +147,8 @@ class NodePerturbation:
                 return step.learn()
         except OtherCalls as error:
             raise UserError(
-                f"the module calls other functions with noise than without ({error}), because its control flow depends"
-                " on activity. Leave the layers before the branch out with modules=."
+                f"with noise the module takes another branch ({error}): its control flow depends on activity. Leave the"
+                " layers before the branch out with modules=, or choose another rule."
             ) from error
 
     def state_dict(self) -> dict[str, Any]:

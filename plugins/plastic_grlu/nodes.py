@@ -403,19 +403,26 @@ class PerturbedPass(Interception):
         if result is None or result is target:
             assert isinstance(target, Tensor)
             for noise in noises.values():
-                target.add_(noise, alpha=self._sign)
+                target.add_(_fitting(noise, target), alpha=self._sign)
             return result
         if isinstance(result, Tensor):
             # The results of the start are kept.
             fresh = self._alone and result._base is None and (self._start is None or result is not self._start.z)
-            return (result.add_ if fresh else result.add)(noises[0], alpha=self._sign)
+            return (result.add_ if fresh else result.add)(_fitting(noises[0], result), alpha=self._sign)
         numbers = iter(range(sum(1 for _ in tensors_of(result))))
 
         def add(tensor: Tensor) -> Tensor:
             noise = noises.get(next(numbers))
-            return tensor if noise is None else torch.add(tensor, noise, alpha=self._sign)
+            return tensor if noise is None else torch.add(tensor, _fitting(noise, tensor), alpha=self._sign)
 
         return mapped(add, result)
+
+
+def _fitting(noise: Tensor, tensor: Tensor) -> Tensor:
+    """Return the noise of a tensor; raises OtherCalls if the tensor belongs to another layer than in the clean pass."""
+    if noise.shape != tensor.shape:
+        raise OtherCalls(f"an output of shape {tuple(tensor.shape)} instead of {tuple(noise.shape)}")
+    return noise
 
 
 def carry_out(

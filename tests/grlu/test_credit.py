@@ -857,6 +857,19 @@ def test_every_length_and_batch_has_its_own_arrangement(monkeypatch):
     assert len(credit._indices) == 8
 
 
+class Skipping(nn.Module):
+    """A hidden layer that is used only if its mean response is positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.fc = nn.Linear(6, 6), nn.Linear(6, 5)
+
+    def forward(self, x):
+        if self.hidden(x).mean() > 0:
+            x = self.hidden(x)
+        return self.fc(x)
+
+
 def test_wrong_use_gets_one_line():
     model, x, y = SMALL["mlp"].draw()
     for options, words in [
@@ -875,6 +888,10 @@ def test_wrong_use_gets_one_line():
     branch, x, y = Case(Branch, (6,)).draw()
     with pytest.raises(UserError, match="control flow"):
         seeded(branch, 4).backward(x, losses_of(y))
+    # The other branch calls the same function for another layer.
+    skipping, x, y = Case(Skipping, (6,)).draw()
+    with pytest.raises(UserError, match="control flow"):
+        NodePerturbation(skipping, perturbations=64, noise=1.0, chunk_size=1).backward(x, losses_of(y))
     hidden, x, y = Case(lambda: Checkpointed(reentrant=True), (6,)).draw()
     with pytest.raises(UserError, match=r"'part\.0\.weight' is used where torch computes no derivatives"):
         NodePerturbation(hidden).backward(x, losses_of(y))
