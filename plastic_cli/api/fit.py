@@ -181,9 +181,34 @@ def _learn(config: FitConfig, run: Run, learner: Any) -> None:
     else:
         run.save_state(INITIAL, learner)
     after_epoch = None
-    if isinstance(learner, ModuleLearner) and learner.credit is not None:
-        after_epoch = CreditMetrics(learner, run, data, config.batch_size).log
-    fit_classifier(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
+    with _rows_refused(learner, data):
+        if isinstance(learner, ModuleLearner) and learner.credit is not None:
+            after_epoch = CreditMetrics(learner, run, data, config.batch_size).log
+        fit_classifier(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
+
+
+@contextmanager
+def _rows_refused(learner: Any, data: Dataset) -> Iterator[None]:
+    """Raise UserError in place of the error of a module with convolutions that gets rows of pixels, not images."""
+    from torch.nn.modules.conv import _ConvNd
+
+    from plastic_cli.classifier.module import ModuleLearner
+    from plastic_cli.classifier.networks import takes_only_images
+
+    try:
+        yield
+    except Exception as error:
+        # Layers before a convolution and rules raise errors of several kinds.
+        if (
+            isinstance(learner, ModuleLearner)
+            and learner.image_shape is None
+            and any(isinstance(layer, _ConvNd) for layer in learner.network.modules())
+            and takes_only_images(learner.network, data)
+        ):
+            raise UserError(
+                f"the module {type(learner.network).__name__} takes images, not rows of pixels: add images=True."
+            ) from error
+        raise
 
 
 def _maker(learner: Any, optimizer: Any, credit: Any, *, one: bool) -> Callable[[int], Any]:

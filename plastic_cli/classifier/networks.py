@@ -74,6 +74,20 @@ def existing_network(module: nn.Module, data: Dataset) -> BuiltNetwork:
     return _with_input_form(lambda: module, data.image_shape, data.classes, 0, f"the module {type(module).__name__}")
 
 
+def takes_only_images(module: nn.Module, data: Dataset) -> bool:
+    """Return whether a module takes images (batch, channels, height, width) of `data` and fails with rows of pixels."""
+    taken = []
+    for image_shape in (data.image_shape, None):
+        with seeded(0):
+            try:
+                _try_blank_images(module, data.image_shape, data.classes, image_shape)
+            except UserError:
+                taken.append(False)
+            else:
+                taken.append(True)
+    return taken == [True, False]
+
+
 def multilayer_perceptron(sizes: Sequence[int], generator: torch.Generator) -> ReluNetwork:
     """Return a ReLU network of the sizes d_0, ..., d_L with He's normal initialization and biases 0."""
     layers = []
@@ -236,12 +250,13 @@ def _channels_of(module: nn.Module, channels: int) -> int:
 @torch.no_grad()
 def _try_blank_images(module: nn.Module, shape: ImageShape, classes: int, image_shape: ImageShape | None) -> None:
     """Call a module with two blank images; raises UserError, without its beginning, if it does not return logits."""
-    if not list(module.parameters()):
+    first = next(module.parameters(), None)
+    if first is None:
         raise UserError("has no parameters, so there is nothing to train")
     training = module.training
     module.eval()
     try:
-        logits = module(as_input(torch.zeros(2, prod(shape)), module, image_shape))
+        logits = module(as_input(torch.zeros(2, prod(shape), device=first.device), module, image_shape))
     except Exception as error:
         # The user's module can raise anything.
         raise UserError(f"failed with {_reason(error)}") from error

@@ -58,6 +58,11 @@ def returning(logits):
     return learner
 
 
+def fit_convolution(*before):
+    network = nn.Sequential(*before, nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    return plastic.fit(network, torch.optim.SGD(network.parameters(), lr=0.1), epochs=1)
+
+
 def with_cycle():
     learner = Perceptron()
     learner.traces = [{}]
@@ -166,6 +171,10 @@ def test_a_convolution_gets_images():
     assert float(accuracy) == run.results["test/accuracy"]
 
 
+def test_a_convolution_after_unflatten_gets_rows_of_pixels():
+    assert fit_convolution(nn.Unflatten(1, (1, 8, 8))).results["test/accuracy"] > 0.2
+
+
 def test_a_module_can_be_analyzed_and_stays_as_it_is():
     network, optimizer = with_dropout()
     run = plastic.fit(network, optimizer, epochs=2)
@@ -238,6 +247,7 @@ def test_a_stored_run_is_read_in_another_session():
         (lambda: plastic.fit(returning(None)), "returned a NoneType for 1000 inputs"),
         (lambda: plastic.fit(returning(np.zeros((1000, 10)))), "returned a ndarray of shape (1000, 10)"),
         (lambda: plastic.fit(with_cycle()), "an attribute of Perceptron contains itself"),
+        (fit_convolution, "the module Sequential takes images, not rows of pixels: add images=True."),
         (lambda: plastic.fit(Perceptron(), images=True), "images is for a torch module"),
         (lambda: plastic.fit(Perceptron(), dataset="digit"), "Did you mean 'digits'?"),
     ],
