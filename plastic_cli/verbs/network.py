@@ -36,8 +36,8 @@ class NetworkOptions(DataOptions):
 
     output: Path | None = option(
         None,
-        "folder for tables, figures and analysis.json; existing files are replaced (default: analysis/NAME, with the"
-        " name of the file of weights)",
+        "folder for tables, figures and analysis.json; existing files are replaced, and results of other measures of"
+        " the same network and images are kept (default: analysis/NAME, with the name of the file of weights)",
         panel="Output",
     )
     quiet: bool = option(False, "print no progress, and only the folder at the end", panel="Output")
@@ -148,8 +148,61 @@ def analyze_source(
         "results": {name: value if math.isfinite(value) else None for name, value in run.results.items()},
         "files": run.files,
     }
+    before = _stored_analysis(folder)
+    if before is not None and _subject(before) == _subject(facts):
+        facts = _merged(before, facts)
+    elif before is not None:
+        run.message(
+            f"replaces {folder / ANALYSIS_FILE}, whose results may be of another network, data set, --mean, --std or"
+            " --image-size. Older tables and figures stay beside it: choose a new folder with --output"
+        )
     write_atomically(folder / ANALYSIS_FILE, json.dumps(facts, indent=1, allow_nan=False) + "\n")
     return run
+
+
+def _stored_analysis(folder: Path) -> dict[str, Any] | None:
+    """Return the facts of the analysis that a folder holds; None if there is none, an empty one if it is damaged."""
+    try:
+        stored = json.loads((folder / ANALYSIS_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    valid = isinstance(stored, dict) and all(
+        isinstance(stored.get(name), kind) for name, kind in (("options", dict), ("results", dict), ("files", list))
+    )
+    return stored if valid else {}
+
+
+def _subject(facts: Mapping[str, Any]) -> object:
+    """Return what two analyses must share so that their results belong together; unique without a checksum."""
+    # A module in Python has no file of weights, and can have changed.
+    if not facts.get("weights_sha256"):
+        return object()
+    options = facts["options"]
+    return [
+        *(facts.get(name) for name in ("model", "weights_sha256", "dataset", "dataset_checksum")),
+        *(options.get(name) for name in ("mean", "std", "image_size")),
+    ]
+
+
+def _merged(before: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of an analysis with the results that only analyses before it have.
+
+    "earlier" lists those analyses: what was typed, and the names of their results.
+    """
+    own = set(facts["results"])
+    older: list[dict[str, Any]] = before.get("earlier", [])
+    inherited = {name for entry in older for name in entry["results"]}
+    latest = {name: value for name, value in before.items() if name not in ("earlier", "files")}
+    latest["results"] = [name for name in before["results"] if name not in inherited]
+    kept = [{**entry, "results": [name for name in entry["results"] if name not in own]} for entry in (*older, latest)]
+    return {
+        **facts,
+        "results": {**before["results"], **facts["results"]},
+        "files": list(dict.fromkeys([*before["files"], *facts["files"]])),
+        "earlier": [entry for entry in kept if entry["results"]],
+    }
 
 
 def _facts(name: str, path: Path) -> dict[str, str]:

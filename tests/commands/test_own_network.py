@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -140,6 +141,42 @@ def test_the_folder_says_what_was_analyzed(own, tmp_path):
     assert facts["results"] == result["metrics"]
     assert facts["options"]["confusion"] is True
     assert not (tmp_path / "analysis").exists()
+
+
+def stored():
+    return json.loads(Path("analysis/net/analysis.json").read_text())
+
+
+def test_results_of_other_measures_of_the_same_network_are_kept(own):
+    accuracy = analyzed(own, "--confusion")
+    cka = analyzed(own, "--cka", "--seed", 5)
+    facts = stored()
+    assert facts["results"] == {**accuracy["metrics"], **cka["metrics"]}
+    assert set(facts["files"]) == {*accuracy["files"], *cka["files"]}
+    assert (facts["options"]["cka"], facts["options"]["seed"]) == (True, 5)
+    (first,) = facts["earlier"]
+    assert first["results"] == list(accuracy["metrics"])
+    assert (first["options"]["confusion"], first["options"]["cka"]) == (True, False)
+    sparsity = analyzed(own, "--sparsity")
+    again = analyzed(own, "--cka", "--seed", 6)
+    facts = stored()
+    assert facts["results"] == {**accuracy["metrics"], **sparsity["metrics"], **again["metrics"]}
+    assert [entry["results"] for entry in facts["earlier"]] == [list(accuracy["metrics"]), list(sparsity["metrics"])]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_analysis_of_other_images_is_replaced_with_a_message(damaged, own):
+    typed = [*LENET, "--weights", own.folder / "net.pt", "--dataset", "digits", "--sparsity"]
+    assert "replaces" not in plastic("analyze", *typed[:-1], "--confusion").err
+    if damaged:
+        Path("analysis/net/analysis.json").write_text("{")
+    outcome = plastic("analyze", *typed, "--mean", 0, "--std", 1)
+    assert outcome.code == 0, outcome.err
+    assert (
+        "replaces analysis/net/analysis.json, whose results may be of another network, data set, --mean" in outcome.err
+    )
+    assert "test/accuracy" not in stored()["results"]
+    assert "earlier" not in stored()
 
 
 def test_probe_and_cka_compare_with_the_network_that_the_factory_makes(own, tmp_path):
