@@ -41,6 +41,11 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f" Did you mean '{folded[matches[0]]}'?" if matches else ""
 
 
+def with_article(name: str) -> str:
+    """Return the name of a type with "a" or "an"."""
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
 def match_choice(text: str, choices: Iterable[str]) -> str:
     """Return the one of `choices` that equals `text` except for upper and lower case, or `text` if there is none."""
     listed = list(choices)

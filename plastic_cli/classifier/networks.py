@@ -18,7 +18,7 @@ from torch.nn import functional
 from plastic_cli.classifier.baselines import ReluNetwork
 from plastic_cli.classifier.module import ImageShape, as_images, as_input
 from plastic_cli.config.classifier import MODELS
-from plastic_cli.errors import UserError
+from plastic_cli.errors import UserError, with_article
 from plastic_cli.runs.checkpoint import random_states, restore_random_states
 from plastic_cli.runs.own_modules import import_own
 
@@ -187,7 +187,8 @@ def _own_network(reference: str, shape: ImageShape, classes: int, seed: int) -> 
     option = f"--model {reference}"
     make = import_own(reference, option)
     if not callable(make) or isinstance(make, nn.Module):
-        raise UserError(f"{option}: it is a {type(make).__name__}. Name a function or class that makes a torch module.")
+        kind = with_article(type(make).__name__)
+        raise UserError(f"{option}: it is {kind}. Name a function or class that makes a torch module.")
     return _with_input_form(lambda: _made(make, classes, option), shape, classes, seed, option)
 
 
@@ -224,7 +225,7 @@ def _made(make: Callable[..., Any], classes: int, option: str) -> nn.Module:
         # The user's function can raise anything.
         raise UserError(f"{option}: making the module failed with {_reason(error)}.") from error
     if not isinstance(module, nn.Module):
-        raise UserError(f"{option}: it returned a {type(module).__name__}, not a torch module.")
+        raise UserError(f"{option}: it returned {with_article(type(module).__name__)}, not a torch module.")
     return module
 
 
@@ -263,7 +264,7 @@ def _try_blank_images(module: nn.Module, shape: ImageShape, classes: int, image_
     finally:
         module.train(training)
     if not isinstance(logits, Tensor):
-        raise UserError(f"returned a {type(logits).__name__}, not logits (batch, classes)")
+        raise UserError(f"returned {with_article(type(logits).__name__)}, not logits (batch, classes)")
     if logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < classes:
         raise UserError(f"returned {tuple(logits.shape)} for 2 images, not logits (2, {classes})")
 

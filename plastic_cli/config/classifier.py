@@ -16,7 +16,7 @@ from plastic_cli.config.model import (
     TrainConfig,
     field,
 )
-from plastic_cli.errors import match_choice
+from plastic_cli.errors import did_you_mean, match_choice
 
 MOST_UNITS = 2**20
 
@@ -41,7 +41,9 @@ def _check_model(name: str) -> str:
     if known in MODELS:
         return known
     if not colon or not module or not factory:
-        raise ValueError(f"must be {', '.join(MODELS)}, or MODULE:FACTORY such as torchvision.models:resnet18")
+        known_or_own = f"must be {', '.join(MODELS)}, or MODULE:FACTORY such as torchvision.models:resnet18"
+        guess = did_you_mean(name.strip(), MODELS)
+        raise ValueError(f"{known_or_own}.{guess}" if guess else known_or_own)
     return name.strip()
 
 

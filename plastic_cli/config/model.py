@@ -307,4 +307,11 @@ def _first_error(error: ValidationError, source: str) -> str:
     guess = ""
     if first["type"] == "literal_error" and isinstance(given, str):
         guess = did_you_mean(given, first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", "))
-    return f"{where}{option} {given}: it {message}.{guess}" if given is not None else f"{where}{option}: it {message}."
+    typed = option if given is None else f"{option} {given}"
+    # A validator can raise a predicate such as "needs two numbers", or sentences about a part of the value.
+    if message.startswith(("there ", "the ", "'")):
+        return f"{where}{typed}: {message.rstrip('.')}."
+    if message.startswith("--"):
+        return f"{where}{message.rstrip('.')}."
+    end = "" if message.endswith("?") else "."
+    return f"{where}{typed}: it {message.rstrip('.')}{end}{guess if given is not None else ''}"

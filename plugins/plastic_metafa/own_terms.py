@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from plastic_cli import UserError
+from plastic_cli.errors import with_article
 from plastic_cli.runs.own_modules import import_own, module_version
 from plastic_metafa.rule import TERMS, Term
 from plastic_metafa.theta_file import TermKey
@@ -41,7 +42,7 @@ def load_terms(terms: Iterable[TermKey]) -> dict[str, str]:
 @torch.no_grad()
 def _try_on_a_layer(term: Term, option: str) -> None:
     if not callable(term.expression):
-        raise UserError(f"{option}: it is a {type(term.expression).__name__}. A term is a function.")
+        raise UserError(f"{option}: it is {with_article(type(term.expression).__name__)}. A term is a function.")
     W, y_pre, y_post = torch.full((UNITS, INPUTS), 0.1), torch.full((INPUTS,), 0.5), torch.full((UNITS,), 0.5)
     try:
         change = term.expression(W, y_pre, y_post, torch.full((INPUTS,), 0.2), torch.full((UNITS,), 0.2))

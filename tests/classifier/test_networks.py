@@ -159,13 +159,13 @@ def test_a_module_gets_images_or_rows_as_it_takes_them(mine, digits):
             lambda: (_ for _ in ()).throw(RuntimeError("no weights\nsecond line")),
             "making the module failed with Runtime",
         ),
-        (lambda: 3, "it returned a int, not a torch module"),
+        (lambda: 3, "it returned an int, not a torch module"),
         (lambda: nn.Flatten(), "it has no parameters, so there is nothing to train"),
         (lambda: nn.Linear(64, 3), r"returned \(2, 3\) for 2 images, not logits \(2, 10\)"),
         (lambda: nn.GRU(64, 10), "returned a tuple, not logits"),
         (lambda: nn.Linear(7, 10), "with images it failed with RuntimeError: mat1 and mat2"),
         (nn.Linear(64, 10), "it is a Linear. Name a function or class that makes a torch module"),
-        (17, "it is a int. Name a function or class"),
+        (17, "it is an int. Name a function or class"),
     ],
 )
 def test_a_module_that_cannot_be_trained_is_an_error_of_one_line(make, problem, mine, digits):

@@ -300,7 +300,8 @@ def test_a_network_with_a_name_takes_weights_too(own):
         ),
         ([*LENET, "--weights", "net.pt", "--dataset", "digit"], "Did you mean 'digits'?"),
         (["--model", "network_of_my_own:LeNett", *NET], "Did you mean 'LeNet'?"),
-        (["--model", "lenett", *NET], "or MODULE:FACTORY"),
+        (["--model", "lenett", *NET], "or MODULE:FACTORY such as torchvision.models:resnet18. Did you mean 'lenet'?\n"),
+        (["--model", "vgg", *NET], "or MODULE:FACTORY such as torchvision.models:resnet18.\n"),
         ([*LENET, *NET, "--other", "net.pt"], "does nothing without --cka"),
         ([*LENET, *NET, "--mean", "0.5"], "--mean and --std belong together"),
         (
