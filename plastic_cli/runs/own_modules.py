@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from plastic_cli.errors import UserError, did_you_mean
@@ -63,7 +64,14 @@ def check_module_name(reference: str, option: str) -> None:
 
 
 def no_such_module(module: str, option: str) -> UserError:
-    """Return the error for a module that Python does not find."""
+    """Return the error for a module that Python has not found: of a package that it has imported, or at all."""
+    parts = module.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        parent = ".".join(parts[:count])
+        if parent in sys.modules:
+            inner = [found.name for found in iter_modules(getattr(sys.modules[parent], "__path__", ()))]
+            guess = did_you_mean(parts[count], [name for name in inner if not name.startswith("_")])
+            return UserError(f"{option}: {parent} has no module '{parts[count]}'.{guess or ' Name one that it has.'}")
     return UserError(
         f"{option}: there is no module {module} to import. Start plastic in the folder that contains"
         f" {module.partition('.')[0]}, or add this folder to PYTHONPATH."

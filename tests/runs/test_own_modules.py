@@ -42,10 +42,10 @@ def test_a_file_of_the_working_directory_hides_no_library(here, monkeypatch):
     ("reference", "complaint"),
     [
         ("nowhere:value", "--option: there is no module nowhere to import. Start plastic in the folder that contains"),
-        (
-            "mine.nowhere:value",
-            "there is no module mine.nowhere to import.",
-        ),
+        ("nowhere.inner:value", "--option: there is no module nowhere.inner to import."),
+        ("mine.iner:value", "--option: mine has no module 'iner'. Did you mean 'inner'?"),
+        ("mine.qqq.deeper:value", "--option: mine has no module 'qqq'. Name one that it has."),
+        ("mine_alone.inner:value", "--option: mine_alone has no module 'inner'. Name one that it has."),
         ("mine_alone:valeu", "has no valeu. Did you mean 'value'"),
         ("mine_alone.py:value", "In the folder of the file, write mine_alone:value, without a path and without .py"),
         ("a/b-c:value", "write MODULE:value"),
