@@ -164,7 +164,7 @@ def test_recipes_are_listed_with_what_is_done(instant_runs, runs_folder, starts)
     assert plastic("sweep", "backprop-quick", "--seeds", 1, "--quiet").code == 0
     rows = {row["recipe"]: row for row in json.loads(plastic("recipes", "--json", "--rule", "backprop").out)}
     assert rows["backprop-quick"]["done"] == 2
-    assert set(rows) == {"arena", "backprop-quick"}
+    assert set(rows) == {"arena", "backprop-quick", "combinations"}
     assert plastic("recipes", "--rule", "nothing").code == 2
 
 
