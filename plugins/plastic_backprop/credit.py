@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from plastic_cli.credit.gradient import Rest, attached, rest_credit
-from plastic_cli.credit.interception import Interception, function_name
+from plastic_cli.credit.interception import Interception, plain_name
 from plastic_cli.credit.parameters import taught
 from plastic_cli.credit.passes import BeforePass
 from plastic_cli.credit.protocol import Loss, call, checked_losses
@@ -141,7 +141,7 @@ class _SeparatedLayers(Interception):
 
     def handle(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         result = function(*args, **kwargs)
-        if function_name(function).removesuffix("_") not in NONLINEARITIES or not isinstance(result, Tensor):
+        if plain_name(function) not in NONLINEARITIES or not isinstance(result, Tensor):
             return result
         # A copy, since the module may change the activity in place.
         self.activity.append(result.clone())

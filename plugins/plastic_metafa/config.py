@@ -10,7 +10,7 @@ from pydantic import AfterValidator, field_validator, model_validator
 
 from plastic_cli import AnalyzeConfig, EvaluateConfig, FilmConfig, TrainConfig, field
 from plastic_cli.config.classifier import LayerSizes
-from plastic_metafa.theta_file import PUBLISHED_TERMS, Feedback, TermKey, read_theta, sort_terms, term_key
+from plastic_metafa.theta_file import Feedback, TermKey, read_terms, read_theta, sort_terms
 
 if TYPE_CHECKING:
     from plastic_cli import Run
@@ -108,12 +108,8 @@ class Train(TrainConfig):
     @field_validator("terms", mode="before")
     @classmethod
     def _name_terms(cls, given: Any) -> Any:
-        words = [part for part in given.split(",") if part.strip()] if isinstance(given, str) else given
-        if not isinstance(words, list | tuple):
-            return given
-        if [str(word).strip().lower() for word in words] == ["all"]:
-            return tuple(range(PUBLISHED_TERMS))
-        return sort_terms(term_key(word) for word in words)
+        terms = read_terms(given)
+        return sort_terms(terms) if isinstance(terms, tuple) else terms
 
     @field_validator("terms")
     @classmethod

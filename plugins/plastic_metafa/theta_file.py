@@ -80,6 +80,19 @@ def _own_term(text: str) -> str:
     return text
 
 
+def read_terms(given: Any) -> Any:
+    """Return the keys of `--terms`, in the order given: a text such as "0,2,9" or "all", or a sequence of words.
+
+    Anything else is returned as it is. Raises UserError for an unknown term.
+    """
+    words = [part for part in given.split(",") if part.strip()] if isinstance(given, str) else given
+    if not isinstance(words, list | tuple):
+        return given
+    if [str(word).strip().lower() for word in words] == ["all"]:
+        return tuple(range(PUBLISHED_TERMS))
+    return tuple(term_key(word) for word in words)
+
+
 def sort_terms(keys: Iterable[TermKey]) -> tuple[TermKey, ...]:
     """Return the different keys in order: indices first, then the terms of the user's own."""
     return tuple(sorted(set(keys), key=lambda key: (isinstance(key, str), key)))

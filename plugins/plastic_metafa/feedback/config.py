@@ -10,7 +10,7 @@ from pydantic import AfterValidator, field_validator, model_validator
 
 from plastic_cli import FilmConfig, OnlyWith, field
 from plastic_cli.config.classifier import SteppedRateConfig
-from plastic_metafa.theta_file import PUBLISHED_TERMS, TermKey, term_key
+from plastic_metafa.theta_file import TermKey, read_terms
 
 Kind = Literal[
     "fixed", "direct", "sign", "uniform-sign", "batchwise-sign", "kolen-pollack", "weight-mirror", "symmetric"
@@ -121,13 +121,9 @@ class Train(SteppedRateConfig):
     @field_validator("terms", mode="before")
     @classmethod
     def _name_terms(cls, given: Any) -> Any:
-        words = [part for part in given.split(",") if part.strip()] if isinstance(given, str) else given
-        if not isinstance(words, list | tuple):
-            return given
-        if [str(word).strip().lower() for word in words] == ["all"]:
-            return tuple(range(PUBLISHED_TERMS))
+        terms = read_terms(given)
         # In the order in which they are typed, which is that of the numbers of --theta.
-        return tuple(dict.fromkeys(term_key(word) for word in words))
+        return tuple(dict.fromkeys(terms)) if isinstance(terms, tuple) else terms
 
     @field_validator("terms")
     @classmethod
