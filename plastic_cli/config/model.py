@@ -233,6 +233,11 @@ def _levels_to_user() -> int:
 class TrainConfig(Config):
     """Options of every train command."""
 
+    controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Controls of the rule that are runs of the rule itself: the name of each, and the options that make it one."""
+    controls_all_rules: ClassVar[bool] = False
+    """Whether runs of this rule, and its controls, are controls for the other rules on the same data."""
+
     seed: int = field(0, "seed of all random numbers of the run", ge=0, le=2**63 - 1, panel="Run")
     device: Device = field("auto", "where to compute", panel="Run")
 
@@ -240,6 +245,20 @@ class TrainConfig(Config):
         """Return the name of the data set or environment, under which tables list the run."""
         dataset: str | None = getattr(self, "dataset", None)
         return dataset
+
+    @classmethod
+    def control_of(cls, config: Mapping[str, Any]) -> str | None:
+        """Return the name of the control that a run with this configuration is; None for a run of the rule itself."""
+        return next((name for name, options in cls.controls.items() if meets(config, options)), None)
+
+
+def meets(config: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+    """Return whether a stored configuration has these values; a list is equal to a tuple of the same values."""
+
+    def plain(value: Any) -> Any:
+        return list(value) if isinstance(value, tuple) else value
+
+    return all(name in config and plain(config[name]) == plain(value) for name, value in options.items())
 
 
 class StageConfig(Config):

@@ -30,6 +30,11 @@ class Train(SteppedRateConfig):
         panel="Learning",
     )
 
+    controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "random features": {"trained": "readout"},
+        "deep supervision": {"trained": "deep-supervision"},
+    }
+    controls_all_rules: ClassVar[bool] = True
     added: ClassVar[Mapping[str, Any]] = {"model": "mlp", "weight_decay": 0.0, "rate_drops": []}
     rates: ClassVar[Mapping[str, float]] = {"momentum": 0.01}
 

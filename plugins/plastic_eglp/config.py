@@ -151,6 +151,10 @@ class Train(ModuleTrainConfig):
     event_batch_size: int = field(0, "number of surprising images per event; 0: --batch-size", ge=0, panel=EVENTS)
     event_warmup: int = field(40, "treat the first N batches as events", ge=0, panel=EVENTS)
 
+    controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "no events": {"events": "never"},
+        "backpropagation": {"update": "backprop"},
+    }
     rates: ClassVar[Mapping[str, float]] = {}
     local_rates: ClassVar[Mapping[str, float]] = {"momentum": 0.005, "adam": 0.001, "adamw": 0.001, "selective": 0.001}
     """Default learning rate of the hidden layers for each optimizer but SGD, for the rule's own networks."""

@@ -97,6 +97,7 @@ class Train(ModuleTrainConfig):
     latent: int = field(128, "size of the autoencoder's code", ge=1, panel="Network")
     backbone_epochs: int = field(5, "passes of the autoencoder over the training images", ge=1, panel="Network")
 
+    controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {"the gradient": {"update": "backprop"}}
     rates: ClassVar[Mapping[str, float]] = dict.fromkeys(("momentum", "adam", "adamw", "selective"), 0.003)
     added: ClassVar[Mapping[str, Any]] = {"model": "mlp", "optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0}
     renamed: ClassVar[Mapping[str, str]] = {

@@ -84,6 +84,10 @@ class Train(TrainConfig):
 
     test_episodes: int = field(100, "episodes of the final test, for the rule and its controls", ge=1, panel="Test")
 
+    controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "backpropagation": {"terms": (0,), "feedback": "symmetric"},
+        "feedback alignment": {"terms": (0,), "feedback": "fixed"},
+    }
     renamed: ClassVar[Mapping[str, str]] = {
         "meta_lr": "learning_rate",
         "initial_rate": "initial_theta",

@@ -218,6 +218,11 @@ class Train(EnvironmentConfig, TrainConfig):
     )
     test_episodes: int = field(100, "greedy test episodes at the end, with new seeds", ge=1, panel="Evaluation")
 
+    controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "frozen plasticity": {"core": "mpn-frozen"},
+        **{name: {"core": name} for name in ("rnn", "gru", "lstm", "mlp")},
+        "trained readout": {"readout_only": True},
+    }
     renamed: ClassVar[Mapping[str, str]] = {
         "hidden_dim": "hidden",
         "num_episodes": "episodes",

@@ -129,6 +129,11 @@ class Train(ClassifierTrainConfig):
     epochs: int = field(5, "passes over the images of a task", ge=1, panel="Learning")
     iterations: int = field(0, "steps per task, instead of --epochs; 0: use --epochs", ge=0, panel="Learning")
 
+    controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        **{f"plain {name}": {"optimizer": name} for name in ("sgd", "momentum", "adam", "adamw")},
+        "one gate for each tensor": {"optimizer": "selective", "gating": "uniform"},
+        "all tasks together": {"joint": True},
+    }
     added: ClassVar[Mapping[str, Any]] = {"model": "mlp", "weight_decay": 0.0}
     published_names: ClassVar[Mapping[str, str]] = {"replay_buffer": "buffer_size"}
     only_with: ClassVar[OnlyWith] = (

@@ -95,6 +95,7 @@ class Train(SteppedRateConfig):
         panel="Learning",
     )
 
+    controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {"the weights as feedback": {"feedback": "symmetric"}}
     published_names: ClassVar[Mapping[str, str]] = {
         "fbk": "feedback",
         "mode": "feedback",

@@ -1,0 +1,21 @@
+"""What a run was made with, in words: versions, machine, data and commit."""
+
+from __future__ import annotations
+
+from plastic_cli.runs.record import RunRecord
+
+
+def facts_of(record: RunRecord) -> dict[str, str]:
+    """Return what a run was made with, in words."""
+    machine = {name: str(value) for name, value in record.machine.items() if value not in (None, "")}
+    facts = {f"version of {name}": str(value) for name, value in record.versions.items()}
+    facts |= {
+        name: machine[name] for name in ("device", "gpu", "processor", "cores", "threads", "system") if name in machine
+    }
+    if record.data.get("checksum"):
+        facts["checksum of the data"] = str(record.data["checksum"])[:8]
+    if record.project.get("commit"):
+        dirty = " with changes" if record.project.get("dirty") else ""
+        facts["commit"] = f"{str(record.project['commit'])[:8]}{dirty}"
+    facts |= {f"{unit}s trained": str(count) for unit, count in record.steps_done.items()}
+    return facts
