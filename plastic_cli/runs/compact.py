@@ -142,7 +142,7 @@ def _spelled_out(codes: NDArray[Any], texts: Sequence[str]) -> NDArray[Any]:
     return found
 
 
-def write_parquet(metrics: Metrics, path: Path) -> None:
+def write_parquet(metrics: Metrics, path: Path, compression: str = "snappy") -> None:
     """Write the rows as a Parquet file, piece by piece."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -150,7 +150,7 @@ def write_parquet(metrics: Metrics, path: Path) -> None:
     kinds = {**dict.fromkeys(TEXTS, pa.dictionary(pa.int32(), pa.string())), "step": pa.int64()}
     schema = pa.schema([(column, kinds.get(column, pa.float64())) for column in COLUMNS])
     texts = {column: pa.array(metrics.texts[column], pa.string()) for column in TEXTS}
-    with parquet.ParquetWriter(path, schema, use_dictionary=list(TEXTS)) as writer:
+    with parquet.ParquetWriter(path, schema, use_dictionary=list(TEXTS), compression=compression) as writer:
         for begin in range(0, len(metrics), PIECE):
             piece: dict[str, Any] = {}
             for column in TEXTS:

@@ -30,6 +30,7 @@ from plastic_cli.runs.record import (
     settings_text,
     with_present_options,
 )
+from plastic_cli.runs.rows import row_of, runs_frame
 from plastic_cli.runs.selection import ids_with_part
 
 if TYPE_CHECKING:
@@ -37,29 +38,6 @@ if TYPE_CHECKING:
 
     from plastic_cli.runs.compact import Metrics
     from plastic_cli.runs.stored import StoredRun
-
-RUN_COLUMNS = [
-    "run",
-    "name",
-    "rule",
-    "verb",
-    "status",
-    "seed",
-    "dataset",
-    "data_checksum",
-    "data_note",
-    "created",
-    "started",
-    "finished",
-    "seconds",
-    "training_seconds",
-    "folder",
-    "version",
-    "rule_version",
-    "host",
-    "error",
-]
-"""Columns that `RunStore.runs()` always has, before `config.FIELD` and `SPLIT/METRIC` columns."""
 
 INDEX_SHARE = 50
 """The index is written again if one run in this many has changed: writing takes as long as reading those."""
@@ -195,38 +173,13 @@ class RunStore:
         "crashed" for an unfinished run that no living process holds. Text that is not UTF-8 contains codes such as
         `\udcff`. A final metric with the name of another column is left out.
         """
-        import pandas as pd
-
         with without_garbage_collection():
-            columns, finals = self._columns()
-        frame = pd.DataFrame(columns)
-        for name in ("created", "started", "finished"):
-            frame[name] = pd.to_datetime(frame[name], utc=True, format="ISO8601", errors="coerce")
-        for name in ("seconds", "training_seconds"):
-            frame[name] = frame[name].astype(float)
-        return pd.concat([frame, pd.DataFrame(finals, index=frame.index, dtype=float)], axis=1)
-
-    def _columns(self) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-        """Return the columns of `runs` with the values of the records, and the columns of the final metrics."""
-        rows = list(self._records(self.folders()))
-        configs: dict[str, None] = {}
-        summaries: dict[str, None] = {}
-        for row in rows:
-            configs.update(dict.fromkeys(row["config"]))
-            summaries.update(dict.fromkeys(row["summary"]))
-        columns: dict[str, list[Any]] = {name: _as_texts([row[name] for row in rows]) for name in RUN_COLUMNS}
-        settings = [row["config"] for row in rows]
-        for name in configs:
-            columns[f"config.{valid_text(name)}"] = _as_texts([setting.get(name) for setting in settings])
-        clashing = {name for name in summaries if valid_text(name) in columns}
-        for row in rows:
-            for name in clashing.intersection(row["summary"]):
-                message = f"its metric '{name}' is left out: another column has that name"
-                self.errors.append(ReadError(str(row["folder"]), message))
-        finals = {
-            valid_text(name): [row["summary"].get(name) for row in rows] for name in summaries if name not in clashing
-        }
-        return columns, finals
+            rows = list(self._records(self.folders()))
+            frame, clashes = runs_frame(rows)
+        for folder, name in clashes:
+            message = f"its metric '{name}' is left out: another column has that name"
+            self.errors.append(ReadError(folder, message))
+        return frame
 
     def metrics(self, runs: Sequence[str] | None = None, stage: str | None = None) -> pd.DataFrame:
         """Return every logged metric, one per row, with METRIC_COLUMNS, in the order of logging.
@@ -314,7 +267,7 @@ class RunStore:
                 fresh[run] = known
                 continue
             try:
-                row = self._read_row(run)
+                row = row_of(read_record(self.folder / run))
             except UserError as error:
                 self.errors.append(ReadError(str(self.folder / run), str(error)))
                 continue
@@ -327,31 +280,6 @@ class RunStore:
         if changed * INDEX_SHARE > len(keep):
             write_index(self.folder, "records.json", {"entries": keep})
             self._indexed = keep
-
-    def _read_row(self, run: str) -> dict[str, Any]:
-        record = read_record(self.folder / run)
-        return {
-            "run": run,
-            "name": record.name,
-            "rule": record.rule,
-            "verb": record.verb,
-            "status": record.status,
-            "seed": record.seed,
-            "dataset": record.dataset,
-            "data_checksum": _text_or_none(record.data.get("checksum")),
-            "data_note": _text_or_none(record.data.get("note")),
-            "created": record.created,
-            "started": record.started,
-            "finished": record.finished,
-            "seconds": record.seconds,
-            "training_seconds": record.speed.get("seconds"),
-            "version": _text_or_none(record.versions.get("plastic")),
-            "rule_version": _text_or_none(record.versions.get("rule")),
-            "host": _text_or_none(record.process.get("host")),
-            "error": record.error,
-            "config": record.config,
-            "summary": record.summary,
-        }
 
     # ------------------------------------------------------------------------------------------ compacted metrics
 
@@ -441,20 +369,6 @@ class RunStore:
             folder.mkdir(exist_ok=True)
             write_through(folder / "metrics.parquet", write)
             write_index(self.folder, "metrics.json", {"table": written[0], "entries": entries})
-
-
-def _as_texts(values: list[Any]) -> list[Any]:
-    """Return the values, with text that is not UTF-8 as codes."""
-    try:
-        # All at once, because a large store has a million cells and few stores have a text to change.
-        "".join([value for value in values if type(value) is str]).encode()
-    except UnicodeEncodeError:
-        return [valid_text(value) if isinstance(value, str) else value for value in values]
-    return values
-
-
-def _text_or_none(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
 
 
 def _is_row(run: str, row: Any) -> bool:

@@ -19,7 +19,8 @@ from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.index import read_index, write_index
 from plastic_cli.runs.metrics import parse_rows, read_rows
 from plastic_cli.runs.record import SCHEMA, STATUSES
-from plastic_cli.runs.store import METRIC_COLUMNS, RUN_COLUMNS, RunStore
+from plastic_cli.runs.rows import RUN_COLUMNS
+from plastic_cli.runs.store import METRIC_COLUMNS, RunStore
 
 ROW = {"stage": "train", "split": "test", "step": 1, "metric": "accuracy", "value": 0.5, "time": 1.5}
 
@@ -672,7 +673,7 @@ def test_an_index_that_an_older_version_wrote_is_read_with_the_present_names(mak
     monkeypatch.setattr("plastic_cli.runs.record.former_names", lambda rule: {})
     assert RunStore(runs_folder).runs()["config.lr_max"].tolist() == [0.3]
     monkeypatch.undo()
-    monkeypatch.setattr(RunStore, "_read_row", None)
+    monkeypatch.setattr("plastic_cli.runs.store.read_record", None)
     assert store.runs()["config.learning_rate"].tolist() == [0.3]
     assert store.errors == []
 

@@ -1,0 +1,292 @@
+"""The reference: runs of all recipes that were measured and come with plastic, as two Parquet files.
+
+`plastic_cli/reference/runs.parquet` has one row for each run, and `metrics.parquet` its metrics, where every curve is
+thinned to `CURVE_POINTS` points. `Reference` reads them like a store of runs. The folder holds data only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plastic_cli.errors import UserError
+from plastic_cli.escapes import valid_text
+from plastic_cli.files import write_through
+from plastic_cli.runs.record import RunRecord, read_record, settings_text, with_present_options
+from plastic_cli.runs.rows import row_of, runs_frame
+from plastic_cli.runs.store import RunStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+SCHEMA = 1
+"""Version of the two files; a reader refuses a newer one."""
+SCHEMA_KEY = b"plastic reference schema"
+RUNS_FILE, METRICS_FILE = "runs.parquet", "metrics.parquet"
+CURVE_POINTS = 50
+"""Points of a curve that are kept; its first and its last point are among them."""
+ENDED = ("completed", "failed")
+"""Statuses of the runs in the reference: runs that failed count."""
+
+PLAIN = ("run", "rule", "seed", "verb", "status", "dataset", "created", "started", "finished", "seconds")
+"""Fields of a record that are columns of runs.parquet."""
+NESTED = ("config", "steps_done", "summary", "measured_on", "speed", "data", "versions", "machine", "project")
+"""Fields of a record that are columns with JSON text."""
+NOT_DISTINGUISHING = ("seed", "device")
+"""Options that may differ between runs of one setting."""
+
+REFERENCE_COLUMNS = [
+    "recipes",
+    "torch",
+    "numpy",
+    "python",
+    "processor",
+    "system",
+    "threads",
+    "used_device",
+    "commit",
+]
+"""Columns of `Reference.runs()` in addition to those of `RunStore.runs()`."""
+
+
+class Reference:
+    """The measured runs that come with plastic. It reads like a `RunStore`, and nothing can be added.
+
+    problem: why the reference could not be read, in one line; it has no runs then.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.problem: str | None = None
+        self._records: dict[str, RunRecord] = {}
+        self._recipes: dict[str, list[str]] = {}
+        self._settings: dict[str, list[str]] | None = None
+        try:
+            self._read()
+        except FileNotFoundError:
+            self.problem = f"there is no reference in {folder}: install plastic again."
+        except UserError as error:
+            self.problem = str(error)
+        except Exception as error:  # noqa: BLE001  a damaged file raises errors of any kind
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self.problem = f"cannot read the reference in {folder}: {reason}. Install plastic again."
+
+    def __repr__(self) -> str:
+        recipes = {name for names in self._recipes.values() for name in names}
+        return f"<Reference {self.folder}: {len(self._records)} runs of {len(recipes)} recipes>"
+
+    def _read(self) -> None:
+        table = _read_table(self.folder / RUNS_FILE)
+        for entry in table.to_pylist():
+            recipes = entry.pop("recipes")
+            nested = {name: json.loads(entry[name]) for name in NESTED}
+            record = RunRecord(**{name: entry[name] for name in PLAIN}, **nested)
+            record.config = with_present_options(record.rule, record.config)
+            self._records[record.run] = record
+            self._recipes[record.run] = list(recipes)
+
+    def record(self, run: str) -> RunRecord:
+        """Return everything that is known about a run; raises UserError if there is none."""
+        if run not in self._records:
+            raise UserError(f"the reference has no run '{run}'.")
+        return self._records[run]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the record of every run as `RunStore.rows` does, oldest first. The folder of a run does not exist."""
+        return [self._row(record) for record in self._records.values()]
+
+    def of_recipe(self, name: str) -> list[dict[str, Any]]:
+        """Return the rows of the runs of a recipe."""
+        return [self._row(record) for run, record in self._records.items() if name in self._recipes[run]]
+
+    def recipes(self) -> dict[str, list[str]]:
+        """Return the ids of the runs of each recipe that has any."""
+        found: dict[str, list[str]] = {}
+        for run, names in self._recipes.items():
+            for name in names:
+                found.setdefault(name, []).append(run)
+        return dict(sorted(found.items()))
+
+    def with_setting(self, rule: str, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the rows of the runs with this rule and configuration, whatever their seed and device."""
+        if self._settings is None:
+            self._settings = {}
+            for run, record in self._records.items():
+                self._settings.setdefault(setting_text(record.rule, record.config), []).append(run)
+        return [self._row(self._records[run]) for run in self._settings.get(setting_text(rule, config), [])]
+
+    def runs(self) -> pd.DataFrame:
+        """Return one row per run, oldest first: the columns of `RunStore.runs`, and REFERENCE_COLUMNS.
+
+        recipes: names of the recipes that the run belongs to. used_device: the device of the run. commit: of plastic.
+        """
+        import pandas as pd
+
+        frame, _ = runs_frame(self.rows())
+        records = list(self._records.values())
+        more = {
+            "recipes": [self._recipes[record.run] for record in records],
+            **{name: [record.versions.get(name) for record in records] for name in ("torch", "numpy", "python")},
+            **{name: [record.machine.get(name) for record in records] for name in ("processor", "system", "threads")},
+            "used_device": [record.machine.get("device") for record in records],
+            "commit": [record.project.get("commit") for record in records],
+        }
+        return pd.concat([frame, pd.DataFrame(more, columns=REFERENCE_COLUMNS, index=frame.index)], axis=1)
+
+    def metrics(self, runs: Sequence[str] | None = None, stage: str | None = None) -> pd.DataFrame:
+        """Return the metrics of all stages as `RunStore.metrics` does; curves are thinned, and `time` is NaN."""
+        from plastic_cli.runs.compact import Collector, chosen, frame, read_parquet
+
+        if self.problem is not None:
+            return frame(Collector().collected())
+        try:
+            with (self.folder / METRICS_FILE).open("rb") as stream:
+                found = read_parquet(stream)
+        except Exception as error:  # noqa: BLE001  a damaged file raises errors of any kind
+            raise UserError(f"cannot read {self.folder / METRICS_FILE}: {error}. Install plastic again.") from None
+        if runs is not None:
+            found = chosen(found, "run", map(valid_text, runs))
+        if stage is not None:
+            found = chosen(found, "stage", [stage])
+        return frame(found)
+
+    def _row(self, record: RunRecord) -> dict[str, Any]:
+        return {**row_of(record), "folder": str(self.folder / record.run)}
+
+
+def reference_folder() -> Path:
+    """Return the folder of the reference that comes with plastic."""
+    return Path(str(files("plastic_cli"))) / "reference"
+
+
+def read_reference(folder: Path | None = None) -> Reference:
+    """Return the reference in a folder (default: the one that comes with plastic); each folder is read once."""
+    return _read_reference(reference_folder() if folder is None else folder)
+
+
+@cache
+def _read_reference(folder: Path) -> Reference:
+    return Reference(folder)
+
+
+def setting_text(rule: str, config: Mapping[str, Any]) -> str:
+    """Return rule and configuration without seed and device as text: equal for runs of one setting."""
+    return settings_text(rule, {name: value for name, value in config.items() if name not in NOT_DISTINGUISHING})
+
+
+def write_reference(
+    store: RunStore, folder: Path, recipes: Mapping[str, Collection[str]], *, keep: Reference | None = None
+) -> int:
+    """Write the runs of a store that belong to recipes as a reference, and return their number.
+
+    recipes: for each recipe the `settings_text` of its runs, seeds included. Of several runs with the same settings,
+    the one of the newest version of plastic is kept, and of one version a completed one before a failed one. keep: a
+    reference whose runs stay where the store has no run with the same settings.
+    """
+    named: dict[str, list[str]] = {}
+    for recipe, settings in recipes.items():
+        for text in settings:
+            named.setdefault(text, []).append(recipe)
+    chosen: dict[str, tuple[tuple[Any, ...], RunRecord, bool]] = {}
+    sources = [(read_record(Path(row["folder"])), True) for row in store.rows() if row["status"] in ENDED]
+    if keep is not None:
+        sources += [(keep.record(row["run"]), False) for row in keep.rows()]
+    for record, from_store in sources:
+        text = settings_text(record.rule, record.config)
+        if text not in named:
+            continue
+        rank = (_version(record), from_store, record.status == "completed", record.created)
+        if text not in chosen or chosen[text][0] < rank:
+            chosen[text] = (rank, record, from_store)
+    records = sorted((record for _, record, _ in chosen.values()), key=lambda record: (record.created, record.run))
+    names = {record.run: sorted(named[text]) for text, (_, record, _) in chosen.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_runs(folder / RUNS_FILE, records, names)
+    new = [record.run for _, record, from_store in chosen.values() if from_store]
+    old = [record.run for _, record, from_store in chosen.values() if not from_store]
+    _write_metrics(folder / METRICS_FILE, store, new, keep, old, [record.run for record in records])
+    _read_reference.cache_clear()
+    return len(records)
+
+
+def thinned(metrics: pd.DataFrame, points: int = CURVE_POINTS) -> pd.DataFrame:
+    """Return the rows of metrics with at most `points` rows of each curve, evenly spaced, with its first and last."""
+    keys = [metrics[name].fillna("") for name in ("run", "stage", "split", "metric", "labels")]
+    groups = metrics.groupby(keys, sort=False)
+    place, size = groups.cumcount(), groups["value"].transform("size")
+    # Row i of n is kept if it is the first one in its part of the curve, and the last row always is.
+    part = (place * (points - 1)) // (size - 1).clip(lower=1)
+    before = ((place - 1) * (points - 1)) // (size - 1).clip(lower=1)
+    return metrics[(size <= points) | (place == 0) | (part != before)]
+
+
+def _version(record: RunRecord) -> tuple[int, ...]:
+    parts = str(record.versions.get("plastic", "0")).split(".")
+    return tuple(int(part) for part in parts if part.isdigit())
+
+
+def _read_table(path: Path) -> pa.Table:
+    from pyarrow import parquet
+
+    table = parquet.read_table(path, use_threads=False)
+    schema = int((table.schema.metadata or {}).get(SCHEMA_KEY, b"0"))
+    if schema > SCHEMA:
+        raise UserError(
+            f"{path} was written by a newer version of plastic (format {schema}, this one reads {SCHEMA})."
+            " Upgrade plastic."
+        )
+    return table
+
+
+def _write_runs(path: Path, records: Sequence[RunRecord], recipes: Mapping[str, list[str]]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    entries = [asdict(replace(record, argv=[], process={})) for record in records]
+    columns: dict[str, Any] = {name: [entry[name] for entry in entries] for name in PLAIN}
+    for name in NESTED:
+        columns[name] = [json.dumps(entry[name], allow_nan=False) for entry in entries]
+    columns["recipes"] = [recipes[record.run] for record in records]
+    kinds = {"seed": pa.int64(), "seconds": pa.float64(), "recipes": pa.list_(pa.string())}
+    schema = pa.schema(
+        [(name, kinds.get(name, pa.string())) for name in columns], metadata={SCHEMA_KEY: str(SCHEMA).encode()}
+    )
+    table = pa.table(columns, schema=schema)
+    write_through(
+        path, lambda temporary: parquet.write_table(table, temporary, compression="zstd", compression_level=19)
+    )
+
+
+def _write_metrics(
+    path: Path, store: RunStore, new: Iterable[str], keep: Reference | None, old: Iterable[str], order: Sequence[str]
+) -> None:
+    import pandas as pd
+
+    parts = [thinned(store.metrics(list(new)))]
+    if keep is not None:
+        parts.append(keep.metrics(list(old)))
+    rank = {run: number for number, run in enumerate(order)}
+    whole = pd.concat(parts, ignore_index=True)
+    whole = whole.iloc[whole["run"].map(rank).argsort(kind="stable")]
+    from plastic_cli.runs.compact import Collector, write_parquet
+
+    collector = Collector()
+    for run, rows in whole.groupby("run", sort=False):
+        collector.add(str(run), [_logged(row) for row in rows.to_dict("records")])
+    found = collector.collected()
+    write_through(path, lambda temporary: write_parquet(found, temporary, compression="zstd"))
+
+
+def _logged(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a row of a metrics table in the form of metrics.jsonl, without its time."""
+    labels = row["labels"]
+    return {
+        **{name: row[name] for name in ("stage", "split", "step", "metric", "value")},
+        "labels": json.loads(labels) if isinstance(labels, str) else None,
+    }
