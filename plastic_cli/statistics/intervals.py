@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -83,6 +83,28 @@ def mean_intervals(samples: Sequence[ArrayLike], confidence: float = CONFIDENCE)
         )
         for index, array in enumerate(finite)
     ]
+
+
+def prediction_method(confidence: float = CONFIDENCE, *, of: int = 1) -> str:
+    """Return the name of the method of `prediction_interval`, for captions."""
+    further = "one more value" if of == 1 else f"the mean of {of} more values"
+    return f"{100 * confidence:g}% t prediction interval of {further}"
+
+
+def prediction_interval(values: ArrayLike, confidence: float = CONFIDENCE, *, of: int = 1) -> Interval:
+    """Return the mean of `values` (n,) and the interval in which one more value lies with this probability.
+
+    of: the number of further values whose mean is predicted. The bounds are mean +- t s sqrt(1/of + 1/n), with the
+    sample standard deviation s and the quantile t for n - 1 degrees of freedom. This holds for normal values. Values
+    that are not finite are left out and counted in `dropped`.
+    """
+    found = mean_interval(values, confidence)
+    if not found.known:
+        return found
+    margin = quantile(confidence, found.n - 1) * found.deviation * math.sqrt(1 / of + 1 / found.n)
+    return replace(
+        found, low=found.mean - margin, high=found.mean + margin, method=prediction_method(confidence, of=of)
+    )
 
 
 def difference_method(*, paired: bool, confidence: float = CONFIDENCE) -> str:

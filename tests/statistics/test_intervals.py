@@ -12,6 +12,7 @@ from plastic_cli.statistics.intervals import (
     half_width,
     mean_interval,
     mean_intervals,
+    prediction_interval,
 )
 
 values = st.lists(st.floats(-1e6, 1e6), min_size=MINIMUM_VALUES, max_size=8)
@@ -129,3 +130,27 @@ def test_a_difference_of_few_values_has_no_interval_and_of_equal_values_one_with
     equal = difference_interval([1.0] * 3, [1.5] * 3)
     assert (equal.low, equal.mean, equal.high) == (0.5, 0.5, 0.5)
     assert math.isnan(difference_interval([], [1.0]).mean)
+
+
+@pytest.mark.parametrize(("n", "of"), [(3, 1), (5, 1), (10, 1), (5, 3)])
+def test_a_prediction_interval_contains_the_mean_of_further_values_as_often_as_it_says(n, of):
+    draws = np.random.default_rng(1).normal(2.0, 3.0, size=(4000, n + of))
+    intervals = [prediction_interval(sample[:n], of=of) for sample in draws]
+    inside = [found.low <= sample[n:].mean() <= found.high for found, sample in zip(intervals, draws, strict=True)]
+    # Three standard errors of a share of .95 among 4 000.
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.0104)
+
+
+@given(values)
+def test_a_prediction_interval_is_wider_than_that_of_the_mean_by_the_textbook_factor(sample):
+    mean, one_more = mean_interval(sample), prediction_interval(sample)
+    scale = max(map(abs, sample), default=0)
+    assert one_more.mean == mean.mean
+    expected = (mean.high - mean.mean) * math.sqrt(len(sample) + 1)
+    assert one_more.high - one_more.mean == pytest.approx(expected, rel=1e-6, abs=1e-9 * scale)
+
+
+def test_there_is_no_prediction_from_two_values():
+    found = prediction_interval([1.0, 2.0])
+    assert not found.known
+    assert math.isnan(found.low)
