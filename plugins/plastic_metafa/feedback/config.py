@@ -96,6 +96,7 @@ class Train(SteppedRateConfig):
     )
 
     controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {"the weights as feedback": {"feedback": "symmetric"}}
+    added: ClassVar[Mapping[str, Any]] = {"feedback_decay": None, "mirror_rate": 0.003}
     published_names: ClassVar[Mapping[str, str]] = {
         "fbk": "feedback",
         "mode": "feedback",
