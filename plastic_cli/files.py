@@ -115,8 +115,11 @@ def _read_archive(path: Path) -> Any:
         return torch.load(stream, map_location="cpu", weights_only=True)
 
 
-def append_whole(path: Path, text: str) -> None:
-    """Append lines completely or not at all; raises OSError if they cannot be written."""
+def append_whole(path: Path, text: str, *, durable: bool = False) -> None:
+    """Append lines completely or not at all; raises OSError if they cannot be written.
+
+    durable: wait until they are on the disk.
+    """
     content = text.encode()
     # O_BINARY, on Windows, keeps line ends as they are.
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
@@ -131,6 +134,8 @@ def append_whole(path: Path, text: str) -> None:
         if written != len(content):
             os.ftruncate(descriptor, before)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        if durable:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

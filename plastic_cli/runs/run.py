@@ -40,6 +40,7 @@ from plastic_cli.runs.lock import locked_folder
 from plastic_cli.runs.metrics import MeasuredOn, drop_training_rows_after, read_rows
 from plastic_cli.runs.project import project_state
 from plastic_cli.runs.record import CHECKPOINT_FILE, METRICS_FILE, RunRecord, now, read_record
+from plastic_cli.runs.stages import StageRecord, commit_stage, undo_unfinished_commit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,13 +146,15 @@ class Run:
         """Lock the folder for this process; raises UserError if another process is writing to it.
 
         The operating system frees the lock when the process ends, however it ends. A stage other than "train" writes
-        its rows when the block ends without an error, so that a stage that is killed or fails leaves no part of them.
+        its rows when it is completed, or when the block ends without an error, so that a stage that is killed or fails
+        leaves no part of them.
         """
         with locked_folder(self.folder, self.record.process):
             # Another process may have continued the run since this one read its record.
             self.record = read_record(self.folder)
             self._seconds_before = self.record.seconds
             remove_leftovers(self.folder)
+            undo_unfinished_commit(self.folder)
             self._rows_at_end = None if self.stage == "train" else []
             try:
                 yield self
@@ -159,6 +162,27 @@ class Run:
                     append_whole(self.folder / METRICS_FILE, "".join(self._rows_at_end))
             finally:
                 self._rows_at_end = None
+
+    def complete_stage(self, config: Mapping[str, Any], versions: Mapping[str, str], started: str) -> None:
+        """Write the rows and the record of an eval, analyze or render inside `locked`: both or none.
+
+        config: all options of the stage. versions: of the packages. started: when it began.
+        """
+        assert self._rows_at_end is not None
+        finite = {key: value if math.isfinite(value) else None for key, value in self.results.items()}
+        record = StageRecord(
+            verb=self.stage,
+            config=dict(config),
+            results=finite,
+            files=list(self.files),
+            seconds=round(self.seconds - self._seconds_before, 3),
+            versions=dict(versions),
+            steps_done=dict(self.record.steps_done),
+            started=started,
+            finished=now(),
+        )
+        commit_stage(self.folder, record, "".join(self._rows_at_end))
+        self._rows_at_end = []
 
     def write_record(self, **changes: Any) -> None:
         """Change fields of run.json; a reader sees all changes or none."""

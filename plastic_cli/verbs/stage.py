@@ -6,8 +6,10 @@ from pathlib import Path
 
 from plastic_cli.config.model import Config
 from plastic_cli.errors import UserError
+from plastic_cli.plugins.discovery import discover
 from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.outputs import OUTPUTS, output_is_picture
+from plastic_cli.runs.record import now
 from plastic_cli.runs.run import Run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.verbs.options import StageOptions
@@ -43,12 +45,17 @@ def run_in(folder: Path, verb: RuleVerb, config: Config, session: Session) -> Ru
 def carry_out_stage(verb: RuleVerb, config: Config, run: Run, output: Path | None = None) -> None:
     """Carry out eval, analyze or render on an open run; what it computes is in the run's `results` and `files`.
 
+    The folder of the run gets a record of the stage, so that a sweep does not repeat it.
     output: the file for the first film that the rule draws, or for its first picture if the name ends with .png.
     Raises UserError if the rule drew none.
     """
-    run.output = output
+    from plastic_cli.numerics.machine import versions
+
+    run.output, started = output, now()
     with run.locked():
         verb.function(config, run)
+        origin = discover().origins.get(verb.rule.name)
+        run.complete_stage(config.model_dump(mode="json"), versions(origin), started)
     if run.output is not None:
         kind, other = ("picture", "film") if output_is_picture(run.output) else ("film", "picture")
         raise UserError(f"--output {output}: {run.record.rule} draws no {kind}. Choose a name for a {other}.")
