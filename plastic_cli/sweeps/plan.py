@@ -33,7 +33,7 @@ class PlannedRun:
 
     config: the whole configuration as a run stores it; toml: the same as text for `--config`. version: the distribution
     of the rule. varied: the options that distinguish this run from the others of its sweep. checksum: of the data; None
-    if it is not known. minutes: the expected time.
+    if it is not known. minutes: the expected time. other_names: those of the recipe's further runs that are equal.
     """
 
     rule: str
@@ -45,6 +45,12 @@ class PlannedRun:
     name: str | None = None
     minutes: float | None = None
     checksum: str | None = None
+    other_names: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the recipe's [[runs]] that this run belongs to."""
+        return self.other_names if self.name is None else self.other_names | {self.name}
 
     @property
     def seed(self) -> int:
@@ -215,8 +221,13 @@ def _name_in(run: PlannedRun, name: str) -> str:
 
 
 def unique(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
-    """Return each run once: of equal runs the first."""
-    return list({run.settings: run for run in reversed(list(runs))}.values())[::-1]
+    """Return each run once: of equal runs the first, which gets the names of the others too."""
+    found: dict[str, PlannedRun] = {}
+    for run in runs:
+        first = found.setdefault(run.settings, run)
+        if run.names - first.names:
+            found[run.settings] = replace(first, other_names=first.other_names | run.names)
+    return list(found.values())
 
 
 def read_grid(texts: Sequence[str], model: type[Config]) -> dict[str, list[Any]]:

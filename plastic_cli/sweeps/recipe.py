@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,14 +18,14 @@ Where = tuple[str | int, ...]
 """The place of a key in a file: names of tables and keys, and positions in lists of tables."""
 
 
-class _Table(BaseModel):
+class _Options(BaseModel):
+    """Options of a command, and the values of a grid."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     rule: str | None = None
     options: dict[str, Any] = {}
     grid: dict[str, list[Any]] = {}
-    where: dict[str, dict[str, dict[str, Any]]] = {}
-    seeds: int | list[int] | None = None
     minutes: float | None = Field(None, gt=0)
 
     @model_validator(mode="before")
@@ -36,13 +36,22 @@ class _Table(BaseModel):
             return values
         tables = {
             name: _with_underscores(values[name], levels)
-            for name, levels in (("options", (True,)), ("grid", (True,)), ("where", (True, False, True)))
+            for name, levels in _LEVELS.items()
             if isinstance(values.get(name), Mapping)
         }
         # An integer may be written as 1e3.
         seeds = values.get("seeds")
         whole = {"seeds": int(seeds)} if isinstance(seeds, float) and seeds.is_integer() else {}
         return {**values, **tables, **whole}
+
+
+_LEVELS: dict[str, Sequence[bool]] = {
+    "options": (True,),
+    "grid": (True,),
+    "where": (True, False, True),
+    "report": (True,),
+}
+"""For each table of options, the levels of its keys that are names of options."""
 
 
 def _with_underscores(values: Any, levels: Sequence[bool]) -> Any:
@@ -55,10 +64,28 @@ def _with_underscores(values: Any, levels: Sequence[bool]) -> Any:
     }
 
 
+class _Table(_Options):
+    where: dict[str, dict[str, dict[str, Any]]] = {}
+    seeds: int | list[int] | None = None
+
+
 class RecipeRuns(_Table):
     """Runs of one rule in a recipe with several; keys that are missing here are those of the recipe."""
 
     name: str | None = None
+
+
+class RecipeStep(_Options):
+    """A command that is carried out on trained runs of the recipe.
+
+    runs: the names of the [[runs]] that it takes; none: all. rule: only runs of this rule. seeds: the number of seeds
+    of each setting that it takes; None: all. options, grid: those of the command; all combinations of the grid are
+    carried out. minutes: the time of one step on two cores.
+    """
+
+    verb: Literal["eval", "analyze", "render"]
+    runs: list[str] = []
+    seeds: int | None = Field(None, ge=1)
 
 
 class Recipe(_Table):
@@ -68,7 +95,8 @@ class Recipe(_Table):
     run on two cores, measured or estimated. seeds: the number of seeds, starting with the option `seed`, or a list of
     seeds. options: those of the train command. grid: the values of each option; all combinations are run. where: by
     option and its value, further options of the runs with this value. runs: for several rules or settings, a table for
-    each with its own keys; the options, grid and where of the recipe hold for all.
+    each with its own keys; the options, grid and where of the recipe hold for all. steps: what is carried out on the
+    trained runs. report: options of `plastic report` about the runs of the recipe; None: no report is written.
     """
 
     title: str = Field(min_length=1)
@@ -76,6 +104,8 @@ class Recipe(_Table):
     reproduces: str = ""
     claims: list[str] = []
     runs: list[RecipeRuns] = []
+    steps: list[RecipeStep] = []
+    report: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,17 +167,23 @@ def read_recipe(text: str) -> RecipeFile:
         if all(table.rule is None for table in tables):
             raise file.error((*where, "rule"), "it names no rule. Add a line: rule = ...")
         for place, table in zip([(), where], tables, strict=False):
-            _check_table(file, place, table)
+            _check_seeds(file, place, table.seeds)
+            _check_grid(file, place, table)
+    for number, step in enumerate(file.recipe.steps):
+        _check_grid(file, ("steps", number), step)
     return file
 
 
-def _check_table(file: RecipeFile, where: Where, table: _Table) -> None:
-    """Raise UserError for seeds and grids that are not valid."""
-    seeds = table.seeds
+def _check_seeds(file: RecipeFile, where: Where, seeds: int | list[int] | None) -> None:
+    """Raise UserError for seeds that are not valid."""
     if isinstance(seeds, int) and seeds < 1:
         raise file.error((*where, "seeds"), f"seeds {seeds}: give their number, 1 or more, or a list of seeds.")
     if isinstance(seeds, list) and (not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds)):
         raise file.error((*where, "seeds"), f"seeds {seeds}: a list of seeds has one or more, each once, 0 or above.")
+
+
+def _check_grid(file: RecipeFile, where: Where, table: _Options) -> None:
+    """Raise UserError for a grid that is not valid."""
     for name, values in table.grid.items():
         place = (*where, "grid", name)
         if not values:
@@ -252,10 +288,12 @@ def _invalid(path: Path, text: str, error: ValidationError) -> UserError:
         where = where[:-1]
     place = _place(path, text, where)
     if first["type"] == "extra_forbidden":
-        known = RecipeRuns.model_fields if "runs" in where else Recipe.model_fields
+        tables: dict[str, type[BaseModel]] = {"runs": RecipeRuns, "steps": RecipeStep}
+        known = tables.get(str(where[0]), Recipe).model_fields
         return UserError(f"{place}: a recipe has no key '{where[-1]}'.{did_you_mean(str(where[-1]), known)}")
     if first["type"] == "missing":
-        return UserError(f"{place}: the recipe has no {first['loc'][-1]}. Say it in a line: {first['loc'][-1]} = ...")
+        what = "the step" if where[:1] == ("steps",) else "the recipe"
+        return UserError(f"{place}: {what} has no {first['loc'][-1]}. Say it in a line: {first['loc'][-1]} = ...")
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     name = ".".join(str(part) for part in where)
     return UserError(f"{place}: {name + ': it ' if name and first['type'] != 'value_error' else ''}{message}.")
