@@ -1,7 +1,8 @@
-"""The reference: runs of all recipes that were measured and come with plastic, as two Parquet files.
+"""The reference: runs of all recipes that were measured and come with plastic, as three Parquet files.
 
-`plastic_cli/reference/runs.parquet` has one row for each run, and `metrics.parquet` its metrics, where every curve is
-thinned to `CURVE_POINTS` points. `Reference` reads them like a store of runs. The folder holds data only.
+In `plastic_cli/reference/`, `runs.parquet` has one row for each run, `metrics.parquet` its metrics, where every curve
+is thinned to `CURVE_POINTS` points, and `stages.parquet` the records of eval, analyze and render. `Reference` reads
+them like a store of runs. The folder holds data only.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from plastic_cli.escapes import valid_text
 from plastic_cli.files import write_through
 from plastic_cli.runs.record import RunRecord, read_record, settings_text, with_present_options
 from plastic_cli.runs.rows import row_of, runs_frame
+from plastic_cli.runs.stages import StageRecord, read_stages
 from plastic_cli.runs.store import RunStore
 
 if TYPE_CHECKING:
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA = 1
-"""Version of the two files; a reader refuses a newer one."""
+"""Version of the files; a reader refuses a newer one."""
 SCHEMA_KEY = b"plastic reference schema"
-RUNS_FILE, METRICS_FILE = "runs.parquet", "metrics.parquet"
+RUNS_FILE, METRICS_FILE, STAGES_FILE = "runs.parquet", "metrics.parquet", "stages.parquet"
 CURVE_POINTS = 50
 """Points of a curve that are kept; its first and its last point are among them."""
 ENDED = ("completed", "failed")
@@ -38,6 +40,9 @@ PLAIN = ("run", "rule", "seed", "verb", "status", "dataset", "created", "started
 """Fields of a record that are columns of runs.parquet."""
 NESTED = ("config", "steps_done", "summary", "measured_on", "speed", "data", "versions", "machine", "project")
 """Fields of a record that are columns with JSON text."""
+STAGE_PLAIN = ("verb", "seconds", "started", "finished")
+STAGE_NESTED = ("config", "results", "files", "versions", "steps_done")
+"""The same for the record of a stage and stages.parquet."""
 NOT_DISTINGUISHING = ("seed", "device")
 """Options that may differ between runs of one setting."""
 
@@ -66,6 +71,7 @@ class Reference:
         self.problem: str | None = None
         self._records: dict[str, RunRecord] = {}
         self._recipes: dict[str, list[str]] = {}
+        self._stages: dict[str, list[StageRecord]] = {}
         self._settings: dict[str, list[str]] | None = None
         try:
             self._read()
@@ -82,20 +88,29 @@ class Reference:
         return f"<Reference {self.folder}: {len(self._records)} runs of {len(recipes)} recipes>"
 
     def _read(self) -> None:
-        table = _read_table(self.folder / RUNS_FILE)
-        for entry in table.to_pylist():
-            recipes = entry.pop("recipes")
+        records, recipes = {}, {}
+        for entry in _read_table(self.folder / RUNS_FILE).to_pylist():
+            named = entry.pop("recipes")
             nested = {name: json.loads(entry[name]) for name in NESTED}
             record = RunRecord(**{name: entry[name] for name in PLAIN}, **nested)
             record.config = with_present_options(record.rule, record.config)
-            self._records[record.run] = record
-            self._recipes[record.run] = list(recipes)
+            records[record.run], recipes[record.run] = record, list(named)
+        for entry in _read_table(self.folder / STAGES_FILE).to_pylist():
+            nested = {name: json.loads(entry[name]) for name in STAGE_NESTED}
+            stage = StageRecord(**{name: entry[name] for name in STAGE_PLAIN}, **nested)
+            self._stages.setdefault(entry["run"], []).append(stage)
+        # Only if both files could be read.
+        self._records, self._recipes = records, recipes
 
     def record(self, run: str) -> RunRecord:
         """Return everything that is known about a run; raises UserError if there is none."""
         if run not in self._records:
             raise UserError(f"the reference has no run '{run}'.")
         return self._records[run]
+
+    def stages(self, run: str) -> list[StageRecord]:
+        """Return the records of eval, analyze and render on a run, oldest first; their files do not exist."""
+        return list(self._stages.get(run, []))
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the record of every run as `RunStore.rows` does, oldest first. The folder of a run does not exist."""
@@ -208,6 +223,11 @@ def write_reference(
     names = {record.run: sorted(named[text]) for text, (_, record, _) in chosen.items()}
     folder.mkdir(parents=True, exist_ok=True)
     _write_runs(folder / RUNS_FILE, records, names)
+    stages = {
+        record.run: read_stages(store.folder / record.run) if from_store or keep is None else keep.stages(record.run)
+        for _, record, from_store in chosen.values()
+    }
+    _write_stages(folder / STAGES_FILE, {record.run: stages[record.run] for record in records})
     new = [record.run for _, record, from_store in chosen.values() if from_store]
     old = [record.run for _, record, from_store in chosen.values() if not from_store]
     _write_metrics(folder / METRICS_FILE, store, new, keep, old, [record.run for record in records])
@@ -245,22 +265,33 @@ def _read_table(path: Path) -> pa.Table:
 
 
 def _write_runs(path: Path, records: Sequence[RunRecord], recipes: Mapping[str, list[str]]) -> None:
+    entries = [asdict(replace(record, argv=[], process={})) for record in records]
+    columns: dict[str, list[Any]] = {name: [entry[name] for entry in entries] for name in PLAIN}
+    for name in NESTED:
+        columns[name] = [json.dumps(entry[name], allow_nan=False) for entry in entries]
+    _write_table(path, {**columns, "recipes": [recipes[record.run] for record in records]})
+
+
+def _write_stages(path: Path, stages: Mapping[str, Sequence[StageRecord]]) -> None:
+    entries = [{"run": run, **asdict(stage)} for run, listed in stages.items() for stage in listed]
+    columns: dict[str, list[Any]] = {name: [entry[name] for entry in entries] for name in ("run", *STAGE_PLAIN)}
+    for name in STAGE_NESTED:
+        columns[name] = [json.dumps(entry[name], allow_nan=False) for entry in entries]
+    _write_table(path, columns)
+
+
+def _write_table(path: Path, columns: Mapping[str, list[Any]]) -> None:
+    """Write columns of text, except for those of `kinds`, with the version of the format."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    entries = [asdict(replace(record, argv=[], process={})) for record in records]
-    columns: dict[str, Any] = {name: [entry[name] for entry in entries] for name in PLAIN}
-    for name in NESTED:
-        columns[name] = [json.dumps(entry[name], allow_nan=False) for entry in entries]
-    columns["recipes"] = [recipes[record.run] for record in records]
     kinds = {"seed": pa.int64(), "seconds": pa.float64(), "recipes": pa.list_(pa.string())}
     schema = pa.schema(
         [(name, kinds.get(name, pa.string())) for name in columns], metadata={SCHEMA_KEY: str(SCHEMA).encode()}
     )
-    table = pa.table(columns, schema=schema)
-    write_through(
-        path, lambda temporary: parquet.write_table(table, temporary, compression="zstd", compression_level=19)
-    )
+    table = pa.table(dict(columns), schema=schema)
+    options = {"compression": "zstd", "compression_level": 19}
+    write_through(path, lambda temporary: parquet.write_table(table, temporary, **options))
 
 
 def _write_metrics(

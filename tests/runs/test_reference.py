@@ -18,12 +18,14 @@ from plastic_cli.runs.reference import (
     CURVE_POINTS,
     METRICS_FILE,
     RUNS_FILE,
+    STAGES_FILE,
     Reference,
     read_reference,
     setting_text,
     thinned,
     write_reference,
 )
+from plastic_cli.runs.stages import StageRecord, commit_stage
 from plastic_cli.runs.store import METRIC_COLUMNS, RunStore
 
 
@@ -74,6 +76,17 @@ def test_a_record_keeps_all_but_the_command_and_the_process(make_run, store, tmp
         Reference(tmp_path).record("x")
 
 
+def test_the_records_of_stages_are_kept(make_run, store, tmp_path):
+    runs = [make_run(seed=seed) for seed in range(2)]
+    record = StageRecord("analyze", {"probe": True, "layers": [1, 2]}, {"test/probe": 0.75, "x": None}, ["a.csv"], 1.5)
+    commit_stage(runs[1].folder, record, "")
+    write_reference(store, tmp_path / "one", {"one": texts(*runs)})
+    first = Reference(tmp_path / "one")
+    assert (first.stages(runs[0].id), first.stages(runs[1].id)) == ([], [record])
+    write_reference(RunStore(tmp_path / "empty"), tmp_path / "two", {"one": texts(*runs)}, keep=first)
+    assert Reference(tmp_path / "two").stages(runs[1].id) == [record]
+
+
 def test_only_ended_runs_of_recipes_are_in_it_and_a_completed_one_before_a_failed_one(make_run, store, tmp_path):
     wanted = make_run(seed=0, accuracy=0.5)
     again = make_run(seed=0, status="failed", error="it broke")
@@ -115,7 +128,7 @@ def test_a_setting_is_found_whatever_seed_and_device(make_run, store, tmp_path):
     assert setting_text("oja", {"a": 1, "b": 2}) == setting_text("oja", {"b": 2, "a": 1, "seed": 3})
 
 
-@pytest.mark.parametrize("name", [RUNS_FILE, METRICS_FILE])
+@pytest.mark.parametrize("name", [RUNS_FILE, STAGES_FILE, METRICS_FILE])
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "noise"])
 def test_a_damaged_file_is_one_line_and_never_a_traceback(make_run, store, tmp_path, name, damage):
     run = make_run()
@@ -127,7 +140,7 @@ def test_a_damaged_file_is_one_line_and_never_a_traceback(make_run, store, tmp_p
     else:
         path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "noise": b"x" * 200}[damage])
     reference = Reference(tmp_path)
-    if name == RUNS_FILE:
+    if name != METRICS_FILE:
         assert reference.problem is not None
         assert "\n" not in reference.problem
         assert "Install plastic again" in reference.problem or "install plastic again" in reference.problem
