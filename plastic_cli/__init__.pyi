@@ -1,3 +1,4 @@
+from .analysis.cost import Cost as Cost
 from .api.compare import compare as compare
 from .api.fit import fit as fit
 from .api.listing import datasets as datasets

@@ -1,16 +1,111 @@
-"""What one step of a credit rule costs: floating-point operations, counted by torch while it computes the step."""
+"""What learning costs: the price of a whole training from its configuration, and of one step as torch counts it.
+
+No function here imports torch before it counts a step, so that stored runs are priced fast.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from plastic_cli.errors import UserError
+from plastic_cli.plugins.discovery import find_rule
 
-from plastic_cli.analysis.without_effect import without_effect
-from plastic_cli.credit.protocol import Credit, Loss, call
+if TYPE_CHECKING:
+    from torch import nn
+
+    from plastic_cli.credit.protocol import Credit, Loss
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the training of one run costs. It is counted from shapes, so it does not depend on kernels and devices.
+
+    samples: number of training samples, each as often as the rule learned from it. inference_flops: floating-point
+    operations of one prediction of each training sample. learning_flops: of all else that the rule computes to learn:
+    further forward passes, backward passes, feedback, changes of weights and of learned feedback. In both, matrix
+    products, outer products, convolutions and attention count, a multiplication and an addition as two operations.
+    Operations on single numbers do not count: activation functions, normalization, noise, the step of the optimizer.
+
+    messages: numbers that reach the hidden layers from outside, which are neither activity nor weights of their own
+    synapses. A number counts once for each layer that it reaches, however many units use it. So a scalar reward or an
+    event counts 1 for a sample and a layer, direct feedback the number of outputs, and an error that passes from layer
+    to layer the number of units of the next layer. The target of the readout and the weights that a feedback path
+    copies do not count.
+
+    updates: number of changes of single weights: for each update of a tensor of weights, the number of its entries.
+    Biases, parameters of normalization and feedback weights do not count.
+
+    state_bytes: what is kept between two steps: parameters, state of the optimizer, traces, feedback weights, learned
+    parameters of the rule, stored samples. step_bytes: what a step holds in addition, from where it is computed until
+    the weights change: inputs and responses of the layers that learn, noise and perturbed copies, and changes of
+    weights that wait for an optimizer. Counters and single numbers do not count, and neither do the data set,
+    evaluations, and the temporary numbers of one layer.
+
+    samples, operations, messages and updates are totals of the training; bytes are those of the largest step.
+    """
+
+    samples: int
+    inference_flops: int
+    learning_flops: int
+    messages: int
+    updates: int
+    state_bytes: int
+    step_bytes: int
+
+
+class TrainedRun(Protocol):
+    """What is read from the record of a run, such as a RunRecord, to price its training."""
+
+    rule: str
+    status: str
+    config: dict[str, Any]
+    data: dict[str, Any]
+    summary: dict[str, float | None]
+    speed: dict[str, float]
+
+
+def cost_of(record: TrainedRun) -> Cost | None:
+    """Return the cost of the training of a run, whatever version stored it. Nothing is trained or measured.
+
+    None if the run is not completed, if its rule has no cost or is not installed, and if the network or the environment
+    of the run cannot be made here.
+    """
+    if record.status != "completed":
+        return None
+    try:
+        function: Callable[[TrainedRun], Cost] | None = find_rule(record.rule).member("cost")
+        return None if function is None else function(record)
+    except UserError:
+        return None
+
+
+def samples_of(record: TrainedRun) -> int:
+    """Return the number of training samples of a completed run; raises UserError if the record does not have it."""
+    samples = record.speed.get("samples")
+    if not samples or samples != int(samples):
+        raise UserError("the record of the run has no number of training samples, so its cost is unknown.")
+    return int(samples)
+
+
+def count_of(record: TrainedRun, metric: str) -> int:
+    """Return a number of events of the run, such as "train/events"; raises UserError if the run did not log it."""
+    value = record.summary.get(metric)
+    if value is None:
+        raise UserError(f"the run has no {metric}, so its cost is unknown.")
+    return round(value)
+
+
+def epoch_steps(record: TrainedRun, config: Mapping[str, Any]) -> int:
+    """Return the number of steps of a run that passes `epochs` times over its images in batches of `batch_size`."""
+    images, rest = divmod(samples_of(record), config["epochs"])
+    if rest:
+        raise UserError("the number of training samples is not a multiple of the epochs, so the cost is unknown.")
+    return int(config["epochs"] * -(-images // config["batch_size"]))
+
+
+# ------------------------------------------------------------------------------------------------ one step, by torch
 
 
 @dataclass(frozen=True)
@@ -19,9 +114,8 @@ class StepCost:
 
     events: number of events in the step, of a rule that counts them.
 
-    Matrix products, convolutions and attention count, and their gradients: a multiplication and an addition are two
-    operations. Operations on single numbers, such as activation functions, normalization, noise and the step of the
-    optimizer, do not count. torch counts: it does not see what other programs compute, such as kernels of Numba.
+    The same operations count as in `Cost`. torch counts what it computes: it does not see what other programs compute,
+    such as kernels of Numba.
     """
 
     forward: int
@@ -37,6 +131,12 @@ def step_cost(credit: Credit, model: nn.Module, inputs: Any, loss: Loss) -> Step
     inputs, loss: as for `credit.backward`. A rule may count its events as `events`. The step has no effect on the
     model, the rule and torch's random states.
     """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from plastic_cli.analysis.without_effect import without_effect
+    from plastic_cli.credit.protocol import call
+
     with without_effect(model, credit) as begin_again:
         with torch.no_grad(), FlopCounterMode(display=False) as prediction:
             call(model, inputs)

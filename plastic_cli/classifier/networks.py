@@ -50,7 +50,13 @@ def build_network(name: str, data: Dataset, hidden: Sequence[int], generator: to
     Raises UserError if the images are too small for the network, and if a network of the user's own cannot be made or
     does not take the images.
     """
-    shape, classes = data.image_shape, data.classes
+    return network_for(name, data.image_shape, data.classes, hidden, generator)
+
+
+def network_for(
+    name: str, shape: ImageShape, classes: int, hidden: Sequence[int], generator: torch.Generator
+) -> BuiltNetwork:
+    """Return the same as `build_network`, for images of a shape (channels, height, width) and a number of classes."""
     if name == "mlp":
         return BuiltNetwork(multilayer_perceptron([prod(shape), *hidden, classes], generator), None)
     if name not in MODELS:

@@ -15,8 +15,8 @@ from plastic_cli.plugins.metrics import Metric
 VERBS = {"train": "train", "eval": "evaluate", "analyze": "analyze", "render": "render"}
 """The four verbs of the command line, and the function of each in a rule's commands module."""
 
-Member = Literal["build", "network", "credit", "headline_figures"]
-MEMBERS: tuple[Member, ...] = ("build", "network", "credit", "headline_figures")
+Member = Literal["build", "network", "credit", "cost", "headline_figures"]
+MEMBERS: tuple[Member, ...] = ("build", "network", "credit", "cost", "headline_figures")
 """Optional functions of a rule."""
 
 
@@ -38,6 +38,9 @@ class Rule:
     data set gives them. It may have options, as keyword arguments with defaults.
     credit: `credit(config, model, run)` returns the credit rule of a torch module for the options `config` of the train
     command, or None for the gradient. `run` offers the seed, as in `run.generator("noise")`.
+    cost: `cost(record)` returns the Cost of the training of a completed run, a function of its configuration, the
+    shapes of its data and the events that it counted (`record.config`, `record.data`, `record.summary`). It trains
+    nothing. It raises UserError if the record does not say enough.
     headline_figures: `headline_figures(runs, metrics)` returns figures of plotnine by file name for `plastic report`,
     from the frames of `RunStore.runs` and `RunStore.metrics`.
 
@@ -52,6 +55,7 @@ class Rule:
     build: str | None = None
     network: str | None = None
     credit: str | None = None
+    cost: str | None = None
     headline_figures: str | None = None
     optimizers: Mapping[str, str] = field(default_factory=dict, hash=False)
     metrics: Mapping[str, Metric] = field(default_factory=dict, hash=False)

@@ -14,4 +14,5 @@ def plastic_rule() -> Rule:
         build="plastic_backprop.training:build",
         network="plastic_backprop.training:network",
         credit="plastic_backprop.training:make_credit",
+        cost="plastic_backprop.cost:cost",
     )

@@ -18,6 +18,7 @@ def plastic_rule() -> Rule:
         build="plastic_eglp.training:build",
         network="plastic_eglp.training:network",
         credit="plastic_eglp.credit:make_credit",
+        cost="plastic_eglp.cost:cost",
         metrics={
             "train/events": Metric("events", "batches"),
             "events": Metric("events", "batches"),

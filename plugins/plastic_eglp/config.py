@@ -14,6 +14,8 @@ LOCAL = "Local learning"
 EVENTS = "Events"
 OWN_MODELS = ("mlp", "cnn")
 """The networks of the published rule, whose layers learn by themselves."""
+KERNELS = (5, 3)
+"""Kernel size of the first convolution of cnn, and of all others."""
 
 
 class Train(ModuleTrainConfig):

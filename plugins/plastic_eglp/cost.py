@@ -1,23 +1,29 @@
-"""The cost of learning: floating-point operations, counted from the shapes of layers, and messages between layers."""
+"""The cost of learning: of one stimulus, for the metrics of a run, and of a whole training."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
 
-from plastic_eglp.layers import LocalConv2d, LocalLinear
-from plastic_eglp.learner import EGLPLearner
-from plastic_eglp.network import EGLPNetwork
+from plastic_cli.analysis.cost import Cost, TrainedRun, count_of, epoch_steps, samples_of
+from plastic_cli.analysis.shapes import Layer, NetworkShape, activity_of, fully_connected, weights_of
+from plastic_cli.classifier.cost import gradient_cost, moments_of
+from plastic_cli.classifier.shapes import image_facts, network_shape
+from plastic_eglp.config import KERNELS, OWN_MODELS, Train
+
+if TYPE_CHECKING:
+    from plastic_eglp.learner import EGLPLearner
 
 
 @dataclass(frozen=True)
-class Cost:
-    """The cost of one stimulus.
+class StimulusCost:
+    """The cost of one stimulus; what counts is said in `plastic_cli.Cost`.
 
-    forward: floating-point operations of a prediction. readout: of an update of a supervised readout. event: of an
-    update of all hidden layers, and of a local readout, from one stimulus of an event; a collected stimulus needs a
-    second forward pass, which is included. messages: numbers that reach the hidden layers from other layers for the
-    update. Only matrix products and convolutions count, a multiplication and an addition as two operations; operations
-    on single units do not.
+    forward: operations of a prediction. readout: of an update of a supervised readout. event: of an update of all
+    hidden layers, and of a local readout, from one stimulus of an event; a collected stimulus needs a second forward
+    pass, which is included. messages: numbers that reach the hidden layers from other layers for the update.
     """
 
     forward: int
@@ -26,47 +32,138 @@ class Cost:
     messages: int
 
 
-def cost_of(learner: EGLPLearner) -> Cost:
-    """Count the cost of one stimulus for `learner`, from shapes alone.
+def stimulus_cost(
+    shape: NetworkShape,
+    *,
+    feedback: str,
+    update: str = "local",
+    readout: str = "supervised",
+    presented_twice: bool = False,
+    frozen: Collection[int] = (),
+) -> StimulusCost:
+    """Return the cost of one stimulus, from shapes alone.
 
     A message is a number that a layer cannot compute itself: for each hidden layer the event's strength and, with
-    direct feedback, the error of each class; with backpropagation the errors of all units of the layer above.
+    direct feedback, the error of each class; with backpropagation the errors of all channels of the layer above.
+    presented_twice: stimuli of an event are collected first. frozen: hidden layers, counted from 0, that never learn.
     """
-    network = learner.network
-    layers = network.layers()
-    of_layers = products(network)
-    classes, of_readout = network.readout.weight.shape[0], 2 * network.readout.weight.numel()
-    forward = sum(of_layers) + of_readout
-    learned = [number for number in range(len(layers)) if number not in learner.frozen]
-    if learner.update == "backprop":
+    layers = shape.hidden
+    learned = [number for number in range(len(layers)) if number not in frozen]
+    classes, of_readout = shape.readout.units, shape.readout.flops
+    if update == "backprop":
         # The gradient of the weights costs as much as the forward pass of the layer, and so does the gradient of its
         # input, which is needed in the layers above the lowest one that learns.
-        of_inputs = sum([*of_layers, of_readout][min(learned) + 1 :]) if learned else 0
-        event = sum(of_layers[number] for number in learned) + of_readout + of_inputs
-        messages = sum(layer.weight.shape[0] for layer in layers[1:]) + classes if learned else 0
-        return Cost(forward, 0, event, messages)
-    event = sum(of_layers[number] for number in learned)
-    if learner.feedback == "direct":
-        event += sum(2 * classes * layers[number].weight.shape[0] for number in learned)
-    local_readout = isinstance(network.readout, LocalLinear)
-    if local_readout:
+        of_inputs = sum(layer.flops for layer in shape.layers[min(learned) + 1 :]) if learned else 0
+        event = sum(layers[number].flops for number in learned) + of_readout + of_inputs
+        messages = sum(layer.channels for layer in shape.layers[1:]) if learned else 0
+        return StimulusCost(shape.forward_flops, 0, event, messages)
+    event = sum(layers[number].flops for number in learned)
+    if feedback == "direct":
+        event += sum(2 * classes * layers[number].channels for number in learned)
+    if readout == "local":
         event += of_readout
-    if learner.controller.per_stimulus:
-        event += forward
-    messages = len(learned) * (1 + (classes if learner.feedback == "direct" else 0))
-    return Cost(forward, 0 if local_readout else of_readout, event, messages)
+    if presented_twice:
+        event += shape.forward_flops
+    names = {layers[number].name for number in learned}
+    messages = len(names) * (1 + (classes if feedback == "direct" else 0))
+    return StimulusCost(shape.forward_flops, 0 if readout == "local" else of_readout, event, messages)
 
 
-def products(network: EGLPNetwork) -> list[int]:
-    """Return the operations of each hidden layer's linear response to one stimulus; an update costs the same."""
-    _, height, width = network.image_shape
-    found = []
-    for layer in network.layers():
-        positions = 1
-        if isinstance(layer, LocalConv2d):
-            kernel = layer.weight.shape[-1]
-            height, width = (size + 2 * layer.padding - kernel + 1 for size in (height, width))
-            positions = height * width
-            height, width = height // 2, width // 2
-        found.append(2 * layer.weight.numel() * positions)
-    return found
+def cost_of_stimulus(learner: EGLPLearner) -> StimulusCost:
+    """Return the cost of one stimulus for a learner."""
+    network = learner.network
+    hidden = [len(layer.weight) for layer in network.layers()]
+    return stimulus_cost(
+        own_shape(network.model, network.image_shape, hidden, len(network.readout.weight)),
+        feedback=learner.feedback,
+        update=learner.update,
+        readout="supervised" if learner.optimizer is not None else "local",
+        presented_twice=learner.controller.per_stimulus,
+        frozen=learner.frozen,
+    )
+
+
+def own_shape(model: str, image_shape: Sequence[int], hidden: Sequence[int], classes: int) -> NetworkShape:
+    """Return the shape of the rule's own networks: mlp, or cnn with pooling that halves the image."""
+    if model == "mlp":
+        return fully_connected([prod(image_shape), *hidden, classes])
+    channels, height, width = image_shape
+    layers = []
+    for number, units in enumerate(hidden):
+        weights = units * channels * KERNELS[min(number, 1)] ** 2
+        pixels, inputs = height * width, channels * height * width
+        layers.append(Layer(f"hidden.{number}.weight", weights, 0, inputs, units * pixels, pixels, inputs, units))
+        channels, height, width = units, height // 2, width // 2
+    readout = fully_connected([channels * height * width, classes])
+    every = (*layers, *readout.layers)
+    forward = sum(layer.flops for layer in every)
+    parameters = sum(layer.weights + layer.biases for layer in every)
+    # Batch normalization has the mean and the variance of each channel.
+    return NetworkShape(every, forward, 2 * forward - every[0].flops, parameters, 2 * sum(hidden))
+
+
+def cost(record: TrainedRun) -> Cost:
+    """Return the cost of the training of a run, without its control. Events are those that the run counted."""
+    config = Train.from_values(record.config, source="the run")
+    image_shape, classes = image_facts(record.data)
+    if config.model in OWN_MODELS:
+        shape = own_shape(config.model, image_shape, config.hidden, classes)
+    else:
+        shape = network_shape(config.model, record.data, config.hidden)
+    if config.update == "backprop":
+        adam = {"epochs": config.epochs, "batch_size": config.batch_size, "optimizer": "adam", "momentum": 0.0}
+        return gradient_cost(record, adam, shape)
+    return local_cost(record, config, shape)
+
+
+def local_cost(record: TrainedRun, config: Train, shape: NetworkShape) -> Cost:
+    """Return the cost of local learning at events, and of a readout that learns from every batch or at events."""
+    samples, stimuli = samples_of(record), count_of(record, "train/event_images")
+    collects = config.is_plain and config.events == "triggered" and config.event_scope == "stimulus"
+    one = stimulus_cost(shape, feedback=config.feedback, readout=config.readout, presented_twice=collects)
+    readout_steps = epoch_steps(record, config.model_dump())
+    if config.readout == "local":
+        readout_steps = count_of(record, "train/events")
+    learns = config.events != "never"
+    kept, held = numbers_of_state(config, shape), 0
+    if collects:
+        gathered = config.event_batch_size or config.batch_size
+        kept += gathered * shape.layers[0].inputs
+        held = max(gathered, config.batch_size) * activity_of(shape.layers)
+    else:
+        held = config.batch_size * activity_of(shape.layers if learns else shape.layers[-1:])
+    held += shape.readout.weights + shape.readout.biases if config.readout == "supervised" else 0
+    if learns and not config.is_plain:
+        held += numbers_that_learn(config, shape)
+    return Cost(
+        samples=samples,
+        inference_flops=samples * one.forward,
+        learning_flops=samples * one.readout + stimuli * one.event,
+        messages=stimuli * one.messages,
+        updates=count_of(record, "train/synaptic_updates") + readout_steps * shape.readout.weights,
+        state_bytes=shape.number_bytes * kept,
+        step_bytes=shape.number_bytes * held,
+    )
+
+
+def numbers_that_learn(config: Train, shape: NetworkShape) -> int:
+    """Return the number of hidden parameters that learn: weights and, with direct feedback, biases."""
+    biases = {layer.name: layer.biases for layer in shape.hidden} if config.feedback == "direct" else {}
+    return weights_of(shape.hidden) + sum(biases.values())
+
+
+def numbers_of_state(config: Train, shape: NetworkShape) -> int:
+    """Return the numbers that are kept: parameters, moments of the optimizers, feedback weights and thresholds."""
+    kept = shape.parameters + shape.buffers
+    if config.readout == "supervised":
+        kept += moments_of("adam") * (shape.readout.weights + shape.readout.biases)
+    if config.events == "never":
+        return kept
+    channels = sum({layer.name: layer.channels for layer in shape.hidden}.values())
+    if config.feedback == "direct":
+        kept += channels * shape.readout.units
+    elif config.local_rule == "bcm":
+        kept += channels
+    if not config.is_plain:
+        kept += moments_of(config.optimizer, config.momentum) * numbers_that_learn(config, shape)
+    return kept

@@ -11,12 +11,11 @@ from torch.nn import functional
 
 from plastic_eglp import rule
 from plastic_eglp.change import Feedback, LocalRule
+from plastic_eglp.config import KERNELS
 from plastic_eglp.layers import Activation, InitialWeights, LocalConv2d, LocalLinear
 
 Model = Literal["mlp", "cnn"]
 Readout = Literal["supervised", "local"]
-KERNELS = (5, 3)
-"""Kernel size of the first convolution, and of all others."""
 
 
 class EGLPNetwork(nn.Module):

@@ -25,7 +25,7 @@ from plastic_cli.credit.recording import record
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.numerics.seeds import derived_seed
 from plastic_eglp.config import OWN_MODELS, Train
-from plastic_eglp.cost import cost_of
+from plastic_eglp.cost import cost_of_stimulus
 from plastic_eglp.credit import LocalPlasticity, make_credit
 from plastic_eglp.events import make_controller
 from plastic_eglp.learner import EGLPLearner
@@ -180,7 +180,7 @@ def counts_of(learner: Learner) -> EGLPLearner | LocalPlasticity | None:
 
 def train_and_log(learner: EGLPLearner, data: Dataset, run: Run, config: Train) -> None:
     """Train `learner` for the run's epochs; log accuracy, events, updates and cost after each epoch."""
-    cost = cost_of(learner)
+    cost = cost_of_stimulus(learner)
     images = len(data.train)
     announce_warmup(config, images, run)
     learner.had_event.clear()
