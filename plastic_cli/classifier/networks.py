@@ -117,6 +117,34 @@ def mlp(num_classes: int) -> nn.Module:
     )
 
 
+class _HeLinear(nn.LazyLinear):
+    """A linear layer that takes the size of its first input, with He's normal initialization and biases 0."""
+
+    def reset_parameters(self) -> None:
+        if self.in_features > 0:
+            nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+            nn.init.zeros_(self.bias)
+
+
+class _Standardize(nn.Module):
+    """Layer normalization without scale and shift, for rows of any length."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.layer_norm(x, x.shape[-1:])
+
+
+def normalized_mlp(num_classes: int) -> nn.Module:
+    """Return a ReLU network with 256 and 64 hidden units that standardizes the input of each of its layers.
+
+    It is the network of `train grlu --hidden 256,64`, for the other rules:
+    `--model plastic_cli.classifier.networks:normalized_mlp`.
+    """
+    layers: list[nn.Module] = [nn.Flatten()]
+    for units in (256, 64):
+        layers += [_Standardize(), _HeLinear(units), nn.ReLU()]
+    return nn.Sequential(*layers, _Standardize(), _HeLinear(num_classes))
+
+
 class ConvolutionalNetwork(nn.Module):
     """Convolutions 3 x 3 with ReLU, each followed by max pooling that halves the image, and a linear readout."""
 
