@@ -34,6 +34,12 @@ class Train(ModuleTrainConfig):
         panel="Run",
     )
     perturbations: int = field(16, "noise samples per image, each used with both signs", ge=1)
+    reward_groups: int = field(
+        1,
+        "groups of units, each perturbed alone and with a reward of its own, so that an image takes this many times as"
+        " many passes; 1: one reward for all units, as published",
+        ge=1,
+    )
     model: Model = field(
         "mlp",
         f"{MODEL_HELP}; mlp normalizes the input of each layer, as published; the others train with --optimizer"
@@ -99,7 +105,13 @@ class Train(ModuleTrainConfig):
 
     controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {"the gradient": {"update": "backprop"}}
     rates: ClassVar[Mapping[str, float]] = dict.fromkeys(("momentum", "adam", "adamw", "selective"), 0.003)
-    added: ClassVar[Mapping[str, Any]] = {"model": "mlp", "optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0}
+    added: ClassVar[Mapping[str, Any]] = {
+        "model": "mlp",
+        "optimizer": "sgd",
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "reward_groups": 1,
+    }
     renamed: ClassVar[Mapping[str, str]] = {
         "noise_max": "noise",
         "noise_min": "final_noise",
@@ -108,9 +120,10 @@ class Train(ModuleTrainConfig):
     }
     published_names: ClassVar[Mapping[str, str]] = {"n_perturbations": "perturbations", "layer_sizes": "hidden"}
     only_with: ClassVar[OnlyWith] = (
-        ("update", ("grlu",), ("perturbations", "credit")),
-        ("model", ("mlp",), ("skip", "activation", "k", "backbone", "latent", "backbone_epochs")),
-        ("optimizer", ("sgd",), ("activation", "k", "backbone", "latent", "backbone_epochs")),
+        ("update", ("grlu",), ("perturbations", "credit", "reward_groups")),
+        ("model", ("mlp",), ("skip", "activation", "k", "reward_groups", "backbone", "latent", "backbone_epochs")),
+        ("optimizer", ("sgd",), ("activation", "k", "reward_groups", "backbone", "latent", "backbone_epochs")),
+        ("activation", ("relu",), ("reward_groups",)),
         ("backbone", ("autoencoder",), ("latent", "backbone_epochs")),
     )
 
@@ -151,10 +164,10 @@ class Train(ModuleTrainConfig):
             raise ValueError("--final-noise must not exceed --noise")
         if self.final_learning_rate > self.learning_rate:
             raise ValueError("--final-learning-rate must not exceed --learning-rate")
-        if not self.is_plain and (self.activation != "relu" or self.backbone != "none"):
+        if not self.is_plain and (self.activation != "relu" or self.backbone != "none" or self.reward_groups > 1):
             raise ValueError(
-                "--k, --activation and --backbone need --model mlp and --optimizer sgd, without --momentum and"
-                " --weight-decay"
+                "--k, --activation, --reward-groups and --backbone need --model mlp and --optimizer sgd, without"
+                " --momentum and --weight-decay"
             )
         if not self.is_plain and self.update == "backprop" and (self.noise, self.final_noise) != (0.1, 0.0):
             raise ValueError("--noise does nothing with --update backprop and another --model or --optimizer")

@@ -48,7 +48,8 @@ class Settings:
     """The options of an epoch.
 
     perturbations: noise samples per image. sigma: standard deviation of the noise. learning_rate multiplies the update.
-    top_k: fraction of hidden units that a Gumbel top-k mask keeps, None for ReLU. credit, skip: as in rule.py.
+    top_k: fraction of hidden units that a Gumbel top-k mask keeps, None for ReLU. credit, skip: as in rule.py. groups:
+    of units, each with a reward of its own; several groups need ReLU.
     """
 
     perturbations: int
@@ -58,6 +59,7 @@ class Settings:
     credit: rule.Credit = "output"
     top_k: float | None = None
     skip: bool = False
+    groups: int = 1
 
 
 def noise_of_steps(
@@ -127,6 +129,11 @@ def _check(weights: list[Tensor], x: Tensor, y: Tensor, order: Tensor, settings:
         raise ValueError(f"credit must be 'output' or 'preactivation', not {settings.credit!r}")
     if settings.perturbations < 1 or settings.batch_size < 1:
         raise ValueError("perturbations and batch_size must be at least 1")
+    units = sum(len(weight) for weight in weights)
+    if not 1 <= settings.groups <= units:
+        raise ValueError(f"groups must be between 1 and the number of units, {units}, not {settings.groups}")
+    if settings.groups > 1 and settings.top_k is not None:
+        raise ValueError("several groups need ReLU, not top_k")
     features, classes = weights[0].shape[1], weights[-1].shape[0]
     if x.ndim != 2 or x.shape[1] != features:
         raise ValueError(f"x has {x.shape[-1]} features per sample, but the first layer has {features} inputs")
@@ -198,6 +205,7 @@ def _learn(
             settings.credit == "preactivation",
             settings.skip,
             np.array(kept, np.int64),
+            settings.groups,
         ),
         Draws(np.uint64(state.key), np.uint64(state.counter), none, none),
         rewards,
@@ -237,7 +245,15 @@ def _train_eager(
                 weights, biases, x[batch], noises, gumbels, settings.top_k, credit=settings.credit, skip=settings.skip
             )
         weight_updates, bias_updates, reward = rule.grlu_update(
-            weights, biases, x[batch], y[batch], noises, masks, credit=settings.credit, skip=settings.skip
+            weights,
+            biases,
+            x[batch],
+            y[batch],
+            noises,
+            masks,
+            credit=settings.credit,
+            skip=settings.skip,
+            groups=settings.groups,
         )
         for parameter, update in zip((*weights, *biases), (*weight_updates, *bias_updates), strict=True):
             parameter.add_(update, alpha=settings.learning_rate)

@@ -67,7 +67,8 @@ class GRLULearner:
 
     sizes: d_0, ..., d_L. noise_key: seed of the noise. perturbations: noise samples per image. top_k: fraction of
     hidden units that the Gumbel mask keeps, None for ReLU. skip, credit: as in rule.py. noise, learning_rate: first and
-    last value of their half-cosine schedules. encoder: a frozen network whose output the first layer receives.
+    last value of their half-cosine schedules. groups: of units, each with a reward of its own; see
+    rule.py. encoder: a frozen network whose output the first layer receives.
 
     update: "grlu", or "backprop" for the control: the true gradient of the same network with step lr * sigma^2. That is
     the limit of GRLU's step with noise before the nonlinearity and infinitely many perturbations.
@@ -87,6 +88,7 @@ class GRLULearner:
         batch_size: int = 1,
         noise: tuple[float, float] = (0.1, 0.0),
         learning_rate: tuple[float, float] = (0.1, 0.0),
+        groups: int = 1,
         encoder: nn.Module | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -94,7 +96,7 @@ class GRLULearner:
         self.weights = [weight.to(device) for weight in weights]
         self.biases = [bias.to(device) for bias in biases]
         self.perturbations, self.top_k, self.skip = perturbations, top_k, skip
-        self.credit, self.update, self.batch_size = credit, update, batch_size
+        self.credit, self.update, self.batch_size, self.groups = credit, update, batch_size, groups
         self.noise_range, self.learning_rate_range = noise, learning_rate
         self.sigma, self.learning_rate = noise[0], learning_rate[0]
         self.state = NoiseState.from_seed(noise_key)
@@ -178,7 +180,14 @@ class GRLULearner:
 
     def _settings(self) -> Settings:
         return Settings(
-            self.perturbations, self.sigma, self.learning_rate, self.batch_size, self.credit, self.top_k, self.skip
+            self.perturbations,
+            self.sigma,
+            self.learning_rate,
+            self.batch_size,
+            self.credit,
+            self.top_k,
+            self.skip,
+            self.groups,
         )
 
     def _descend(self, x: Tensor, y: Tensor, order: Tensor, progress: Callable[[int], None]) -> None:

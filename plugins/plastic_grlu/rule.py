@@ -26,6 +26,20 @@ exact derivative, for a loss l_b of each sample b, and with the sign of a gradie
 Each of (6) and (10) uses activity of its own layer alone. To leading order in sigma, the expectation of (10) is sigma^2
 times the gradient of the mean loss, because E[n_i d] = sigma^2 dl/dz_i.
 
+With rewards per group, the N units of all layers, the first layer's first, are divided into k groups of neighbors:
+unit u belongs to group floor(u k / N). Each group is perturbed alone, and learns from the change of the reward under
+its own noise:
+
+    (11) n_g    = n at the units of group g, 0 at all others
+    (12) d_g    = (r(+n_g) - r(-n_g)) / 2
+    (13) dW_l   = mean over perturbations of the sum over g of (n_{l,g} d_g) outer xhat_{l,g};   db_l without xhat_{l,g}
+
+xhat_{l,g} is the mean of the two inputs of group g's own pair. One group is (5) and (6); k groups take k times as many
+passes. The expectation is the same, to leading order in sigma. Let G_i be the gradient with respect to z_i for one
+image, and noise be added to z. Then the variance of db, summed over units, is sigma^4 / P times the sum over i of
+G_i^2 (1 + N_g), with N_g units in the group of unit i: (N + 1) |G|^2 for one group, 2 |G|^2 for groups of one unit.
+Rewards per group are not in the published program.
+
 Equation numbers are ours. Source: README and code of https://github.com/steve-z-wang/grlu, whose rule is
 `credit="output"`: noise after the nonlinearity. Its update has no factor f'(z), so silent ReLU units are updated too.
 With `credit="preactivation"` the noise is added to z_l before the nonlinearity, which is node perturbation as
@@ -146,6 +160,31 @@ def _log_probability(logits: Tensor, y: Tensor) -> Tensor:
     return torch.log_softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)
 
 
+def group_of_units(widths: Sequence[int], groups: int) -> list[Tensor]:
+    """The group of each unit in rewards per group: a tensor (width,) for each layer of `widths`.
+
+    Raises ValueError if there are more groups than units, or none.
+    """
+    units = sum(widths)
+    if not 1 <= groups <= units:
+        raise ValueError(f"groups must be between 1 and the number of units, {units}, not {groups}")
+    return list((torch.arange(units) * groups // units).split(list(widths)))
+
+
+def noise_of_groups(noises: Sequence[Tensor], batch: int, groups: int) -> list[Tensor]:
+    """Equation (11): the noise of each group alone.
+
+    `noises[l]` is (batch * perturbations, d_{l+1}). Returns (batch * perturbations * groups, d_{l+1}) for each layer:
+    row (p * groups + g) * batch + b holds the noise of perturbation p and sample b at the units of group g.
+    """
+    members = group_of_units([noise.shape[1] for noise in noises], groups)
+    alone = []
+    for noise, member in zip(noises, members, strict=True):
+        of_group = (member.to(noise.device) == torch.arange(groups, device=noise.device)[:, None]).to(noise.dtype)
+        alone.append((noise.view(-1, 1, batch, len(member)) * of_group[:, None]).reshape(-1, len(member)))
+    return alone
+
+
 def grlu_update(
     weights: Parameters,
     biases: Parameters,
@@ -156,16 +195,20 @@ def grlu_update(
     *,
     credit: Credit = "output",
     skip: bool = False,
+    groups: int = 1,
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """One step of the rule; equations (5) and (6).
+    """One step of the rule; equations (5) and (6), or (11) to (13) with several `groups`.
 
-    Shapes as in `forward`; `y` (batch,) holds the labels as integers. `noises` are already multiplied by sigma.
+    Shapes as in `forward`; `y` (batch,) holds the labels as integers. `noises` are already multiplied by sigma. With
+    several groups, `masks` have `groups` times as many rows as the noises, as in `noise_of_groups`.
 
     Returns (weight_updates, bias_updates, reward): an ascent direction for each parameter, in its shape, not multiplied
     by the learning rate nor divided by sigma^2, averaged over perturbations and summed over the batch; and the 0-dim
     mean of (r(+n) + r(-n)) / 2 over rows.
     """
     perturbations = _perturbations(noises, x)
+    if groups > 1:
+        noises = noise_of_groups(noises, len(x), groups)
     plus_inputs, plus_outputs = _pass(weights, biases, x, noises, masks, credit, skip)
     minus_inputs, minus_outputs = _pass(weights, biases, x, [-noise for noise in noises], masks, credit, skip)
     plus, minus = _log_probability(plus_outputs[-1], y), _log_probability(minus_outputs[-1], y)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from plastic_cli import UserError
 from plastic_grlu.config import Train
 
 if TYPE_CHECKING:
@@ -127,6 +128,11 @@ def make_learner(config: Train, data: Dataset, run: Run) -> tuple[GRLULearner, n
     if config.backbone == "autoencoder":
         autoencoder = make_autoencoder(inputs, config.latent, run.generator("backbone"), run.device)
         inputs = config.latent
+    units = sum(config.hidden) + data.classes
+    if config.reward_groups > units:
+        raise UserError(
+            f"--reward-groups {config.reward_groups}: the network has {units} units. Choose {units} or fewer."
+        )
     learner = GRLULearner(
         [inputs, *config.hidden, data.classes],
         run.generator("weights"),
@@ -137,6 +143,7 @@ def make_learner(config: Train, data: Dataset, run: Run) -> tuple[GRLULearner, n
         credit=config.credit,
         update=config.update,
         batch_size=config.batch_size,
+        groups=config.reward_groups,
         noise=(config.noise, config.final_noise),
         learning_rate=(config.learning_rate, config.final_learning_rate),
         encoder=None if autoencoder is None else dict(autoencoder.named_children())["encoder"],

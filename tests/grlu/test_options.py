@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torch import nn
 
+from plastic_cli.classifier.networks import build_network
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.errors import UserError
 from plastic_cli.resolve import resolve
@@ -12,7 +16,7 @@ from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.testing import plastic
 from plastic_grlu.config import Train
 from plastic_grlu.credit import NodePerturbation
-from plastic_grlu.learner import GRLULearner
+from plastic_grlu.learner import GRLULearner, GRLUNetwork
 from plastic_grlu.training import build, make_learner_of_module
 
 
@@ -35,6 +39,37 @@ def test_another_network_or_optimizer_learns_by_node_perturbation(options, tmp_p
     assert learner.credit.normalize
     assert Train.from_values(options).batch_size == 64
     assert built(tmp_path, **options, update="backprop").credit is None
+
+
+def test_reward_groups_need_the_published_rule_with_relu(tmp_path):
+    assert built(tmp_path, reward_groups=5).groups == 5
+    assert Train.from_values({"perturbations": 1}).reward_groups == 1
+    for options in (
+        {"optimizer": "adam"},
+        {"model": "lenet"},
+        {"momentum": 0.5},
+        {"activation": "top-k"},
+        {"update": "backprop"},
+    ):
+        with pytest.raises(UserError, match="reward-groups"):
+            resolve(Train, {"reward_groups": 2, **options}).refuse_unused()
+    with pytest.raises(UserError, match=r"--reward-groups 99: the network has 18 units\. Choose 18 or fewer\."):
+        built(tmp_path, reward_groups=99, hidden="8")
+
+
+def test_normalized_mlp_is_the_network_of_the_rule():
+    data = load_dataset("digits")
+    network = build_network("plastic_cli.classifier.networks:normalized_mlp", data, (), torch.Generator()).module
+    linear = [layer for layer in network if isinstance(layer, nn.Linear)]
+    own = GRLUNetwork([layer.weight for layer in linear], [layer.bias for layer in linear])
+    assert [tuple(layer.weight.shape) for layer in linear] == [(256, 64), (64, 256), (10, 64)]
+    torch.testing.assert_close(network(data.test.x), own(data.test.x))
+    assert not any(layer.bias.any() for layer in linear)
+    # He's initialization, within four standard errors of the standard deviation.
+    for layer in linear:
+        weights = layer.weight.numel()
+        ratio = layer.weight.std().item() / math.sqrt(2 / layer.weight.shape[1])
+        assert abs(ratio - 1) < 4 / math.sqrt(2 * weights)
 
 
 def test_defaults_of_other_networks_and_optimizers():
@@ -119,7 +154,7 @@ def test_options_that_do_not_fit_together_are_refused(options, problem):
 def test_options_of_the_own_network_are_refused_with_another(typed):
     outcome = plastic("train", "grlu", "--k", ".5", *typed)
     assert outcome.code == 2
-    assert "--k, --activation and --backbone need --model mlp and --optimizer sgd" in outcome.err
+    assert "--k, --activation, --reward-groups and --backbone need --model mlp and --optimizer sgd" in outcome.err
 
 
 def test_the_credit_of_a_run_comes_from_its_seed(tmp_path):

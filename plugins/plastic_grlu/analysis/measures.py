@@ -117,7 +117,15 @@ def _draw_updates(
         noise = [part[rows] for part in noises]
         masks = learner.masks(x, noise, None if gumbels is None else [part[rows] for part in gumbels])
         update, _, _ = rule.grlu_update(
-            learner.weights, learner.biases, x, y, noise, masks, credit=learner.credit, skip=learner.skip
+            learner.weights,
+            learner.biases,
+            x,
+            y,
+            noise,
+            masks,
+            credit=learner.credit,
+            skip=learner.skip,
+            groups=learner.groups,
         )
         # With ReLU there is one gradient. With masks it is that of the masked networks that this update perturbed.
         if gradient is None or masks is not None:

@@ -36,6 +36,7 @@ class Options(NamedTuple):
     """The options of the rule.
 
     rate is the learning rate. kept (L - 1,) holds the units that a top-k mask keeps in each hidden layer, 0 for ReLU.
+    groups is the number of rewards per perturbation.
     """
 
     batch: int
@@ -45,13 +46,15 @@ class Options(NamedTuple):
     preactivation: bool
     skip: bool
     kept: Integers
+    groups: int = 1
 
 
 class Draws(NamedTuple):
     """The noise of a call: drawn from `key` and the number of the step (see noise.py), or given.
 
     normal (steps, n), already times sigma, and gumbel (steps, m) are the given noise; without rows it is drawn. A row
-    holds the (batch * perturbations, width) numbers of each layer, one layer after the other.
+    holds the (batch * perturbations, width) numbers of each layer, one layer after the other. With several groups
+    gumbel has `groups` times as many rows of numbers.
     """
 
     key: np.uint64
@@ -63,9 +66,11 @@ class Draws(NamedTuple):
 class _Step(NamedTuple):
     """Scratch of one step. The numbers of the layers follow each other in noise, gumbel, outputs and normed.
 
-    outputs and normed hold two rows per row of noise: first all rows with +n, then all with -n.
+    outputs and normed hold two rows per row of noise: first all rows with +n, then all with -n. With one group, drawn
+    is the noise itself. With several, it is the noise of all units, and noise that of each group alone.
     """
 
+    drawn: Floats
     noise: Floats
     gumbel: Floats
     outputs: Floats
@@ -139,7 +144,7 @@ def _gate(
 @section
 def _make_step(parameters: Floats, sizes: Integers, options: Options) -> _Step:
     layers = len(sizes) - 1
-    rows = options.batch * options.perturbations
+    rows = options.batch * options.perturbations * options.groups
     noise_count, gumbel_count, widest, largest_matrix = 0, 0, 0, 0
     for layer in range(layers):
         noise_count += rows * sizes[layer + 1]
@@ -148,8 +153,10 @@ def _make_step(parameters: Floats, sizes: Integers, options: Options) -> _Step:
         if layer < layers - 1 and options.kept[layer] > 0:
             gumbel_count += rows * sizes[layer + 1]
     real = parameters.dtype
+    noise = np.zeros(-(-noise_count // 4) * 4, real)
     return _Step(
-        np.zeros(-(-noise_count // 4) * 4, real),
+        noise if options.groups == 1 else np.zeros(-(-noise_count // options.groups // 4) * 4, real),
+        noise,
         np.zeros(-(-gumbel_count // 4) * 4, real),
         np.empty(2 * noise_count, real),
         np.empty(2 * noise_count, real),
@@ -203,13 +210,39 @@ def _correct_first_layer(first_bias: Floats, block: _Block, gram: Floats, first_
 def _draw(draws: Draws, number: int, sigma: float, step: _Step) -> None:
     """Put the noise of step `number` of this call into the buffers."""
     if len(draws.normal) == 0:
-        fill_normal(step.noise, sigma, draws.key, draws.first_step + np.uint64(number))
+        fill_normal(step.drawn, sigma, draws.key, draws.first_step + np.uint64(number))
         fill_gumbel(step.gumbel, draws.key, draws.first_step + np.uint64(number))
     else:
         for i in range(draws.normal.shape[1]):
-            step.noise[i] = draws.normal[number, i]
+            step.drawn[i] = draws.normal[number, i]
         for i in range(draws.gumbel.shape[1]):
             step.gumbel[i] = draws.gumbel[number, i]
+
+
+@section
+def _separate_groups(sizes: Integers, options: Options, step: _Step) -> None:
+    """Equation (11): from the noise of all units, that of each group alone."""
+    batch, groups = options.batch, options.groups
+    units = 0
+    for layer in range(len(sizes) - 1):
+        units += sizes[layer + 1]
+    start, first_unit = 0, 0
+    for layer in range(len(sizes) - 1):
+        width = sizes[layer + 1]
+        drawn = _matrix(step.drawn, start, batch * options.perturbations, width)
+        noise = _matrix(step.noise, start * groups, batch * options.perturbations * groups, width)
+        for row in range(len(noise)):
+            group = row // batch % groups
+            source = row // (batch * groups) * batch + row % batch
+            # Unit u is in group g where g N / k <= u < (g + 1) N / k.
+            first = min(max(-(-group * units // groups) - first_unit, 0), width)
+            end = min(max(-(-(group + 1) * units // groups) - first_unit, 0), width)
+            for i in range(width):
+                noise[row, i] = 0
+            for i in range(first, end):
+                noise[row, i] = drawn[source, i]
+        start += batch * options.perturbations * width
+        first_unit += width
 
 
 @section
@@ -237,7 +270,7 @@ def _forward(parameters: Floats, sizes: Integers, options: Options, step: _Step,
     """
     real = parameters.dtype.type
     layers = len(sizes) - 1
-    rows = options.batch * options.perturbations
+    rows = options.batch * options.perturbations * options.groups
     before = real(1) if options.preactivation else real(0)
     after = real(0) if options.preactivation else real(1)
     start, gumbel_start, parameter = 0, 0, 0
@@ -295,12 +328,12 @@ def _reward(logits: Floats, step: _Step, rows: int) -> float:
 
 @section
 def _update(parameters: Floats, sizes: Integers, options: Options, step: _Step, block: _Block, first: int) -> None:
-    """Equation (6), times the learning rate: u_s of the first layer, and the change of all other layers.
+    """Equation (6) or (13), times the learning rate: u_s of the first layer, and the change of all other layers.
 
     The samples of this step begin at row `first` of `block.update`.
     """
     real = parameters.dtype.type
-    rows = options.batch * options.perturbations
+    rows = options.batch * options.perturbations * options.groups
     start, parameter = 0, 0
     for layer in range(len(sizes) - 1):
         width, fan_in = sizes[layer + 1], sizes[layer]
@@ -365,7 +398,7 @@ def learn(
     (steps,) receives the mean reward of each step.
     """
     batch = options.batch
-    rows = batch * options.perturbations
+    rows = batch * options.perturbations * options.groups
     inputs, hidden = sizes[0], sizes[1]
     steps_per_block = max(1, BLOCK // batch)
     step = _make_step(parameters, sizes, options)
@@ -381,6 +414,8 @@ def learn(
                 step.labels[b] = samples.y[samples.order[number * batch + b]]
             _correct_first_layer(first_bias, block, gram, first, batch)
             _draw(draws, number, options.sigma, step)
+            if options.groups > 1:
+                _separate_groups(sizes, options, step)
             logits = _forward(parameters, sizes, options, step, block.z, first)
             rewards[number] = _reward(logits, step, rows)
             _update(parameters, sizes, options, step, block, first)
