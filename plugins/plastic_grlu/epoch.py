@@ -244,17 +244,14 @@ def _train_eager(
             masks = rule.pair_masks(
                 weights, biases, x[batch], noises, gumbels, settings.top_k, credit=settings.credit, skip=settings.skip
             )
-        weight_updates, bias_updates, reward = rule.grlu_update(
-            weights,
-            biases,
-            x[batch],
-            y[batch],
-            noises,
-            masks,
-            credit=settings.credit,
-            skip=settings.skip,
-            groups=settings.groups,
-        )
+        if settings.groups > 1:
+            weight_updates, bias_updates, reward = rule.update_of_groups(
+                weights, biases, x[batch], y[batch], noises, settings.groups, credit=settings.credit, skip=settings.skip
+            )
+        else:
+            weight_updates, bias_updates, reward = rule.grlu_update(
+                weights, biases, x[batch], y[batch], noises, masks, credit=settings.credit, skip=settings.skip
+            )
         for parameter, update in zip((*weights, *biases), (*weight_updates, *bias_updates), strict=True):
             parameter.add_(update, alpha=settings.learning_rate)
         rewards.append(reward)

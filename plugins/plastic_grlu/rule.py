@@ -160,6 +160,38 @@ def _log_probability(logits: Tensor, y: Tensor) -> Tensor:
     return torch.log_softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)
 
 
+def grlu_update(
+    weights: Parameters,
+    biases: Parameters,
+    x: Tensor,
+    y: Tensor,
+    noises: Sequence[Tensor],
+    masks: Masks | None = None,
+    *,
+    credit: Credit = "output",
+    skip: bool = False,
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """One step of the rule; equations (5) and (6).
+
+    Shapes as in `forward`; `y` (batch,) holds the labels as integers. `noises` are already multiplied by sigma.
+
+    Returns (weight_updates, bias_updates, reward): an ascent direction for each parameter, in its shape, not multiplied
+    by the learning rate nor divided by sigma^2, averaged over perturbations and summed over the batch; and the 0-dim
+    mean of (r(+n) + r(-n)) / 2 over rows.
+    """
+    perturbations = _perturbations(noises, x)
+    plus_inputs, plus_outputs = _pass(weights, biases, x, noises, masks, credit, skip)
+    minus_inputs, minus_outputs = _pass(weights, biases, x, [-noise for noise in noises], masks, credit, skip)
+    plus, minus = _log_probability(plus_outputs[-1], y), _log_probability(minus_outputs[-1], y)
+    difference = (plus - minus) / 2
+    weight_updates, bias_updates = [], []
+    for noise, plus_input, minus_input in zip(noises, plus_inputs, minus_inputs, strict=True):
+        postsynaptic = noise * difference[:, None] / perturbations
+        weight_updates.append(postsynaptic.T @ ((plus_input + minus_input) / 2))
+        bias_updates.append(postsynaptic.sum(0))
+    return weight_updates, bias_updates, ((plus + minus) / 2).mean()
+
+
 def group_of_units(widths: Sequence[int], groups: int) -> list[Tensor]:
     """The group of each unit in rewards per group: a tensor (width,) for each layer of `widths`.
 
@@ -185,40 +217,25 @@ def noise_of_groups(noises: Sequence[Tensor], batch: int, groups: int) -> list[T
     return alone
 
 
-def grlu_update(
+def update_of_groups(
     weights: Parameters,
     biases: Parameters,
     x: Tensor,
     y: Tensor,
     noises: Sequence[Tensor],
-    masks: Masks | None = None,
+    groups: int,
     *,
     credit: Credit = "output",
     skip: bool = False,
-    groups: int = 1,
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """One step of the rule; equations (5) and (6), or (11) to (13) with several `groups`.
+    """One step of the rule with rewards per group; equations (11) to (13).
 
-    Shapes as in `forward`; `y` (batch,) holds the labels as integers. `noises` are already multiplied by sigma. With
-    several groups, `masks` have `groups` times as many rows as the noises, as in `noise_of_groups`.
-
-    Returns (weight_updates, bias_updates, reward): an ascent direction for each parameter, in its shape, not multiplied
-    by the learning rate nor divided by sigma^2, averaged over perturbations and summed over the batch; and the 0-dim
-    mean of (r(+n) + r(-n)) / 2 over rows.
+    Arguments and results are those of `grlu_update`, without masks. The reward is the mean over all passes.
     """
-    perturbations = _perturbations(noises, x)
-    if groups > 1:
-        noises = noise_of_groups(noises, len(x), groups)
-    plus_inputs, plus_outputs = _pass(weights, biases, x, noises, masks, credit, skip)
-    minus_inputs, minus_outputs = _pass(weights, biases, x, [-noise for noise in noises], masks, credit, skip)
-    plus, minus = _log_probability(plus_outputs[-1], y), _log_probability(minus_outputs[-1], y)
-    difference = (plus - minus) / 2
-    weight_updates, bias_updates = [], []
-    for noise, plus_input, minus_input in zip(noises, plus_inputs, minus_inputs, strict=True):
-        postsynaptic = noise * difference[:, None] / perturbations
-        weight_updates.append(postsynaptic.T @ ((plus_input + minus_input) / 2))
-        bias_updates.append(postsynaptic.sum(0))
-    return weight_updates, bias_updates, ((plus + minus) / 2).mean()
+    alone = noise_of_groups(noises, len(x), groups)
+    weight_updates, bias_updates, reward = grlu_update(weights, biases, x, y, alone, credit=credit, skip=skip)
+    # The mean over perturbations and groups, times the number of groups: their sum.
+    return [groups * update for update in weight_updates], [groups * update for update in bias_updates], reward
 
 
 def antithetic_difference(plus: Tensor, minus: Tensor) -> Tensor:

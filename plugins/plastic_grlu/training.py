@@ -143,9 +143,9 @@ def make_learner(config: Train, data: Dataset, run: Run) -> tuple[GRLULearner, n
         credit=config.credit,
         update=config.update,
         batch_size=config.batch_size,
-        groups=config.reward_groups,
         noise=(config.noise, config.final_noise),
         learning_rate=(config.learning_rate, config.final_learning_rate),
+        groups=config.reward_groups,
         encoder=None if autoencoder is None else dict(autoencoder.named_children())["encoder"],
         device=run.device,
     )

@@ -79,7 +79,7 @@ def group_by_group(weights, biases, x, y, noises, groups, credit):
 def test_update_equals_loops_over_groups(sizes, batch, perturbations, credit, seed, data):
     groups = data.draw(st.integers(1, sum(sizes[1:])))
     weights, biases, x, y, noises = problem(sizes, batch, perturbations, seed)
-    updates = rule.grlu_update(weights, biases, x, y, noises, credit=credit, groups=groups)
+    updates = rule.update_of_groups(weights, biases, x, y, noises, groups, credit=credit)
     # A difference of two nearly equal logits loses digits, so the update is compared with its largest entry.
     expected = group_by_group(weights, biases, x, y, noises, groups, credit)
     torch.testing.assert_close(flat(updates), expected, rtol=1e-8, atol=1e-10)
@@ -109,7 +109,7 @@ def test_more_groups_than_units_are_refused(groups):
 def test_a_group_for_each_unit_is_the_gradient_times_the_squared_noise():
     """With k = N each reward is n_i G_i, so db_i = n_i^2 G_i: the gradient with a positive factor for each unit."""
     weights, biases, x, y, noises = problem([5, 6, 4], batch=1, perturbations=1, sigma=1e-4)
-    of_biases = rule.grlu_update(weights, biases, x, y, noises, credit="preactivation", groups=10)[1]
+    of_biases = rule.update_of_groups(weights, biases, x, y, noises, 10, credit="preactivation")[1]
     gradient = rule.gradient_update(weights, biases, x, y)[1]
     for db, noise, part in zip(of_biases, noises, gradient, strict=True):
         torch.testing.assert_close(db, noise[0] ** 2 * part, rtol=1e-5, atol=1e-14)
@@ -127,9 +127,7 @@ def test_expectation_is_the_gradient_and_variance_falls_as_predicted(groups):
         noises = [
             sigma * torch.randn(perturbations, width, generator=generator, dtype=torch.float64) for width in sizes[1:]
         ]
-        found.append(
-            torch.cat(rule.grlu_update(weights, biases, x, y, noises, credit="preactivation", groups=groups)[1])
-        )
+        found.append(torch.cat(rule.update_of_groups(weights, biases, x, y, noises, groups, credit="preactivation")[1]))
     estimates = torch.stack(found) / sigma**2
     members = torch.cat(rule.group_of_units(sizes[1:], groups))
     size_of = members.bincount()[members]
@@ -180,9 +178,8 @@ def test_a_compiled_epoch_equals_the_rule_with_the_same_noise(batch, groups):
     rewards = []
     for step, noise in enumerate(noises):
         images = slice(step * batch, (step + 1) * batch)
-        *updates, mean = rule.grlu_update(
-            *mine, x[images].double(), y[images], [part.double() for part in noise],
-            credit="preactivation", groups=groups,
+        *updates, mean = rule.update_of_groups(
+            *mine, x[images].double(), y[images], [part.double() for part in noise], groups, credit="preactivation"
         )  # fmt: skip
         rewards.append(float(mean))
         for parameter, update in zip((*mine[0], *mine[1]), (*updates[0], *updates[1]), strict=True):

@@ -116,17 +116,7 @@ def _draw_updates(
         rows = slice(draw * perturbations, (draw + 1) * perturbations)
         noise = [part[rows] for part in noises]
         masks = learner.masks(x, noise, None if gumbels is None else [part[rows] for part in gumbels])
-        update, _, _ = rule.grlu_update(
-            learner.weights,
-            learner.biases,
-            x,
-            y,
-            noise,
-            masks,
-            credit=learner.credit,
-            skip=learner.skip,
-            groups=learner.groups,
-        )
+        update = _update(learner, x, y, noise, masks)
         # With ReLU there is one gradient. With masks it is that of the masked networks that this update perturbed.
         if gradient is None or masks is not None:
             copies = 1 if masks is None else perturbations
@@ -137,6 +127,18 @@ def _draw_updates(
             updates[layer].append(update[layer])
             gradients[layer].append(gradient[layer])
     return updates, gradients
+
+
+def _update(
+    learner: GRLULearner, x: Tensor, y: Tensor, noise: list[Tensor], masks: list[Tensor] | None
+) -> list[Tensor]:
+    """Return the update of the weights of each layer."""
+    weights, biases = learner.weights, learner.biases
+    if learner.groups > 1:
+        return rule.update_of_groups(
+            weights, biases, x, y, noise, learner.groups, credit=learner.credit, skip=learner.skip
+        )[0]
+    return rule.grlu_update(weights, biases, x, y, noise, masks, credit=learner.credit, skip=learner.skip)[0]
 
 
 def _spread(values: list[float]) -> float:
