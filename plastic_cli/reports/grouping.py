@@ -431,6 +431,21 @@ def _changed(config: Mapping[str, Any], model: type[Config], dataset: str | None
     return _without_implied(chosen, [config], model, named)
 
 
+def differing_options(
+    first: Mapping[str, Any], second: Mapping[str, Any], model: type[Config] | None = None
+) -> list[str]:
+    """Return the options in which two configurations differ, without those that follow from the others.
+
+    model: the training configuration of their rule, from which follows which fields depend on others.
+    """
+    configs = [{name: plain_value(value) for name, value in each.items()} for each in (first, second)]
+    names = [name for name in dict.fromkeys([*first, *second]) if name not in BOOKKEEPING]
+    differing = [name for name in names if configs[0].get(name) != configs[1].get(name)]
+    if model is None or model is NotInstalled:
+        return differing
+    return _without_implied(differing, [{**dict.fromkeys(names), **each} for each in configs], model)
+
+
 def _without_implied(
     names: Sequence[str], configurations: Sequence[Mapping[str, Any]], model: type[Config], kept: Collection[str] = ()
 ) -> list[str]:

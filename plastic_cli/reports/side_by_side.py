@@ -18,6 +18,7 @@ from plastic_cli.errors import UserError
 from plastic_cli.figures.curves import mean_curves, smoothed, smoothing_text
 from plastic_cli.figures.metric_rows import has_curve, label_text, label_values, metric_rows, number_first, split_words
 from plastic_cli.plugins.metrics import Metric, metric_of
+from plastic_cli.reports.circumstances import facts_of
 from plastic_cli.reports.content import training_models
 from plastic_cli.reports.curves import ChosenRuns, main_metric
 from plastic_cli.reports.grouping import Group, group_runs, plain_value, short_data_names
@@ -115,7 +116,7 @@ class Comparison:
     @property
     def facts(self) -> list[str]:
         """The names of what is known about how the runs were made, such as "version of torch"."""
-        return list(dict.fromkeys(name for side in self.sides for record in side.records for name in _facts(record)))
+        return list(dict.fromkeys(name for side in self.sides for record in side.records for name in facts_of(record)))
 
     @property
     def metrics(self) -> list[str]:
@@ -344,7 +345,7 @@ def _ordered_metrics(runs: pd.DataFrame, sides: Sequence[Side]) -> list[str]:
 
 
 def _circumstances(sides: Sequence[Side]) -> pd.DataFrame:
-    facts = [[_facts(record) for record in side.records] for side in sides]
+    facts = [[facts_of(record) for record in side.records] for side in sides]
     names = dict.fromkeys(name for side in facts for each in side for name in each)
     rows = []
     for name in names:
@@ -353,22 +354,6 @@ def _circumstances(sides: Sequence[Side]) -> pd.DataFrame:
             rows.append({"circumstance": name, **{side.letter: text for side, text in zip(sides, texts, strict=True)}})
     columns = ["circumstance", *(side.letter for side in sides)]
     return pd.DataFrame(rows, columns=columns, dtype=object).set_index("circumstance")
-
-
-def _facts(record: RunRecord) -> dict[str, str]:
-    """Return what a run was made with, in words."""
-    machine = {name: str(value) for name, value in record.machine.items() if value not in (None, "")}
-    facts = {f"version of {name}": str(value) for name, value in record.versions.items()}
-    facts |= {
-        name: machine[name] for name in ("device", "gpu", "processor", "cores", "threads", "system") if name in machine
-    }
-    if record.data.get("checksum"):
-        facts["checksum of the data"] = str(record.data["checksum"])[:8]
-    if record.project.get("commit"):
-        dirty = " with changes" if record.project.get("dirty") else ""
-        facts["commit"] = f"{str(record.project['commit'])[:8]}{dirty}"
-    facts |= {f"{unit}s trained": str(count) for unit, count in record.steps_done.items()}
-    return facts
 
 
 def _joined(texts: Iterable[str]) -> str:

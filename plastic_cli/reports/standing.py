@@ -1,0 +1,436 @@
+"""Where runs stand in the reference: among runs of their setting, next to controls, and next to published figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from plastic_cli.config.model import Config, TrainConfig
+from plastic_cli.errors import PlasticError, UserError
+from plastic_cli.plugins.discovery import discover, find_rule
+from plastic_cli.plugins.metrics import metric_of
+from plastic_cli.plugins.models import train_model
+from plastic_cli.reports.circumstances import facts_of
+from plastic_cli.reports.claims import Claim, PublishedFigures, Verdict, judge, read_claims
+from plastic_cli.reports.content import training_models
+from plastic_cli.reports.grouping import CONFIG_PREFIX, Group, differing_options, group_runs, plain_value, setting_text
+from plastic_cli.reports.reference_settings import (
+    ReferenceSetting,
+    Row,
+    control_of_all,
+    nearest_settings,
+    own_control,
+    same_setting,
+    version_text,
+)
+from plastic_cli.reports.results import CONTROL, judge_claims
+from plastic_cli.reports.standing_tables import as_html, as_text
+from plastic_cli.runs.metrics import MAIN_METRICS
+from plastic_cli.runs.record import RunRecord
+from plastic_cli.runs.reference import Reference
+from plastic_cli.statistics.intervals import Interval, mean_interval, prediction_interval
+
+NEAREST = 3
+"""Number of nearest settings that are shown if the reference does not have the setting itself."""
+
+RESULT_COLUMNS = ["metric", "run", "seed", "value", "mean", "low", "high", "n", "sd", "position"]
+MEAN_COLUMNS = ["metric", "mean", "runs", "inside", "reference_mean", "low", "high", "n", "sd", "position"]
+REPEAT_COLUMNS = ["run", "seed", "reference_run", "results", "equal", "furthest", "value", "reference_value", "made_with"]
+NEAREST_COLUMNS = ["rule", "options", "differing", "version", "metric", "mean", "low", "high", "n"]
+CONTROL_COLUMNS = ["control", *NEAREST_COLUMNS, "difference"]
+PUBLISHED_COLUMNS = [
+    *("id", "statement", "metric", "published", "words", "comparison", "band_low", "band_high", "value", "position"),
+    *("reference_mean", "reference_low", "reference_high", "reference_n", "verdict", "reason", "reference_setting"),
+    *("source", "link"),
+]
+
+
+class Standing:
+    """Where completed runs of one setting stand in the reference.
+
+    `results`: for each metric of each run, the prediction interval of the runs of the same setting, and whether the
+    run lies inside, below or above. `means`: the same for the mean of several runs. `repeats`: runs whose seed is in
+    the reference, and whether their results are equal to the bit. `nearest`: the nearest settings, if the reference
+    has no run of this one. `controls`: the controls of the rule on the same data. `published`: the published figures
+    whose conditions the runs meet, with the verdict of the reference. `notes`: what limits the comparison, in words.
+    """
+
+    def __init__(self, records: Sequence[RunRecord], reference: Reference) -> None:
+        check_comparable(records)
+        if reference.problem is not None:
+            raise PlasticError(reference.problem)
+        self.records = tuple(sorted(records, key=lambda record: (record.seed, record.created)))
+        self.reference = reference
+        self.first = self.records[0]
+        self.model = training_models([self.first.rule])[self.first.rule] if self._is_installed else None
+        self.same = same_setting(reference, self.first)
+
+    @property
+    def _is_installed(self) -> bool:
+        return self.first.rule in discover().rules
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The runs of the reference on the data set of the runs."""
+        return [row for row in self.reference.rows() if row["dataset"] == self.first.dataset]
+
+    @cached_property
+    def group(self) -> Group:
+        """The setting of the runs."""
+        (group,) = group_runs(_frame_of(self.records[:1]), {self.first.rule: self.model} if self.model else None)
+        return group
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics of the runs, the main ones first."""
+        return ordered_metrics(name for record in self.records for name in record.summary)
+
+    @property
+    def metric(self) -> str | None:
+        """The main metric."""
+        return next(iter(self.metrics), None)
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        """One row per metric and run, with RESULT_COLUMNS.
+
+        low and high are the prediction interval of the reference runs of this setting with another seed than the run.
+        position: "inside", "below" or "above"; "unknown" with fewer than three of these runs; "not finite".
+        """
+        rows = []
+        for metric in self.metrics:
+            for record in self.records:
+                interval = prediction_interval(self.same.values(metric, [record.seed]) if self.same else [])
+                value = _value(record, metric)
+                rows.append(
+                    {
+                        "metric": metric, "run": record.run, "seed": record.seed, "value": value,
+                        **_bounds(interval), "position": position(value, interval),
+                    }
+                )  # fmt: skip
+        return pd.DataFrame(rows, columns=RESULT_COLUMNS)
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """One row per metric with MEAN_COLUMNS: the mean of several runs; empty for one run.
+
+        low and high are the prediction interval of the mean of this number of further runs. inside: the number of runs
+        that lie inside their own prediction interval.
+        """
+        rows = []
+        for metric in self.metrics if len(self.records) > 1 else []:
+            own = mean_interval([_value(record, metric) for record in self.records])
+            reference = self.same.values(metric) if self.same else []
+            interval = prediction_interval(reference, of=max(own.n, 1))
+            of_runs = self.results[self.results["metric"] == metric]
+            bounds = _bounds(interval)
+            rows.append(
+                {
+                    "metric": metric, "mean": own.mean, "runs": own.n,
+                    "inside": int((of_runs["position"] == "inside").sum()),
+                    "reference_mean": bounds.pop("mean"), **bounds, "position": position(own.mean, interval),
+                }
+            )  # fmt: skip
+        return pd.DataFrame(rows, columns=MEAN_COLUMNS)
+
+    @cached_property
+    def repeats(self) -> pd.DataFrame:
+        """One row per run whose seed the reference has on the same data, with REPEAT_COLUMNS.
+
+        results: number of results that both have, without times; equal: how many of them are equal to the bit;
+        furthest: the result that differs most, with both values; made_with: what the two were made with that differs.
+        """
+        rows = []
+        of_seed = {row["seed"]: row for row in self.same.rows} if self.same and self.same.same_data else {}
+        for record in self.records:
+            if record.seed in of_seed:
+                theirs = self.reference.record(of_seed[record.seed]["run"])
+                rows.append({"run": record.run, "seed": record.seed, **_compared(record, theirs)})
+        return pd.DataFrame(rows, columns=REPEAT_COLUMNS)
+
+    @cached_property
+    def nearest(self) -> pd.DataFrame:
+        """The nearest settings of the reference, with NEAREST_COLUMNS; empty if the reference has the setting itself.
+
+        options: those that differ, with the value there and, in brackets, that of the runs.
+        """
+        if self.same is not None:
+            return pd.DataFrame(columns=NEAREST_COLUMNS)
+        found = nearest_settings(self.rows, self.first, self.model, NEAREST)
+        return pd.DataFrame([self._described(setting) for setting in found], columns=NEAREST_COLUMNS)
+
+    @cached_property
+    def controls(self) -> pd.DataFrame:
+        """The controls of the runs on their data set, as far as the reference has them, with CONTROL_COLUMNS.
+
+        The setting of a control is the one that is nearest to that of the runs; options names what else differs.
+        difference: the mean of the runs minus that of the control.
+        """
+        found: list[tuple[str, ReferenceSetting]] = []
+        if self.model is not None and issubclass(self.model, TrainConfig):
+            for name, options in self.model.controls.items():
+                found += _named(name, own_control(self.rows, self.first, self.model, options))
+        for rule, model in _control_models({str(row["rule"]) for row in self.rows} - {self.first.rule}):
+            for name in (None, *model.controls):
+                found += _named(name or rule, control_of_all(self.rows, self.first, model, rule, name))
+        own = mean_interval([_value(record, self.metric) for record in self.records] if self.metric else [])
+        rows = [{"control": name, **self._described(setting)} for name, setting in found]
+        included = f"{CONTROL}/{self.metric.partition('/')[2]}" if self.metric else ""
+        if self.same is not None and (values := self.same.values(included)):
+            of_setting = self._described(self.same)
+            rows.insert(0, {"control": "control of each run", **of_setting, **_mean_and_bounds(mean_interval(values))})
+        for row in rows:
+            row["difference"] = own.mean - row["mean"]
+        return pd.DataFrame(rows, columns=CONTROL_COLUMNS)
+
+    def _described(self, setting: ReferenceSetting) -> dict[str, Any]:
+        """Return a setting of the reference as a row: what differs, and the mean of the main metric."""
+        return {
+            "rule": setting.rule,
+            "options": differences_text(setting.differing, setting.config, self.first.config),
+            "differing": len(setting.differing),
+            "version": setting.version,
+            "metric": self.metric,
+            **_mean_and_bounds(mean_interval(setting.values(self.metric) if self.metric else [])),
+        }
+
+    @cached_property
+    def published(self) -> pd.DataFrame:
+        """One row per published figure whose conditions the runs meet, with PUBLISHED_COLUMNS.
+
+        value: the mean of the runs; position: whether it lies inside the band that the claim allows. The verdict is
+        that of the runs of the reference. published is missing if no number was published; then words has what was.
+        """
+        return pd.DataFrame(
+            [self._published_row(claim, verdict, group) for claim, verdict, group in self.judged],
+            columns=PUBLISHED_COLUMNS,
+        )
+
+    @cached_property
+    def judged(self) -> list[tuple[Claim, Verdict, Group | None]]:
+        """Return each claim whose conditions the runs meet, the verdict of the reference, and the group it judges."""
+        rule = discover().rules.get(self.first.rule)
+        text = rule.claims_text() if rule else None
+        claims = [each for each in read_claims(self.first.rule, text).claims if each.holds_for(self.group)] if text else []
+        if not claims:
+            return []
+        ids = {row["run"] for row in self.rows if row["rule"] == self.first.rule}
+        runs = self.reference.runs()
+        runs = runs[runs["run"].isin(ids)]
+        completed = runs["status"] == "completed"
+        models = {self.first.rule: self.model} if self.model else None
+        groups = group_runs(runs[completed], models, runs[runs["status"] == "failed"])
+        figures = PublishedFigures(self.first.rule, tuple(claims))
+        judged = judge_claims(runs[completed], groups, {self.first.rule: figures})
+        own = {str(row["run"]) for row in self.same.rows} if self.same else set()
+        found = []
+        for claim in claims:
+            having = [each for each in judged if each.entry.id == claim.id and each.group is not None and each.verdict]
+            # Of several groups that meet the conditions: that of the same setting, else the one with most seeds.
+            best = max(having, key=lambda each: (len(own.intersection(_runs_of(each.group))), len(_runs_of(each.group))), default=None)
+            verdict = best.verdict if best and best.verdict else judge(claim, [])
+            found.append((claim, verdict, best.group if best else None))
+        return found
+
+    def _published_row(self, claim: Claim, verdict: Verdict, group: Group | None) -> dict[str, Any]:
+        interval = verdict.interval
+        value = math.nan if claim.against else mean_interval([_value(each, claim.metric) for each in self.records]).mean
+        band = Interval(claim.value, claim.band.low, claim.band.high, len(self.records), "")
+        finite = {name: end if math.isfinite(end) else None for name, end in (("low", band.low), ("high", band.high))}
+        return {
+            "id": claim.id, "statement": claim.statement, "metric": claim.metric,
+            "published": None if claim.words else claim.value, "words": claim.words, "comparison": claim.comparison,
+            "band_low": finite["low"], "band_high": finite["high"], "value": value,
+            "position": "unknown" if claim.against else _within(value, band),
+            "reference_mean": interval.mean, "reference_low": interval.low, "reference_high": interval.high,
+            "reference_n": interval.n, "verdict": verdict.word, "reason": verdict.reason,
+            "reference_setting": group.setting if group else None, "source": claim.source, "link": claim.link,
+        }  # fmt: skip
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What limits the comparison, as sentences."""
+        record, rule, data = self.first, self.first.rule, self.first.dataset
+        everything = self.reference.rows()
+        of_rule = [row for row in everything if row["rule"] == rule]
+        on_data = sorted({str(row["dataset"]) for row in of_rule})
+        notes = []
+        if not of_rule:
+            rules = ", ".join(sorted({str(row["rule"]) for row in everything})) or "no rule yet"
+            notes.append(f"The reference has no run of {rule}. It has runs of {rules}.")
+        elif str(data) not in on_data:
+            notes.append(f"The reference has no run of {rule} on {data}. It has runs on {', '.join(on_data)}.")
+        elif self.same is None:
+            notes.append("The reference has no run of this setting. The nearest settings are shown.")
+        else:
+            notes += _notes_on(self.same, record)
+        if record.data.get("note"):
+            notes.append(f"{data}: {record.data['note']}.")
+        return notes
+
+    def __repr__(self) -> str:
+        return as_text(self, width=80)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
+
+
+def check_comparable(records: Sequence[RunRecord]) -> None:
+    """Raise UserError unless the runs are completed and differ only in their seed."""
+    if not records:
+        raise UserError("name at least one run to compare.")
+    for record in records:
+        if record.status != "completed":
+            # A run that no process holds has the status "running" in its file.
+            raise UserError(
+                f"run {record.run} is not completed ({record.status}), so it is not compared with the reference."
+                f" Continue it: plastic train {record.rule} --resume {record.run}"
+            )
+    first = records[0]
+    for record in records[1:]:
+        if (
+            record.rule != first.rule
+            or record.data.get("checksum") != first.data.get("checksum")
+            or differing_options(first.config, record.config)
+        ):
+            raise UserError(
+                f"runs {first.run} and {record.run} differ in more than their seed: compare each with the reference."
+            )
+
+
+def ordered_metrics(names: Iterable[str]) -> list[str]:
+    """Return metrics in the order of their importance: the main ones, other test results, controls, all others."""
+    splits = ("test/", f"{CONTROL}/", "validation/")
+
+    def key(name: str) -> tuple[int, int]:
+        main = MAIN_METRICS.index(name) if name in MAIN_METRICS else len(MAIN_METRICS)
+        return main, next((place for place, split in enumerate(splits) if name.startswith(split)), len(splits))
+
+    return sorted(dict.fromkeys(names), key=key)
+
+
+def position(value: float, interval: Interval) -> str:
+    """Return where a value lies: "inside" an interval with its ends, "below", "above"; "unknown" without an interval.
+
+    A value that is not finite is "not finite".
+    """
+    if not math.isfinite(value):
+        return "not finite"
+    return _within(value, interval) if interval.known else "unknown"
+
+
+def _within(value: float, ends: Interval) -> str:
+    if not math.isfinite(value):
+        return "not finite"
+    return "below" if value < ends.low else "above" if value > ends.high else "inside"
+
+
+def differences_text(names: Sequence[str], theirs: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Return the options that differ: "perturbations = 1 (here 16)"; an option that only they have is named alone."""
+    texts = []
+    for name in names:
+        here = setting_text({name: plain_value(own.get(name))})
+        words = name.replace("_", " ")
+        short = here.removeprefix(f"{words} = ")
+        texts.append(f"{setting_text({name: plain_value(theirs.get(name))})} (here {short})")
+    return ", ".join(texts)
+
+
+def _value(record: RunRecord, metric: str | None) -> float:
+    value = record.summary.get(metric) if metric else None
+    return math.nan if value is None else float(value)
+
+
+def _bounds(interval: Interval) -> dict[str, float | int]:
+    return {**_mean_and_bounds(interval), "sd": interval.deviation}
+
+
+def _mean_and_bounds(interval: Interval) -> dict[str, float | int]:
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
+
+
+def _named(name: str, setting: ReferenceSetting | None) -> list[tuple[str, ReferenceSetting]]:
+    return [] if setting is None else [(name, setting)]
+
+
+def _runs_of(group: Group | None) -> set[str]:
+    return set(group.runs) if group else set()
+
+
+def _control_models(rules: Iterable[str]) -> list[tuple[str, type[TrainConfig]]]:
+    """Return those of the rules that are controls for all rules, with their training options."""
+    found = []
+    for rule in sorted(rules):
+        with suppress(Exception):
+            # A rule that is not installed or does not load has no controls that are known.
+            model = train_model(find_rule(rule))
+            if model.controls_all_rules:
+                found.append((rule, model))
+    return found
+
+
+def _compared(record: RunRecord, theirs: RunRecord) -> dict[str, Any]:
+    """Return how many results of a run and of the same run of the reference are equal to the bit."""
+    common = [
+        name
+        for name in ordered_metrics(record.summary)
+        if name in theirs.summary and metric_of(name, record.rule).unit != "s"
+    ]
+    pairs = {name: (_value(record, name), _value(theirs, name)) for name in common}
+    differing = {name: pair for name, pair in pairs.items() if not _equal(*pair)}
+    furthest = max(differing, key=lambda name: _relative(*differing[name]), default=None)
+    value, reference = differing[furthest] if furthest else (math.nan, math.nan)
+    own_facts, their_facts = facts_of(record), facts_of(theirs)
+    names = [name for name in own_facts if name != "commit" and own_facts[name] != their_facts.get(name, "unknown")]
+    made_with = [f"{name}: {their_facts.get(name, 'unknown')} (here {own_facts[name]})" for name in names]
+    return {
+        "reference_run": theirs.run, "results": len(common), "equal": len(common) - len(differing),
+        "furthest": furthest, "value": value, "reference_value": reference, "made_with": "; ".join(made_with) or None,
+    }  # fmt: skip
+
+
+def _equal(first: float, second: float) -> bool:
+    return first == second or (math.isnan(first) and math.isnan(second))
+
+
+def _relative(first: float, second: float) -> float:
+    """Return the difference of two numbers relative to the larger one; infinite if only one is finite."""
+    if not math.isfinite(first) or not math.isfinite(second):
+        return math.inf
+    return abs(first - second) / max(abs(first), abs(second))
+
+
+def _notes_on(same: ReferenceSetting, record: RunRecord) -> list[str]:
+    """Return how the runs of the reference were made differently from a run of their setting, as sentences."""
+    notes = []
+    own = version_text(record.versions.get("plastic"), record.versions.get("rule"))
+    if not same.same_data:
+        theirs = str(same.rows[0]["data_checksum"])[:8]
+        notes.append(
+            f"The reference was measured on other data under the name {record.dataset}: its checksum is {theirs}, here"
+            f" it is {str(record.data.get('checksum'))[:8]}."
+        )
+    if same.version != own:
+        notes.append(f"The reference was measured with plastic {same.version}, and this with plastic {own}.")
+    if same.failed:
+        total = same.failed + len(same.rows)
+        notes.append(f"{same.failed} of {total} runs of this setting in the reference failed and have no result.")
+    return notes
+
+
+def _frame_of(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """Return what `group_runs` needs of some runs."""
+    return pd.DataFrame(
+        [
+            {
+                "run": record.run, "rule": record.rule, "dataset": record.dataset, "seed": record.seed,
+                **{f"{CONFIG_PREFIX}{name}": value for name, value in record.config.items()},
+            }
+            for record in records
+        ]
+    )  # fmt: skip

@@ -1,0 +1,279 @@
+"""Where runs stand in the reference, for a reader: as tables of a terminal, in Markdown, in a notebook and on a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from plastic_cli.plugins.metrics import Metric, metric_of
+from plastic_cli.reports.claims import Claim, Verdict, quantity
+from plastic_cli.reports.content import json_text
+from plastic_cli.reports.grouping import Group
+from plastic_cli.reports.numbers import NumberStyle
+from plastic_cli.reports.tables import claim_figure
+from plastic_cli.statistics.intervals import CONFIDENCE, MINIMUM_VALUES, Interval, interval_method
+from plastic_cli.tables import Cell, Column, Detailed, Number, Table, html
+
+if TYPE_CHECKING:
+    from plastic_cli.reports.standing import Standing
+
+STYLE = NumberStyle()
+
+MOST_METRICS = 12
+"""A table for a reader shows up to this number of metrics."""
+SHOWN_SPLITS = ("test/", "control/")
+"""Splits of the results that a table shows if there are any; the frames have all."""
+
+
+def tables_of(standing: Standing) -> list[Table]:
+    """Return the tables: what is compared, results, nearest settings, controls and published figures."""
+    tables = [
+        compared_table(standing),
+        results_table(standing),
+        nearest_table(standing),
+        controls_table(standing),
+        published_table(standing),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def title_of(standing: Standing) -> str:
+    """Return the rule, the data and the options of the runs: "grlu on digits, perturbations = 1"."""
+    on = f" on {standing.first.dataset}" if standing.first.dataset else ""
+    return ", ".join(part for part in (f"{standing.first.rule}{on}", standing.group.setting) if part)
+
+
+def compared_table(standing: Standing) -> Table:
+    """Return the table of what is compared: the runs, and those of the reference with the same setting."""
+    records, same = standing.records, standing.same
+    ids = [f"{record.run} ({record.name})" if record.name else record.run for record in records]
+    rows: list[tuple[Cell, ...]] = [
+        (ours_text(standing), title_of(standing), ids[0] if len(ids) == 1 else str(len(ids)), _seeds(records_seeds(standing)))
+    ]
+    if same is not None:
+        made = f"{len(same.rows)}, measured with plastic {same.version}"
+        rows.append(("reference", "the same setting", made, _seeds([row["seed"] for row in same.rows])))
+    columns = (Column("", names_row=True), Column("rule, data, options"), Column("runs"), Column("seeds"))
+    return Table("Compared with the reference", " ".join(standing.notes), columns, tuple(rows))
+
+
+def ours_text(standing: Standing) -> str:
+    """Return what the runs are called in tables: "this run", or "these runs"."""
+    return "this run" if len(standing.records) == 1 else "these runs"
+
+
+def records_seeds(standing: Standing) -> list[int]:
+    """Return the seeds of the runs."""
+    return [record.seed for record in standing.records]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """Return seeds as text: "0 to 4", or "0, 3"."""
+    ordered = sorted(set(seeds))
+    if len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:
+        return f"{ordered[0]} to {ordered[-1]}"
+    return ", ".join(map(str, ordered))
+
+
+def shown_metrics(standing: Standing) -> list[str]:
+    """Return the metrics that a table for a reader shows."""
+    metrics = standing.metrics
+    chosen = [name for name in metrics if name.startswith(SHOWN_SPLITS)] or metrics
+    return chosen[:MOST_METRICS]
+
+
+def results_table(standing: Standing) -> Table:
+    """Return the table of results: the run, or the mean of the runs, and the reference with its prediction interval."""
+    several = len(standing.records) > 1
+    frame = standing.means if several else standing.results
+    of_metric = {row["metric"]: row for row in frame.to_dict("records")}
+    rows: list[tuple[Cell, ...]] = []
+    for name in shown_metrics(standing) if standing.same is not None else []:
+        row, metric = of_metric[name], metric_of(name, standing.first.rule)
+        value = row["mean"] if several else row["value"]
+        predicted = _interval(row, "reference_mean" if several else "mean")
+        inside = (f"{row['inside']} of {len(standing.records)}",) if several else ()
+        cells = (_number(value, metric), STYLE.estimate(predicted, metric), predicted.n or None, row["position"])
+        rows.append((STYLE.heading(metric), *cells, *inside))
+    columns = (
+        Column("result", names_row=True),
+        Column(f"mean of {len(standing.records)} runs" if several else "this run", numeric=True),
+        Column("reference", numeric=True),
+        Column("n", numeric=True),
+        Column("position"),
+        *((Column("runs inside"),) if several else ()),
+    )
+    return Table("Results", _results_caption(standing), columns, tuple(rows))
+
+
+def _results_caption(standing: Standing) -> str:
+    what = "the mean of this number of further runs" if len(standing.records) > 1 else "a further run"
+    texts = [
+        f"Reference: the mean of n runs. In brackets: the {100 * CONFIDENCE:g}% prediction interval, in which {what} lies"
+        f" with a probability of {100 * CONFIDENCE:g}%. It needs {MINIMUM_VALUES} runs."
+    ]
+    if len(standing.records) == 1 and not standing.repeats.empty:
+        texts.append("The reference run with the same seed is left out.")
+    left_out = len(standing.metrics) - len(shown_metrics(standing))
+    if left_out:
+        texts.append(f"{left_out} more results: --format csv.")
+    return " ".join([*texts, repeats_text(standing)]).strip()
+
+
+def repeats_text(standing: Standing) -> str:
+    """Say whether runs whose seed is in the reference are equal to the runs there; "" if there are none."""
+    frame = standing.repeats
+    if frame.empty:
+        return ""
+    equal = frame[frame["results"] == frame["equal"]]
+    seeds = f"seed {frame['seed'].iloc[0]}" if len(frame) == 1 else f"seeds {_seeds(list(frame['seed']))}"
+    verb = "is" if len(frame) == 1 else "are"
+    begin = f"{seeds[0].upper()}{seeds[1:]} {verb} in the reference:"
+    if len(equal) == len(frame):
+        return f"{begin} all results are equal to the bit."
+    row = frame[frame["results"] != frame["equal"]].iloc[0].to_dict()
+    metric = metric_of(row["furthest"], standing.first.rule)
+    if len(frame) == 1:
+        counted = f"{row['equal']} of {row['results']} results are equal to the bit."
+    else:
+        counted = f"{len(equal)} of {len(frame)} runs have results that are all equal to the bit."
+    of_seed = f" (seed {row['seed']})" if len(frame) > 1 else ""
+    difference = f"{metric.name} differs most{of_seed}: {row['value']!r} here, {row['reference_value']!r} in the reference."
+    made = f" Made with: {row['made_with']}." if row["made_with"] else " Both were made with the same versions and machine."
+    return f"{begin} {counted} {difference[0].upper()}{difference[1:]}{made}"
+
+
+def nearest_table(standing: Standing) -> Table:
+    """Return the table of the nearest settings, if the reference does not have the setting itself."""
+    heading, metric = _main(standing)
+    frame = standing.nearest
+    rows = tuple(
+        (row["options"] or "none", STYLE.estimate(_interval(row), metric), row["n"]) for row in frame.to_dict("records")
+    )
+    columns = (Column("options that differ", names_row=True), Column(heading, numeric=True), Column("n", numeric=True))
+    caption = f"Of the same rule and data, with the fewest options that differ. In brackets: {interval_method()}."
+    return Table("Nearest settings in the reference", caption, columns, rows)
+
+
+def controls_table(standing: Standing) -> Table:
+    """Return the table of controls."""
+    heading, metric = _main(standing)
+    rows = []
+    for row in standing.controls.to_dict("records"):
+        difference = row["difference"]
+        sign = "+" if difference > 0 else ""
+        shown = Number(sign + STYLE.text(difference, metric), value=difference) if difference == difference else None
+        options = row["options"] or None
+        rows.append((row["control"], row["rule"], options, STYLE.estimate(_interval(row), metric), row["n"], shown))
+    columns = (
+        Column("control", names_row=True),
+        Column("rule"),
+        Column("other options that differ", lines=3),
+        Column(heading, numeric=True),
+        Column("n", numeric=True),
+        Column(f"{ours_text(standing)} minus control", numeric=True),
+    )
+    caption = (
+        "A control is the setting in the reference that is nearest to this one. Of another rule, only the options that"
+        f" both rules have are compared. In brackets: {interval_method()}."
+    )
+    return Table("Controls", caption, columns, tuple(rows), wrap=40)
+
+
+def published_table(standing: Standing) -> Table:
+    """Return the table of published figures whose conditions the runs meet."""
+    rule = standing.first.rule
+    values = {row["id"]: row["value"] for row in standing.published.to_dict("records")}
+    rows = tuple(
+        (
+            claim.id,
+            claim.statement,
+            _published(claim, rule),
+            _number(values[claim.id], quantity(claim, rule) or Metric("")),
+            STYLE.estimate(verdict.interval, quantity(claim, rule) or Metric("")),
+            verdict.interval.n,
+            _verdict(verdict, group, standing),
+        )
+        for claim, verdict, group in standing.judged
+    )
+    columns = (
+        Column("id", names_row=True, whole=True),
+        Column("statement", names_row=True),
+        Column("published"),
+        Column(ours_text(standing), numeric=True),
+        Column("reference", numeric=True),
+        Column("n", numeric=True),
+        Column("verdict of the reference"),
+    )
+    caption = (
+        f"A published value and the distance that counts as equal. In brackets: {interval_method()}. A verdict needs"
+        f" {MINIMUM_VALUES} seeds, and only the runs of the reference count."
+    )
+    return Table("Published", caption, columns, rows)
+
+
+def _published(claim: Claim, rule: str) -> Cell:
+    figure = claim_figure(claim, rule, STYLE)
+    return Detailed(claim.words, f"compared with {figure}") if claim.words else figure
+
+
+def _verdict(verdict: Verdict, group: Group | None, standing: Standing) -> Cell:
+    own = {row["run"] for row in standing.same.rows} if standing.same else set()
+    other = "" if group is None or own.intersection(group.runs) else f"of the setting: {group.setting}"
+    reason = "" if verdict.word == "reproduced" else verdict.reason
+    return Detailed(verdict.word, "; ".join(part for part in (reason, other) if part))
+
+
+def _main(standing: Standing) -> tuple[str, Metric]:
+    metric = metric_of(standing.metric or "", standing.first.rule)
+    return STYLE.heading(metric), metric
+
+
+def _interval(row: Mapping[Any, Any], mean: str = "mean") -> Interval:
+    return Interval(row[mean], row["low"], row["high"], int(row["n"]), "")
+
+
+def _number(value: float, metric: Metric) -> Cell:
+    return None if value != value else Number(STYLE.text(value, metric), value=value)
+
+
+def as_text(standing: Standing, width: int | None) -> str:
+    """Return the tables as plain text for a terminal of `width` columns."""
+    from plastic_cli.terminal_tables import table_text
+
+    return "\n\n".join(table_text(table, width).rstrip("\n") for table in tables_of(standing))
+
+
+def as_html(standing: Standing) -> str:
+    """Return the tables as HTML, for a notebook."""
+    return "".join(html(table) for table in tables_of(standing))
+
+
+def frames_of(standing: Standing) -> dict[str, pd.DataFrame]:
+    """Return all parts as frames by name."""
+    runs = pd.DataFrame({"run": [record.run for record in standing.records], "seed": records_seeds(standing)})
+    names = ("results", "means", "repeats", "nearest", "controls", "published")
+    return {"runs": runs.assign(setting=title_of(standing)), **{name: getattr(standing, name) for name in names}}
+
+
+def as_json(standing: Standing) -> str:
+    """Return all parts and the notes as one JSON object."""
+    content = json.loads(json_text(**frames_of(standing)))
+    return json.dumps({**content, "notes": standing.notes}, indent=1) + "\n"
+
+
+def standing_page(standing: Standing) -> str:
+    """Return the tables as one HTML page, in the style of the report."""
+    from plastic_cli.distribution import installed_version
+    from plastic_cli.reports.page import PageTable, Section, render_page
+
+    sections = [
+        Section(name, table.title, (), (PageTable(f"{name}-table", table),))
+        for table in tables_of(standing)
+        for name in [table.title.lower().replace(" ", "-")]
+    ]
+    runs = ", ".join(record.run for record in standing.records)
+    return render_page(f"{title_of(standing)} in the reference", f"Runs: {runs}.", sections, installed_version())
