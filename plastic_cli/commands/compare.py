@@ -1,8 +1,9 @@
-"""`plastic compare`: chosen runs side by side."""
+"""`plastic compare`: chosen runs side by side, or one run and the reference."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from plastic_cli.commands.invocation import FileOptions, OutputOptions
 from plastic_cli.commands.options import toolkit_command
 from plastic_cli.commands.show import print_next
 from plastic_cli.config.model import field
-from plastic_cli.errors import PlasticError
+from plastic_cli.errors import PlasticError, UserError
 from plastic_cli.escapes import csv_text
 from plastic_cli.figures.view_options import ViewOptions
 from plastic_cli.runs.console import Console
@@ -37,12 +38,15 @@ def command(name: str, about: str) -> Any:
 
 
 def compare(options: Options) -> None:
-    """Print the comparison of the chosen runs, and write the chosen file."""
+    """Print the comparison of the chosen runs, or where runs of one setting stand in the reference."""
     if options.output is not None:
         check_output(options.output, (".html", *PICTURES))
     if options.output is None or options.output.suffix.lower() == ".html":
         refuse_typed(options, ViewOptions.model_fields, "without --output FILE.png, .svg or .pdf")
     view, rows = options.view(), options.rows()
+    if len(rows) == 1:
+        _compare_with_reference(rows[0], options)
+        return
 
     from plastic_cli.reports.curves import read_runs
     from plastic_cli.reports.side_by_side import Comparison
@@ -51,12 +55,41 @@ def compare(options: Options) -> None:
     _print(comparison, options.output_format())
     if options.output is not None:
         if options.output.suffix.lower() == ".html":
-            _write_page(comparison, options.output)
+            from plastic_cli.reports.side_tables import comparison_page
+
+            _write_page(comparison_page(comparison), options.output)
         else:
             write_figure(comparison.figure(options.metric, smooth=options.smooth, view=view), options.output)
         Console().message(f"wrote {options.output}")
     if options.output_format() == "table":
         print_next(["plastic plot", "plastic report"], options, Console())
+
+
+def _compare_with_reference(row: Mapping[str, Any], options: Options) -> None:
+    """Print where one run stands in the reference, and write the page."""
+    from plastic_cli.reports.standing import Standing
+    from plastic_cli.reports.standing_tables import as_json, standing_page, tables_of
+    from plastic_cli.runs.record import read_record
+    from plastic_cli.runs.reference import read_reference
+
+    if options.output is not None and options.output.suffix.lower() != ".html":
+        raise UserError(
+            f"--output {options.output}: one run has no curves to compare. Draw them with: plastic plot {row['run']}"
+        )
+    standing = Standing([read_record(Path(row["folder"]))], read_reference())
+    if options.output_format() == "csv":
+        sys.stdout.write(csv_text(standing.results))
+    elif options.output_format() == "json":
+        sys.stdout.write(as_json(standing))
+    elif options.output_format() == "markdown":
+        sys.stdout.write("\n".join(markdown(table) for table in tables_of(standing)))
+    else:
+        from plastic_cli.terminal_tables import print_tables
+
+        print_tables(tables_of(standing))
+    if options.output is not None:
+        _write_page(standing_page(standing), options.output)
+        Console().message(f"wrote {options.output}")
 
 
 def _print(comparison: Comparison, output_format: str) -> None:
@@ -75,11 +108,9 @@ def _print(comparison: Comparison, output_format: str) -> None:
             print(f"\n{same}")  # noqa: T201
 
 
-def _write_page(comparison: Comparison, path: Path) -> None:
+def _write_page(text: str, path: Path) -> None:
     from plastic_cli.files import write_atomically
-    from plastic_cli.reports.side_tables import comparison_page
 
-    text = comparison_page(comparison)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text)
