@@ -254,7 +254,9 @@ def _version(record: RunRecord) -> tuple[int, ...]:
 def _read_table(path: Path) -> pa.Table:
     from pyarrow import parquet
 
-    table = parquet.read_table(path, use_threads=False)
+    # parquet.read_table imports pandas, which takes longer than all the rest.
+    with parquet.ParquetFile(path) as file:
+        table = file.read(use_threads=False)
     schema = int((table.schema.metadata or {}).get(SCHEMA_KEY, b"0"))
     if schema > SCHEMA:
         raise UserError(
