@@ -38,6 +38,7 @@ from .plugins.hooks import hookimpl as hookimpl
 from .plugins.metrics import Metric as Metric
 from .plugins.rule import Rule as Rule
 from .reports.side_by_side import Comparison as Comparison
+from .reports.standing import Standing as Standing
 from .runs.run import Run as Run
 from .runs.store import RunStore as RunStore
 from .runs.stored import StoredRun as StoredRun

@@ -42,7 +42,7 @@ RootGroup.entries = {
         "report:command",
     ),
     "runs": Entry("List, show, remove and export runs.", INSPECT, "runs:command"),
-    "compare": Entry("Compare runs side by side: options, results and curves.", INSPECT, "compare:command"),
+    "compare": Entry("Compare runs side by side, or one run with the reference.", INSPECT, "compare:command"),
     "plot": Entry("Draw learning curves or final values of chosen runs.", INSPECT, "plot:command"),
     "rules": Entry("List the installed rules and their origin.", INSPECT, "rules:command"),
     "data": Entry("List the data sets, their size and license, or download them.", INSPECT, "data:command"),

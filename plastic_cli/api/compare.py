@@ -8,19 +8,34 @@ from plastic_cli.api.plot import AnyRuns, folders_of
 
 if TYPE_CHECKING:
     from plastic_cli.reports.side_by_side import Comparison
+    from plastic_cli.reports.standing import Standing
 
 
-def compare(*runs: AnyRuns) -> Comparison:
-    """Compare runs side by side: the options that differ, the results with their differences, and the curves.
+def compare(*runs: AnyRuns) -> Comparison | Standing:
+    """Compare one run with the reference, or runs side by side.
 
-    runs: two or more runs, each a StoredRun, an id, a name or a folder; lists of runs; or a store with its completed
-    runs. Runs that differ only in their seed form one setting, and differences are taken seed by seed.
+    runs: one run or several, each a StoredRun, an id, a name or a folder; lists of runs; or a store with its completed
+    runs.
 
-    Returns a Comparison with `.options`, `.results`, `.circumstances` and `.curves`, which are DataFrames, and
-    `.figure(metric)`. It shows itself in a notebook. Raises UserError, a ValueError, for a run that does not exist and
-    for fewer than two runs.
+    For one run, returns a Standing: where it stands among the runs of the same setting that come with plastic
+    (`.results`), its controls (`.controls`) and published figures (`.published`), which are DataFrames. For several
+    runs, returns a Comparison with the options that differ (`.options`), the results with their differences
+    (`.results`), `.circumstances` and `.curves`, and `.figure(metric)`. Runs that differ only in their seed form one
+    setting, and differences are taken seed by seed. If all runs have one setting, its `.standing` is where they and
+    their mean stand in the reference. Both show themselves in a notebook.
+
+    Raises UserError, a ValueError, for a run that does not exist and for one run that is not completed; PlasticError if
+    the reference cannot be read.
     """
+    folders = [folder for each in runs for folder in folders_of(each)]
+    if len(folders) == 1:
+        from plastic_cli.reports.standing import Standing
+        from plastic_cli.runs.record import read_record
+        from plastic_cli.runs.reference import read_reference
+
+        return Standing([read_record(folders[0])], read_reference())
+
     from plastic_cli.reports.curves import read_runs
     from plastic_cli.reports.side_by_side import Comparison
 
-    return Comparison(read_runs(folder for each in runs for folder in folders_of(each)))
+    return Comparison(read_runs(folders))

@@ -20,6 +20,7 @@ from plastic_cli.tables import markdown
 
 if TYPE_CHECKING:
     from plastic_cli.reports.side_by_side import Comparison
+    from plastic_cli.reports.standing import Standing
 
 
 class Options(ViewOptions, ChosenOptions, FileOptions, OutputOptions):
@@ -52,7 +53,7 @@ def compare(options: Options) -> None:
     from plastic_cli.reports.side_by_side import Comparison
 
     comparison = Comparison(read_runs(row["folder"] for row in rows))
-    _print(comparison, options.output_format())
+    _print(comparison, _standing(comparison), options.output_format())
     if options.output is not None:
         if options.output.suffix.lower() == ".html":
             from plastic_cli.reports.side_tables import comparison_page
@@ -92,18 +93,29 @@ def _compare_with_reference(row: Mapping[str, Any], options: Options) -> None:
         Console().message(f"wrote {options.output}")
 
 
-def _print(comparison: Comparison, output_format: str) -> None:
+def _standing(comparison: Comparison) -> Standing | None:
+    """Return where the runs stand in the reference; a reference that cannot be read does not stop the comparison."""
+    try:
+        return comparison.standing
+    except PlasticError as error:
+        Console().warning(str(error))
+        return None
+
+
+def _print(comparison: Comparison, standing: Standing | None, output_format: str) -> None:
+    from plastic_cli.reports import standing_tables
     from plastic_cli.reports.side_tables import as_json, equal_text, tables_of
     from plastic_cli.terminal_tables import print_tables
 
+    tables = [*tables_of(comparison), *(standing_tables.tables_of(standing) if standing else [])]
     if output_format == "csv":
         sys.stdout.write(csv_text(comparison.results))
     elif output_format == "json":
-        sys.stdout.write(as_json(comparison))
+        sys.stdout.write(as_json(comparison, standing))
     elif output_format == "markdown":
-        sys.stdout.write("\n".join(markdown(table) for table in tables_of(comparison)))
+        sys.stdout.write("\n".join(markdown(table) for table in tables))
     else:
-        print_tables(tables_of(comparison))
+        print_tables(tables)
         if same := equal_text(comparison):
             print(f"\n{same}")  # noqa: T201
 

@@ -24,8 +24,10 @@ from plastic_cli.reports.curves import ChosenRuns, main_metric
 from plastic_cli.reports.grouping import Group, group_runs, plain_value, short_data_names
 from plastic_cli.reports.results import metric_columns
 from plastic_cli.reports.side_tables import TIMES, as_html, as_text
+from plastic_cli.reports.standing import Standing
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.record import RunRecord
+from plastic_cli.runs.reference import read_reference
 from plastic_cli.statistics.intervals import (
     MINIMUM_VALUES,
     Interval,
@@ -82,7 +84,8 @@ class Comparison:
 
     If all runs have one setting, each of them is a side. `options`: the options that differ. `results`: the last value
     of each metric, its mean over the seeds and its difference from A. `circumstances`: versions, machine, data and
-    commit, as far as they differ. `figure(metric)`: the curves over each other.
+    commit, as far as they differ. `figure(metric)`: the curves over each other. `standing`: where runs of one setting
+    stand in the reference.
     """
 
     def __init__(self, chosen: ChosenRuns) -> None:
@@ -112,6 +115,19 @@ class Comparison:
     def circumstances(self) -> pd.DataFrame:
         """Versions, machine, data and commit that differ: one row each, one column per setting."""
         return _circumstances(self.sides)
+
+    @cached_property
+    def standing(self) -> Standing | None:
+        """Where the runs stand in the reference; None if they differ in more than their seed, or are not all completed.
+
+        Of several runs with one seed the newest counts. Raises PlasticError if the reference cannot be read.
+        """
+        records = [record for side in self.sides for record in side.records]
+        made = {(record.data.get("checksum"), json.dumps(record.versions, sort_keys=True)) for record in records}
+        if not self.options.empty or len(made) > 1 or any(record.status != "completed" for record in records):
+            return None
+        newest = {record.seed: record for record in sorted(records, key=lambda record: (record.created, record.run))}
+        return Standing(list(newest.values()), read_reference())
 
     @property
     def facts(self) -> list[str]:

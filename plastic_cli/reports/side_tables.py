@@ -11,11 +11,13 @@ import pandas as pd
 
 from plastic_cli.plugins.metrics import Metric
 from plastic_cli.reports.content import json_text
+from plastic_cli.reports.standing_tables import content_of
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, difference_method, interval_method
 from plastic_cli.tables import NOTHING, Cell, Column, Number, Table, duration, html, number_text
 
 if TYPE_CHECKING:
     from plastic_cli.reports.side_by_side import Comparison, Side
+    from plastic_cli.reports.standing import Standing
 
 TIMES = ("training_seconds", "seconds")
 """Results that are times: they are shown in readable units and without intervals."""
@@ -283,8 +285,11 @@ def as_html(comparison: Comparison) -> str:
     return "".join(html(table) for table in tables_of(comparison))
 
 
-def as_json(comparison: Comparison) -> str:
-    """Return settings, options, results and circumstances as one JSON object."""
+def as_json(comparison: Comparison, standing: Standing | None = None) -> str:
+    """Return settings, options, results and circumstances as one JSON object.
+
+    standing: where the runs stand in the reference, which is added under the key "reference".
+    """
     settings = pd.DataFrame(
         [
             {
@@ -296,12 +301,15 @@ def as_json(comparison: Comparison) -> str:
             for side in comparison.sides
         ]
     )
-    return json_text(
+    text = json_text(
         settings=settings,
         options=comparison.options.reset_index(),
         results=comparison.results,
         circumstances=comparison.circumstances.reset_index(),
     )
+    if standing is None:
+        return text
+    return json.dumps({**json.loads(text), "reference": content_of(standing)}, indent=1) + "\n"
 
 
 def comparison_page(comparison: Comparison) -> str:

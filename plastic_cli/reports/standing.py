@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from plastic_cli.config.model import Config, TrainConfig
+from plastic_cli.config.model import TrainConfig
 from plastic_cli.errors import PlasticError, UserError
 from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.plugins.metrics import metric_of
@@ -28,7 +28,7 @@ from plastic_cli.reports.reference_settings import (
     same_setting,
     version_text,
 )
-from plastic_cli.reports.results import CONTROL, judge_claims
+from plastic_cli.reports.results import CONTROL, ClaimResult, judge_claims
 from plastic_cli.reports.standing_tables import as_html, as_text
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.record import RunRecord
@@ -40,7 +40,17 @@ NEAREST = 3
 
 RESULT_COLUMNS = ["metric", "run", "seed", "value", "mean", "low", "high", "n", "sd", "position"]
 MEAN_COLUMNS = ["metric", "mean", "runs", "inside", "reference_mean", "low", "high", "n", "sd", "position"]
-REPEAT_COLUMNS = ["run", "seed", "reference_run", "results", "equal", "furthest", "value", "reference_value", "made_with"]
+REPEAT_COLUMNS = [
+    "run",
+    "seed",
+    "reference_run",
+    "results",
+    "equal",
+    "furthest",
+    "value",
+    "reference_value",
+    "made_with",
+]
 NEAREST_COLUMNS = ["rule", "options", "differing", "version", "metric", "mean", "low", "high", "n"]
 CONTROL_COLUMNS = ["control", *NEAREST_COLUMNS, "difference"]
 PUBLISHED_COLUMNS = [
@@ -176,8 +186,9 @@ class Standing:
             for name, options in self.model.controls.items():
                 found += _named(name, own_control(self.rows, self.first, self.model, options))
         for rule, model in _control_models({str(row["rule"]) for row in self.rows} - {self.first.rule}):
-            for name in (None, *model.controls):
-                found += _named(name or rule, control_of_all(self.rows, self.first, model, rule, name))
+            found += _named(rule, control_of_all(self.rows, self.first, model, rule, None))
+            for name in model.controls:
+                found += _named(name, control_of_all(self.rows, self.first, model, rule, name))
         own = mean_interval([_value(record, self.metric) for record in self.records] if self.metric else [])
         rows = [{"control": name, **self._described(setting)} for name, setting in found]
         included = f"{CONTROL}/{self.metric.partition('/')[2]}" if self.metric else ""
@@ -216,7 +227,8 @@ class Standing:
         """Return each claim whose conditions the runs meet, the verdict of the reference, and the group it judges."""
         rule = discover().rules.get(self.first.rule)
         text = rule.claims_text() if rule else None
-        claims = [each for each in read_claims(self.first.rule, text).claims if each.holds_for(self.group)] if text else []
+        every = read_claims(self.first.rule, text).claims if text else ()
+        claims = [each for each in every if each.holds_for(self.group)]
         if not claims:
             return []
         ids = {row["run"] for row in self.rows if row["rule"] == self.first.rule}
@@ -230,9 +242,9 @@ class Standing:
         own = {str(row["run"]) for row in self.same.rows} if self.same else set()
         found = []
         for claim in claims:
-            having = [each for each in judged if each.entry.id == claim.id and each.group is not None and each.verdict]
+            having = [each for each in judged if each.entry.id == claim.id and each.group is not None]
             # Of several groups that meet the conditions: that of the same setting, else the one with most seeds.
-            best = max(having, key=lambda each: (len(own.intersection(_runs_of(each.group))), len(_runs_of(each.group))), default=None)
+            best = max(having, key=lambda each: (_common(each, own), len(_runs_of(each))), default=None)
             verdict = best.verdict if best and best.verdict else judge(claim, [])
             found.append((claim, verdict, best.group if best else None))
         return found
@@ -358,8 +370,12 @@ def _named(name: str, setting: ReferenceSetting | None) -> list[tuple[str, Refer
     return [] if setting is None else [(name, setting)]
 
 
-def _runs_of(group: Group | None) -> set[str]:
-    return set(group.runs) if group else set()
+def _runs_of(judged: ClaimResult) -> set[str]:
+    return set(judged.group.runs) if judged.group else set()
+
+
+def _common(judged: ClaimResult, runs: set[str]) -> int:
+    return len(_runs_of(judged) & runs)
 
 
 def _control_models(rules: Iterable[str]) -> list[tuple[str, type[TrainConfig]]]:

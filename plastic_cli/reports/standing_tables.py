@@ -1,4 +1,4 @@
-"""Where runs stand in the reference, for a reader: as tables of a terminal, in Markdown, in a notebook and on a page."""
+"""Where runs stand in the reference, for a reader: in a terminal, in Markdown, in a notebook and on a page."""
 
 from __future__ import annotations
 
@@ -50,9 +50,8 @@ def compared_table(standing: Standing) -> Table:
     """Return the table of what is compared: the runs, and those of the reference with the same setting."""
     records, same = standing.records, standing.same
     ids = [f"{record.run} ({record.name})" if record.name else record.run for record in records]
-    rows: list[tuple[Cell, ...]] = [
-        (ours_text(standing), title_of(standing), ids[0] if len(ids) == 1 else str(len(ids)), _seeds(records_seeds(standing)))
-    ]
+    shown = ids[0] if len(ids) == 1 else str(len(ids))
+    rows: list[tuple[Cell, ...]] = [(ours_text(standing), title_of(standing), shown, _seeds(records_seeds(standing)))]
     if same is not None:
         made = f"{len(same.rows)}, measured with plastic {same.version}"
         rows.append(("reference", "the same setting", made, _seeds([row["seed"] for row in same.rows])))
@@ -111,10 +110,12 @@ def results_table(standing: Standing) -> Table:
 
 def _results_caption(standing: Standing) -> str:
     what = "the mean of this number of further runs" if len(standing.records) > 1 else "a further run"
-    texts = [
-        f"Reference: the mean of n runs. In brackets: the {100 * CONFIDENCE:g}% prediction interval, in which {what} lies"
-        f" with a probability of {100 * CONFIDENCE:g}%. It needs {MINIMUM_VALUES} runs."
-    ]
+    probability = f"{100 * CONFIDENCE:g}%"
+    explained = (
+        f"Reference: the mean of n runs. In brackets: the {probability} prediction interval. With a probability of"
+        f" {probability}, {what} lies in it. It needs {MINIMUM_VALUES} runs."
+    )
+    texts = [explained]
     if len(standing.records) == 1 and not standing.repeats.empty:
         texts.append("The reference run with the same seed is left out.")
     left_out = len(standing.metrics) - len(shown_metrics(standing))
@@ -141,9 +142,11 @@ def repeats_text(standing: Standing) -> str:
     else:
         counted = f"{len(equal)} of {len(frame)} runs have results that are all equal to the bit."
     of_seed = f" (seed {row['seed']})" if len(frame) > 1 else ""
-    difference = f"{metric.name} differs most{of_seed}: {row['value']!r} here, {row['reference_value']!r} in the reference."
-    made = f" Made with: {row['made_with']}." if row["made_with"] else " Both were made with the same versions and machine."
-    return f"{begin} {counted} {difference[0].upper()}{difference[1:]}{made}"
+    furthest = f"{metric.name[0].upper()}{metric.name[1:]} differs most{of_seed}"
+    values = f"{row['value']!r} here, {row['reference_value']!r} in the reference"
+    made = row["made_with"]
+    same = f"The reference was made with {made}." if made else "Versions and machine are the same."
+    return f"{begin} {counted} {furthest}: {values}. {same}"
 
 
 def nearest_table(standing: Standing) -> Table:
@@ -259,10 +262,14 @@ def frames_of(standing: Standing) -> dict[str, pd.DataFrame]:
     return {"runs": runs.assign(setting=title_of(standing)), **{name: getattr(standing, name) for name in names}}
 
 
+def content_of(standing: Standing) -> dict[str, Any]:
+    """Return all parts and the notes as plain values for JSON."""
+    return {**json.loads(json_text(**frames_of(standing))), "notes": standing.notes}
+
+
 def as_json(standing: Standing) -> str:
     """Return all parts and the notes as one JSON object."""
-    content = json.loads(json_text(**frames_of(standing)))
-    return json.dumps({**content, "notes": standing.notes}, indent=1) + "\n"
+    return json.dumps(content_of(standing), indent=1) + "\n"
 
 
 def standing_page(standing: Standing) -> str:

@@ -9,6 +9,9 @@ import pytest
 
 import plastic_cli as plastic
 from plastic_cli.reports.side_tables import MINUS
+from plastic_cli.runs import reference as module
+from plastic_cli.runs.record import read_record, settings_text
+from plastic_cli.runs.reference import write_reference
 from plastic_cli.testing import plastic as command
 
 
@@ -67,7 +70,7 @@ def test_the_output_is_a_page_or_a_figure(runs, name, begin):
         (["--log", "y"], "--log does nothing without --output FILE.png, .svg or .pdf. Leave it out."),
         (["--metric", "test/loss", "--output", "c.html"], "--metric does nothing without --output FILE.png"),
         (["--output", "c.gif"], "the name must end with .html, .png, .svg or .pdf"),
-        (["--where", "batch-size=8", "--where", "seed=0"], "name at least two runs to compare"),
+        (["--where", "batch-size=8", "--where", "seed=0", "--output", "c.png"], "one run has no curves to compare"),
         (["--output", "c.png", "--metric", "test/acuracy"], "Did you mean 'test/accuracy'?"),
     ],
 )
@@ -87,5 +90,74 @@ def test_from_python_the_comparison_holds_frames_and_figures(runs, runs_folder):
     assert comparison.figure("test/loss").labels.title == "Test loss"
     assert "batch-size" in repr(comparison)
     assert plastic.compare(runs_folder).results.equals(comparison.results)
-    with pytest.raises(ValueError, match="at least two runs"):
-        plastic.compare(stored[0])
+    assert comparison.standing is None, "two settings"
+    assert isinstance(plastic.compare(stored[0]), plastic.Standing)
+
+
+# --------------------------------------------------------------------------------------------- with the reference
+
+
+@pytest.fixture
+def reference(train, runs_folder, tmp_path, monkeypatch):
+    """Four seeds in the reference, and the folders of two own runs: one of these seeds, and another one."""
+    measured = [train("--seed", seed, "--batch-size", 8, "--runs", tmp_path / "measured") for seed in (0, 1, 2, 3)]
+    texts = {settings_text(record.rule, record.config) for record in map(read_record, measured)}
+    write_reference(plastic.RunStore(tmp_path / "measured"), tmp_path / "reference", {"a-recipe": texts})
+    monkeypatch.setattr(module, "reference_folder", lambda: tmp_path / "reference")
+    return [train("--seed", seed, "--batch-size", 8) for seed in (0, 9)]
+
+
+def test_one_run_is_compared_with_the_reference(reference):
+    repeated, further = (command("compare", folder.name) for folder in reference)
+    assert (repeated.code, further.code) == (0, 0), repeated.err
+    assert "Seed 0 is in the reference: all results are equal to the bit." in " ".join(repeated.out.split())
+    for text in ("Compared with the reference", "the same setting", "test accuracy (%)", "position"):
+        assert text in further.out
+    assert "equal to the bit" not in further.out
+
+
+def test_the_standing_is_printed_for_programs_too(reference):
+    name = reference[1].name
+    read = json.loads(command("compare", name, "--json").out)
+    assert {*read} == {"runs", "results", "means", "repeats", "nearest", "controls", "published", "notes"}
+    rows = list(csv.DictReader(io.StringIO(command("compare", name, "--format", "csv").out)))
+    assert [row["metric"] for row in rows][:1] == ["test/accuracy"]
+    assert {row["n"] for row in rows} == {"4"}
+    assert [row["position"] for row in rows] == [row["position"] for row in read["results"]]
+    assert command("compare", name, "--format", "markdown").out.count("### ") >= 2
+    assert command("compare", name, "--output", "page.html").code == 0
+    assert Path("page.html").read_bytes().startswith(b"<!DOCTYPE html>")
+
+
+def test_of_several_seeds_the_mean_is_compared_too(reference):
+    done = command("compare", *(folder.name for folder in reference))
+    assert done.code == 0, done.err
+    assert "mean of 2 runs" in done.out
+    assert "Seed 0 is in the reference" in " ".join(done.out.split())
+    read = json.loads(command("compare", *(folder.name for folder in reference), "--json").out)
+    assert read["reference"]["means"][0]["runs"] == 2
+    assert len(plastic.compare(reference).standing.means) == len(read["reference"]["means"])
+
+
+def test_a_damaged_reference_is_one_line_and_does_not_stop_other_comparisons(reference, tmp_path):
+    names = [folder.name for folder in reference]
+    (tmp_path / "reference" / "runs.parquet").write_bytes(b"PAR1")
+    module._read_reference.cache_clear()
+    done = command("compare", names[0])
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1
+    assert "cannot read the reference" in done.err
+    several = command("compare", *names)
+    assert several.code == 0
+    assert "cannot read the reference" in several.err
+
+
+def test_a_run_that_is_not_completed_is_one_line(reference):
+    folder = reference[1]
+    record = read_record(folder)
+    record.status = "interrupted"
+    record.write(folder)
+    done = command("compare", folder.name)
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 1
+    assert "is not completed (interrupted)" in done.err
