@@ -94,14 +94,17 @@ def _problem(rule: Rule) -> str | None:
 
 
 def _unknown_condition(rule: Rule) -> list[str]:
-    """Return the first condition of the rule's claims.toml that names no option of its training, if there is one."""
-    from plastic_cli.reports.claims import read_claims, unknown_conditions
+    """Return the first condition of the rule's claims.toml that names no option of its commands, if there is one."""
+    from plastic_cli.reports.claims import read_claims, unknown_conditions, unknown_stage_options
 
     text, train = rule.claims_text(), rule.function("train")
     if text is None or train is None:
         return []
     figures = read_claims(rule.name, text)
     unknown = unknown_conditions([*figures.claims, *figures.unmeasured], list(config_model(train).model_fields))
+    commands = {verb: function for verb in ("eval", "analyze") if (function := rule.function(verb)) is not None}
+    fields = {verb: list(config_model(function).model_fields) for verb, function in commands.items()}
+    unknown += unknown_stage_options(figures.claims, fields)
     return [f"claims.toml: {line}" for line in unknown[:1]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from plastic_cli.config.other_words import similar_option
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.plugins.metrics import Metric, metric_of
 from plastic_cli.plugins.models import former_names
-from plastic_cli.reports.grouping import Group, plain_value
+from plastic_cli.reports.grouping import Group, plain_value, setting_text
 from plastic_cli.statistics.intervals import (
     CONFIDENCE,
     MINIMUM_VALUES,
@@ -31,6 +32,11 @@ VerdictWord = Literal["reproduced", "not reproduced", "inconclusive", "untested"
 VERDICTS: tuple[VerdictWord, ...] = ("reproduced", "not reproduced", "inconclusive", "untested")
 
 TABLES = ("claim", "context", "settings")
+
+_METRIC = r"^[^/\s]+/[^/\s]+$"
+"""The name of a metric of training: "test/accuracy"."""
+_RESULT = r"^[^/\s]([^/\n]*[^/\s])?(/[^/\s]([^/\n]*[^/\s])?)+$"
+"""The name of a result of eval or analyze, with several parts and spaces in them: "probe/layer 2 trained"."""
 
 POWER = 0.8
 """Probability with which the reported number of seeds would decide a claim."""
@@ -50,7 +56,7 @@ class _Entry(BaseModel):
     evidence: Literal["V", "S", "R", "I"]
     conditions: dict[str, Any] = {}
 
-    @field_validator("conditions", "against", check_fields=False)
+    @field_validator("conditions", "against", "options", check_fields=False)
     @classmethod
     def _plain_conditions(cls, conditions: dict[str, Any]) -> dict[str, Any]:
         for name, value in conditions.items():
@@ -69,11 +75,6 @@ class _Entry(BaseModel):
         return all(described.get(name) == value for name, value in self.conditions.items())
 
 
-class _Figure(_Entry):
-    metric: str = Field(pattern=r"^[^/\s]+/[^/\s]+$")
-    value: float
-
-
 @dataclass(frozen=True)
 class Band:
     """The values that a claim allows: from `low` to `high`, both included; infinite without a bound."""
@@ -90,7 +91,7 @@ class Band:
         return low <= self.high and self.low <= high
 
 
-class Claim(_Figure):
+class Claim(_Entry):
     """A published number with which runs of the rule are compared.
 
     metric: `split/metric`, as runs store it. tolerance: distance, in units of the metric, between the published value
@@ -103,8 +104,16 @@ class Claim(_Figure):
     by seed, or with relation "ratio" about their ratios. words: the published statement if it is not a number; value
     and tolerance are then our criterion. unsupported: what is missing if the source gives a number but not how to
     repeat it.
+
+    stage: "eval" or "analyze" for a claim about a result of this command; metric is then the name of the result, such
+    as "layer 1/silent". options: those of the command; an option that is not named has its default, except switches,
+    which select further measures. The newest completed stage of a run counts. against_metric: another result of the
+    same run, or a metric of its training; the claim is then about the difference from it, or the ratio.
+    control_metric: the result that is the control; without it, it is `control/NAME` of training.
     """
 
+    metric: str = Field(pattern=_RESULT)
+    value: float
     tolerance: float | None = Field(None, ge=0)
     tolerance_reason: str | None = Field(None, min_length=1)
     spread: float | None = Field(None, ge=0)
@@ -118,6 +127,22 @@ class Claim(_Figure):
     relation: Literal["difference", "ratio"] = "difference"
     words: str | None = None
     unsupported: str | None = None
+    stage: Literal["eval", "analyze"] | None = None
+    options: dict[str, Any] = {}
+    against_metric: str | None = Field(None, pattern=_RESULT)
+    control_metric: str | None = Field(None, pattern=_RESULT)
+
+    @property
+    def is_comparison(self) -> bool:
+        """Whether the claim is about a difference or a ratio: of two settings, or of two results of a run."""
+        return bool(self.against) or self.against_metric is not None
+
+    @property
+    def command(self) -> str:
+        """The stage and its options as text: "eval with corruption = gaussian-noise:0.3"; empty without a stage."""
+        if self.stage is None:
+            return ""
+        return f"{self.stage} with {setting_text(self.options)}" if self.options else self.stage
 
     @property
     def margin(self) -> float:
@@ -162,8 +187,11 @@ class Unmeasured(_Entry):
     words: str | None = None
 
 
-class Context(_Figure):
+class Context(_Entry):
     """A published number of another method, shown for comparison and without a verdict."""
+
+    metric: str = Field(pattern=_METRIC)
+    value: float
 
 
 @dataclass(frozen=True)
@@ -190,7 +218,7 @@ def quantity(entry: Claim | Context | Unmeasured, rule: str | None) -> Metric | 
     if entry.metric is None:
         return None
     metric = metric_of(entry.metric, rule)
-    if not isinstance(entry, Claim) or not entry.against:
+    if not isinstance(entry, Claim) or not entry.is_comparison:
         return metric
     if entry.relation == "ratio":
         return Metric(f"ratio of {metric.name}")
@@ -239,6 +267,7 @@ def read_claims(rule: str, text: str) -> PublishedFigures:
             unmeasured.append(_read_entry(Unmeasured, name, entry))
         else:
             claims.append(_read_entry(Claim, name, entry))
+            _check_stage(claims[-1], name)
             _check_band(claims[-1], name)
     context = [_read_entry(Context, name, entry) for name, entry in entries.of_kind("context")]
     entries.check_all_used()
@@ -321,6 +350,19 @@ def _touched_by(band: Band, control: Interval) -> bool:
     return band.touches(control.low, control.high) if control.known else band.touches(control.mean, control.mean)
 
 
+def _check_stage(claim: Claim, name: str) -> None:
+    """Raise UserError for the name of a metric or for options that only a claim about a stage can have."""
+    if claim.stage is not None:
+        return
+    if not re.match(_METRIC, claim.metric):
+        raise UserError(
+            f"{name}: 'metric': '{claim.metric}' is not the name of a metric of training, such as test/accuracy. For a"
+            ' result of eval or analyze, add stage = "eval" or stage = "analyze".'
+        )
+    if claim.options:
+        raise UserError(f"{name}: 'options' needs 'stage', \"eval\" or \"analyze\".")
+
+
 def _check_band(claim: Claim, name: str) -> None:
     """Raise UserError if a claim has no band, two bands, or a band that contains chance or the control."""
     if claim.tolerance is None and claim.spread is None:
@@ -331,8 +373,10 @@ def _check_band(claim: Claim, name: str) -> None:
         raise UserError(f"{name}: the key 'tolerance_reason' is missing.")
     if claim.spread is not None and claim.published_runs is None:
         raise UserError(f"{name}: the key 'published_runs' is missing: the number of runs of the published spread.")
-    if claim.relation == "ratio" and not claim.against:
-        raise UserError(f"{name}: 'relation' needs 'against', the second setting.")
+    if claim.relation == "ratio" and not claim.is_comparison:
+        raise UserError(f"{name}: 'relation' needs 'against', the second setting, or 'against_metric'.")
+    if claim.against and claim.against_metric is not None:
+        raise UserError(f"{name}: 'against' and 'against_metric' both say what to compare with. Keep one of them.")
     for key, value in (("chance", claim.chance), ("control", claim.control)):
         if value is not None and claim.band.touches(value, value):
             raise UserError(
@@ -353,6 +397,17 @@ def unknown_conditions(claims: Sequence[_Entry], fields: Sequence[str]) -> list[
         for entry in claims
         for name in (*entry.conditions, *(entry.against if isinstance(entry, Claim) else ()))
         if name not in fields
+    ]
+
+
+def unknown_stage_options(claims: Sequence[Claim], fields: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return one line for each option of a stage that this command does not have. fields: its options by command."""
+    return [
+        f"{claim.id}: {claim.stage} has no option '{name}'.{similar_option(name, fields.get(claim.stage, ()))}"
+        for claim in claims
+        if claim.stage is not None
+        for name in claim.options
+        if name not in fields.get(claim.stage, ())
     ]
 
 

@@ -249,6 +249,7 @@ def _claim_row(
     details = (
         f"Unsupported: {claim.unsupported}" if claim.unsupported else "",
         f"Our setting: {row.group.setting}" if row.group and row.group.setting else "",
+        f"Measured by: plastic {claim.command}" if claim.stage else "",
     )
     return (
         identity,

@@ -238,8 +238,8 @@ def claims_figures(claims: Sequence[ClaimResult], look: Looks) -> dict[str, Figu
 
 
 def _axis(claim: Claim) -> str:
-    """Return the quantity of a claim: a metric, or its difference or ratio between two settings."""
-    return f"{claim.relation} of {claim.metric}" if claim.against else claim.metric
+    """Return the quantity of a claim: a metric, or a difference or ratio of it."""
+    return f"{claim.relation} of {claim.metric}" if claim.is_comparison else claim.metric
 
 
 def _claims_figure(tested: Sequence[ClaimResult], look: Looks) -> Figure:

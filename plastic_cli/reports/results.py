@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from plastic_cli.reports.claims import Claim, Context, PublishedFigures, Unmeasured, Verdict, VerdictWord, judge
 from plastic_cli.reports.grouping import CONFIG_PREFIX, Group, setting_text
+from plastic_cli.reports.stages import is_stage_of, stage_defaults
 from plastic_cli.runs.metrics import MAIN_METRICS
+from plastic_cli.runs.stages import StageRecord, read_stages
 from plastic_cli.statistics.intervals import Interval, mean_intervals
 
 ACCURACY_METRIC, CHANCE_METRIC, LOSS_METRIC = "test/accuracy", "test/chance", "test/loss"
@@ -124,21 +127,43 @@ def judge_claims(
 
 
 def _judged(claim: Claim, group: Group, values: RunValues, other: Group | None = None) -> Verdict:
-    """Judge a claim by a group; if the claim compares two settings, by the differences from `other`, seed by seed."""
-    own = values.of(group, claim.metric)
-    if not claim.against:
-        control = values.of(group, f"{CONTROL}/{claim.metric.rpartition('/')[2]}")
-        return judge(claim, own, failed=group.failed, control=control[np.isfinite(control)])
-    if other is None:
-        empty = judge(claim, [])
-        return replace(empty, reason=f"no run with {setting_text(claim.against)}, otherwise equal")
-    theirs = dict(zip(values.seeds(other), values.of(other, claim.metric), strict=True))
-    pairs = [(value, theirs[seed]) for seed, value in zip(values.seeds(group), own, strict=True) if seed in theirs]
-    if claim.relation == "ratio":
-        related = [math.nan if second == 0 else first / second for first, second in pairs]
+    """Judge a claim by a group; if the claim compares two settings, by the differences from `other`, seed by seed.
+
+    For a claim about a stage, only runs with this stage count; a seed without it did not fail.
+    """
+    own = values.of_claim(group, claim, claim.metric)
+    seeds = values.seeds(group)
+    failed = group.failed
+    if claim.against:
+        if other is None:
+            empty = judge(claim, [])
+            return replace(empty, reason=f"no run with {setting_text(claim.against)}, otherwise equal")
+        theirs = dict(zip(values.seeds(other), values.of_claim(other, claim, claim.metric), strict=True))
+        pairs = [(value, theirs[seed]) for seed, value in zip(seeds, own, strict=True) if seed in theirs]
+        failed += other.failed
+    elif claim.against_metric is not None:
+        pairs = list(zip(own, values.of_claim(group, claim, claim.against_metric), strict=True))
     else:
-        related = [first - second for first, second in pairs]
-    return judge(claim, related, failed=group.failed + other.failed)
+        measured = [value for value in own if value is not None]
+        control = [value for value in values.control_of(group, claim) if value is not None and math.isfinite(value)]
+        return _with_command(judge(claim, measured, failed=failed, control=control), group)
+    related = [_relation(claim, one, two) for one, two in pairs if one is not None and two is not None]
+    return _with_command(judge(claim, related, failed=failed), group)
+
+
+def _relation(claim: Claim, first: float, second: float) -> float:
+    """Return the difference or the ratio of two values, as the claim says."""
+    if claim.relation == "ratio":
+        return math.nan if second == 0 else first / second
+    return first - second
+
+
+def _with_command(verdict: Verdict, group: Group) -> Verdict:
+    """Return the verdict; if it has no value because a stage is missing, its reason says which command to run."""
+    claim = verdict.claim
+    if claim.stage is None or verdict.interval.n or verdict.lost or not group.runs:
+        return verdict
+    return replace(verdict, reason=f"no `plastic {claim.command}` of these runs")
 
 
 def _setting_against(claim: Claim, group: Group, groups: Sequence[Group], values: RunValues) -> Group | None:
@@ -166,12 +191,13 @@ def _setting_against(claim: Claim, group: Group, groups: Sequence[Group], values
 
 
 class RunValues:
-    """The columns of a frame of runs, by run id."""
+    """The columns of a frame of runs, by run id, and the results of their stages."""
 
     def __init__(self, runs: pd.DataFrame) -> None:
         self._runs = runs
         self._position = {str(run): position for position, run in enumerate(runs["run"])}
         self._columns: dict[str, NDArray[np.float64]] = {}
+        self._stages: dict[str, list[StageRecord]] = {}
 
     def of(self, group: Group, metric: str) -> NDArray[np.float64]:
         """Return the values of a metric (n,), one per run of the group; NaN for a run without the metric."""
@@ -184,6 +210,47 @@ class RunValues:
                 column = np.full(len(self._runs), math.nan)
             self._columns[metric] = column
         return self._columns[metric][[self._position[run] for run in group.runs]]
+
+    def of_claim(self, group: Group, claim: Claim, metric: str) -> list[float | None]:
+        """Return the values of a metric that a claim names, one per run of the group.
+
+        NaN is a value that is not finite or missing; None is the result of a stage that was not carried out.
+        """
+        trained = self.of(group, metric).tolist()
+        if claim.stage is None:
+            return list(trained)
+        values: list[float | None] = []
+        for run, value in zip(group.runs, trained, strict=True):
+            stage = self._newest_stage(run, group.rule, claim)
+            if stage is None:
+                values.append(None)
+                continue
+            # The result to compare with may be a metric of training.
+            found = stage.results.get(metric, value if metric != claim.metric else None)
+            values.append(math.nan if found is None else float(found))
+        return values
+
+    def control_of(self, group: Group, claim: Claim) -> list[float | None]:
+        """Return the values of the control of a claim, one per run of the group; nothing if there is none."""
+        if claim.control_metric is not None:
+            return self.of_claim(group, claim, claim.control_metric)
+        if claim.stage is not None:
+            return []
+        return list(self.of(group, f"{CONTROL}/{claim.metric.rpartition('/')[2]}").tolist())
+
+    def _newest_stage(self, run: str, rule: str, claim: Claim) -> StageRecord | None:
+        """Return the newest record of the stage that a claim is about with its result; None if a run has none."""
+        if run not in self._stages:
+            folder = self._runs["folder"].iloc[self._position[run]] if "folder" in self._runs.columns else None
+            self._stages[run] = read_stages(Path(folder)) if isinstance(folder, str) else []
+        fitting = [
+            record
+            for record in self._stages[run]
+            if record.verb == claim.stage
+            and claim.metric in record.results
+            and is_stage_of(claim.options, record.config, stage_defaults(rule, record.verb))
+        ]
+        return fitting[-1] if fitting else None
 
     def seeds(self, group: Group) -> list[int]:
         """Return the seed of each run of the group."""
@@ -213,6 +280,8 @@ def _most_specific(figures: PublishedFigures | None, group: Group, metric: str |
     if figures is None:
         return None
     matching = [
-        claim for claim in figures.claims if claim.metric == metric and not claim.against and claim.holds_for(group)
+        claim
+        for claim in figures.claims
+        if claim.metric == metric and claim.stage is None and not claim.is_comparison and claim.holds_for(group)
     ]
     return max(matching, key=lambda claim: len(claim.conditions), default=None)
