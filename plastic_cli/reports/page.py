@@ -5,14 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from plastic_cli.plugins.metrics import Metric
@@ -20,46 +16,20 @@ from plastic_cli.reports.claims import VERDICTS, Claim, Context, Unmeasured, qua
 from plastic_cli.reports.comparisons import Comparison, improvement_table, iqm_table, not_compared
 from plastic_cli.reports.content import Content, has_no_runs
 from plastic_cli.reports.drawings import PageFigure, page_colors
-from plastic_cli.reports.grouping import NOTE_MARK, data_notes
+from plastic_cli.reports.grouping import data_notes
+from plastic_cli.reports.html_tables import (
+    PageCell,
+    PageTable,
+    page_environment,
+    recipe_cell,
+    template_text,
+    web_address,
+)
 from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.results import ClaimResult
 from plastic_cli.reports.tables import VERDICTS_EXPLAINED, claim_figure, context_table, results_table, seeds_text
-from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval
-from plastic_cli.tables import Cell, Column, Detailed, Number, Table, text_and_detail
-
-SETTING_COLUMNS = ("setting", "first", "second")
-"""Headings of the columns whose cells are settings."""
-
-_LONGEST_UNBROKEN = 36
-
-
-@dataclass(frozen=True)
-class PageCell(Detailed):
-    """A cell of the page.
-
-    sort: what the column is sorted by; code: commands; address and source: a link; dataset: that of the whole row.
-    """
-
-    sort: str = ""
-    dataset: str = ""
-    code: tuple[str, ...] = ()
-    address: str = ""
-    source: str = ""
-
-    @property
-    def badge(self) -> str:
-        """The CSS class of a verdict."""
-        return self.text.replace(" ", "-") if self.text in VERDICTS else ""
-
-
-@dataclass(frozen=True)
-class PageTable:
-    """A table of the page. datasets: those of all its rows; fold: words that open a table which is closed at first."""
-
-    name: str
-    table: Table
-    datasets: tuple[str, ...] = ()
-    fold: str = ""
+from plastic_cli.statistics.intervals import MINIMUM_VALUES
+from plastic_cli.tables import Cell, Column, Detailed, Table
 
 
 @dataclass(frozen=True)
@@ -86,26 +56,18 @@ def page(
 
 def render_page(title: str, summary: str, sections: Sequence[Section], version: str) -> str:
     """Return a page of sections. All text from runs, rules and recipes is escaped."""
-    environment = Environment(
-        loader=PackageLoader("plastic_cli.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {"page_cell": page_cell, "rules_of": rules_of, "datasets_of": datasets_of, "json": _json}
-    style, script = (_source(environment, name) for name in ("page.css", "page.js"))
+    environment = page_environment()
+    style, script = (template_text(environment, f"table.{kind}", f"page.{kind}") for kind in ("css", "js"))
     return environment.get_template("page.html").render(
         title=title,
         summary=summary,
         version=version,
         sections=sections,
-        # These two files come with plastic and contain no text of runs.
+        # These files come with plastic and contain no text of runs.
         style=Markup(page_colors() + style),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-def _source(environment: Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
 
 
 # ---------------------------------------------------------------------------------------------------------- sections
@@ -238,7 +200,7 @@ def _claim_row(
 ) -> tuple[Cell, ...]:
     claim, verdict = row.entry, row.verdict
     metric = quantity(claim, row.rule) or Metric("")
-    address = _web_address(claim.link)
+    address = web_address(claim.link)
     identity = PageCell(claim.id, sort=claim.id, dataset=str(claim.conditions.get("dataset") or ""))
     if isinstance(claim, Unmeasured):
         words = claim.words or (style.figure(claim.value, 0.0, metric) if claim.value is not None else "")
@@ -265,7 +227,7 @@ def _claim_row(
         style.estimate(verdict.interval, metric),
         PageCell(seeds_text(verdict), sort=str(verdict.interval.n)),
         Detailed(verdict.word, "" if verdict.word == "reproduced" else verdict.reason or ""),
-        _recipe_cell(recipes.get((row.rule, claim.id), ())),
+        recipe_cell(recipes.get((row.rule, claim.id), ())),
     )
 
 
@@ -286,60 +248,7 @@ def _comparison_tables(comparison: Comparison, style: NumberStyle) -> list[PageT
 def _with_links(table: Table, links: Mapping[str, str | None]) -> Table:
     """Return a table whose first cells are ids and whose last cells are sources, with a link in each last cell."""
     rows = tuple(
-        (*row[:-1], PageCell("", sort=str(row[-1]), address=_web_address(links.get(str(row[0]))), source=str(row[-1])))
+        (*row[:-1], PageCell("", sort=str(row[-1]), address=web_address(links.get(str(row[0]))), source=str(row[-1])))
         for row in table.rows
     )
     return replace(table, rows=rows)
-
-
-# ------------------------------------------------------------------------------------------------------------- cells
-
-
-def page_cell(cell: Cell, heading: str) -> PageCell:
-    """Return any cell of a table as a cell of the page. heading: that of its column."""
-    if isinstance(cell, PageCell):
-        return cell
-    text, detail = text_and_detail(cell)
-    if heading in SETTING_COLUMNS:
-        # A line may end between two fields, and not between a name and its value.
-        return PageCell(", ".join(_unbroken(field) for field in text.split(", ")), detail, text)
-    if isinstance(cell, Interval | Number):
-        value = cell.mean if isinstance(cell, Interval) else cell.value
-        return PageCell(text, detail, repr(value) if math.isfinite(value) else "")
-    return PageCell(text, detail, "" if cell is None else text)
-
-
-def _unbroken(field: str) -> str:
-    return field.replace(" ", "\N{NO-BREAK SPACE}") if len(field) <= _LONGEST_UNBROKEN else field
-
-
-def _recipe_cell(names: Sequence[str]) -> Cell:
-    return PageCell("", sort=names[0], code=tuple(names)) if names else None
-
-
-def _web_address(address: str | None) -> str:
-    """Return a web address, or "" for anything else: a link must not run code."""
-    return address if address and urlsplit(address).scheme in ("http", "https") else ""
-
-
-# ----------------------------------------------------------------------------------------------------------- filters
-
-
-def rules_of(row: Sequence[Cell], table: Table) -> list[str]:
-    """Return the rules of a row, for the filter of the page."""
-    named = dict(zip((column.heading for column in table.columns), row, strict=True))
-    rules = [text_and_detail(named["rule"])[0]] if "rule" in named else []
-    return rules + [str(named[name]).partition(":")[0] for name in ("first", "second") if name in named]
-
-
-def datasets_of(row: Sequence[Cell], table: Table) -> list[str]:
-    """Return the data sets of a row, for the filter of the page."""
-    own = [cell.dataset for cell in row if isinstance(cell, PageCell) and cell.dataset]
-    headings = [column.heading for column in table.columns]
-    if "data set" in headings and (cell := row[headings.index("data set")]) is not None:
-        own.append(text_and_detail(cell)[0].removesuffix(NOTE_MARK))
-    return own
-
-
-def _json(values: Sequence[str]) -> str:
-    return json.dumps(list(values)) if values else ""

@@ -318,7 +318,8 @@ def comparison_page(comparison: Comparison) -> str:
     from plastic_cli.figures.metric_rows import has_curve, known_metrics, metric_rows
     from plastic_cli.reports.comparisons import unique_name
     from plastic_cli.reports.drawings import PageFigure, page_figure
-    from plastic_cli.reports.page import PageTable, Section, render_page
+    from plastic_cli.reports.html_tables import PageTable
+    from plastic_cli.reports.page import Section, render_page
 
     figures: list[PageFigure] = []
     # A damaged metrics file can lack a metric of the results.
