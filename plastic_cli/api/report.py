@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from plastic_cli.api.chosen import AnyRun, named_run
 from plastic_cli.api.console import PythonConsole
-from plastic_cli.api.report_sources import installed_sources, recipes_by_claim
+from plastic_cli.api.report_sources import installed_sources, with_recipes
 from plastic_cli.errors import OptionError, PlasticError, UserError, did_you_mean
 from plastic_cli.reports.options import PAGE, ReportOptions, Sources
 from plastic_cli.runs.console import Console
@@ -191,8 +191,7 @@ class Report:
         from plastic_cli.reports.write import write_page
 
         _check_page_can_be_replaced(Path(folder) / PAGE)
-        recipes = self.sources.recipes or recipes_by_claim()
-        return write_page(Path(folder), self._compared, self._figures, recipes, self.console)
+        return write_page(Path(folder), self._compared, self._figures, with_recipes(self.sources), self.console)
 
     def write_chosen(self) -> None:
         """Write what the options `output` and `html` name."""
@@ -207,7 +206,7 @@ class Report:
             write_figures(self.options.output, figures, self.console)
             self.console.message(f"wrote tables and figures into {self.options.output}")
         if self.options.html is not None:
-            path = write_page(self.options.html, self.content, figures, self.sources.recipes, self.console)
+            path = write_page(self.options.html, self.content, figures, self.sources, self.console)
             self.console.message(f"wrote {path}")
 
     def __repr__(self) -> str:

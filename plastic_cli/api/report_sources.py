@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from plastic_cli.errors import UserError
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 def installed_sources(options: ReportOptions) -> Sources:
     """Return the claims and figures of the installed rules, and the recipes if a page lists them."""
     claims = {name: text for name, rule in discover().rules.items() if (text := rule.claims_text())}
-    return Sources(claims, _installed_headline, recipes_by_claim() if options.html is not None else {})
+    sources = Sources(claims, _installed_headline, {})
+    return with_recipes(sources) if options.html is not None else sources
+
+
+def with_recipes(sources: Sources) -> Sources:
+    """Return sources with the recipes that a page names, unless it has recipes already."""
+    return sources if sources.recipes else replace(sources, recipes=recipes_by_claim(), recipes_of=recipes_by_setting())
 
 
 def _installed_headline(rule: str) -> Headline | None:
@@ -36,4 +43,19 @@ def recipes_by_claim() -> dict[tuple[str, str], list[str]]:
             for claim in recipe.claims:
                 for rule in sorted(rules):
                     found.setdefault((rule, claim), []).append(name)
+    return found
+
+
+def recipes_by_setting() -> dict[str, list[str]]:
+    """Return the names of the recipes that have a setting, by `setting_and_data`; broken recipes are skipped."""
+    from plastic_cli.reports.grouping import setting_and_data
+    from plastic_cli.sweeps.plan import plan_recipe
+    from plastic_cli.sweeps.recipe import read_recipe, recipe_names
+
+    found: dict[str, list[str]] = {}
+    for name in recipe_names():
+        with suppress(UserError, OSError):
+            runs = plan_recipe(read_recipe(name))
+            for key in dict.fromkeys(setting_and_data(run.rule, run.dataset, run.config) for run in runs):
+                found.setdefault(key, []).append(name)
     return found

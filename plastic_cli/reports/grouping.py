@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from plastic_cli.config.classifier import FitConfig
-from plastic_cli.config.model import Config
+from plastic_cli.config.model import Config, TrainConfig
 
 CONFIG_PREFIX = "config."
 
@@ -184,6 +184,26 @@ def settings_across(groups: Sequence[Group], models: Mapping[str, type[Config]] 
 def setting_key(group: Group) -> str:
     """Return the rule and the configuration of a group as text: equal for one setting on different data sets."""
     return json.dumps([group.rule, _known_values(group)], sort_keys=True)
+
+
+def setting_and_data(rule: str, dataset: str | None, config: Mapping[str, Any]) -> str:
+    """Return a rule, a data set and a configuration as text: equal for a group and for each of its runs.
+
+    Fields without a value and those of bookkeeping, such as the seed, do not count.
+    """
+    plain = {name: plain_value(value) for name, value in config.items() if name not in BOOKKEEPING}
+    known = {name: value for name, value in plain.items() if value is not None}
+    return json.dumps([rule, plain_value(dataset), known], sort_keys=True)
+
+
+def control_name(group: Group, model: type[Config] | None) -> str | None:
+    """Return the name of the control that the runs of a group are; None for runs that learn by the rule.
+
+    model: the training options of the rule.
+    """
+    if model is None or not issubclass(model, TrainConfig):
+        return None
+    return model.control_of(group.config) or (group.rule if model.controls_all_rules else None)
 
 
 def _known_values(group: Group) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +81,10 @@ class Sources:
 
     claims: the text of `claims.toml` by rule. headline: returns the function of a rule that makes figures by file name
     from runs and their metrics, or None. recipes: by rule and id of a claim, the recipes that test the claim.
+    recipes_of: by `setting_and_data`, the recipes that have a setting.
     """
 
     claims: Mapping[str, str]
     headline: Callable[[str], Headline | None]
     recipes: Mapping[tuple[str, str], Sequence[str]]
+    recipes_of: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)

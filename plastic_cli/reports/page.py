@@ -14,9 +14,9 @@ from markupsafe import Markup
 from plastic_cli.plugins.metrics import Metric
 from plastic_cli.reports.claims import VERDICTS, Claim, Context, Unmeasured, quantity
 from plastic_cli.reports.comparisons import Comparison, improvement_table, iqm_table, not_compared
-from plastic_cli.reports.content import Content, has_no_runs
+from plastic_cli.reports.content import Content, has_no_runs, training_models
 from plastic_cli.reports.drawings import PageFigure, page_colors
-from plastic_cli.reports.grouping import data_notes
+from plastic_cli.reports.grouping import control_name, data_notes, setting_and_data
 from plastic_cli.reports.html_tables import (
     PageCell,
     PageTable,
@@ -26,6 +26,7 @@ from plastic_cli.reports.html_tables import (
     web_address,
 )
 from plastic_cli.reports.numbers import NumberStyle
+from plastic_cli.reports.options import Sources
 from plastic_cli.reports.results import ClaimResult
 from plastic_cli.reports.tables import VERDICTS_EXPLAINED, claim_figure, context_table, results_table, seeds_text
 from plastic_cli.statistics.intervals import MINIMUM_VALUES
@@ -43,15 +44,10 @@ class Section:
     figures: tuple[PageFigure, ...] = ()
 
 
-def page(
-    content: Content, figures: Sequence[PageFigure], recipes: Mapping[tuple[str, str], Sequence[str]], version: str
-) -> str:
-    """Return the page of a report.
-
-    recipes: by rule and id of a claim, the names of the recipes that test it.
-    """
+def page(content: Content, figures: Sequence[PageFigure], sources: Sources, version: str) -> str:
+    """Return the page of a report, with the recipes of the claims and settings that `sources` knows."""
     title = "Plasticity rules: published and measured"
-    return render_page(title, _summary(content.runs), _sections(content, figures, recipes), version)
+    return render_page(title, _summary(content.runs), _sections(content, figures, sources), version)
 
 
 def render_page(title: str, summary: str, sections: Sequence[Section], version: str) -> str:
@@ -84,9 +80,7 @@ def _summary(runs: pd.DataFrame) -> str:
     return summary + (f"; the newest is of {newest:%Y-%m-%d %H:%M} UTC." if newest is not None else ".")
 
 
-def _sections(
-    content: Content, figures: Sequence[PageFigure], recipes: Mapping[tuple[str, str], Sequence[str]]
-) -> list[Section]:
+def _sections(content: Content, figures: Sequence[PageFigure], sources: Sources) -> list[Section]:
     """Return the sections of the page: what was run comes first, what was published last."""
     drawn = {figure.name: figure for figure in figures}
     profiles = tuple(
@@ -95,14 +89,14 @@ def _sections(
         if (name := f"performance-profile-{comparison.name}") in drawn
     )
     published = tuple(drawn.pop(name) for name in list(drawn) if name == "claims" or name.startswith("claims-"))
-    sections = [_results_section(content)]
+    sections = [_results_section(content, sources)]
     if drawn:
         sections.append(Section("figures", "Figures", figures=tuple(drawn.values())))
     if content.comparisons:
         sections.append(_comparisons_section(content, profiles))
     claims = [row for row in content.judged if not isinstance(row.entry, Context)]
     if claims:
-        sections.append(_claims_section(claims, recipes, published, content.style))
+        sections.append(_claims_section(claims, sources.recipes, published, content.style))
     others = context_table(content.judged, content.style)
     if others.rows:
         links = {row.entry.id: row.entry.link for row in content.judged if isinstance(row.entry, Context)}
@@ -111,13 +105,20 @@ def _sections(
     return sections
 
 
-def _results_section(content: Content) -> Section:
+def _results_section(content: Content, sources: Sources) -> Section:
     notes = (f"Not counted: {content.selection.not_counted}.",) if content.selection.not_counted else ()
     if not content.results:
         return Section("results", "Results", (*notes, "There is no run to report yet."))
-    return Section(
-        "results", "Results", notes, (PageTable("results-table", results_table(content.results, content.style)),)
+    groups = [result.group for result in content.results]
+    models = training_models(dict.fromkeys(group.rule for group in groups))
+    keys = [setting_and_data(group.rule, group.dataset, group.config) for group in groups]
+    table = PageTable(
+        "results-table",
+        results_table(content.results, content.style),
+        recipes=tuple(tuple(sources.recipes_of.get(key, ())) for key in keys) if sources.recipes_of else None,
+        controls=tuple(control_name(group, models.get(group.rule)) is not None for group in groups),
     )
+    return Section("results", "Results", notes, (table,))
 
 
 def _comparisons_section(content: Content, profiles: tuple[PageFigure, ...]) -> Section:
@@ -143,12 +144,20 @@ def _claims_section(
     untested = [row for row in claims if has_no_runs(row)]
     tables = [PageTable("verdicts", _verdicts_table(claims))]
     if measured:
-        tables.append(PageTable("claims-table", _claims_table("Claims with runs", measured, recipes, style)))
+        table = _claims_table("Claims with runs", measured, recipes, style)
+        tables.append(PageTable("claims-table", table, recipes=_recipes_of_claims(measured, recipes)))
     if untested:
         count = "1 claim has" if len(untested) == 1 else f"{len(untested)} claims have"
         table = _claims_table("Claims without a run", untested, recipes, style)
-        tables.append(PageTable("untested-claims-table", table, fold=f"{count} no run here"))
+        named = _recipes_of_claims(untested, recipes)
+        tables.append(PageTable("untested-claims-table", table, fold=f"{count} no run here", recipes=named))
     return Section("claims", "Published claims", _CLAIMS_TEXTS, tuple(tables), figures)
+
+
+def _recipes_of_claims(
+    claims: Sequence[ClaimResult], recipes: Mapping[tuple[str, str], Sequence[str]]
+) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(recipes.get((row.rule, row.entry.id), ())) for row in claims)
 
 
 _CLAIMS_TEXTS = (

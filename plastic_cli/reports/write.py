@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,7 +26,7 @@ from plastic_cli.statistics.intervals import MINIMUM_VALUES
 from plastic_cli.tables import markdown
 
 if TYPE_CHECKING:
-    from plastic_cli.reports.options import Headline, ReportOptions
+    from plastic_cli.reports.options import Headline, ReportOptions, Sources
 
 Drawn = TypeVar("Drawn")
 
@@ -126,7 +126,7 @@ def write_page(
     folder: Path,
     content: Content,
     figures: Mapping[str, Figure],
-    recipes: Mapping[tuple[str, str], Sequence[str]],
+    sources: Sources,
     console: Console,
 ) -> Path:
     """Write the page into `folder` in one step and return its path; raises PlasticError if that is not possible."""
@@ -136,7 +136,7 @@ def write_page(
         anchors.append(unique_name(name, anchors))
         return page_figure(figure.plot, name, anchors[-1], figure.description, figure.rules, figure.datasets)
 
-    text = page(content, list(_each_drawn(figures, draw, console)), recipes, installed_version())
+    text = page(content, list(_each_drawn(figures, draw, console)), sources, installed_version())
     path = folder / PAGE
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plastic_cli.config.model import Config
-from plastic_cli.reports.grouping import NotInstalled, group_runs, plain_value, setting_text, settings_across
+from plastic_cli.reports.content import training_models
+from plastic_cli.reports.grouping import (
+    NotInstalled,
+    control_name,
+    group_runs,
+    plain_value,
+    setting_text,
+    settings_across,
+)
 from reports.report_frames import run_row
 
 
@@ -445,3 +453,22 @@ def test_what_a_user_named_in_fit_is_not_named_by_other_rules():
     ]
     groups = group_runs(frame(*rows), {"grlu": NotInstalled, "other": Other})
     assert [group.setting for group in groups] == ["rate = 0.3, epochs = 5", "defaults"]
+
+
+def test_controls_are_named_by_the_options_of_their_rule():
+    models = training_models(["backprop", "eglp", "grlu"])
+    runs = pd.DataFrame(
+        [
+            {"run": "a", "rule": "eglp", "dataset": "mnist", "seed": 0, "config.events": "never"},
+            {"run": "b", "rule": "eglp", "dataset": "mnist", "seed": 0, "config.events": "always"},
+            {"run": "c", "rule": "backprop", "dataset": "mnist", "seed": 0, "config.trained": "readout"},
+            {"run": "d", "rule": "backprop", "dataset": "mnist", "seed": 0, "config.trained": "all"},
+            {"run": "e", "rule": "grlu", "dataset": "mnist", "seed": 0, "config.update": "backprop"},
+            {"run": "f", "rule": "not-here", "dataset": "mnist", "seed": 0},
+        ]
+    )
+    groups = group_runs(runs, models)
+    named = {group.runs[0]: control_name(group, models.get(group.rule)) for group in groups}
+    assert named == {
+        "a": "no events", "b": None, "c": "random features", "d": "backprop", "e": "the gradient", "f": None,
+    }  # fmt: skip

@@ -24,6 +24,7 @@ from plastic_cli.errors import PlasticError
 from plastic_cli.figures.files import svg_text
 from plastic_cli.figures.theme import ON_DARK, PALETTE, theme_plastic
 from plastic_cli.reports.drawings import hover_values, inline_svg, page_figure
+from plastic_cli.reports.grouping import setting_and_data
 from plastic_cli.reports.options import ReportOptions, Sources
 from reports.report_frames import CLAIMS, grlu_experiments
 from reports.stores import write_store
@@ -75,11 +76,11 @@ NOTHING_INSTALLED = Sources({}, {}.get, {})
 RECIPES = {("grlu", "GR-02"): ["grlu-gr-02", "grlu-quick"]}
 
 
-def write_page(folder, runs, metrics, claims=None, headlines=None, recipes=RECIPES, **options):
+def write_page(folder, runs, metrics, claims=None, headlines=None, recipes=RECIPES, recipes_of=None, **options):
     store = folder / "store"
     write_store(store, runs, metrics)
     made = {"grlu": headline} if headlines is None else headlines
-    sources = Sources({"grlu": CLAIMS} if claims is None else claims, made.get, recipes)
+    sources = Sources({"grlu": CLAIMS} if claims is None else claims, made.get, recipes, recipes_of or {})
     write_report(ReportOptions(runs=store, html=folder / "page", **options), sources)
     return (folder / "page" / "index.html").read_text()
 
@@ -179,6 +180,37 @@ def test_rows_and_figures_say_their_rules_and_data_sets(page):
     assert ["backprop", "grlu"] in figures
     assert ["grlu"] in figures
     assert all(json.loads(a["data-datasets"]) == ["mnist"] for a in page.all("figure"))
+
+
+def key_of(row):
+    config = {name.removeprefix("config."): value for name, value in row.items() if name.startswith("config.")}
+    return setting_and_data(row["rule"], row["dataset"], config)
+
+
+def result_rows(page):
+    """The attributes of the rows of the table of results."""
+    tables = [a for a in page.all("table") if a["id"] == "results-table"]
+    assert tables
+    return [a for tag, a, _ in page.elements if tag == "tr" and "data-control" in a]
+
+
+def test_rows_say_their_recipes_and_whether_they_are_controls(tmp_path):
+    runs, metrics = grlu_experiments(seeds=3)
+    rows = runs.to_dict("records")
+    sixteen = next(row for row in rows if row["config.perturbations"] == 16 and row["config.k"] == 0.5)
+    names = ["grlu-gr-02", EVIL]
+    text = write_page(tmp_path, runs, metrics, recipes_of={key_of(sixteen): names})
+    page = Reader(text)
+    assert [a["data-control"] for a in result_rows(page)] == ["yes", "no", "no", "no", "no"], "backprop is first"
+    recipes = [json.loads(a["data-recipes"]) for a in result_rows(page)]
+    assert sorted(recipes) == [[], [], [], [], names]
+    assert page.all("img") == []
+    claims = [json.loads(a["data-recipes"]) for tag, a, _ in page.elements if tag == "tr" and "data-recipes" in a]
+    assert ["grlu-gr-02", "grlu-quick"] in claims, "a claim names the recipes that test it"
+
+
+def test_without_recipes_no_row_is_without_one(page):
+    assert all("data-recipes" not in a for a in result_rows(page))
 
 
 def test_ids_are_unique_and_references_lead_somewhere(page, text):

@@ -9,7 +9,7 @@ import pytest
 
 from plastic_cli.figures.theme import PALETTE
 from reports.report_frames import grlu_experiments
-from reports.test_page import EVIL, evil_store, write_page
+from reports.test_page import EVIL, evil_store, key_of, write_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
@@ -243,6 +243,90 @@ def test_a_filter_shows_the_rows_and_figures_of_one_rule(open_page):
     page.get_by_label("Rule").select_option("all")
     assert page.locator("#results-table tbody tr:visible").count() == 6
     assert page.locator("#claims-table").is_visible()
+
+
+def shown(page):
+    return page.locator("#results-table tbody tr:visible").count()
+
+
+@pytest.fixture
+def filtered(open_page, tmp_path):
+    """A page with 15 results on three data sets, of which three are controls; two recipes have some of them."""
+    runs, metrics = grlu_experiments(seeds=1, datasets=("mnist", "fashion", "digits"))
+    rows = runs.to_dict("records")
+    on = {dataset: [key_of(row) for row in rows if row["dataset"] == dataset] for dataset in set(runs["dataset"])}
+    recipes_of = {**{key: ["all-of-mnist"] for key in on["mnist"]}, on["digits"][0]: ["digits-too", "all-of-mnist"]}
+    write_page(tmp_path, runs, metrics, recipes_of=recipes_of, headlines={})
+    return open_page(url=f"file://{tmp_path}/page/index.html")
+
+
+def test_filters_by_recipe_words_and_controls_work_together(filtered):
+    page = filtered
+    assert shown(page) == 15
+    page.get_by_label("Recipe").select_option("all-of-mnist")
+    assert shown(page) == 6
+    page.get_by_label("Data set").select_option("digits")
+    assert shown(page) == 1
+    page.get_by_label("Data set").select_option("all")
+    page.get_by_label("Controls only").check()
+    assert shown(page) == 1
+    assert page.locator("#announcement").inner_text() == "1 of 15 results are shown"
+    assert page.locator("#filters").get_by_text("1 of 15 results are shown").is_visible()
+    page.get_by_label("Recipe").select_option("all")
+    assert shown(page) == 3
+    page.get_by_label("Controls only").uncheck()
+    assert shown(page) == 15
+    assert page.said == []
+
+
+def test_a_search_finds_rows_that_have_all_words(filtered):
+    page = filtered
+    search = page.get_by_label("Search")
+    # In the page a name and its value are joined by spaces that do not break.
+    search.fill("Perturbations = 16")
+    assert shown(page) == 6
+    search.fill("perturbations = 16   fashion")
+    assert shown(page) == 2
+    search.fill("no such words")
+    assert shown(page) == 0
+    assert not page.locator("#results-table").is_visible()
+    assert page.locator("#announcement").inner_text() == "0 of 15 results are shown"
+    search.fill("")
+    assert shown(page) == 15
+
+
+def test_a_filter_is_reached_and_used_by_keys(filtered):
+    page = filtered
+    page.get_by_label("Rule").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.type("backprop")
+    assert shown(page) == 3
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.type") == "checkbox"
+    page.keyboard.press("Space")
+    assert shown(page) == 3
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_sorting_and_filters_do_not_disturb_each_other(filtered):
+    page = filtered
+    page.get_by_label("Data set").select_option("fashion")
+    button(page, "results-table", "test accuracy (%)").click()
+    assert shown(page) == 5
+    values = [float(value) for value in column(page, "results-table", "test accuracy (%)")]
+    assert len(values) == 15
+    assert values == sorted(values)
+    page.get_by_label("Data set").select_option("all")
+    assert shown(page) == 15
+
+
+def test_a_page_of_few_rows_needs_no_search(open_page):
+    page = open_page()
+    assert page.locator("#results-table tbody tr").count() == 6
+    assert page.get_by_label("Rule").is_visible()
+    assert page.get_by_label("Search").count() == 0
 
 
 def test_a_filter_needs_two_values(open_page):

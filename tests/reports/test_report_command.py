@@ -3,14 +3,18 @@ import io
 import json
 import xml.etree.ElementTree as ElementTree
 
+import pandas as pd
 import pytest
 from plotnine import aes, geom_point, ggplot
 
 from plastic_cli.api.report import DEFAULT_FOLDER
-from plastic_cli.api.report_sources import recipes_by_claim
+from plastic_cli.api.report_sources import recipes_by_claim, recipes_by_setting
 from plastic_cli.commands.report import Options, print_report
 from plastic_cli.errors import PlasticError, UserError
+from plastic_cli.reports.grouping import group_runs, setting_and_data
 from plastic_cli.reports.options import Sources
+from plastic_cli.sweeps.plan import plan_recipe
+from plastic_cli.sweeps.recipe import read_recipe
 from reports.report_frames import CLAIMS, grlu_experiments
 from reports.stores import write_store
 
@@ -272,6 +276,28 @@ def test_recipes_are_found_by_the_claims_that_they_test(tmp_path, monkeypatch):
     (tmp_path / "options.toml").write_text("epochs = 3\n")
     monkeypatch.setattr(recipe, "recipes_folder", lambda: tmp_path)
     assert recipes_by_claim() == {("grlu", "GR-02"): ["table-one"], ("grlu", "GR-03"): ["table-one"]}
+
+
+def test_recipes_are_found_by_the_settings_that_they_have(tmp_path, monkeypatch):
+    from plastic_cli.sweeps import recipe
+
+    text = 'title = "t"\nwhy = "w"\nrule = "grlu"\nseeds = 2\n[options]\nepochs = 1\n[grid]\nperturbations = [1, 16]\n'
+    (tmp_path / "two.toml").write_text(text)
+    (tmp_path / "one.toml").write_text(text.replace("[1, 16]", "[16]"))
+    (tmp_path / "broken.toml").write_text(text.replace("epochs", "epoch"))
+    monkeypatch.setattr(recipe, "recipes_folder", lambda: tmp_path)
+    found = recipes_by_setting()
+    assert sorted(found.values()) == [["one", "two"], ["two"]]
+    # A run that is stored has the same key as its plan, and so has the group of its runs.
+    rows = [
+        {"run": str(seed), "rule": "grlu", "dataset": planned.dataset, "seed": seed,
+         **{f"config.{name}": value for name, value in planned.config.items()}}
+        for seed, planned in enumerate(plan_recipe(read_recipe(str(tmp_path / "one.toml"))))
+    ]  # fmt: skip
+    other = {**rows[0], "run": "other", "rule": "eglp", "config.events": "never"}
+    groups = group_runs(pd.DataFrame([*rows, other]))
+    keys = [setting_and_data(group.rule, group.dataset, group.config) for group in groups]
+    assert [found.get(key) for key in keys] == [None, ["one", "two"]]
 
 
 def test_a_rule_whose_runs_all_failed_is_a_row_of_the_table(tmp_path, capsys):

@@ -41,8 +41,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const rows = tables.flatMap((table) => [...table.tBodies[0].rows]);
   const marked = [...new Set([...document.querySelectorAll("[data-rules], [data-datasets], [data-recipes]"), ...rows])];
   const values = (element, key) => (element.dataset[key] ? JSON.parse(element.dataset[key]) : null);
-  // A name and its value are joined by spaces that do not break.
-  const plain = (text) => text.toLowerCase().replace(/\s+/g, " ");
+  // A name and its value are one word, and spaces that do not break are spaces.
+  const plain = (text) => text.toLowerCase().replace(/\s*=\s*/g, "=").replace(/\s+/g, " ");
   const texts = new Map(rows.map((row) => [row, plain([...row.cells].map((cell) => cell.textContent).join(" "))]));
   const add = (name, control) => {
     const label = document.createElement("label");
@@ -62,7 +62,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     select.append(new Option("all", ""), ...known.map((value) => new Option(value, value)));
     lists.push({ key, select: add(name, select) });
   }
-  const search = rows.length > FEW ? add("Search", input("search")) : input("search");
+  const search = tables.some((table) => table.tBodies[0].rows.length > FEW) ? add("Search", input("search")) : input("search");
   const kinds = new Set(marked.map((element) => element.dataset.control).filter(Boolean));
   const only = kinds.size > 1 ? add("Controls only", input("checkbox")) : input("checkbox");
   function show() {
