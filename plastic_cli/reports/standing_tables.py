@@ -275,7 +275,8 @@ def as_json(standing: Standing) -> str:
 def standing_page(standing: Standing) -> str:
     """Return the tables as one HTML page, in the style of the report."""
     from plastic_cli.distribution import installed_version
-    from plastic_cli.reports.page import PageTable, Section, render_page
+    from plastic_cli.reports.html_tables import PageTable
+    from plastic_cli.reports.page import Section, render_page
 
     sections = [
         Section(name, table.title, (), (PageTable(f"{name}-table", table),))
