@@ -3,6 +3,7 @@ from .api.compare import compare as compare
 from .api.fit import fit as fit
 from .api.listing import datasets as datasets
 from .api.listing import recipes as recipes
+from .api.listing import reference as reference
 from .api.listing import rules as rules
 from .api.outcome import Analysis as Analysis
 from .api.outcome import Film as Film

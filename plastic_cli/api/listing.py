@@ -1,4 +1,4 @@
-"""`plastic.rules`, `plastic.datasets` and `plastic.recipes`: what there is, as tables."""
+"""`plastic.rules`, `plastic.datasets`, `plastic.recipes` and `plastic.reference`: what there is, as tables."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plastic_cli.data.overview import data_rows
-from plastic_cli.errors import UserError
+from plastic_cli.errors import PlasticError, UserError
 from plastic_cli.plugins.discovery import discover
+from plastic_cli.runs.reference import read_reference
 from plastic_cli.sweeps.overview import recipe_row
 from plastic_cli.sweeps.recipe import read_recipe, recipe_names
 from plastic_cli.verbs.options import RunsOptions
@@ -40,18 +41,36 @@ def datasets(data: str | Path | None = None) -> pd.DataFrame:
 
 
 def recipes(runs: str | Path | None = None, data: str | Path | None = None) -> pd.DataFrame:
-    """Return the recipes that come with plastic, with the number of their runs and of those that are done.
+    """Return the recipes that come with plastic: their runs, how many are done, and their results in the reference.
 
     runs: the folder of the runs (default: PLASTIC_RUNS, else ./runs). data: the folder of the data sets.
     """
     import pandas as pd
 
+    reference = read_reference()
+    if reference.problem:
+        warnings.warn(reference.problem, stacklevel=2)
     folder = RunsOptions.from_values({} if runs is None else {"runs": runs}).runs_folder()
     rows = []
     for name in recipe_names():
         try:
-            rows.append(recipe_row(read_recipe(name), folder, None if data is None else Path(data)))
+            rows.append(recipe_row(read_recipe(name), folder, None if data is None else Path(data), reference))
         except UserError as error:
             # A recipe of a plugin that is missing does not hide the others.
             warnings.warn(str(error), stacklevel=2)
     return pd.DataFrame(rows)
+
+
+def reference() -> pd.DataFrame:
+    """Return the reference: the measured runs that come with plastic, one row each.
+
+    The columns are those of `RunStore.runs()`, with the configuration as `config.FIELD` and the last value of each
+    metric as `split/metric`; and `recipes` (the names of the recipes that a run belongs to), the versions `torch`,
+    `numpy` and `python`, and `processor`, `system`, `threads`, `used_device` and `commit`.
+
+    Raises PlasticError if the files cannot be read.
+    """
+    shipped = read_reference()
+    if shipped.problem:
+        raise PlasticError(shipped.problem)
+    return shipped.runs()

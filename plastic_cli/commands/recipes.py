@@ -1,8 +1,8 @@
-"""`plastic recipes`: the recipes that come with plastic, and how much of each is done."""
+"""`plastic recipes`: the recipes that come with plastic, how much of each is done, and its result in the reference."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from plastic_cli.commands.invocation import OutputOptions, RuleName
 from plastic_cli.commands.options import toolkit_command
@@ -11,11 +11,20 @@ from plastic_cli.config.model import field
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.runs.console import Console
-from plastic_cli.sweeps.overview import recipe_row
+from plastic_cli.sweeps.overview import recipe_row, reference_result
+from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe, recipe_names
 from plastic_cli.verbs.options import DataOptions, RunsOptions
 
-COLUMNS = ["recipe", "rule", "runs", "done", "time", "reproduces", "title"]
+if TYPE_CHECKING:
+    from plastic_cli.runs.reference import Reference
+
+COLUMNS = [
+    *("recipe", "rule", "runs", "done", "time", "reference", "reference_metric", "reference_mean", "reference_low"),
+    *("reference_high", "reference_settings", "reference_runs", "reproduces", "title"),
+]
+SHOWN = ["recipe", "rule", "runs", "done", "time", "reference", "title"]
+"""Columns of a table for a reader."""
 
 
 class Options(DataOptions, RunsOptions, OutputOptions):
@@ -43,12 +52,13 @@ def recipes(options: Options) -> None:
 
 
 def list_recipes(options: Options) -> None:
-    """Print every recipe with its rules, the numbers of its runs and of those that are done, and the time of all."""
+    """Print every recipe with the numbers of its runs and of those that are done, the time of all, and its result."""
     rule, output_format = options.rule, options.output_format()
+    reference = _reference()
     rows = []
     for name in recipe_names():
         try:
-            row = recipe_row(read_recipe(name), options.runs_folder(), options.data)
+            row = recipe_row(read_recipe(name), options.runs_folder(), options.data, reference)
         except UserError as error:
             # A recipe of a plugin that is missing or broken does not hide the others.
             Console().warning(str(error))
@@ -57,13 +67,25 @@ def list_recipes(options: Options) -> None:
             rows.append(row)
     if rule is not None and not rows:
         raise UserError(f"--rule {rule}: there is no recipe of it. Installed rules: {', '.join(discover().rules)}.")
-    columns = COLUMNS if output_format != "table" else [column for column in COLUMNS if column != "reproduces"]
-    print_rows(rows, columns, output_format)
+    print_rows(rows, SHOWN if output_format in ("table", "markdown") else COLUMNS, output_format)
     if output_format == "table":
         Console().message("`plastic recipes NAME` shows one, `plastic sweep NAME` runs the rest of it")
 
 
 def show_recipe(text: str) -> None:
-    """Print the text of one recipe."""
+    """Print the text of one recipe, and its result in the reference on stderr."""
     file = read_recipe(text)
     print(file.text, end="" if file.text.endswith("\n") else "\n")  # noqa: T201
+    reference = _reference()
+    if not reference.problem:
+        Console().message(f"reference: {reference_result(plan_recipe(file), reference).text}")
+
+
+def _reference() -> Reference:
+    """Return the reference; one that cannot be read costs a warning."""
+    from plastic_cli.runs.reference import read_reference
+
+    reference = read_reference()
+    if reference.problem:
+        Console().warning(reference.problem)
+    return reference

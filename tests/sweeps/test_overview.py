@@ -1,0 +1,98 @@
+"""The result of a recipe in the reference: means over the seeds that the recipe plans, whatever their device."""
+
+import json
+
+import pandas as pd
+import pytest
+
+import plastic_cli as plastic
+from plastic_cli.runs import reference as module
+from plastic_cli.sweeps.overview import reference_result
+from plastic_cli.sweeps.plan import plan_recipe
+from plastic_cli.sweeps.recipe import read_recipe
+from plastic_cli.testing import plastic as command
+from reports.references import record_of, reference_of
+
+
+def planned(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'title = "t"\nwhy = "w"\nrule = "grlu"\nseeds = 5\n{text}')
+    return plan_recipe(read_recipe(str(path)))
+
+
+def runs(values, number=0, **options):
+    return [record_of("grlu", seed, {"test/accuracy": value}, number=number + seed, **options)
+            for seed, value in enumerate(values)]  # fmt: skip
+
+
+def test_one_setting_has_a_mean_and_the_number_of_its_seeds(tmp_path):
+    reference = reference_of(tmp_path, runs([0.9, 0.91, 0.92, 0.93, 0.99], device="cpu"))
+    result = reference_result(planned(tmp_path, "[options]\nepochs = 10"), reference)
+    assert (result.metric, result.runs, result.planned) == ("test/accuracy", 5, 5)
+    assert result.means == pytest.approx((0.93,))
+    assert result.text == "93.00%, n = 5"
+
+
+def test_seeds_that_the_recipe_does_not_plan_do_not_count(tmp_path):
+    reference = reference_of(tmp_path, runs([0.9, 0.8, 0.1, 0.1, 0.1]))
+    result = reference_result([each for each in planned(tmp_path, "") if each.seed < 2], reference)
+    assert (result.runs, result.means) == (2, pytest.approx((0.85,)))
+
+
+def test_several_settings_have_a_range_and_missing_runs_are_counted(tmp_path):
+    records = [*runs([0.5, 0.7]), *runs([0.9, 0.9, 0.9], number=20, perturbations=4)]
+    result = reference_result(planned(tmp_path, "[grid]\nperturbations = [1, 4, 16]"), reference_of(tmp_path, records))
+    assert sorted(result.means) == pytest.approx([0.6, 0.9])
+    assert result.text == "60.00% to 90.00%, 2 settings, n = 5 of 15"
+
+
+def test_failed_runs_and_values_that_are_not_finite_do_not_count(tmp_path):
+    records = runs([0.5, 0.7, 0.9, None, 0.9])
+    records[4].status = "failed"
+    result = reference_result(planned(tmp_path, ""), reference_of(tmp_path, records))
+    assert (result.runs, result.means) == (3, pytest.approx((0.7,)))
+
+
+def test_a_recipe_without_runs_is_not_measured_and_a_data_set_without_any_run_is_the_reason(tmp_path):
+    reference = reference_of(tmp_path, [record_of("backprop", 0, {"test/accuracy": 0.5})])
+    assert reference_result(planned(tmp_path, ""), reference).text == "not measured"
+    missing = planned(tmp_path, '[options]\ndataset = "cifar10"')
+    assert reference_result(missing, reference).text == "not measured: CIFAR-10 is not here"
+    both = planned(tmp_path, '[grid]\ndataset = ["cifar10", "digits"]')
+    assert reference_result(both, reference).text == "not measured"
+
+
+def test_the_recipes_and_the_reference_are_tables_and_the_shell_shows_the_same(tmp_path, monkeypatch):
+    plan = plan_recipe(read_recipe("grlu-quick"))
+    records = [
+        record_of("grlu", summary={"test/accuracy": 0.5 + place / 100}, number=place, **each.config)
+        for place, each in enumerate(plan)
+    ]
+    reference_of(tmp_path, records, "grlu-quick")
+    monkeypatch.setattr(module, "reference_folder", lambda: tmp_path / "reference")
+    table = plastic.reference()
+    assert len(table) == len(plan)
+    assert table["recipes"].map(list).tolist() == [["grlu-quick"]] * len(plan)
+    assert {"test/accuracy", "config.perturbations", "torch", "commit"} <= set(table.columns)
+    row = plastic.recipes().set_index("recipe").loc["grlu-quick"]
+    settings = [str(row) for row in table.filter(like="config.").drop(columns="config.seed").to_dict("records")]
+    by_setting = table["test/accuracy"].groupby(settings).mean()
+    assert (row["reference_low"], row["reference_high"]) == pytest.approx((by_setting.min(), by_setting.max()))
+    assert (row["reference_runs"], row["reference_settings"]) == (len(plan), len(by_setting))
+    assert pd.isna(row["reference_mean"])
+    listed = {each["recipe"]: each for each in json.loads(command("recipes", "--json").out)}
+    assert listed["grlu-quick"]["reference"] == row["reference"]
+    assert listed["eglp-eg-02-cifar10"]["reference"] == "not measured: CIFAR-10 is not here"
+    shown = command("recipes", "grlu-quick")
+    assert shown.err == f"reference: {row['reference']}\n"
+    assert "reference:" not in shown.out, "the text can be copied into a file"
+
+
+def test_a_missing_reference_is_a_warning_and_the_recipes_are_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "reference_folder", lambda: tmp_path / "nothing")
+    done = command("recipes", "--json", "--rule", "grlu")
+    assert done.code == 0
+    assert "there is no reference in" in done.err
+    assert {row["reference"] for row in json.loads(done.out)} == {None}
+    with pytest.raises(plastic.PlasticError, match="there is no reference in"):
+        plastic.reference()
