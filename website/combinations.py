@@ -1,15 +1,14 @@
 """Credit x update x network in the documentation: figures and tables, from the runs of two recipes.
 
-    python website/combinations.py FOLDER    # a store with the runs of combinations and grlu-depth-and-width
+    python website/combinations.py             # docs/measurements/combinations.toml, from the reference
+    python website/combinations.py FOLDER      # also the pictures in docs/images, from a store with the same runs
 
-It writes `docs/measurements/combinations.toml`, and pictures into `docs/images`. Then `python website/measurements.py`
-writes the tables into the page.
+`python website/measurements.py` does the first and then writes the tables into the page.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,14 @@ import pandas as pd
 from plotnine import ggplot
 
 import plastic_cli as plastic
-from plastic_cli.distribution import installed_version
+from measured import stored_reference
 from plastic_cli.figures.curves import ordered_styles
 from plastic_cli.figures.files import save_figure
 from plastic_cli.figures.finals import finals_figure
 from plastic_cli.figures.view import View
 from plastic_cli.plugins.metrics import Metric
 from plastic_cli.reports.combinations import ANGLE, LEARNING_COST, SECONDS, combinations, compared, final_values
+from plastic_cli.runs.reference import Reference
 from plastic_cli.statistics.intervals import mean_interval
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +53,8 @@ class Measured:
         if not found.n:
             return ""
         bounds = {"low": max(found.low, ends[0]), "high": min(found.high, ends[1])} if found.known else {}
-        self.stored[key] = {"mean": round(found.mean, 4), **{name: round(end, 4) for name, end in bounds.items()}}
+        numbers = {"mean": found.mean, **bounds}
+        self.stored[key] = {**{name: round(number, 4) for name, number in numbers.items()}, "n": found.n}
         return f"{{{key}}}"
 
     def number(self, key: str, value: float, digits: int) -> str:
@@ -145,8 +146,7 @@ def toml_table(name: str, columns: list[str], rows: list[list[str]], measured: M
     lines = [
         f"[{name}]",
         f'command = "{command}"',
-        f'version = "{installed_version()}"',
-        f"date = {datetime.date.today()}",
+        "generated = true",
         "digits = 1",
         f'align = "{"ll" + "r" * (len(columns) - 2)}"',
         f"columns = [{quoted[0]}]",
@@ -162,29 +162,46 @@ def toml_table(name: str, columns: list[str], rows: list[list[str]], measured: M
     return "\n".join(lines) + "\n"
 
 
-def write(folder: Path) -> None:
-    """Write all figures and tables."""
-    store = plastic.RunStore(folder)
-    runs, metrics = store.runs(), store.metrics(stage="train")
-    runs = runs[runs["status"] == "completed"]
-    of_depth = (runs["rule"] == "grlu") & (runs["config.model"] == "mlp")
-    matrix, depths = runs[~of_depth], runs[of_depth]
-    texts = ["# The measured numbers of docs/any-network.md. `python website/combinations.py` writes this file.\n"]
+def tables_text(reference: Reference) -> str:
+    """Return the text of `docs/measurements/combinations.toml`: the tables of the runs of the reference."""
+    matrix, depths = _runs_of("combinations", reference), _runs_of("grlu-depth-and-width", reference)
+    metrics = reference.metrics(list(matrix["run"]), stage="train")
+    texts = ["# The measured numbers of docs/any-network.md. `python website/measurements.py` writes this file.\n"]
     columns = ["network", "credit", *UPDATES, "angle (adam)", "cost of learning", "seconds"]
     for dataset in dict.fromkeys(matrix["dataset"]):
         rows, measured = combinations_table(matrix, metrics, dataset)
         texts.append(
             toml_table(dataset, columns, rows, measured, f"{COMMANDS['combinations']} --only dataset={dataset}")
         )
-    if len(depths):
-        rows, measured = depth_table(depths)
-        columns = ["width", "depth", "node perturbation", "gradient", "difference", "angle"]
-        texts.append(toml_table("depth-and-width", columns, rows, measured, COMMANDS["depth-and-width"]))
-        rows, measured = loss_per_layer(depths)
-        columns = ["width", "seeds", "accuracy lost with each hidden layer"]
-        texts.append(toml_table("loss-per-layer", columns, rows, measured, COMMANDS["depth-and-width"]))
-    MEASUREMENTS.write_text("\n".join(texts), encoding="utf-8")
-    draw(matrix, depths, store)
+    rows, measured = depth_table(depths)
+    columns = ["width", "depth", "node perturbation", "gradient", "difference", "angle"]
+    texts.append(toml_table("depth-and-width", columns, rows, measured, COMMANDS["depth-and-width"]))
+    rows, measured = loss_per_layer(depths)
+    columns = ["width", "seeds", "accuracy lost with each hidden layer"]
+    texts.append(toml_table("loss-per-layer", columns, rows, measured, COMMANDS["depth-and-width"]))
+    return "\n".join(texts)
+
+
+def _runs_of(recipe: str, reference: Reference) -> pd.DataFrame:
+    """Return the completed runs of a recipe, in the order of their creation, without the versions that made them."""
+    runs = reference.runs()
+    own = runs[runs["recipes"].map(lambda names: recipe in names) & (runs["status"] == "completed")]
+    # The reference has one run of a setting and seed: runs of two versions are no two settings.
+    return own.assign(version=None, rule_version=None)
+
+
+def write() -> None:
+    """Write the tables from the reference that comes with plastic."""
+    MEASUREMENTS.write_text(tables_text(stored_reference()), encoding="utf-8")
+
+
+def draw_store(folder: Path) -> None:
+    """Draw the figures of the runs of a store."""
+    store = plastic.RunStore(folder)
+    runs = store.runs()
+    runs = runs[runs["status"] == "completed"]
+    of_depth = (runs["rule"] == "grlu") & (runs["config.model"] == "mlp")
+    draw(runs[~of_depth], runs[of_depth], store)
 
 
 def draw(matrix: pd.DataFrame, depths: pd.DataFrame, store: plastic.RunStore) -> None:
@@ -223,10 +240,12 @@ def _over_depth(runs: pd.DataFrame, values: pd.Series[float], metric: Metric, ti
 
 
 def main() -> None:
-    """Read the folder from the command line."""
+    """Write the tables, and with the folder of a store the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="the store of the runs")
-    write(parser.parse_args().folder)
+    parser.add_argument("folder", type=Path, nargs="?", help="the store of the runs")
+    write()
+    if folder := parser.parse_args().folder:
+        draw_store(folder)
 
 
 if __name__ == "__main__":

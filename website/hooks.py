@@ -50,6 +50,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Fill in the generated parts, show the names of listings, and let links lead to the pages of the site."""
     text = re.sub(r"^<!-- plastic: ([\w ]+) -->$", lambda found: PARTS[found[1]](), markdown, flags=re.MULTILINE)
     text = re.sub(r"^ *<!-- (measured: \S+|end) -->\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"<!-- (number: [^\n]+?|end) -->", "", text)
     text = re.sub(r"^```(\w+) file=(\S+)$", r'``` { .\1 title="\2" }', text, flags=re.MULTILINE)
     return repository.with_links_of_the_site(_with_wide_lists(text), page.file.src_uri)
 

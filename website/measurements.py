@@ -1,107 +1,258 @@
-"""Tables of measured numbers: the numbers lie in `docs/measurements/`, and this program writes them into the pages.
+"""Measured numbers in the pages: this program writes them, from the reference and from `docs/measurements/`.
 
-    python website/measurements.py                                 # write the tables of all pages
-    python website/measurements.py --collect eglp --runs FOLDER    # write eglp-claims.csv from the runs of a store
+    python website/measurements.py              # write the tables and numbers of all pages
+    python website/measurements.py --missing    # list what the reference does not hold, and what would measure it
+    python website/measurements.py --changes    # compare values measured earlier with those of the reference
 
-In a page, a table lies between `<!-- measured: FILE/TABLE -->` and `<!-- end -->`. FILE.toml has its columns, its rows
-and its values; a row shows a value with `{KEY}`, `{KEY:FORMAT}` or `{KEY.PART:FORMAT}`. Keys that are ids of claims are
-read from the files that `--collect` writes from the report.
+In a page, a table lies between `<!-- measured: FILE/TABLE -->` and `<!-- end -->`, and a number in a sentence between
+`<!-- number: FILE/TABLE/KEY -->` and `<!-- end -->`. docs/measurements/index.md describes the files.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
-import io
+import math
 import re
-import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from measured import NotMeasuredError, Setting, Value, claims, measured, setting_of, stored_reference
+from plastic_cli.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs/measurements"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 BLOCK = re.compile(r"^( *)<!-- measured: (\S+?)/(\S+?) -->\n.*?^ *<!-- end -->$", re.DOTALL | re.MULTILINE)
-FIELD = re.compile(r"\{([^{}:]+?)(?:\.(mean|interval|low|high|n|verdict))?(?::([^{}]*))?\}")
-COLUMNS = ["id", "dataset", "setting", "mean", "low", "high", "n", "verdict"]
+FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
+NUMBER = re.compile(r"<!-- number: (\S+?)/(\S+?)/([^\n]+?) -->([^\n]*?)<!-- end -->")
+PARTS = ("mean", "interval", "low", "high", "n", "verdict", "words", "each", "count")
+FIELD = re.compile(r"\{([^{}:]+?)(?:\.(" + "|".join(PARTS) + r"))?(?::([^{}]*))?\}")
+SHARED = ("settings", "measures")
+"""Tables of a file that hold for all its other tables."""
 
-Value = Mapping[str, Any]
+EARLIER, NOT_YET = "†", "‡"
 
 
-def with_tables(text: str) -> str:
-    """Return the text of a page with its tables of measured numbers written again."""
+@dataclass
+class Notes:
+    """What a reader must know about the values of a table: filled while its cells are written."""
+
+    seeds: Counter[int] = field(default_factory=Counter)
+    earlier: set[str] = field(default_factory=set)
+    not_yet: bool = False
+
+    @property
+    def usual(self) -> int | None:
+        """The number of seeds of most values; None without any."""
+        return self.seeds.most_common(1)[0][0] if self.seeds else None
+
+    def lines(self) -> list[str]:
+        """Return the notes as a paragraph below the table."""
+        notes = []
+        if self.seeds:
+            stated = " unless stated" if len(self.seeds) > 1 else ""
+            notes.append(f"{_seeds(self.usual)}{stated}.")
+        if self.earlier:
+            notes.append(f"{EARLIER} Measured earlier, not in the reference: {'; '.join(sorted(self.earlier))}.")
+        if self.not_yet:
+            notes.append(f"{NOT_YET} Not measured yet.")
+        return ["", " ".join(notes)] if notes else []
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table, and the numbers of seeds of its values."""
+
+    text: str
+    seeds: frozenset[int]
+
+    def with_seeds(self, usual: int | None) -> str:
+        """Return the text, with the number of seeds if it is not the usual one of the table."""
+        unusual = sorted(self.seeds - {usual})
+        return f"{self.text} ({_seeds(unusual[0])})" if len(unusual) == 1 and len(self.seeds) == 1 else self.text
+
+
+def _seeds(number: int | None) -> str:
+    return f"{number} seed{'' if number == 1 else 's'}"
+
+
+def with_numbers(text: str) -> str:
+    """Return the text of a page with its tables and numbers written again."""
 
     def written(found: re.Match[str]) -> str:
         indent, file, name = found.groups()
         lines = [f"<!-- measured: {file}/{name} -->", *table(file, name), "<!-- end -->"]
-        return "\n".join(indent + line for line in lines)
+        return "\n".join((indent + line).rstrip() for line in lines)
 
-    return BLOCK.sub(written, text)
+    def number(found: re.Match[str]) -> str:
+        file, name, key, _ = found.groups()
+        return f"<!-- number: {file}/{name}/{key} -->{shown(f'{{{key}}}', file, name, Notes()).text}<!-- end -->"
+
+    # Every second part is a fenced block, in which comments are an example.
+    parts = FENCE.split(text)
+    parts[::2] = [NUMBER.sub(number, BLOCK.sub(written, part)) for part in parts[::2]]
+    return "".join(parts)
 
 
 def table(file: str, name: str) -> list[str]:
-    """Return the lines of one table in Markdown."""
+    """Return the lines of one table in Markdown, and the notes on its values."""
     content = measurements(file)[name]
-    head, *rows = [[_shown(cell, content) for cell in row] for row in (content["columns"], *content["rows"])]
+    notes = Notes()
+    cells = [[shown(cell, file, name, notes) for cell in row] for row in (content["columns"], *content["rows"])]
+    notes.seeds.update(number for row in cells for cell in row for number in cell.seeds)
+    head, *rows = [[cell.with_seeds(notes.usual) for cell in row] for row in cells]
     lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
     lines.insert(1, "|" + "".join("---:|" if side == "r" else "---|" for side in content.get("align", "l" * len(head))))
-    return [re.sub(r"\|  (?=\|)", "| ", line) for line in lines]
+    return [*(re.sub(r"\|  (?=\|)", "| ", line) for line in lines), *notes.lines()]
 
 
 @cache
 def measurements(file: str) -> dict[str, Any]:
-    """Return the tables of one file."""
-    return tomllib.loads((FOLDER / f"{file}.toml").read_text(encoding="utf-8"))
+    """Return the tables of one file, each with the settings and measures that hold for all of them."""
+    content = tomllib.loads((FOLDER / f"{file}.toml").read_text(encoding="utf-8"))
+    shared = {name: content.pop(name, {}) for name in SHARED}
+    return {
+        name: {**own, **{kind: {**shared[kind], **own.get(kind, {})} for kind in SHARED}}
+        for name, own in content.items()
+    }
 
 
 @cache
-def claims() -> dict[str, Value]:
-    """Return what the report measured for each claim, by the claim's id."""
-    found: dict[str, Value] = {}
-    for path in sorted(FOLDER.glob("*-claims.csv")):
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-        for row in csv.DictReader(lines):
-            numbers = {name: float(row[name]) for name in ("mean", "low", "high") if row[name]}
-            found[row["id"]] = {**numbers, "n": row["n"], "verdict": row["verdict"]}
+@cache
+def settings_of(file: str, name: str) -> Mapping[str, Setting]:
+    """Return the settings of a table by their names; raises UserError, with file and name, for a wrong one."""
+    found = {}
+    for key, entry in measurements(file)[name].get("settings", {}).items():
+        try:
+            found[key] = setting_of(entry)
+        except UserError as error:
+            raise UserError(f"docs/measurements/{file}.toml, setting '{key}': {error}") from None
     return found
 
 
-def value_of(key: str, content: Mapping[str, Any]) -> Value:
-    """Return a value: of the table itself, of another one ("FILE/TABLE/KEY"), or of a claim."""
-    own = content.get("values", {})
-    if key in own:
-        return own[key] if isinstance(own[key], dict) else {"mean": own[key]}
-    file, _, rest = key.partition("/")
-    name, _, inner = rest.partition("/")
-    if inner and (FOLDER / f"{file}.toml").is_file():
-        return value_of(inner, measurements(file)[name])
-    scale = content.get("scale", 1)
-    return {part: scale * number if isinstance(number, float) else number for part, number in claims()[key].items()}
+def query_of(key: str, file: str, name: str) -> Mapping[str, Any] | None:
+    """Return the query of a key: its own, or that of "SETTING / MEASURE"; None for another key."""
+    content = measurements(file)[name]
+    own = content.get("values", {}).get(key)
+    if isinstance(own, dict) and "of" in own:
+        query = own
+    else:
+        setting, slash, measure = key.rpartition(" / ")
+        if (
+            own is not None
+            or not slash
+            or setting not in content.get("settings", {})
+            or measure not in content["measures"]
+        ):
+            return None
+        query = {"of": setting, **content["measures"][measure]}
+    return {"scale": content["scale"], **query} if "scale" in content else query
 
 
-def _shown(cell: str, content: Mapping[str, Any]) -> str:
-    def value(found: re.Match[str]) -> str:
-        key, part, spec = found[1], found[2], found[3] or str(content.get("digits", 2))
-        measured = value_of(key, content)
-        if part in ("n", "verdict"):
-            return str(measured[part])
-        interval = f"[{_number(measured['low'], spec)}, {_number(measured['high'], spec)}]" if "low" in measured else ""
-        if part == "interval":
-            return interval
-        mean = _number(measured[part or "mean"], spec)
-        return mean if part or not interval else f"{mean} {interval}"
+@cache
+def value_of(key: str, file: str, name: str) -> Value:
+    """Return a value: of the reference, typed with a benchmark, of another table ("FILE/TABLE/KEY"), or of a claim.
 
-    return FIELD.sub(value, cell)
+    Where the reference has no runs for it, it is the value that was measured earlier. Raises NotMeasuredError if
+    there is none.
+    """
+    other, _, rest = key.partition("/")
+    table_of_other, _, inner = rest.partition("/")
+    if inner and (FOLDER / f"{other}.toml").is_file():
+        return value_of(inner, other, table_of_other)
+    content = measurements(file)[name]
+    query = query_of(key, file, name)
+    try:
+        if query is not None:
+            return measured(query, settings_of(file, name), stored_reference())
+        if key in content.get("values", {}):
+            return _typed(content["values"][key])
+        return _of_claim(key, content.get("scale", 1))
+    except NotMeasuredError:
+        if key not in (earlier := _earlier(key, file, name)).get("values", {}):
+            raise
+        return replace(_typed(earlier["values"][key]), earlier=f"{earlier['source']} ({earlier['date']})")
+    except UserError as error:
+        raise UserError(f"docs/measurements/{file}.toml, {name}, '{key}': {error}") from None
 
 
-def _number(number: float, spec: str) -> str:
+def _earlier(key: str, file: str, name: str) -> Mapping[str, Any]:
+    """Return the table of earlier values that has a key: that of its own table or, for a claim, of any table."""
+    own = measurements(file)[name].get("earlier", {})
+    if key in own.get("values", {}) or key not in claims(stored_reference()):
+        return own
+    every = [
+        content.get("earlier", {}) for path in FOLDER.glob("*.toml") for content in measurements(path.stem).values()
+    ]
+    return next((earlier for earlier in every if key in earlier.get("values", {})), own)
+
+
+def _typed(value: float | Mapping[str, Any]) -> Value:
+    return Value(**value) if isinstance(value, Mapping) else Value(mean=value)
+
+
+def _of_claim(name: str, scale: float) -> Value:
+    known = claims(stored_reference())
+    if name not in known:
+        raise UserError("it is no key of values, no SETTING / MEASURE and no claim.")
+    value = known[name]
+    if value.word == "untested":
+        raise NotMeasuredError(f"claim {name}: {value.words}")
+    scaled = {part: None if (old := getattr(value, part)) is None else scale * old for part in ("mean", "low", "high")}
+    return replace(value, **scaled)
+
+
+def shown(cell: str, file: str, name: str, notes: Notes) -> Cell:
+    """Return a cell with its values; a mark at its end says that one was measured earlier."""
+    earlier, seeds = False, set()
+
+    def field_of(found: re.Match[str]) -> str:
+        nonlocal earlier
+        key, part, spec = found[1], found[2], found[3] or str(measurements(file)[name].get("digits", 2))
+        try:
+            value = value_of(key, file, name)
+        except NotMeasuredError:
+            notes.not_yet = True
+            return "untested" if part in ("verdict", "words") else NOT_YET
+        if value.earlier:
+            earlier = True
+            notes.earlier.add(value.earlier)
+        elif value.n and part not in ("n", "verdict", "words"):
+            seeds.add(value.n)
+        return formatted(value, part, spec)
+
+    text = FIELD.sub(field_of, cell)
+    return Cell(f"{text} {EARLIER}" if earlier else text, frozenset(seeds))
+
+
+def formatted(value: Value, part: str | None, spec: str) -> str:
+    """Return a value, or a part of it, as a page shows it."""
+    if part in ("n", "verdict", "words"):
+        return str({"n": value.n, "verdict": value.word, "words": value.words or value.word}[part])
+    if part == "each" or (part is None and value.each and value.mean is None and value.count is None):
+        return ", ".join(_number(each, spec) for each in value.each)
+    if part == "count" or (part is None and value.count is not None):
+        return f"{value.count} of {value.n}"
+    if part in ("mean", "low", "high"):
+        return _number(getattr(value, part), spec)
+    known = value.low is not None and value.high is not None
+    interval = f"[{_number(value.low, spec)}, {_number(value.high, spec)}]" if known else ""
+    if part == "interval":
+        return interval
+    mean = _number(value.mean, spec)
+    return f"{mean} {interval}" if interval else mean
+
+
+def _number(number: float | None, spec: str) -> str:
     """Format a number. spec: decimals, after "." to leave out the zero before the point; "," separates thousands."""
+    assert number is not None
     if spec == ",":
         return f"{number:,.0f}"
     text = f"{number:.{int(spec.lstrip('.'))}f}"
@@ -110,30 +261,116 @@ def _number(number: float, spec: str) -> str:
     return re.sub(r"^(-?)0(?=\.)", r"\1", text) if spec.startswith(".") else text
 
 
-def collect(rule: str, runs: Path) -> None:
-    """Write what the report says of the claims of a rule, for the runs of a store."""
-    command = ["plastic", "report", "--rule", rule, "--table", "claims", "--format", "csv"]
-    report = subprocess.run([*command, "--runs", str(runs)], capture_output=True, text=True, check=True)
-    version = subprocess.run(["plastic", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    text = io.StringIO()
-    text.write(f"# {' '.join(command)}\n# {version}\n# {datetime.date.today()}\n")
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row for row in csv.DictReader(io.StringIO(report.stdout)) if row["mean"])
-    (FOLDER / f"{rule}-claims.csv").write_text(text.getvalue(), encoding="utf-8")
+# --- what is missing, and what has changed ----------------------------------------------------------------------------
+
+
+def keys_of(file: str, name: str) -> Iterator[str]:
+    """Yield each key that the rows of a table, or its values, have."""
+    content = measurements(file)[name]
+    cells = [cell for row in content["rows"] for cell in row]
+    yield from dict.fromkeys([
+        *(found[1] for cell in cells for found in FIELD.finditer(cell)),
+        *content.get("values", {}),
+        *content.get("earlier", {}).get("values", {}),
+    ])  # fmt: skip
+
+
+Place = tuple[str, str, str]
+"""File, table and key of a value."""
+
+
+def missing() -> list[tuple[float, Place, str]]:
+    """Return the values that the reference does not hold: minutes of one run, the place, and what measures it."""
+    found: list[tuple[float, Place, str]] = []
+    for file, name, key in all_keys():
+        query = query_of(key, file, name)
+        try:
+            if query is not None:
+                measured(query, settings_of(file, name), stored_reference())
+            elif key in claims(stored_reference()):
+                _of_claim(key, 1)
+        except NotMeasuredError as error:
+            names = [] if query is None else [query["of"], query.get("against", [])]
+            names = [each for name in names for each in ([name] if isinstance(name, str) else name)]
+            minutes = max((settings_of(file, name)[each].minutes for each in names), default=math.inf)
+            found.append((minutes, (file, name, key), str(error)))
+    return sorted(found, key=lambda entry: (not entry[0] < math.inf, entry[0]))
+
+
+def missing_lines() -> list[str]:
+    """Return one line for each value that is missing."""
+    return [f"{minutes:5.1f} min  {'/'.join(place)}: {text}" for minutes, place, text in missing()]
+
+
+def changes() -> list[str]:
+    """Return one line for each value that was measured earlier and is in the reference now."""
+    lines = []
+    for file, name, key in all_keys():
+        old = measurements(file)[name].get("earlier", {}).get("values", {}).get(key)
+        if old is None:
+            continue
+        with_new = value_of(key, file, name)
+        if not with_new.earlier:
+            lines.append(f"{file}/{name}/{key}: {_compared(_typed(old), with_new)}")
+    return lines
+
+
+def _compared(old: Value, new: Value) -> str:
+    def interval(value: Value) -> str:
+        return "" if value.low is None else f" [{value.low:.4g}, {value.high:.4g}]"
+
+    if old.mean is None or new.mean is None:
+        return f"{formatted(old, None, '5')} -> {formatted(new, None, '5')}"
+    outside = not _contains(old, new.mean) and not _contains(new, old.mean)
+    text = f"{old.mean:.5g}{interval(old)} -> {new.mean:.5g}{interval(new)} ({new.n} seeds)"
+    return text + (" DIFFERS" if outside else "")
+
+
+def _contains(value: Value, number: float) -> bool:
+    assert value.mean is not None
+    low, high = (value.mean if end is None else end for end in (value.low, value.high))
+    # Typed values have few digits.
+    slack = 0.005 * max(abs(number), abs(value.mean))
+    return low - slack <= number <= high + slack
+
+
+def all_keys() -> Iterator[Place]:
+    """Yield file, table and key of each value."""
+    for path in sorted(FOLDER.glob("*.toml")):
+        for name in measurements(path.stem):
+            for key in keys_of(path.stem, name):
+                other = key.partition("/")[0]
+                if not (FOLDER / f"{other}.toml").is_file():
+                    yield path.stem, name, key
 
 
 def main() -> None:
-    """Write the tables of all pages, or first collect the results of a rule."""
+    """Write the tables and numbers of all pages, or list what is missing or has changed."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--collect", metavar="RULE", help="write RULE-claims.csv from the runs of a store")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the store")
+    parser.add_argument("--missing", action="store_true", help="list the values that the reference does not hold")
+    parser.add_argument("--changes", action="store_true", help="compare values measured earlier with the reference")
     arguments = parser.parse_args()
-    if arguments.collect:
-        collect(arguments.collect, arguments.runs)
+    if arguments.missing or arguments.changes:
+        lines = (
+            changes()
+            if arguments.changes
+            else [f"{minutes:5.1f} min  {'/'.join(place)}: {text}" for minutes, place, text in missing()]
+        )
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        return
+    # Imported here, because it imports torch.
+    import combinations
+
+    combinations.write()
+    for cached in (measurements, settings_of, value_of):
+        cached.cache_clear()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        if (written := with_tables(text)) != text:
+        try:
+            written = with_numbers(text)
+        except UserError as error:
+            sys.exit(f"{page.relative_to(ROOT)}: {error}")
+        if written != text:
             page.write_text(written, encoding="utf-8")
             sys.stderr.write(f"wrote {page.relative_to(ROOT)}\n")
 

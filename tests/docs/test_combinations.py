@@ -21,5 +21,6 @@ def test_a_table_is_read_as_it_is_written(monkeypatch):
     content = tomllib.loads(text)
     monkeypatch.setattr(measurements, "measurements", lambda file: content)
     assert content["digits"]["values"]["lenet / a / sgd"]["high"] == 100
-    assert content["digits"]["values"]["lenet / a / adam"] == {"mean": pytest.approx(50)}
-    assert measurements.table("any", "digits")[2] == "| lenet | a | 99.0 [96.5, 100.0] | 50.0 | | 24.2 |"
+    assert content["digits"]["values"]["lenet / a / adam"] == {"mean": pytest.approx(50), "n": 1}
+    shown = measurements.table("any", "digits")[2:]
+    assert shown == ["| lenet | a | 99.0 [96.5, 100.0] | 50.0 (1 seed) | | 24.2 |", "", "3 seeds unless stated."]
