@@ -210,10 +210,7 @@ def measured(query: Mapping[str, Any], settings: Mapping[str, Setting], referenc
         raise UserError(
             f"{dict(query)}: statistic is one of {', '.join(STATISTICS)}; relation, {', '.join(RELATIONS)}."
         )
-    if statistic == "slope":
-        values = _slopes(query, settings, reference)
-    else:
-        values = _together(query, settings, reference)
+    values = (_slopes if statistic == "slope" else _together)(query, settings, reference)
     if "against" in query:
         other = values_of(query, _setting(query["against"], settings), reference)
         values = {

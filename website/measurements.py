@@ -298,8 +298,11 @@ def missing() -> list[tuple[float, Place, str]]:
 
 
 def missing_lines() -> list[str]:
-    """Return one line for each value that is missing."""
-    return [f"{minutes:5.1f} min  {'/'.join(place)}: {text}" for minutes, place, text in missing()]
+    """Return one line for each setting that is missing, with the tables that show it."""
+    tables: dict[tuple[float, str], dict[str, None]] = {}
+    for minutes, (file, name, _), text in missing():
+        tables.setdefault((minutes, text), {})[f"{file}/{name}"] = None
+    return [f"{minutes:5.1f} min a run  {text}  ({', '.join(names)})" for (minutes, text), names in tables.items()]
 
 
 def changes() -> list[str]:
