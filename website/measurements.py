@@ -354,11 +354,7 @@ def main() -> None:
     parser.add_argument("--changes", action="store_true", help="compare values measured earlier with the reference")
     arguments = parser.parse_args()
     if arguments.missing or arguments.changes:
-        lines = (
-            changes()
-            if arguments.changes
-            else [f"{minutes:5.1f} min  {'/'.join(place)}: {text}" for minutes, place, text in missing()]
-        )
+        lines = changes() if arguments.changes else missing_lines()
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         return
     # Imported here, because it imports torch.

@@ -137,12 +137,12 @@ def test_a_query_means_exactly_one_setting(settings, reference):
     [
         ({"recipe": "eglp-cnn"}, "has 2 settings with any option: eglp dataset=mnist .*; eglp dataset=fashion"),
         ({"recipe": "eglp-cnn", "where": {"dataset": "digits"}}, "has no runs with dataset=digits"),
-        ({"recipe": "eglp-cnn", "where": {"datset": "digits"}}, "no rule has an option 'datset'"),
+        ({"recipe": "eglp-cnn", "where": {"data_set": "digits"}}, "no rule has an option 'data_set'"),
         ({"recipe": "feedback-fig-1", "runs": "alignment"}, "has no runs named 'alignment'"),
         ({"recipe": "no-recipe"}, "there is no recipe 'no-recipe'"),
         ({"rule": "grlu", "options": {"perturbation": 1}}, "perturbations"),
         ({"options": {}}, "name a recipe, or a rule"),
-        ({"recipe": "eglp-cnn", "wher": {}}, "a setting has no key 'wher'"),
+        ({"recipe": "eglp-cnn", "wheree": {}}, "a setting has no key 'wheree'"),
     ],
 )
 def test_a_setting_that_is_none_or_several_is_named(entry, message):
