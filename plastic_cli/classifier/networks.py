@@ -145,6 +145,36 @@ def normalized_mlp(num_classes: int) -> nn.Module:
     return nn.Sequential(*layers, _Standardize(), _HeLinear(num_classes))
 
 
+def recurrent(num_classes: int) -> nn.Module:
+    """Return an Elman network with 128 tanh units that reads an image row by row, from top to bottom.
+
+    The same weights are used at every row: `--model plastic_cli.classifier.networks:recurrent`.
+    """
+    return ElmanNetwork(128, num_classes)
+
+
+class ElmanNetwork(nn.Module):
+    """A recurrent layer over the rows of an image, h_t = tanh(W [x_t, h_{t-1}] + b), and a readout of its last state.
+
+    x_t: row t of all channels (batch, channels * width). The layer takes its size from its first input.
+    """
+
+    def __init__(self, units: int, classes: int) -> None:
+        super().__init__()
+        self.units = units
+        self.cell = nn.LazyLinear(units)
+        self.readout = nn.Linear(units, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (batch, classes) of images (batch, channels, height, width)."""
+        rows = images.transpose(1, 2).flatten(2)
+        h = images.new_zeros(len(images), self.units)
+        for x in rows.unbind(1):
+            h = torch.tanh(self.cell(torch.cat([x, h], dim=1)))
+        logits: Tensor = self.readout(h)
+        return logits
+
+
 class ConvolutionalNetwork(nn.Module):
     """Convolutions 3 x 3 with ReLU, each followed by max pooling that halves the image, and a linear readout."""
 
