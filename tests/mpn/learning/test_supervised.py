@@ -14,11 +14,12 @@ import torch
 from plastic_cli.analysis.dimensionality import participation_ratio
 from plastic_cli.errors import RunFailed, UserError
 from plastic_cli.numerics.seeds import seed_sequence
-from plastic_cli.reports.claims import read_claims, unknown_conditions
+from plastic_cli.reports.claims import read_claims, unknown_conditions, unknown_stage_options
 from plastic_cli.runs.checkpoint import read_checkpoint
 from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.store import RunStore
-from plastic_mpn.config import Train
+from plastic_cli.testing import plastic
+from plastic_mpn.config import Evaluate, Train
 from plastic_mpn.environments.tasks.integration import batch, context_task, integration_task
 from plastic_mpn.learning.integration_measures import (
     cross_validated_accuracy,
@@ -511,8 +512,27 @@ def test_the_claims_can_be_read_and_name_measures_and_settings_that_exist():
     measured = measure_integration(small_network(), small_task(delay=2), seed=0, trials=60)
     for claim in figures.claims:
         split, metric = claim.metric.split("/")
+        if claim.stage is not None:
+            continue
         assert split == "test"
         assert metric in measured or claim.conditions["env"] == "CartPole-v1"
+
+
+def test_eval_gives_the_results_that_claims_name(runs_folder):
+    import plastic_mpn
+
+    options = ["--algorithm", "supervised", "--env", "plastic/SimpleIntegration-v0", "--hidden", 4, "--steps", 4]
+    trained = plastic("train", "mpn", *options, "--minimum-batches", 1, "--maximum-batches", 1)
+    assert trained.code == 0, trained.err
+    text = (Path(plastic_mpn.__file__).parent / "claims.toml").read_text(encoding="utf-8")
+    claims = [claim for claim in read_claims("mpn", text).claims if claim.stage == "eval"]
+    assert claims
+    assert unknown_stage_options(claims, {"eval": list(Evaluate.model_fields)}) == []
+    for claim in claims:
+        (name,) = claim.options["env_options"]
+        outcome = plastic("eval", "mpn", "--json", "--env-options", name, "--episodes", 2)
+        assert outcome.code == 0, outcome.err
+        assert claim.metric in outcome.results[0]["metrics"], claim.id
 
 
 def test_no_claim_judges_an_accuracy_set_by_the_stopping_rule():
