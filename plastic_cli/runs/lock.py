@@ -17,6 +17,8 @@ except ImportError:
     # Windows.
     fcntl = None  # type: ignore[assignment]
 
+HELD = "is being written by another process"
+"""Words of the error if another process holds a run."""
 READERS_SECONDS = 1.0
 """Time that a writer waits for readers, which hold the lock for microseconds to check whether a run is alive."""
 
@@ -36,9 +38,7 @@ def locked_folder(folder: Path, process: Mapping[str, Any]) -> Iterator[None]:
         lock.acquire(timeout=READERS_SECONDS)
     except Timeout:
         where = f" (process {process['pid']} on {process['host']})" if {"pid", "host"} <= process.keys() else ""
-        raise UserError(
-            f"run {folder.name} is being written by another process{where}. Wait for it or stop it."
-        ) from None
+        raise UserError(f"run {folder.name} {HELD}{where}. Wait for it or stop it.") from None
     except OSError as error:
         raise RunFailed(f"cannot write to {folder}: {error.strerror or error}.") from None
     try:

@@ -20,6 +20,7 @@ from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.metrics import MAIN_METRICS, read_rows
 from plastic_cli.runs.record import METRICS_FILE, UNFINISHED, RunRecord, read_record
+from plastic_cli.runs.stages import StageRecord, read_stages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,6 +155,11 @@ class StoredRun:
         import pandas as pd
 
         return {path.stem: pd.read_csv(path) for path in sorted((self.folder / "tables").glob("*.csv"))}
+
+    @property
+    def stages(self) -> list[StageRecord]:
+        """What `eval`, `analyze` and `render` computed on the run, with their options, oldest first."""
+        return read_stages(self.folder)
 
     def data(self) -> Dataset:
         """Load the data set that the run was trained on, normalized and split as in training, on the CPU.

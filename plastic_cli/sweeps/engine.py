@@ -1,4 +1,4 @@
-"""The sweep: it sends runs to workers, collects their outcomes and retries failed runs."""
+"""The sweep: it sends runs and steps to workers, collects their outcomes and retries what failed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from plastic_cli.errors import PlasticError
+from plastic_cli.errors import PlasticError, UserError
 from plastic_cli.files import write_atomically
 from plastic_cli.runs.cleaning import SWEEPS_FOLDER, clean_store_daily
+from plastic_cli.runs.lock import locked_folder
 from plastic_cli.sweeps.archive import RUN_NAME, finish_moves, pack, unpack
 from plastic_cli.sweeps.job import Job, Outcome, carry_out, claimed, existing_outcome, log_file, sees_store
-from plastic_cli.sweeps.lookup import find_run, store_of
+from plastic_cli.sweeps.lookup import Planned, claim_of, find, store_of
 from plastic_cli.sweeps.options import SweepOptions
-from plastic_cli.sweeps.plan import PlannedRun
 from plastic_cli.sweeps.pools import Pool
+from plastic_cli.sweeps.steps import PlannedStep
 
 BUSY_SECONDS = 1.0
 """Seconds until a run of another process is checked again."""
@@ -30,20 +31,24 @@ STOP_AGAIN_SECONDS = 3.0
 MARK_SECONDS = 600.0
 """Seconds after which the marker of a sweep is renewed; a marker that is a day old belongs to a killed sweep."""
 
-RunWord = Literal["done", "failed", "interrupted", "left"]
+RunWord = Literal["done", "failed", "interrupted", "left", "blocked"]
+"""blocked: a step whose run failed."""
 _END_WORDS: dict[str, RunWord] = {"done": "done", "failed": "failed"}
 
 
 @dataclass(eq=False)
 class SweepRun:
-    """One planned run in a sweep: its attempts, and its end.
+    """One planned run or step in a sweep: its attempts, and its end.
 
+    of: the run of a step. before: the step before it on the same run, since one process at a time writes to a run.
     attempt: number of failed attempts. ready: time of the next check, while another process works on the run. apart:
     the worker does not see the store. began: start of the present attempt. claim: held while a worker that does not see
     the store carries out the run. word: how the run ended. log: the output of a failed run.
     """
 
-    planned: PlannedRun
+    planned: Planned
+    of: SweepRun | None = None
+    before: SweepRun | None = None
     attempt: int = 0
     ready: float = 0.0
     apart: bool = False
@@ -52,6 +57,17 @@ class SweepRun:
     word: RunWord = "left"
     outcome: Outcome = field(default_factory=lambda: Outcome("interrupted"))
     log: Path | None = None
+    ended: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether the run of this step, or the step before it, has not ended yet."""
+        return any(other is not None and not other.ended for other in (self.of, self.before))
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the run of this step ended and is not done."""
+        return self.of is not None and self.of.ended and self.of.word != "done"
 
     @property
     def fresh(self) -> bool:
@@ -80,17 +96,17 @@ class Progress:
         return sum(result.word == word for result in self.results)
 
     def seconds_left(self) -> float | None:
-        """Estimate the remaining time from the finished runs of the same rule; None if that is unknown."""
+        """Estimate the remaining time from finished runs of the same rule and equal steps; None if it is unknown."""
         if not self.waiting and not self.running:
             return 0.0
         took: dict[str, list[float]] = {}
         for result in self.results:
             if result.word == "done":
-                took.setdefault(result.planned.rule, []).append(result.outcome.seconds)
+                took.setdefault(result.planned.kind, []).append(result.outcome.seconds)
 
-        def expected(planned: PlannedRun) -> float | None:
-            if planned.rule in took:
-                return sum(took[planned.rule]) / len(took[planned.rule])
+        def expected(planned: Planned) -> float | None:
+            if planned.kind in took:
+                return sum(took[planned.kind]) / len(took[planned.kind])
             return None if planned.minutes is None else 60 * planned.minutes
 
         now = time.monotonic()
@@ -109,7 +125,7 @@ class Sweep:
 
     def __init__(
         self,
-        plan: Sequence[PlannedRun],
+        plan: Sequence[Planned],
         pool: Pool,
         store: Path,
         options: SweepOptions,
@@ -117,12 +133,15 @@ class Sweep:
         data: Path | None = None,
         arguments: tuple[str, ...] = (),
     ) -> None:
-        """Plan a sweep whose runs go to the folder `store`; `arguments` are added to every `plastic train`."""
+        """Plan a sweep whose runs go to the folder `store`; `arguments` are added to every `plastic train`.
+
+        plan: runs, and after them the steps on them.
+        """
         # Whole paths: a worker on another machine has another working folder.
         self.store = store.resolve()
         self.data = None if data is None else data.expanduser().resolve()
         self.options, self.arguments = options, arguments
-        self._runs = [SweepRun(planned) for planned in plan]
+        self._runs = _linked(plan)
         self.pool = pool
         self.progress = Progress(len(plan))
         self._waiting = deque(self._runs)
@@ -131,7 +150,7 @@ class Sweep:
         self._marker = f"marker-{self._name}"
         self._renewed = time.monotonic()
 
-    def add(self, planned: PlannedRun) -> None:
+    def add(self, planned: Planned) -> None:
         """Add a run to the sweep; `show` may call this while the sweep runs."""
         self.progress.total += 1
         run = SweepRun(planned)
@@ -177,10 +196,12 @@ class Sweep:
             if len(self._running) >= self.progress.slots:
                 return
             run = self._waiting.popleft()
-            if run.ready > now:
+            if run.blocked:
+                self._end(run, "blocked", Outcome("failed", error="its run is not done"))
+            elif run.waits or run.ready > now:
                 self._waiting.append(run)
-                continue
-            self._send(run)
+            else:
+                self._send(run)
 
     def _send(self, run: SweepRun) -> None:
         run.began = time.monotonic()
@@ -195,20 +216,37 @@ class Sweep:
             arguments=self.arguments,
         )
         if run.apart:
-            # The worker cannot claim a run in a store that it does not see: this process holds the claim meanwhile.
-            is_claimed = run.claim.enter_context(claimed(self.store, run.planned.key))
-            found = find_run(store_of(self.store), run.planned)
-            existing = existing_outcome(found)
-            if not is_claimed or found.standing == "running" or existing is not None:
-                run.claim.close()
-                self._take(run, existing or Outcome("busy"))
+            prepared = self._prepared(run, job)
+            if prepared is None:
                 return
-            unfinished = found.run if found.standing == "unfinished" else None
-            # A folder with a name that cannot be sent stays, and the run starts again.
-            resume = unfinished if unfinished is not None and RUN_NAME.fullmatch(unfinished) else None
-            archive = None if resume is None else pack(self.store / resume)
-            job = replace(job, apart=True, resume=resume, archive=archive)
+            job = prepared
         self._running[self.pool.executor.submit(carry_out, job)] = run
+
+    def _prepared(self, run: SweepRun, job: Job) -> Job | None:
+        """Return the job for a worker that does not see the store; None if the run is done or another process has it.
+
+        Such a worker cannot claim the run: this process holds the claim meanwhile.
+        """
+        planned, store = run.planned, store_of(self.store)
+        is_claimed = run.claim.enter_context(claimed(self.store, claim_of(planned, find(store, planned))))
+        found = find(store.refresh(), planned)
+        existing = existing_outcome(found)
+        if existing is None and is_claimed and found.standing != "running":
+            if isinstance(planned, PlannedStep):
+                resume = found.run
+                with suppress(UserError):
+                    # A command by hand on the same run would be lost when the run is sent back.
+                    run.claim.enter_context(locked_folder(self.store / str(resume), {}))
+                    return replace(job, apart=True, resume=resume, archive=pack(self.store / str(resume)))
+            else:
+                unfinished = found.run if found.standing == "unfinished" else None
+                # A folder with a name that cannot be sent stays, and the run starts again.
+                resume = unfinished if unfinished is not None and RUN_NAME.fullmatch(unfinished) else None
+                archive = None if resume is None else pack(self.store / resume)
+                return replace(job, apart=True, resume=resume, archive=archive)
+        run.claim.close()
+        self._take(run, existing or Outcome("busy"))
+        return None
 
     def _collect(self) -> None:
         if not self._running:
@@ -242,7 +280,7 @@ class Sweep:
     def _moved_in(self, outcome: Outcome, run: SweepRun) -> Outcome:
         """Move a run that a worker sent back into the store."""
         store = self.store
-        again = find_run(store_of(store), run.planned).run == outcome.run
+        again = find(store_of(store), run.planned).run == outcome.run
         assert outcome.archive is not None
         folder = unpack(outcome.archive, store, str(outcome.run), replaces=again)
         if outcome.log is not None and outcome.word == "failed":
@@ -252,7 +290,7 @@ class Sweep:
             log_file(store, run.planned.key).unlink(missing_ok=True)
         return replace(outcome, run=folder.name, archive=None, log=None)
 
-    def _write_log(self, planned: PlannedRun, text: str) -> None:
+    def _write_log(self, planned: Planned, text: str) -> None:
         path = log_file(self.store, planned.key)
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -275,7 +313,7 @@ class Sweep:
     def _end(self, run: SweepRun, word: RunWord, outcome: Outcome) -> None:
         log = log_file(self.store, run.planned.key)
         run.log = log if word == "failed" and log.exists() else None
-        run.word, run.outcome = word, outcome
+        run.word, run.outcome, run.ended = word, outcome, True
         self.progress.results.append(run)
 
     def _stop(self, show: Callable[[Progress], None]) -> None:
@@ -304,7 +342,7 @@ class Sweep:
         now = time.monotonic()
         self.progress.running = list(self._running.values())
         self.progress.waiting = list(self._waiting)
-        self.progress.elsewhere = sum(run.ready > now for run in self._waiting)
+        self.progress.elsewhere = sum(run.ready > now and not run.waits for run in self._waiting)
         if now - self._renewed > MARK_SECONDS:
             self._renewed = now
             with suppress(OSError):
@@ -326,3 +364,19 @@ class Sweep:
             yield
         finally:
             marker.unlink(missing_ok=True)
+
+
+def _linked(plan: Sequence[Planned]) -> list[SweepRun]:
+    """Return the runs and steps of a plan, each step with its run and with the step before it on the same run."""
+    linked = []
+    runs: dict[str, SweepRun] = {}
+    latest: dict[str, SweepRun] = {}
+    for planned in plan:
+        if isinstance(planned, PlannedStep):
+            of = planned.of.settings
+            run = SweepRun(planned, of=runs[of], before=latest.get(of))
+            latest[of] = run
+        else:
+            run = runs[planned.settings] = SweepRun(planned)
+        linked.append(run)
+    return linked

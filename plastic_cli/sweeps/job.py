@@ -1,4 +1,4 @@
-"""One run of a sweep, from the claim to the outcome, on this machine or on a worker of a cluster."""
+"""One run or step of a sweep, from the claim to the outcome, on this machine or on a worker of a cluster."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from filelock import FileLock, Timeout
 
 from plastic_cli.files import last_change, write_atomically
 from plastic_cli.runs.cleaning import DAY, SWEEPS_FOLDER
-from plastic_cli.runs.lock import is_held
+from plastic_cli.runs.lock import HELD, is_held
 from plastic_cli.runs.store import RunStore
 from plastic_cli.signals import INTERRUPTED
 from plastic_cli.sweeps.archive import pack, unpack
-from plastic_cli.sweeps.lookup import Found, find_run, store_of
-from plastic_cli.sweeps.plan import PlannedRun
+from plastic_cli.sweeps.lookup import Found, Planned, claim_of, find, store_of
+from plastic_cli.sweeps.steps import PlannedStep
 
 SCRATCH = "plastic-sweep-"
 """Beginning of the name of the folder in which a worker keeps a run that it sends back."""
@@ -47,15 +47,15 @@ OutcomeWord = Literal["done", "failed", "interrupted", "busy", "no store", "need
 
 @dataclass(frozen=True)
 class Job:
-    """One planned run and how to carry it out.
+    """One planned run or step and how to carry it out.
 
     store, data: the paths on the machine of the sweep. marker: the file that tells a worker whether it sees the same
-    store. threads: number of threads of the run. timeout: seconds. resume: the unfinished run to continue. archive:
-    that run, for a worker that does not see the store. apart: work without the store, and send the run back.
-    arguments: additional arguments of `plastic train`.
+    store. threads: number of threads of the run. timeout: seconds. resume: the unfinished run to continue, or the run
+    of the step. archive: that run, for a worker that does not see the store. apart: work without the store, and send
+    the run back. arguments: additional arguments of `plastic train`.
     """
 
-    planned: PlannedRun
+    planned: Planned
     sweep: str
     store: Path
     marker: str
@@ -73,8 +73,8 @@ class Outcome:
     """The result of a job.
 
     word: "busy" if another process works on the same run (retry later); "no store" if the worker does not see the store
-    (send the job again with apart=True); "needs folder" if it also needs the unfinished run. fresh: this job ran or
-    continued the run. lasting: do not retry.
+    (send the job again with apart=True); "needs folder" if it also needs the unfinished run, or the run of the step.
+    fresh: this job ran or continued the run. lasting: do not retry. files: what a step wrote into the run.
     """
 
     word: OutcomeWord
@@ -85,6 +85,7 @@ class Outcome:
     lasting: bool = False
     host: str = ""
     summary: Mapping[str, float | None] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
     archive: bytes | None = None
     log: str | None = None
 
@@ -152,20 +153,26 @@ def carry_out(job: Job) -> Outcome:
         return _apart(job)
     if not sees_store(job.store, job.marker):
         return Outcome("no store", host=socket.gethostname())
-    with claimed(job.store, job.planned.key) as is_claimed:
+    store = store_of(job.store)
+    with claimed(job.store, claim_of(job.planned, find(store, job.planned))) as is_claimed:
         if not is_claimed:
             return Outcome("busy")
-        store = store_of(job.store)
-        found = find_run(store, job.planned)
+        found = find(store.refresh(), job.planned)
         if found.standing == "running":
             return Outcome("busy")
         return existing_outcome(found) or _run(job, store, found)
 
 
 def existing_outcome(found: Found) -> Outcome | None:
-    """Return the outcome of a run that is completed in the store, or None."""
+    """Return the outcome of a run or step that is completed in the store, or of a step without its run; else None."""
+    if found.standing == "waiting":
+        # Somebody removed the run, or trained it with other data, after it was done.
+        return Outcome("failed", error="its run is not in the store any more", lasting=True)
     if found.standing != "done" or found.stored is None:
         return None
+    if found.stage is not None:
+        stage = found.stage
+        return Outcome("done", found.run, seconds=stage.seconds, summary=stage.results, files=tuple(stage.files))
     return Outcome("done", found.run, seconds=float(found.stored["seconds"]), summary=found.stored["summary"])
 
 
@@ -179,7 +186,7 @@ def _apart(job: Job) -> Outcome:
         if job.archive is not None and job.resume is not None:
             unpack(job.archive, scratch, job.resume)
         store = RunStore(scratch).refresh()
-        outcome = _run(job, store, find_run(store, job.planned))
+        outcome = _run(job, store, find(store, job.planned))
         log = log_file(scratch, job.planned.key)
         return replace(
             outcome,
@@ -200,22 +207,13 @@ def _remove_old_scratch() -> None:
 
 
 def _run(job: Job, store: RunStore, found: Found) -> Outcome:
-    """Start the process of one run, wait for its end and read the outcome from the store."""
+    """Start the process of one run or step, wait for its end and read the outcome from the store."""
     stop = stop_of(job.sweep)
     if stop.soon.is_set():
         return Outcome("interrupted")
-    key = job.planned.key
-    log = log_file(store.folder, key)
+    log = log_file(store.folder, job.planned.key)
     log.parent.mkdir(parents=True, exist_ok=True)
-    arguments = ["train", job.planned.rule, "--json", "--runs", str(store.folder), *job.arguments]
-    if job.data is not None and job.data.is_dir():
-        arguments += ["--data", str(job.data)]
-    if found.standing == "unfinished" and found.run is not None:
-        arguments += ["--resume", found.run]
-    else:
-        settings = log.with_suffix(".toml")
-        write_atomically(settings, job.planned.toml, durable=False)
-        arguments += ["--config", str(settings)]
+    arguments = _arguments(job, store, found, log.with_suffix(".toml"))
     began = time.monotonic()
     with log.open("ab") as stream:
         child = subprocess.Popen(
@@ -228,21 +226,42 @@ def _run(job: Job, store: RunStore, found: Found) -> Outcome:
             start_new_session=True,
         )
         why = _wait(child, stop, None if job.timeout is None else began + job.timeout)
-    after = find_run(store.refresh(), job.planned)
+    after = find(store.refresh(), job.planned)
     # A run that fails at once may leave no folder; the one that failed before is not this one.
     run = None if found.standing == "failed" and after.run == found.run else after.run
     outcome = Outcome("done", run, seconds=time.monotonic() - began, fresh=True, host=socket.gethostname())
-    if after.standing == "done" and after.stored is not None:
+    done = existing_outcome(after) if after.standing == "done" else None
+    if done is not None:
         log.unlink(missing_ok=True)
         log.with_suffix(".toml").unlink(missing_ok=True)
-        return replace(outcome, summary=after.stored["summary"])
+        return replace(outcome, summary=done.summary, files=done.files)
     # After a signal that the sweep did not send, such as one of a batch system, the run is resumable too.
     if why == "stopped" or (why == "ended" and child.returncode == INTERRUPTED):
         return replace(outcome, word="interrupted")
     if why == "timeout":
-        error = f"stopped after {job.timeout:g} s (--timeout)" + (": sweep again to continue it" if run else "")
+        again = "repeat" if isinstance(job.planned, PlannedStep) else "continue"
+        error = f"stopped after {job.timeout:g} s (--timeout)" + (f": sweep again to {again} it" if run else "")
         return replace(outcome, word="failed", error=error, lasting=True)
-    return replace(outcome, word="failed", error=_error(child.returncode, log), lasting=child.returncode == 2)
+    error = _error(child.returncode, log)
+    if isinstance(job.planned, PlannedStep) and HELD in error:
+        # Somebody began another command on the run while this process started.
+        return Outcome("busy")
+    return replace(outcome, word="failed", error=error, lasting=child.returncode == 2)
+
+
+def _arguments(job: Job, store: RunStore, found: Found, settings: Path) -> list[str]:
+    """Return the arguments of `plastic` for a run or step; its options are written into the file `settings`."""
+    planned, places = job.planned, ["--json", "--runs", str(store.folder)]
+    if job.data is not None and job.data.is_dir():
+        places += ["--data", str(job.data)]
+    if isinstance(planned, PlannedStep):
+        arguments = [planned.verb, planned.rule, *places, "--run", str(found.run)]
+    else:
+        arguments = ["train", planned.rule, *places, *job.arguments]
+        if found.standing == "unfinished" and found.run is not None:
+            return [*arguments, "--resume", found.run]
+    write_atomically(settings, planned.toml, durable=False)
+    return [*arguments, "--config", str(settings)]
 
 
 def command(arguments: list[str]) -> list[str]:

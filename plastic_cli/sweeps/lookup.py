@@ -1,4 +1,4 @@
-"""Which planned runs already exist in a store."""
+"""Which planned runs and steps already exist in a store."""
 
 from __future__ import annotations
 
@@ -15,19 +15,30 @@ from plastic_cli.data.catalog import DATASETS
 from plastic_cli.distribution import installed_version
 from plastic_cli.runs.index import read_index, write_index
 from plastic_cli.runs.lock import is_held
+from plastic_cli.runs.record import read_record
+from plastic_cli.runs.stages import StageRecord, read_stage
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.plan import PlannedRun
+from plastic_cli.sweeps.steps import PlannedStep
 
-Standing = Literal["done", "running", "unfinished", "failed", "missing"]
-"""done: completed; running: held by a process; unfinished: can be resumed; failed and missing: to be run."""
+Planned = PlannedRun | PlannedStep
+
+Standing = Literal["done", "running", "unfinished", "failed", "missing", "waiting"]
+"""done: completed; running: held by a process; unfinished: can be resumed; failed and missing: to be run; waiting: a
+step whose run is not done."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """How far a planned run is, and what run.json says of the stored run that decides it (None: there is none)."""
+    """How far a planned run or step is.
+
+    stored: what run.json says of the stored run that decides it; None: there is none. stage: the record of a step that
+    is done.
+    """
 
     standing: Standing
     stored: Mapping[str, Any] | None = None
+    stage: StageRecord | None = None
 
     @property
     def run(self) -> str | None:
@@ -44,6 +55,26 @@ def store_of(folder: Path) -> RunStore:
     """Return the store of a folder, of which this process reads only new and changed runs."""
     with _lock:
         return _stores.setdefault((os.getpid(), folder), RunStore(folder)).refresh()
+
+
+def find(store: RunStore, planned: Planned) -> Found:
+    """Return how far a planned run or step is, as of the last `store.refresh()`."""
+    return find_step(store, planned) if isinstance(planned, PlannedStep) else find_run(store, planned)
+
+
+def find_step(store: RunStore, step: PlannedStep) -> Found:
+    """Return how far a planned step is, as of the last `store.refresh()`.
+
+    It is done if its run has a record of the same command with the same options and versions of plastic and the rule.
+    """
+    of = find_run(store, step.of)
+    if of.standing != "done" or of.run is None:
+        return Found("waiting", of.stored)
+    folder = store.folder / of.run
+    stage = read_stage(folder, step.verb, step.config)
+    if stage is not None and stage.holds_for(folder, read_record(folder).steps_done, step.versions):
+        return Found("done", of.stored, stage)
+    return Found("running" if is_held(folder) else "missing", of.stored)
 
 
 def find_run(store: RunStore, planned: PlannedRun) -> Found:
@@ -68,6 +99,11 @@ def _standing(store: RunStore, row: Mapping[str, Any]) -> Standing:
     if is_held(store.folder / row["run"]):
         return "running"
     return "failed" if row["status"] == "failed" else "unfinished"
+
+
+def claim_of(planned: Planned, found: Found) -> str:
+    """Return the name under which a process claims a run, or all steps on a run: a run is written by one process."""
+    return f"steps-{found.run}" if isinstance(planned, PlannedStep) else planned.key
 
 
 def with_data(runs: Sequence[PlannedRun], data_folder: Path | None, store: Path | None = None) -> list[PlannedRun]:

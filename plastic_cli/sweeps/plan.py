@@ -68,6 +68,11 @@ class PlannedRun:
         return sha256(f"{self.settings}\n{self.version}\n{self.checksum}".encode()).hexdigest()[:24]
 
     @property
+    def kind(self) -> str:
+        """What takes about the same time."""
+        return self.rule
+
+    @property
     def label(self) -> str:
         """A few words for tables."""
         parts = [self.name or self.rule]

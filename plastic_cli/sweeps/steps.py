@@ -62,6 +62,11 @@ class PlannedStep:
         return sha256(f"{self.of.key}\n{self.settings}\n{versions}".encode()).hexdigest()[:24]
 
     @property
+    def kind(self) -> str:
+        """What takes about the same time."""
+        return f"{self.rule} {settings_text(self.verb, self.config)}"
+
+    @property
     def options_text(self) -> str:
         """The options that the recipe names, as they are typed."""
         return " ".join(as_typed(name, value) for name, value in self.typed.items())
@@ -70,6 +75,11 @@ class PlannedStep:
     def label(self) -> str:
         """A few words for tables."""
         return " ".join(filter(None, [self.verb, self.of.label, self.options_text]))
+
+
+def run_of(planned: PlannedRun | PlannedStep) -> PlannedRun:
+    """Return a planned run itself, or the run of a planned step."""
+    return planned.of if isinstance(planned, PlannedStep) else planned
 
 
 def plan_steps(file: RecipeFile, plan: Sequence[PlannedRun]) -> list[PlannedStep]:

@@ -17,6 +17,7 @@ from plastic_cli.sweeps.options import SweepOptions
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.pools import open_pool
 from plastic_cli.sweeps.recipe import read_recipe
+from plastic_cli.sweeps.steps import plan_steps
 from processes import environment
 from sweeps import instant
 
@@ -42,11 +43,11 @@ def instant_runs(monkeypatch, starts):
 def recipe(tmp_path):
     """Write a recipe of backprop and return its file."""
 
-    def write(grid="", options="", seeds="1", name="mine"):
+    def write(grid="", options="", seeds="1", name="mine", steps=""):
         file = tmp_path / f"{name}.toml"
         file.write_text(
             'title = "a test"\nwhy = "to test"\nrule = "backprop"\nminutes = 1\n'
-            f"seeds = {seeds}\n[options]\nepochs = 2\nhidden = [4]\n{options}\n[grid]\n{grid}\n"
+            f"seeds = {seeds}\n[options]\nepochs = 2\nhidden = [4]\n{options}\n[grid]\n{grid}\n{steps}"
         )
         return file
 
@@ -59,8 +60,9 @@ def sweep(runs_folder, instant_runs):
 
     def run(file, workers=2, show=lambda progress: None, **settings):
         with open_pool(None, workers) as pool:
-            plan = plan_recipe(read_recipe(str(file)))
-            results = Sweep(plan, pool, runs_folder, SweepOptions(**settings)).run(show)
+            recipe = read_recipe(str(file))
+            plan = plan_recipe(recipe)
+            results = Sweep([*plan, *plan_steps(recipe, plan)], pool, runs_folder, SweepOptions(**settings)).run(show)
         found = {}
         for result in results:
             found.setdefault(result.word, []).append(result)

@@ -3,6 +3,9 @@
 What it does is in the configuration: epochs steps of SECONDS each; `batch_size` 13 fails, 14 fails the first time, 15
 is killed, 16 is refused as wrong input. Every start is noted in the file STARTS. `train/peeked` is measured on test
 data.
+
+A step on a run takes SECONDS. On a run with `batch_size` 17 it fails, with 18 it fails the first time, with 19 it is
+killed, with 20 it is refused.
 """
 
 from __future__ import annotations
@@ -12,13 +15,17 @@ import itertools
 import json
 import math
 import os
+import re
 import signal
 import sys
 import time
 import tomllib
 from pathlib import Path
 
+from plastic_cli.distribution import installed_version
+from plastic_cli.errors import UserError
 from plastic_cli.runs.folder import create_run, open_run
+from plastic_cli.runs.record import now
 
 SCRIPT = Path(__file__)
 
@@ -43,6 +50,9 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     options = dict(itertools.pairwise(arguments))
     store = Path(options["--runs"])
+    if arguments[0] != "train":
+        stage(arguments[0], store, options)
+        return
     if "--resume" in options:
         run = open_run(store / options["--resume"])
     else:
@@ -83,9 +93,42 @@ def main():
     print(json.dumps({"run": run.id}))
 
 
-def _note(config, run):
+def stage(verb, store, options):
+    run = open_run(store / options["--run"], stage=verb)
+    try:
+        with run.locked():
+            _note(run.config, run, verb)
+            time.sleep(float(os.environ.get("INSTANT_SECONDS", "0")))
+            kind, first = run.config["batch_size"], not (store / "failed-before").exists()
+            run.log("test", accuracy=0.25)
+            if kind == 20:
+                print("error: that does nothing. Leave it out.")
+                sys.exit(2)
+            if kind == 19:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if kind == 17 or (kind == 18 and first):
+                (store / "failed-before").touch()
+                print("error: there is no convergence")
+                sys.exit(1)
+            (run.folder / "tables").mkdir(exist_ok=True)
+            (run.folder / "tables" / f"{verb}.csv").write_text("a\n1\n")
+            run.files.append(f"tables/{verb}.csv")
+            versions = {"plastic": installed_version(), "rule": os.environ["INSTANT_ORIGIN"]}
+            text = Path(options["--config"]).read_text()
+            unset = dict.fromkeys(re.findall(r"^# (\w+) =$", text, re.MULTILINE))
+            run.complete_stage({**tomllib.loads(text), **unset}, versions, now())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except UserError as error:
+        print(f"error: {error}")
+        sys.exit(2)
+    print(json.dumps({"run": run.id}))
+
+
+def _note(config, run, verb="train"):
     with Path(os.environ["INSTANT_STARTS"]).open("a") as stream:
         about = {"seed": config["seed"], "batch_size": config["batch_size"], "run": run.id, "pid": os.getpid()}
+        about["verb"] = verb
         about["threads"] = os.environ.get("OMP_NUM_THREADS")
         stream.write(json.dumps(about) + "\n")
 
