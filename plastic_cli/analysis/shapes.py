@@ -6,10 +6,10 @@ torch's meta device, which have shapes and no values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,7 +27,8 @@ class Layer:
     name: of the weight. weights, biases: numbers of its entries. inputs, units: numbers in the input and in the
     response. positions: how often each weight is used: positions of a convolution, tokens or time steps. features:
     numbers of the input without tokens and time steps. channels: units that have weights of their own: the channels of
-    a convolution. embeds: looks its weights up, and multiplies nothing.
+    a convolution. reads_data: no parameter acts on the input, so that no error passes below. embeds: looks its
+    weights up, and multiplies nothing.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Layer:
     positions: int
     features: int
     channels: int
+    reads_data: bool = False
     embeds: bool = False
 
     @property
@@ -88,6 +90,11 @@ class NetworkShape:
         return activity_of(self.layers)
 
     @property
+    def error_flops(self) -> int:
+        """Operations for one sample that carry the errors of all layers to their inputs, where these need them."""
+        return sum(layer.flops for layer in self.layers if not layer.reads_data)
+
+    @property
     def errors_from_above(self) -> int:
         """Messages to the hidden layers for one sample, if errors pass from layer to layer: units of the next layer."""
         return sum(layer.units for layer in self.layers[1:])
@@ -106,7 +113,10 @@ def activity_of(layers: Sequence[Layer]) -> int:
 def fully_connected(sizes: Sequence[int], *, biases: bool = True) -> NetworkShape:
     """Return the shape of a fully connected network with layers of the sizes d_0, ..., d_L."""
     layers = tuple(
-        Layer(f"layers.{number}.weight", inputs * units, units if biases else 0, inputs, units, 1, inputs, units)
+        Layer(
+            *(f"layers.{number}.weight", inputs * units, units if biases else 0, inputs, units, 1, inputs, units),
+            reads_data=number == 0,
+        )
         for number, (inputs, units) in enumerate(pairwise(sizes))
     )
     forward = sum(layer.flops for layer in layers)
@@ -114,29 +124,31 @@ def fully_connected(sizes: Sequence[int], *, biases: bool = True) -> NetworkShap
     return NetworkShape(layers, forward, 2 * forward - layers[0].flops, parameters)
 
 
-def shape_of(module: nn.Module, inputs: Tensor, loss: Callable[[Any], Tensor] | None = None) -> NetworkShape:
+def shape_of(module: nn.Module, inputs: Tensor) -> NetworkShape:
     """Return the shape of a module that is called with `inputs`, a batch of SAMPLES samples.
 
-    Modules and inputs may be on the meta device. loss: the output to one number; None: its sum. Statistics of
-    normalization change on other devices.
+    Module and inputs may be on the meta device. Elsewhere statistics of normalization change.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from plastic_cli.credit.recording import record
+    from plastic_cli.credit.parameters import named_parameters
+    from plastic_cli.credit.protocol import call
+    from plastic_cli.credit.recording import Recording
 
     module.requires_grad_(True)
     with torch.no_grad(), FlopCounterMode(display=False) as prediction:
         module(inputs)
     with torch.enable_grad(), FlopCounterMode(display=False) as step:
-        output = module(inputs)
-        (output.sum() if loss is None else loss(output)).backward()
+        module(inputs).sum().backward()
     module.zero_grad(set_to_none=True)
-    _, uses = record(module, inputs)
+    recording = Recording(named_parameters(module))
+    with torch.enable_grad(), recording:
+        call(module, inputs)
     parameters = list(module.parameters())
     forward = prediction.get_total_flops()
     return NetworkShape(
-        tuple(_layer(use) for use in uses),
+        tuple(_layer(use) for use in recording.uses),
         forward // SAMPLES,
         (step.get_total_flops() - forward) // SAMPLES,
         sum(parameter.numel() for parameter in parameters),
@@ -165,5 +177,6 @@ def _layer(use: Use) -> Layer:
         max(1, positions),
         tokens,
         units,
-        product.kind == "embedding",
+        reads_data=not x.requires_grad,
+        embeds=product.kind == "embedding",
     )

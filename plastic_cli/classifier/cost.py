@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from plastic_cli.analysis.cost import Cost, TrainedRun, epoch_steps, samples_of
@@ -17,23 +18,37 @@ def moments_of(optimizer: str, momentum: float = 0.0) -> int:
     return MOMENTS.get(optimizer, 1 if momentum else 0)
 
 
-def gradient_cost(
-    record: TrainedRun, config: Mapping[str, Any], shape: NetworkShape, *, readout_only: bool = False
-) -> Cost:
-    """Return the cost of backpropagation through a network, or of a readout that learns on fixed hidden layers.
+@dataclass(frozen=True)
+class Training:
+    """How long and with what a network is trained.
 
-    config: `epochs`, `batch_size`, `optimizer` and `momentum`.
+    samples: number of training samples. steps: of the optimizer. batch_size: samples in a step, at most. moments:
+    numbers that the optimizer stores for each parameter.
     """
-    samples, steps = samples_of(record), epoch_steps(record, config)
+
+    samples: int
+    steps: int
+    batch_size: int
+    moments: int
+
+
+def training_of(record: TrainedRun, config: Mapping[str, Any]) -> Training:
+    """Return the training of a run with the options `epochs`, `batch_size`, `optimizer` and `momentum`."""
+    moments = moments_of(config["optimizer"], config["momentum"])
+    return Training(samples_of(record), epoch_steps(record, config), config["batch_size"], moments)
+
+
+def gradient_cost(training: Training, shape: NetworkShape, *, readout_only: bool = False) -> Cost:
+    """Return the cost of backpropagation through a network, or of a readout that learns on fixed hidden layers."""
+    samples = training.samples
     layers: Sequence[Layer] = (shape.readout,) if readout_only else shape.layers
     learned = shape.readout.weights + shape.readout.biases if readout_only else shape.parameters
-    moments = moments_of(config["optimizer"], config["momentum"])
     return Cost(
         samples=samples,
         inference_flops=samples * shape.forward_flops,
         learning_flops=samples * (shape.readout.flops if readout_only else shape.gradient_flops),
         messages=0 if readout_only else samples * shape.errors_from_above,
-        updates=steps * weights_of(layers),
-        state_bytes=shape.number_bytes * (shape.parameters + shape.buffers + moments * learned),
-        step_bytes=shape.number_bytes * (config["batch_size"] * activity_of(layers) + learned),
+        updates=training.steps * weights_of(layers),
+        state_bytes=shape.number_bytes * (shape.parameters + shape.buffers + training.moments * learned),
+        step_bytes=shape.number_bytes * (training.batch_size * activity_of(layers) + learned),
     )

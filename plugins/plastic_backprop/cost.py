@@ -9,7 +9,7 @@ from math import prod
 from plastic_backprop.config import Train
 from plastic_cli.analysis.cost import Cost, TrainedRun
 from plastic_cli.analysis.shapes import SAMPLES
-from plastic_cli.classifier.cost import gradient_cost
+from plastic_cli.classifier.cost import gradient_cost, training_of
 from plastic_cli.classifier.shapes import image_facts, made_without_memory, network_shape
 
 
@@ -17,7 +17,8 @@ def cost(record: TrainedRun) -> Cost:
     """Return the cost of the training of a run."""
     config = Train.from_values(record.config, source="the run")
     shape = network_shape(config.model, record.data, config.hidden)
-    of_gradient = gradient_cost(record, config.model_dump(), shape, readout_only=config.trained == "readout")
+    training = training_of(record, config.model_dump())
+    of_gradient = gradient_cost(training, shape, readout_only=config.trained == "readout")
     if config.trained != "deep-supervision":
         return of_gradient
     readouts = local_readouts(config.model, *image_facts(record.data), tuple(config.hidden))
@@ -25,12 +26,12 @@ def cost(record: TrainedRun) -> Cost:
     # The readouts learn by Adam, which stores two numbers for each of their weights.
     kept = 3 * weights
     answers = len(readouts.features) * shape.readout.units
-    held = config.batch_size * (sum(readouts.features) + answers) + weights
+    held = training.batch_size * (sum(readouts.features) + answers) + weights
     return replace(
         of_gradient,
-        learning_flops=of_gradient.samples * readouts.flops,
-        messages=of_gradient.samples * answers,
-        updates=of_gradient.updates + of_gradient.updates // shape.weights * weights,
+        learning_flops=training.samples * readouts.flops,
+        messages=training.samples * answers,
+        updates=of_gradient.updates + training.steps * weights,
         state_bytes=of_gradient.state_bytes + shape.number_bytes * kept,
         step_bytes=of_gradient.step_bytes + shape.number_bytes * held,
     )

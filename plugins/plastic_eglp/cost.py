@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
 from plastic_cli.analysis.cost import Cost, TrainedRun, count_of, epoch_steps, samples_of
 from plastic_cli.analysis.shapes import Layer, NetworkShape, activity_of, fully_connected, weights_of
-from plastic_cli.classifier.cost import gradient_cost, moments_of
+from plastic_cli.classifier.cost import Training, gradient_cost, moments_of
 from plastic_cli.classifier.shapes import image_facts, network_shape
 from plastic_eglp.config import KERNELS, OWN_MODELS, Train
 
@@ -92,10 +92,11 @@ def own_shape(model: str, image_shape: Sequence[int], hidden: Sequence[int], cla
     for number, units in enumerate(hidden):
         weights = units * channels * KERNELS[min(number, 1)] ** 2
         pixels, inputs = height * width, channels * height * width
-        layers.append(Layer(f"hidden.{number}.weight", weights, 0, inputs, units * pixels, pixels, inputs, units))
+        shapes = (inputs, units * pixels, pixels, inputs, units)
+        layers.append(Layer(f"hidden.{number}.weight", weights, 0, *shapes, reads_data=number == 0))
         channels, height, width = units, height // 2, width // 2
     readout = fully_connected([channels * height * width, classes])
-    every = (*layers, *readout.layers)
+    every = (*layers, replace(readout.readout, reads_data=False))
     forward = sum(layer.flops for layer in every)
     parameters = sum(layer.weights + layer.biases for layer in every)
     # Batch normalization has the mean and the variance of each channel.
@@ -111,8 +112,8 @@ def cost(record: TrainedRun) -> Cost:
     else:
         shape = network_shape(config.model, record.data, config.hidden)
     if config.update == "backprop":
-        adam = {"epochs": config.epochs, "batch_size": config.batch_size, "optimizer": "adam", "momentum": 0.0}
-        return gradient_cost(record, adam, shape)
+        steps = epoch_steps(record, config.model_dump())
+        return gradient_cost(Training(samples_of(record), steps, config.batch_size, moments_of("adam")), shape)
     return local_cost(record, config, shape)
 
 

@@ -18,6 +18,7 @@ def plastic_rule() -> Rule:
         build="plastic_grlu.training:build",
         network="plastic_grlu.training:network",
         credit="plastic_grlu.credit:make_credit",
+        cost="plastic_grlu.cost:cost",
         headline_figures="plastic_grlu.analysis.figures:headline_figures",
         metrics={"backbone/loss": Metric("loss of the backbone")},
     )

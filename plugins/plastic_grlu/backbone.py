@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from plastic_grlu.config import BACKBONE_BATCH, BACKBONE_HIDDEN
+
 if TYPE_CHECKING:
     from plastic_cli import Run
     from plastic_cli.data.datasets import Dataset
-
-HIDDEN = 256
-BATCH = 128
 
 
 def make_autoencoder(inputs: int, latent: int, generator: torch.Generator, device: torch.device | str) -> nn.Module:
     """Return an autoencoder inputs-256-latent-256-inputs with ReLU; its parts are `encoder` and `decoder`."""
     autoencoder = nn.ModuleDict(
         {
-            "encoder": nn.Sequential(nn.Linear(inputs, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, latent)),
-            "decoder": nn.Sequential(nn.ReLU(), nn.Linear(latent, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, inputs)),
+            "encoder": nn.Sequential(nn.Linear(inputs, BACKBONE_HIDDEN), nn.ReLU(), nn.Linear(BACKBONE_HIDDEN, latent)),
+            "decoder": nn.Sequential(
+                nn.ReLU(), nn.Linear(latent, BACKBONE_HIDDEN), nn.ReLU(), nn.Linear(BACKBONE_HIDDEN, inputs)
+            ),
         }
     )
     for module in autoencoder.modules():
@@ -39,7 +40,7 @@ def train_autoencoder(autoencoder: nn.Module, data: Dataset, run: Run, epochs: i
     x = data.train.x
     for _ in run.steps(epochs, "backbone epoch"):
         total = torch.zeros((), device=x.device)
-        for batch in torch.randperm(len(x), generator=order).to(x.device).split(BATCH):
+        for batch in torch.randperm(len(x), generator=order).to(x.device).split(BACKBONE_BATCH):
             loss = nn.functional.mse_loss(parts["decoder"](parts["encoder"](x[batch])), x[batch])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

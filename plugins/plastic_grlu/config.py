@@ -15,6 +15,10 @@ MODULE_OPTIMIZER = "adam"
 """Default optimizer of another network than that of the published rule; SGD can diverge there."""
 BATCH_SIZE = 64
 """Default batch size of another network or optimizer than those of the published rule."""
+BACKBONE_HIDDEN = 256
+"""Units of each hidden layer of the autoencoder."""
+BACKBONE_BATCH = 128
+"""Images for each step of the autoencoder."""
 MODULE_RATES = {"sgd": 0.01, "adam": 0.001, "adamw": 0.001}
 """Default learning rates of optimizers on another network, where they differ from those on the rule's own."""
 

@@ -16,6 +16,7 @@ def plastic_rule() -> Rule:
         citation="Shervani-Tabar & Rosenbaum 2023",
         commands="plastic_metafa.commands",
         network="plastic_metafa.network:network",
+        cost="plastic_metafa.cost:cost",
         metrics={
             "theta_N": Metric("theta N"),
             "train/theta_N": Metric("theta N"),

@@ -16,6 +16,7 @@ def plastic_rule() -> Rule:
         citation="Aitken & Mihalas 2023",
         commands="plastic_mpn.commands",
         network="plastic_mpn.trained:network",
+        cost="plastic_mpn.cost:cost",
         metrics={
             "test/return": Metric("test return of the best network"),
             "test/last_return": Metric("test return of the last network"),

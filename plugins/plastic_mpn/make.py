@@ -42,14 +42,14 @@ def make_network(config: Train, run: Run, observation_dim: int, action_count: in
     return network.to(run.device)
 
 
-def environment_options(config: Train, run: Run) -> dict[str, Any]:
-    """Return the keyword arguments of a run's environment. Those of a supervised task depend on the run's seed."""
+def environment_options(config: Train, seed: int) -> dict[str, Any]:
+    """Return the keyword arguments of a run's environment. Those of a supervised task depend on the seed of the run."""
     task: dict[str, Any] = {}
     if config.algorithm == "supervised":
         task = {
             "classes": config.classes,
             "noise": config.input_noise,
-            "vectors_seed": derived_seed(run.seed, "input vectors"),
+            "vectors_seed": derived_seed(seed, "input vectors"),
         }
         if config.env == "plastic/SimpleIntegration-v0":
             task |= {"steps": config.steps, "delay": config.delay}
@@ -65,7 +65,7 @@ def make_environments(config: Train, run: Run) -> Environments:
         config.num_envs,
         seed_sequence(run.seed, "environments"),
         max_steps=config.step_limit,
-        options=environment_options(config, run),
+        options=environment_options(config, run.seed),
     )
     note_versions(run, environments.versions)
     if not environments.repeatable():

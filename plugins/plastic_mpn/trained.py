@@ -60,7 +60,7 @@ def open_trained(config: TrainedAgentConfig, run: Run) -> Trained:
     """
     trained_as = Train.from_values(run.config, source=f"run {run.id}")
     own = make_environment(
-        trained_as.env, max_steps=trained_as.step_limit, options=environment_options(trained_as, run)
+        trained_as.env, max_steps=trained_as.step_limit, options=environment_options(trained_as, run.seed)
     )
     network = make_network(trained_as, run, *sizes(own))
     if trained_as.algorithm == "supervised":
@@ -69,7 +69,7 @@ def open_trained(config: TrainedAgentConfig, run: Run) -> Trained:
     else:
         load_network(network, run, config.checkpoint)
     # The options of the training environment do not apply to another one.
-    options = environment_options(trained_as, run) if config.env in (None, trained_as.env) else {}
+    options = environment_options(trained_as, run.seed) if config.env in (None, trained_as.env) else {}
     options |= read_options(config.env_options)
     env_id, limit = config.env or trained_as.env, config.step_limit or trained_as.step_limit
     chosen = make_environment(env_id, max_steps=limit, options=options)

@@ -71,7 +71,7 @@ def by_supervised(config: Train, run: Run) -> None:
     from plastic_mpn.environments.tasks.integration import ContextIntegration, SimpleIntegration
     from plastic_mpn.learning.supervised import SupervisedSettings, train_supervised
 
-    made = make_environment(config.env, options=environment_options(config, run))
+    made = make_environment(config.env, options=environment_options(config, run.seed))
     note_versions(run, package_versions(made))
     environment = made.unwrapped
     assert isinstance(environment, SimpleIntegration | ContextIntegration)
@@ -99,7 +99,7 @@ def _checkpoints(config: Train, run: Run, network: Network, unit: str) -> Checkp
     return Checkpoints(
         network,
         run,
-        GreedyEpisodes(config.env, max_steps=config.step_limit, options=environment_options(config, run)),
+        GreedyEpisodes(config.env, max_steps=config.step_limit, options=environment_options(config, run.seed)),
         unit=unit,
         evaluate_every=config.evaluate_every,
         evaluation_episodes=config.evaluation_episodes,

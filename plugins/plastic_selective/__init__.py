@@ -17,6 +17,7 @@ def plastic_rule() -> Rule:
         commands="plastic_selective.commands",
         build="plastic_selective.continual.components:build",
         network="plastic_selective.continual.trained:network",
+        cost="plastic_selective.cost:cost",
         optimizers={"selective": "plastic_selective.optimizer.optimizer:SelectivePlasticityOptimizer"},
         metrics={
             "accuracy": Metric("accuracy, mean of the tasks", "%"),

@@ -16,6 +16,7 @@ def plastic_rule() -> Rule:
         build="plastic_metafa.feedback.training:build",
         network="plastic_metafa.feedback.training:network",
         credit="plastic_metafa.feedback.training:make_credit",
+        cost="plastic_metafa.feedback.cost:cost",
         metrics={
             "begins": Metric("training until it begins to learn", "images"),
             "accuracy_along": Metric("accuracy, mean along the stream", "%"),

@@ -24,6 +24,10 @@ FEEDBACK_DECAY = 0.001
 """Default decay of W - B for kolen-pollack without weight decay, per step."""
 
 
+MIRROR_SAMPLES = 16
+"""Vectors of noise for each step of weight-mirror."""
+
+
 def _check_theta(theta: str | None) -> str | None:
     numbers = None if theta is None else as_numbers(theta)
     if numbers is not None:

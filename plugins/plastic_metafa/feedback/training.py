@@ -25,7 +25,7 @@ from plastic_cli.classifier.optimizers import make_optimizer
 from plastic_cli.data.datasets import Split, load_dataset
 from plastic_cli.runs.own_modules import note_versions
 from plastic_metafa.credit import RandomFeedback
-from plastic_metafa.feedback.config import FEEDBACK_DECAY, Train
+from plastic_metafa.feedback.config import FEEDBACK_DECAY, MIRROR_SAMPLES, Train
 from plastic_metafa.feedback.network import SoftplusNetwork
 from plastic_metafa.feedback.online import OnlineLearner, has_kernel
 from plastic_metafa.feedback.stream import fit_stream, log_best
@@ -109,6 +109,7 @@ def make_credit(config: Train, model: nn.Module, run: Run) -> RandomFeedback:
         theta=theta,
         decay=feedback_decay(config),
         mirror_rate=config.mirror_rate,
+        mirror_samples=MIRROR_SAMPLES,
         generator=run.generator("feedback"),
     )
 

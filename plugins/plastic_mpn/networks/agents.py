@@ -18,6 +18,9 @@ from plastic_mpn.networks.cores import (
 )
 from plastic_mpn.networks.stored import PUBLISHED_NAMES, PUBLISHED_WEIGHTS, from_published
 
+HEAD_DIM = 64
+"""Units of the layer between the core and the heads of an ActorCritic."""
+
 
 class MPNDQN(nn.Module):
     """A core with a linear head that returns one Q-value for each action.
@@ -107,7 +110,7 @@ class ActorCritic(nn.Module):
         action_dim: int,
         *,
         core: CoreName = "mpn",
-        head_dim: int = 64,
+        head_dim: int = HEAD_DIM,
         **core_options: Any,
     ) -> None:
         super().__init__()

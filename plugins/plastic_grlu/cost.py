@@ -1,0 +1,84 @@
+"""The cost of node perturbation: two passes for each pair of perturbations, and one scalar for each pair."""
+
+from __future__ import annotations
+
+from math import prod
+
+from plastic_cli.analysis.cost import Cost, TrainedRun
+from plastic_cli.analysis.shapes import NetworkShape, fully_connected
+from plastic_cli.classifier.cost import Training, gradient_cost, moments_of, training_of
+from plastic_cli.classifier.shapes import image_facts, network_shape
+from plastic_grlu.config import BACKBONE_BATCH, BACKBONE_HIDDEN, Train
+
+
+def cost(record: TrainedRun) -> Cost:
+    """Return the cost of the training of a run."""
+    config = Train.from_values(record.config, source="the run")
+    image_shape, classes = image_facts(record.data)
+    if config.model == "mlp":
+        inputs = config.latent if config.backbone == "autoencoder" else prod(image_shape)
+        shape = fully_connected([inputs, *config.hidden, classes])
+    else:
+        shape = network_shape(config.model, record.data, config.hidden)
+    training = training_of(record, config.model_dump())
+    if config.update == "backprop":
+        found = gradient_cost(training, shape)
+    else:
+        found = perturbation_cost(training, config, shape)
+    return with_backbone(config, found, prod(image_shape)) if config.backbone == "autoencoder" else found
+
+
+def scalars(config: Train) -> int:
+    """Return how many scalars reach a layer for one sample: a difference of rewards for each pair."""
+    return config.perturbations
+
+
+def perturbation_cost(training: Training, config: Train, shape: NetworkShape) -> Cost:
+    """Return the cost of node perturbation.
+
+    Each pair of perturbations takes two forward passes. The responses to the data do not depend on the noise: they are
+    those of the prediction. By equation (6), the change of the weights is an outer product for each pair, but one for
+    all pairs in layers that receive the data. By equation (10), for any network and optimizer, it is one for all pairs.
+
+    Pairs are counted one after the other. Held are the noise and, for (6), the inputs of both passes of a pair, for
+    (10) the inputs of a pass without noise and the sum over pairs. A top-k mask belongs to a pair.
+    """
+    samples, pairs = training.samples, config.perturbations
+    of_data = sum(layer.flops for layer in shape.layers if layer.reads_data)
+    of_weights = sum(layer.flops for layer in shape.layers)
+    inputs, units = sum(layer.inputs for layer in shape.layers), sum(layer.units for layer in shape.layers)
+    if config.is_plain:
+        of_weights = of_data + pairs * (of_weights - of_data)
+        held = 2 * inputs + units
+    else:
+        held = inputs + 2 * units
+    if config.k is not None:
+        held += sum(layer.units for layer in shape.hidden)
+    return Cost(
+        samples=samples,
+        inference_flops=samples * shape.forward_flops,
+        learning_flops=samples * (2 * pairs * (shape.forward_flops - of_data) + of_weights),
+        messages=samples * len(shape.hidden_names) * scalars(config),
+        updates=training.steps * shape.weights,
+        state_bytes=shape.number_bytes * ((1 + training.moments) * shape.parameters + shape.buffers),
+        step_bytes=shape.number_bytes * (training.batch_size * held + shape.parameters),
+    )
+
+
+def with_backbone(config: Train, found: Cost, pixels: int) -> Cost:
+    """Return a cost with that of the autoencoder, which learns by backpropagation first, and encodes each sample."""
+    encoder = fully_connected([pixels, BACKBONE_HIDDEN, config.latent])
+    whole = fully_connected([pixels, BACKBONE_HIDDEN, config.latent, BACKBONE_HIDDEN, pixels])
+    images = found.samples // config.epochs
+    steps = config.backbone_epochs * -(-images // BACKBONE_BATCH)
+    adam = Training(images * config.backbone_epochs, steps, BACKBONE_BATCH, moments_of("adam"))
+    trained = gradient_cost(adam, whole)
+    return Cost(
+        samples=found.samples,
+        inference_flops=found.inference_flops + found.samples * encoder.forward_flops,
+        learning_flops=found.learning_flops + trained.inference_flops + trained.learning_flops,
+        messages=found.messages + trained.messages,
+        updates=found.updates + trained.updates,
+        state_bytes=max(found.state_bytes + 4 * encoder.parameters, trained.state_bytes),
+        step_bytes=max(found.step_bytes, trained.step_bytes),
+    )

@@ -1,0 +1,110 @@
+"""What node perturbation costs, counted by hand on small networks."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from plastic_cli.analysis.cost import cost_of, step_cost
+from plastic_cli.runs.record import RunRecord
+from plastic_grlu import NodePerturbation
+
+# Images of 2 x 3 pixels, 6 numbers, in 3 classes. The network 6-5-4-3 has 30 + 20 + 12 = 62 weights and 12 biases.
+DATA = {"image_shape": [1, 2, 3], "classes": 3}
+
+
+def price(**options):
+    """Of 2 epochs of 14 images."""
+    config = {"hidden": [5, 4], "epochs": 2, "perturbations": 7, **options}
+    run = RunRecord("run", "grlu", 0, config, status="completed", data=DATA, speed={"samples": 28})
+    found = cost_of(run)
+    assert found is not None
+    return found
+
+
+def test_the_published_rule():
+    cost = price()
+    assert cost.inference_flops == 28 * 2 * 62
+    # 7 pairs of passes through layers 2 and 3; the response of layer 1 is that of the prediction. An outer product for
+    # each pair in layers 2 and 3, and one in layer 1, whose input has no noise.
+    assert cost.learning_flops == 28 * (7 * 2 * 2 * 32 + 7 * 2 * 32 + 2 * 30)
+    # Two hidden layers get the difference of the rewards of each pair.
+    assert cost.messages == 28 * 2 * 7
+    # One image for each step.
+    assert cost.updates == 28 * 62
+    assert cost.state_bytes == 4 * 74
+    # Inputs of 6, 5 and 4 numbers of both passes, noise of 5, 4 and 3 units, and the change of each parameter.
+    assert cost.step_bytes == 4 * (2 * 15 + 12 + 74)
+
+
+def test_a_batch_shares_a_step_and_top_k_holds_a_mask():
+    cost, masked = price(batch_size=4), price(batch_size=4, k=0.5)
+    assert cost.updates == 2 * 4 * 62
+    assert cost.step_bytes == 4 * (4 * (2 * 15 + 12) + 74)
+    assert masked.step_bytes == cost.step_bytes + 4 * 4 * 9
+    assert (masked.learning_flops, masked.messages) == (cost.learning_flops, cost.messages)
+
+
+def test_any_optimizer_takes_one_product_for_the_weights():
+    cost = price(optimizer="adam", batch_size=4)
+    assert cost.learning_flops == 28 * (7 * 2 * 2 * 32 + 2 * 62)
+    assert cost.messages == 28 * 2 * 7
+    assert cost.state_bytes == 4 * 3 * 74
+    # Inputs of a pass without noise, the noise of a pair, and the sum over pairs.
+    assert cost.step_bytes == 4 * (4 * (15 + 2 * 12) + 74)
+
+
+def test_the_control_is_the_gradient():
+    cost = price(update="backprop")
+    assert cost.learning_flops == 28 * 2 * (62 + 32)
+    assert cost.messages == 28 * (4 + 3)
+    assert cost.updates == 28 * 62
+
+
+def test_an_autoencoder_learns_first_and_encodes_each_image():
+    cost, alone = price(backbone="autoencoder", latent=8, backbone_epochs=3), price(hidden=[5, 4])
+    encoder, decoder = 6 * 256 + 256 * 8, 8 * 256 + 256 * 6
+    first, others = 8 * 5, 32
+    assert cost.inference_flops == 28 * 2 * (encoder + first + others)
+    # Three epochs of 14 images: a prediction and the gradient.
+    trained = 3 * 14 * 2 * (encoder + decoder + encoder + decoder + 256 * 8 + decoder)
+    assert cost.learning_flops == 28 * (7 * 3 * 2 * others + 2 * first) + trained
+    assert cost.messages == alone.messages + 3 * 14 * (8 + 256 + 6)
+    assert cost.updates == 28 * (first + others) + 3 * (encoder + decoder)
+    parameters = encoder + 256 + 8 + decoder + 256 + 6
+    # The memory of the autoencoder with the moments of Adam, which is more than what follows.
+    assert cost.state_bytes == 4 * 3 * parameters
+    assert cost.step_bytes == 4 * (128 * (6 + 256 + 256 + 8 + 8 + 256 + 256 + 6) + parameters)
+
+
+@settings(max_examples=20)
+@given(pairs=st.integers(1, 200), optimizer=st.sampled_from(["sgd", "adam"]))
+def test_operations_and_messages_of_learning_are_linear_in_the_perturbations(pairs, optimizer):
+    one, two, many = (price(perturbations=number, optimizer=optimizer, batch_size=4) for number in (1, 2, pairs))
+    for name in ("learning_flops", "messages"):
+        slope = getattr(two, name) - getattr(one, name)
+        assert getattr(many, name) == getattr(one, name) + (pairs - 1) * slope
+    assert many.messages == pairs * one.messages
+    for name in ("inference_flops", "updates", "state_bytes", "step_bytes"):
+        assert getattr(many, name) == getattr(one, name)
+
+
+@pytest.mark.parametrize("perturbations", [1, 5])
+def test_torch_counts_the_same_and_the_response_to_the_data_once_more(perturbations):
+    sizes, batch = (6, 5, 4, 3), 4
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    y = torch.arange(batch) % 3
+    counted = step_cost(
+        NodePerturbation(model, perturbations),
+        model,
+        torch.randn(batch, 6),
+        lambda output: functional.cross_entropy(output, y, reduction="none"),
+    )
+    cost = price(optimizer="adam", perturbations=perturbations)
+    assert counted.forward * 28 == cost.inference_flops * batch
+    again = counted.learning * 28 - cost.learning_flops * batch
+    assert again == 28 * batch * 2 * next(a * b for a, b in pairwise(sizes))
