@@ -21,7 +21,7 @@ import numpy as np
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.plugins.models import train_model
-from plastic_cli.reports.claims import MINIMUM_VALUES, Verdict, read_claims
+from plastic_cli.reports.claims import MINIMUM_VALUES, VERDICTS, Verdict, read_claims
 from plastic_cli.resolve import resolve
 from plastic_cli.runs.reference import NOT_DISTINGUISHING, Reference, read_reference, setting_text
 from plastic_cli.statistics.intervals import mean_interval
@@ -406,6 +406,21 @@ def _settings_of_claims() -> Mapping[str, frozenset[str]]:
             for claim in tested:
                 found[claim] = found.get(claim, frozenset()) | texts
     return found
+
+
+def count_of_verdicts(query: Mapping[str, Any], reference: Reference) -> Value:
+    """Return how many claims of a rule have a verdict; "tested" is any verdict but "untested".
+
+    query: `claims`, the rule, and `verdict`.
+    """
+    _check_keys(query, {"claims", "verdict"}, "a count of claims")
+    published = read_claims(query["claims"], find_rule(query["claims"]).claims_text() or "")
+    known = claims(reference)
+    words = [known[claim.id].word for claim in published.claims]
+    wanted = [word for word in VERDICTS if word != "untested"] if query["verdict"] == "tested" else [query["verdict"]]
+    if not set(wanted) <= set(VERDICTS):
+        raise UserError(f"there is no verdict '{query['verdict']}'. There are: {', '.join(VERDICTS)}.")
+    return Value(count=sum(word in wanted for word in words), n=len(words))
 
 
 def _of_claim(name: str, results: Sequence[ClaimResult]) -> Value:

@@ -22,7 +22,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from measured import NotMeasuredError, Setting, Value, claims, measured, setting_of, stored_reference
+from measured import (
+    NotMeasuredError,
+    Setting,
+    Value,
+    claims,
+    count_of_verdicts,
+    measured,
+    setting_of,
+    stored_reference,
+)
 from plastic_cli.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,6 +82,11 @@ class Cell:
     text: str
     seeds: frozenset[int]
 
+    @property
+    def in_sentence(self) -> str:
+        """The text, with the mark close to the number, because a unit may follow."""
+        return self.text.replace(f" {EARLIER}", EARLIER)
+
     def with_seeds(self, usual: int | None) -> str:
         """Return the text, with the number of seeds if it is not the usual one of the table."""
         unusual = sorted(self.seeds - {usual})
@@ -93,7 +107,7 @@ def with_numbers(text: str) -> str:
 
     def number(found: re.Match[str]) -> str:
         file, name, key, _ = found.groups()
-        return f"<!-- number: {file}/{name}/{key} -->{shown(f'{{{key}}}', file, name, Notes()).text}<!-- end -->"
+        return f"<!-- number: {file}/{name}/{key} -->{shown(f'{{{key}}}', file, name, Notes()).in_sentence}<!-- end -->"
 
     # Every second part is a fenced block, in which comments are an example.
     parts = FENCE.split(text)
@@ -172,6 +186,8 @@ def value_of(key: str, file: str, name: str) -> Value:
     try:
         if query is not None:
             return measured(query, settings_of(file, name), stored_reference())
+        if isinstance(own := content.get("values", {}).get(key), dict) and "claims" in own:
+            return count_of_verdicts(own, stored_reference())
         if key in content.get("values", {}):
             return _typed(content["values"][key])
         return _of_claim(key, content.get("scale", 1))
@@ -238,7 +254,9 @@ def formatted(value: Value, part: str | None, spec: str) -> str:
         return str({"n": value.n, "verdict": value.word, "words": value.words or value.word}[part])
     if part == "each" or (part is None and value.each and value.mean is None and value.count is None):
         return ", ".join(_number(each, spec) for each in value.each)
-    if part == "count" or (part is None and value.count is not None):
+    if part == "count":
+        return str(value.count)
+    if part is None and value.count is not None:
         return f"{value.count} of {value.n}"
     if part in ("mean", "low", "high"):
         return _number(getattr(value, part), spec)

@@ -232,3 +232,15 @@ def test_each_claim_has_one_setting():
     for name, results in measured.judged_claims(measured.stored_reference()).items():
         assert len(results) <= 1, name
         assert all(math.isfinite(result.verdict.interval.mean) for result in results if result.verdict.interval.n)
+
+
+def test_the_verdicts_on_a_rule_are_counted():
+    stored = measured.stored_reference()
+    words = [value.word for name, value in measured.claims(stored).items() if name.startswith("SP-")]
+    for verdict in ("reproduced", "not reproduced", "inconclusive", "untested"):
+        found = measured.count_of_verdicts({"claims": "selective", "verdict": verdict}, stored)
+        assert (found.count, found.n) == (words.count(verdict), len(words))
+    tested = measured.count_of_verdicts({"claims": "selective", "verdict": "tested"}, stored)
+    assert tested.count == len(words) - words.count("untested")
+    with pytest.raises(UserError, match="there is no verdict 'true'"):
+        measured.count_of_verdicts({"claims": "selective", "verdict": "true"}, stored)
