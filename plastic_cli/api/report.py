@@ -97,7 +97,7 @@ def make_report(
         _warn_of_unreadable(store, console)
     sources = sources or installed_sources(options)
     made = Report(read_content(frame, options, sources.claims, console), options, sources, stores, console)
-    if options.table_option is not None:
+    if options.table_option is not None and options.pareto is None:
         # Wrong columns and labels are errors before anything is written.
         for name, table in tables_of(made.content, options).items():
             made._latex(name, table, options)
@@ -149,6 +149,15 @@ class Report:
         from plastic_cli.reports.comparisons import improvements_frame
 
         return improvements_frame(self._compared.comparisons)
+
+    @cached_property
+    def pareto(self) -> pd.DataFrame:
+        """One row per result with a price, and whether it is on the frontier; needs the option `pareto`."""
+        from plastic_cli.reports.pareto import pareto_frame
+
+        if self.content.pareto is None:
+            raise UserError("the report has no price. Choose one: plastic.report(pareto='messages').")
+        return pareto_frame(self.content.pareto)
 
     @property
     def figures(self) -> dict[str, ggplot]:
@@ -309,6 +318,14 @@ def check_options(options: ReportOptions, *, of_folder: bool = True) -> None:
         raise UserError(
             f"--{options.table_option} is for one table, and --compare prints several: leave one of them out."
         )
+    if options.pareto is not None:
+        for name, given in (
+            ("compare", options.compare),
+            ("table", options.table != "all"),
+            ("columns", options.columns is not None),
+        ):
+            if given:
+                raise UserError(f"--pareto prints its own table: leave --{name} out.")
     for option, folder in (("--output", options.output), ("--html", options.html)):
         if folder is not None and folder.exists() and not folder.is_dir():
             raise PlasticError(f"cannot write to {folder}: it is a file. Choose another {option}.")

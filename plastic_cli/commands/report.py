@@ -71,10 +71,20 @@ def _print_for_programs(made: Report, options: Options) -> None:
 
 
 def _print_tables(made: Report, options: Options) -> None:
-    from plastic_cli.reports.content import comparison_tables, has_no_runs, latex_of, tables_of, with_caption
+    from plastic_cli.reports.content import (
+        comparison_tables,
+        has_no_runs,
+        latex_of,
+        pareto_tables,
+        tables_of,
+        with_caption,
+    )
 
     judged = made.content.judged
-    if options.compare:
+    if options.pareto is not None:
+        _print_not_priced(made)
+        tables = pareto_tables(made.content, options.style)
+    elif options.compare:
         _print_not_compared(made)
         tables = comparison_tables(made.content.comparisons, options.style)
     else:
@@ -94,6 +104,13 @@ def _print_tables(made: Report, options: Options) -> None:
         sys.stdout.write("\n".join(latex_of(name, table, options) for name, table in tables.items()))
     else:
         print_tables([with_caption(table, options) for table in tables.values()])
+
+
+def _print_not_priced(made: Report) -> None:
+    pareto = made.content.pareto
+    if pareto is not None and pareto.not_priced and not pareto.rows:
+        rules = ", ".join(sorted({result.group.rule for result in pareto.not_priced}))
+        made.console.message(f"no result has a known price: the cost of {rules} is not known for these runs")
 
 
 def _print_not_compared(made: Report) -> None:

@@ -87,16 +87,25 @@ def _short_names(networks: Iterable[str]) -> dict[str, str]:
 
 def _names(rule: str, groups: Sequence[Group], short: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Return the name of the credit rule and of the network of each group of one rule."""
-    fields = list(dict.fromkeys(name for group in groups for name in group.config if name not in (NETWORK, UPDATE)))
+    kept = telling_options(groups, (NETWORK, UPDATE))
+    sizes = Counter(network for network, _ in {(group.config[NETWORK], _text(group, SIZE)) for group in groups})
+    networks = [_network(group, short, with_size=SIZE in kept and sizes[group.config[NETWORK]] > 1) for group in groups]
+    return [name_by_options(rule, group, [name for name in kept if name != SIZE]) for group in groups], networks
+
+
+def telling_options(groups: Sequence[Group], known: Sequence[str] = ()) -> list[str]:
+    """Return few options that, with those in `known`, tell the groups of one rule apart on each data set.
+
+    Options that are chosen for a network, an update or a data set are left out first.
+    """
+    fields = list(dict.fromkeys(name for group in groups for name in group.config if name not in known))
     kept = [name for name in fields if len({_text(group, name) for group in groups}) > 1]
     last = [name for name in CHOSEN_FOR_EACH if name in kept]
     for name in [*last, *(name for name in reversed(kept) if name not in last)]:
         others = [other for other in kept if other != name]
-        if _are_told_apart(groups, others):
+        if _are_told_apart(groups, [*known, *others]):
             kept = others
-    sizes = Counter(network for network, _ in {(group.config[NETWORK], _text(group, SIZE)) for group in groups})
-    networks = [_network(group, short, with_size=SIZE in kept and sizes[group.config[NETWORK]] > 1) for group in groups]
-    return [_credit(rule, group, [name for name in kept if name != SIZE]) for group in groups], networks
+    return kept
 
 
 def _with_defaults(group: Group, model: type[Config] | None) -> Group:
@@ -117,12 +126,13 @@ def _text(group: Group, name: str) -> str:
 def _are_told_apart(groups: Sequence[Group], names: Sequence[str]) -> bool:
     keys, configurations = (
         {(group.data, *(_text(group, name) for name in chosen(group))) for group in groups}
-        for chosen in (lambda _: (NETWORK, UPDATE, *names), lambda group: sorted(group.config))
+        for chosen in (lambda _: names, lambda group: sorted(group.config))
     )
     return len(keys) == len(configurations)
 
 
-def _credit(rule: str, group: Group, names: Sequence[str]) -> str:
+def name_by_options(rule: str, group: Group, names: Sequence[str]) -> str:
+    """Return the name of a group of a rule by the values of some options: "feedback: fixed"."""
     values = {name: group.config.get(name) for name in names}
     if not values:
         return rule

@@ -33,6 +33,7 @@ from plastic_cli.tables import Table
 
 if TYPE_CHECKING:
     from plastic_cli.reports.comparisons import Comparison
+    from plastic_cli.reports.pareto import Pareto
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Selection:
 class Content:
     """What there is to report about a selection of runs.
 
-    settings: those of the results, each with its groups on all data sets. style: how tables show numbers.
+    settings: those of the results, each with its groups on all data sets. style: how tables show numbers. pareto: the
+    results against a price, if the report has one.
     """
 
     selection: Selection
@@ -57,6 +59,7 @@ class Content:
     comparisons: list[Comparison]
     settings: list[Setting]
     style: NumberStyle = DEFAULT_STYLE
+    pareto: Pareto | None = None
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -80,6 +83,10 @@ def read_content(runs: pd.DataFrame, options: ReportOptions, claims: Mapping[str
     results = summarize(selection.runs, groups, published)
     judged = judge_claims(selection.runs, groups, published)
     content = Content(selection, results, judged, [], settings_across(groups, models), options.style)
+    if options.pareto is not None:
+        from plastic_cli.reports.pareto import priced_results
+
+        content = replace(content, pareto=priced_results(selection.runs, results, options.pareto))
     return with_comparisons(content) if options.compare or options.html is not None else content
 
 
@@ -170,7 +177,14 @@ def has_no_runs(claim: ClaimResult) -> bool:
 
 
 def frames_of(content: Content, options: ReportOptions) -> dict[str, pd.DataFrame]:
-    """Return results and claims, or comparisons and improvements, as frames by name; a CSV holds the first one."""
+    """Return the frames of a report by name; a CSV holds the first one.
+
+    They are results and claims, or comparisons and improvements, or the results against a price.
+    """
+    if content.pareto is not None and options.pareto is not None:
+        from plastic_cli.reports.pareto import pareto_frame
+
+        return {"pareto": pareto_frame(content.pareto)}
     if options.compare:
         from plastic_cli.reports.comparisons import comparisons_frame, improvements_frame
 
@@ -205,6 +219,15 @@ def tables_of(content: Content, options: ReportOptions, judged: list[ClaimResult
     if options.table_option is not None:
         tables.pop("other-methods", None)
     return {name: each for name, each in tables.items() if each.rows}
+
+
+def pareto_tables(content: Content, style: NumberStyle) -> dict[str, Table]:
+    """Return the table of results against a price by its name; empty without a price or a priced result."""
+    if content.pareto is None or not content.pareto.rows:
+        return {}
+    from plastic_cli.reports.pareto import pareto_table
+
+    return {"pareto": pareto_table(content.pareto, style)}
 
 
 def comparison_tables(comparisons: Iterable[Comparison], style: NumberStyle) -> dict[str, Table]:

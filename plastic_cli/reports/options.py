@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     Headline = Callable[[pd.DataFrame, pd.DataFrame], dict[str, ggplot]]
 
+PriceName = Literal["messages", "flops", "updates", "seconds", "bytes"]
+"""The prices of learning that results can be compared with."""
+
 PAGE = "index.html"
 """The file that `--html` writes."""
 
@@ -25,7 +28,8 @@ PAGE = "index.html"
 class ReportOptions(Config):
     """What is reported and how.
 
-    Only completed runs are compared with published claims. `columns`, `caption` and `label` are for one table: that of
+    Only completed runs are compared with published claims. `pareto`: the price of learning that results are compared
+    with; its table can have a caption and a label. `columns`, `caption` and `label` are for one table: that of
     the results, or with table "claims" that of the claims. CSV holds one table: the results with table "all", the
     interquartile means with `compare`. `output` gets the tables as Markdown, LaTeX and CSV, the figures as PNG and SVG.
     """
@@ -41,6 +45,12 @@ class ReportOptions(Config):
     table: Literal["all", "results", "claims"] = field("all", "results, claims or all tables")
     compare: bool = field(
         False, "print another table: interquartile means and probabilities of improvement of the settings"
+    )
+    pareto: PriceName | None = field(
+        None,
+        "print another table: results against a price of learning, and the settings that no cheaper one reaches; it is"
+        " also a figure of --output and --html. messages: numbers that reach the hidden layers from outside; flops:"
+        " operations; updates: changes of single weights; seconds: time of training; bytes: memory",
     )
     columns: tuple[str, ...] | None = field(
         None,

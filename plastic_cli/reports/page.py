@@ -27,6 +27,7 @@ from plastic_cli.reports.html_tables import (
 )
 from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.options import Sources
+from plastic_cli.reports.pareto import Pareto, pareto_table
 from plastic_cli.reports.results import ClaimResult
 from plastic_cli.reports.tables import VERDICTS_EXPLAINED, claim_figure, context_table, results_table, seeds_text
 from plastic_cli.statistics.intervals import MINIMUM_VALUES
@@ -88,8 +89,11 @@ def _sections(content: Content, figures: Sequence[PageFigure], sources: Sources)
         for comparison in content.comparisons
         if (name := f"performance-profile-{comparison.name}") in drawn
     )
+    priced = tuple(drawn.pop(name) for name in list(drawn) if name.startswith("pareto-"))
     published = tuple(drawn.pop(name) for name in list(drawn) if name == "claims" or name.startswith("claims-"))
     sections = [_results_section(content, sources)]
+    if content.pareto is not None and content.pareto.rows:
+        sections.append(_pareto_section(content.pareto, content.style, priced))
     if drawn:
         sections.append(Section("figures", "Figures", figures=tuple(drawn.values())))
     if content.comparisons:
@@ -119,6 +123,13 @@ def _results_section(content: Content, sources: Sources) -> Section:
         controls=tuple(control_name(group, models.get(group.rule)) is not None for group in groups),
     )
     return Section("results", "Results", notes, (table,))
+
+
+def _pareto_section(pareto: Pareto, style: NumberStyle, figures: tuple[PageFigure, ...]) -> Section:
+    table = PageTable(
+        "pareto-table", pareto_table(pareto, style), controls=tuple(row.control is not None for row in pareto.rows)
+    )
+    return Section("pareto", "The price of learning", (), (table,), figures)
 
 
 def _comparisons_section(content: Content, profiles: tuple[PageFigure, ...]) -> Section:

@@ -70,7 +70,7 @@ def result_columns(results: Sequence[Result], style: NumberStyle = DEFAULT_STYLE
         "rule": (Column("rule", names_row=True), [result.group.rule for result in results]),
         "dataset": (Column("data set", names_row=True), [marked_data(result.group) for result in results]),
         "setting": (Column("setting", names_row=True, lines=2), [result.group.setting or None for result in results]),
-        "n": (Column("n", numeric=True), [_runs_text(result) for result in results]),
+        "n": (Column("n", numeric=True), [runs_text(result) for result in results]),
         "metric": (Column("metric"), [None if shared or not metric else style.heading(metric) for metric in named]),
         "value": (
             Column(value, numeric=True),
@@ -184,7 +184,8 @@ def seeds_text(verdict: Verdict) -> str:
     return finished_text(verdict.interval.n, verdict.lost)
 
 
-def _runs_text(result: Result) -> str:
+def runs_text(result: Result) -> str:
+    """Return the number of seeds of a result in words: "5", or "3 of 5 finished"."""
     dropped = result.value.dropped
     return finished_text(len(result.group.runs) - dropped, result.group.failed + dropped)
 

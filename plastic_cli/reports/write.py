@@ -16,10 +16,19 @@ from plastic_cli.files import write_atomically
 from plastic_cli.reports import plots
 from plastic_cli.reports.combinations import combination_figures
 from plastic_cli.reports.comparisons import unique_name
-from plastic_cli.reports.content import Content, comparison_tables, frames_of, latex_of, tables_of, with_caption
+from plastic_cli.reports.content import (
+    Content,
+    comparison_tables,
+    frames_of,
+    latex_of,
+    pareto_tables,
+    tables_of,
+    with_caption,
+)
 from plastic_cli.reports.drawings import PageFigure, page_figure
 from plastic_cli.reports.options import PAGE
 from plastic_cli.reports.page import page
+from plastic_cli.reports.pareto import pareto_figures
 from plastic_cli.reports.plots import Figure
 from plastic_cli.runs.console import Console
 from plastic_cli.statistics.intervals import MINIMUM_VALUES
@@ -37,10 +46,11 @@ def write_tables(folder: Path, content: Content, options: ReportOptions) -> None
     Columns, a caption and a label are for the table of results, or with table "claims" for that of the claims.
     """
     names = {"results": "table"}
-    plain = options.model_copy(update={"columns": None, "caption": None, "label": None})
+    plain = options.model_copy(update={"columns": None, "caption": None, "label": None, "pareto": None})
     contents: dict[str, str] = {}
     for table in ("results", "claims"):
-        chosen = options if table == ("claims" if options.table == "claims" else "results") else plain
+        own = table == ("claims" if options.table == "claims" else "results") and options.pareto is None
+        chosen = options if own else plain
         chosen = chosen.model_copy(update={"table": table, "compare": False})
         stem = names.get(table, table)
         contents[f"{stem}.csv"] = csv_text(frames_of(content, chosen)[table])
@@ -52,6 +62,11 @@ def write_tables(folder: Path, content: Content, options: ReportOptions) -> None
         tables = comparison_tables(content.comparisons, options.style)
         contents["comparisons.md"] = "\n".join(markdown(each) for each in tables.values())
         contents["comparisons.tex"] = "\n".join(latex_of(name, each, plain) for name, each in tables.items())
+    if options.pareto is not None:
+        contents |= {f"{name}.csv": csv_text(frame) for name, frame in frames_of(content, options).items()}
+        tables = pareto_tables(content, options.style)
+        contents["pareto.md"] = "\n".join(markdown(with_caption(each, options)) for each in tables.values())
+        contents["pareto.tex"] = "\n".join(latex_of(name, each, options) for name, each in tables.items())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():
@@ -69,7 +84,10 @@ def make_figures(
     """
     runs = content.runs
     look = plots.looks(content.results, content.settings)
-    figures = plots.learning_curves(content.results, metrics, look) | plots.claims_figures(content.judged, look)
+    priced = {} if content.pareto is None else pareto_figures(content.pareto)
+    figures = (
+        priced | plots.learning_curves(content.results, metrics, look) | plots.claims_figures(content.judged, look)
+    )
     for metric in dict.fromkeys(result.metric for result in content.results if result.metric):
         figures |= combination_figures(runs, metrics, metric)
     for comparison in content.comparisons:
