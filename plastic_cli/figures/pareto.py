@@ -155,7 +155,7 @@ def _numbers(named: pd.DataFrame, *, height: float) -> pd.DataFrame:
         own = own.sort_values("place")
         cluster = (own["place"].diff() > _CLOSE * span / 2).cumsum()
         for _, close in own.groupby(cluster, sort=False):
-            spread = _apart(close["mean"].to_numpy(dtype=float), gap)
+            spread = apart(close["mean"].to_numpy(dtype=float), gap)
             right = float(close["place"].max())
             moved = (np.abs(spread - close["mean"]) > gap / 4) | (right - close["place"] > 0.02 * span)
             parts.append(
@@ -165,7 +165,7 @@ def _numbers(named: pd.DataFrame, *, height: float) -> pd.DataFrame:
     return numbers.assign(number_text=numbers["number"].astype(str))
 
 
-def _apart(values: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
+def apart(values: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
     """Return values that are at least `gap` apart, in the same order, with the least squared change."""
     order = np.argsort(values, kind="stable")
     # Isotonic regression of the values without their gaps: neighbors that would be out of order share their mean.

@@ -100,7 +100,7 @@ def priced_results(runs: pd.DataFrame, results: Sequence[Result], kind: PriceNam
             not_priced.append(result)
             continue
         rows.append(Priced(result, price, control=control_name(result.group, models.get(result.group.rule))))
-    return Pareto(kind, _numbered(_with_frontier(rows)), not_priced)
+    return Pareto(kind, _numbered(with_frontier(rows)), not_priced)
 
 
 class _Records:
@@ -134,7 +134,7 @@ def _price(result: Result, price: Price, records: _Records) -> Interval:
     return mean_interval(known if len(known) == len(costs) else [])
 
 
-def _with_frontier(rows: Sequence[Priced]) -> list[Priced]:
+def with_frontier(rows: Sequence[Priced]) -> list[Priced]:
     """Mark the rows that no other row of the same data set and metric beats."""
     return [replace(row, on_frontier=not any(_beats(other, row) for other in rows)) for row in rows]
 
