@@ -13,6 +13,7 @@ from mkdocs.structure.files import File
 sys.path.append(str(Path(__file__).parent))
 
 import command_line
+import leaderboard
 import notebooks
 import python_interface
 import recipe_table
@@ -53,6 +54,14 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     text = re.sub(r"<!-- (number: [^\n]+?|end) -->", "", text)
     text = re.sub(r"^```(\w+) file=(\S+)$", r'``` { .\1 title="\2" }', text, flags=re.MULTILINE)
     return repository.with_links_of_the_site(_with_wide_lists(text), page.file.src_uri)
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Put the leaderboard into its page, which needs the whole width. Markdown does not see its cells."""
+    if leaderboard.MARK not in html:
+        return html
+    page.meta["hide"] = ["navigation", "toc"]
+    return html.replace(leaderboard.MARK, leaderboard.html())
 
 
 def _with_wide_lists(text: str) -> str:

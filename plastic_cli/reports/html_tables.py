@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -14,10 +15,12 @@ from markupsafe import Markup
 from plastic_cli.reports.claims import VERDICTS
 from plastic_cli.reports.grouping import NOTE_MARK
 from plastic_cli.statistics.intervals import Interval
-from plastic_cli.tables import Cell, Detailed, Number, Table, text_and_detail
+from plastic_cli.tables import NOTHING, Cell, Detailed, Number, Table, text_and_detail
 
 SETTING_COLUMNS = ("setting", "first", "second")
 """Headings of the columns whose cells are settings."""
+WIDE_COLUMNS = (*SETTING_COLUMNS, "how to run it")
+"""Headings of the columns that need room."""
 
 _LONGEST_UNBROKEN = 36
 
@@ -40,15 +43,24 @@ class PageCell(Detailed):
         """The CSS class of a verdict."""
         return self.text.replace(" ", "-") if self.text in VERDICTS else ""
 
+    @property
+    def sorts_by_text(self) -> bool:
+        """Whether the text that the cell shows is what it is sorted by, so that it needs no other."""
+        if self.detail or self.source:
+            return False
+        if self.code:
+            return " ".join(self.code).startswith(self.sort)
+        return " ".join(self.text.split()) == (self.sort or NOTHING)
+
 
 @dataclass(frozen=True)
 class PageTable:
     """A table of the page.
 
-    datasets: those of all its rows. fold: words that open a table which is closed at first. recipes: for each row, the
-    recipes that have it; controls: for each row, whether it is a control; the filters of the page use both. sorted_by:
-    the heading of the column by which the rows are in order. framed: the table scrolls in a frame of its own, in which
-    headings and names of rows stay in place.
+    name: its id, of letters, digits and hyphens. datasets: those of all its rows. fold: words that open a table which
+    is closed at first. recipes: for each row, the recipes that have it; controls: for each row, whether it is a
+    control; the filters of the page use both. sorted_by: the heading of the column by which the rows are in order.
+    framed: the table scrolls in a frame of its own, in which headings and names of rows stay in place.
     """
 
     name: str
@@ -60,6 +72,11 @@ class PageTable:
     sorted_by: str = ""
     framed: bool = False
 
+    def __post_init__(self) -> None:
+        """Check what a style names."""
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", self.name):
+            raise ValueError(f"{self.name!r} cannot be the name of a table")
+
 
 def page_environment() -> Environment:
     """Return the environment of the templates, in which all text from runs, rules and recipes is escaped."""
@@ -67,6 +84,8 @@ def page_environment() -> Environment:
         loader=PackageLoader("plastic_cli.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {"page_cell": page_cell, "rules_of": rules_of, "datasets_of": datasets_of, "json": _json}
+    environment.filters["css_text"] = css_text
+    environment.globals["wide"] = WIDE_COLUMNS
     return environment
 
 
@@ -115,6 +134,12 @@ def recipe_cell(names: Sequence[str]) -> Cell:
 def web_address(address: str | None) -> str:
     """Return a web address, or "" for anything else: a link must not run code."""
     return address if address and urlsplit(address).scheme in ("http", "https") else ""
+
+
+def css_text(text: str) -> Markup:
+    """Return a text as a string of CSS. All but plain letters and digits is written as codes, so nothing ends it."""
+    codes = (each if each.isascii() and each.isalnum() else f"\\{ord(each):x} " for each in text)
+    return Markup('"' + "".join(codes) + '"')
 
 
 # ----------------------------------------------------------------------------------------------------------- filters

@@ -25,7 +25,10 @@ from plastic_cli.figures.files import svg_text
 from plastic_cli.figures.theme import ON_DARK, PALETTE, theme_plastic
 from plastic_cli.reports.drawings import hover_values, inline_svg, page_figure
 from plastic_cli.reports.grouping import setting_and_data
+from plastic_cli.reports.html_tables import PageCell, PageTable, css_text, page_cell, table_html
 from plastic_cli.reports.options import ReportOptions, Sources
+from plastic_cli.statistics.intervals import mean_interval
+from plastic_cli.tables import Column, Detailed, Number, Table
 from reports.report_frames import CLAIMS, grlu_experiments
 from reports.stores import write_store
 
@@ -116,10 +119,8 @@ def test_every_claim_stands_with_source_measurement_verdict_and_recipe(text):
     assert '<a class="detail" href="https://example.org" rel="noreferrer">configs.md, Run 1</a>' in row
     assert "one published seed" in row
     assert '<span class="badge reproduced">reproduced</span>' in row
-    assert re.search(
-        r'data-label="measured" data-sort="0\.92\d+" class="number">92\.\d\d <span class="detail">\[92\.', row
-    )
-    assert re.search(r'data-label="seeds" data-sort="3" class="number">3<', row)
+    assert re.search(r'data-sort="0\.92\d+" class="number">92\.\d\d <span class="detail">\[92\.', row)
+    assert re.search(r'<td role="cell" class="number">3<', row), "its text is what it is sorted by"
     assert "<code>grlu-gr-02</code> <code>grlu-quick</code>" in row
     other = next(row for row in rows if ">GR-06<" in row)
     assert '<span class="badge not-reproduced">not reproduced</span>' in other
@@ -209,6 +210,26 @@ def test_rows_say_their_recipes_and_whether_they_are_controls(tmp_path):
     assert ["grlu-gr-02", "grlu-quick"] in claims, "a claim names the recipes that test it"
 
 
+def test_a_heading_in_a_style_is_a_string_and_ends_nothing():
+    text = css_text('a "b"; } </style> \\ \n é')
+    assert re.fullmatch(r'"(?:[A-Za-z0-9]|\\[0-9a-f]+ )*"', text)
+    decoded = re.sub(r"\\([0-9a-f]+) ", lambda found: chr(int(found[1], 16)), text.strip('"'))
+    assert decoded == 'a "b"; } </style> \\ \n é'
+
+
+def test_a_cell_is_sorted_by_its_text_or_says_by_what():
+    interval = mean_interval([0.5, 0.6, 0.7])
+    cells = {
+        "plain": ("plain", True), "set = 1, on": ("set = 1, on", True), "number": (Number("1.2 M", value=1.2e6), False),
+        "interval": (interval, False), "nothing": (None, True), "detail": (Detailed("a", "b"), False),
+        "verdict": (Detailed("reproduced"), True), "code": (PageCell("", sort="a", code=("a", "b")), True),
+        "other code": (PageCell("", sort="b", code=("a", "b")), False),
+        "link": (PageCell("x", sort="x", source="s"), False),
+    }  # fmt: skip
+    for name, (cell, by_text) in cells.items():
+        assert page_cell(cell, "setting" if "set" in name else "other").sorts_by_text == by_text, name
+
+
 def test_without_recipes_no_row_is_without_one(page):
     assert all("data-recipes" not in a for a in result_rows(page))
 
@@ -282,6 +303,27 @@ def test_a_rules_own_figure_that_cannot_be_drawn_costs_only_itself(tmp_path, cap
 
 def test_the_same_runs_give_the_same_page(tmp_path, text):
     assert write_page(tmp_path, *grlu_experiments(seeds=3)) == text
+
+
+def test_a_table_for_another_page_is_whole_and_safe():
+    columns = (Column("rule"), Column(f"result {EVIL}", numeric=True))
+    rows = ((EVIL, Number("0.5", value=0.5)), ("b", None))
+    made = PageTable(
+        "own-table", Table(EVIL, "</style><b>", columns, rows), recipes=((EVIL,), ()), controls=(True, False)
+    )
+    text = table_html(made)
+    part = Reader(text)
+    assert [tag for tag, _, path in part.elements if path == ()] == ["style", "div", "script"]
+    assert {tag for tag, _, _ in part.elements}.isdisjoint({"img", "b", "link", "html", "body"})
+    assert len(part.all("script")) == len(part.all("style")) == 1
+    ids = [a["id"] for _, a, _ in part.elements if "id" in a]
+    assert sorted(ids) == ["announcement", "filters", "own-table", "own-table-title"]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "1a", 'a"', "a}b"])
+def test_the_name_of_a_table_is_an_id(name):
+    with pytest.raises(ValueError, match="cannot be the name of a table"):
+        PageTable(name, Table("", "", (), ()))
 
 
 def test_an_empty_store_gives_a_page_that_says_so(tmp_path):
