@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache
@@ -26,19 +26,21 @@ from plastic_cli.reports.grouping import (
     CONFIG_PREFIX,
     Group,
     control_name,
+    data_notes,
     group_runs,
+    marked_data,
     plain_value,
     setting_and_data,
 )
 from plastic_cli.reports.html_tables import PageCell, PageTable, recipe_cell, table_html, web_address
 from plastic_cli.reports.numbers import NumberStyle
-from plastic_cli.reports.reference_settings import control_of_all, own_control
+from plastic_cli.reports.reference_settings import ReferenceSetting, control_of_all, own_control
 from plastic_cli.reports.results import TRAINING_SECONDS, Result, more_is_better, summarize
 from plastic_cli.reports.tables import claim_figure
 from plastic_cli.resolve import resolve
 from plastic_cli.runs.record import RunRecord
 from plastic_cli.runs.reference import Reference, read_reference
-from plastic_cli.statistics.intervals import Interval, mean_interval
+from plastic_cli.statistics.intervals import Interval
 from plastic_cli.sweeps.plan import PlannedRun, plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe, recipe_names
 from plastic_cli.tables import Cell, Column, Detailed, Number, Table
@@ -46,6 +48,8 @@ from plastic_cli.tables import Cell, Column, Detailed, Number, Table
 MARK = "<!-- table: leaderboard -->"
 """The place of the table in the page."""
 NOT_MEASURED = "not measured"
+COMMON = ("model", "hidden", "epochs", "images", "validation")
+"""Options that a setting and a control of another rule have in common: the network, and the samples that it sees."""
 STYLE = NumberStyle()
 PLANNED = "planned-"
 """The ids of runs that stand for a setting which is not measured begin with this."""
@@ -94,6 +98,11 @@ class Line:
     control: str | None
 
     @property
+    def key(self) -> str:
+        """Rule, data set and configuration as text."""
+        return setting_and_data(self.group.rule, self.group.dataset, self.group.config)
+
+    @property
     def config(self) -> Mapping[str, Any]:
         """The whole configuration of a run."""
         if self.records:
@@ -111,11 +120,11 @@ def leaderboard(reference: Reference, planned: Mapping[str, Planned]) -> PageTab
     """Return the table: a row for each setting of the reference, and for each planned setting that it lacks."""
     lines = lines_of(reference, planned)
     measured = [line for line in lines if line.records]
-    controls = Controls(reference)
+    controls = Controls(reference, lines)
     runs = sum(len(line.records) for line in measured)
     counted = f"{runs} runs of {len(measured)} settings are measured, {len(lines) - len(measured)} settings are not."
-    notes = dict.fromkeys(f"{line.group.data}: {line.group.note}." for line in lines if line.group.note)
-    caption = " ".join([counted, STYLE.caption([line.result.value for line in measured]), *notes])
+    caption = f"{counted} {STYLE.caption([line.result.value for line in measured])}"
+    caption += data_notes(line.group for line in lines)
     return PageTable(
         "results-table",
         Table("Settings", caption, COLUMNS, tuple(row(line, controls) for line in lines)),
@@ -202,34 +211,53 @@ def _order(line: Line) -> tuple[Any, ...]:
 class Controls:
     """The controls of settings, as far as the reference has them with otherwise equal options."""
 
-    def __init__(self, reference: Reference) -> None:
+    def __init__(self, reference: Reference, lines: Sequence[Line]) -> None:
         self._rows: dict[str | None, list[dict[str, Any]]] = {}
         for each in reference.rows():
             self._rows.setdefault(each["dataset"], []).append(each)
-        self._models = training_models(sorted({each["rule"] for each in reference.rows()}))
+        self._models = training_models(sorted({line.group.rule for line in lines}))
+        self._results = {line.key: line.result for line in lines}
 
     def of(self, line: Line) -> list[tuple[str, Interval]]:
         """Return name and result of each control of a measured setting: its own ones first."""
-        metric, model = line.result.metric, self._models.get(line.group.rule)
+        metric = line.result.metric
         if not line.records or line.control is not None or metric is None:
             return []
-        found = []
-        if line.result.control is not None and line.result.control.n:
-            found.append(("control of each run", line.result.control))
+        included = [("control of each run", line.result.control)] if line.result.control else []
+        others = [
+            (name, result.value)
+            for name, setting in self._settings(line)
+            if setting.same_data and (result := self._result(setting)) is not None and result.metric == metric
+        ]
+        return [(name, interval) for name, interval in (*included, *others) if interval.n]
+
+    def _settings(self, line: Line) -> Iterator[tuple[str, ReferenceSetting]]:
+        """Yield each control of a rule that is otherwise equal, and the nearest of each control of all rules.
+
+        The optimizer and its rate may differ in a control of another rule, because each rule needs its own.
+        """
         rows, record = self._rows[line.group.dataset], line.records[0]
-        if model is not None and issubclass(model, TrainConfig):
-            for name, options in model.controls.items():
-                setting = own_control(rows, record, model, options)
-                if setting is not None and not setting.differing and setting.same_data:
-                    found.append((name, mean_interval(setting.values(metric))))
-        for rule, other in self._models.items():
-            if rule == line.group.rule or not issubclass(other, TrainConfig) or not other.controls_all_rules:
+        comparable = [row for row in rows if _have_in_common(row["config"], record.config)]
+        for rule in sorted(self._models, key=lambda rule: rule != line.group.rule):
+            model = self._models[rule]
+            if not issubclass(model, TrainConfig):
                 continue
-            for control in (*other.controls, None):
-                setting = control_of_all(rows, record, other, rule, control)
-                if setting is not None and not setting.differing and setting.same_data:
-                    found.append((control or rule, mean_interval(setting.values(metric))))
-        return [(name, interval) for name, interval in found if interval.n]
+            found: list[tuple[str, ReferenceSetting | None]] = []
+            if rule == line.group.rule:
+                own = [(name, own_control(rows, record, model, options)) for name, options in model.controls.items()]
+                found = [(name, setting) for name, setting in own if setting is not None and not setting.differing]
+            elif model.controls_all_rules:
+                names = (*model.controls, None)
+                found = [(name or rule, control_of_all(comparable, record, model, rule, name)) for name in names]
+            yield from ((name, setting) for name, setting in found if setting is not None)
+
+    def _result(self, setting: ReferenceSetting) -> Result | None:
+        """Return the result of the row of a setting, over the seeds of all versions."""
+        return self._results.get(setting_and_data(setting.rule, setting.rows[0]["dataset"], setting.config))
+
+
+def _have_in_common(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    return all(first[name] == second[name] for name in COMMON if name in first and name in second)
 
 
 def _control_cell(line: Line, controls: Controls) -> Cell:
@@ -255,7 +283,7 @@ def row(line: Line, controls: Controls) -> tuple[Cell, ...]:
     metric = metric_of(result.metric, group.rule) if result.metric else None
     return (
         Detailed(group.rule, f"control: {line.control}" if line.control else ""),
-        Detailed(group.data or "", "stand-in" if _is_stand_in(group) else ""),
+        marked_data(group),
         group.setting,
         STYLE.heading(metric) if metric else None,
         STYLE.estimate(result.value, metric) if metric else PageCell(NOT_MEASURED),
@@ -269,11 +297,6 @@ def row(line: Line, controls: Controls) -> tuple[Cell, ...]:
         ", ".join(_distinct(record.versions.get("plastic") for record in line.records)) or None,
         ", ".join(_distinct(machine_text(record) for record in line.records)) or None,
     )
-
-
-def _is_stand_in(group: Group) -> bool:
-    """Return whether the data is other data than its name says."""
-    return group.note.startswith("not ")
 
 
 def _seeds(line: Line) -> Cell:
@@ -316,11 +339,10 @@ def _short(value: float) -> str:
     """Return a count with three digits and the prefix of a power of 1000: 950, 1.20 k, 43.1 M, 2.53 T."""
     if value < 999.5:
         return f"{value:.0f}"
-    power = min(int(math.log10(value) // 3), 6)
-    if value / 1000**power >= 999.5:
-        power += 1
-    scaled = value / 1000**power
-    return f"{scaled:.{2 - int(math.log10(scaled))}f} {' kMGTPE'[power]}"
+    digits, exponent = f"{value:.2e}".split("e")
+    power = min(int(exponent) // 3, 6)
+    place = int(exponent) - 3 * power
+    return f"{float(digits) * 10**place:.{max(0, 2 - place)}f} {' kMGTPE'[power]}".strip()
 
 
 def machine_text(record: RunRecord) -> str:

@@ -139,6 +139,63 @@ def test_every_page_of_the_repository_is_in_the_site(site):
         assert (site / path.relative_to(ROOT / "docs").with_suffix(".html")).is_file(), path
 
 
+def test_the_leaderboard_is_a_small_page_and_no_row_is_in_the_search(site):
+    page = site / "leaderboard.html"
+    assert page.stat().st_size < 1_000_000
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<tr role=") > 300
+    assert "not measured" in text
+    index = (site / "search/search_index.json").read_text(encoding="utf-8")
+    assert "the table is not a race" in index
+    assert "plastic train grlu --hidden 1024,1024" in text
+    assert "plastic train grlu --hidden 1024,1024" not in index
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(390, 844), (1280, 900)], ids=["phone", "desk"])
+def test_the_leaderboard_is_sorted_and_filtered_in_the_page(site, size, scheme):
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = browser.new_context(viewport={"width": size[0], "height": size[1]}, offline=True, color_scheme=scheme)
+        context.set_default_timeout(20_000)
+        page = context.new_page()
+        said = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(f"file://{site}/leaderboard.html")
+        filters, rows = page.locator("#filters"), page.locator("#results-table tbody tr")
+        everything = rows.count()
+        filters.get_by_label("Rule").select_option("grlu")
+        filters.get_by_label("Data set").select_option("mnist")
+        filters.get_by_label("Recipe").select_option("grlu-gr-02")
+        assert page.locator("#results-table tbody tr:visible").count() == 1
+        assert f"1 of {everything} results are shown" in filters.inner_text()
+        row = page.locator("#results-table tbody tr:visible")
+        assert "92.83" in row.inner_text(), "the published figure"
+        assert "plastic train grlu --dataset mnist" in row.inner_text()
+        filters.get_by_label("Recipe").select_option("all")
+        button = page.locator("#results-table thead").get_by_role("button", name="result", exact=True)
+        button.click()
+        button.click()
+        place = page.locator("#results-table thead th").all_inner_texts().index("result")
+        shown = page.locator("#results-table tbody tr:visible").all()
+        values = [row.locator("th, td").nth(place).get_attribute("data-sort") for row in shown]
+        measured = [float(value) for value in values if value]
+        assert len(measured) > 5
+        assert measured == sorted(measured, reverse=True)
+        # What needs room scrolls in its frame.
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        assert said == []
+        axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing")
+        found = axe.Axe().run(page, context=".tables").response["violations"]
+        assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
+        browser.close()
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
 @pytest.mark.parametrize("size", [(390, 844), (1280, 900)], ids=["phone", "desk"])
 def test_it_can_be_read_and_searched_without_a_network(site, size):

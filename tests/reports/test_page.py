@@ -313,7 +313,7 @@ def test_a_table_for_another_page_is_whole_and_safe():
     )
     text = table_html(made)
     part = Reader(text)
-    assert [tag for tag, _, path in part.elements if path == ()] == ["style", "div", "script"]
+    assert [tag for tag, _, path in part.elements if path == ()] == ["style", "section", "script"]
     assert {tag for tag, _, _ in part.elements}.isdisjoint({"img", "b", "link", "html", "body"})
     assert len(part.all("script")) == len(part.all("style")) == 1
     ids = [a["id"] for _, a, _ in part.elements if "id" in a]
