@@ -14,6 +14,8 @@ import pytest
 from filelock import FileLock
 
 from plastic_cli.errors import RunFailed, UserError
+from plastic_cli.runs.stages import read_stages
+from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.archive import pack, unpack
 from plastic_cli.sweeps.pools import CLUSTERS, open_pool
 from plastic_cli.testing import plastic
@@ -142,6 +144,30 @@ def test_an_unfinished_run_travels_to_a_worker_that_does_not_see_the_store(
     finished(sweeping(file))
     assert statuses(runs_folder) == ["completed"]
     assert {start["run"] for start in starts()} == {run.name}, "the same run, gone on with"
+
+
+def test_steps_are_carried_out_by_workers_with_and_without_the_store(cluster, sweeping, recipe, runs_folder, starts):
+    cluster.add_worker(HIDING)
+    cluster.add_worker()
+    steps = '[[steps]]\nverb = "eval"\n[[steps]]\nverb = "analyze"\noptions = { sparsity = true }\n'
+    file = recipe("batch_size = [1, 17]", seeds="2", steps=steps)
+    out = finished(sweeping(file), 1)
+    assert "4 of 4 runs and 8 steps failed: there is no convergence" in out
+    for row in RunStore(runs_folder).rows():
+        folder = runs_folder / row["run"]
+        done = row["config"]["batch_size"] == 1
+        assert [stage.verb for stage in read_stages(folder)] == (["eval", "analyze"] if done else [])
+        assert len(list(folder.glob("tables/*.csv"))) == (2 if done else 0)
+        assert sum('"eval"' in line for line in _lines(folder)) == done
+    assert len(starts()) == 12
+    finished(sweeping(file), 1)
+    assert len(starts()) == 16, "only those that failed are repeated"
+    assert [path.name for path in runs_folder.iterdir() if path.name.startswith((".incoming", ".ready"))] == []
+
+
+def _lines(folder):
+    path = folder / "metrics.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def test_a_dead_scheduler_is_reported_in_one_line(cluster, sweeping, recipe, starts):
