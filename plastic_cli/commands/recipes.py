@@ -20,10 +20,18 @@ if TYPE_CHECKING:
     from plastic_cli.runs.reference import Reference
 
 COLUMNS = [
-    *("recipe", "rule", "runs", "done", "time", "reference", "reference_metric", "reference_mean", "reference_low"),
-    *("reference_high", "reference_settings", "reference_runs", "reproduces", "title"),
+    *("recipe", "rule", "runs", "done", "steps", "steps_done", "time", "reference", "reference_metric"),
+    *(
+        "reference_mean",
+        "reference_low",
+        "reference_high",
+        "reference_settings",
+        "reference_runs",
+        "reproduces",
+        "title",
+    ),
 ]
-SHOWN = ["recipe", "rule", "runs", "done", "time", "reference", "title"]
+SHOWN = ["recipe", "rule", "runs", "done", "steps", "time", "reference", "title"]
 """Columns of a table for a reader."""
 
 

@@ -12,9 +12,10 @@ from plastic_cli.data.catalog import DATASETS
 from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.reference import Reference, setting_text
-from plastic_cli.sweeps.lookup import find_run, store_of, with_data
+from plastic_cli.sweeps.lookup import Planned, find_run, find_step, store_of, with_data
 from plastic_cli.sweeps.plan import PlannedRun, plan_recipe
 from plastic_cli.sweeps.recipe import RecipeFile
+from plastic_cli.sweeps.steps import plan_steps
 from plastic_cli.tables import duration
 
 NOT_MEASURED = "not measured"
@@ -49,8 +50,9 @@ class ReferenceResult:
 
 
 def recipe_row(file: RecipeFile, runs: Path, data: Path | None, reference: Reference) -> dict[str, Any]:
-    """Return name, rules, runs, runs that the store holds, time, result, reproduced experiment and title of a recipe.
+    """Return name, rules, runs, steps, how many of them the store holds, time, result and title of a recipe.
 
+    time: of all runs, and of those steps whose time the recipe says. steps: 0 for a recipe that only trains.
     reference: the text of the result there; reference_mean is missing if there are several settings, and reference_low
     and reference_high are the means of the lowest and the highest one.
     """
@@ -60,7 +62,10 @@ def recipe_row(file: RecipeFile, runs: Path, data: Path | None, reference: Refer
     if any(find_run(store, planned).stored is not None for planned in plan):
         plan = with_data(plan, data, runs)
     done = sum(find_run(store, planned).standing == "done" for planned in plan)
-    minutes = [planned.minutes for planned in plan]
+    steps = plan_steps(file, plan)
+    steps_done = sum(find_step(store, step).standing == "done" for step in steps) if done else 0
+    timed: list[Planned] = [*plan, *(step for step in steps if step.minutes is not None)]
+    minutes = [planned.minutes for planned in timed]
     known = None if None in minutes else sum(value for value in minutes if value is not None)
     result = None if reference.problem else reference_result(plan, reference)
     means = result.means if result else ()
@@ -69,6 +74,8 @@ def recipe_row(file: RecipeFile, runs: Path, data: Path | None, reference: Refer
         "rule": ", ".join(dict.fromkeys(planned.rule for planned in plan)),
         "runs": len(plan),
         "done": done,
+        "steps": len(steps),
+        "steps_done": steps_done,
         "time": None if known is None else duration(60 * known),
         "reference": result.text if result else None,
         "reference_metric": result.metric if result else None,
