@@ -9,7 +9,10 @@ from plastic_cli.sweeps.steps import plan_steps
 
 def overview() -> str:
     """Return one row for each recipe: its rules, the numbers of its runs and steps, the minutes of a run, claims."""
-    lines = ["| recipe | what it does | rule | runs | minutes a run | steps | claims |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| recipe | what it does | rule | runs | minutes a run | steps | claims |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name in recipe_names():
         file = read_recipe(name)
         plan = plan_recipe(file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from plastic_cli.reports.content import Content
     from plastic_cli.reports.plots import Figure
+    from plastic_cli.reports.steps import StepOnRun
 
 TableName = Literal["results", "claims", "comparisons"]
 
@@ -75,11 +76,13 @@ def make_report(
     sources: Sources | None = None,
     console: Console | None = None,
     stored: Sequence[StoredRun] | None = None,
+    steps: Sequence[StepOnRun] = (),
 ) -> Report:
     """Return the report about the runs of a folder, or about the runs `stored`.
 
-    sources: what rules and recipes contribute; None: the installed ones. Raises UserError for an unknown choice and for
-    a folder of runs that does not exist, PlasticError for a folder that cannot be written.
+    sources: what rules and recipes contribute; None: the installed ones. steps: those of a recipe on the runs. Raises
+    UserError for an unknown choice and for a folder of runs that does not exist, PlasticError for a folder that cannot
+    be written.
     """
     from plastic_cli.reports.content import read_content, tables_of
 
@@ -96,7 +99,8 @@ def make_report(
     for store in stores:
         _warn_of_unreadable(store, console)
     sources = sources or installed_sources(options)
-    made = Report(read_content(frame, options, sources.claims, console), options, sources, stores, console)
+    content = replace(read_content(frame, options, sources.claims, console), steps=tuple(steps))
+    made = Report(content, options, sources, stores, console)
     if options.table_option is not None and options.pareto is None:
         # Wrong columns and labels are errors before anything is written.
         for name, table in tables_of(made.content, options).items():
@@ -291,8 +295,6 @@ class Report:
 
 def _first_rows(table: Table) -> Table:
     """Return a table with the first rows, and say in its caption how many there are more."""
-    from dataclasses import replace
-
     more = len(table.rows) - MOST_ROWS
     if more <= 0:
         return table

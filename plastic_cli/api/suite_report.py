@@ -7,16 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from plastic_cli.api.report import check_options, make_report
 from plastic_cli.distribution import installed_version
 from plastic_cli.files import write_atomically
 from plastic_cli.reports.options import PAGE, ReportOptions
 from plastic_cli.runs.console import Console
+from plastic_cli.runs.stages import StageRecord
 from plastic_cli.runs.stored import StoredRun
 from plastic_cli.sweeps.lookup import Planned, find, store_of
 from plastic_cli.sweeps.plan import PlannedRun
+from plastic_cli.sweeps.steps import PlannedStep
 from plastic_cli.verbs.suite import Suite
+
+if TYPE_CHECKING:
+    from plastic_cli.reports.steps import StepOnRun
 
 FOLDER = "reports"
 """Under the store: one folder for each recipe."""
@@ -56,15 +62,25 @@ def is_written(report: SuiteReport, runs: Path, planned: Sequence[Planned]) -> b
 
 
 def write_report(report: SuiteReport, runs: Path, planned: Sequence[Planned], console: Console) -> None:
-    """Write the report about those runs that are done; nothing if there is none."""
+    """Write the report about those runs and steps that are done; nothing if there is none."""
     store = store_of(runs.resolve())
-    found = [find(store, each) for each in planned if isinstance(each, PlannedRun)]
-    done = [StoredRun(store.folder / str(at.run)) for at in found if at.standing == "done"]
-    if not done:
+    found = [(each, find(store, each)) for each in planned]
+    done = [(each, at, store.folder / str(at.run)) for each, at in found if at.standing == "done"]
+    stored = [StoredRun(folder) for each, _, folder in done if isinstance(each, PlannedRun)]
+    steps = [_on_run(each, at.stage, folder) for each, at, folder in done if isinstance(each, PlannedStep)]
+    if not stored:
         return
     report.folder.mkdir(parents=True, exist_ok=True)
-    make_report(report.options, console=console, stored=done).write_chosen()
+    make_report(report.options, console=console, stored=stored, steps=steps).write_chosen()
     write_atomically(report.folder / MADE_FROM, json.dumps(_made_from(report, runs, planned)) + "\n")
+
+
+def _on_run(step: PlannedStep, stage: StageRecord | None, folder: Path) -> StepOnRun:
+    from plastic_cli.reports.steps import StepOnRun
+
+    assert stage is not None
+    of = step.of
+    return StepOnRun(of.setting, of.rule, of.dataset, of.seed, step.command, folder, stage.results, stage.files)
 
 
 def _made_from(report: SuiteReport, runs: Path, planned: Sequence[Planned]) -> dict[str, str]:

@@ -160,7 +160,7 @@ def _columns(plan: Sequence[Planned]) -> list[str]:
 def _row(planned: Planned) -> dict[str, Any]:
     run = run_of(planned)
     varied = {name: option_text(value) for name, value in run.varied.items()}
-    step = f"{planned.verb} {planned.options_text}".rstrip() if isinstance(planned, PlannedStep) else "train"
+    step = planned.command if isinstance(planned, PlannedStep) else "train"
     return {"name": run.name, "rule": run.rule, **varied, "seed": run.seed, "step": step}
 
 

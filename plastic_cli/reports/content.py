@@ -27,6 +27,7 @@ from plastic_cli.reports.latex import latex
 from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.options import ReportOptions
 from plastic_cli.reports.results import ClaimResult, Result, judge_claims, summarize
+from plastic_cli.reports.steps import StepOnRun
 from plastic_cli.reports.tables import DEFAULT_STYLE, claims_table, context_table, results_table
 from plastic_cli.runs.console import Console
 from plastic_cli.tables import Table
@@ -50,7 +51,7 @@ class Content:
     """What there is to report about a selection of runs.
 
     settings: those of the results, each with its groups on all data sets. style: how tables show numbers. pareto: the
-    results against a price, if the report has one.
+    results against a price, if the report has one. steps: what the steps of a recipe computed on the runs.
     """
 
     selection: Selection
@@ -60,6 +61,7 @@ class Content:
     settings: list[Setting]
     style: NumberStyle = DEFAULT_STYLE
     pareto: Pareto | None = None
+    steps: tuple[StepOnRun, ...] = ()
 
     @property
     def runs(self) -> pd.DataFrame:

@@ -29,6 +29,7 @@ from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.options import Sources
 from plastic_cli.reports.pareto import Pareto, pareto_table
 from plastic_cli.reports.results import ClaimResult
+from plastic_cli.reports.steps import step_figures, steps_table
 from plastic_cli.reports.tables import VERDICTS_EXPLAINED, claim_figure, context_table, results_table, seeds_text
 from plastic_cli.statistics.intervals import MINIMUM_VALUES
 from plastic_cli.tables import Cell, Column, Detailed, Table
@@ -96,6 +97,8 @@ def _sections(content: Content, figures: Sequence[PageFigure], sources: Sources)
         sections.append(_pareto_section(content.pareto, content.style, priced))
     if drawn:
         sections.append(Section("figures", "Figures", figures=tuple(drawn.values())))
+    if content.steps:
+        sections.append(_steps_section(content))
     if content.comparisons:
         sections.append(_comparisons_section(content, profiles))
     claims = [row for row in content.judged if not isinstance(row.entry, Context)]
@@ -107,6 +110,17 @@ def _sections(content: Content, figures: Sequence[PageFigure], sources: Sources)
         table = PageTable("others-table", _with_links(others, links))
         sections.append(Section("others", "Other methods", tables=(table,)))
     return sections
+
+
+_STEPS_TEXT = (
+    "Steps are evaluations, analyses and films of the trained runs. Pictures show the first seed of each setting. All"
+    " tables, pictures and films are in the folders of the runs."
+)
+
+
+def _steps_section(content: Content) -> Section:
+    table = PageTable("steps-table", steps_table(content.steps, content.style))
+    return Section("steps", "Steps", (_STEPS_TEXT,), (table,), tuple(step_figures(content.steps)))
 
 
 def _results_section(content: Content, sources: Sources) -> Section:

@@ -30,6 +30,7 @@ from plastic_cli.reports.options import PAGE
 from plastic_cli.reports.page import page
 from plastic_cli.reports.pareto import pareto_figures
 from plastic_cli.reports.plots import Figure
+from plastic_cli.reports.steps import steps_frame, steps_table
 from plastic_cli.runs.console import Console
 from plastic_cli.statistics.intervals import MINIMUM_VALUES
 from plastic_cli.tables import markdown
@@ -57,6 +58,10 @@ def write_tables(folder: Path, content: Content, options: ReportOptions) -> None
         tables = tables_of(content, chosen)
         contents[f"{stem}.md"] = "\n".join(markdown(with_caption(each, chosen)) for each in tables.values())
         contents[f"{stem}.tex"] = "\n".join(latex_of(name, each, chosen) for name, each in tables.items())
+    if content.steps:
+        contents["steps.csv"] = csv_text(steps_frame(content.steps))
+        contents["steps.md"] = markdown(steps_table(content.steps, content.style))
+        contents["steps.tex"] = latex_of("steps", steps_table(content.steps, content.style), plain)
     if options.compare:
         contents |= {f"{name}.csv": csv_text(frame) for name, frame in frames_of(content, options).items()}
         tables = comparison_tables(content.comparisons, options.style)

@@ -73,11 +73,15 @@ class PlannedRun:
         return self.rule
 
     @property
+    def setting(self) -> str:
+        """A few words that runs have in common if they differ only in their seed."""
+        varied = [f"{name}={option_text(value)}" for name, value in self.varied.items() if name != "seed"]
+        return " ".join([self.name or self.rule, *varied])
+
+    @property
     def label(self) -> str:
         """A few words for tables."""
-        parts = [self.name or self.rule]
-        parts += [f"{name}={option_text(value)}" for name, value in self.varied.items() if name != "seed"]
-        return " ".join([*parts, f"seed={self.seed}"])
+        return f"{self.setting} seed={self.seed}"
 
     def with_checksum(self, checksum: str | None) -> PlannedRun:
         """Return this run with the checksum of its data."""

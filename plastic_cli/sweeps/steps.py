@@ -72,6 +72,11 @@ class PlannedStep:
         return " ".join(as_typed(name, value) for name, value in self.typed.items())
 
     @property
+    def command(self) -> str:
+        """The verb and the options that the recipe names."""
+        return f"{self.verb} {self.options_text}".rstrip()
+
+    @property
     def label(self) -> str:
         """A few words for tables."""
         return " ".join(filter(None, [self.verb, self.of.label, self.options_text]))

@@ -1,0 +1,160 @@
+"""What the steps of a recipe computed on its runs: a table over seeds, and the figures of one seed."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from plastic_cli.plugins.metrics import metric_of
+from plastic_cli.reports.comparisons import unique_name
+from plastic_cli.reports.drawings import PageFigure
+from plastic_cli.reports.frames import flat
+from plastic_cli.reports.numbers import NumberStyle
+from plastic_cli.statistics.intervals import Interval, mean_interval
+from plastic_cli.tables import Column, Table
+
+LARGEST_FIGURE = 2 << 20
+"""Bytes of a picture; a larger one is not put into the page."""
+
+
+@dataclass(frozen=True)
+class StepOnRun:
+    """A step that was carried out on one run.
+
+    setting: words for the runs that differ only in their seed. step: the command with its options. folder: of the run.
+    results: the last value of each metric, None if it was not finite. files: what it wrote, relative to the folder.
+    """
+
+    setting: str
+    rule: str
+    dataset: str | None
+    seed: int
+    step: str
+    folder: Path
+    results: Mapping[str, float | None]
+    files: Sequence[str]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One metric of a step on a setting, over its seeds."""
+
+    first: StepOnRun
+    metric: str
+    value: Interval
+
+
+def step_results(steps: Sequence[StepOnRun]) -> list[StepResult]:
+    """Return each metric of each step on each setting with its mean and interval over seeds."""
+    return [
+        StepResult(members[0], metric, mean_interval(_values(members, metric)))
+        for members in _groups(steps)
+        for metric in dict.fromkeys(name for member in members for name in member.results)
+    ]
+
+
+def steps_frame(steps: Sequence[StepOnRun]) -> pd.DataFrame:
+    """Return one row per setting, step and metric; shares from 0 to 1."""
+    columns = ["setting", "rule", "dataset", "step", "metric", "mean", "low", "high", "n", "sd"]
+    rows = [
+        {
+            "setting": result.first.setting,
+            "rule": result.first.rule,
+            "dataset": result.first.dataset,
+            "step": result.first.step,
+            "metric": result.metric,
+            **flat("", result.value),
+        }
+        for result in step_results(steps)
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def steps_table(steps: Sequence[StepOnRun], style: NumberStyle) -> Table:
+    """Return the table for a reader: one row per setting, step and metric."""
+    results = step_results(steps)
+    rows = []
+    for result in results:
+        first, metric = result.first, metric_of(result.metric, result.first.rule)
+        value = style.estimate(result.value, metric)
+        rows.append(
+            (first.setting, first.rule, first.dataset, first.step, style.heading(metric), value, result.value.n)
+        )
+    return Table(
+        "Steps",
+        style.caption([result.value for result in results]),
+        (
+            Column("setting", names_row=True),
+            Column("rule", optional=True),
+            Column("data set", optional=True),
+            Column("step"),
+            Column("result"),
+            Column("value", numeric=True),
+            Column("n", numeric=True),
+        ),
+        tuple(rows),
+    )
+
+
+def step_figures(steps: Sequence[StepOnRun]) -> Iterator[PageFigure]:
+    """Yield the pictures of each step on each setting, of the first seed that has some."""
+    anchors: list[str] = []
+    for members in _groups(steps):
+        member = next((each for each in members if any(map(_is_picture, each.files))), None)
+        for name in [] if member is None else filter(_is_picture, member.files):
+            assert member is not None
+            with suppress(OSError):
+                yield _figure(member, member.folder / name, anchors)
+
+
+def _groups(steps: Sequence[StepOnRun]) -> list[list[StepOnRun]]:
+    """Return the steps that differ only in their seed, ordered by it, in the order of the recipe."""
+    groups: dict[tuple[str, str, str], list[StepOnRun]] = {}
+    for step in steps:
+        groups.setdefault((step.rule, step.setting, step.step), []).append(step)
+    return [sorted(members, key=lambda member: member.seed) for members in groups.values()]
+
+
+def _values(members: Sequence[StepOnRun], metric: str) -> list[float]:
+    values = [member.results[metric] for member in members if metric in member.results]
+    return [np.nan if value is None else value for value in values]
+
+
+def _is_picture(name: str) -> bool:
+    return name.startswith("figures/") and name.endswith(".png")
+
+
+def _figure(member: StepOnRun, path: Path, anchors: list[str]) -> PageFigure:
+    if path.stat().st_size > LARGEST_FIGURE:
+        raise OSError(f"{path} is too large")
+    words = _description(path.with_suffix(".svg")) or f"The picture {path.stem} of run {member.folder.name}."
+    picture = base64.b64encode(path.read_bytes()).decode()
+    anchors.append(unique_name(f"step-{path.stem}", anchors))
+    return PageFigure(
+        name=path.stem,
+        anchor=anchors[-1],
+        svg=Markup('<img style="max-width:100%" src="data:image/png;base64,{}" alt="{}">').format(picture, words),
+        title=f"{member.setting}: {path.stem.replace('-', ' ').replace('_', ' ')}",
+        subtitle=f"{member.step}, seed {member.seed}",
+        description=words,
+        rules=(member.rule,),
+        datasets=() if member.dataset is None else (member.dataset,),
+        wide=True,
+    )
+
+
+def _description(svg: Path) -> str:
+    """Return the text alternative that a figure has as an SVG; an empty text without one."""
+    with suppress(OSError, UnicodeDecodeError):
+        found = re.search(r"<desc[^>]*>(.*?)</desc>", svg.read_text(encoding="utf-8")[:100_000], re.DOTALL)
+        return html.unescape(" ".join(found[1].split())) if found else ""
+    return ""
