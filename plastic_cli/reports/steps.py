@@ -24,6 +24,8 @@ from plastic_cli.tables import Column, Table
 
 LARGEST_FIGURE = 2 << 20
 """Bytes of a picture; a larger one is not put into the page."""
+WIDE_FROM = 1.6
+"""Width over height from which on a picture takes the whole width of the page."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,9 @@ def _is_picture(name: str) -> bool:
 def _figure(member: StepOnRun, path: Path, anchors: list[str]) -> PageFigure:
     if path.stat().st_size > LARGEST_FIGURE:
         raise OSError(f"{path} is too large")
+    content = path.read_bytes()
     words = _description(path.with_suffix(".svg")) or f"The picture {path.stem} of run {member.folder.name}."
-    picture = base64.b64encode(path.read_bytes()).decode()
+    picture = base64.b64encode(content).decode()
     anchors.append(unique_name(f"step-{path.stem}", anchors))
     return PageFigure(
         name=path.stem,
@@ -148,8 +151,14 @@ def _figure(member: StepOnRun, path: Path, anchors: list[str]) -> PageFigure:
         description=words,
         rules=(member.rule,),
         datasets=() if member.dataset is None else (member.dataset,),
-        wide=True,
+        wide=_is_wide(content),
     )
+
+
+def _is_wide(png: bytes) -> bool:
+    """Return whether a picture needs the whole width of the page; the header of PNG has width and height."""
+    width, height = (int.from_bytes(png[begin : begin + 4], "big") for begin in (16, 20))
+    return width > WIDE_FROM * height
 
 
 def _description(svg: Path) -> str:
