@@ -125,6 +125,16 @@ def planned_runs(recipe: str) -> tuple[PlannedRun, ...]:
     return tuple(plan_recipe(read_recipe(recipe)))
 
 
+def settings_of_recipe(recipe: str) -> dict[str, Setting]:
+    """Return the settings of a recipe by their labels: the name of the runs, and the options that vary."""
+    found: dict[str, Setting] = {}
+    for run in planned_runs(recipe):
+        setting = planned_settings()[setting_text(run.rule, run.config)]
+        others = tuple(name for name in setting.recipes if name != recipe)
+        found.setdefault(run.label.removesuffix(f" seed={run.seed}"), replace(setting, recipes=(recipe, *others)))
+    return found
+
+
 def setting_of(entry: Mapping[str, Any]) -> Setting:
     """Return the one setting that an entry of `settings` means; raises UserError if it means none or several."""
     _check_keys(entry, SETTING_KEYS, "a setting")

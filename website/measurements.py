@@ -30,6 +30,7 @@ from measured import (
     count_of_verdicts,
     measured,
     setting_of,
+    settings_of_recipe,
     stored_reference,
 )
 from plastic_cli.errors import UserError
@@ -133,9 +134,20 @@ def measurements(file: str) -> dict[str, Any]:
     content = tomllib.loads((FOLDER / f"{file}.toml").read_text(encoding="utf-8"))
     shared = {name: content.pop(name, {}) for name in SHARED}
     return {
-        name: {**own, **{kind: {**shared[kind], **own.get(kind, {})} for kind in SHARED}}
+        name: _with_rows({**own, **{kind: {**shared[kind], **own.get(kind, {})} for kind in SHARED}})
         for name, own in content.items()
     }
+
+
+def _with_rows(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a table; one with a `recipe` has a row for each setting of it, and a cell for each measure of `show`."""
+    if "recipe" not in content:
+        return content
+    # A colon in a key would begin a format.
+    own = {label.replace(":", ","): (label, each) for label, each in settings_of_recipe(content["recipe"]).items()}
+    rows = [[label, *(f"{{{key} / {measure}}}" for measure in content["show"])] for key, (label, _) in own.items()]
+    settings = {**content["settings"], **{key: setting for key, (_, setting) in own.items()}}
+    return {**content, "rows": [*rows, *content.get("rows", [])], "settings": settings}
 
 
 @cache
@@ -145,7 +157,7 @@ def settings_of(file: str, name: str) -> Mapping[str, Setting]:
     found = {}
     for key, entry in measurements(file)[name].get("settings", {}).items():
         try:
-            found[key] = setting_of(entry)
+            found[key] = entry if isinstance(entry, Setting) else setting_of(entry)
         except UserError as error:
             raise UserError(f"docs/measurements/{file}.toml, setting '{key}': {error}") from None
     return found

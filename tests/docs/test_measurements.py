@@ -182,3 +182,20 @@ def test_a_table_says_how_many_seeds_it_has_and_what_was_measured_earlier(monkey
     assert measurements.with_numbers(text) == text.replace("2 -->9", "2 -->1.00").replace("d -->9", "d -->4.0†")
     example = f"```markdown\n{text}\n```"
     assert measurements.with_numbers(example) == example
+
+
+def test_a_table_of_a_recipe_has_a_row_for_each_setting(monkeypatch):
+    measures = {"accuracy": {"metric": "test/accuracy"}, "angle": {"metric": "train/angle"}}
+    content = {"recipe": "grlu-position-of-noise", "show": ["accuracy:1", "angle.mean:0"], "measures": measures}
+    table = measurements._with_rows({**content, "settings": {}})
+    settings = measured.settings_of_recipe("grlu-position-of-noise")
+    assert [row[0] for row in table["rows"]] == list(settings)
+    assert table["rows"][0] == [
+        "noise after ReLU perturbations=1",
+        "{noise after ReLU perturbations=1 / accuracy:1}",
+        "{noise after ReLU perturbations=1 / angle.mean:0}",
+    ]
+    assert all(
+        key in table["settings"] for key in ("control, random hidden weights", "noise before ReLU perturbations=16")
+    )
+    assert settings["noise before ReLU perturbations=16"].config["credit"] == "preactivation"
