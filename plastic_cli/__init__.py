@@ -1,7 +1,8 @@
 """The Python interface of plastic, and what the author of a rule imports.
 
-`plastic.train`, `evaluate`, `analyze`, `render`, `compare`, `plot`, `sweep`, `tune`, `report` and `cite` are the
-commands as functions. `plastic.fit` trains a learner or a network of your own. `RunStore` and `StoredRun` read runs.
+`plastic.train`, `evaluate`, `analyze`, `render`, `compare`, `plot`, `sweep`, `verify`, `tune`, `report` and `cite`
+are the commands as functions. `plastic.fit` trains a learner or a network of your own. `RunStore` and `StoredRun` read
+runs.
 """
 
 from __future__ import annotations

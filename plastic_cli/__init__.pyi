@@ -17,6 +17,8 @@ from .api.sweep import sweep as sweep
 from .api.train import train as train
 from .api.tune import Tuning as Tuning
 from .api.tune import tune as tune
+from .api.verify import Verification as Verification
+from .api.verify import verify as verify
 from .classifier.learner import Learner as Learner
 from .config.classifier import ClassifierAnalyzeConfig as ClassifierAnalyzeConfig
 from .config.classifier import ClassifierEvaluateConfig as ClassifierEvaluateConfig

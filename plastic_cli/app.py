@@ -35,6 +35,7 @@ RootGroup.entries = {
     "render": Entry("Draw a trained run as pictures and an animation.", WITH_A_RULE, "groups:verb_group"),
     "sweep": Entry("Run every part of a recipe that has not been run yet.", MANY_RUNS, "sweep:command"),
     "tune": Entry("Search for the best options of a rule on validation data.", MANY_RUNS, "groups:tune_group"),
+    "verify": Entry("Run recipes again and check the results against the reference.", MANY_RUNS, "verify:command"),
     "recipes": Entry("List the recipes that come with plastic, or show one.", MANY_RUNS, "recipes:command"),
     "report": Entry(
         "Summarize all runs with confidence intervals and compare them with published results.",

@@ -105,3 +105,23 @@ class RenderOptions(StageOptions):
         " file is replaced",
         panel="Output",
     )
+
+
+class VerificationOptions(DataOptions, SweepOptions):
+    """Which runs `verify` repeats."""
+
+    seeds: int | None = field(None, "number of seeds; overrides the recipe", ge=1)
+    rule: list[str] = field([], "only the runs of these rules")
+    only: list[str] = field(
+        [], "only the runs with NAME=VALUE, or with one of NAME=VALUE,VALUE (can be repeated)", repeat=True
+    )
+    sample: int | None = field(
+        None, "in place of a recipe: number of runs to draw from all recipes", ge=1, le=100_000, panel="Sample"
+    )
+    minutes: float | None = field(
+        None, "draw only runs whose times in the reference add up to at most this", gt=0, panel="Sample"
+    )
+    seed: int = field(0, "seed of the draw; the same seed draws the same runs", ge=0, panel="Sample")
+    exact: bool = field(
+        False, "also fail if a run is not equal to the bit to the stored run of its seed, on the same kind of machine"
+    )

@@ -1,0 +1,425 @@
+"""What `plastic verify` checks: which runs can be compared with the reference, and where a repeated run stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Literal
+
+from plastic_cli.errors import UserError
+from plastic_cli.plugins.metrics import metric_of
+from plastic_cli.runs.metrics import MAIN_METRICS
+from plastic_cli.runs.record import RunRecord, read_record
+from plastic_cli.statistics.intervals import CONFIDENCE, MINIMUM_VALUES, Interval, prediction_interval
+from plastic_cli.sweeps.engine import SweepRun
+from plastic_cli.sweeps.lookup import with_data
+from plastic_cli.sweeps.plan import PlannedRun, filter_runs, option_text, plan_recipe
+from plastic_cli.sweeps.recipe import read_recipe, recipe_names
+from plastic_cli.sweeps.sample import Candidate, draw
+from plastic_cli.verbs.options import VerificationOptions
+
+if TYPE_CHECKING:
+    from plastic_cli.runs.reference import Reference
+
+VerdictWord = Literal["inside", "outside", "failed", "not comparable", "not finished"]
+SameSeed = Literal["equal", "different"]
+
+COLUMNS = [
+    "recipe",
+    "rule",
+    "settings",
+    "seed",
+    "verdict",
+    "metric",
+    "value",
+    "mean",
+    "low",
+    "high",
+    "other_seeds",
+    "same_seed",
+    "difference",
+    "conditions",
+    "stored_value",
+    "run",
+    "seconds",
+    "stored_seconds",
+    "reason",
+]
+"""Columns of `verdict_rows`."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One run that is to be repeated, and what the reference holds of its setting.
+
+    stored: the record of the run with the same seed, if there is one. others: the records of the completed runs with
+    other seeds. metrics: the main metrics that are judged. reason: why the run cannot be compared; None if it can.
+    """
+
+    recipe: str
+    planned: PlannedRun
+    stored: RunRecord | None = None
+    others: tuple[RunRecord, ...] = ()
+    metrics: tuple[str, ...] = ()
+    reason: str | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """The time that the run took in the reference, or the median time of the other seeds."""
+        if self.stored is not None:
+            return self.stored.seconds
+        return median(record.seconds for record in self.others) if self.others else None
+
+
+@dataclass(frozen=True)
+class JudgedMetric:
+    """A final metric of a repeated run, and the prediction interval from the other seeds of the reference."""
+
+    metric: str
+    value: float | None
+    interval: Interval
+
+    @property
+    def inside(self) -> bool:
+        """Whether the value lies in the interval; a value that is missing or not finite does not."""
+        value = math.nan if self.value is None else self.value
+        return self.interval.low <= value <= self.interval.high
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Where a repeated run stands.
+
+    same_seed: whether all final metrics are equal to the bit to those of the stored run with this seed; None without
+    such a run. conditions: in what the two runs differ apart from the code of plastic, such as "processor"; without
+    any, they should be equal. differences: stored and new value of each final metric that differs.
+    """
+
+    check: Check
+    word: VerdictWord
+    metrics: tuple[JudgedMetric, ...] = ()
+    same_seed: SameSeed | None = None
+    conditions: tuple[str, ...] = ()
+    differences: Mapping[str, tuple[float | None, float | None]] | None = None
+    run: str | None = None
+    seconds: float | None = None
+    reason: str | None = None
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the result has shifted: it lies outside, and it is not equal to the stored run of its seed either.
+
+        A run that repeats the stored one to the bit has not shifted, even if its seed is an outlier among the seeds.
+        """
+        return self.word in ("outside", "failed") and self.same_seed != "equal"
+
+    @property
+    def changed(self) -> bool:
+        """Whether the run differs from the stored run of its seed although nothing but plastic's code can differ."""
+        return self.same_seed == "different" and not self.conditions
+
+    @property
+    def largest_difference(self) -> float | None:
+        """The largest relative difference of a final metric to the stored run; infinite if one of them is missing."""
+        if self.differences is None:
+            return None
+        return max((relative_difference(*pair) for pair in self.differences.values()), default=0.0)
+
+
+def relative_difference(stored: float | None, value: float | None) -> float:
+    """Return |value - stored| divided by the larger of the two sizes; infinite if one of them is missing."""
+    if stored is None or value is None:
+        return 0.0 if stored is value else math.inf
+    return abs(value - stored) / max(abs(value), abs(stored)) if value != stored else 0.0
+
+
+def chosen_checks(recipe: str | None, options: VerificationOptions, reference: Reference) -> list[Check]:
+    """Return what is to be verified: the runs of a recipe, or a sample of the runs of all recipes.
+
+    Raises UserError for a wrong combination of options, for wrong names, and if no run can be drawn.
+    """
+    if reference.problem is not None:
+        raise UserError(reference.problem)
+    if (recipe is None) == (options.sample is None):
+        what = "not both" if recipe is not None else "as in `plastic verify backprop-quick` or --sample 10"
+        raise UserError(f"name a recipe, or the number of runs to draw with --sample, {what}.")
+    if recipe is not None:
+        for name, value in (("minutes", options.minutes), ("seed", options.seed or None)):
+            if value is not None:
+                raise UserError(f"--{name} {value:g} does nothing without --sample. Leave it out.")
+        file = read_recipe(recipe)
+        plan = filter_runs(plan_recipe(file, seeds=options.seeds, rules=options.rule), options.only)
+        return [check_of(planned, file.name, reference) for planned in with_data(plan, options.data)]
+    if options.seeds is not None:
+        raise UserError(f"--seeds {options.seeds} does nothing with --sample, which draws single runs. Leave it out.")
+    return _sampled(options, reference)
+
+
+def _sampled(options: VerificationOptions, reference: Reference) -> list[Check]:
+    """Return checks of runs that are drawn from all recipes."""
+    plans = {name: _plan_of(name) for name in recipe_names()}
+    owners = [(name, planned) for name, plan in plans.items() for planned in plan]
+    plan = [planned for _, planned in owners if not options.rule or planned.rule in options.rule]
+    if not plan:
+        raise UserError(f"--rule {', '.join(options.rule)}: there is no recipe of it.")
+    kept = {planned.settings for planned in filter_runs(plan, options.only)}
+    candidates, checks = [], {}
+    for name, planned in owners:
+        if planned.settings not in kept:
+            continue
+        # Without its data: that takes longer, and is asked only of runs that are drawn.
+        check = check_of(planned, name, reference, data_known=False)
+        if check.reason is None and check.seconds is not None:
+            candidates.append(Candidate(name, planned, check.seconds))
+
+    def comparable(candidate: Candidate) -> bool:
+        (planned,) = with_data([candidate.planned], options.data)
+        check = check_of(planned, candidate.recipe, reference)
+        checks[candidate.recipe, candidate.planned.settings] = check
+        return check.reason is None
+
+    assert options.sample is not None
+    seconds = math.inf if options.minutes is None else 60 * options.minutes
+    drawn = draw(candidates, options.sample, seconds, options.seed, comparable)
+    if not drawn:
+        within = "" if options.minutes is None else f" that takes at most {options.minutes:g} minutes"
+        raise UserError(f"the reference has no run{within} with {MINIMUM_VALUES} other seeds and with its data here.")
+    return [checks[candidate.recipe, candidate.planned.settings] for candidate in drawn]
+
+
+def _plan_of(name: str) -> list[PlannedRun]:
+    """Return the runs of a recipe; none if its plugin is missing or broken, which must not hide the others."""
+    try:
+        return plan_recipe(read_recipe(name))
+    except UserError:
+        return []
+
+
+def check_of(planned: PlannedRun, recipe: str, reference: Reference, *, data_known: bool = True) -> Check:
+    """Return what the reference holds of the setting of a planned run, measured on the same data.
+
+    data_known: whether the plan knows the checksum of every data set that is here.
+    """
+    rows = reference.with_setting(planned.rule, planned.config)
+    if not rows:
+        return Check(recipe, planned, reason="the reference has no run with this setting")
+    name = planned.config.get("dataset")
+    if isinstance(name, str) and planned.checksum is None and data_known and rows[0]["data_checksum"] is not None:
+        return Check(recipe, planned, reason=f"the data set {name} is not here")
+    # Without a checksum the rule learns from no data set, or a run failed before it read it.
+    same = [
+        row
+        for row in rows
+        if None in (planned.checksum, row["data_checksum"]) or row["data_checksum"] == planned.checksum
+    ]
+    if not same:
+        return Check(
+            recipe,
+            planned,
+            reason=f"the reference was measured on other data with the name {name}: the checksums differ",
+        )
+    # Of several runs with one seed, that of the newest version is written last.
+    by_seed = {row["seed"]: reference.record(row["run"]) for row in same}
+    stored = by_seed.pop(planned.seed, None)
+    others = tuple(by_seed[seed] for seed in sorted(by_seed) if by_seed[seed].status == "completed")
+    metrics = tuple(
+        metric
+        for metric in MAIN_METRICS
+        if sum(record.summary.get(metric) is not None for record in others) >= MINIMUM_VALUES
+    )
+    reason = None
+    if not metrics:
+        seeds = f"{len(others)} other seed{'' if len(others) == 1 else 's'}"
+        reason = f"the reference has {seeds} of this setting, and an interval needs {MINIMUM_VALUES}"
+    return Check(recipe, planned, stored, others, metrics, reason)
+
+
+def plan_of_checks(checks: Sequence[Check]) -> list[PlannedRun]:
+    """Return the runs that can be compared, each once, with the time that they took in the reference."""
+    found: dict[str, PlannedRun] = {}
+    for check in checks:
+        if check.reason is None:
+            minutes = check.planned.minutes if check.seconds is None else check.seconds / 60
+            found[check.planned.settings] = replace(check.planned, minutes=minutes)
+    return list(found.values())
+
+
+def judged(checks: Sequence[Check], results: Sequence[SweepRun], store: Path) -> list[Verdict]:
+    """Return a verdict for each check.
+
+    All intervals together hold with probability CONFIDENCE if nothing has changed: each of K intervals has the
+    confidence 1 - (1 - CONFIDENCE) / K (Bonferroni). K counts the judged metrics of all runs that can be compared.
+    """
+    number = sum(len(check.metrics) for check in checks if check.reason is None)
+    confidence = 1 - (1 - CONFIDENCE) / max(1, number)
+    ended = {result.planned.settings: result for result in results}
+    return [_verdict(check, ended.get(check.planned.settings), store, confidence) for check in checks]
+
+
+def _verdict(check: Check, result: SweepRun | None, store: Path, confidence: float) -> Verdict:
+    if check.reason is not None:
+        return Verdict(check, "not comparable", reason=check.reason)
+    if result is None or result.word in ("interrupted", "left"):
+        return Verdict(check, "not finished", reason="the verification was stopped")
+    outcome = result.outcome
+    if result.word == "failed" or outcome.run is None:
+        # A run that diverges in the reference too repeats it.
+        also = check.stored is not None and check.stored.status == "failed"
+        same: SameSeed | None = None if check.stored is None else "equal" if also else "different"
+        return Verdict(check, "failed", same_seed=same, run=outcome.run, reason=outcome.error)
+    record = read_record(store / outcome.run)
+    return judgment(check, record, confidence)
+
+
+def judgment(check: Check, record: RunRecord, confidence: float = CONFIDENCE) -> Verdict:
+    """Return where a completed run stands.
+
+    confidence: of the prediction interval of each judged metric.
+    """
+    metrics = tuple(
+        JudgedMetric(
+            metric,
+            record.summary.get(metric),
+            prediction_interval([_number(other.summary.get(metric)) for other in check.others], confidence),
+        )
+        for metric in check.metrics
+    )
+    word: VerdictWord = "inside" if all(judged.inside for judged in metrics) else "outside"
+    found = Verdict(check, word, metrics, run=record.run, seconds=record.seconds)
+    if check.stored is None:
+        return found
+    differences = _differences(check.stored, record)
+    return replace(
+        found,
+        same_seed="different" if differences else "equal",
+        conditions=_other_conditions(check.stored, record),
+        differences=differences,
+    )
+
+
+def _differences(stored: RunRecord, record: RunRecord) -> dict[str, tuple[float | None, float | None]]:
+    """Return the final metrics of the stored run that are not equal, as the stored and the new value.
+
+    A metric that only the new run has is not a difference: a later version may log more.
+    """
+    pairs = {name: (value, record.summary.get(name)) for name, value in stored.summary.items()}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] or name not in record.summary}
+
+
+def _other_conditions(stored: RunRecord, record: RunRecord) -> tuple[str, ...]:
+    """Return what can change the last digits of a result and is not equal for the two runs."""
+    pairs = {
+        **{name: (stored.machine.get(name), record.machine.get(name)) for name in ("processor", "threads", "device")},
+        **{name: (stored.versions.get(name), record.versions.get(name)) for name in ("torch", "numpy", "numba")},
+    }
+    return tuple(name for name, (before, now) in pairs.items() if before != now)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def verdict_rows(verdict: Verdict) -> list[dict[str, Any]]:
+    """Return one row with COLUMNS for each judged metric, or one row for a run without any."""
+    check = verdict.check
+    about = {
+        "recipe": check.recipe,
+        "rule": check.planned.rule,
+        "settings": settings_of(check.planned),
+        "seed": check.planned.seed,
+        "verdict": verdict.word,
+        "other_seeds": len(check.others),
+        "same_seed": verdict.same_seed,
+        "difference": verdict.largest_difference,
+        "conditions": ", ".join(verdict.conditions) or None,
+        "run": verdict.run,
+        "seconds": verdict.seconds,
+        "stored_seconds": None if check.stored is None else check.stored.seconds,
+        "reason": verdict.reason,
+    }
+    rows = [
+        {
+            **about,
+            "verdict": "inside" if judged.inside else "outside",
+            "metric": judged.metric,
+            "value": judged.value,
+            "mean": judged.interval.mean,
+            "low": judged.interval.low,
+            "high": judged.interval.high,
+            "stored_value": None if check.stored is None else check.stored.summary.get(judged.metric),
+        }
+        for judged in verdict.metrics
+    ]
+    return [{name: row.get(name) for name in COLUMNS} for row in rows or [about]]
+
+
+def settings_of(planned: PlannedRun) -> str:
+    """Return the name of a run in its recipe and the options that distinguish it, without the seed."""
+    varied = [f"{name}={option_text(value)}" for name, value in planned.varied.items() if name != "seed"]
+    return " ".join([*([planned.name] if planned.name else []), *varied])
+
+
+def same_seed_text(verdict: Verdict) -> str | None:
+    """Return in a few words how a run differs from the stored run of its seed."""
+    if verdict.same_seed is None:
+        return "no stored run" if verdict.word in ("inside", "outside") else None
+    largest = verdict.largest_difference
+    words = "equal" if verdict.same_seed == "equal" else "different"
+    if largest:
+        words = f"differs by {largest:.1g}" if math.isfinite(largest) else "differs: a metric is missing"
+    return f"{words} (other {', '.join(verdict.conditions)})" if verdict.conditions else words
+
+
+def summary_text(verdicts: Sequence[Verdict]) -> str:
+    """Return the numbers of runs inside, equal and not comparable in one line."""
+    compared = [verdict for verdict in verdicts if verdict.word in ("inside", "outside", "failed")]
+    inside = sum(verdict.word == "inside" for verdict in compared)
+    with_stored = [verdict for verdict in compared if verdict.same_seed is not None]
+    alike = [verdict for verdict in with_stored if not verdict.conditions]
+    parts = [f"{inside} of {len(compared)} inside"]
+    if alike:
+        equal = sum(verdict.same_seed == "equal" for verdict in alike)
+        parts.append(f"{equal} of {len(alike)} equal to the bit to the stored run of the same seed")
+    if len(alike) < len(with_stored):
+        parts.append(f"{len(with_stored) - len(alike)} stored on another kind of machine or with other versions")
+    left = sum(verdict.word == "not comparable" for verdict in verdicts)
+    if left:
+        parts.append(f"{left} not comparable")
+    return "; ".join(parts)
+
+
+def failure_text(verdicts: Sequence[Verdict], *, exact: bool) -> str | None:
+    """Return in one line why the verification has failed, or None if it has not.
+
+    exact: a run that differs from the stored run of its seed is a failure too, where nothing but the code can differ.
+    """
+    compared = [verdict for verdict in verdicts if verdict.word in ("inside", "outside", "failed")]
+    alarms = [verdict for verdict in compared if verdict.alarm]
+    changed = [verdict for verdict in compared if exact and verdict.changed and not verdict.alarm]
+    if alarms:
+        first = alarms[0]
+        if first.word == "failed":
+            return f"{_runs(len(alarms))} shifted or failed: {first.check.planned.label} failed: {first.reason}"
+        judged = next(entry for entry in first.metrics if not entry.inside)
+        metric = metric_of(judged.metric, first.check.planned.rule)
+        bounds = f"{metric.number(judged.interval.low)} to {metric.text(judged.interval.high)}"
+        return (
+            f"{_runs(len(alarms))} shifted: {first.check.planned.label} has {metric.name} {metric.text(judged.value)},"
+            f" outside {bounds}."
+        )
+    if changed:
+        return (
+            f"{_runs(len(changed))} not equal to the bit: {changed[0].check.planned.label} differs from the stored run"
+            f" by {changed[0].largest_difference:.1g}."
+        )
+    if not compared:
+        reasons = [verdict.reason for verdict in verdicts if verdict.reason]
+        return f"no run was compared: {reasons[0]}." if reasons else "no run was compared."
+    return None
+
+
+def _runs(number: int) -> str:
+    return "1 run is" if number == 1 else f"{number} runs are"

@@ -1,0 +1,436 @@
+"""`plastic verify`: which runs are compared with the reference, and what is found of a result that has shifted."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import plastic_cli
+from plastic_cli.errors import UserError
+from plastic_cli.runs.folder import create_run
+from plastic_cli.runs.record import RunRecord, read_record
+from plastic_cli.runs.reference import Reference, write_reference
+from plastic_cli.runs.store import RunStore
+from plastic_cli.statistics.intervals import prediction_interval
+from plastic_cli.sweeps.lookup import with_data
+from plastic_cli.sweeps.plan import plan_recipe
+from plastic_cli.sweeps.recipe import read_recipe
+from plastic_cli.testing import plastic
+from plastic_cli.verbs.verify import Check, check_of, failure_text, judged, judgment
+from sweeps.watching import statuses, until
+
+pytestmark = pytest.mark.usefixtures("starts")
+
+MACHINE = {"processor": "P", "threads": 1, "device": "cpu"}
+VERSIONS = {"torch": "2", "numpy": "2", "numba": "0"}
+
+
+def record(seed, accuracy, **summary):
+    values = {"test/accuracy": accuracy, **summary}
+    return RunRecord("r", "backprop", seed, {}, summary=values, machine=dict(MACHINE), versions=dict(VERSIONS))
+
+
+@pytest.fixture
+def planned(recipe):
+    return plan_recipe(read_recipe(str(recipe())))[0]
+
+
+def check(planned, others, stored=None, metrics=("test/accuracy",)):
+    return Check("x", planned, stored, tuple(others), metrics)
+
+
+# ------------------------------------------------------------------------------------------------------ one verdict
+
+
+def test_the_interval_is_that_of_the_other_seeds(planned):
+    values = [0.5, 0.6, 0.55, 0.7]
+    verdict = judgment(check(planned, map(record, range(4), values), record(9, 0.1)), record(9, 0.61), 0.9)
+    expected = prediction_interval(values, 0.9)
+    (judged_metric,) = verdict.metrics
+    assert (judged_metric.interval.low, judged_metric.interval.high) == (expected.low, expected.high)
+    assert (verdict.word, verdict.same_seed) == ("inside", "different")
+    for value in (expected.low, expected.high):
+        assert judgment(check(planned, map(record, range(4), values)), record(9, value), 0.9).word == "inside"
+    for value in (np.nextafter(expected.low, 0), np.nextafter(expected.high, 1), None, math.nan):
+        verdict = judgment(check(planned, map(record, range(4), values)), record(9, value), 0.9)
+        assert (verdict.word, verdict.alarm, verdict.same_seed) == ("outside", True, None)
+
+
+def test_equal_to_the_bit_means_every_final_metric(planned):
+    stored = record(0, 0.5, **{"test/loss": 0.1, "train/nothing": None})
+    others = [record(seed, 0.5 + seed / 100) for seed in range(1, 5)]
+
+    def verdict(now, before=stored):
+        return judgment(check(planned, others, before), now)
+
+    same = verdict(record(0, 0.5, **{"test/loss": 0.1, "train/nothing": None, "train/added_since": 3.0}))
+    assert (same.same_seed, same.differences, same.conditions, same.changed) == ("equal", {}, (), False)
+    bit = float(np.nextafter(0.1, 1))
+    close = verdict(record(0, 0.5, **{"test/loss": bit, "train/nothing": None}))
+    assert (close.same_seed, close.differences) == ("different", {"test/loss": (0.1, bit)})
+    assert close.changed
+    assert 0 < close.largest_difference < 3e-16
+    gone = verdict(record(0, 0.5, **{"test/loss": 0.1}))
+    assert (gone.same_seed, gone.largest_difference) == ("different", 0.0)
+    lost = verdict(record(0, 0.5, **{"test/loss": None, "train/nothing": None}))
+    assert lost.largest_difference == math.inf
+    for name, where in {**dict.fromkeys(MACHINE, "machine"), **dict.fromkeys(VERSIONS, "versions")}.items():
+        other = record(0, 0.5, **{"test/loss": bit, "train/nothing": None})
+        getattr(other, where)[name] = "other"
+        found = verdict(other)
+        assert (found.same_seed, found.conditions, found.changed) == ("different", (name,), False)
+
+
+def test_an_outlier_of_the_reference_that_repeats_itself_has_not_shifted(planned):
+    others = [record(seed, 1.0) for seed in range(1, 5)]
+    verdict = judgment(check(planned, others, record(0, 0.98)), record(0, 0.98))
+    assert (verdict.word, verdict.same_seed, verdict.alarm) == ("outside", "equal", False)
+    assert failure_text([verdict], exact=True) is None
+    assert judgment(check(planned, others, record(0, 0.98)), record(0, 0.97)).alarm
+
+
+def test_twenty_of_twenty_are_inside_in_19_of_20_verifications_without_a_change(planned, tmp_path):
+    """All intervals together hold with 95%: 400 verifications of 20 runs of normal results."""
+    generator = np.random.default_rng(0)
+    passed = 0
+    for _ in range(400):
+        # The seeds of the reference and the repeated run come from one distribution; each setting has its own.
+        values = 5 * generator.normal(size=(20, 1)) + generator.exponential(size=(20, 1)) * generator.normal(
+            size=(20, 6)
+        )
+        intervals = [prediction_interval(row[1:], 1 - 0.05 / 20) for row in values]
+        passed += all(interval.low <= row[0] <= interval.high for interval, row in zip(intervals, values, strict=True))
+    # The bound of Bonferroni is 0.951 for independent runs; 400 draws have a standard error of 0.011.
+    assert abs(passed / 400 - (1 - 0.05 / 20) ** 20) < 0.033
+
+
+def test_the_confidence_is_shared_by_the_judged_metrics_of_all_runs(planned, runs_folder):
+    others = [record(seed, 0.5 + seed / 10, **{"validation/accuracy": 0.4}) for seed in range(1, 5)]
+    checks = [
+        check(planned, others),
+        replace(check(planned, others, metrics=("test/accuracy", "validation/accuracy")), planned=planned),
+        Check("x", planned, reason="the reference has no run with this setting"),
+    ]
+    runs_folder.mkdir()
+    record(9, 0.75, **{"validation/accuracy": 0.4}).write(_made(runs_folder / "r"))
+    verdicts = judged(checks, [_ended(planned, "r")], runs_folder)
+    expected = prediction_interval([0.6, 0.7, 0.8, 0.9], 1 - 0.05 / 3)
+    for verdict in verdicts[:2]:
+        assert verdict.metrics[0].interval == expected
+    assert [len(verdict.metrics) for verdict in verdicts] == [1, 2, 0]
+    assert [verdict.word for verdict in verdicts] == ["inside", "inside", "not comparable"]
+
+
+def _made(folder):
+    folder.mkdir()
+    return folder
+
+
+def _ended(planned, run):
+    from plastic_cli.sweeps.engine import SweepRun
+    from plastic_cli.sweeps.job import Outcome
+
+    return SweepRun(planned, word="done", outcome=Outcome("done", run))
+
+
+# ---------------------------------------------------------------------------------------- results that have shifted
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Six seeds of backprop on digits, trained as they should be: the reference, and the recipe."""
+    folder = tmp_path_factory.mktemp("trained")
+    options = {"hidden": [32], "epochs": 6, "learning_rate": 0.03}
+    plastic_cli.train("backprop", seeds=6, runs=folder / "runs", quiet=True, **options)
+    file = folder / "own.toml"
+    listed = "".join(f"{name} = {value}\n" for name, value in options.items())
+    file.write_text(f'title = "t"\nwhy = "w"\nrule = "backprop"\nminutes = 0.1\nseeds = 6\n[options]\n{listed}')
+    plan = with_data(plan_recipe(read_recipe(str(file))), None)
+    write_reference(RunStore(folder / "runs"), folder / "reference", {"own": [run.settings for run in plan]})
+    return plan, Reference(folder / "reference"), options, file
+
+
+@pytest.fixture
+def repeated(trained, tmp_path):
+    """Train seed 0 again, with changed options, and return the verdict as in a verification of 20 runs."""
+    plan, reference, options, _ = trained
+
+    def repeat(**changed):
+        run = plastic_cli.train("backprop", runs=tmp_path / "again", quiet=True, **{**options, **changed})
+        return judgment(check_of(plan[0], "own", reference), read_record(run.folder), 1 - 0.05 / 20)
+
+    return repeat
+
+
+def test_a_run_that_is_repeated_is_inside_and_equal(repeated):
+    verdict = repeated()
+    assert (verdict.word, verdict.same_seed, verdict.conditions) == ("inside", "equal", ())
+    assert len(verdict.check.others) == 5
+    assert not verdict.alarm
+
+
+def test_an_update_of_the_wrong_sign_is_found(repeated, monkeypatch):
+    import torch
+
+    step = torch.optim.SGD.step
+
+    def upwards(self, *arguments, **options):
+        for parameter in (parameter for group in self.param_groups for parameter in group["params"]):
+            if parameter.grad is not None:
+                parameter.grad.neg_()
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", upwards)
+    verdict = repeated()
+    assert (verdict.word, verdict.alarm, verdict.changed) == ("outside", True, True)
+
+
+def test_another_learning_rate_is_found(repeated):
+    assert repeated(learning_rate=0.01).alarm
+
+
+def test_an_accuracy_of_training_images_in_place_of_test_images_is_found(repeated, monkeypatch):
+    from plastic_backprop import training
+
+    load = training.load_dataset
+
+    def mistaken(*arguments, **options):
+        data = load(*arguments, **options)
+        return replace(data, test=data.train)
+
+    monkeypatch.setattr(training, "load_dataset", mistaken)
+    verdict = repeated()
+    assert (verdict.word, verdict.alarm) == ("outside", True)
+
+
+def test_another_seed_is_inside_and_not_equal(repeated):
+    """A change of the random streams shifts no distribution; only the equality to the bit shows it."""
+    verdict = repeated(seed=17)
+    assert (verdict.word, verdict.same_seed, verdict.alarm, verdict.changed) == ("inside", "different", False, True)
+    assert failure_text([verdict], exact=False) is None
+    assert "not equal to the bit" in failure_text([verdict], exact=True)
+
+
+# ------------------------------------------------------------------------------------------------ what is comparable
+
+
+def test_why_a_run_cannot_be_compared(trained, tmp_path):
+    plan, reference, _, file = trained
+    assert check_of(plan[0], "own", reference).reason is None
+    assert check_of(plan[0].with_checksum("0" * 64), "own", reference).reason == (
+        "the reference was measured on other data with the name digits: the checksums differ"
+    )
+    assert check_of(plan[0].with_checksum(None), "own", reference).reason == "the data set digits is not here"
+    other = tmp_path / "other.toml"
+    other.write_text(file.read_text().replace("epochs = 2", "epochs = 3"))
+    unknown = plan_recipe(read_recipe(str(other)))[0]
+    assert check_of(unknown, "own", reference).reason == "the reference has no run with this setting"
+    runs = RunStore(reference.folder.parent / "runs")
+    few = write_reference(runs, tmp_path / "few", {"own": [run.settings for run in plan[:3]]})
+    assert few == 3
+    small = Reference(tmp_path / "few")
+    assert check_of(plan[0], "own", small).reason == (
+        "the reference has 2 other seeds of this setting, and an interval needs 3"
+    )
+    # A seed that the reference does not have has all three as others.
+    assert check_of(plan[5], "own", small).reason is None
+    assert check_of(plan[5], "own", small).stored is None
+
+
+# ---------------------------------------------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def stored(runs_folder, tmp_path, monkeypatch):
+    """Write a reference of instant runs with these test accuracies, one for each seed, and the recipe of the runs."""
+    monkeypatch.setattr("plastic_cli.runs.reference.reference_folder", lambda: tmp_path / "reference")
+    monkeypatch.setattr("plastic_cli.sweeps.recipe.recipes_folder", lambda: tmp_path)
+
+    def write(file, *accuracies, status="completed"):
+        plan = plan_recipe(read_recipe(str(file)), seeds=len(accuracies))
+        for planned, accuracy in zip(plan, accuracies, strict=True):
+            run = create_run(runs_folder, rule="backprop", config=planned.config)
+            summary = {"test/accuracy": accuracy, "validation/accuracy": 1.0, "validation/loss": 0.0}
+            run.write_record(status=status, summary=summary, seconds=2.0)
+        names = {file.stem: [planned.settings for planned in plan]}
+        assert write_reference(RunStore(runs_folder), tmp_path / "reference", names) == len(plan)
+        return file
+
+    return write
+
+
+@pytest.fixture
+def reference(stored, recipe):
+    """A recipe of four seeds whose instant runs have an accuracy of 0.5, as seed 0 of its reference has."""
+    return stored(recipe(seeds="4", options="learning_rate = 0.01"), 0.5, 0.501, 0.502, 0.503)
+
+
+def test_results_inside_pass(reference, runs_folder, instant_runs):
+    before = sorted(RunStore(runs_folder).folders())
+    outcome = plastic("verify", reference, "--seeds", 2, "--workers", 2)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count(" inside ") == 4
+    assert outcome.out.count("differs by 0.002") == 2
+    assert outcome.err.endswith("2 of 2 inside; 1 of 2 equal to the bit to the stored run of the same seed\n")
+    assert "[2/2] done" in outcome.err
+    # The runs are new, in a folder of their own that is gone.
+    assert sorted(RunStore(runs_folder).folders()) == before
+    folder = re.search(r"2 runs in (\S+plastic-verify-\w+)", outcome.err)[1]
+    assert not Path(folder).exists()
+
+
+def test_a_result_outside_is_exit_code_1(stored, recipe, instant_runs):
+    file = stored(recipe(options="learning_rate = 0.01"), 0.8, 0.801, 0.802, 0.803)
+    outcome = plastic("verify", file, "--seeds", 2, "--format", "csv")
+    assert outcome.code == 1
+    lines = outcome.out.splitlines()
+    assert len(lines) == 1 + 2 * 2
+    assert sum(",outside," in line for line in lines) == sum(",inside," in line for line in lines) == 2
+    assert "error: 2 runs are shifted: backprop seed=0 has test accuracy 50.00%, outside " in outcome.err
+    found = plastic("verify", file, "--json")
+    assert (found.code, found.err.count("\n")) == (1, 1)
+    (result,) = found.results
+    assert (result["verdict"], result["shifted"], result["same_seed"]) == ("outside", True, "different")
+    assert result["differences"] == {"test/accuracy": [0.8, 0.5]}
+    assert result["metrics"]["validation/accuracy"]["inside"]
+
+
+def test_exact_also_refuses_what_differs_from_the_stored_run(reference, instant_runs):
+    outcome = plastic("verify", reference, "--seeds", 2, "--exact", "--quiet")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err == (
+        "error: 1 run is not equal to the bit: backprop seed=1 differs from the stored run by 0.002.\n"
+    )
+
+
+def test_a_folder_keeps_the_runs_and_says_that_they_are_old(reference, tmp_path, starts, instant_runs):
+    kept = tmp_path / "kept"
+    assert plastic("verify", reference, "--runs", kept, "--seeds", 1).code == 0
+    assert len(RunStore(kept).folders()) == len(starts()) == 1
+    again = plastic("verify", reference, "--runs", kept, "--seeds", 1)
+    assert again.code == 0
+    assert len(starts()) == 1
+    assert f"warning: {kept} holds 1 of the 1 runs already: they are judged and not run again" in again.err
+
+
+def test_nothing_is_run_that_cannot_be_compared(reference, recipe, starts, instant_runs):
+    other = recipe(seeds="2", options="learning_rate = 0.5", name="other")
+    outcome = plastic("verify", other)
+    assert outcome.code == 1
+    assert "2 runs are not comparable: the reference has no run with this setting" in outcome.err
+    assert outcome.err.endswith("error: no run was compared: the reference has no run with this setting.\n")
+    assert starts() == []
+    mixed = plastic("verify", recipe(grid="learning_rate = [0.01, 0.5]", name="mixed"), "--json")
+    assert mixed.code == 0, mixed.err
+    assert [result["verdict"] for result in mixed.results] == ["inside", "not comparable"]
+    assert len(starts()) == 1
+
+
+def test_a_run_that_fails_is_exit_code_1(stored, recipe, instant_runs):
+    file = recipe(options="batch_size = 13")
+    stored(file, 0.5, 0.5, 0.5, 0.5)
+    outcome = plastic("verify", file)
+    assert outcome.code == 1
+    assert "failed: backprop seed=0: train/loss became nan" in outcome.err
+    assert "error: 1 run is shifted or failed: backprop seed=0 failed: train/loss became nan" in outcome.err
+
+
+def test_a_sample_is_drawn_from_all_recipes(reference, recipe, instant_runs):
+    # The reference has no runs of this one.
+    recipe(seeds="9", options="learning_rate = 0.5", name="unmeasured")
+
+    def drawn(*options):
+        outcome = plastic("verify", "--sample", 2, *options, "--dry-run", "--json")
+        assert outcome.code == 0, outcome.err
+        return [(row["recipe"], row["seed"]) for row in json.loads(outcome.out)]
+
+    assert {recipe for recipe, _ in drawn()} == {"mine"}
+    assert drawn("--seed", 3) == drawn("--seed", 3)
+    assert len({tuple(drawn("--seed", seed)) for seed in range(6)}) > 1
+    # Each run took two seconds.
+    assert len(drawn("--minutes", 0.07)) == 2
+    assert len(drawn("--minutes", 0.06)) == 1
+    outcome = plastic("verify", "--sample", 1, "--json")
+    assert (outcome.code, outcome.results[0]["recipe"]) == (0, "mine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "name a recipe, or the number of runs to draw with --sample, as in"),
+        (["mine", "--sample", 3], "not both"),
+        (["mine", "--minutes", 3], "--minutes 3 does nothing without --sample"),
+        (["mine", "--seed", 3], "--seed 3 does nothing without --sample"),
+        (["--sample", 3, "--seeds", 2], "--seeds 2 does nothing with --sample"),
+        (["--sample", 0], "--sample 0: it should be greater than or equal to 1"),
+        (["--sample", 2, "--rule", "grlu"], "--rule grlu: there is no recipe of it"),
+        (["--sample", 2, "--minutes", 1e-9], "the reference has no run that takes at most 1e-09 minutes"),
+        (["nonsense"], "there is no recipe 'nonsense'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(reference, arguments, words):
+    outcome = plastic("verify", *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert words in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_reference_that_cannot_be_read_is_one_line(reference, tmp_path, monkeypatch):
+    monkeypatch.setattr("plastic_cli.runs.reference.reference_folder", lambda: tmp_path / "nowhere")
+    outcome = plastic("verify", reference)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "there is no reference in" in outcome.err
+
+
+def test_ctrl_c_stops_the_runs_and_says_what_is_left(processes, reference, tmp_path, instant_runs):
+    kept = tmp_path / "kept"
+    program = (
+        "import sys; from plastic_cli.runs import reference; from pathlib import Path;"
+        "reference.reference_folder = lambda: Path(sys.argv[1]);"
+        "from plastic_cli.app import run_command_line; sys.exit(run_command_line(sys.argv[2:]))"
+    )
+    arguments = ["verify", reference, "--runs", kept, "--workers", 1]
+    process = processes(program, tmp_path / "reference", *arguments, INSTANT_SECONDS="30")
+    until(lambda: kept.is_dir() and any(kept.glob("*/run.json")))
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "stopped: 4 of 4 runs are not finished. Repeat the same command to finish them" in output
+    assert plastic("verify", reference, "--seeds", 1, "--runs", kept).code == 0
+    assert statuses(kept) == ["completed"]
+
+
+# ----------------------------------------------------------------------------------------------- the Python interface
+
+
+def test_the_python_interface_returns_the_same(reference, instant_runs):
+    found = plastic_cli.verify(reference, seeds=2, quiet=True)
+    assert found.passed
+    assert found.failure is None
+    table = found.table
+    assert (table["verdict"] == "inside").all()
+    assert list(zip(table["metric"], table["seed"], strict=True)) == [
+        (metric, seed) for seed in (0, 1) for metric in ("test/accuracy", "validation/accuracy")
+    ]
+    assert "2 of 2 inside" in repr(found)
+    assert "<table" in found._repr_html_()
+    assert not replace(found, exact=True).passed
+    with pytest.raises(UserError, match="there is no option 'sampel'. Did you mean 'sample'"):
+        plastic_cli.verify(sampel=3)
+
+
+def test_the_command_runs_real_processes(trained, monkeypatch):
+    """Without stand-ins: a run of the reference is repeated by `plastic train` and is equal to the bit."""
+    _, shipped, _, file = trained
+    monkeypatch.setattr("plastic_cli.runs.reference.reference_folder", lambda: shipped.folder)
+    outcome = plastic("verify", file, "--seeds", 1, "--exact", "--json")
+    assert outcome.code == 0, outcome.err
+    (result,) = outcome.results
+    assert (result["verdict"], result["same_seed"], result["difference"]) == ("inside", "equal", 0.0)
