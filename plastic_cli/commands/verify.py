@@ -190,8 +190,13 @@ def _shown(row: Mapping[str, Any]) -> dict[str, str | None]:
     if row["metric"] is None:
         return dict.fromkeys(("result", "value", "low", "high"))
     metric = metric_of(row["metric"], row["rule"])
-    return {"result": metric.heading if metric.unit_after else metric.name} | {
-        name: metric.number(row[name]) for name in ("value", "low", "high")
+    # No share lies outside 0 to 100%, although the interval of few values may.
+    low, high = (max(row["low"], 0.0), min(row["high"], 1.0)) if metric.unit == "%" else (row["low"], row["high"])
+    return {
+        "result": metric.heading if metric.unit_after else metric.name,
+        "value": metric.number(row["value"]),
+        "low": metric.number(low),
+        "high": metric.number(high),
     }
 
 

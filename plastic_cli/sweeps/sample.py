@@ -24,7 +24,7 @@ def draw(
     number: int,
     seconds: float,
     seed: int,
-    usable: Callable[[Candidate], bool] = lambda candidate: True,
+    usable: Callable[[Candidate], bool] = lambda _: True,
 ) -> list[Candidate]:
     """Draw up to `number` runs whose times add up to at most `seconds`; equal arguments give the same runs.
 

@@ -96,7 +96,7 @@ def test_an_outlier_of_the_reference_that_repeats_itself_has_not_shifted(planned
     assert judgment(check(planned, others, record(0, 0.98)), record(0, 0.97)).alarm
 
 
-def test_twenty_of_twenty_are_inside_in_19_of_20_verifications_without_a_change(planned, tmp_path):
+def test_twenty_of_twenty_are_inside_in_19_of_20_verifications_without_a_change():
     """All intervals together hold with 95%: 400 verifications of 20 runs of normal results."""
     generator = np.random.default_rng(0)
     passed = 0
@@ -179,7 +179,7 @@ def test_a_run_that_is_repeated_is_inside_and_equal(repeated):
 def test_an_update_of_the_wrong_sign_is_found(repeated, monkeypatch):
     import torch
 
-    step = torch.optim.SGD.step
+    step = torch.optim.Adam.step
 
     def upwards(self, *arguments, **options):
         for parameter in (parameter for group in self.param_groups for parameter in group["params"]):
@@ -187,13 +187,13 @@ def test_an_update_of_the_wrong_sign_is_found(repeated, monkeypatch):
                 parameter.grad.neg_()
         return step(self, *arguments, **options)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", upwards)
+    monkeypatch.setattr(torch.optim.Adam, "step", upwards)
     verdict = repeated()
     assert (verdict.word, verdict.alarm, verdict.changed) == ("outside", True, True)
 
 
 def test_another_learning_rate_is_found(repeated):
-    assert repeated(learning_rate=0.01).alarm
+    assert repeated(learning_rate=0.001).alarm
 
 
 def test_an_accuracy_of_training_images_in_place_of_test_images_is_found(repeated, monkeypatch):
@@ -212,7 +212,7 @@ def test_an_accuracy_of_training_images_in_place_of_test_images_is_found(repeate
 
 def test_another_seed_is_inside_and_not_equal(repeated):
     """A change of the random streams shifts no distribution; only the equality to the bit shows it."""
-    verdict = repeated(seed=17)
+    verdict = repeated(seed=6)
     assert (verdict.word, verdict.same_seed, verdict.alarm, verdict.changed) == ("inside", "different", False, True)
     assert failure_text([verdict], exact=False) is None
     assert "not equal to the bit" in failure_text([verdict], exact=True)
@@ -229,7 +229,7 @@ def test_why_a_run_cannot_be_compared(trained, tmp_path):
     )
     assert check_of(plan[0].with_checksum(None), "own", reference).reason == "the data set digits is not here"
     other = tmp_path / "other.toml"
-    other.write_text(file.read_text().replace("epochs = 2", "epochs = 3"))
+    other.write_text(file.read_text().replace("epochs = 6", "epochs = 7"))
     unknown = plan_recipe(read_recipe(str(other)))[0]
     assert check_of(unknown, "own", reference).reason == "the reference has no run with this setting"
     runs = RunStore(reference.folder.parent / "runs")
@@ -258,7 +258,7 @@ def stored(runs_folder, tmp_path, monkeypatch):
         for planned, accuracy in zip(plan, accuracies, strict=True):
             run = create_run(runs_folder, rule="backprop", config=planned.config)
             summary = {"test/accuracy": accuracy, "validation/accuracy": 1.0, "validation/loss": 0.0}
-            run.write_record(status=status, summary=summary, seconds=2.0)
+            replace(run.record, status=status, summary=summary, seconds=2.0).write(run.folder)
         names = {file.stem: [planned.settings for planned in plan]}
         assert write_reference(RunStore(runs_folder), tmp_path / "reference", names) == len(plan)
         return file
@@ -422,7 +422,7 @@ def test_the_python_interface_returns_the_same(reference, instant_runs):
     assert "2 of 2 inside" in repr(found)
     assert "<table" in found._repr_html_()
     assert not replace(found, exact=True).passed
-    with pytest.raises(UserError, match="there is no option 'sampel'. Did you mean 'sample'"):
+    with pytest.raises(UserError, match="there is no option 'sampel'\\. Did you mean 'sample'"):
         plastic_cli.verify(sampel=3)
 
 
