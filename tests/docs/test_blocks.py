@@ -134,7 +134,7 @@ def test_a_command_line_works(command, place, make_run, request, monkeypatch, ti
         (place / "mine.toml").write_text(plastic("recipes", "backprop-quick").out)
     elif "mine.toml" in words:
         (place / "mine.toml").write_text(plastic("train", rule, "--dry-run").out)
-    if words[0] in (*VERBS, "sweep") and "--dry-run" not in words and "--help" not in words:
+    if words[0] in (*VERBS, "sweep", "verify") and "--dry-run" not in words and "--help" not in words:
         words.append("--dry-run")
     outcome = plastic(*words)
     assert outcome.code == 0, f"{command.page}: {command}\n{outcome.err}"

@@ -434,3 +434,14 @@ def test_the_command_runs_real_processes(trained, monkeypatch):
     assert outcome.code == 0, outcome.err
     (result,) = outcome.results
     assert (result["verdict"], result["same_seed"], result["difference"]) == ("inside", "equal", 0.0)
+
+
+def test_the_page_says_from_which_shift_on_a_result_lies_outside():
+    page = (Path(__file__).parents[2] / "docs/measured-reference.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert len(rows) == 3
+    for number, *distances in rows:
+        for others, shown in zip((4, 9), distances, strict=True):
+            values = np.arange(others) / np.arange(others).std(ddof=1)
+            interval = prediction_interval(values, 1 - 0.05 / int(number))
+            assert f"{interval.high - interval.mean:.1f}" == shown
