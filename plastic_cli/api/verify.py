@@ -14,7 +14,7 @@ from plastic_cli.config.model import field
 from plastic_cli.errors import OptionError, did_you_mean
 from plastic_cli.signals import TWICE, signals_as_interrupts
 from plastic_cli.sweeps.engine import Progress, Sweep, SweepRun
-from plastic_cli.sweeps.plan import PlannedRun
+from plastic_cli.sweeps.lookup import Planned
 from plastic_cli.sweeps.pools import open_pool
 from plastic_cli.verbs.options import VerificationOptions
 from plastic_cli.verbs.sweep import checked_plan
@@ -114,7 +114,7 @@ def verify(recipe: str | Path | None = None, **options: Any) -> Verification:
     return Verification(tuple(verdicts), chosen.exact)
 
 
-def _carry_out(plan: Sequence[PlannedRun], options: VerifyOptions, folder: Path) -> list[SweepRun]:
+def _carry_out(plan: Sequence[Planned], options: VerifyOptions, folder: Path) -> list[SweepRun]:
     """Carry out the runs with one bar over them."""
     with (
         signals_as_interrupts(TWICE),

@@ -19,8 +19,7 @@ from plastic_cli.errors import RunFailed
 from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.runs.console import Console
 from plastic_cli.statistics.intervals import CONFIDENCE
-from plastic_cli.sweeps.lookup import find_run, store_of
-from plastic_cli.sweeps.plan import PlannedRun
+from plastic_cli.sweeps.lookup import Planned, find, store_of
 from plastic_cli.tables import duration
 from plastic_cli.verbs.options import VerificationOptions
 from plastic_cli.verbs.sweep import checked_plan
@@ -102,12 +101,12 @@ def _console(options: Options) -> Console:
     return Console(quiet=options.quiet or options.output_format() == "json")
 
 
-def _warn_of_old_runs(plan: Sequence[PlannedRun], folder: Path) -> None:
+def _warn_of_old_runs(plan: Sequence[Planned], folder: Path) -> None:
     """Say how many runs the folder holds already: they are judged and not repeated."""
     if not folder.is_dir():
         return
     store = store_of(folder.resolve())
-    old = sum(find_run(store, planned).standing == "done" for planned in plan)
+    old = sum(find(store, planned).standing == "done" for planned in plan)
     if old:
         Console().warning(f"{folder} holds {old} of the {len(plan)} runs already: they are judged and not run again")
 

@@ -46,6 +46,7 @@ COLUMNS = [
     "run",
     "seconds",
     "stored_seconds",
+    "stored_version",
     "reason",
 ]
 """Columns of `verdict_rows`."""
@@ -338,6 +339,7 @@ def verdict_rows(verdict: Verdict) -> list[dict[str, Any]]:
         "run": verdict.run,
         "seconds": verdict.seconds,
         "stored_seconds": None if check.stored is None else check.stored.seconds,
+        "stored_version": None if check.stored is None else check.stored.versions.get("plastic"),
         "reason": verdict.reason,
     }
     rows = [
