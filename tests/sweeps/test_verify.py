@@ -422,8 +422,8 @@ def test_the_python_interface_returns_the_same(reference, instant_runs):
     assert "2 of 2 inside" in repr(found)
     assert "<table" in found._repr_html_()
     assert not replace(found, exact=True).passed
-    with pytest.raises(UserError, match="there is no option 'sampel'\\. Did you mean 'sample'"):
-        plastic_cli.verify(sampel=3)
+    with pytest.raises(UserError, match="there is no option 'samples'\\. Did you mean 'sample'"):
+        plastic_cli.verify(samples=3)
 
 
 def test_the_command_runs_real_processes(trained, monkeypatch):
