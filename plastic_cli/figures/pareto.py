@@ -97,7 +97,7 @@ def pareto_figure(
         )
         + geom_point(aes(color="label", shape="label", fill="label"), data=named, size=2.6, stroke=0.8)
         + geom_text(
-            aes("text_x", "text_y", label="number_text"), data=numbers, size=7.5, ha="left", va="center", color=INK
+            aes("text_x", "above", label="number_text"), data=numbers, size=7.5, ha="left", va="center", color=INK
         )
     )
     figure += _scales(named, labels, entries)
@@ -159,7 +159,13 @@ def _numbers(named: pd.DataFrame, *, height: float) -> pd.DataFrame:
             right = float(close["place"].max())
             moved = (np.abs(spread - close["mean"]) > gap / 4) | (right - close["place"] > 0.02 * span)
             parts.append(
-                close.assign(text_x=right + 0.035 * span, line_x=right + 0.03 * span, text_y=spread, is_moved=moved)
+                close.assign(
+                    text_x=right + 0.035 * span,
+                    line_x=right + 0.03 * span,
+                    text_y=spread,
+                    is_moved=moved,
+                    above=spread + 0.3 * gap,
+                )
             )
     numbers = pd.concat(parts, ignore_index=True)
     return numbers.assign(number_text=numbers["number"].astype(str))
@@ -200,8 +206,9 @@ def _price_scale(placed: pd.DataFrame, numbers: pd.DataFrame) -> Any:
     """Return the axis of prices, marked at powers of ten, and at 0 if a setting costs nothing."""
     costly = placed.loc[placed["price"] > 0, "place"]
     low, high = (costly.min(), costly.max()) if len(costly) else (0.0, 1.0)
-    powers = range(math.floor(low + 0.02), math.ceil(high - 0.02) + 1)
-    breaks = {float(power): f"1e{power}" for power in powers[:: max(1, -(-len(powers) // 5))]}
+    breaks = _breaks(low, high, (1,))
+    if len(breaks) < 2:
+        breaks = _breaks(low, high, (1, 2, 5))
     if (placed["price"] <= 0).any():
         zero = float(placed["place"].min())
         breaks = {zero: "0"} | {place: text for place, text in breaks.items() if place > zero + 0.3}
@@ -212,6 +219,14 @@ def _price_scale(placed: pd.DataFrame, numbers: pd.DataFrame) -> Any:
     )
 
 
+def _breaks(low: float, high: float, factors: Sequence[int]) -> dict[float, str]:
+    """Return up to five marks between two powers of ten, at multiples by `factors`, with their labels."""
+    powers = range(math.floor(low) - 1, math.ceil(high) + 1)
+    places = {power + math.log10(factor): f"{factor}e{power}" for power in powers for factor in factors}
+    inside = {place: text for place, text in places.items() if low - 0.15 <= place <= high + 0.15}
+    return dict(list(inside.items())[:: max(1, -(-len(inside) // 5))])
+
+
 def _limits(view: View) -> Any:
     return view.y_range
 
@@ -219,10 +234,10 @@ def _limits(view: View) -> Any:
 def _caption(placed: pd.DataFrame, *, more_is_better: bool) -> str:
     means = placed
     seeds = "Each mark is one run." if means["n"].max() == 1 else f"Mark: mean over {number_of_seeds(means)}."
-    better = "higher" if more_is_better else "lower"
+    better = "highest" if more_is_better else "lowest"
     parts = [
         f"{seeds}{interval_text(means, 'Bar')}",
-        f"Dashed line: the frontier. No setting reaches a {better} mean for a price left of it.",
+        f"Dashed line: the frontier, the {better} mean for at most this price.",
         "Hollow marks: controls." if placed["is_control"].any() else "",
         "Dots without a number: other settings." if (placed["label"] == OTHERS).any() else "",
     ]

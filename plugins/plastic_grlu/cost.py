@@ -28,9 +28,20 @@ def cost(record: TrainedRun) -> Cost:
     return with_backbone(config, found, prod(image_shape)) if config.backbone == "autoencoder" else found
 
 
-def scalars(config: Train) -> int:
-    """Return how many scalars reach a layer for one sample: a difference of rewards for each pair."""
-    return config.perturbations
+def scalars(config: Train, shape: NetworkShape) -> int:
+    """Return how many scalars reach the hidden layers for one sample: for each, a difference of rewards for each pair.
+
+    With rewards per group, a layer gets the rewards of the groups that have a unit in it.
+    """
+    if config.reward_groups == 1:
+        return config.perturbations * len(shape.hidden_names)
+    units = sum(layer.units for layer in shape.layers)
+    found, first = 0, 0
+    for layer in shape.layers[:-1]:
+        last = first + layer.units - 1
+        found += last * config.reward_groups // units - first * config.reward_groups // units + 1
+        first = last + 1
+    return config.perturbations * found
 
 
 def perturbation_cost(training: Training, config: Train, shape: NetworkShape) -> Cost:
@@ -40,15 +51,16 @@ def perturbation_cost(training: Training, config: Train, shape: NetworkShape) ->
     those of the prediction. By equation (6), the change of the weights is an outer product for each pair, but one for
     all pairs in layers that receive the data. By equation (10), for any network and optimizer, it is one for all pairs.
 
-    Pairs are counted one after the other. Held are the noise and, for (6), the inputs of both passes of a pair, for
-    (10) the inputs of a pass without noise and the sum over pairs. A top-k mask belongs to a pair.
+    With rewards per group each perturbation takes a pair for each group, and each unit an outer product for the pair of
+    its own group. Pairs are counted one after the other. Held are the noise and, for (6), the inputs of both passes of
+    a pair, for (10) the inputs of a pass without noise and the sum over pairs. A top-k mask belongs to a pair.
     """
-    samples, pairs = training.samples, config.perturbations
+    samples, pairs = training.samples, config.perturbations * config.reward_groups
     of_data = sum(layer.flops for layer in shape.layers if layer.reads_data)
     of_weights = sum(layer.flops for layer in shape.layers)
     inputs, units = sum(layer.inputs for layer in shape.layers), sum(layer.units for layer in shape.layers)
     if config.is_plain:
-        of_weights = of_data + pairs * (of_weights - of_data)
+        of_weights = of_data + config.perturbations * (of_weights - of_data)
         held = 2 * inputs + units
     else:
         held = inputs + 2 * units
@@ -58,7 +70,7 @@ def perturbation_cost(training: Training, config: Train, shape: NetworkShape) ->
         samples=samples,
         inference_flops=samples * shape.forward_flops,
         learning_flops=samples * (2 * pairs * (shape.forward_flops - of_data) + of_weights),
-        messages=samples * len(shape.hidden_names) * scalars(config),
+        messages=samples * scalars(config, shape),
         updates=training.steps * shape.weights,
         state_bytes=shape.number_bytes * ((1 + training.moments) * shape.parameters + shape.buffers),
         step_bytes=shape.number_bytes * (training.batch_size * held + shape.parameters),

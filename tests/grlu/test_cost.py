@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from plastic_cli.analysis.cost import cost_of, step_cost
 from plastic_cli.runs.record import RunRecord
-from plastic_grlu import NodePerturbation
+from plastic_grlu import NodePerturbation, rule
 
 # Images of 2 x 3 pixels, 6 numbers, in 3 classes. The network 6-5-4-3 has 30 + 20 + 12 = 62 weights and 12 biases.
 DATA = {"image_shape": [1, 2, 3], "classes": 3}
@@ -47,6 +47,27 @@ def test_a_batch_shares_a_step_and_top_k_holds_a_mask():
     assert cost.step_bytes == 4 * (4 * (2 * 15 + 12) + 74)
     assert masked.step_bytes == cost.step_bytes + 4 * 4 * 9
     assert (masked.learning_flops, masked.messages) == (cost.learning_flops, cost.messages)
+
+
+def test_rewards_per_group():
+    one, three, twelve = (price(reward_groups=groups) for groups in (1, 3, 12))
+    assert one == price()
+    # Each group has a pair of passes of its own, and each unit one outer product for each perturbation.
+    assert three.learning_flops == 28 * (3 * 7 * 2 * 2 * 32 + 7 * 2 * 32 + 2 * 30)
+    # Groups of four units: 0, 0, 0, 0, 1 are in layer 1, and 1, 1, 1, 2 in layer 2. The layers get 2 and 2 rewards.
+    assert three.messages == 28 * 7 * 4
+    # A group for each unit: 5 and 4 rewards.
+    assert twelve.messages == 28 * 7 * 9
+    assert (three.updates, three.state_bytes, three.step_bytes) == (one.updates, one.state_bytes, one.step_bytes)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.data())
+@settings(max_examples=30, deadline=None)
+def test_a_layer_gets_the_rewards_of_the_groups_with_a_unit_in_it(hidden, data):
+    groups = data.draw(st.integers(1, sum(hidden) + 3))
+    members = rule.group_of_units([*hidden, 3], groups)
+    messages = price(hidden=hidden, perturbations=1, reward_groups=groups).messages
+    assert messages == 28 * sum(len(part.unique()) for part in members[:-1])
 
 
 def test_any_optimizer_takes_one_product_for_the_weights():
