@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from plastic_cli.reports.content import Content
     from plastic_cli.reports.plots import Figure
     from plastic_cli.reports.steps import StepOnRun
+    from plastic_cli.runs.reference import Reference
 
 TableName = Literal["results", "claims", "comparisons"]
 
@@ -99,8 +100,9 @@ def make_report(
     for store in stores:
         _warn_of_unreadable(store, console)
     sources = sources or installed_sources(options)
-    content = replace(read_content(frame, options, sources.claims, console), steps=tuple(steps))
-    made = Report(content, options, sources, stores, console)
+    reference = _reference(console) if options.reference else None
+    content = read_content(frame, options, sources.claims, console, reference)
+    made = Report(replace(content, steps=tuple(steps)), options, sources, stores, console, reference)
     if options.table_option is not None and options.pareto is None:
         # Wrong columns and labels are errors before anything is written.
         for name, table in tables_of(made.content, options).items():
@@ -120,10 +122,11 @@ class Report:
     sources: Sources = field(repr=False)
     stores: Sequence[RunStore] = field(repr=False)
     console: Console = field(repr=False)
+    reference: Reference | None = field(default=None, repr=False)
 
     @property
     def runs(self) -> pd.DataFrame:
-        """The reported runs, with the columns of `RunStore.runs()`."""
+        """The reported runs, with the columns of `RunStore.runs()`; with the reference also `source`."""
         return self.content.runs
 
     @cached_property
@@ -236,9 +239,13 @@ class Report:
         return "\n".join([about, *(html(_first_rows(each)) for each in tables.values())])
 
     def _summary(self) -> str:
+        from plastic_cli.reports.with_reference import own_only
+
         rules = ", ".join(sorted(set(self.runs["rule"])))
-        count = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
-        return f"Report on {count} of {rules}"
+        own = len(own_only(self.runs))
+        count = "1 run" if own == 1 else f"{own} runs"
+        shipped = len(self.runs) - own
+        return f"Report on {count}{f' and {shipped} of the reference,' if shipped else ''} of {rules}"
 
     def _with(self, table: TableName, options: Mapping[str, Any]) -> ReportOptions:
         """Return the options of the report with others for one table."""
@@ -289,6 +296,13 @@ class Report:
         for store in self.stores:
             parts.append(store.metrics(runs=list(content.runs["run"]), stage="train"))
             _warn_of_unreadable(store, self.console)
+        if self.reference is not None:
+            from plastic_cli.reports.with_reference import reference_metrics
+
+            try:
+                parts.append(reference_metrics(self.reference, list(content.runs["run"]), "train"))
+            except UserError as error:
+                self.console.warning(str(error))
         metrics = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
         return make_figures(content, metrics, self.sources.headline, self.console)
 
@@ -347,6 +361,17 @@ def _check_page_can_be_replaced(path: Path) -> None:
         raise PlasticError(f"cannot replace {path}: {error.strerror or error}. Choose another --html.") from None
     if GENERATOR not in head:
         raise PlasticError(f"{path} was not written by plastic, and is left as it is. Choose another --html.")
+
+
+def _reference(console: Console) -> Reference | None:
+    """Return the reference that comes with plastic; one that cannot be read costs a warning."""
+    from plastic_cli.runs.reference import read_reference
+
+    reference = read_reference()
+    if reference.problem is not None:
+        console.warning(reference.problem)
+        return None
+    return reference
 
 
 def _warn_of_unreadable(store: RunStore, console: Console) -> None:

@@ -95,7 +95,12 @@ def _print_tables(made: Report, options: Options) -> None:
                 made.console.message(
                     f"{len(untested)} published claims have no run here: `plastic report --table claims` lists them"
                 )
-            tested_rules = {claim.rule for claim in judged if claim.verdict is not None and claim.verdict.interval.n}
+            tested_rules = {
+                claim.rule
+                for claim in judged
+                for verdict in (claim.verdict, claim.reference)
+                if verdict is not None and verdict.interval.n
+            }
             judged = [claim for claim in judged if claim not in untested and claim.rule in tested_rules]
         tables = tables_of(made.content, options, judged)
     if options.format == "markdown":

@@ -9,7 +9,7 @@ import pandas as pd
 
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.reports.frames import claims_frame, flat
-from plastic_cli.reports.grouping import setting_text
+from plastic_cli.reports.grouping import OWN, setting_text
 from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.results import ClaimResult, Result, RunValues, metric_columns
 from plastic_cli.reports.tables import (
@@ -123,6 +123,7 @@ def _plain(name: str, result: Result) -> Any:
         "rule": result.group.rule,
         "dataset": result.group.data,
         "setting": result.group.setting,
+        "source": result.group.source or OWN,
         "n": result.value.n,
         "metric": result.metric,
         "published": claim.value if claim and not claim.words else None,

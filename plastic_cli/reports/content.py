@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -29,12 +29,14 @@ from plastic_cli.reports.options import ReportOptions
 from plastic_cli.reports.results import ClaimResult, Result, judge_claims, summarize
 from plastic_cli.reports.steps import StepOnRun
 from plastic_cli.reports.tables import DEFAULT_STYLE, claims_table, context_table, results_table
+from plastic_cli.reports.with_reference import joined, reference_runs
 from plastic_cli.runs.console import Console
 from plastic_cli.tables import Table
 
 if TYPE_CHECKING:
     from plastic_cli.reports.comparisons import Comparison
     from plastic_cli.reports.pareto import Pareto
+    from plastic_cli.runs.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,23 @@ class Content:
         return self.selection.runs
 
 
-def read_content(runs: pd.DataFrame, options: ReportOptions, claims: Mapping[str, str], console: Console) -> Content:
+def read_content(
+    runs: pd.DataFrame,
+    options: ReportOptions,
+    claims: Mapping[str, str],
+    console: Console,
+    reference: Reference | None = None,
+) -> Content:
     """Return the content of a report about `runs`, a frame as `RunStore.runs()` gives it.
 
-    claims: the text of `claims.toml` by rule. Raises UserError for a rule or data set that no run has.
+    claims: the text of `claims.toml` by rule. reference: its runs are shown beside the own ones. Raises UserError for a
+    rule or data set that no run has.
     """
-    selection = select_runs(runs, options, list(claims), console)
+    rows = reference.rows() if reference is not None else []
+    selection = select_runs(runs, options, list(claims), console, {str(row["dataset"]) for row in rows})
+    own_rules = set(selection.runs["rule"])
+    if reference is not None:
+        selection = with_reference(selection, reference, options, console)
     counted = [frame["rule"] for frame in (selection.runs, selection.failed) if len(frame)]
     models = training_models(sorted({str(rule) for rules in counted for rule in rules}))
     groups = group_runs(selection.runs, models, selection.failed)
@@ -83,7 +96,9 @@ def read_content(runs: pd.DataFrame, options: ReportOptions, claims: Mapping[str
         rules = {group.rule for group in groups} | ({options.rule} if options.rule else set())
         published = _published({rule: claims[rule] for rule in sorted(rules) if rule in claims}, options, console)
     results = summarize(selection.runs, groups, published)
-    judged = judge_claims(selection.runs, groups, published)
+    # Of rules without an own run, the claims are shown only if the report is about the reference alone.
+    shown = {rule: figures for rule, figures in published.items() if not own_rules or rule in own_rules}
+    judged = judge_claims(selection.runs, groups, shown if reference is not None else published)
     content = Content(selection, results, judged, [], settings_across(groups, models), options.style)
     if options.pareto is not None:
         from plastic_cli.reports.pareto import priced_results
@@ -103,10 +118,31 @@ def with_comparisons(content: Content) -> Content:
     return replace(content, comparisons=compare(content.runs, content.results, models))
 
 
-def select_runs(runs: pd.DataFrame, options: ReportOptions, rules: list[str], console: Console) -> Selection:
+def with_reference(selection: Selection, reference: Reference, options: ReportOptions, console: Console) -> Selection:
+    """Return the selection with the runs of the reference: those on the data sets of the own runs, or all without any.
+
+    The options `rule` and `dataset` hold for the reference too.
+    """
+    own = selection.runs
+    datasets = {str(name) for name in own["dataset"].dropna()} if len(own) else None
+    if options.dataset is not None:
+        datasets = {options.dataset}
+    shipped = reference_runs(reference, options.rule, datasets)
+    completed = shipped[shipped["status"] == "completed"]
+    count = "1 run" if len(completed) == 1 else f"{len(completed)} runs"
+    on = "" if datasets is None else f" on {', '.join(sorted(datasets)) or 'no data set'}"
+    console.message(f"reference: {count}{on}")
+    failed = joined(selection.failed, shipped[shipped["status"] == "failed"])
+    return replace(selection, runs=joined(own, completed), failed=failed)
+
+
+def select_runs(
+    runs: pd.DataFrame, options: ReportOptions, rules: list[str], console: Console, datasets: Collection[str] = ()
+) -> Selection:
     """Return the runs that fit the options; if there are none, print why.
 
-    rules: those that are installed. Raises UserError for a rule or data set that no run has.
+    rules: those that are installed. datasets: further data sets that are known. Raises UserError for a rule or data set
+    that is not known and that no run has.
     """
     # The rule of the first pages of the documentation, if it is installed.
     first = "grlu" if "grlu" in rules else next(iter(rules), "RULE")
@@ -116,7 +152,7 @@ def select_runs(runs: pd.DataFrame, options: ReportOptions, rules: list[str], co
         return Selection(runs, runs)
     for option, given, known in (
         ("--rule", options.rule, {*runs["rule"], *rules}),
-        ("--dataset", options.dataset, {str(name) for name in runs["dataset"].dropna()}),
+        ("--dataset", options.dataset, {*datasets, *(str(name) for name in runs["dataset"].dropna())}),
     ):
         if given is not None and given not in known:
             listed = ", ".join(sorted(known)) or "none"
@@ -172,10 +208,11 @@ def _published(texts: Mapping[str, str], options: ReportOptions, console: Consol
 
 
 def has_no_runs(claim: ClaimResult) -> bool:
-    """Return whether no run, not even a failed one, tests a claim."""
+    """Return whether no run, not even a failed one or one of the reference, tests a claim."""
     if isinstance(claim.entry, Context):
         return False
-    return claim.verdict is None or not (claim.verdict.interval.n or claim.verdict.lost)
+    verdicts = [verdict for verdict in (claim.verdict, claim.reference) if verdict is not None]
+    return not any(verdict.interval.n or verdict.lost for verdict in verdicts)
 
 
 def frames_of(content: Content, options: ReportOptions) -> dict[str, pd.DataFrame]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
-from plastic_cli.reports.claims import Claim, Context
+from plastic_cli.reports.claims import Claim, Context, Verdict
+from plastic_cli.reports.grouping import OWN
 from plastic_cli.reports.results import ClaimResult, Result
 from plastic_cli.statistics.intervals import Interval
 
@@ -24,6 +26,7 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
                 "dataset": result.group.data,
                 "data_note": result.group.note or None,
                 "setting": result.group.setting,
+                "source": result.group.source or OWN,
                 "seeds": len(result.group.runs),
                 "failed": result.group.failed,
                 "repeated": result.group.repeated,
@@ -39,7 +42,7 @@ def results_frame(results: Sequence[Result]) -> pd.DataFrame:
                 "reason": verdict.reason if verdict else None,
             }
         )
-    names = ["rule", "dataset", "data_note", "setting", "seeds", "failed", "repeated", "metric"]
+    names = ["rule", "dataset", "data_note", "setting", "source", "seeds", "failed", "repeated", "metric"]
     names += [name for prefix in ("", "control_", "loss_", "seconds_") for name in flat(prefix, empty)]
     return pd.DataFrame(rows, columns=[*names, "chance", "claim", "published", "verdict", "reason"])
 
@@ -48,7 +51,8 @@ def claims_frame(claims: Sequence[ClaimResult]) -> pd.DataFrame:
     """Return one row per claim and group; figures of other methods have the verdict "context".
 
     band_low and band_high are the ends of the band, if it has them; seeds_needed is the number of seeds that would
-    probably decide an inconclusive claim.
+    probably decide an inconclusive claim. Only own runs count; columns that begin with reference_ are about the runs of
+    the reference.
     """
     names = ["rule", "id", "statement", "metric", "published", "words", "held_to", "comparison", "tolerance"]
     names += [
@@ -65,6 +69,7 @@ def claims_frame(claims: Sequence[ClaimResult]) -> pd.DataFrame:
         "sd",
     ]
     names += ["failed", "verdict", "reason", "seeds_needed", "unsupported", "source", "link"]
+    names += [f"reference_{name}" for name in ("mean", "low", "high", "n", "verdict")]
     rows = []
     for row in claims:
         entry, verdict = row.entry, row.verdict
@@ -94,9 +99,20 @@ def claims_frame(claims: Sequence[ClaimResult]) -> pd.DataFrame:
                 "unsupported": claim.unsupported if claim else None,
                 "source": entry.source,
                 "link": entry.link,
+                **_reference(row.reference),
             }
         )
-    return pd.DataFrame(rows, columns=names).astype({"n": "Int64", "failed": "Int64", "seeds_needed": "Int64"})
+    whole = ("n", "failed", "seeds_needed", "reference_n")
+    return pd.DataFrame(rows, columns=names).astype(dict.fromkeys(whole, "Int64"))
+
+
+def _reference(verdict: Verdict | None) -> dict[str, Any]:
+    """Return the verdict of the reference as columns; nothing without one."""
+    if verdict is None:
+        return {}
+    numbers = flat("reference_", verdict.interval)
+    del numbers["reference_sd"]
+    return {**numbers, "reference_verdict": verdict.word}
 
 
 def flat(prefix: str, interval: Interval) -> dict[str, float | int]:

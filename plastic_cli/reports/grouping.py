@@ -23,6 +23,10 @@ BOOKKEEPING = frozenset({"dataset", "seed", "device", "name", "runs", "data", "t
 """Fields that do not change the experiment; the data set is a separate key."""
 
 
+SOURCE = "source"
+"""The column of a frame that says where runs come from: `OWN` runs, or the `REFERENCE` that comes with plastic."""
+OWN, REFERENCE = "own", "reference"
+
 NOTE_MARK = "*"
 
 _FAILED = "is_failed"
@@ -53,7 +57,7 @@ class Group:
     without those that follow from other fields. named: the fields that `setting` names, without those that it names
     only because another rule does. config: the configuration of its runs, as plain JSON values, without bookkeeping.
     note: what a reader must know about the data set. contents: the beginning of the checksum, if runs used
-    different data under the same name.
+    different data under the same name. source: `REFERENCE` for runs that come with plastic, else "".
     """
 
     rule: str
@@ -68,6 +72,7 @@ class Group:
     note: str = ""
     contents: str = ""
     failed: int = 0
+    source: str = ""
 
     @property
     def label(self) -> str:
@@ -86,7 +91,8 @@ def group_runs(
     """Group the rows of `runs`, a frame as `RunStore.runs()` gives it, by rule, version, data and configuration.
 
     Data with one name and two checksums form two groups. A run without a checksum joins the only group there is. Runs
-    of two versions of plastic or of the rule form two groups, whose settings name the version.
+    of two versions of plastic or of the rule form two groups, whose settings name the version. With a column `source`,
+    own runs and those of the reference form two groups.
 
     models: the training configuration by rule, from which follows which fields depend on others. failed: runs that
     failed; a seed with failed runs only is counted in `Group.failed`. All rows of `runs` count, whatever their status.
@@ -114,7 +120,8 @@ class Setting:
     """One configuration of a rule on all data sets: its groups by data set ("" for runs without one).
 
     text: the fields that differ from the defaults of the rule or from its other settings. distinction: only the fields
-    that distinguish the setting, for legends; "" if the rule has no other setting.
+    that distinguish the setting, for legends; "" if the rule has no other setting. Both say if the runs are those of
+    the reference.
     """
 
     rule: str
@@ -151,7 +158,7 @@ def short_data_names(data: Iterable[str | None]) -> dict[str | None, str]:
 
 
 def settings_across(groups: Sequence[Group], models: Mapping[str, type[Config]] | None = None) -> list[Setting]:
-    """Join the groups of one rule and configuration on different data sets.
+    """Join the groups of one rule, configuration and source on different data sets.
 
     A field whose value is the data set itself does not count. models: as for `group_runs`.
     """
@@ -170,20 +177,26 @@ def settings_across(groups: Sequence[Group], models: Mapping[str, type[Config]] 
         named = [name for name in names if len({json.dumps(config[name]) for config in filled}) > 1]
         model = (models or {}).get(rule)
         if model is not None:
-            named = _without_implied(named, filled, model)
+            named = _without_implied(named, _unique(filled), model)
         rows.extend(_Row(rule, config, named, _named_options(config, named, model)) for config in filled)
         distinctions.extend(_distinction(config, named, model) for config in filled)
         members.extend(own.values())
     texts = _settings_of_rows(rows, models or {})
+    sources = [next(iter(by_dataset.values())).source for by_dataset in members]
     return [
-        Setting(row.rule, text, distinction, by_dataset)
-        for row, text, distinction, by_dataset in zip(rows, texts, distinctions, members, strict=True)
+        Setting(row.rule, _with_source(text, source), _with_source(distinction, source), by_dataset)
+        for row, text, distinction, by_dataset, source in zip(rows, texts, distinctions, members, sources, strict=True)
     ]
 
 
+def _with_source(text: str, source: str) -> str:
+    """Return the text of a setting, with the source of its runs if it is the reference: "k = 0.5 (reference)"."""
+    return (f"{text} ({source})" if text else source) if source else text
+
+
 def setting_key(group: Group) -> str:
-    """Return the rule and the configuration of a group as text: equal for one setting on different data sets."""
-    return json.dumps([group.rule, _known_values(group)], sort_keys=True)
+    """Return rule, configuration and source of a group as text: equal for one setting on different data sets."""
+    return json.dumps([group.rule, _known_values(group), group.source], sort_keys=True)
 
 
 def setting_and_data(rule: str, dataset: str | None, config: Mapping[str, Any]) -> str:
@@ -270,6 +283,8 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
         if (code != code[0]).any():
             differing.append(name)
             codes.append(code)
+    if SOURCE in frame.columns:
+        codes.append(_codes(frame[SOURCE]))
     _, first, member = np.unique(np.column_stack(codes), axis=0, return_index=True, return_inverse=True)
     failed = frame[_FAILED].to_numpy(dtype=bool)
     kept = _newest_of_each_seed(frame[~failed], member.ravel()[~failed])
@@ -287,7 +302,8 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
     # A field with another name than "dataset" that names the training data is known from the data set.
     named = [name for name in differing if any(config[name] != plain_value(dataset) for config in configurations)]
     if model is not None:
-        named = _without_implied(named, configurations, model)
+        # Own runs and those of the reference can have one configuration.
+        named = _without_implied(named, _unique(configurations), model)
     # Once for all groups, because pandas takes a tenth of a millisecond for it.
     note = "; ".join(frame["data_note"].dropna().unique()) if "data_note" in frame.columns else ""
     unordered: list[tuple[Any, Group]] = []
@@ -306,8 +322,10 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
             note=note,
             contents=str(frame["data_contents"].iloc[0]) if "data_contents" in frame.columns else "",
             failed=lost.get(number, 0),
+            source=REFERENCE if SOURCE in frame.columns and frame[SOURCE].iloc[first[number]] == REFERENCE else "",
         )
-        unordered.append(([sort_key(config[name]) for name in named], group))
+        # Of one setting, own runs come before those of the reference.
+        unordered.append(([*(sort_key(config[name]) for name in named), sort_key(group.source)], group))
     return [group for _, group in sorted(unordered, key=lambda pair: pair[0])]
 
 
@@ -464,6 +482,10 @@ def differing_options(
     if model is None or model is NotInstalled:
         return differing
     return _without_implied(differing, [{**dict.fromkeys(names), **each} for each in configs], model)
+
+
+def _unique(configurations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return list({json.dumps(config, sort_keys=True): config for config in configurations}.values())
 
 
 def _without_implied(

@@ -43,6 +43,9 @@ class ReportOptions(Config):
         "completed", "only runs with this status, or all runs"
     )
     table: Literal["all", "results", "claims"] = field("all", "results, claims or all tables")
+    reference: bool = field(
+        False, "also show the runs of the reference that comes with plastic, on the data sets of your runs"
+    )
     compare: bool = field(
         False, "print another table: interquartile means and probabilities of improvement of the settings"
     )
@@ -54,7 +57,7 @@ class ReportOptions(Config):
     )
     columns: tuple[str, ...] | None = field(
         None,
-        "columns of the table, in this order: rule, dataset, setting, n, value, chance, control, loss, seconds,"
+        "columns of the table, in this order: rule, dataset, setting, source, n, value, chance, control, loss, seconds,"
         " published, verdict, metrics such as test/accuracy, options of the rules such as epochs",
         panel="Table",
     )

@@ -30,7 +30,16 @@ from plastic_cli.reports.options import Sources
 from plastic_cli.reports.pareto import Pareto, pareto_table
 from plastic_cli.reports.results import ClaimResult
 from plastic_cli.reports.steps import step_figures, steps_table
-from plastic_cli.reports.tables import VERDICTS_EXPLAINED, claim_figure, context_table, results_table, seeds_text
+from plastic_cli.reports.tables import (
+    REFERENCE_EXPLAINED,
+    VERDICTS_EXPLAINED,
+    claim_figure,
+    context_table,
+    reference_cell,
+    results_table,
+    seeds_text,
+)
+from plastic_cli.reports.with_reference import own_only
 from plastic_cli.statistics.intervals import MINIMUM_VALUES
 from plastic_cli.tables import Cell, Column, Detailed, Table
 
@@ -76,8 +85,11 @@ def _summary(runs: pd.DataFrame) -> str:
     if runs.empty:
         return "No run to report yet."
     rules, datasets = sorted(set(runs["rule"])), sorted({str(name) for name in runs["dataset"].dropna()})
-    newest = runs["started"].max() if runs["started"].notna().any() else None
-    counted = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    own = own_only(runs)
+    newest = own["started"].max() if own["started"].notna().any() else None
+    counted = "1 run" if len(own) == 1 else f"{len(own)} runs"
+    if len(own) < len(runs):
+        counted += f" and {len(runs) - len(own)} of the reference,"
     summary = f"{counted} of {', '.join(rules)}" + (f" on {', '.join(datasets)}" if datasets else "")
     return summary + (f"; the newest is of {newest:%Y-%m-%d %H:%M} UTC." if newest is not None else ".")
 
@@ -213,6 +225,7 @@ def _verdicts_table(claims: Sequence[ClaimResult]) -> Table:
 def _claims_table(
     title: str, claims: Sequence[ClaimResult], recipes: Mapping[tuple[str, str], Sequence[str]], style: NumberStyle
 ) -> Table:
+    with_reference = any(row.reference is not None for row in claims)
     columns = (
         Column("claim"),
         Column("rule"),
@@ -221,12 +234,18 @@ def _claims_table(
         Column("measured", numeric=True),
         Column("seeds", numeric=True),
         Column("verdict"),
+        *((Column("reference"),) if with_reference else ()),
         Column("recipe"),
     )
     caption = f"{style.caption([row.verdict.interval for row in claims if row.verdict])} To run the recipe of a claim:"
     caption = f"{caption} plastic sweep RECIPE.".strip()
+    caption += f" {REFERENCE_EXPLAINED}" if with_reference else ""
     caption += data_notes(row.group for row in claims if row.group is not None)
-    return Table(title, caption, columns, tuple(_claim_row(row, recipes, style) for row in claims))
+    rows = [_claim_row(row, recipes, style) for row in claims]
+    if with_reference:
+        shipped = [reference_cell(row, quantity(row.entry, row.rule), style) for row in claims]
+        rows = [(*cells[:-1], cell, cells[-1]) for cells, cell in zip(rows, shipped, strict=True)]
+    return Table(title, caption, columns, tuple(rows))
 
 
 def _claim_row(

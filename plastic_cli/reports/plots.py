@@ -208,18 +208,20 @@ def _step_name(results: Sequence[Result], curves: pd.DataFrame) -> str:
 def best_settings(results: Sequence[Result], count: int) -> list[str]:
     """Return the keys of the `count` best settings, in the order of `results`.
 
-    Settings are ranked by their mean within each data set, and then by their mean rank.
+    Settings are ranked by their mean within each data set, and then by their mean rank. Those of own runs come before
+    those of the reference.
     """
     frame = pd.DataFrame(
         {
             "setting": [setting_key(result.group) for result in results],
             "dataset": [result.group.data or "" for result in results],
+            "reference": [bool(result.group.source) for result in results],
             "value": [result.value.mean * (1 if more_is_better(result.metric or "") else -1) for result in results],
         }
     )
     frame["rank"] = frame.groupby("dataset")["value"].rank(ascending=False)
-    ranks = frame.groupby("setting", sort=False)["rank"].mean()
-    best = set(ranks.sort_values(kind="stable").index[:count])
+    ranks = frame.groupby("setting", sort=False)[["reference", "rank"]].mean()
+    best = set(ranks.sort_values(["reference", "rank"], kind="stable").index[:count])
     return [str(key) for key in ranks.index if key in best]
 
 

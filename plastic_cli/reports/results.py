@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from plastic_cli.reports.claims import Claim, Context, PublishedFigures, Unmeasured, Verdict, VerdictWord, judge
-from plastic_cli.reports.grouping import CONFIG_PREFIX, Group, setting_text
+from plastic_cli.reports.grouping import CONFIG_PREFIX, REFERENCE, Group, setting_text
 from plastic_cli.reports.stages import is_stage_of, stage_defaults
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.stages import StageRecord, read_stages
@@ -20,6 +20,8 @@ from plastic_cli.statistics.intervals import Interval, mean_intervals
 
 ACCURACY_METRIC, CHANCE_METRIC, LOSS_METRIC = "test/accuracy", "test/chance", "test/loss"
 TRAINING_SECONDS = "training_seconds"
+STAGES = "stages"
+"""The column of a frame of runs that holds the records of stages of runs without a folder."""
 CONTROL = "control"
 """The split of the metrics of a control that a run includes."""
 
@@ -48,12 +50,16 @@ class Result:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """A published result, and the verdict of one group that meets its conditions (group None: there is none)."""
+    """A published result, and the verdict of one group that meets its conditions (group None: there is none).
+
+    reference: the verdict of the reference, if it was asked for and has runs that meet the conditions.
+    """
 
     rule: str
     entry: Claim | Context | Unmeasured
     group: Group | None = None
     verdict: Verdict | None = None
+    reference: Verdict | None = None
 
     @property
     def word(self) -> VerdictWord:
@@ -106,24 +112,46 @@ def judge_claims(
 ) -> list[ClaimResult]:
     """Return the claims of each rule with their verdicts, one for each group that meets the conditions of a claim.
 
-    Figures of other methods follow, if a group meets their conditions.
+    Only groups of own runs have a verdict; that of the reference stands beside it. Figures of other methods follow, if
+    a group meets their conditions.
     """
     values = RunValues(runs)
     rows: list[ClaimResult] = []
     for rule, figures in published.items():
-        own = [group for group in groups if group.rule == rule]
+        of_rule = [group for group in groups if group.rule == rule]
+        own = [group for group in of_rule if group.source != REFERENCE]
+        shipped = [group for group in of_rule if group.source == REFERENCE]
         for claim in figures.claims:
+            references = [
+                (group, _verdict(claim, group, shipped, values)) for group in shipped if claim.holds_for(group)
+            ]
             matching = [group for group in own if claim.holds_for(group)]
             for group in matching:
-                other = _setting_against(claim, group, own, values) if claim.against else None
-                rows.append(ClaimResult(rule, claim, group, _judged(claim, group, values, other)))
+                verdict = _verdict(claim, group, own, values)
+                rows.append(ClaimResult(rule, claim, group, verdict, _nearest_verdict(references, group)))
             if not matching:
-                rows.append(ClaimResult(rule, claim, None, judge(claim, [])))
+                rows.append(ClaimResult(rule, claim, None, judge(claim, []), _nearest_verdict(references)))
         rows.extend(ClaimResult(rule, entry) for entry in figures.unmeasured)
         rows.extend(
-            ClaimResult(rule, entry) for entry in figures.context if any(entry.holds_for(group) for group in own)
+            ClaimResult(rule, entry) for entry in figures.context if any(entry.holds_for(group) for group in of_rule)
         )
     return rows
+
+
+def _verdict(claim: Claim, group: Group, groups: Sequence[Group], values: RunValues) -> Verdict:
+    """Judge a claim by a group; a second setting is one of `groups`."""
+    other = _setting_against(claim, group, groups, values) if claim.against else None
+    return _judged(claim, group, values, other)
+
+
+def _nearest_verdict(verdicts: Sequence[tuple[Group, Verdict]], own: Group | None = None) -> Verdict | None:
+    """Return the verdict of the group with the configuration of `own`, else of the one with most seeds."""
+
+    def rank(pair: tuple[Group, Verdict]) -> tuple[bool, int]:
+        group, verdict = pair
+        return own is not None and (group.config, group.data) == (own.config, own.data), verdict.interval.n
+
+    return max(verdicts, key=rank)[1] if verdicts else None
 
 
 def _judged(claim: Claim, group: Group, values: RunValues, other: Group | None = None) -> Verdict:
@@ -241,8 +269,12 @@ class RunValues:
     def _newest_stage(self, run: str, rule: str, claim: Claim) -> StageRecord | None:
         """Return the newest record of the stage that a claim is about with its result; None if a run has none."""
         if run not in self._stages:
-            folder = self._runs["folder"].iloc[self._position[run]] if "folder" in self._runs.columns else None
-            self._stages[run] = read_stages(Path(folder)) if isinstance(folder, str) else []
+            place, columns = self._position[run], self._runs.columns
+            stored, folder = (self._runs[name].iloc[place] if name in columns else None for name in (STAGES, "folder"))
+            if isinstance(stored, list):
+                self._stages[run] = stored
+            else:
+                self._stages[run] = read_stages(Path(folder)) if isinstance(folder, str) else []
         fitting = [
             record
             for record in self._stages[run]

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from plastic_cli.plugins.metrics import Metric, metric_of
 from plastic_cli.reports.claims import Claim, Context, Unmeasured, Verdict, VerdictWord, finished_text, quantity
-from plastic_cli.reports.grouping import data_notes, marked_data
+from plastic_cli.reports.grouping import OWN, data_notes, marked_data
 from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.results import CHANCE_METRIC, LOSS_METRIC, TRAINING_SECONDS, ClaimResult, Result
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval
-from plastic_cli.tables import Cell, Column, Detailed, Table
+from plastic_cli.tables import Cell, Column, Detailed, Table, cell_text
 
 TableColumn = tuple[Column, list[Cell]]
 
@@ -21,6 +21,9 @@ DEFAULT_STYLE = NumberStyle()
 SETTING_EXPLAINED = (
     "A setting is named by the options that are not the defaults of the rule or that differ between settings."
 )
+
+SOURCE_EXPLAINED = "Source: your own runs, or the reference, whose runs come with plastic. The two are never mixed."
+REFERENCE_EXPLAINED = "Reference: the verdict of the runs that come with plastic. The verdict counts your runs only."
 
 CHANCE_EXPLAINED = "Chance: the accuracy of a guess."
 CONTROL_EXPLAINED = "Control: the result of a control, for example the same network with random features."
@@ -46,6 +49,8 @@ def results_table(
         sentences.append(f"Not counted: {runs} a seed of the same setting.")
     if "setting" in headings:
         sentences.append(SETTING_EXPLAINED)
+    if any(result.group.source for result in results):
+        sentences.append(SOURCE_EXPLAINED)
     sentences += [column.note for column, _ in (shown if columns is None else columns)]
     caption = " ".join(sentence for sentence in sentences if sentence)
     if "data set" in headings:
@@ -57,6 +62,7 @@ def result_columns(results: Sequence[Result], style: NumberStyle = DEFAULT_STYLE
     """Return the columns of the table of results by name."""
     metrics = {result.metric for result in results if result.metric}
     shared = metrics.pop() if len(metrics) == 1 else None
+    with_reference = any(result.group.source for result in results)
     named = [common_metric(result.metric, [result.group.rule]) if result.metric else None for result in results]
     value = style.heading(common_metric(shared, [result.group.rule for result in results])) if shared else "value"
 
@@ -70,6 +76,10 @@ def result_columns(results: Sequence[Result], style: NumberStyle = DEFAULT_STYLE
         "rule": (Column("rule", names_row=True), [result.group.rule for result in results]),
         "dataset": (Column("data set", names_row=True), [marked_data(result.group) for result in results]),
         "setting": (Column("setting", names_row=True, lines=2), [result.group.setting or None for result in results]),
+        "source": (
+            Column("source"),
+            [(result.group.source or OWN) if with_reference else None for result in results],
+        ),
         "n": (Column("n", numeric=True), [runs_text(result) for result in results]),
         "metric": (Column("metric"), [None if shared or not metric else style.heading(metric) for metric in named]),
         "value": (
@@ -118,6 +128,7 @@ def claims_table(
     if any(column.heading == "our setting" for column, _ in shown):
         sentences.append(SETTING_EXPLAINED)
     sentences.append(f"A claim is untested with fewer than {MINIMUM_VALUES} seeds.")
+    sentences += [column.note for column, _ in shown]
     if any(isinstance(row.entry, Claim) and row.entry.words for row in rows):
         sentences.append("If no number was published, the band is our own.")
     caption = " ".join(sentence for sentence in sentences if sentence)
@@ -149,8 +160,21 @@ def claim_columns(rows: Sequence[ClaimResult], style: NumberStyle = DEFAULT_STYL
         ),
         "n": (Column("n", numeric=True), [seeds_text(row.verdict) if row.verdict else "0" for row in rows]),
         "verdict": (Column("verdict"), [_with_reason(row.word, row.reason) for row in rows]),
+        "reference": (
+            Column("reference", note=REFERENCE_EXPLAINED),
+            [reference_cell(row, metric, style) for row, metric in zip(rows, metrics, strict=True)],
+        ),
         "source": (Column("source", optional=True), [row.entry.source for row in rows]),
     }
+
+
+def reference_cell(row: ClaimResult, metric: Metric | None, style: NumberStyle = DEFAULT_STYLE) -> Cell:
+    """Return the verdict of the reference and its mean: "reproduced (n = 5: 93.02 [92.90, 93.14])"."""
+    verdict = row.reference
+    if verdict is None:
+        return None
+    estimate = style.estimate(verdict.interval, metric or Metric(""))
+    return Detailed(verdict.word, f"n = {seeds_text(verdict)}: {cell_text(estimate)}" if estimate else verdict.reason)
 
 
 def _shared_quantity(rows: Sequence[ClaimResult]) -> Metric | None:

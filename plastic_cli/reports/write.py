@@ -31,6 +31,7 @@ from plastic_cli.reports.page import page
 from plastic_cli.reports.pareto import pareto_figures
 from plastic_cli.reports.plots import Figure
 from plastic_cli.reports.steps import steps_frame, steps_table
+from plastic_cli.reports.with_reference import own_only
 from plastic_cli.runs.console import Console
 from plastic_cli.statistics.intervals import MINIMUM_VALUES
 from plastic_cli.tables import markdown
@@ -87,7 +88,8 @@ def make_figures(
 
     metrics: those of the reported runs, a frame as `RunStore.metrics()` gives it.
     """
-    runs = content.runs
+    # Figures of rules and of combinations take all runs of one configuration together.
+    runs = own_only(content.runs)
     look = plots.looks(content.results, content.settings)
     priced = {} if content.pareto is None else pareto_figures(content.pareto)
     figures = (
