@@ -1,5 +1,7 @@
 """Made-up runs and a reference of them."""
 
+import json
+
 from plastic_cli.plugins.discovery import find_rule
 from plastic_cli.plugins.models import train_model
 from plastic_cli.runs.record import RunRecord, read_record, settings_text
@@ -23,12 +25,18 @@ def record_of(rule, seed, summary, *, dataset="digits", checksum=CHECKSUM, versi
 
 
 def write_runs(folder, records):
-    """Write runs into a store, each under its own id."""
+    """Write runs into a store, each under its own id, with a curve of two points for each result."""
     for record in records:
         path = folder / record.run
         path.mkdir(parents=True)
         record.write(path)
-        (path / "metrics.jsonl").touch()
+        lines = [
+            {"stage": "train", "split": split, "metric": metric, "step": step, "value": value, "time": 0.0}
+            for name, last in record.summary.items()
+            for split, _, metric in [name.partition("/")]
+            for step, value in ((0, 0.1), (1, last))
+        ]
+        (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return [read_record(folder / record.run) for record in records]
 
 
