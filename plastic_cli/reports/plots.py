@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -208,14 +208,17 @@ def _step_name(results: Sequence[Result], curves: pd.DataFrame) -> str:
 def best_settings(results: Sequence[Result], count: int) -> list[str]:
     """Return the keys of the `count` best settings, in the order of `results`.
 
-    Settings are ranked by their mean within each data set, and then by their mean rank. Those of own runs come before
-    those of the reference.
+    Settings are ranked by their mean within each data set, and then by their mean rank. Those of own runs come first,
+    then the same settings of the reference, then its other settings.
     """
+    own = {_configuration(result.group) for result in results if not result.group.source}
     frame = pd.DataFrame(
         {
             "setting": [setting_key(result.group) for result in results],
             "dataset": [result.group.data or "" for result in results],
-            "reference": [bool(result.group.source) for result in results],
+            "reference": [
+                (1 if _configuration(result.group) in own else 2) if result.group.source else 0 for result in results
+            ],
             "value": [result.value.mean * (1 if more_is_better(result.metric or "") else -1) for result in results],
         }
     )
@@ -223,6 +226,11 @@ def best_settings(results: Sequence[Result], count: int) -> list[str]:
     ranks = frame.groupby("setting", sort=False)[["reference", "rank"]].mean()
     best = set(ranks.sort_values(["reference", "rank"], kind="stable").index[:count])
     return [str(key) for key in ranks.index if key in best]
+
+
+def _configuration(group: Group) -> str:
+    """Return the rule and configuration of a group as text, whatever the source of its runs."""
+    return setting_key(replace(group, source=""))
 
 
 def claims_figures(claims: Sequence[ClaimResult], look: Looks) -> dict[str, Figure]:
