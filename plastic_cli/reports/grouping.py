@@ -184,12 +184,12 @@ def settings_across(groups: Sequence[Group], models: Mapping[str, type[Config]] 
     texts = _settings_of_rows(rows, models or {})
     sources = [next(iter(by_dataset.values())).source for by_dataset in members]
     return [
-        Setting(row.rule, _with_source(text, source), _with_source(distinction, source), by_dataset)
+        Setting(row.rule, with_source(text, source), with_source(distinction, source), by_dataset)
         for row, text, distinction, by_dataset, source in zip(rows, texts, distinctions, members, sources, strict=True)
     ]
 
 
-def _with_source(text: str, source: str) -> str:
+def with_source(text: str, source: str) -> str:
     """Return the text of a setting, with the source of its runs if it is the reference: "k = 0.5 (reference)"."""
     return (f"{text} ({source})" if text else source) if source else text
 

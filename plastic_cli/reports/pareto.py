@@ -17,14 +17,23 @@ from plastic_cli.plugins.metrics import Metric
 from plastic_cli.reports.combinations import name_by_options, telling_options
 from plastic_cli.reports.content import training_models
 from plastic_cli.reports.frames import flat
-from plastic_cli.reports.grouping import Group, control_name, data_notes, marked_data, setting_key, short_data_names
+from plastic_cli.reports.grouping import (
+    OWN,
+    Group,
+    control_name,
+    data_notes,
+    marked_data,
+    setting_key,
+    short_data_names,
+    with_source,
+)
 from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.options import PriceName
 from plastic_cli.reports.plots import Figure
 from plastic_cli.reports.results import Result, more_is_better
-from plastic_cli.reports.tables import SETTING_EXPLAINED, TIME_EXPLAINED, common_metric, runs_text
+from plastic_cli.reports.tables import SETTING_EXPLAINED, TIME_EXPLAINED, common_metric, runs_text, source_cells
 from plastic_cli.runs.record import RunRecord, read_record
-from plastic_cli.runs.reference import read_reference, reference_folder
+from plastic_cli.runs.reference import read_reference
 from plastic_cli.statistics.intervals import Interval, mean_interval
 from plastic_cli.tables import Cell, Column, Number, Table, number_text
 
@@ -118,9 +127,9 @@ class _Records:
         return self._costs[run]
 
     def _record(self, run: str) -> RunRecord | None:
-        folder = Path(self._folders[run])
+        folder, reference = Path(self._folders[run]), read_reference()
         try:
-            return read_reference().record(run) if folder.parent == reference_folder() else read_record(folder)
+            return reference.record(folder.name) if folder.parent == reference.folder else read_record(folder)
         except UserError:
             return None
 
@@ -170,6 +179,7 @@ def pareto_frame(pareto: Pareto) -> pd.DataFrame:
             "rule": row.result.group.rule,
             "dataset": row.result.group.data,
             "setting": row.result.group.setting,
+            "source": row.result.group.source or OWN,
             "control": row.control,
             "seeds": len(row.result.group.runs),
             "failed": row.result.group.failed,
@@ -182,7 +192,8 @@ def pareto_frame(pareto: Pareto) -> pd.DataFrame:
         for row in pareto.rows
     ]
     empty = Interval(math.nan, math.nan, math.nan, 0, "")
-    names = ["number", "rule", "dataset", "setting", "control", "seeds", "failed", "metric", *flat("", empty), "price"]
+    names = ["number", "rule", "dataset", "setting", "source", "control", "seeds", "failed", "metric"]
+    names += [*flat("", empty), "price"]
     return pd.DataFrame(rows, columns=[*names, *flat("price_", empty), "frontier"])
 
 
@@ -198,6 +209,7 @@ def pareto_table(pareto: Pareto, style: NumberStyle) -> Table:
         (Column("rule", names_row=True), [row.result.group.rule for row in rows]),
         (Column("data set", names_row=True), [marked_data(row.result.group) for row in rows]),
         (Column("setting", names_row=True, lines=2), [row.result.group.setting or None for row in rows]),
+        (Column("source"), source_cells([row.result for row in rows])),
         (Column("n", numeric=True), [runs_text(row.result) for row in rows]),
         (Column("metric"), [None if shared else style.heading(metric) for metric in named]),
         (
@@ -252,12 +264,12 @@ def pareto_figures(pareto: Pareto) -> dict[str, Figure]:
 
 
 def _labels(groups: Sequence[Group]) -> dict[str, str]:
-    """Return a short name of each setting: the rule, and the options that tell its settings apart."""
+    """Return a short name of each setting: the rule, the options that tell its settings apart, and the reference."""
     names: dict[str, str] = {}
     for rule in dict.fromkeys(group.rule for group in groups):
         own = [group for group in groups if group.rule == rule]
         options = telling_options(own)
-        names |= {setting_key(group): name_by_options(rule, group, options) for group in own}
+        names |= {setting_key(group): with_source(name_by_options(rule, group, options), group.source) for group in own}
     return names
 
 

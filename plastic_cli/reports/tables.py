@@ -62,7 +62,6 @@ def result_columns(results: Sequence[Result], style: NumberStyle = DEFAULT_STYLE
     """Return the columns of the table of results by name."""
     metrics = {result.metric for result in results if result.metric}
     shared = metrics.pop() if len(metrics) == 1 else None
-    with_reference = any(result.group.source for result in results)
     named = [common_metric(result.metric, [result.group.rule]) if result.metric else None for result in results]
     value = style.heading(common_metric(shared, [result.group.rule for result in results])) if shared else "value"
 
@@ -76,10 +75,7 @@ def result_columns(results: Sequence[Result], style: NumberStyle = DEFAULT_STYLE
         "rule": (Column("rule", names_row=True), [result.group.rule for result in results]),
         "dataset": (Column("data set", names_row=True), [marked_data(result.group) for result in results]),
         "setting": (Column("setting", names_row=True, lines=2), [result.group.setting or None for result in results]),
-        "source": (
-            Column("source"),
-            [(result.group.source or OWN) if with_reference else None for result in results],
-        ),
+        "source": (Column("source"), source_cells(results)),
         "n": (Column("n", numeric=True), [runs_text(result) for result in results]),
         "metric": (Column("metric"), [None if shared or not metric else style.heading(metric) for metric in named]),
         "value": (
@@ -108,6 +104,12 @@ def result_columns(results: Sequence[Result], style: NumberStyle = DEFAULT_STYLE
         "published": (Column("published"), [_published(result, style) for result in results]),
         "verdict": (Column("verdict"), [_result_verdict(result.verdict) for result in results]),
     }
+
+
+def source_cells(results: Sequence[Result]) -> list[Cell]:
+    """Return where the runs of each result come from; nothing if the report is about own runs only."""
+    with_reference = any(result.group.source for result in results)
+    return [(result.group.source or OWN) if with_reference else None for result in results]
 
 
 def common_metric(key: str, rules: Iterable[str]) -> Metric:

@@ -194,3 +194,15 @@ def test_a_missing_reference_is_a_warning_and_own_runs_are_reported(tmp_path, mo
     assert done.code == 0
     assert "there is no reference in" in done.err
     assert "50.00" in done.out
+
+
+def test_the_price_of_a_result_of_the_reference_is_known(measured, runs_folder):
+    records = [*runs([0.9, 0.91]), *runs([0.5], 100)]
+    for record in records:
+        record.data |= {"image_shape": [1, 8, 8], "classes": 10}
+        record.speed["samples"] = 14_380
+    measured(records[:2])
+    write_runs(runs_folder, records[2:])
+    rows = json.loads(command("report", "--reference", "--pareto", "messages", "--json").out)["pareto"]
+    assert [row["source"] for row in rows] == [OWN, REFERENCE]
+    assert rows[0]["price_mean"] == rows[1]["price_mean"] > 0
