@@ -7,7 +7,6 @@ import re
 
 import pytest
 
-import plastic_cli
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.recipe import recipe_names
@@ -45,66 +44,6 @@ def test_a_recipe_is_carried_out_by_real_processes(tmp_path, tiny_data, runs_fol
     assert "2 runs: 2 done, 0 left" in after.err
     listed = plastic("sweep", file, "--quiet")
     assert sorted(listed.out.split()) == sorted(str(runs_folder / run) for run in RunStore(runs_folder).folders())
-
-
-def test_a_suite_is_carried_out_by_real_processes(tmp_path, tiny_data, runs_folder):
-    file = tmp_path / "suite.toml"
-    file.write_text(
-        f'title = "t"\nwhy = "w"\nrule = "backprop"\nminutes = 0.1\n[options]\ndataset = "{tiny_data}"\nepochs = 1\n'
-        'hidden = [4]\n[[steps]]\nverb = "eval"\nminutes = 0.1\n[[steps]]\nverb = "analyze"\n'
-        "options = { sparsity = true }\n[report]\n"
-    )
-    before = plastic("sweep", file, "--dry-run", "--format", "csv")
-    assert before.out.splitlines() == [
-        "rule,seed,step,status,run",
-        "backprop,0,train,left,",
-        "backprop,0,eval,left,",
-        "backprop,0,analyze --sparsity,left,",
-    ]
-    said = "1 run and 2 steps: 0 done, 3 left, about 12 s one after the other, and 1 step of unknown time\n"
-    assert before.err == f"{said}report: {runs_folder}/reports/suite (left)\n"
-    assert "1 run: 0 done" in plastic("sweep", file, "--dry-run", "--no-steps").err
-
-    outcome = plastic("sweep", file, "--json", "--workers", 2)
-    assert (outcome.code, outcome.err) == (0, "")
-    run, evaluated, analyzed, report = outcome.results
-    assert "step" not in run
-    assert [(step["step"], step["options"], step["status"]) for step in (evaluated, analyzed)] == [
-        ("eval", {}, "completed"),
-        ("analyze", {"sparsity": True}, "completed"),
-    ]
-    assert {step["run"] for step in (evaluated, analyzed)} == {run["run"]}
-    assert evaluated["metrics"]["test/accuracy"] == run["metrics"]["test/accuracy"]
-    assert (runs_folder / run["run"] / "tables/sparsity.csv").is_file()
-    assert "tables/sparsity.csv" in analyzed["files"]
-    page = runs_folder / "reports/suite/index.html"
-    assert report == {"report": str(page.parent)}
-    assert "backprop" in page.read_text()
-
-    # What was done is not repeated, from Python either, and by hand the same step is the same.
-    written = page.stat().st_mtime_ns
-    after = plastic("sweep", file, "--dry-run")
-    assert "1 run and 2 steps: 3 done, 0 left" in after.err
-    assert "report: " in after.err
-    assert "(done)" in after.err
-    swept = plastic_cli.sweep(file, quiet=True)
-    assert [stored.id for stored in swept] == [run["run"]]
-    assert [(step.verb, dict(step.options), step.run.id) for step in swept.steps] == [
-        ("eval", {}, run["run"]),
-        ("analyze", {"sparsity": True}, run["run"]),
-    ]
-    assert all(path.is_file() for path in swept.steps[1].files)
-    assert (swept.report, page.stat().st_mtime_ns) == (page.parent, written)
-    assert [stage.verb for stage in swept[0].stages] == ["eval", "analyze"]
-
-    # A file that is gone, and another report.
-    file.write_text(file.read_text() + "digits = 1\n")
-    (runs_folder / run["run"] / "tables/sparsity.csv").unlink()
-    elsewhere = tmp_path / "elsewhere"
-    left = plastic("sweep", file, "--dry-run", "--output", elsewhere).err
-    assert "1 run and 2 steps: 2 done, 1 left" in left
-    assert f"report: {elsewhere} (left)" in left
-    assert "(left)" in plastic("sweep", file, "--dry-run").err
 
 
 def test_an_unknown_claim_is_reported_with_its_line(tmp_path, runs_folder):
