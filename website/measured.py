@@ -21,10 +21,10 @@ import numpy as np
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.plugins.models import train_model
-from plastic_cli.reports.claims import MINIMUM_VALUES, VERDICTS, Verdict, read_claims
+from plastic_cli.reports.claims import VERDICTS, Verdict, read_claims
 from plastic_cli.resolve import resolve
 from plastic_cli.runs.reference import NOT_DISTINGUISHING, Reference, read_reference, setting_text
-from plastic_cli.statistics.intervals import mean_interval
+from plastic_cli.statistics.intervals import MINIMUM_VALUES, mean_interval
 from plastic_cli.sweeps.plan import PlannedRun, option_text, plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe, recipe_names
 
@@ -443,9 +443,9 @@ def _of_claim(name: str, results: Sequence[ClaimResult]) -> Value:
     verdict = results[0].verdict
     assert verdict is not None
     interval = verdict.interval
-    bounds = {"low": interval.low, "high": interval.high} if interval.known else {}
     mean = interval.mean if interval.n else None
-    return Value(mean=mean, n=interval.n, word=verdict.word, words=_words(verdict), **bounds)
+    low, high = (interval.low, interval.high) if interval.known else (None, None)
+    return Value(mean, low, high, interval.n, word=verdict.word, words=_words(verdict))
 
 
 def _words(verdict: Verdict) -> str:

@@ -213,7 +213,7 @@ def value_of(key: str, file: str, name: str) -> Value:
 
 def _earlier(key: str, file: str, name: str) -> Mapping[str, Any]:
     """Return the table of earlier values that has a key: that of its own table or, for a claim, of any table."""
-    own = measurements(file)[name].get("earlier", {})
+    own: Mapping[str, Any] = measurements(file)[name].get("earlier", {})
     if key in own.get("values", {}) or key not in claims(stored_reference()):
         return own
     every = [
@@ -233,8 +233,8 @@ def _of_claim(name: str, scale: float) -> Value:
     value = known[name]
     if value.word == "untested":
         raise NotMeasuredError(f"claim {name}: {value.words}")
-    scaled = {part: None if (old := getattr(value, part)) is None else scale * old for part in ("mean", "low", "high")}
-    return replace(value, **scaled)
+    mean, low, high = (None if part is None else scale * part for part in (value.mean, value.low, value.high))
+    return replace(value, mean=mean, low=low, high=high)
 
 
 def shown(cell: str, file: str, name: str, notes: Notes) -> Cell:
