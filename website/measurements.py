@@ -252,7 +252,7 @@ def shown(cell: str, file: str, name: str, notes: Notes) -> Cell:
         if value.earlier:
             earlier = True
             notes.earlier.add(value.earlier)
-        elif value.n and part not in ("n", "verdict", "words"):
+        if value.n and value.count is None and part not in ("n", "verdict", "words"):
             seeds.add(value.n)
         return formatted(value, part, spec)
 
