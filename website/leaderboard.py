@@ -397,6 +397,8 @@ def shortest_options(model: type[Config], config: Mapping[str, Any]) -> dict[str
             return None
     for name in list(options):
         fewer = {other: value for other, value in options.items() if other != name}
-        if gives(fewer):
+        # Asked first, because it is faster than a whole configuration.
+        follows = plain_value(model.consequences(fewer).get(name, defaults.get(name))) == options[name]
+        if follows and gives(fewer):
             options = fewer
     return options
