@@ -3,6 +3,7 @@
     python benchmarks/reference.py --runs FOLDER --status
     python benchmarks/reference.py --runs FOLDER [--longest MINUTES] [--recipe NAME]
     python benchmarks/reference.py --runs FOLDER --write
+    python benchmarks/reference.py --outliers
 
 The second form carries out the runs and the steps of the recipes one at a time, at low priority, the shortest first.
 Ctrl-C and SIGTERM stop it after a checkpoint; the same command continues it. Several of these processes share a folder
@@ -10,6 +11,10 @@ and never carry out the same run twice. A run that failed counts as measured and
 
 Each setting has at least five seeds. A recipe with a claim that these leave inconclusive gets ten. Seeds that a recipe
 lists are kept. Recipes whose data are not here are skipped and named. Stop it before a measurement of speed.
+
+The last form prints how often a run of the reference lies outside the prediction interval of the other seeds of its
+setting, as `plastic verify` judges it in a verification of 1, 20 and 100 numbers. For normal results the share is 5%
+divided by this number; results with outliers lie outside more often.
 """
 
 from __future__ import annotations
@@ -31,8 +36,11 @@ from plastic_cli.commands.show import print_rows  # noqa: E402
 from plastic_cli.commands.sweep import run_plan  # noqa: E402
 from plastic_cli.errors import PlasticError, UserError  # noqa: E402
 from plastic_cli.runs.console import Console  # noqa: E402
+from plastic_cli.runs.metrics import MAIN_METRICS  # noqa: E402
+from plastic_cli.runs.record import RunRecord  # noqa: E402
 from plastic_cli.runs.reference import Reference, read_reference, setting_text, write_reference  # noqa: E402
 from plastic_cli.runs.store import RunStore  # noqa: E402
+from plastic_cli.statistics.intervals import MINIMUM_VALUES, prediction_interval  # noqa: E402
 from plastic_cli.sweeps.lookup import Planned, Standing, find, store_of, with_data  # noqa: E402
 from plastic_cli.sweeps.plan import PlannedRun, plan_recipe  # noqa: E402
 from plastic_cli.sweeps.recipe import RecipeFile, read_recipe, recipe_names  # noqa: E402
@@ -43,6 +51,8 @@ LARGEST = 10_000_000
 """Bytes of the files of the reference."""
 SEEDS, SEEDS_TO_DECIDE = 5, 10
 MEASURED: tuple[Standing, ...] = ("done", "failed")
+NUMBERS = (1, 20, 100)
+"""Numbers that are judged in one verification, for `--outliers`."""
 MINUTES = 1.0
 """The expected time of a run of a recipe that gives none."""
 
@@ -222,6 +232,43 @@ def write(folder: Path) -> None:
         raise PlasticError(f"the reference has more than {LARGEST / 1e6:g} MB: keep fewer points of each curve.")
 
 
+def print_outliers(reference: Reference) -> None:
+    """Print for each rule the share of main metrics that lie outside the interval of the other seeds."""
+    settings: dict[tuple[str, str], dict[int, RunRecord]] = {}
+    for row in reference.rows():
+        if row["status"] == "completed":
+            setting = (setting_text(row["rule"], row["config"]), row["data_checksum"] or "")
+            settings.setdefault(setting, {})[row["seed"]] = reference.record(row["run"])
+    judged: dict[str, list[list[bool]]] = {}
+    for by_seed in settings.values():
+        for seed, record in by_seed.items():
+            for metric in (metric for metric in MAIN_METRICS if metric in record.summary):
+                values = [other.summary.get(metric) for key, other in by_seed.items() if key != seed]
+                if len(values) < MINIMUM_VALUES or None in values:
+                    continue
+                intervals = [prediction_interval(values, 1 - 0.05 / number) for number in NUMBERS]
+                value = record.summary[metric]
+                outside = [value is None or not found.low <= value <= found.high for found in intervals]
+                judged.setdefault(record.rule, []).append(outside)
+    rules = {**dict(sorted(judged.items())), "all": [outside for listed in judged.values() for outside in listed]}
+    rows = [
+        {
+            "rule": rule,
+            "values": len(listed),
+            **{
+                f"outside, {number} numbers": f"{100 * sum(outside[place] for outside in listed) / len(listed):.2f}%"
+                for place, number in enumerate(NUMBERS)
+            },
+        }
+        for rule, listed in rules.items()
+        if listed
+    ]
+    rows.append(
+        {"rule": "normal results", **{f"outside, {number} numbers": f"{5 / number:.2f}%" for number in NUMBERS}}
+    )
+    print_rows(rows, list(rows[0]), "table", right=list(rows[0])[1:])
+
+
 def measure(parts: Sequence[Part], measured: Measured, folder: Path, data: Path | None, longest: float) -> int:
     """Carry out what is missing and return the exit code: 130 if it was stopped."""
     os.nice(19)
@@ -243,15 +290,21 @@ def measure(parts: Sequence[Part], measured: Measured, folder: Path, data: Path 
 def main() -> int:
     """Read the options and do what they say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, required=True, help="folder of the measured runs")
+    parser.add_argument("--runs", type=Path, help="folder of the measured runs")
     parser.add_argument("--data", type=Path, help="folder of the data sets (default: PLASTIC_DATA)")
     parser.add_argument("--recipe", action="append", default=[], help="only this recipe (can be repeated)")
     parser.add_argument("--longest", type=float, default=float("inf"), help="only runs and steps up to these minutes")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--status", action="store_true", help="print how much of each recipe is measured")
     what.add_argument("--write", action="store_true", help="write the reference from the runs")
+    what.add_argument("--outliers", action="store_true", help="print how often a run lies outside the other seeds")
     options = parser.parse_args()
     try:
+        if options.outliers:
+            print_outliers(read_reference(FOLDER))
+            return 0
+        if options.runs is None:
+            parser.error("name the folder of the measured runs: --runs FOLDER")
         if options.write:
             write(options.runs)
             return 0

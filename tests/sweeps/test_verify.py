@@ -398,7 +398,7 @@ def test_ctrl_c_stops_the_runs_and_says_what_is_left(processes, reference, tmp_p
     )
     arguments = ["verify", reference, "--runs", kept, "--workers", 1]
     process = processes(program, tmp_path / "reference", *arguments, INSTANT_SECONDS="30")
-    until(lambda: kept.is_dir() and any(kept.glob("*/run.json")))
+    until(lambda: kept.is_dir() and statuses(kept) == ["running"])
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
