@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plastic_cli.analysis.cost import Cost, cost_of
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.plugins.models import train_model
@@ -38,6 +39,8 @@ QUERY_KEYS = {
 }  # fmt: skip
 STATISTICS = ("mean", "each", "minimum", "maximum", "count", "slope")
 RELATIONS = ("difference", "ratio")
+COST = "cost"
+"""The split of metrics that are counted from the configuration of a run, such as cost/messages."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,8 @@ def measured(query: Mapping[str, Any], settings: Mapping[str, Setting], referenc
     """Return the value of a query; raises NotMeasuredError if the reference lacks its runs.
 
     query: `of`, a setting, or a list of them (for a slope, or settings with different seeds that count together), and
-    `metric`, a "split/metric" of train, or a column of the table of runs such as training_seconds. Further keys:
+    `metric`, a "split/metric" of train, a column of the table of runs such as training_seconds, or a field of the cost
+    of the run such as cost/messages. Further keys:
     `stage`, such as "eval", and `with`, the options of that stage; `labels`, such as a layer; `at`, a step of the
     curve, or the value of the metric `along`, which grows; `minus` or `divided_by`, another metric of the same run;
     `against`, a setting to compare with, seed by seed, and `relation`; `statistic`, one of STATISTICS; `at_least`, the
@@ -302,7 +306,7 @@ def _reader(query: Mapping[str, Any], reference: Reference) -> Callable[[Mapping
     if "stage" in query:
         return lambda row, metric: _of_stage(query, row["run"], metric, reference)
     if query.keys().isdisjoint({"labels", "at"}):
-        return lambda row, metric: row["summary"].get(metric) if "/" in metric else row.get(metric)
+        return lambda row, metric: _final(row, metric, reference)
     curves = _metrics(reference)
 
     def curve(run: str, metric: str, wanted: Mapping[str, Any]) -> list[tuple[int, float]]:
@@ -322,6 +326,18 @@ def _reader(query: Mapping[str, Any], reference: Reference) -> Callable[[Mapping
         return points[-1] if points else None
 
     return read
+
+
+def _final(row: Mapping[str, Any], metric: str, reference: Reference) -> float | None:
+    """Return the last value of a metric, or what the training of the run costs: "cost/messages"."""
+    split, slash, name = metric.partition("/")
+    if split != COST:
+        found: float | None = row["summary"].get(metric) if slash else row.get(metric)
+        return found
+    if name not in {each.name for each in fields(Cost)}:
+        raise UserError(f"a cost has no {name}. It has: {', '.join(each.name for each in fields(Cost))}.")
+    cost = cost_of(reference.record(row["run"]))
+    return None if cost is None else float(getattr(cost, name))
 
 
 def _of_stage(query: Mapping[str, Any], run: str, metric: str, reference: Reference) -> float | None:

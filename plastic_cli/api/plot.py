@@ -27,7 +27,7 @@ def plot(runs: AnyRuns, metric: str | None = None, by: str | None = None, **opti
     all its completed runs. metric: "split/name" such as "test/accuracy", or "name" for all splits; None: the main
     metric. by: an option, or "rule", "dataset", "seed" or "run", or a label of the metric such as "layer": there is one
     color for each of its values. options: those of `plastic plot --help`, with underscores: `final`, `combinations`,
-    `smooth`, `log`, `x_range=(0, 10)`, `y_range`, `width`, `height`, `title`.
+    `pareto`, `smooth`, `log`, `x_range=(0, 10)`, `y_range`, `width`, `height`, `title`.
 
     Returns a plotnine figure, to which you can add layers. Raises UserError, a ValueError, for a run, metric or option
     that does not exist.

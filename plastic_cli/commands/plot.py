@@ -38,6 +38,8 @@ def plot(options: Options) -> None:
         refuse_typed(options, ["smooth"], "with --final")
     if options.combinations:
         refuse_typed(options, ["smooth", "final"], "with --combinations")
+    if options.pareto is not None:
+        refuse_typed(options, ["smooth", "final", "combinations", "by", "log", "x_range"], "with --pareto")
     # A range that cannot be read is said before any run is.
     options.view()
     rows = options.rows()
@@ -46,7 +48,7 @@ def plot(options: Options) -> None:
     from plastic_cli.reports.curves import read_runs
 
     drawn = plot_chosen(read_runs(row["folder"] for row in rows), options)
-    kind = "combinations" if options.combinations else "final" if options.final else None
+    kind = "combinations" if options.combinations else "final" if options.final else options.pareto
     name = default_name(drawn.metric, f"by {options.by}" if options.by else None, kind)
     path = options.output or Path(f"{name}.png")
     write_figure(drawn.figure, path)

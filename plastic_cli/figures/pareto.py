@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from plotnine import (
     aes,
+    coord_cartesian,
     element_blank,
     facet_wrap,
     geom_linerange,
@@ -42,7 +43,7 @@ from plastic_cli.figures.curves import (
     wrapped_setting,
 )
 from plastic_cli.figures.theme import GRAY, INK, PAPER, SOFT_INK, rule_styles, series_scales, theme_plastic
-from plastic_cli.figures.view import View
+from plastic_cli.figures.view import MARGIN, View, share_range
 from plastic_cli.plugins.metrics import Metric
 
 MOST_NAMED = 24
@@ -54,9 +55,9 @@ _PANEL = 4.2
 _LEGEND_WIDTH = 40
 _ZERO_GAP = 0.7
 """Powers of ten between the place of the price 0 and the smallest price above it."""
-_CLOSE = 0.16
+_CLOSE = 0.05
 """Points closer than this share of the price axis get numbers above each other."""
-_LINE = 0.05
+_LINE = 0.075
 """Share of the vertical axis that a number takes."""
 
 
@@ -71,8 +72,13 @@ def pareto_figure(
     """
     view = view or View()
     placed = _placed(points)
-    named = placed[placed["label"] != OTHERS]
     panels = [str(panel) for panel in ordered_values(placed["panel"])]
+    share = metric.unit == "%"
+    if share:
+        # An interval can reach beyond what a share can be.
+        placed[["low", "high"]] = placed[["low", "high"]].clip(0, 1)
+    ends = _ends(placed, view, share=share)
+    named = placed[placed["label"] != OTHERS]
     labels = list(dict.fromkeys(named.sort_values("number")["label"]))
     columns = min(len(panels), 2)
     entries = {label: wrapped_setting(label, _LEGEND_WIDTH) for label in labels}
@@ -81,6 +87,8 @@ def pareto_figure(
     width = view.width or _PANEL * columns + 0.8 + 0.072 * longest
     height = view.height or max(3.4 * -(-len(panels) // columns) + 0.9, 1.3 + 0.2 * lines)
     numbers = _numbers(named, height=height / -(-len(panels) // columns))
+    if ends is not None:
+        numbers = numbers[numbers["above"].between(*ends)]
     figure: ggplot = (
         ggplot(placed, aes("place", "mean"))
         + geom_step(
@@ -102,9 +110,9 @@ def pareto_figure(
     )
     figure += _scales(named, labels, entries)
     figure += _price_scale(placed, numbers)
-    figure += scale_y_continuous(
-        labels=share_labels if metric.unit == "%" else number_labels, minor_breaks=[], limits=_limits(view)
-    )
+    figure += scale_y_continuous(labels=share_labels if share else number_labels, minor_breaks=[])
+    if ends is not None:
+        figure += coord_cartesian(ylim=ends)
     if len(panels) > 1:
         figure += facet_wrap("panel", ncol=columns, scales="free_y")
     figure += labs(
@@ -153,7 +161,7 @@ def _numbers(named: pd.DataFrame, *, height: float) -> pd.DataFrame:
         tall = max(ends[1] - ends[0], 1e-9)
         gap = _LINE * tall * 3.4 / height
         own = own.sort_values("place")
-        cluster = (own["place"].diff() > _CLOSE * span / 2).cumsum()
+        cluster = (own["place"].diff() > _CLOSE * span).cumsum()
         for _, close in own.groupby(cluster, sort=False):
             spread = apart(close["mean"].to_numpy(dtype=float), gap)
             right = float(close["place"].max())
@@ -227,8 +235,14 @@ def _breaks(low: float, high: float, factors: Sequence[int]) -> dict[float, str]
     return dict(list(inside.items())[:: max(1, -(-len(inside) // 5))])
 
 
-def _limits(view: View) -> Any:
-    return view.y_range
+def _ends(placed: pd.DataFrame, view: View, *, share: bool) -> tuple[float, float] | None:
+    """Return the ends of the vertical axis if the user chose one of them; else None."""
+    wanted = share_range(view.y_range) if share else view.y_range
+    if wanted is None:
+        return None
+    low, high = placed["mean"].min(), placed["mean"].max()
+    room = MARGIN * (high - low)
+    return low - room if wanted[0] is None else wanted[0], high + room if wanted[1] is None else wanted[1]
 
 
 def _caption(placed: pd.DataFrame, *, more_is_better: bool) -> str:

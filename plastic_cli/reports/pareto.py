@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,12 +17,14 @@ from plastic_cli.figures.view import View
 from plastic_cli.plugins.metrics import Metric
 from plastic_cli.reports.combinations import name_by_options, telling_options
 from plastic_cli.reports.content import training_models
+from plastic_cli.reports.curves import ChosenRuns, RunsPlot, main_metric
 from plastic_cli.reports.frames import flat
 from plastic_cli.reports.grouping import (
     OWN,
     Group,
     control_name,
     data_notes,
+    group_runs,
     marked_data,
     setting_key,
     short_data_names,
@@ -30,7 +33,7 @@ from plastic_cli.reports.grouping import (
 from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.options import PriceName
 from plastic_cli.reports.plots import Figure
-from plastic_cli.reports.results import Result, more_is_better
+from plastic_cli.reports.results import Result, more_is_better, summarize
 from plastic_cli.reports.tables import SETTING_EXPLAINED, TIME_EXPLAINED, common_metric, runs_text, source_cells
 from plastic_cli.runs.record import RunRecord, read_record
 from plastic_cli.runs.reference import read_reference
@@ -253,10 +256,17 @@ def _price_cell(price: Interval, metric: Metric) -> Cell:
 # ---------------------------------------------------------------------------------------------------------- figures
 
 
-def pareto_figures(pareto: Pareto) -> dict[str, Figure]:
-    """Return the figure of each metric by file name."""
+def pareto_figures(pareto: Pareto, name_of: Callable[[str, Mapping[str, Any]], str] | None = None) -> dict[str, Figure]:
+    """Return the figure of each metric by file name.
+
+    name_of: names a setting by its rule and configuration; default: by the options that tell the settings apart.
+    """
     figures = {}
-    labels = _labels([row.result.group for row in pareto.rows])
+    groups = [row.result.group for row in pareto.rows]
+    if name_of is None:
+        labels = _labels(groups)
+    else:
+        labels = {setting_key(group): name_of(group.rule, group.config) for group in groups}
     for key in dict.fromkeys(row.result.metric for row in pareto.rows):
         own = [row for row in pareto.rows if row.result.metric == key]
         figures[f"pareto-{pareto.kind}-{(key or '').replace('/', '-')}"] = _figure(pareto, own, labels, key or "")
@@ -273,7 +283,29 @@ def _labels(groups: Sequence[Group]) -> dict[str, str]:
     return names
 
 
-def _figure(pareto: Pareto, rows: Sequence[Priced], labels: Mapping[str, str], key: str) -> Figure:
+def plot_pareto(chosen: ChosenRuns, metric: str | None, kind: PriceName, view: View) -> RunsPlot:
+    """Draw the results of some runs against a price; raises UserError if no result has one.
+
+    metric: the main metric of the results to draw; None: that of most runs.
+    """
+    wanted = metric or main_metric(chosen, final=True)
+    groups = group_runs(chosen.runs, training_models(chosen.runs["rule"].unique()))
+    results = [result for result in summarize(chosen.runs, groups) if result.metric == wanted]
+    if not results:
+        raise UserError(f"--metric {wanted}: no run has it as its main metric, and --pareto draws only this one.")
+    pareto = priced_results(chosen.runs, results, kind)
+    if not pareto.rows:
+        rules = ", ".join(sorted({result.group.rule for result in results}))
+        raise UserError(f"--pareto {kind}: no run has a known price. The cost of {rules} is not known for these runs.")
+    labels = _labels([row.result.group for row in pareto.rows])
+    left = len(pareto.not_priced)
+    messages = (f"{'1 result has' if left == 1 else f'{left} results have'} no known price: left out",) if left else ()
+    return RunsPlot(_figure(pareto, pareto.rows, labels, wanted, view).plot, wanted, messages)
+
+
+def _figure(
+    pareto: Pareto, rows: Sequence[Priced], labels: Mapping[str, str], key: str, view: View | None = None
+) -> Figure:
     metric, price = common_metric(key, [row.result.group.rule for row in rows]), pareto.price
     panels = short_data_names(row.result.group.data for row in rows)
     frame = pd.DataFrame(
@@ -298,7 +330,7 @@ def _figure(pareto: Pareto, rows: Sequence[Priced], labels: Mapping[str, str], k
     best = frame[frame["on_frontier"]].sort_values(["panel", "price"])
     described = [f"{row['hover']}" for row in best.to_dict("records")]
     return Figure(
-        pareto_figure(frame, metric, price, View(), more_is_better=more_is_better(key)),
+        pareto_figure(frame, metric, price, view, more_is_better=more_is_better(key)),
         f"The frontier: {'; '.join(described)}.",
         None,
         tuple(sorted(set(frame["rule"]))),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from plastic_cli.config.model import field
 from plastic_cli.figures.view_options import ViewOptions
+from plastic_cli.reports.options import PriceName
 
 
 class PlotOptions(ViewOptions):
@@ -21,5 +22,10 @@ class PlotOptions(ViewOptions):
     combinations: bool = field(
         False,
         "draw final values of every combination of credit rule, network and update, or with --by layer of every layer",
+        panel="Figure",
+    )
+    pareto: PriceName | None = field(
+        None,
+        "draw results against a price of learning, with the frontier: messages, flops, updates, seconds or bytes",
         panel="Figure",
     )

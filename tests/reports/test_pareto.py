@@ -192,6 +192,23 @@ def test_wrong_combinations_are_one_line(store, options, message):
         reported(store, **options)
 
 
+def test_plot_draws_the_same_figure(store):
+    figure = plastic.plot(folder(store), pareto="messages", title="Mine", y_range=(50, 90))
+    assert figure.labels.title == "Mine"
+    assert list(figure.data["price"])[:6] == [0, 10, 100, 1000, 5000, 10_000]
+    assert plastic.plot(folder(store), pareto="seconds").labels.x == "Time of training (s)"
+    with pytest.raises(UserError, match="--by does nothing with --pareto"):
+        plastic.plot(folder(store), pareto="messages", by="seed")
+    with pytest.raises(UserError, match="--metric test/loss: no run has it as its main metric"):
+        plastic.plot(folder(store), "test/loss", pareto="messages")
+
+
+def test_plot_without_a_known_price_is_one_line(store, monkeypatch):
+    monkeypatch.setattr(module, "cost_of", lambda record: None)
+    with pytest.raises(UserError, match=r"--pareto flops: no run has a known price\. The cost of backprop, grlu"):
+        plastic.plot(folder(store), pareto="flops")
+
+
 def test_a_report_without_a_price_says_how_to_choose_one(store):
     with pytest.raises(UserError, match=r"plastic\.report\(pareto='messages'\)"):
         _ = reported(store).pareto
