@@ -30,10 +30,9 @@ def compare(*runs: AnyRuns) -> Comparison | Standing:
     folders = [folder for each in runs for folder in folders_of(each)]
     if len(folders) == 1:
         from plastic_cli.reports.standing import Standing
-        from plastic_cli.runs.record import read_record
         from plastic_cli.runs.reference import read_reference
 
-        return Standing([read_record(folders[0])], read_reference())
+        return Standing(folders, read_reference())
 
     from plastic_cli.reports.curves import read_runs
     from plastic_cli.reports.side_by_side import Comparison

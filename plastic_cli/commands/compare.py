@@ -70,14 +70,13 @@ def _compare_with_reference(row: Mapping[str, Any], options: Options) -> None:
     """Print where one run stands in the reference, and write the page."""
     from plastic_cli.reports.standing import Standing
     from plastic_cli.reports.standing_tables import as_json, standing_page, tables_of
-    from plastic_cli.runs.record import read_record
     from plastic_cli.runs.reference import read_reference
 
     if options.output is not None and options.output.suffix.lower() != ".html":
         raise UserError(
             f"--output {options.output}: one run has no curves to compare. Draw them with: plastic plot {row['run']}"
         )
-    standing = Standing([read_record(Path(row["folder"]))], read_reference())
+    standing = Standing([Path(row["folder"])], read_reference())
     if options.output_format() == "csv":
         sys.stdout.write(csv_text(standing.results))
     elif options.output_format() == "json":

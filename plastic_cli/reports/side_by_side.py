@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,8 @@ class Comparison:
         if not self.options.empty or len(made) > 1 or any(record.status != "completed" for record in records):
             return None
         newest = {record.seed: record for record in sorted(records, key=lambda record: (record.created, record.run))}
-        return Standing(list(newest.values()), read_reference())
+        folders = self.chosen.runs.set_index("run")["folder"]
+        return Standing([Path(folders[record.run]) for record in newest.values()], read_reference())
 
     @property
     def facts(self) -> list[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from plastic_cli.config.model import TrainConfig
+from plastic_cli.config.model import Config, TrainConfig
 from plastic_cli.errors import PlasticError, UserError
 from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.plugins.metrics import metric_of
@@ -18,8 +20,17 @@ from plastic_cli.plugins.models import train_model
 from plastic_cli.reports.circumstances import facts_of
 from plastic_cli.reports.claims import Claim, PublishedFigures, Verdict, judge, read_claims
 from plastic_cli.reports.content import training_models
-from plastic_cli.reports.grouping import CONFIG_PREFIX, Group, differing_options, group_runs, plain_value, setting_text
+from plastic_cli.reports.grouping import (
+    CONFIG_PREFIX,
+    SOURCE,
+    Group,
+    differing_options,
+    group_runs,
+    plain_value,
+    setting_text,
+)
 from plastic_cli.reports.reference_settings import (
+    COMPLETED,
     ReferenceSetting,
     Row,
     control_of_all,
@@ -30,8 +41,9 @@ from plastic_cli.reports.reference_settings import (
 )
 from plastic_cli.reports.results import CONTROL, ClaimResult, judge_claims
 from plastic_cli.reports.standing_tables import as_html, as_text
+from plastic_cli.reports.with_reference import PREFIX, reference_runs
 from plastic_cli.runs.metrics import MAIN_METRICS
-from plastic_cli.runs.record import RunRecord
+from plastic_cli.runs.record import RunRecord, read_record
 from plastic_cli.runs.reference import Reference
 from plastic_cli.statistics.intervals import Interval, mean_interval, prediction_interval
 
@@ -60,6 +72,20 @@ PUBLISHED_COLUMNS = [
 ]
 
 
+@dataclass(frozen=True)
+class JudgedClaim:
+    """A published figure whose conditions some runs meet.
+
+    verdict: that of the reference. value: of the runs, the mean over their seeds; NaN if it is not measured.
+    other_setting: the setting that was judged, if the reference does not have that of the runs.
+    """
+
+    claim: Claim
+    verdict: Verdict
+    value: float
+    other_setting: str | None = None
+
+
 class Standing:
     """Where completed runs of one setting stand in the reference.
 
@@ -70,12 +96,14 @@ class Standing:
     whose conditions the runs meet, with the verdict of the reference. `notes`: what limits the comparison, in words.
     """
 
-    def __init__(self, records: Sequence[RunRecord], reference: Reference) -> None:
+    def __init__(self, folders: Sequence[Path], reference: Reference) -> None:
+        records = [read_record(folder) for folder in folders]
         check_comparable(records)
         if reference.problem is not None:
             raise PlasticError(reference.problem)
         self.records = tuple(sorted(records, key=lambda record: (record.seed, record.created)))
         self.reference = reference
+        self._folders = {folder.absolute().name: folder for folder in folders}
         self.first = self.records[0]
         self.model = training_models([self.first.rule])[self.first.rule] if self._is_installed else None
         self.same = same_setting(reference, self.first)
@@ -89,10 +117,28 @@ class Standing:
         """The runs of the reference on the data set of the runs."""
         return [row for row in self.reference.rows() if row["dataset"] == self.first.dataset]
 
+    @property
+    def _models(self) -> dict[str, type[Config]] | None:
+        return {self.first.rule: self.model} if self.model else None
+
+    @cached_property
+    def _frame(self) -> pd.DataFrame:
+        """What `group_runs` and `judge_claims` need of the runs."""
+        return pd.DataFrame(
+            [
+                {
+                    "run": each.run, "rule": each.rule, "dataset": each.dataset, "seed": each.seed,
+                    "folder": str(self._folders[each.run]),
+                    **{f"{CONFIG_PREFIX}{name}": value for name, value in each.config.items()}, **each.summary,
+                }
+                for each in self.records
+            ]
+        )  # fmt: skip
+
     @cached_property
     def group(self) -> Group:
         """The setting of the runs."""
-        (group,) = group_runs(_frame_of(self.records[:1]), {self.first.rule: self.model} if self.model else None)
+        (group,) = group_runs(self._frame, self._models)
         return group
 
     @property
@@ -211,58 +257,60 @@ class Standing:
         }
 
     @cached_property
-    def published(self) -> pd.DataFrame:
-        """One row per published figure whose conditions the runs meet, with PUBLISHED_COLUMNS.
-
-        value: the mean of the runs; position: whether it lies inside the band that the claim allows. The verdict is
-        that of the runs of the reference. published is missing if no number was published; then words has what was.
-        """
-        return pd.DataFrame(
-            [self._published_row(claim, verdict, group) for claim, verdict, group in self.judged],
-            columns=PUBLISHED_COLUMNS,
-        )
-
-    @cached_property
-    def judged(self) -> list[tuple[Claim, Verdict, Group | None]]:
-        """Return each claim whose conditions the runs meet, the verdict of the reference, and the group it judges."""
+    def judged(self) -> list[JudgedClaim]:
+        """The claims whose conditions the runs meet, with the verdicts of the reference and of the runs."""
         rule = discover().rules.get(self.first.rule)
         text = rule.claims_text() if rule else None
         every = read_claims(self.first.rule, text).claims if text else ()
-        claims = [each for each in every if each.holds_for(self.group)]
+        claims = tuple(each for each in every if each.holds_for(self.group))
         if not claims:
             return []
-        ids = {row["run"] for row in self.rows if row["rule"] == self.first.rule}
-        runs = self.reference.runs()
-        runs = runs[runs["run"].isin(ids)]
-        completed = runs["status"] == "completed"
-        models = {self.first.rule: self.model} if self.model else None
-        groups = group_runs(runs[completed], models, runs[runs["status"] == "failed"])
-        figures = PublishedFigures(self.first.rule, tuple(claims))
-        judged = judge_claims(runs[completed], groups, {self.first.rule: figures})
-        own = {str(row["run"]) for row in self.same.rows} if self.same else set()
+        figures = {self.first.rule: PublishedFigures(self.first.rule, claims)}
+        of_runs = {row.entry.id: row.verdict for row in judge_claims(self._frame, [self.group], figures)}
+        datasets = None if self.first.dataset is None else {self.first.dataset}
+        runs = reference_runs(self.reference, self.first.rule, datasets).drop(columns=SOURCE)
+        completed = runs["status"] == COMPLETED
+        groups = group_runs(runs[completed], self._models, runs[~completed])
+        judged = judge_claims(runs[completed], groups, figures)
+        same = {f"{PREFIX}{row['run']}" for row in self.same.rows} if self.same else set()
         found = []
         for claim in claims:
             having = [each for each in judged if each.entry.id == claim.id and each.group is not None]
             # Of several groups that meet the conditions: that of the same setting, else the one with most seeds.
-            best = max(having, key=lambda each: (_common(each, own), len(_runs_of(each))), default=None)
+            best = max(having, key=lambda each: (_common(each, same), len(_runs_of(each))), default=None)
             verdict = best.verdict if best and best.verdict else judge(claim, [])
-            found.append((claim, verdict, best.group if best else None))
+            other = best.group.setting if best and best.group and not _common(best, same) else None
+            of_claim = of_runs.get(claim.id)
+            found.append(JudgedClaim(claim, verdict, of_claim.interval.mean if of_claim else math.nan, other))
         return found
 
-    def _published_row(self, claim: Claim, verdict: Verdict, group: Group | None) -> dict[str, Any]:
-        interval = verdict.interval
-        value = math.nan if claim.against else mean_interval([_value(each, claim.metric) for each in self.records]).mean
-        band = Interval(claim.value, claim.band.low, claim.band.high, len(self.records), "")
-        finite = {name: end if math.isfinite(end) else None for name, end in (("low", band.low), ("high", band.high))}
-        return {
-            "id": claim.id, "statement": claim.statement, "metric": claim.metric,
-            "published": None if claim.words else claim.value, "words": claim.words, "comparison": claim.comparison,
-            "band_low": finite["low"], "band_high": finite["high"], "value": value,
-            "position": "unknown" if claim.against else _within(value, band),
-            "reference_mean": interval.mean, "reference_low": interval.low, "reference_high": interval.high,
-            "reference_n": interval.n, "verdict": verdict.word, "reason": verdict.reason,
-            "reference_setting": group.setting if group else None, "source": claim.source, "link": claim.link,
-        }  # fmt: skip
+    @cached_property
+    def published(self) -> pd.DataFrame:
+        """One row per published figure whose conditions the runs meet, with PUBLISHED_COLUMNS.
+
+        value: the mean of the runs; position: whether it lies inside the band that the claim allows. The verdict is
+        that of the runs of the reference. reference_setting: their setting, if it is another one. published is missing
+        if no number was published; then words has what was.
+        """
+        rows = []
+        for each in self.judged:
+            claim, interval = each.claim, each.verdict.interval
+            band = Interval(claim.value, claim.band.low, claim.band.high, 1, "")
+            rows.append(
+                {
+                    "id": claim.id, "statement": claim.statement, "metric": claim.metric,
+                    "published": None if claim.words else claim.value, "words": claim.words,
+                    "comparison": claim.comparison,
+                    "band_low": band.low if math.isfinite(band.low) else None,
+                    "band_high": band.high if math.isfinite(band.high) else None,
+                    "value": each.value,
+                    "position": "unknown" if math.isnan(each.value) else _within(each.value, band),
+                    "reference_mean": interval.mean, "reference_low": interval.low, "reference_high": interval.high,
+                    "reference_n": interval.n, "verdict": each.verdict.word, "reason": each.verdict.reason,
+                    "reference_setting": each.other_setting, "source": claim.source, "link": claim.link,
+                }
+            )  # fmt: skip
+        return pd.DataFrame(rows, columns=PUBLISHED_COLUMNS)
 
     @cached_property
     def notes(self) -> list[str]:
@@ -437,16 +485,3 @@ def _notes_on(same: ReferenceSetting, record: RunRecord) -> list[str]:
         total = same.failed + len(same.rows)
         notes.append(f"{same.failed} of {total} runs of this setting in the reference failed and have no result.")
     return notes
-
-
-def _frame_of(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Return what `group_runs` needs of some runs."""
-    return pd.DataFrame(
-        [
-            {
-                "run": record.run, "rule": record.rule, "dataset": record.dataset, "seed": record.seed,
-                **{f"{CONFIG_PREFIX}{name}": value for name, value in record.config.items()},
-            }
-            for record in records
-        ]
-    )  # fmt: skip

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from plastic_cli.plugins.metrics import Metric, metric_of
-from plastic_cli.reports.claims import Claim, Verdict, quantity
+from plastic_cli.reports.claims import Claim, quantity
 from plastic_cli.reports.content import json_text
-from plastic_cli.reports.grouping import Group
 from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.tables import claim_figure
 from plastic_cli.statistics.intervals import CONFIDENCE, MINIMUM_VALUES, Interval, interval_method
 from plastic_cli.tables import Cell, Column, Detailed, Number, Table, html
 
 if TYPE_CHECKING:
-    from plastic_cli.reports.standing import Standing
+    from plastic_cli.reports.standing import JudgedClaim, Standing
 
 STYLE = NumberStyle()
 
@@ -189,19 +188,13 @@ def controls_table(standing: Standing) -> Table:
 def published_table(standing: Standing) -> Table:
     """Return the table of published figures whose conditions the runs meet."""
     rule = standing.first.rule
-    values = {row["id"]: row["value"] for row in standing.published.to_dict("records")}
-    rows = tuple(
-        (
-            claim.id,
-            claim.statement,
-            _published(claim, rule),
-            _number(values[claim.id], quantity(claim, rule) or Metric("")),
-            STYLE.estimate(verdict.interval, quantity(claim, rule) or Metric("")),
-            verdict.interval.n,
-            _verdict(verdict, group, standing),
-        )
-        for claim, verdict, group in standing.judged
-    )
+    rows = []
+    for each in standing.judged:
+        claim, verdict = each.claim, each.verdict
+        metric = quantity(claim, rule) or Metric("")
+        value, estimate = _number(each.value, metric), STYLE.estimate(verdict.interval, metric)
+        measured = (value, estimate, verdict.interval.n, _verdict(each))
+        rows.append((claim.id, claim.statement, _published(claim, rule), *measured))
     columns = (
         Column("id", names_row=True, whole=True),
         Column("statement", names_row=True),
@@ -215,7 +208,7 @@ def published_table(standing: Standing) -> Table:
         f"A published value and the distance that counts as equal. In brackets: {interval_method()}. A verdict needs"
         f" {MINIMUM_VALUES} seeds, and only the runs of the reference count."
     )
-    return Table("Published", caption, columns, rows)
+    return Table("Published", caption, columns, tuple(rows))
 
 
 def _published(claim: Claim, rule: str) -> Cell:
@@ -223,11 +216,10 @@ def _published(claim: Claim, rule: str) -> Cell:
     return Detailed(claim.words, f"compared with {figure}") if claim.words else figure
 
 
-def _verdict(verdict: Verdict, group: Group | None, standing: Standing) -> Cell:
-    own = {row["run"] for row in standing.same.rows} if standing.same else set()
-    other = "" if group is None or own.intersection(group.runs) else f"of the setting: {group.setting}"
-    reason = "" if verdict.word == "reproduced" else verdict.reason
-    return Detailed(verdict.word, "; ".join(part for part in (reason, other) if part))
+def _verdict(judged: JudgedClaim) -> Cell:
+    other = f"of the setting: {judged.other_setting}" if judged.other_setting else ""
+    reason = "" if judged.verdict.word == "reproduced" else judged.verdict.reason
+    return Detailed(judged.verdict.word, "; ".join(part for part in (reason, other) if part))
 
 
 def _main(standing: Standing) -> tuple[str, Metric]:

@@ -1,6 +1,8 @@
 """Where runs stand in the reference: prediction intervals, repeated seeds, controls and published figures."""
 
 import math
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +13,12 @@ from scipy import stats
 from plastic_cli.errors import PlasticError, UserError
 from plastic_cli.reports.standing import Standing, ordered_metrics, position
 from plastic_cli.reports.standing_tables import as_text, content_of
-from plastic_cli.runs.reference import Reference
+from plastic_cli.runs.record import settings_text
+from plastic_cli.runs.reference import Reference, write_reference
+from plastic_cli.runs.stages import StageRecord, commit_stage
+from plastic_cli.runs.store import RunStore
 from plastic_cli.statistics.intervals import prediction_interval
-from reports.references import record_of, reference_of
+from reports.references import record_of, reference_of, write_runs
 
 VALUES = (0.90, 0.92, 0.91, 0.94, 0.93)
 
@@ -36,6 +41,13 @@ def runs(values=VALUES, rule="grlu", metric="test/accuracy", start=0, **facts):
 
 def own(seed, value, number=500, rule="grlu", **facts):
     return record_of(rule, seed, {"test/accuracy": value, "test/loss": 1 - value}, number=number, **facts)
+
+
+def stand(records, reference):
+    """Return where runs stand that are written into a folder of their own."""
+    folder = Path(tempfile.mkdtemp())
+    write_runs(folder, records)
+    return Standing([folder / record.run for record in records], reference)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +95,7 @@ def test_without_an_interval_or_a_finite_value_the_position_is_not_known():
 
 @pytest.mark.parametrize(("value", "word"), [(0.92, "inside"), (0.5, "below"), (0.999, "above")])
 def test_a_further_seed_is_compared_with_all_runs_of_its_setting(reference, value, word):
-    frame = Standing([own(7, value)], reference).results.set_index("metric")
+    frame = stand([own(7, value)], reference).results.set_index("metric")
     row = frame.loc["test/accuracy"]
     assert (row["low"], row["high"]) == pytest.approx(expected(VALUES))
     assert (row["n"], row["position"], row["value"]) == (5, word, value)
@@ -97,47 +109,47 @@ def test_a_metric_is_compared_with_the_same_split_only(tmp_path):
         record.summary["train/accuracy"] = record.summary["test/accuracy"] + 0.06
     one = own(7, 0.92)
     one.summary["train/accuracy"] = 0.92
-    frame = Standing([one], reference_of(tmp_path, records)).results.set_index("metric")
+    frame = stand([one], reference_of(tmp_path, records)).results.set_index("metric")
     assert frame.loc["test/accuracy", "position"] == "inside"
     assert frame.loc["train/accuracy", "position"] == "below"
 
 
 def test_a_repeated_seed_is_left_out_of_its_own_interval(reference):
-    row = Standing([own(3, 0.94)], reference).results.set_index("metric").loc["test/accuracy"]
+    row = stand([own(3, 0.94)], reference).results.set_index("metric").loc["test/accuracy"]
     others = [value for seed, value in enumerate(VALUES) if seed != 3]
     assert (row["low"], row["high"]) == pytest.approx(expected(others))
     assert row["n"] == 4
 
 
 def test_the_mean_of_several_runs_has_a_narrower_interval(reference):
-    standing = Standing([own(seed, 0.9 + seed / 1000, number=500 + seed) for seed in (7, 8, 9, 10)], reference)
+    standing = stand([own(seed, 0.9 + seed / 1000, number=500 + seed) for seed in (7, 8, 9, 10)], reference)
     row = standing.means.set_index("metric").loc["test/accuracy"]
     assert (row["low"], row["high"]) == pytest.approx(expected(VALUES, of=4))
     assert (row["runs"], row["n"], row["inside"]) == (4, 5, 4)
     assert row["mean"] == pytest.approx(0.9085)
     assert row["reference_mean"] == pytest.approx(np.mean(VALUES))
-    assert Standing([own(7, 0.9)], reference).means.empty
+    assert stand([own(7, 0.9)], reference).means.empty
 
 
 # ---------------------------------------------------------------------------------------------------- repeated seeds
 
 
 def test_a_run_with_a_seed_of_the_reference_is_compared_to_the_bit(reference):
-    (row,) = Standing([own(2, 0.91)], reference).repeats.to_dict("records")
+    (row,) = stand([own(2, 0.91)], reference).repeats.to_dict("records")
     assert (row["seed"], row["results"], row["equal"], row["furthest"]) == (2, 2, 2, None)
     other = math.nextafter(0.91, 1)
-    (row,) = Standing([own(2, other)], reference).repeats.to_dict("records")
+    (row,) = stand([own(2, other)], reference).repeats.to_dict("records")
     assert (row["equal"], row["furthest"]) in [(0, "test/accuracy"), (0, "test/loss"), (1, "test/accuracy")]
     one = own(2, 0.91)
     one.summary["test/loss"] = 0.2
     one.versions["torch"] = "2.5"
-    standing = Standing([one], reference)
+    standing = stand([one], reference)
     (row,) = standing.repeats.to_dict("records")
     assert (row["equal"], row["furthest"], row["value"], row["reference_value"]) == (1, "test/loss", 0.2, 1 - 0.91)
     assert row["made_with"] == "version of torch: 2.4 (here 2.5)"
     said = " ".join(as_text(standing, 200).split())
     assert "Seed 2 is in the reference: 1 of 2 results are equal to the bit. Test loss differs most: 0.2 here" in said
-    assert Standing([own(7, 0.9)], reference).repeats.empty
+    assert stand([own(7, 0.9)], reference).repeats.empty
 
 
 def test_results_without_a_finite_value_are_equal_and_times_do_not_count(tmp_path):
@@ -146,7 +158,7 @@ def test_results_without_a_finite_value_are_equal_and_times_do_not_count(tmp_pat
         record.summary |= {"test/loss": None, "test/seconds": 1.0}
     one = own(1, VALUES[1])
     one.summary |= {"test/loss": None, "test/seconds": 2.0}
-    (row,) = Standing([one], reference_of(tmp_path, records)).repeats.to_dict("records")
+    (row,) = stand([one], reference_of(tmp_path, records)).repeats.to_dict("records")
     assert (row["results"], row["equal"]) == (2, 2)
 
 
@@ -154,11 +166,11 @@ def test_results_without_a_finite_value_are_equal_and_times_do_not_count(tmp_pat
 
 
 def test_the_device_is_not_part_of_the_setting(reference):
-    assert Standing([own(7, 0.9, device="cuda")], reference).same is not None
+    assert stand([own(7, 0.9, device="cuda")], reference).same is not None
 
 
 def test_other_data_under_the_same_name_is_said_and_its_seeds_are_not_compared_to_the_bit(reference):
-    standing = Standing([own(2, 0.91, checksum="b" * 64)], reference)
+    standing = stand([own(2, 0.91, checksum="b" * 64)], reference)
     (note,) = standing.notes
     assert "other data under the name digits: its checksum is aaaaaaaa, here it is bbbbbbbb" in note
     assert standing.repeats.empty
@@ -171,7 +183,7 @@ def test_runs_of_the_own_data_come_before_those_of_other_data(tmp_path):
         record.config["seed"] = record.seed = record.seed + 20
     reference = reference_of(tmp_path, records)
     for checksum, mean in (("a" * 64, np.mean(VALUES)), ("b" * 64, 0.5)):
-        standing = Standing([own(90, 0.9, checksum=checksum)], reference)
+        standing = stand([own(90, 0.9, checksum=checksum)], reference)
         assert standing.results["mean"].iloc[0] == pytest.approx(mean)
         assert standing.notes == []
 
@@ -181,10 +193,10 @@ def test_another_version_is_said_and_the_own_version_is_preferred(tmp_path):
     for record in old:
         record.config["seed"] = record.seed = record.seed + 20
     reference = reference_of(tmp_path, [*runs(VALUES[:3]), *old])
-    standing = Standing([own(90, 0.9)], reference)
+    standing = stand([own(90, 0.9)], reference)
     assert (standing.same.version, standing.notes) == ("0.2.0", [])
-    assert Standing([own(90, 0.9, version="0.1.0")], reference).same.version == "0.1.0"
-    standing = Standing([own(90, 0.9, version="0.3.0")], reference)
+    assert stand([own(90, 0.9, version="0.1.0")], reference).same.version == "0.1.0"
+    standing = stand([own(90, 0.9, version="0.3.0")], reference)
     assert standing.same.version == "0.1.0", "the version with most seeds"
     assert standing.notes == ["The reference was measured with plastic 0.1.0, and this with plastic 0.3.0."]
 
@@ -192,7 +204,7 @@ def test_another_version_is_said_and_the_own_version_is_preferred(tmp_path):
 def test_failed_runs_of_the_reference_are_counted_and_have_no_value(tmp_path):
     records = runs()
     records[4].status = "failed"
-    standing = Standing([own(7, 0.9)], reference_of(tmp_path, records))
+    standing = stand([own(7, 0.9)], reference_of(tmp_path, records))
     assert standing.results["n"].iloc[0] == 4
     assert standing.notes == ["1 of 5 runs of this setting in the reference failed and have no result."]
 
@@ -201,7 +213,7 @@ def test_the_nearest_settings_name_what_differs(tmp_path):
     far = runs([0.3] * 3, start=20, perturbations=1, epochs=3)
     near = runs([0.6] * 3, start=40, perturbations=4)
     other = runs([0.7] * 3, start=60, dataset="mnist")
-    standing = Standing([own(0, 0.9)], reference_of(tmp_path, [*far, *near, *other]))
+    standing = stand([own(0, 0.9)], reference_of(tmp_path, [*far, *near, *other]))
     assert standing.same is None
     assert standing.nearest["options"].tolist() == [
         "perturbations = 4 (here 16)",
@@ -214,7 +226,7 @@ def test_the_nearest_settings_name_what_differs(tmp_path):
 def test_an_option_that_follows_from_another_is_not_named(tmp_path):
     # k follows from the activation.
     records = [record_of("grlu", seed, {"test/accuracy": 0.6}, number=seed, activation="top-k") for seed in range(3)]
-    standing = Standing([own(0, 0.9)], reference_of(tmp_path, records))
+    standing = stand([own(0, 0.9)], reference_of(tmp_path, records))
     assert standing.nearest["options"].tolist() == ["activation = top-k (here relu)"]
 
 
@@ -236,14 +248,14 @@ def test_controls_are_the_nearest_settings_of_the_rule_and_of_backpropagation(tm
             *of("backprop", 0.2, 50, trained="readout", dataset="mnist"),
         ],
     )
-    frame = Standing([own(7, 0.9)], reference).controls.set_index("control")
+    frame = stand([own(7, 0.9)], reference).controls.set_index("control")
     assert frame["mean"].to_dict() == pytest.approx({"the gradient": 0.98, "backprop": 0.97, "random features": 0.7})
     assert frame["difference"].to_dict() == pytest.approx(
         {"the gradient": -0.08, "backprop": -0.07, "random features": 0.2}
     )
     assert frame.loc["the gradient", "options"] == ""
     assert "hidden = 32 (here 256)" in frame.loc["random features", "options"]
-    control = Standing([own(7, 0.9, update="backprop")], reference).controls
+    control = stand([own(7, 0.9, update="backprop")], reference).controls
     assert "the gradient" not in set(control["control"]), "it is the control itself"
 
 
@@ -251,7 +263,7 @@ def test_the_control_that_each_run_includes_is_a_control(tmp_path):
     records = runs()
     for record in records:
         record.summary["control/accuracy"] = 0.5
-    frame = Standing([own(7, 0.9)], reference_of(tmp_path, records)).controls
+    frame = stand([own(7, 0.9)], reference_of(tmp_path, records)).controls
     assert frame.loc[0, ["control", "mean", "n"]].tolist() == ["control of each run", 0.5, 5]
 
 
@@ -267,15 +279,39 @@ def of_claim(seed, value, number, **options):
 def test_a_published_figure_has_the_verdict_of_the_reference_and_not_of_the_runs(tmp_path):
     near = [of_claim(seed, 0.9283 + (seed - 2) / 10_000, seed) for seed in range(5)]
     reference = reference_of(tmp_path, near)
-    (row,) = Standing([of_claim(9, 0.5, 500)], reference).published.to_dict("records")
+    (row,) = stand([of_claim(9, 0.5, 500)], reference).published.to_dict("records")
     assert (row["id"], row["verdict"], row["reference_n"]) == ("GR-02", "reproduced", 5)
     assert (row["published"], row["value"], row["position"]) == (0.9283, 0.5, "below")
     assert (row["band_low"], row["band_high"]) == pytest.approx((0.9233, 0.9333))
-    assert Standing([of_claim(9, 0.9283, 500, k=0.4)], reference).published.empty
+    assert stand([of_claim(9, 0.9283, 500, k=0.4)], reference).published.empty
+
+
+def test_a_claim_about_an_analysis_has_the_value_of_the_analysis_in_both(tmp_path):
+    def records(values, number):
+        return [
+            of_claim(seed, 0.9, number + seed, perturbations=128, activation="relu", k=None)
+            for seed, _ in enumerate(values)
+        ]
+
+    def analyzed(folder, found, values):
+        write_runs(folder, found)
+        for record, value in zip(found, values, strict=True):
+            stage = StageRecord("analyze", {"sparsity": True}, {"layer 1/silent": value}, [], 1.0)
+            commit_stage(folder / record.run, stage, "")
+
+    shipped, ours = records((0.509, 0.51, 0.511), 0), records((0.7, 0.8), 500)
+    analyzed(tmp_path / "measured", shipped, (0.509, 0.51, 0.511))
+    analyzed(tmp_path / "ours", ours, (0.7, 0.8))
+    settings = {settings_text(record.rule, record.config) for record in shipped}
+    write_reference(RunStore(tmp_path / "measured"), tmp_path / "reference", {"made-up": settings})
+    standing = Standing([tmp_path / "ours" / record.run for record in ours], Reference(tmp_path / "reference"))
+    row = standing.published.set_index("id").loc["GR-06-silent"]
+    assert (row["value"], row["reference_mean"], row["reference_n"]) == pytest.approx((0.75, 0.51, 3))
+    assert (row["position"], row["verdict"]) == ("above", "reproduced")
 
 
 def test_a_published_figure_without_runs_in_the_reference_is_untested(reference):
-    (row,) = Standing([of_claim(9, 0.9283, 500)], reference).published.to_dict("records")
+    (row,) = stand([of_claim(9, 0.9283, 500)], reference).published.to_dict("records")
     assert (row["verdict"], row["reference_n"], row["position"]) == ("untested", 0, "inside")
 
 
@@ -286,30 +322,30 @@ def test_a_run_that_is_not_completed_is_refused_in_one_line(reference):
     one = own(7, 0.9)
     one.status = "interrupted"
     with pytest.raises(UserError, match=r"^run 20261101-0500 is not completed \(interrupted\).*--resume"):
-        Standing([one], reference)
+        stand([one], reference)
 
 
 def test_runs_that_differ_in_more_than_their_seed_are_refused(reference):
     with pytest.raises(UserError, match="differ in more than their seed"):
-        Standing([own(7, 0.9), own(8, 0.9, epochs=2)], reference)
+        stand([own(7, 0.9), own(8, 0.9, number=501, epochs=2)], reference)
 
 
 def test_a_missing_or_damaged_reference_is_one_line(tmp_path):
     with pytest.raises(PlasticError, match=r"^there is no reference in"):
-        Standing([own(7, 0.9)], Reference(tmp_path / "nothing"))
+        stand([own(7, 0.9)], Reference(tmp_path / "nothing"))
     reference_of(tmp_path, runs())
     path = tmp_path / "reference" / "runs.parquet"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(PlasticError, match=r"^cannot read the reference in [^\n]*$"):
-        Standing([own(7, 0.9)], Reference(tmp_path / "reference"))
+        stand([own(7, 0.9)], Reference(tmp_path / "reference"))
 
 
 def test_a_reference_without_the_rule_or_the_data_says_what_it_has(reference):
-    standing = Standing([own(7, 0.9, dataset="mnist")], reference)
+    standing = stand([own(7, 0.9, dataset="mnist")], reference)
     assert standing.notes == ["The reference has no run of grlu on mnist. It has runs on digits."]
     stranger = own(7, 0.9)
     stranger.rule = "stranger"
-    standing = Standing([stranger], reference)
+    standing = stand([stranger], reference)
     assert standing.notes == ["The reference has no run of stranger. It has runs of grlu."]
     assert standing.nearest.empty
     assert standing.published.empty
@@ -325,7 +361,7 @@ def test_main_metrics_come_first():
 
 
 def test_a_standing_shows_itself_as_text_html_and_plain_values(reference):
-    standing = Standing([own(7, 0.92)], reference)
+    standing = stand([own(7, 0.92)], reference)
     text = repr(standing)
     for words in ("Compared with the reference", "test accuracy (%)", "inside", "Controls", "the gradient"):
         assert words in text
