@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
 from math import prod
 
 from plastic_cli.analysis.cost import Cost, TrainedRun
@@ -29,38 +30,52 @@ def cost(record: TrainedRun) -> Cost:
 
 
 def scalars(config: Train, shape: NetworkShape) -> int:
-    """Return how many scalars reach the hidden layers for one sample: for each, a difference of rewards for each pair.
+    """Return how many scalars reach the hidden layers for one sample.
 
-    With rewards per group, a layer gets the rewards of the groups that have a unit in it.
+    For each perturbation, a layer receives the difference of the rewards of each group that has a unit in it.
     """
     if config.reward_groups == 1:
         return config.perturbations * len(shape.hidden_names)
+    hidden = groups_of_layers(shape, config.reward_groups)[:-1]
+    return config.perturbations * sum(len(groups) for groups in hidden)
+
+
+def groups_of_layers(shape: NetworkShape, groups: int) -> list[range]:
+    """Return the groups that have units in each layer. Unit u of N is in group floor(u k / N), see rule.py."""
     units = sum(layer.units for layer in shape.layers)
-    found, first = 0, 0
-    for layer in shape.layers[:-1]:
-        last = first + layer.units - 1
-        found += last * config.reward_groups // units - first * config.reward_groups // units + 1
-        first = last + 1
-    return config.perturbations * found
+    ends = [0, *accumulate(layer.units for layer in shape.layers)]
+    return [range(first * groups // units, (last - 1) * groups // units + 1) for first, last in pairwise(ends)]
+
+
+def pass_flops(shape: NetworkShape, groups: int) -> int:
+    """Return the operations of one pass for each group, of those responses that depend on the noise of the group.
+
+    All others are those of the prediction. Noise reaches the layers above the first one that has a unit of the group.
+    """
+    if groups == 1:
+        return shape.forward_flops - sum(layer.flops for layer in shape.layers if layer.reads_data)
+    first = {
+        group: number for number, found in reversed([*enumerate(groups_of_layers(shape, groups))]) for group in found
+    }
+    return sum(layer.flops for lowest in first.values() for layer in shape.layers[lowest + 1 :])
 
 
 def perturbation_cost(training: Training, config: Train, shape: NetworkShape) -> Cost:
     """Return the cost of node perturbation.
 
-    Each pair of perturbations takes two forward passes. The responses to the data do not depend on the noise: they are
-    those of the prediction. By equation (6), the change of the weights is an outer product for each pair, but one for
-    all pairs in layers that receive the data. By equation (10), for any network and optimizer, it is one for all pairs.
+    Each pair of perturbations takes two passes through what depends on the noise, for each group of units that has a
+    reward of its own. By equation (6), the change of the weights is an outer product for each pair, but one for all
+    pairs in layers that receive the data. By equation (10), for any network and optimizer, it is one for all pairs.
 
-    With rewards per group each perturbation takes a pair for each group, and each unit an outer product for the pair of
-    its own group. Pairs are counted one after the other. Held are the noise and, for (6), the inputs of both passes of
-    a pair, for (10) the inputs of a pass without noise and the sum over pairs. A top-k mask belongs to a pair.
+    Pairs are counted one after the other. Held are the noise and, for (6), the inputs of both passes of a pair, for
+    (10) the inputs of a pass without noise and the sum over pairs. A top-k mask belongs to a pair.
     """
-    samples, pairs = training.samples, config.perturbations * config.reward_groups
+    samples, pairs = training.samples, config.perturbations
     of_data = sum(layer.flops for layer in shape.layers if layer.reads_data)
     of_weights = sum(layer.flops for layer in shape.layers)
     inputs, units = sum(layer.inputs for layer in shape.layers), sum(layer.units for layer in shape.layers)
     if config.is_plain:
-        of_weights = of_data + config.perturbations * (of_weights - of_data)
+        of_weights = of_data + pairs * (of_weights - of_data)
         held = 2 * inputs + units
     else:
         held = inputs + 2 * units
@@ -69,7 +84,7 @@ def perturbation_cost(training: Training, config: Train, shape: NetworkShape) ->
     return Cost(
         samples=samples,
         inference_flops=samples * shape.forward_flops,
-        learning_flops=samples * (2 * pairs * (shape.forward_flops - of_data) + of_weights),
+        learning_flops=samples * (2 * pairs * pass_flops(shape, config.reward_groups) + of_weights),
         messages=samples * scalars(config, shape),
         updates=training.steps * shape.weights,
         state_bytes=shape.number_bytes * ((1 + training.moments) * shape.parameters + shape.buffers),

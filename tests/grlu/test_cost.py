@@ -10,8 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 from plastic_cli.analysis.cost import cost_of, step_cost
+from plastic_cli.analysis.shapes import fully_connected
 from plastic_cli.runs.record import RunRecord
-from plastic_grlu import NodePerturbation, rule
+from plastic_grlu import NodePerturbation
+from plastic_grlu.cost import groups_of_layers
+from plastic_grlu.rule import group_of_units
 
 # Images of 2 x 3 pixels, 6 numbers, in 3 classes. The network 6-5-4-3 has 30 + 20 + 12 = 62 weights and 12 biases.
 DATA = {"image_shape": [1, 2, 3], "classes": 3}
@@ -49,27 +52,6 @@ def test_a_batch_shares_a_step_and_top_k_holds_a_mask():
     assert (masked.learning_flops, masked.messages) == (cost.learning_flops, cost.messages)
 
 
-def test_rewards_per_group():
-    one, three, twelve = (price(reward_groups=groups) for groups in (1, 3, 12))
-    assert one == price()
-    # Each group has a pair of passes of its own, and each unit one outer product for each perturbation.
-    assert three.learning_flops == 28 * (3 * 7 * 2 * 2 * 32 + 7 * 2 * 32 + 2 * 30)
-    # Groups of four units: 0, 0, 0, 0, 1 are in layer 1, and 1, 1, 1, 2 in layer 2. The layers get 2 and 2 rewards.
-    assert three.messages == 28 * 7 * 4
-    # A group for each unit: 5 and 4 rewards.
-    assert twelve.messages == 28 * 7 * 9
-    assert (three.updates, three.state_bytes, three.step_bytes) == (one.updates, one.state_bytes, one.step_bytes)
-
-
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.data())
-@settings(max_examples=30, deadline=None)
-def test_a_layer_gets_the_rewards_of_the_groups_with_a_unit_in_it(hidden, data):
-    groups = data.draw(st.integers(1, sum(hidden) + 3))
-    members = rule.group_of_units([*hidden, 3], groups)
-    messages = price(hidden=hidden, perturbations=1, reward_groups=groups).messages
-    assert messages == 28 * sum(len(part.unique()) for part in members[:-1])
-
-
 def test_any_optimizer_takes_one_product_for_the_weights():
     cost = price(optimizer="adam", batch_size=4)
     assert cost.learning_flops == 28 * (7 * 2 * 2 * 32 + 2 * 62)
@@ -100,6 +82,39 @@ def test_an_autoencoder_learns_first_and_encodes_each_image():
     # The memory of the autoencoder with the moments of Adam, which is more than what follows.
     assert cost.state_bytes == 4 * 3 * parameters
     assert cost.step_bytes == 4 * (128 * (6 + 256 + 256 + 8 + 8 + 256 + 256 + 6) + parameters)
+
+
+def test_each_group_of_units_takes_a_pair_of_passes_and_has_a_reward():
+    # 5 + 4 + 3 units in 4 groups of 3: two groups begin in the first layer, one in the second, one is the readout.
+    cost, one = price(reward_groups=4), price()
+    through = 2 * 32 + 12 + 0
+    assert cost.learning_flops == 28 * (7 * 2 * 2 * through + 7 * 2 * 32 + 2 * 30)
+    # Groups 0 and 1 have units in the first hidden layer, groups 1 and 2 in the second.
+    assert cost.messages == 28 * 7 * (2 + 2)
+    for name in ("inference_flops", "updates", "state_bytes", "step_bytes"):
+        assert getattr(cost, name) == getattr(one, name)
+
+
+def test_a_group_for_each_unit_passes_the_layers_above_it():
+    one, three, twelve = (price(reward_groups=groups) for groups in (1, 3, 12))
+    assert one == price()
+    # Groups of four units: 0, 0, 0, 0, 1 are in layer 1, and 1, 1, 1, 2 in layer 2. The layers get 2 and 2 rewards.
+    assert three.learning_flops == 28 * (7 * 2 * 2 * (32 + 32 + 12) + 7 * 2 * 32 + 2 * 30)
+    assert three.messages == 28 * 7 * 4
+    # 5 units below layers 2 and 3, 4 units below layer 3, and the outputs.
+    assert twelve.learning_flops == 28 * (7 * 2 * 2 * (5 * 32 + 4 * 12) + 7 * 2 * 32 + 2 * 30)
+    assert twelve.messages == 28 * 7 * 9
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.data())
+@settings(max_examples=30, deadline=None)
+def test_a_layer_gets_the_rewards_of_the_groups_with_a_unit_in_it(hidden, data):
+    groups = data.draw(st.integers(1, sum(hidden) + 3))
+    members = group_of_units([*hidden, 3], groups)
+    found = groups_of_layers(fully_connected([6, *hidden, 3]), groups)
+    assert [set(numbers) for numbers in found] == [set(part.tolist()) for part in members]
+    messages = price(hidden=hidden, perturbations=1, reward_groups=groups).messages
+    assert messages == 28 * sum(len(part.unique()) for part in members[:-1])
 
 
 @settings(max_examples=20)
