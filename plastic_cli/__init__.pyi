@@ -1,4 +1,5 @@
 from .analysis.cost import Cost as Cost
+from .analysis.cost import cost_of as cost_of
 from .api.compare import compare as compare
 from .api.fit import fit as fit
 from .api.listing import datasets as datasets

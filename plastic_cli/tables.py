@@ -99,6 +99,17 @@ def number_text(value: float) -> str:
     return f"{value:#.4g}".removesuffix(".")
 
 
+def with_prefix(value: float, unit: str = "") -> str:
+    """Return a number of 0 or more with four significant digits and an SI prefix: 253.5 GFLOP, 9.66 kB, 11.88 M, 22."""
+    prefix = ""
+    for following in "kMGTPE":
+        # What would be rounded to 1000 gets the next prefix.
+        if float(f"{value:.4g}") < 1000:
+            break
+        value, prefix = value / 1000, following
+    return f"{value:.4g} {prefix}{unit}".rstrip()
+
+
 def duration(seconds: float) -> str:
     """Return a time in a readable unit: 0.3 s, 45 s, 12 min, 3.5 h, 2.1 days."""
     if seconds < 9.95:

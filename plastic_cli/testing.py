@@ -13,7 +13,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from plastic_cli.analysis.cost import Cost
 from plastic_cli.app import run_command_line
 from plastic_cli.classifier.data import trained_on
 from plastic_cli.config.model import TrainConfig
@@ -90,6 +91,8 @@ def check_rule(name: str, folder: Path, options: Mapping[str, Any] | None = None
     - `torch.load(..., weights_only=True)` can load the checkpoint;
     - `network`, if the rule has it, returns a module in evaluation mode, through which gradients flow; if the rule also
       has `build`, the module gives the logits of the trained learner;
+    - `cost`, if the rule has it, returns a Cost of whole numbers, which depends on nothing but the configuration, the
+      shapes of the data, the metrics and the number of samples of a record;
     - on the tiny data set, each metric that depends on test images is logged as measured on them.
     """
     problems = find_rule(name).problems()
@@ -107,6 +110,7 @@ def check_rule(name: str, folder: Path, options: Mapping[str, Any] | None = None
     _check_checkpoint(Path(first["folder"]))
     _check_seeds(name, options, folder, first)
     _check_resume(name, options, folder, first)
+    _check_cost(name, Path(first["folder"]))
     _check_stages(name, folder / "runs", first)
     _check_network(name, Path(first["folder"]))
     if tiny is not None:
@@ -276,6 +280,22 @@ def _check_network(name: str, folder: Path) -> None:
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     assert any(gradient.any() for gradient in gradients), f"{rule.network}: no gradient flows to the parameters"
     assert network.double()(x.double()).dtype == torch.float64, f"{rule.network}: double() does not change the network"
+
+
+def _check_cost(name: str, folder: Path) -> None:
+    rule, record = find_rule(name), read_record(folder)
+    price = rule.member("cost")
+    if price is None:
+        return
+    cost = price(record)
+    assert isinstance(cost, Cost), f"{rule.cost} returns a {type(cost).__name__}, not a Cost"
+    for part, value in asdict(cost).items():
+        whole = isinstance(value, int) and value >= 0
+        assert whole, f"{rule.cost}: {part} is {value!r}, it must be a whole number of 0 or more"
+    assert cost.samples > 0, f"{rule.cost}: a run that was trained has no samples"
+    speed = {**record.speed, "seconds": 2 * record.speed.get("seconds", 1.0)}
+    elsewhere = replace(record, run="other", seconds=0.0, machine={}, versions={}, argv=[], process={}, speed=speed)
+    assert price(elsewhere) == cost, f"{rule.cost}: the cost depends on the machine or the time of the run"
 
 
 def _check_test_data(name: str, options: Mapping[str, Any], data: Path, first: Mapping[str, Any]) -> None:

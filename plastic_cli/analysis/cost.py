@@ -5,6 +5,7 @@ No function here imports torch before it counts a step, so that stored runs are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -66,19 +67,34 @@ class TrainedRun(Protocol):
     speed: dict[str, float]
 
 
-def cost_of(record: TrainedRun) -> Cost | None:
+KNOWN_NETWORKS = ("plastic_cli.classifier.networks:", "torchvision.models:")
+"""Modules whose networks are made without being asked for; making another one runs code that the record names."""
+_NAMES_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def cost_of(record: TrainedRun, *, own_code: bool = False) -> Cost | None:
     """Return the cost of the training of a run, whatever version stored it. Nothing is trained or measured.
+
+    own_code: also make networks and environments that the run names as MODULE:NAME, which runs this code. Networks of
+    plastic and of torchvision are always made.
 
     None if the run is not completed, if its rule has no cost or is not installed, and if the network or the environment
     of the run cannot be made here.
     """
-    if record.status != "completed":
+    if record.status != "completed" or not (own_code or _is_known(list(record.config.values()))):
         return None
     try:
         function: Callable[[TrainedRun], Cost] | None = find_rule(record.rule).member("cost")
         return None if function is None else function(record)
     except UserError:
         return None
+
+
+def _is_known(value: Any) -> bool:
+    """Return whether no text in a value names code, except networks that are known."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_known, value))
+    return not isinstance(value, str) or not _NAMES_CODE.fullmatch(value) or value.startswith(KNOWN_NETWORKS)
 
 
 def samples_of(record: TrainedRun) -> int:

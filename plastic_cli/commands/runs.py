@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import typer
 
+from plastic_cli.analysis.cost import Cost, cost_of
 from plastic_cli.commands.invocation import DebugOptions, OutputOptions
 from plastic_cli.commands.options import toolkit_function, toolkit_group
 from plastic_cli.commands.run_list import ListOptions, list_runs
@@ -21,6 +22,7 @@ from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore
+from plastic_cli.tables import with_prefix
 from plastic_cli.verbs.options import RunsOptions
 
 
@@ -75,7 +77,13 @@ def show_run(options: ShowOptions) -> None:
     record = read_record(path)
     alive = record.status not in ("created", "running") or is_held(path)
     status = record.status if alive else "crashed"
-    content = {**asdict(record), "run": path.name, "status": status, "folder": str(path), "files": _files(path)}
+    cost = cost_of(record)
+    content: dict[str, Any] = {}
+    for key, value in asdict(record).items():
+        content[key] = value
+        if key == "summary":
+            content["cost"] = None if cost is None else asdict(cost)
+    content |= {"run": path.name, "status": status, "folder": str(path), "files": _files(path)}
     if options.output_format() == "json":
         print(json.dumps(content))  # noqa: T201
         return
@@ -85,6 +93,8 @@ def show_run(options: ShowOptions) -> None:
             for name, number in value.items():
                 metric = metric_of(name, record.rule)
                 rows.append({"field": metric.name, "value": metric.text(number)})
+        elif key == "cost" and for_readers and cost is not None:
+            rows += [{"field": name, "value": text} for name, text in _cost_for_readers(cost).items()]
         elif isinstance(value, dict):
             rows += _fields(key, value, for_readers and key != "config")
         elif key == "argv":
@@ -106,6 +116,22 @@ def _fields(name: str, values: Mapping[str, Any], rounded: bool) -> list[dict[st
             shown = float(f"{value:.4g}") if rounded and isinstance(value, float) else value
             rows.append({"field": f"{name}.{key}", "value": text_of(shown)})
     return rows
+
+
+def _cost_for_readers(cost: Cost) -> dict[str, str]:
+    """Return the totals of a training, with the mean of a sample, and its memory."""
+    totals = {
+        "operations of inference": (cost.inference_flops, "FLOP"),
+        "operations of learning": (cost.learning_flops, "FLOP"),
+        "messages to hidden layers": (cost.messages, ""),
+        "changes of weights": (cost.updates, ""),
+    }
+    shown = {"training samples": f"{cost.samples:,}"}
+    for name, (total, unit) in totals.items():
+        whole, mean = with_prefix(total, unit), with_prefix(total / cost.samples, unit)
+        shown[name] = f"{whole} ({mean} for each sample)"
+    memory = {"memory between steps": cost.state_bytes, "memory of a step": cost.step_bytes}
+    return shown | {name: with_prefix(held, "B") for name, held in memory.items()}
 
 
 def remove_runs(options: RemoveOptions) -> None:

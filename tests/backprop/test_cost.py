@@ -102,7 +102,26 @@ def test_twice_the_epochs_cost_twice_as_much_and_need_the_same_memory(samples, b
         {"data": {"image_shape": "large", "classes": 3}},
         {"config": {"model": "no_such_module:Net"}},
         {"config": {"epochs": 0}},
+        {"config": {"model": "torchvision.models:no_such_network"}},
     ],
 )
 def test_a_run_that_says_too_little_has_no_cost(changes):
     assert cost_of(replace(record(), **changes)) is None
+
+
+def test_code_that_a_record_names_runs_only_on_request(tmp_path, monkeypatch):
+    called = []
+    (tmp_path / "own_network.py").write_text(
+        "from torch import nn\n"
+        "def make():\n    made.append(1)\n    return nn.Sequential(nn.Flatten(), nn.Linear(6, 3))\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setattr("builtins.made", called, raising=False)
+    run = record(model="own_network:make")
+    assert cost_of(run) is None
+    assert not called
+    cost = cost_of(run, own_code=True)
+    assert called
+    assert cost.learning_flops == 28 * 2 * 18
+    assert cost.messages == 0
+    assert cost_of(replace(run, config={**run.config, "model": "os:abort"})) is None
