@@ -25,6 +25,7 @@ FILES = {
     "plastic_${name}/learner.py": "package/learner.py",
     "plastic_${name}/config.py": "package/config.py",
     "plastic_${name}/commands.py": "package/commands.py",
+    "plastic_${name}/cost.py": "package/cost.py",
     "plastic_${name}/claims.toml": "package/claims.toml",
     "plastic_${name}/py.typed": "package/py.typed",
     "tests/test_${name}.py": "tests/test_rule.py",

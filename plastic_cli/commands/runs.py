@@ -94,7 +94,7 @@ def show_run(options: ShowOptions) -> None:
                 metric = metric_of(name, record.rule)
                 rows.append({"field": metric.name, "value": metric.text(number)})
         elif key == "cost" and for_readers and cost is not None:
-            rows += [{"field": name, "value": text} for name, text in _cost_for_readers(cost).items()]
+            rows += [{"field": name, "value": text} for name, text in cost_for_readers(cost).items()]
         elif isinstance(value, dict):
             rows += _fields(key, value, for_readers and key != "config")
         elif key == "argv":
@@ -118,7 +118,7 @@ def _fields(name: str, values: Mapping[str, Any], rounded: bool) -> list[dict[st
     return rows
 
 
-def _cost_for_readers(cost: Cost) -> dict[str, str]:
+def cost_for_readers(cost: Cost) -> dict[str, str]:
     """Return the totals of a training, with the mean of a sample, and its memory."""
     totals = {
         "operations of inference": (cost.inference_flops, "FLOP"),

@@ -216,7 +216,7 @@ def test_the_listings_of_a_session_work_one_after_the_other(page, place):
 def test_the_page_on_writing_a_rule_shows_what_is_written():
     shown = {block.file: block.text for block in blocks_of(ROOT / "docs/writing-a-rule.md") if block.file}
     files = contents(RULE)
-    assert len(shown) == 7
+    assert len(shown) == 8
     assert shown == {name: files[name] for name in shown}
 
 
