@@ -181,7 +181,7 @@ class Run:
             started=started,
             finished=now(),
         )
-        commit_stage(self.folder, record, "".join(self._rows_at_end))
+        commit_stage(self.folder, record, self._rows_at_end)
         self._rows_at_end = []
 
     def write_record(self, **changes: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
@@ -77,24 +77,40 @@ def read_stages(folder: Path) -> list[StageRecord]:
     return sorted(found, key=lambda record: (record.finished, record.verb, settings_text(record.verb, record.config)))
 
 
-def commit_stage(folder: Path, record: StageRecord, rows: str) -> None:
+def commit_stage(folder: Path, record: StageRecord, rows: Sequence[str]) -> None:
     """Add the metrics and the record of a stage: both, or after `undo_unfinished_commit` none of them.
 
-    The caller holds the lock of the run. Raises OSError if they cannot be written.
+    rows: lines of the metrics file. Each gets the name of the record, so that a stage that is carried out again
+    replaces its rows. The caller holds the lock of the run. Raises OSError if they cannot be written.
     """
     metrics, target = folder / METRICS_FILE, stage_file(folder, record.verb, record.config)
     target.parent.mkdir(exist_ok=True)
+    # First the record: without it the stage is carried out again.
+    target.unlink(missing_ok=True)
+    mark = f', "record": "{target.stem}"}}\n'
+    _drop_lines(metrics, mark.encode())
     pending = target.parent / PENDING_FILE
     size = metrics.stat().st_size if metrics.exists() else 0
     write_atomically(pending, json.dumps({**asdict(record), "metrics_bytes": size}, indent=1, allow_nan=False) + "\n")
     try:
         if rows:
-            append_whole(metrics, rows, durable=True)
+            append_whole(metrics, "".join(row.removesuffix("}\n") + mark for row in rows), durable=True)
         # One rename: from now on the rows stay and the record counts.
         pending.replace(target)
     except BaseException:
         undo_unfinished_commit(folder)
         raise
+
+
+def _drop_lines(path: Path, end: bytes) -> None:
+    """Remove the lines of a file that end with `end`; the file is replaced only if it has some."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    if end in content:
+        lines = content.splitlines(keepends=True)
+        write_atomically(path, b"".join(line for line in lines if not line.endswith(end)))
 
 
 def undo_unfinished_commit(folder: Path) -> None:

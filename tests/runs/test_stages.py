@@ -30,21 +30,44 @@ ROW = '{"stage": "eval", "split": "test", "step": 1, "metric": "accuracy", "valu
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path):
-    commit_stage(tmp_path, RECORD, ROW)
+    commit_stage(tmp_path, RECORD, [ROW])
     assert read_stage(tmp_path, "eval", {"share": 0.5, "seed": 1}) == RECORD
     assert read_stage(tmp_path, "eval", {"share": 0.5, "seed": 2}) is None
     assert read_stage(tmp_path, "analyze", RECORD.config) is None
     assert read_stages(tmp_path) == [RECORD]
-    assert (tmp_path / "metrics.jsonl").read_text() == ROW
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    name = stage_file(tmp_path, "eval", RECORD.config).stem
+    assert json.loads(line) == {**json.loads(ROW), "record": name}
     assert [path.name for path in (tmp_path / STAGES_FOLDER).iterdir()] == [
         stage_file(tmp_path, "eval", RECORD.config).name
     ]
 
 
+def test_a_stage_that_is_carried_out_again_replaces_its_rows_and_no_others(tmp_path):
+    other = replace(RECORD, config={"seed": 2})
+    train = ROW.replace("eval", "train")
+    (tmp_path / "metrics.jsonl").write_text(train + ROW)
+    commit_stage(tmp_path, RECORD, [ROW, ROW])
+    commit_stage(tmp_path, other, [ROW])
+    commit_stage(tmp_path, RECORD, [ROW.replace("0.5", "0.75")])
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["value"], "record" in line) for line in lines] == [
+        ("train", 0.5, False),
+        ("eval", 0.5, False),
+        ("eval", 0.5, True),
+        ("eval", 0.75, True),
+    ]
+    assert lines[2]["record"] == stage_file(tmp_path, "eval", other.config).stem
+    # Also if the record was damaged or removed meanwhile.
+    stage_file(tmp_path, "eval", RECORD.config).unlink()
+    commit_stage(tmp_path, RECORD, [])
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+
+
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_a_damaged_record_is_ignored_or_whole(data, tmp_path):
-    commit_stage(tmp_path, RECORD, "")
+    commit_stage(tmp_path, RECORD, [])
     path = stage_file(tmp_path, "eval", RECORD.config)
     text = path.read_bytes()
     position = data.draw(st.integers(0, len(text) - 1))
@@ -64,7 +87,7 @@ def test_a_damaged_record_is_ignored_or_whole(data, tmp_path):
 )
 def test_a_record_of_another_form_is_ignored(tmp_path, damage):
     path = stage_file(tmp_path, "eval", RECORD.config)
-    commit_stage(tmp_path, RECORD, "")
+    commit_stage(tmp_path, RECORD, [])
     path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
     assert read_stages(tmp_path) == []
 
@@ -113,7 +136,10 @@ def test_a_process_that_is_killed_while_it_writes_leaves_no_rows(train, monkeypa
     assert list((folder / STAGES_FOLDER).iterdir()) == []
     plastic_cli.evaluate(folder, quiet=True)
     assert len(read_stages(folder)) == 1
-    assert (folder / "metrics.jsonl").read_bytes().startswith(before)
+    once = (folder / "metrics.jsonl").read_bytes()
+    assert once.startswith(before)
+    plastic_cli.evaluate(folder, quiet=True)
+    assert len((folder / "metrics.jsonl").read_bytes().splitlines()) == len(once.splitlines())
 
 
 def _replace_except(name, instead):
