@@ -25,7 +25,7 @@ import torch
 from plastic_cli.analysis.cost import Cost
 from plastic_cli.app import run_command_line
 from plastic_cli.classifier.data import trained_on
-from plastic_cli.config.model import TrainConfig
+from plastic_cli.config.model import Config, TrainConfig
 from plastic_cli.config.toml import read_toml, to_toml
 from plastic_cli.plugins.discovery import find_rule
 from plastic_cli.plugins.models import config_model
@@ -34,6 +34,7 @@ from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.metrics import data_of
 from plastic_cli.runs.record import RECORD_FILE, read_record
 from plastic_cli.runs.run import Run
+from plastic_cli.runs.stages import read_stage
 from plastic_cli.runs.store import RunStore
 
 HEAVY = ("torch", "pandas", "matplotlib", "sklearn", "scipy", "numba", "torchvision", "plotnine")
@@ -86,6 +87,7 @@ def check_rule(name: str, folder: Path, options: Mapping[str, Any] | None = None
     - `--help` imports neither torch nor another package of `HEAVY`;
     - the options do not change if they are written to a TOML file and read again;
     - all four commands work and print one JSON object;
+    - `eval`, `analyze` and `render` leave a record by which a sweep knows that they are done;
     - the same seed gives the same metrics, and another seed gives other metrics;
     - a run that is stopped and resumed has the metrics and the state of an uninterrupted run;
     - `torch.load(..., weights_only=True)` can load the checkpoint;
@@ -246,14 +248,29 @@ def _check_resume(name: str, options: Mapping[str, Any], folder: Path, first: Ma
 
 def _check_stages(name: str, runs: Path, first: Mapping[str, Any]) -> None:
     for verb in ("eval", "analyze", "render"):
-        _function(name, verb)
+        function = _function(name, verb)
         result = _done(verb, name, "--json", "--runs", runs).results[0]
         assert result["run"] == first["run"], f"{verb} without a run takes the newest completed one"
+        _check_record(config_model(function), verb, runs / first["run"])
     record = json.loads((runs / first["run"] / RECORD_FILE).read_text(encoding="utf-8"))
     assert record["status"] == "completed"
     assert record["summary"] == first["metrics"], "a later verb changed the result of training"
     pictures = [path for path in (runs / first["run"]).rglob("*") if path.suffix in (".gif", ".png", ".mp4")]
     assert pictures, "render wrote no picture"
+
+
+def _check_record(model: type[Config], verb: str, folder: Path) -> None:
+    """Check that a sweep, which gives all options in a TOML file, finds the record and does not repeat the verb."""
+    config = model.from_values({})
+    file = folder / f"{verb}.toml"
+    file.write_text(to_toml(config), encoding="utf-8")
+    again = model.from_values(read_toml(file))
+    file.unlink()
+    assert again == config, f"the configuration of {verb} changes on its way through TOML"
+    stage = read_stage(folder, verb, again.model_dump(mode="json"))
+    assert stage is not None, f"{verb} left no record with its options"
+    missing = [name for name in stage.files if not (folder / name).is_file()]
+    assert not missing, f"{verb} says that it wrote {', '.join(missing)}, and there is no such file in the run"
 
 
 def _check_network(name: str, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
+import plastic_cli
+from plastic_cli import testing
 from plastic_cli.classifier import fit
 from plastic_cli.config.model import FilmConfig
 from plastic_cli.data.datasets import load_dataset
@@ -18,6 +21,7 @@ from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.plugins.models import config_model
 from plastic_cli.runs.folder import open_run
+from plastic_cli.runs.stages import stage_file
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import check_rule, plastic, write_tiny_dataset
 
@@ -137,6 +141,22 @@ def typed(options):
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         words += [option] if value is True else [option, text]
     return words
+
+
+def test_a_stage_without_a_record_of_its_options_breaks_the_contract(train):
+    folder = train()
+    model = config_model(find_rule("backprop").function("eval"))
+    with pytest.raises(AssertionError, match="eval left no record with its options"):
+        testing._check_record(model, "eval", folder)
+    plastic_cli.evaluate(folder, split="train", quiet=True)
+    with pytest.raises(AssertionError, match="eval left no record with its options"):
+        testing._check_record(model, "eval", folder)
+    plastic_cli.evaluate(folder, quiet=True)
+    testing._check_record(model, "eval", folder)
+    path = stage_file(folder, "eval", model.from_values({}).model_dump(mode="json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "files": ["tables/gone.csv"]}))
+    with pytest.raises(AssertionError, match=r"eval says that it wrote tables/gone.csv"):
+        testing._check_record(model, "eval", folder)
 
 
 @pytest.mark.parametrize("marked", [False, True])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import shutil
 import signal
 from collections import Counter
@@ -18,6 +20,7 @@ from plastic_cli.sweeps.job import Outcome
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
 from plastic_cli.sweeps.steps import plan_steps
+from plastic_cli.testing import plastic
 from sweeps.watching import PLASTIC, statuses, until
 
 EVAL = '[[steps]]\nverb = "eval"\n'
@@ -223,3 +226,42 @@ def test_the_time_left_counts_steps_by_their_own_time(suite):
     assert progress.seconds_left() == pytest.approx(30), "a run says nothing about a step"
     progress.results.append(SweepRun(steps[0], word="done", outcome=Outcome("done", seconds=4)))
     assert progress.seconds_left() == pytest.approx(4)
+
+
+def test_what_a_sweep_with_steps_prints(suite, instant_runs, runs_folder, starts):
+    file = suite("batch_size = [1, 17]", seeds="1")
+    failed = plastic("sweep", file, "--workers", 1)
+    assert failed.code == 1
+    assert failed.err.splitlines()[0].startswith("2 runs and 4 steps in ")
+    assert "[3/6] done eval backprop batch_size=1 seed=0 (" in failed.err
+    assert "failed: eval backprop batch_size=17 seed=0: there is no convergence" in failed.err
+    assert failed.err.endswith("error: 2 of 2 runs and 4 steps failed: there is no convergence\n")
+    assert re.search(r"backprop +1 +train +1 +test accuracy +50.00%", failed.out)
+    assert re.search(r"backprop +1 +eval +1 +test accuracy +25.00%", failed.out)
+    assert re.search(r"backprop +17 +analyze --sparsity +0 of 1", failed.out)
+    rows = list(csv.DictReader(plastic("sweep", file, "--format", "csv").out.splitlines()))
+    assert [(row["batch_size"], row["step"], row["status"], row["value"]) for row in rows] == [
+        ("1", "train", "done", "0.5"),
+        ("17", "train", "done", "0.5"),
+        ("1", "eval", "done", "0.25"),
+        ("17", "eval", "failed", ""),
+        ("1", "analyze --sparsity", "done", "0.25"),
+        ("17", "analyze --sparsity", "failed", ""),
+    ]
+    quiet = plastic("sweep", file, "--only", "batch_size=1", "--quiet")
+    assert (quiet.code, quiet.err) == (0, "")
+    (run,) = [row["run"] for row in RunStore(runs_folder).rows() if row["config"]["batch_size"] == 1]
+    assert quiet.out == f"{runs_folder / run}\n"
+
+
+def test_a_recipe_says_how_many_steps_it_has(suite, instant_runs, runs_folder, starts, monkeypatch, tmp_path):
+    file = suite(seeds="2")
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mine.toml").write_text(file.read_text())
+    monkeypatch.setattr("plastic_cli.sweeps.recipe.recipes_folder", lambda: tmp_path / "recipes")
+    counts = ("runs", "done", "steps", "steps_done", "time")
+    rows = [json.loads(plastic("recipes", "--json").out)[0]]
+    plastic("sweep", file, "--quiet")
+    rows.append(json.loads(plastic("recipes", "--json").out)[0])
+    assert [[row[name] for name in counts] for row in rows] == [[2, 0, 3, 0, "2 min"], [2, 2, 3, 3, "2 min"]]
+    assert re.search(r"runs +done +steps +time", plastic("recipes").out)
