@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -34,6 +34,7 @@ from plastic_cli.reports.grouping import (
 )
 from plastic_cli.reports.html_tables import PageCell, PageTable, recipe_cell, table_html, web_address
 from plastic_cli.reports.numbers import NumberStyle
+from plastic_cli.reports.pareto import PRICES
 from plastic_cli.reports.reference_settings import ReferenceSetting, control_of_all, own_control
 from plastic_cli.reports.results import TRAINING_SECONDS, Result, more_is_better, summarize
 from plastic_cli.reports.tables import claim_figure
@@ -324,10 +325,20 @@ def _price(line: Line) -> tuple[Cell, ...]:
     if not costs:
         samples = [record.speed["samples"] for record in line.records if record.speed.get("samples")]
         return (amount(sum(samples) / len(samples)) if samples else None, None, None, None, None)
-    mean = {field.name: sum(getattr(cost, field.name) for cost in costs) / len(costs) for field in fields(Cost)}
-    operations = amount(mean["inference_flops"] + mean["learning_flops"], f"{_short(mean['learning_flops'])} to learn")
-    held = amount(mean["state_bytes"] + mean["step_bytes"], f"{_short(mean['state_bytes'])} between steps")
-    return amount(mean["samples"]), amount(mean["messages"]), operations, amount(mean["updates"]), held
+
+    def mean(number: Callable[[Cost], float]) -> float:
+        return sum(map(number, costs)) / len(costs)
+
+    details = {
+        "flops": f"{_short(mean(lambda cost: cost.learning_flops))} to learn",
+        "bytes": f"{_short(mean(lambda cost: cost.state_bytes))} between steps",
+    }
+    prices = [
+        amount(mean(price.of_cost), details.get(name, ""))
+        for name, price in PRICES.items()
+        if price.of_cost is not None
+    ]
+    return amount(mean(lambda cost: cost.samples)), *prices
 
 
 def amount(value: float, detail: str = "") -> Number:

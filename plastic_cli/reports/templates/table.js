@@ -9,6 +9,13 @@
     return text === "\u2013" ? "" : text;
   };
 
+  // A browser may take a table that is shown as cards for text.
+  const roles = [["tr", "row"], ["thead th", "columnheader"], ["tbody th", "rowheader"], ["td", "cell"], ["thead, tbody", "rowgroup"]];
+  for (const table of document.querySelectorAll("table.sortable")) {
+    table.setAttribute("role", "table");
+    for (const [parts, role] of roles) table.querySelectorAll(parts).forEach((part) => part.setAttribute("role", role));
+  }
+
   // Every heading of a table becomes a button that sorts by its column. Rows without a value stay last either way.
   for (const table of document.querySelectorAll("table.sortable")) {
     const body = table.tBodies[0];
