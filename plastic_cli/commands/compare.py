@@ -90,6 +90,8 @@ def _compare_with_reference(row: Mapping[str, Any], options: Options) -> None:
     if options.output is not None:
         _write_page(standing_page(standing), options.output)
         Console().message(f"wrote {options.output}")
+    if options.output_format() == "table":
+        print_next(["plastic report --reference"], options, Console())
 
 
 def _standing(comparison: Comparison) -> Standing | None:
@@ -106,17 +108,20 @@ def _print(comparison: Comparison, standing: Standing | None, output_format: str
     from plastic_cli.reports.side_tables import as_json, equal_text, tables_of
     from plastic_cli.terminal_tables import print_tables
 
-    tables = [*tables_of(comparison), *(standing_tables.tables_of(standing) if standing else [])]
+    own, shipped = tables_of(comparison), standing_tables.tables_of(standing) if standing else []
     if output_format == "csv":
         sys.stdout.write(csv_text(comparison.results))
     elif output_format == "json":
         sys.stdout.write(as_json(comparison, standing))
     elif output_format == "markdown":
-        sys.stdout.write("\n".join(markdown(table) for table in tables))
+        sys.stdout.write("\n".join(markdown(table) for table in [*own, *shipped]))
     else:
-        print_tables(tables)
+        print_tables(own)
         if same := equal_text(comparison):
             print(f"\n{same}")  # noqa: T201
+        if shipped:
+            print()  # noqa: T201
+            print_tables(shipped)
 
 
 def _write_page(text: str, path: Path) -> None:

@@ -45,6 +45,7 @@ from plastic_cli.reports.with_reference import PREFIX, reference_runs
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.record import RunRecord, read_record
 from plastic_cli.runs.reference import Reference
+from plastic_cli.runs.stored import StoredRun
 from plastic_cli.statistics.intervals import Interval, mean_interval, prediction_interval
 
 NEAREST = 3
@@ -97,20 +98,18 @@ class Standing:
     """
 
     def __init__(self, folders: Sequence[Path], reference: Reference) -> None:
+        for folder in folders:
+            check_completed(StoredRun(folder))
         records = [read_record(folder) for folder in folders]
-        check_comparable(records)
+        check_one_setting(records)
         if reference.problem is not None:
             raise PlasticError(reference.problem)
         self.records = tuple(sorted(records, key=lambda record: (record.seed, record.created)))
         self.reference = reference
         self._folders = {folder.absolute().name: folder for folder in folders}
         self.first = self.records[0]
-        self.model = training_models([self.first.rule])[self.first.rule] if self._is_installed else None
+        self.model = training_models([self.first.rule]).get(self.first.rule)
         self.same = same_setting(reference, self.first)
-
-    @property
-    def _is_installed(self) -> bool:
-        return self.first.rule in discover().rules
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -150,6 +149,11 @@ class Standing:
     def metric(self) -> str | None:
         """The main metric."""
         return next(iter(self.metrics), None)
+
+    @property
+    def value(self) -> Interval:
+        """The mean of the main metric over the runs."""
+        return mean_interval([_value(record, self.metric) for record in self.records] if self.metric else [])
 
     @cached_property
     def results(self) -> pd.DataFrame:
@@ -235,14 +239,13 @@ class Standing:
             found += _named(rule, control_of_all(self.rows, self.first, model, rule, None))
             for name in model.controls:
                 found += _named(name, control_of_all(self.rows, self.first, model, rule, name))
-        own = mean_interval([_value(record, self.metric) for record in self.records] if self.metric else [])
         rows = [{"control": name, **self._described(setting)} for name, setting in found]
         included = f"{CONTROL}/{self.metric.partition('/')[2]}" if self.metric else ""
         if self.same is not None and (values := self.same.values(included)):
             of_setting = self._described(self.same)
             rows.insert(0, {"control": "control of each run", **of_setting, **_mean_and_bounds(mean_interval(values))})
         for row in rows:
-            row["difference"] = own.mean - row["mean"]
+            row["difference"] = self.value.mean - row["mean"]
         return pd.DataFrame(rows, columns=CONTROL_COLUMNS)
 
     def _described(self, setting: ReferenceSetting) -> dict[str, Any]:
@@ -340,17 +343,18 @@ class Standing:
         return as_html(self)
 
 
-def check_comparable(records: Sequence[RunRecord]) -> None:
-    """Raise UserError unless the runs are completed and differ only in their seed."""
+def check_completed(run: StoredRun) -> None:
+    """Raise UserError for a run that is not completed."""
+    status = run.status
+    if status != "completed":
+        more = "" if status == "failed" else f" Continue it: plastic train {run.rule} --resume {run.id}"
+        raise UserError(f"run {run.id} is not completed ({status}), so it is not compared with the reference.{more}")
+
+
+def check_one_setting(records: Sequence[RunRecord]) -> None:
+    """Raise UserError unless the runs differ only in their seed."""
     if not records:
         raise UserError("name at least one run to compare.")
-    for record in records:
-        if record.status != "completed":
-            # A run that no process holds has the status "running" in its file.
-            raise UserError(
-                f"run {record.run} is not completed ({record.status}), so it is not compared with the reference."
-                f" Continue it: plastic train {record.rule} --resume {record.run}"
-            )
     first = records[0]
     for record in records[1:]:
         if (

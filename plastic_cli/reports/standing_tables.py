@@ -13,7 +13,7 @@ from plastic_cli.reports.claims import Claim, quantity
 from plastic_cli.reports.content import json_text
 from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.tables import claim_figure
-from plastic_cli.statistics.intervals import CONFIDENCE, MINIMUM_VALUES, Interval, interval_method
+from plastic_cli.statistics.intervals import CONFIDENCE, MINIMUM_VALUES, Interval, interval_method, mean_interval
 from plastic_cli.tables import Cell, Column, Detailed, Number, Table, html
 
 if TYPE_CHECKING:
@@ -50,12 +50,18 @@ def compared_table(standing: Standing) -> Table:
     records, same = standing.records, standing.same
     ids = [f"{record.run} ({record.name})" if record.name else record.run for record in records]
     shown = ids[0] if len(ids) == 1 else str(len(ids))
-    rows: list[tuple[Cell, ...]] = [(ours_text(standing), title_of(standing), shown, _seeds(records_seeds(standing)))]
+    heading, metric = _main(standing)
+    value = STYLE.estimate(standing.value, metric)
+    rows: list[tuple[Cell, ...]] = [
+        (ours_text(standing), title_of(standing), shown, _seeds(records_seeds(standing)), value)
+    ]
     if same is not None:
         made = f"{len(same.rows)}, measured with plastic {same.version}"
-        rows.append(("reference", "the same setting", made, _seeds([row["seed"] for row in same.rows])))
-    columns = (Column("", names_row=True), Column("rule, data, options"), Column("runs"), Column("seeds"))
-    return Table("Compared with the reference", " ".join(standing.notes), columns, tuple(rows))
+        mean = STYLE.estimate(mean_interval(same.values(standing.metric) if standing.metric else []), metric)
+        rows.append(("reference", "the same setting", made, _seeds([row["seed"] for row in same.rows]), mean))
+    columns = [Column("", names_row=True), Column("rule, data, options"), Column("runs"), Column("seeds")]
+    columns += [Column(heading, numeric=True)]
+    return Table("Compared with the reference", " ".join(standing.notes), tuple(columns), tuple(rows))
 
 
 def ours_text(standing: Standing) -> str:

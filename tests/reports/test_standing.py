@@ -346,6 +346,7 @@ def test_a_reference_without_the_rule_or_the_data_says_what_it_has(reference):
     stranger = own(7, 0.9)
     stranger.rule = "stranger"
     standing = stand([stranger], reference)
+    assert standing.controls["control"].tolist() == []
     assert standing.notes == ["The reference has no run of stranger. It has runs of grlu."]
     assert standing.nearest.empty
     assert standing.published.empty
