@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
+import plastic_cli
 from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.plugins.models import train_model
 from plastic_cli.reports.claims import read_claims
 from plastic_cli.reports.stages import is_stage_of, stage_defaults
+from plastic_cli.runs.stages import read_stage, read_stages
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe, recipe_names
 from plastic_cli.sweeps.steps import plan_steps
@@ -96,3 +100,40 @@ def test_a_suite_shares_its_runs_with_the_recipes_of_single_results(suite):
     own = {planned.settings for planned in plan_recipe(read_recipe(suite))}
     for name in SHARED[suite].split():
         assert {planned.settings for planned in plan_recipe(read_recipe(name))} <= own, name
+
+
+SHORT = {
+    "eglp": {"epochs": 1},
+    "feedback": {"epochs": 1},
+    "grlu": {"epochs": 1},
+    "metafa": {"episodes": 2, "test_episodes": 2},
+    "mpn": {"minimum_batches": 2, "maximum_batches": 2},
+    "selective": {"epochs": 1},
+}
+
+
+@pytest.mark.parametrize(
+    "rule", ["eglp", *(pytest.param(rule, marks=pytest.mark.slow) for rule in SHORT if rule != "eglp")]
+)
+def test_every_step_of_a_quick_suite_works_on_a_run_of_its_rule(rule, runs_folder):
+    file = read_recipe(f"{rule}-all-quick")
+    plan = plan_recipe(file, seeds=1)
+    steps = plan_steps(file, plan)
+    # The run that most steps take, which also has the films.
+    of = max(plan, key=lambda planned: sum(step.of == planned for step in steps))
+    options = {**of.config, **SHORT[rule]}
+    run = plastic_cli.train(rule, quiet=True, **{name: value for name, value in options.items() if value is not None})
+    carry_out = {"eval": plastic_cli.evaluate, "analyze": plastic_cli.analyze, "render": plastic_cli.render}
+    done = [step for step in steps if step.of == of]
+    assert {step.verb for step in done} == carry_out.keys()
+    for step in done:
+        carry_out[step.verb](run, **step.typed)
+        record = read_stage(run.folder, step.verb, step.config)
+        assert record is not None, "the sweep would carry the step out again"
+        if step.verb == "render":
+            assert any(name.endswith(".gif") for name in record.files)
+        else:
+            assert record.results
+            assert all(math.isfinite(value) for value in record.results.values() if value is not None)
+    drawn = {name for record in read_stages(run.folder) for name in record.files if name.endswith(".png")}
+    assert len(drawn) >= 3
