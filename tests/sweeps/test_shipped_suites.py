@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe, recipe_names
 from plastic_cli.sweeps.steps import plan_steps
 
+ROOT = Path(__file__).parents[2]
 SUITES = [name for name in recipe_names() if name.endswith("-all")]
 WITH_STEPS = [name for name in recipe_names() if read_recipe(name).recipe.steps]
 SIZES = {"samples", "images", "episodes", "rates", "k", "window"}
@@ -56,6 +58,16 @@ def test_the_quick_suite_takes_the_same_measures_on_small_data(name):
     file = read_recipe(f"{name}-quick")
     minutes = sum(planned.minutes or 0 for planned in quick)
     assert minutes + sum(step.minutes for step in plan_steps(file, quick)) <= 20
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_the_page_of_the_rule_has_a_section_on_its_suite(name):
+    rule = name.removesuffix("-all")
+    page = (ROOT / f"docs/rules/{rule}.md").read_text()
+    section = page.partition("\n## The whole evaluation\n")[2].partition("\n## ")[0]
+    assert f"plastic sweep {name} " in section
+    assert f"plastic sweep {name}-quick " in section
+    assert f"<!-- measured: evaluations/{rule} -->" in section
 
 
 @pytest.mark.parametrize("name", WITH_STEPS)
