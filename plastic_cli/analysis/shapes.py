@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.utils.flop_counter import FlopCounterMode
 
     from plastic_cli.credit.recording import Use
 
@@ -130,16 +132,15 @@ def shape_of(module: nn.Module, inputs: Tensor) -> NetworkShape:
     Module and inputs may be on the meta device. Elsewhere statistics of normalization change.
     """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from plastic_cli.credit.parameters import named_parameters
     from plastic_cli.credit.protocol import call
     from plastic_cli.credit.recording import Recording
 
     module.requires_grad_(True)
-    with torch.no_grad(), FlopCounterMode(display=False) as prediction:
+    with torch.no_grad(), flop_counter() as prediction:
         module(inputs)
-    with torch.enable_grad(), FlopCounterMode(display=False) as step:
+    with torch.enable_grad(), flop_counter() as step:
         module(inputs).sum().backward()
     module.zero_grad(set_to_none=True)
     recording = Recording(named_parameters(module))
@@ -155,6 +156,27 @@ def shape_of(module: nn.Module, inputs: Tensor) -> NetworkShape:
         sum(buffer.numel() for buffer in module.buffers() if buffer.is_floating_point()),
         parameters[0].element_size(),
     )
+
+
+def flop_counter() -> FlopCounterMode:
+    """Return torch's counter of operations, which is exact for convolutions in groups too."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    exact = {torch.ops.aten.convolution_backward: _flops_of_convolution_backward}
+    return FlopCounterMode(display=False, custom_mapping=exact)
+
+
+def _flops_of_convolution_backward(
+    error: Sequence[int], x: Sequence[int], weight: Sequence[int], *options: Any, **_: Any
+) -> int:
+    """Return the operations of the gradients of a convolution from shapes. torch counts those of groups several times.
+
+    options: of torch.ops.aten.convolution_backward; whether it is transposed, and which gradients are needed.
+    """
+    transposed, (of_x, of_weight, _of_bias) = options[4], options[7]
+    positions = x if transposed else error
+    return 2 * prod(weight) * x[0] * prod(positions[2:]) * (int(of_x) + int(of_weight))
 
 
 def _layer(use: Use) -> Layer:

@@ -8,7 +8,7 @@ from math import prod
 
 from plastic_backprop.config import Train
 from plastic_cli.analysis.cost import Cost, TrainedRun
-from plastic_cli.analysis.shapes import SAMPLES
+from plastic_cli.analysis.shapes import SAMPLES, flop_counter
 from plastic_cli.classifier.cost import gradient_cost, training_of
 from plastic_cli.classifier.shapes import image_facts, made_without_memory, network_shape
 
@@ -51,7 +51,6 @@ def local_readouts(
 ) -> LocalReadouts:
     """Return the readouts of a network; which layers have one shows when the network is called."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from plastic_backprop.credit import DeepSupervision
     from plastic_cli.classifier.module import as_input, cross_entropies
@@ -61,9 +60,9 @@ def local_readouts(
     x = as_input(torch.zeros(SAMPLES, prod(image_shape), device=device), module, own_shape)
     y = torch.zeros(SAMPLES, dtype=torch.int64, device=device)
     credit = DeepSupervision(module)
-    with torch.no_grad(), FlopCounterMode(display=False) as prediction:
+    with torch.no_grad(), flop_counter() as prediction:
         module(x)
-    with FlopCounterMode(display=False) as step:
+    with flop_counter() as step:
         credit.backward(x, lambda logits: cross_entropies(logits, y))
     flops = (step.get_total_flops() - prediction.get_total_flops()) // SAMPLES
     return LocalReadouts(tuple(readout.shape[1] for readout in credit.readouts), flops)
