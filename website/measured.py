@@ -49,7 +49,8 @@ class Value:
 
     low, high: the 95% t interval over seeds; None without one. n: number of seeds. each: the values of the seeds, in
     their order. word, words: the verdict on a claim, alone and with its reason. count: how many seeds reach a limit.
-    earlier: where and when it was measured, if the reference does not hold its runs.
+    versions: of plastic, with which the runs were made. earlier: where and when it was measured, if the reference does
+    not hold its runs.
     """
 
     mean: float | None = None
@@ -60,6 +61,7 @@ class Value:
     word: str = ""
     words: str = ""
     count: int | None = None
+    versions: frozenset[str] = frozenset()
     earlier: str = ""
 
 
@@ -234,7 +236,14 @@ def measured(query: Mapping[str, Any], settings: Mapping[str, Setting], referenc
         }
     if not values:
         raise NotMeasuredError(f"{query['of']} and {query.get('against')} have no seed in common.")
-    return _statistic(statistic, query, [values[seed] for seed in sorted(values)])
+    found = _statistic(statistic, query, [values[seed] for seed in sorted(values)])
+    used = [*_names(query["of"]), *_names(query.get("against", []))]
+    rows = [row for name in used for row in reference.with_setting(settings[name].rule, settings[name].config)]
+    return replace(found, versions=frozenset(row["version"] for row in rows if row["seed"] in values))
+
+
+def _names(names: str | list[str]) -> list[str]:
+    return [names] if isinstance(names, str) else names
 
 
 def _statistic(statistic: str, query: Mapping[str, Any], values: Sequence[float]) -> Value:
@@ -367,7 +376,7 @@ def _metrics(reference: Reference) -> dict[tuple[str, str, str], list[tuple[str,
 def _together(query: Mapping[str, Any], settings: Mapping[str, Setting], reference: Reference) -> dict[int, float]:
     """Return the values of one setting, or of several that have no seed in common, by seed."""
     found: dict[int, float] = {}
-    names = [query["of"]] if isinstance(query["of"], str) else query["of"]
+    names = _names(query["of"])
     for name in names:
         own = values_of(query, _setting(name, settings), reference)
         if not found.keys().isdisjoint(own):
@@ -393,7 +402,16 @@ def claims(reference: Reference) -> Mapping[str, Value]:
     A claim counts for the setting of the recipe that names it. Runs of all versions form one group, because the
     reference holds one run of a setting and seed, the newest.
     """
-    return {name: _of_claim(name, results) for name, results in judged_claims(reference).items()}
+    found = {name: _of_claim(name, results) for name, results in judged_claims(reference).items()}
+    version = {row["run"]: row["version"] for row in reference.rows()}
+    return {
+        name: replace(value, versions=frozenset(version[run] for run in _runs_of(judged_claims(reference)[name])))
+        for name, value in found.items()
+    }
+
+
+def _runs_of(results: Sequence[ClaimResult]) -> list[str]:
+    return [run for result in results if result.group for run in result.group.runs]
 
 
 @cache
@@ -407,7 +425,11 @@ def judged_claims(reference: Reference) -> Mapping[str, list[ClaimResult]]:
     texts = {name: text for name, rule in discover().rules.items() if (text := rule.claims_text())}
     published = {name: read_claims(name, text) for name, text in texts.items()}
     found: dict[str, list[ClaimResult]] = {claim.id: [] for figures in published.values() for claim in figures.claims}
-    runs = reference.runs().assign(version=None, rule_version=None)
+    tested = {name for name in recipe_names() if read_recipe(name).recipe.claims}
+    runs = reference.runs()
+    # Both settings of a claim that compares two are in recipes with claims. The other runs would only take time.
+    runs = runs[runs["recipes"].map(lambda names: not tested.isdisjoint(names))]
+    runs = runs.assign(version=None, rule_version=None)
     if runs.empty:
         return found
     done, failed = runs[runs["status"] == "completed"], runs[runs["status"] == "failed"]

@@ -55,6 +55,7 @@ class Notes:
     """What a reader must know about the values of a table: filled while its cells are written."""
 
     seeds: Counter[int] = field(default_factory=Counter)
+    versions: set[str] = field(default_factory=set)
     earlier: set[str] = field(default_factory=set)
     not_yet: bool = False
 
@@ -69,6 +70,8 @@ class Notes:
         if self.seeds:
             stated = " unless stated" if len(self.seeds) > 1 else ""
             notes.append(f"{_seeds(self.usual)}{stated}.")
+        if self.versions:
+            notes.append(f"Measured with plastic {' and '.join(sorted(self.versions))}.")
         if self.earlier:
             notes.append(f"{EARLIER} Measured earlier, not in the reference: {'; '.join(sorted(self.earlier))}.")
         if self.not_yet:
@@ -252,6 +255,7 @@ def shown(cell: str, file: str, name: str, notes: Notes) -> Cell:
         if value.earlier:
             earlier = True
             notes.earlier.add(value.earlier)
+        notes.versions |= value.versions
         if value.n and value.count is None and part not in ("n", "verdict", "words"):
             seeds.add(value.n)
         return formatted(value, part, spec)

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 import measured
+from plastic_cli.distribution import installed_version
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import find_rule
 from plastic_cli.plugins.models import train_model
@@ -31,7 +32,8 @@ def reference(tmp_path_factory):
     for perturbations, accuracies in ACCURACIES.items():
         for seed, accuracy in enumerate(accuracies):
             config = config_of(perturbations=perturbations, seed=seed)
-            run = create_run(folder, rule="grlu", config=config)
+            versions = {"plastic": installed_version()}
+            run = create_run(folder, rule="grlu", config=config, versions=versions)
             lines = [
                 {"stage": "train", "split": split, "step": 10 * step, "metric": metric, "value": value, "time": 1.0}
                 for step in range(1, 6)
@@ -74,6 +76,7 @@ def test_a_mean_has_the_t_interval_of_the_seeds(settings, reference):
     assert (found.n, found.mean) == (4, pytest.approx(np.mean(expected)))
     assert (found.low, found.high) == pytest.approx(t_interval(expected))
     assert found.each == pytest.approx(expected)
+    assert found.versions == {installed_version()}
 
 
 def test_an_interval_ends_where_values_end_and_an_error_is_one_minus_the_accuracy(settings, reference):

@@ -57,6 +57,14 @@ def test_a_number_in_a_sentence_does_not_begin_a_line(page):
     assert re.findall(r"^[ \t]*(?:[-*] |\d+\. )?<!-- number.*", text, re.MULTILINE) == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_explains_the_marks_of_its_sentences(page):
+    sentences = measurements.BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for mark, words in ((measurements.EARLIER, "measured earlier"), (measurements.NOT_YET, "not measured yet")):
+        shown = any(mark in found[0] for found in measurements.NUMBER.finditer(sentences))
+        assert not shown or (mark in measurements.NUMBER.sub("", sentences) and words in sentences), mark
+
+
 @pytest.mark.parametrize(("file", "name"), TABLES)
 def test_only_a_benchmark_has_typed_values(file, name):
     content = measurements.measurements(file)[name]
@@ -156,10 +164,10 @@ def test_a_table_says_how_many_seeds_it_has_and_what_was_measured_earlier(monkey
         }
     }
     values = {
-        "a": measured.Value(1, 0.5, 1.5, 5),
+        "a": measured.Value(1, 0.5, 1.5, 5, versions=frozenset({"0.1.0"})),
         "b": measured.Value(2, 1.5, 2.5, 5),
         "c": measured.Value(3, 2.5, 3.5, 10),
-        "d": measured.Value(4, earlier="one seed (2026-11-22)"),
+        "d": measured.Value(4, earlier="x"),
     }
 
     def value_of(key, file, name):
@@ -169,15 +177,17 @@ def test_a_table_says_how_many_seeds_it_has_and_what_was_measured_earlier(monkey
 
     monkeypatch.setattr(measurements, "measurements", lambda file: content)
     monkeypatch.setattr(measurements, "value_of", value_of)
-    assert measurements.table("any", "table")[2:] == [
+    lines = measurements.table("any", "table")[2:]
+    assert lines[:-1] == [
         "| a | 1.0 [0.5, 1.5] |",
         "| b | 2.0 [1.5, 2.5] |",
         "| c | 3.0 [2.5, 3.5] (10 seeds) |",
         "| d | **4.0** † |",
         "| e | ‡ |",
         "",
-        "5 seeds unless stated. † Measured earlier, not in the reference: one seed (2026-11-22). ‡ Not measured yet.",
     ]
+    notes = "5 seeds unless stated. Measured with plastic 0.1.0."
+    assert lines[-1] == f"{notes} † Measured earlier, not in the reference: x. ‡ Not measured yet."
     text = "It is <!-- number: any/table/a.mean:2 -->9<!-- end --> or <!-- number: any/table/d -->9<!-- end -->."
     assert measurements.with_numbers(text) == text.replace("2 -->9", "2 -->1.00").replace("d -->9", "d -->4.0†")
     example = f"```markdown\n{text}\n```"
