@@ -25,6 +25,7 @@ from plastic_cli.verbs.verify import (
     failure_text,
     judged,
     plan_of_checks,
+    steps_of_checks,
     summary_text,
     verdict_rows,
 )
@@ -87,9 +88,9 @@ def verify(recipe: str | Path | None = None, **options: Any) -> Verification:
     """Run a recipe again, or a sample of all recipes, and say whether the results agree with the reference.
 
     recipe: the name of a recipe that comes with plastic, or a TOML file. options: those of `plastic verify`: `sample`,
-    `minutes` and `seed` in place of a recipe; `seeds`, `rule` and `only`; `exact`; `runs` (a folder in which the runs
-    stay; default: a temporary one) and `data`; `workers`, `threads`, `retry`, `timeout`, `keep_going`, `scheduler`,
-    `quiet`.
+    `minutes` and `seed` in place of a recipe; `seeds`, `rule` and `only`; `steps` and `exact`; `runs` (a folder in
+    which the runs stay; default: a temporary one) and `data`; `workers`, `threads`, `retry`, `timeout`, `keep_going`,
+    `scheduler`, `quiet`.
 
     Raises UserError, a ValueError, for an unknown recipe or a wrong option, KeyboardInterrupt if it was stopped. A
     result that has shifted raises nothing: see `Verification.passed`.
@@ -105,7 +106,7 @@ def verify(recipe: str | Path | None = None, **options: Any) -> Verification:
         folder = chosen.runs or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="plastic-verify-", ignore_cleanup_errors=True))
         )
-        plan = checked_plan(plan_of_checks(checks), chosen, folder, chosen.data)
+        plan = checked_plan(plan_of_checks(checks), chosen, folder, chosen.data, steps_of_checks(checks))
         results = _carry_out(plan, chosen, folder) if plan else []
         verdicts = judged(checks, results, folder)
     left = sum(verdict.word == "not finished" for verdict in verdicts)

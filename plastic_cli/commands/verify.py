@@ -33,6 +33,7 @@ from plastic_cli.verbs.verify import (
     plan_of_checks,
     same_seed_text,
     settings_of,
+    steps_of_checks,
     summary_text,
     verdict_rows,
 )
@@ -73,7 +74,7 @@ def verify(options: Options) -> None:
     kept = options.runs is not None
     with _folder_of_runs(options.runs) as folder:
         here = options.model_copy(update={"runs": folder})
-        plan = checked_plan(plan_of_checks(checks), here, folder, here.data)
+        plan = checked_plan(plan_of_checks(checks), here, folder, here.data, steps_of_checks(checks))
         _warn_of_old_runs(plan, folder)
         verdicts = judged(checks, run_plan(plan, here) if plan else [], folder)
     _print_verdicts(verdicts, options)

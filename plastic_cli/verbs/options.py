@@ -122,6 +122,11 @@ class VerificationOptions(DataOptions, SweepOptions):
         None, "draw only runs whose times in the reference add up to at most this", gt=0, panel="Sample"
     )
     seed: int = field(0, "seed of the draw; the same seed draws the same runs", ge=0, panel="Sample")
+    steps: bool = field(
+        False,
+        "also carry out the evaluations and analyses of the recipe, and compare their results with those of the stored"
+        " run",
+    )
     exact: bool = field(
         False, "also fail if a run is not equal to the bit to the stored run of its seed, on the same kind of machine"
     )

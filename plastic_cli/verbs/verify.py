@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.runs.metrics import MAIN_METRICS
-from plastic_cli.runs.record import RunRecord, read_record
+from plastic_cli.runs.record import RunRecord, read_record, settings_text
+from plastic_cli.runs.stages import StageRecord, read_stage
 from plastic_cli.statistics.intervals import CONFIDENCE, MINIMUM_VALUES, Interval, prediction_interval
 from plastic_cli.sweeps.engine import SweepRun
 from plastic_cli.sweeps.lookup import with_data
 from plastic_cli.sweeps.plan import PlannedRun, filter_runs, option_text, plan_recipe
-from plastic_cli.sweeps.recipe import read_recipe, recipe_names
+from plastic_cli.sweeps.recipe import RecipeFile, read_recipe, recipe_names
 from plastic_cli.sweeps.sample import Candidate, draw
+from plastic_cli.sweeps.steps import PlannedStep, plan_steps
 from plastic_cli.verbs.options import VerificationOptions
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Check:
 
     stored: the record of the run with the same seed, if there is one. others: the records of the completed runs with
     other seeds. metrics: the main metrics that are judged. reason: why the run cannot be compared; None if it can.
+    stages: the steps that are repeated too, with their records of the stored run.
     """
 
     recipe: str
@@ -66,6 +69,7 @@ class Check:
     others: tuple[RunRecord, ...] = ()
     metrics: tuple[str, ...] = ()
     reason: str | None = None
+    stages: tuple[tuple[PlannedStep, StageRecord], ...] = ()
 
     @property
     def seconds(self) -> float | None:
@@ -153,7 +157,8 @@ def chosen_checks(recipe: str | None, options: VerificationOptions, reference: R
                 raise UserError(f"--{name} {value:g} does nothing without --sample. Leave it out.")
         file = read_recipe(recipe)
         plan = filter_runs(plan_recipe(file, seeds=options.seeds, rules=options.rule), options.only)
-        return [check_of(planned, file.name, reference) for planned in with_data(plan, options.data)]
+        checks = [check_of(planned, file.name, reference) for planned in with_data(plan, options.data)]
+        return [with_stages(check, file, reference) for check in checks] if options.steps else checks
     if options.seeds is not None:
         raise UserError(f"--seeds {options.seeds} does nothing with --sample, which draws single runs. Leave it out.")
     return _sampled(options, reference)
@@ -161,11 +166,13 @@ def chosen_checks(recipe: str | None, options: VerificationOptions, reference: R
 
 def _sampled(options: VerificationOptions, reference: Reference) -> list[Check]:
     """Return checks of runs that are drawn from all recipes."""
-    plans = {name: _plan_of(name) for name in recipe_names()}
+    measured = reference.recipes()
+    plans = {name: _plan_of(name) for name in recipe_names() if name in measured}
     owners = [(name, planned) for name, plan in plans.items() for planned in plan]
     plan = [planned for _, planned in owners if not options.rule or planned.rule in options.rule]
     if not plan:
-        raise UserError(f"--rule {', '.join(options.rule)}: there is no recipe of it.")
+        of = f" of {' or '.join(options.rule)}" if options.rule else ""
+        raise UserError(f"the reference has no runs{of}, so that none can be drawn.")
     kept = {planned.settings for planned in filter_runs(plan, options.only)}
     candidates, checks = [], {}
     for name, planned in owners:
@@ -188,7 +195,8 @@ def _sampled(options: VerificationOptions, reference: Reference) -> list[Check]:
     if not drawn:
         within = "" if options.minutes is None else f" that takes at most {options.minutes:g} minutes"
         raise UserError(f"the reference has no run{within} with {MINIMUM_VALUES} other seeds and with its data here.")
-    return [checks[candidate.recipe, candidate.planned.settings] for candidate in drawn]
+    found = [checks[candidate.recipe, candidate.planned.settings] for candidate in drawn]
+    return [with_stages(check, read_recipe(check.recipe), reference) for check in found] if options.steps else found
 
 
 def _plan_of(name: str) -> list[PlannedRun]:
@@ -238,6 +246,25 @@ def check_of(planned: PlannedRun, recipe: str, reference: Reference, *, data_kno
     return Check(recipe, planned, stored, others, metrics, reason)
 
 
+def with_stages(check: Check, file: RecipeFile, reference: Reference) -> Check:
+    """Return a check that also repeats the evaluations and analyses of a recipe that the stored run has."""
+    if check.reason is not None or check.stored is None:
+        return check
+    stored = {
+        (stage.verb, settings_text(stage.verb, stage.config)): stage for stage in reference.stages(check.stored.run)
+    }
+    steps = [step for step in plan_steps(file, [check.planned]) if step.verb != "render"]
+    keys = [(step.verb, settings_text(step.verb, step.config)) for step in steps]
+    return replace(
+        check, stages=tuple((step, stored[key]) for step, key in zip(steps, keys, strict=True) if key in stored)
+    )
+
+
+def steps_of_checks(checks: Sequence[Check]) -> list[PlannedStep]:
+    """Return the steps that are repeated, each once."""
+    return list({step.settings: step for check in checks for step, _ in check.stages}.values())
+
+
 def plan_of_checks(checks: Sequence[Check]) -> list[PlannedRun]:
     """Return the runs that can be compared, each once, with the time that they took in the reference."""
     found: dict[str, PlannedRun] = {}
@@ -257,13 +284,15 @@ def judged(checks: Sequence[Check], results: Sequence[SweepRun], store: Path) ->
     number = sum(len(check.metrics) for check in checks if check.reason is None)
     confidence = 1 - (1 - CONFIDENCE) / max(1, number)
     ended = {result.planned.settings: result for result in results}
-    return [_verdict(check, ended.get(check.planned.settings), store, confidence) for check in checks]
+    return [_verdict(check, ended, store, confidence) for check in checks]
 
 
-def _verdict(check: Check, result: SweepRun | None, store: Path, confidence: float) -> Verdict:
+def _verdict(check: Check, ended: Mapping[str, SweepRun], store: Path, confidence: float) -> Verdict:
     if check.reason is not None:
         return Verdict(check, "not comparable", reason=check.reason)
-    if result is None or result.word in ("interrupted", "left"):
+    result = ended.get(check.planned.settings)
+    steps = [ended.get(step.settings) for step, _ in check.stages]
+    if result is None or any(of is None or of.word in ("interrupted", "left") for of in (result, *steps)):
         return Verdict(check, "not finished", reason="the verification was stopped")
     outcome = result.outcome
     if result.word == "failed" or outcome.run is None:
@@ -271,14 +300,15 @@ def _verdict(check: Check, result: SweepRun | None, store: Path, confidence: flo
         also = check.stored is not None and check.stored.status == "failed"
         same: SameSeed | None = None if check.stored is None else "equal" if also else "different"
         return Verdict(check, "failed", same_seed=same, run=outcome.run, reason=outcome.error)
-    record = read_record(store / outcome.run)
-    return judgment(check, record, confidence)
+    found = judgment(check, read_record(store / outcome.run), confidence, store / outcome.run)
+    broken = next((of for of in steps if of is not None and of.word != "done"), None)
+    return found if broken is None else replace(found, word="failed", reason=broken.outcome.error)
 
 
-def judgment(check: Check, record: RunRecord, confidence: float = CONFIDENCE) -> Verdict:
+def judgment(check: Check, record: RunRecord, confidence: float = CONFIDENCE, folder: Path | None = None) -> Verdict:
     """Return where a completed run stands.
 
-    confidence: of the prediction interval of each judged metric.
+    confidence: of the prediction interval of each judged metric. folder: that of the run, with its stages.
     """
     metrics = tuple(
         JudgedMetric(
@@ -292,7 +322,11 @@ def judgment(check: Check, record: RunRecord, confidence: float = CONFIDENCE) ->
     found = Verdict(check, word, metrics, run=record.run, seconds=record.seconds)
     if check.stored is None:
         return found
-    differences = _differences(check.stored, record)
+    differences = _differences("", check.stored.summary, record.summary)
+    for step, stage in check.stages:
+        again = None if folder is None else read_stage(folder, step.verb, step.config)
+        name = " ".join(filter(None, [step.verb, step.options_text])) + ": "
+        differences |= _differences(name, stage.results, {} if again is None else again.results)
     return replace(
         found,
         same_seed="different" if differences else "equal",
@@ -301,13 +335,15 @@ def judgment(check: Check, record: RunRecord, confidence: float = CONFIDENCE) ->
     )
 
 
-def _differences(stored: RunRecord, record: RunRecord) -> dict[str, tuple[float | None, float | None]]:
-    """Return the final metrics of the stored run that are not equal, as the stored and the new value.
+def _differences(
+    prefix: str, stored: Mapping[str, float | None], now: Mapping[str, float | None]
+) -> dict[str, tuple[float | None, float | None]]:
+    """Return the stored results that are not equal to the present ones, as the stored and the new value.
 
-    A metric that only the new run has is not a difference: a later version may log more.
+    A result that only the new run has is not a difference: a later version may log more.
     """
-    pairs = {name: (value, record.summary.get(name)) for name, value in stored.summary.items()}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] or name not in record.summary}
+    pairs = {name: (value, now.get(name)) for name, value in stored.items()}
+    return {prefix + name: pair for name, pair in pairs.items() if pair[0] != pair[1] or name not in now}
 
 
 def _other_conditions(stored: RunRecord, record: RunRecord) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import pytest
 
 import plastic_cli
 from plastic_cli.errors import UserError
+from plastic_cli.plugins.discovery import discover
 from plastic_cli.runs.folder import create_run
 from plastic_cli.runs.record import RunRecord, read_record
 from plastic_cli.runs.reference import Reference, write_reference
@@ -256,7 +257,8 @@ def stored(runs_folder, tmp_path, monkeypatch):
     def write(file, *accuracies, status="completed"):
         plan = plan_recipe(read_recipe(str(file)), seeds=len(accuracies))
         for planned, accuracy in zip(plan, accuracies, strict=True):
-            run = create_run(runs_folder, rule="backprop", config=planned.config)
+            versions = {"rule": discover().origins["backprop"]}
+            run = create_run(runs_folder, rule="backprop", config=planned.config, versions=versions)
             summary = {"test/accuracy": accuracy, "validation/accuracy": 1.0, "validation/loss": 0.0}
             replace(run.record, status=status, summary=summary, seconds=2.0).write(run.folder)
         names = {file.stem: [planned.settings for planned in plan]}
@@ -342,6 +344,35 @@ def test_a_run_that_fails_is_exit_code_1(stored, recipe, instant_runs):
     assert "error: 1 run is shifted or failed: backprop seed=0 failed: train/loss became nan" in outcome.err
 
 
+def test_the_steps_of_a_recipe_are_compared_with_those_of_the_stored_run(
+    stored, recipe, sweep, instant_runs, runs_folder, tmp_path, starts
+):
+    file = recipe(options="learning_rate = 0.01", steps='[[steps]]\nverb = "eval"\n')
+    stored(file, 0.5, 0.501, 0.502, 0.503)
+    sweep(file)
+    plan = plan_recipe(read_recipe(str(file)), seeds=4)
+
+    def write():
+        write_reference(RunStore(runs_folder), tmp_path / "reference", {"mine": [planned.settings for planned in plan]})
+
+    write()
+    same = plastic("verify", file, "--steps", "--exact", "--json")
+    assert same.code == 0, same.err
+    assert same.results[0]["same_seed"] == "equal"
+    # Without --steps only the run is repeated.
+    assert plastic("verify", file, "--json").code == 0
+    assert [start["verb"] for start in starts()] == ["eval", "train", "eval", "train"]
+    (path,) = runs_folder.glob("*/stages/*.json")
+    record = json.loads(path.read_text())
+    (name, value) = next(iter(record["results"].items()))
+    path.write_text(json.dumps({**record, "results": {name: value + 0.25}}))
+    write()
+    other = plastic("verify", file, "--steps", "--exact", "--json")
+    assert other.code == 1
+    assert other.results[0]["differences"] == {f"eval: {name}": [value + 0.25, value]}
+    assert other.results[0]["verdict"] == "inside"
+
+
 def test_a_sample_is_drawn_from_all_recipes(reference, recipe, instant_runs):
     # The reference has no runs of this one.
     recipe(seeds="9", options="learning_rate = 0.5", name="unmeasured")
@@ -370,7 +401,7 @@ def test_a_sample_is_drawn_from_all_recipes(reference, recipe, instant_runs):
         (["mine", "--seed", 3], "--seed 3 does nothing without --sample"),
         (["--sample", 3, "--seeds", 2], "--seeds 2 does nothing with --sample"),
         (["--sample", 0], "--sample 0: it should be greater than or equal to 1"),
-        (["--sample", 2, "--rule", "grlu"], "--rule grlu: there is no recipe of it"),
+        (["--sample", 2, "--rule", "grlu"], "the reference has no runs of grlu, so that none can be drawn"),
         (["--sample", 2, "--minutes", 1e-9], "the reference has no run that takes at most 1e-09 minutes"),
         (["nonsense"], "there is no recipe 'nonsense'"),
     ],
