@@ -36,9 +36,9 @@ its own noise:
 
 xhat_{l,g} is the mean of the two inputs of group g's own pair. One group is (5) and (6); k groups take k times as many
 passes. The expectation is the same, to leading order in sigma. Let G_i be the gradient with respect to z_i for one
-image, and noise be added to z. Then the variance of db, summed over units, is sigma^4 / P times the sum over i of
-G_i^2 (1 + N_g), with N_g units in the group of unit i: (N + 1) |G|^2 for one group, 2 |G|^2 for groups of one unit.
-Rewards per group are not in the published program.
+image, and noise be added to z. Then the variance of db_i is sigma^4 / P (|G_g|^2 + G_i^2), where G_g is the gradient of
+the units in the group of unit i. Its sum over units is (N + 1) |G|^2 sigma^4 / P for one group, and 2 |G|^2 sigma^4 / P
+for groups of one unit. Rewards per group are not in the published program.
 
 Equation numbers are ours. Source: README and code of https://github.com/steve-z-wang/grlu, whose rule is
 `credit="output"`: noise after the nonlinearity. Its update has no factor f'(z), so silent ReLU units are updated too.

@@ -117,7 +117,7 @@ def test_a_group_for_each_unit_is_the_gradient_times_the_squared_noise():
 
 @pytest.mark.parametrize("groups", [1, 2, 5, 10])
 def test_expectation_is_the_gradient_and_variance_falls_as_predicted(groups):
-    """The mean over noise is sigma^2 G; the variance of db is sigma^4 / P times the sum over i of G_i^2 (1 + N_g)."""
+    """The mean over noise is sigma^2 G; the variance of db_i is sigma^4 / P (|G_g|^2 + G_i^2)."""
     sizes, sigma, draws, perturbations = [6, 6, 4], 1e-3, 2000, 2
     weights, biases, x, y, _ = problem(sizes, batch=1, seed=3)
     gradient = torch.cat(rule.gradient_update(weights, biases, x, y)[1])
@@ -130,12 +130,13 @@ def test_expectation_is_the_gradient_and_variance_falls_as_predicted(groups):
         found.append(torch.cat(rule.update_of_groups(weights, biases, x, y, noises, groups, credit="preactivation")[1]))
     estimates = torch.stack(found) / sigma**2
     members = torch.cat(rule.group_of_units(sizes[1:], groups))
-    size_of = members.bincount()[members]
-    # Var(n_i sum over the group of n_j G_j) / sigma^4 = G_i^2 + |G_g|^2; its sum over i is that of G_i^2 (1 + N_g).
-    variance = float((gradient**2 * (1 + size_of)).sum()) / perturbations
+    of_group = torch.zeros(groups, dtype=torch.float64).index_add(0, members, gradient**2)
+    # Var(n_i times the sum over the group of n_j G_j) / sigma^4 = |G_g|^2 + G_i^2.
+    variances = (of_group[members] + gradient**2) / perturbations
     error = (estimates.mean(0) - gradient).norm()
-    assert error < 4 * math.sqrt(variance / draws)
-    assert estimates.var(0).sum().item() == pytest.approx(variance, rel=0.15)
+    assert error < 4 * math.sqrt(float(variances.sum()) / draws)
+    # The standard error of a variance of 2000 products of normal numbers is about 8%.
+    torch.testing.assert_close(estimates.var(0), variances, rtol=0.3, atol=1e-3 * float(variances.sum()))
 
 
 @pytest.mark.parametrize("sizes", [[20, 10], [20, 16, 10], [20, 16, 13, 10]])
