@@ -16,6 +16,7 @@ GROUPS = {
     "config": "Options of a rule",
     "plugins": "Rules and plugins",
     "classifier": "Rules that classify images",
+    "analysis": "What learning costs",
     "errors": "Errors",
 }
 """Titles of the public names, by the room of the toolkit that they come from."""

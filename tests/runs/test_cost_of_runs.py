@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plastic_cli import cost_of
+from plastic_cli import Cost, cost_of
 from plastic_cli.runs.record import read_record
 from plastic_cli.tables import with_prefix
-from plastic_cli.testing import plastic, write_tiny_dataset
+from plastic_cli.testing import HEAVY, _check_cost, plastic, write_tiny_dataset
 
 
 @pytest.fixture
@@ -93,3 +95,41 @@ def test_a_number_with_a_prefix_has_four_digits_of_the_value(value, unit):
     assert float(number) * 1000 ** " kMGTPE".index(prefix or " ") == pytest.approx(value, rel=6e-4)
     assert float(number) < 1000 or prefix == "E"
     assert with_prefix(0, unit) == f"0 {unit}".strip()
+
+
+def test_fully_connected_networks_are_priced_without_torch():
+    program = (
+        "import sys\n"
+        "from plastic_cli.analysis.cost import cost_of\n"
+        "from plastic_cli.runs.record import RunRecord\n"
+        "counts = {f'train/{name}': 1.0 for name in ('events', 'event_images', 'synaptic_updates')}\n"
+        "data = {'image_shape': [1, 8, 8], 'classes': 10}\n"
+        "for rule in ('backprop', 'eglp', 'feedback', 'grlu', 'metafa', 'selective'):\n"
+        "    run = RunRecord('run', rule, 0, {}, status='completed', data=data, summary=counts)\n"
+        "    run.speed = {'samples': 7200}\n"
+        "    assert cost_of(run) is not None, rule\n"
+        f"assert not set({HEAVY!r}) & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        (lambda record: 7, "returns a int, not a Cost"),
+        (lambda record: Cost(1, 1.5, 0, 0, 0, 0, 0), "inference_flops is 1.5"),
+        (lambda record: Cost(1, 1, 1, -1, 0, 0, 0), "messages is -1"),
+        (lambda record: Cost(0, 1, 1, 1, 1, 1, 1), "has no samples"),
+        (lambda record: Cost(1, 1, 1, 1, 1, round(1e9 * record.seconds), 1), "depends on the machine or the time"),
+        (lambda record: Cost(1, 1, 1, 1, 1, len(record.versions), 1), "depends on the machine or the time"),
+    ],
+)
+def test_the_contract_of_rules_names_what_is_wrong_with_a_cost(tiny, monkeypatch, wrong, complaint):
+    record = trained("backprop", tiny, "--hidden", "5")
+    folder = Path(json.loads(plastic("runs", "show", record.run, "--json").out)["folder"])
+    monkeypatch.setattr("plastic_backprop.cost.cost", wrong)
+    with pytest.raises(AssertionError, match=complaint):
+        _check_cost("backprop", folder)
+    monkeypatch.undo()
+    _check_cost("backprop", folder)
