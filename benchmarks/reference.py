@@ -230,6 +230,7 @@ def write(folder: Path) -> None:
     print(f"{number} runs of {len(recipes)} recipes in {FOLDER}, {size / 1e6:.2f} MB")
     if size > LARGEST:
         raise PlasticError(f"the reference has more than {LARGEST / 1e6:g} MB: keep fewer points of each curve.")
+    print("now write the pages: python website/measurements.py")
 
 
 def print_outliers(reference: Reference) -> None:
