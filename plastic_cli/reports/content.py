@@ -27,7 +27,6 @@ from plastic_cli.reports.latex import latex
 from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.options import ReportOptions
 from plastic_cli.reports.results import ClaimResult, Result, judge_claims, summarize
-from plastic_cli.reports.steps import StepOnRun
 from plastic_cli.reports.tables import DEFAULT_STYLE, claims_table, context_table, results_table
 from plastic_cli.reports.with_reference import joined, reference_runs
 from plastic_cli.runs.console import Console
@@ -36,6 +35,7 @@ from plastic_cli.tables import Table
 if TYPE_CHECKING:
     from plastic_cli.reports.comparisons import Comparison
     from plastic_cli.reports.pareto import Pareto
+    from plastic_cli.reports.steps import StepOnRun
     from plastic_cli.runs.reference import Reference
 
 

@@ -1,6 +1,8 @@
 """Where runs stand in the reference: prediction intervals, repeated seeds, controls and published figures."""
 
 import math
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -372,3 +374,9 @@ def test_a_standing_shows_itself_as_text_html_and_plain_values(reference):
     assert content["runs"] == [{"run": "20261101-0500", "seed": 7, "setting": "grlu on digits, defaults"}]
     assert content["results"][0]["position"] == "inside"
     assert content["notes"] == []
+
+
+def test_no_package_for_figures_and_no_torch_is_imported():
+    text = "import sys, plastic_cli.reports.standing; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout.split()
+    assert {"torch", "matplotlib", "plotnine", "sklearn", "numba"}.isdisjoint(loaded)
