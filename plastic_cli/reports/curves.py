@@ -41,6 +41,8 @@ from plastic_cli.plugins.models import former_names
 from plastic_cli.reports.content import training_models
 from plastic_cli.reports.grouping import (
     CONFIG_PREFIX,
+    OWN,
+    SOURCE,
     group_runs,
     plain_value,
     setting_text,
@@ -249,6 +251,8 @@ def _settings(runs: pd.DataFrame, by: str | None) -> tuple[set[str], dict[str, t
     for place, setting in enumerate(settings_across(groups, models)):
         # A setting without a text is the only one of its rule.
         text = ": ".join(part for part in (setting.rule if several_rules else "", setting.distinction) if part)
+        if not text and SOURCE in runs.columns:
+            text = OWN
         for group in setting.groups.values():
             settings.update(dict.fromkeys(group.runs, (place, text, data_names.get(group.data, ""))))
     return (set(settings) if by in ("run", "name") else kept), settings

@@ -19,6 +19,11 @@ class PlotOptions(ViewOptions):
     final: bool = field(
         False, "draw final values instead of curves, with the values of --by on the horizontal axis", panel="Figure"
     )
+    reference: bool = field(
+        False,
+        "also draw the runs of the reference that comes with plastic, of the same settings",
+        panel="Figure",
+    )
     combinations: bool = field(
         False,
         "draw final values of every combination of credit rule, network and update, or with --by layer of every layer",

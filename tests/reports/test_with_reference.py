@@ -206,3 +206,17 @@ def test_the_price_of_a_result_of_the_reference_is_known(measured, runs_folder):
     rows = json.loads(command("report", "--reference", "--pareto", "messages", "--json").out)["pareto"]
     assert [row["source"] for row in rows] == [OWN, REFERENCE]
     assert rows[0]["price_mean"] == rows[1]["price_mean"] > 0
+
+
+def test_a_figure_shows_the_same_settings_of_the_reference(measured, runs_folder):
+    measured([*runs([0.9, 0.91, 0.92]), *runs([0.5], 50, perturbations=4)])
+    write_runs(runs_folder, runs([0.3, 0.4, 0.5], 100))
+    data = plastic.plot(runs_folder, "test/accuracy", reference=True).data
+    last = data[data["step"] == 1].set_index(data["label"].astype(str)[data["step"] == 1])["mean"]
+    assert last.to_dict() == pytest.approx({OWN: 0.4, REFERENCE: 0.91})
+    final = plastic.plot(runs_folder, "test/accuracy", by="perturbations", final=True, reference=True)
+    assert set(final.data["label"].astype(str)) == {OWN, REFERENCE}
+    with pytest.warns(UserWarning, match="no run of these settings"):
+        write_runs(runs_folder / "other", runs([0.3], 200, epochs=2))
+        plastic.plot(runs_folder / "other", "test/accuracy", reference=True)
+    assert command("plot", "--reference", "--combinations").code == 2
