@@ -58,6 +58,8 @@ def imported_by(*arguments):
         ["tune", "--help"],
         ["tune", "grlu", "--help"],
         ["recipes", "--help"],
+        ["compare", "--help"],
+        ["report", "--help"],
     ],
     ids=" ".join,
 )
