@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plastic_cli.analysis.cost import Cost, cost_of
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.plugins.rule import VERBS
@@ -98,6 +99,11 @@ class StoredRun:
     def results(self) -> dict[str, float]:
         """The last value of every training metric, such as "test/accuracy"; NaN if it was not finite."""
         return {key: math.nan if value is None else value for key, value in self.record.summary.items()}
+
+    @property
+    def cost(self) -> Cost | None:
+        """What the training cost, see `Cost`; None if it is unknown. See `plastic_cli.cost_of`."""
+        return cost_of(self.record)
 
     def metrics(self, stage: str | None = None) -> pd.DataFrame:
         """Return every logged metric, one per row, in the order of logging: columns METRIC_COLUMNS of the store.

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plastic_cli import Cost, cost_of
+from plastic_cli import Cost, RunStore, cost_of
 from plastic_cli.runs.record import read_record
 from plastic_cli.tables import with_prefix
 from plastic_cli.testing import HEAVY, _check_cost, plastic, write_tiny_dataset
@@ -35,6 +35,7 @@ def test_the_price_is_shown_with_the_mean_of_a_sample(tiny):
     weights = 36 * 5 + 5 * 3
     content = json.loads(plastic("runs", "show", record.run, "--json").out)
     assert content["cost"] == asdict(cost_of(record))
+    assert RunStore().run(record.run).cost == cost_of(record)
     assert content["cost"]["updates"] == 2 * 3 * weights
     table = plastic("runs", "show", record.run).out
     # 120 samples of 2 * 195 operations.
@@ -50,6 +51,7 @@ def test_a_run_without_a_price_shows_none(tiny):
     stored = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**stored, "status": "failed"}), encoding="utf-8")
     assert json.loads(plastic("runs", "show", record.run, "--json").out)["cost"] is None
+    assert RunStore().run(record.run).cost is None
     assert "messages" not in plastic("runs", "show", record.run).out
 
 
