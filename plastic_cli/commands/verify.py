@@ -18,13 +18,13 @@ from plastic_cli.config.model import field
 from plastic_cli.errors import RunFailed
 from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.runs.console import Console
-from plastic_cli.statistics.intervals import CONFIDENCE
 from plastic_cli.sweeps.lookup import Planned, find, store_of
 from plastic_cli.tables import duration
 from plastic_cli.verbs.options import VerificationOptions
 from plastic_cli.verbs.sweep import checked_plan
 from plastic_cli.verbs.verify import (
     COLUMNS,
+    CONFIDENCE,
     Check,
     Verdict,
     chosen_checks,

@@ -14,7 +14,6 @@ from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.record import RunRecord, read_record, settings_text
 from plastic_cli.runs.stages import StageRecord, read_stage
-from plastic_cli.statistics.intervals import CONFIDENCE, MINIMUM_VALUES, Interval, prediction_interval
 from plastic_cli.sweeps.engine import SweepRun
 from plastic_cli.sweeps.lookup import with_data
 from plastic_cli.sweeps.plan import PlannedRun, filter_runs, option_text, plan_recipe
@@ -25,9 +24,15 @@ from plastic_cli.verbs.options import VerificationOptions
 
 if TYPE_CHECKING:
     from plastic_cli.runs.reference import Reference
+    from plastic_cli.statistics.intervals import Interval
 
 VerdictWord = Literal["inside", "outside", "failed", "not comparable", "not finished"]
 SameSeed = Literal["equal", "different"]
+
+CONFIDENCE = 0.95
+"""Probability with which all intervals of one verification hold if nothing has changed."""
+FEWEST_SEEDS = 3
+"""Other seeds that an interval needs, as in `statistics.intervals`, which imports NumPy; help must not."""
 
 COLUMNS = [
     "recipe",
@@ -194,7 +199,7 @@ def _sampled(options: VerificationOptions, reference: Reference) -> list[Check]:
     drawn = draw(candidates, options.sample, seconds, options.seed, comparable)
     if not drawn:
         within = "" if options.minutes is None else f" that takes at most {options.minutes:g} minutes"
-        raise UserError(f"the reference has no run{within} with {MINIMUM_VALUES} other seeds and with its data here.")
+        raise UserError(f"the reference has no run{within} with {FEWEST_SEEDS} other seeds and with its data here.")
     found = [checks[candidate.recipe, candidate.planned.settings] for candidate in drawn]
     return [with_stages(check, read_recipe(check.recipe), reference) for check in found] if options.steps else found
 
@@ -237,12 +242,12 @@ def check_of(planned: PlannedRun, recipe: str, reference: Reference, *, data_kno
     metrics = tuple(
         metric
         for metric in MAIN_METRICS
-        if sum(record.summary.get(metric) is not None for record in others) >= MINIMUM_VALUES
+        if sum(record.summary.get(metric) is not None for record in others) >= FEWEST_SEEDS
     )
     reason = None
     if not metrics:
         seeds = f"{len(others)} other seed{'' if len(others) == 1 else 's'}"
-        reason = f"the reference has {seeds} of this setting, and an interval needs {MINIMUM_VALUES}"
+        reason = f"the reference has {seeds} of this setting, and an interval needs {FEWEST_SEEDS}"
     return Check(recipe, planned, stored, others, metrics, reason)
 
 
@@ -310,6 +315,8 @@ def judgment(check: Check, record: RunRecord, confidence: float = CONFIDENCE, fo
 
     confidence: of the prediction interval of each judged metric. folder: that of the run, with its stages.
     """
+    from plastic_cli.statistics.intervals import prediction_interval
+
     metrics = tuple(
         JudgedMetric(
             metric,

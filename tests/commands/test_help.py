@@ -55,6 +55,7 @@ def imported_by(*arguments):
         ["train", "grlu", "--help"],
         ["runs", "--help"],
         ["sweep", "--help"],
+        ["verify", "--help"],
         ["tune", "--help"],
         ["tune", "grlu", "--help"],
         ["recipes", "--help"],

@@ -90,7 +90,7 @@ def test_options_before_a_command_of_a_group_count_for_it(train, tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    ["sweep", "recipes", "report", "runs", "rules", "data", "doctor", "new-rule"],
+    ["sweep", "verify", "recipes", "report", "runs", "rules", "data", "doctor", "new-rule"],
 )
 def test_every_command_of_the_toolkit_has_help_and_debug(command):
     out = plastic(command, "--help").out

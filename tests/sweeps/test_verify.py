@@ -19,12 +19,13 @@ from plastic_cli.runs.folder import create_run
 from plastic_cli.runs.record import RunRecord, read_record
 from plastic_cli.runs.reference import Reference, write_reference
 from plastic_cli.runs.store import RunStore
-from plastic_cli.statistics.intervals import prediction_interval
+from plastic_cli.statistics import intervals
+from plastic_cli.statistics.intervals import MINIMUM_VALUES, prediction_interval
 from plastic_cli.sweeps.lookup import with_data
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
 from plastic_cli.testing import plastic
-from plastic_cli.verbs.verify import Check, check_of, failure_text, judged, judgment
+from plastic_cli.verbs.verify import CONFIDENCE, FEWEST_SEEDS, Check, check_of, failure_text, judged, judgment
 from sweeps.watching import statuses, until
 
 pytestmark = pytest.mark.usefixtures("starts")
@@ -48,6 +49,11 @@ def check(planned, others, stored=None, metrics=("test/accuracy",)):
 
 
 # ------------------------------------------------------------------------------------------------------ one verdict
+
+
+def test_the_fewest_seeds_are_those_of_an_interval():
+    assert FEWEST_SEEDS == MINIMUM_VALUES
+    assert CONFIDENCE == intervals.CONFIDENCE
 
 
 def test_the_interval_is_that_of_the_other_seeds(planned):
