@@ -70,7 +70,7 @@ def test_the_angle_to_the_gradient_decreases_with_perturbations(trained):
     np.testing.assert_allclose(sorted(angles["value"]), sorted(mine["angle"]))
 
 
-@pytest.mark.parametrize("options", [[], ["--k", "0.5"]])
+@pytest.mark.parametrize("options", [[], ["--k", "0.5"], ["--reward-groups", "3"]])
 def test_angles_and_signal_to_noise_equal_an_independent_computation(trained, options, tiny_data):
     folder = trained("--perturbations", "2", *options)
     images, samples = 5, 6
@@ -90,7 +90,11 @@ def test_angles_and_signal_to_noise_equal_an_independent_computation(trained, op
                 rows = slice(2 * draw, 2 * draw + 2)
                 n = [part[rows] for part in noises]
                 masks = learner.masks(x, n, None if gumbels is None else [part[rows] for part in gumbels])
-                up, _, _ = rule.grlu_update(learner.weights, learner.biases, x, y, n, masks)
+                parameters = learner.weights, learner.biases
+                if "--reward-groups" in options:
+                    up, _, _ = rule.update_of_groups(*parameters, x, y, n, 3)
+                else:
+                    up, _, _ = rule.grlu_update(*parameters, x, y, n, masks)
                 repeat = 1 if masks is None else 2
                 down, _, _ = rule.gradient_update(
                     learner.weights, learner.biases, x.expand(repeat, -1), y.expand(repeat), masks
