@@ -209,3 +209,15 @@ def test_a_table_of_a_recipe_has_a_row_for_each_setting(monkeypatch):
         key in table["settings"] for key in ("control, random hidden weights", "noise before ReLU perturbations=16")
     )
     assert settings["noise before ReLU perturbations=16"].config["credit"] == "preactivation"
+
+
+def test_a_value_that_differs_from_an_earlier_one_is_marked():
+    def compared(old, new):
+        return measurements._compared(old, new).endswith("DIFFERS")
+
+    earlier = measured.Value(90.0, 89.5, 90.5, 5)
+    assert not compared(earlier, measured.Value(90.4, 90.0, 90.8, 5))
+    assert compared(earlier, measured.Value(93.0, 92.0, 94.0, 5))
+    assert not compared(earlier, measured.Value(93.0, 85.0, 101.0, 3))
+    assert not compared(measured.Value(97.6), measured.Value(97.62, 97.5, 97.7, 5))
+    assert compared(measured.Value(10.0), measured.Value(20.0, 19.0, 21.0, 5))
