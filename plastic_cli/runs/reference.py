@@ -200,39 +200,58 @@ def write_reference(
 ) -> int:
     """Write the runs of a store that belong to recipes as a reference, and return their number.
 
-    recipes: for each recipe the `settings_text` of its runs, seeds included. Of several runs with the same settings,
-    the one of the newest version of plastic is kept, and of one version a completed one before a failed one. keep: a
-    reference whose runs stay where the store has no run with the same settings.
+    recipes: for each recipe the `settings_text` of its runs, seeds included. All runs of a setting are of one version
+    of plastic: the newest of those with most seeds. Of several runs of this version with one seed, a completed one is
+    kept before a failed one, and the newest. keep: a reference whose runs stay unless the store has others.
     """
     named: dict[str, list[str]] = {}
     for recipe, settings in recipes.items():
         for text in settings:
             named.setdefault(text, []).append(recipe)
-    chosen: dict[str, tuple[tuple[Any, ...], RunRecord, bool]] = {}
     sources = [(read_record(Path(row["folder"])), True) for row in store.rows() if row["status"] in ENDED]
     if keep is not None:
         sources += [(keep.record(row["run"]), False) for row in keep.rows()]
-    for record, from_store in sources:
-        text = settings_text(record.rule, record.config)
-        if text not in named:
-            continue
-        rank = (_version(record), from_store, record.status == "completed", record.created)
-        if text not in chosen or chosen[text][0] < rank:
-            chosen[text] = (rank, record, from_store)
-    records = sorted((record for _, record, _ in chosen.values()), key=lambda record: (record.created, record.run))
-    names = {record.run: sorted(named[text]) for text, (_, record, _) in chosen.items()}
+    chosen = _of_one_version((record, new) for record, new in sources if _settings(record) in named)
+    records = sorted((record for record, _ in chosen), key=lambda record: (record.created, record.run))
+    names = {record.run: sorted(named[_settings(record)]) for record in records}
     folder.mkdir(parents=True, exist_ok=True)
     _write_runs(folder / RUNS_FILE, records, names)
     stages = {
         record.run: read_stages(store.folder / record.run) if from_store or keep is None else keep.stages(record.run)
-        for _, record, from_store in chosen.values()
+        for record, from_store in chosen
     }
     _write_stages(folder / STAGES_FILE, {record.run: stages[record.run] for record in records})
-    new = [record.run for _, record, from_store in chosen.values() if from_store]
-    old = [record.run for _, record, from_store in chosen.values() if not from_store]
+    new = [record.run for record, from_store in chosen if from_store]
+    old = [record.run for record, from_store in chosen if not from_store]
     _write_metrics(folder / METRICS_FILE, store, new, keep, old, [record.run for record in records])
     _read_reference.cache_clear()
     return len(records)
+
+
+def _of_one_version(sources: Iterable[tuple[RunRecord, bool]]) -> list[tuple[RunRecord, bool]]:
+    """Return one run for each seed of each setting, all of one version. sources: runs, and whether they are new."""
+    settings: dict[str, dict[tuple[int, ...], dict[str, tuple[RunRecord, bool]]]] = {}
+
+    def rank(source: tuple[RunRecord, bool]) -> tuple[bool, bool, str]:
+        record, new = source
+        return new, record.status == "completed", record.created
+
+    for source in sources:
+        record = source[0]
+        versions = settings.setdefault(setting_text(record.rule, record.config), {})
+        seeds = versions.setdefault(_version(record), {})
+        known = seeds.get(_settings(record))
+        if known is None or rank(known) < rank(source):
+            seeds[_settings(record)] = source
+    found: list[tuple[RunRecord, bool]] = []
+    for versions in settings.values():
+        most = max(versions, key=lambda version: (len(versions[version]), version))
+        found += versions[most].values()
+    return found
+
+
+def _settings(record: RunRecord) -> str:
+    return settings_text(record.rule, record.config)
 
 
 def thinned(metrics: pd.DataFrame, points: int = CURVE_POINTS) -> pd.DataFrame:

@@ -98,23 +98,32 @@ def test_only_ended_runs_of_recipes_are_in_it_and_a_completed_one_before_a_faile
     assert other.id not in Reference(tmp_path).recipes()["one"]
 
 
-def test_a_newer_version_replaces_an_older_one_and_the_others_stay(runs_folder, tmp_path):
-    def run(folder, seed, version):
+def test_the_runs_of_a_setting_are_of_one_version_the_newest_of_those_with_most_seeds(runs_folder, tmp_path):
+    def run(folder, seed, version, status="completed"):
         made = create_run(folder, rule="oja", config={"seed": seed}, versions={"plastic": version})
         with made.locked():
             made.start()
             made.log("test", accuracy=0.5)
-            made.finish("completed")
+            made.finish(status)
         return made
 
     old = [run(runs_folder / "old", seed, "0.9.0") for seed in (0, 1)]
     write_reference(RunStore(runs_folder / "old"), tmp_path / "first", {"one": texts(*old)})
-    new = [run(runs_folder / "new", 0, "0.10.0"), run(runs_folder / "new", 1, "0.8.0")]
     first = Reference(tmp_path / "first")
-    write_reference(RunStore(runs_folder / "new"), tmp_path / "second", {"one": texts(*old)}, keep=first)
-    second = Reference(tmp_path / "second")
-    assert {row["run"] for row in second.rows()} == {new[0].id, old[1].id}
-    assert set(second.metrics()["run"]) == {new[0].id, old[1].id}
+    new = RunStore(runs_folder / "new")
+
+    def kept(folder):
+        write_reference(new, tmp_path / folder, {"one": texts(*old)}, keep=first)
+        reference = Reference(tmp_path / folder)
+        assert set(reference.metrics()["run"]) == {row["run"] for row in reference.rows()}
+        return {row["run"] for row in reference.rows()}
+
+    newer = [run(new.folder, 0, "0.10.0")]
+    run(new.folder, 0, "0.8.0")
+    assert kept("fewer") == {made.id for made in old}
+    # A run that failed counts as measured.
+    newer.append(run(new.folder, 1, "0.10.0", "failed"))
+    assert kept("as many") == {made.id for made in newer}
 
 
 def test_a_setting_is_found_whatever_seed_and_device(make_run, store, tmp_path):
