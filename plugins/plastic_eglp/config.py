@@ -171,7 +171,12 @@ class Train(ModuleTrainConfig):
         "local_lr": "local_learning_rate",
         "gather": "event_batch_size",
     }
-    added: ClassVar[Mapping[str, Any]] = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0}
+    added: ClassVar[Mapping[str, Any]] = {
+        "optimizer": "sgd",
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "initial_weights": "uniform",
+    }
     published_names: ClassVar[Mapping[str, str]] = {"backprop_lr": "learning_rate", "hidden_dims": "hidden"}
     only_with: ClassVar[OnlyWith] = (
         (
