@@ -8,6 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from plastic_cli.analysis.shapes import SAMPLES, NetworkShape, fully_connected, shape_of
+from plastic_cli.config.classifier import MODELS
 from plastic_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,11 +52,18 @@ def _module_shape(model: str, image_shape: ImageShape, classes: int, hidden: tup
     built = made_without_memory(model, image_shape, classes, hidden)
     device = next(built.module.parameters()).device
     x = torch.zeros(SAMPLES, prod(image_shape), device=device)
-    return shape_of(built.module, as_input(x, built.module, built.image_shape))
+    try:
+        return shape_of(built.module, as_input(x, built.module, built.image_shape))
+    except Exception as error:
+        # A module can raise anything.
+        raise UserError(f"--model {model}: its operations cannot be counted ({type(error).__name__}).") from error
 
 
 def made_without_memory(model: str, image_shape: ImageShape, classes: int, hidden: Sequence[int]) -> BuiltNetwork:
-    """Return the network that `--model` names on the meta device, in training mode; on the CPU if it needs values."""
+    """Return the network that `--model` names on the meta device, in training mode.
+
+    A network of the user's own that needs values is on the CPU. Raises UserError if the network cannot be made.
+    """
     import torch
 
     from plastic_cli.classifier.networks import network_for
@@ -68,5 +76,8 @@ def made_without_memory(model: str, image_shape: ImageShape, classes: int, hidde
 
     try:
         return make("meta")
-    except Exception:  # noqa: BLE001  a module of the user's own can raise anything without values
-        return make("cpu")
+    except Exception as error:
+        # A module of the user's own can raise anything without values. A named one is too large, and would fill memory.
+        if model in MODELS:
+            raise UserError(f"--model {model}: it cannot be made ({type(error).__name__}).") from error
+    return make("cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import accumulate, pairwise
 from math import prod
 
+from plastic_cli import UserError
 from plastic_cli.analysis.cost import Cost, TrainedRun
 from plastic_cli.analysis.shapes import NetworkShape, fully_connected
 from plastic_cli.classifier.cost import Training, gradient_cost, moments_of, training_of
@@ -41,8 +42,13 @@ def scalars(config: Train, shape: NetworkShape) -> int:
 
 
 def groups_of_layers(shape: NetworkShape, groups: int) -> list[range]:
-    """Return the groups that have units in each layer. Unit u of N is in group floor(u k / N), see rule.py."""
+    """Return the groups that have units in each layer. Unit u of N is in group floor(u k / N), see rule.py.
+
+    Raises UserError for more groups than units.
+    """
     units = sum(layer.units for layer in shape.layers)
+    if groups > units:
+        raise UserError(f"--reward-groups {groups}: the network has {units} units.")
     ends = [0, *accumulate(layer.units for layer in shape.layers)]
     return [range(first * groups // units, (last - 1) * groups // units + 1) for first, last in pairwise(ends)]
 

@@ -23,6 +23,9 @@ PENALTY_STATE = {"none": 0, "ewc": 2, "si": 3}
 PENALTY_STEP = {"none": 0, "ewc": 0, "si": 2}
 """Numbers that a penalty holds for each parameter in a step: the gradient, and the parameter before the step."""
 
+MOST_STEPS = 10_000_000
+"""Of a run whose replayed images are counted; a damaged record can name any number."""
+
 
 def cost(record: TrainedRun) -> Cost:
     """Return the cost of the training of a run. Replayed images are part of the cost of learning."""
@@ -139,7 +142,10 @@ def passes(tasks: Sequence[TaskPlan], batch_size: int, replay: ReplayPlan) -> Pa
     """Return the steps and the replayed images of all tasks.
 
     A batch is followed by round(n share / (1 - share)) replayed images for n new ones, or by as many as are stored.
+    Raises UserError for more than MOST_STEPS.
     """
+    if sum(task.rounds * (task.images // batch_size + 1) for task in tasks) > MOST_STEPS:
+        raise UserError(f"the run has more than {MOST_STEPS:,} steps, so its cost is not counted.")
     steps = replayed = largest = stored = full = 0
     for task in tasks:
         # A class-balanced buffer has room for the classes of this task in addition to those of earlier ones.

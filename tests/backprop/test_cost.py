@@ -103,6 +103,9 @@ def test_twice_the_epochs_cost_twice_as_much_and_need_the_same_memory(samples, b
         {"config": {"model": "no_such_module:Net"}},
         {"config": {"epochs": 0}},
         {"config": {"model": "torchvision.models:no_such_network"}},
+        {"config": {"model": "torchvision.models:list_models"}},
+        {"config": {"model": "cnn"}},
+        {"config": {"model": "cnn"}, "data": {"image_shape": [1, 2**33, 2**33], "classes": 3}},
     ],
 )
 def test_a_run_that_says_too_little_has_no_cost(changes):

@@ -106,6 +106,11 @@ def test_a_group_for_each_unit_passes_the_layers_above_it():
     assert twelve.messages == 28 * 7 * 9
 
 
+def test_more_groups_than_units_have_no_price():
+    config = {"hidden": [5, 4], "reward_groups": 10**12, "epochs": 2}
+    assert cost_of(RunRecord("run", "grlu", 0, config, status="completed", data=DATA, speed={"samples": 28})) is None
+
+
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.data())
 @settings(max_examples=30, deadline=None)
 def test_a_layer_gets_the_rewards_of_the_groups_with_a_unit_in_it(hidden, data):

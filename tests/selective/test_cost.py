@@ -99,6 +99,13 @@ def test_iterations_are_steps_of_whole_batches():
     assert price(samples=2 * 7 * 4, iterations=7).updates == 2 * 7 * 50
 
 
+def test_a_record_of_a_run_without_end_has_no_price():
+    config = {"hidden": [5], "epochs": 1, "batch_size": 1}
+    data = {"image_shape": [1, 2, 3], "classes": 4}
+    run = RunRecord("run", "selective", 0, config, status="completed", data=data, speed={"samples": 10**15})
+    assert cost_of(run) is None
+
+
 @settings(max_examples=50)
 @given(
     images=st.integers(1, 60),
