@@ -57,8 +57,8 @@ def test_python_and_the_shell_report_the_same(store):
 
 def test_the_frames_have_words_as_columns(store):
     made = plastic.report(store)
-    assert made.results.columns[:8].tolist() == [
-        "rule", "dataset", "data_note", "setting", "seeds", "failed", "repeated", "metric",
+    assert made.results.columns[:9].tolist() == [
+        "rule", "dataset", "data_note", "setting", "source", "seeds", "failed", "repeated", "metric",
     ]  # fmt: skip
     assert {"mean", "low", "high", "n", "sd"} <= set(made.results.columns)
     assert made.results["sd"].between(0, 0.01).all()
