@@ -86,7 +86,8 @@ def cost_of(record: TrainedRun, *, own_code: bool = False) -> Cost | None:
     try:
         function: Callable[[TrainedRun], Cost] | None = find_rule(record.rule).member("cost")
         return None if function is None else function(record)
-    except UserError:
+    except (UserError, TypeError):
+        # A damaged record can have a list in place of a word.
         return None
 
 

@@ -105,6 +105,7 @@ def test_twice_the_epochs_cost_twice_as_much_and_need_the_same_memory(samples, b
         {"config": {"model": "torchvision.models:no_such_network"}},
         {"config": {"model": "torchvision.models:list_models"}},
         {"config": {"model": "cnn"}},
+        {"config": {"optimizer": ["adam"]}},
         {"config": {"model": "cnn"}, "data": {"image_shape": [1, 2**33, 2**33], "classes": 3}},
     ],
 )
