@@ -38,7 +38,13 @@ from plastic_cli.errors import PlasticError, UserError  # noqa: E402
 from plastic_cli.runs.console import Console  # noqa: E402
 from plastic_cli.runs.metrics import MAIN_METRICS  # noqa: E402
 from plastic_cli.runs.record import RunRecord  # noqa: E402
-from plastic_cli.runs.reference import Reference, read_reference, setting_text, write_reference  # noqa: E402
+from plastic_cli.runs.reference import (  # noqa: E402
+    RUNS_FILE,
+    Reference,
+    read_reference,
+    setting_text,
+    write_reference,
+)
 from plastic_cli.runs.store import RunStore  # noqa: E402
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, prediction_interval  # noqa: E402
 from plastic_cli.sweeps.lookup import Planned, Standing, find, store_of, with_data  # noqa: E402
@@ -219,12 +225,21 @@ def print_status(parts: Sequence[Part], measured: Measured) -> None:
 
 
 def write(folder: Path) -> None:
-    """Write the runs of the store that belong to recipes, and those of the reference that the store lacks."""
+    """Write the runs of the store that belong to recipes, and those of the reference that the store lacks.
+
+    Raises PlasticError, and writes nothing, if runs would be lost: those of a reference that is damaged, and those of a
+    recipe that cannot be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}. Name the folder of the measured runs.")
     named = {
-        file.name: [run.settings for run in plan_recipe(with_seeds(file, SEEDS_TO_DECIDE))]
-        for file in read_recipes(recipe_names())
+        name: [run.settings for run in plan_recipe(with_seeds(read_recipe(name), SEEDS_TO_DECIDE))]
+        for name in recipe_names()
     }
-    number = write_reference(RunStore(folder), FOLDER, named, keep=read_reference(FOLDER))
+    keep = read_reference(FOLDER)
+    if keep.problem is not None and (FOLDER / RUNS_FILE).exists():
+        raise PlasticError(f"{keep.problem} Nothing was written, because its runs would be lost.")
+    number = write_reference(RunStore(folder), FOLDER, named, keep=keep)
     size = sum(path.stat().st_size for path in FOLDER.iterdir())
     recipes = Reference(FOLDER).recipes()
     print(f"{number} runs of {len(recipes)} recipes in {FOLDER}, {size / 1e6:.2f} MB")
@@ -309,6 +324,9 @@ def main() -> int:
         if options.write:
             write(options.runs)
             return 0
+        for name in options.recipe:
+            # A recipe that is named and cannot be read is an error.
+            read_recipe(name)
         names = options.recipe or recipe_names()
         parts = parts_of(names, options.runs, options.data, undecided_claims(options.runs))
         measured = Measured(options.runs)

@@ -13,6 +13,9 @@ from plastic_cli.escapes import printable_line
 NOTHING = "\N{EN DASH}"
 """The text of a cell without content."""
 
+NOTE_MARK = "*"
+"""Stands after the name of data, or after a result, that a note is about."""
+
 
 class Estimate(Protocol):
     """A mean with its interval, such as `plastic_cli.statistics.intervals.Interval`."""

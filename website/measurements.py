@@ -154,7 +154,6 @@ def _with_rows(content: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-@cache
 def settings_of(file: str, name: str) -> Mapping[str, Setting]:
     """Return the settings of a table by their names; raises UserError, with file and name, for a wrong one."""
     found = {}

@@ -14,6 +14,7 @@ from plastic_cli.runs.console import Console
 from plastic_cli.sweeps.overview import recipe_row, reference_result
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe, recipe_names
+from plastic_cli.tables import NOTE_MARK
 from plastic_cli.verbs.options import DataOptions, RunsOptions
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ COLUMNS = [
         "reference_high",
         "reference_settings",
         "reference_runs",
+        "reference_data_notes",
         "reproduces",
         "title",
     ),
@@ -76,6 +78,9 @@ def list_recipes(options: Options) -> None:
     if rule is not None and not rows:
         raise UserError(f"--rule {rule}: there is no recipe of it. Installed rules: {', '.join(discover().rules)}.")
     print_rows(rows, SHOWN if output_format in ("table", "markdown") else COLUMNS, output_format)
+    if output_format in ("table", "markdown"):
+        for notes in dict.fromkeys(row["reference_data_notes"] for row in rows if row["reference_data_notes"]):
+            Console().message(f"{NOTE_MARK} {notes}")
     if output_format == "table":
         Console().message("`plastic recipes NAME` shows one, `plastic sweep NAME` runs the rest of it")
 
@@ -86,7 +91,10 @@ def show_recipe(text: str) -> None:
     print(file.text, end="" if file.text.endswith("\n") else "\n")  # noqa: T201
     reference = _reference()
     if not reference.problem:
-        Console().message(f"reference: {reference_result(plan_recipe(file), reference).text}")
+        result = reference_result(plan_recipe(file), reference)
+        Console().message(f"reference: {result.text}")
+        for note in result.data_notes:
+            Console().message(f"{NOTE_MARK} {note}")
 
 
 def _reference() -> Reference:

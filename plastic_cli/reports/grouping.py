@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from plastic_cli.config.classifier import FitConfig
 from plastic_cli.config.model import Config, TrainConfig
+from plastic_cli.tables import NOTE_MARK
 
 CONFIG_PREFIX = "config."
 
@@ -26,8 +27,6 @@ BOOKKEEPING = frozenset({"dataset", "seed", "device", "name", "runs", "data", "t
 SOURCE = "source"
 """The column of a frame that says where runs come from: `OWN` runs, or the `REFERENCE` that comes with plastic."""
 OWN, REFERENCE = "own", "reference"
-
-NOTE_MARK = "*"
 
 _FAILED = "is_failed"
 

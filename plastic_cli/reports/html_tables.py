@@ -13,9 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from plastic_cli.reports.claims import VERDICTS
-from plastic_cli.reports.grouping import NOTE_MARK
 from plastic_cli.statistics.intervals import Interval
-from plastic_cli.tables import NOTHING, Cell, Detailed, Number, Table, text_and_detail
+from plastic_cli.tables import NOTE_MARK, NOTHING, Cell, Detailed, Number, Table, text_and_detail
 
 SETTING_COLUMNS = ("setting", "first", "second")
 """Headings of the columns whose cells are settings."""

@@ -219,10 +219,11 @@ class Standing:
 
         options: those that differ, with the value there and, in brackets, that of the runs.
         """
-        if self.same is not None:
-            return pd.DataFrame(columns=NEAREST_COLUMNS)
-        found = nearest_settings(self.rows, self.first, self.model, NEAREST)
-        return pd.DataFrame([self._described(setting) for setting in found], columns=NEAREST_COLUMNS)
+        return pd.DataFrame([self._described(setting) for setting in self._nearest], columns=NEAREST_COLUMNS)
+
+    @cached_property
+    def _nearest(self) -> list[ReferenceSetting]:
+        return [] if self.same is not None else nearest_settings(self.rows, self.first, self.model, NEAREST)
 
     @cached_property
     def controls(self) -> pd.DataFrame:
@@ -231,6 +232,18 @@ class Standing:
         The setting of a control is the one that is nearest to that of the runs; options names what else differs.
         difference: the mean of the runs minus that of the control.
         """
+        rows = [{"control": name, **self._described(setting)} for name, setting in self._controls]
+        included = f"{CONTROL}/{self.metric.partition('/')[2]}" if self.metric else ""
+        if self.same is not None and (values := self.same.values(included)):
+            of_setting = self._described(self.same)
+            rows.insert(0, {"control": "control of each run", **of_setting, **_mean_and_bounds(mean_interval(values))})
+        for row in rows:
+            row["difference"] = self.value.mean - row["mean"]
+        return pd.DataFrame(rows, columns=CONTROL_COLUMNS)
+
+    @cached_property
+    def _controls(self) -> list[tuple[str, ReferenceSetting]]:
+        """Name and nearest setting of each control."""
         found: list[tuple[str, ReferenceSetting]] = []
         if self.model is not None and issubclass(self.model, TrainConfig):
             for name, options in self.model.controls.items():
@@ -239,14 +252,7 @@ class Standing:
             found += _named(rule, control_of_all(self.rows, self.first, model, rule, None))
             for name in model.controls:
                 found += _named(name, control_of_all(self.rows, self.first, model, rule, name))
-        rows = [{"control": name, **self._described(setting)} for name, setting in found]
-        included = f"{CONTROL}/{self.metric.partition('/')[2]}" if self.metric else ""
-        if self.same is not None and (values := self.same.values(included)):
-            of_setting = self._described(self.same)
-            rows.insert(0, {"control": "control of each run", **of_setting, **_mean_and_bounds(mean_interval(values))})
-        for row in rows:
-            row["difference"] = self.value.mean - row["mean"]
-        return pd.DataFrame(rows, columns=CONTROL_COLUMNS)
+        return found
 
     def _described(self, setting: ReferenceSetting) -> dict[str, Any]:
         """Return a setting of the reference as a row: what differs, and the mean of the main metric."""
@@ -332,6 +338,10 @@ class Standing:
             notes.append("The reference has no run of this setting. The nearest settings are shown.")
         else:
             notes += _notes_on(self.same, record)
+        settings = (
+            [("this setting", self.same)] if self.same else [("nearest settings", each) for each in self._nearest]
+        )
+        notes += _notes_on_data([*settings, *self._controls], record)
         if record.data.get("note"):
             notes.append(f"{data}: {record.data['note']}.")
         return notes
@@ -477,15 +487,27 @@ def _notes_on(same: ReferenceSetting, record: RunRecord) -> list[str]:
     """Return how the runs of the reference were made differently from a run of their setting, as sentences."""
     notes = []
     own = version_text(record.versions.get("plastic"), record.versions.get("rule"))
-    if not same.same_data:
-        theirs = str(same.rows[0]["data_checksum"])[:8]
-        notes.append(
-            f"The reference was measured on other data under the name {record.dataset}: its checksum is {theirs}, here"
-            f" it is {str(record.data.get('checksum'))[:8]}."
-        )
     if same.version != own:
         notes.append(f"The reference was measured with plastic {same.version}, and this with plastic {own}.")
     if same.failed:
         total = same.failed + len(same.rows)
         notes.append(f"{same.failed} of {total} runs of this setting in the reference failed and have no result.")
     return notes
+
+
+def _notes_on_data(settings: Sequence[tuple[str, ReferenceSetting]], record: RunRecord) -> list[str]:
+    """Return which of the named settings were measured on other data than a run, and what is special about those."""
+    other = [(name, setting) for name, setting in settings if not setting.same_data]
+    here = str(record.data.get("checksum"))[:8]
+    notes: dict[str, None] = {}
+    for checksum in dict.fromkeys(setting.rows[0]["data_checksum"] for _, setting in other):
+        having = [(name, setting) for name, setting in other if setting.rows[0]["data_checksum"] == checksum]
+        which = "" if len(having) == len(settings) else f" ({', '.join(dict.fromkeys(name for name, _ in having))})"
+        notes[
+            f"The reference{which} was measured on other data under the name {record.dataset}: its checksum is"
+            f" {str(checksum)[:8]}, here it is {here}."
+        ] = None
+        for special in dict.fromkeys(row["data_note"] for _, setting in having for row in setting.rows):
+            if special and special != record.data.get("note"):
+                notes[f"About the data of the reference: {special}."] = None
+    return list(notes)

@@ -61,7 +61,8 @@ def compared_table(standing: Standing) -> Table:
         rows.append(("reference", "the same setting", made, _seeds([row["seed"] for row in same.rows]), mean))
     columns = [Column("", names_row=True), Column("rule, data, options"), Column("runs"), Column("seeds")]
     columns += [Column(heading, numeric=True)]
-    return Table("Compared with the reference", " ".join(standing.notes), tuple(columns), tuple(rows))
+    caption = [f"In brackets: {interval_method()}."] if same is not None else []
+    return Table("Compared with the reference", " ".join([*caption, *standing.notes]), tuple(columns), tuple(rows))
 
 
 def ours_text(standing: Standing) -> str:
@@ -123,6 +124,8 @@ def _results_caption(standing: Standing) -> str:
     texts = [explained]
     if len(standing.records) == 1 and not standing.repeats.empty:
         texts.append("The reference run with the same seed is left out.")
+    elif not standing.repeats.empty:
+        texts.append("Some seeds are the same in both: then the mean lies inside more often.")
     left_out = len(standing.metrics) - len(shown_metrics(standing))
     if left_out:
         texts.append(f"{left_out} more results: --format csv.")

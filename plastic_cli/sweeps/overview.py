@@ -16,7 +16,7 @@ from plastic_cli.sweeps.lookup import Planned, find_run, find_step, store_of, wi
 from plastic_cli.sweeps.plan import PlannedRun, plan_recipe
 from plastic_cli.sweeps.recipe import RecipeFile
 from plastic_cli.sweeps.steps import plan_steps
-from plastic_cli.tables import duration
+from plastic_cli.tables import NOTE_MARK, duration
 
 NOT_MEASURED = "not measured"
 
@@ -27,6 +27,7 @@ class ReferenceResult:
 
     metric: its main metric; None without a run. means: the mean of each setting over its seeds. runs: the number of
     runs with a value; planned: the number of runs of the recipe. reason: why it is not measured, if that is known.
+    data_notes: what is special about the data that it was measured on, such as "emnist: not the official split".
     """
 
     metric: str | None
@@ -35,16 +36,21 @@ class ReferenceResult:
     runs: int
     planned: int
     reason: str = ""
+    data_notes: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
-        """The result in a few words: "92.83%, n = 5", or "81.20% to 97.80%, 34 settings, n = 170"."""
+        """The result in a few words: "92.83%, n = 5", or "81.20% to 97.80%, 34 settings, n = 170".
+
+        A NOTE_MARK follows the values if there are notes on the data.
+        """
         if self.metric is None:
             return f"{NOT_MEASURED}: {self.reason}" if self.reason else NOT_MEASURED
         metric = metric_of(self.metric, self.rule)
         name = "" if metric.unit == "%" else f"{metric.name} "
         low, high = metric.text(min(self.means)), metric.text(max(self.means))
-        values = low if len(self.means) == 1 else f"{low} to {high}, {len(self.means)} settings"
+        mark = NOTE_MARK if self.data_notes else ""
+        values = f"{low}{mark}" if len(self.means) == 1 else f"{low} to {high}{mark}, {len(self.means)} settings"
         whole = "" if self.runs == self.planned else f" of {self.planned}"
         return f"{name}{values}, n = {self.runs}{whole}"
 
@@ -84,6 +90,7 @@ def recipe_row(file: RecipeFile, runs: Path, data: Path | None, reference: Refer
         "reference_high": max(means, default=None),
         "reference_settings": len(means),
         "reference_runs": result.runs if result else 0,
+        "reference_data_notes": "; ".join(result.data_notes) or None if result else None,
         "reproduces": file.recipe.reproduces or None,
         "title": file.recipe.title,
     }
@@ -106,7 +113,8 @@ def reference_result(plan: Sequence[PlannedRun], reference: Reference) -> Refere
         return ReferenceResult(None, rule, (), 0, len(plan), _reason(plan, reference))
     values = [_values(measured, metric) for measured in found]
     means = tuple(fsum(each) / len(each) for each in values if each)
-    return ReferenceResult(metric, str(rows[0]["rule"]), means, sum(map(len, values)), len(plan))
+    notes = dict.fromkeys(f"{row['dataset']}: {row['data_note']}" for row in rows if row["data_note"])
+    return ReferenceResult(metric, str(rows[0]["rule"]), means, sum(map(len, values)), len(plan), data_notes=(*notes,))
 
 
 def _main_metric(rows: Sequence[dict[str, Any]]) -> str | None:

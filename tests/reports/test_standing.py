@@ -181,6 +181,21 @@ def test_other_data_under_the_same_name_is_said_and_its_seeds_are_not_compared_t
     assert not standing.results["n"].eq(0).any()
 
 
+def test_nearest_settings_and_controls_on_other_data_are_said(tmp_path):
+    there = [*runs(perturbations=4), *runs([0.98] * 3, start=20, update="backprop")]
+    for record in there:
+        record.data["note"] = "not the official split"
+    reference = reference_of(tmp_path, there)
+    nearest, note, special = stand([own(7, 0.9, checksum="b" * 64)], reference).notes
+    assert "The nearest settings are shown" in nearest
+    assert note.startswith("The reference was measured on other data under the name digits")
+    assert special == "About the data of the reference: not the official split."
+    assert len(stand([own(7, 0.9)], reference).notes) == 1
+    mixed = [*runs(), *runs([0.98] * 3, start=20, checksum="b" * 64, update="backprop")]
+    (note,) = stand([own(7, 0.9)], reference_of(tmp_path / "mixed", mixed)).notes
+    assert note.startswith("The reference (the gradient) was measured on other data")
+
+
 def test_runs_of_the_own_data_come_before_those_of_other_data(tmp_path):
     records = [*runs(), *runs([0.5] * 4, checksum="b" * 64, start=50)]
     for record in records[5:]:

@@ -153,6 +153,28 @@ def test_the_runs_of_recipes_are_written_and_rows_that_the_store_lacks_stay(
     assert re.search(r"^ backprop +8 +0.00% +0.00% +0.00%$", out, re.MULTILINE)
 
 
+def test_a_reference_that_would_lose_runs_is_not_written(measuring, program, shipped, runs_folder, tmp_path, capsys):
+    shipped()
+    program()
+    assert program("--write")[0] == 0
+    path = tmp_path / "reference" / "runs.parquet"
+    whole = path.read_bytes()
+    (tmp_path / "recipes" / "broken.toml").write_text("title = ")
+    assert program("--write")[0] == 2
+    (tmp_path / "recipes" / "broken.toml").unlink()
+    assert path.read_bytes() == whole
+    path.write_bytes(whole[:-20])
+    measuring.read_reference.__globals__["_read_reference"].cache_clear()
+    assert program("--write")[0] != 0
+    assert path.read_bytes() == whole[:-20]
+    assert program("--write", "--runs", tmp_path / "nowhere")[0] == 2
+
+
+def test_a_recipe_that_is_named_and_does_not_exist_is_one_line(program, shipped):
+    shipped()
+    assert program("--recipe", "nothing", "--status")[0] == 2
+
+
 def test_sigterm_stops_it_and_the_same_command_goes_on(program, processes, shipped, runs_folder, tmp_path, starts):
     shipped("one", seeds="1")
     line = (

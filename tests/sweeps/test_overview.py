@@ -53,6 +53,14 @@ def test_failed_runs_and_values_that_are_not_finite_do_not_count(tmp_path):
     assert (result.runs, result.means) == (3, pytest.approx((0.7,)))
 
 
+def test_a_note_on_the_data_marks_the_result_and_is_said(tmp_path):
+    records = runs([0.5, 0.7, 0.9])
+    for record in records:
+        record.data["note"] = "not the official split"
+    result = reference_result(planned(tmp_path, ""), reference_of(tmp_path, records))
+    assert (result.text, result.data_notes) == ("70.00%*, n = 3 of 5", ("digits: not the official split",))
+
+
 def test_a_recipe_without_runs_is_not_measured_and_a_data_set_without_any_run_is_the_reason(tmp_path):
     reference = reference_of(tmp_path, [record_of("backprop", 0, {"test/accuracy": 0.5})])
     assert reference_result(planned(tmp_path, ""), reference).text == "not measured"
