@@ -211,7 +211,10 @@ def test_another_version_is_said_and_the_own_version_is_preferred(tmp_path):
     old = runs([0.1, 0.2, 0.3, 0.4], version="0.1.0", start=50)
     for record in old:
         record.config["seed"] = record.seed = record.seed + 20
-    reference = reference_of(tmp_path, [*runs(VALUES[:3]), *old])
+    # A reference is written with one version for each setting; one that was written earlier can have several.
+    reference, earlier = reference_of(tmp_path / "new", runs(VALUES[:3])), reference_of(tmp_path / "old", old)
+    reference._records |= earlier._records
+    reference._recipes |= earlier._recipes
     standing = stand([own(90, 0.9)], reference)
     assert (standing.same.version, standing.notes) == ("0.2.0", [])
     assert stand([own(90, 0.9, version="0.1.0")], reference).same.version == "0.1.0"
