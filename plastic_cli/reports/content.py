@@ -162,11 +162,12 @@ def select_runs(
     if options.dataset is not None:
         runs = runs[runs["dataset"] == options.dataset]
     status, not_counted = options.status, ""
+    # With --reference, a table follows.
+    advice = "" if options.reference else f" Train one: {example}"
     selected = runs if status == "all" else runs[runs["status"] == status]
     if selected.empty:
         console.message(
-            f"no {status} run in {options.runs} to report (runs of another status: {_counts(runs) or 'none'})."
-            f" Train one: {example}"
+            f"no {status} run in {options.runs} to report (runs of another status: {_counts(runs) or 'none'}).{advice}"
         )
     elif status == "completed" and len(selected) < len(runs):
         not_counted = _counts(runs[runs["status"] != "completed"])

@@ -108,7 +108,9 @@ def group_runs(
         for _, part in frame.groupby("dataset", sort=False, dropna=False):
             for same_data in _by_contents(part):
                 groups.extend(_groups_of_data_set(str(rule), same_data, (models or {}).get(str(rule))))
-    groups.sort(key=lambda group: (group.rule, sort_key(group.data)))
+    # The settings of own runs come first, each with its runs in the reference.
+    own = {_setting_and_data(group) for group in groups if group.source != REFERENCE}
+    groups.sort(key=lambda group: (_setting_and_data(group) not in own, group.rule, sort_key(group.data)))
     rows = [_Row(group.rule, group.config, group.differing, group.named, group.dataset) for group in groups]
     texts = _settings_of_rows(rows, models or {})
     return [replace(group, setting=text) for group, text in zip(groups, texts, strict=True)]
@@ -216,6 +218,10 @@ def control_name(group: Group, model: type[Config] | None) -> str | None:
     if model is None or not issubclass(model, TrainConfig):
         return None
     return model.control_of(group.config) or (group.rule if model.controls_all_rules else None)
+
+
+def _setting_and_data(group: Group) -> str:
+    return json.dumps([group.rule, _known_values(group), group.data], sort_keys=True)
 
 
 def _known_values(group: Group) -> dict[str, Any]:

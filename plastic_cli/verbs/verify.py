@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
+from plastic_cli.distribution import installed_version
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.runs.metrics import MAIN_METRICS
@@ -415,6 +416,10 @@ def same_seed_text(verdict: Verdict) -> str | None:
     words = "equal" if verdict.same_seed == "equal" else "different"
     if largest:
         words = f"differs by {largest:.1g}" if math.isfinite(largest) else "differs: a metric is missing"
+    stored = verdict.check.stored
+    version = None if stored is None else stored.versions.get("plastic")
+    if verdict.same_seed == "different" and version not in (None, installed_version()):
+        words += f", stored by plastic {version}"
     return f"{words} (other {', '.join(verdict.conditions)})" if verdict.conditions else words
 
 

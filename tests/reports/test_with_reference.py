@@ -71,7 +71,7 @@ def test_one_setting_has_one_name_in_both_sources_and_own_runs_come_first(measur
     frame = joined(own, reference_runs(reference, None, None))
     groups = group_runs(frame, training_models(["grlu"]))
     assert [(group.setting, group.source) for group in groups] == [
-        ("perturbations = 4", REFERENCE), ("perturbations = 16", ""), ("perturbations = 16", REFERENCE),
+        ("perturbations = 16", ""), ("perturbations = 16", REFERENCE), ("perturbations = 4", REFERENCE),
     ]  # fmt: skip
 
 
