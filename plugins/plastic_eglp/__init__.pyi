@@ -4,6 +4,7 @@ from .credit import LocalPlasticity as LocalPlasticity
 from .events import AlwaysOnController as AlwaysOnController
 from .events import FixedRateController as FixedRateController
 from .events import NeverController as NeverController
+from .events import SampledController as SampledController
 from .events import ThresholdController as ThresholdController
 from .layers import LocalConv2d as LocalConv2d
 from .layers import LocalLinear as LocalLinear

@@ -105,10 +105,11 @@ class Train(ModuleTrainConfig):
     inverse_temperature: float = field(
         1.0, "inverse temperature of softhebb's softmax; larger: stronger competition", gt=0, panel=LOCAL
     )
-    events: Literal["triggered", "fixed", "always", "never"] = field(
+    events: Literal["triggered", "sampled", "fixed", "always", "never"] = field(
         "triggered",
-        "triggered: when the signal is high; fixed: at random with probability --event-rate; always: every batch;"
-        " never: no event, the control",
+        "triggered: when the signal is high; sampled: single images at random, with a probability that rises with the"
+        " signal (implies --event-signal error --event-strength normalized); fixed: at random with probability"
+        " --event-rate; always: every batch; never: no event, the control",
         panel=EVENTS,
     )
     event_scope: Literal["stimulus", "batch"] = field(
@@ -117,22 +118,31 @@ class Train(ModuleTrainConfig):
         " mean of a batch",
         panel=EVENTS,
     )
-    event_signal: Literal["loss", "error", "margin", "novelty"] = field(
+    event_signal: Literal["loss", "error", "margin", "novelty", "uncertainty"] = field(
         "loss",
         "signal that triggers events; loss: cross-entropy; error: 1 - probability of the label; margin: largest other"
-        " logit - the label's logit; novelty: distance of the last hidden activity from its running mean",
+        " logit - the label's logit; novelty: distance of the last hidden activity from its running mean; uncertainty:"
+        " 1 - largest probability; the last two need no label",
         panel=EVENTS,
     )
-    event_strength: Literal["binary", "surprise"] = field(
+    event_strength: Literal["binary", "surprise", "importance", "normalized"] = field(
         "binary",
         "strength of an event; binary: 1; surprise: how many standard deviations the signal is above its running mean,"
-        " at most 3",
+        " at most 3; with --events sampled importance: --event-rate / probability of the event, so that the expected"
+        " change does not depend on the signal; normalized: the same, divided by the mean of the recent signals",
+        panel=EVENTS,
+    )
+    event_uniform: float = field(
+        0.1,
+        "share of the probability of an event that is the same for all images, with --events sampled; 1: random events",
+        ge=0,
+        le=1,
         panel=EVENTS,
     )
     event_rate: float = field(
         0.1,
-        "fraction of batches with an event, with --events triggered or fixed; with --event-scope stimulus, fraction of"
-        " images",
+        "fraction of batches with an event, with --events triggered, sampled or fixed; with --event-scope stimulus and"
+        " with sampled, fraction of images",
         ge=0,
         le=1,
         panel=EVENTS,
@@ -176,6 +186,7 @@ class Train(ModuleTrainConfig):
         "momentum": 0.0,
         "weight_decay": 0.0,
         "initial_weights": "uniform",
+        "event_uniform": 0.1,
     }
     published_names: ClassVar[Mapping[str, str]] = {"backprop_lr": "learning_rate", "hidden_dims": "hidden"}
     only_with: ClassVar[OnlyWith] = (
@@ -195,12 +206,15 @@ class Train(ModuleTrainConfig):
         (
             "events",
             ("triggered",),
-            ("event_scope", "event_signal", "event_strength", "threshold_factor", "event_batch_size"),
+            ("event_scope", "threshold_factor", "event_batch_size"),
         ),
-        ("events", ("triggered", "fixed"), ("event_rate", "event_warmup")),
+        ("events", ("triggered", "sampled"), ("event_signal", "event_strength")),
+        ("events", ("sampled",), ("event_uniform",)),
+        ("events", ("triggered", "fixed"), ("event_warmup",)),
+        ("events", ("triggered", "sampled", "fixed"), ("event_rate",)),
         (
             "events",
-            ("triggered", "fixed", "always"),
+            ("triggered", "sampled", "fixed", "always"),
             ("event_budget", "local_learning_rate", "feedback", "local_rule", "control"),
         ),
         ("event_scope", ("stimulus",), ("event_batch_size",)),
@@ -211,6 +225,7 @@ class Train(ModuleTrainConfig):
     _implied: ClassVar[dict[tuple[str, Any], dict[str, Any]]] = {
         ("feedback", "none"): {"local_learning_rate": 0.01},
         ("events", "always"): {"event_budget": 0},
+        ("events", "sampled"): {"event_signal": "error", "event_strength": "normalized"},
         ("update", "backprop"): {"events": "always", "event_budget": 0},
         ("model", "cnn"): {
             "hidden": (32, 128),
@@ -245,6 +260,12 @@ class Train(ModuleTrainConfig):
     def _fits_together(self) -> Self:
         if self.threshold_factor and self.event_signal == "margin":
             raise ValueError("--threshold-factor needs a positive signal, and --event-signal margin can be negative")
+        strengths = {"sampled": ("binary", "importance", "normalized"), "triggered": ("binary", "surprise")}
+        if self.event_strength not in strengths.get(self.events, (self.event_strength,)):
+            named = " or ".join(strengths[self.events])
+            raise ValueError(f"--event-strength {self.event_strength} is not for --events {self.events}: use {named}")
+        if self.events == "sampled" and self.event_signal == "margin":
+            raise ValueError("--events sampled needs a signal of 0 or more, and --event-signal margin can be negative")
         if self.update == "backprop" and self.events != "always":
             raise ValueError("--update backprop learns from every batch: use --events always")
         if self.update == "backprop" and self.readout == "local":

@@ -78,7 +78,7 @@ def cost_of_stimulus(learner: EGLPLearner) -> StimulusCost:
         feedback=learner.feedback,
         update=learner.update,
         readout="supervised" if learner.optimizer is not None else "local",
-        presented_twice=learner.controller.per_stimulus,
+        presented_twice=learner.collects,
         frozen=learner.frozen,
     )
 

@@ -23,7 +23,7 @@ from plastic_eglp import rule
 from plastic_eglp.change import BCM_RATE, LOCAL_RULES, Feedback, LocalRule, add_change, factors_of, softhebb_step
 from plastic_eglp.events import Controller, ThresholdController, make_controller
 from plastic_eglp.samples import Samples, first_loss_derivatives
-from plastic_eglp.signals import Novelty, Signal, labels_of, margin
+from plastic_eglp.signals import Novelty, Signal, labels_of, margin, uncertainty
 from plastic_eglp.stimuli import Stimuli, in_whole, layers_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ class LocalPlasticity:
     random; it replaces the local rule, and the biases of hidden layers learn too. signal: what the controller receives.
     "loss": the losses. "error": the largest negative entry of the error, for a cross-entropy one minus the probability
     of the label. "margin": the largest other logit minus the label's logit; labels are read from the gradient of a
-    cross-entropy. "novelty": see `signals.Novelty`. inverse_temperature: of SoftHebb. modules, rest: which modules the
+    cross-entropy. "novelty": see `signals.Novelty`. "uncertainty": one minus the largest probability, of logits
+    (batch, classes). inverse_temperature: of SoftHebb. modules, rest: which modules the
     rule teaches, and how the other parameters learn, among them affine parameters of normalization, which have no local
     rule; see `taught` and `rest_credit`. generator: random generator (CPU) of the feedback weights.
 
@@ -350,6 +351,10 @@ class LocalPlasticity:
             return losses
         if self.signal == "novelty":
             return self._novelty.of(self._last_hidden(uses, len(losses)))
+        if self.signal == "uncertainty":
+            if not isinstance(output, Tensor) or output.ndim != 2:
+                raise UserError("signal='uncertainty' needs logits (batch, classes): choose another signal.")
+            return uncertainty(output.detach())
         assert error is not None
         if self.signal == "error":
             return -error.amin(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ MEAN_DECAY = 0.99
 """Decay factor of the running mean of the signal, per batch."""
 
 Strength = Literal["binary", "surprise"]
+SampledStrength = Literal["binary", "importance", "normalized"]
 
 THRESHOLD_BATCHES = {"stimulus": 8, "batch": 100}
 """Number of past batches, by scope, from which the adaptive threshold is computed."""
@@ -233,6 +234,87 @@ class ThresholdController(Controller):
         self.square, self.recent = state["square"], state["recent"]
 
 
+class SampledController(Controller):
+    """An event at random for single stimuli, with a probability that rises with a signal such as the error.
+
+    rate: mean probability over the last `window` signals, which include the new ones. uniform: share of the probability
+    that is the same for all stimuli; with 1 the signal decides nothing, and events are random. The probabilities are
+    `rule.event_probabilities`. strength: "importance", rate / probability (`rule.importance`): the expected change is
+    that of random events, with less variance. "normalized", the same divided by the mean of the recent signals: if the
+    signal is the size of the error, all events have about the same size, and they do not become smaller while the error
+    falls. "binary", 1: the expected change is then that of another objective, in which stimuli of high signal count
+    more. generator: random generator (CPU) of the events.
+
+    Signals must not be negative; those that are not finite have no event.
+    Raises ValueError, with the name of the argument, for invalid values.
+    """
+
+    per_stimulus = True
+
+    def __init__(
+        self,
+        rate: float = 0.1,
+        *,
+        uniform: float = 0.1,
+        strength: SampledStrength = "normalized",
+        window: int = 1024,
+        budget: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(budget)
+        for name, value in (("rate", rate), ("uniform", uniform)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}: it must lie between 0 and 1")
+        if window < 1:
+            raise ValueError(f"window is {window}: it must be at least 1")
+        if strength not in get_args(SampledStrength):
+            raise ValueError(f"strength is {strength!r}: it must be one of {', '.join(get_args(SampledStrength))}")
+        self.rate = rate
+        self.uniform = uniform
+        self.strength = strength
+        self.window = window
+        self.generator = generator or torch.Generator().manual_seed(0)
+        self.recent: Tensor | None = None
+
+    def gate(self, signals: Tensor) -> Tensor:
+        """Return the strength (n,) of the event for each signal (n,), 0 for no event.
+
+        Raises ValueError for a negative signal.
+        """
+        if bool((signals < 0).any()):
+            raise ValueError("the signal is negative, and probabilities of events rise from 0: use another signal")
+        finite = torch.isfinite(signals)
+        known = torch.where(finite, signals, torch.zeros_like(signals))
+        # A signal of a batch that is larger than the window is still compared with all others of its batch.
+        recent = known if self.recent is None else torch.cat([self.recent, known])[-max(self.window, len(known)) :]
+        self.recent = recent[-self.window :]
+        chance = torch.rand(len(signals), generator=self.generator).to(signals)
+        if self.exhausted or not len(signals):
+            return torch.zeros_like(signals)
+        probabilities = rule.event_probabilities(known, recent, self.rate, self.uniform)
+        strengths = torch.ones_like(signals)
+        if self.strength != "binary":
+            strengths = rule.importance(probabilities, self.rate)
+        if self.strength == "normalized":
+            mean = recent.mean()
+            # Without any error there is nothing to learn.
+            strengths = strengths / mean if mean > 0 else torch.zeros_like(strengths)
+        return torch.where(finite & (chance < probabilities), strengths, torch.zeros_like(strengths))
+
+    def _strength(self, loss: float | Tensor) -> float:
+        return float(self.gate(torch.as_tensor(loss, dtype=torch.float32).detach().reshape(1)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the count, the recent signals and the random state."""
+        return {**super().state_dict(), "recent": self.recent, "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.recent = state["recent"]
+        self.generator.set_state(state["generator"].cpu())
+
+
 def make_controller(config: Train, seed: int) -> Controller:
     """Return the controller of events that a configuration describes."""
     budget = config.event_budget or None
@@ -243,13 +325,22 @@ def make_controller(config: Train, seed: int) -> Controller:
     if config.events == "fixed":
         generator = torch_generator(seed, "events")
         return FixedRateController(config.event_rate, warmup=config.event_warmup, budget=budget, generator=generator)
+    if config.events == "sampled":
+        return SampledController(
+            config.event_rate,
+            uniform=config.event_uniform,
+            strength=cast("SampledStrength", config.event_strength),
+            window=THRESHOLD_BATCHES["stimulus"] * config.batch_size,
+            budget=budget,
+            generator=torch_generator(seed, "events"),
+        )
     per_stimulus = config.event_scope == "stimulus"
     return ThresholdController(
         config.threshold_factor or None,
         rate=config.event_rate,
         window=THRESHOLD_BATCHES[config.event_scope] * (config.batch_size if per_stimulus else 1),
         warmup=config.event_warmup,
-        strength=config.event_strength,
+        strength=cast("Strength", config.event_strength),
         per_stimulus=per_stimulus,
         budget=budget,
     )

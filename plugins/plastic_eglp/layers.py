@@ -78,6 +78,15 @@ class _LocalLayer(nn.Module):
         self._response: Tensor | None = None
         self._post: Tensor | None = None
 
+    def keep(self, stimuli: Tensor) -> None:
+        """Discard the stored activity, except that of the stimuli with these numbers (n,).
+
+        Raises RuntimeError if no activity is stored.
+        """
+        if self._pre is None or self._response is None or self._post is None:
+            raise RuntimeError("no activity is stored: call the layer in training mode before keep")
+        self._pre, self._response, self._post = self._pre[stimuli], self._response[stimuli], self._post[stimuli]
+
     def response(self, x: Tensor) -> Tensor:
         """Return z, the linear response to x."""
         raise NotImplementedError

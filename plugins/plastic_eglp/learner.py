@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from plastic_eglp.change import Feedback
-from plastic_eglp.events import Controller
+from plastic_eglp.events import Controller, SampledController
 from plastic_eglp.layers import LocalLinear
 from plastic_eglp.network import EGLPNetwork
-from plastic_eglp.signals import Novelty, Signal, label_error, margin
+from plastic_eglp.signals import Novelty, Signal, label_error, margin, uncertainty
 
 Update = Literal["local", "backprop"]
 
@@ -25,13 +25,15 @@ class EGLPLearner:
     A controller with `per_stimulus` selects the surprising stimuli of each batch. They are collected until there are
     `gather` of them (a whole batch if None or 0). The network then sees them again and its hidden layers learn: this is
     one event. During the controller's warm-up nothing is collected: each batch is an event, however small. Any other
-    controller decides about a batch as a whole. Each stimulus of an event changes the weights by lr / batch_size, so a
+    controller decides about a batch as a whole. A SampledController draws single stimuli of each batch, and they learn
+    at once, from the activity that is there. Each stimulus of an event changes the weights by lr / batch_size, so a
     collected event and a batch have the same effect.
 
     feedback: "none", each layer learns by its own rule, or "direct", learning is modulated by the error through fixed
     random weights. signal: what the controller receives: the cross-entropy ("loss"), one minus the probability of the
     label ("error"), the largest other logit minus the label's logit ("margin"), or, without labels, the squared
-    distance of the last hidden activity from its running mean, in units of its variance ("novelty"). frozen: hidden
+    distance of the last hidden activity from its running mean, in units of its variance ("novelty"), or one minus the
+    largest probability ("uncertainty"). frozen: hidden
     layers, counted from 0, that never learn. update: "backprop" trains all layers by backpropagation (Adam) instead,
     the upper bound.
 
@@ -72,6 +74,8 @@ class EGLPLearner:
             raise ValueError(
                 "update is 'backprop': no gradient flows through a local readout, so it must be supervised"
             )
+        if signal == "margin" and isinstance(controller, SampledController):
+            raise ValueError("signal is 'margin', which can be negative: a SampledController needs another signal")
         self.network = network
         self.controller = controller
         self.batch_size = batch_size
@@ -101,6 +105,11 @@ class EGLPLearner:
 
     # --------------------------------------------------------------------------------------------------- learning
 
+    @property
+    def collects(self) -> bool:
+        """Whether stimuli that can trigger an event are collected, and presented again."""
+        return self.controller.per_stimulus and not isinstance(self.controller, SampledController)
+
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Decrease the learning rates linearly, to 1 / epochs of their initial values in the last epoch."""
         self._scale = 1 - epoch / epochs if self.anneal else 1.0
@@ -122,7 +131,9 @@ class EGLPLearner:
             logits = self.network(x)
             losses, error = self._train_readout(logits, y)
             loss = losses.mean()
-            if self.controller.per_stimulus:
+            if isinstance(self.controller, SampledController):
+                self._learn_at_once(error, self._signals(logits, losses, error, y))
+            elif self.collects:
                 self._collect(x, y, self._signals(logits, losses, error, y))
             else:
                 signal = loss if self.signal == "loss" else self._signals(logits, losses, error, y).mean()
@@ -170,6 +181,16 @@ class EGLPLearner:
                     self.controller.used = (round(self.controller.used * self.batch_size) + len(y)) / self.batch_size
                     self._learn(error, strengths * (len(y) / self.batch_size), len(y))
 
+    def _learn_at_once(self, error: Tensor, signals: Tensor) -> None:
+        """Let the hidden layers learn from the stimuli of the batch that have an event, and skip the others."""
+        strengths = self.controller.gate(signals)  # type: ignore[attr-defined]
+        chosen = strengths.nonzero()[:, 0][: self._remaining_stimuli()]
+        if len(chosen):
+            self.controller.used = (round(self.controller.used * self.batch_size) + len(chosen)) / self.batch_size
+            for layer in self.network.local_layers():
+                layer.keep(chosen)
+            self._learn(error[chosen], strengths[chosen] * (len(chosen) / self.batch_size), len(chosen))
+
     def _remaining_stimuli(self) -> int | None:
         """Return how many stimuli the controller's budget still allows, None for no limit."""
         if self.controller.budget is None:
@@ -196,6 +217,8 @@ class EGLPLearner:
             return label_error(error, y)
         if self.signal == "margin":
             return margin(logits, y)
+        if self.signal == "uncertainty":
+            return uncertainty(logits)
         return self._novelty.of(self.network.last_hidden)
 
     # ------------------------------------------------------------------------------------------------- predictions

@@ -113,6 +113,10 @@ class EGLPNetwork(nn.Module):
         """Return the hidden layers."""
         return list(self.hidden)  # type: ignore[arg-type]
 
+    def local_layers(self) -> list[LocalLinear | LocalConv2d]:
+        """Return all layers that learn locally: the hidden layers, and a local readout."""
+        return [*self.layers(), self.readout] if isinstance(self.readout, LocalLinear) else self.layers()
+
     def activity(self, x: Tensor, *, graph: bool = False) -> list[Tensor]:
         """Return the activity of each hidden layer for x (batch, features). In training mode each layer stores its own.
 

@@ -130,6 +130,40 @@ def surprise(signal: Tensor, mean: Tensor, deviation: Tensor, largest: float = 3
     return ((signal - mean) / deviation.clamp_min(torch.finfo(signal.dtype).tiny)).clamp(0.0, largest)
 
 
+def event_probabilities(signals: Tensor, recent: Tensor, rate: float, uniform: float) -> Tensor:
+    """Return the probability (n,) of an event for each signal: p_i = min(1, c s_i), with mean `rate` over `recent`.
+
+    s_i = (1 - uniform) signal_i + uniform (mean of recent): the share `uniform` of the probability is the same for all
+    stimuli, so that none is below uniform times rate (defensive mixture, Hesterberg 1995), as long as c s_i is below 1.
+    signals (n,) and recent (m,): 0 or more. If all of them are 0, all probabilities are `rate`. With uniform = 0 the
+    mean is lower if fewer than the share `rate` of recent are above 0.
+    """
+    mean = recent.mean()
+    if not mean > 0:
+        return torch.full_like(signals, rate)
+    descending = ((1 - uniform) * recent + uniform * mean).sort(descending=True).values
+    # With the k largest at probability 1, c follows from the rest. The smallest k that leaves no other above 1 is it.
+    rest = descending.flip(0).cumsum(0).flip(0)
+    number = torch.arange(len(descending), dtype=signals.dtype, device=signals.device)
+    c = (rate * len(descending) - number) / rest.clamp_min(torch.finfo(signals.dtype).tiny)
+    fits = c * descending <= 1
+    # At rate 1 all of them are at 1. A signal of 0 then has an event too.
+    if rate >= 1 or not bool(fits.any()):
+        return torch.ones_like(signals)
+    scale = c[fits.to(torch.uint8).argmax()]
+    return (scale * ((1 - uniform) * signals + uniform * mean)).clamp(0, 1)
+
+
+def importance(probabilities: Tensor, rate: float) -> Tensor:
+    """Return the strength (n,) of an event that happens with these probabilities: e = rate / p (importance weight).
+
+    The expected strength is `rate` for every stimulus, so the expected change of the weights is the rate times the
+    change by an event for all stimuli. The variance is smallest for p proportional to the size of the change
+    (Katharopoulos & Fleuret 2018). Stimuli of probability 0 have no event.
+    """
+    return torch.where(probabilities > 0, rate / probabilities, torch.zeros_like(probabilities))
+
+
 def triangle(u: Tensor, power: float = 1.0) -> Tensor:
     """Return max(0, u - mean of u over units)^power (Coates et al. 2011; the power is from Journe et al. 2023).
 

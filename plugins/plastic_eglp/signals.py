@@ -9,7 +9,7 @@ from torch import Tensor
 
 from plastic_cli import UserError
 
-Signal = Literal["loss", "error", "margin", "novelty"]
+Signal = Literal["loss", "error", "margin", "novelty", "uncertainty"]
 NOVELTY_DECAY = 0.99
 """Decay factor of the running moments of the last hidden activity, per batch."""
 
@@ -24,6 +24,14 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     of_label = logits.gather(1, y[:, None])
     others = logits.scatter(1, y[:, None], -torch.inf)
     return others.amax(1) - of_label[:, 0]
+
+
+def uncertainty(logits: Tensor) -> Tensor:
+    """Return one minus the largest probability (n,), of logits (n, classes). It needs no label.
+
+    Known as least confidence in active learning (Lewis & Gale 1994).
+    """
+    return 1 - torch.softmax(logits, 1).amax(1)
 
 
 def labels_of(logits: Tensor, error: Tensor) -> Tensor:

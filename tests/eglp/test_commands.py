@@ -85,6 +85,18 @@ def test_every_command_on_a_run(runs_folder):
     assert rates.loc[rates["rate"] == 1, "share"].gt(0.9).all()
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+def test_sampled_events_of_a_run(optimizer, runs_folder):
+    small = ["--epochs", "2", "--hidden", "8,6", "--optimizer", optimizer, "--events", "sampled", "--event-rate", "0.2"]
+    metrics = json.loads(plastic("train", "eglp", *small, "--json").out)["metrics"]
+    assert metrics["train/event_images"] == pytest.approx(0.2 * 2 * 1437, rel=0.2)
+    assert plastic("analyze", "eglp", "--event-rates", "--rates", "0.2", "--quiet").code == 0
+    rates = pd.read_csv(only_run(runs_folder) / "tables" / "event_rates.csv").set_index(["events by", "rate"])
+    assert rates.loc[("sampled", 0.2), "accuracy"] == pytest.approx(metrics["test/accuracy"])
+    assert rates.loc[("sampled", 0.2), "events"] == metrics["train/events"]
+    assert rates.loc[("fixed", 0.2), "accuracy"] != rates.loc[("sampled", 0.2), "accuracy"]
+
+
 @pytest.mark.parametrize("options", [["--events", "never"], ["--batch-size", "5000", "--event-warmup", "0"]])
 def test_a_run_without_events_can_be_analyzed(options, runs_folder):
     outcome = plastic("train", "eglp", "--epochs", "2", "--hidden", "8", *options)
@@ -135,6 +147,11 @@ def test_convolutions_are_trained_and_analyzed(runs_folder):
         (["--threshold-factor", "2", "--event-rate", "0.2"], "--event-rate"),
         (["--threshold-factor", "2", "--event-signal", "margin"], "--threshold-factor"),
         (["--update", "backprop", "--events", "fixed"], "--update"),
+        (["--events", "sampled", "--event-signal", "margin"], "--event-signal margin"),
+        (["--events", "sampled", "--event-strength", "surprise"], "--event-strength surprise"),
+        (["--event-strength", "importance"], "--event-strength importance"),
+        (["--events", "sampled", "--event-warmup", "3"], "--event-warmup 3"),
+        (["--event-uniform", "0.3"], "--event-uniform"),
         (["--readout", "local", "--learning-rate", "0.1"], "--learning-rate"),
         (["--hidden", "0"], "--hidden"),
     ],

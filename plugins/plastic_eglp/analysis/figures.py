@@ -76,7 +76,9 @@ def event_rates_figure(table: pd.DataFrame) -> ggplot:
     )
     data = data[data["x"] > 0].rename(columns={"events by": "by"})
     data["facet"] = pd.Categorical(data["facet"], [name for name, _ in facets.values()])
-    data["by"] = pd.Categorical(data["by"], ["triggered", "fixed"])
+    kinds = list(data["by"].unique())
+    names = ["random" if kind == "fixed" else kind for kind in kinds]
+    data["by"] = pd.Categorical(data["by"], kinds)
     return (
         ggplot(data, aes("x", "accuracy", color="by", shape="by"))
         + geom_hline(yintercept=control, linetype="dashed", color=GRAY, size=0.6)
@@ -85,8 +87,8 @@ def event_rates_figure(table: pd.DataFrame) -> ggplot:
         + facet_wrap("facet", scales="free_x")
         + scale_x_continuous(trans="log10", labels=_plain)
         + scale_y_continuous(labels=percent)
-        + scale_color_manual(values=[PALETTE[0], PALETTE[1]], name="Events", labels=["triggered", "random"])
-        + scale_shape_manual(values=["o", "^"], name="Events", labels=["triggered", "random"])
+        + scale_color_manual(values=[PALETTE[0], PALETTE[1]], name="Events", labels=names)
+        + scale_shape_manual(values=["o", "^"], name="Events", labels=names)
         + labs(
             title="Accuracy as a function of the event rate",
             subtitle=f"dashed: {NAME}, {control:.1f}%",

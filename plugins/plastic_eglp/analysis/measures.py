@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -52,7 +52,9 @@ def measure_sensitivity(config: Train, run: Run) -> None:
 
 
 def measure_event_rates(config: Train, run: Run, rates: Sequence[float]) -> None:
-    """Train the network at each event rate, with triggered and random events and no budget, and without events.
+    """Train the network at each event rate, with its kind of events and random ones, no budget, and without events.
+
+    Random events: `fixed`, batches, for triggered events, and single images (--event-uniform 1) for sampled events.
 
     Raises UserError for a run of backprop, which has no events.
     """
@@ -62,14 +64,17 @@ def measure_event_rates(config: Train, run: Run, rates: Sequence[float]) -> None
     run.message(f"training again: {NAME}")
     images = len(data.train) * config.epochs
     none = {"rate": 0.0, **_measured(train_variant(config, data, run, events="never"), data)}
-    rows: list[dict[str, Any]] = [{"events by": name, **none} for name in ("triggered", "fixed")]
+    kinds: Mapping[str, dict[str, Any]] = {"triggered": {"events": "triggered"}, "fixed": {"events": "fixed"}}
+    if config.events == "sampled":
+        kinds = {"sampled": {}, "fixed": {"event_uniform": 1.0}}
+    rows: list[dict[str, Any]] = [{"events by": name, **none} for name in kinds]
     for rate in sorted(rates):
-        for events in ("triggered", "fixed"):
-            run.message(f"training again: {events}, rate {rate:g}")
+        for name, kind in kinds.items():
+            run.message(f"training again: {name}, rate {rate:g}")
             # Without a factor the threshold adapts to the rate.
-            changes: dict[str, Any] = {"events": events, "event_rate": rate, "event_budget": 0, "threshold_factor": 0.0}
+            changes: dict[str, Any] = {**kind, "event_rate": rate, "event_budget": 0, "threshold_factor": 0.0}
             rows.append(
-                {"events by": events, "rate": rate, **_measured(train_variant(config, data, run, **changes), data)}
+                {"events by": name, "rate": rate, **_measured(train_variant(config, data, run, **changes), data)}
             )
     for row in rows:
         labels = {"events by": row["events by"], "rate": row["rate"]}
