@@ -1,35 +1,29 @@
 """The kernel that learns: many steps in one call, networks of any depth, every option of the rule.
 
-Equation numbers are those of rule.py. The inputs of the first layer are data and known in advance. A block of samples
-therefore takes one product with W_0, corrected for the updates within the block:
-z_t = W_0 x_t + sum over s < t of u_s (x_s . x_t + 1), where u_s is the learning rate times the postsynaptic factor of
-(6), and the 1 is the bias. W_0 changes once per block. This only changes the order of sums.
+Equation numbers are those of rule.py.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plastic_cli.numerics.kernels import called, part, section
+from plastic_cli.numerics.kernels import part, section
+from plastic_grlu.kernels.blocks import (
+    Block,
+    Floats,
+    Integers,
+    Real,
+    Samples,
+    begin_block,
+    correct_first_layer,
+    end_block,
+    make_block,
+    matrix,
+)
 from plastic_grlu.kernels.compiler import kernel
 from plastic_grlu.kernels.noise import fill_gumbel, fill_normal
 from plastic_grlu.kernels.primitives import BLOCK, choose_largest, log_probabilities, standardize
-
-Real = np.floating[Any]
-Floats = NDArray[Real]
-Integers = NDArray[np.int64]
-
-
-class Samples(NamedTuple):
-    """The data of a call: step s learns from the samples order[s * batch : (s + 1) * batch].
-
-    x (samples, d_0), y (samples,), order (steps * batch,).
-    """
-
-    x: Floats
-    y: Integers
-    order: Integers
 
 
 class Options(NamedTuple):
@@ -81,21 +75,6 @@ class _Step(NamedTuple):
     change: Floats
     labels: Integers
     log_probability: NDArray[np.float64]
-
-
-class _Block(NamedTuple):
-    """Scratch of one block: the normed inputs, their products with W_0 and with each other, and the updates u_s."""
-
-    inputs: Floats
-    z: Floats
-    gram: Floats
-    update: Floats
-
-
-@called
-def _matrix(buffer: Floats, start: int, rows: int, columns: int) -> Floats:
-    """The (rows, columns) numbers of the flat `buffer` that begin at `start`."""
-    return buffer[start : start + rows * columns].reshape(rows, columns)
 
 
 # Loops over at most four arrays: with more, the compiler cannot prove that they do not overlap and uses no vector
@@ -170,43 +149,6 @@ def _make_step(parameters: Floats, sizes: Integers, options: Options) -> _Step:
 
 
 @section
-def _make_block(parameters: Floats, inputs: int, hidden: int, samples: int) -> _Block:
-    real = parameters.dtype
-    return _Block(
-        np.empty((samples, inputs), real),
-        np.empty((samples, hidden), real),
-        np.empty(samples**2, real),
-        np.empty((samples, hidden), real),
-    )
-
-
-@section
-def _begin_block(parameters: Floats, samples: Samples, first: int, count: int, block: _Block) -> Floats:
-    """Norm the inputs of `count` samples from `first` on and multiply them; return x_s . x_t (count, count)."""
-    hidden, inputs = block.z.shape[1], block.inputs.shape[1]
-    for i in range(count):
-        standardize(samples.x, samples.order[first + i], block.inputs, i)
-    xhat = block.inputs[:count]
-    gram = _matrix(block.gram, 0, count, count)
-    np.dot(xhat, _matrix(parameters, 0, hidden, inputs).T, block.z[:count])
-    np.dot(xhat, xhat.T, gram)
-    return gram
-
-
-@section
-def _correct_first_layer(first_bias: Floats, block: _Block, gram: Floats, first_sample: int, batch: int) -> None:
-    """Add to z of `batch` samples of the block the bias and what the block's earlier samples have changed."""
-    hidden = len(first_bias)
-    for sample in range(first_sample, first_sample + batch):
-        for i in range(hidden):
-            block.z[sample, i] += first_bias[i]
-        for s in range(first_sample):
-            overlap = gram[sample, s] + gram.dtype.type(1)
-            for i in range(hidden):
-                block.z[sample, i] += overlap * block.update[s, i]
-
-
-@section
 def _draw(draws: Draws, number: int, sigma: float, step: _Step) -> None:
     """Put the noise of step `number` of this call into the buffers."""
     if len(draws.normal) == 0:
@@ -229,8 +171,8 @@ def _separate_groups(sizes: Integers, options: Options, step: _Step) -> None:
     start, first_unit = 0, 0
     for layer in range(len(sizes) - 1):
         width = sizes[layer + 1]
-        drawn = _matrix(step.drawn, start, batch * options.perturbations, width)
-        noise = _matrix(step.noise, start * groups, batch * options.perturbations * groups, width)
+        drawn = matrix(step.drawn, start, batch * options.perturbations, width)
+        noise = matrix(step.noise, start * groups, batch * options.perturbations * groups, width)
         for row in range(len(noise)):
             group = row // batch % groups
             source = row // (batch * groups) * batch + row % batch
@@ -274,16 +216,16 @@ def _forward(parameters: Floats, sizes: Integers, options: Options, step: _Step,
     before = real(1) if options.preactivation else real(0)
     after = real(0) if options.preactivation else real(1)
     start, gumbel_start, parameter = 0, 0, 0
-    below = _matrix(step.outputs, 0, 0, 0)
+    below = matrix(step.outputs, 0, 0, 0)
     for layer in range(layers):
         width, fan_in = sizes[layer + 1], sizes[layer]
-        noise = _matrix(step.noise, start, rows, width)
-        h = _matrix(step.outputs, 2 * start, 2 * rows, width)
-        z = block_z if layer == 0 else _matrix(step.z, 0, 2 * rows, width)
+        noise = matrix(step.noise, start, rows, width)
+        h = matrix(step.outputs, 2 * start, 2 * rows, width)
+        z = block_z if layer == 0 else matrix(step.z, 0, 2 * rows, width)
         if layer > 0:
-            weights = _matrix(parameters, parameter, width, fan_in)
+            weights = matrix(parameters, parameter, width, fan_in)
             bias = parameters[parameter + width * fan_in : parameter + width * (fan_in + 1)]
-            xhat = _matrix(step.normed, 2 * (start - rows * fan_in), 2 * rows, fan_in)
+            xhat = matrix(step.normed, 2 * (start - rows * fan_in), 2 * rows, fan_in)
             _z_of_layer(weights, bias, below, xhat, z)
         last = layer == layers - 1
         choose = not last and options.kept[layer] > 0
@@ -327,7 +269,7 @@ def _reward(logits: Floats, step: _Step, rows: int) -> float:
 
 
 @section
-def _update(parameters: Floats, sizes: Integers, options: Options, step: _Step, block: _Block, first: int) -> None:
+def _update(parameters: Floats, sizes: Integers, options: Options, step: _Step, block: Block, first: int) -> None:
     """Equation (6) or (13), times the learning rate: u_s of the first layer, and the change of all other layers.
 
     The samples of this step begin at row `first` of `block.update`.
@@ -337,7 +279,7 @@ def _update(parameters: Floats, sizes: Integers, options: Options, step: _Step, 
     start, parameter = 0, 0
     for layer in range(len(sizes) - 1):
         width, fan_in = sizes[layer + 1], sizes[layer]
-        postsynaptic = _matrix(step.noise, start, rows, width)
+        postsynaptic = matrix(step.noise, start, rows, width)
         if layer == 0:
             for b in range(options.batch):
                 for i in range(width):
@@ -352,10 +294,10 @@ def _update(parameters: Floats, sizes: Integers, options: Options, step: _Step, 
                 factor = real(step.log_probability[row] * options.rate / options.perturbations)
                 for i in range(width):
                     postsynaptic[row, i] *= factor
-            presynaptic = _matrix(step.normed, 2 * (start - rows * fan_in), rows, fan_in)
-            change = _matrix(step.change, 0, width, fan_in)
+            presynaptic = matrix(step.normed, 2 * (start - rows * fan_in), rows, fan_in)
+            change = matrix(step.change, 0, width, fan_in)
             np.dot(postsynaptic.T, presynaptic, change)
-            weights = _matrix(parameters, parameter, width, fan_in)
+            weights = matrix(parameters, parameter, width, fan_in)
             for j in range(width):
                 for i in range(fan_in):
                     weights[j, i] += change[j, i]
@@ -365,22 +307,6 @@ def _update(parameters: Floats, sizes: Integers, options: Options, step: _Step, 
                     bias[i] += postsynaptic[row, i]
         start += rows * width
         parameter += width * (fan_in + 1)
-
-
-@section
-def _end_block(parameters: Floats, block: _Block, count: int, buffer: Floats) -> None:
-    """Apply the updates of the block's `count` samples to the first layer."""
-    hidden, inputs = block.z.shape[1], block.inputs.shape[1]
-    weights = _matrix(parameters, 0, hidden, inputs)
-    bias = parameters[hidden * inputs : hidden * (inputs + 1)]
-    change = _matrix(buffer, 0, hidden, inputs)
-    np.dot(block.update[:count].T, block.inputs[:count], change)
-    for j in range(hidden):
-        for i in range(inputs):
-            weights[j, i] += change[j, i]
-    for s in range(count):
-        for i in range(hidden):
-            bias[i] += block.update[s, i]
 
 
 @kernel
@@ -402,21 +328,21 @@ def learn(
     inputs, hidden = sizes[0], sizes[1]
     steps_per_block = max(1, BLOCK // batch)
     step = _make_step(parameters, sizes, options)
-    block = _make_block(parameters, inputs, hidden, steps_per_block * batch)
+    block = make_block(parameters, inputs, hidden, steps_per_block * batch)
     first_bias = parameters[inputs * hidden : (inputs + 1) * hidden]
     for block_start in range(0, len(rewards), steps_per_block):
         block_steps = min(steps_per_block, len(rewards) - block_start)
         count = block_steps * batch
-        gram = _begin_block(parameters, samples, block_start * batch, count, block)
+        gram = begin_block(parameters, samples, block_start * batch, count, block)
         for block_step in range(block_steps):
             number, first = block_start + block_step, block_step * batch
             for b in range(batch):
                 step.labels[b] = samples.y[samples.order[number * batch + b]]
-            _correct_first_layer(first_bias, block, gram, first, batch)
+            correct_first_layer(first_bias, block, gram, first, batch)
             _draw(draws, number, options.sigma, step)
             if options.groups > 1:
                 _separate_groups(sizes, options, step)
             logits = _forward(parameters, sizes, options, step, block.z, first)
             rewards[number] = _reward(logits, step, rows)
             _update(parameters, sizes, options, step, block, first)
-        _end_block(parameters, block, count, step.change)
+        end_block(parameters, block, count, step.change)
