@@ -20,7 +20,10 @@ def plastic_rule() -> Rule:
         credit="plastic_grlu.credit:make_credit",
         cost="plastic_grlu.cost:cost",
         headline_figures="plastic_grlu.analysis.figures:headline_figures",
-        metrics={"backbone/loss": Metric("loss of the backbone")},
+        metrics={
+            "backbone/loss": Metric("loss of the backbone"),
+            "feedback_angle": Metric("angle of the feedback to the transposed weights", "degrees"),
+        },
     )
 
 

@@ -64,10 +64,25 @@ class Train(ModuleTrainConfig):
     k: float | None = field(
         None, "fraction of hidden units that top-k keeps; implies --activation top-k", gt=0, le=1, panel="Network"
     )
-    credit: Literal["output", "preactivation"] = field(
+    credit: Literal["output", "preactivation", "learned"] = field(
         "output",
         "where noise is added; output: after the activation, as published, so that silent units learn too;"
-        " preactivation: before the activation (node perturbation), so that the mean update follows the gradient",
+        " preactivation: before the activation (node perturbation), so that the mean update follows the gradient;"
+        " learned: before the activation of hidden units, where it teaches feedback weights that carry the error of the"
+        " readout to the hidden layers",
+    )
+    feedback: Literal["direct", "layer"] = field(
+        "direct",
+        "with --credit learned, what the feedback carries to a hidden layer; direct: the error of the readout; layer:"
+        " the signal of the layer above",
+    )
+    feedback_rate: float = field(
+        1.0,
+        "with --credit learned, the rate at which the feedback learns: the share of the error of a prediction that a"
+        " step removes; 0: random feedback",
+        ge=0,
+        lt=2,
+        search=(0.05, 1.5, "log"),
     )
     update: Literal["grlu", "backprop"] = field(
         "grlu", "learning rule; backprop is a control: the true gradient with step learning rate * noise^2"
@@ -107,7 +122,10 @@ class Train(ModuleTrainConfig):
     latent: int = field(128, "size of the autoencoder's code", ge=1, panel="Network")
     backbone_epochs: int = field(5, "passes of the autoencoder over the training images", ge=1, panel="Network")
 
-    controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {"the gradient": {"update": "backprop"}}
+    controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "the gradient": {"update": "backprop"},
+        "random feedback": {"credit": "learned", "feedback_rate": 0.0},
+    }
     rates: ClassVar[Mapping[str, float]] = dict.fromkeys(("momentum", "adam", "adamw", "selective"), 0.003)
     added: ClassVar[Mapping[str, Any]] = {
         "model": "mlp",
@@ -115,6 +133,8 @@ class Train(ModuleTrainConfig):
         "momentum": 0.0,
         "weight_decay": 0.0,
         "reward_groups": 1,
+        "feedback": "direct",
+        "feedback_rate": 1.0,
     }
     renamed: ClassVar[Mapping[str, str]] = {
         "noise_max": "noise",
@@ -124,10 +144,12 @@ class Train(ModuleTrainConfig):
     }
     published_names: ClassVar[Mapping[str, str]] = {"n_perturbations": "perturbations", "layer_sizes": "hidden"}
     only_with: ClassVar[OnlyWith] = (
-        ("update", ("grlu",), ("perturbations", "credit", "reward_groups")),
+        ("update", ("grlu",), ("perturbations", "credit", "reward_groups", "feedback", "feedback_rate")),
         ("model", ("mlp",), ("skip", "activation", "k", "reward_groups", "backbone", "latent", "backbone_epochs")),
         ("optimizer", ("sgd",), ("activation", "k", "reward_groups", "backbone", "latent", "backbone_epochs")),
         ("activation", ("relu",), ("reward_groups",)),
+        ("credit", ("output", "preactivation"), ("activation", "k", "reward_groups")),
+        ("credit", ("learned",), ("feedback", "feedback_rate")),
         ("backbone", ("autoencoder",), ("latent", "backbone_epochs")),
     )
 
@@ -173,6 +195,10 @@ class Train(ModuleTrainConfig):
                 "--k, --activation, --reward-groups and --backbone need --model mlp and --optimizer sgd, without"
                 " --momentum and --weight-decay"
             )
+        if self.credit == "learned" and self.update == "grlu" and not self.is_plain:
+            raise ValueError("--credit learned needs --model mlp and --optimizer sgd, without --momentum")
+        if self.credit == "learned" and (self.activation != "relu" or self.reward_groups > 1):
+            raise ValueError("--credit learned needs ReLU and one reward: drop --k, --activation and --reward-groups")
         if not self.is_plain and self.update == "backprop" and (self.noise, self.final_noise) != (0.1, 0.0):
             raise ValueError("--noise does nothing with --update backprop and another --model or --optimizer")
         return self

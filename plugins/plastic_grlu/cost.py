@@ -1,4 +1,7 @@
-"""The cost of node perturbation: two passes for each pair of perturbations, and one scalar for each pair."""
+"""The cost of node perturbation: two passes for each pair of perturbations, and one scalar for each pair.
+
+With learned feedback, errors reach the hidden layers too.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,8 @@ def cost(record: TrainedRun) -> Cost:
     training = training_of(record, config.model_dump())
     if config.update == "backprop":
         found = gradient_cost(training, shape)
+    elif config.is_plain and config.credit == "learned":
+        found = feedback_cost(training, config, shape)
     else:
         found = perturbation_cost(training, config, shape)
     return with_backbone(config, found, prod(image_shape)) if config.backbone == "autoencoder" else found
@@ -95,6 +100,34 @@ def perturbation_cost(training: Training, config: Train, shape: NetworkShape) ->
         updates=training.steps * shape.weights,
         state_bytes=shape.number_bytes * ((1 + training.moments) * shape.parameters + shape.buffers),
         step_bytes=shape.number_bytes * (training.batch_size * held + shape.parameters),
+    )
+
+
+def feedback_cost(training: Training, config: Train, shape: NetworkShape) -> Cost:
+    """Return the cost of the rule's own network with learned feedback, equations (14) to (19).
+
+    Each pair takes two passes, of which the response of the first layer is that of the prediction. The update of the
+    weights is one outer product for each sample, and so is that of the feedback; for several pairs the search along the
+    direction is one product more. Feedback that does not learn needs no perturbations.
+
+    A hidden layer gets the error of each unit that sends it feedback, and the error of the prediction of each pair.
+    Held are the inputs and the signals of the pass without noise, and the noise of the hidden units.
+    """
+    samples, units = training.samples, [layer.units for layer in shape.layers]
+    sent = [units[-1]] * len(shape.hidden) if config.feedback == "direct" else units[1:]
+    numbers = sum(rows * columns for rows, columns in zip(units, sent, strict=False))
+    pairs = config.perturbations if config.feedback_rate > 0 else 0
+    several = training.batch_size * pairs > 1
+    products = 1 + min(pairs, 1) + several
+    held = sum(layer.inputs for layer in shape.layers) + sum(units) + (sum(units[:-1]) if pairs else 0)
+    return Cost(
+        samples=samples,
+        inference_flops=samples * shape.forward_flops,
+        learning_flops=samples * (2 * pairs * pass_flops(shape, 1) + shape.forward_flops + 2 * products * numbers),
+        messages=samples * (sum(sent) + pairs * len(sent)),
+        updates=training.steps * (shape.weights + (numbers if pairs else 0)),
+        state_bytes=shape.number_bytes * (shape.parameters + numbers),
+        step_bytes=shape.number_bytes * (training.batch_size * held + shape.parameters + (numbers if pairs else 0)),
     )
 
 

@@ -10,7 +10,7 @@ up to rounding.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import scipy.linalg.cython_blas  # noqa: F401  np.dot in the kernels calls it; the limit of threads needs it loaded
@@ -20,7 +20,9 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from plastic_grlu import rule
-from plastic_grlu.kernels.learn import Draws, Options, Samples, learn
+from plastic_grlu.kernels.blocks import Samples
+from plastic_grlu.kernels.feedback import FeedbackDraws, FeedbackOptions, learn_with_feedback
+from plastic_grlu.kernels.learn import Draws, Options, learn
 from plastic_grlu.kernels.noise import fill, padded
 from plastic_grlu.kernels.primitives import BLOCK
 
@@ -44,12 +46,25 @@ class NoiseState:
 
 
 @dataclass(frozen=True)
+class Feedback:
+    """The feedback of credit "learned", which changes in place.
+
+    matrices: B_l of each hidden layer. path: what they carry, see rule.py. rate: at which they learn.
+    """
+
+    matrices: list[Tensor]
+    path: rule.Path = "direct"
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
 class Settings:
     """The options of an epoch.
 
     perturbations: noise samples per image. sigma: standard deviation of the noise. learning_rate multiplies the update.
     top_k: fraction of hidden units that a Gumbel top-k mask keeps, None for ReLU. credit, skip: as in rule.py. groups:
-    of units, each with a reward of its own; several groups need ReLU.
+    of units, each with a reward of its own; several groups need ReLU. feedback: for credit "learned", which needs ReLU
+    and one group. Its update is multiplied by learning_rate * sigma^2, as is that of the other credits in expectation.
     """
 
     perturbations: int
@@ -60,6 +75,24 @@ class Settings:
     top_k: float | None = None
     skip: bool = False
     groups: int = 1
+    feedback: Feedback | None = None
+
+
+class _Network(NamedTuple):
+    """The tensors that learn."""
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+    feedback: list[Tensor]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [*self.weights, *self.biases, *self.feedback]
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the kernels apply."""
+        return all(part.device.type == "cpu" and part.dtype == torch.float32 for part in self.tensors)
 
 
 def noise_of_steps(
@@ -103,11 +136,12 @@ def train_epoch(
     state: NoiseState,
     progress: Callable[[int], None] | None = None,
 ) -> float:
-    """Learn from x[order], y[order] batch by batch, changing `weights` and `biases` in place.
+    """Learn from x[order], y[order] batch by batch, changing `weights`, `biases` and the feedback in place.
 
     x (samples, d_0), not normalized, and integer y (samples,). order (n,): indices into them; the last batch may be
-    smaller. Float32 parameters on the CPU use the compiled kernels. All others, for example on CUDA, use
-    `rule.grlu_update` in a loop, with noise from a torch generator seeded by `state`.
+    smaller. Float32 parameters on the CPU use the compiled
+    kernels. All others, for example on CUDA, use rule.py in a loop, with noise from a torch generator seeded by
+    `state`.
 
     Advances state.counter by the number of steps. Calls progress(samples done) about ten times per second. Ctrl-C takes
     effect at such a call and leaves the parameters and `state` of that moment.
@@ -118,15 +152,16 @@ def train_epoch(
     `progress`.
     """
     _check(weights, x, y, order, settings)
-    compiled = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in (*weights, *biases))
-    run = _train_compiled if compiled else _train_eager
-    return run(weights, biases, x, y, order, settings, state, progress or (lambda _: None))
+    _check_feedback(weights, settings)
+    network = _Network(weights, biases, settings.feedback.matrices if settings.feedback is not None else [])
+    run = _train_compiled if network.compiled else _train_eager
+    return run(network, x, y, order, settings, state, progress or (lambda _: None))
 
 
 def _check(weights: list[Tensor], x: Tensor, y: Tensor, order: Tensor, settings: Settings) -> None:
     """Raise ValueError for arguments with which the kernels, which check no bounds, would read beyond their arrays."""
-    if settings.credit not in ("output", "preactivation"):
-        raise ValueError(f"credit must be 'output' or 'preactivation', not {settings.credit!r}")
+    if settings.credit not in get_args(rule.Credit):
+        raise ValueError(f"credit must be 'output', 'preactivation' or 'learned', not {settings.credit!r}")
     if settings.perturbations < 1 or settings.batch_size < 1:
         raise ValueError("perturbations and batch_size must be at least 1")
     units = sum(len(weight) for weight in weights)
@@ -143,9 +178,22 @@ def _check(weights: list[Tensor], x: Tensor, y: Tensor, order: Tensor, settings:
             raise ValueError(f"{name} {wrong[0].item()} is not between 0 and {count - 1}")
 
 
+def _check_feedback(weights: list[Tensor], settings: Settings) -> None:
+    """Raise ValueError if the feedback does not fit the network or the other settings."""
+    if (settings.credit == "learned") != (settings.feedback is not None):
+        raise ValueError("credit 'learned' needs feedback, and feedback needs credit 'learned'")
+    if settings.feedback is None:
+        return
+    if settings.top_k is not None or settings.groups > 1:
+        raise ValueError("credit 'learned' needs ReLU, not top_k, and one group")
+    expected = rule.shapes_of_feedback(_sizes(weights), settings.feedback.path)
+    found = [tuple(part.shape) for part in settings.feedback.matrices]
+    if found != expected:
+        raise ValueError(f"feedback has shapes {found}, but path {settings.feedback.path!r} needs {expected}")
+
+
 def _train_compiled(
-    weights: list[Tensor],
-    biases: list[Tensor],
+    network: _Network,
     x: Tensor,
     y: Tensor,
     order: Tensor,
@@ -157,7 +205,8 @@ def _train_compiled(
     inputs = np.ascontiguousarray(x.detach().cpu().to(torch.float32).numpy())
     labels = np.ascontiguousarray(y.detach().cpu().to(torch.int64).numpy())
     indices = np.ascontiguousarray(order.detach().cpu().to(torch.int64).numpy())
-    parameters = _flat(weights, biases)
+    parameters, feedback = _flat(network), _flat_feedback(network)
+    sizes = _sizes(network.weights)
     rewards = np.empty(-(-samples // settings.batch_size), np.float64)
     steps_per_block = max(1, BLOCK // settings.batch_size)
     blocks, done = 1, 0
@@ -170,9 +219,14 @@ def _train_compiled(
             first = done // settings.batch_size
             chunk = indices[done : done + steps * batch]
             of_chunk = rewards[first : first + steps]
-            _learn(parameters, _sizes(weights), Samples(inputs, labels, chunk), batch, settings, state, of_chunk)
+            of_samples = Samples(inputs, labels, chunk)
+            if settings.feedback is not None:
+                _learn_with_feedback(parameters, feedback, sizes, of_samples, batch, settings, state, of_chunk)
+            else:
+                _learn(parameters, sizes, of_samples, batch, settings, state, of_chunk)
             _raise_if_not_finite(parameters, of_chunk, state.counter)
-            _write_back(parameters, weights, biases)
+            _raise_if_not_finite(feedback, of_chunk, state.counter)
+            _write_back(parameters, feedback, network)
             done += steps * batch
             state.counter += steps
             progress(done)
@@ -212,9 +266,40 @@ def _learn(
     )
 
 
+def _learn_with_feedback(
+    parameters: NDArray[np.float32],
+    feedback: NDArray[np.float32],
+    sizes: list[int],
+    samples: Samples,
+    batch: int,
+    settings: Settings,
+    state: NoiseState,
+    rewards: NDArray[np.float64],
+) -> None:
+    """Run the kernel of learned feedback over `samples` in batches of `batch`."""
+    assert settings.feedback is not None
+    sigma = float(settings.sigma)
+    learn_with_feedback(
+        parameters,
+        feedback,
+        np.array(sizes, np.int64),
+        samples,
+        FeedbackOptions(
+            batch,
+            settings.perturbations,
+            sigma,
+            float(settings.learning_rate) * sigma**2,
+            float(settings.feedback.rate),
+            settings.feedback.path == "direct",
+            settings.skip,
+        ),
+        FeedbackDraws(np.uint64(state.key), np.uint64(state.counter), np.empty((0, 0), np.float32)),
+        rewards,
+    )
+
+
 def _train_eager(
-    weights: list[Tensor],
-    biases: list[Tensor],
+    network: _Network,
     x: Tensor,
     y: Tensor,
     order: Tensor,
@@ -222,44 +307,21 @@ def _train_eager(
     state: NoiseState,
     progress: Callable[[int], None],
 ) -> float:
-    device, dtype = weights[0].device, weights[0].dtype
+    device, dtype = network.weights[0].device, network.weights[0].dtype
     x, y, order = x.to(device, dtype), y.to(device), order.to(device)
     generator = torch.Generator(device)
     generator.manual_seed(int(np.random.SeedSequence([state.key, state.counter]).generate_state(1, np.uint64)[0] >> 1))
     rewards: list[Tensor] = []
     checked, last_check = 0, time.perf_counter()
     batches = order.split(settings.batch_size) if len(order) else ()
+    step_of_rule = _step if settings.feedback is None else _learned_step
     for step, batch in enumerate(batches, 1):
-        rows = len(batch) * settings.perturbations
-        noises = [
-            torch.randn(rows, len(bias), generator=generator, device=device, dtype=dtype) * settings.sigma
-            for bias in biases
-        ]
-        masks = None
-        if settings.top_k is not None:
-            gumbels = [
-                -torch.empty(rows, len(bias), device=device, dtype=dtype).exponential_(generator=generator).log()
-                for bias in biases[:-1]
-            ]
-            masks = rule.pair_masks(
-                weights, biases, x[batch], noises, gumbels, settings.top_k, credit=settings.credit, skip=settings.skip
-            )
-        if settings.groups > 1:
-            weight_updates, bias_updates, reward = rule.update_of_groups(
-                weights, biases, x[batch], y[batch], noises, settings.groups, credit=settings.credit, skip=settings.skip
-            )
-        else:
-            weight_updates, bias_updates, reward = rule.grlu_update(
-                weights, biases, x[batch], y[batch], noises, masks, credit=settings.credit, skip=settings.skip
-            )
-        for parameter, update in zip((*weights, *biases), (*weight_updates, *bias_updates), strict=True):
-            parameter.add_(update, alpha=settings.learning_rate)
-        rewards.append(reward)
+        rewards.append(step_of_rule(network, x[batch], y[batch], settings, generator))
         # Synchronize with the device once per report only.
         if step == len(batches) or time.perf_counter() - last_check > _CHUNK_SECONDS:
             recent = torch.stack(rewards[checked:]).cpu().double().numpy()
             _raise_if_not_finite(
-                torch.cat([p.flatten() for p in (*weights, *biases)]).cpu().numpy(), recent, state.counter
+                torch.cat([part.flatten() for part in network.tensors]).cpu().numpy(), recent, state.counter
             )
             state.counter += len(recent)
             progress(min(step * settings.batch_size, len(order)))
@@ -268,21 +330,74 @@ def _train_eager(
     return _mean_reward(means, len(order), settings.batch_size)
 
 
+def _step(network: _Network, x: Tensor, y: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
+    """Learn from one batch by rule.py; return the reward."""
+    weights, biases = network.weights, network.biases
+    credit, skip = settings.credit, settings.skip
+    noises = _normal(biases, len(x), settings, generator)
+    masks = None
+    if settings.top_k is not None:
+        gumbels = [-torch.empty_like(noise).exponential_(generator=generator).log() for noise in noises[:-1]]
+        masks = rule.pair_masks(weights, biases, x, noises, gumbels, settings.top_k, credit=credit, skip=skip)
+    if settings.groups > 1:
+        weight_updates, bias_updates, reward = rule.update_of_groups(
+            weights, biases, x, y, noises, settings.groups, credit=credit, skip=skip
+        )
+    else:
+        weight_updates, bias_updates, reward = rule.grlu_update(
+            weights, biases, x, y, noises, masks, credit=credit, skip=skip
+        )
+    for parameter, update in zip((*weights, *biases), (*weight_updates, *bias_updates), strict=True):
+        parameter.add_(update, alpha=settings.learning_rate)
+    return reward
+
+
+def _learned_step(network: _Network, x: Tensor, y: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
+    """Learn from one batch by rule.py with learned feedback; return the reward."""
+    assert settings.feedback is not None
+    noises = _normal(network.biases[:-1], len(x), settings, generator)
+    weight_updates, bias_updates, feedback_updates, reward = rule.learned_update(
+        *network, x, y, noises, path=settings.feedback.path, skip=settings.skip
+    )
+    for parameter, update in zip((*network.weights, *network.biases), (*weight_updates, *bias_updates), strict=True):
+        parameter.add_(update, alpha=settings.learning_rate * settings.sigma**2)
+    for part, update in zip(network.feedback, feedback_updates, strict=True):
+        part.add_(update, alpha=settings.feedback.rate)
+    return reward
+
+
+def _normal(biases: list[Tensor], batch: int, settings: Settings, generator: torch.Generator) -> list[Tensor]:
+    """Draw the noise of the layers with these biases."""
+    rows = batch * settings.perturbations
+    return [
+        torch.randn(rows, len(bias), generator=generator, device=bias.device, dtype=bias.dtype) * settings.sigma
+        for bias in biases
+    ]
+
+
 def _sizes(weights: list[Tensor]) -> list[int]:
     return [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
 
 
-def _flat(weights: list[Tensor], biases: list[Tensor]) -> NDArray[np.float32]:
-    parts = [part.detach().flatten() for pair in zip(weights, biases, strict=True) for part in pair]
+def _flat(network: _Network) -> NDArray[np.float32]:
+    parts = [part.detach().flatten() for pair in zip(network.weights, network.biases, strict=True) for part in pair]
     flat: NDArray[np.float32] = torch.cat(parts).numpy()
     return flat
 
 
-def _write_back(parameters: NDArray[np.float32], weights: list[Tensor], biases: list[Tensor]) -> None:
-    targets = [target for pair in zip(weights, biases, strict=True) for target in pair]
-    parts = torch.from_numpy(parameters).split([target.numel() for target in targets])
-    for target, part in zip(targets, parts, strict=True):
-        target.detach().copy_(part.view_as(target))
+def _flat_feedback(network: _Network) -> NDArray[np.float32]:
+    flat: NDArray[np.float32] = torch.cat(
+        [torch.empty(0), *(part.detach().flatten() for part in network.feedback)]
+    ).numpy()
+    return flat
+
+
+def _write_back(parameters: NDArray[np.float32], feedback: NDArray[np.float32], network: _Network) -> None:
+    learned = [target for pair in zip(network.weights, network.biases, strict=True) for target in pair]
+    for flat, targets in ((parameters, learned), (feedback, network.feedback)):
+        parts = torch.from_numpy(flat).split([target.numel() for target in targets])
+        for target, part in zip(targets, parts, strict=True):
+            target.detach().copy_(part.view_as(target))
 
 
 def _raise_if_not_finite(parameters: NDArray[Any], rewards: NDArray[np.float64], first_step: int) -> None:

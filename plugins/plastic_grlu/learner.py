@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from plastic_cli.analysis.angles import angle_degrees
 from plastic_cli.classifier.fit import raise_if_not_finite
 from plastic_grlu import rule
-from plastic_grlu.epoch import NoiseState, Settings, train_epoch
+from plastic_grlu.epoch import Feedback, NoiseState, Settings, train_epoch
 
 
 class GRLUNetwork(nn.Module):
@@ -68,7 +69,8 @@ class GRLULearner:
     sizes: d_0, ..., d_L. noise_key: seed of the noise. perturbations: noise samples per image. top_k: fraction of
     hidden units that the Gumbel mask keeps, None for ReLU. skip, credit: as in rule.py. noise, learning_rate: first and
     last value of their half-cosine schedules. groups: of units, each with a reward of its own; see
-    rule.py. encoder: a frozen network whose output the first layer receives.
+    rule.py. path, feedback_rate: with credit "learned", the path of the feedback and the rate at which it learns.
+    encoder: a frozen network whose output the first layer receives.
 
     update: "grlu", or "backprop" for the control: the true gradient of the same network with step lr * sigma^2. That is
     the limit of GRLU's step with noise before the nonlinearity and infinitely many perturbations.
@@ -89,6 +91,8 @@ class GRLULearner:
         noise: tuple[float, float] = (0.1, 0.0),
         learning_rate: tuple[float, float] = (0.1, 0.0),
         groups: int = 1,
+        path: rule.Path = "direct",
+        feedback_rate: float = 1.0,
         encoder: nn.Module | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -97,6 +101,10 @@ class GRLULearner:
         self.biases = [bias.to(device) for bias in biases]
         self.perturbations, self.top_k, self.skip = perturbations, top_k, skip
         self.credit, self.update, self.batch_size, self.groups = credit, update, batch_size, groups
+        self.feedback: Feedback | None = None
+        if credit == "learned" and update == "grlu":
+            matrices = [part.to(device) for part in rule.initial_feedback(sizes, path, generator)]
+            self.feedback = Feedback(matrices, path, feedback_rate)
         self.noise_range, self.learning_rate_range = noise, learning_rate
         self.sigma, self.learning_rate = noise[0], learning_rate[0]
         self.state = NoiseState.from_seed(noise_key)
@@ -120,7 +128,10 @@ class GRLULearner:
         """Compile the kernels, or load them from the cache, by one step on copies of the parameters."""
         if self.update == "grlu":
             weights, biases = ([part.clone() for part in parts] for parts in (self.weights, self.biases))
-            settings = replace(self._settings(), perturbations=1, learning_rate=0.0, batch_size=1)
+            feedback = self.feedback
+            if feedback is not None:
+                feedback = replace(feedback, matrices=[part.clone() for part in feedback.matrices])
+            settings = replace(self._settings(), perturbations=1, learning_rate=0.0, batch_size=1, feedback=feedback)
             first = torch.zeros(1, dtype=torch.int64)
             train_epoch(weights, biases, self.encode(x[:1]), y[:1], first, settings, NoiseState(0))
 
@@ -137,19 +148,37 @@ class GRLULearner:
         return rule.features(self.weights, self.biases, self.encode(x), top_k=self.top_k, skip=self.skip)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the parameters and the position in the sequence of noise."""
+        """Return the parameters, the feedback if it learns, and the position in the sequence of noise."""
         # Text, because a 64-bit key does not fit into a signed integer of torch.
-        return {
+        state = {
             "weights": list(self.weights),
             "biases": list(self.biases),
             "noise": {"key": str(self.state.key), "counter": self.state.counter},
         }
+        return state if self.feedback is None else {**state, "feedback": list(self.feedback.matrices)}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Restore what `state_dict` returned."""
-        for mine, stored in zip([*self.weights, *self.biases], [*state["weights"], *state["biases"]], strict=True):
-            mine.copy_(stored)
+        stored = [*state["weights"], *state["biases"], *state.get("feedback", [])]
+        feedback = [] if self.feedback is None else self.feedback.matrices
+        for mine, part in zip([*self.weights, *self.biases, *feedback], stored, strict=True):
+            mine.copy_(part)
         self.state = NoiseState(int(state["noise"]["key"]), state["noise"]["counter"])
+
+    def feedback_angles(self) -> list[float]:
+        """Return the angle in degrees of the feedback of each hidden layer to the weights that it stands for.
+
+        See `rule.transposed_weights`; parts of both that have no effect are left out.
+        """
+        if self.feedback is None:
+            return []
+        targets = rule.transposed_weights(self.weights, self.feedback.path)
+        angles = []
+        for layer, (mine, target) in enumerate(zip(self.feedback.matrices, targets, strict=True), 1):
+            of_error = self.feedback.path == "direct" or layer == len(targets)
+            used = (rule.without_unused(part, of_error=of_error) for part in (mine, target))
+            angles.append(angle_degrees(*used))
+        return angles
 
     def draw(self, rows: int, seed: int) -> tuple[list[Tensor], list[Tensor] | None]:
         """Draw noise, and Gumbel noise for top-k masks, for `rows` rows: to analyze updates without learning."""
@@ -188,6 +217,7 @@ class GRLULearner:
             self.top_k,
             self.skip,
             self.groups,
+            self.feedback,
         )
 
     def _descend(self, x: Tensor, y: Tensor, order: Tensor, progress: Callable[[int], None]) -> None:

@@ -40,6 +40,34 @@ image, and noise be added to z. Then the variance of db_i is sigma^4 / P (|G_g|^
 the units in the group of unit i. Its sum over units is (N + 1) |G|^2 sigma^4 / P for one group, and 2 |G|^2 sigma^4 / P
 for groups of one unit. Rewards per group are not in the published program.
 
+With learned feedback, `credit="learned"`, hidden units get noise before the nonlinearity, and the readout gets none.
+The readout learns from its own error. Feedback weights B_l carry errors to the hidden layers. Below, z_l, xhat_l and
+delta_l are those of a pass without noise, std_l is the standard deviation that divides in (1), and f' is the derivative
+of ReLU:
+
+    (14) delta_{L-1} = onehot(y) - softmax(z_{L-1})
+    (15) delta_l = f'(z_l) * g_l,    g_l = N_{l+1}(B_l s_l)
+         s_l     = delta_{L-1} with direct feedback, delta_{l+1} with feedback from layer to layer
+         N_l(v)  = P_l(v) / std_l,   P_l(v) = v - mean(v) - xhat_l mean(v * xhat_l)
+    (16) dW_l    = delta_l outer xhat_l, summed over the batch;  db_l the same without xhat_l
+    (17) e       = d - sum over hidden layers of n_l . delta_l,    p = sum over hidden layers of |f'(z_l) * n_l|^2
+    (18) D_l     = sum over pairs of e / p  std_{l+1} P_{l+1}(f'(z_l) * n_l) outer s_l / |s_l|^2
+    (19) dB_l    = t D_l,    t = sum of e c / sum of c^2, between 0 and 1,    c = sum over hidden layers of
+                   n_l . (f'(z_l) * N_{l+1}(D_l s_l)),    sums over all pairs of the batch
+
+N_l is the derivative of (1) and needs the activity of one layer. So (16) is the gradient if, from layer to layer, B_l
+is the transpose of W_{l+1}. With residual connections and feedback from layer to layer, g_l also gets g_{l+1} if layer
+l + 1 adds its input.
+
+(18) is normalized least mean squares. The sum of n_l . delta_l is the change of the reward that the feedback predicts,
+and e is the error of this prediction. D_l removes the error of a single pair, up to the part that P takes away, so t is
+1. For several pairs c is what D_l adds to each prediction, and t minimizes the sum of squared errors. To leading order
+in sigma, E[e n_l] is sigma^2 times the gradient with respect to z_l minus delta_l. So B_l is a regression of
+n_l d / sigma^2, which estimates the gradient, on s_l. This is the method of Lansdell, Prakash and Kording, "Learning to
+solve the credit assignment problem" (2019). They regress the estimate itself. To subtract the prediction is ours: it
+changes no expectation, and the noise of the regression vanishes as the prediction becomes right. 1e-6 is added to
+|s_l|^2, because d of an image that is already right is only rounding.
+
 Equation numbers are ours. Source: README and code of https://github.com/steve-z-wang/grlu, whose rule is
 `credit="output"`: noise after the nonlinearity. Its update has no factor f'(z), so silent ReLU units are updated too.
 With `credit="preactivation"` the noise is added to z_l before the nonlinearity, which is node perturbation as
@@ -53,20 +81,26 @@ All functions support float32 and float64 on any device, and use no global rando
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Credit = Literal["output", "preactivation"]
+Credit = Literal["output", "preactivation", "learned"]
+Path = Literal["direct", "layer"]
 Parameters = Sequence[Tensor]
 Masks = Sequence[Tensor | None]
+
+EPS = 1e-5
+"""Added to the variance in layer norm, as in the published code."""
+DAMPING = 1e-6
+"""Added to |s_l|^2 in (18)."""
 
 
 def layer_norm(x: Tensor) -> Tensor:
     """Standardize the last dimension of `x` (..., features), without scale and shift, eps 1e-5; equation (1)."""
-    return functional.layer_norm(x, x.shape[-1:], eps=1e-5)
+    return functional.layer_norm(x, x.shape[-1:], eps=EPS)
 
 
 def _hidden(z: Tensor, mask: Tensor | None) -> Tensor:
@@ -256,6 +290,170 @@ def add_credit(total: Tensor, noise: Tensor, difference: Tensor, sample: Tensor 
         total.addcmul_(noise[0], factor[0])
     else:
         total.add_((noise * factor).sum(0))
+
+
+def shapes_of_feedback(sizes: Sequence[int], path: Path) -> list[tuple[int, int]]:
+    """The shape of the feedback B_l of each hidden layer, for sizes d_0, ..., d_L.
+
+    It is (d_{l+1}, d_L) with direct feedback, and (d_{l+1}, d_{l+2}) from layer to layer.
+    """
+    if path == "direct":
+        return [(width, sizes[-1]) for width in sizes[1:-1]]
+    return list(pairwise(sizes[1:]))
+
+
+def initial_feedback(sizes: Sequence[int], path: Path, generator: torch.Generator) -> list[Tensor]:
+    """Random feedback of each hidden layer: B_l ~ N(0, 2 / d_{l+1}), on the generator's device.
+
+    This is how the weights begin that B_l is the transpose of, those between hidden layers and the readout.
+    """
+    return [
+        torch.randn(shape, generator=generator, device=generator.device) * math.sqrt(2 / shape[0])
+        for shape in shapes_of_feedback(sizes, path)
+    ]
+
+
+def transposed_weights(weights: Parameters, path: Path) -> list[Tensor]:
+    """What the feedback B_l of each hidden layer stands for, in its shape.
+
+    From layer to layer this is the transpose of W_{l+1}, with which (16) is the gradient. With direct feedback it is
+    the transpose of the product of the weights from the layer to the readout, which leaves out the nonlinearities.
+    """
+    if path == "layer":
+        return [weight.T for weight in weights[1:]]
+    products = [weights[-1].T]
+    for weight in reversed(weights[1:-1]):
+        products.insert(0, weight.T @ products[0])
+    return products[: len(weights) - 1]
+
+
+def without_unused(feedback: Tensor, *, of_error: bool) -> Tensor:
+    """The part of a feedback matrix that has an effect, in its shape.
+
+    The norm removes the mean over units (rows). If the matrix carries the error of the readout, which sums to zero, the
+    mean over outputs (columns) has no effect either. Neither part can be learned.
+    """
+    used = feedback - feedback.mean(0)
+    return used - used.mean(1, keepdim=True) if of_error else used
+
+
+def _project(v: Tensor, xhat: Tensor) -> Tensor:
+    """P(v) of equation (15), per row."""
+    return v - v.mean(1, keepdim=True) - xhat * (v * xhat).mean(1, keepdim=True)
+
+
+def _deviation(h: Tensor) -> Tensor:
+    """The standard deviation (rows, 1) that divides in equation (1)."""
+    return (h.var(1, correction=0, keepdim=True) + EPS).sqrt()
+
+
+class Signals(NamedTuple):
+    """What the layers learn from in a pass without noise, for each sample; equations (14) to (16).
+
+    deltas: delta_l of each layer, (batch, d_{l+1}) each. normed: xhat_l of each layer. active: f'(z_l), and deviations:
+    std_{l+1} (batch, 1), both of each hidden layer l.
+    """
+
+    deltas: list[Tensor]
+    normed: list[Tensor]
+    active: list[Tensor]
+    deviations: list[Tensor]
+
+    def updates(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Equation (16): the updates of the weights and of the biases of each layer, summed over the batch."""
+        pairs = zip(self.deltas, self.normed, strict=True)
+        return [delta.T @ xhat for delta, xhat in pairs], [delta.sum(0) for delta in self.deltas]
+
+
+def signals(
+    weights: Parameters,
+    biases: Parameters,
+    feedback: Parameters,
+    x: Tensor,
+    y: Tensor,
+    *,
+    path: Path = "direct",
+    skip: bool = False,
+) -> Signals:
+    """What each layer learns from, by the feedback B_l `feedback[l]` of each hidden layer; equations (14) to (16).
+
+    Shapes as in `initial_feedback`; `x` is (batch, d_0) and `y` (batch,) holds the labels.
+    """
+    normed, outputs = _pass(weights, biases, x, None, None, "preactivation", skip)
+    pairs = zip(normed[:-1], weights, biases, strict=False)
+    active = [(functional.linear(xhat, weight, bias) > 0).to(x.dtype) for xhat, weight, bias in pairs]
+    deviations = [_deviation(h) for h in outputs[:-1]]
+    error = functional.one_hot(y, outputs[-1].shape[1]) - outputs[-1].softmax(1)
+    deltas, arrived = [error], torch.zeros_like(error)
+    for layer in reversed(range(len(feedback))):
+        sent = error if path == "direct" else deltas[0]
+        through = _project(sent @ feedback[layer].T, normed[layer + 1]) / deviations[layer]
+        arrived = through + arrived if path == "layer" and _has_skip(weights, layer + 1, skip) else through
+        deltas.insert(0, active[layer] * arrived)
+    return Signals(deltas, normed, active, deviations)
+
+
+def feedback_update(found: Signals, noises: Sequence[Tensor], change: Tensor, *, path: Path = "direct") -> list[Tensor]:
+    """The update of the feedback of each hidden layer, for a rate of one; equations (17) to (19).
+
+    `noises[l]`, one per hidden layer, is as in `forward`, and `change` (batch * perturbations,) is d of each row. A row
+    without noise at any active unit has no part in it.
+    """
+    batch = len(found.deltas[0])
+    heard = [noise.view(-1, batch, noise.shape[1]) * part for noise, part in zip(noises, found.active, strict=True)]
+    error = change.view(-1, batch).clone()
+    power = torch.zeros_like(error)
+    for part, delta in zip(heard, found.deltas, strict=False):
+        error -= (part * delta).sum(2)
+        power += part.square().sum(2)
+    error = torch.where(power > 0, error, 0)
+    relative = error / torch.where(power > 0, power, 1)
+    directions, predicted = [], torch.zeros_like(error)
+    for layer, part in enumerate(heard):
+        sent = found.deltas[-1] if path == "direct" else found.deltas[layer + 1]
+        taught = found.deviations[layer] * _project((relative[:, :, None] * part).sum(0), found.normed[layer + 1])
+        direction = taught.T @ (sent / (sent.square().sum(1, keepdim=True) + DAMPING))
+        directions.append(direction)
+        through = _project(sent @ direction.T, found.normed[layer + 1]) / found.deviations[layer]
+        predicted += (part * through).sum(2)
+    square = predicted.square().sum()
+    step = torch.where(square > 0, (error * predicted).sum() / square, 0).clamp(0, 1)
+    return [step * direction for direction in directions]
+
+
+def learned_update(
+    weights: Parameters,
+    biases: Parameters,
+    feedback: Parameters,
+    x: Tensor,
+    y: Tensor,
+    noises: Sequence[Tensor],
+    *,
+    path: Path = "direct",
+    skip: bool = False,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
+    """One step of the rule with learned feedback; equations (14) to (19).
+
+    `noises`, one per hidden layer, are as in `forward`, already multiplied by sigma.
+
+    Returns (weight_updates, bias_updates, feedback_updates, reward). The first two estimate the gradient of log p(y |
+    x), summed over the batch: unlike those of `grlu_update` they have no factor sigma^2. feedback_updates are those for
+    a rate of one. The reward is the 0-dim mean of (r(+n) + r(-n)) / 2 over rows.
+    """
+    found = signals(weights, biases, feedback, x, y, path=path, skip=skip)
+    rows = len(x) if not noises else len(noises[0])
+    silent = x.new_zeros(rows, len(biases[-1]))
+    plus, minus = (
+        _log_probability(
+            forward(
+                weights, biases, x, [*(sign * noise for noise in noises), silent], credit="preactivation", skip=skip
+            ),
+            y,
+        )
+        for sign in (1, -1)
+    )
+    updates = feedback_update(found, noises, (plus - minus) / 2, path=path)
+    return *found.updates(), updates, ((plus + minus) / 2).mean()
 
 
 def kept_units(width: int, k: float) -> int:

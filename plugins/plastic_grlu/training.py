@@ -42,14 +42,13 @@ def train_plain(config: Train, run: Run) -> None:
         train_autoencoder(autoencoder, data, run, config.backbone_epochs)
     with while_compiling(lambda: run.console.working(COMPILING)):
         learner.prepare(data.train.x, data.train.y)
-    fit(
-        learner,
-        data,
-        run,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        after_epoch=lambda epoch: snapshot_weights(run, epoch, config.epochs, learner.weights[0]),
-    )
+
+    def after_epoch(epoch: int) -> None:
+        snapshot_weights(run, epoch, config.epochs, learner.weights[0])
+        for layer, angle in enumerate(learner.feedback_angles(), 1):
+            run.log("train", {"layer": layer}, feedback_angle=angle)
+
+    fit(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
 
 
 def build(run: Run, data: Dataset, *, trained: bool = True) -> GRLULearner | ModuleLearner:
@@ -146,6 +145,8 @@ def make_learner(config: Train, data: Dataset, run: Run) -> tuple[GRLULearner, n
         noise=(config.noise, config.final_noise),
         learning_rate=(config.learning_rate, config.final_learning_rate),
         groups=config.reward_groups,
+        path=config.feedback,
+        feedback_rate=config.feedback_rate,
         encoder=None if autoencoder is None else dict(autoencoder.named_children())["encoder"],
         device=run.device,
     )

@@ -108,8 +108,11 @@ def _network(row: Mapping[Any, Any], update: str) -> str:
     sizes = "-".join(str(size) for size in hidden) if isinstance(hidden, list | tuple) else str(hidden)
     activation = f"top-k {row['config.k']:g}" if row["config.activation"] == "top-k" else "ReLU"
     if update == "grlu":
-        noise_first = row["config.credit"] == "preactivation"
-        activation = f"noise then {activation}" if noise_first else f"{activation} then noise"
+        activation = {
+            "output": f"{activation} then noise",
+            "preactivation": f"noise then {activation}",
+            "learned": f"{activation}, learned feedback",
+        }[row["config.credit"]]
     parts = [sizes, activation]
     if row["config.skip"]:
         parts.append("skip")

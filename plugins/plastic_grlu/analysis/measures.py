@@ -33,7 +33,8 @@ def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
 
     Updates and gradients are those of single training images with the run's initial noise, as at batch size 1. The
     angle is the mean over images and noise samples. The signal-to-noise ratio is that of one update over noise samples,
-    averaged over images.
+    averaged over images. With learned feedback an update has no noise, and the angle of the feedback to the weights
+    that it stands for is measured too.
     """
     data = trained_on(run)
     learner: GRLULearner = build(run, data, trained=True)  # type: ignore[assignment]
@@ -42,7 +43,8 @@ def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
     rows = []
     for network, subject in (("trained", learner), ("untrained", untrained)):
         x = subject.encode(sample.x)
-        for perturbations in sorted({*PERTURBATIONS, learner.perturbations}):
+        counts = {learner.perturbations} if learner.feedback is not None else {*PERTURBATIONS, learner.perturbations}
+        for perturbations in sorted(counts):
             rows += _measure(subject, network, x, sample.y, perturbations, config.samples, run.seed)
     frame = pd.DataFrame(rows)
     run.save_table("angles", frame)
@@ -57,6 +59,9 @@ def analyze_updates(config: Analyze, run: Run, build: Build) -> None:
         run.log("train", labels, angle=row["angle"], signal_to_noise=row["signal_to_noise"])
         run.results[f"layer {row['layer']}/angle"] = row["angle"]
         run.results[f"layer {row['layer']}/signal_to_noise"] = row["signal_to_noise"]
+    for layer, angle in enumerate(learner.feedback_angles(), 1):
+        run.log("train", {"layer": layer}, feedback_angle=angle)
+        run.results[f"layer {layer}/feedback_angle"] = angle
 
 
 def show_weights(run: Run, build: Build) -> None:
@@ -134,6 +139,9 @@ def _update(
 ) -> list[Tensor]:
     """Return the update of the weights of each layer."""
     weights, biases = learner.weights, learner.biases
+    if learner.feedback is not None:
+        matrices, path = learner.feedback.matrices, learner.feedback.path
+        return rule.signals(weights, biases, matrices, x, y, path=path, skip=learner.skip).updates()[0]
     if learner.groups > 1:
         return rule.update_of_groups(
             weights, biases, x, y, noise, learner.groups, credit=learner.credit, skip=learner.skip
