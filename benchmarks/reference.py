@@ -20,6 +20,7 @@ divided by this number; results with outliers lie outside more often.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -303,13 +304,30 @@ def measure(parts: Sequence[Part], measured: Measured, folder: Path, data: Path 
     return 130 if any(result.word in ("interrupted", "left") for result in results) else 0
 
 
+def minutes_above_0(text: str) -> float:
+    """Return the minutes that `--longest` names."""
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not minutes > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of minutes above 0")
+    return minutes
+
+
 def main() -> int:
     """Read the options and do what they say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, help="folder of the measured runs")
     parser.add_argument("--data", type=Path, help="folder of the data sets (default: PLASTIC_DATA)")
     parser.add_argument("--recipe", action="append", default=[], help="only this recipe (can be repeated)")
-    parser.add_argument("--longest", type=float, default=float("inf"), help="only runs and steps up to these minutes")
+    parser.add_argument(
+        "--longest",
+        type=minutes_above_0,
+        default=math.inf,
+        metavar="MINUTES",
+        help="only runs and steps up to these minutes",
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--status", action="store_true", help="print how much of each recipe is measured")
     what.add_argument("--write", action="store_true", help="write the reference from the runs")

@@ -130,9 +130,8 @@ def _print_checks(checks: Sequence[Check], options: Options) -> None:
     print_rows(rows, columns, options.output_format())
     comparable = [check for check in checks if check.reason is None]
     seconds = sum(check.seconds or 0.0 for check in comparable)
-    Console().message(
-        f"{len(comparable)} of {len(checks)} can be compared, about {duration(seconds)} one after the other"
-    )
+    times = f", about {duration(seconds)} one after the other" if comparable else ""
+    Console().message(f"{len(comparable)} of {len(checks)} can be compared{times}")
 
 
 def _print_verdicts(verdicts: Sequence[Verdict], options: Options) -> None:

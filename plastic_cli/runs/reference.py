@@ -3,11 +3,19 @@
 In `plastic_cli/reference/`, `runs.parquet` has one row for each run, `metrics.parquet` its metrics, where every curve
 is thinned to `CURVE_POINTS` points, and `stages.parquet` the records of eval, analyze and render. `Reference` reads
 them like a store of runs. The folder holds data only.
+
+`runs.parquet` holds the checksums of the two other files, and is replaced last. So no reader combines the files of two
+references.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import secrets
+import shutil
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
@@ -17,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from plastic_cli.errors import UserError
 from plastic_cli.escapes import valid_text
-from plastic_cli.files import write_through
 from plastic_cli.runs.record import RunRecord, read_record, settings_text, with_present_options
 from plastic_cli.runs.rows import row_of, runs_frame
 from plastic_cli.runs.stages import StageRecord, read_stages
@@ -30,6 +37,10 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Version of the files; a reader refuses a newer one."""
 SCHEMA_KEY = b"plastic reference schema"
+CHECKSUMS_KEY = b"plastic reference checksums"
+"""Metadata of runs.parquet: SHA-256 of the two other files, by name; files of the first versions have none."""
+ATTEMPTS, PAUSE_SECONDS = 10, 0.05
+"""How often files that do not belong together are read again, because they are just being replaced."""
 RUNS_FILE, METRICS_FILE, STAGES_FILE = "runs.parquet", "metrics.parquet", "stages.parquet"
 CURVE_POINTS = 50
 """Points of a curve that are kept; its first and its last point are among them."""
@@ -73,8 +84,9 @@ class Reference:
         self._recipes: dict[str, list[str]] = {}
         self._stages: dict[str, list[StageRecord]] = {}
         self._settings: dict[str, list[str]] | None = None
+        self._checksums: dict[str, str] = {}
         try:
-            self._read()
+            self._read_one_state()
         except FileNotFoundError:
             self.problem = f"there is no reference in {folder}: install plastic again."
         except UserError as error:
@@ -87,9 +99,26 @@ class Reference:
         recipes = {name for names in self._recipes.values() for name in names}
         return f"<Reference {self.folder}: {len(self._records)} runs of {len(recipes)} recipes>"
 
+    def _read_one_state(self) -> None:
+        for _ in range(ATTEMPTS):
+            try:
+                return self._read()
+            except _MixedFilesError:
+                time.sleep(PAUSE_SECONDS)
+        raise UserError(
+            f"the files in {self.folder} do not belong together: {RUNS_FILE} was written with another {STAGES_FILE} or"
+            f" {METRICS_FILE}. Install plastic again."
+        )
+
     def _read(self) -> None:
         records, recipes = {}, {}
-        for entry in _read_table(self.folder / RUNS_FILE).to_pylist():
+        table = _read_table(self.folder / RUNS_FILE)
+        checksums = json.loads((table.schema.metadata or {}).get(CHECKSUMS_KEY, b"{}"))
+        for name, checksum in checksums.items():
+            # A file that is missing or damaged has an error of its own, where it is read.
+            if _is_parquet(self.folder / name) and _checksum(self.folder / name) != checksum:
+                raise _MixedFilesError
+        for entry in table.to_pylist():
             named = entry.pop("recipes")
             nested = {name: json.loads(entry[name]) for name in NESTED}
             record = RunRecord(**{name: entry[name] for name in PLAIN}, **nested)
@@ -100,7 +129,7 @@ class Reference:
             stage = StageRecord(**{name: entry[name] for name in STAGE_PLAIN}, **nested)
             self._stages.setdefault(entry["run"], []).append(stage)
         # Only if both files could be read.
-        self._records, self._recipes = records, recipes
+        self._records, self._recipes, self._checksums = records, recipes, checksums
 
     def record(self, run: str) -> RunRecord:
         """Return everything that is known about a run; raises UserError if there is none."""
@@ -161,10 +190,12 @@ class Reference:
         if self.problem is not None:
             return frame(Collector().collected())
         try:
-            with (self.folder / METRICS_FILE).open("rb") as stream:
-                found = read_parquet(stream)
+            content = (self.folder / METRICS_FILE).read_bytes()
+            found = read_parquet(io.BytesIO(content))
         except Exception as error:  # noqa: BLE001  a damaged file raises errors of any kind
             raise UserError(f"cannot read {self.folder / METRICS_FILE}: {error}. Install plastic again.") from None
+        if self._checksums and hashlib.sha256(content).hexdigest() != self._checksums[METRICS_FILE]:
+            raise UserError(f"{self.folder / METRICS_FILE} was replaced after the runs had been read. Start again.")
         if runs is not None:
             found = chosen(found, "run", map(valid_text, runs))
         if stage is not None:
@@ -214,16 +245,25 @@ def write_reference(
     chosen = _of_one_version((record, new) for record, new in sources if _settings(record) in named)
     records = sorted((record for record, _ in chosen), key=lambda record: (record.created, record.run))
     names = {record.run: sorted(named[_settings(record)]) for record in records}
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_runs(folder / RUNS_FILE, records, names)
     stages = {
         record.run: read_stages(store.folder / record.run) if from_store or keep is None else keep.stages(record.run)
         for record, from_store in chosen
     }
-    _write_stages(folder / STAGES_FILE, {record.run: stages[record.run] for record in records})
     new = [record.run for record, from_store in chosen if from_store]
     old = [record.run for record, from_store in chosen if not from_store]
-    _write_metrics(folder / METRICS_FILE, store, new, keep, old, [record.run for record in records])
+    folder.mkdir(parents=True, exist_ok=True)
+    # Everything is written before the first file is replaced.
+    draft = folder / f".{secrets.token_hex(8)}.tmp"
+    draft.mkdir()
+    try:
+        _write_metrics(draft / METRICS_FILE, store, new, keep, old, [record.run for record in records])
+        _write_stages(draft / STAGES_FILE, {record.run: stages[record.run] for record in records})
+        checksums = {name: _checksum(draft / name) for name in (METRICS_FILE, STAGES_FILE)}
+        _write_runs(draft / RUNS_FILE, records, names, checksums)
+        for name in (METRICS_FILE, STAGES_FILE, RUNS_FILE):
+            (draft / name).replace(folder / name)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     _read_reference.cache_clear()
     return len(records)
 
@@ -265,6 +305,24 @@ def thinned(metrics: pd.DataFrame, points: int = CURVE_POINTS) -> pd.DataFrame:
     return metrics[(size <= points) | (place == 0) | (part != before)]
 
 
+class _MixedFilesError(Exception):
+    """The files of a reference do not belong together."""
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _is_parquet(path: Path) -> bool:
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            return bool(file.metadata.num_rows >= 0)
+    except Exception:  # noqa: BLE001  a damaged file raises errors of any kind
+        return False
+
+
 def _version(record: RunRecord) -> tuple[int, ...]:
     parts = str(record.versions.get("plastic", "0")).split(".")
     return tuple(int(part) for part in parts if part.isdigit())
@@ -285,12 +343,15 @@ def _read_table(path: Path) -> pa.Table:
     return table
 
 
-def _write_runs(path: Path, records: Sequence[RunRecord], recipes: Mapping[str, list[str]]) -> None:
+def _write_runs(
+    path: Path, records: Sequence[RunRecord], recipes: Mapping[str, list[str]], checksums: Mapping[str, str]
+) -> None:
     entries = [asdict(replace(record, argv=[], process={})) for record in records]
     columns: dict[str, list[Any]] = {name: [entry[name] for entry in entries] for name in PLAIN}
     for name in NESTED:
         columns[name] = [json.dumps(entry[name], allow_nan=False) for entry in entries]
-    _write_table(path, {**columns, "recipes": [recipes[record.run] for record in records]})
+    columns["recipes"] = [recipes[record.run] for record in records]
+    _write_table(path, columns, {CHECKSUMS_KEY: json.dumps(checksums).encode()})
 
 
 def _write_stages(path: Path, stages: Mapping[str, Sequence[StageRecord]]) -> None:
@@ -301,18 +362,19 @@ def _write_stages(path: Path, stages: Mapping[str, Sequence[StageRecord]]) -> No
     _write_table(path, columns)
 
 
-def _write_table(path: Path, columns: Mapping[str, list[Any]]) -> None:
-    """Write columns of text, except for those of `kinds`, with the version of the format."""
+def _write_table(path: Path, columns: Mapping[str, list[Any]], about: Mapping[bytes, bytes] | None = None) -> None:
+    """Write columns of text, except for those of `kinds`, with the version of the format. about: more metadata."""
     import pyarrow as pa
     from pyarrow import parquet
 
     kinds = {"seed": pa.int64(), "seconds": pa.float64(), "recipes": pa.list_(pa.string())}
     schema = pa.schema(
-        [(name, kinds.get(name, pa.string())) for name in columns], metadata={SCHEMA_KEY: str(SCHEMA).encode()}
+        [(name, kinds.get(name, pa.string())) for name in columns],
+        metadata={SCHEMA_KEY: str(SCHEMA).encode(), **(about or {})},
     )
     table = pa.table(dict(columns), schema=schema)
     options = {"compression": "zstd", "compression_level": 19}
-    write_through(path, lambda temporary: parquet.write_table(table, temporary, **options))
+    parquet.write_table(table, path, **options)
 
 
 def _write_metrics(
@@ -332,7 +394,7 @@ def _write_metrics(
     for run, rows in whole.groupby("run", sort=False):
         collector.add(str(run), [_logged(row) for row in rows.to_dict("records")])
     found = collector.collected()
-    write_through(path, lambda temporary: write_parquet(found, temporary, compression="zstd"))
+    write_parquet(found, path, compression="zstd")
 
 
 def _logged(row: Mapping[Any, Any]) -> dict[str, Any]:

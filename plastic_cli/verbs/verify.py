@@ -154,6 +154,11 @@ def chosen_checks(recipe: str | None, options: VerificationOptions, reference: R
     """
     if reference.problem is not None:
         raise UserError(reference.problem)
+    if recipe is None and options.sample is None and options.minutes is not None:
+        raise UserError(
+            f"--minutes {options.minutes:g} needs the number of runs to draw, as in"
+            f" `plastic verify --sample 10 --minutes {options.minutes:g}`."
+        )
     if (recipe is None) == (options.sample is None):
         what = "not both" if recipe is not None else "as in `plastic verify backprop-quick` or --sample 10"
         raise UserError(f"name a recipe, or the number of runs to draw with --sample, {what}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -160,6 +161,70 @@ def test_a_damaged_file_is_one_line_and_never_a_traceback(make_run, store, tmp_p
         assert [row["run"] for row in reference.rows()] == [run.id]
         with pytest.raises(UserError, match="Install plastic again"):
             reference.metrics()
+
+
+def test_files_of_two_references_are_never_combined(make_run, store, tmp_path, monkeypatch):
+    one = make_run(seed=0)
+    write_reference(store, tmp_path / "old", {"one": texts(one)})
+    two = make_run(seed=1)
+    commit_stage(two.folder, StageRecord("eval", {}, {"test/accuracy": 0.5}, [], 1.5), "")
+    write_reference(store, tmp_path / "new", {"one": texts(one, two)})
+    monkeypatch.setattr(module, "ATTEMPTS", 2)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.001)
+    for name in (METRICS_FILE, STAGES_FILE, RUNS_FILE):
+        mixed = tmp_path / f"mixed {name}"
+        shutil.copytree(tmp_path / "old", mixed)
+        shutil.copy(tmp_path / "new" / name, mixed)
+        problem = Reference(mixed).problem
+        assert problem is not None, name
+        assert "do not belong together" in problem
+        assert "\n" not in problem
+        assert Reference(mixed).rows() == []
+    # One that was read before the files were replaced never returns metrics of other runs.
+    reference = Reference(tmp_path / "old")
+    shutil.copy(tmp_path / "new" / METRICS_FILE, tmp_path / "old")
+    with pytest.raises(UserError, match="was replaced after the runs had been read"):
+        reference.metrics()
+
+
+def test_a_reader_waits_while_the_files_are_replaced(make_run, store, tmp_path, monkeypatch):
+    one = make_run(seed=0)
+    write_reference(store, tmp_path / "old", {"one": texts(one)})
+    two = make_run(seed=1)
+    write_reference(store, tmp_path / "new", {"one": texts(one, two)})
+    shutil.copy(tmp_path / "new" / METRICS_FILE, tmp_path / "old")
+
+    def pause(_seconds):
+        shutil.copytree(tmp_path / "new", tmp_path / "old", dirs_exist_ok=True)
+
+    monkeypatch.setattr(module.time, "sleep", pause)
+    assert {row["run"] for row in Reference(tmp_path / "old").rows()} == {one.id, two.id}
+
+
+@pytest.mark.parametrize("failing", ["_write_metrics", "_write_stages", "_write_runs"])
+def test_a_reference_that_cannot_be_written_leaves_the_old_one(make_run, store, tmp_path, monkeypatch, failing):
+    one = make_run(seed=0)
+    write_reference(store, tmp_path, {"one": texts(one)})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    two = make_run(seed=1)
+
+    def full(*_arguments):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(module, failing, full)
+    with pytest.raises(OSError, match="no space"):
+        write_reference(store, tmp_path, {"one": texts(one, two)})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_files_without_checksums_are_read(make_run, store, tmp_path, monkeypatch):
+    one = make_run(seed=0)
+    monkeypatch.setattr(module, "CHECKSUMS_KEY", b"unknown")
+    write_reference(store, tmp_path, {"one": texts(one)})
+    monkeypatch.undo()
+    assert [row["run"] for row in Reference(tmp_path).rows()] == [one.id]
+    assert not Reference(tmp_path).metrics().empty
 
 
 def test_a_newer_schema_is_refused_with_what_to_do(make_run, store, tmp_path, monkeypatch):

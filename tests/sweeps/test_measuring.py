@@ -175,6 +175,15 @@ def test_a_recipe_that_is_named_and_does_not_exist_is_one_line(program, shipped)
     assert program("--recipe", "nothing", "--status")[0] == 2
 
 
+@pytest.mark.parametrize("minutes", ["nan", "0", "-1", "x"])
+def test_minutes_that_are_no_time_are_refused(program, shipped, minutes, capsys):
+    shipped()
+    with pytest.raises(SystemExit) as stopped:
+        program("--longest", minutes)
+    assert stopped.value.code == 2
+    assert f"{minutes} is not a number of minutes above 0" in capsys.readouterr().err
+
+
 def test_sigterm_stops_it_and_the_same_command_goes_on(program, processes, shipped, runs_folder, tmp_path, starts):
     shipped("one", seeds="1")
     line = (

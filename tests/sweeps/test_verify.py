@@ -403,6 +403,8 @@ def test_a_sample_is_drawn_from_all_recipes(reference, recipe, instant_runs):
     [
         ([], "name a recipe, or the number of runs to draw with --sample, as in"),
         (["mine", "--sample", 3], "not both"),
+        (["--minutes", 3], "needs the number of runs to draw, as in `plastic verify --sample 10 --minutes 3`"),
+        (["--sample", 2, "--minutes", "nan"], "--minutes nan"),
         (["mine", "--minutes", 3], "--minutes 3 does nothing without --sample"),
         (["mine", "--seed", 3], "--seed 3 does nothing without --sample"),
         (["--sample", 3, "--seeds", 2], "--seeds 2 does nothing with --sample"),
