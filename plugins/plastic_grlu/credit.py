@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -14,11 +14,27 @@ from torch import Tensor, nn
 
 from plastic_cli.credit.gradient import Rest, attached, rest_credit
 from plastic_cli.credit.nested import mapped, tensors_of
-from plastic_cli.credit.parameters import taught
+from plastic_cli.credit.parameters import named_parameters, taught
 from plastic_cli.credit.protocol import Loss, call, checked_losses
 from plastic_cli.errors import UserError
 from plastic_cli.numerics.random_states import RandomStates
 from plastic_grlu import rule
+from plastic_grlu.learned_feedback import (
+    DirectSignals,
+    Feedback,
+    FeedbackWeights,
+    Regression,
+    Signals,
+    Structure,
+    add_unexplained,
+    errors_at_output,
+    errors_of_samples,
+    exact_credits,
+    explained,
+    find_structure,
+    layer_signals,
+    share_that_counts,
+)
 from plastic_grlu.nodes import (
     CleanPass,
     OtherCalls,
@@ -58,6 +74,8 @@ def make_credit(config: Train, model: nn.Module, run: Run) -> NodePerturbation |
         normalize=True,
         # With batch normalization, noise that is credited with all losses of a batch hides the gradient.
         across_samples=False,
+        feedback=config.feedback,
+        feedback_rate=config.feedback_rate,
         generator=run.generator("noise"),
     )
 
@@ -78,6 +96,19 @@ class NodePerturbation:
     it can be set between steps. credit: "preactivation", noise is added to the output of a node, and the expected
     `.grad` is sigma^2 times the gradient to leading order in sigma; "output", as published: noise is added after the
     nonlinearity, if one directly follows the node, so that silent units learn too. normalize: divide by sigma^2.
+
+    credit="learned": the layer of the output learns from its exact error, and hidden layers from an error that feedback
+    weights B bring. Noise on hidden layers alone teaches B; see `plastic_grlu.learned_feedback`. A layer is then a node
+    with the nonlinearity, normalization, dropout and pooling that directly follow it: noise is added after them, and
+    the node learns through their exact derivative. The expected `.grad` has the size of the gradient, with and without
+    `normalize`. Losses of other samples are left out, as with across_samples=False.
+
+    feedback: "direct", from the output to each layer, B (numbers of the layer, numbers of the output) for each sample:
+    a convolution of C channels on H x W positions has C H W rows. Every input must have the same shape. "layer", from
+    each layer to those that it receives: B has the shape of the weight, and is shared by positions and time steps as
+    the weight is. What lies between weights passes errors by its exact derivative, as skip connections and attention.
+    feedback_rate: the share of the error of its predictions that B removes in a step, 0 to 2; 0: random feedback, which
+    needs no noise. In "layer", functions between two layers must have second derivatives.
 
     across_samples: a sample's noise is credited with all losses that it can change, also those of other samples in a
     module that mixes samples, such as batch normalization in training. This keeps the expectation exact. False: only
@@ -100,10 +131,12 @@ class NodePerturbation:
         model: nn.Module,
         perturbations: int = 16,
         noise: float = 0.1,
-        credit: rule.Credit = "preactivation",
+        credit: rule.Credit | Literal["learned"] = "preactivation",
         *,
         normalize: bool = False,
         across_samples: bool = True,
+        feedback: Feedback = "direct",
+        feedback_rate: float = 1.0,
         modules: str | Sequence[str] | None = None,
         rest: Rest = "none",
         chunk_size: int | None = None,
@@ -113,19 +146,26 @@ class NodePerturbation:
             raise UserError(f"perturbations is {perturbations}: it must be a whole number, 1 or more.")
         if chunk_size is not None and (chunk_size != int(chunk_size) or chunk_size < 1):
             raise UserError(f"chunk_size is {chunk_size}: it must be a whole number, 1 or more, or None.")
-        if credit not in ("output", "preactivation"):
-            raise UserError(f"credit is {credit!r}: it must be 'output' or 'preactivation'.")
+        if credit not in ("output", "preactivation", "learned"):
+            raise UserError(f"credit is {credit!r}: it must be 'output', 'preactivation' or 'learned'.")
+        if feedback not in ("direct", "layer"):
+            raise UserError(f"feedback is {feedback!r}: it must be 'direct' or 'layer'.")
+        if not 0 <= feedback_rate < 2:
+            raise UserError(f"feedback_rate is {feedback_rate}: it must be 0 or more and below 2.")
         self.model: nn.Module | None = model
         self.parameters: Mapping[str, nn.Parameter] = taught(model, modules)
         self.rest = rest_credit(model, self.parameters, rest)
         self.perturbations, self.noise, self.credit = int(perturbations), noise, credit
-        self.normalize, self.across_samples, self.chunk_size = normalize, across_samples, chunk_size
+        self.normalize, self.chunk_size, self.feedback_rate = normalize, chunk_size, feedback_rate
+        self.across_samples = across_samples and credit != "learned"
         if generator is None:
             generator = torch.Generator().manual_seed(int(torch.randint(2**63 - 1, ())))
         self.generator = generator
+        self.feedback = FeedbackWeights(feedback, generator) if credit == "learned" else None
         # What torch.vmap turned out to need: a start without it, or a loop of passes in its place.
         self._starts_alone = self._loops = False
         self._indices: dict[Any, dict[Place, Tensor | None]] = {}
+        self._structures: dict[Any, Structure] = {}
 
     def backward(self, inputs: Any, loss: Loss) -> Tensor:
         """Add the estimate of the gradient of the mean loss to `.grad`; return the losses of the pass without noise.
@@ -137,7 +177,7 @@ class NodePerturbation:
         if not self.noise > 0:
             raise UserError(f"noise is {self.noise}: it must be positive.")
         model = _inner(attached(self.model, self.parameters))
-        step = _Step(self, model, inputs, loss)
+        step = (_Step if self.feedback is None else _LearnedStep)(self, model, inputs, loss)
         try:
             try:
                 return step.learn()
@@ -151,14 +191,23 @@ class NodePerturbation:
                 " layers before the branch out with modules=, or choose another rule."
             ) from error
 
+    def feedback_weights(self) -> dict[str, Tensor]:
+        """Return B by the name of the layer (direct) or of the weight (layer); empty before the first step."""
+        return {} if self.feedback is None else dict(self.feedback.weights)
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the generator, and that of the rule for the rest."""
+        """Return the state of the generator, the feedback weights, and the state of the rule for the rest."""
         rest = {} if self.rest is None else {"rest": self.rest.state_dict()}
-        return {"generator": self.generator.get_state(), **rest}
+        feedback = {} if self.feedback is None else {"feedback": self.feedback.state_dict()}
+        return {"generator": self.generator.get_state(), **feedback, **rest}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned; raises UserError for the state of another kind of credit."""
+        if ("feedback" in state) != (self.feedback is not None):
+            raise UserError("the state is that of another credit: one of the two learns feedback, the other does not.")
         self.generator.set_state(state["generator"])
+        if self.feedback is not None:
+            self.feedback.load_state_dict(state["feedback"])
         if self.rest is not None:
             self.rest.load_state_dict(state["rest"])
 
@@ -167,7 +216,9 @@ class NodePerturbation:
         if self.rest is not None:
             self.rest.detach()
         self.model, self.parameters, self.rest = None, {}, None
-        self._indices = {}
+        self._indices, self._structures = {}, {}
+        if self.feedback is not None:
+            self.feedback.weights = {}
 
 
 @dataclass
@@ -254,6 +305,9 @@ class _Step:
         self._original: Any = None
         self._random = True
         self._start = Start(uses_random=True)
+        # What the module returned, and the losses; both with a graph if their derivatives are needed.
+        self._output: Any = None
+        self._losses = torch.empty(0)
 
     def take_back(self) -> None:
         """Restore buffers, attributes and random states."""
@@ -270,14 +324,7 @@ class _Step:
         after = RandomStates.now()
         try:
             self._random = not self._before.same(after)
-            noises, sums = self._perturb(trace, losses)
-            scale = 1 / (self.settings.perturbations * (self.settings.noise**2 if self.settings.normalize else 1))
-            cotangents = {
-                place: part.to(noise.dtype)
-                for noise, total in zip(noises, sums, strict=True)
-                for place, part in noise.split(total.mul_(scale))
-            }
-            trace.learn(cotangents)
+            trace.learn(self._credits(trace, losses))
             if self.settings.rest is not None:
                 self.take_back()
                 self.settings.rest.backward(self._fresh_inputs(), self.loss)
@@ -285,8 +332,23 @@ class _Step:
             after.restore()
         return losses
 
+    def _credits(self, trace: Trace, losses: Tensor) -> dict[Place, Tensor]:
+        """Return c of equation (9) for each place."""
+        noises, sums = self._perturb(trace, losses)
+        scale = 1 / (self.settings.perturbations * (self.settings.noise**2 if self.settings.normalize else 1))
+        return {
+            place: part.to(noise.dtype)
+            for noise, total in zip(noises, sums, strict=True)
+            for place, part in noise.split(total.mul_(scale))
+        }
+
     def _clean_pass(self) -> tuple[Tensor, Trace]:
-        clean = CleanPass(self.settings.parameters, after_nonlinearity=self.settings.credit == "output")
+        learned = self.settings.feedback is not None
+        clean = CleanPass(
+            self.settings.parameters,
+            after_nonlinearity=self.settings.credit == "output",
+            whole_layers=named_parameters(self.model) if learned else None,
+        )
         inputs = self._fresh_inputs()
         tensors, copies = list(tensors_of(inputs)), mapped(Tensor.clone, inputs)
         versions = [tensor._version for tensor in tensors]
@@ -307,8 +369,10 @@ class _Step:
             raise UserError(
                 "no parameter that the rule teaches takes part in the module's output. Choose others with modules=."
             )
-        with torch.no_grad():
-            return checked_losses(self.loss(output)).detach(), trace
+        with torch.set_grad_enabled(learned):
+            self._output = mapped(_with_derivative, output) if learned else output
+            self._losses = checked_losses(self.loss(self._output))
+        return self._losses.detach(), trace
 
     def _fresh_inputs(self) -> Any:
         """Return the inputs, or copies of them if the module changes its inputs in place."""
@@ -317,25 +381,29 @@ class _Step:
     def _perturb(self, trace: Trace, losses: Tensor) -> tuple[list[Noise], list[Tensor]]:
         """Return the noise, and its sums over pairs, weighted by differences: equations (8) and (9)."""
         indices = self._sample_indices(trace, losses)
-        noises = self._noises(trace)
+        noises = self._noises(trace.places)
         sums = [torch.zeros(noise.size, dtype=noise.exact, device=noise.device) for noise in noises]
         self._start = Start(self._random)
-        done = 0
-        while done < self.settings.perturbations:
-            pairs = min(self._chunk_size(noises), self.settings.perturbations - done)
-            drawn = [noise.draw(pairs, self.settings.noise) for noise in noises]
+        for drawn in self._chunks(noises):
             difference = rule.antithetic_difference(*self._pairs(trace, noises, drawn))
             for noise, rows, total in zip(noises, drawn, sums, strict=True):
                 exact = difference.to(noise.device, noise.exact)
                 of_place = noise.split(total)
                 for (place, part), (_, whole) in zip(noise.split(rows), of_place, strict=True):
                     rule.add_credit(whole, part, exact, indices[place])
-            done += pairs
         return noises, sums
 
-    def _noises(self, trace: Trace) -> list[Noise]:
+    def _chunks(self, noises: list[Noise]) -> Iterator[list[Tensor]]:
+        """Yield the noise of all pairs, some at a time, which takes the memory of the former."""
+        done = 0
+        while done < self.settings.perturbations:
+            pairs = min(self._chunk_size(noises), self.settings.perturbations - done)
+            yield [noise.draw(pairs, self.settings.noise) for noise in noises]
+            done += pairs
+
+    def _noises(self, places: Mapping[Place, Tensor]) -> list[Noise]:
         kinds: dict[tuple[torch.device, torch.dtype], dict[Place, torch.Size]] = {}
-        for place, like in trace.places.items():
+        for place, like in places.items():
             kinds.setdefault((like.device, like.dtype), {})[place] = like.shape
         generator = self.settings.generator
         keys = torch.randint(2**63 - 1, (len(kinds),), generator=generator, device=generator.device).tolist()
@@ -426,15 +494,19 @@ class _Step:
         places = trace.places
         if len(losses) == 1:
             return dict.fromkeys(places)
-        training = tuple(module.training for module in self.model.modules())
-        shapes = tuple((place, like.shape) for place, like in places.items())
-        signature = (training, shapes, len(losses), len(trace.functions))
+        signature = self._signature(trace, losses)
         known = self.settings._indices
         if signature not in known:
             if len(known) >= _REMEMBERED:
                 known.pop(next(iter(known)))
             known[signature] = self._find_samples(places, trace.functions)
         return known[signature]
+
+    def _signature(self, trace: Trace, losses: Tensor) -> Any:
+        """Return what the arrangement of samples and layers depends on."""
+        training = tuple(module.training for module in self.model.modules())
+        shapes = tuple((place, like.shape) for place, like in trace.places.items())
+        return training, shapes, len(losses), len(trace.functions)
 
     def _find_samples(
         self, places: Mapping[Place, Tensor], functions: Sequence[Callable[..., Any]]
@@ -474,6 +546,89 @@ class _Step:
             place: index if (index := found.get(place)) is None else index.to(like.device)
             for place, like in places.items()
         }
+
+
+class _LearnedStep(_Step):
+    """One step of learned feedback."""
+
+    def _credits(self, trace: Trace, losses: Tensor) -> dict[Place, Tensor]:
+        """Return the credit of each place, divided by the batch, and let B learn."""
+        places, structure = trace.places, self._structure(trace, losses)
+        errors = errors_at_output(self._output, self._losses)
+        signals = self._signals(trace, structure, errors)
+        by_place = signals.credits
+        if self.settings.feedback_rate and structure.hidden:
+            rate = self.settings.feedback_rate * share_that_counts(errors, len(losses))
+            self._learn_feedback(trace, structure, signals, rate)
+        return {
+            place: by_place[place].to(like.dtype) / len(losses) if place in by_place else torch.zeros_like(like)
+            for place, like in places.items()
+        }
+
+    def _losses_of(self, error_pass: PerturbedPass) -> Tensor:
+        return self._call(error_pass, {})
+
+    def _structure(self, trace: Trace, losses: Tensor) -> Structure:
+        known, signature = self.settings._structures, self._signature(trace, losses)
+        if signature not in known:
+            indices = self._sample_indices(trace, losses)
+            one_output = isinstance(self._output, Tensor)
+            if len(known) >= _REMEMBERED:
+                known.pop(next(iter(known)))
+            known[signature] = find_structure(trace, self._losses_of, indices, len(losses), one_output=one_output)
+        return known[signature]
+
+    def _signals(self, trace: Trace, structure: Structure, errors: Sequence[Tensor]) -> Signals:
+        feedback = self.settings.feedback
+        assert feedback is not None
+        if feedback.kind == "layer":
+            return layer_signals(feedback, trace, self._losses_of, learns=self.settings.feedback_rate > 0)
+        of_samples = errors_of_samples(errors, len(self._losses))
+        if structure.output is None:
+            exact = exact_credits(trace, self._losses_of)
+        else:
+            exact = {structure.output: of_samples.view(trace.places[structure.output].shape)}
+        return DirectSignals(feedback, structure, trace.places, exact, of_samples)
+
+    def _learn_feedback(self, trace: Trace, structure: Structure, signals: Signals, rate: float) -> None:
+        """Measure how noise on hidden layers changes the losses, and let B explain more of it."""
+        feedback, places = self.settings.feedback, trace.places
+        assert feedback is not None
+        noises = self._noises({place: places[place] for place in structure.hidden})
+        sums = {
+            place: torch.zeros(places[place].shape, dtype=noise.exact, device=noise.device)
+            for noise in noises
+            for place in noise.shapes
+        }
+        self._start = Start(self._random)
+        residuals = []
+        for drawn in self._chunks(noises):
+            difference = rule.antithetic_difference(*self._pairs(trace, noises, drawn))
+            noise_at = _at_places(noises, drawn)
+            expected = explained(structure, noise_at, signals.credits)
+            residual = difference if expected is None else difference - expected.to(difference)
+            residuals.append(residual)
+            add_unexplained(sums, structure, noise_at, residual)
+        directions, changes = signals.direction(sums)
+        search = Regression()
+        again = [Noise(noise.device, noise.dtype, noise.shapes, noise.key) for noise in noises]
+        for residual in residuals:
+            drawn = [noise.draw(len(residual), self.settings.noise) for noise in again]
+            change = explained(structure, _at_places(again, drawn), changes)
+            if change is not None:
+                search.add(residual.to(change), change)
+        for name, direction in directions.items():
+            former = feedback.weights[name]
+            feedback.weights[name] = former + (rate * search.step * direction).to(former)
+
+
+def _at_places(noises: Sequence[Noise], drawn: Sequence[Tensor]) -> dict[Place, Tensor]:
+    """Return the noise (pairs, *place) of each place."""
+    return {place: part for noise, rows in zip(noises, drawn, strict=True) for place, part in noise.split(rows)}
+
+
+def _with_derivative(tensor: Tensor) -> Tensor:
+    return tensor.requires_grad_() if tensor.is_floating_point() else tensor
 
 
 def _put(values: Iterable[tuple[dict[str, Any], str, Any]]) -> None:

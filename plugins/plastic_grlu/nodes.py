@@ -7,6 +7,7 @@ f by itself, from which the exact derivative with respect to w follows. A pertur
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MethodWrapperType
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 from plastic_cli.credit.interception import Interception, function_name, plain_name
 from plastic_cli.credit.nested import mapped, tensors_of
+from plastic_cli.credit.products import product_of
 from plastic_cli.credit.recording import NONLINEARITIES, NORMALIZATIONS
 from plastic_cli.errors import UserError
 from plastic_cli.numerics.random_states import RandomStates
@@ -31,6 +33,15 @@ _CONTINUE = NORMALIZATIONS | {
     *("add", "radd", "iadd", "sub", "rsub", "isub"),
     *("mul", "rmul", "imul", "div", "truediv", "idiv", "itruediv"),
 }
+# Functions without parameters that belong to a layer too, if its noise is added to what the next layer receives.
+_DROPOUT = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"}
+_POOLING = {f"{kind}_pool{size}d" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for size in (1, 2, 3)}
+_OF_LAYER = NONLINEARITIES | NORMALIZATIONS | _DROPOUT | _POOLING
+# Functions that are linear in activity and in weights, in addition to those of `product_of`; some add a first argument.
+_BILINEAR = {
+    *("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "mv", "einsum", "bilinear", "tensordot", "inner", "dot"),
+}
+_WITH_SUMMAND = {"addmm", "baddbmm", "addbmm", "addmv"}
 # The type of attributes of tensors, such as shape and T, which do not count as calls.
 _ATTRIBUTE = MethodWrapperType
 
@@ -45,7 +56,9 @@ class Node:
 
     place: where z appears. root: z with the graph of f. leaf: the tensor in this graph that stands for the output of
     the node `before`, if f receives nothing else. noise_place: where noise is added. continued: whether the next
-    node receives z and nothing else does; then this node has no noise, and learns through the next one.
+    node receives z and nothing else does; then this node has no noise, and learns through the next one. name: of a
+    parameter, empty if it is computed, None if f has none. is_output: the module returns z, and nothing else receives
+    it.
     """
 
     place: Place
@@ -54,24 +67,45 @@ class Node:
     before: Node | None = None
     noise_place: Place = (0, 0)
     continued: bool = False
+    name: str | None = ""
+    is_output: bool = False
+
+    @property
+    def layer(self) -> str | None:
+        """The name of the first node that this one continues; None if no parameter learns through it."""
+        before = self.before.layer if self.before is not None and self.before.continued else None
+        return self.name if before is None else before
 
 
 @dataclass
 class Trace:
     """What a clean pass finds.
 
-    derived: tensors computed from parameters alone, with the leaf that nodes use instead.
+    derived: tensors computed from parameters alone, with the leaf that nodes use instead. weights: the calls that
+    multiply activity by something else, and the names of these operands, by their number among the tensors of the call.
     """
 
     functions: list[Function]
     nodes: list[Node]
     derived: list[tuple[Tensor, Tensor]]
+    weights: dict[int, dict[int, str]]
 
     @property
     def places(self) -> dict[Place, Tensor]:
         """Where noise is added, in the order of the calls, and a tensor of its shape, type and device."""
         places = {node.noise_place: node.root for node in self.nodes if not node.continued}
         return {place: places[place] for place in sorted(places)}
+
+    @property
+    def names(self) -> dict[Place, str]:
+        """A name for each place: of a parameter of its layer, with a number if it is used again."""
+        named: dict[Place, str] = {}
+        uses: Counter[str] = Counter()
+        for node in sorted((node for node in self.nodes if not node.continued), key=lambda node: node.noise_place):
+            name = node.layer or "computed weights"
+            uses[name] += 1
+            named[node.noise_place] = name if uses[name] == 1 else f"{name} #{uses[name]}"
+        return named
 
     def learn(self, cotangents: Mapping[Place, Tensor]) -> None:
         """Add the derivative of sum(cotangent * z) to `.grad` of the parameters. cotangents: by place."""
@@ -95,12 +129,23 @@ class CleanPass(Interception):
     """Observes a pass without noise. Activity has no graph, except within each node.
 
     parameters: those that learn. after_nonlinearity: noise is added after the nonlinearity that receives z, if there is
-    one and nothing else receives z.
+    one and nothing else receives z. whole_layers: nonlinearities, normalizations, dropout and pooling that directly
+    follow a node continue it, so that noise is added after them, and the node learns through their derivative; None,
+    or all parameters of the module by name.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], *, after_nonlinearity: bool) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        *,
+        after_nonlinearity: bool,
+        whole_layers: Mapping[str, nn.Parameter] | None = None,
+    ) -> None:
         super().__init__()
         self._parameters = parameters
+        self._names = {id(parameter): name for name, parameter in (whole_layers or parameters).items()}
+        self._whole_layers = whole_layers is not None
+        self._weights: dict[int, dict[int, str]] = {}
         self._learning = {id(parameter) for parameter in parameters.values()}
         # Ids of parameters that functions used with derivatives, and without.
         self._used: set[int] = set()
@@ -139,7 +184,7 @@ class CleanPass(Interception):
             self._receive(tensor, None)
         self._place_noise()
         derived = [(self._derived[name], leaf) for name, leaf in self._leaves.items()]
-        trace = Trace(self._functions, self._nodes, derived)
+        trace = Trace(self._functions, self._nodes, derived, self._weights)
         self._activity.clear()
         return mapped(Tensor.detach, output), trace
 
@@ -158,7 +203,9 @@ class CleanPass(Interception):
         learning = bool(used) and torch.is_grad_enabled()
         if active or learning:
             (self._used if learning else self._unseen).update(map(id, used))
-        if learning and active and call is not None:
+        if self._whole_layers and active and call is not None:
+            self._note_weights(call, function, args, kwargs, tensors)
+        if call is not None and active and (learning or self._is_of_layer(function, active)):
             return self._node(call, function, args, kwargs, active)
         versions = [tensor._version for tensor in active]
         result = (max_pool2d if function is functional.max_pool2d else function)(*args, **kwargs)
@@ -193,12 +240,44 @@ class CleanPass(Interception):
             elif learning and tensor.requires_grad:
                 self._derived[id(tensor)] = tensor
 
+    def _is_of_layer(self, function: Function, active: list[Tensor]) -> bool:
+        return (
+            self._whole_layers
+            and len(active) == 1
+            and id(active[0]) in self._node_of
+            and plain_name(function) in _OF_LAYER
+            and torch.is_grad_enabled()
+        )
+
+    def _note_weights(
+        self, call: int, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: list[Tensor]
+    ) -> None:
+        """Note which operands of a product are no activity."""
+        product, name = product_of(function, args, kwargs), function_name(function)
+        if product is not None:
+            factors = [] if product.kind == "embedding" else [product.weight]
+        elif name in _BILINEAR:
+            factors = [tensor for tensor in tensors if name != "bilinear" or tensor.ndim > 1]
+        else:
+            factors = tensors[1:] if name in _WITH_SUMMAND else []
+        chosen = {id(factor) for factor in factors if id(factor) not in self._activity}
+        weights = {
+            number: self._names.get(id(tensor), f"call {call}.{number}")
+            for number, tensor in enumerate(tensors)
+            if id(tensor) in chosen
+        }
+        if weights:
+            self._weights[call] = weights
+
     def _node(
         self, call: int, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any], active: list[Tensor]
     ) -> Any:
         for tensor in active:
             self._receive(tensor, call)
-        before = self._node_of.get(id(active[0])) if len(active) == 1 and _continues(function) else None
+        before = None
+        if len(active) == 1 and (_continues(function) or self._is_of_layer(function, active)):
+            before = self._node_of.get(id(active[0]))
+        name = self._name_of_node(args, kwargs)
         leaf = None if before is None else active[0].detach().requires_grad_()
 
         def local(tensor: Tensor) -> Tensor:
@@ -207,36 +286,40 @@ class CleanPass(Interception):
             return self._leaf(tensor) if id(tensor) in self._derived else tensor
 
         inner, named = mapped(local, args), mapped(local, kwargs)
-        target = args[0] if args and isinstance(args[0], Tensor) and _in_place(function, kwargs) else None
+        target = args[0] if args and isinstance(args[0], Tensor) and in_place(function, kwargs) else None
         if target is not None:
             inner = (inner[0].clone(), *inner[1:])
         # A checkpoint of the module would store nothing, and compute a larger part again.
         with torch.autograd.graph.saved_tensors_hooks(_with_version, _unchanged):
             result = function(*inner, **named)
         if target is not None:
-            return self._change(call, target, inner[0], result, leaf, before)
+            return self._change(target, inner[0], result, Node((call, 0), inner[0], leaf, before, name=name))
 
         outputs = iter(range(sum(1 for _ in tensors_of(result))))
-        return mapped(lambda z: self._visible(z, (call, next(outputs)), leaf, before), result)
+        return mapped(lambda z: self._visible(Node((call, next(outputs)), z, leaf, before, name=name)), result)
 
-    def _visible(self, z: Tensor, place: Place, leaf: Tensor | None, before: Node | None) -> Tensor:
-        """Return an output of a node as the module receives it, without graph."""
-        visible = z.detach()
+    def _name_of_node(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+        """Return the name of a parameter that learns here; empty for computed parameters, None without any."""
+        own = [tensor for tensor in tensors_of((*args, *kwargs.values())) if tensor.requires_grad]
+        named = [self._names[id(tensor)] for tensor in own if id(tensor) in self._names]
+        return named[0] if named else "" if own else None
+
+    def _visible(self, node: Node) -> Tensor:
+        """Return the output of a node as the module receives it, without graph."""
+        visible = node.root.detach()
         self._activity[id(visible)] = visible
-        if z.requires_grad:
-            self._add(Node(place, z, leaf, before), visible)
+        if node.root.requires_grad:
+            self._add(node, visible)
         return visible
 
-    def _change(
-        self, call: int, target: Tensor, z: Tensor, result: Any, leaf: Tensor | None, before: Node | None
-    ) -> Any:
+    def _change(self, target: Tensor, z: Tensor, result: Any, node: Node) -> Any:
         """Let a function that works in place change the module's tensor, which from now on is activity."""
         if target.requires_grad:
             self._derived.pop(id(target), None)
             target.detach_()
         target.copy_(z.detach())
         self._activity[id(target)] = target
-        self._add(Node((call, 0), z, leaf, before), target)
+        self._add(node, target)
         return None if result is None else target
 
     def _add(self, node: Node, visible: Tensor) -> None:
@@ -256,8 +339,10 @@ class CleanPass(Interception):
 
     def _place_noise(self) -> None:
         for node in self._nodes:
+            node.is_output = self._receivers[id(node)] == [None]
             if node.before is not None:
                 node.before.continued = self._receivers[id(node.before)] == [node.place[0]]
+        self._nodes = [node for node in self._nodes if node.layer is not None]
         for node in self._nodes:
             node.noise_place = node.place
             receivers = self._receivers[id(node)]
@@ -387,7 +472,7 @@ class PerturbedPass(Interception):
             if start.z is not None:
                 return self._perturbed(start.z, (), noises)
             return self._perturbed(self._carry_out(function, args, kwargs), args, noises)
-        if _in_place(function, kwargs):
+        if in_place(function, kwargs):
             target = args[0]
             start.changed, start.random = target.clone(), start.random_states()
             start.results = [start.changed if result is target else result for result in start.results]
@@ -446,7 +531,9 @@ def carry_out(
         mean = variance = None
         if fixed_statistics:
             others = [dimension for dimension in range(x.ndim) if dimension != 1]
-            variance, mean = torch.var_mean(x.detach(), others, correction=0)
+            # Under autocast, batch normalization wants statistics in the type of its parameters.
+            exact = x.detach() if weight is None else x.detach().to(weight.dtype)
+            variance, mean = torch.var_mean(exact, others, correction=0)
             training = False
     return functional.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
 
@@ -494,7 +581,8 @@ def _continues(function: Function) -> bool:
     return function_name(function).strip("_") in _CONTINUE
 
 
-def _in_place(function: Function, kwargs: Mapping[str, Any]) -> bool:
+def in_place(function: Function, kwargs: Mapping[str, Any]) -> bool:
+    """Return whether a function changes its first argument."""
     name = function_name(function)
     return (
         name == "__setitem__"

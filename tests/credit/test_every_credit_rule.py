@@ -29,6 +29,10 @@ def node_perturbation(credit: str) -> Make:
     return lambda model, **options: NodePerturbation(model, perturbations=2, noise=0.05, credit=credit, **options)
 
 
+def learned_feedback(kind: str) -> Make:
+    return lambda model, **options: NodePerturbation(model, 2, 0.05, "learned", feedback=kind, **options)
+
+
 def feedback(kind: str, **fixed: Any) -> Make:
     return lambda model, **options: RandomFeedback(model, feedback=kind, **fixed, **options)
 
@@ -42,6 +46,8 @@ def local(local_rule: str, **fixed: Any) -> Make:
 RULES: dict[str, Make] = {
     "node perturbation": node_perturbation("preactivation"),
     "node perturbation, noise at the output": node_perturbation("output"),
+    "learned direct feedback": learned_feedback("direct"),
+    "learned feedback between layers": learned_feedback("layer"),
     **{f"{kind} feedback": feedback(kind) for kind in FEEDBACKS},
     "learned terms": feedback("fixed", terms=(0, 2, 9), theta=(1.0, -0.1, 0.01)),
     "softhebb": local("softhebb"),
@@ -213,7 +219,7 @@ def test_gradients_have_the_type_of_the_parameters_also_under_autocast(rule, dty
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("network", ["lenet", "transformer", "gru"])
 def test_a_gpu_gives_the_numbers_of_the_cpu(rule, network):
-    if rule in ("node perturbation", "node perturbation, noise at the output"):
+    if "perturbation" in rule or "learned" in rule:
         pytest.skip("the noise of a GPU is another sample; its expectation is tested on the CPU")
     model, x, y = EVERY[network].draw(dtype=torch.float32)
     make(rule, model).backward(x, losses_of(y))
