@@ -68,8 +68,8 @@ class Train(ModuleTrainConfig):
         "output",
         "where noise is added; output: after the activation, as published, so that silent units learn too;"
         " preactivation: before the activation (node perturbation), so that the mean update follows the gradient;"
-        " learned: before the activation of hidden units, where it teaches feedback weights that carry the error of the"
-        " readout to the hidden layers",
+        " learned: in hidden layers alone, where noise teaches feedback weights that carry the error of the readout to"
+        " them",
     )
     feedback: Literal["direct", "layer"] = field(
         "direct",
@@ -195,8 +195,6 @@ class Train(ModuleTrainConfig):
                 "--k, --activation, --reward-groups and --backbone need --model mlp and --optimizer sgd, without"
                 " --momentum and --weight-decay"
             )
-        if self.credit == "learned" and self.update == "grlu" and not self.is_plain:
-            raise ValueError("--credit learned needs --model mlp and --optimizer sgd, without --momentum")
         if self.credit == "learned" and (self.activation != "relu" or self.reward_groups > 1):
             raise ValueError("--credit learned needs ReLU and one reward: drop --k, --activation and --reward-groups")
         if not self.is_plain and self.update == "backprop" and (self.noise, self.final_noise) != (0.1, 0.0):

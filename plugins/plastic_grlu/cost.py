@@ -10,7 +10,7 @@ from math import prod
 
 from plastic_cli import UserError
 from plastic_cli.analysis.cost import Cost, TrainedRun
-from plastic_cli.analysis.shapes import NetworkShape, fully_connected
+from plastic_cli.analysis.shapes import NetworkShape, fully_connected, weights_of
 from plastic_cli.classifier.cost import Training, gradient_cost, moments_of, training_of
 from plastic_cli.classifier.shapes import image_facts, network_shape
 from plastic_grlu.config import BACKBONE_BATCH, BACKBONE_HIDDEN, Train
@@ -28,8 +28,8 @@ def cost(record: TrainedRun) -> Cost:
     training = training_of(record, config.model_dump())
     if config.update == "backprop":
         found = gradient_cost(training, shape)
-    elif config.is_plain and config.credit == "learned":
-        found = feedback_cost(training, config, shape)
+    elif config.credit == "learned":
+        found = (feedback_cost if config.is_plain else feedback_cost_of_module)(training, config, shape)
     else:
         found = perturbation_cost(training, config, shape)
     return with_backbone(config, found, prod(image_shape)) if config.backbone == "autoencoder" else found
@@ -128,6 +128,40 @@ def feedback_cost(training: Training, config: Train, shape: NetworkShape) -> Cos
         updates=training.steps * (shape.weights + (numbers if pairs else 0)),
         state_bytes=shape.number_bytes * (shape.parameters + numbers),
         step_bytes=shape.number_bytes * (training.batch_size * held + shape.parameters + (numbers if pairs else 0)),
+    )
+
+
+def feedback_cost_of_module(training: Training, config: Train, shape: NetworkShape) -> Cost:
+    """Return the cost of any network with learned feedback, see learned_feedback.py.
+
+    A hidden layer gets noise where the next layer receives its activity. Direct feedback has one number for each of
+    these and each class; from layer to layer it has the shape of the weights of all layers but the first, and an error
+    costs as much as a response. A product gives the errors. If the feedback learns, two more give its direction and the
+    search along it, and each pair takes two passes and three products of noise with a number for each unit with noise.
+
+    Held are the inputs of a pass without noise, the noise and the sum over pairs, as for `perturbation_cost`.
+    """
+    samples, names, above = training.samples, len(shape.hidden_names), shape.layers[1:]
+    pairs = config.perturbations if config.feedback_rate > 0 else 0
+    noisy = sum(layer.inputs for layer in above)
+    if config.feedback == "direct":
+        numbers, sent = noisy * shape.readout.units, names * shape.readout.units
+        of_errors = 2 * numbers
+    else:
+        numbers, sent = weights_of(above), shape.errors_from_above
+        of_errors = sum(layer.flops for layer in above)
+    of_feedback = of_errors * (3 if pairs else 1) + 3 * 2 * pairs * noisy
+    of_weights = sum(layer.flops for layer in shape.layers)
+    held = sum(layer.inputs for layer in shape.layers) + 2 * sum(layer.units for layer in shape.layers)
+    learned = numbers if pairs else 0
+    return Cost(
+        samples=samples,
+        inference_flops=samples * shape.forward_flops,
+        learning_flops=samples * (2 * pairs * pass_flops(shape, 1) + of_weights + of_feedback),
+        messages=samples * (sent + pairs * names),
+        updates=training.steps * (shape.weights + learned),
+        state_bytes=shape.number_bytes * ((1 + training.moments) * shape.parameters + shape.buffers + numbers),
+        step_bytes=shape.number_bytes * (training.batch_size * held + shape.parameters + learned),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -131,7 +131,7 @@ class NodePerturbation:
         model: nn.Module,
         perturbations: int = 16,
         noise: float = 0.1,
-        credit: rule.Credit | Literal["learned"] = "preactivation",
+        credit: rule.Credit = "preactivation",
         *,
         normalize: bool = False,
         across_samples: bool = True,

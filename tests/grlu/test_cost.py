@@ -61,6 +61,41 @@ def test_any_optimizer_takes_one_product_for_the_weights():
     assert cost.step_bytes == 4 * (4 * (15 + 2 * 12) + 74)
 
 
+@pytest.mark.parametrize("pairs", [1, 7])
+def test_learned_feedback_of_any_network(pairs):
+    """Noise enters at the inputs of layers 2 and 3, 5 and 4 numbers."""
+    options = {"optimizer": "adam", "batch_size": 4, "credit": "learned", "perturbations": pairs}
+    direct, layer, fixed = price(**options), price(**options, feedback="layer"), price(**options, feedback_rate=0.0)
+    noisy_passes = pairs * (2 * 2 * 32 + 3 * 2 * 9)
+    assert direct.learning_flops == 28 * (noisy_passes + 2 * 62 + 3 * 2 * 27)
+    assert layer.learning_flops == 28 * (noisy_passes + 2 * 62 + 3 * 2 * 32)
+    assert fixed.learning_flops == 28 * (2 * 62 + 2 * 27)
+    # Both hidden layers get 3 errors of the classes, or those of the next layer, and what each pair leaves unexplained.
+    assert direct.messages == 28 * (2 * 3 + 2 * pairs)
+    assert layer.messages == 28 * (4 + 3 + 2 * pairs)
+    assert (direct.updates, layer.updates, fixed.updates) == (8 * (62 + 27), 8 * (62 + 32), 8 * 62)
+    assert direct.state_bytes == fixed.state_bytes == 4 * (3 * 74 + 27)
+    assert direct.step_bytes == fixed.step_bytes + 4 * 27 == 4 * (4 * (15 + 2 * 12) + 74 + 27)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_direct_feedback_costs_what_torch_counts(rate):
+    """In all: what the formula says, the prediction in the passes with noise that is not shared, and a first look."""
+    layers = [nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)]
+    model = nn.Sequential(*layers)
+    x, y = torch.randn(14, 6), torch.arange(14) % 3
+    credit = NodePerturbation(model, 7, credit="learned", feedback_rate=rate)
+
+    def loss(output):
+        return functional.cross_entropy(output, y, reduction="none")
+
+    credit.backward(x, loss)
+    found = step_cost(credit, model, x, loss)
+    expected = price(optimizer="adam", batch_size=14, credit="learned", feedback_rate=rate)
+    shared = 2 * 30 if rate else 0
+    assert found.learning == 14 * (expected.learning_flops // 28 + shared)
+
+
 def test_the_control_is_the_gradient():
     cost = price(update="backprop")
     assert cost.learning_flops == 28 * 2 * (62 + 32)
