@@ -39,7 +39,7 @@ def analyze(config: Analyze, run: Run) -> None:
     from plastic_eglp.training import build
 
     trained = Train.from_values(run.config, source=f"run {run.id}")
-    own_analyses = [config.sensitivity, config.event_rates, config.features, config.events]
+    own_analyses = [config.sensitivity, config.event_rates, config.features, config.events, config.event_images]
     nothing_chosen = analyze_classifier(
         config,
         run,
@@ -58,6 +58,8 @@ def analyze(config: Analyze, run: Run) -> None:
         measures.measure_sensitivity(trained, run)
     if config.event_rates:
         measures.measure_event_rates(trained, run, config.rates)
+    if config.event_images:
+        measures.measure_event_images(trained, run)
 
 
 def render(config: Render, run: Run) -> None:

@@ -306,6 +306,11 @@ class Analyze(ClassifierAnalyzeConfig):
     rates: tuple[float, ...] = field((0.01, 0.03, 0.1, 0.3, 1.0), "event rates for --event-rates, in addition to 0")
     features: bool = field(False, "receptive fields of the first layer, before and after training")
     events: bool = field(False, "raster plot of the events over batches and epochs")
+    event_images: bool = field(
+        False,
+        "which images have events: the share of doubtful ones, of those that had one in the epoch before, and of the"
+        " most frequent class; trains the network again, and two by backpropagation, on half of the images each",
+    )
 
     @model_validator(mode="after")
     def _rates_are_rates(self) -> Self:

@@ -90,10 +90,12 @@ def test_sampled_events_of_a_run(optimizer, runs_folder):
     small = ["--epochs", "2", "--hidden", "8,6", "--optimizer", optimizer, "--events", "sampled", "--event-rate", "0.2"]
     metrics = json.loads(plastic("train", "eglp", *small, "--json").out)["metrics"]
     assert metrics["train/event_images"] == pytest.approx(0.2 * 2 * 1437, rel=0.2)
-    assert plastic("analyze", "eglp", "--event-rates", "--rates", "0.2", "--quiet").code == 0
+    assert plastic("analyze", "eglp", "--event-rates", "--rates", "0.2", "--event-images", "--quiet").code == 0
     rates = pd.read_csv(only_run(runs_folder) / "tables" / "event_rates.csv").set_index(["events by", "rate"])
     assert rates.loc[("sampled", 0.2), "accuracy"] == pytest.approx(metrics["test/accuracy"])
     assert rates.loc[("sampled", 0.2), "events"] == metrics["train/events"]
+    images = pd.read_csv(only_run(runs_folder) / "tables" / "event_images.csv")
+    assert images["share"].sum() * 1437 == metrics["train/event_images"]
     assert rates.loc[("fixed", 0.2), "accuracy"] != rates.loc[("sampled", 0.2), "accuracy"]
 
 
@@ -170,6 +172,13 @@ def test_rates_need_event_rates(runs_folder):
     assert "--event-rates" in outcome.err
 
 
+def test_events_of_batches_have_no_images(runs_folder):
+    assert plastic("train", "eglp", *SMALL, "--events", "fixed", "--quiet").code == 0
+    outcome = plastic("analyze", "eglp", "--event-images")
+    assert outcome.code == 2
+    assert "no events of single images" in outcome.err
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipes_have_no_option_without_effect(recipe):
     for planned in plan_recipe(read_recipe(str(recipe))):
@@ -212,7 +221,16 @@ def test_a_run_of_another_network_has_control_events_and_costs(runs_folder, tmp_
     assert raster["event"].sum() == found["train/events"]
     assert raster.groupby("epoch")["batch"].count().nunique() == 1
     assert plastic("eval", "eglp").code == 0
-    looks = ["--sensitivity", "--event-rates", "--rates", "0.5,1", "--features", "--events", "--quiet"]
+    looks = [
+        "--sensitivity",
+        "--event-rates",
+        "--rates",
+        "0.5,1",
+        "--features",
+        "--events",
+        "--event-images",
+        "--quiet",
+    ]
     assert plastic("analyze", "eglp", *looks).code == 0
     tables = Path(result["folder"]) / "tables"
     sensitivity = pd.read_csv(tables / "sensitivity.csv").set_index("condition")["accuracy"]

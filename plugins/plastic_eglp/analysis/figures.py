@@ -14,6 +14,7 @@ from plotnine import (
     coord_flip,
     element_blank,
     element_text,
+    expand_limits,
     facet_wrap,
     geom_blank,
     geom_hline,
@@ -24,6 +25,7 @@ from plotnine import (
     ggplot,
     labs,
     scale_color_manual,
+    scale_linetype_manual,
     scale_shape_manual,
     scale_x_continuous,
     scale_x_discrete,
@@ -96,6 +98,40 @@ def event_rates_figure(table: pd.DataFrame) -> ggplot:
             y="Test accuracy",
         )
         + theme_plastic(figure_size=(8.4, 3.9))
+        + theme(legend_position="bottom", strip_text=element_text(size=10))
+    )
+
+
+def event_images_figure(table: pd.DataFrame) -> ggplot:
+    """Draw over the epochs which images have events: solid, and as many random images: dashed.
+
+    table: see `measures.event_image_table`.
+    """
+    kinds = {
+        "doubtful": "doubtful",
+        "again": "with an event\nin the epoch before",
+        "largest_class": "of the largest class",
+    }
+    parts = [
+        pd.DataFrame({"epoch": table["epoch"], "percent": 100 * table[prefix + name], "kind": label, "images": images})
+        for name, label in kinds.items()
+        for prefix, images in (("", "with events"), ("random_", "random"))
+    ]
+    data = pd.concat(parts).dropna()
+    data["kind"] = pd.Categorical(data["kind"], list(kinds.values()))
+    data["images"] = pd.Categorical(data["images"], ["with events", "random"])
+    return (
+        ggplot(data, aes("epoch", "percent", color="images", linetype="images"))
+        + geom_line(size=0.9)
+        + geom_point(size=1.8)
+        + facet_wrap("kind", nrow=1)
+        + scale_x_continuous(breaks=MaxNLocator(5, integer=True).tick_values(1, int(table["epoch"].max())))
+        + expand_limits(y=0)
+        + scale_y_continuous(labels=percent)
+        + scale_color_manual(values=[PALETTE[0], GRAY], name="Images")
+        + scale_linetype_manual(values=["solid", "dashed"], name="Images")
+        + labs(title="Which images have events", x="Epoch", y="Share of the images with events")
+        + theme_plastic(figure_size=(8.4, 3.4))
         + theme(legend_position="bottom", strip_text=element_text(size=10))
     )
 

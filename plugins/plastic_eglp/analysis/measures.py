@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from plastic_cli import UserError
 from plastic_cli.analysis.classification import evaluate
 from plastic_cli.classifier.data import trained_on
+from plastic_cli.classifier.fit import fit_unlogged, predict
+from plastic_cli.classifier.networks import seeded
 from plastic_cli.classifier.render import stored_shape
+from plastic_cli.data.datasets import Split
 from plastic_cli.figures.weights import weights_picture
+from plastic_cli.numerics.seeds import derived_seed
 from plastic_eglp.analysis import figures
 from plastic_eglp.config import OWN_MODELS
 from plastic_eglp.control import NAME, load_control, train_variant
@@ -25,6 +31,8 @@ if TYPE_CHECKING:
     from plastic_eglp.config import Train
 
 SHOWN_UNITS = 64
+DOUBT_EPOCHS = 5
+"""Epochs, at most, of the networks that find doubtful images: after more, they are sure of their errors too."""
 
 
 def measure_sensitivity(config: Train, run: Run) -> None:
@@ -85,6 +93,105 @@ def measure_event_rates(config: Train, run: Run, rates: Sequence[float]) -> None
     frame["share"] = frame["event_images"] / images
     run.save_table("event_rates", frame)
     run.save_figure("event_rates", figures.event_rates_figure(frame))
+
+
+def measure_event_images(config: Train, run: Run) -> None:
+    """Train the network again, and measure which images have events in each epoch: `event_image_table`.
+
+    Raises UserError for a run whose events are those of whole batches.
+    """
+    data = trained_on(run)
+    with seeded(derived_seed(run.seed, "global")):
+        learner = make_learner(config, data, run)
+        counts = counts_of(learner)
+        if config.update == "backprop" or counts is None or not counts.controller.per_stimulus:
+            raise UserError(
+                f"run {run.id} has no events of single images. Choose a run with --events sampled, or with --events"
+                " triggered and --event-scope stimulus."
+            )
+        run.message("training again: which images have events")
+        had_event = images_with_events(learner, counts.controller, config, data, run)
+    table = event_image_table(had_event, data.train.y.cpu(), doubtful_images(config, data, run))
+    last = table.iloc[-1]
+    for name in ("share", "doubtful", "again", "largest_class"):
+        run.results[f"images with events/{name}"] = float(last[name])
+    run.save_table("event_images", table)
+    run.save_figure("event_images", figures.event_images_figure(table))
+
+
+def images_with_events(learner: Learner, controller: Any, config: Train, data: Dataset, run: Run) -> Tensor:
+    """Train a new learner; return which images had an event in which epoch (epochs, images).
+
+    An image that would trigger an event has one here, if the budget allows it when its batch comes.
+    """
+    happened: list[Tensor] = []
+    gate = controller.gate
+
+    def recorded(signals: Tensor) -> Tensor:
+        strengths: Tensor = gate(signals)
+        happened.append((strengths > 0).cpu())
+        return strengths
+
+    controller.gate = recorded
+    fit_unlogged(learner, data, run, epochs=config.epochs, batch_size=config.batch_size)
+    images = len(data.train)
+    order = run.generator("order")
+    found = torch.zeros(config.epochs, images, dtype=torch.bool)
+    for epoch, in_order in zip(found, torch.cat(happened).view(config.epochs, images), strict=True):
+        epoch[torch.randperm(images, generator=order)] = in_order
+    return found
+
+
+def doubtful_images(config: Train, data: Dataset, run: Run) -> Tensor:
+    """Return which training images (n,) are misclassified by a network that learned from the other half of them.
+
+    The network is that of the run, trained by backpropagation for at most DOUBT_EPOCHS epochs.
+    """
+    changes: dict[str, Any] = {"update": "backprop", "readout": "supervised", "events": "always", "event_budget": 0}
+    changes |= {"epochs": min(config.epochs, DOUBT_EPOCHS)}
+    halves = torch.randperm(len(data.train), generator=run.generator("halves")).to(data.train.y.device).chunk(2)
+    doubtful = torch.zeros(len(data.train), dtype=torch.bool)
+    for learned, other in (halves, halves[::-1]):
+        run.message("training by backpropagation on half of the images")
+        half = replace(data, train=Split(data.train.x[learned], data.train.y[learned]))
+        gradient = train_variant(config, half, run, **changes)
+        predicted = predict(gradient.predict, data.train.x[other]).argmax(1)
+        doubtful[other.cpu()] = (predicted != data.train.y[other]).cpu()
+    return doubtful
+
+
+def event_image_table(had_event: Tensor, y: Tensor, doubtful: Tensor) -> pd.DataFrame:
+    """Return, for each epoch, what share of the images had an event, and of which kind these are.
+
+    had_event (epochs, n), labels y (n,), doubtful (n,). Columns: epoch (from 1); share, of all images; of the images
+    with events doubtful, again (had one in the epoch before, missing in the first) and largest_class (those of the most
+    frequent class); random_doubtful, random_again and random_largest_class, the expected values of as many random
+    images.
+    """
+    rows, before = [], torch.zeros(len(y), dtype=torch.bool)
+    for epoch, now in enumerate(had_event, 1):
+        rows.append(
+            {
+                "epoch": epoch,
+                "share": _share(now),
+                "doubtful": _share(doubtful[now]),
+                "again": _share(before[now]) if epoch > 1 else float("nan"),
+                "largest_class": _share_of_largest(y[now]),
+                "random_doubtful": _share(doubtful),
+                "random_again": _share(before) if epoch > 1 else float("nan"),
+                "random_largest_class": _share_of_largest(y),
+            }
+        )
+        before = now
+    return pd.DataFrame(rows)
+
+
+def _share(condition: Tensor) -> float:
+    return float(condition.double().mean()) if len(condition) else float("nan")
+
+
+def _share_of_largest(y: Tensor) -> float:
+    return float(y.bincount().max() / len(y)) if len(y) else float("nan")
 
 
 def save_features(run: Run) -> None:

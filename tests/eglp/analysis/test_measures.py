@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,15 +19,15 @@ from plastic_cli.analysis.probe import linear_probe
 from plastic_cli.classifier.analyze import CKA_IMAGES
 from plastic_cli.classifier.fit import stratified_sample
 from plastic_cli.data.corruptions import apply_corruption, parse_corruption
-from plastic_cli.data.datasets import load_dataset
+from plastic_cli.data.datasets import Split, load_dataset
 from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
 from plastic_eglp.analysis import figures, film, measures
-from plastic_eglp.analysis.measures import event_raster
+from plastic_eglp.analysis.measures import doubtful_images, event_image_table, event_raster, images_with_events
 from plastic_eglp.config import Train
 from plastic_eglp.control import backprop_baseline, load_control, train_variant
-from plastic_eglp.training import build
+from plastic_eglp.training import build, make_learner
 
 HIDDEN, EPOCHS, BATCH = (8, 6), 3, 100
 WEIGHTS, READOUT = 64 * 8 + 8 * 6, 6 * 10
@@ -300,3 +302,52 @@ def test_the_film_shows_accuracy_the_control_and_the_events_up_to_its_epoch(trai
             expected = raster.loc[raster["epoch"] == number + 1, "event"].to_numpy() * (number < epoch)
             assert cells[number].tolist() == expected.tolist()
         assert axes.get_title(loc="left") == f"events: {int(cells.sum())}"
+
+
+def test_the_table_of_images_with_events_counts_them():
+    had_event = torch.tensor([[1, 1, 1, 0, 0, 0], [0, 1, 1, 0, 1, 1], [0, 0, 0, 0, 0, 0]], dtype=torch.bool)
+    y, doubtful = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 0, 0, 1, 0], dtype=torch.bool)
+    rows = event_image_table(had_event, y, doubtful).set_index("epoch")
+    assert rows["share"].tolist() == pytest.approx([1 / 2, 2 / 3, 0])
+    assert rows["doubtful"].tolist() == pytest.approx([1 / 3, 1 / 2, math.nan], nan_ok=True)
+    assert rows["again"].tolist() == pytest.approx([math.nan, 1 / 2, math.nan], nan_ok=True)
+    assert rows["largest_class"].tolist() == pytest.approx([2 / 3, 1 / 2, math.nan], nan_ok=True)
+    assert rows["random_doubtful"].tolist() == pytest.approx([1 / 3] * 3)
+    assert rows["random_again"].tolist() == pytest.approx([math.nan, 1 / 2, 2 / 3], nan_ok=True)
+    assert rows["random_largest_class"].tolist() == pytest.approx([1 / 2] * 3)
+
+
+def test_images_with_events_are_those_that_the_controller_saw(trained):
+    """The signal is the number of the image, so the highest half of the numbers has events."""
+    run, images = trained.run, 40
+    x = torch.arange(images, dtype=torch.float32)[:, None].expand(images, 64)
+    data = replace(trained.data, train=Split(x.clone(), torch.zeros(images, dtype=torch.long)))
+    config = Train.from_values({**run.config, "epochs": 3, "batch_size": 40, "event_warmup": 0}, source="test")
+    learner = make_learner(config, data, run)
+    learner._signals = lambda *_: learner.network.hidden[0]._pre[:, 0]
+    learner.controller.rate = 0.5
+    found = images_with_events(learner, learner.controller, config, data, run)
+    # In the first batch nothing is known of the signal.
+    assert found.sum(1).tolist() == [0, 19, 19] or found.sum(1).tolist() == [0, 20, 20]
+    assert bool(found[1:, 21:].all())
+    assert not bool(found[:, :20].any())
+
+
+def test_doubtful_images_are_those_whose_label_is_wrong(trained):
+    y = trained.data.train.y.clone()
+    wrong = torch.arange(0, len(y), 50)
+    y[wrong] = (y[wrong] + 1) % 10
+    data = replace(trained.data, train=Split(trained.data.train.x, y))
+    config = Train.from_values({**trained.run.config, "epochs": 5, "hidden": [32], "batch_size": 16}, source="test")
+    config = config.model_copy(update={"learning_rate": 0.01})
+    doubtful = doubtful_images(config, data, trained.run)
+    assert doubtful[wrong].double().mean() > 0.9
+    assert doubtful.double().mean() < 0.15
+
+
+def test_which_images_have_events_of_a_run(trained):
+    results = analyzed(trained, "--event-images")
+    rows = table(trained, "event_images").set_index("epoch")
+    assert list(rows.index) == list(range(1, EPOCHS + 1))
+    assert results["images with events/doubtful"] == pytest.approx(rows["doubtful"].iloc[-1])
+    assert rows.loc[1, "share"] > 0
