@@ -171,6 +171,13 @@ def test_the_report_asks_for_the_figure():
     assert figures(two_points[:1], pd.DataFrame()) == {}
 
 
+def test_learners_with_other_options_are_not_in_the_figure():
+    other = {"dataset": "mnist", "test/accuracy": 0.1, "config.epochs": 10, "config.batch_size": 1}
+    assert perturbations_figure(pd.DataFrame([other, other])) is None
+    rows = [stored(), stored(config__perturbations=16), other]
+    assert perturbations_figure(pd.DataFrame(rows)).data["mean"].tolist() == [0.9, 0.9]
+
+
 @pytest.mark.parametrize(
     ("typed", "found"),
     [

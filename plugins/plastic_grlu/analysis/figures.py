@@ -31,6 +31,8 @@ LINES = ("dashed", "dotted", "dashdot", "solid")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
 NETWORK = ["config.hidden", "config.skip", "config.activation", "config.k", "config.credit", "config.backbone"]
 TRAINING = ["config.epochs", "config.batch_size", "config.noise", "config.learning_rate"]
+NEEDED = ["test/accuracy", "dataset", *TRAINING, "config.hidden", "config.update", "config.perturbations"]
+"""Columns without which a run has no place in the figure: a learner of `plastic.fit` has other options."""
 
 
 def headline_figures(runs: pd.DataFrame, metrics: pd.DataFrame) -> dict[str, ggplot]:  # noqa: ARG001
@@ -46,7 +48,7 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
     are drawn, so that the points of a line differ in perturbations only. Dashed lines are the control that follows the
     gradient. Returns None if no line has two points.
     """
-    chosen = runs[runs["test/accuracy"].notna() & runs["dataset"].notna()].copy()
+    chosen = runs.reindex(columns=[*dict.fromkeys([*runs.columns, *NEEDED, *NETWORK])]).dropna(subset=NEEDED)
     if chosen.empty:
         return None
     settings = chosen[TRAINING].astype(str).agg("|".join, axis=1)
