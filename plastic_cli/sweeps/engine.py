@@ -32,7 +32,7 @@ MARK_SECONDS = 600.0
 """Seconds after which the marker of a sweep is renewed; a marker that is a day old belongs to a killed sweep."""
 
 RunWord = Literal["done", "failed", "interrupted", "left", "blocked"]
-"""blocked: a step whose run failed."""
+"""left: not begun. blocked: a step whose run failed; a step whose run was interrupted is left."""
 _END_WORDS: dict[str, RunWord] = {"done": "done", "failed": "failed"}
 
 
@@ -197,7 +197,7 @@ class Sweep:
                 return
             run = self._waiting.popleft()
             if run.blocked:
-                self._end(run, "blocked", Outcome("failed", error="its run is not done"))
+                self._end(run, *without_its_run(run))
             elif run.waits or run.ready > now:
                 self._waiting.append(run)
             else:
@@ -364,6 +364,14 @@ class Sweep:
             yield
         finally:
             marker.unlink(missing_ok=True)
+
+
+def without_its_run(step: SweepRun) -> tuple[RunWord, Outcome]:
+    """Return the word of a step whose run ended and is not done: a later sweep finishes an interrupted run."""
+    assert step.of is not None
+    if step.of.word == "failed":
+        return "blocked", Outcome("failed", error="its run failed")
+    return "left", Outcome("interrupted")
 
 
 def _linked(plan: Sequence[Planned]) -> list[SweepRun]:

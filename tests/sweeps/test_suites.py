@@ -15,7 +15,7 @@ from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.lock import is_held
 from plastic_cli.runs.stages import read_stages, stage_file
 from plastic_cli.runs.store import RunStore
-from plastic_cli.sweeps.engine import Progress, SweepRun
+from plastic_cli.sweeps.engine import Progress, SweepRun, without_its_run
 from plastic_cli.sweeps.job import Outcome
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
@@ -71,7 +71,18 @@ def test_every_step_is_carried_out_once_and_not_again(sweep, suite, runs_folder,
 def test_a_run_that_fails_blocks_its_steps_and_no_others(sweep, suite, starts):
     found = sweep(suite("batch_size = [13, 1]", seeds="1", steps=EVAL))
     assert words(found) == {"failed": {"backprop": 1}, "done": {"backprop": 1, "eval": 1}, "blocked": {"eval": 1}}
-    assert {result.outcome.error for result in found["blocked"]} == {"its run is not done"}
+    assert {result.outcome.error for result in found["blocked"]} == {"its run failed"}
+
+
+def test_the_step_of_an_interrupted_run_is_left_and_not_failed(suite):
+    file = read_recipe(str(suite(seeds="1", steps=EVAL)))
+    plan = plan_recipe(file)
+    for word, of_step in (("failed", ("blocked", "failed")), ("interrupted", ("left", "interrupted"))):
+        run = SweepRun(plan[0], word=word, ended=True)
+        step = SweepRun(plan_steps(file, plan)[0], of=run)
+        assert step.blocked
+        word, outcome = without_its_run(step)
+        assert (word, outcome.word) == of_step
 
 
 def test_a_step_that_fails_is_repeated_and_stops_no_others(sweep, suite, runs_folder, starts):
