@@ -18,16 +18,24 @@ class Metric:
     """A metric for a reader.
 
     name: in words, such as "angle to the gradient". unit: such as "degrees", or "%" for a share between 0 and 1, which
-    is shown in percent.
+    is shown in percent. signed: whether it can be negative, as a difference of shares; shares and times cannot.
     """
 
     name: str
     unit: str = ""
+    signed: bool = False
 
     @property
     def heading(self) -> str:
         """The name and the unit, for axes and columns: "angle to the gradient (degrees)"."""
         return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    @property
+    def possible(self) -> tuple[float, float]:
+        """The lowest and the highest stored value that is possible: 0 and 1 for a share, 0 and infinity for a time."""
+        if self.signed or self.unit not in ("%", "s"):
+            return -math.inf, math.inf
+        return 0.0, 1.0 if self.unit == "%" else math.inf
 
     @property
     def scale(self) -> float:

@@ -222,7 +222,7 @@ def quantity(entry: Claim | Context | Unmeasured, rule: str | None) -> Metric | 
         return metric
     if entry.relation == "ratio":
         return Metric(f"ratio of {metric.name}")
-    return Metric(f"difference of {metric.name}", metric.unit)
+    return Metric(f"difference of {metric.name}", metric.unit, signed=True)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from plastic_cli.plugins.metrics import Metric
@@ -16,6 +17,61 @@ PERCENT_DECIMALS = 2
 
 MINIMUM_FOR_DEVIATION = 2
 """A standard deviation needs two values."""
+
+
+def shown_interval(method: str = "") -> str:
+    """Return the name of the interval that tables show, for captions. method: its name if it is not that of a mean."""
+    return f"{method or interval_method()}, cut at 0 and 100% for shares and at 0 for times"
+
+
+def possible_ends(interval: Interval, metric: Metric) -> tuple[float, float]:
+    """Return the ends of an interval without values that are not possible, such as an accuracy above 100%.
+
+    No value lies there, so the interval contains the true one as often as before. An interval whose mean is not
+    possible is that of another quantity, such as a difference, and keeps its ends.
+    """
+    least, most = metric.possible
+    if not least <= interval.mean <= most:
+        return interval.low, interval.high
+    # A missing end stays missing.
+    low = least if interval.low < least else interval.low
+    return low, most if interval.high > most else interval.high
+
+
+def signed_cell(difference: float, low: float, high: float, metric: Metric) -> Number | None:
+    """Return a difference with its interval and their signs; that of a share in percentage points."""
+    if math.isnan(difference):
+        return None
+    texts = _signed([difference, *((low, high) if has_width(low, high) else ())], metric)
+    bounds = f"[{', '.join(texts[1:])}]" if texts[1:] else ""
+    return Number(texts[0] + (" points" if metric.unit == "%" else ""), bounds, difference)
+
+
+def has_width(low: float, high: float) -> bool:
+    """Return whether an interval is known, and is not that of constant values."""
+    return not math.isnan(low) and not math.isclose(low, high, rel_tol=1e-9)
+
+
+def _signed(values: Sequence[float], metric: Metric) -> list[str]:
+    """Return a difference and the ends of its interval with their signs."""
+    signs = ["-" if value < 0 else "+" if value > 0 else "" for value in values]
+    # Four digits, as results have, are more than a difference needs.
+    texts = value_texts([abs(value) for value in values], metric, digits=3)
+    return [sign + text for sign, text in zip(signs, texts, strict=True)]
+
+
+def value_texts(values: Sequence[float], metric: Metric, digits: int) -> list[str]:
+    """Return a number and the ends of its interval with equally many decimals: the largest has this many digits."""
+    if metric.unit in ("%", "degrees"):
+        return [metric.number(value).removesuffix("%") for value in values]
+    largest = max(map(abs, values))
+    if not 1e-4 <= largest < 1e9:
+        return [number_text(value) for value in values]
+    counts = metric.unit not in ("", "s")
+    is_whole = counts and all(float(value).is_integer() for value in values)
+    decimals = 0 if is_whole else max(0, digits - 1 - math.floor(math.log10(largest)))
+    comma = "," if counts or largest >= 1e4 else ""
+    return [f"{value:{comma}.{decimals}f}" for value in values]
 
 
 @dataclass(frozen=True)
@@ -43,7 +99,8 @@ class NumberStyle:
         """Return the cell of a mean with its interval or deviation; None without a value."""
         if estimate is None or not estimate.n:
             return None
-        mean, low, high = (self._shown(value, metric) for value in (estimate.mean, estimate.low, estimate.high))
+        low, high = possible_ends(estimate, metric)
+        mean, low, high = (self._shown(value, metric) for value in (estimate.mean, low, high))
         deviation = self._shown(estimate.deviation, metric)
         # The number of values is shown only if it differs from the number of runs.
         count = [f"(n={estimate.n})"] if estimate.dropped else []
@@ -73,7 +130,7 @@ class NumberStyle:
             return "Mean ± standard deviation over n seeds."
         if max(counts) < MINIMUM_VALUES:
             return f"Mean over n seeds. An interval needs {MINIMUM_VALUES} seeds."
-        return f"Mean over n seeds. In brackets: {interval_method()}, if there are at least {MINIMUM_VALUES} seeds."
+        return f"Mean over n seeds. In brackets: {shown_interval()}, if there are at least {MINIMUM_VALUES} seeds."
 
     def _shown(self, value: float, metric: Metric) -> float:
         return value * metric.scale if self.percent else value

@@ -30,7 +30,7 @@ from plastic_cli.reports.grouping import (
     short_data_names,
     with_source,
 )
-from plastic_cli.reports.numbers import NumberStyle
+from plastic_cli.reports.numbers import NumberStyle, possible_ends
 from plastic_cli.reports.options import PriceName
 from plastic_cli.reports.plots import Figure
 from plastic_cli.reports.results import Result, more_is_better, summarize
@@ -316,8 +316,8 @@ def _figure(
             "panel": [panels.get(row.result.group.data, "") for row in rows],
             "price": [row.price.mean for row in rows],
             "mean": [row.result.value.mean for row in rows],
-            "low": [row.result.value.low for row in rows],
-            "high": [row.result.value.high for row in rows],
+            "low": [possible_ends(row.result.value, metric)[0] for row in rows],
+            "high": [possible_ends(row.result.value, metric)[1] for row in rows],
             "n": [row.result.value.n for row in rows],
             "is_control": [row.control is not None for row in rows],
             "on_frontier": [row.on_frontier for row in rows],

@@ -11,9 +11,10 @@ import pandas as pd
 
 from plastic_cli.plugins.metrics import Metric
 from plastic_cli.reports.content import json_text
+from plastic_cli.reports.numbers import has_width, possible_ends, shown_interval, signed_cell, value_texts
 from plastic_cli.reports.standing_tables import content_of
-from plastic_cli.statistics.intervals import MINIMUM_VALUES, difference_method, interval_method
-from plastic_cli.tables import NOTHING, Cell, Column, Number, Table, duration, html, number_text
+from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval, difference_method
+from plastic_cli.tables import NOTHING, Cell, Column, Number, Table, duration, html
 
 if TYPE_CHECKING:
     from plastic_cli.reports.side_by_side import Comparison, Side
@@ -171,8 +172,8 @@ def _value(row: Mapping[Any, Any], metric: Metric, longest: float) -> Cell:
         return None
     if row["metric"] in TIMES:
         return Number(_time(row["mean"], longest), value=row["mean"])
-    ends = [row["low"], row["high"]]
-    texts = _texts([row["mean"], *(ends if _has_width(*ends) else [])], metric, digits=4)
+    ends = possible_ends(Interval(row["mean"], row["low"], row["high"], row["n"], ""), metric)
+    texts = value_texts([row["mean"], *(ends if has_width(*ends) else [])], metric, digits=4)
     bounds = f"[{', '.join(texts[1:])}]" if texts[1:] else ""
     return Number(texts[0] + ("%" if metric.unit == "%" else ""), bounds, row["mean"])
 
@@ -186,10 +187,7 @@ def _difference(row: Mapping[Any, Any], metric: Metric, longest: float) -> Cell:
         text = _time(abs(difference), longest)
         sign = "" if text == _time(0, longest) else "-" if difference < 0 else "+"
         return Number(sign + text, value=difference)
-    ends = [row["difference_low"], row["difference_high"]]
-    texts = _signed([difference, *(ends if _has_width(*ends) else [])], metric)
-    bounds = f"[{', '.join(texts[1:])}]" if texts[1:] else ""
-    return Number(texts[0] + (" points" if metric.unit == "%" else ""), bounds, difference)
+    return signed_cell(difference, row["difference_low"], row["difference_high"], metric)
 
 
 def _time(seconds: float, longest: float) -> str:
@@ -203,39 +201,12 @@ _UNITS = ((86400, "days", 48 * 3600), (3600, "h", 90 * 60), (60, "min", 90), (1,
 """The units of time: their seconds, their names, and the shortest time for which they are used."""
 
 
-def _has_width(low: float, high: float) -> bool:
-    """Return whether an interval is known, and is not that of constant values."""
-    return not math.isnan(low) and not math.isclose(low, high, rel_tol=1e-9)
-
-
-def _signed(values: Sequence[float], metric: Metric) -> list[str]:
-    """Return a difference and the ends of its interval with their signs."""
-    signs = ["-" if value < 0 else "+" if value > 0 else "" for value in values]
-    # Four digits, as results have, are more than a difference needs.
-    texts = _texts([abs(value) for value in values], metric, digits=3)
-    return [sign + text for sign, text in zip(signs, texts, strict=True)]
-
-
-def _texts(values: Sequence[float], metric: Metric, digits: int) -> list[str]:
-    """Return a number and the ends of its interval with equally many decimals: the largest has this many digits."""
-    if metric.unit in ("%", "degrees"):
-        return [metric.number(value).removesuffix("%") for value in values]
-    largest = max(map(abs, values))
-    if not 1e-4 <= largest < 1e9:
-        return [number_text(value) for value in values]
-    counts = metric.unit not in ("", "s")
-    is_whole = counts and all(float(value).is_integer() for value in values)
-    decimals = 0 if is_whole else max(0, digits - 1 - math.floor(math.log10(largest)))
-    comma = "," if counts or largest >= 1e4 else ""
-    return [f"{value:{comma}.{decimals}f}" for value in values]
-
-
 def _results_caption(frame: pd.DataFrame, metrics: int, comparison: Comparison) -> str:
     counts = frame.loc[frame["n"] > 0, "n"]
     texts = ["The last value of each metric."]
     if len(counts) and counts.max() > 1:
         few = f", if there are at least {MINIMUM_VALUES} runs" if counts.min() < MINIMUM_VALUES else ""
-        texts = [f"The mean of the last values over the runs of a setting. In brackets: {interval_method()}{few}."]
+        texts = [f"The mean of the last values over the runs of a setting. In brackets: {shown_interval()}{few}."]
     with_bounds = frame[frame["difference_low"].notna()]
     if len(with_bounds):
         paired = with_bounds["pairs"].notna()

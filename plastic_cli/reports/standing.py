@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,8 +46,9 @@ from plastic_cli.reports.with_reference import PREFIX, reference_runs
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.record import RunRecord, read_record
 from plastic_cli.runs.reference import Reference
+from plastic_cli.runs.store import default_folder
 from plastic_cli.runs.stored import StoredRun
-from plastic_cli.statistics.intervals import Interval, mean_interval, prediction_interval
+from plastic_cli.statistics.intervals import Interval, difference_interval, mean_interval, prediction_interval
 
 NEAREST = 3
 """Number of nearest settings that are shown if the reference does not have the setting itself."""
@@ -57,6 +59,7 @@ REPEAT_COLUMNS = [
     "run",
     "seed",
     "reference_run",
+    "same_run",
     "results",
     "equal",
     "furthest",
@@ -65,7 +68,8 @@ REPEAT_COLUMNS = [
     "made_with",
 ]
 NEAREST_COLUMNS = ["rule", "options", "differing", "version", "metric", "mean", "low", "high", "n"]
-CONTROL_COLUMNS = ["control", *NEAREST_COLUMNS, "difference"]
+PAIRED_COLUMNS = ["metric", "pairs", "difference", "low", "high"]
+CONTROL_COLUMNS = ["control", *NEAREST_COLUMNS, "difference", "difference_low", "difference_high"]
 PUBLISHED_COLUMNS = [
     *("id", "statement", "metric", "published", "words", "comparison", "band_low", "band_high", "value", "position"),
     *("reference_mean", "reference_low", "reference_high", "reference_n", "verdict", "reason", "reference_setting"),
@@ -92,7 +96,8 @@ class Standing:
 
     `results`: for each metric of each run, the prediction interval of the runs of the same setting, and whether the
     run lies inside, below or above. `means`: the same for the mean of several runs. `repeats`: runs whose seed is in
-    the reference, and whether their results are equal to the bit. `nearest`: the nearest settings, if the reference
+    the reference, and whether their results are equal to the bit. `paired`: the differences from those, seed by seed.
+    `nearest`: the nearest settings, if the reference
     has no run of this one. `controls`: the controls of the rule on the same data. `published`: the published figures
     whose conditions the runs meet, with the verdict of the reference. `notes`: what limits the comparison, in words.
     """
@@ -139,6 +144,11 @@ class Standing:
         """The setting of the runs."""
         (group,) = group_runs(self._frame, self._models)
         return group
+
+    @property
+    def own_version(self) -> str:
+        """The version of plastic that stored the runs, with that of the rule if it does not come with plastic."""
+        return version_text(self.first.versions.get("plastic"), self.first.versions.get("rule"))
 
     @property
     def metrics(self) -> list[str]:
@@ -202,8 +212,9 @@ class Standing:
     def repeats(self) -> pd.DataFrame:
         """One row per run whose seed the reference has on the same data, with REPEAT_COLUMNS.
 
-        results: number of results that both have, without times; equal: how many of them are equal to the bit;
-        furthest: the result that differs most, with both values; made_with: what the two were made with that differs.
+        same_run: whether it is the stored run itself. results: number of results that both have, without times; equal:
+        how many of them are equal to the bit; furthest: the result that differs most, with both values; made_with: what
+        the two were made with that differs.
         """
         rows = []
         of_seed = {row["seed"]: row for row in self.same.rows} if self.same and self.same.same_data else {}
@@ -212,6 +223,30 @@ class Standing:
                 theirs = self.reference.record(of_seed[record.seed]["run"])
                 rows.append({"run": record.run, "seed": record.seed, **_compared(record, theirs)})
         return pd.DataFrame(rows, columns=REPEAT_COLUMNS)
+
+    @cached_property
+    def paired(self) -> pd.DataFrame:
+        """One row per metric with PAIRED_COLUMNS: several runs minus the runs of the reference with the same seeds.
+
+        low and high are the paired t interval of the mean difference; missing with fewer than three pairs. A run that
+        is itself in the reference is no pair.
+        """
+        of_seed = {row["seed"]: row for row in self.same.rows} if self.same and self.same.same_data else {}
+        pairs = [
+            (record, row["summary"])
+            for record in self.records
+            if (row := of_seed.get(record.seed)) is not None and row["run"] != record.run
+        ]
+        rows = []
+        for metric in self.metrics if len(pairs) > 1 else []:
+            interval = mean_interval([_value(record, metric) - _number(theirs.get(metric)) for record, theirs in pairs])
+            rows.append(
+                {
+                    "metric": metric, "pairs": interval.n, "difference": interval.mean,
+                    "low": interval.low, "high": interval.high,
+                }
+            )  # fmt: skip
+        return pd.DataFrame(rows, columns=PAIRED_COLUMNS)
 
     @cached_property
     def nearest(self) -> pd.DataFrame:
@@ -230,15 +265,24 @@ class Standing:
         """The controls of the runs on their data set, as far as the reference has them, with CONTROL_COLUMNS.
 
         The setting of a control is the one that is nearest to that of the runs; options names what else differs.
-        difference: the mean of the runs minus that of the control.
+        difference: the mean of the runs minus that of the control, and its interval: of three or more runs Welch's t
+        interval; of fewer, that of the difference from the mean of as many further runs of the control.
         """
-        rows = [{"control": name, **self._described(setting)} for name, setting in self._controls]
+        found = [(name, setting, self._main_values(setting)) for name, setting in self._controls]
         included = f"{CONTROL}/{self.metric.partition('/')[2]}" if self.metric else ""
         if self.same is not None and (values := self.same.values(included)):
-            of_setting = self._described(self.same)
-            rows.insert(0, {"control": "control of each run", **of_setting, **_mean_and_bounds(mean_interval(values))})
-        for row in rows:
-            row["difference"] = self.value.mean - row["mean"]
+            found.insert(0, ("control of each run", self.same, values))
+        own = [_value(record, self.metric) for record in self.records]
+        rows = []
+        for name, setting, values in found:
+            difference = _difference(own, values)
+            rows.append(
+                {
+                    "control": name, **self._described(setting), **_mean_and_bounds(mean_interval(values)),
+                    "difference": difference.mean, "difference_low": difference.low,
+                    "difference_high": difference.high,
+                }
+            )  # fmt: skip
         return pd.DataFrame(rows, columns=CONTROL_COLUMNS)
 
     @cached_property
@@ -262,8 +306,11 @@ class Standing:
             "differing": len(setting.differing),
             "version": setting.version,
             "metric": self.metric,
-            **_mean_and_bounds(mean_interval(setting.values(self.metric) if self.metric else [])),
+            **_mean_and_bounds(mean_interval(self._main_values(setting))),
         }
+
+    def _main_values(self, setting: ReferenceSetting) -> list[float]:
+        return setting.values(self.metric) if self.metric else []
 
     @cached_property
     def judged(self) -> list[JudgedClaim]:
@@ -357,7 +404,9 @@ def check_completed(run: StoredRun) -> None:
     """Raise UserError for a run that is not completed."""
     status = run.status
     if status != "completed":
-        more = "" if status == "failed" else f" Continue it: plastic train {run.rule} --resume {run.id}"
+        folder = run.folder.parent
+        runs = "" if folder == default_folder().absolute() else f" --runs {shlex.quote(str(folder))}"
+        more = "" if status == "failed" else f" Continue it: plastic train {run.rule} --resume {run.id}{runs}"
         raise UserError(f"run {run.id} is not completed ({status}), so it is not compared with the reference.{more}")
 
 
@@ -416,8 +465,26 @@ def differences_text(names: Sequence[str], theirs: Mapping[str, Any], own: Mappi
 
 
 def _value(record: RunRecord, metric: str | None) -> float:
-    value = record.summary.get(metric) if metric else None
+    return _number(record.summary.get(metric) if metric else None)
+
+
+def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
+
+
+def _difference(own: Sequence[float], control: Sequence[float]) -> Interval:
+    """Return the mean of runs minus that of a control, with its interval.
+
+    Of fewer than three runs the spread is not known: the interval is that of the difference from the mean of as many
+    further runs of the control, so it contains 0 if the runs lie in the prediction interval of the control.
+    """
+    mean = mean_interval(own)
+    if mean.known:
+        return difference_interval(control, own)
+    predicted = prediction_interval(control, of=max(mean.n, 1))
+    return Interval(
+        mean.mean - predicted.mean, mean.mean - predicted.high, mean.mean - predicted.low, predicted.n, predicted.method
+    )
 
 
 def _bounds(interval: Interval) -> dict[str, float | int]:
@@ -467,8 +534,9 @@ def _compared(record: RunRecord, theirs: RunRecord) -> dict[str, Any]:
     names = [name for name in own_facts if name != "commit" and own_facts[name] != their_facts.get(name, "unknown")]
     made_with = [f"{name}: {their_facts.get(name, 'unknown')} (here {own_facts[name]})" for name in names]
     return {
-        "reference_run": theirs.run, "results": len(common), "equal": len(common) - len(differing),
-        "furthest": furthest, "value": value, "reference_value": reference, "made_with": "; ".join(made_with) or None,
+        "reference_run": theirs.run, "same_run": theirs.run == record.run,
+        "results": len(common), "equal": len(common) - len(differing), "furthest": furthest,
+        "value": value, "reference_value": reference, "made_with": "; ".join(made_with) or None,
     }  # fmt: skip
 
 

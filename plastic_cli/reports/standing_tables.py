@@ -11,9 +11,9 @@ import pandas as pd
 from plastic_cli.plugins.metrics import Metric, metric_of
 from plastic_cli.reports.claims import Claim, quantity
 from plastic_cli.reports.content import json_text
-from plastic_cli.reports.numbers import NumberStyle
+from plastic_cli.reports.numbers import NumberStyle, shown_interval, signed_cell
 from plastic_cli.reports.tables import claim_figure
-from plastic_cli.statistics.intervals import CONFIDENCE, MINIMUM_VALUES, Interval, interval_method, mean_interval
+from plastic_cli.statistics.intervals import CONFIDENCE, MINIMUM_VALUES, Interval, difference_method, mean_interval
 from plastic_cli.tables import Cell, Column, Detailed, Number, Table, html
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def compared_table(standing: Standing) -> Table:
         rows.append(("reference", "the same setting", made, _seeds([row["seed"] for row in same.rows]), mean))
     columns = [Column("", names_row=True), Column("rule, data, options"), Column("runs"), Column("seeds")]
     columns += [Column(heading, numeric=True)]
-    caption = [f"In brackets: {interval_method()}."] if same is not None else []
+    caption = [f"In brackets: {shown_interval()}."] if same is not None else []
     return Table("Compared with the reference", " ".join([*caption, *standing.notes]), tuple(columns), tuple(rows))
 
 
@@ -95,14 +95,19 @@ def results_table(standing: Standing) -> Table:
     several = len(standing.records) > 1
     frame = standing.means if several else standing.results
     of_metric = {row["metric"]: row for row in frame.to_dict("records")}
+    # If all results are equal to the bit, a sentence says so, and the differences are 0.
+    paired = {} if _all_equal(standing) else {row["metric"]: row for row in standing.paired.to_dict("records")}
     rows: list[tuple[Cell, ...]] = []
     for name in shown_metrics(standing) if standing.same is not None else []:
         row, metric = of_metric[name], metric_of(name, standing.first.rule)
         value = row["mean"] if several else row["value"]
         predicted = _interval(row, "reference_mean" if several else "mean")
-        inside = (f"{row['inside']} of {len(standing.records)}",) if several else ()
+        more: tuple[Cell, ...] = (f"{row['inside']} of {len(standing.records)}",) if several else ()
+        if paired:
+            pair = paired[name]
+            more += (signed_cell(pair["difference"], pair["low"], pair["high"], metric),)
         cells = (_number(value, metric), STYLE.estimate(predicted, metric), predicted.n or None, row["position"])
-        rows.append((STYLE.heading(metric), *cells, *inside))
+        rows.append((STYLE.heading(metric), *cells, *more))
     columns = (
         Column("result", names_row=True),
         Column(f"mean of {len(standing.records)} runs" if several else "this run", numeric=True),
@@ -110,6 +115,7 @@ def results_table(standing: Standing) -> Table:
         Column("n", numeric=True),
         Column("position"),
         *((Column("runs inside"),) if several else ()),
+        *((Column("difference seed by seed", numeric=True),) if paired else ()),
     )
     return Table("Results", _results_caption(standing), columns, tuple(rows))
 
@@ -117,24 +123,52 @@ def results_table(standing: Standing) -> Table:
 def _results_caption(standing: Standing) -> str:
     what = "the mean of this number of further runs" if len(standing.records) > 1 else "a further run"
     probability = f"{100 * CONFIDENCE:g}%"
+    method = shown_interval(f"{probability} prediction interval")
     explained = (
-        f"Reference: the mean of n runs. In brackets: the {probability} prediction interval. With a probability of"
-        f" {probability}, {what} lies in it. It needs {MINIMUM_VALUES} runs."
+        f"Reference: the mean of n runs. In brackets: the {method}. With a probability of {probability}, {what} lies in"
+        f" it. It needs {MINIMUM_VALUES} runs."
     )
     texts = [explained]
     if len(standing.records) == 1 and not standing.repeats.empty:
         texts.append("The reference run with the same seed is left out.")
     elif not standing.repeats.empty:
         texts.append("Some seeds are the same in both: then the mean lies inside more often.")
+        if not standing.paired.empty and not _all_equal(standing):
+            pairs = int(standing.paired["pairs"].max())
+            few = f", with {MINIMUM_VALUES} seeds or more" if pairs < MINIMUM_VALUES else ""
+            texts.append(
+                f"Difference seed by seed: the mean difference of {pairs} runs from the reference runs with the same"
+                f" seeds, with its {difference_method(paired=True).removesuffix(' of the difference')}{few}. If 0 lies"
+                " outside, the results have shifted."
+            )
     left_out = len(standing.metrics) - len(shown_metrics(standing))
     if left_out:
         texts.append(f"{left_out} more results: --format csv.")
     return " ".join([*texts, repeats_text(standing)]).strip()
 
 
+def _all_equal(standing: Standing) -> bool:
+    """Return whether all runs whose seed is in the reference have results that are equal to the bit."""
+    return bool((standing.repeats["results"] == standing.repeats["equal"]).all())
+
+
 def repeats_text(standing: Standing) -> str:
     """Say whether runs whose seed is in the reference are equal to the runs there; "" if there are none."""
-    frame = standing.repeats
+    stored = standing.repeats["same_run"].astype(bool)
+    texts = [_stored_text(list(standing.repeats[stored]["seed"])), _repeats_text(standing, standing.repeats[~stored])]
+    return " ".join(text for text in texts if text)
+
+
+def _stored_text(seeds: Sequence[int]) -> str:
+    """Say that the runs with these seeds are runs of the reference themselves."""
+    if not seeds:
+        return ""
+    if len(seeds) == 1:
+        return f"The run with seed {seeds[0]} is itself the run of the reference, so it is not compared with that run."
+    return f"The runs with seeds {_seeds(seeds)} are themselves runs of the reference and not compared with it."
+
+
+def _repeats_text(standing: Standing, frame: pd.DataFrame) -> str:
     if frame.empty:
         return ""
     equal = frame[frame["results"] == frame["equal"]]
@@ -161,37 +195,65 @@ def nearest_table(standing: Standing) -> Table:
     """Return the table of the nearest settings, if the reference does not have the setting itself."""
     heading, metric = _main(standing)
     frame = standing.nearest
+    versions = _versions(standing, frame)
     rows = tuple(
-        (row["options"] or "none", STYLE.estimate(_interval(row), metric), row["n"]) for row in frame.to_dict("records")
+        (row["options"] or "none", STYLE.estimate(_interval(row), metric), row["n"], *versions[index : index + 1])
+        for index, row in enumerate(frame.to_dict("records"))
     )
-    columns = (Column("options that differ", names_row=True), Column(heading, numeric=True), Column("n", numeric=True))
-    caption = f"Of the same rule and data, with the fewest options that differ. In brackets: {interval_method()}."
-    return Table("Nearest settings in the reference", caption, columns, rows)
+    columns = [Column("options that differ", names_row=True), Column(heading, numeric=True), Column("n", numeric=True)]
+    columns += [VERSION] if versions else []
+    caption = f"Of the same rule and data, with the fewest options that differ. In brackets: {shown_interval()}."
+    return Table("Nearest settings in the reference", caption, tuple(columns), rows)
+
+
+VERSION = Column("plastic version")
+
+
+def _versions(standing: Standing, frame: pd.DataFrame) -> list[str]:
+    """Return the version of each setting of the reference; nothing if all are of the version of the runs."""
+    found = [str(version) for version in frame["version"]]
+    return found if set(found) - {standing.own_version} else []
 
 
 def controls_table(standing: Standing) -> Table:
     """Return the table of controls."""
     heading, metric = _main(standing)
+    versions = _versions(standing, standing.controls)
     rows = []
-    for row in standing.controls.to_dict("records"):
-        difference = row["difference"]
-        sign = "+" if difference > 0 else ""
-        shown = Number(sign + STYLE.text(difference, metric), value=difference) if difference == difference else None
-        options = row["options"] or None
-        rows.append((row["control"], row["rule"], options, STYLE.estimate(_interval(row), metric), row["n"], shown))
-    columns = (
+    for index, row in enumerate(standing.controls.to_dict("records")):
+        shown = signed_cell(row["difference"], row["difference_low"], row["difference_high"], metric)
+        options, value = row["options"] or None, STYLE.estimate(_interval(row), metric)
+        rows.append((row["control"], row["rule"], options, value, row["n"], shown, *versions[index : index + 1]))
+    columns = [
         Column("control", names_row=True),
         Column("rule"),
         Column("other options that differ", lines=3),
         Column(heading, numeric=True),
         Column("n", numeric=True),
         Column(f"{ours_text(standing)} minus control", numeric=True),
+        *([VERSION] if versions else []),
+    ]
+    return Table("Controls", _controls_caption(standing, metric), tuple(columns), tuple(rows), wrap=40)
+
+
+def _controls_caption(standing: Standing, metric: Metric) -> str:
+    known = standing.value.known
+    further = "a further run" if standing.value.n == 1 else "the mean of as many further runs"
+    options = (
+        "Other options: all options of training but the seed, the device and those that make the control; of another"
+        " rule, those that both rules have. Options that follow from others are left out."
     )
-    caption = (
-        "A control is the setting in the reference that is nearest to this one. Of another rule, only the options that"
-        f" both rules have are compared. In brackets: {interval_method()}."
-    )
-    return Table("Controls", caption, columns, tuple(rows), wrap=40)
+    texts = [
+        "A control is the setting in the reference that is nearest to this one.",
+        options,
+        "The fewer differ, the more the comparison says.",
+        f"In brackets: {shown_interval()}; of the difference, the {difference_method(paired=False)}."
+        if known
+        else f"In brackets: {shown_interval()}; of the difference, the {100 * CONFIDENCE:g}% prediction interval of the"
+        f" difference from {further} of the control.",
+        "Points are percentage points." if metric.unit == "%" else "",
+    ]
+    return " ".join(text for text in texts if text)
 
 
 def published_table(standing: Standing) -> Table:
@@ -214,7 +276,7 @@ def published_table(standing: Standing) -> Table:
         Column("verdict of the reference"),
     )
     caption = (
-        f"A published value and the distance that counts as equal. In brackets: {interval_method()}. A verdict needs"
+        f"A published value and the distance that counts as equal. In brackets: {shown_interval()}. A verdict needs"
         f" {MINIMUM_VALUES} seeds, and only the runs of the reference count."
     )
     return Table("Published", caption, columns, tuple(rows))
@@ -259,7 +321,7 @@ def as_html(standing: Standing) -> str:
 def frames_of(standing: Standing) -> dict[str, pd.DataFrame]:
     """Return all parts as frames by name."""
     runs = pd.DataFrame({"run": [record.run for record in standing.records], "seed": records_seeds(standing)})
-    names = ("results", "means", "repeats", "nearest", "controls", "published")
+    names = ("results", "means", "repeats", "paired", "nearest", "controls", "published")
     return {"runs": runs.assign(setting=title_of(standing)), **{name: getattr(standing, name) for name in names}}
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plastic_cli.plugins.metrics import Metric, metric_of
-from plastic_cli.reports.numbers import NumberStyle
+from plastic_cli.reports.numbers import NumberStyle, possible_ends
 from plastic_cli.statistics.intervals import mean_interval
 from plastic_cli.tables import NOTHING, cell_text
 
@@ -34,9 +34,29 @@ def test_a_share_over_three_seeds(style, text):
 
 def test_bounds_have_the_decimals_of_the_largest_number():
     assert shown([1.0, 1.1, 1.2], SECONDS) == "1.100 [0.852, 1.348]"
-    assert shown([0.01, 0.02, 0.03], SECONDS) == "0.02000 [-0.00484, 0.04484]"
-    assert shown([100.0, 200.0, 300.0], SECONDS) == "200.0 [-48.4, 448.4]"
+    assert shown([0.01, 0.02, 0.03], SECONDS) == "0.02000 [0.00000, 0.04484]"
+    assert shown([100.0, 200.0, 300.0], SECONDS) == "200.0 [0.0, 448.4]"
     assert shown([1e12, 1e12, 1e12], SECONDS) == "1.000e+12 [1.000e+12, 1.000e+12]"
+
+
+def test_an_interval_ends_where_no_value_is_possible_and_not_elsewhere():
+    assert shown([0.8, 0.99, 1.0]) == "93.00 [65.01, 100.00]"
+    assert shown([0.2, 0.01, 0.0], percent=False) == "0.0700 [0.0000, 0.3501]"
+    assert shown([-1.0, 0.0, 1.0], metric_of("test/loss")) == "0.000 [-2.484, 2.484]"
+    assert shown([-0.1, 0.0, 0.1], Metric("difference", "%", signed=True)) == "0.00 [-24.84, 24.84]"
+    # A share of a rule that is negative is a difference, whatever its name says.
+    assert shown([-0.1, -0.2, 0.0], Metric("gain", "%")) == "-10.00 [-34.84, 14.84]"
+
+
+@pytest.mark.parametrize(("mean", "scale"), [(0.93, 0.05), (0.05, 0.1), (0.5, 0.3)])
+def test_shares_lie_in_the_cut_interval_exactly_if_they_lie_in_the_whole_one(mean, scale):
+    generator = np.random.default_rng(4)
+    for _ in range(200):
+        whole = mean_interval(np.clip(generator.normal(mean, scale, size=4), 0, 1))
+        low, high = possible_ends(whole, ACCURACY)
+        assert 0 <= low <= whole.mean <= high <= 1
+        for share in generator.uniform(size=5):
+            assert (low <= share <= high) == (whole.low <= share <= whole.high)
 
 
 def test_one_seed_has_no_interval_and_no_deviation():

@@ -14,7 +14,7 @@ from scipy import stats
 
 from plastic_cli.errors import PlasticError, UserError
 from plastic_cli.reports.standing import Standing, ordered_metrics, position
-from plastic_cli.reports.standing_tables import as_text, content_of
+from plastic_cli.reports.standing_tables import as_text, content_of, tables_of
 from plastic_cli.runs.record import settings_text
 from plastic_cli.runs.reference import Reference, write_reference
 from plastic_cli.runs.stages import StageRecord, commit_stage
@@ -133,6 +133,38 @@ def test_the_mean_of_several_runs_has_a_narrower_interval(reference):
     assert row["mean"] == pytest.approx(0.9085)
     assert row["reference_mean"] == pytest.approx(np.mean(VALUES))
     assert stand([own(7, 0.9)], reference).means.empty
+
+
+def test_common_seeds_are_compared_seed_by_seed(reference):
+    shift = np.array([-0.0102, -0.0099, -0.0101, -0.0098])
+    mine = [own(seed, VALUES[seed] + by, 500 + seed) for seed, by in enumerate(shift)]
+    standing = stand([*mine, own(9, 0.5, 600)], reference)
+    row = standing.paired.set_index("metric").loc["test/accuracy"]
+    of_pairs = stats.ttest_rel(np.array(VALUES[:4]) + shift, VALUES[:4]).confidence_interval()
+    assert row["pairs"] == 4
+    assert row[["difference", "low", "high"]].tolist() == pytest.approx([shift.mean(), of_pairs.low, of_pairs.high])
+    same = stand(mine, reference)
+    assert same.means.set_index("metric").loc["test/accuracy", "position"] == "inside", "the spread of seeds hides it"
+    text = " ".join(as_text(same, None).split())
+    assert "-1.00 points [-1.03, -0.97]" in text
+    assert "the mean difference of 4 runs from the reference runs with the same seeds" in text
+    equal = stand([own(seed, VALUES[seed], 500 + seed) for seed in range(3)], reference)
+    assert "seed by seed" not in as_text(equal, None)
+    assert stand(mine[:1], reference).paired.empty
+
+
+def test_a_run_of_the_reference_itself_is_no_evidence(reference):
+    itself = own(2, 0.91, number=2)
+    standing = stand([itself], reference)
+    assert standing.repeats["same_run"].tolist() == [True]
+    text = " ".join(as_text(standing, None).split())
+    assert "The run with seed 2 is itself the run of the reference" in text
+    assert "equal to the bit" not in text
+    both = stand([itself, own(3, VALUES[3], number=500)], reference)
+    text = " ".join(as_text(both, None).split())
+    assert "The run with seed 2 is itself the run of the reference" in text
+    assert "Seed 3 is in the reference: all results are equal to the bit." in text
+    assert both.paired.empty
 
 
 # ---------------------------------------------------------------------------------------------------- repeated seeds
@@ -276,9 +308,42 @@ def test_controls_are_the_nearest_settings_of_the_rule_and_of_backpropagation(tm
         {"the gradient": -0.08, "backprop": -0.07, "random features": 0.2}
     )
     assert frame.loc["the gradient", "options"] == ""
+    # Equal control runs: a further one is the same, so the difference has no spread.
+    assert frame.loc["the gradient", ["difference_low", "difference_high"]].tolist() == pytest.approx([-0.08, -0.08])
     assert "hidden = 32 (here 256)" in frame.loc["random features", "options"]
     control = stand([own(7, 0.9, update="backprop")], reference).controls
     assert "the gradient" not in set(control["control"]), "it is the control itself"
+
+
+def test_a_difference_to_a_control_has_the_interval_of_its_runs(tmp_path):
+    control = [0.5, 0.55, 0.6, 0.52]
+    records = [record_of("grlu", seed, {"test/accuracy": value}, number=20 + seed, update="backprop")
+               for seed, value in enumerate(control)]  # fmt: skip
+    reference = reference_of(tmp_path, [*runs(), *records])
+    bounds = ["difference", "difference_low", "difference_high"]
+    row = stand([own(7, 0.62)], reference).controls.iloc[0]
+    low, high = expected(control)
+    assert row[bounds].tolist() == pytest.approx([0.62 - np.mean(control), 0.62 - high, 0.62 - low])
+    three = [0.62, 0.64, 0.7]
+    row = stand([own(7 + seed, value, 500 + seed) for seed, value in enumerate(three)], reference).controls.iloc[0]
+    welch = stats.ttest_ind(three, control, equal_var=False).confidence_interval()
+    assert row[bounds].tolist() == pytest.approx([np.mean(three) - np.mean(control), welch.low, welch.high])
+    shown = as_text(stand([own(7, 0.62)], reference), None)
+    assert "+7.75 points [-" in shown
+    assert "points are percentage points" in " ".join(shown.lower().split())
+
+
+def test_the_version_of_controls_is_shown_if_it_is_not_that_of_the_run(tmp_path):
+    control = [record_of("grlu", seed, {"test/accuracy": 0.5}, number=20 + seed, update="backprop", version="0.1.0")
+               for seed in range(3)]  # fmt: skip
+    reference = reference_of(tmp_path, [*runs(), *control])
+    (found,) = [table for table in tables_of(stand([own(7, 0.9)], reference)) if table.title == "Controls"]
+    place = [column.heading for column in found.columns].index("plastic version")
+    assert [row[place] for row in found.rows] == ["0.1.0"]
+    reference = reference_of(tmp_path / "same", runs())
+    assert "plastic version" not in as_text(stand([own(7, 0.9, epochs=3)], reference), None)
+    old = as_text(stand([own(7, 0.9, epochs=3, version="0.1.0")], reference), None)
+    assert "plastic version" in old, "the nearest settings"
 
 
 def test_the_control_that_each_run_includes_is_a_control(tmp_path):
@@ -343,8 +408,19 @@ def test_a_published_figure_without_runs_in_the_reference_is_untested(reference)
 def test_a_run_that_is_not_completed_is_refused_in_one_line(reference):
     one = own(7, 0.9)
     one.status = "interrupted"
-    with pytest.raises(UserError, match=r"^run 20261101-0500 is not completed \(interrupted\).*--resume"):
+    with pytest.raises(UserError, match=r"^run 20261101-0500 is not completed \(interrupted\).*--resume") as raised:
         stand([one], reference)
+    folder = str(raised.value).partition(" --runs ")[2]
+    assert (Path(folder) / "20261101-0500" / "run.json").exists(), "the command as it is printed works"
+
+
+def test_the_command_for_the_store_in_use_names_no_folder(reference, tmp_path, monkeypatch):
+    monkeypatch.setenv("PLASTIC_RUNS", str(tmp_path))
+    one = own(7, 0.9)
+    one.status = "interrupted"
+    write_runs(tmp_path, [one])
+    with pytest.raises(UserError, match=r"--resume 20261101-0500$"):
+        Standing([tmp_path / one.run], reference)
 
 
 def test_runs_that_differ_in_more_than_their_seed_are_refused(reference):
