@@ -119,7 +119,7 @@ def test_one_run_is_compared_with_the_reference(reference):
 def test_the_standing_is_printed_for_programs_too(reference):
     name = reference[1].name
     read = json.loads(command("compare", name, "--json").out)
-    assert {*read} == {"runs", "results", "means", "repeats", "nearest", "controls", "published", "notes"}
+    assert {*read} == {"runs", "results", "means", "repeats", "paired", "nearest", "controls", "published", "notes"}
     rows = list(csv.DictReader(io.StringIO(command("compare", name, "--format", "csv").out)))
     assert [row["metric"] for row in rows][:1] == ["test/accuracy"]
     assert {row["n"] for row in rows} == {"4"}
