@@ -71,10 +71,11 @@ class Train(ModuleTrainConfig):
         " learned: in hidden layers alone, where noise teaches feedback weights that carry the error of the readout to"
         " them",
     )
-    feedback: Literal["direct", "layer"] = field(
+    feedback: Literal["direct", "layer", "transposed"] = field(
         "direct",
         "with --credit learned, what the feedback carries to a hidden layer; direct: the error of the readout; layer:"
-        " the signal of the layer above",
+        " the signal of the layer above; transposed: the same through the transposed weights, a control without"
+        " perturbations, whose update is the gradient",
     )
     feedback_rate: float = field(
         1.0,
@@ -124,6 +125,7 @@ class Train(ModuleTrainConfig):
 
     controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "the gradient": {"update": "backprop"},
+        "the gradient by transposed weights": {"credit": "learned", "feedback": "transposed"},
         "random feedback": {"credit": "learned", "feedback_rate": 0.0},
     }
     rates: ClassVar[Mapping[str, float]] = dict.fromkeys(("momentum", "adam", "adamw", "selective"), 0.003)
@@ -150,6 +152,7 @@ class Train(ModuleTrainConfig):
         ("activation", ("relu",), ("reward_groups",)),
         ("credit", ("output", "preactivation"), ("activation", "k", "reward_groups")),
         ("credit", ("learned",), ("feedback", "feedback_rate")),
+        ("feedback", ("direct", "layer"), ("feedback_rate", "perturbations")),
         ("backbone", ("autoencoder",), ("latent", "backbone_epochs")),
     )
 
@@ -195,6 +198,8 @@ class Train(ModuleTrainConfig):
                 "--k, --activation, --reward-groups and --backbone need --model mlp and --optimizer sgd, without"
                 " --momentum and --weight-decay"
             )
+        if self.feedback == "transposed" and not self.is_plain:
+            raise ValueError("--feedback transposed needs --model mlp and --optimizer sgd: use --update backprop")
         if self.credit == "learned" and (self.activation != "relu" or self.reward_groups > 1):
             raise ValueError("--credit learned needs ReLU and one reward: drop --k, --activation and --reward-groups")
         if not self.is_plain and self.update == "backprop" and (self.noise, self.final_noise) != (0.1, 0.0):

@@ -115,15 +115,17 @@ def feedback_cost(training: Training, config: Train, shape: NetworkShape) -> Cos
     """
     samples, units = training.samples, [layer.units for layer in shape.layers]
     sent = [units[-1]] * len(shape.hidden) if config.feedback == "direct" else units[1:]
-    numbers = sum(rows * columns for rows, columns in zip(units, sent, strict=False))
-    pairs = config.perturbations if config.feedback_rate > 0 else 0
+    read = sum(rows * columns for rows, columns in zip(units, sent, strict=False))
+    # The transposed weights are the weights.
+    numbers = 0 if config.feedback == "transposed" else read
+    pairs = config.perturbations if config.feedback_rate > 0 and numbers else 0
     several = training.batch_size * pairs > 1
-    products = 1 + min(pairs, 1) + several
+    products = read + (min(pairs, 1) + several) * numbers
     held = sum(layer.inputs for layer in shape.layers) + sum(units) + (sum(units[:-1]) if pairs else 0)
     return Cost(
         samples=samples,
         inference_flops=samples * shape.forward_flops,
-        learning_flops=samples * (2 * pairs * pass_flops(shape, 1) + shape.forward_flops + 2 * products * numbers),
+        learning_flops=samples * (2 * pairs * pass_flops(shape, 1) + shape.forward_flops + 2 * products),
         messages=samples * (sum(sent) + pairs * len(sent)),
         updates=training.steps * (shape.weights + (numbers if pairs else 0)),
         state_bytes=shape.number_bytes * (shape.parameters + numbers),

@@ -66,6 +66,7 @@ def make_credit(config: Train, model: nn.Module, run: Run) -> NodePerturbation |
     """Return the credit rule of a run for another network than the rule's own; None for the control, the gradient."""
     if config.update == "backprop":
         return None
+    assert config.feedback != "transposed"
     return NodePerturbation(
         model,
         perturbations=config.perturbations,

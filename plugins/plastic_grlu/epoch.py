@@ -49,12 +49,17 @@ class NoiseState:
 class Feedback:
     """The feedback of credit "learned", which changes in place.
 
-    matrices: B_l of each hidden layer. path: what they carry, see rule.py. rate: at which they learn.
+    matrices: B_l of each hidden layer, none with the path "transposed". path: see rule.py. rate: at which they learn.
     """
 
     matrices: list[Tensor]
     path: rule.Path = "direct"
     rate: float = 1.0
+
+    @property
+    def learns(self) -> bool:
+        """Whether perturbations are needed."""
+        return self.rate > 0 and bool(self.matrices)
 
 
 @dataclass(frozen=True)
@@ -286,11 +291,12 @@ def _learn_with_feedback(
         samples,
         FeedbackOptions(
             batch,
-            settings.perturbations,
+            settings.perturbations if settings.feedback.learns else 0,
             sigma,
             float(settings.learning_rate) * sigma**2,
             float(settings.feedback.rate),
             settings.feedback.path == "direct",
+            settings.feedback.path == "transposed",
             settings.skip,
         ),
         FeedbackDraws(np.uint64(state.key), np.uint64(state.counter), np.empty((0, 0), np.float32)),
@@ -355,13 +361,14 @@ def _step(network: _Network, x: Tensor, y: Tensor, settings: Settings, generator
 def _learned_step(network: _Network, x: Tensor, y: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
     """Learn from one batch by rule.py with learned feedback; return the reward."""
     assert settings.feedback is not None
-    noises = _normal(network.biases[:-1], len(x), settings, generator)
+    learning = network.biases[:-1] if settings.feedback.learns else []
+    noises = _normal(learning, len(x), settings, generator)
     weight_updates, bias_updates, feedback_updates, reward = rule.learned_update(
         *network, x, y, noises, path=settings.feedback.path, skip=settings.skip
     )
     for parameter, update in zip((*network.weights, *network.biases), (*weight_updates, *bias_updates), strict=True):
         parameter.add_(update, alpha=settings.learning_rate * settings.sigma**2)
-    for part, update in zip(network.feedback, feedback_updates, strict=True):
+    for part, update in zip(network.feedback if noises else [], feedback_updates, strict=True):
         part.add_(update, alpha=settings.feedback.rate)
     return reward
 

@@ -88,7 +88,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Credit = Literal["output", "preactivation", "learned"]
-Path = Literal["direct", "layer"]
+Path = Literal["direct", "layer", "transposed"]
 Parameters = Sequence[Tensor]
 Masks = Sequence[Tensor | None]
 
@@ -295,8 +295,11 @@ def add_credit(total: Tensor, noise: Tensor, difference: Tensor, sample: Tensor 
 def shapes_of_feedback(sizes: Sequence[int], path: Path) -> list[tuple[int, int]]:
     """The shape of the feedback B_l of each hidden layer, for sizes d_0, ..., d_L.
 
-    It is (d_{l+1}, d_L) with direct feedback, and (d_{l+1}, d_{l+2}) from layer to layer.
+    It is (d_{l+1}, d_L) with direct feedback, and (d_{l+1}, d_{l+2}) from layer to layer. The path "transposed" has no
+    feedback of its own.
     """
+    if path == "transposed":
+        return []
     if path == "direct":
         return [(width, sizes[-1]) for width in sizes[1:-1]]
     return list(pairwise(sizes[1:]))
@@ -316,10 +319,11 @@ def initial_feedback(sizes: Sequence[int], path: Path, generator: torch.Generato
 def transposed_weights(weights: Parameters, path: Path) -> list[Tensor]:
     """What the feedback B_l of each hidden layer stands for, in its shape.
 
-    From layer to layer this is the transpose of W_{l+1}, with which (16) is the gradient. With direct feedback it is
-    the transpose of the product of the weights from the layer to the readout, which leaves out the nonlinearities.
+    From layer to layer, and with the path "transposed", this is the transpose of W_{l+1}, with which (16) is the
+    gradient. With direct feedback it is the transpose of the product of the weights from the layer to the readout,
+    which leaves out the nonlinearities.
     """
-    if path == "layer":
+    if path != "direct":
         return [weight.T for weight in weights[1:]]
     products = [weights[-1].T]
     for weight in reversed(weights[1:-1]):
@@ -377,8 +381,11 @@ def signals(
 ) -> Signals:
     """What each layer learns from, by the feedback B_l `feedback[l]` of each hidden layer; equations (14) to (16).
 
-    Shapes as in `initial_feedback`; `x` is (batch, d_0) and `y` (batch,) holds the labels.
+    Shapes as in `initial_feedback`; `x` is (batch, d_0) and `y` (batch,) holds the labels. With the path "transposed"
+    the transposed weights are the feedback, from layer to layer: the gradient.
     """
+    if path == "transposed":
+        feedback, path = transposed_weights(weights, path), "layer"
     normed, outputs = _pass(weights, biases, x, None, None, "preactivation", skip)
     pairs = zip(normed[:-1], weights, biases, strict=False)
     active = [(functional.linear(xhat, weight, bias) > 0).to(x.dtype) for xhat, weight, bias in pairs]
@@ -434,15 +441,16 @@ def learned_update(
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
     """One step of the rule with learned feedback; equations (14) to (19).
 
-    `noises`, one per hidden layer, are as in `forward`, already multiplied by sigma.
+    `noises`, one per hidden layer, are as in `forward`, already multiplied by sigma. The path "transposed" needs none.
 
     Returns (weight_updates, bias_updates, feedback_updates, reward). The first two estimate the gradient of log p(y |
     x), summed over the batch: unlike those of `grlu_update` they have no factor sigma^2. feedback_updates are those for
-    a rate of one. The reward is the 0-dim mean of (r(+n) + r(-n)) / 2 over rows.
+    a rate of one. The reward is the 0-dim mean of (r(+n) + r(-n)) / 2 over rows, and of r without noise.
     """
     found = signals(weights, biases, feedback, x, y, path=path, skip=skip)
-    rows = len(x) if not noises else len(noises[0])
-    silent = x.new_zeros(rows, len(biases[-1]))
+    if not noises or path == "transposed":
+        return *found.updates(), [], _log_probability(forward(weights, biases, x, skip=skip), y).mean()
+    silent = x.new_zeros(len(noises[0]), len(biases[-1]))
     plus, minus = (
         _log_probability(
             forward(

@@ -277,7 +277,7 @@ def test_what_the_feedback_cannot_learn_has_no_effect():
 
 
 @pytest.mark.parametrize(("sizes", "skip"), NETWORKS)
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [*PATHS, "transposed"])
 @pytest.mark.parametrize(("batch", "perturbations"), [(1, 1), (1, 3), (3, 2)])
 def test_the_kernel_equals_the_rule_in_float64(sizes, skip, path, batch, perturbations):
     steps = 2 * 64 // batch + 3
@@ -290,14 +290,16 @@ def test_the_kernel_equals_the_rule_in_float64(sizes, skip, path, batch, perturb
     given_noise = np.stack(
         [torch.cat([torch.empty(0, dtype=torch.float64), *(n.flatten() for n in one)]).numpy() for one in drawn]
     )
-    rewards = np.empty(steps)
+    rewards, fixed = np.empty(steps), path == "transposed"
     learn_with_feedback(
         parameters,
         flat,
         np.array(sizes),
         Samples(x.numpy(), y.numpy(), order.numpy()),
-        FeedbackOptions(batch, perturbations, math.nan, 0.02, 0.5, path == "direct", skip),
-        FeedbackDraws(np.uint64(0), np.uint64(0), given_noise),
+        FeedbackOptions(
+            batch, 0 if fixed else perturbations, math.nan, 0.02, 0.5, path == "direct", path == "transposed", skip
+        ),
+        FeedbackDraws(np.uint64(0), np.uint64(0), np.empty((0, 0)) if fixed else given_noise),
         rewards,
     )
     expected = []
@@ -427,6 +429,36 @@ def test_the_learner_begins_as_with_every_other_credit_and_keeps_its_feedback():
     assert torch.equal(again.weights[0], one.weights[0])
 
 
+@pytest.mark.parametrize("skip", [False, True])
+def test_the_transposed_weights_are_the_control_that_follows_the_gradient(skip):
+    x, y = images([12, 9, 4], 150, dtype=torch.float32)
+    sizes, states = [12, 9, 9, 9, 4], []
+    for options in ({"credit": "learned", "path": "transposed"}, {"update": "backprop"}):
+        one = GRLULearner(
+            sizes,
+            torch.Generator().manual_seed(1),
+            np.random.SeedSequence(2),
+            perturbations=1,
+            skip=skip,
+            **options,
+            learning_rate=(2.0, 0.0),
+        )
+        start = [weight.clone() for weight in one.weights]
+        one.train_epoch(x, y, torch.arange(150), lambda _: None)
+        assert one.feedback_angles() == []
+        states.append(flattened((one.weights, one.biases)))
+    assert (flattened((start,)) - flattened((one.weights,))).abs().max() > 0.1
+    torch.testing.assert_close(*states, rtol=0, atol=1e-4)
+
+
+def test_feedback_that_does_not_learn_needs_no_perturbations():
+    x, y = images([12, 9, 4], 64, dtype=torch.float32)
+    one, more = learner(feedback_rate=0.0), learner(feedback_rate=0.0, perturbations=5)
+    for part in (one, more):
+        part.train_batch(x, y)
+    assert torch.equal(one.weights[0], more.weights[0])
+
+
 def test_random_feedback_does_not_learn_and_the_weights_do():
     one = learner(feedback_rate=0.0)
     feedback, first = one.feedback.matrices[0].clone(), one.weights[0].clone()
@@ -499,6 +531,8 @@ def test_options_of_feedback_need_it():
 def test_random_feedback_is_a_control_and_stored_runs_are_what_they_were():
     config = Train.from_values({"credit": "learned", "feedback_rate": 0.0})
     assert Train.control_of(config.model_dump()) == "random feedback"
+    transposed = Train.from_values({"credit": "learned", "feedback": "transposed"})
+    assert Train.control_of(transposed.model_dump()) == "the gradient by transposed weights"
     assert Train.control_of(Train.from_values({"credit": "learned"}).model_dump()) is None
     assert {"feedback", "feedback_rate"} <= set(Train.added)
     assert Train.from_values({}).feedback_rate == Train.added["feedback_rate"]
@@ -526,6 +560,10 @@ def test_the_cost_counts_both_passes_the_feedback_and_what_it_carries():
     assert layer.learning_flops == 28 * (2 * 2 * 32 + 2 * 62 + 2 * 2 * between)
     assert pairs.learning_flops == 28 * (7 * 2 * 2 * 32 + 2 * 62 + 3 * 2 * numbers)
     assert fixed.learning_flops == 28 * (2 * 62 + 2 * numbers)
+    # The gradient: as by backpropagation, with the products through the weights.
+    tied, gradient = price(feedback="transposed", perturbations=16), price(update="backprop", credit="output")
+    for name in ("inference_flops", "learning_flops", "messages", "updates", "state_bytes"):
+        assert getattr(tied, name) == getattr(gradient, name)
     # The error of three outputs in both hidden layers, or of the units above; and a number for each pair.
     assert direct.messages == 28 * (2 * 3 + 2)
     assert layer.messages == 28 * (4 + 3 + 2)

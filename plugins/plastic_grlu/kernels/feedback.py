@@ -32,8 +32,9 @@ DAMPING: Final = 1e-6  # of rule.py
 class FeedbackOptions(NamedTuple):
     """The options of the rule.
 
-    rate multiplies the updates of weights and biases, and feedback_rate those of the feedback. direct: the feedback
-    carries the error of the readout to each hidden layer, else it carries the signal of the layer above.
+    rate multiplies the updates of weights and biases, and feedback_rate those of the feedback, which does not learn
+    without perturbations. direct: the feedback carries the error of the readout to each hidden layer, else it carries
+    the signal of the layer above. transposed: the transposed weights carry it.
     """
 
     batch: int
@@ -42,6 +43,7 @@ class FeedbackOptions(NamedTuple):
     rate: float
     feedback_rate: float
     direct: bool
+    transposed: bool
     skip: bool
 
 
@@ -108,7 +110,7 @@ def _make_step(parameters: Floats, feedback: Floats, sizes: Integers, options: F
         np.empty(batch * widest, real),
         np.empty(largest_matrix, real),
         np.empty(batch, np.int64),
-        np.empty(2 * noise_rows, np.float64),
+        np.empty(max(batch, 2 * noise_rows), np.float64),
         np.empty(noise_rows, np.float64),
         np.empty(noise_rows, np.float64),
         np.empty(noise_rows, np.float64),
@@ -201,9 +203,9 @@ def _forward(
             noise = matrix(step.noise, noise_rows * start, noise_rows, width)
             for b in range(batch):
                 z_row = b if layer > 0 else first + b
-                _rectify(h, b, z, z_row, noise, 0, real(0))
                 for i in range(width):
                     active[b, i] = z[z_row, i] > 0
+                    h[b, i] = max(z[z_row, i], real(0))
             for row in range(noise_rows):
                 for member in range(2):
                     of_h = batch + member * noise_rows + row
@@ -221,11 +223,14 @@ def _forward(
 
 @section
 def _reward(logits: Floats, options: FeedbackOptions, step: _Step) -> float:
-    """Equations (4), (5) and (14); returns the mean reward of the pairs."""
+    """Equations (4), (5) and (14); returns the mean reward of the pairs, or without noise if there are none."""
     batch, classes = options.batch, logits.shape[1]
     noise_rows = batch * options.perturbations
-    log_probabilities(logits[batch:], step.labels, step.log_probability)
+    log_probabilities(logits[batch if noise_rows > 0 else 0 :], step.labels, step.log_probability)
     reward = 0.0
+    if noise_rows == 0:
+        for b in range(batch):
+            reward += step.log_probability[b]
     for row in range(noise_rows):
         plus, minus = step.log_probability[row], step.log_probability[noise_rows + row]
         reward += (plus + minus) / 2
@@ -241,26 +246,30 @@ def _reward(logits: Floats, options: FeedbackOptions, step: _Step) -> float:
         for j in range(classes):
             probability = math.exp(np.float64(logits[b, j]) - np.float64(largest)) / total
             error[b, j] = (1.0 if j == step.labels[b] else 0.0) - probability
-    return reward / noise_rows
+    return reward / (noise_rows if noise_rows > 0 else batch)
 
 
 @section
-def _send_back(feedback: Floats, sizes: Integers, options: FeedbackOptions, step: _Step) -> None:
+def _send_back(parameters: Floats, feedback: Floats, sizes: Integers, options: FeedbackOptions, step: _Step) -> None:
     """Equation (15): the signals of the hidden layers, from the last to the first."""
     layers, batch = len(sizes) - 1, options.batch
     classes = sizes[layers]
     rows = batch + 2 * batch * options.perturbations
     end, end_of_feedback = len(step.deltas) // batch - classes, len(feedback)
+    end_of_parameters = len(parameters)
     error = matrix(step.deltas, batch * end, batch, classes)
     for back in range(layers - 1):
         layer = layers - 2 - back
         width, sent = sizes[layer + 1], classes if options.direct else sizes[layer + 2]
         start, start_of_feedback = end - width, end_of_feedback - width * sent
-        weights = matrix(feedback, start_of_feedback, width, sent)
         signal = error if options.direct else matrix(step.deltas, batch * end, batch, sent)
         arrived = matrix(step.signal, 0, batch, width)
         above = matrix(step.above, 0, batch, width)
-        np.dot(signal, weights.T, arrived)
+        if options.transposed:
+            end_of_parameters -= sent * (width + 1)
+            np.dot(signal, matrix(parameters, end_of_parameters, sent, width), arrived)
+        else:
+            np.dot(signal, matrix(feedback, start_of_feedback, width, sent).T, arrived)
         xhat = matrix(step.normed, rows * start, rows, width)
         for b in range(batch):
             _project(arrived, b, xhat, b)
@@ -455,8 +464,8 @@ def learn_with_feedback(
             _draw(draws, number, options.sigma, step)
             logits = _forward(parameters, sizes, options, step, block.z, first)
             rewards[number] = _reward(logits, options, step)
-            _send_back(feedback, sizes, options, step)
-            if options.feedback_rate > 0:
+            _send_back(parameters, feedback, sizes, options, step)
+            if options.perturbations > 0:
                 _find_error(sizes, options, step)
                 _learn_feedback(feedback, sizes, options, step)
             _update(parameters, sizes, options, step, block, first)
