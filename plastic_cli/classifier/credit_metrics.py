@@ -58,20 +58,24 @@ class CreditMetrics:
         self._costs = {bool(had_event): StepCost(*cost) for had_event, cost in state["costs"].items()}
 
     def _log_cost(self, epoch: int) -> None:
-        self._find_costs()
         events = getattr(self.learner.credit, "events", 0)
         steps = epoch * len(self.data.train) / self.batch_size
         share = events / steps if isinstance(events, int) and steps else 0.0
+        self._find_costs(share if steps else None)
         first = next(iter(self._costs.values()))
         without, having = (self._costs.get(had_event, first) for had_event in (False, True))
         learning = (1 - share) * without.learning + share * having.learning
         self.run.log("train", forward_flops=first.forward * steps, learning_flops=learning * steps)
 
-    def _find_costs(self) -> None:
-        """Count the cost of a batch without and with an event, if the rule has events and the cost is not known yet."""
+    def _find_costs(self, share: float | None) -> None:
+        """Count the cost of a batch without and with an event, if the rule has both and the cost is not known yet.
+
+        share: of batches with an event so far; None before the first batch.
+        """
         train, network = self.data.train, self.learner.network
         credit = self.learner.credit or Gradient(network)
-        kinds = 2 if isinstance(getattr(credit, "events", None), int) else 1
+        # A rule without any event, or with an event at every batch, has one cost.
+        kinds = 2 if share is not None and 0 < share < 1 else 1
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).to(train.x.device)
         whole = min(MOST_TRIES, len(train) // self.batch_size)
         for batch in order.split(self.batch_size)[:whole]:

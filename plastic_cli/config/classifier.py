@@ -133,7 +133,8 @@ class ModuleTrainConfig(ClassifierTrainConfig):
         return found
 
 
-def _check_drops(shares: tuple[float, ...]) -> tuple[float, ...]:
+def check_drops(shares: tuple[float, ...]) -> tuple[float, ...]:
+    """Return shares of the epochs; raises ValueError if they do not lie between 0 and 1."""
     if not all(0 < share < 1 for share in shares):
         raise ValueError("needs shares of the epochs above 0 and below 1, such as 0.5,0.75")
     return shares
@@ -142,7 +143,7 @@ def _check_drops(shares: tuple[float, ...]) -> tuple[float, ...]:
 class SteppedRateConfig(ModuleTrainConfig):
     """Options of rules whose learning rate stays constant, or is divided by 10 at chosen epochs."""
 
-    rate_drops: Annotated[tuple[float, ...], AfterValidator(_check_drops)] = field(
+    rate_drops: Annotated[tuple[float, ...], AfterValidator(check_drops)] = field(
         (), "divide the learning rate by 10 after these shares of the epochs, such as 0.5,0.75", panel="Learning"
     )
 

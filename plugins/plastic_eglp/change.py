@@ -11,6 +11,8 @@ from plastic_eglp import rule
 
 LocalRule = Literal["oja", "hebb", "anti-oja", "bcm", "softhebb"]
 LOCAL_RULES: tuple[LocalRule, ...] = ("oja", "hebb", "anti-oja", "bcm", "softhebb")
+LocalLoss = Literal["predsim", "pred", "sim"]
+LOCAL_LOSSES: tuple[LocalLoss, ...] = ("predsim", "pred", "sim")
 Feedback = Literal["none", "direct"]
 
 BCM_RATE = 0.1

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 
 from plastic_cli import ClassifierAnalyzeConfig, ClassifierEvaluateConfig, FilmConfig, OnlyWith, field
-from plastic_cli.config.classifier import DECAY, MODEL_HELP, MOMENTUM, LayerSizes, Model, ModuleTrainConfig, Optimizer
+from plastic_cli.config.classifier import (
+    DECAY,
+    MODEL_HELP,
+    MOMENTUM,
+    LayerSizes,
+    Model,
+    ModuleTrainConfig,
+    Optimizer,
+    check_drops,
+)
 
 LOCAL = "Local learning"
 EVENTS = "Events"
+LOSSES = ("predsim", "pred", "sim")
+"""The local rules that are losses of a layer."""
+CLASSIFIER_INPUTS = 4096
+"""Inputs of the local classifier of a convolution, at most; larger maps are averaged over windows of positions."""
 OWN_MODELS = ("mlp", "cnn")
 """The networks of the published rule, whose layers learn by themselves."""
+RATE_FACTOR = 0.25
+"""Factor of the learning rates at each of --rate-drops."""
 KERNELS = (5, 3)
 """Kernel size of the first convolution of cnn, and of all others."""
 
@@ -37,12 +52,22 @@ class Train(ModuleTrainConfig):
         " --learning-rate 0.0003 --batch-size 64 --epochs 5",
         panel="Network",
     )
-    activation: Literal["tanh", "relu", "linear", "triangle"] = field(
+    activation: Literal["tanh", "relu", "linear", "triangle", "leaky-relu"] = field(
         "tanh",
-        "activation function of the hidden layers: tanh, relu, linear or triangle (positive part of the difference from"
-        " the mean over units)",
+        "activation function of the hidden layers: tanh, relu, linear, triangle (positive part of the difference from"
+        " the mean over units) or leaky-relu (slope 0.01 below 0)",
         panel="Network",
     )
+    batch_norm: bool = field(
+        False,
+        "batch normalization of each hidden layer of mlp, before its activation function",
+        panel="Network",
+    )
+    dropout: float = field(0.0, "probability of dropout after each hidden layer of mlp", ge=0, lt=1, panel="Network")
+    shift: int = field(
+        0, "shift each training image at random, by up to N pixels in each direction", ge=0, le=64, panel="Data"
+    )
+    flip: bool = field(False, "flip each training image from left to right with probability 0.5", panel="Data")
     initial_weights: Literal["uniform", "xavier"] = field(
         "uniform",
         "initial hidden weights; uniform: within 1 / sqrt(inputs), biases too; xavier: within"
@@ -64,6 +89,11 @@ class Train(ModuleTrainConfig):
         panel="Learning",
     )
     anneal: bool = field(True, "decrease the learning rates linearly over the epochs", panel="Learning")
+    rate_drops: Annotated[tuple[float, ...], AfterValidator(check_drops)] = field(
+        (),
+        "divide the learning rates by 4 after these shares of the epochs, such as 0.5,0.75 (implies --no-anneal)",
+        panel="Learning",
+    )
     update: Literal["local", "backprop"] = field(
         "local",
         "local: hidden layers learn locally; backprop: all layers learn by backpropagation (Adam), the upper bound",
@@ -75,8 +105,20 @@ class Train(ModuleTrainConfig):
         " --local-rule (implies --local-learning-rate 0.01)",
         panel=LOCAL,
     )
-    local_rule: Literal["oja", "hebb", "anti-oja", "bcm", "softhebb"] = field(
-        "oja", "rule of the hidden layers with --feedback none: oja, hebb, anti-oja, bcm or softhebb", panel=LOCAL
+    local_rule: Literal["oja", "hebb", "anti-oja", "bcm", "softhebb", "predsim", "pred", "sim"] = field(
+        "oja",
+        "rule of the hidden layers with --feedback none: oja, hebb, anti-oja, bcm or softhebb; or a loss of each layer:"
+        " pred (cross-entropy of a local classifier), sim (similarity matching) or predsim (both). A loss implies"
+        " --feedback none --optimizer adam --local-learning-rate 0.0005 --learning-rate 0.0005 --events always"
+        " --rate-drops 0.5,0.75,0.89,0.94; with mlp also --activation leaky-relu --batch-norm --dropout 0.1",
+        panel=LOCAL,
+    )
+    similarity_weight: float = field(
+        0.99,
+        "weight of the similarity loss in predsim; 1 - weight is that of the prediction loss",
+        ge=0,
+        le=1,
+        panel=LOCAL,
     )
     optimizer: Optimizer = field(
         "sgd",
@@ -187,6 +229,12 @@ class Train(ModuleTrainConfig):
         "weight_decay": 0.0,
         "initial_weights": "uniform",
         "event_uniform": 0.1,
+        "batch_norm": False,
+        "dropout": 0.0,
+        "rate_drops": [],
+        "shift": 0,
+        "flip": False,
+        "similarity_weight": 0.99,
     }
     published_names: ClassVar[Mapping[str, str]] = {"backprop_lr": "learning_rate", "hidden_dims": "hidden"}
     only_with: ClassVar[OnlyWith] = (
@@ -195,12 +243,15 @@ class Train(ModuleTrainConfig):
             ("local",),
             (
                 *("feedback", "local_rule", "local_learning_rate", "inverse_temperature", "control"),
-                *("optimizer", "momentum", "weight_decay"),
+                *("optimizer", "momentum", "weight_decay", "similarity_weight"),
             ),
         ),
         ("model", OWN_MODELS, ("activation", "initial_weights", "readout", "event_batch_size")),
+        ("model", ("mlp",), ("batch_norm", "dropout")),
         ("optimizer", ("sgd",), ("readout", "event_batch_size")),
-        ("feedback", ("none",), ("local_rule", "inverse_temperature")),
+        ("feedback", ("none",), ("local_rule", "inverse_temperature", "similarity_weight")),
+        ("local_rule", ("predsim",), ("similarity_weight",)),
+        ("anneal", (False,), ("rate_drops",)),
         ("local_rule", ("softhebb",), ("inverse_temperature",)),
         ("local_rule", ("oja", "hebb", "anti-oja", "bcm"), ("initial_weights",)),
         (
@@ -215,7 +266,7 @@ class Train(ModuleTrainConfig):
         (
             "events",
             ("triggered", "sampled", "fixed", "always"),
-            ("event_budget", "local_learning_rate", "feedback", "local_rule", "control"),
+            ("event_budget", "local_learning_rate", "feedback", "local_rule", "similarity_weight", "control"),
         ),
         ("event_scope", ("stimulus",), ("event_batch_size",)),
         # With a fixed threshold the rate is an outcome.
@@ -248,12 +299,37 @@ class Train(ModuleTrainConfig):
         for (name, value), meaning in cls._implied.items():
             if typed.get(name) == value:
                 found |= meaning
+        if typed.get("local_rule") in LOSSES:
+            found |= cls._implied_by_loss(typed)
+        if typed.get("rate_drops"):
+            found["anneal"] = False
         if typed.get("threshold_factor") or typed.get("event_rate") == 0:
             # The published threshold, and a rate of 0, apply from the first batch.
             found["event_warmup"] = 0
         rates = cls.local_rates if typed.get("model", "mlp") in OWN_MODELS else cls.other_rates
-        if (optimizer := typed.get("optimizer", "sgd")) in rates:
+        optimizer = typed.get("optimizer", "sgd")
+        if optimizer in rates and not (optimizer == "adam" and typed.get("local_rule") in LOSSES):
             found["local_learning_rate"] = rates[optimizer]
+        return found
+
+    @classmethod
+    def _implied_by_loss(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a local loss implies: the settings of the published program, as far as the network has them."""
+        found: dict[str, Any] = {
+            "feedback": "none",
+            "optimizer": "adam",
+            "local_learning_rate": 0.0005,
+            "learning_rate": 0.0005,
+        }
+        if typed.get("events", "always") == "always":
+            found |= {"events": "always", "event_budget": 0}
+        if not typed.get("anneal"):
+            found |= {"anneal": False, "rate_drops": (0.5, 0.75, 0.89, 0.94)}
+        model = typed.get("model", "mlp")
+        if model in OWN_MODELS:
+            found["activation"] = "leaky-relu"
+        if model == "mlp":
+            found |= {"batch_norm": True, "dropout": 0.1}
         return found
 
     @model_validator(mode="after")
@@ -270,17 +346,33 @@ class Train(ModuleTrainConfig):
             raise ValueError("--update backprop learns from every batch: use --events always")
         if self.update == "backprop" and self.readout == "local":
             raise ValueError("--update backprop trains the readout too: use --readout supervised")
-        if self.optimizer == "sgd" and (self.momentum or self.weight_decay):
+        if self.model in OWN_MODELS and self.optimizer == "sgd" and not self.is_plain:
             own = "--readout local" if self.readout == "local" else "--event-batch-size"
             if self.readout == "local" or self.event_batch_size:
-                raise ValueError(f"{own} does not go together with --momentum and --weight-decay")
+                others = " and ".join(self._not_plain())
+                raise ValueError(f"{own} does not go together with {others}")
+        if (self.batch_norm or self.dropout) and self.initial_weights != "uniform":
+            raise ValueError("--initial-weights xavier does not go together with --batch-norm and --dropout")
         return self
+
+    def _not_plain(self) -> list[str]:
+        """Return the options, as they are typed, that the published rule on its own networks does not have."""
+        if self.momentum or self.weight_decay:
+            return ["--momentum", "--weight-decay"]
+        own = {
+            "--batch-norm": self.batch_norm,
+            "--dropout": self.dropout,
+            "--rate-drops": self.rate_drops,
+            "--shift": self.shift,
+            "--flip": self.flip,
+            f"--local-rule {self.local_rule}": self.local_rule in LOSSES,
+        }
+        return [name for name, used in own.items() if used]
 
     @property
     def is_plain(self) -> bool:
         """Whether this is the published rule on its own networks, whose layers learn by themselves."""
-        plain_steps = self.optimizer == "sgd" and not self.momentum and not self.weight_decay
-        return self.model in OWN_MODELS and plain_steps
+        return self.model in OWN_MODELS and self.optimizer == "sgd" and not self._not_plain()
 
 
 class Evaluate(ClassifierEvaluateConfig):

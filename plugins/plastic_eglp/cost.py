@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -11,7 +12,7 @@ from plastic_cli.analysis.cost import Cost, TrainedRun, count_of, epoch_steps, s
 from plastic_cli.analysis.shapes import Layer, NetworkShape, activity_of, fully_connected, weights_of
 from plastic_cli.classifier.cost import Training, gradient_cost, moments_of
 from plastic_cli.classifier.shapes import image_facts, network_shape
-from plastic_eglp.config import KERNELS, OWN_MODELS, Train
+from plastic_eglp.config import CLASSIFIER_INPUTS, KERNELS, LOSSES, OWN_MODELS, Train
 
 if TYPE_CHECKING:
     from plastic_eglp.learner import EGLPLearner
@@ -103,12 +104,28 @@ def own_shape(model: str, image_shape: Sequence[int], hidden: Sequence[int], cla
     return NetworkShape(every, forward, 2 * forward - every[0].flops, parameters, 2 * sum(hidden))
 
 
+def windows(channels: int, height: int, width: int) -> tuple[int, int]:
+    """Return height and width to which maps are averaged, for CLASSIFIER_INPUTS inputs of a local classifier at most.
+
+    Height and width are halved in turn, as in the published program of local losses.
+    """
+    rows, columns = height, width
+    while channels * rows * columns > CLASSIFIER_INPUTS and rows > 1:
+        rows = math.ceil(rows / 2)
+        if channels * rows * columns > CLASSIFIER_INPUTS:
+            columns = math.ceil(columns / 2)
+    return rows, columns
+
+
 def cost(record: TrainedRun) -> Cost:
     """Return the cost of the training of a run, without its control. Events are those that the run counted."""
     config = Train.from_values(record.config, source="the run")
     image_shape, classes = image_facts(record.data)
     if config.model in OWN_MODELS:
         shape = own_shape(config.model, image_shape, config.hidden, classes)
+        if config.batch_norm:
+            of_norms = 2 * sum(config.hidden)
+            shape = replace(shape, parameters=shape.parameters + of_norms, buffers=of_norms)
     else:
         shape = network_shape(config.model, record.data, config.hidden)
     if config.update == "backprop":
@@ -117,11 +134,52 @@ def cost(record: TrainedRun) -> Cost:
     return local_cost(record, config, shape)
 
 
+@dataclass(frozen=True)
+class HeadCost:
+    """The heads of one local loss.
+
+    weights: numbers in them. map_flops: operations of the linear maps for one stimulus; the gradients of their weights
+    and of the activity cost as much each. compared: numbers of a stimulus that are compared with another one.
+    """
+
+    weights: int
+    map_flops: int
+    compared: int
+
+
+def head_cost(layer: Layer, local_rule: str, outputs: int) -> HeadCost:
+    """Return the heads of a layer: a linear map before the similarity, and a classifier."""
+    channels, positions = layer.channels, layer.positions
+    # A layer of tokens or time steps is averaged over them, and each weight of it has an input of its own.
+    is_map = positions > 1 and layer.weights != layer.features * channels
+    weights = flops = compared = 0
+    if local_rule != "sim":
+        inputs = channels
+        if is_map:
+            height = width = math.isqrt(positions)
+            inputs = channels * math.prod(windows(channels, height, width))
+        weights += outputs * inputs + outputs
+        flops += 2 * outputs * inputs
+    if local_rule != "pred":
+        square = channels**2 * (9 if is_map else 1)
+        weights += square
+        flops += 2 * square * (positions if is_map else 1)
+        compared = channels * positions if is_map and channels <= 3 else channels
+    return HeadCost(weights, flops, compared)
+
+
 def local_cost(record: TrainedRun, config: Train, shape: NetworkShape) -> Cost:
     """Return the cost of local learning at events, and of a readout that learns from every batch or at events."""
     samples, stimuli = samples_of(record), count_of(record, "train/event_images")
     collects = config.is_plain and config.events == "triggered" and config.event_scope == "stimulus"
     one = stimulus_cost(shape, feedback=config.feedback, readout=config.readout, presented_twice=collects)
+    losses = config.local_rule in LOSSES and config.feedback == "none"
+    heads = [head_cost(layer, config.local_rule, shape.readout.units) for layer in shape.hidden] if losses else []
+    learning = samples * one.readout + stimuli * one.event
+    if heads and stimuli:
+        # Two products of matrices lead back from the similarities of the stimuli of an event.
+        together = stimuli / count_of(record, "train/events")
+        learning += round(stimuli * sum(3 * head.map_flops + 6 * together * head.compared for head in heads))
     readout_steps = epoch_steps(record, config.model_dump())
     if config.readout == "local":
         readout_steps = count_of(record, "train/events")
@@ -136,11 +194,16 @@ def local_cost(record: TrainedRun, config: Train, shape: NetworkShape) -> Cost:
     held += shape.readout.weights + shape.readout.biases if config.readout == "supervised" else 0
     if learns and not config.is_plain:
         held += numbers_that_learn(config, shape)
+    if learns and heads:
+        of_heads = sum(head.weights for head in heads)
+        kept += (1 + moments_of("adam")) * of_heads
+        held += of_heads
     return Cost(
         samples=samples,
         inference_flops=samples * one.forward,
-        learning_flops=samples * one.readout + stimuli * one.event,
-        messages=stimuli * one.messages,
+        learning_flops=learning,
+        # A local loss needs the label.
+        messages=stimuli * (one.messages + (len(shape.hidden_names) if heads else 0)),
         updates=count_of(record, "train/synaptic_updates") + readout_steps * shape.readout.weights,
         state_bytes=shape.number_bytes * kept,
         step_bytes=shape.number_bytes * held,
@@ -148,7 +211,9 @@ def local_cost(record: TrainedRun, config: Train, shape: NetworkShape) -> Cost:
 
 
 def numbers_that_learn(config: Train, shape: NetworkShape) -> int:
-    """Return the number of hidden parameters that learn: weights and, with direct feedback, biases."""
+    """Return the number of hidden parameters that learn: weights, with direct feedback biases, by local losses all."""
+    if config.local_rule in LOSSES and config.feedback == "none":
+        return shape.parameters - shape.readout.weights - shape.readout.biases
     biases = {layer.name: layer.biases for layer in shape.hidden} if config.feedback == "direct" else {}
     return weights_of(shape.hidden) + sum(biases.values())
 

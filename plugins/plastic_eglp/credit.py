@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,25 @@ from plastic_cli.credit.gradient import Rest, attached, rest_credit
 from plastic_cli.credit.nested import mapped
 from plastic_cli.credit.parameters import accumulate, named_parameters, others, taught, unwrapped
 from plastic_cli.credit.passes import BeforePass
+from plastic_cli.credit.products import Product
 from plastic_cli.credit.protocol import Credit, Loss, call, checked_losses
 from plastic_cli.credit.recording import Recording, Use
 from plastic_cli.errors import did_you_mean
 from plastic_eglp import rule
-from plastic_eglp.change import BCM_RATE, LOCAL_RULES, Feedback, LocalRule, add_change, factors_of, softhebb_step
+from plastic_eglp.change import (
+    BCM_RATE,
+    LOCAL_LOSSES,
+    LOCAL_RULES,
+    Feedback,
+    LocalLoss,
+    LocalRule,
+    add_change,
+    factors_of,
+    softhebb_step,
+)
 from plastic_eglp.events import Controller, ThresholdController, make_controller
-from plastic_eglp.samples import Samples, first_loss_derivatives
+from plastic_eglp.local_losses import HEAD_RATE, SIMILARITY_WEIGHT, LocalLosses, Targets
+from plastic_eglp.samples import Derivatives, Samples, first_loss_derivatives
 from plastic_eglp.signals import Novelty, Signal, labels_of, margin, uncertainty
 from plastic_eglp.stimuli import Stimuli, in_whole, layers_of
 
@@ -59,24 +71,32 @@ class LocalPlasticity:
     set_to_none=True, its default. Adam divides by the size of the changes, so it undoes the strength of events, and the
     rates that SoftHebb gives to single units hardly matter.
 
-    model: any module. local_rule: "oja", "hebb", "anti-oja", "bcm" or "softhebb". readout: name of a module, such as
-    "fc" or "classifier.2", all parameters of which learn by the gradient; None: the layer of weights that is used last.
-    events: controller of the events (default: ThresholdController()). A controller with `per_stimulus` selects single
-    samples of each batch; they learn at once. feedback: "none", or "direct": p = m f'(z) with m = -error B^T, where
-    error (batch, outputs) is the gradient of the losses with respect to the output, and B (units, outputs) is fixed and
-    random; it replaces the local rule, and the biases of hidden layers learn too. signal: what the controller receives.
-    "loss": the losses. "error": the largest negative entry of the error, for a cross-entropy one minus the probability
-    of the label. "margin": the largest other logit minus the label's logit; labels are read from the gradient of a
-    cross-entropy. "novelty": see `signals.Novelty`. "uncertainty": one minus the largest probability, of logits
-    (batch, classes). inverse_temperature: of SoftHebb. modules, rest: which modules the
-    rule teaches, and how the other parameters learn, among them affine parameters of normalization, which have no local
-    rule; see `taught` and `rest_credit`. generator: random generator (CPU) of the feedback weights.
+    A local loss takes the place of a local rule: "predsim", "pred" or "sim", equation (2) of rule.py. `.grad` of a
+    hidden layer, with its biases and the parameters of normalization between it and its nonlinearity, is then the exact
+    gradient of this loss, so any optimizer fits, for example Adam with rate 0.0005. y is averaged over tokens and time
+    steps; for a 2D convolution see `LocalLosses`. The heads of the losses learn by an Adam of their own. "predsim" and
+    "sim" read the labels from the gradient of a cross-entropy, "pred" applies `loss` to the output of its classifier.
+
+    model: any module. local_rule: "oja", "hebb", "anti-oja", "bcm" or "softhebb", or a local loss. readout: name of a
+    module, such as "fc" or "classifier.2", all parameters of which learn by the gradient; None: the layer of weights
+    that is used last. events: controller of the events (default: ThresholdController()). A controller with
+    `per_stimulus` selects single samples of each batch; they learn at once. feedback: "none", or "direct": p = m f'(z)
+    with m = -error B^T, where error (batch, outputs) is the gradient of the losses with respect to the output, and B
+    (units, outputs) is fixed and random; it replaces the local rule, and the biases of hidden layers learn too. signal:
+    what the controller receives. "loss": the losses. "error": the largest negative entry of the error, for a
+    cross-entropy one minus the probability of the label. "margin": the largest other logit minus the label's logit;
+    labels are read from the gradient of a cross-entropy. "novelty": see `signals.Novelty`. "uncertainty": one minus the
+    largest probability, of logits (batch, classes). inverse_temperature: of SoftHebb. similarity_weight: beta of
+    "predsim". head_rate: learning rate of the heads of a local loss. modules, rest: which modules the rule teaches, and
+    how the other parameters learn, among them affine parameters of normalization, which have no local rule; see
+    `taught` and `rest_credit`. With a local loss the gradient cannot be the rest, because it would cross layers.
+    generator: random generator (CPU) of the feedback weights and of the heads.
 
     parameters: what the rule teaches, by name; complete after the first call of `backward`, because the order of use
     decides. events: number of events. event_stimuli: number of samples in them. synaptic_updates: number of changes of
     single hidden weights. messages: number of numbers that hidden layers received from outside: for each sample of an
-    event and each layer the strength, and with direct feedback the error. had_event: for each call of `backward`,
-    whether there was an event.
+    event and each layer the strength, with direct feedback the error, and with a local loss the label. had_event: for
+    each call of `backward`, whether there was an event.
 
     Raises UserError, with the name of the argument, for invalid values.
     """
@@ -84,22 +104,34 @@ class LocalPlasticity:
     def __init__(
         self,
         model: nn.Module,
-        local_rule: LocalRule = "softhebb",
+        local_rule: LocalRule | LocalLoss = "softhebb",
         readout: str | None = None,
         events: Controller | None = None,
         *,
         feedback: Feedback = "none",
         signal: Signal = "loss",
         inverse_temperature: float = 1.0,
+        similarity_weight: float = SIMILARITY_WEIGHT,
+        head_rate: float = HEAD_RATE,
         modules: str | Sequence[str] | None = None,
         rest: Rest = "none",
         generator: torch.Generator | None = None,
     ) -> None:
-        _check_choice("local_rule", local_rule, LOCAL_RULES)
+        _check_choice("local_rule", local_rule, (*LOCAL_RULES, *LOCAL_LOSSES))
         _check_choice("feedback", feedback, get_args(Feedback))
         _check_choice("signal", signal, get_args(Signal))
         if not 0 < inverse_temperature < float("inf"):
             raise UserError(f"inverse_temperature is {inverse_temperature}: it must be a finite number above 0.")
+        if not 0 <= similarity_weight <= 1:
+            raise UserError(f"similarity_weight is {similarity_weight}: it must lie between 0 and 1.")
+        if not 0 <= head_rate < float("inf"):
+            raise UserError(f"head_rate is {head_rate}: it must be a finite number of 0 or more.")
+        if local_rule in LOCAL_LOSSES and (feedback != "none" or rest == "gradient"):
+            given = f"feedback={feedback!r}" if feedback != "none" else "rest='gradient'"
+            raise UserError(
+                f"{given} does not go together with local_rule={local_rule!r}: a local loss has its own error, and no"
+                " gradient crosses layers. Use feedback='none', and rest='none' or a credit rule."
+            )
         if events is not None and not isinstance(events, Controller):
             raise UserError(f"events is {events!r}: give a controller, such as ThresholdController().")
         self.model: nn.Module | None = model
@@ -107,6 +139,11 @@ class LocalPlasticity:
         self.inverse_temperature = inverse_temperature
         self.controller = ThresholdController() if events is None else events
         self.generator = generator or torch.Generator().manual_seed(0)
+        self.local_losses = (
+            LocalLosses(local_rule, similarity_weight, head_rate, self.generator)
+            if local_rule in LOCAL_LOSSES
+            else None
+        )
         self._chosen = taught(model, modules)
         self._modules = modules
         self._readout = None if readout is None else _parameters_of(model, readout)
@@ -135,6 +172,8 @@ class LocalPlasticity:
         before = BeforePass.of(model) if isinstance(self._rest, Credit) else None
         every = named_parameters(model)
         recording = _Recording(every, self._in_graph(model), self._tied)
+        if self.local_losses is not None:
+            recording.outside = set(self._readout or {})
         with torch.enable_grad(), recording:
             output = call(model, inputs)
         if not recording.uses:
@@ -142,7 +181,7 @@ class LocalPlasticity:
         if self._readout is None:
             self._readout = _last_layer(recording, every)
         layers = layers_of(recording, self._hidden())
-        self._set_parameters(every, layers)
+        self._set_parameters(every, layers, recording)
         losses, error = self._descend(model, output, loss)
         event = self._event(losses, output, error, recording.uses)
         self.had_event.append(event is not None)
@@ -151,14 +190,18 @@ class LocalPlasticity:
             self.events += 1
             samples = int((event > 0).sum()) if isinstance(event, Tensor) else len(losses)
             self.event_stimuli += samples
-            outputs = error.shape[1] if error is not None and self.feedback == "direct" else 0
-            self.messages += samples * len(layers) * (1 + outputs)
             derivatives = cache(lambda: first_loss_derivatives(model, inputs, loss))
-            with torch.no_grad(), torch.autocast(losses.device.type, enabled=False):
-                for name, stimuli in layers.items():
-                    needed = self.feedback == "direct" or isinstance(event, Tensor)
-                    of = self._samples.of(name, stimuli, len(losses), derivatives) if needed else None
-                    self._learn(name, stimuli, event, error, of)
+            if self.local_losses is not None:
+                self.messages += samples * len(layers) * 2
+                self._descend_local_losses(recording, layers, event, self._targets(output, loss, error), derivatives)
+            else:
+                outputs = error.shape[1] if error is not None and self.feedback == "direct" else 0
+                self.messages += samples * len(layers) * (1 + outputs)
+                with torch.no_grad(), torch.autocast(losses.device.type, enabled=False):
+                    for name, stimuli in layers.items():
+                        needed = self.feedback == "direct" or isinstance(event, Tensor)
+                        of = self._samples.of(name, stimuli, len(losses), derivatives) if needed else None
+                        self._learn(name, stimuli, event, error, of)
         if isinstance(self._rest, Credit) and before is not None:
             before.restore()
             self._rest.backward(inputs, loss)
@@ -181,6 +224,7 @@ class LocalPlasticity:
             "synaptic_updates": self.synaptic_updates,
             "messages": self.messages,
             "rest": rest.state_dict() if isinstance(rest, Credit) else None,
+            **({} if self.local_losses is None else {"local_losses": self.local_losses.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
@@ -199,6 +243,8 @@ class LocalPlasticity:
         self.had_event = list(state["had_event"])
         self.synaptic_updates = int(state["synaptic_updates"])
         self.messages = int(state["messages"])
+        if self.local_losses is not None:
+            self.local_losses.load_state_dict(state["local_losses"])
         if isinstance(self._rest, Credit):
             self._rest.load_state_dict(state["rest"])
 
@@ -230,7 +276,7 @@ class LocalPlasticity:
             for layer in model.modules()
             if isinstance(layer, _LAYERS)
             for parameter in layer.parameters(recurse=False)
-            if parameter.ndim > 1 or self.feedback == "direct"
+            if parameter.ndim > 1 or self.feedback == "direct" or self.local_losses is not None
         }
         return {
             name: parameter
@@ -258,16 +304,18 @@ class LocalPlasticity:
     def _in_graph(self, model: nn.Module) -> set[int] | None:
         """Return the ids of the parameters that need a graph: the readout, and the rest if it learns by the gradient.
 
-        None: all, as long as the readout is unknown.
+        None: all, as long as the readout is unknown, and with a local loss.
         """
-        if self._readout is None:
+        if self._readout is None or self.local_losses is not None:
             return None
         needed = [*self._taught_readout().values()]
         if self._rest == "gradient":
             needed += others(model, self.parameters).values()
         return {id(parameter) for parameter in needed}
 
-    def _set_parameters(self, every: Mapping[str, nn.Parameter], layers: Mapping[str, Stimuli]) -> None:
+    def _set_parameters(
+        self, every: Mapping[str, nn.Parameter], layers: Mapping[str, Stimuli], recording: _Recording
+    ) -> None:
         """Note which parameters learn: the weights in use, their biases if these learn, and the readout."""
         if not layers and self._modules is not None and not self._taught_readout():
             raise UserError(
@@ -275,6 +323,8 @@ class LocalPlasticity:
                 " local rule for them. Name other modules, and leave these to rest=."
             )
         names = {stimuli.name for stimuli in layers.values()} | set(self._taught_readout())
+        if self.local_losses is not None:
+            names |= {name for stimuli in layers.values() for name in self._block_of(stimuli, recording)}
         if self.feedback == "direct":
             hidden = self._hidden()
             names |= {name for stimuli in layers.values() for name in stimuli.biases if name in hidden}
@@ -290,12 +340,16 @@ class LocalPlasticity:
 
         The error (batch, outputs) is the gradient of each sample's loss with respect to its own output.
         """
-        uses_error = self.feedback == "direct" or self.signal in ("error", "margin")
+        by_similarity = self.local_rule in ("predsim", "sim")
+        uses_error = self.feedback == "direct" or self.signal in ("error", "margin") or by_similarity
         reason = f"feedback={self.feedback!r}" if self.feedback == "direct" else f"signal={self.signal!r}"
+        instead = "feedback='none' and signal='loss'"
+        if by_similarity and self.signal not in ("error", "margin"):
+            reason, instead = f"local_rule={self.local_rule!r}", "local_rule='pred'"
         if uses_error and not isinstance(output, Tensor):
             raise UserError(
                 f"{reason} needs the gradient of the losses with respect to the output, and the module returns a"
-                f" {type(output).__name__}: let it return a tensor, or use feedback='none' and signal='loss'."
+                f" {type(output).__name__}: let it return a tensor, or use {instead}."
             )
         with torch.enable_grad():
             if uses_error and not output.requires_grad:
@@ -305,7 +359,7 @@ class LocalPlasticity:
         if uses_error and (not output.ndim or len(output) != len(losses)):
             raise UserError(
                 f"{reason} needs an output with one row for each sample: its shape is {tuple(output.shape)} for"
-                f" {len(losses)} losses. Use feedback='none' and signal='loss'."
+                f" {len(losses)} losses. Use {instead}."
             )
         readout = self._taught_readout()
         learning = dict(readout)
@@ -358,7 +412,8 @@ class LocalPlasticity:
         assert error is not None
         if self.signal == "error":
             return -error.amin(1)
-        return margin(output.detach(), labels_of(output.detach(), error))
+        labels = labels_of(output.detach(), error, "signal='margin'", "signal='loss' or 'error'")
+        return margin(output.detach(), labels)
 
     def _last_hidden(self, uses: Sequence[Use], samples: int) -> Tensor:
         """Return the input of the readout (batch, units)."""
@@ -371,6 +426,49 @@ class LocalPlasticity:
                 f" '{next(iter(self._readout))}' {found}. Choose another readout or signal."
             )
         return h.detach().flatten(1)
+
+    def _targets(self, output: Any, loss: Loss, error: Tensor | None) -> Targets:
+        """Return what the local losses of a batch need."""
+        if not isinstance(output, Tensor) or output.ndim < 2:
+            raise UserError(
+                f"local_rule={self.local_rule!r} needs an output of shape (batch, ...): the local classifiers learn to"
+                " give the same. Let the module return such a tensor."
+            )
+        labels = None
+        if error is not None and self.local_rule != "pred":
+            labels = labels_of(output.detach(), error, f"local_rule={self.local_rule!r}", "local_rule='pred'")
+        return Targets(lambda logits: checked_losses(loss(logits)), labels, len(output), output.shape[1:])
+
+    def _descend_local_losses(
+        self,
+        recording: _Recording,
+        layers: Mapping[str, Stimuli],
+        event: float | Tensor,
+        targets: Targets,
+        derivatives: Derivatives,
+    ) -> None:
+        """Add the gradient of each layer's own loss, then let the heads learn."""
+        assert self.local_losses is not None
+        strengths = event.to(recording.uses[0].z.dtype) if isinstance(event, Tensor) else event
+        for name, stimuli in layers.items():
+            block = self._block_of(stimuli, recording)
+            with torch.enable_grad(), torch.autocast(stimuli.W.device.type, enabled=False):
+                y = self._samples.activity(name, stimuli, targets.samples, derivatives)
+                found = self.local_losses.gradients(name, y, list(block.values()), targets, strengths)
+            for parameter, gradient in zip(block.values(), found, strict=True):
+                if gradient is not None:
+                    accumulate(parameter, gradient)
+            self.synaptic_updates += stimuli.W.numel()
+        self.local_losses.step()
+
+    def _block_of(self, stimuli: Stimuli, recording: _Recording) -> dict[str, nn.Parameter]:
+        """Return the parameters that act on a layer's activity: weights, biases, and those of normalization."""
+        names = [stimuli.name, *stimuli.biases]
+        # Without a nonlinearity the response itself is the activity.
+        followed = [use for use in stimuli.uses if use.activations]
+        names += [recording.name_of(value) for use in followed for value in recording.between.get(id(use), ())]
+        hidden = self._hidden()
+        return {name: hidden[name] for name in names if name is not None and name in hidden}
 
     def _learn(
         self, name: str, stimuli: Stimuli, event: float | Tensor, error: Tensor | None, sample: Tensor | None
@@ -402,7 +500,7 @@ class LocalPlasticity:
         W, y = stimuli.W, stimuli.y
         theta = self._thresholds.get(name, torch.ones(len(W))).to(W)
         factors = factors_of(
-            self.local_rule,
+            cast("LocalRule", self.local_rule),
             stimuli.z,
             y,
             W,
@@ -444,6 +542,8 @@ def make_credit(config: Train, model: nn.Module, run: Run) -> LocalPlasticity | 
     return LocalPlasticity(
         model,
         local_rule=config.local_rule,
+        similarity_weight=config.similarity_weight,
+        head_rate=config.local_learning_rate if config.local_rule in LOCAL_LOSSES else HEAD_RATE,
         events=make_controller(config, run.seed),
         feedback=config.feedback,
         signal=config.event_signal,
@@ -462,6 +562,10 @@ class _Recording(Recording):
     def __init__(self, parameters: Mapping[str, nn.Parameter], in_graph: set[int] | None, tied: set[int]) -> None:
         super().__init__(parameters)
         self._in_graph, self._tied = in_graph, tied
+        # With local losses: the names of weights whose input keeps its graph; None without local losses.
+        self.outside: set[str] | None = None
+        # The parameters that act between a response and its nonlinearity, by the id of the use.
+        self.between: dict[int, list[Tensor]] = {}
         self._detached: dict[int, Tensor] = {}
         self._of_detached: dict[int, nn.Parameter] = {}
         # Tensors that are computed from parameters alone, by id; they are kept, so that no id is used again.
@@ -478,7 +582,24 @@ class _Recording(Recording):
             parts = result if isinstance(result, tuple | list) else [result]
             self._computed |= {id(part): part for part in parts if isinstance(part, Tensor)}
             return result
+        if self.outside is not None and args and id(args[0]) in self._carried:
+            own = [value for value in given if isinstance(value, nn.Parameter)]
+            for use, _ in self._carried[id(args[0])].uses:
+                self.between.setdefault(id(use), []).extend(own)
         return super().handle(function, args, kwargs)
+
+    def multiply(
+        self,
+        name: str,
+        product: Product,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> Tensor:
+        """Compute a product; with local losses no gradient passes to the input of a hidden layer."""
+        if self.outside is None or name in self.outside or not product.x.requires_grad:
+            return super().multiply(name, product, function, args, kwargs)
+        return product.apply(product.x.detach(), product.weight, product.bias)
 
     def _is_of_parameters(self, value: Tensor) -> bool:
         return isinstance(value, nn.Parameter) or id(value) in self._of_detached or id(value) in self._computed

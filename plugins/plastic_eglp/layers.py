@@ -13,13 +13,26 @@ from torch.nn.grad import conv2d_weight
 from plastic_eglp import rule
 from plastic_eglp.change import BCM_RATE, LOCAL_RULES, LocalRule, add_change, factors_of, softhebb_step
 
-Activation = Literal["linear", "relu", "tanh", "triangle"]
-ACTIVATIONS: tuple[Activation, ...] = ("linear", "relu", "tanh", "triangle")
+Activation = Literal["linear", "relu", "tanh", "triangle", "leaky-relu"]
+ACTIVATIONS: tuple[Activation, ...] = ("linear", "relu", "tanh", "triangle", "leaky-relu")
+LEAK = 0.01
+"""Slope of the leaky ReLU below 0."""
 InitialWeights = Literal["uniform", "xavier"]
 INITIAL_WEIGHTS: tuple[InitialWeights, ...] = ("uniform", "xavier")
 
 SOFTHEBB_RADIUS = 25.0
 """Norm of a unit's initial weights for SoftHebb (published recipe for convolutions). Learning takes it to 1."""
+
+
+def activate(z: Tensor, activation: Activation) -> Tensor:
+    """Return y = f(z), units along dimension 1."""
+    if activation == "tanh":
+        return torch.tanh(z)
+    if activation == "relu":
+        return torch.relu(z)
+    if activation == "leaky-relu":
+        return functional.leaky_relu(z, LEAK)
+    return rule.triangle(z) if activation == "triangle" else z
 
 
 class _LocalLayer(nn.Module):
@@ -93,16 +106,14 @@ class _LocalLayer(nn.Module):
 
     def activate(self, z: Tensor) -> Tensor:
         """Return y = f(z), units along dimension 1."""
-        if self.activation == "tanh":
-            return torch.tanh(z)
-        if self.activation == "relu":
-            return torch.relu(z)
-        return rule.triangle(z) if self.activation == "triangle" else z
+        return activate(z, self.activation)
 
     def derivative(self, y: Tensor) -> Tensor:
         """Return f'(z) for y = f(z). For the triangle, the mean over units is treated as constant."""
         if self.activation == "tanh":
             return 1 - y * y
+        if self.activation == "leaky-relu":
+            return torch.where(y > 0, 1.0, LEAK).to(y.dtype)
         return torch.ones_like(y) if self.activation == "linear" else (y > 0).to(y.dtype)
 
     def forward(self, x: Tensor) -> Tensor:

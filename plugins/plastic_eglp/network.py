@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import pairwise
+from math import prod
 from typing import Literal, get_args
 
 import torch
@@ -12,7 +14,7 @@ from torch.nn import functional
 from plastic_eglp import rule
 from plastic_eglp.change import Feedback, LocalRule
 from plastic_eglp.config import KERNELS
-from plastic_eglp.layers import Activation, InitialWeights, LocalConv2d, LocalLinear
+from plastic_eglp.layers import Activation, InitialWeights, LocalConv2d, LocalLinear, activate
 
 Model = Literal["mlp", "cnn"]
 Readout = Literal["supervised", "local"]
@@ -160,6 +162,47 @@ class EGLPNetwork(nn.Module):
                 layer.local_update(event)
         if isinstance(self.readout, LocalLinear):
             self.readout.local_update(event, -error if feedback == "direct" else None)
+
+
+class NormalizedNetwork(nn.Module):
+    """A fully connected network with batch normalization and dropout, for a credit rule or the gradient.
+
+    Each hidden layer is a linear map, batch normalization, the activation function, and dropout. image_shape: of the
+    inputs, which are flattened. hidden: units of each hidden layer. Weights and biases are uniform within
+    1 / sqrt(inputs).
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        hidden: Sequence[int],
+        classes: int,
+        *,
+        activation: Activation = "leaky-relu",
+        batch_norm: bool = True,
+        dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        sizes = [prod(image_shape), *hidden, classes]
+        layers = [nn.Linear(inputs, units) for inputs, units in pairwise(sizes)]
+        self.hidden = nn.ModuleList(layers[:-1])
+        self.norms = nn.ModuleList(nn.BatchNorm1d(units) if batch_norm else nn.Identity() for units in hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.readout = layers[-1]
+        for layer in layers:
+            for parameter in layer.parameters():
+                drawn = torch.rand(parameter.shape, generator=generator)
+                parameter.data = (2 * drawn - 1) / layer.in_features**0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (batch, classes) of x (batch, features), or of images (batch, channels, height, width)."""
+        h = x.flatten(1)
+        for layer, norm in zip(self.hidden, self.norms, strict=True):
+            h = self.dropout(activate(norm(layer(h)), self.activation))
+        logits: Tensor = self.readout(h)
+        return logits
 
 
 class TrainedNetwork(nn.Module):

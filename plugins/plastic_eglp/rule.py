@@ -8,6 +8,11 @@ the event, one scalar for each stimulus or for all of them,
 where the postsynaptic factor p (n, out) and the decay d (out,) of each unit's weights define the rule. Rows of W
 (out, in) belong to postsynaptic units. In a convolution each position of each image is a stimulus, and x is its patch.
 
+Local losses have another form. Each layer descends a loss of its own activity and of the labels, and no gradient passes
+from one layer to another (Nokland & Eidnes 2019, arXiv 1901.06656):
+
+    L = (1 - beta) L_pred + beta L_sim                                                                          (2)
+
 Sources: the published program of event-gated local plasticity (github.com/debg48/EGLP) for Oja's rule with an event;
 the docstrings name the sources of the other rules.
 """
@@ -18,6 +23,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 Event = Tensor | float
 """Strength of the event, 0 for no event: one number, or (n,), one for each stimulus."""
@@ -171,6 +177,44 @@ def triangle(u: Tensor, power: float = 1.0) -> Tensor:
     """
     above = torch.relu(u - u.mean(1, keepdim=True))
     return above if power == 1 else torch.pow(above, power)
+
+
+def similarity(h: Tensor) -> Tensor:
+    """Return the adjusted cosine similarity (n, n) of the rows of h (n, units): the cosine after centering each row.
+
+    It depends neither on the scale nor on the mean of a row.
+    """
+    unit = functional.normalize(h - h.mean(1, keepdim=True), dim=1, eps=1e-8)
+    return unit @ unit.T
+
+
+def label_similarity(y: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return `similarity` of one-hot labels (n, n): 1 for one class, -1 / (classes - 1) for two classes. y (n,)."""
+    same = (y[:, None] == y).to(dtype)
+    return (classes * same - 1) / (classes - 1)
+
+
+def similarity_loss(R: Tensor, target: Tensor, event: Event = 1.0) -> Tensor:
+    """Return L_sim of equation (2), the mean over pairs of stimuli of (R - target)^2, times the event.
+
+    R (n, n): `similarity` of a linear map of the layer's activity. target (n, n): that of the labels. With an event of
+    each stimulus a pair weighs sqrt(e_i e_j), and the mean of the event is the factor. Stimuli without an event form no
+    pairs.
+    """
+    squares = (R - target).square()
+    if not isinstance(event, Tensor) or event.ndim == 0:
+        return squares.mean() * event
+    roots = event.sqrt()
+    pairs = torch.outer(roots, roots)
+    return event.mean() * (pairs * squares).sum() / pairs.sum().clamp_min(torch.finfo(R.dtype).tiny)
+
+
+def prediction_loss(losses: Tensor, event: Event = 1.0) -> Tensor:
+    """Return L_pred of equation (2), the mean over stimuli of event times loss.
+
+    losses (n,): of the local classifier, a linear map of the layer's activity; the cross-entropy with the labels.
+    """
+    return (losses * event).mean()
 
 
 def _weighted(values: Tensor, event: Event) -> Tensor:

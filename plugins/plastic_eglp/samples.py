@@ -54,6 +54,29 @@ class Samples:
             parts.append(possible[chosen])
         return torch.cat(parts)
 
+    def activity(self, name: str, stimuli: Stimuli, samples: int, derivatives: Derivatives) -> Tensor:
+        """Return the activity of each sample with its graph: (samples, units), or the maps of a 2D convolution.
+
+        Other layers with several positions, tokens or time steps have the mean over them.
+        Raises UserError as `of` does.
+        """
+        activities = stimuli.activity_with_graph()
+        first, product = activities[0], stimuli.uses[0].product
+        if len(activities) == 1 and len(first) == samples:
+            is_map = product.kind == "convolution" and first.ndim == 4
+            if is_map or first.ndim == 2:
+                # A map of one position is a vector of units.
+                return first.flatten(1) if is_map and first.shape[2:].numel() == 1 else first
+        sample = self.of(name, stimuli, samples, derivatives)
+        rows = torch.cat(
+            [
+                y.movedim(use.product.unit_dimension, -1).reshape(-1, len(stimuli.W))
+                for use, y in zip(stimuli.uses, activities, strict=True)
+            ]
+        )
+        sums = rows.new_zeros(samples, rows.shape[1]).index_add(0, sample, rows)
+        return sums / torch.bincount(sample, minlength=samples).to(rows)[:, None]
+
 
 def assignments(positions: tuple[int, ...], samples: int, device: torch.device | str = "cpu") -> list[Tensor]:
     """Return each possible assignment of stimuli to samples: the number of the sample of each stimulus (n,).

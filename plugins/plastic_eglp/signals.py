@@ -34,16 +34,18 @@ def uncertainty(logits: Tensor) -> Tensor:
     return 1 - torch.softmax(logits, 1).amax(1)
 
 
-def labels_of(logits: Tensor, error: Tensor) -> Tensor:
+def labels_of(logits: Tensor, error: Tensor, needs: str, instead: str) -> Tensor:
     """Return the labels (batch,) from the error of a cross-entropy, which is negative for the label only.
+
+    needs, instead: what needs the labels, and what does not, for the message.
 
     Raises UserError if the error is that of another loss.
     """
     negative = error < 0
     if logits.ndim != 2 or bool((negative.sum(1) > 1).any()):
         raise UserError(
-            "signal='margin' needs labels, and the gradient of the losses does not show them. Use the cross-entropy of"
-            " logits (batch, classes), or signal='loss' or 'error'."
+            f"{needs} needs labels, and the gradient of the losses does not show them. Use the cross-entropy of"
+            f" logits (batch, classes), or {instead}."
         )
     # Without a negative entry the probability of the label rounds to 1.
     return torch.where(negative.any(1), error.argmin(1), logits.argmax(1))

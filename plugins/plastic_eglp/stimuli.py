@@ -37,6 +37,10 @@ class Stimuli:
         """The responses (n, out)."""
         return self._rows([use.z for use in self.uses])
 
+    def activity_with_graph(self) -> list[Tensor]:
+        """Return the activity of each use in the shape of its response, with the graph of the forward pass."""
+        return [_with_graph(use) for use in self.uses]
+
     @property
     def y(self) -> Tensor:
         """The activities (n, out); the responses where no nonlinearity follows."""
@@ -114,6 +118,18 @@ def _layer_name(use: Use, parameter: nn.Parameter) -> str:
     if weight.numel() < parameter.numel():
         return f"{use.name} from {weight.storage_offset() - parameter.storage_offset()}"
     return use.name if weight.stride() == parameter.stride() else f"{use.name} transposed"
+
+
+def _with_graph(use: Use) -> Tensor:
+    if len(use.activations) == 1 and not use.activations[0].views:
+        activation = use.activations[0]
+        # What follows max pooling was recorded without a graph.
+        return activation.result if activation.result.requires_grad else activation.function(activation.received)
+    numbers = torch.arange(use.z.numel(), device=use.z.device).view(use.z.shape)
+    y = use.z.reshape(-1)
+    for activation in use.activations:
+        y = y.index_copy(0, activation.part_of(numbers).reshape(-1), activation.result.reshape(-1))
+    return y.view(use.z.shape)
 
 
 def _without(shape: Sequence[int], dimension: int) -> tuple[int, ...]:

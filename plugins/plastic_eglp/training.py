@@ -6,9 +6,9 @@ credit rule LocalPlasticity.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -24,12 +24,14 @@ from plastic_cli.classifier.render import snapshot_weights
 from plastic_cli.credit.recording import record
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.numerics.seeds import derived_seed
-from plastic_eglp.config import OWN_MODELS, Train
+from plastic_eglp.augmentation import Augmentation, AugmentedLearner
+from plastic_eglp.change import LOCAL_LOSSES, LocalRule
+from plastic_eglp.config import OWN_MODELS, RATE_FACTOR, Train
 from plastic_eglp.cost import cost_of_stimulus
 from plastic_eglp.credit import LocalPlasticity, make_credit
 from plastic_eglp.events import make_controller
 from plastic_eglp.learner import EGLPLearner
-from plastic_eglp.network import EGLPNetwork, TrainedNetwork
+from plastic_eglp.network import EGLPNetwork, NormalizedNetwork, TrainedNetwork
 
 if TYPE_CHECKING:
     from plastic_cli import Run
@@ -112,7 +114,8 @@ def make_network(config: Train, data: Dataset, run: Run) -> EGLPNetwork:
         data.classes,
         model="cnn" if config.model == "cnn" else "mlp",
         lr=config.local_learning_rate,
-        local_rule=config.local_rule,
+        # A local loss needs nothing of the layers.
+        local_rule="oja" if config.local_rule in LOCAL_LOSSES else cast("LocalRule", config.local_rule),
         activation=config.activation,
         inverse_temperature=config.inverse_temperature,
         initial_weights=config.initial_weights,
@@ -126,28 +129,75 @@ def make_learner_of_module(config: Train, data: Dataset, run: Run, frozen: Seque
 
     With `--update backprop` the gradient and one optimizer teach all layers.
     """
-    if config.model in OWN_MODELS:
-        built = BuiltNetwork(TrainedNetwork(make_network(config, data, run)).requires_grad_(True), None)
+    built = _built(config, data, run)
+    module = built.module.to(run.device)
+    if config.shift or config.flip:
+        learner: ModuleLearner = AugmentedLearner(module, image_shape=built.image_shape)
+        learner.augmentation = Augmentation(  # type: ignore[attr-defined]
+            data.image_shape, data.black, run.generator("augmentation"), shift=config.shift, flip=config.flip
+        )
     else:
-        built = build_network(config.model, data, config.hidden, run.generator("weights"))
-    learner = ModuleLearner(built.module.to(run.device), image_shape=built.image_shape)
+        learner = ModuleLearner(module, image_shape=built.image_shape)
     layers = hidden_layers(learner, data)
     for number in frozen:
         learner.network.get_submodule(layers[number]).requires_grad_(False)
     learner.credit = make_credit(config, learner.network, run)
     readout = list(learner.readout(data.train.x[:2]).values())
     hidden = [value for value in learner.network.parameters() if not any(value is other for other in readout)]
-    adam = torch.optim.Adam(readout, lr=config.learning_rate)
+    # The fused step takes a third of the time. Older networks keep the other one, so that stored runs can be repeated.
+    fused = True if isinstance(module, NormalizedNetwork) else None
+    adam = torch.optim.Adam(readout, lr=config.learning_rate, fused=fused)
     if config.update == "backprop":
         adam.add_param_group({"params": hidden})
         learner.optimizer = adam
     else:
-        learner.optimizer = SeveralOptimizers(
-            [make_optimizer(config, hidden, learning_rate=config.local_learning_rate), adam]
-        )
-    if config.anneal:
-        learner.schedule = scheduled_rates(learner.optimizer, lambda progress: 1 - progress)
+        of_hidden = make_optimizer(config, hidden, learning_rate=config.local_learning_rate)
+        if fused and config.optimizer == "adam":
+            of_hidden = torch.optim.Adam(
+                hidden, lr=config.local_learning_rate, weight_decay=config.weight_decay, fused=fused
+            )
+        learner.optimizer = SeveralOptimizers([of_hidden, adam])
+    if config.anneal or config.rate_drops:
+        learner.schedule = _schedule(config, learner)
     return learner
+
+
+def _built(config: Train, data: Dataset, run: Run) -> BuiltNetwork:
+    """Return the network of a run, with its initial weights."""
+    if config.model not in OWN_MODELS:
+        return build_network(config.model, data, config.hidden, run.generator("weights"))
+    if not (config.batch_norm or config.dropout):
+        return BuiltNetwork(TrainedNetwork(make_network(config, data, run)).requires_grad_(True), None)
+    normalized = NormalizedNetwork(
+        data.image_shape,
+        config.hidden,
+        data.classes,
+        activation=config.activation,
+        batch_norm=config.batch_norm,
+        dropout=config.dropout,
+        generator=run.generator("weights"),
+    )
+    return BuiltNetwork(normalized, None)
+
+
+def _schedule(config: Train, learner: ModuleLearner) -> Callable[[float], None]:
+    """Return the schedule of the learning rates, also of the heads of local losses."""
+
+    def factor(progress: float) -> float:
+        linear = 1 - progress if config.anneal else 1.0
+        return linear * RATE_FACTOR ** sum(progress >= share for share in config.rate_drops)
+
+    assert learner.optimizer is not None
+    set_rates = scheduled_rates(learner.optimizer, factor)
+    losses = learner.credit.local_losses if isinstance(learner.credit, LocalPlasticity) else None
+    head_rate = 0.0 if losses is None else losses.rate
+
+    def set_all(progress: float) -> None:
+        set_rates(progress)
+        if losses is not None:
+            losses.rate = head_rate * factor(progress)
+
+    return set_all
 
 
 def hidden_layers(learner: Learner, data: Dataset) -> list[str]:

@@ -61,12 +61,14 @@ def activated(activation, z):
     y = {
         "linear": lambda v: v,
         "relu": lambda v: max(0.0, v),
+        "leaky-relu": lambda v: v if v > 0 else 0.01 * v,
         "tanh": math.tanh,
         "triangle": lambda v: max(0.0, v - mean),
     }[activation]
     slope = {
         "linear": lambda v: 1.0,
         "relu": lambda v: float(v > 0),
+        "leaky-relu": lambda v: 1.0 if v > 0 else 0.01,
         "tanh": lambda v: 1 - math.tanh(v) ** 2,
         "triangle": lambda v: float(v > mean),
     }[activation]
