@@ -23,8 +23,6 @@ LOCAL = "Local learning"
 EVENTS = "Events"
 LOSSES = ("predsim", "pred", "sim")
 """The local rules that are losses of a layer."""
-CLASSIFIER_INPUTS = 4096
-"""Inputs of the local classifier of a convolution, at most; larger maps are averaged over windows of positions."""
 OWN_MODELS = ("mlp", "cnn")
 """The networks of the published rule, whose layers learn by themselves."""
 RATE_FACTOR = 0.25

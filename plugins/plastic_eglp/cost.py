@@ -12,7 +12,8 @@ from plastic_cli.analysis.cost import Cost, TrainedRun, count_of, epoch_steps, s
 from plastic_cli.analysis.shapes import Layer, NetworkShape, activity_of, fully_connected, weights_of
 from plastic_cli.classifier.cost import Training, gradient_cost, moments_of
 from plastic_cli.classifier.shapes import image_facts, network_shape
-from plastic_eglp.config import CLASSIFIER_INPUTS, KERNELS, LOSSES, OWN_MODELS, Train
+from plastic_eglp.config import KERNELS, LOSSES, OWN_MODELS, Train
+from plastic_eglp.windows import windows
 
 if TYPE_CHECKING:
     from plastic_eglp.learner import EGLPLearner
@@ -102,19 +103,6 @@ def own_shape(model: str, image_shape: Sequence[int], hidden: Sequence[int], cla
     parameters = sum(layer.weights + layer.biases for layer in every)
     # Batch normalization has the mean and the variance of each channel.
     return NetworkShape(every, forward, 2 * forward - every[0].flops, parameters, 2 * sum(hidden))
-
-
-def windows(channels: int, height: int, width: int) -> tuple[int, int]:
-    """Return height and width to which maps are averaged, for CLASSIFIER_INPUTS inputs of a local classifier at most.
-
-    Height and width are halved in turn, as in the published program of local losses.
-    """
-    rows, columns = height, width
-    while channels * rows * columns > CLASSIFIER_INPUTS and rows > 1:
-        rows = math.ceil(rows / 2)
-        if channels * rows * columns > CLASSIFIER_INPUTS:
-            columns = math.ceil(columns / 2)
-    return rows, columns
 
 
 def cost(record: TrainedRun) -> Cost:

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from plastic_eglp import rule
 from plastic_eglp.change import LocalLoss
-from plastic_eglp.cost import windows
+from plastic_eglp.windows import windows
 
 SIMILARITY_WEIGHT = 0.99
 """beta of equation (2)."""

@@ -22,11 +22,11 @@ from plastic_cli.runs.record import RunRecord
 from plastic_cli.testing import interrupted_after, plastic, write_tiny_dataset
 from plastic_eglp import AlwaysOnController, LocalPlasticity, rule
 from plastic_eglp.augmentation import Augmentation
-from plastic_eglp.cost import windows
 from plastic_eglp.events import Controller
 from plastic_eglp.network import NormalizedNetwork
 from plastic_eglp.training import build
 from plastic_eglp.training import network as network_of
+from plastic_eglp.windows import windows
 
 CLASSES = 3
 BETA = 0.99
