@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from plastic_cli.commands.invocation import OutputOptions, RuleName
@@ -14,7 +16,8 @@ from plastic_cli.runs.console import Console
 from plastic_cli.sweeps.overview import recipe_row, reference_result
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe, recipe_names
-from plastic_cli.tables import NOTE_MARK
+from plastic_cli.tables import NOTE_MARK, Cell, Column, Table, markdown
+from plastic_cli.terminal_tables import print_tables
 from plastic_cli.verbs.options import DataOptions, RunsOptions
 
 if TYPE_CHECKING:
@@ -33,8 +36,19 @@ COLUMNS = [
         "title",
     ),
 ]
-SHOWN = ["recipe", "rule", "runs", "done", "steps", "time", "reference", "title"]
-"""Columns of a table for a reader."""
+SHOWN = (
+    Column("recipe", names_row=True, whole=True),
+    Column("done", numeric=True),
+    Column("time", numeric=True),
+    Column("reference", lines=2),
+    Column("title", optional=True, lines=3),
+    Column("rule", optional=True),
+)
+"""Columns of a table for a reader. A narrow terminal leaves out the last ones."""
+CAPTION = (
+    "Done: how many of the runs and steps your folder of runs holds. Reference: the results that come with plastic, and"
+    " the number n of their runs: all seeds of the settings count, which can be more than those of the recipe."
+)
 
 
 class Options(DataOptions, RunsOptions, OutputOptions):
@@ -77,12 +91,29 @@ def list_recipes(options: Options) -> None:
             rows.append(row)
     if rule is not None and not rows:
         raise UserError(f"--rule {rule}: there is no recipe of it. Installed rules: {', '.join(discover().rules)}.")
-    print_rows(rows, SHOWN if output_format in ("table", "markdown") else COLUMNS, output_format)
     if output_format in ("table", "markdown"):
+        table = listed_table(rows)
+        if output_format == "table":
+            print_tables([table])
+        else:
+            sys.stdout.write(markdown(table))
         for notes in dict.fromkeys(row["reference_data_notes"] for row in rows if row["reference_data_notes"]):
             Console().message(f"{NOTE_MARK} {notes}")
+    else:
+        print_rows(rows, COLUMNS, output_format)
     if output_format == "table":
         Console().message("`plastic recipes NAME` shows one, `plastic sweep NAME` runs the rest of it")
+
+
+def listed_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the table of recipes for a reader."""
+    return Table("", CAPTION, SHOWN, tuple(map(_cells, rows)), wrap=None)
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[Cell, ...]:
+    """Return the cells of a recipe in the columns `SHOWN`."""
+    done = f"{row['done'] + row['steps_done']} of {row['runs'] + row['steps']}"
+    return (row["recipe"], done, row["time"], row["reference"], row["title"], row["rule"])
 
 
 def show_recipe(text: str) -> None:

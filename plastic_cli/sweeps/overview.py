@@ -25,8 +25,9 @@ NOT_MEASURED = "not measured"
 class ReferenceResult:
     """The result of a recipe in the reference.
 
-    metric: its main metric; None without a run. means: the mean of each setting over its seeds. runs: the number of
-    runs with a value; planned: the number of runs of the recipe. reason: why it is not measured, if that is known.
+    metric: its main metric; None without a run. means: the mean of each setting over all its seeds in the reference,
+    which can be more than those of the recipe. runs: the number of runs with a value. missing: the number of runs of
+    the recipe that are not among them. reason: why it is not measured, if that is known.
     data_notes: what is special about the data that it was measured on, such as "emnist: not the official split".
     """
 
@@ -34,7 +35,7 @@ class ReferenceResult:
     rule: str
     means: tuple[float, ...]
     runs: int
-    planned: int
+    missing: int
     reason: str = ""
     data_notes: tuple[str, ...] = ()
 
@@ -51,8 +52,8 @@ class ReferenceResult:
         low, high = metric.text(min(self.means)), metric.text(max(self.means))
         mark = NOTE_MARK if self.data_notes else ""
         values = f"{low}{mark}" if len(self.means) == 1 else f"{low} to {high}{mark}, {len(self.means)} settings"
-        whole = "" if self.runs == self.planned else f" of {self.planned}"
-        return f"{name}{values}, n = {self.runs}{whole}"
+        missing = f", {self.missing} missing" if self.missing else ""
+        return f"{name}{values}, n = {self.runs}{missing}"
 
 
 def recipe_row(file: RecipeFile, runs: Path, data: Path | None, reference: Reference) -> dict[str, Any]:
@@ -97,15 +98,17 @@ def recipe_row(file: RecipeFile, runs: Path, data: Path | None, reference: Refer
 
 
 def reference_result(plan: Sequence[PlannedRun], reference: Reference) -> ReferenceResult:
-    """Return the main result of planned runs in the reference, on whatever device they were measured."""
+    """Return the main result of the settings of planned runs in the reference, on whatever device they were measured.
+
+    All seeds of a setting count, as in a comparison with the reference, and not only those of the recipe.
+    """
     settings: dict[str, list[PlannedRun]] = {}
     for planned in plan:
         settings.setdefault(setting_text(planned.rule, planned.config), []).append(planned)
     found: list[list[dict[str, Any]]] = []
     for of_setting in settings.values():
-        seeds = {planned.seed for planned in of_setting}
         measured = reference.with_setting(of_setting[0].rule, of_setting[0].config)
-        found.append([row for row in measured if row["seed"] in seeds and row["status"] == "completed"])
+        found.append([row for row in measured if row["status"] == "completed"])
     rows = [row for measured in found for row in measured]
     metric = _main_metric(rows)
     rule = plan[0].rule if plan else ""
@@ -113,8 +116,12 @@ def reference_result(plan: Sequence[PlannedRun], reference: Reference) -> Refere
         return ReferenceResult(None, rule, (), 0, len(plan), _reason(plan, reference))
     values = [_values(measured, metric) for measured in found]
     means = tuple(fsum(each) / len(each) for each in values if each)
+    missing = 0
+    for of_setting, measured in zip(settings.values(), found, strict=True):
+        having = {row["seed"] for row in measured if _values([row], metric)}
+        missing += sum(planned.seed not in having for planned in of_setting)
     notes = dict.fromkeys(f"{row['dataset']}: {row['data_note']}" for row in rows if row["data_note"])
-    return ReferenceResult(metric, str(rows[0]["rule"]), means, sum(map(len, values)), len(plan), data_notes=(*notes,))
+    return ReferenceResult(metric, str(rows[0]["rule"]), means, sum(map(len, values)), missing, data_notes=(*notes,))
 
 
 def _main_metric(rows: Sequence[dict[str, Any]]) -> str | None:

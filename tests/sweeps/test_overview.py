@@ -1,4 +1,4 @@
-"""The result of a recipe in the reference: means over the seeds that the recipe plans, whatever their device."""
+"""The result of a recipe in the reference: means over all seeds of its settings, whatever their device."""
 
 import json
 
@@ -6,12 +6,15 @@ import pandas as pd
 import pytest
 
 import plastic_cli as plastic
+from plastic_cli.commands.recipes import listed_table
+from plastic_cli.reports.standing import Standing
 from plastic_cli.runs import reference as module
 from plastic_cli.sweeps.overview import reference_result
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
+from plastic_cli.terminal_tables import table_text
 from plastic_cli.testing import plastic as command
-from reports.references import record_of, reference_of
+from reports.references import record_of, reference_of, write_runs
 
 
 def planned(tmp_path, text):
@@ -28,22 +31,26 @@ def runs(values, number=0, **options):
 def test_one_setting_has_a_mean_and_the_number_of_its_seeds(tmp_path):
     reference = reference_of(tmp_path, runs([0.9, 0.91, 0.92, 0.93, 0.99], device="cpu"))
     result = reference_result(planned(tmp_path, "[options]\nepochs = 10"), reference)
-    assert (result.metric, result.runs, result.planned) == ("test/accuracy", 5, 5)
+    assert (result.metric, result.runs, result.missing) == ("test/accuracy", 5, 0)
     assert result.means == pytest.approx((0.93,))
     assert result.text == "93.00%, n = 5"
 
 
-def test_seeds_that_the_recipe_does_not_plan_do_not_count(tmp_path):
-    reference = reference_of(tmp_path, runs([0.9, 0.8, 0.1, 0.1, 0.1]))
+def test_all_seeds_of_a_setting_count_as_in_a_comparison(tmp_path):
+    records = runs([0.9, 0.8, 0.1, 0.1, 0.1])
+    reference = reference_of(tmp_path, records)
     result = reference_result([each for each in planned(tmp_path, "") if each.seed < 2], reference)
-    assert (result.runs, result.means) == (2, pytest.approx((0.85,)))
+    assert (result.runs, result.means, result.text) == (5, pytest.approx((0.4,)), "40.00%, n = 5")
+    write_runs(tmp_path / "own", [record_of("grlu", 9, {"test/accuracy": 0.5}, number=99)])
+    standing = Standing([tmp_path / "own" / "20261101-0099"], reference)
+    assert standing.results["mean"].tolist() == pytest.approx(result.means)
 
 
 def test_several_settings_have_a_range_and_missing_runs_are_counted(tmp_path):
     records = [*runs([0.5, 0.7]), *runs([0.9, 0.9, 0.9], number=20, perturbations=4)]
     result = reference_result(planned(tmp_path, "[grid]\nperturbations = [1, 4, 16]"), reference_of(tmp_path, records))
     assert sorted(result.means) == pytest.approx([0.6, 0.9])
-    assert result.text == "60.00% to 90.00%, 2 settings, n = 5 of 15"
+    assert result.text == "60.00% to 90.00%, 2 settings, n = 5, 10 missing"
 
 
 def test_failed_runs_and_values_that_are_not_finite_do_not_count(tmp_path):
@@ -58,7 +65,7 @@ def test_a_note_on_the_data_marks_the_result_and_is_said(tmp_path):
     for record in records:
         record.data["note"] = "not the official split"
     result = reference_result(planned(tmp_path, ""), reference_of(tmp_path, records))
-    assert (result.text, result.data_notes) == ("70.00%*, n = 3 of 5", ("digits: not the official split",))
+    assert (result.text, result.data_notes) == ("70.00%*, n = 3, 2 missing", ("digits: not the official split",))
 
 
 def test_a_recipe_without_runs_is_not_measured_and_a_data_set_without_any_run_is_the_reason(tmp_path):
@@ -94,6 +101,24 @@ def test_the_recipes_and_the_reference_are_tables_and_the_shell_shows_the_same(t
     shown = command("recipes", "grlu-quick")
     assert shown.err == f"reference: {row['reference']}\n"
     assert "reference:" not in shown.out, "the text can be copied into a file"
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_recipe_has_at_most_three_lines_in_a_narrow_terminal(width):
+    results = ["21.11% to 97.31%*, 96 settings, n = 180, 252 missing", "not measured: CIFAR-10 is not here", None]
+    rows = [
+        {"recipe": f"selective-sp-05-cifar10-{number}", "rule": "grlu, backprop, eglp", "runs": 400, "done": 0,
+         "steps": 39, "steps_done": 0, "time": "19.7 h", "reference": result, "title": "A title of many words " * 6}
+        for number, result in enumerate(results)
+    ]  # fmt: skip
+    text = table_text(listed_table(rows), width)
+    assert max(map(len, text.splitlines())) <= width
+    body = text.partition("─\n")[2].partition("\n\n")[0].splitlines()
+    assert len(body) <= 3 * len(rows)
+    assert [line.split()[0] for line in body if "selective" in line] == [row["recipe"] for row in rows]
+    assert "0 of 439" in text
+    wide = table_text(listed_table(rows), None)
+    assert "A title of many words" in wide and "grlu, backprop, eglp" in wide
 
 
 def test_a_missing_reference_is_a_warning_and_the_recipes_are_listed(tmp_path, monkeypatch):
