@@ -20,10 +20,13 @@ from plastic_cli.verbs.options import VerificationOptions
 from plastic_cli.verbs.sweep import checked_plan
 from plastic_cli.verbs.verify import (
     COLUMNS,
+    JudgedMean,
     Verdict,
     chosen_checks,
     failure_text,
     judged,
+    judged_means,
+    mean_row,
     plan_of_checks,
     steps_of_checks,
     summary_text,
@@ -63,15 +66,23 @@ class Verification:
         return self.failure is None
 
     @property
+    def means(self) -> tuple[JudgedMean, ...]:
+        """The means of each setting of which several seeds were repeated, against the seeds of the reference."""
+        return tuple(judged_means(self.verdicts))
+
+    @property
     def table(self) -> pd.DataFrame:
         """One row for each judged metric of each run, with its prediction interval and what differs from the reference.
+
+        Rows without a seed are the means over the repeated seeds of a setting.
 
         difference: the largest relative difference of a final metric to the stored run of the same seed. conditions: in
         what the two runs differ apart from the code of plastic.
         """
         import pandas as pd
 
-        return pd.DataFrame([row for verdict in self.verdicts for row in verdict_rows(verdict)], columns=COLUMNS)
+        rows = [row for verdict in self.verdicts for row in verdict_rows(verdict)]
+        return pd.DataFrame([*rows, *map(mean_row, self.means)], columns=COLUMNS)
 
     def __repr__(self) -> str:
         return f"<Verification: {self.failure or summary_text(self.verdicts)}>"
@@ -79,7 +90,19 @@ class Verification:
     def _repr_html_(self) -> str:
         import html
 
-        shown = ["recipe", "settings", "seed", "metric", "value", "low", "high", "verdict", "same_seed", "difference"]
+        shown = [
+            "recipe",
+            "settings",
+            "seed",
+            "step",
+            "metric",
+            "value",
+            "low",
+            "high",
+            "verdict",
+            "same_seed",
+            "difference",
+        ]
         text: str = self.table[shown].to_html(index=False, na_rep="", float_format="{:.4g}".format)
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{text}"
 

@@ -26,10 +26,13 @@ from plastic_cli.verbs.verify import (
     COLUMNS,
     CONFIDENCE,
     Check,
+    JudgedMean,
     Verdict,
     chosen_checks,
     failure_text,
     judged,
+    judged_means,
+    mean_row,
     plan_of_checks,
     same_seed_text,
     settings_of,
@@ -137,9 +140,12 @@ def _print_checks(checks: Sequence[Check], options: Options) -> None:
 def _print_verdicts(verdicts: Sequence[Verdict], options: Options) -> None:
     """Print where each run stands, and why runs cannot be compared."""
     output_format = options.output_format()
+    means = judged_means(verdicts)
     if output_format == "json":
         for verdict in verdicts:
             print(json.dumps(_as_object(verdict, kept=options.runs is not None)))  # noqa: T201
+        for mean in means:
+            print(json.dumps(_mean_as_object(mean)))  # noqa: T201
         return
     if options.quiet:
         return
@@ -147,9 +153,11 @@ def _print_verdicts(verdicts: Sequence[Verdict], options: Options) -> None:
         rows = [row for verdict in verdicts for row in verdict_rows(verdict)]
         if options.runs is None:
             rows = [{**row, "run": None} for row in rows]
+        rows += [mean_row(mean) for mean in means]
         print_rows(rows, COLUMNS, "csv")
     else:
         _print_table(verdicts, output_format)
+        _print_means(means, output_format)
     reasons: dict[str, int] = {}
     for verdict in verdicts:
         if verdict.reason is not None and verdict.word == "not comparable":
@@ -184,6 +192,27 @@ def _print_table(verdicts: Sequence[Verdict], output_format: str) -> None:
     print_rows(rows, columns, output_format, title if numbers else "", right=["value", "low", "high"])
 
 
+def _print_means(means: Sequence[JudgedMean], output_format: str) -> None:
+    """Print the means over the repeated seeds of each setting; small shifts of all seeds are seen there."""
+    rows = [
+        {
+            "recipe": row["recipe"],
+            "setting": row["settings"] or row["rule"],
+            **_shown(row),
+            "seeds": f"{row['repeated_seeds']} repeated, {row['other_seeds']} stored",
+            "verdict": row["verdict"],
+        }
+        for row in map(mean_row, means)
+    ]
+    if not rows:
+        return
+    columns = ["setting", "result", "value", "low", "high", "seeds", "verdict"]
+    if len({row["recipe"] for row in rows}) > 1:
+        columns.insert(0, "recipe")
+    title = "means over the repeated seeds, with the prediction interval from the seeds of the reference"
+    print_rows(rows, columns, output_format, title, right=["value", "low", "high"])
+
+
 def _shown(row: Mapping[str, Any]) -> dict[str, str | None]:
     """Return the judged metric of a row as texts."""
     if row["metric"] is None:
@@ -191,12 +220,20 @@ def _shown(row: Mapping[str, Any]) -> dict[str, str | None]:
     metric = metric_of(row["metric"], row["rule"])
     # No share lies outside 0 to 100%, although the interval of few values may.
     low, high = (max(row["low"], 0.0), min(row["high"], 1.0)) if metric.unit == "%" else (row["low"], row["high"])
+    name = metric.heading if metric.unit_after else metric.name
     return {
-        "result": metric.heading if metric.unit_after else metric.name,
+        "result": name if row["step"] in (None, "train") else f"{row['step']}: {name}",
         "value": metric.number(row["value"]),
         "low": metric.number(low),
         "high": metric.number(high),
     }
+
+
+def _mean_as_object(mean: JudgedMean) -> dict[str, Any]:
+    """Return the mean over the repeated seeds of a setting as `--json` prints it."""
+    row = mean_row(mean)
+    about = ("recipe", "rule", "settings", "metric", "verdict", "value", "mean", "low", "high", "repeated_seeds")
+    return {**{name: row[name] for name in about}, "stored_seeds": row["other_seeds"], "shifted": mean.alarm}
 
 
 def _as_object(verdict: Verdict, *, kept: bool) -> dict[str, Any]:
@@ -209,7 +246,7 @@ def _as_object(verdict: Verdict, *, kept: bool) -> dict[str, Any]:
         "verdict": verdict.word,
         "shifted": verdict.alarm,
         "metrics": {
-            judged.metric: {
+            (f"{judged.step}: " if judged.step else "") + judged.metric: {
                 "value": judged.value,
                 **{name: getattr(judged.interval, name) for name in ("mean", "low", "high")},
                 "inside": judged.inside,

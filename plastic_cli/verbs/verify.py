@@ -32,6 +32,8 @@ SameSeed = Literal["equal", "different"]
 
 CONFIDENCE = 0.95
 """Probability with which all intervals of one verification hold if nothing has changed."""
+FEWEST_REPEATED = 2
+"""Repeated seeds of a setting whose mean is judged."""
 FEWEST_SEEDS = 3
 """Other seeds that an interval needs, as in `statistics.intervals`, which imports NumPy; help must not."""
 
@@ -41,12 +43,14 @@ COLUMNS = [
     "settings",
     "seed",
     "verdict",
+    "step",
     "metric",
     "value",
     "mean",
     "low",
     "high",
     "other_seeds",
+    "repeated_seeds",
     "same_seed",
     "difference",
     "conditions",
@@ -57,7 +61,32 @@ COLUMNS = [
     "stored_version",
     "reason",
 ]
-"""Columns of `verdict_rows`."""
+"""Columns of `verdict_rows` and `mean_row`."""
+
+
+@dataclass(frozen=True)
+class StepCheck:
+    """An evaluation or analysis that is to be repeated, and its records in the reference.
+
+    stored: that of the stored run with the same seed. others: those of the completed runs with other seeds.
+    """
+
+    step: PlannedStep
+    stored: StageRecord | None
+    others: tuple[StageRecord, ...]
+
+    @property
+    def text(self) -> str:
+        """The step as it is typed."""
+        return " ".join(filter(None, [self.step.verb, self.step.options_text]))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The results that are judged: those that enough other seeds have."""
+        names = dict.fromkeys(name for stage in self.others for name in stage.results)
+        return tuple(
+            name for name in names if sum(stage.results.get(name) is not None for stage in self.others) >= FEWEST_SEEDS
+        )
 
 
 @dataclass(frozen=True)
@@ -66,7 +95,7 @@ class Check:
 
     stored: the record of the run with the same seed, if there is one. others: the records of the completed runs with
     other seeds. metrics: the main metrics that are judged. reason: why the run cannot be compared; None if it can.
-    stages: the steps that are repeated too, with their records of the stored run.
+    stages: the steps that are repeated too.
     """
 
     recipe: str
@@ -75,7 +104,7 @@ class Check:
     others: tuple[RunRecord, ...] = ()
     metrics: tuple[str, ...] = ()
     reason: str | None = None
-    stages: tuple[tuple[PlannedStep, StageRecord], ...] = ()
+    stages: tuple[StepCheck, ...] = ()
 
     @property
     def seconds(self) -> float | None:
@@ -87,17 +116,45 @@ class Check:
 
 @dataclass(frozen=True)
 class JudgedMetric:
-    """A final metric of a repeated run, and the prediction interval from the other seeds of the reference."""
+    """A final metric of a repeated run, and the prediction interval from the other seeds of the reference.
+
+    stored: the value of the stored run with the same seed. step: the step that gave the value; "" for the training.
+    """
 
     metric: str
     value: float | None
     interval: Interval
+    stored: float | None = None
+    step: str = ""
 
     @property
     def inside(self) -> bool:
         """Whether the value lies in the interval; a value that is missing or not finite does not."""
         value = math.nan if self.value is None else self.value
         return self.interval.low <= value <= self.interval.high
+
+
+@dataclass(frozen=True)
+class JudgedMean:
+    """The mean of a metric over the repeated seeds of a setting, against all seeds of the reference.
+
+    A small shift of all seeds is seen here, where no single run lies outside. verdicts: those of the repeated runs.
+    """
+
+    metric: str
+    value: float
+    interval: Interval
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def inside(self) -> bool:
+        """Whether the mean lies in the interval; one that is not finite does not."""
+        return self.interval.low <= self.value <= self.interval.high
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the mean has shifted: it lies outside, and not all runs repeat the stored ones to the bit."""
+        return not self.inside and any(verdict.same_seed != "equal" for verdict in self.verdicts)
 
 
 @dataclass(frozen=True)
@@ -258,22 +315,29 @@ def check_of(planned: PlannedRun, recipe: str, reference: Reference, *, data_kno
 
 
 def with_stages(check: Check, file: RecipeFile, reference: Reference) -> Check:
-    """Return a check that also repeats the evaluations and analyses of a recipe that the stored run has."""
-    if check.reason is not None or check.stored is None:
+    """Return a check that also repeats the evaluations and analyses of a recipe that the reference has."""
+    if check.reason is not None:
         return check
-    stored = {
-        (stage.verb, settings_text(stage.verb, stage.config)): stage for stage in reference.stages(check.stored.run)
+    records = ([] if check.stored is None else [check.stored]) + list(check.others)
+    stages = {
+        record.run: {
+            (stage.verb, settings_text(stage.verb, stage.config)): stage for stage in reference.stages(record.run)
+        }
+        for record in records
     }
-    steps = [step for step in plan_steps(file, [check.planned]) if step.verb != "render"]
-    keys = [(step.verb, settings_text(step.verb, step.config)) for step in steps]
-    return replace(
-        check, stages=tuple((step, stored[key]) for step, key in zip(steps, keys, strict=True) if key in stored)
-    )
+    found = []
+    for step in plan_steps(file, [check.planned]):
+        key = (step.verb, settings_text(step.verb, step.config))
+        stored = None if check.stored is None else stages[check.stored.run].get(key)
+        others = tuple(stages[other.run][key] for other in check.others if key in stages[other.run])
+        if step.verb != "render" and (stored is not None or len(others) >= FEWEST_SEEDS):
+            found.append(StepCheck(step, stored, others))
+    return replace(check, stages=tuple(found))
 
 
 def steps_of_checks(checks: Sequence[Check]) -> list[PlannedStep]:
     """Return the steps that are repeated, each once."""
-    return list({step.settings: step for check in checks for step, _ in check.stages}.values())
+    return list({stage.step.settings: stage.step for check in checks for stage in check.stages}.values())
 
 
 def plan_of_checks(checks: Sequence[Check]) -> list[PlannedRun]:
@@ -289,20 +353,73 @@ def plan_of_checks(checks: Sequence[Check]) -> list[PlannedRun]:
 def judged(checks: Sequence[Check], results: Sequence[SweepRun], store: Path) -> list[Verdict]:
     """Return a verdict for each check.
 
-    All intervals together hold with probability CONFIDENCE if nothing has changed: each of K intervals has the
-    confidence 1 - (1 - CONFIDENCE) / K (Bonferroni). K counts the judged metrics of all runs that can be compared.
+    All intervals of final metrics together, those of means included, hold with probability CONFIDENCE if nothing has
+    changed, and so do all intervals of results of steps: each of K intervals has the confidence
+    1 - (1 - CONFIDENCE) / K (Bonferroni).
     """
-    number = sum(len(check.metrics) for check in checks if check.reason is None)
-    confidence = 1 - (1 - CONFIDENCE) / max(1, number)
+    comparable = [check for check in checks if check.reason is None]
+    of_steps = _shared_confidence(sum(len(stage.metrics) for check in comparable for stage in check.stages))
     ended = {result.planned.settings: result for result in results}
-    return [_verdict(check, ended, store, confidence) for check in checks]
+    return [_verdict(check, ended, store, confidence_of_metrics(checks), of_steps) for check in checks]
 
 
-def _verdict(check: Check, ended: Mapping[str, SweepRun], store: Path, confidence: float) -> Verdict:
+def judged_means(verdicts: Sequence[Verdict]) -> list[JudgedMean]:
+    """Return the means of each setting of which at least two seeds were repeated and ended."""
+    from plastic_cli.statistics.intervals import prediction_interval
+
+    checks = [verdict.check for verdict in verdicts]
+    confidence = confidence_of_metrics(checks)
+    found = []
+    for places in _by_setting(checks):
+        ended = tuple(verdicts[place] for place in places if verdicts[place].metrics)
+        if len({verdict.check.planned.seed for verdict in ended}) < FEWEST_REPEATED:
+            continue
+        for metric in checks[places[0]].metrics:
+            of = [entry for verdict in ended for entry in verdict.metrics if (entry.metric, entry.step) == (metric, "")]
+            value = sum(_number(entry.value) for entry in of) / len(of)
+            stored = _stored_values([checks[place] for place in places], metric)
+            found.append(JudgedMean(metric, value, prediction_interval(stored, confidence, of=len(of)), ended))
+    return found
+
+
+def confidence_of_metrics(checks: Sequence[Check]) -> float:
+    """Return the confidence of each interval of a final metric, or of its mean over the seeds of a setting."""
+    means = sum(len(checks[places[0]].metrics) for places in _by_setting(checks))
+    return _shared_confidence(means + sum(len(check.metrics) for check in checks if check.reason is None))
+
+
+def _shared_confidence(number: int) -> float:
+    return 1 - (1 - CONFIDENCE) / max(1, number)
+
+
+def _by_setting(checks: Sequence[Check]) -> list[list[int]]:
+    """Return the places of the checks of each setting of a recipe of which several seeds are repeated."""
+    from plastic_cli.runs.reference import setting_text
+
+    groups: dict[tuple[str, str, tuple[str, ...]], list[int]] = {}
+    for place, check in enumerate(checks):
+        if check.reason is None:
+            setting = setting_text(check.planned.rule, check.planned.config)
+            groups.setdefault((check.recipe, setting, check.metrics), []).append(place)
+    return [places for places in groups.values() if len({checks[at].planned.seed for at in places}) >= FEWEST_REPEATED]
+
+
+def _stored_values(checks: Sequence[Check], metric: str) -> list[float]:
+    """Return a metric of all completed runs of the reference of one setting, each once."""
+    records = {
+        record.run: record
+        for check in checks
+        for record in (*check.others, *([check.stored] if check.stored is not None else []))
+        if record.status == "completed"
+    }
+    return [_number(record.summary.get(metric)) for record in records.values()]
+
+
+def _verdict(check: Check, ended: Mapping[str, SweepRun], store: Path, confidence: float, of_steps: float) -> Verdict:
     if check.reason is not None:
         return Verdict(check, "not comparable", reason=check.reason)
     result = ended.get(check.planned.settings)
-    steps = [ended.get(step.settings) for step, _ in check.stages]
+    steps = [ended.get(stage.step.settings) for stage in check.stages]
     if result is None or any(of is None or of.word in ("interrupted", "left") for of in (result, *steps)):
         return Verdict(check, "not finished", reason="the verification was stopped")
     outcome = result.outcome
@@ -311,41 +428,58 @@ def _verdict(check: Check, ended: Mapping[str, SweepRun], store: Path, confidenc
         also = check.stored is not None and check.stored.status == "failed"
         same: SameSeed | None = None if check.stored is None else "equal" if also else "different"
         return Verdict(check, "failed", same_seed=same, run=outcome.run, reason=outcome.error)
-    found = judgment(check, read_record(store / outcome.run), confidence, store / outcome.run)
+    found = judgment(check, read_record(store / outcome.run), confidence, store / outcome.run, of_steps)
     broken = next((of for of in steps if of is not None and of.word != "done"), None)
     return found if broken is None else replace(found, word="failed", reason=broken.outcome.error)
 
 
-def judgment(check: Check, record: RunRecord, confidence: float = CONFIDENCE, folder: Path | None = None) -> Verdict:
+def judgment(
+    check: Check,
+    record: RunRecord,
+    confidence: float = CONFIDENCE,
+    folder: Path | None = None,
+    of_steps: float = CONFIDENCE,
+) -> Verdict:
     """Return where a completed run stands.
 
-    confidence: of the prediction interval of each judged metric. folder: that of the run, with its stages.
+    confidence, of_steps: of the prediction interval of each judged metric, and of each result of a step. folder: that
+    of the run, with its stages.
     """
-    from plastic_cli.statistics.intervals import prediction_interval
-
-    metrics = tuple(
-        JudgedMetric(
-            metric,
-            record.summary.get(metric),
-            prediction_interval([_number(other.summary.get(metric)) for other in check.others], confidence),
-        )
-        for metric in check.metrics
-    )
-    word: VerdictWord = "inside" if all(judged.inside for judged in metrics) else "outside"
-    found = Verdict(check, word, metrics, run=record.run, seconds=record.seconds)
+    before = None if check.stored is None else check.stored.summary
+    summaries = [other.summary for other in check.others]
+    metrics = [_judged(metric, "", record.summary, before, summaries, confidence) for metric in check.metrics]
+    differences = {} if check.stored is None else _differences("", check.stored.summary, record.summary)
+    for stage in check.stages:
+        again = None if folder is None else read_stage(folder, stage.step.verb, stage.step.config)
+        results = {} if again is None else again.results
+        of_others = [other.results for other in stage.others]
+        stored = None if stage.stored is None else stage.stored.results
+        metrics += [_judged(name, stage.text, results, stored, of_others, of_steps) for name in stage.metrics]
+        differences |= {} if stored is None else _differences(f"{stage.text}: ", stored, results)
+    word: VerdictWord = "inside" if all(entry.inside for entry in metrics) else "outside"
+    found = Verdict(check, word, tuple(metrics), run=record.run, seconds=record.seconds)
     if check.stored is None:
         return found
-    differences = _differences("", check.stored.summary, record.summary)
-    for step, stage in check.stages:
-        again = None if folder is None else read_stage(folder, step.verb, step.config)
-        name = " ".join(filter(None, [step.verb, step.options_text])) + ": "
-        differences |= _differences(name, stage.results, {} if again is None else again.results)
     return replace(
         found,
         same_seed="different" if differences else "equal",
         conditions=_other_conditions(check.stored, record),
         differences=differences,
     )
+
+
+def _judged(
+    metric: str,
+    step: str,
+    now: Mapping[str, float | None],
+    stored: Mapping[str, float | None] | None,
+    others: Sequence[Mapping[str, float | None]],
+    confidence: float,
+) -> JudgedMetric:
+    from plastic_cli.statistics.intervals import prediction_interval
+
+    interval = prediction_interval([_number(other.get(metric)) for other in others], confidence)
+    return JudgedMetric(metric, now.get(metric), interval, None if stored is None else stored.get(metric), step)
 
 
 def _differences(
@@ -395,16 +529,35 @@ def verdict_rows(verdict: Verdict) -> list[dict[str, Any]]:
         {
             **about,
             "verdict": "inside" if judged.inside else "outside",
+            "step": judged.step or "train",
             "metric": judged.metric,
             "value": judged.value,
             "mean": judged.interval.mean,
             "low": judged.interval.low,
             "high": judged.interval.high,
-            "stored_value": None if check.stored is None else check.stored.summary.get(judged.metric),
+            "stored_value": judged.stored,
         }
         for judged in verdict.metrics
     ]
     return [{name: row.get(name) for name in COLUMNS} for row in rows or [about]]
+
+
+def mean_row(mean: JudgedMean) -> dict[str, Any]:
+    """Return the row with COLUMNS of the mean over the repeated seeds of a setting; it has no seed and no run."""
+    check = mean.verdicts[0].check
+    row: dict[str, Any] = {
+        "recipe": check.recipe,
+        "rule": check.planned.rule,
+        "settings": settings_of(check.planned),
+        "verdict": "inside" if mean.inside else "outside",
+        "step": "train",
+        "metric": mean.metric,
+        "value": mean.value,
+        **{name: getattr(mean.interval, name) for name in ("mean", "low", "high")},
+        "other_seeds": mean.interval.n,
+        "repeated_seeds": len(mean.verdicts),
+    }
+    return {name: row.get(name) for name in COLUMNS}
 
 
 def settings_of(planned: PlannedRun) -> str:
@@ -429,12 +582,15 @@ def same_seed_text(verdict: Verdict) -> str | None:
 
 
 def summary_text(verdicts: Sequence[Verdict]) -> str:
-    """Return the numbers of runs inside, equal and not comparable in one line."""
+    """Return the numbers of runs and means inside, of runs equal and not comparable in one line."""
     compared = [verdict for verdict in verdicts if verdict.word in ("inside", "outside", "failed")]
     inside = sum(verdict.word == "inside" for verdict in compared)
     with_stored = [verdict for verdict in compared if verdict.same_seed is not None]
     alike = [verdict for verdict in with_stored if not verdict.conditions]
     parts = [f"{inside} of {len(compared)} inside"]
+    means = judged_means(verdicts)
+    if means:
+        parts.append(f"{sum(mean.inside for mean in means)} of {len(means)} means over seeds inside")
     if alike:
         equal = sum(verdict.same_seed == "equal" for verdict in alike)
         parts.append(f"{equal} of {len(alike)} equal to the bit to the stored run of the same seed")
@@ -444,6 +600,12 @@ def summary_text(verdicts: Sequence[Verdict]) -> str:
     if left:
         parts.append(f"{left} not comparable")
     return "; ".join(parts)
+
+
+def _outside_text(judged: JudgedMetric | JudgedMean, check: Check) -> str:
+    metric = metric_of(judged.metric, check.planned.rule)
+    bounds = f"{metric.number(judged.interval.low)} to {metric.text(judged.interval.high)}"
+    return f"{metric.name} {metric.text(judged.value)}, outside {bounds}."
 
 
 def failure_text(verdicts: Sequence[Verdict], *, exact: bool) -> str | None:
@@ -459,12 +621,14 @@ def failure_text(verdicts: Sequence[Verdict], *, exact: bool) -> str | None:
         if first.word == "failed":
             return f"{_runs(len(alarms))} shifted or failed: {first.check.planned.label} failed: {first.reason}"
         judged = next(entry for entry in first.metrics if not entry.inside)
-        metric = metric_of(judged.metric, first.check.planned.rule)
-        bounds = f"{metric.number(judged.interval.low)} to {metric.text(judged.interval.high)}"
-        return (
-            f"{_runs(len(alarms))} shifted: {first.check.planned.label} has {metric.name} {metric.text(judged.value)},"
-            f" outside {bounds}."
-        )
+        label = first.check.planned.label + (f" ({judged.step})" if judged.step else "")
+        return f"{_runs(len(alarms))} shifted: {label} has {_outside_text(judged, first.check)}"
+    shifted = [mean for mean in judged_means(verdicts) if mean.alarm]
+    if shifted:
+        check = shifted[0].verdicts[0].check
+        settings = settings_of(check.planned) or check.planned.rule
+        means = "1 mean over seeds has" if len(shifted) == 1 else f"{len(shifted)} means over seeds have"
+        return f"{means} shifted: {settings} has mean {_outside_text(shifted[0], check)}"
     if changed:
         return (
             f"{_runs(len(changed))} not equal to the bit: {changed[0].check.planned.label} differs from the stored run"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import re
@@ -25,7 +27,17 @@ from plastic_cli.sweeps.lookup import with_data
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
 from plastic_cli.testing import plastic
-from plastic_cli.verbs.verify import CONFIDENCE, FEWEST_SEEDS, Check, check_of, failure_text, judged, judgment
+from plastic_cli.verbs.verify import (
+    CONFIDENCE,
+    FEWEST_SEEDS,
+    Check,
+    check_of,
+    failure_text,
+    judged,
+    judged_means,
+    judgment,
+    summary_text,
+)
 from sweeps.watching import statuses, until
 
 pytestmark = pytest.mark.usefixtures("starts")
@@ -36,7 +48,8 @@ VERSIONS = {"torch": "2", "numpy": "2", "numba": "0"}
 
 def record(seed, accuracy, **summary):
     values = {"test/accuracy": accuracy, **summary}
-    return RunRecord("r", "backprop", seed, {}, summary=values, machine=dict(MACHINE), versions=dict(VERSIONS))
+    about = {"machine": dict(MACHINE), "versions": dict(VERSIONS), "status": "completed"}
+    return RunRecord("r", "backprop", seed, {}, summary=values, **about)
 
 
 @pytest.fixture
@@ -116,6 +129,65 @@ def test_twenty_of_twenty_are_inside_in_19_of_20_verifications_without_a_change(
         passed += all(interval.low <= row[0] <= interval.high for interval, row in zip(intervals, values, strict=True))
     # The bound of Bonferroni is 0.951 for independent runs; 400 draws have a standard error of 0.011.
     assert abs(passed / 400 - (1 - 0.05 / 20) ** 20) < 0.033
+
+
+def seeds_of(planned, number):
+    return [replace(planned, config={**planned.config, "seed": seed}) for seed in range(number)]
+
+
+def of_five_seeds(planned, stored, repeated, confidence):
+    """The verdicts of five seeds whose values are `repeated`, where the reference has `stored`."""
+    records = [replace(record(seed, value), run=f"stored-{seed}") for seed, value in enumerate(stored)]
+    return [
+        judgment(check(run, records[:seed] + records[seed + 1 :], records[seed]), record(seed, value), confidence)
+        for seed, (run, value) in enumerate(zip(seeds_of(planned, 5), repeated, strict=True))
+    ]
+
+
+def test_the_mean_of_the_repeated_seeds_is_judged_against_all_stored_seeds(planned):
+    stored, repeated = [0.50, 0.52, 0.51, 0.49, 0.53], [0.54, 0.52, 0.55, 0.53, 0.56]
+    (mean,) = judged_means(of_five_seeds(planned, stored, repeated, 0.95))
+    # Six numbers are judged: five runs and their mean.
+    expected = prediction_interval(stored, 1 - 0.05 / 6, of=5)
+    assert (mean.interval.low, mean.interval.high) == (expected.low, expected.high)
+    assert mean.value == pytest.approx(0.54)
+    assert mean.inside == (expected.low <= 0.54 <= expected.high)
+    (same,) = judged_means(of_five_seeds(planned, stored, stored, 0.95))
+    assert same.inside
+    assert judged_means(of_five_seeds(planned, stored, repeated, 0.95)[:1]) == []
+
+
+def test_a_shift_of_all_seeds_is_seen_in_their_mean_where_single_runs_miss_it(planned):
+    generator = np.random.default_rng(1)
+    seen = {"runs": 0, "mean": 0, "mean without a shift": 0}
+    for _ in range(200):
+        stored, again = 0.5 + 0.01 * generator.normal(size=(2, 5))
+        verdicts = of_five_seeds(planned, stored, again + 0.04, 1 - 0.05 / 6)
+        seen["runs"] += failure_text([verdicts[0]], exact=False) is not None
+        seen["mean"] += judged_means(verdicts)[0].alarm
+        seen["mean without a shift"] += judged_means(of_five_seeds(planned, stored, again, 0.95))[0].alarm
+    assert seen["mean"] > 120 > 80 > seen["runs"], seen
+    assert seen["mean without a shift"] < 8, seen
+
+
+def test_runs_that_repeat_the_stored_ones_to_the_bit_have_no_shifted_mean(planned):
+    stored = [0.5, 0.5, 0.5, 0.5, 0.9]
+    verdicts = of_five_seeds(planned, stored, stored, 0.95)[-2:]
+    assert [verdict.same_seed for verdict in verdicts] == ["equal", "equal"]
+    assert not judged_means(verdicts)[0].alarm
+    moved = of_five_seeds(planned, [0.5, 0.501, 0.499, 0.5, 0.502], [0.6] * 5, 0.95)
+    assert judged_means(moved)[0].alarm
+    assert failure_text(moved[:0], exact=False) is not None, "nothing was compared"
+
+
+def test_a_shifted_mean_is_a_failure_of_the_verification(planned):
+    # Each seed alone lies inside its wide interval; all of them together do not.
+    stored = [0.50, 0.54, 0.46, 0.52, 0.48]
+    verdicts = of_five_seeds(planned, stored, [value + 0.12 for value in stored], 1 - 0.05 / 6)
+    assert [verdict.word for verdict in verdicts] == ["inside"] * 5
+    assert "1 mean over seeds has shifted: " in failure_text(verdicts, exact=False)
+    assert "0 of 1 means over seeds inside" in summary_text(verdicts)
+    assert failure_text(of_five_seeds(planned, stored, stored[::-1], 0.99), exact=False) is None
 
 
 def test_the_confidence_is_shared_by_the_judged_metrics_of_all_runs(planned, runs_folder):
@@ -286,7 +358,9 @@ def test_results_inside_pass(reference, runs_folder, instant_runs):
     assert outcome.code == 0, outcome.err
     assert outcome.out.count(" inside ") == 4
     assert outcome.out.count("differs by 0.002") == 2
-    assert outcome.err.endswith("2 of 2 inside; 1 of 2 equal to the bit to the stored run of the same seed\n")
+    assert outcome.err.endswith(
+        "2 of 2 inside; 2 of 2 means over seeds inside; 1 of 2 equal to the bit to the stored run of the same seed\n"
+    )
     assert "[2/2] done" in outcome.err
     # The runs are new, in a folder of their own that is gone.
     assert sorted(RunStore(runs_folder).folders()) == before
@@ -299,8 +373,9 @@ def test_a_result_outside_is_exit_code_1(stored, recipe, instant_runs):
     outcome = plastic("verify", file, "--seeds", 2, "--format", "csv")
     assert outcome.code == 1
     lines = outcome.out.splitlines()
-    assert len(lines) == 1 + 2 * 2
-    assert sum(",outside," in line for line in lines) == sum(",inside," in line for line in lines) == 2
+    assert len(lines) == 1 + 2 * 2 + 2, "a line for each metric of each run, and of the mean of both"
+    runs = lines[1:5]
+    assert sum(",outside," in line for line in runs) == sum(",inside," in line for line in runs) == 2
     assert "error: 2 runs are shifted: backprop seed=0 has test accuracy 50.00%, outside " in outcome.err
     found = plastic("verify", file, "--json")
     assert (found.code, found.err.count("\n")) == (1, 1)
@@ -379,6 +454,38 @@ def test_the_steps_of_a_recipe_are_compared_with_those_of_the_stored_run(
     assert other.results[0]["verdict"] == "inside"
 
 
+def test_a_result_of_a_step_has_an_interval_from_the_other_seeds(
+    stored, recipe, sweep, instant_runs, runs_folder, tmp_path
+):
+    file = recipe(options="learning_rate = 0.01", steps='[[steps]]\nverb = "eval"\n', seeds="4")
+    sweep(file)
+    plan = plan_recipe(read_recipe(str(file)), seeds=4)
+    reference = {"mine": [planned.settings for planned in plan]}
+
+    def write(shift):
+        for path in runs_folder.glob("*/stages/*.json"):
+            stage = json.loads(path.read_text())
+            seed = json.loads((path.parents[1] / "run.json").read_text())["seed"]
+            results = dict.fromkeys(stage["results"], 0.5 + seed / 1000 + shift)
+            path.write_text(json.dumps({**stage, "results": results}))
+        write_reference(RunStore(runs_folder), tmp_path / "reference", reference)
+
+    def words():
+        outcome = plastic("verify", file, "--seeds", 1, "--steps", "--format", "csv")
+        rows = list(csv.DictReader(io.StringIO(outcome.out)))
+        return outcome.code, {row["step"]: row["verdict"] for row in rows}
+
+    (value,) = {
+        value
+        for path in runs_folder.glob("*/stages/*.json")
+        for value in json.loads(path.read_text())["results"].values()
+    }
+    write(value - 0.5)
+    assert words() == (0, {"train": "inside", "eval": "inside"})
+    write(value - 0.25)
+    assert words() == (1, {"train": "inside", "eval": "outside"})
+
+
 def test_a_sample_is_drawn_from_all_recipes(reference, recipe, instant_runs):
     # The reference has no runs of this one.
     recipe(seeds="9", options="learning_rate = 0.5", name="unmeasured")
@@ -453,11 +560,13 @@ def test_the_python_interface_returns_the_same(reference, instant_runs):
     found = plastic_cli.verify(reference, seeds=2, quiet=True)
     assert found.passed
     assert found.failure is None
-    table = found.table
-    assert (table["verdict"] == "inside").all()
+    assert (found.table["verdict"] == "inside").all()
+    means, table = (found.table[found.table["seed"].isna() == mean] for mean in (True, False))
     assert list(zip(table["metric"], table["seed"], strict=True)) == [
         (metric, seed) for seed in (0, 1) for metric in ("test/accuracy", "validation/accuracy")
     ]
+    assert list(means["metric"]) == [mean.metric for mean in found.means] == ["test/accuracy", "validation/accuracy"]
+    assert list(means["value"]) == [table.loc[table["metric"] == name, "value"].mean() for name in means["metric"]]
     assert "2 of 2 inside" in repr(found)
     assert "<table" in found._repr_html_()
     assert not replace(found, exact=True).passed
@@ -477,10 +586,10 @@ def test_the_command_runs_real_processes(trained, monkeypatch):
 
 def test_the_page_says_from_which_shift_on_a_result_lies_outside():
     page = (Path(__file__).parents[2] / "docs/measured-reference.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
     assert len(rows) == 3
     for number, *distances in rows:
-        for others, shown in zip((4, 9), distances, strict=True):
+        for (others, repeated), shown in zip(((4, 1), (9, 1), (5, 5)), distances, strict=True):
             values = np.arange(others) / np.arange(others).std(ddof=1)
-            interval = prediction_interval(values, 1 - 0.05 / int(number))
+            interval = prediction_interval(values, 1 - 0.05 / int(number), of=repeated)
             assert f"{interval.high - interval.mean:.1f}" == shown
