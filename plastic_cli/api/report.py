@@ -102,12 +102,21 @@ def make_report(
     sources = sources or installed_sources(options)
     reference = _reference(console) if options.reference else None
     content = read_content(frame, options, sources.claims, console, reference)
-    made = Report(replace(content, steps=tuple(steps)), options, sources, stores, console, reference)
+    made = Report(replace(content, steps=_named_steps(steps, content)), options, sources, stores, console, reference)
     if options.table_option is not None and options.pareto is None:
         # Wrong columns and labels are errors before anything is written.
         for name, table in tables_of(made.content, options).items():
             made._latex(name, table, options)
     return made
+
+
+def _named_steps(steps: Sequence[StepOnRun], content: Content) -> tuple[StepOnRun, ...]:
+    """Return the steps with the names that the table of results gives their settings."""
+    if not steps:
+        return ()
+    from plastic_cli.reports.steps import with_settings
+
+    return with_settings(steps, {run: result.group.setting for result in content.results for run in result.group.runs})
 
 
 @dataclass(frozen=True, repr=False)

@@ -146,7 +146,8 @@ def _find(known: Mapping[str, Metric], key: str) -> Metric | None:
 
 def _with_details(metric: Metric, details: list[str]) -> Metric:
     """Return the metric with its split and what else distinguishes it: "test accuracy under gaussian-noise:0.3"."""
-    name, rest = metric.name, list(details)
+    # A corruption is named with its strength; clean images have none.
+    name, rest = metric.name, ["clean" if detail == "clean:0" else detail for detail in details]
     if rest:
         split, _, condition = rest[0].partition("+")
         if split in SPLITS:

@@ -29,7 +29,7 @@ from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.options import Sources
 from plastic_cli.reports.pareto import Pareto, pareto_table
 from plastic_cli.reports.results import ClaimResult
-from plastic_cli.reports.steps import step_figures, steps_table
+from plastic_cli.reports.steps import step_figures, steps_tables
 from plastic_cli.reports.tables import (
     REFERENCE_EXPLAINED,
     VERDICTS_EXPLAINED,
@@ -131,8 +131,11 @@ _STEPS_TEXT = (
 
 
 def _steps_section(content: Content) -> Section:
-    table = PageTable("steps-table", steps_table(content.steps, content.style))
-    return Section("steps", "Steps", (_STEPS_TEXT,), (table,), tuple(step_figures(content.steps)))
+    tables = tuple(
+        PageTable(f"steps-table-{number}", table)
+        for number, table in enumerate(steps_tables(content.steps, content.style), start=1)
+    )
+    return Section("steps", "Steps", (_STEPS_TEXT,), tables, tuple(step_figures(content.steps)))
 
 
 def _results_section(content: Content, sources: Sources) -> Section:

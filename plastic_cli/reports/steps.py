@@ -7,7 +7,7 @@ import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,14 @@ from plastic_cli.reports.comparisons import unique_name
 from plastic_cli.reports.drawings import PageFigure
 from plastic_cli.reports.frames import flat
 from plastic_cli.reports.numbers import NumberStyle
+from plastic_cli.reports.tables import common_metric
 from plastic_cli.statistics.intervals import Interval, mean_interval
-from plastic_cli.tables import Column, Table
+from plastic_cli.tables import Cell, Column, Table
 
 LARGEST_FIGURE = 2 << 20
 """Bytes of a picture; a larger one is not put into the page."""
+MOST_RESULTS = 5
+"""Columns of results in one table, which fit on a page of 1200 pixels."""
 WIDE_FROM = 1.6
 """Width over height from which on a picture takes the whole width of the page."""
 
@@ -55,6 +58,11 @@ class StepResult:
     value: Interval
 
 
+def with_settings(steps: Sequence[StepOnRun], settings: Mapping[str, str]) -> tuple[StepOnRun, ...]:
+    """Return steps whose settings have the names of the table of results. settings: the name of each run."""
+    return tuple(replace(step, setting=settings.get(step.folder.name) or step.setting) for step in steps)
+
+
 def step_results(steps: Sequence[StepOnRun]) -> list[StepResult]:
     """Return each metric of each step on each setting with its mean and interval over seeds."""
     return [
@@ -81,30 +89,46 @@ def steps_frame(steps: Sequence[StepOnRun]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def steps_table(steps: Sequence[StepOnRun], style: NumberStyle) -> Table:
-    """Return the table for a reader: one row per setting, step and metric."""
-    results = step_results(steps)
+def steps_tables(steps: Sequence[StepOnRun], style: NumberStyle) -> list[Table]:
+    """Return the tables for a reader: one for each step, with one row per setting and one column per result.
+
+    A step with many results has several tables of at most `MOST_RESULTS` columns each.
+    """
+    by_step: dict[str, list[StepResult]] = {}
+    for result in step_results(steps):
+        by_step.setdefault(result.first.step, []).append(result)
+    tables = []
+    for step, results in by_step.items():
+        metrics = list(dict.fromkeys(result.metric for result in results))
+        parts = [metrics[begin : begin + MOST_RESULTS] for begin in range(0, len(metrics), MOST_RESULTS)]
+        for number, part in enumerate(parts, start=1):
+            title = step if len(parts) == 1 else f"{step} ({number} of {len(parts)})"
+            tables.append(_step_table(title, results, part, style))
+    return tables
+
+
+def _step_table(title: str, results: Sequence[StepResult], metrics: Sequence[str], style: NumberStyle) -> Table:
+    """Return some results of one step on all settings that have one of them."""
+    shown = [result for result in results if result.metric in metrics]
+    cells: dict[tuple[str, str, str | None], dict[str, StepResult]] = {}
+    for result in shown:
+        cells.setdefault((result.first.rule, result.first.setting, result.first.dataset), {})[result.metric] = result
+    rules = list(dict.fromkeys(rule for rule, _, _ in cells))
+    columns = [
+        Column("setting", names_row=True),
+        Column("rule", optional=True),
+        Column("data set", optional=True),
+        Column("n", numeric=True),
+        *(Column(style.heading(common_metric(metric, rules)), numeric=True) for metric in metrics),
+    ]
     rows = []
-    for result in results:
-        first, metric = result.first, metric_of(result.metric, result.first.rule)
-        value = style.estimate(result.value, metric)
-        rows.append(
-            (first.setting, first.rule, first.dataset, first.step, style.heading(metric), value, result.value.n)
-        )
-    return Table(
-        "Steps",
-        style.caption([result.value for result in results]),
-        (
-            Column("setting", names_row=True),
-            Column("rule", optional=True),
-            Column("data set", optional=True),
-            Column("step"),
-            Column("result"),
-            Column("value", numeric=True),
-            Column("n", numeric=True),
-        ),
-        tuple(rows),
-    )
+    for (rule, setting, dataset), of_metric in cells.items():
+        values: list[Cell] = [
+            style.estimate(of_metric[metric].value, metric_of(metric, rule)) if metric in of_metric else None
+            for metric in metrics
+        ]
+        rows.append((setting, rule, dataset, max(result.value.n for result in of_metric.values()), *values))
+    return Table(title, style.caption([result.value for result in shown]), tuple(columns), tuple(rows))
 
 
 def step_figures(steps: Sequence[StepOnRun]) -> Iterator[PageFigure]:

@@ -30,7 +30,7 @@ from plastic_cli.reports.options import PAGE
 from plastic_cli.reports.page import page
 from plastic_cli.reports.pareto import pareto_figures
 from plastic_cli.reports.plots import Figure
-from plastic_cli.reports.steps import steps_frame, steps_table
+from plastic_cli.reports.steps import steps_frame, steps_tables
 from plastic_cli.reports.with_reference import own_only
 from plastic_cli.runs.console import Console
 from plastic_cli.statistics.intervals import MINIMUM_VALUES
@@ -61,8 +61,11 @@ def write_tables(folder: Path, content: Content, options: ReportOptions) -> None
         contents[f"{stem}.tex"] = "\n".join(latex_of(name, each, chosen) for name, each in tables.items())
     if content.steps:
         contents["steps.csv"] = csv_text(steps_frame(content.steps))
-        contents["steps.md"] = markdown(steps_table(content.steps, content.style))
-        contents["steps.tex"] = latex_of("steps", steps_table(content.steps, content.style), plain)
+        tables_of_steps = steps_tables(content.steps, content.style)
+        contents["steps.md"] = "\n".join(map(markdown, tables_of_steps))
+        contents["steps.tex"] = "\n".join(
+            latex_of(f"steps-{number}", table, plain) for number, table in enumerate(tables_of_steps, start=1)
+        )
     if options.compare:
         contents |= {f"{name}.csv": csv_text(frame) for name, frame in frames_of(content, options).items()}
         tables = comparison_tables(content.comparisons, options.style)

@@ -15,7 +15,15 @@ from scipy import stats
 from plastic_cli.reports.content import read_content
 from plastic_cli.reports.numbers import NumberStyle
 from plastic_cli.reports.options import ReportOptions, Sources
-from plastic_cli.reports.steps import LARGEST_FIGURE, StepOnRun, step_figures, steps_frame, steps_table
+from plastic_cli.reports.steps import (
+    LARGEST_FIGURE,
+    MOST_RESULTS,
+    StepOnRun,
+    step_figures,
+    steps_frame,
+    steps_tables,
+    with_settings,
+)
 from plastic_cli.reports.write import write_page, write_tables
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.store import RunStore
@@ -55,10 +63,31 @@ def test_a_value_that_is_not_finite_does_not_count():
     assert (row["n"], row["mean"]) == (2, pytest.approx(0.6))
 
 
-def test_a_reader_sees_names_and_percent():
-    text = markdown(steps_table(over_seeds(0.5, 0.6, 0.7), NumberStyle()))
-    assert "| local | eglp | digits | eval | test accuracy (%) | 60.00 [35.16, 84.84] | 3 |" in text
-    assert "| 0.6000 [0.3516, 0.8484] |" in markdown(steps_table(over_seeds(0.5, 0.6, 0.7), NumberStyle(percent=False)))
+def test_a_reader_sees_one_row_for_each_setting_and_one_column_for_each_result():
+    steps = over_seeds(0.5, 0.6, 0.7) + over_seeds(0.8, setting="other")
+    steps += [replace(STEP, seed=seed, setting="other", results={"clean:0/accuracy": 0.25}) for seed in (0, 1)]
+    (table,) = steps_tables(steps, NumberStyle())
+    text = markdown(table)
+    assert "### eval" in text
+    assert "| setting | rule | data set | n | test accuracy (%) | accuracy, clean (%) |" in text
+    assert "| local | eglp | digits | 3 | 60.00 [35.16, 84.84] | \N{EN DASH} |" in text
+    assert "| other | eglp | digits | 2 | 80.00 | 25.00 |" in text
+    assert "| 0.6000 [0.3516, 0.8484] |" in markdown(steps_tables(steps[:3], NumberStyle(percent=False))[0])
+
+
+def test_each_step_has_its_tables_and_all_results_are_in_one_of_them():
+    many = {f"layer {number}/probe": number / 20 for number in range(12)}
+    steps = [*over_seeds(0.5), replace(STEP, step="analyze --probe", results=many)]
+    tables = steps_tables(steps, NumberStyle())
+    assert [table.title for table in tables] == ["eval", *(f"analyze --probe ({number} of 3)" for number in (1, 2, 3))]
+    shown = [cell.value for table in tables[1:] for cell in table.rows[0][4:]]
+    assert shown == list(many.values())
+    assert max(len(table.columns) for table in tables) == 4 + MOST_RESULTS
+
+
+def test_settings_have_the_names_of_the_table_of_results():
+    named = with_settings([STEP, replace(STEP, folder=Path("store/other"))], {"run": "perturbations = 16"})
+    assert [step.setting for step in named] == ["perturbations = 16", "local"]
 
 
 @pytest.fixture
