@@ -32,6 +32,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from plastic_cli.credit.interception import function_name
 from plastic_cli.credit.nested import mapped, tensors_of
 from plastic_cli.errors import UserError
 from plastic_grlu.nodes import PerturbedPass, Place, Trace, in_place
@@ -174,6 +175,12 @@ class ErrorPass(PerturbedPass):
         self._done = -1
         self.received: list[Tensor] = []
         self.products: list[_Product] = []
+
+    def handle(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Carry out a function; observers of the module may register hooks on tensors with a graph."""
+        if function_name(function) == "register_hook":
+            return function(*args, **kwargs)
+        return super().handle(function, args, kwargs)
 
     def _carry_out(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         call = self._calls - 1

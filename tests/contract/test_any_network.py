@@ -126,10 +126,16 @@ def test_a_module_of_the_users_own_is_trained_and_loaded(rule, own, data):
     RunStore("runs").run(result["run"]).load()
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_a_stopped_run_of_a_module_continues_to_the_same_bits(rule, own, data):
+@pytest.mark.parametrize(
+    ("rule", "more"),
+    [
+        *((rule, []) for rule in RULES),
+        *(("grlu", ["--credit", "learned", "--feedback", feedback]) for feedback in ("direct", "layer")),
+    ],
+)
+def test_a_stopped_run_of_a_module_continues_to_the_same_bits(rule, more, own, data):
     """With dropout, whose random numbers are the global ones of torch, and with an optimizer that has a state."""
-    options = ["--model", own, "--dataset", data, "--optimizer", "selective", "--epochs", 3, "--batch-size", 30]
+    options = [*more, "--model", own, "--dataset", data, "--optimizer", "selective", "--epochs", 3, "--batch-size", 30]
     whole = trained(rule, *options)
     with interrupted_after(1):
         outcome = plastic("train", rule, "--json", "--name", "stopped", *SMALL[rule], *options)
