@@ -206,6 +206,7 @@ def _print_means(means: Sequence[JudgedMean], output_format: str) -> None:
     ]
     if not rows:
         return
+    print()  # noqa: T201
     columns = ["setting", "result", "value", "low", "high", "seeds", "verdict"]
     if len({row["recipe"] for row in rows}) > 1:
         columns.insert(0, "recipe")
