@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from plastic_grlu import rule
-from plastic_grlu.epoch import NoiseState, Settings, train_epoch
+from plastic_grlu.epoch import Feedback, NoiseState, Settings, train_epoch
 
 Measure = Callable[[int], None]
 
@@ -33,6 +33,8 @@ class Case:
     top_k: float | None = None
     batch_size: int = 1
     credit: rule.Credit = "output"
+    path: rule.Path = "direct"
+    skip: bool = False
     eager: bool = False
 
 
@@ -41,7 +43,12 @@ CASES = [
     *(Case("k .5", perturbations, top_k=0.5) for perturbations in (1, 16, 128)),
     *(Case("ReLU, preactivation", perturbations, credit="preactivation") for perturbations in (1, 16, 128)),
     Case("ReLU, batch 32", 16, batch_size=32),
-    *(Case("ReLU, 256-256 with skip", perturbations, hidden=(256, 256)) for perturbations in (16, 128)),
+    *(Case("ReLU, 256-256 with skip", perturbations, hidden=(256, 256), skip=True) for perturbations in (16, 128)),
+    Case("learned feedback", 1, credit="learned"),
+    Case("transposed weights", 1, credit="learned", path="transposed"),
+    Case("learned, 4 layers", 1, hidden=(256,) * 4, credit="learned"),
+    Case("learned, 4, layer to layer", 1, hidden=(256,) * 4, credit="learned", path="layer"),
+    Case("transposed, 4 layers", 1, hidden=(256,) * 4, credit="learned", path="transposed"),
     *(Case("plain torch, ReLU", perturbations, eager=True) for perturbations in (1, 16, 128)),
     *(Case("plain torch, k .5", perturbations, top_k=0.5, eager=True) for perturbations in (1, 16, 128)),
 ]
@@ -66,19 +73,22 @@ def learner(case: Case) -> Measure:
     y = torch.randint(10, (8192,), generator=generator)
     sigma, learning_rate = 0.1, 0.01
     state = NoiseState(key=1)
+    feedback = None
+    if case.credit == "learned":
+        feedback = Feedback(rule.initial_feedback(sizes, case.path, generator), case.path)
+    settings = Settings(
+        case.perturbations,
+        sigma,
+        learning_rate,
+        case.batch_size,
+        case.credit,
+        case.top_k,
+        case.skip,
+        feedback=feedback,
+    )
 
     def fast(steps: int) -> None:
-        train_epoch(
-            weights,
-            biases,
-            x,
-            y,
-            torch.arange(steps * case.batch_size) % len(x),
-            Settings(
-                case.perturbations, sigma, learning_rate, case.batch_size, case.credit, case.top_k, len(case.hidden) > 1
-            ),
-            state,
-        )
+        train_epoch(weights, biases, x, y, torch.arange(steps * case.batch_size) % len(x), settings, state)
 
     def eager(steps: int) -> None:
         for step in range(steps):
@@ -135,14 +145,14 @@ def main() -> None:
     results = []
     if not options.json:
         numbers = f"{'perturbations':>14}{'steps/s':>10}{'us/step':>10}{'floors/step':>13}"
-        print(f"{'case':<26}{numbers}  {'quartiles':<14}floor us")
+        print(f"{'case':<28}{numbers}  {'quartiles':<14}floor us")
     for case in CASES:
         result = measure(case, options.repeats, options.seconds)
         results.append(result)
         if not options.json:
             quartiles = f"{result['floors_low_quartile']:.2f}-{result['floors_high_quartile']:.2f}"
             print(
-                f"{result['case']:<26}{result['perturbations']:>14}{result['steps_per_second']:>10.0f}"
+                f"{result['case']:<28}{result['perturbations']:>14}{result['steps_per_second']:>10.0f}"
                 f"{result['microseconds_per_step']:>10.1f}{result['floors_per_step']:>13.2f}  {quartiles:<14}"
                 f"{result['floor_microseconds']:.1f}"
             )
