@@ -166,9 +166,10 @@ def select_runs(
     advice = "" if options.reference else f" Train one: {example}"
     selected = runs if status == "all" else runs[runs["status"] == status]
     if selected.empty:
-        console.message(
-            f"no {status} run in {options.runs} to report (runs of another status: {_counts(runs) or 'none'}).{advice}"
-        )
+        chosen = " ".join(f"--{name} {value}" for name in ("rule", "dataset") if (value := getattr(options, name)))
+        of = f" with {chosen}" if chosen else ""
+        others = f" (runs of another status: {counted})" if (counted := _counts(runs)) else ""
+        console.message(f"no {status} run of your own in {options.runs}{of}{others}.{advice}")
     elif status == "completed" and len(selected) < len(runs):
         not_counted = _counts(runs[runs["status"] != "completed"])
         console.message(f"not counted: {not_counted} (see `plastic runs`)")

@@ -262,11 +262,14 @@ def _by_contents(frame: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _with_versions(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of one rule with the versions of plastic and of the rule as fields, if there are several.
+    """Return the rows of one rule with the versions of plastic and of the rule as fields, where there are several.
 
+    With the reference, a version is a field only if runs of one configuration have several: then it tells them apart.
     The version of a rule that comes with plastic is left out, since it equals the version of plastic.
     """
     marked = frame
+    if SOURCE in frame.columns and not _in_several_versions(frame):
+        return frame
     if "version" in frame.columns and len(frame["version"].dropna().unique()) > 1:
         marked = marked.assign(**{f"{CONFIG_PREFIX}plastic version": frame["version"].fillna("unknown")})
     if "rule_version" in frame.columns and len(frame["rule_version"].dropna().unique()) > 1:
@@ -274,6 +277,17 @@ def _with_versions(frame: pd.DataFrame) -> pd.DataFrame:
         if "version" not in frame.columns or rule.groupby(frame["version"], dropna=False).nunique().gt(1).any():
             marked = marked.assign(**{f"{CONFIG_PREFIX}rule version": rule})
     return marked
+
+
+def _in_several_versions(frame: pd.DataFrame) -> bool:
+    """Return whether a configuration has runs of several versions, on one data set."""
+    names = [column for column in frame.columns if column.startswith(CONFIG_PREFIX)]
+    names = [column for column in names if column.removeprefix(CONFIG_PREFIX) not in BOOKKEEPING]
+    versions = [column for column in ("version", "rule_version") if column in frame.columns]
+    codes = [_codes(frame[column]) for column in ("dataset", *names)]
+    settings = len(np.unique(np.column_stack(codes), axis=0))
+    with_versions = [*codes, *(_codes(frame[column]) for column in versions)]
+    return len(np.unique(np.column_stack(with_versions), axis=0)) > settings
 
 
 def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | None) -> list[Group]:

@@ -472,3 +472,18 @@ def test_controls_are_named_by_the_options_of_their_rule():
     assert named == {
         "a": "no events", "b": None, "c": "random features", "d": "backprop", "e": "the gradient", "f": None,
     }  # fmt: skip
+
+
+def test_with_the_reference_a_version_is_named_only_if_it_tells_runs_apart():
+    def rows(*versions, source="reference", **config):
+        return [
+            {"run": f"{source}/{config}{seed}", "rule": "grlu", "dataset": "digits", "seed": seed, "source": source,
+             "version": version, "rule_version": f"plastic {version}",
+             **{f"config.{name}": value for name, value in config.items()}}
+            for seed, version in enumerate(versions)
+        ]  # fmt: skip
+
+    apart = [*rows("0.1.0", "0.1.0", perturbations=1), *rows("0.2.0", "0.2.0", perturbations=16)]
+    assert not any("version" in group.setting for group in group_runs(pd.DataFrame(apart)))
+    both = [*apart, *rows("0.2.0", source="own", perturbations=1)]
+    assert all("version" in group.setting for group in group_runs(pd.DataFrame(both)))
