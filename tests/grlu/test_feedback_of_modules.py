@@ -105,6 +105,21 @@ def test_the_layer_of_the_output_learns_from_its_exact_error(name, feedback):
     assert outputs == {last}
 
 
+def test_the_error_past_the_weights_is_a_part_of_the_credit():
+    """h + W h + w: the error of the output reaches h as it is, and B brings the rest."""
+    model, x, y = MORE["skip-to-output"].draw()
+    credit = learned(model)
+    credit.backward(x, losses_of(y))
+    B = credit.feedback_weights()["hidden.weight"]
+    credit.feedback_rate = 0.0
+    model.zero_grad()
+    credit.backward(x, losses_of(y))
+    h, output = torch.tanh(model.hidden(x)).detach(), model(x).detach().requires_grad_()
+    (e,) = torch.autograd.grad(losses_of(y)(output).sum(), output)
+    delta = (e + e @ B.T) * (1 - h**2)
+    torch.testing.assert_close(model.hidden.weight.grad, delta.T @ x / len(x))
+
+
 class TwoLayers:
     """tanh(x A^T + a) W^T + w with cross-entropy, by hand in float64; direct feedback B of the hidden layer."""
 
