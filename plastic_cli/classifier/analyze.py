@@ -17,6 +17,7 @@ from plastic_cli.analysis.robustness import robustness
 from plastic_cli.analysis.sparsity import BatchedSparsity
 from plastic_cli.classifier.angles import analyze_angles, has_credit_rule, no_credit_rule
 from plastic_cli.classifier.data import data_for
+from plastic_cli.classifier.few_shot import analyze_held_out
 from plastic_cli.classifier.fit import features, predict, stratified_sample
 from plastic_cli.classifier.layers import HiddenLayer, NamedLayers, activity_in_batches, hidden_layers
 from plastic_cli.classifier.learner import Build, Learner, Networks
@@ -79,7 +80,8 @@ def analyze_classifier(
     network. own_angles: measures the angles of networks that the rule teaches without a credit rule; it is called too
     if no analysis is selected. Returns whether no analysis was selected, so that a rule can add its own.
     """
-    nothing_chosen = not (measures_chosen(config) or config.angles or others_chosen)
+    of_held_out = config.few_shot or config.incremental
+    nothing_chosen = not (measures_chosen(config) or config.angles or of_held_out or others_chosen)
     if config.other is not None:
         check_other_run(run, config.other)
     data = data_for(run, None)
@@ -102,6 +104,8 @@ def analyze_classifier(
 
     subject = Subject(data, learner, untrained, against, others, controls or dict)
     analyze_network(config, run, subject, default=nothing_chosen)
+    if of_held_out:
+        analyze_held_out(config, run, learner, untrained)
     if config.angles and has_credit_rule(learner):
         networks = {"trained": learner, "untrained": untrained()}
         taught = {name: network for name, network in networks.items() if has_credit_rule(network)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from plastic_cli.data.datasets import Dataset, Split, load_dataset
 from plastic_cli.data.images import PixelRange, in_other_units
 from plastic_cli.errors import UserError
 from plastic_cli.runs.run import Run
+
+if TYPE_CHECKING:
+    from plastic_cli.config.classifier import ModuleTrainConfig
 
 
 def image_shape_of(run: Run, inputs: int) -> tuple[int, int, int] | None:
@@ -22,6 +25,13 @@ def image_shape_of(run: Run, inputs: int) -> tuple[int, int, int] | None:
     return None
 
 
+def load_training_data(config: ModuleTrainConfig, run: Run) -> Dataset:
+    """Load the images that a run learns from, and is validated and tested on."""
+    return load_dataset(
+        config.dataset, run.data_folder, validation=config.validation, classes=config.classes, device=run.device
+    )
+
+
 def data_for(run: Run, dataset: str | None, *, validation: bool = False) -> Dataset:
     """Load the data set of an evaluation, with its own normalization; raises UserError if it does not fit the run."""
     name = dataset or run.record.dataset
@@ -30,8 +40,13 @@ def data_for(run: Run, dataset: str | None, *, validation: bool = False) -> Data
     held_out = int(run.config.get("validation", 0))
     if validation and not held_out:
         raise UserError(f"run {run.id} was trained without a validation split. Choose --split test or train.")
+    own = name == run.record.dataset
     data = load_dataset(
-        name, run.data_folder, validation=held_out if name == run.record.dataset else 0, device=run.device
+        name,
+        run.data_folder,
+        validation=held_out if own else 0,
+        classes=trained_classes(run) if own else (),
+        device=run.device,
     )
     stored = run.record.data
     if name != run.record.dataset:
@@ -43,10 +58,19 @@ def data_for(run: Run, dataset: str | None, *, validation: bool = False) -> Data
     return data
 
 
+def trained_classes(run: Run) -> tuple[int, ...]:
+    """Return the classes of `--classes` that a run was trained on; empty for all."""
+    return tuple(run.config.get("classes") or ())
+
+
 def trained_on(run: Run) -> Dataset:
-    """Load the data set that a run was trained on, with the same validation split."""
+    """Load the data set that a run was trained on, with the same classes and validation split."""
     return load_dataset(
-        str(run.record.dataset), run.data_folder, validation=int(run.config.get("validation", 0)), device=run.device
+        str(run.record.dataset),
+        run.data_folder,
+        validation=int(run.config.get("validation", 0)),
+        classes=trained_classes(run),
+        device=run.device,
     )
 
 

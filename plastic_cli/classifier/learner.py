@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from plastic_cli.data.datasets import Dataset
     from plastic_cli.runs.run import Run
@@ -46,6 +46,16 @@ class ScheduledLearner(Protocol):
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Set the learning rate, the noise and similar settings for epoch `epoch` of `epochs`, counted from 0."""
+
+
+@runtime_checkable
+class EncodingLearner(Protocol):
+    """A learner whose first layer receives the code of a frozen encoder, if `encoder` is not None."""
+
+    encoder: nn.Module | None
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the code (batch, units) of images x (batch, features)."""
 
 
 class Build(Protocol):

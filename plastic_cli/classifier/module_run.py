@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from plastic_cli.classifier.credit_metrics import CreditMetrics
-from plastic_cli.classifier.data import described_data
+from plastic_cli.classifier.data import described_data, load_training_data
 from plastic_cli.classifier.fit import fit
 from plastic_cli.classifier.module import ImageShape, ModuleLearner, single_images_refused
 from plastic_cli.classifier.networks import BuiltNetwork, build_network, seeded
 from plastic_cli.classifier.optimizers import SeveralOptimizers, make_optimizer
 from plastic_cli.classifier.render import snapshot_weights
 from plastic_cli.config.classifier import MODELS, ModuleTrainConfig
-from plastic_cli.data.datasets import Dataset, load_dataset
+from plastic_cli.data.datasets import Dataset
 from plastic_cli.numerics.seeds import derived_seed
 from plastic_cli.runs.own_modules import module_version, note_versions
 
@@ -67,7 +67,7 @@ def train_module(
     completed epochs, 0 before the first. loop: trains, with the arguments of `fit`. The global random numbers, from
     which dropout draws, get a seed of the run and are restored at the end.
     """
-    data = data or load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
+    data = data or load_training_data(config, run)
     with seeded(derived_seed(run.seed, "global")):
         learner = make(data)
         note_own_module(run, config.model, learner.image_shape, data)

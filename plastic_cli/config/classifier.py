@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from plastic_cli.config.model import (
     AnalyzeConfig,
@@ -29,6 +29,42 @@ def _check_layer_sizes(sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 LayerSizes = Annotated[tuple[int, ...], AfterValidator(_check_layer_sizes)]
 """Type of `--hidden`: the number of units in each hidden layer. `LayerSizes | None` makes the option optional."""
+
+
+def _expand_ranges(classes: Any) -> Any:
+    """Return a list of class numbers in which `3-6` stands for 3, 4, 5, 6."""
+    if not isinstance(classes, list | tuple):
+        return classes
+    expanded: list[Any] = []
+    for entry in classes:
+        first, hyphen, last = str(entry).partition("-")
+        if not hyphen or not (first.strip().isdigit() and last.strip().isdigit()):
+            expanded.append(entry)
+        elif int(last) < int(first) or int(last) > MOST_UNITS:
+            raise ValueError("needs ranges from a lower to a higher class, such as 0-4")
+        else:
+            expanded += range(int(first), int(last) + 1)
+    return expanded
+
+
+def _check_classes(classes: tuple[int, ...]) -> tuple[int, ...]:
+    if classes and (len(set(classes)) < 2 or min(classes) < 0):
+        raise ValueError("needs at least two classes, each a number from 0, such as 0-4 or 0,2,7")
+    return tuple(sorted(set(classes)))
+
+
+Classes = Annotated[tuple[int, ...], BeforeValidator(_expand_ranges), AfterValidator(_check_classes)]
+"""Type of `--classes`: class numbers, sorted; a text may have ranges, such as `0-4,7`."""
+
+
+def _check_shots(shots: tuple[int, ...]) -> tuple[int, ...]:
+    if not shots or min(shots) < 1:
+        raise ValueError("needs one or more numbers of examples, such as 1,5")
+    return tuple(sorted(set(shots)))
+
+
+Shots = Annotated[tuple[int, ...], AfterValidator(_check_shots)]
+"""Type of `--shots`: numbers of examples of each class, sorted."""
 
 
 MODELS = ("mlp", "cnn", "lenet", "resnet18")
@@ -93,6 +129,12 @@ class ClassifierTrainConfig(TrainConfig):
 class ModuleTrainConfig(ClassifierTrainConfig):
     """Options for training any network with any optimizer; a rule overrides their defaults."""
 
+    classes: Classes = field(
+        (),
+        "train on images of these classes only, such as 0-4 or 0,2,7; the others are held out, for `analyze --few-shot`"
+        " and --incremental (default: all classes)",
+        panel="Data",
+    )
     model: Model = field("mlp", MODEL_HELP, panel="Network")
     hidden: LayerSizes = field(
         (256,), "units of each hidden layer of mlp; with --model cnn, channels of each convolution", panel="Network"
@@ -110,6 +152,7 @@ class ModuleTrainConfig(ClassifierTrainConfig):
     batch_size: int = field(64, "images per step", ge=1, panel="Learning")
     epochs: int = field(10, "passes over the training images", ge=1, panel="Learning")
 
+    added: ClassVar[Mapping[str, Any]] = {"classes": []}
     rates: ClassVar[Mapping[str, float]] = {"momentum": 0.01, "adam": 0.001, "adamw": 0.001, "selective": 0.001}
     """Default learning rate of each optimizer for which it differs from that of the field `learning_rate`."""
     only_with: ClassVar[OnlyWith] = (
@@ -187,8 +230,28 @@ class ClassifierAnalyzeConfig(MeasuresConfig):
         panel="Settings",
     )
     samples: int = field(16, "updates per batch for --angles, each from new noise", ge=2, panel="Settings")
+    few_shot: bool = field(
+        False,
+        "accuracy on held-out classes (--classes of train) after a few examples of each: Hebbian memories, nearest"
+        " class mean and fine-tuning",
+    )
+    incremental: bool = field(
+        False,
+        "accuracy on held-out classes that come one after another: Hebbian memories, and a readout trained by SGD",
+    )
+    ways: int = field(5, "classes of an episode of --few-shot", ge=2, panel="Settings")
+    shots: Shots = field((1, 5), "examples of each class in an episode of --few-shot", panel="Settings")
+    queries: int = field(15, "test images of each class in an episode of --few-shot", ge=1, panel="Settings")
+    episodes: int = field(100, "episodes of --few-shot for each number of examples", ge=1, panel="Settings")
+    images_per_class: int = field(
+        100, "training images of each class for --incremental, each of which is learned once", ge=1, panel="Settings"
+    )
 
-    only_with: ClassVar[OnlyWith] = (("cka", (True,), ("other",)),)
+    only_with: ClassVar[OnlyWith] = (
+        ("cka", (True,), ("other",)),
+        ("few_shot", (True,), ("ways", "shots", "queries", "episodes")),
+        ("incremental", (True,), ("images_per_class",)),
+    )
 
 
 class OwnNetworkConfig(AnalyzeConfig):

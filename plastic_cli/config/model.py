@@ -68,7 +68,7 @@ class Config(BaseModel):
 
     added: ClassVar[Mapping[str, Any]] = {}
     """Fields that the previous version did not have, and the plain values with which a run is what it was without them.
-    Stored configurations of that version are read with these values."""
+    Stored configurations of that version are read with these values, see `added_fields`."""
 
     published_names: ClassVar[Mapping[str, str]] = {}
     """Lower-case names that options have in the published program, and the names here, for suggestions."""
@@ -158,6 +158,14 @@ class Config(BaseModel):
                 del os.environ["PYDANTIC_DISABLE_PLUGINS"]
             else:
                 os.environ["PYDANTIC_DISABLE_PLUGINS"] = before
+
+    @classmethod
+    def added_fields(cls) -> dict[str, Any]:
+        """Return the added fields of this class and of its base classes, with their plain values."""
+        found: dict[str, Any] = {}
+        for base in cls.__mro__:
+            found = {**vars(base).get("added", {}), **found}
+        return found
 
     @classmethod
     def former_names(cls) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class Dataset:
     checksum: SHA-256, in hexadecimal, of the stored images and labels of both official splits. It does not depend on
     the validation split. note: what a reader of results must know about the data, often empty. darkest: lowest pixel of
     the training images, per channel; None means 0. pixels: range of the pixels of both splits.
+    only_classes: the classes that the splits have images of, empty for all; labels and `classes` do not change.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Dataset:
     note: str
     darkest: tuple[float, ...] | None = None
     pixels: PixelRange | None = None
+    only_classes: tuple[int, ...] = ()
 
     @property
     def black(self) -> tuple[float, ...]:
@@ -75,7 +78,7 @@ class Dataset:
 
     def description(self) -> dict[str, Any]:
         """Return the facts that a run stores about its data set."""
-        return {
+        facts: dict[str, Any] = {
             "name": self.name,
             "checksum": self.checksum,
             "image_shape": list(self.image_shape),
@@ -86,6 +89,35 @@ class Dataset:
             "note": self.note,
             "pixels": None if self.pixels is None else asdict(self.pixels),
         }
+        # Records of runs on all classes are what they were before there was a choice.
+        return {**facts, "only_classes": list(self.only_classes)} if self.only_classes else facts
+
+    def of_classes(self, chosen: Collection[int]) -> Dataset:
+        """Return the data set with the images of the classes `chosen` in every split, in their order; none means all.
+
+        Labels, normalization and checksum are those of the whole data set. Raises UserError for an unknown class.
+        """
+        if not chosen:
+            return self
+        wrong = [label for label in chosen if not 0 <= label < self.classes]
+        if wrong:
+            raise UserError(
+                f"there is no class {wrong[0]} in {self.name}: its classes are 0 to {self.classes - 1}. Choose others"
+                " with --classes."
+            )
+        kept = torch.tensor(sorted(chosen))
+
+        def images_of(split: Split) -> Split:
+            mask = torch.isin(split.y, kept.to(split.y.device))
+            return Split(split.x[mask], split.y[mask])
+
+        return replace(
+            self,
+            train=images_of(self.train),
+            test=images_of(self.test),
+            validation=None if self.validation is None else images_of(self.validation),
+            only_classes=tuple(sorted(chosen)),
+        )
 
     def to_pixels(self, x: Tensor) -> Tensor:
         """Undo the normalization of x, (..., features): pixels of the same shape, in [0, 1] for unchanged images.
@@ -113,6 +145,7 @@ def load_dataset(
     folder: Path | None = None,
     *,
     validation: int = 0,
+    classes: Collection[int] = (),
     device: str | torch.device = "cpu",
     download: bool = True,
 ) -> Dataset:
@@ -120,7 +153,8 @@ def load_dataset(
 
     folder: the data folder, in torchvision's layout (default: $PLASTIC_DATA, else the user cache directory).
     validation: number of training images to set aside, in proportion to the classes. They are the same for every seed,
-    and the other images keep their order. download: download a known data set that is missing.
+    and the other images keep their order. classes: those whose images are returned, all if empty; the validation split
+    is set aside first (see `Dataset.of_classes`). download: download a known data set that is missing.
 
     The user's own data set is a folder with train.npz and test.npz (arrays x and y), with one .npz or four .npy files
     (x_train, y_train, x_test, y_test), with IDX files named as those of MNIST or EMNIST, or with one folder of pictures
@@ -146,7 +180,7 @@ def load_dataset(
         center, spread = (torch.tensor(values, device=device)[:, None, None] for values in (mean, std))
         return Split(x.sub_(center).div_(spread).flatten(1), torch.from_numpy(images.y[chosen]).to(device))
 
-    return Dataset(
+    whole_set = Dataset(
         name=stored.name,
         train=tensors(stored.train, kept),
         test=tensors(stored.test),
@@ -161,6 +195,7 @@ def load_dataset(
         darkest=darkest,
         pixels=pixel_range((stored.train.x, stored.test.x), stored.white),
     )
+    return whole_set.of_classes(classes)
 
 
 def _set_aside(stored: StoredDataset, validation: int) -> tuple[NDArray[Any] | slice, NDArray[Any] | None]:

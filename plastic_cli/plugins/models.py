@@ -59,8 +59,8 @@ def with_added_options(rule: str, config: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _fields_and_added(rule: str) -> tuple[frozenset[str], Mapping[str, Any]]:
-    """Return the names of the options with which a rule is trained, and `Config.added`; nothing if it does not load."""
+    """Return the names of a rule's options of training, and `Config.added_fields`; nothing if it does not load."""
     with suppress(Exception):
         model = train_model(find_rule(rule))
-        return frozenset(model.model_fields), model.added
+        return frozenset(model.model_fields), model.added_fields()
     return frozenset(), {}

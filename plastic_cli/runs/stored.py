@@ -177,7 +177,12 @@ class StoredRun:
         record = self.record
         if record.dataset is None:
             raise UserError(f"run {self.id} has no data set.")
-        return load_dataset(record.dataset, self.data_folder, validation=int(record.config.get("validation") or 0))
+        return load_dataset(
+            record.dataset,
+            self.data_folder,
+            validation=int(record.config.get("validation") or 0),
+            classes=record.config.get("classes") or (),
+        )
 
     def load(self, **options: Any) -> torch.nn.Module:
         """Return the trained network as a module on the CPU, or the learner that `plastic.fit` trained.

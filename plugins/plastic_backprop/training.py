@@ -8,7 +8,7 @@ from plastic_backprop.config import Train
 from plastic_backprop.credit import DeepSupervision
 from plastic_cli import Run
 from plastic_cli.classifier.baselines import BackpropLearner, ReluNetwork
-from plastic_cli.classifier.data import described_data
+from plastic_cli.classifier.data import described_data, load_training_data
 from plastic_cli.classifier.fit import fit
 from plastic_cli.classifier.module import ModuleLearner
 from plastic_cli.classifier.module_run import (
@@ -18,7 +18,7 @@ from plastic_cli.classifier.module_run import (
     train_module,
 )
 from plastic_cli.classifier.render import snapshot_weights
-from plastic_cli.data.datasets import Dataset, load_dataset
+from plastic_cli.data.datasets import Dataset
 
 
 def train_run(config: Train, run: Run) -> None:
@@ -26,7 +26,7 @@ def train_run(config: Train, run: Run) -> None:
     if not is_plain(config):
         train_module(config, run, lambda data: make_learner_of_module(config, data, run))
         return
-    data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
+    data = load_training_data(config, run)
     learner = make_learner(config, data, run)
     fit(
         learner,

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from plastic_cli import UserError
-from plastic_cli.classifier.data import described_data
+from plastic_cli.classifier.data import described_data, load_training_data
 from plastic_cli.classifier.fit import fit, fit_unlogged
 from plastic_cli.classifier.module import ModuleLearner, as_input
 from plastic_cli.classifier.module_run import scheduled_rates, train_module
@@ -22,7 +22,6 @@ from plastic_cli.classifier.networks import BuiltNetwork, build_network, seeded
 from plastic_cli.classifier.optimizers import SeveralOptimizers, make_optimizer
 from plastic_cli.classifier.render import snapshot_weights
 from plastic_cli.credit.recording import record
-from plastic_cli.data.datasets import load_dataset
 from plastic_cli.numerics.seeds import derived_seed
 from plastic_eglp.augmentation import Augmentation, AugmentedLearner
 from plastic_eglp.change import LOCAL_LOSSES, LocalRule
@@ -43,7 +42,7 @@ Learner = EGLPLearner | ModuleLearner
 
 def train_run(config: Train, run: Run) -> Dataset:
     """Train the network of a run, and return its data set."""
-    data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
+    data = load_training_data(config, run)
     if config.is_plain:
         train_and_log(make_plain_learner(config, data, run), data, run, config)
     else:

@@ -30,13 +30,13 @@ def train_run(config: Train, run: Run) -> None:
 
 def train_plain(config: Train, run: Run) -> None:
     """Train the rule's own network by the published rule."""
+    from plastic_cli.classifier.data import load_training_data
     from plastic_cli.classifier.fit import fit
     from plastic_cli.classifier.render import snapshot_weights
-    from plastic_cli.data.datasets import load_dataset
     from plastic_cli.numerics.clock import while_compiling
     from plastic_grlu.backbone import train_autoencoder
 
-    data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
+    data = load_training_data(config, run)
     learner, autoencoder = make_learner(config, data, run)
     if autoencoder is not None:
         train_autoencoder(autoencoder, data, run, config.backbone_epochs)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from plastic_cli import UserError
+from plastic_cli.classifier.data import load_training_data
 from plastic_cli.classifier.fit import fit
 from plastic_cli.classifier.module import ModuleLearner
 from plastic_cli.classifier.module_run import (
@@ -22,7 +23,7 @@ from plastic_cli.classifier.module_run import (
     trained_module,
 )
 from plastic_cli.classifier.optimizers import make_optimizer
-from plastic_cli.data.datasets import Split, load_dataset
+from plastic_cli.data.datasets import Split
 from plastic_cli.runs.own_modules import note_versions
 from plastic_metafa.credit import RandomFeedback
 from plastic_metafa.feedback.config import FEEDBACK_DECAY, MIRROR_SAMPLES, Train
@@ -48,7 +49,7 @@ def train_network(config: Train, run: Run) -> None:
 
 def training_data(config: Train, run: Run) -> Dataset:
     """Return the data set with the training images that a run learns from; raises UserError if it has too few."""
-    data = load_dataset(config.dataset, run.data_folder, validation=config.validation, device=run.device)
+    data = load_training_data(config, run)
     if not config.images:
         return data
     if config.images > len(data.train):
