@@ -40,6 +40,7 @@ from plastic_grlu.nodes import PerturbedPass, Place, Trace, in_place
 Feedback = Literal["direct", "layer"]
 DAMPING = 1e-6
 """Of |e|^2 for each sample, in the step of B."""
+_NO_SECOND_DERIVATIVE = ("differentiate twice", "is not implemented")
 
 
 class FeedbackWeights:
@@ -287,7 +288,15 @@ class LayerSignals:
     signals: dict[str, Tensor]
 
     def direction(self, residuals: Mapping[Place, Tensor]) -> tuple[dict[str, Tensor], dict[Place, Tensor]]:
-        """See `Signals`."""
+        """See `Signals`; raises UserError if a function between layers has no second derivative."""
+        try:
+            return self._direction(residuals)
+        except RuntimeError as error:
+            if not any(words in str(error) for words in _NO_SECOND_DERIVATIVE):
+                raise
+            raise _no_second_derivative() from error
+
+    def _direction(self, residuals: Mapping[Place, Tensor]) -> tuple[dict[str, Tensor], dict[Place, Tensor]]:
         variables = {place: residual.clone().requires_grad_() for place, residual in residuals.items()}
         terms = [(variables[place] * part).sum() for place, part in self.parts if part.requires_grad]
         names = list(self.signals)
@@ -296,6 +305,8 @@ class LayerSignals:
         leaves = [self.leaves[name] for name in names]
         found = torch.autograd.grad(_sum(terms), leaves, create_graph=True, allow_unused=True)
         gradients = {name: gradient for name, gradient in zip(names, found, strict=True) if gradient is not None}
+        if len(gradients) < len(names):
+            raise _no_second_derivative()
         directions = {name: gradient.detach() / _positive(self.signals[name]) for name, gradient in gradients.items()}
         products = [(gradient * directions[name]).sum() for name, gradient in gradients.items()]
         changes = torch.autograd.grad(_sum(products), list(variables.values()), allow_unused=True)
@@ -340,9 +351,12 @@ def layer_signals(
                 found_credits[place] = part.detach() if known is None else known + part.detach()
                 if note:
                     parts.append((place, part))
+            # What passes two products without noise between them depends on the B of both.
+            ends_here = not note or any(part is not None for part in found[: len(places)])
             for number, part in enumerate(found[len(places) :]):
                 if part is not None:
-                    deltas[number] = deltas[number] + part.detach() if number in deltas else part.detach()
+                    error = part.detach() if ends_here else part
+                    deltas[number] = deltas[number] + error if number in deltas else error
 
         arrive(_derivatives(losses, [*values, *tails]), note=False)
         for number in reversed(range(len(products))):
@@ -358,8 +372,9 @@ def layer_signals(
                 allow_unused=True,
             )
             arrive(found, note=True)
-            for name in product.names:
-                signals[name] = signals.get(name, delta.new_zeros(())) + delta.square().sum()
+            if any(part is not None for part in found):
+                for name in product.names:
+                    signals[name] = signals.get(name, delta.new_zeros(())) + delta.detach().square().sum()
     return LayerSignals(found_credits, parts, leaves, signals)
 
 
@@ -468,6 +483,13 @@ def add_unexplained(
         own = rows.split(noise[place]).to(sums[place].dtype)
         with _without_autocast(own):
             sums[place].add_(rows.join(torch.einsum("pb,pbi->bi", residual.to(own), own)))
+
+
+def _no_second_derivative() -> UserError:
+    return UserError(
+        'feedback="layer" needs second derivatives of the functions between two layers, and one of them has none. Use'
+        ' feedback="direct".'
+    )
 
 
 def _without_autocast(tensor: Tensor) -> torch.autocast:

@@ -195,6 +195,7 @@ class CleanPass(Interception):
             call = len(self._functions)
             self._functions.append(function)
         tensors = list(tensors_of((*args, *kwargs.values())))
+        names = [self._names.get(id(tensor)) for tensor in tensors] if self._whole_layers else []
         if any(self._is_foreign(tensor) for tensor in tensors):
             args, kwargs = mapped(self._without_graph, args), mapped(self._without_graph, kwargs)
             tensors = list(tensors_of((*args, *kwargs.values())))
@@ -204,7 +205,7 @@ class CleanPass(Interception):
         if active or learning:
             (self._used if learning else self._unseen).update(map(id, used))
         if self._whole_layers and active and call is not None:
-            self._note_weights(call, function, args, kwargs, tensors)
+            self._note_weights(call, function, args, kwargs, names)
         if call is not None and active and (learning or self._is_of_layer(function, active)):
             return self._node(call, function, args, kwargs, active)
         versions = [tensor._version for tensor in active]
@@ -250,9 +251,10 @@ class CleanPass(Interception):
         )
 
     def _note_weights(
-        self, call: int, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: list[Tensor]
+        self, call: int, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any], names: list[str | None]
     ) -> None:
-        """Note which operands of a product are no activity."""
+        """Note which operands of a product are no activity. names: of the operands that are parameters."""
+        tensors = list(tensors_of((*args, *kwargs.values())))
         product, name = product_of(function, args, kwargs), function_name(function)
         if product is not None:
             factors = [] if product.kind == "embedding" else [product.weight]
@@ -262,7 +264,7 @@ class CleanPass(Interception):
             factors = tensors[1:] if name in _WITH_SUMMAND else []
         chosen = {id(factor) for factor in factors if id(factor) not in self._activity}
         weights = {
-            number: self._names.get(id(tensor), f"call {call}.{number}")
+            number: names[number] or f"call {call}.{number}"
             for number, tensor in enumerate(tensors)
             if id(tensor) in chosen
         }

@@ -357,6 +357,49 @@ def test_several_outputs_and_a_loss_without_derivative():
             credit.backward(x, lambda output: (output["values"] > 0).to(torch.float64).sum(1))
 
 
+def test_feedback_through_a_layer_that_does_not_learn():
+    """No noise is between the last two products; the B of both learn, so that their product is that of the weights."""
+    model = linear_network()
+    credit = learned(model, 4, feedback="layer", modules=["0", "2"])
+    generator = torch.Generator().manual_seed(1)
+    angles = []
+    for _ in range(80):
+        x = torch.randn(16, 6, generator=generator, dtype=torch.float64)
+        y = torch.randn(16, CLASSES, generator=generator, dtype=torch.float64)
+        credit.backward(x, lambda output, y=y: (output - y).square().sum(1))
+        B = credit.feedback_weights()
+        angles.append(angle_degrees(B["2.weight"] @ B["1.weight"], model[2].weight @ model[1].weight))
+    assert angles[0] > 45
+    assert angles[-1] < 3
+
+
+class Once(torch.autograd.Function):
+    """The square, whose derivative has no derivative."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, error):
+        return 2 * ctx.saved_tensors[0] * error
+
+
+def test_a_function_without_second_derivative_gets_one_line():
+    class Squares(nn.Module):
+        def forward(self, x):
+            return Once.apply(x)
+
+    model = nn.Sequential(nn.Linear(6, 8), Squares(), nn.Linear(8, CLASSES)).double()
+    x, y = torch.randn(4, 6, dtype=torch.float64), torch.arange(4)
+    learned(model).backward(x, losses_of(y))
+    learned(model, feedback="layer", feedback_rate=0.0).backward(x, losses_of(y))
+    with pytest.raises(UserError, match=r'one of them has none. Use feedback="direct"'):
+        learned(model, feedback="layer").backward(x, losses_of(y))
+
+
 def test_wrong_use_gets_one_line():
     model, x, y = EVERY["mlp"].draw()
     with pytest.raises(UserError, match="feedback is 'random': it must be 'direct' or 'layer'"):
