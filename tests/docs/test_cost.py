@@ -48,6 +48,10 @@ ROWS = {
     "selective and its controls": ("selective", {"replay": "none", "tasks": 3, "epochs": 2}),
     "eglp, readout, in all images": ("eglp", {"events": "never"}),
     "eglp without feedback, in images of events": ("eglp", {"events": "always", "feedback": "none"}),
+    "eglp with `--local-rule pred`, in images of events, with S weights of all local classifiers": (
+        "eglp",
+        {"events": "always", "feedback": "none", "optimizer": "adam", "local_rule": "pred"},
+    ),
     "eglp with direct feedback of D weights, in images of events": ("eglp", {"events": "always"}),
 }
 
