@@ -121,7 +121,7 @@ def _analyze_few_shot(
             interval = mean_interval(accuracies)
             labels = {"ways": config.ways, "shots": shots, "network": name, "reader": reader}
             run.log("few-shot", labels, accuracy=interval.mean)
-            run.results[f"few-shot/{shots} shots, {name}, {reader}"] = interval.mean
+            run.results[f"few-shot/{shots}-shot, {name}, {reader}"] = interval.mean
             rows.append(
                 {
                     **labels,
