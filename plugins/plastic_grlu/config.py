@@ -19,6 +19,8 @@ BACKBONE_HIDDEN = 256
 """Units of each hidden layer of the autoencoder."""
 BACKBONE_BATCH = 128
 """Images for each step of the autoencoder."""
+LEARNED_RATE = 0.4
+"""Default learning rate of learned feedback on the rule's own network, with noise that does not decrease."""
 MODULE_RATES = {"sgd": 0.01, "adam": 0.001, "adamw": 0.001}
 """Default learning rates of optimizers on another network, where they differ from those on the rule's own."""
 
@@ -104,12 +106,14 @@ class Train(ModuleTrainConfig):
         gt=0,
         search=(0.01, 1.0, "log"),
     )
-    final_noise: float = field(0.0, "standard deviation of the noise at the end of training", ge=0)
+    final_noise: float = field(
+        0.0, "standard deviation of the noise at the end of training (default with --credit learned: --noise)", ge=0
+    )
     learning_rate: float = field(
         0.1,
-        "learning rate at the start; a cosine schedule brings it to --final-learning-rate (default with another"
-        f" --model: {MODULE_RATES['adam']} with adam and adamw, {MODULE_RATES['sgd']} with sgd; otherwise with another"
-        " --optimizer: 0.003)",
+        "learning rate at the start; a cosine schedule brings it to --final-learning-rate (default with --credit"
+        f" learned: {LEARNED_RATE}; with another --model: {MODULE_RATES['adam']} with adam and adamw,"
+        f" {MODULE_RATES['sgd']} with sgd; otherwise with another --optimizer: 0.003)",
         ge=0,
         search=(0.001, 1.0, "log"),
         panel="Learning",
@@ -160,6 +164,7 @@ class Train(ModuleTrainConfig):
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
         """Another network implies Adam, and it or another optimizer implies a batch size.
 
+        Learned feedback on the rule's own network implies a learning rate, and noise that does not decrease.
         `momentum` without an optimizer means SGD with momentum on every network. `k` implies top-k; top-k alone implies
         k = 0.5.
         """
@@ -175,6 +180,11 @@ class Train(ModuleTrainConfig):
             optimizer = typed.get("optimizer", "sgd")
             if typed.get("model", "mlp") != "mlp" and optimizer in MODULE_RATES:
                 found["learning_rate"] = MODULE_RATES[optimizer]
+        elif typed.get("credit") == "learned":
+            found |= {
+                "learning_rate": LEARNED_RATE,
+                "final_noise": typed.get("noise", cls.model_fields["noise"].default),
+            }
         return found | cls._implied_activation(typed)
 
     @staticmethod

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from plastic_cli.analysis.cost import cost_of
 from plastic_cli.errors import UserError
+from plastic_cli.resolve import resolve
 from plastic_cli.runs.record import RunRecord
 from plastic_cli.testing import plastic
 from plastic_grlu import epoch, rule
@@ -488,10 +489,6 @@ def test_a_run_learns_and_every_stage_reads_it(tmp_path, monkeypatch):
         "1",
         "--credit",
         "learned",
-        "--learning-rate",
-        ".5",
-        "--final-noise",
-        ".1",
     ]
     outcome = plastic("train", "grlu", "--json", *options)
     assert outcome.code == 0, outcome.err
@@ -526,6 +523,18 @@ def test_options_of_feedback_need_it():
         outcome = plastic("train", "grlu", *typed)
         assert outcome.code == 2
         assert typed[0] in outcome.err
+
+
+def test_learned_feedback_implies_a_rate_and_noise_that_does_not_decrease():
+    def chosen(**typed):
+        config = resolve(Train, {"credit": "learned", **typed})
+        return config.learning_rate, config.noise, config.final_noise
+
+    assert chosen() == (0.4, 0.1, 0.1)
+    assert chosen(noise=0.05) == (0.4, 0.05, 0.05)
+    assert chosen(learning_rate=0.2, final_noise=0.0) == (0.2, 0.1, 0.0)
+    assert chosen(model="lenet") == (0.001, 0.1, 0.0)
+    assert chosen(credit="output") == (0.1, 0.1, 0.0)
 
 
 def test_random_feedback_is_a_control_and_stored_runs_are_what_they_were():
