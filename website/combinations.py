@@ -1,14 +1,11 @@
-"""Credit x update x network in the documentation: figures and tables, from the runs of two recipes.
+"""Credit x update x network in the documentation: figures and tables, from the runs of two recipes of the reference.
 
-    python website/combinations.py             # docs/measurements/combinations.toml, from the reference
-    python website/combinations.py FOLDER      # also the pictures in docs/images, from a store with the same runs
-
-`python website/measurements.py` does the first and then writes the tables into the page.
+`python website/measurements.py` writes `docs/measurements/combinations.toml` and the tables of the page, and
+`python website/figures.py` the pictures.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,19 +14,27 @@ import numpy as np
 import pandas as pd
 from plotnine import ggplot
 
-import plastic_cli as plastic
 from measured import stored_reference
 from plastic_cli.figures.curves import ordered_styles
-from plastic_cli.figures.files import save_figure
 from plastic_cli.figures.finals import finals_figure
 from plastic_cli.figures.view import View
 from plastic_cli.plugins.metrics import Metric
-from plastic_cli.reports.combinations import ANGLE, LEARNING_COST, SECONDS, combinations, compared, final_values
+from plastic_cli.reports.combinations import (
+    ANGLE,
+    LEARNING_COST,
+    SECONDS,
+    combinations,
+    compared,
+    final_values,
+    plot_combinations,
+)
+from plastic_cli.reports.plots import Figure
 from plastic_cli.runs.reference import Reference
 from plastic_cli.statistics.intervals import mean_interval
+from reference_runs import chosen_runs, runs_of_recipes
 
-ROOT = Path(__file__).resolve().parents[1]
-IMAGES, MEASUREMENTS = ROOT / "docs/images", ROOT / "docs/measurements/combinations.toml"
+RECIPES = ("combinations", "grlu-depth-and-width")
+MEASUREMENTS = Path(__file__).resolve().parents[1] / "docs/measurements/combinations.toml"
 ACCURACY, FORWARD_COST = "test/accuracy", "train/forward_flops"
 SHARE, DIFFERENCE, HALF_TURN = (0.0, 100.0), (-100.0, 100.0), (0.0, 180.0)
 """What percentages, their differences and angles can be; intervals end there."""
@@ -164,7 +169,7 @@ def toml_table(name: str, columns: list[str], rows: list[list[str]], measured: M
 
 def tables_text(reference: Reference) -> str:
     """Return the text of `docs/measurements/combinations.toml`: the tables of the runs of the reference."""
-    matrix, depths = _runs_of("combinations", reference), _runs_of("grlu-depth-and-width", reference)
+    matrix, depths = (runs_of_recipes(reference, [name]) for name in RECIPES)
     metrics = reference.metrics(list(matrix["run"]), stage="train")
     texts = ["# The measured numbers of docs/any-network.md. `python website/measurements.py` writes this file.\n"]
     columns = ["network", "credit", *UPDATES, "angle (adam)", "cost of learning", "seconds"]
@@ -182,40 +187,22 @@ def tables_text(reference: Reference) -> str:
     return "\n".join(texts)
 
 
-def _runs_of(recipe: str, reference: Reference) -> pd.DataFrame:
-    """Return the completed runs of a recipe, in the order of their creation, without the versions that made them."""
-    runs = reference.runs()
-    own = runs[runs["recipes"].map(lambda names: recipe in names) & (runs["status"] == "completed")]
-    # The reference has one run of a setting and seed: runs of two versions are no two settings.
-    return own.assign(version=None, rule_version=None)
-
-
 def write() -> None:
     """Write the tables from the reference that comes with plastic."""
     MEASUREMENTS.write_text(tables_text(stored_reference()), encoding="utf-8")
 
 
-def draw_store(folder: Path) -> None:
-    """Draw the figures of the runs of a store."""
-    store = plastic.RunStore(folder)
-    runs = store.runs()
-    runs = runs[runs["status"] == "completed"]
-    of_depth = (runs["rule"] == "grlu") & (runs["config.model"] == "mlp")
-    draw(runs[~of_depth], runs[of_depth], store)
-
-
-def draw(matrix: pd.DataFrame, depths: pd.DataFrame, store: plastic.RunStore) -> None:
-    """Draw the figures of the page."""
-    digits = [store.folder / run for run in matrix.loc[matrix["dataset"] == "digits", "run"]]
-    figures = {
-        "combinations-accuracy": plastic.plot(digits, combinations=True),
-        "combinations-angles": plastic.plot(digits, combinations=True, by="layer"),
-        "combinations-cost": plastic.plot(digits, LEARNING_COST, combinations=True, log="x"),
+def of_reference(reference: Reference) -> dict[str, Figure]:
+    """Return the figures of the page by file name, from the runs of the reference."""
+    matrix, depths = (runs_of_recipes(reference, [name]) for name in RECIPES)
+    digits = chosen_runs(reference, matrix[matrix["dataset"] == "digits"])
+    drawn = {
+        "combinations-accuracy": plot_combinations(digits, None, None, View()),
+        "combinations-angles": plot_combinations(digits, None, "layer", View()),
+        "combinations-cost": plot_combinations(digits, LEARNING_COST, None, View(log="x")),
     }
-    if len(depths):
-        figures |= depth_figures(depths)
-    for name, figure in figures.items():
-        save_figure(figure, IMAGES, name, ("png",))
+    plots = {name: each.figure for name, each in drawn.items()} | depth_figures(depths)
+    return {name: Figure(plot) for name, plot in plots.items()}
 
 
 def depth_figures(runs: pd.DataFrame) -> dict[str, ggplot]:
@@ -237,16 +224,3 @@ def _over_depth(runs: pd.DataFrame, values: pd.Series[float], metric: Metric, ti
     about = "node perturbation with 16 perturbations on digits"
     view = View(width=6.7, height=3.2, title=title)
     return finals_figure(frame, metric, view, ordered_styles(labels), option="hidden layers", about=about)
-
-
-def main() -> None:
-    """Write the tables, and with the folder of a store the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="the store of the runs")
-    write()
-    if folder := parser.parse_args().folder:
-        draw_store(folder)
-
-
-if __name__ == "__main__":
-    main()

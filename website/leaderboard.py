@@ -263,8 +263,6 @@ def _have_in_common(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool
 
 def _control_cell(line: Line, controls: Controls) -> Cell:
     """Return the result of the first control of a setting, with its name and those of the others below."""
-    if line.control is not None:
-        return None
     metric = metric_of(line.result.metric, line.group.rule) if line.result.metric else None
     found = [(name, STYLE.estimate(interval, metric)) for name, interval in controls.of(line)] if metric else []
     cells = [(name, cell) for name, cell in found if cell is not None]

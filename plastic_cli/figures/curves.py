@@ -166,9 +166,11 @@ def _layers(inside: Shown, *, several_kinds: bool) -> list[Any]:
     kind = {"linetype": "style" if several_kinds else "label"}
     layers = [
         geom_blank(aes("step", "mean"), data=inside.edges, inherit_aes=False),
+        # Without the means, which can lie outside the axis where only an end of the interval lies inside.
         geom_ribbon(
-            aes(ymin="low", ymax="high", fill="label", group="group"),
+            aes("step", ymin="low", ymax="high", fill="label", group="group"),
             data=ribbons,
+            inherit_aes=False,
             alpha=0.18,
             size=0,
             show_legend=False,

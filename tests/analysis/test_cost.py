@@ -103,3 +103,27 @@ def test_what_is_computed_for_the_first_batch_only_does_not_count():
     model = nn.Sequential(nn.Linear(12, 3))
     cost = step_cost(Curious(model), model, torch.zeros(4, 12), lambda output: output.sum(1))
     assert (cost.forward, cost.learning) == (2 * 4 * 36, 2 * 4 * 36)
+
+
+def test_the_step_begins_in_the_present_state_of_the_rule():
+    class Growing(Gradient):
+        batches = 0
+
+        def state_dict(self):
+            return {"batches": self.batches}
+
+        def load_state_dict(self, state):
+            self.batches = state["batches"]
+
+        def backward(self, inputs, loss):
+            for _ in range(self.batches):
+                self.model(inputs)
+            self.batches += 1
+            return super().backward(inputs, loss)
+
+    model = nn.Sequential(nn.Linear(12, 3))
+    credit = Growing(model)
+    credit.batches = 2
+    cost = step_cost(credit, model, torch.zeros(4, 12), lambda output: output.sum(1))
+    assert (cost.forward, cost.learning) == (2 * 4 * 36, 3 * 2 * 4 * 36)
+    assert credit.batches == 2

@@ -18,7 +18,3 @@ def test_every_setting_of_the_recipe_has_a_name_and_a_row():
     assert len(content["rows"]) == len(names)
     # One setting for each data set.
     assert len(content["settings"]) == 2 * len(names)
-
-
-def test_a_store_without_the_runs_has_no_figure(tmp_path):
-    assert frontier.runs_of_store(tmp_path).empty

@@ -30,6 +30,7 @@ from reports.references import record_of, reference_of
 
 HEADINGS = [column.heading for column in COLUMNS]
 OWN, CONTROL, FLOOR = (0.90, 0.92, 0.97), (0.80, 0.82, 0.84), (0.70, 0.71, 0.75)
+OF_OWN = {"hidden": (64,), "model": "mlp", "epochs": 10, "batch_size": 32}
 IMAGES = {"checksum": "a" * 64, "image_shape": [1, 8, 8], "classes": 10}
 
 
@@ -59,7 +60,7 @@ def reference(tmp_path_factory):
                 replace(record, machine=machine, data=data, speed={"samples": 1000 * 10, "seconds": 2.0 + seed})
             )
 
-    add("eglp", OWN, version="0.1.0", hidden=(64,), model="mlp", epochs=10, batch_size=32)
+    add("eglp", OWN, version="0.1.0", **OF_OWN)
     add("eglp", CONTROL, hidden=(64,), model="mlp", epochs=10, batch_size=32, events="never")
     add("eglp", (0.5,), hidden=(32,), model="mlp", epochs=5, batch_size=32)
     add("backprop", FLOOR, hidden=(64,), trained="readout", epochs=10, batch_size=32)
@@ -115,6 +116,7 @@ def test_a_control_has_the_options_of_the_setting_and_is_marked(table):
     assert (shown.text, float(shown.sort)) == ("82.00", pytest.approx(statistics.mean(CONTROL)))
     assert shown.source == "no events; random features: 72.00"
     assert cell(table, 2, "rule").detail == "control: no events"
+    assert cell(table, 2, "control").text == NOTHING
     assert cell(table, 3, "rule").detail == "control: random features"
     assert cell(table, 4, "control").text == NOTHING, "another size has another control"
     assert table.controls == (True, False, True, True, False, True, True)
@@ -150,6 +152,35 @@ def test_the_price_is_the_mean_cost_of_the_runs(table, reference):
     }
     for heading, values in expected.items():
         assert float(cell(table, 1, heading).sort) == pytest.approx(statistics.mean(values), rel=1e-12), heading
+    learning = leaderboard.amount(statistics.mean(cost.learning_flops for cost in costs)).text
+    assert cell(table, 1, "FLOPs").detail == f"{learning} to learn"
+
+
+def test_the_price_is_the_mean_of_the_runs_that_have_one(reference, monkeypatch):
+    made = next(line for line in lines_of(reference, {}) if len(line.records) == len(OWN))
+    costs = [cost_of(record) for record in made.records]
+    known = {record.run: cost for record, cost in zip(made.records[1:], costs[1:], strict=True)}
+    monkeypatch.setattr(leaderboard, "cost_of", lambda record: known.get(record.run))
+    shown = dict(zip(HEADINGS, leaderboard.row(made, Controls(reference, [made])), strict=True))
+    assert shown["updates"].value == pytest.approx(statistics.mean(cost.updates for cost in costs[1:]))
+
+
+def test_seeds_that_failed_are_not_missing(reference):
+    (made,) = [line for line in lines_of(reference, by_key(plan_of("eglp", **OF_OWN))) if line.planned]
+    assert len(made.records) == len(OWN)
+    for failed, detail in ((0, "of 5 in the recipe"), (1, "1 failed, of 5 in the recipe"), (2, "2 failed")):
+        line = replace(made, group=replace(made.group, failed=failed))
+        assert leaderboard.row(line, Controls(reference, []))[HEADINGS.index("seeds")].detail == detail
+
+
+def test_a_setting_of_two_recipes_needs_the_larger_number_of_seeds(monkeypatch, tmp_path):
+    for name, seeds in (("few", 2), ("many", 4), ("some", 3)):
+        text = f'title = "t"\nwhy = "w"\nrule = "backprop"\nseeds = {seeds}\n[options]\nepochs = 3\n'
+        (tmp_path / f"{name}.toml").write_text(text)
+    names = [str(tmp_path / f"{name}.toml") for name in ("few", "many", "some")]
+    monkeypatch.setattr(leaderboard, "recipe_names", lambda: names)
+    (found,) = planned_settings.__wrapped__().values()
+    assert (found.recipes, found.seeds) == (tuple(names), 4)
 
 
 def test_a_rule_without_a_cost_shows_its_samples_only(reference, monkeypatch):
@@ -174,7 +205,7 @@ def test_a_count_is_shown_with_three_digits(value):
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0, "0"), (7, "7"), (999, "999"), (1000, "1.00 k"), (9996, "10.0 k"), (999_400, "999 k"), (999_600, "1.00 M"),
-     (43_120_000, "43.1 M"), (2.5e12, "2.50 T")],
+     (999.7, "1.00 k"), (43_120_000, "43.1 M"), (2.5e12, "2.50 T")],
 )  # fmt: skip
 def test_counts(value, text):
     assert leaderboard.amount(value).text == text

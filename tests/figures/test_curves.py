@@ -105,6 +105,16 @@ def test_whether_the_untrained_network_is_shown_does_not_depend_on_the_intervals
     assert list(shown(mean_curves(rows(*runs)), View(), share=True).hidden["step"]) == [0]
 
 
+def test_a_ribbon_does_not_widen_the_axis_to_means_outside_it():
+    slow = rows([0.1, 0.75, 0.8, 0.9], [0.1, 0.8, 0.85, 0.9], [0.1, 0.85, 0.9, 0.9])
+    fast = rows([0.08, 0.93, 0.94, 0.95], [0.1, 0.94, 0.95, 0.96], [0.12, 0.95, 0.96, 0.97], label="b")
+    means = mean_curves(pd.concat([slow, fast]))
+    view = shown(means, View(), share=True)
+    assert view.ribbons["mean"].min() < view.edges["mean"].min(), "from where an end of the interval enters"
+    (axes,) = curves_figure(means, ACCURACY).draw().axes
+    assert axes.get_ylim() == pytest.approx((view.edges["mean"].min(), view.edges["mean"].max()))
+
+
 def test_the_caption_says_the_value_outside_the_axis():
     figure = curves_figure(curve([0.1, 0.93, 0.94, 0.95]), ACCURACY, step_name="epoch")
     assert "Epoch 0, below the axis: 10.00%." in " ".join(figure.labels.caption.split())

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import plastic_cli
 from plastic_cli.errors import UserError
+from plastic_cli.runs import stages
 from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.stages import (
@@ -82,7 +83,16 @@ def test_a_damaged_record_is_ignored_or_whole(data, tmp_path):
 
 @pytest.mark.parametrize(
     "damage",
-    [{"schema": 2}, {"verb": "sing"}, {"results": {"a": "b"}}, {"files": [3]}, {"seconds": "long"}, {"config": []}],
+    [
+        {"schema": 2},
+        {"verb": "sing"},
+        {"results": {"a": "b"}},
+        {"files": [3]},
+        {"seconds": "long"},
+        {"config": []},
+        {"seconds": float("nan")},
+        {"results": {"a": float("inf")}},
+    ],
     ids=str,
 )
 def test_a_record_of_another_form_is_ignored(tmp_path, damage):
@@ -170,6 +180,24 @@ def test_rows_and_record_are_left_out_together_if_the_disk_is_full(train, monkey
         plastic_cli.evaluate(folder, quiet=True)
     assert (folder / "metrics.jsonl").read_bytes() == before
     assert list((folder / STAGES_FOLDER).iterdir()) == []
+
+
+@pytest.mark.parametrize("others", [[ROW.replace("eval", "train")], []], ids=["other rows", "no other rows"])
+def test_a_stage_that_cannot_be_written_again_has_no_record(tmp_path, monkeypatch, others):
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text("".join(others))
+    commit_stage(tmp_path, RECORD, [ROW])
+
+    def fail(path, content, **options):
+        path.write_text(path.read_text() + content)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stages, "append_whole", fail)
+    with pytest.raises(OSError, match="No space left"):
+        commit_stage(tmp_path, RECORD, [ROW])
+    assert metrics.read_text() == "".join(others)
+    assert read_stage(tmp_path, "eval", RECORD.config) is None, "without its rows it is carried out again"
+    assert list((tmp_path / STAGES_FOLDER).iterdir()) == []
 
 
 def test_every_stage_leaves_its_record_by_hand_and_from_python(train):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from plastic_cli.analysis.cost import cost_of
 from plastic_cli.runs.record import RunRecord
 from plastic_selective.continual.replay import FirstInFirstOut, make_buffer, mixed_batch
-from plastic_selective.cost import ReplayPlan, TaskPlan, passes
+from plastic_selective.cost import Passes, ReplayPlan, TaskPlan, passes
 
 # Images of 2 x 3 pixels, 6 numbers, in 4 classes. The network 6-5-4 has 30 + 20 = 50 weights and 9 biases.
 DATA = {"image_shape": [1, 2, 3], "classes": 4}
@@ -126,6 +126,13 @@ def test_replay_is_bounded_by_the_share_and_the_buffer(images, rounds, groups, c
         assert found.replayed == 0
     reservoir = passes((task, task), 8, ReplayPlan("reservoir", capacity, share, 0))
     assert (found.replayed <= reservoir.replayed) or kind == "fifo"
+
+
+def test_the_published_buffer_stores_replayed_images_again():
+    """Batches of 2 ask for 6 replayed images. A buffer with room for all has 0, 2, 4 of them, or 0, 2, 6."""
+    task = (TaskPlan(1, 6, 1),)
+    assert passes(task, 2, ReplayPlan("reservoir", 100, 0.75, 0)) == Passes(steps=3, replayed=6, largest=6)
+    assert passes(task, 2, ReplayPlan("fifo", 100, 0.75, 0)) == Passes(steps=3, replayed=8, largest=8)
 
 
 @pytest.mark.parametrize("kind", ["reservoir", "class-balanced", "fifo"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from plastic_cli.errors import UserError
@@ -103,6 +105,15 @@ def test_a_step_is_another_for_other_data_or_versions(suite):
     assert [step.of.seed for step in other] == [0], "runs that are left out take their steps with them"
     assert other[0].key != steps[0].key
     assert other[0].settings == steps[0].settings
+    newer = replace(steps[0], versions={**steps[0].versions, "plastic": "99"})
+    assert newer.key != steps[0].key
+
+
+def test_a_step_takes_only_the_runs_that_it_names(suite):
+    second = '[[runs]]\nname = "other size"\nrule = "eglp"\noptions = { hidden = [8] }\n\n[[steps]]'
+    steps = [step for step in planned(suite(SUITE.replace("[[steps]]", second, 1))) if step.verb == "analyze"]
+    assert len(steps) == 8
+    assert {step.of.names for step in steps} == {frozenset({"local"})}, "not the other runs of the rule"
 
 
 @pytest.mark.parametrize(

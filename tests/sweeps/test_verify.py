@@ -36,6 +36,7 @@ from plastic_cli.verbs.verify import (
     judged,
     judged_means,
     judgment,
+    relative_difference,
     summary_text,
 )
 from sweeps.watching import statuses, until
@@ -593,3 +594,12 @@ def test_the_page_says_from_which_shift_on_a_result_lies_outside():
             values = np.arange(others) / np.arange(others).std(ddof=1)
             interval = prediction_interval(values, 1 - 0.05 / int(number), of=repeated)
             assert f"{interval.high - interval.mean:.1f}" == shown
+
+
+@pytest.mark.parametrize(
+    ("stored", "value", "difference"),
+    [(1.0, 2.0, 0.5), (2.0, 1.0, 0.5), (-1.0, 1.0, 2.0), (0.0, 0.0, 0.0), (0.0, 3.0, 1.0), (None, None, 0.0),
+     (None, 1.0, math.inf), (1.0, None, math.inf)],
+)  # fmt: skip
+def test_a_difference_is_a_share_of_the_larger_value(stored, value, difference):
+    assert relative_difference(stored, value) == difference
