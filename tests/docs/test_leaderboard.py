@@ -104,7 +104,9 @@ def test_a_result_is_the_mean_over_the_seeds_with_its_t_interval(table):
     mean = statistics.mean(OWN)
     shown = cell(table, 1, "result")
     assert float(shown.sort) == pytest.approx(mean, rel=1e-12)
-    assert shown.detail == f"[{100 * (mean - half):.2f}, {100 * (mean + half):.2f}]"
+    assert shown.detail == f"[{100 * (mean - half):.2f}, {min(100.0, 100 * (mean + half)):.2f}]", (
+        "a share is at most 100%"
+    )
     assert texts(table, "version") == [NOTHING, "0.1.0", "0.2.0", "0.2.0", "0.2.0", NOTHING, "0.2.0"]
     assert not any("version" in text for text in texts(table, "setting")), "it has a column of its own"
     assert cell(table, 1, "machine").text == "Some CPU, cpu, 2 threads"
