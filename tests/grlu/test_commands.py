@@ -154,6 +154,21 @@ def test_the_figure_has_the_mean_of_each_network_and_the_control():
     assert [data["mean"].tolist() for data in controls] == [[pytest.approx(0.98)]]
 
 
+def test_kinds_of_feedback_have_a_line_each():
+    kinds = {
+        ("direct", 1.0): "256, ReLU, learned feedback",
+        ("layer", 0.5): "256, ReLU, learned feedback, layer to layer",
+        ("direct", 0.0): "256, ReLU, random feedback",
+        ("transposed", 1.0): "256, ReLU, transposed weights",
+    }
+    rows = [
+        stored(config__credit="learned", config__perturbations=count, config__feedback=path, config__feedback_rate=rate)
+        for path, rate in kinds
+        for count in (1, 16)
+    ]
+    assert set(perturbations_figure(pd.DataFrame(rows)).data["network"]) == set(kinds.values())
+
+
 def test_a_data_set_without_a_line_has_no_panel():
     rows = [stored(config__perturbations=count) for count in (1, 16)]
     rows.append(stored(config__perturbations=16) | {"dataset": "digits"})

@@ -30,6 +30,7 @@ from plastic_cli.statistics.intervals import interval_method, mean_interval
 LINES = ("dashed", "dotted", "dashdot", "solid")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
 NETWORK = ["config.hidden", "config.skip", "config.activation", "config.k", "config.credit", "config.backbone"]
+FEEDBACK = ["config.feedback", "config.feedback_rate"]
 TRAINING = ["config.epochs", "config.batch_size", "config.noise", "config.learning_rate"]
 NEEDED = ["test/accuracy", "dataset", *TRAINING, "config.hidden", "config.update", "config.perturbations"]
 """Columns without which a run has no place in the figure: a learner of `plastic.fit` has other options."""
@@ -55,7 +56,8 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
     most_frequent = settings.groupby(chosen["dataset"]).transform(lambda group: group.mode().iloc[0])
     chosen = chosen[settings == most_frequent]
     chosen["network"] = [
-        _network(row, row["config.update"]) for row in chosen[[*NETWORK, "config.update"]].to_dict("records")
+        _network(row, row["config.update"])
+        for row in chosen.reindex(columns=[*NETWORK, *FEEDBACK, "config.update"]).to_dict("records")
     ]
     points = _summarized(chosen[chosen["config.update"] == "grlu"], ["dataset", "network", "config.perturbations"])
     control = _summarized(chosen[chosen["config.update"] == "backprop"], ["dataset", "network"])
@@ -113,7 +115,7 @@ def _network(row: Mapping[Any, Any], update: str) -> str:
         activation = {
             "output": f"{activation} then noise",
             "preactivation": f"noise then {activation}",
-            "learned": f"{activation}, learned feedback",
+            "learned": f"{activation}, {_feedback(row)}",
         }[row["config.credit"]]
     parts = [sizes, activation]
     if row["config.skip"]:
@@ -121,6 +123,13 @@ def _network(row: Mapping[Any, Any], update: str) -> str:
     if row["config.backbone"] != "none":
         parts.append(str(row["config.backbone"]))
     return ", ".join(parts)
+
+
+def _feedback(row: Mapping[Any, Any]) -> str:
+    if row["config.feedback"] == "transposed":
+        return "transposed weights"
+    learned = "random feedback" if row["config.feedback_rate"] == 0 else "learned feedback"
+    return f"{learned}, layer to layer" if row["config.feedback"] == "layer" else learned
 
 
 def _summarized(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
