@@ -148,12 +148,9 @@ def stored() -> dict[str, str]:
     return tomllib.loads(NUMBERS.read_text(encoding="utf-8")) if NUMBERS.exists() else {}
 
 
-def main() -> None:
-    """Draw the figures whose numbers have changed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="also draw figures whose numbers have not changed")
-    everything, known = parser.parse_args().all, stored()
-    found = {}
+def draw(*, everything: bool = False) -> None:
+    """Draw the figures whose numbers have changed, or everything."""
+    known, found = stored(), {}
     for name, figure in figures(stored_reference()).items():
         found[name] = hash_of(figure.plot)
         if everything or found[name] != known.get(name):
@@ -161,6 +158,13 @@ def main() -> None:
             sys.stderr.write(f"wrote {(IMAGES / name).relative_to(IMAGES.parents[1])}.png\n")
     lines = [f'{name} = "{value}"\n' for name, value in sorted(found.items())]
     NUMBERS.write_text(HEAD + "".join(lines), encoding="utf-8")
+
+
+def main() -> None:
+    """Draw the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="also draw figures whose numbers have not changed")
+    draw(everything=parser.parse_args().all)
 
 
 if __name__ == "__main__":

@@ -392,6 +392,7 @@ def main() -> None:
         return
     # Imported here, because it imports torch.
     import combinations
+    import figures
 
     combinations.write()
     for cached in (measurements, settings_of, value_of):
@@ -405,6 +406,7 @@ def main() -> None:
         if written != text:
             page.write_text(written, encoding="utf-8")
             sys.stderr.write(f"wrote {page.relative_to(ROOT)}\n")
+    figures.draw()
 
 
 if __name__ == "__main__":
