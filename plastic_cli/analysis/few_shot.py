@@ -89,8 +89,8 @@ def few_shot_accuracies(task: FewShotTask, features: Tensor, y: Tensor, reader: 
 class IncrementalTask:
     """Classes that come one after another. train, test: features (n, units) and labels. classes: in their order.
 
-    images: training images of each class, each of which is learned once. rate: learning rate of the readout. ridge: of
-    the decorrelated memory.
+    images: training images of each class, each of which is learned once. rate, mixed_rate: learning rates of the
+    readout, for classes in sequence and for mixed classes. ridge: of the decorrelated memory.
     """
 
     train: Split
@@ -98,6 +98,7 @@ class IncrementalTask:
     classes: Sequence[int]
     images: int
     rate: float
+    mixed_rate: float
     seed: int
     ridge: float = RIDGE
 
@@ -127,7 +128,7 @@ def incremental_accuracies(task: IncrementalTask) -> dict[str, list[float]]:
         images = torch.cat(streams[:so_far])
         labels = torch.arange(so_far).repeat_interleave(task.images)
         order = torch.randperm(len(images), generator=torch_generator(task.seed, f"mixed order {so_far}"))
-        learn_readout(mixed, images[order], labels[order], so_far, task.rate)
+        learn_readout(mixed, images[order], labels[order], so_far, task.mixed_rate)
         scores = {
             HEBBIAN: recall(memory, normalized(x)),
             DECORRELATED: decorrelated_recall(memory, normalized(x), task.ridge),

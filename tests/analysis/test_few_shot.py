@@ -64,7 +64,7 @@ def test_the_memory_equals_a_cosine_classifier_of_numpy():
 
 def incremental(rate=0.05, classes=(12, 10, 15, 11), images=30):
     (train, train_y), (test, test_y) = blobs(0), blobs(1)
-    return IncrementalTask(Split(train, train_y), Split(test, test_y), classes, images, rate, seed=4)
+    return IncrementalTask(Split(train, train_y), Split(test, test_y), classes, images, rate, rate, seed=4)
 
 
 def test_memories_do_not_forget_and_a_readout_by_sgd_does():
@@ -80,7 +80,8 @@ def test_the_last_memory_is_that_of_all_classes_in_any_order():
     orders = (12, 10, 15, 11), (15, 11, 10, 12)
     task = incremental(images=40)  # All images of each class, so that both orders learn the same images.
     first, other = (
-        incremental_accuracies(IncrementalTask(task.train, task.test, order, 40, task.rate, seed=4)) for order in orders
+        incremental_accuracies(IncrementalTask(task.train, task.test, order, 40, 0.05, 0.05, seed=4))
+        for order in orders
     )
     for reader in (HEBBIAN, DECORRELATED):
         assert first[reader][-1] == pytest.approx(other[reader][-1])
