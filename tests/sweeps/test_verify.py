@@ -279,13 +279,13 @@ def test_another_learning_rate_is_found(repeated):
 def test_an_accuracy_of_training_images_in_place_of_test_images_is_found(repeated, monkeypatch):
     from plastic_backprop import training
 
-    load = training.load_dataset
+    load = training.load_training_data
 
     def mistaken(*arguments, **options):
         data = load(*arguments, **options)
         return replace(data, test=data.train)
 
-    monkeypatch.setattr(training, "load_dataset", mistaken)
+    monkeypatch.setattr(training, "load_training_data", mistaken)
     verdict = repeated()
     assert (verdict.word, verdict.alarm) == ("outside", True)
 
