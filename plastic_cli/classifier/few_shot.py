@@ -58,7 +58,7 @@ def analyze_held_out(
     Raises UserError if the run was trained on all classes.
     """
     option = "--few-shot" if config.few_shot else "--incremental"
-    if not trained_classes(run):
+    if len(trained_classes(run)) in (0, _classes_of(run)):
         raise UserError(
             f"{option}: run {run.id} was trained on all classes, and this analysis needs classes that it has not seen."
             " Train a run with, for example, --classes 0-4."
@@ -79,7 +79,11 @@ def analyze_held_out(
 def held_out_data(run: Run) -> Dataset:
     """Return the images of the classes that a run was not trained on, without a validation split."""
     whole = load_dataset(str(run.record.dataset), run.data_folder, device=run.device)
-    return whole.of_classes(sorted(set(range(whole.classes)) - set(trained_classes(run))) or range(whole.classes))
+    return whole.of_classes(sorted(set(range(whole.classes)) - set(trained_classes(run))))
+
+
+def _classes_of(run: Run) -> int:
+    return int(run.record.data["classes"])
 
 
 def _feature_functions(learner: Learner, untrained: Callable[[], Learner]) -> dict[str, Features]:

@@ -111,8 +111,9 @@ def test_wrong_classes_are_refused(typed, message):
     assert outcome.err.count("\n") <= 2
 
 
-def test_a_run_on_all_classes_has_no_held_out_ones(train):
-    train()
+@pytest.mark.parametrize("typed", [[], ["--classes", "0-2"]])
+def test_a_run_on_all_classes_has_no_held_out_ones(train, typed):
+    train(*typed)
     for option in ("--few-shot", "--incremental"):
         outcome = plastic("analyze", "backprop", option)
         assert outcome.code == 2
