@@ -214,6 +214,14 @@ def test_conditions_are_compared_as_values(claims_text):
     assert met == ["r00000"]
 
 
+def test_runs_on_some_classes_are_no_evidence_unless_a_condition_names_them():
+    """Five classes are easier than ten: only a claim about these classes may use such runs. For mpn it is a number."""
+    for classes, of_all, of_two in (([], True, False), ([0, 1], False, True), (2, True, False)):
+        (group,) = group_runs(pd.DataFrame([run_row(0, classes=classes)]))
+        assert claim().holds_for(group) is of_all
+        assert claim(classes=[0, 1]).holds_for(group) is of_two
+
+
 def test_a_field_that_no_run_has_is_not_met():
     (group,) = group_runs(pd.DataFrame([run_row(0)]))
     assert not claim(no_such_field=1).holds_for(group)
