@@ -26,7 +26,7 @@ def reason_unused(option: str, value: Any, values: tuple[Any, ...]) -> str:
     """Return why options that need `option` to have one of `values` have no effect if it is `value`."""
     if values == (True,):
         return f"without {option_name(option)}"
-    if values == (None,):
+    if values == (None,) or values[0] is False:
         return f"with {as_typed(option, value)}"
     *others, last = [str(entry) for entry in values]
     listed = f"{', '.join(others)} or {last}" if others else last

@@ -20,12 +20,18 @@ REFUSED = ["--events", "never", "--event-rate", "0.5"]
 
 
 class Bench(TrainConfig):
-    only_with = (("mode", ("fast", "slow"), ("speed",)), ("warm", (True,), ("degrees",)), ("limit", (0,), ("degrees",)))
+    only_with = (
+        ("mode", ("fast", "slow"), ("speed",)),
+        ("warm", (True,), ("degrees",)),
+        ("warm", (False,), ("frost",)),
+        ("limit", (0,), ("degrees",)),
+    )
 
     mode: typing.Literal["fast", "slow", "off"] = field("fast", "mode")
     speed: float = field(1.0, "speed")
     warm: bool = field(True, "warm")
     degrees: int = field(3, "degrees")
+    frost: int = field(1, "frost")
     limit: float = field(0.0, "limit")
 
     @classmethod
@@ -66,6 +72,7 @@ def test_every_bundled_rule_with_dependent_options_declares_them():
     [
         ({"mode": "off", "speed": "2"}, "--speed 2.0 does nothing with --mode off: it belongs to --mode fast or slow."),
         ({"warm": False, "degrees": 4}, "--degrees 4 does nothing without --warm."),
+        ({"warm": True, "frost": 4}, "--frost 4 does nothing with --warm."),
         ({"limit": "2", "degrees": "4"}, "--degrees 4 does nothing with --limit 2.0: it belongs to --limit 0."),
     ],
 )
@@ -111,7 +118,7 @@ def test_a_dry_run_and_a_grid_refuse_what_the_run_refuses(more, runs_folder):
     outcome = plastic("train", "eglp", *REFUSED, *more)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err == (
-        "error: --event-rate 0.5 does nothing with --events never: it belongs to --events triggered or fixed."
+        "error: --event-rate 0.5 does nothing with --events never: it belongs to --events triggered, sampled or fixed."
         " Leave it out.\n"
     )
     assert not runs_folder.exists()
