@@ -130,6 +130,12 @@ def make_learner_of_module(config: Train, data: Dataset, run: Run, frozen: Seque
     """
     built = _built(config, data, run)
     module = built.module.to(run.device)
+    if config.shift >= min(data.image_shape[1:]):
+        height, width = data.image_shape[1:]
+        raise UserError(
+            f"--shift {config.shift}: the images of {data.name} have {height} x {width} pixels, and this shift can move"
+            f" all of an image out of sight. Choose {min(height, width) - 1} or fewer."
+        )
     if config.shift or config.flip:
         learner: ModuleLearner = AugmentedLearner(module, image_shape=built.image_shape)
         learner.augmentation = Augmentation(  # type: ignore[attr-defined]

@@ -468,6 +468,15 @@ def test_shifts_move_images_and_show_the_background():
     assert len(seen) == 18
 
 
+def test_a_shift_that_hides_whole_images_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["--dataset", str(write_tiny_dataset(tmp_path / "data")), "--hidden", "4", "--epochs", "1"]
+    outcome = plastic("train", "eglp", *small, "--shift", "6")
+    assert outcome.code == 2
+    assert "have 6 x 6 pixels" in outcome.err
+    assert "Choose 5 or fewer." in outcome.err
+
+
 def test_an_augmentation_of_nothing_returns_the_images():
     x = draw(5, 24)
     assert torch.equal(Augmentation((2, 3, 4), (0.0, 0.0), torch.Generator())(x), x)
