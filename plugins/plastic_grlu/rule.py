@@ -62,7 +62,7 @@ l + 1 adds its input.
 (18) is normalized least mean squares. The sum of n_l . delta_l is the change of the reward that the feedback predicts,
 and e is the error of this prediction. D_l removes the error of a single pair, up to the part that P takes away, so t is
 1. For several pairs c is what D_l adds to each prediction, and t minimizes the sum of squared errors. To leading order
-in sigma, E[e n_l] is sigma^2 times the gradient with respect to z_l minus delta_l. So B_l is a regression of
+in sigma, E[e n_l] is sigma^2 (G_l - delta_l), where G_l is the gradient with respect to z_l. So B_l is a regression of
 n_l d / sigma^2, which estimates the gradient, on s_l. This is the method of Lansdell, Prakash and Kording, "Learning to
 solve the credit assignment problem" (2019). They regress the estimate itself. To subtract the prediction is ours: it
 changes no expectation, and the noise of the regression vanishes as the prediction becomes right. 1e-6 is added to
