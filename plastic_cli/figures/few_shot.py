@@ -14,8 +14,6 @@ from plotnine import (
     geom_linerange,
     geom_point,
     ggplot,
-    guide_legend,
-    guides,
     labs,
     position_dodge,
     scale_x_continuous,
@@ -83,9 +81,8 @@ def incremental_figure(table: pd.DataFrame) -> ggplot:
             title="Held-out classes, one after another",
             caption="Dashed gray line: chance.",
         )
-        + theme_plastic(figure_size=(6.8, 4.8))
-        + theme(legend_position="bottom")
-        + guides(**dict.fromkeys(("color", "shape", "linetype"), guide_legend(nrow=2)))
+        + theme_plastic(figure_size=(9.2, 4.6))
+        + theme(legend_position="right")
     )
 
 
