@@ -25,6 +25,10 @@ FEEDBACK = {
     "sign": "errors, signs of the weights",
     "kolen-pollack": "errors, learned weights",
 }
+LEARNED = {
+    "direct": "1 scalar and 10 errors, direct feedback that learns",
+    "layer": "1 scalar and errors, feedback that learns",
+}
 EVENTS = {"triggered": "errors for surprising images", "fixed": "errors for random batches"}
 
 
@@ -36,6 +40,8 @@ def name_of(rule: str, config: Mapping[str, Any]) -> str:
         return FEEDBACK[config["feedback"]]
     if rule == "eglp":
         return EVENTS[config["events"]]
+    if config.get("credit") == "learned":
+        return LEARNED[config["feedback"]]
     groups, perturbations = config.get("reward_groups") or 1, config["perturbations"]
     if groups > 1:
         return f"{groups:.0f} scalars, {groups:.0f} groups"
