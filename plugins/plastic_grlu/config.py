@@ -85,7 +85,6 @@ class Train(ModuleTrainConfig):
         " step removes; 0: random feedback",
         ge=0,
         lt=2,
-        search=(0.05, 1.5, "log"),
     )
     update: Literal["grlu", "backprop"] = field(
         "grlu", "learning rule; backprop is a control: the true gradient with step learning rate * noise^2"

@@ -132,6 +132,8 @@ def test_a_command_line_works(command, place, make_run, request, monkeypatch, ti
     (place / "path/to/folder").symlink_to(tiny_data)
     if words[:2] == ["sweep", "mine.toml"]:
         (place / "mine.toml").write_text(plastic("recipes", "backprop-quick").out)
+    elif words == ["compare", "small"]:
+        plastic("train", "backprop", "--hidden", "64", "--epochs", "1", "--name", "small")
     elif "mine.toml" in words:
         (place / "mine.toml").write_text(plastic("train", rule, "--dry-run").out)
     if words[0] in (*VERBS, "sweep", "verify") and "--dry-run" not in words and "--help" not in words:

@@ -45,7 +45,7 @@ def test_the_suite_that_is_shown_does_what_the_page_says(recipe, place):
     folder = place / "runs" / "reports" / "suite"
     assert report == {"report": str(folder)}
     table = pd.read_csv(folder / "steps.csv")
-    assert set(table["setting"]) == {"local rule"}
+    assert set(table["setting"]) == {"hidden = 32, epochs = 2"}
     accuracy = table[(table["metric"] == "test/accuracy") & table["step"].str.startswith("eval")]["mean"]
     assert accuracy.item() == steps[0]["metrics"]["test/accuracy"]
     page = folder / "index.html"
