@@ -94,8 +94,10 @@ def _filled(pieces: Sequence[str], width: int, space: str = " ") -> list[str]:
         elif _cells(piece) <= width:
             lines.append(piece)
         else:
-            words = piece.split()
-            lines += _filled(words, width) if len(words) > 1 else _broken(piece, width)
+            # An interval stays whole if it fits into a line of its own.
+            parts = _PIECE.findall(piece)
+            parts = parts if len(parts) > 1 else piece.split()
+            lines += _filled(parts, width) if len(parts) > 1 else _broken(piece, width)
     return lines
 
 

@@ -183,3 +183,11 @@ def test_the_note_on_a_column_is_left_out_with_it():
         "One. Value 0 is a time. Value 1 is a time. Value 2 is a time. Two. Left out to fit: value3, value4, value5."
     )
     assert notes in table_text(Table("", f"One. {notes} Two.", columns, ((number,) * 6,)), None).replace("\n", " ")
+
+
+def test_an_interval_after_a_long_heading_is_in_a_line_of_its_own():
+    far = Interval(-100000.0, -100000.1, -99999.8, n=5, method="m")
+    columns = [Column(heading, numeric=index > 0) for index, heading in enumerate(["a", "b" * 31, *"cdefghijkl"])]
+    text = table_text(Table("t", "c", tuple(columns), (("a", far, *([1.0] * 10)),)), 46)
+    assert "\N{BOX DRAWINGS LIGHT HORIZONTAL}" not in text
+    assert any(cell_text(far).partition(" ")[2] in line for line in text.splitlines())
