@@ -50,6 +50,11 @@ def former_names(rule: str) -> Mapping[str, str]:
     return {}
 
 
+def added_options(rule: str) -> Mapping[str, Any]:
+    """Return the plain values of the options that a rule got later; nothing if it is not installed or does not load."""
+    return _fields_and_added(rule)[1]
+
+
 def with_added_options(rule: str, config: dict[str, Any]) -> dict[str, Any]:
     """Return a stored configuration with the options that it lacks only because the previous version had none."""
     fields, added = _fields_and_added(rule)

@@ -17,7 +17,7 @@ from plastic_cli.config.model import present_names
 from plastic_cli.config.other_words import similar_option
 from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.plugins.metrics import Metric, metric_of
-from plastic_cli.plugins.models import former_names
+from plastic_cli.plugins.models import added_options, former_names
 from plastic_cli.reports.grouping import Group, plain_value, setting_text
 from plastic_cli.statistics.intervals import (
     CONFIDENCE,
@@ -70,16 +70,16 @@ class _Entry(BaseModel):
         return f"https://doi.org/{self.doi}" if self.doi else self.url
 
     def holds_for(self, group: Group) -> bool:
-        """Return whether the runs of a group meet every condition. Options without a condition can have any value.
+        """Return whether the runs of a group meet every condition.
 
-        Runs on some classes of the data only do not count, unless a condition names the classes: their test is easier.
+        An option without a condition can have any value, unless a later version of the rule added it. Then it must have
+        the value with which a run is what it was without the option: older claims know nothing of it.
         """
-        # The option `classes` of mpn is a number, and limits no data.
-        chosen = group.config.get("classes")
-        if "classes" not in self.conditions and isinstance(chosen, list | tuple) and chosen:
-            return False
         described = {**group.config, "dataset": group.dataset}
-        return all(described.get(name) == value for name, value in self.conditions.items())
+        plain = {name: plain_value(value) for name, value in added_options(group.rule).items()}
+        # An option without a value is one that the run did not have.
+        unchanged = all(described.get(name) in (None, plain[name]) for name in plain if name not in self.conditions)
+        return unchanged and all(described.get(name) == value for name, value in self.conditions.items())
 
 
 @dataclass(frozen=True)

@@ -214,18 +214,44 @@ def test_conditions_are_compared_as_values(claims_text):
     assert met == ["r00000"]
 
 
-def test_runs_on_some_classes_are_no_evidence_unless_a_condition_names_them():
-    """Five classes are easier than ten: only a claim about these classes may use such runs. For mpn it is a number."""
-    for classes, of_all, of_two in (([], True, False), ([0, 1], False, True), (2, True, False)):
-        (group,) = group_runs(pd.DataFrame([run_row(0, classes=classes)]))
-        assert claim().holds_for(group) is of_all
-        assert claim(classes=[0, 1]).holds_for(group) is of_two
+def test_an_option_that_a_rule_got_later_must_have_its_plain_value_unless_a_condition_names_it():
+    """Five classes are easier than ten, and a claim from before `dropout` was an option says nothing about dropout."""
+    plain = {"classes": [], "dropout": 0.0, "shift": 0, "flip": False, "batch_norm": False, "rate_drops": []}
+    changed = {"classes": [0, 1], "dropout": 0.1, "shift": 2, "flip": True, "batch_norm": True, "rate_drops": [0.5]}
+
+    def group(**config):
+        return group_runs(pd.DataFrame([run_row(0, rule="eglp", **config)]))[0]
+
+    assert claim().holds_for(group(**plain))
+    assert claim().holds_for(group()), "a run from before these options"
+    for name, value in changed.items():
+        other = group(**{**plain, name: value})
+        assert not claim().holds_for(other), name
+        assert claim(**{name: value}).holds_for(other), name
+        assert not claim(**{name: value}).holds_for(group(**plain)), name
+
+
+def test_an_option_that_a_rule_always_had_can_have_any_value():
+    """The option `classes` of mpn is a number of classes, and not a choice of them."""
+    for rule, config in (("mpn", {"classes": 2}), ("eglp", {"epochs": 3}), ("not-installed", {"classes": [0, 1]})):
+        (group,) = group_runs(pd.DataFrame([run_row(0, rule=rule, **config)]))
+        assert claim().holds_for(group), rule
 
 
 def test_a_field_that_no_run_has_is_not_met():
     (group,) = group_runs(pd.DataFrame([run_row(0)]))
     assert not claim(no_such_field=1).holds_for(group)
     assert claim().holds_for(group)
+
+
+def test_a_difference_judged_after_fewer_epochs_than_published_says_both_numbers():
+    figures = read_claims("eglp", (PLUGINS / "plastic_eglp" / "claims.toml").read_text())
+    published = {"LL-01-difference-mnist": 100, "LL-01-difference-fashion": 200}
+    for entry in figures.claims:
+        if entry.id in published:
+            epochs = published.pop(entry.id)
+            assert entry.statement.endswith(f"after {epochs} epochs; our runs have {entry.conditions['epochs']}")
+    assert not published
 
 
 def test_only_what_was_read_in_the_source_is_kept(claims_text):
