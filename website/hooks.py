@@ -57,11 +57,20 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, page: Any, **_: Any) -> str:
-    """Put the leaderboard into its page, which needs the whole width. Markdown does not see its cells."""
+    """Keep intervals on one line, and put the leaderboard, whose cells Markdown does not see, into its wide page."""
     if leaderboard.MARK not in html:
-        return html
+        return _with_whole_intervals(html)
     page.meta["hide"] = ["navigation", "toc"]
     return html.replace(leaderboard.MARK, leaderboard.html())
+
+
+def _with_whole_intervals(html: str) -> str:
+    """Mark the intervals of table cells, which a browser breaks at the space after the comma."""
+    return re.sub(
+        r"<td[^>]*>[^<]*</td>",
+        lambda cell: re.sub(r"\[-?[\d.,]+, -?[\d.,]+\]", r'<span class="interval">\g<0></span>', cell[0]),
+        html,
+    )
 
 
 def _with_wide_lists(text: str) -> str:

@@ -123,7 +123,8 @@ def leaderboard(reference: Reference, planned: Mapping[str, Planned]) -> PageTab
     measured = [line for line in lines if line.records]
     controls = Controls(reference, lines)
     runs = sum(len(line.records) for line in measured)
-    counted = f"{runs} runs of {len(measured)} settings are measured, {len(lines) - len(measured)} settings are not."
+    missing = len(lines) - len(measured)
+    counted = f"{runs} runs of {len(measured)} settings are measured, {missing} settings are not and follow below."
     caption = f"{counted} {STYLE.caption([line.result.value for line in measured])}"
     caption += data_notes(line.group for line in lines)
     return PageTable(
@@ -131,7 +132,6 @@ def leaderboard(reference: Reference, planned: Mapping[str, Planned]) -> PageTab
         Table("Settings", caption, COLUMNS, tuple(row(line, controls) for line in lines)),
         recipes=tuple(line.recipes for line in lines),
         controls=tuple(line.control is not None for line in lines),
-        sorted_by="data set",
         framed=True,
     )
 
@@ -154,7 +154,7 @@ def planned_settings() -> dict[str, Planned]:
 
 
 def lines_of(reference: Reference, planned: Mapping[str, Planned]) -> list[Line]:
-    """Return all settings, sorted by data set, metric and result; those that are not measured are the last ones."""
+    """Return all settings, sorted by data set, metric and result. Settings that are not measured follow all others."""
     runs = reference.runs()
     # Versions are named in a column of their own.
     runs = runs.drop(columns=["version", "rule_version"])
@@ -203,7 +203,7 @@ def _order(line: Line) -> tuple[Any, ...]:
     metric, mean = line.result.metric, line.result.value.mean
     known = bool(line.records) and math.isfinite(mean)
     better = -mean if known and metric and more_is_better(metric) else mean
-    return (str(line.group.data or "").casefold(), not known, str(metric), better if known else 0.0, line.group.rule)
+    return (not known, str(line.group.data or "").casefold(), str(metric), better if known else 0.0, line.group.rule)
 
 
 # ------------------------------------------------------------------------------------------------------------ controls
