@@ -169,7 +169,8 @@ class Train(ModuleTrainConfig):
         "binary",
         "strength of an event; binary: 1; surprise: how many standard deviations the signal is above its running mean,"
         " at most 3; with --events sampled importance: --event-rate / probability of the event, so that the expected"
-        " change does not depend on the signal; normalized: the same, divided by the mean of the recent signals",
+        " change does not depend on the signal; normalized: the same, with --events triggered 1, divided by the mean of"
+        " the recent signals",
         panel=EVENTS,
     )
     event_uniform: float = field(
@@ -334,12 +335,17 @@ class Train(ModuleTrainConfig):
     def _fits_together(self) -> Self:
         if self.threshold_factor and self.event_signal == "margin":
             raise ValueError("--threshold-factor needs a positive signal, and --event-signal margin can be negative")
-        strengths = {"sampled": ("binary", "importance", "normalized"), "triggered": ("binary", "surprise")}
-        if self.event_strength not in strengths.get(self.events, (self.event_strength,)):
-            named = " or ".join(strengths[self.events])
+        strengths = {
+            "sampled": ("binary", "importance", "normalized"),
+            "triggered": ("binary", "surprise", "normalized"),
+        }
+        known = strengths.get(self.events, (self.event_strength,))
+        if self.event_strength not in known:
+            named = f"{', '.join(known[:-1])} or {known[-1]}"
             raise ValueError(f"--event-strength {self.event_strength} is not for --events {self.events}: use {named}")
-        if self.events == "sampled" and self.event_signal == "margin":
-            raise ValueError("--events sampled needs a signal of 0 or more, and --event-signal margin can be negative")
+        if self.event_signal == "margin" and (self.events == "sampled" or self.event_strength == "normalized"):
+            own = "--events sampled" if self.events == "sampled" else "--event-strength normalized"
+            raise ValueError(f"{own} needs a signal of 0 or more, and --event-signal margin can be negative")
         if self.update == "backprop" and self.events != "always":
             raise ValueError("--update backprop learns from every batch: use --events always")
         if self.update == "backprop" and self.readout == "local":

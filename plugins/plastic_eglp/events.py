@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MEAN_DECAY = 0.99
 """Decay factor of the running mean of the signal, per batch."""
 
-Strength = Literal["binary", "surprise"]
+Strength = Literal["binary", "surprise", "normalized"]
 SampledStrength = Literal["binary", "importance", "normalized"]
 
 THRESHOLD_BATCHES = {"stimulus": 8, "batch": 100}
@@ -136,7 +136,9 @@ class ThresholdController(Controller):
     then `rate`, as long as the signal's drift over the window is smaller than its scatter, and lower if the signal
     falls faster. per_stimulus: decide for each stimulus of a batch (`gate`) instead of for the batch's mean
     (`should_trigger`). strength: "binary", every event has strength 1; "surprise", the number of standard deviations of
-    the signal above its running mean, at most 3. warmup: number of first batches that are always events of strength 1.
+    the signal above its running mean, at most 3; "normalized", 1 / mean of the last `window` signals, as random events
+    of a SampledController have it, for signals of 0 or more. warmup: number of first batches that are always events of
+    strength 1.
 
     Raises ValueError, with the name of the argument, for invalid values.
     """
@@ -159,8 +161,8 @@ class ThresholdController(Controller):
             raise ValueError(f"rate is {rate}: it must lie between 0 and 1")
         if window < 1 or warmup < 0:
             raise ValueError(f"window is {window}, warmup {warmup}: they must be at least 1 and 0")
-        if strength not in ("binary", "surprise"):
-            raise ValueError(f"strength is {strength!r}: it must be 'binary' or 'surprise'")
+        if strength not in get_args(Strength):
+            raise ValueError(f"strength is {strength!r}: it must be one of {', '.join(get_args(Strength))}")
         self.threshold_factor = threshold_factor
         self.rate = rate
         self.window = window
@@ -196,6 +198,9 @@ class ThresholdController(Controller):
         exceeds = signals > self._threshold()
         if self.strength == "binary":
             return exceeds.to(signals.dtype)
+        if self.strength == "normalized":
+            known = torch.where(torch.isfinite(self.recent), self.recent, torch.zeros_like(self.recent))
+            return _divided_by_mean(exceeds.to(signals.dtype), known)
         deviation = (self.square - self.mean.square()).clamp_min(0).sqrt()
         return exceeds * rule.surprise(signals, self.mean, deviation)
 
@@ -296,9 +301,7 @@ class SampledController(Controller):
         if self.strength != "binary":
             strengths = rule.importance(probabilities, self.rate)
         if self.strength == "normalized":
-            mean = recent.mean()
-            # Without any error there is nothing to learn.
-            strengths = strengths / mean if mean > 0 else torch.zeros_like(strengths)
+            strengths = _divided_by_mean(strengths, recent)
         return torch.where(finite & (chance < probabilities), strengths, torch.zeros_like(strengths))
 
     def _strength(self, loss: float | Tensor) -> float:
@@ -313,6 +316,12 @@ class SampledController(Controller):
         super().load_state_dict(state)
         self.recent = state["recent"]
         self.generator.set_state(state["generator"].cpu())
+
+
+def _divided_by_mean(strengths: Tensor, recent: Tensor) -> Tensor:
+    """Return strengths divided by the mean of recent signals; 0 if there is no error, as there is nothing to learn."""
+    mean = recent.mean()
+    return torch.where(mean > 0, strengths / mean, torch.zeros_like(strengths))
 
 
 def make_controller(config: Train, seed: int) -> Controller:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from plastic_eglp.change import Feedback
-from plastic_eglp.events import Controller, SampledController
+from plastic_eglp.events import Controller, SampledController, ThresholdController
 from plastic_eglp.layers import LocalLinear
 from plastic_eglp.network import EGLPNetwork
 from plastic_eglp.signals import Novelty, Signal, label_error, margin, uncertainty
@@ -74,8 +74,10 @@ class EGLPLearner:
             raise ValueError(
                 "update is 'backprop': no gradient flows through a local readout, so it must be supervised"
             )
-        if signal == "margin" and isinstance(controller, SampledController):
-            raise ValueError("signal is 'margin', which can be negative: a SampledController needs another signal")
+        normalized = isinstance(controller, ThresholdController) and controller.strength == "normalized"
+        if signal == "margin" and (normalized or isinstance(controller, SampledController)):
+            own = "strength 'normalized'" if normalized else "a SampledController"
+            raise ValueError(f"signal is 'margin', which can be negative: {own} needs another signal")
         self.network = network
         self.controller = controller
         self.batch_size = batch_size

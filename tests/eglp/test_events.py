@@ -10,7 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plastic_eglp import AlwaysOnController, FixedRateController, NeverController, ThresholdController
+from plastic_eglp import (
+    AlwaysOnController,
+    FixedRateController,
+    NeverController,
+    SampledController,
+    ThresholdController,
+)
 
 
 def round_trip(state):
@@ -59,6 +65,8 @@ class LoopController:
                 deviation = math.sqrt(max(0.0, self.square - self.mean**2))
                 above = max(0.0, signal - self.mean)
                 value = min(3.0, above / deviation) if deviation else 3.0 * (above > 0)
+            if strength == "normalized":
+                value = 1 / float(np.mean(self.recent))
             found.append(value if fires else 0.0)
         mean, square = float(np.mean(signals)), float(np.mean(np.square(signals)))
         self.mean = mean if self.mean is None else 0.99 * self.mean + 0.01 * mean
@@ -114,7 +122,7 @@ def test_a_fixed_rate_ignores_the_loss_and_draws_from_its_generator_alone():
 @given(
     factor=st.sampled_from([0.3, 1.0, 1.5, 2.0]),
     warmup=st.integers(0, 10),
-    strength=st.sampled_from(["binary", "surprise"]),
+    strength=st.sampled_from(["binary", "surprise", "normalized"]),
     seed=st.integers(0, 1000),
 )
 def test_a_multiple_of_the_running_mean_equals_loops(factor, warmup, strength, seed):
@@ -132,7 +140,7 @@ def test_a_multiple_of_the_running_mean_equals_loops(factor, warmup, strength, s
     rate=st.sampled_from([0.0, 0.05, 0.1, 0.33, 0.9, 1.0]),
     window=st.integers(1, 60),
     warmup=st.integers(0, 5),
-    strength=st.sampled_from(["binary", "surprise"]),
+    strength=st.sampled_from(["binary", "surprise", "normalized"]),
     batch=st.integers(1, 7),
     seed=st.integers(0, 1000),
 )
@@ -257,6 +265,27 @@ def test_surprise_is_at_most_three_and_a_weak_event_counts_as_one():
     assert found[-1] == 3.0
     assert 0 < found[-2] < 0.5
     assert controller.used == sum(value > 0 for value in found)
+
+
+def test_normalized_strength_is_that_of_random_events():
+    """The same recent signals, the same strength, in any unit of the signal. Those that are not finite do not count."""
+    signals = torch.from_numpy(heavy_tailed(200))
+    for unit in (1.0, 1e-3):
+        triggered = ThresholdController(rate=0.3, window=64, warmup=0, strength="normalized", per_stimulus=True)
+        drawn = SampledController(1.0, uniform=1.0, window=64)
+        before, events = signals.new_zeros(()), 0
+        for row in (unit * signals).split(20):
+            found, random = triggered.gate(row), drawn.gate(row)
+            # A threshold is compared with the batches before, and so is the mean.
+            torch.testing.assert_close(found, torch.where(found > 0, before, 0.0))
+            before, events = random[0], events + int((found > 0).sum())
+        assert 20 < events < 100
+        assert float(before) == pytest.approx(1 / float((unit * signals)[-64:].mean()))
+    odd = ThresholdController(rate=0.5, window=8, warmup=0, strength="normalized", per_stimulus=True)
+    odd.gate(torch.tensor([1.0, 3.0, 2.0, math.inf]))
+    torch.testing.assert_close(odd.gate(torch.tensor([2.5, 3.5])), torch.tensor([0.0, 1 / 1.5]))
+    silent = ThresholdController(rate=1.0, window=8, warmup=0, strength="normalized")
+    assert strengths(silent, [0.0, 0.0, 0.0, 1.0]) == [0.0] * 4
 
 
 def test_a_loss_can_be_a_number_or_a_tensor_with_a_graph():

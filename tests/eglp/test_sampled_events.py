@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plastic_cli import UserError
-from plastic_eglp import AlwaysOnController, EGLPLearner, EGLPNetwork, LocalPlasticity, SampledController, rule
+from plastic_eglp import (
+    AlwaysOnController,
+    EGLPLearner,
+    EGLPNetwork,
+    LocalPlasticity,
+    SampledController,
+    ThresholdController,
+    rule,
+)
 from plastic_eglp.cost import cost_of_stimulus
 from plastic_eglp.signals import uncertainty
 
@@ -160,6 +168,8 @@ def test_bad_values_are_named():
         SampledController().gate(torch.tensor([0.5, -0.1]))
     with pytest.raises(ValueError, match=r"^signal is 'margin'"):
         EGLPLearner(network(), SampledController(), batch_size=8, signal="margin")
+    with pytest.raises(ValueError, match=r"^signal is 'margin'"):
+        EGLPLearner(network(), ThresholdController(strength="normalized"), batch_size=8, signal="margin")
 
 
 @pytest.mark.parametrize("middle", [0, 1, 20])
@@ -317,3 +327,21 @@ def test_uncertainty_needs_no_label():
     credit = LocalPlasticity(model, events=SampledController(), signal="uncertainty")
     with pytest.raises(UserError, match="signal='uncertainty' needs logits"):
         credit.backward(torch.randn(2, 1, 4, 4), lambda output: output.square().flatten(1).mean(1))
+
+
+# ------------------------------------------------------------------------------- triggered with normalized strength
+
+
+def test_loss_and_error_trigger_events_of_the_same_stimuli():
+    """The loss -log p and the error 1 - p rise together, so only the strength of the events differs."""
+    chosen = []
+    for signal, strength in (("loss", "binary"), ("error", "normalized")):
+        controller = ThresholdController(rate=0.3, window=64, warmup=0, strength=strength, per_stimulus=True)
+        found = []
+        for seed in range(6):
+            logits, y = 3 * torch.randn(16, 3, generator=torch.Generator().manual_seed(seed)).double(), batch(16)[1]
+            losses = torch.nn.functional.cross_entropy(logits, y, reduction="none")
+            found.append(controller.gate(losses if signal == "loss" else -(-losses).exp() + 1) > 0)
+        chosen.append(torch.cat(found))
+    assert torch.equal(*chosen)
+    assert 0 < int(chosen[0].sum()) < 96
