@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from plastic_cli.runs.record import RunRecord
 
+CHECKSUM, CLASSES = "checksum of the data", "classes of the images"
+"""The facts that say which images a run was trained and tested on."""
+
 
 def facts_of(record: RunRecord) -> dict[str, str]:
     """Return what a run was made with, in words."""
@@ -13,7 +16,9 @@ def facts_of(record: RunRecord) -> dict[str, str]:
         name: machine[name] for name in ("device", "gpu", "processor", "cores", "threads", "system") if name in machine
     }
     if record.data.get("checksum"):
-        facts["checksum of the data"] = str(record.data["checksum"])[:8]
+        facts[CHECKSUM] = str(record.data["checksum"])[:8]
+    if record.classes_of_images:
+        facts[CLASSES] = record.classes_of_images
     if record.project.get("commit"):
         dirty = " with changes" if record.project.get("dirty") else ""
         facts["commit"] = f"{str(record.project['commit'])[:8]}{dirty}"

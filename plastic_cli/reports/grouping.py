@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from plastic_cli.config.classifier import FitConfig
 from plastic_cli.config.model import Config, TrainConfig
+from plastic_cli.runs.record import NOTES_BETWEEN
 from plastic_cli.tables import NOTE_MARK
 
 CONFIG_PREFIX = "config."
@@ -49,13 +50,13 @@ class Group:
     """Completed runs that differ only in their seed.
 
     setting: the fields that differ from the defaults of the rule or from other groups of the rule and data set, as
-    text. distinction: only the fields that distinguish the group, for legends; "" if there is no other group.
-    runs: their ids in the order of the seeds; of several runs with one seed the newest, since a repeated seed adds no
-    information. repeated: number of runs that are left out for that reason. failed: number of seeds that failed and
-    were never completed. differing: the fields that distinguish this group from the others of its rule and data set,
-    without those that follow from other fields. named: the fields that `setting` names, without those that it names
-    only because another rule does. config: the configuration of its runs, as plain JSON values, without bookkeeping.
-    note: what a reader must know about the data set. contents: the beginning of the checksum, if runs used
+    text. distinction: only the fields that distinguish the group, and a choice of classes, for legends; "" if there
+    are none. runs: their ids in the order of the seeds; of several runs with one seed the newest, since a repeated seed
+    adds no information. repeated: number of runs that are left out for that reason. failed: number of seeds that failed
+    and were never completed. differing: the fields that distinguish this group from the others of its rule and data
+    set, without those that follow from other fields. named: the fields that `setting` names, without those that it
+    names only because another rule does. config: the configuration of its runs, as plain JSON values, without
+    bookkeeping. note: what a reader must know about the data set. contents: the beginning of the checksum, if runs used
     different data under the same name. source: `REFERENCE` for runs that come with plastic, else "".
     """
 
@@ -138,8 +139,11 @@ class Setting:
 
 def data_notes(groups: Iterable[Group]) -> str:
     """Return the notes on the data sets that `marked_data` marks, or ""."""
-    notes = dict.fromkeys(f"{group.data}: {group.note}" for group in groups if group.note)
-    return "".join(f" {NOTE_MARK} {note}." for note in notes)
+    notes: dict[str | None, dict[str, None]] = {}
+    for group in groups:
+        if group.note:
+            notes.setdefault(group.data, {}).update(dict.fromkeys(group.note.split(NOTES_BETWEEN)))
+    return "".join(f" {NOTE_MARK} {data}: {NOTES_BETWEEN.join(of_data)}." for data, of_data in notes.items())
 
 
 def marked_data(group: Group) -> str | None:
@@ -226,6 +230,15 @@ def _setting_and_data(group: Group) -> str:
 
 def _known_values(group: Group) -> dict[str, Any]:
     return {name: value for name, value in group.config.items() if value not in (None, group.dataset)}
+
+
+def chosen_classes(config: Mapping[str, Any]) -> list[Any]:
+    """Return the classes whose images a run is limited to, empty for all.
+
+    An option `classes` that is a number chooses no images.
+    """
+    chosen = config.get("classes")
+    return list(chosen) if isinstance(chosen, list | tuple) else []
 
 
 def plain_value(value: Any) -> Any:
@@ -323,8 +336,7 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
     if model is not None:
         # Own runs and those of the reference can have one configuration.
         named = _without_implied(named, _unique(configurations), model)
-    # Once for all groups, because pandas takes a tenth of a millisecond for it.
-    note = "; ".join(frame["data_note"].dropna().unique()) if "data_note" in frame.columns else ""
+    notes = _notes(frame, member.ravel(), len(first))
     unordered: list[tuple[Any, Group]] = []
     for number, config in enumerate(configurations):
         ids = kept.get(number, ())
@@ -338,7 +350,7 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
             config=config,
             differing=tuple(named),
             repeated=int(sizes[number]) - len(ids),
-            note=note,
+            note=NOTES_BETWEEN.join(notes[number]),
             contents=str(frame["data_contents"].iloc[0]) if "data_contents" in frame.columns else "",
             failed=lost.get(number, 0),
             source=REFERENCE if SOURCE in frame.columns and frame[SOURCE].iloc[first[number]] == REFERENCE else "",
@@ -346,6 +358,16 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
         # Of one setting, own runs come before those of the reference.
         unordered.append(([*(sort_key(config[name]) for name in named), sort_key(group.source)], group))
     return [group for _, group in sorted(unordered, key=lambda pair: pair[0])]
+
+
+def _notes(frame: pd.DataFrame, member: NDArray[np.intp], groups: int) -> list[dict[str, None]]:
+    """Return the notes on the data of each group, once each. member (n,): the number of the group of each row."""
+    notes: list[dict[str, None]] = [{} for _ in range(groups)]
+    if "data_note" in frame.columns:
+        for number, note in zip(member.tolist(), frame["data_note"].tolist(), strict=True):
+            if isinstance(note, str) and note:
+                notes[number][note] = None
+    return notes
 
 
 def _named_options(
@@ -448,7 +470,12 @@ def _own_values(row: _Row) -> list[str]:
 
 
 def _distinction(config: Mapping[str, Any], named: Sequence[str], model: type[Config] | None) -> str:
-    """Return the text of the fields that distinguish a group; of many, only those that differ from the default."""
+    """Return the text of the fields that distinguish a group; of many, only those that differ from the default.
+
+    A choice of classes is always named, because other images are an easier or a harder test.
+    """
+    if chosen_classes(config) and "classes" not in named:
+        named = [*named, "classes"]
     shown = _shown_of(named, config, model)
     if model is NotInstalled and named and _is_of_fit(config):
         return setting_text({n: config[n] for n in shown if not _is_missing_setting(n, config)}) or DEFAULTS

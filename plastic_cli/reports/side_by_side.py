@@ -255,6 +255,10 @@ def _warnings(sides: Sequence[Side]) -> list[str]:
     notes = []
     if len({side.dataset for side in sides}) > 1:
         notes.append("The settings were trained on different data, so their results are not directly comparable.")
+    elif len({record.classes_of_images for side in sides for record in side.records}) > 1:
+        notes.append(
+            "The settings were tested on images of different classes, so their results are not directly comparable."
+        )
     for side in sides:
         unfinished = sorted({record.status for record in side.records if record.status != "completed"})
         if unfinished:

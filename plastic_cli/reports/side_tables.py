@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from plastic_cli.plugins.metrics import Metric
+from plastic_cli.reports.circumstances import CHECKSUM, CLASSES
 from plastic_cli.reports.content import json_text
 from plastic_cli.reports.numbers import has_width, possible_ends, shown_interval, signed_cell, value_texts
 from plastic_cli.reports.standing_tables import content_of
+from plastic_cli.runs.record import ranges_text
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval, difference_method
 from plastic_cli.tables import NOTHING, Cell, Column, Number, Table, duration, html
 
@@ -45,7 +47,7 @@ def tables_of(comparison: Comparison) -> list[Table]:
 
 def settings_table(comparison: Comparison) -> Table:
     """Return the table of what is compared: one row per setting."""
-    rows = tuple((side.letter, side.title, _runs_text(side), _numbers(side.seeds)) for side in comparison.sides)
+    rows = tuple((side.letter, side.title, _runs_text(side), ranges_text(side.seeds)) for side in comparison.sides)
     columns = (
         Column("setting", names_row=True),
         Column("rule, data, options"),
@@ -60,14 +62,6 @@ def _runs_text(side: Side) -> str:
         return str(len(side.records))
     record = side.records[0]
     return f"{record.run} ({record.name})" if record.name else record.run
-
-
-def _numbers(numbers: Sequence[int]) -> str:
-    """Return numbers as text: "0 to 4", or "0, 3"."""
-    ordered = sorted(set(numbers))
-    if len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:
-        return f"{ordered[0]} to {ordered[-1]}"
-    return ", ".join(map(str, ordered))
 
 
 def options_table(comparison: Comparison) -> Table:
@@ -235,7 +229,7 @@ def equal_text(comparison: Comparison) -> str:
     kinds = {
         "versions": [name for name in comparison.facts if name.startswith("version of")],
         "machine": [name for name in comparison.facts if name in MACHINE],
-        "data": ["checksum of the data"],
+        "data": [CHECKSUM, CLASSES],
         "commit": ["commit"],
     }
     same = ["options"] if comparison.options.empty else []

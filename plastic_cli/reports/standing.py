@@ -25,6 +25,7 @@ from plastic_cli.reports.grouping import (
     CONFIG_PREFIX,
     SOURCE,
     Group,
+    chosen_classes,
     differing_options,
     group_runs,
     plain_value,
@@ -287,15 +288,17 @@ class Standing:
 
     @cached_property
     def _controls(self) -> list[tuple[str, ReferenceSetting]]:
-        """Name and nearest setting of each control."""
+        """Name and nearest setting of each control with the same test images."""
+        own = chosen_classes(self.first.config)
+        rows = [row for row in self.rows if chosen_classes(row["config"]) == own]
         found: list[tuple[str, ReferenceSetting]] = []
         if self.model is not None and issubclass(self.model, TrainConfig):
             for name, options in self.model.controls.items():
-                found += _named(name, own_control(self.rows, self.first, self.model, options))
-        for rule, model in _control_models({str(row["rule"]) for row in self.rows} - {self.first.rule}):
-            found += _named(rule, control_of_all(self.rows, self.first, model, rule, None))
+                found += _named(name, own_control(rows, self.first, self.model, options))
+        for rule, model in _control_models({str(row["rule"]) for row in rows} - {self.first.rule}):
+            found += _named(rule, control_of_all(rows, self.first, model, rule, None))
             for name in model.controls:
-                found += _named(name, control_of_all(self.rows, self.first, model, rule, name))
+                found += _named(name, control_of_all(rows, self.first, model, rule, name))
         return found
 
     def _described(self, setting: ReferenceSetting) -> dict[str, Any]:
@@ -389,8 +392,10 @@ class Standing:
             [("this setting", self.same)] if self.same else [("nearest settings", each) for each in self._nearest]
         )
         notes += _notes_on_data([*settings, *self._controls], record)
-        if record.data.get("note"):
-            notes.append(f"{data}: {record.data['note']}.")
+        if chosen_classes(record.config) and not self._controls:
+            notes.append("The reference has no control with the same test images.")
+        if record.data_note:
+            notes.append(f"{data}: {record.data_note}.")
         return notes
 
     def __repr__(self) -> str:
@@ -576,6 +581,6 @@ def _notes_on_data(settings: Sequence[tuple[str, ReferenceSetting]], record: Run
             f" {str(checksum)[:8]}, here it is {here}."
         ] = None
         for special in dict.fromkeys(row["data_note"] for _, setting in having for row in setting.rows):
-            if special and special != record.data.get("note"):
+            if special and special != record.data_note:
                 notes[f"About the data of the reference: {special}."] = None
     return list(notes)

@@ -18,7 +18,7 @@ from typing import IO, Any
 from plastic_cli.files import write_atomically
 
 INDEX_FOLDER = ".index"
-INDEX_SCHEMA = 3
+INDEX_SCHEMA = 4
 """Format of the index; an index of another format is written again."""
 _INDEX_HEAD = re.compile(rb'\{"schema": (\d{1,9}), "checksum": (\d{1,10}), ')
 

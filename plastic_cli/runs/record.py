@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,10 @@ UNFINISHED = ("created", "running")
 """The statuses of a run that has not ended; without a process that holds it, it counts as crashed."""
 STATUSES = ("created", "running", "completed", "failed", "interrupted")
 """The statuses in run.json; a run with status "running" that no process holds is read as "crashed"."""
+
+
+NOTES_BETWEEN = "; "
+"""What stands between two notes on the data of a run."""
 
 
 @dataclass
@@ -68,6 +72,23 @@ class RunRecord:
     process: dict[str, Any] = field(default_factory=dict)
     project: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
+
+    @property
+    def classes_of_images(self) -> str:
+        """The classes that the images of all splits have: "0 to 4, 7", or "all"; "" for data without classes."""
+        only, count = self.data.get("only_classes"), self.data.get("classes")
+        # A record is read as it is, so the values can be of any type.
+        if isinstance(only, list) and only and all(isinstance(each, int) for each in only) and len(only) != count:
+            return ranges_text(only)
+        return "all" if count else ""
+
+    @property
+    def data_note(self) -> str:
+        """What a reader must know about the data, such as a choice of classes; "" if there is nothing."""
+        classes = self.classes_of_images
+        chosen = f"runs with classes {classes} are trained and tested on images of these classes only"
+        notes = [self.data.get("note"), "" if classes in ("", "all") else chosen]
+        return NOTES_BETWEEN.join(note for note in notes if isinstance(note, str) and note)
 
     def write(self, folder: Path) -> None:
         """Replace the run.json of `folder` in one step."""
@@ -215,6 +236,18 @@ def with_present_options(rule: str, config: dict[str, Any]) -> dict[str, Any]:
     """Return a stored configuration with the present options and their names, whatever version stored it."""
     former = former_names(rule)
     return with_added_options(rule, config if former.keys().isdisjoint(config) else present_names(config, former))
+
+
+def ranges_text(numbers: Iterable[int]) -> str:
+    """Return whole numbers as text, three or more in a row as a range: "0 to 4, 7"."""
+    ranges: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1].append(number)
+        else:
+            ranges.append([number])
+    texts = [[f"{each[0]} to {each[-1]}"] if len(each) > 2 else map(str, each) for each in ranges]
+    return ", ".join(text for of_range in texts for text in of_range)
 
 
 def settings_text(rule: str, config: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ def row_of(record: RunRecord) -> dict[str, Any]:
         "seed": record.seed,
         "dataset": record.dataset,
         "data_checksum": _text_or_none(record.data.get("checksum")),
-        "data_note": _text_or_none(record.data.get("note")),
+        "data_note": record.data_note or None,
         "created": record.created,
         "started": record.started,
         "finished": record.finished,
