@@ -153,23 +153,39 @@ def recurrent(num_classes: int) -> nn.Module:
     return ElmanNetwork(128, num_classes)
 
 
+def recurrent_2_rows(num_classes: int) -> nn.Module:
+    """Return the network of `recurrent` for two rows at each step: half as many steps, and the same image."""
+    return ElmanNetwork(128, num_classes, rows=2)
+
+
+def recurrent_4_rows(num_classes: int) -> nn.Module:
+    """Return the network of `recurrent` for four rows at each step."""
+    return ElmanNetwork(128, num_classes, rows=4)
+
+
+def recurrent_28_rows(num_classes: int) -> nn.Module:
+    """Return the network of `recurrent` for 28 rows at each step: one step for an image of MNIST."""
+    return ElmanNetwork(128, num_classes, rows=28)
+
+
 class ElmanNetwork(nn.Module):
     """A recurrent layer over the rows of an image, h_t = tanh(W [x_t, h_{t-1}] + b), and a readout of its last state.
 
-    x_t: row t of all channels (batch, channels * width). The layer takes its size from its first input.
+    x_t: `rows` rows of all channels (batch, rows * channels * width), from top to bottom. The height of the image must
+    be a multiple of `rows`. The layer takes its size from its first input.
     """
 
-    def __init__(self, units: int, classes: int) -> None:
+    def __init__(self, units: int, classes: int, rows: int = 1) -> None:
         super().__init__()
-        self.units = units
+        self.units, self.rows = units, rows
         self.cell = nn.LazyLinear(units)
         self.readout = nn.Linear(units, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (batch, classes) of images (batch, channels, height, width)."""
-        rows = images.transpose(1, 2).flatten(2)
+        parts = images.transpose(1, 2).unflatten(1, (-1, self.rows)).flatten(2)
         h = images.new_zeros(len(images), self.units)
-        for x in rows.unbind(1):
+        for x in parts.unbind(1):
             h = torch.tanh(self.cell(torch.cat([x, h], dim=1)))
         logits: Tensor = self.readout(h)
         return logits

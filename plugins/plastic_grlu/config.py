@@ -73,11 +73,11 @@ class Train(ModuleTrainConfig):
         " learned: in hidden layers alone, where noise teaches feedback weights that carry the error of the readout to"
         " them",
     )
-    feedback: Literal["direct", "layer", "transposed"] = field(
+    feedback: Literal["direct", "layer", "transposed", "none"] = field(
         "direct",
         "with --credit learned, what the feedback carries to a hidden layer; direct: the error of the readout; layer:"
         " the signal of the layer above; transposed: the same through the transposed weights, a control without"
-        " perturbations, whose update is the gradient",
+        " perturbations, whose update is the gradient; none: nothing, a control in which hidden layers stay random",
     )
     feedback_rate: float = field(
         1.0,
@@ -130,6 +130,7 @@ class Train(ModuleTrainConfig):
         "the gradient": {"update": "backprop"},
         "the gradient by transposed weights": {"credit": "learned", "feedback": "transposed"},
         "random feedback": {"credit": "learned", "feedback_rate": 0.0},
+        "random features": {"credit": "learned", "feedback": "none"},
     }
     rates: ClassVar[Mapping[str, float]] = dict.fromkeys(("momentum", "adam", "adamw", "selective"), 0.003)
     added: ClassVar[Mapping[str, Any]] = {
@@ -153,7 +154,7 @@ class Train(ModuleTrainConfig):
         ("model", ("mlp",), ("skip", "activation", "k", "reward_groups", "backbone", "latent", "backbone_epochs")),
         ("optimizer", ("sgd",), ("activation", "k", "reward_groups", "backbone", "latent", "backbone_epochs")),
         ("activation", ("relu",), ("reward_groups",)),
-        ("credit", ("output", "preactivation"), ("activation", "k", "reward_groups")),
+        ("credit", ("output", "preactivation"), ("reward_groups",)),
         ("credit", ("learned",), ("feedback", "feedback_rate")),
         ("feedback", ("direct", "layer"), ("feedback_rate", "perturbations")),
         ("backbone", ("autoencoder",), ("latent", "backbone_epochs")),
@@ -209,8 +210,12 @@ class Train(ModuleTrainConfig):
             )
         if self.feedback == "transposed" and not self.is_plain:
             raise ValueError("--feedback transposed needs --model mlp and --optimizer sgd: use --update backprop")
-        if self.credit == "learned" and (self.activation != "relu" or self.reward_groups > 1):
-            raise ValueError("--credit learned needs ReLU and one reward: drop --k, --activation and --reward-groups")
+        if self.feedback == "none" and not self.is_plain:
+            raise ValueError(
+                "--feedback none needs --model mlp and --optimizer sgd: use `plastic train backprop --trained readout`"
+            )
+        if self.credit == "learned" and self.reward_groups > 1:
+            raise ValueError("--credit learned needs one reward: drop --reward-groups")
         if not self.is_plain and self.update == "backprop" and (self.noise, self.final_noise) != (0.1, 0.0):
             raise ValueError("--noise does nothing with --update backprop and another --model or --optimizer")
         return self

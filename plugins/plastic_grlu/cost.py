@@ -111,8 +111,11 @@ def feedback_cost(training: Training, config: Train, shape: NetworkShape) -> Cos
     direction is one product more. Feedback that does not learn needs no perturbations.
 
     A hidden layer gets the error of each unit that sends it feedback, and the error of the prediction of each pair.
-    Held are the inputs and the signals of the pass without noise, and the noise of the hidden units.
+    Held are the inputs and the signals of the pass without noise, the noise of the hidden units, and top-k masks.
+    Without feedback, only the readout learns.
     """
+    if config.feedback == "none":
+        return gradient_cost(training, shape, readout_only=True)
     samples, units = training.samples, [layer.units for layer in shape.layers]
     sent = [units[-1]] * len(shape.hidden) if config.feedback == "direct" else units[1:]
     read = sum(rows * columns for rows, columns in zip(units, sent, strict=False))
@@ -121,7 +124,10 @@ def feedback_cost(training: Training, config: Train, shape: NetworkShape) -> Cos
     pairs = config.perturbations if config.feedback_rate > 0 and numbers else 0
     several = training.batch_size * pairs > 1
     products = read + (min(pairs, 1) + several) * numbers
-    held = sum(layer.inputs for layer in shape.layers) + sum(units) + (sum(units[:-1]) if pairs else 0)
+    of_hidden = sum(units[:-1])
+    held = sum(layer.inputs for layer in shape.layers) + sum(units) + (of_hidden if pairs else 0)
+    if config.k is not None:
+        held += of_hidden
     return Cost(
         samples=samples,
         inference_flops=samples * shape.forward_flops,

@@ -67,6 +67,7 @@ def make_credit(config: Train, model: nn.Module, run: Run) -> NodePerturbation |
     if config.update == "backprop":
         return None
     assert config.feedback != "transposed"
+    assert config.feedback != "none"
     return NodePerturbation(
         model,
         perturbations=config.perturbations,

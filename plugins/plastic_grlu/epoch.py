@@ -49,7 +49,8 @@ class NoiseState:
 class Feedback:
     """The feedback of credit "learned", which changes in place.
 
-    matrices: B_l of each hidden layer, none with the path "transposed". path: see rule.py. rate: at which they learn.
+    matrices: B_l of each hidden layer, none with the paths "transposed" and "none". path: see rule.py. rate: at which
+    they learn.
     """
 
     matrices: list[Tensor]
@@ -68,8 +69,8 @@ class Settings:
 
     perturbations: noise samples per image. sigma: standard deviation of the noise. learning_rate multiplies the update.
     top_k: fraction of hidden units that a Gumbel top-k mask keeps, None for ReLU. credit, skip: as in rule.py. groups:
-    of units, each with a reward of its own; several groups need ReLU. feedback: for credit "learned", which needs ReLU
-    and one group. Its update is multiplied by learning_rate * sigma^2, as is that of the other credits in expectation.
+    of units, each with a reward of its own; several groups need ReLU. feedback: for credit "learned", which needs one
+    group. Its update is multiplied by learning_rate * sigma^2, as is that of the other credits in expectation.
     """
 
     perturbations: int
@@ -189,8 +190,8 @@ def _check_feedback(weights: list[Tensor], settings: Settings) -> None:
         raise ValueError("credit 'learned' needs feedback, and feedback needs credit 'learned'")
     if settings.feedback is None:
         return
-    if settings.top_k is not None or settings.groups > 1:
-        raise ValueError("credit 'learned' needs ReLU, not top_k, and one group")
+    if settings.groups > 1:
+        raise ValueError("credit 'learned' needs one group")
     expected = rule.shapes_of_feedback(_sizes(weights), settings.feedback.path)
     found = [tuple(part.shape) for part in settings.feedback.matrices]
     if found != expected:
@@ -250,7 +251,6 @@ def _learn(
     rewards: NDArray[np.float64],
 ) -> None:
     """Run the kernel over `samples` in batches of `batch`."""
-    kept = [0 if settings.top_k is None else rule.kept_units(width, settings.top_k) for width in sizes[1:-1]]
     none = np.empty((0, 0), np.float32)
     learn(
         parameters,
@@ -263,7 +263,7 @@ def _learn(
             float(settings.learning_rate),
             settings.credit == "preactivation",
             settings.skip,
-            np.array(kept, np.int64),
+            _kept(sizes, settings),
             settings.groups,
         ),
         Draws(np.uint64(state.key), np.uint64(state.counter), none, none),
@@ -283,7 +283,7 @@ def _learn_with_feedback(
 ) -> None:
     """Run the kernel of learned feedback over `samples` in batches of `batch`."""
     assert settings.feedback is not None
-    sigma = float(settings.sigma)
+    sigma, none = float(settings.sigma), np.empty((0, 0), np.float32)
     learn_with_feedback(
         parameters,
         feedback,
@@ -298,10 +298,18 @@ def _learn_with_feedback(
             settings.feedback.path == "direct",
             settings.feedback.path == "transposed",
             settings.skip,
+            _kept(sizes, settings),
+            settings.feedback.path == "none",
         ),
-        FeedbackDraws(np.uint64(state.key), np.uint64(state.counter), np.empty((0, 0), np.float32)),
+        FeedbackDraws(np.uint64(state.key), np.uint64(state.counter), none, none),
         rewards,
     )
+
+
+def _kept(sizes: list[int], settings: Settings) -> NDArray[np.int64]:
+    """Return the units that a top-k mask keeps in each hidden layer, 0 for ReLU."""
+    kept = [0 if settings.top_k is None else rule.kept_units(width, settings.top_k) for width in sizes[1:-1]]
+    return np.array(kept, np.int64)
 
 
 def _train_eager(
@@ -363,8 +371,13 @@ def _learned_step(network: _Network, x: Tensor, y: Tensor, settings: Settings, g
     assert settings.feedback is not None
     learning = network.biases[:-1] if settings.feedback.learns else []
     noises = _normal(learning, len(x), settings, generator)
+    masks = None
+    if settings.top_k is not None:
+        silent = [x.new_zeros(len(x), len(bias)) for bias in network.biases]
+        gumbels = [-torch.empty_like(part).exponential_(generator=generator).log() for part in silent[:-1]]
+        masks = rule.pair_masks(network.weights, network.biases, x, silent, gumbels, settings.top_k, skip=settings.skip)
     weight_updates, bias_updates, feedback_updates, reward = rule.learned_update(
-        *network, x, y, noises, path=settings.feedback.path, skip=settings.skip
+        *network, x, y, rule.Draws(noises, masks), path=settings.feedback.path, skip=settings.skip
     )
     for parameter, update in zip((*network.weights, *network.biases), (*weight_updates, *bias_updates), strict=True):
         parameter.add_(update, alpha=settings.learning_rate * settings.sigma**2)

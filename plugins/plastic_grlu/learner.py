@@ -170,7 +170,7 @@ class GRLULearner:
 
         See `rule.transposed_weights`; parts of both that have no effect are left out.
         """
-        if self.feedback is None or self.feedback.path == "transposed":
+        if self.feedback is None or self.feedback.path in ("transposed", "none"):
             return []
         targets = rule.transposed_weights(self.weights, self.feedback.path)
         angles = []

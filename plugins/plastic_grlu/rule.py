@@ -55,6 +55,9 @@ of ReLU:
     (19) dB_l    = t D_l,    t = sum of e c / sum of c^2, between 0 and 1,    c = sum over hidden layers of
                    n_l . (f'(z_l) * N_{l+1}(D_l s_l)),    sums over all pairs of the batch
 
+With a top-k mask f' is the mask. It is drawn in the pass without noise, and all passes of an image share it. With the
+path "none" g_l is zero: hidden layers stay random.
+
 N_l is the derivative of (1) and needs the activity of one layer. So (16) is the gradient if, from layer to layer, B_l
 is the transpose of W_{l+1}. With residual connections and feedback from layer to layer, g_l also gets g_{l+1} if layer
 l + 1 adds its input.
@@ -88,7 +91,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Credit = Literal["output", "preactivation", "learned"]
-Path = Literal["direct", "layer", "transposed"]
+Path = Literal["direct", "layer", "transposed", "none"]
 Parameters = Sequence[Tensor]
 Masks = Sequence[Tensor | None]
 
@@ -295,10 +298,10 @@ def add_credit(total: Tensor, noise: Tensor, difference: Tensor, sample: Tensor 
 def shapes_of_feedback(sizes: Sequence[int], path: Path) -> list[tuple[int, int]]:
     """The shape of the feedback B_l of each hidden layer, for sizes d_0, ..., d_L.
 
-    It is (d_{l+1}, d_L) with direct feedback, and (d_{l+1}, d_{l+2}) from layer to layer. The path "transposed" has no
-    feedback of its own.
+    It is (d_{l+1}, d_L) with direct feedback, and (d_{l+1}, d_{l+2}) from layer to layer. The paths "transposed" and
+    "none" have no feedback of their own.
     """
-    if path == "transposed":
+    if path in ("transposed", "none"):
         return []
     if path == "direct":
         return [(width, sizes[-1]) for width in sizes[1:-1]]
@@ -375,22 +378,29 @@ def signals(
     feedback: Parameters,
     x: Tensor,
     y: Tensor,
+    masks: Sequence[Tensor] | None = None,
     *,
     path: Path = "direct",
     skip: bool = False,
 ) -> Signals:
     """What each layer learns from, by the feedback B_l `feedback[l]` of each hidden layer; equations (14) to (16).
 
-    Shapes as in `initial_feedback`; `x` is (batch, d_0) and `y` (batch,) holds the labels. With the path "transposed"
-    the transposed weights are the feedback, from layer to layer: the gradient.
+    Shapes as in `initial_feedback`; `x` is (batch, d_0) and `y` (batch,) holds the labels. `masks`, one per hidden
+    layer, are as in `forward`; f' is then the mask. With the path "transposed" the transposed weights are the feedback,
+    from layer to layer: the gradient. With the path "none" the signals of hidden layers are zero.
     """
     if path == "transposed":
         feedback, path = transposed_weights(weights, path), "layer"
-    normed, outputs = _pass(weights, biases, x, None, None, "preactivation", skip)
+    normed, outputs = _pass(weights, biases, x, None, masks, "preactivation", skip)
     pairs = zip(normed[:-1], weights, biases, strict=False)
-    active = [(functional.linear(xhat, weight, bias) > 0).to(x.dtype) for xhat, weight, bias in pairs]
+    if masks is None:
+        active = [(functional.linear(xhat, weight, bias) > 0).to(x.dtype) for xhat, weight, bias in pairs]
+    else:
+        active = [mask.to(x.dtype) for mask in masks]
     deviations = [_deviation(h) for h in outputs[:-1]]
     error = functional.one_hot(y, outputs[-1].shape[1]) - outputs[-1].softmax(1)
+    if path == "none":
+        return Signals([*(torch.zeros_like(h) for h in outputs[:-1]), error], normed, active, deviations)
     deltas, arrived = [error], torch.zeros_like(error)
     for layer in reversed(range(len(feedback))):
         sent = error if path == "direct" else deltas[0]
@@ -428,33 +438,52 @@ def feedback_update(found: Signals, noises: Sequence[Tensor], change: Tensor, *,
     return [step * direction for direction in directions]
 
 
+class Draws(NamedTuple):
+    """What is drawn for a step of learned feedback.
+
+    noises: one per hidden layer, as in `forward`, already multiplied by sigma. masks: (batch, d_{l+1}), one per hidden
+    layer, in place of ReLU; all passes of an image share them. None for ReLU.
+    """
+
+    noises: Sequence[Tensor]
+    masks: Sequence[Tensor] | None = None
+
+
 def learned_update(
     weights: Parameters,
     biases: Parameters,
     feedback: Parameters,
     x: Tensor,
     y: Tensor,
-    noises: Sequence[Tensor],
+    draws: Draws,
     *,
     path: Path = "direct",
     skip: bool = False,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
     """One step of the rule with learned feedback; equations (14) to (19).
 
-    `noises`, one per hidden layer, are as in `forward`, already multiplied by sigma. The path "transposed" needs none.
+    The paths "transposed" and "none" need no noise.
 
     Returns (weight_updates, bias_updates, feedback_updates, reward). The first two estimate the gradient of log p(y |
     x), summed over the batch: unlike those of `grlu_update` they have no factor sigma^2. feedback_updates are those for
     a rate of one. The reward is the 0-dim mean of (r(+n) + r(-n)) / 2 over rows, and of r without noise.
     """
-    found = signals(weights, biases, feedback, x, y, path=path, skip=skip)
-    if not noises or path == "transposed":
-        return *found.updates(), [], _log_probability(forward(weights, biases, x, skip=skip), y).mean()
+    noises, masks = draws
+    found = signals(weights, biases, feedback, x, y, masks, path=path, skip=skip)
+    if not noises or path in ("transposed", "none"):
+        return *found.updates(), [], _log_probability(forward(weights, biases, x, masks=masks, skip=skip), y).mean()
     silent = x.new_zeros(len(noises[0]), len(biases[-1]))
+    of_pairs = None if masks is None else [mask.repeat(len(silent) // len(x), 1) for mask in masks]
     plus, minus = (
         _log_probability(
             forward(
-                weights, biases, x, [*(sign * noise for noise in noises), silent], credit="preactivation", skip=skip
+                weights,
+                biases,
+                x,
+                [*(sign * noise for noise in noises), silent],
+                of_pairs,
+                credit="preactivation",
+                skip=skip,
             ),
             y,
         )

@@ -1,26 +1,37 @@
 """The recurrent network that reads images row by row."""
 
 import numpy as np
+import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from plastic_cli.classifier.networks import build_network, recurrent
+from plastic_cli.classifier.networks import (
+    build_network,
+    recurrent,
+    recurrent_2_rows,
+    recurrent_4_rows,
+    recurrent_28_rows,
+)
 from plastic_cli.data.datasets import load_dataset
 
 
-def test_its_states_follow_the_equation_row_by_row():
+@pytest.mark.parametrize(
+    ("make", "rows"), [(recurrent, 1), (recurrent_2_rows, 2), (recurrent_4_rows, 4), (recurrent_28_rows, 28)]
+)
+def test_its_states_follow_the_equation_from_the_top_rows_to_the_last(make, rows):
     torch.manual_seed(0)
-    network = recurrent(num_classes=4).double()
-    images = torch.randn(3, 2, 5, 7, dtype=torch.float64)
+    network = make(num_classes=4).double()
+    images = torch.randn(3, 2, 28, 7, dtype=torch.float64)
     logits = network(images).detach().numpy()
     parameters = {name: parameter.detach().numpy() for name, parameter in network.named_parameters()}
     weights = parameters["cell.weight"]
-    assert weights.shape == (128, 2 * 7 + 128)
+    read = 2 * 7 * rows
+    assert weights.shape == (128, read + 128)
     for image, found in zip(images.numpy(), logits, strict=True):
         h = np.zeros(128)
-        for row in range(5):
-            x = np.concatenate([image[0, row], image[1, row]])
-            h = np.tanh(weights[:, :14] @ x + weights[:, 14:] @ h + parameters["cell.bias"])
+        for first in range(0, 28, rows):
+            x = np.concatenate([image[channel, row] for row in range(first, first + rows) for channel in range(2)])
+            h = np.tanh(weights[:, :read] @ x + weights[:, read:] @ h + parameters["cell.bias"])
         assert np.allclose(found, parameters["readout.weight"] @ h + parameters["readout.bias"], atol=1e-12)
 
 

@@ -128,7 +128,7 @@ def test_the_rule_equals_an_implementation_image_by_image(sizes, skip, path, bat
     weights, biases, feedback = network(sizes, path)
     x, y = images(sizes, batch)
     noises = noise(sizes, batch * perturbations)
-    found = rule.learned_update(weights, biases, feedback, x, y, noises, path=path, skip=skip)
+    found = rule.learned_update(weights, biases, feedback, x, y, rule.Draws(noises), path=path, skip=skip)
     expected = by_hand(weights, biases, feedback, x, y, noises, path, skip)
     for mine, other in zip(found[:3], expected[:3], strict=True):
         for left, right in zip(mine, other, strict=True):
@@ -162,7 +162,9 @@ def test_with_one_hidden_layer_both_paths_are_the_same():
     sizes = [9, 8, 4]
     weights, biases, feedback = network(sizes, "direct")
     x, y = images(sizes, 3)
-    direct, layer = (rule.learned_update(weights, biases, feedback, x, y, noise(sizes, 6), path=path) for path in PATHS)
+    direct, layer = (
+        rule.learned_update(weights, biases, feedback, x, y, rule.Draws(noise(sizes, 6)), path=path) for path in PATHS
+    )
     for mine, other in zip(direct[2], layer[2], strict=True):
         assert torch.equal(mine, other)
     for mine, other in zip(rule.transposed_weights(weights, "direct"), [weights[1].T], strict=True):
@@ -211,7 +213,7 @@ def test_the_expected_update_leads_to_the_feedback_that_gives_the_gradient(path)
     # d of small noise is n . gradient, whatever the sizes of the two.
     noises = noise(sizes, draws, 1e-3)
     change = sum((n * g).sum(1) for n, g in zip(noises, gradient, strict=False))
-    exact = rule.learned_update(weights, biases, feedback, x, y, [n[:50] for n in noises], path=path)[2]
+    exact = rule.learned_update(weights, biases, feedback, x, y, rule.Draws([n[:50] for n in noises]), path=path)[2]
     for mine, other in zip(
         exact, rule.feedback_update(found, [n[:50] for n in noises], change[:50], path=path), strict=True
     ):
@@ -230,7 +232,9 @@ def test_without_noise_the_feedback_does_not_change(path):
     sizes = [9, 8, 7, 4]
     weights, biases, feedback = network(sizes, path)
     x, y = images(sizes, 3)
-    dw, _, update, reward = rule.learned_update(weights, biases, feedback, x, y, noise(sizes, 6, 0.0), path=path)
+    dw, _, update, reward = rule.learned_update(
+        weights, biases, feedback, x, y, rule.Draws(noise(sizes, 6, 0.0)), path=path
+    )
     assert not any(part.any() for part in update)
     assert all(part.any() for part in dw)
     assert reward.item() == pytest.approx(rule.gradient_update(weights, biases, x, y)[2].item())
@@ -247,7 +251,9 @@ def test_the_feedback_learns_the_transposed_weights_of_a_network_that_does_not_l
         y = torch.randint(10, (4,), generator=generator)
         for part, update in zip(
             feedback,
-            rule.learned_update(weights, biases, feedback, x, y, noise([20, 30, 10], 4, 0.01, step), path="layer")[2],
+            rule.learned_update(
+                weights, biases, feedback, x, y, rule.Draws(noise([20, 30, 10], 4, 0.01, step)), path="layer"
+            )[2],
             strict=True,
         ):
             part += update
@@ -274,13 +280,65 @@ def test_what_the_feedback_cannot_learn_has_no_effect():
             torch.testing.assert_close(mine, same)
 
 
+# Top-k masks, and no feedback
+
+
+def draw_gumbels(sizes, rows, seed=2):
+    generator = torch.Generator().manual_seed(100 + seed)
+    uniform = [torch.rand(rows, width, generator=generator, dtype=torch.float64) for width in sizes[1:-1]]
+    return [-(-part.log()).log() for part in uniform]
+
+
+def masks_of(weights, biases, x, gumbels, top_k, skip=False):
+    """The masks of the pass without noise."""
+    no_noise = [torch.zeros(len(x), len(bias), dtype=x.dtype) for bias in biases]
+    return rule.pair_masks(weights, biases, x, no_noise, gumbels, top_k, skip=skip)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_with_masks_and_transposed_weights_it_is_the_gradient_of_the_masked_network(skip):
+    sizes = [20, 12, 12, 5]
+    weights, biases, _ = network(sizes, "transposed")
+    x, y = images(sizes, 6)
+    masks = masks_of(weights, biases, x, draw_gumbels(sizes, 6), 0.3, skip)
+    dw, db = rule.signals(weights, biases, [], x, y, masks, path="transposed", skip=skip).updates()
+    gradients = rule.gradient_update(weights, biases, x, y, masks, skip=skip)
+    for mine, other in zip([*dw, *db], [*gradients[0], *gradients[1]], strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def test_masked_units_teach_no_feedback_and_learn_nothing():
+    sizes = [20, 12, 5]
+    weights, biases, feedback = network(sizes, "direct")
+    x, y = images(sizes, 1)
+    masks = masks_of(weights, biases, x, draw_gumbels(sizes, 1), 0.25)
+    dw, _, _, _ = rule.learned_update(weights, biases, feedback, x, y, rule.Draws(noise(sizes, 1), masks))
+    assert masks[0].sum() == 3
+    assert torch.equal(dw[0].abs().sum(1) > 0, masks[0][0] > 0)
+    # Noise at masked units alone changes no reward, so it teaches nothing.
+    at_masked = rule.Draws([noise(sizes, 1)[0] * (1 - masks[0])], masks)
+    _, _, dfb, _ = rule.learned_update(weights, biases, feedback, x, y, at_masked)
+    assert dfb[0].abs().max() == 0
+
+
+def test_without_feedback_the_readout_alone_learns_and_follows_its_gradient():
+    sizes = [20, 12, 9, 5]
+    weights, biases, _ = network(sizes, "none")
+    x, y = images(sizes, 6)
+    dw, db, dfb, reward = rule.learned_update(weights, biases, [], x, y, rule.Draws([]), path="none")
+    gradients = rule.gradient_update(weights, biases, x, y)
+    assert dfb == []
+    assert all(part.abs().max() == 0 for part in (*dw[:-1], *db[:-1]))
+    torch.testing.assert_close((dw[-1], db[-1], reward), (gradients[0][-1], gradients[1][-1], gradients[2]))
+
+
 # The kernel
 
 
 @pytest.mark.parametrize(("sizes", "skip"), NETWORKS)
-@pytest.mark.parametrize("path", [*PATHS, "transposed"])
-@pytest.mark.parametrize(("batch", "perturbations"), [(1, 1), (1, 3), (3, 2)])
-def test_the_kernel_equals_the_rule_in_float64(sizes, skip, path, batch, perturbations):
+@pytest.mark.parametrize("path", [*PATHS, "transposed", "none"])
+@pytest.mark.parametrize(("batch", "perturbations", "top_k"), [(1, 1, None), (1, 3, None), (3, 2, None), (2, 2, 0.4)])
+def test_the_kernel_equals_the_rule_in_float64(sizes, skip, path, batch, perturbations, top_k):
     steps = 2 * 64 // batch + 3
     weights, biases, feedback = network(sizes, path)
     x, y = images(sizes, 50)
@@ -291,22 +349,37 @@ def test_the_kernel_equals_the_rule_in_float64(sizes, skip, path, batch, perturb
     given_noise = np.stack(
         [torch.cat([torch.empty(0, dtype=torch.float64), *(n.flatten() for n in one)]).numpy() for one in drawn]
     )
-    rewards, fixed = np.empty(steps), path == "transposed"
+    rewards, fixed = np.empty(steps), path in ("transposed", "none")
+    gumbels = None if top_k is None else [draw_gumbels(sizes, batch, seed=step) for step in range(steps)]
+    given_gumbels = np.empty((0, 0))
+    if gumbels is not None:
+        empty = torch.empty(0, dtype=torch.float64)
+        given_gumbels = np.stack([torch.cat([empty, *(part.flatten() for part in one)]).numpy() for one in gumbels])
     learn_with_feedback(
         parameters,
         flat,
         np.array(sizes),
         Samples(x.numpy(), y.numpy(), order.numpy()),
         FeedbackOptions(
-            batch, 0 if fixed else perturbations, math.nan, 0.02, 0.5, path == "direct", path == "transposed", skip
+            batch,
+            0 if fixed else perturbations,
+            math.nan,
+            0.02,
+            0.5,
+            path == "direct",
+            path == "transposed",
+            skip,
+            np.array([0 if top_k is None else rule.kept_units(width, top_k) for width in sizes[1:-1]], np.int64),
+            path == "none",
         ),
-        FeedbackDraws(np.uint64(0), np.uint64(0), np.empty((0, 0)) if fixed else given_noise),
+        FeedbackDraws(np.uint64(0), np.uint64(0), np.empty((0, 0)) if fixed else given_noise, given_gumbels),
         rewards,
     )
     expected = []
-    for one, chosen in zip(drawn, order.split(batch), strict=True):
+    for step, (one, chosen) in enumerate(zip(drawn, order.split(batch), strict=True)):
+        masks = None if gumbels is None else masks_of(weights, biases, x[chosen], gumbels[step], top_k, skip)
         dw, db, dfb, reward = rule.learned_update(
-            weights, biases, feedback, x[chosen], y[chosen], one, path=path, skip=skip
+            weights, biases, feedback, x[chosen], y[chosen], rule.Draws(one, masks), path=path, skip=skip
         )
         for part, update in zip((*weights, *biases), (*dw, *db), strict=True):
             part += 0.02 * update
@@ -351,15 +424,21 @@ def test_the_same_key_gives_the_same_numbers_and_an_epoch_can_be_continued(chang
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_an_epoch_equals_the_rule_with_the_same_noise(path):
+@pytest.mark.parametrize("top_k", [None, 0.4])
+def test_an_epoch_equals_the_rule_with_the_same_noise(path, top_k):
     sizes = [12, 9, 8, 4]
-    mine, _ = trained(90, path=path, batch_size=4, learning_rate=3.0, feedback_rate=0.7)
+    mine, _ = trained(90, path=path, batch_size=4, learning_rate=3.0, feedback_rate=0.7, top_k=top_k)
     weights, biases, feedback = network(sizes, path, dtype=torch.float32)
     x, y = images(sizes, 400, dtype=torch.float32)
     for step, chosen in enumerate(torch.arange(90).split(4)):
         # The noise of the hidden layers alone.
         drawn = noise_of_steps(NoiseState(5, step), 1, sizes[:-1], rows=2 * len(chosen), sigma=0.1, top_k=None)[0][0]
-        dw, db, dfb, _ = rule.learned_update(weights, biases, feedback, x[chosen], y[chosen], drawn, path=path)
+        masks = None
+        if top_k is not None:
+            gumbels = noise_of_steps(NoiseState(5, step), 1, sizes, rows=len(chosen), sigma=0.1, top_k=top_k)[1][0]
+            masks = masks_of(weights, biases, x[chosen], gumbels, top_k)
+        draws = rule.Draws(drawn, masks)
+        dw, db, dfb, _ = rule.learned_update(weights, biases, feedback, x[chosen], y[chosen], draws, path=path)
         for part, update in zip((*weights, *biases), (*dw, *db), strict=True):
             part += 3.0 * 0.1**2 * update
         for part, update in zip(feedback, dfb, strict=True):
@@ -387,7 +466,6 @@ def test_plain_torch_and_the_kernel_learn_equally_well(path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"top_k": 0.5}, "needs ReLU"),
         ({"groups": 2}, "one group"),
         ({"path": "layer"}, "path 'layer' needs"),
         ({"credit": "output"}, "feedback needs credit 'learned'"),
@@ -460,6 +538,15 @@ def test_feedback_that_does_not_learn_needs_no_perturbations():
     assert torch.equal(one.weights[0], more.weights[0])
 
 
+def test_without_feedback_hidden_layers_stay_as_they_began():
+    one = learner(path="none", top_k=0.5, learning_rate=(2.0, 0.0))
+    first, last = one.weights[0].clone(), one.weights[1].clone()
+    one.train_batch(*images([12, 9, 4], 64, dtype=torch.float32))
+    assert one.feedback_angles() == []
+    assert torch.equal(one.weights[0], first)
+    assert not torch.equal(one.weights[1], last)
+
+
 def test_random_feedback_does_not_learn_and_the_weights_do():
     one = learner(feedback_rate=0.0)
     feedback, first = one.feedback.matrices[0].clone(), one.weights[0].clone()
@@ -506,8 +593,9 @@ def test_a_run_learns_and_every_stage_reads_it(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("typed", "problem"),
     [
-        (["--k", ".5"], "--k"),
         (["--reward-groups", "2"], "--reward-groups"),
+        (["--feedback", "none", "--feedback-rate", "0"], "--feedback-rate"),
+        (["--feedback", "none", "--model", "lenet"], "--trained readout"),
         (["--update", "backprop"], "--credit"),
         (["--feedback-rate", "2"], "--feedback-rate"),
     ],
@@ -542,6 +630,8 @@ def test_random_feedback_is_a_control_and_stored_runs_are_what_they_were():
     assert Train.control_of(config.model_dump()) == "random feedback"
     transposed = Train.from_values({"credit": "learned", "feedback": "transposed"})
     assert Train.control_of(transposed.model_dump()) == "the gradient by transposed weights"
+    features = Train.from_values({"credit": "learned", "feedback": "none"})
+    assert Train.control_of(features.model_dump()) == "random features"
     assert Train.control_of(Train.from_values({"credit": "learned"}).model_dump()) is None
     assert {"feedback", "feedback_rate"} <= set(Train.added)
     assert Train.from_values({}).feedback_rate == Train.added["feedback_rate"]
@@ -585,3 +675,6 @@ def test_the_cost_counts_both_passes_the_feedback_and_what_it_carries():
     # Inputs of 6, 5 and 4 numbers, signals of 5, 4 and 3 units, noise of 5 and 4 units, and the changes.
     assert direct.step_bytes == 4 * (15 + 12 + 9 + 74 + numbers)
     assert price(update="backprop", credit="output").messages == 28 * (4 + 3)
+    masked, features = price(k=0.5, activation="top-k"), price(feedback="none")
+    assert masked.step_bytes == direct.step_bytes + 4 * 9
+    assert (features.messages, features.updates, features.learning_flops) == (0, 28 * 12, 28 * 2 * 12)

@@ -128,6 +128,8 @@ def _network(row: Mapping[Any, Any], update: str) -> str:
 def _feedback(row: Mapping[Any, Any]) -> str:
     if row["config.feedback"] == "transposed":
         return "transposed weights"
+    if row["config.feedback"] == "none":
+        return "random features"
     learned = "random feedback" if row["config.feedback_rate"] == 0 else "learned feedback"
     return f"{learned}, layer to layer" if row["config.feedback"] == "layer" else learned
 

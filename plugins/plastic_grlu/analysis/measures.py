@@ -113,6 +113,8 @@ def _draw_updates(
     learner: GRLULearner, x: Tensor, y: Tensor, perturbations: int, samples: int, seed: int
 ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
     """Return, per layer, `samples` updates for one image x (1, d_0) and the gradient that each estimates."""
+    # With learned feedback, an update needs no noise, and one mask.
+    perturbations = perturbations if learner.feedback is None else 1
     noises, gumbels = learner.draw(perturbations * samples, seed)
     updates: list[list[Tensor]] = [[] for _ in learner.weights]
     gradients: list[list[Tensor]] = [[] for _ in learner.weights]
@@ -141,7 +143,7 @@ def _update(
     weights, biases = learner.weights, learner.biases
     if learner.feedback is not None:
         matrices, path = learner.feedback.matrices, learner.feedback.path
-        return rule.signals(weights, biases, matrices, x, y, path=path, skip=learner.skip).updates()[0]
+        return rule.signals(weights, biases, matrices, x, y, masks, path=path, skip=learner.skip).updates()[0]
     if learner.groups > 1:
         return rule.update_of_groups(
             weights, biases, x, y, noise, learner.groups, credit=learner.credit, skip=learner.skip

@@ -23,8 +23,8 @@ from plastic_grlu.kernels.blocks import (
     matrix,
 )
 from plastic_grlu.kernels.compiler import kernel
-from plastic_grlu.kernels.noise import fill_normal
-from plastic_grlu.kernels.primitives import BLOCK, log_probabilities, standardize
+from plastic_grlu.kernels.noise import fill_gumbel, fill_normal
+from plastic_grlu.kernels.primitives import BLOCK, choose_largest, log_probabilities, standardize
 
 DAMPING: Final = 1e-6  # of rule.py
 
@@ -34,7 +34,8 @@ class FeedbackOptions(NamedTuple):
 
     rate multiplies the updates of weights and biases, and feedback_rate those of the feedback, which does not learn
     without perturbations. direct: the feedback carries the error of the readout to each hidden layer, else it carries
-    the signal of the layer above. transposed: the transposed weights carry it.
+    the signal of the layer above. transposed: the transposed weights carry it. kept (L - 1,) holds the units that a
+    top-k mask keeps in each hidden layer, 0 for ReLU. silent: hidden layers receive nothing and do not learn.
     """
 
     batch: int
@@ -45,30 +46,37 @@ class FeedbackOptions(NamedTuple):
     direct: bool
     transposed: bool
     skip: bool
+    kept: Integers
+    silent: bool
 
 
 class FeedbackDraws(NamedTuple):
     """The noise of a call: drawn from `key` and the number of the step (see noise.py), or given.
 
-    normal (steps, n), already times sigma, is the given noise; without rows it is drawn. A row holds the (batch *
-    perturbations, width) numbers of each hidden layer, one layer after the other.
+    normal (steps, n), already times sigma, and gumbel (steps, m) are the given noise; without rows of both it is drawn.
+    A row of normal holds the (batch * perturbations, width) numbers of each hidden layer, one layer after the other; a
+    row of gumbel, which masks need, the (batch, width) numbers.
     """
 
     key: np.uint64
     first_step: np.uint64
     normal: Floats
+    gumbel: Floats
 
 
 class _Step(NamedTuple):
     """Scratch of one step. The numbers of the layers follow each other in all but z, above, signal and products.
 
-    outputs and normed hold all samples without noise, then all rows with +n, then all with -n. active, deltas and
-    scales have one row or number per sample: f'(z), delta, and 1 / std of the input of a layer. change, power and
-    predicted have a number per row of noise: d and then e, p, and c. direction holds D_l of all layers if there are
-    several rows.
+    outputs and normed hold all samples without noise, then all rows with +n, then all with -n. gumbel, active, deltas
+    and scales have one row or number per sample: noise of masks, f'(z), delta, and 1 / std of the input of a layer.
+    change, power and predicted have a number per row of noise: d and then e, p, and c. direction holds D_l of all
+    layers if there are several rows.
     """
 
     noise: Floats
+    gumbel: Floats
+    keys: NDArray[np.float32]
+    mask: Floats
     outputs: Floats
     normed: Floats
     scales: Floats
@@ -91,15 +99,19 @@ def _make_step(parameters: Floats, feedback: Floats, sizes: Integers, options: F
     layers, batch = len(sizes) - 1, options.batch
     noise_rows = batch * options.perturbations
     rows = batch + 2 * noise_rows
-    hidden, widest, largest_matrix = 0, 0, 0
+    hidden, widest, largest_matrix, masked = 0, 0, 0, False
     for layer in range(layers):
         widest = max(widest, sizes[layer + 1])
         largest_matrix = max(largest_matrix, sizes[layer] * sizes[layer + 1])
         if layer < layers - 1:
             hidden += sizes[layer + 1]
+            masked = masked or options.kept[layer] > 0
     real = parameters.dtype
     return _Step(
         np.zeros(-(-noise_rows * hidden // 4) * 4, real),
+        np.zeros(-(-batch * hidden // 4) * 4 if masked else 0, real),
+        np.empty(widest, np.float32),
+        np.empty(widest, real),
         np.empty(rows * (hidden + sizes[layers]), real),
         np.empty(rows * hidden, real),
         np.empty(batch * layers, real),
@@ -121,11 +133,14 @@ def _make_step(parameters: Floats, feedback: Floats, sizes: Integers, options: F
 @section
 def _draw(draws: FeedbackDraws, number: int, sigma: float, step: _Step) -> None:
     """Put the noise of step `number` of this call into the buffer."""
-    if len(draws.normal) == 0:
+    if len(draws.normal) == 0 and len(draws.gumbel) == 0:
         fill_normal(step.noise, sigma, draws.key, draws.first_step + np.uint64(number))
+        fill_gumbel(step.gumbel, draws.key, draws.first_step + np.uint64(number))
     else:
         for i in range(draws.normal.shape[1]):
             step.noise[i] = draws.normal[number, i]
+        for i in range(draws.gumbel.shape[1]):
+            step.gumbel[i] = draws.gumbel[number, i]
 
 
 @part
@@ -150,6 +165,15 @@ def _rectify(outputs: Floats, output: int, z: Floats, z_row: int, noise: Floats,
     for i in range(outputs.shape[1]):
         activation = z[z_row, i] + sign * noise[noise_row, i]
         outputs[output, i] = zero if activation < zero else activation
+
+
+@part
+def _gate(
+    outputs: Floats, output: int, z: Floats, z_row: int, noise: Floats, noise_row: int, sign: Real, mask: Floats
+) -> None:
+    """Row `output` of `outputs`: (z + sign * n) under a top-k mask (width,)."""
+    for i in range(outputs.shape[1]):
+        outputs[output, i] = (z[z_row, i] + sign * noise[noise_row, i]) * mask[i]
 
 
 @part
@@ -180,6 +204,39 @@ def _multiply_three(xhat: Floats, weights: Floats, z: Floats) -> None:
             second += weights[j, i] * xhat[1, i]
             third += weights[j, i] * xhat[2, i]
         z[0, j], z[1, j], z[2, j] = first, second, third
+
+
+@section
+def _mask(
+    h: Floats,
+    z: Floats,
+    noise: Floats,
+    active: Floats,
+    first: int,
+    own_z: bool,
+    kept: int,
+    gumbel_start: int,
+    step: _Step,
+) -> None:
+    """Outputs under the top-k mask of each sample, which all its passes share; the masks go to `active`.
+
+    The samples of this step begin at row `first` of `z`. own_z: whether each pass has a row of `z` of its own, which
+    all layers but the first have.
+    """
+    batch, width = active.shape
+    noise_rows = len(noise)
+    real = h.dtype.type
+    for b in range(batch):
+        for i in range(width):
+            step.keys[i] = np.float32(z[first + b, i] + step.gumbel[gumbel_start + b * width + i])
+        choose_largest(step.keys, width, kept, step.mask)
+        for i in range(width):
+            active[b, i] = step.mask[i]
+            h[b, i] = z[first + b, i] * step.mask[i]
+        for row in range(b, noise_rows, batch):
+            for member in range(2):
+                of_h = batch + member * noise_rows + row
+                _gate(h, of_h, z, of_h if own_z else first + b, noise, row, real(1 - 2 * member), step.mask)
 
 
 @section
@@ -220,16 +277,20 @@ def _forward(
         else:
             active = matrix(step.active, batch * start, batch, width)
             noise = matrix(step.noise, noise_rows * start, noise_rows, width)
-            for b in range(batch):
-                z_row = b if layer > 0 else first + b
-                for i in range(width):
-                    active[b, i] = z[z_row, i] > 0
-                    h[b, i] = max(z[z_row, i], real(0))
-            for row in range(noise_rows):
-                for member in range(2):
-                    of_h = batch + member * noise_rows + row
-                    z_row = of_h if layer > 0 else first + row % batch
-                    _rectify(h, of_h, z, z_row, noise, row, real(1 - 2 * member))
+            if options.kept[layer] > 0:
+                of_b = 0 if layer > 0 else first
+                _mask(h, z, noise, active, of_b, layer > 0, options.kept[layer], batch * start, step)
+            else:
+                for b in range(batch):
+                    z_row = b if layer > 0 else first + b
+                    for i in range(width):
+                        active[b, i] = z[z_row, i] > 0
+                        h[b, i] = max(z[z_row, i], real(0))
+                for row in range(noise_rows):
+                    for member in range(2):
+                        of_h = batch + member * noise_rows + row
+                        z_row = of_h if layer > 0 else first + row % batch
+                        _rectify(h, of_h, z, z_row, noise, row, real(1 - 2 * member))
             if options.skip and layer > 0 and width == fan_in:
                 for row in range(rows):
                     for i in range(width):
@@ -426,19 +487,21 @@ def _update(
     """Equation (16), times the rate: u_s of the first layer, and the change of all other layers."""
     batch = options.batch
     rows = batch + 2 * batch * options.perturbations
-    rate = parameters.dtype.type(options.rate)
+    real = parameters.dtype.type
+    rate = real(options.rate)
     start, parameter = 0, 0
     for layer in range(len(sizes) - 1):
         width, fan_in = sizes[layer + 1], sizes[layer]
         delta = matrix(step.deltas, batch * start, batch, width)
+        still = options.silent and layer < len(sizes) - 2
         for b in range(batch):
             for i in range(width):
-                delta[b, i] *= rate
+                delta[b, i] = real(0) if still else rate * delta[b, i]
         if layer == 0:
             for b in range(batch):
                 for i in range(width):
                     block.update[first + b, i] = delta[b, i]
-        else:
+        elif not still:
             xhat = matrix(step.normed, rows * (start - fan_in), rows, fan_in)[:batch]
             weights = matrix(parameters, parameter, width, fan_in)
             _add_products(weights, delta, xhat, step.products)
@@ -483,7 +546,8 @@ def learn_with_feedback(
             _draw(draws, number, options.sigma, step)
             logits = _forward(parameters, sizes, options, step, block.z, first)
             rewards[number] = _reward(logits, options, step)
-            _send_back(parameters, feedback, sizes, options, step)
+            if not options.silent:
+                _send_back(parameters, feedback, sizes, options, step)
             if options.perturbations > 0:
                 _find_error(sizes, options, step)
                 _learn_feedback(feedback, sizes, options, step)
