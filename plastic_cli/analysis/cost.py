@@ -36,7 +36,8 @@ class Cost:
     copies do not count.
 
     updates: number of changes of single weights: for each update of a tensor of weights, the number of its entries.
-    Biases, parameters of normalization and feedback weights do not count.
+    All weights that learn count: those of the layers, of learned feedback, and of the heads of local losses. Biases,
+    parameters of normalization, and feedback that is drawn or copied do not count.
 
     state_bytes: what is kept between two steps: parameters, state of the optimizer, traces, feedback weights, learned
     parameters of the rule, stored samples. step_bytes: what a step holds in addition, from where it is computed until

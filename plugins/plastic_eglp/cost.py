@@ -126,11 +126,12 @@ def cost(record: TrainedRun) -> Cost:
 class HeadCost:
     """The heads of one local loss.
 
-    weights: numbers in them. map_flops: operations of the linear maps for one stimulus; the gradients of their weights
-    and of the activity cost as much each. compared: numbers of a stimulus that are compared with another one.
+    weights, biases: numbers in them. map_flops: operations of the linear maps for one stimulus; the gradients of their
+    weights and of the activity cost as much each. compared: numbers of a stimulus that are compared with another one.
     """
 
     weights: int
+    biases: int
     map_flops: int
     compared: int
 
@@ -140,20 +141,21 @@ def head_cost(layer: Layer, local_rule: str, outputs: int) -> HeadCost:
     channels, positions = layer.channels, layer.positions
     # A layer of tokens or time steps is averaged over them, and each weight of it has an input of its own.
     is_map = positions > 1 and layer.weights != layer.features * channels
-    weights = flops = compared = 0
+    weights = biases = flops = compared = 0
     if local_rule != "sim":
         inputs = channels
         if is_map:
             height = width = math.isqrt(positions)
             inputs = channels * math.prod(windows(channels, height, width))
-        weights += outputs * inputs + outputs
+        weights += outputs * inputs
+        biases += outputs
         flops += 2 * outputs * inputs
     if local_rule != "pred":
         square = channels**2 * (9 if is_map else 1)
         weights += square
         flops += 2 * square * (positions if is_map else 1)
         compared = channels * positions if is_map and channels <= 3 else channels
-    return HeadCost(weights, flops, compared)
+    return HeadCost(weights, biases, flops, compared)
 
 
 def local_cost(record: TrainedRun, config: Train, shape: NetworkShape) -> Cost:
@@ -171,6 +173,9 @@ def local_cost(record: TrainedRun, config: Train, shape: NetworkShape) -> Cost:
     readout_steps = epoch_steps(record, config.model_dump())
     if config.readout == "local":
         readout_steps = count_of(record, "train/events")
+    updates = count_of(record, "train/synaptic_updates") + readout_steps * shape.readout.weights
+    if heads:
+        updates += count_of(record, "train/events") * sum(head.weights for head in heads)
     learns = config.events != "never"
     kept, held = numbers_of_state(config, shape), 0
     if collects:
@@ -183,7 +188,7 @@ def local_cost(record: TrainedRun, config: Train, shape: NetworkShape) -> Cost:
     if learns and not config.is_plain:
         held += numbers_that_learn(config, shape)
     if learns and heads:
-        of_heads = sum(head.weights for head in heads)
+        of_heads = sum(head.weights + head.biases for head in heads)
         kept += (1 + moments_of("adam")) * of_heads
         held += of_heads
     return Cost(
@@ -192,7 +197,7 @@ def local_cost(record: TrainedRun, config: Train, shape: NetworkShape) -> Cost:
         learning_flops=learning,
         # A local loss needs the label.
         messages=stimuli * (one.messages + (len(shape.hidden_names) if heads else 0)),
-        updates=count_of(record, "train/synaptic_updates") + readout_steps * shape.readout.weights,
+        updates=updates,
         state_bytes=shape.number_bytes * kept,
         step_bytes=shape.number_bytes * held,
     )

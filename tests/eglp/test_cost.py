@@ -265,6 +265,16 @@ def test_a_local_rule_needs_the_event_alone_and_bcm_a_threshold_of_each_unit():
     assert (oja.state_bytes, bcm.state_bytes) == (4 * 104, 4 * 113)
 
 
+@pytest.mark.parametrize(
+    ("local_rule", "heads"), [("pred", 5 * 3 + 4 * 3), ("sim", 5 * 5 + 4 * 4), ("predsim", 15 + 12 + 25 + 16)]
+)
+def test_the_heads_of_local_losses_change_at_each_event(local_rule, heads):
+    cost = price(record(feedback="none", local_rule=local_rule, events="always"))
+    # 8 steps of the readout, and 3 events of the 50 hidden weights and of the heads without their biases.
+    assert cost.updates == 8 * 12 + 3 * (50 + heads)
+    assert price(record(0, 0, feedback="none", local_rule=local_rule, events="always")).updates == 8 * 12
+
+
 def test_a_readout_that_learns_locally_has_no_optimizer():
     cost = price(record(event_scope="batch", feedback="none", readout="local"))
     assert cost.learning_flops == 11 * 2 * 62

@@ -414,6 +414,9 @@ def test_the_price_of_a_run_equals_the_operations_of_torch(kind, model):
     assert price.messages == 24 * 2 * 2
     assert credit.messages == 6 * 2 * 2
     numbers = sum(value.numel() for heads in credit.local_losses.heads.values() for value in heads.values())
+    biases = sum(heads["bias"].numel() for heads in credit.local_losses.heads.values() if "bias" in heads)
+    # The summary has no changes of hidden weights: the readout learns in 4 steps, and the heads in 4 events.
+    assert price.updates == 4 * (5 if model == "mlp" else 20) * CLASSES + 4 * (numbers - biases)
     moments = sum(value.numel() for value in net.parameters()) + numbers
     buffers = sum(value.numel() for value in net.buffers() if value.is_floating_point())
     # The published cnn has no affine parameters of normalization.

@@ -39,10 +39,15 @@ def cost(record: TrainedRun) -> Cost:
         inference_flops=training.samples * shape.forward_flops,
         learning_flops=learning,
         messages=training.samples * messages_of(shape, kind),
-        updates=training.steps * shape.weights,
+        updates=training.steps * (shape.weights + (numbers if feedback_learns(config) else 0)),
         state_bytes=shape.number_bytes * ((1 + training.moments) * shape.parameters + shape.buffers + numbers),
         step_bytes=shape.number_bytes * (training.batch_size * shape.activity + shape.parameters + drawn),
     )
+
+
+def feedback_learns(config: Train) -> bool:
+    """Return whether feedback weights change by learning: not if they are drawn or follow from the weights."""
+    return config.feedback == "kolen-pollack" or (config.feedback == "weight-mirror" and config.mirror_rate > 0)
 
 
 def terms_of(config: Train) -> tuple[TermKey, ...]:

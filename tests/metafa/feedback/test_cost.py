@@ -31,7 +31,8 @@ def test_feedback_costs_as_much_as_the_gradient(kind):
     assert cost.learning_flops == 28 * 2 * (62 + 20 + 12)
     # The errors of 4 units, and of 3 units.
     assert cost.messages == 28 * (4 + 3)
-    assert cost.updates == 8 * 62
+    # Feedback weights of layers 2 and 3 change as the weights do.
+    assert cost.updates == 8 * (62 + (20 + 12 if kind == "kolen-pollack" else 0))
 
 
 def test_direct_feedback_sends_the_error_of_the_output_to_each_layer():
@@ -39,12 +40,15 @@ def test_direct_feedback_sends_the_error_of_the_output_to_each_layer():
     # Through 3 x 5 and 3 x 4 feedback weights to the inputs of layers 2 and 3.
     assert cost.learning_flops == 28 * 2 * (62 + 15 + 12)
     assert cost.messages == 28 * 2 * 3
+    assert cost.updates == 8 * 62, "its weights do not change"
 
 
 def test_a_weight_mirror_shows_16_vectors_of_noise_in_each_step():
     cost = price(feedback="weight-mirror")
     assert cost.learning_flops == 28 * 2 * (62 + 32) + 8 * 16 * (2 * 32 + 2 * 32)
     assert cost.messages == 28 * (4 + 3)
+    assert cost.updates == 8 * (62 + 32)
+    assert price(feedback="weight-mirror", mirror_rate=0.0).updates == 8 * 62
 
 
 @pytest.mark.parametrize(
