@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -71,19 +71,20 @@ MODELS = ("mlp", "cnn", "lenet", "resnet18")
 """The networks with a name of their own."""
 
 
-def _check_model(name: str) -> str:
-    known = match_choice(name, MODELS)
+def check_model(name: str, models: Sequence[str] = MODELS) -> str:
+    """Return a value of `--model`; raises ValueError if it is none. models: the networks with a name of their own."""
+    known = match_choice(name, models)
     module, colon, factory = name.strip().partition(":")
-    if known in MODELS:
+    if known in models:
         return known
     if not colon or not module or not factory:
-        known_or_own = f"must be {', '.join(MODELS)}, or MODULE:FACTORY such as torchvision.models:resnet18"
-        guess = did_you_mean(name.strip(), MODELS)
+        known_or_own = f"must be {', '.join(models)}, or MODULE:FACTORY such as torchvision.models:resnet18"
+        guess = did_you_mean(name.strip(), models)
         raise ValueError(f"{known_or_own}.{guess}" if guess else known_or_own)
     return name.strip()
 
 
-Model = Annotated[str, AfterValidator(_check_model)]
+Model = Annotated[str, AfterValidator(check_model)]
 """Type of `--model`: one of MODELS, or MODULE:FACTORY for a function or class that makes a torch module."""
 
 MOMENTUM = 0.9

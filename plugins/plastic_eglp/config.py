@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, model_validator
@@ -11,16 +12,18 @@ from plastic_cli import ClassifierAnalyzeConfig, ClassifierEvaluateConfig, FilmC
 from plastic_cli.config.classifier import (
     DECAY,
     MODEL_HELP,
+    MODELS,
     MOMENTUM,
     LayerSizes,
-    Model,
     ModuleTrainConfig,
     Optimizer,
     check_drops,
+    check_model,
 )
 
 LOCAL = "Local learning"
 EVENTS = "Events"
+WITHOUT_LABELS = "Convolutions without labels (--model softhebb)"
 LOSSES = ("predsim", "pred", "sim")
 """The local rules that are losses of a layer."""
 OWN_MODELS = ("mlp", "cnn")
@@ -29,6 +32,43 @@ RATE_FACTOR = 0.25
 """Factor of the learning rates at each of --rate-drops."""
 KERNELS = (5, 3)
 """Kernel size of the first convolution of cnn, and of all others."""
+SOFTHEBB = "softhebb"
+"""The network whose convolutions learn without labels before its readout begins."""
+
+
+def _check_model(name: str) -> str:
+    return check_model(name, (*MODELS, SOFTHEBB))
+
+
+def _check_rates(rates: tuple[float, ...]) -> tuple[float, ...]:
+    if not rates or not all(isfinite(rate) and rate >= 0 for rate in rates):
+        raise ValueError("needs finite numbers of 0 or more, such as 0.08,0.005,0.01")
+    return rates
+
+
+def _check_positive(numbers: tuple[float, ...]) -> tuple[float, ...]:
+    if not numbers or not all(isfinite(number) and number > 0 for number in numbers):
+        raise ValueError("needs finite numbers above 0, such as 1,0.65,0.25")
+    return numbers
+
+
+OF_HIDDEN_SOFTHEBB = (
+    *("unsupervised_epochs", "unsupervised_images", "unsupervised_batch_size"),
+    *("layer_rates", "layer_inverse_temperatures", "initial_filters"),
+)
+"""Options of the convolutions of SOFTHEBB that learn without labels."""
+OF_SOFTHEBB = (*OF_HIDDEN_SOFTHEBB, "labeled_images", "layer_powers", "initial_radius", "readout_dropout")
+"""Options that no other network has."""
+NOT_OF_SOFTHEBB = (
+    *("activation", "batch_norm", "dropout", "shift", "flip", "initial_weights", "readout", "rate_drops"),
+    *("local_learning_rate", "optimizer", "momentum", "weight_decay", "inverse_temperature", "similarity_weight"),
+    *("event_scope", "event_signal", "event_strength", "event_uniform", "event_rate", "event_budget"),
+    *("threshold_factor", "event_batch_size", "event_warmup"),
+)
+"""Options of the other networks that it does not have."""
+
+EachLayerRate = Annotated[tuple[float, ...], AfterValidator(_check_rates)]
+EachLayer = Annotated[tuple[float, ...], AfterValidator(_check_positive)]
 
 
 class Train(ModuleTrainConfig):
@@ -41,13 +81,17 @@ class Train(ModuleTrainConfig):
     """
 
     hidden: LayerSizes = field(
-        (256, 128), "units of each hidden layer; with --model cnn, channels of each convolution", panel="Network"
+        (256, 128),
+        "units of each hidden layer; with --model cnn and softhebb, channels of each convolution",
+        panel="Network",
     )
-    model: Model = field(
+    model: Annotated[str, AfterValidator(_check_model)] = field(
         "mlp",
         f"{MODEL_HELP}; cnn, each convolution followed by pooling that halves the image, implies --hidden 32,128"
         " --activation triangle --local-rule softhebb --feedback none --events always --local-learning-rate 0.08"
-        " --learning-rate 0.0003 --batch-size 64 --epochs 5",
+        " --learning-rate 0.0003 --batch-size 64 --epochs 5; softhebb, convolutions that learn without labels, then a"
+        " readout of their stored activity, implies --hidden 96,384,1536 --activation triangle --local-rule softhebb"
+        " --feedback none --events always --event-budget 0 --batch-size 64 --epochs 50",
         panel="Network",
     )
     activation: Literal["tanh", "relu", "linear", "triangle", "leaky-relu"] = field(
@@ -72,7 +116,9 @@ class Train(ModuleTrainConfig):
         " sqrt(6 / (inputs + units)), biases 0, as in the published program",
         panel="Network",
     )
-    epochs: int = field(20, "passes over the training images", ge=1, panel="Learning")
+    epochs: int = field(
+        20, "passes over the training images; with --model softhebb, of the readout", ge=1, panel="Learning"
+    )
     batch_size: int = field(128, "images per step", ge=1, panel="Learning")
     readout: Literal["supervised", "local"] = field(
         "supervised",
@@ -204,6 +250,46 @@ class Train(ModuleTrainConfig):
     event_batch_size: int = field(0, "number of surprising images per event; 0: --batch-size", ge=0, panel=EVENTS)
     event_warmup: int = field(40, "treat the first N batches as events", ge=0, panel=EVENTS)
 
+    unsupervised_epochs: int = field(
+        1, "passes over the images from which the convolutions learn without labels", ge=0, panel=WITHOUT_LABELS
+    )
+    unsupervised_images: int = field(
+        0, "number of images in such a pass, drawn at random; 0: all", ge=0, panel=WITHOUT_LABELS
+    )
+    unsupervised_batch_size: int = field(10, "images per step of the convolutions", ge=1, panel=WITHOUT_LABELS)
+    labeled_images: int = field(
+        0,
+        "number of images, drawn at random, from which the readout learns; 0: all; the convolutions also learn from"
+        " the others",
+        ge=0,
+        panel=WITHOUT_LABELS,
+    )
+    layer_rates: EachLayerRate = field(
+        (0.08, 0.005, 0.01),
+        "learning rate of each convolution; with fewer layers the first numbers apply, and further layers have the last"
+        " one",
+        panel=WITHOUT_LABELS,
+    )
+    layer_inverse_temperatures: EachLayer = field(
+        (1.0, 0.65, 0.25), "inverse temperature of each convolution's softmax, as --layer-rates", panel=WITHOUT_LABELS
+    )
+    layer_powers: EachLayer = field(
+        (0.7, 1.4, 1.0), "power of the triangle function after each convolution, as --layer-rates", panel=WITHOUT_LABELS
+    )
+    initial_filters: Literal["normal", "patches"] = field(
+        "normal",
+        "initial filters; normal: random numbers; patches: random patches of each layer's input, without their mean",
+        panel=WITHOUT_LABELS,
+    )
+    initial_radius: float = field(
+        25.0,
+        "norm of initial filters (default with --update backprop: 1); learning takes it to 1",
+        gt=0,
+        panel=WITHOUT_LABELS,
+        search=(0.01, 100.0, "log"),
+    )
+    readout_dropout: float = field(0.5, "probability of dropout before the readout", ge=0, lt=1, panel=WITHOUT_LABELS)
+
     controls: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "no events": {"events": "never"},
         "backpropagation": {"update": "backprop"},
@@ -234,6 +320,16 @@ class Train(ModuleTrainConfig):
         "shift": 0,
         "flip": False,
         "similarity_weight": 0.99,
+        "unsupervised_epochs": 1,
+        "unsupervised_images": 0,
+        "unsupervised_batch_size": 10,
+        "labeled_images": 0,
+        "layer_rates": [0.08, 0.005, 0.01],
+        "layer_inverse_temperatures": [1.0, 0.65, 0.25],
+        "layer_powers": [0.7, 1.4, 1.0],
+        "initial_filters": "normal",
+        "initial_radius": 25.0,
+        "readout_dropout": 0.5,
     }
     published_names: ClassVar[Mapping[str, str]] = {"backprop_lr": "learning_rate", "hidden_dims": "hidden"}
     only_with: ClassVar[OnlyWith] = (
@@ -247,6 +343,9 @@ class Train(ModuleTrainConfig):
         ),
         ("model", OWN_MODELS, ("activation", "initial_weights", "readout", "event_batch_size")),
         ("model", ("mlp",), ("batch_norm", "dropout")),
+        ("model", (SOFTHEBB,), OF_SOFTHEBB),
+        ("update", ("local",), OF_HIDDEN_SOFTHEBB),
+        ("events", ("always",), ("layer_rates", "layer_inverse_temperatures")),
         ("optimizer", ("sgd",), ("readout", "event_batch_size")),
         ("feedback", ("none",), ("local_rule", "inverse_temperature", "similarity_weight")),
         ("local_rule", ("predsim",), ("similarity_weight",)),
@@ -277,6 +376,16 @@ class Train(ModuleTrainConfig):
         ("events", "always"): {"event_budget": 0},
         ("events", "sampled"): {"event_signal": "error", "event_strength": "normalized"},
         ("update", "backprop"): {"events": "always", "event_budget": 0},
+        ("model", SOFTHEBB): {
+            "hidden": (96, 384, 1536),
+            "activation": "triangle",
+            "local_rule": "softhebb",
+            "feedback": "none",
+            "events": "always",
+            "event_budget": 0,
+            "batch_size": 64,
+            "epochs": 50,
+        },
         ("model", "cnn"): {
             "hidden": (32, 128),
             "activation": "triangle",
@@ -309,6 +418,18 @@ class Train(ModuleTrainConfig):
         optimizer = typed.get("optimizer", "sgd")
         if optimizer in rates and not (optimizer == "adam" and typed.get("local_rule") in LOSSES):
             found["local_learning_rate"] = rates[optimizer]
+        if typed.get("model") == SOFTHEBB and typed.get("update") == "backprop":
+            found["initial_radius"] = 1.0
+        return found
+
+    @classmethod
+    def unused_options(cls, chosen: Mapping[str, Any]) -> dict[str, str]:
+        """Return the options that have no effect given `chosen`, with the reason."""
+        found = super().unused_options(chosen)
+        if chosen.get("model") == SOFTHEBB:
+            # Of the other networks that `hidden` is not for, this one has it.
+            found.pop("hidden", None)
+            found = {**dict.fromkeys(NOT_OF_SOFTHEBB, f"with --model {SOFTHEBB}"), **found}
         return found
 
     @classmethod
@@ -333,6 +454,11 @@ class Train(ModuleTrainConfig):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.model == SOFTHEBB and self.update == "local":
+            if self.local_rule != "softhebb" or self.feedback != "none":
+                raise ValueError(f"--model {SOFTHEBB} learns by --local-rule softhebb --feedback none: leave both out")
+            if self.events not in ("always", "never"):
+                raise ValueError(f"--model {SOFTHEBB} learns before there is a signal: use --events always or never")
         if self.threshold_factor and self.event_signal == "margin":
             raise ValueError("--threshold-factor needs a positive signal, and --event-signal margin can be negative")
         strengths = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from plastic_cli.analysis.cost import Cost, TrainedRun, count_of, epoch_steps, s
 from plastic_cli.analysis.shapes import Layer, NetworkShape, activity_of, fully_connected, weights_of
 from plastic_cli.classifier.cost import Training, gradient_cost, moments_of
 from plastic_cli.classifier.shapes import image_facts, network_shape
-from plastic_eglp.config import KERNELS, LOSSES, OWN_MODELS, Train
+from plastic_eglp.config import KERNELS, LOSSES, OWN_MODELS, SOFTHEBB, Train
+from plastic_eglp.pooling import map_sizes
 from plastic_eglp.windows import windows
 
 if TYPE_CHECKING:
@@ -90,25 +92,44 @@ def own_shape(model: str, image_shape: Sequence[int], hidden: Sequence[int], cla
     if model == "mlp":
         return fully_connected([prod(image_shape), *hidden, classes])
     channels, height, width = image_shape
+    maps = [(channels, height, width)]
+    for units in hidden:
+        height, width = height // 2, width // 2
+        maps.append((units, height, width))
+    return _convolutions(maps, classes, statistics=2 * sum(hidden))
+
+
+def softhebb_shape(image_shape: Sequence[int], filters: Sequence[int], classes: int) -> NetworkShape:
+    """Return the shape of the published network of SoftHebb."""
+    maps = map_sizes(image_shape, filters)
+    return _convolutions(maps, classes, statistics=2 * sum(channels for channels, _, _ in maps[:-1]))
+
+
+def _convolutions(maps: Sequence[Sequence[int]], classes: int, *, statistics: int) -> NetworkShape:
+    """Return the shape of convolutions, each followed by pooling, and a readout.
+
+    maps: (channels, height, width) of the input of each layer and of the readout. statistics: of batch normalization,
+    the mean and the variance of each channel.
+    """
     layers = []
-    for number, units in enumerate(hidden):
+    for number, ((channels, height, width), (units, _, _)) in enumerate(pairwise(maps)):
         weights = units * channels * KERNELS[min(number, 1)] ** 2
         pixels, inputs = height * width, channels * height * width
         shapes = (inputs, units * pixels, pixels, inputs, units)
         layers.append(Layer(f"hidden.{number}.weight", weights, 0, *shapes, reads_data=number == 0))
-        channels, height, width = units, height // 2, width // 2
-    readout = fully_connected([channels * height * width, classes])
+    readout = fully_connected([prod(maps[-1]), classes])
     every = (*layers, replace(readout.readout, reads_data=False))
     forward = sum(layer.flops for layer in every)
     parameters = sum(layer.weights + layer.biases for layer in every)
-    # Batch normalization has the mean and the variance of each channel.
-    return NetworkShape(every, forward, 2 * forward - every[0].flops, parameters, 2 * sum(hidden))
+    return NetworkShape(every, forward, 2 * forward - every[0].flops, parameters, statistics)
 
 
 def cost(record: TrainedRun) -> Cost:
     """Return the cost of the training of a run, without its control. Events are those that the run counted."""
     config = Train.from_values(record.config, source="the run")
     image_shape, classes = image_facts(record.data)
+    if config.model == SOFTHEBB:
+        return softhebb_cost(record, config, softhebb_shape(image_shape, config.hidden, classes))
     if config.model in OWN_MODELS:
         shape = own_shape(config.model, image_shape, config.hidden, classes)
         if config.batch_norm:
@@ -120,6 +141,34 @@ def cost(record: TrainedRun) -> Cost:
         steps = epoch_steps(record, config.model_dump())
         return gradient_cost(Training(samples_of(record), steps, config.batch_size, moments_of("adam")), shape)
     return local_cost(record, config, shape)
+
+
+def softhebb_cost(record: TrainedRun, config: Train, shape: NetworkShape) -> Cost:
+    """Return the cost of convolutions that learn without labels, and of a readout that learns from stored features.
+
+    The features of an image are computed once, whatever the number of epochs. The images by which batch normalization
+    finds its statistics, if filters do not learn, do not count.
+    """
+    steps = epoch_steps(record, config.model_dump())
+    if config.update == "backprop":
+        return gradient_cost(Training(samples_of(record), steps, config.batch_size, moments_of("adam")), shape)
+    samples, stimuli = samples_of(record), count_of(record, "train/event_images")
+    images = samples // config.epochs
+    of_hidden = sum(layer.flops for layer in shape.hidden)
+    of_readout = shape.readout.weights + shape.readout.biases
+    of_steps = [config.batch_size * activity_of(shape.layers[-1:]) + of_readout]
+    if stimuli:
+        of_steps.append(config.unsupervised_batch_size * activity_of(shape.hidden))
+    return Cost(
+        samples=samples,
+        inference_flops=(stimuli + images) * of_hidden + samples * shape.readout.flops,
+        learning_flops=stimuli * of_hidden + samples * shape.readout.flops,
+        messages=count_of(record, "train/messages"),
+        updates=count_of(record, "train/synaptic_updates") + steps * shape.readout.weights,
+        state_bytes=shape.number_bytes
+        * (shape.parameters + shape.buffers + moments_of("adam") * of_readout + images * shape.readout.inputs),
+        step_bytes=shape.number_bytes * max(of_steps),
+    )
 
 
 @dataclass(frozen=True)

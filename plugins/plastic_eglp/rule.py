@@ -8,6 +8,11 @@ the event, one scalar for each stimulus or for all of them,
 where the postsynaptic factor p (n, out) and the decay d (out,) of each unit's weights define the rule. Rows of W
 (out, in) belong to postsynaptic units. In a convolution each position of each image is a stimulus, and x is its patch.
 
+SoftHebb's step has the direction of (1). Its size depends on the largest entry of the change, D = dW / lr, and on the
+norm of each unit's weights w_k:
+
+    dW_k = lr sqrt(| |w_k| - 1 |) D_k / max |D|                                                                 (1a)
+
 Local losses have another form. Each layer descends a loss of its own activity and of the labels, and no gradient passes
 from one layer to another (Nokland & Eidnes 2019, arXiv 1901.06656):
 
@@ -175,7 +180,11 @@ def triangle(u: Tensor, power: float = 1.0) -> Tensor:
 
     u (n, units, ...).
     """
-    above = torch.relu(u - u.mean(1, keepdim=True))
+    return to_power(torch.relu(u - u.mean(1, keepdim=True)), power)
+
+
+def to_power(above: Tensor, power: float) -> Tensor:
+    """Return above^power, for numbers of 0 or more."""
     return above if power == 1 else torch.pow(above, power)
 
 

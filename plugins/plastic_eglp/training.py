@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from plastic_cli import UserError
 from plastic_cli.classifier.data import described_data, load_training_data
@@ -22,28 +23,34 @@ from plastic_cli.classifier.networks import BuiltNetwork, build_network, seeded
 from plastic_cli.classifier.optimizers import SeveralOptimizers, make_optimizer
 from plastic_cli.classifier.render import snapshot_weights
 from plastic_cli.credit.recording import record
+from plastic_cli.data.datasets import Split
 from plastic_cli.numerics.seeds import derived_seed
 from plastic_eglp.augmentation import Augmentation, AugmentedLearner
 from plastic_eglp.change import LOCAL_LOSSES, LocalRule
-from plastic_eglp.config import OWN_MODELS, RATE_FACTOR, Train
+from plastic_eglp.config import OWN_MODELS, RATE_FACTOR, SOFTHEBB, Train
 from plastic_eglp.cost import cost_of_stimulus
 from plastic_eglp.credit import LocalPlasticity, make_credit
 from plastic_eglp.events import make_controller
 from plastic_eglp.learner import EGLPLearner
 from plastic_eglp.network import EGLPNetwork, NormalizedNetwork, TrainedNetwork
+from plastic_eglp.softhebb import FEATURE_BATCH, HiddenLearner, ReadoutLearner, SoftHebbLearner, SoftHebbNetwork
 
 if TYPE_CHECKING:
     from plastic_cli import Run
     from plastic_cli.data.datasets import Dataset
 
 
-Learner = EGLPLearner | ModuleLearner
+Learner = EGLPLearner | ModuleLearner | SoftHebbLearner
 
 
 def train_run(config: Train, run: Run) -> Dataset:
     """Train the network of a run, and return its data set."""
     data = load_training_data(config, run)
-    if config.is_plain:
+    if config.model == SOFTHEBB:
+        # Dropout draws from the global random state.
+        with seeded(derived_seed(run.seed, "global")):
+            train_softhebb_and_log(config, data, run)
+    elif config.is_plain:
         train_and_log(make_plain_learner(config, data, run), data, run, config)
     else:
         train_module_and_log(config, data, run)
@@ -53,7 +60,10 @@ def train_run(config: Train, run: Run) -> Dataset:
 def build(run: Run, data: Dataset, *, trained: bool = True) -> Learner:
     """Return the learner of a run: trained, or with its initial weights."""
     learner = make_learner(Train.from_values(run.config, source=f"run {run.id}"), data, run)
-    if trained:
+    if trained and isinstance(learner, SoftHebbLearner) and learner.optimizer is None:
+        run.restore("hidden", learner.hidden)
+        run.restore("learner", learner.readout)
+    elif trained:
         run.restore("learner", learner)
     return learner
 
@@ -74,6 +84,8 @@ def make_learner(config: Train, data: Dataset, run: Run, frozen: Sequence[int] =
     frozen: hidden layers, counted from 0, that never learn.
     Raises UserError if the images are too small for the network.
     """
+    if config.model == SOFTHEBB:
+        return make_softhebb(config, data, run, frozen)
     if config.is_plain:
         return make_plain_learner(config, data, run, frozen)
     return make_learner_of_module(config, data, run, frozen)
@@ -205,9 +217,65 @@ def _schedule(config: Train, learner: ModuleLearner) -> Callable[[float], None]:
     return set_all
 
 
+def make_softhebb(config: Train, data: Dataset, run: Run, frozen: Sequence[int] = ()) -> SoftHebbLearner:
+    """Return the learner of `--model softhebb`, its weights drawn from the run's seed.
+
+    With `--update backprop` the gradient teaches all layers. Raises UserError if the images are too small.
+    """
+
+    def each(numbers: Sequence[float]) -> list[float]:
+        return [numbers[min(layer, len(numbers) - 1)] for layer in range(len(config.hidden))]
+
+    try:
+        network = SoftHebbNetwork(
+            data.image_shape,
+            config.hidden,
+            data.classes,
+            rates=each(config.layer_rates),
+            inverse_temperatures=each(config.layer_inverse_temperatures),
+            powers=each(config.layer_powers),
+            radius=config.initial_radius,
+            dropout=config.readout_dropout,
+            generator=run.generator("weights"),
+        ).to(run.device)
+    except ValueError as error:
+        named = ",".join(map(str, config.hidden))
+        raise UserError(f"--hidden {named}: {error} ({data.name}). Use fewer layers.") from None
+    hidden = HiddenLearner(network, learns=config.events != "never", frozen=frozen)
+    readout = ReadoutLearner(network.readout, network.dropout, rate=config.learning_rate, anneal=config.anneal)
+    learner = SoftHebbLearner(network, hidden, readout)
+    if config.update == "backprop":
+        learner.learn_by_backpropagation()
+    elif config.initial_filters == "patches":
+        x = data.train.x
+        drawn = torch.randperm(len(x), generator=run.generator("patches"))[:FEATURE_BATCH]
+        hidden.begin_with_patches(x[drawn.to(x.device)], run.generator("patches"))
+    return learner
+
+
+def unsupervised_batches(config: Train, data: Dataset, run: Run) -> list[Tensor]:
+    """Return the numbers of the images of each batch from which the convolutions of `--model softhebb` learn."""
+    images, generator = len(data.train), run.generator("unsupervised")
+    many = config.unsupervised_images or images
+    return [
+        batch
+        for _ in range(config.unsupervised_epochs)
+        for batch in torch.randperm(images, generator=generator)[:many].split(config.unsupervised_batch_size)
+    ]
+
+
+def with_labels(config: Train, data: Dataset, run: Run) -> Dataset:
+    """Return the data set with the training images whose labels a run of `--model softhebb` uses."""
+    if not config.labeled_images or config.labeled_images >= len(data.train):
+        return data
+    drawn = torch.randperm(len(data.train), generator=run.generator("labels"))[: config.labeled_images]
+    drawn = drawn.to(data.train.y.device)
+    return replace(data, train=Split(data.train.x[drawn], data.train.y[drawn]))
+
+
 def hidden_layers(learner: Learner, data: Dataset) -> list[str]:
     """Return the names of the hidden layers of weights, in the order of use."""
-    if isinstance(learner, EGLPLearner):
+    if not isinstance(learner, ModuleLearner):
         return [f"layer {number + 1}" for number in range(len(learner.network.hidden))]
     x = as_input(data.train.x[:2], learner.network, learner.image_shape)
     readout = learner.readout(data.train.x[:2])
@@ -222,14 +290,25 @@ def train_unlogged(config: Train, data: Dataset, run: Run, frozen: Sequence[int]
     own_numbers = nullcontext() if config.is_plain else seeded(derived_seed(run.seed, "global"))
     with own_numbers:
         learner = make_learner(config, data, run, frozen)
-        fit_unlogged(learner, data, run, epochs=config.epochs, batch_size=config.batch_size)
+        if isinstance(learner, SoftHebbLearner):
+            labeled = with_labels(config, data, run)
+            taught: SoftHebbLearner | ReadoutLearner = learner
+            if learner.optimizer is None:
+                for batch in unsupervised_batches(config, data, run):
+                    learner.hidden.learn(data.train.x[batch.to(data.train.x.device)])
+                labeled, taught = learner.training_features(labeled), learner.readout
+            fit_unlogged(taught, labeled, run, epochs=config.epochs, batch_size=config.batch_size)
+        else:
+            fit_unlogged(learner, data, run, epochs=config.epochs, batch_size=config.batch_size)
     return learner
 
 
-def counts_of(learner: Learner) -> EGLPLearner | LocalPlasticity | None:
+def counts_of(learner: Learner) -> EGLPLearner | LocalPlasticity | HiddenLearner | None:
     """Return what counts the events of a learner; None for the gradient on a module, which has none."""
     if isinstance(learner, EGLPLearner):
         return learner
+    if isinstance(learner, SoftHebbLearner):
+        return learner.hidden
     return learner.credit if isinstance(learner.credit, LocalPlasticity) else None
 
 
@@ -257,6 +336,41 @@ def train_and_log(learner: EGLPLearner, data: Dataset, run: Run, config: Train) 
 
     fit(learner, data, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
     warn_without_events(learner, run, config)
+
+
+def train_softhebb_and_log(config: Train, data: Dataset, run: Run) -> None:
+    """Train `--model softhebb`: its convolutions without labels, then its readout of their stored features.
+
+    Weights of the first layer are stored before and after the convolutions learn, and after each later epoch of
+    backpropagation.
+    """
+    learner = make_softhebb(config, data, run)
+    hidden, labeled = learner.hidden, with_labels(config, data, run)
+    taught: SoftHebbLearner | ReadoutLearner = learner
+    first = learner.first_weights.clone()
+    batches: list[Tensor] = []
+    if learner.optimizer is None:
+        batches = unsupervised_batches(config, data, run)
+        run.track(hidden=hidden)
+        for number in run.steps(len(batches), "unsupervised batch"):
+            hidden.learn(data.train.x[batches[number].to(data.train.x.device)])
+        run.message("computing the features of all images, from which the readout learns")
+        labeled, taught = learner.stored_features(labeled), learner.readout
+
+    def after_epoch(epoch: int) -> None:
+        run.log(
+            "train",
+            events=hidden.events,
+            event_images=hidden.event_stimuli,
+            synaptic_updates=hidden.synaptic_updates,
+            messages=hidden.messages,
+        )
+        # All events are before the first epoch of the readout, and shown as a part of it.
+        had_event = [hidden.learns] * len(batches) if epoch == 1 else []
+        run.save_tensors(f"events-{epoch:06d}", {"epoch": epoch, "events": torch.tensor(had_event)})
+        snapshot_weights(run, epoch, config.epochs, learner.first_weights if epoch else first)
+
+    fit(taught, labeled, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)
 
 
 def train_module_and_log(config: Train, data: Dataset, run: Run) -> None:

@@ -14,15 +14,16 @@ from plastic_cli import UserError
 from plastic_cli.analysis.classification import evaluate
 from plastic_cli.classifier.data import trained_on
 from plastic_cli.classifier.fit import fit_unlogged, predict
+from plastic_cli.classifier.module import ModuleLearner
 from plastic_cli.classifier.networks import seeded
 from plastic_cli.classifier.render import stored_shape
 from plastic_cli.data.datasets import Split
 from plastic_cli.figures.weights import weights_picture
 from plastic_cli.numerics.seeds import derived_seed
 from plastic_eglp.analysis import figures
-from plastic_eglp.config import OWN_MODELS
+from plastic_eglp.config import OWN_MODELS, SOFTHEBB
 from plastic_eglp.control import NAME, load_control, train_variant
-from plastic_eglp.learner import EGLPLearner
+from plastic_eglp.softhebb import HiddenLearner
 from plastic_eglp.training import Learner, build, counts_of, hidden_layers, make_learner
 
 if TYPE_CHECKING:
@@ -104,7 +105,12 @@ def measure_event_images(config: Train, run: Run) -> None:
     with seeded(derived_seed(run.seed, "global")):
         learner = make_learner(config, data, run)
         counts = counts_of(learner)
-        if config.update == "backprop" or counts is None or not counts.controller.per_stimulus:
+        if (
+            config.update == "backprop"
+            or counts is None
+            or isinstance(counts, HiddenLearner)
+            or not counts.controller.per_stimulus
+        ):
             raise UserError(
                 f"run {run.id} has no events of single images. Choose a run with --events sampled, or with --events"
                 " triggered and --event-scope stimulus."
@@ -210,7 +216,7 @@ def save_features(run: Run) -> None:
 
 def receptive_shape(run: Run, weights: Tensor) -> tuple[int, int, int] | None:
     """Return the shape of the input of a unit of the first layer: the image, or a patch; None if it is no image."""
-    if run.config["model"] not in OWN_MODELS:
+    if run.config["model"] not in (*OWN_MODELS, SOFTHEBB):
         return stored_shape(run, weights.shape[1])
     channels, height, width = (int(size) for size in run.record.data["image_shape"])
     if channels not in (1, 3):
@@ -253,7 +259,7 @@ def measure_control(run: Run) -> None:
 
 def first_weights(learner: Learner, data: Dataset) -> Tensor:
     """Return the weights (units, inputs) of the first layer, or its filters (channels, patch)."""
-    if isinstance(learner, EGLPLearner):
+    if not isinstance(learner, ModuleLearner):
         return learner.first_weights
     weights = learner.first_layer(data.train.x[:2])
     assert weights is not None
