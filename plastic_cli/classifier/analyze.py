@@ -105,7 +105,7 @@ def analyze_classifier(
     subject = Subject(data, learner, untrained, against, others, controls or dict)
     analyze_network(config, run, subject, default=nothing_chosen)
     if of_held_out:
-        analyze_held_out(config, run, learner, untrained)
+        analyze_held_out(config, run, learner, untrained, data.train.x)
     if config.angles and has_credit_rule(learner):
         networks = {"trained": learner, "untrained": untrained()}
         taught = {name: network for name, network in networks.items() if has_credit_rule(network)}

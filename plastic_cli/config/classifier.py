@@ -234,7 +234,7 @@ class ClassifierAnalyzeConfig(MeasuresConfig):
     few_shot: bool = field(
         False,
         "accuracy on held-out classes (--classes of train) after a few examples of each: Hebbian memories, nearest"
-        " class mean and fine-tuning",
+        " class mean and fine-tuning; intervals are over episodes of one network",
     )
     incremental: bool = field(
         False,

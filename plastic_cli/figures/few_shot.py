@@ -23,14 +23,19 @@ from plotnine import (
 
 from plastic_cli.figures.theme import GRAY, percent, series_scales, series_styles, theme_plastic
 
+BARS = "Bars: 95% t interval of the mean over episodes of one network. "
+
 
 def few_shot_figure(table: pd.DataFrame) -> ggplot:
     """Draw accuracy by features, one panel for each number of examples and one color for each reader.
 
-    table: columns ways, shots, network, reader, accuracy, low, high (over episodes), chance, all from 0 to 1.
+    table: columns ways, shots, network, reader, accuracy, low, high (over episodes of one network), chance, all from 0
+    to 1.
     """
     data = table.copy()
     data[["accuracy", "low", "high", "chance"]] *= 100
+    # No accuracy lies outside.
+    data[["low", "high"]] = data[["low", "high"]].clip(0, 100)
     data["network"] = pd.Categorical(data["network"], list(dict.fromkeys(data["network"])))
     readers = list(dict.fromkeys(data["reader"]))
     data["reader"] = pd.Categorical(data["reader"], readers)
@@ -49,7 +54,7 @@ def few_shot_figure(table: pd.DataFrame) -> ggplot:
             x="Features",
             y="Accuracy",
             title=f"{data['ways'].iloc[0]} held-out classes from a few examples",
-            caption="Bars: 95% t interval of the mean over episodes. Dashed line: chance.",
+            caption=(BARS if data["low"].notna().any() else "") + "Dashed line: chance.",
         )
         + theme_plastic(figure_size=(2.2 + 3.4 * len(titles), 4.4))
         + theme(legend_position="bottom")

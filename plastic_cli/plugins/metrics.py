@@ -19,11 +19,13 @@ class Metric:
 
     name: in words, such as "angle to the gradient". unit: such as "degrees", or "%" for a share between 0 and 1, which
     is shown in percent. signed: whether it can be negative, as a difference of shares; shares and times cannot.
+    bounds: the lowest and the highest possible value, if the unit does not say it.
     """
 
     name: str
     unit: str = ""
     signed: bool = False
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def heading(self) -> str:
@@ -34,7 +36,7 @@ class Metric:
     def possible(self) -> tuple[float, float]:
         """The lowest and the highest stored value that is possible: 0 and 1 for a share, 0 and infinity for a time."""
         if self.signed or self.unit not in ("%", "s"):
-            return -math.inf, math.inf
+            return self.bounds
         return 0.0, 1.0 if self.unit == "%" else math.inf
 
     @property
@@ -63,24 +65,27 @@ class Metric:
         return f"{self.number(value)} {self.unit_after}".strip()
 
 
+POSITIVE = (0.0, math.inf)
+"""The bounds of a metric that is 0 or more."""
+
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("accuracy", "%"),
-    "loss": Metric("loss"),
+    "loss": Metric("loss", bounds=POSITIVE),
     "return": Metric("return"),
     "reward": Metric("reward"),
     "chance": Metric("accuracy by chance", "%"),
-    "angle": Metric("angle to the gradient", "degrees"),
-    "train/angle": Metric("angle to the gradient", "degrees"),
-    "train/forward_flops": Metric("cost of forward passes", "FLOPs"),
-    "train/learning_flops": Metric("cost of learning", "FLOPs"),
-    "signal_to_noise": Metric("signal-to-noise ratio"),
+    "angle": Metric("angle to the gradient", "degrees", bounds=(0.0, 180.0)),
+    "train/angle": Metric("angle to the gradient", "degrees", bounds=(0.0, 180.0)),
+    "train/forward_flops": Metric("cost of forward passes", "FLOPs", bounds=POSITIVE),
+    "train/learning_flops": Metric("cost of learning", "FLOPs", bounds=POSITIVE),
+    "signal_to_noise": Metric("signal-to-noise ratio", bounds=POSITIVE),
     "silent": Metric("share of silent activity", "%"),
     "dead": Metric("share of dead units", "%"),
-    "lifetime": Metric("lifetime sparsity"),
-    "population": Metric("population sparsity"),
+    "lifetime": Metric("lifetime sparsity", bounds=(0.0, 1.0)),
+    "population": Metric("population sparsity", bounds=(0.0, 1.0)),
     "probe": Metric("accuracy of a linear probe", "%"),
-    "cka": Metric("CKA of layers"),
-    "cka of the untrained": Metric("CKA of layers of the untrained network"),
+    "cka": Metric("CKA of layers", bounds=(0.0, 1.0)),
+    "cka of the untrained": Metric("CKA of layers of the untrained network", bounds=(0.0, 1.0)),
     "accuracy_low": Metric("lower bound of the accuracy", "%"),
     "accuracy_high": Metric("upper bound of the accuracy", "%"),
     "return_low": Metric("lower bound of the return"),

@@ -21,7 +21,7 @@ MINIMUM_FOR_DEVIATION = 2
 
 def shown_interval(method: str = "") -> str:
     """Return the name of the interval that tables show, for captions. method: its name if it is not that of a mean."""
-    return f"{method or interval_method()}, cut at 0 and 100% for shares and at 0 for times"
+    return f"{method or interval_method()}, cut at the lowest and the highest possible value"
 
 
 def possible_ends(interval: Interval, metric: Metric) -> tuple[float, float]:

@@ -21,7 +21,7 @@ def plastic_rule() -> Rule:
         optimizers={"selective": "plastic_selective.optimizer.optimizer:SelectivePlasticityOptimizer"},
         metrics={
             "accuracy": Metric("accuracy, mean of the tasks", "%"),
-            "loss": Metric("loss, mean of the tasks"),
+            "loss": Metric("loss, mean of the tasks", bounds=(0.0, float("inf"))),
             "accuracy_task_N": Metric("accuracy on task N", "%"),
             "forgetting": Metric("forgetting", "%", signed=True),
             "backward_transfer": Metric("backward transfer", "%", signed=True),

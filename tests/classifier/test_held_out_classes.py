@@ -12,8 +12,10 @@ from plastic_cli.classifier.data import data_for, trained_on
 from plastic_cli.classifier.few_shot import fine_tuned_accuracies, held_out_data
 from plastic_cli.classifier.fit import fit
 from plastic_cli.classifier.module import ModuleLearner
+from plastic_cli.config.classifier import ClassifierAnalyzeConfig
 from plastic_cli.data.datasets import Split, load_dataset
 from plastic_cli.errors import UserError
+from plastic_cli.figures.few_shot import few_shot_figure
 from plastic_cli.plugins.models import with_added_options
 from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.run import Run
@@ -201,3 +203,48 @@ def test_every_classifier_rule_has_the_analysis(rule, options, networks, tmp_pat
 def test_an_unknown_class_is_named():
     with pytest.raises(UserError, match="there is no class 12 in digits"):
         load_dataset("digits", classes=(3, 12))
+
+
+def test_batch_normalization_of_the_untrained_network_has_the_moments_of_the_training_images(monkeypatch):
+    """By NumPy, in two batches of one size; without it, the network would differ from a trained one in its moments."""
+    monkeypatch.setattr(few_shot, "EVALUATION_BATCH", 30)
+    x = 3 + 2 * torch.randn(61, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    layers = [torch.nn.Linear(6, 5), torch.nn.BatchNorm1d(5), torch.nn.Dropout(0.5), torch.nn.Linear(5, 3)]
+    learner = ModuleLearner(torch.nn.Sequential(*layers).double())
+    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    few_shot.adapt_normalization(learner, x)
+    z = (x[:60] @ layers[0].weight.T + layers[0].bias).detach().numpy().reshape(2, 30, 5)
+    after = learner.network.state_dict()
+    assert after["1.running_mean"].numpy() == pytest.approx(z.mean(1).mean(0))
+    assert after["1.running_var"].numpy() == pytest.approx(z.var(1, ddof=1).mean(0))
+    assert all(torch.equal(before[name], after[name]) for name in before if "running" not in name and "num" not in name)
+    assert layers[1].momentum == 0.1
+    learner.predict(x)
+    assert torch.equal(layers[1].running_mean, after["1.running_mean"]), "a prediction changes nothing"
+
+
+def test_the_untrained_network_of_an_analysis_is_adapted_to_the_images_of_the_run(trained, monkeypatch):
+    run = open_run(trained, stage="analyze")
+    adapted = []
+    monkeypatch.setattr(few_shot, "adapt_normalization", lambda learner, x: adapted.append((learner, x)))
+    monkeypatch.setattr(few_shot, "_analyze_few_shot", lambda *_: None)
+    data, learner = trained_on(run), build(run, trained_on(run))
+    config = ClassifierAnalyzeConfig(few_shot=True)
+    few_shot.analyze_held_out(config, run, learner, lambda: learner, data.train.x)
+    assert adapted == [(learner, data.train.x)]
+
+
+def test_the_figure_of_few_examples_says_over_what_its_bars_are():
+    row = {
+        "ways": 3,
+        "shots": 1,
+        "network": "pixels",
+        "reader": "nearest class mean",
+        "accuracy": 0.98,
+        "chance": 1 / 3,
+    }
+    with_bars = few_shot_figure(pd.DataFrame([{**row, "low": 0.95, "high": 1.01}]))
+    assert "over episodes of one network" in with_bars.labels.caption
+    assert with_bars.data["high"].max() == 100, "no accuracy is above 100%"
+    one_episode = few_shot_figure(pd.DataFrame([{**row, "low": np.nan, "high": np.nan}]))
+    assert "Bars" not in one_episode.labels.caption

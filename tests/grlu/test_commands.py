@@ -152,6 +152,9 @@ def test_the_figure_has_the_mean_of_each_network_and_the_control():
     assert set(points["network"]) == {"256, ReLU then noise"}
     controls = [layer._data for layer in figure.layers if isinstance(layer.geom, geom_hline)]
     assert [data["mean"].tolist() for data in controls] == [[pytest.approx(0.98)]]
+    assert figure.labels.caption == "", "two seeds have no interval"
+    rows += [stored(config__perturbations=16) | {"test/accuracy": 0.92}]
+    assert perturbations_figure(pd.DataFrame(rows)).labels.caption.startswith("Bars: 95% t interval of the mean, if")
 
 
 def test_kinds_of_feedback_have_a_line_each():

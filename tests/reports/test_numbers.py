@@ -42,7 +42,13 @@ def test_bounds_have_the_decimals_of_the_largest_number():
 def test_an_interval_ends_where_no_value_is_possible_and_not_elsewhere():
     assert shown([0.8, 0.99, 1.0]) == "93.00 [65.01, 100.00]"
     assert shown([0.2, 0.01, 0.0], percent=False) == "0.0700 [0.0000, 0.3499]"
-    assert shown([-1.0, 0.0, 1.0], metric_of("test/loss")) == "0.000 [-2.484, 2.484]"
+    assert shown([-1.0, 0.0, 1.0], metric_of("test/return")) == "0.000 [-2.484, 2.484]"
+    assert shown([0.1, 0.2, 1.2], metric_of("test/loss")) == "0.500 [0.000, 2.011]"
+    assert shown([0.1, 0.2, 1.2], metric_of("test/loss", "selective")) == "0.500 [0.000, 2.011]"
+    assert shown([150.0, 170.0, 179.0], metric_of("test/angle")) == "166.3 [129.5, 180.0]"
+    assert shown([0.99, 0.8, 1.0], metric_of("cka")) == "0.930 [0.650, 1.000]"
+    # A loss of the user's own that is negative keeps its ends.
+    assert shown([-1.0, -0.5, 0.0], metric_of("test/loss")) == "-0.500 [-1.742, 0.742]"
     assert shown([-0.1, 0.0, 0.1], Metric("difference", "%", signed=True)) == "0.00 [-24.84, 24.84]"
     # A share of a rule that is negative is a difference, whatever its name says.
     assert shown([-0.1, -0.2, 0.0], Metric("gain", "%")) == "-10.00 [-34.84, 14.84]"

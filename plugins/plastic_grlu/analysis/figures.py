@@ -23,9 +23,9 @@ from plotnine import (
     theme,
 )
 
-from plastic_cli.figures.curves import share_labels
+from plastic_cli.figures.curves import interval_text, share_labels
 from plastic_cli.figures.theme import GRAY, discrete_colors, theme_plastic
-from plastic_cli.statistics.intervals import interval_method, mean_interval
+from plastic_cli.statistics.intervals import mean_interval
 
 LINES = ("dashed", "dotted", "dashdot", "solid")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -100,7 +100,7 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
             color="network",
             shape="network",
             title="GRLU: accuracy by number of perturbations",
-            caption=f"Bars: {interval_method()} over seeds, with 3 seeds or more.",
+            caption=interval_text(points, "Bars").strip(),
         )
         + theme_plastic(figure_size=(4.2 + 3.4 * panels, 4.2))
         + theme(legend_position="right")
@@ -139,5 +139,5 @@ def _summarized(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     for key, group in runs.groupby(by):
         interval = mean_interval(group["test/accuracy"].to_numpy())
         values = dict(zip(by, key, strict=True))
-        rows.append({**values, "mean": interval.mean, "low": interval.low, "high": interval.high})
-    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high"])
+        rows.append({**values, "mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n})
+    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n"])

@@ -129,6 +129,7 @@ def modulation_figure(table: pd.DataFrame, summary: pd.DataFrame, variance_share
     thick = summary.assign(measure=pd.Categorical(summary["measure"].map(names), list(names.values())))
     thin["measure"] = pd.Categorical(thin["measure"].map(names), list(names.values()))
     known = thick.dropna(subset=["low"])
+    ribbon = f", {interval_method()}" if len(known) else ""
     return (
         ggplot(thick, aes("step"))
         + geom_line(aes(y="value", group="episode"), data=thin, color=GRAY, size=0.3, alpha=0.6)
@@ -141,7 +142,7 @@ def modulation_figure(table: pd.DataFrame, summary: pd.DataFrame, variance_share
             subtitle=f"{run_name}\n{variance}",
             x="Step",
             y="",
-            caption=f"Thin: {thin_lines}. Thick: mean of the episodes that have the step, {interval_method()}.",
+            caption=f"Thin: {thin_lines}. Thick: mean of the episodes that have the step{ribbon}.",
         )
         + theme_plastic(figure_size=(8.5, 3.8))
     )
@@ -271,7 +272,7 @@ def ablation_figure(
         + labs(
             title="Ablations of the memory",
             subtitle=f"{run_name}\ngray: episodes, with the same seeds in all conditions; blue: mean",
-            caption=f"Bars: {interval_method()}.",
+            caption=f"Bars: {interval_method()}." if means["low"].notna().any() else "",
             x=f"Change of the {part}" if part != "M" else "Change of M",
             y="Correct trials (%)" if trials else "Return",
         )

@@ -770,6 +770,9 @@ def test_correct_trials_are_drawn_in_percent():
     figure = ablation_figure(table, summarize_ablations(table), "M", 3, "an agent", trials=4)
     assert figure.data["return"].tolist() == [100, 75, 50] * 2
     assert figure.labels.y == "Correct trials (%)"
+    assert figure.labels.caption == "Bars: 95% t interval of the mean."
+    two = table[table["episode"] < 2]
+    assert ablation_figure(two, summarize_ablations(two), "M", 3, "an agent").labels.caption == "", "there are no bars"
 
 
 def test_heat_maps_of_m_have_sorted_units_and_named_inputs():
@@ -790,6 +793,10 @@ def test_the_caption_counts_the_thin_lines(count, words):
     )
     figure = modulation_figure(table, summarize_modulation(table), 0.034, "an agent")
     assert f"Thin: {words}." in figure.labels.caption
+    assert figure.labels.caption.endswith("that have the step, 95% t interval of the mean.")
+    two = table[table["episode"] < 2]
+    without = modulation_figure(two, summarize_modulation(two), 0.034, "an agent")
+    assert without.labels.caption.endswith("that have the step."), "there is no ribbon"
     assert (
         "share of M in the variance of the preactivation, over all steps and episodes: 3.4%" in figure.labels.subtitle
     )
