@@ -24,6 +24,7 @@ from plotnine import ggplot, labs
 
 import combinations
 import frontier
+import limits
 from measured import stored_reference
 from plastic_cli.figures.files import save_figure
 from plastic_cli.figures.view import View
@@ -107,6 +108,7 @@ def _samples(reference: Reference, runs: pd.DataFrame) -> list[float]:
 MAKERS: tuple[Callable[[Reference], dict[str, Figure]], ...] = (
     frontier.of_reference,
     combinations.of_reference,
+    limits.of_reference,
     learning_curves,
     grlu_perturbations,
     grlu_claims,
