@@ -20,15 +20,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from plotnine import ggplot, labs
+from plotnine import aes, geom_hline, ggplot, labs
 
 import combinations
 import frontier
 import limits
 from measured import stored_reference
+from plastic_cli.figures.curves import ordered_styles
 from plastic_cli.figures.files import save_figure
+from plastic_cli.figures.finals import finals_figure
+from plastic_cli.figures.theme import GRAY
 from plastic_cli.figures.view import View
 from plastic_cli.plugins.discovery import discover
+from plastic_cli.plugins.metrics import Metric
 from plastic_cli.reports.claims import PublishedFigures, read_claims
 from plastic_cli.reports.content import training_models
 from plastic_cli.reports.curves import plot_runs
@@ -48,6 +52,7 @@ DIGITS = 6
 
 GRLU_CLAIMS = ("GR-01", "GR-02", "GR-03", "GR-04", "GR-05", "GR-06")
 RATES_RECIPE = "eglp-event-rates"
+SAMPLED_RECIPE = "eglp-sampled-rates"
 
 
 # ---------------------------------------------------------------------------------------------------------- the figures
@@ -101,6 +106,43 @@ def eglp_event_rates(reference: Reference) -> dict[str, Figure]:
     return {"eglp-event-rates": Figure(figure + labs(caption=f"Means over {runs['seed'].nunique()} seeds."))}
 
 
+def eglp_sampled_rates(reference: Reference) -> dict[str, Figure]:
+    """Return the figure of docs/rules/eglp.md: accuracy over the fraction of images with an event, by their choice."""
+    runs = runs_of_recipes(reference, [SAMPLED_RECIPE])
+    names = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
+    runs = runs.assign(
+        panel=pd.Categorical(runs["dataset"].map(names), list(names.values())),
+        value=runs["test/accuracy"],
+    )
+    drawn = (runs["config.events"] == "sampled") & (runs["config.event_strength"] == "normalized")
+    by_error = drawn & (runs["config.event_signal"] == "error")
+    uniform, every = runs["config.event_uniform"] == 1, runs["config.event_rate"] == 1
+    by_loss = (runs["config.events"] == "triggered") & (runs["config.event_signal"] == "loss")
+    kinds = {
+        "drawn by error": by_error & ~uniform,
+        "random images": by_error & uniform & ~every,
+        "triggered by loss": by_loss,
+    }
+    parts = [
+        runs[chosen].assign(label=label, x=runs["config.event_rate"].astype(float)) for label, chosen in kinds.items()
+    ]
+    table = pd.concat(parts)[["label", "panel", "x", "run", "value"]]
+    table["label"] = pd.Categorical(table["label"], list(kinds))
+    levels = {"zero events": runs["config.events"] == "never", "an event of every image": by_error & every}
+    lines = pd.concat([runs[chosen].assign(level=level) for level, chosen in levels.items()])
+    means = lines.groupby(["panel", "level"], observed=True)["value"].mean().reset_index()
+    figure = finals_figure(
+        table,
+        Metric("test accuracy", "%"),
+        View(log="x", width=8.4, height=4.0, title="Which images have events"),
+        ordered_styles(list(kinds)),
+        option="fraction of images with an event",
+        about="upper dashed line: every image has an event; lower: zero events",
+    )
+    figure += geom_hline(aes(yintercept="value"), data=means, linetype="dashed", color=GRAY, size=0.5)
+    return {"eglp-sampled-rates": Figure(figure)}
+
+
 def _samples(reference: Reference, runs: pd.DataFrame) -> list[float]:
     return [reference.record(run).speed["samples"] for run in runs["run"]]
 
@@ -113,6 +155,7 @@ MAKERS: tuple[Callable[[Reference], dict[str, Figure]], ...] = (
     grlu_perturbations,
     grlu_claims,
     eglp_event_rates,
+    eglp_sampled_rates,
 )
 
 

@@ -415,8 +415,9 @@ class Train(ModuleTrainConfig):
             # The published threshold, and a rate of 0, apply from the first batch.
             found["event_warmup"] = 0
         rates = cls.local_rates if typed.get("model", "mlp") in OWN_MODELS else cls.other_rates
-        optimizer = typed.get("optimizer", "sgd")
-        if optimizer in rates and not (optimizer == "adam" and typed.get("local_rule") in LOSSES):
+        loss = typed.get("local_rule") in LOSSES
+        optimizer = typed.get("optimizer", "adam" if loss else "sgd")
+        if optimizer in rates and not (optimizer == "adam" and loss):
             found["local_learning_rate"] = rates[optimizer]
         if typed.get("model") == SOFTHEBB and typed.get("update") == "backprop":
             found["initial_radius"] = 1.0

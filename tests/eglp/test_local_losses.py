@@ -504,7 +504,7 @@ def test_a_loss_implies_the_published_settings(tmp_path, monkeypatch):
     assert {name: written[name] for name in expected} == expected
     of_lenet = tomllib.loads(plastic("train", "eglp", "--local-rule", "pred", "--model", "lenet", "--dry-run").out)
     assert not of_lenet["batch_norm"]
-    assert of_lenet["learning_rate"] == 0.0005
+    assert of_lenet["learning_rate"] == of_lenet["local_learning_rate"] == 0.0005
 
 
 @pytest.mark.parametrize(
