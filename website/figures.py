@@ -137,7 +137,7 @@ def eglp_sampled_rates(reference: Reference) -> dict[str, Figure]:
         View(log="x", width=8.4, height=4.0, title="Which images have events"),
         ordered_styles(list(kinds)),
         option="fraction of images with an event",
-        about="upper dashed line: every image has an event; lower: zero events",
+        about="upper dashed line: every image has an event; lower: zero events" if len(means) > 2 else "",
     )
     figure += geom_hline(aes(yintercept="value"), data=means, linetype="dashed", color=GRAY, size=0.5)
     return {"eglp-sampled-rates": Figure(figure)}
