@@ -163,6 +163,7 @@ def test_kinds_of_feedback_have_a_line_each():
         ("layer", 0.5): "256, ReLU, learned feedback, layer to layer",
         ("direct", 0.0): "256, ReLU, random feedback",
         ("transposed", 1.0): "256, ReLU, transposed weights",
+        ("none", 1.0): "256, ReLU, random features",
     }
     rows = [
         stored(config__credit="learned", config__perturbations=count, config__feedback=path, config__feedback_rate=rate)

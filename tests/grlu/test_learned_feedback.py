@@ -14,6 +14,7 @@ from plastic_cli.resolve import resolve
 from plastic_cli.runs.record import RunRecord
 from plastic_cli.testing import plastic
 from plastic_grlu import epoch, rule
+from plastic_grlu.analysis import measures
 from plastic_grlu.config import Train
 from plastic_grlu.epoch import Feedback, NoiseState, Settings, noise_of_steps, train_epoch
 from plastic_grlu.kernels.blocks import Samples
@@ -536,6 +537,13 @@ def test_feedback_that_does_not_learn_needs_no_perturbations():
     for part in (one, more):
         part.train_batch(x, y)
     assert torch.equal(one.weights[0], more.weights[0])
+
+
+@pytest.mark.parametrize("top_k", [None, 0.5])
+def test_the_measured_update_is_the_gradient_under_the_same_mask(top_k):
+    subject = learner(path="transposed", top_k=top_k, perturbations=3)
+    rows = measures._measure(subject, "trained", *images([12, 9, 4], 2, dtype=torch.float32), 3, 2, 0)
+    assert [row["angle"] for row in rows] == pytest.approx([0, 0], abs=0.1)
 
 
 def test_without_feedback_hidden_layers_stay_as_they_began():
