@@ -61,13 +61,13 @@ def add_change(target: Tensor, W: Tensor, factors: rule.Factors, rate: float, ad
         target.sub_(W * _by_unit(rate * factors.decay, W))
 
 
-def softhebb_step(W: Tensor, change: Tensor, strength: Tensor | float) -> Tensor:
+def softhebb_step(W: Tensor, change: Tensor, strength: Tensor | float, power: float = 0.5) -> Tensor:
     """Return SoftHebb's step: the change of equation (1) with largest entry 1, then each unit's own rate.
 
-    strength: the mean strength of the event, times the learning rate. In this order the steps of a unit decrease as its
-    norm approaches 1. In the opposite order the largest step would never decrease.
+    strength: the mean strength of the event, times the learning rate. power: of `rule.softhebb_rate`. In this order the
+    steps of a unit decrease as its norm approaches 1. In the opposite order the largest step would never decrease.
     """
-    unit_rates = rule.softhebb_rate(W.flatten(1))
+    unit_rates = rule.softhebb_rate(W.flatten(1), power)
     return rule.largest_entry_one(change) * _by_unit(unit_rates * strength, W)
 
 

@@ -23,7 +23,7 @@ from plastic_cli.config.classifier import (
 
 LOCAL = "Local learning"
 EVENTS = "Events"
-WITHOUT_LABELS = "Convolutions without labels (--model softhebb)"
+WITHOUT_LABELS = "Hidden layers without labels (--model softhebb and softhebb-mlp)"
 LOSSES = ("predsim", "pred", "sim")
 """The local rules that are losses of a layer."""
 OWN_MODELS = ("mlp", "cnn")
@@ -32,12 +32,13 @@ RATE_FACTOR = 0.25
 """Factor of the learning rates at each of --rate-drops."""
 KERNELS = (5, 3)
 """Kernel size of the first convolution of cnn, and of all others."""
-SOFTHEBB = "softhebb"
-"""The network whose convolutions learn without labels before its readout begins."""
+SOFTHEBB, SOFTHEBB_MLP = "softhebb", "softhebb-mlp"
+SOFTHEBB_MODELS = (SOFTHEBB, SOFTHEBB_MLP)
+"""The networks whose hidden layers learn without labels before the readout begins: convolutions, or fully connected."""
 
 
 def _check_model(name: str) -> str:
-    return check_model(name, (*MODELS, SOFTHEBB))
+    return check_model(name, (*MODELS, *SOFTHEBB_MODELS))
 
 
 def _check_rates(rates: tuple[float, ...]) -> tuple[float, ...]:
@@ -56,7 +57,7 @@ OF_HIDDEN_SOFTHEBB = (
     *("unsupervised_epochs", "unsupervised_images", "unsupervised_batch_size"),
     *("layer_rates", "layer_inverse_temperatures", "initial_filters"),
 )
-"""Options of the convolutions of SOFTHEBB that learn without labels."""
+"""Options of the hidden layers of SOFTHEBB_MODELS, which learn without labels."""
 OF_SOFTHEBB = (*OF_HIDDEN_SOFTHEBB, "labeled_images", "layer_powers", "initial_radius", "readout_dropout")
 """Options that no other network has."""
 NOT_OF_SOFTHEBB = (
@@ -65,7 +66,7 @@ NOT_OF_SOFTHEBB = (
     *("event_scope", "event_signal", "event_strength", "event_uniform", "event_rate", "event_budget"),
     *("threshold_factor", "event_batch_size", "event_warmup"),
 )
-"""Options of the other networks that it does not have."""
+"""Options of the other networks that they do not have."""
 
 EachLayerRate = Annotated[tuple[float, ...], AfterValidator(_check_rates)]
 EachLayer = Annotated[tuple[float, ...], AfterValidator(_check_positive)]
@@ -91,7 +92,9 @@ class Train(ModuleTrainConfig):
         " --activation triangle --local-rule softhebb --feedback none --events always --local-learning-rate 0.08"
         " --learning-rate 0.0003 --batch-size 64 --epochs 5; softhebb, convolutions that learn without labels, then a"
         " readout of their stored activity, implies --hidden 96,384,1536 --activation triangle --local-rule softhebb"
-        " --feedback none --events always --event-budget 0 --batch-size 64 --epochs 50",
+        " --feedback none --events always --event-budget 0 --batch-size 64 --epochs 50; softhebb-mlp, the same"
+        " for fully connected layers, implies --hidden 2000 --layer-rates 0.045 --layer-inverse-temperatures 12"
+        " --initial-radius 35 --readout-dropout 0 --unsupervised-batch-size 32 --batch-size 64 --epochs 10",
         panel="Network",
     )
     activation: Literal["tanh", "relu", "linear", "triangle", "leaky-relu"] = field(
@@ -117,7 +120,10 @@ class Train(ModuleTrainConfig):
         panel="Network",
     )
     epochs: int = field(
-        20, "passes over the training images; with --model softhebb, of the readout", ge=1, panel="Learning"
+        20,
+        "passes over the training images; with --model softhebb and softhebb-mlp, of the readout",
+        ge=1,
+        panel="Learning",
     )
     batch_size: int = field(128, "images per step", ge=1, panel="Learning")
     readout: Literal["supervised", "local"] = field(
@@ -251,27 +257,27 @@ class Train(ModuleTrainConfig):
     event_warmup: int = field(40, "treat the first N batches as events", ge=0, panel=EVENTS)
 
     unsupervised_epochs: int = field(
-        1, "passes over the images from which the convolutions learn without labels", ge=0, panel=WITHOUT_LABELS
+        1, "passes over the images from which the hidden layers learn without labels", ge=0, panel=WITHOUT_LABELS
     )
     unsupervised_images: int = field(
         0, "number of images in such a pass, drawn at random; 0: all", ge=0, panel=WITHOUT_LABELS
     )
-    unsupervised_batch_size: int = field(10, "images per step of the convolutions", ge=1, panel=WITHOUT_LABELS)
+    unsupervised_batch_size: int = field(10, "images per step of the hidden layers", ge=1, panel=WITHOUT_LABELS)
     labeled_images: int = field(
         0,
-        "number of images, drawn at random, from which the readout learns; 0: all; the convolutions also learn from"
+        "number of images, drawn at random, from which the readout learns; 0: all; the hidden layers also learn from"
         " the others",
         ge=0,
         panel=WITHOUT_LABELS,
     )
     layer_rates: EachLayerRate = field(
         (0.08, 0.005, 0.01),
-        "learning rate of each convolution; with fewer layers the first numbers apply, and further layers have the last"
-        " one",
+        "learning rate of each hidden layer; with fewer layers the first numbers apply, and further layers have the"
+        " last one",
         panel=WITHOUT_LABELS,
     )
     layer_inverse_temperatures: EachLayer = field(
-        (1.0, 0.65, 0.25), "inverse temperature of each convolution's softmax, as --layer-rates", panel=WITHOUT_LABELS
+        (1.0, 0.65, 0.25), "inverse temperature of each hidden layer's softmax, as --layer-rates", panel=WITHOUT_LABELS
     )
     layer_powers: EachLayer = field(
         (0.7, 1.4, 1.0), "power of the triangle function after each convolution, as --layer-rates", panel=WITHOUT_LABELS
@@ -283,7 +289,7 @@ class Train(ModuleTrainConfig):
     )
     initial_radius: float = field(
         25.0,
-        "norm of initial filters (default with --update backprop: 1); learning takes it to 1",
+        "norm of the initial weights of a unit or filter (default with --update backprop: 1); learning takes it to 1",
         gt=0,
         panel=WITHOUT_LABELS,
         search=(0.01, 100.0, "log"),
@@ -343,7 +349,8 @@ class Train(ModuleTrainConfig):
         ),
         ("model", OWN_MODELS, ("activation", "initial_weights", "readout", "event_batch_size")),
         ("model", ("mlp",), ("batch_norm", "dropout")),
-        ("model", (SOFTHEBB,), OF_SOFTHEBB),
+        ("model", SOFTHEBB_MODELS, OF_SOFTHEBB),
+        ("model", (SOFTHEBB,), ("layer_powers", "initial_filters")),
         ("update", ("local",), OF_HIDDEN_SOFTHEBB),
         ("events", ("always",), ("layer_rates", "layer_inverse_temperatures")),
         ("optimizer", ("sgd",), ("readout", "event_batch_size")),
@@ -386,6 +393,20 @@ class Train(ModuleTrainConfig):
             "batch_size": 64,
             "epochs": 50,
         },
+        ("model", SOFTHEBB_MLP): {
+            "hidden": (2000,),
+            "local_rule": "softhebb",
+            "feedback": "none",
+            "events": "always",
+            "event_budget": 0,
+            "batch_size": 64,
+            "epochs": 10,
+            "unsupervised_batch_size": 32,
+            "layer_rates": (0.045,),
+            "layer_inverse_temperatures": (12.0,),
+            "initial_radius": 35.0,
+            "readout_dropout": 0.0,
+        },
         ("model", "cnn"): {
             "hidden": (32, 128),
             "activation": "triangle",
@@ -419,7 +440,7 @@ class Train(ModuleTrainConfig):
         optimizer = typed.get("optimizer", "adam" if loss else "sgd")
         if optimizer in rates and not (optimizer == "adam" and loss):
             found["local_learning_rate"] = rates[optimizer]
-        if typed.get("model") == SOFTHEBB and typed.get("update") == "backprop":
+        if typed.get("model") in SOFTHEBB_MODELS and typed.get("update") == "backprop":
             found["initial_radius"] = 1.0
         return found
 
@@ -427,10 +448,10 @@ class Train(ModuleTrainConfig):
     def unused_options(cls, chosen: Mapping[str, Any]) -> dict[str, str]:
         """Return the options that have no effect given `chosen`, with the reason."""
         found = super().unused_options(chosen)
-        if chosen.get("model") == SOFTHEBB:
-            # Of the other networks that `hidden` is not for, this one has it.
+        if (model := chosen.get("model")) in SOFTHEBB_MODELS:
+            # Of the other networks that `hidden` is not for, these have it.
             found.pop("hidden", None)
-            found = {**dict.fromkeys(NOT_OF_SOFTHEBB, f"with --model {SOFTHEBB}"), **found}
+            found = {**dict.fromkeys(NOT_OF_SOFTHEBB, f"with --model {model}"), **found}
         return found
 
     @classmethod
@@ -455,11 +476,13 @@ class Train(ModuleTrainConfig):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.model == SOFTHEBB and self.update == "local":
+        if self.model in SOFTHEBB_MODELS and self.update == "local":
             if self.local_rule != "softhebb" or self.feedback != "none":
-                raise ValueError(f"--model {SOFTHEBB} learns by --local-rule softhebb --feedback none: leave both out")
+                raise ValueError(
+                    f"--model {self.model} learns by --local-rule softhebb --feedback none: leave both out"
+                )
             if self.events not in ("always", "never"):
-                raise ValueError(f"--model {SOFTHEBB} learns before there is a signal: use --events always or never")
+                raise ValueError(f"--model {self.model} learns before there is a signal: use --events always or never")
         if self.threshold_factor and self.event_signal == "margin":
             raise ValueError("--threshold-factor needs a positive signal, and --event-signal margin can be negative")
         strengths = {

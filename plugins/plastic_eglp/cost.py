@@ -13,7 +13,7 @@ from plastic_cli.analysis.cost import Cost, TrainedRun, count_of, epoch_steps, s
 from plastic_cli.analysis.shapes import Layer, NetworkShape, activity_of, fully_connected, weights_of
 from plastic_cli.classifier.cost import Training, gradient_cost, moments_of
 from plastic_cli.classifier.shapes import image_facts, network_shape
-from plastic_eglp.config import KERNELS, LOSSES, OWN_MODELS, SOFTHEBB, Train
+from plastic_eglp.config import KERNELS, LOSSES, OWN_MODELS, SOFTHEBB, SOFTHEBB_MODELS, Train
 from plastic_eglp.pooling import map_sizes
 from plastic_eglp.windows import windows
 
@@ -105,6 +105,13 @@ def softhebb_shape(image_shape: Sequence[int], filters: Sequence[int], classes: 
     return _convolutions(maps, classes, statistics=2 * sum(channels for channels, _, _ in maps[:-1]))
 
 
+def perceptron_shape(image_shape: Sequence[int], hidden: Sequence[int], classes: int) -> NetworkShape:
+    """Return the shape of the fully connected network of SoftHebb, whose hidden units have no biases."""
+    shape = fully_connected([prod(image_shape), *hidden, classes])
+    layers = (*(replace(layer, biases=0) for layer in shape.hidden), shape.readout)
+    return replace(shape, layers=layers, parameters=shape.parameters - sum(hidden))
+
+
 def _convolutions(maps: Sequence[Sequence[int]], classes: int, *, statistics: int) -> NetworkShape:
     """Return the shape of convolutions, each followed by pooling, and a readout.
 
@@ -128,8 +135,9 @@ def cost(record: TrainedRun) -> Cost:
     """Return the cost of the training of a run, without its control. Events are those that the run counted."""
     config = Train.from_values(record.config, source="the run")
     image_shape, classes = image_facts(record.data)
-    if config.model == SOFTHEBB:
-        return softhebb_cost(record, config, softhebb_shape(image_shape, config.hidden, classes))
+    if config.model in SOFTHEBB_MODELS:
+        made = softhebb_shape if config.model == SOFTHEBB else perceptron_shape
+        return softhebb_cost(record, config, made(image_shape, config.hidden, classes))
     if config.model in OWN_MODELS:
         shape = own_shape(config.model, image_shape, config.hidden, classes)
         if config.batch_norm:
@@ -144,7 +152,7 @@ def cost(record: TrainedRun) -> Cost:
 
 
 def softhebb_cost(record: TrainedRun, config: Train, shape: NetworkShape) -> Cost:
-    """Return the cost of convolutions that learn without labels, and of a readout that learns from stored features.
+    """Return the cost of hidden layers that learn without labels, and of a readout that learns from stored features.
 
     The features of an image are computed once, whatever the number of epochs. The images by which batch normalization
     finds its statistics, if filters do not learn, do not count.

@@ -88,26 +88,30 @@ def bcm_threshold(theta: Tensor, y: Tensor, rate: float, event: Event = 1.0) -> 
     return theta + rate * _weighted(y.square() - theta, happens).mean(0)
 
 
-def softhebb(u: Tensor, inverse_temperature: float, event: Event = 1.0) -> Factors:
+def softhebb(u: Tensor, inverse_temperature: float, event: Event = 1.0, *, negated: bool = True) -> Factors:
     """SoftHebb (Moraitis et al. 2022; anti-Hebbian losers as Journe et al. 2023): p = s, d = mean of s u.
 
     u (n, out) is the unit's linear response W x. s is the softmax of u over the units, with a minus sign for all but
     the strongest: dW_k = lr e s_k (x - u_k W_k). The weights of a winner converge to norm 1.
+
+    negated: False for the first version (Moraitis et al. 2022), in which all units have the sign of the strongest.
     """
     s = torch.softmax(inverse_temperature * u, 1)
-    winners = u.argmax(1, keepdim=True)
-    signed = s.neg().scatter_(1, winners, s.gather(1, winners))
-    post = _weighted(signed, event)
+    if negated:
+        winners = u.argmax(1, keepdim=True)
+        s = s.neg().scatter_(1, winners, s.gather(1, winners))
+    post = _weighted(s, event)
     return Factors(post, (post * u).mean(0))
 
 
-def softhebb_rate(W: Tensor) -> Tensor:
-    """Return the factor (out,) of each unit's learning rate: sqrt(| |w| - 1 |), 0 for converged weights.
+def softhebb_rate(W: Tensor, power: float = 0.5) -> Tensor:
+    """Return the factor (out,) of each unit's learning rate: | |w| - 1 |^power, 0 for converged weights.
 
     As in the published program (Journe et al. 2023), which applies it after `largest_entry_one`.
     """
     norms: Tensor = torch.linalg.vector_norm(W, dim=1)
-    return (norms - 1).abs().sqrt()
+    distance = (norms - 1).abs()
+    return distance.sqrt() if power == 0.5 else distance.pow(power)
 
 
 def largest_entry_one(change: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""The published network of SoftHebb: convolutions that learn without labels, then a readout of their stored features.
+"""The published networks of SoftHebb: hidden layers learn without labels, then a readout of their stored features.
 
-Sources: Journe et al. 2023 (arXiv 2209.11883) and its program (github.com/NeuromorphicComputing/SoftHebb, demo.py and
-presets.json).
+Sources: Moraitis et al. 2022 for the fully connected network (preset 2SoftMlpMNIST), Journe et al. 2023 (arXiv
+2209.11883) for the convolutions, and their program (github.com/NeuromorphicComputing/SoftHebb).
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,9 @@ from torch.nn import functional
 
 from plastic_cli.data.datasets import Split
 from plastic_eglp import rule
+from plastic_eglp.change import add_change, softhebb_step
 from plastic_eglp.config import KERNELS
-from plastic_eglp.layers import SOFTHEBB_RADIUS, LocalConv2d
+from plastic_eglp.layers import SOFTHEBB_RADIUS, LocalConv2d, LocalLinear
 from plastic_eglp.pooling import Pooling, map_sizes, pooling_of
 
 if TYPE_CHECKING:
@@ -78,10 +80,7 @@ class SoftHebbNetwork(nn.Module):
             layer.weight.mul_(radius / SOFTHEBB_RADIUS)
             self.hidden.append(layer)
         self.dropout = nn.Dropout(dropout)
-        self.readout = nn.Linear(math.prod(last), classes)
-        for parameter in self.readout.parameters():
-            drawn = torch.rand(parameter.shape, generator=generator)
-            parameter.data = (2 * drawn - 1) / math.sqrt(self.readout.in_features)
+        self.readout = make_readout(math.prod(last), classes, generator)
         # Channels last: the channels of a position, one stimulus of the rule, are contiguous.
         self.to(memory_format=torch.channels_last)
 
@@ -127,8 +126,145 @@ def pooled_triangle(u: Tensor, power: float, pooling: Pooling) -> Tensor:
     return rule.to_power(functional.max_pool2d(rule.triangle(u), *window), power)
 
 
+PERCEPTRON_POWER = 0.2
+"""Power of `rule.softhebb_rate` in the fully connected network."""
+SHARPNESS = 5.0
+"""Inverse temperature of the softmax that is the activity of the fully connected network."""
+
+
+class PerceptronLayer(LocalLinear):
+    """A linear layer that learns by the first version of SoftHebb: all units have the sign of the strongest."""
+
+    def _factors(
+        self,
+        z: Tensor,
+        y: Tensor,  # noqa: ARG002
+        event: rule.Event,
+        modulation: Tensor | None,  # noqa: ARG002
+    ) -> rule.Factors:
+        return rule.softhebb(z, self.inverse_temperature, event, negated=False)
+
+    def _softhebb_step(self, factors: rule.Factors, rate: float, event: rule.Event) -> None:
+        change = torch.zeros_like(self.weight)
+        add_change(change, self.weight, factors, 1.0, self._add_products)
+        strength = event.mean() if isinstance(event, Tensor) else event
+        self.weight.add_(softhebb_step(self.weight, change, rate * strength, PERCEPTRON_POWER))
+
+
+class Pixels(NamedTuple):
+    """How inputs become pixels from 0 to 1: pixel = std * input + mean, by channel."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
+class SoftHebbPerceptron(nn.Module):
+    """Fully connected layers without biases that learn by SoftHebb, and a linear readout.
+
+    The first layer sees pixels from 0 to 1. The activity of a layer is the softmax of its responses over its units, and
+    its initial weights are positive: uniform from 0 to radius sqrt(3 / inputs), so that their norm is about `radius`.
+    The published preset is "2SoftMlpMNIST". hidden: units of each layer. The other arguments are those of
+    SoftHebbNetwork.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        hidden: Sequence[int],
+        classes: int,
+        *,
+        rates: Sequence[float],
+        inverse_temperatures: Sequence[float],
+        radius: float,
+        dropout: float,
+        pixels: Pixels,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = [math.prod(image_shape), *hidden]
+        self.norms = nn.ModuleList()
+        self.hidden = nn.ModuleList()
+        for number, (inputs, units) in enumerate(pairwise(sizes)):
+            layer = PerceptronLayer(
+                inputs,
+                units,
+                rates[number],
+                bias=False,
+                local_rule="softhebb",
+                inverse_temperature=inverse_temperatures[number],
+                generator=generator,
+            )
+            drawn = torch.rand(units, inputs, generator=generator)
+            layer.weight.copy_(drawn * (radius * math.sqrt(3 / inputs)))
+            self.hidden.append(layer)
+        channels = math.prod(image_shape[1:])
+        self.register_buffer("mean", torch.tensor(pixels.mean).repeat_interleave(channels), persistent=False)
+        self.register_buffer("std", torch.tensor(pixels.std).repeat_interleave(channels), persistent=False)
+        self.dropout = nn.Dropout(dropout)
+        self.readout = make_readout(sizes[-1], classes, generator)
+
+    def layers(self) -> list[PerceptronLayer]:
+        """Return the hidden layers."""
+        return list(self.hidden)  # type: ignore[arg-type]
+
+    def maps(self, x: Tensor, *, graph: bool = False) -> Iterator[Tensor]:
+        """Yield the activity of each layer for x (n, pixels). In training mode each layer stores its own.
+
+        graph: compute gradients for backpropagation, and store nothing.
+        """
+        h = x * self.get_buffer("std") + self.get_buffer("mean")
+        for layer in self.layers():
+            h = torch.softmax(SHARPNESS * (layer.response(h) if graph else layer(h)), 1)
+            yield h
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the activity of each layer, (n, units)."""
+        return [*self.maps(x)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (n, classes) of x (n, pixels), or of images (n, channels, height, width), with gradients."""
+        *_, last = self.maps(x.flatten(1), graph=True)
+        logits: Tensor = self.readout(self.dropout(last))
+        return logits
+
+
+def make_readout(features: int, classes: int, generator: torch.Generator | None) -> nn.Linear:
+    """Return a linear readout, weights and biases uniform within 1 / sqrt(features)."""
+    readout = nn.Linear(features, classes)
+    for parameter in readout.parameters():
+        drawn = torch.rand(parameter.shape, generator=generator)
+        parameter.data = (2 * drawn - 1) / math.sqrt(features)
+    return readout
+
+
+@torch.no_grad()
+def begin_with_patches(network: SoftHebbNetwork, x: Tensor, generator: torch.Generator) -> None:
+    """Make random patches of the input of each layer its filters, without their mean, with the network's radius.
+
+    x (n, pixels): images. generator: random generator of the images and positions of the patches.
+    """
+    network.train()
+    h = x.view(-1, *network.image_shape)
+    for number, layer in enumerate(network.layers()):
+        padded = network.padded(number, h)
+        for filter_ in layer.weight:
+            _, height, width = filter_.shape
+            starts = (len(x), padded.shape[2] - height + 1, padded.shape[3] - width + 1)
+            image, row, column = (int(torch.randint(most, (), generator=generator)) for most in starts)
+            patch = padded[image, :, row : row + height, column : column + width]
+            patch = patch - patch.mean()
+            norm = torch.linalg.vector_norm(patch)
+            # A patch of one gray value has no direction: the random filter stays.
+            if norm > 0:
+                filter_.copy_(patch * (network.radius / norm))
+        h = [*network.maps(x)][number]
+    for layer, norm_of_inputs in zip(network.layers(), network.norms, strict=True):
+        layer.forget()
+        norm_of_inputs.reset_running_stats()  # type: ignore[operator]
+
+
 class HiddenLearner:
-    """Learns the convolutions of a SoftHebbNetwork from images without labels, all layers from the same batch.
+    """Learns the hidden layers of a network from images without labels, all layers from the same batch.
 
     frozen: layers, counted from 0, that never learn. learns: False for the control, whose batch normalization sees the
     same images and whose filters do not change.
@@ -136,35 +272,12 @@ class HiddenLearner:
     events: number of batches that filters learned from. event_stimuli: number of images in them.
     """
 
-    def __init__(self, network: SoftHebbNetwork, *, learns: bool = True, frozen: Collection[int] = ()) -> None:
+    def __init__(
+        self, network: SoftHebbNetwork | SoftHebbPerceptron, *, learns: bool = True, frozen: Collection[int] = ()
+    ) -> None:
         self.network, self.learns, self.frozen = network, learns, frozenset(frozen)
         self.events = 0
         self.event_stimuli = 0
-
-    @torch.no_grad()
-    def begin_with_patches(self, x: Tensor, generator: torch.Generator) -> None:
-        """Make random patches of the input of each layer its filters, without their mean, with the network's radius.
-
-        x (n, pixels): images. generator: random generator of the images and positions of the patches.
-        """
-        network = self.network.train()
-        h = x.view(-1, *network.image_shape)
-        for number, layer in enumerate(network.layers()):
-            padded = network.padded(number, h)
-            for filter_ in layer.weight:
-                _, height, width = filter_.shape
-                starts = (len(x), padded.shape[2] - height + 1, padded.shape[3] - width + 1)
-                image, row, column = (int(torch.randint(most, (), generator=generator)) for most in starts)
-                patch = padded[image, :, row : row + height, column : column + width]
-                patch = patch - patch.mean()
-                norm = torch.linalg.vector_norm(patch)
-                # A patch of one gray value has no direction: the random filter stays.
-                if norm > 0:
-                    filter_.copy_(patch * (network.radius / norm))
-            h = [*network.maps(x)][number]
-        for layer, norm_of_inputs in zip(network.layers(), network.norms, strict=True):
-            layer.forget()
-            norm_of_inputs.reset_running_stats()  # type: ignore[operator]
 
     @torch.no_grad()
     def learn(self, x: Tensor) -> None:
@@ -251,12 +364,14 @@ class ReadoutLearner:
 
 
 class SoftHebbLearner:
-    """A SoftHebbNetwork with what teaches it: first its convolutions, then its readout; or backpropagation all of it.
+    """A network with what teaches it: first its hidden layers, then its readout; or backpropagation all of it.
 
-    train_batch: a step of backpropagation (Adam) on all parameters, except the convolutions in `hidden.frozen`.
+    train_batch: a step of backpropagation (Adam) on all parameters, except the layers in `hidden.frozen`.
     """
 
-    def __init__(self, network: SoftHebbNetwork, hidden: HiddenLearner, readout: ReadoutLearner) -> None:
+    def __init__(
+        self, network: SoftHebbNetwork | SoftHebbPerceptron, hidden: HiddenLearner, readout: ReadoutLearner
+    ) -> None:
         self.network, self.hidden, self.readout = network, hidden, readout
         self.optimizer: torch.optim.Adam | None = None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +27,22 @@ from plastic_cli.data.datasets import Split
 from plastic_cli.numerics.seeds import derived_seed
 from plastic_eglp.augmentation import Augmentation, AugmentedLearner
 from plastic_eglp.change import LOCAL_LOSSES, LocalRule
-from plastic_eglp.config import OWN_MODELS, RATE_FACTOR, SOFTHEBB, Train
+from plastic_eglp.config import OWN_MODELS, RATE_FACTOR, SOFTHEBB, SOFTHEBB_MODELS, Train
 from plastic_eglp.cost import cost_of_stimulus
 from plastic_eglp.credit import LocalPlasticity, make_credit
 from plastic_eglp.events import make_controller
 from plastic_eglp.learner import EGLPLearner
 from plastic_eglp.network import EGLPNetwork, NormalizedNetwork, TrainedNetwork
-from plastic_eglp.softhebb import FEATURE_BATCH, HiddenLearner, ReadoutLearner, SoftHebbLearner, SoftHebbNetwork
+from plastic_eglp.softhebb import (
+    FEATURE_BATCH,
+    HiddenLearner,
+    Pixels,
+    ReadoutLearner,
+    SoftHebbLearner,
+    SoftHebbNetwork,
+    SoftHebbPerceptron,
+    begin_with_patches,
+)
 
 if TYPE_CHECKING:
     from plastic_cli import Run
@@ -46,7 +55,7 @@ Learner = EGLPLearner | ModuleLearner | SoftHebbLearner
 def train_run(config: Train, run: Run) -> Dataset:
     """Train the network of a run, and return its data set."""
     data = load_training_data(config, run)
-    if config.model == SOFTHEBB:
+    if config.model in SOFTHEBB_MODELS:
         # Dropout draws from the global random state.
         with seeded(derived_seed(run.seed, "global")):
             train_softhebb_and_log(config, data, run)
@@ -84,7 +93,7 @@ def make_learner(config: Train, data: Dataset, run: Run, frozen: Sequence[int] =
     frozen: hidden layers, counted from 0, that never learn.
     Raises UserError if the images are too small for the network.
     """
-    if config.model == SOFTHEBB:
+    if config.model in SOFTHEBB_MODELS:
         return make_softhebb(config, data, run, frozen)
     if config.is_plain:
         return make_plain_learner(config, data, run, frozen)
@@ -217,44 +226,50 @@ def _schedule(config: Train, learner: ModuleLearner) -> Callable[[float], None]:
     return set_all
 
 
-def make_softhebb(config: Train, data: Dataset, run: Run, frozen: Sequence[int] = ()) -> SoftHebbLearner:
-    """Return the learner of `--model softhebb`, its weights drawn from the run's seed.
-
-    With `--update backprop` the gradient teaches all layers. Raises UserError if the images are too small.
-    """
+def make_softhebb_network(config: Train, data: Dataset, run: Run) -> SoftHebbNetwork | SoftHebbPerceptron:
+    """Return the network of `--model softhebb` or `softhebb-mlp`; raises UserError if the images are too small."""
 
     def each(numbers: Sequence[float]) -> list[float]:
         return [numbers[min(layer, len(numbers) - 1)] for layer in range(len(config.hidden))]
 
+    common: dict[str, Any] = {
+        "rates": each(config.layer_rates),
+        "inverse_temperatures": each(config.layer_inverse_temperatures),
+        "radius": config.initial_radius,
+        "dropout": config.readout_dropout,
+        "generator": run.generator("weights"),
+    }
+    if config.model != SOFTHEBB:
+        pixels = Pixels(data.mean, data.std)
+        return SoftHebbPerceptron(data.image_shape, config.hidden, data.classes, pixels=pixels, **common)
     try:
-        network = SoftHebbNetwork(
-            data.image_shape,
-            config.hidden,
-            data.classes,
-            rates=each(config.layer_rates),
-            inverse_temperatures=each(config.layer_inverse_temperatures),
-            powers=each(config.layer_powers),
-            radius=config.initial_radius,
-            dropout=config.readout_dropout,
-            generator=run.generator("weights"),
-        ).to(run.device)
+        powers = each(config.layer_powers)
+        return SoftHebbNetwork(data.image_shape, config.hidden, data.classes, powers=powers, **common)
     except ValueError as error:
         named = ",".join(map(str, config.hidden))
         raise UserError(f"--hidden {named}: {error} ({data.name}). Use fewer layers.") from None
+
+
+def make_softhebb(config: Train, data: Dataset, run: Run, frozen: Sequence[int] = ()) -> SoftHebbLearner:
+    """Return the learner of `--model softhebb` or `softhebb-mlp`, its weights drawn from the run's seed.
+
+    With `--update backprop` the gradient teaches all layers. Raises UserError if the images are too small.
+    """
+    network = make_softhebb_network(config, data, run).to(run.device)
     hidden = HiddenLearner(network, learns=config.events != "never", frozen=frozen)
     readout = ReadoutLearner(network.readout, network.dropout, rate=config.learning_rate, anneal=config.anneal)
     learner = SoftHebbLearner(network, hidden, readout)
     if config.update == "backprop":
         learner.learn_by_backpropagation()
-    elif config.initial_filters == "patches":
+    elif isinstance(network, SoftHebbNetwork) and config.initial_filters == "patches":
         x = data.train.x
         drawn = torch.randperm(len(x), generator=run.generator("patches"))[:FEATURE_BATCH]
-        hidden.begin_with_patches(x[drawn.to(x.device)], run.generator("patches"))
+        begin_with_patches(network, x[drawn.to(x.device)], run.generator("patches"))
     return learner
 
 
 def unsupervised_batches(config: Train, data: Dataset, run: Run) -> list[Tensor]:
-    """Return the numbers of the images of each batch from which the convolutions of `--model softhebb` learn."""
+    """Return the numbers of the images of each batch from which the hidden layers learn without labels."""
     images, generator = len(data.train), run.generator("unsupervised")
     many = config.unsupervised_images or images
     return [
@@ -265,7 +280,7 @@ def unsupervised_batches(config: Train, data: Dataset, run: Run) -> list[Tensor]
 
 
 def with_labels(config: Train, data: Dataset, run: Run) -> Dataset:
-    """Return the data set with the training images whose labels a run of `--model softhebb` uses."""
+    """Return the data set with the training images whose labels a run with `--labeled-images` uses."""
     if not config.labeled_images or config.labeled_images >= len(data.train):
         return data
     drawn = torch.randperm(len(data.train), generator=run.generator("labels"))[: config.labeled_images]
@@ -339,9 +354,9 @@ def train_and_log(learner: EGLPLearner, data: Dataset, run: Run, config: Train) 
 
 
 def train_softhebb_and_log(config: Train, data: Dataset, run: Run) -> None:
-    """Train `--model softhebb`: its convolutions without labels, then its readout of their stored features.
+    """Train hidden layers without labels, then a readout of their stored features.
 
-    Weights of the first layer are stored before and after the convolutions learn, and after each later epoch of
+    Weights of the first layer are stored before and after the hidden layers learn, and after each later epoch of
     backpropagation.
     """
     learner = make_softhebb(config, data, run)

@@ -14,9 +14,18 @@ from plastic_cli.data.datasets import load_dataset
 from plastic_cli.runs.record import RunRecord
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import check_rule, interrupted_after, plastic, training_numbers, write_tiny_dataset
-from plastic_eglp.cost import softhebb_shape
+from plastic_eglp.cost import perceptron_shape, softhebb_shape
 from plastic_eglp.pooling import Pooling, map_sizes, pooling_of
-from plastic_eglp.softhebb import HiddenLearner, ReadoutLearner, SoftHebbLearner, SoftHebbNetwork, pooled_triangle
+from plastic_eglp.softhebb import (
+    HiddenLearner,
+    Pixels,
+    ReadoutLearner,
+    SoftHebbLearner,
+    SoftHebbNetwork,
+    SoftHebbPerceptron,
+    begin_with_patches,
+    pooled_triangle,
+)
 
 SHAPE, FILTERS, CLASSES = (2, 12, 10), (5, 6, 7), 3
 RATES, INVERSE_TEMPERATURES, POWERS = (0.08, 0.005, 0.01), (1.0, 0.65, 0.25), (0.7, 1.4, 1.0)
@@ -124,6 +133,48 @@ def test_two_batches_of_learning_are_those_of_the_equations(depth):
     assert (one.hidden.events, one.hidden.event_stimuli, one.hidden.messages) == (2, 8, 8 * depth)
 
 
+def perceptron(radius=35.0, units=(9, 6)):
+    return SoftHebbPerceptron(
+        (2, 5, 4),
+        units,
+        CLASSES,
+        rates=(0.045, 0.02),
+        inverse_temperatures=(0.3, 2.0),
+        radius=radius,
+        dropout=0.0,
+        pixels=Pixels((0.5, 0.25), (0.2, 0.1)),
+        generator=torch.Generator().manual_seed(1),
+    ).double()
+
+
+def test_fully_connected_layers_learn_with_one_sign():
+    net = perceptron(radius=3.0)
+    hidden = HiddenLearner(net)
+    weights = [layer.weight.numpy().copy() for layer in net.layers()]
+    x = images(7)[:, :40]
+    hidden.learn(x)
+    h = x.numpy().reshape(7, 2, 20) * np.array([0.2, 0.1])[:, None] + np.array([0.5, 0.25])[:, None]
+    h = h.reshape(7, 40)
+    for layer, W, rate, inverse_temperature in zip(net.layers(), weights, (0.045, 0.02), (0.3, 2.0), strict=True):
+        u = h @ W.T
+        change = np.zeros_like(W)
+        for stimulus, response in zip(h, u, strict=True):
+            exponentials = np.exp(inverse_temperature * (response - response.max()))
+            for unit, s in enumerate(exponentials / exponentials.sum()):
+                change[unit] += s * (stimulus - response[unit] * W[unit])
+        norms = np.sqrt((W**2).sum(1))
+        new = W + rate * (np.abs(norms - 1) ** 0.2)[:, None] * change / np.abs(change).max()
+        np.testing.assert_allclose(layer.weight.numpy(), new, rtol=1e-6)
+        exponentials = np.exp(5 * (u - u.max(1, keepdims=True)))
+        h = exponentials / exponentials.sum(1, keepdims=True)
+
+
+def test_fully_connected_weights_begin_positive_with_the_radius():
+    weight = perceptron(units=(3000,)).layers()[0].weight
+    assert weight.min() >= 0
+    assert weight.flatten(1).norm(dim=1).square().mean().sqrt() == pytest.approx(35, rel=0.01)
+
+
 @pytest.mark.parametrize("largest", [True, False])
 def test_the_power_before_and_after_pooling(largest):
     u = images().view(-1, *SHAPE)
@@ -153,7 +204,7 @@ def test_filters_have_the_radius_on_average():
 def test_filters_from_patches_are_patches():
     one = learner(2)
     x = images(6)
-    one.hidden.begin_with_patches(x, torch.Generator().manual_seed(3))
+    begin_with_patches(one.network, x, torch.Generator().manual_seed(3))
     maps = x.numpy().reshape(-1, *SHAPE)
     for number, layer in enumerate(one.network.layers()):
         W = layer.weight.numpy()
@@ -302,8 +353,9 @@ def state_of(runs):
 
 
 @pytest.mark.slow
-def test_it_meets_what_plastic_expects_of_a_rule(tmp_path):
-    check_rule("eglp", tmp_path, {"model": "softhebb", "hidden": [4, 5], "epochs": 3, "batch_size": 16})
+@pytest.mark.parametrize("model", ["softhebb", "softhebb-mlp"])
+def test_it_meets_what_plastic_expects_of_a_rule(model, tmp_path):
+    check_rule("eglp", tmp_path, {"model": model, "hidden": [4, 5], "epochs": 3, "batch_size": 16})
 
 
 @pytest.mark.parametrize(
@@ -318,6 +370,7 @@ def test_it_meets_what_plastic_expects_of_a_rule(tmp_path):
         (["--model", "cnn", "--layer-powers", "1"], "--layer-powers"),
         (["--model", "softhebb", "--layer-rates", "-1"], "--layer-rates"),
         (["--model", "softhebb", "--layer-powers", "0"], "--layer-powers"),
+        (["--model", "softhebb-mlp", "--initial-filters", "patches"], "--initial-filters"),
         (["--model", "softheb"], "softhebb"),
     ],
 )
@@ -340,6 +393,15 @@ def test_the_shape_has_the_operations_that_torch_counts(depth):
     assert counter.get_total_flops() == 5 * (shape.forward_flops + shape.gradient_flops)
     assert shape.parameters == sum(parameter.numel() for parameter in net.parameters())
     assert shape.buffers == sum(norm.running_mean.numel() + norm.running_var.numel() for norm in net.norms)
+
+
+def test_the_shape_of_fully_connected_layers():
+    net = perceptron().eval()
+    shape = perceptron_shape((2, 5, 4), (9, 6), CLASSES)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(images(5)[:, :40])
+    assert counter.get_total_flops() == 5 * shape.forward_flops
+    assert shape.parameters == sum(parameter.numel() for parameter in net.parameters())
 
 
 def test_features_are_computed_once_for_each_image():

@@ -21,7 +21,7 @@ from plastic_cli.data.datasets import Split
 from plastic_cli.figures.weights import weights_picture
 from plastic_cli.numerics.seeds import derived_seed
 from plastic_eglp.analysis import figures
-from plastic_eglp.config import OWN_MODELS, SOFTHEBB
+from plastic_eglp.config import OWN_MODELS, SOFTHEBB_MLP, SOFTHEBB_MODELS
 from plastic_eglp.control import NAME, load_control, train_variant
 from plastic_eglp.softhebb import HiddenLearner
 from plastic_eglp.training import Learner, build, counts_of, hidden_layers, make_learner
@@ -216,12 +216,12 @@ def save_features(run: Run) -> None:
 
 def receptive_shape(run: Run, weights: Tensor) -> tuple[int, int, int] | None:
     """Return the shape of the input of a unit of the first layer: the image, or a patch; None if it is no image."""
-    if run.config["model"] not in (*OWN_MODELS, SOFTHEBB):
+    if run.config["model"] not in (*OWN_MODELS, *SOFTHEBB_MODELS):
         return stored_shape(run, weights.shape[1])
     channels, height, width = (int(size) for size in run.record.data["image_shape"])
     if channels not in (1, 3):
         return None
-    if run.config["model"] == "mlp":
+    if run.config["model"] in ("mlp", SOFTHEBB_MLP):
         return channels, height, width
     side = round((weights.shape[1] / channels) ** 0.5)
     return channels, side, side
