@@ -14,7 +14,7 @@ from plastic_cli.classifier.fit import fit
 from plastic_cli.classifier.module import ImageShape, ModuleLearner, single_images_refused
 from plastic_cli.classifier.networks import BuiltNetwork, build_network, seeded
 from plastic_cli.classifier.optimizers import SeveralOptimizers, make_optimizer
-from plastic_cli.classifier.render import snapshot_weights
+from plastic_cli.classifier.weight_snapshots import snapshot_weights
 from plastic_cli.config.classifier import MODELS, ModuleTrainConfig
 from plastic_cli.data.datasets import Dataset
 from plastic_cli.numerics.seeds import derived_seed

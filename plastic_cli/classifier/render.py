@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from plastic_cli.classifier.data import image_shape_of
-from plastic_cli.config.classifier import MODELS
+from plastic_cli.classifier.weight_snapshots import (
+    snapshot_weights as snapshot_weights,  # rules of version 0.2 import it from here
+)
+from plastic_cli.classifier.weight_snapshots import stored_shape, stored_weights
 from plastic_cli.config.model import FilmConfig
-from plastic_cli.errors import UserError
 from plastic_cli.figures.film import (
     HEADING,
     SMALL,
@@ -38,12 +38,6 @@ from plastic_cli.figures.weights import wide_columns
 from plastic_cli.runs.run import Run
 from plastic_cli.runs.store import RunStore
 
-SNAPSHOT_UNITS = 64
-"""Number of units, at most, whose weights are stored."""
-
-SNAPSHOTS = 60
-"""Number of epochs, about, whose weights are stored."""
-
 SPLITS = {
     "test": ("test", PALETTE[0], "-"),
     "train": ("training", PALETTE[1], "--"),
@@ -53,52 +47,6 @@ SPLITS = {
 
 _WEIGHTS_ASPECT = 1.95
 """Width by height of the panel of weights."""
-
-
-def snapshot_weights(run: Run, epoch: int, epochs: int, weights: Tensor) -> None:
-    """Store the weights (units, inputs) of the first units after an epoch, for `render`.
-
-    Those of a convolution, (units, channels, height, width), are stored with the shape of a kernel.
-    A run of up to `SNAPSHOTS` epochs stores every epoch; a longer one stores evenly spaced epochs and the last.
-    """
-    if epoch % math.ceil(epochs / SNAPSHOTS) == 0 or epoch == epochs:
-        kept = weights[:SNAPSHOT_UNITS].detach().to("cpu", torch.float16).flatten(1).clone()
-        kernel = {"kernel": list(weights.shape[1:])} if weights.ndim == 4 else {}
-        run.save_tensors(f"weights-{epoch:06d}", {"epoch": epoch, "weights": kept, **kernel})
-
-
-def stored_weights(run: Run, units: int) -> dict[int, Tensor]:
-    """Return the stored weights (units, inputs) of the first `units` units by epoch, in order.
-
-    Raises UserError if the run has none.
-    """
-    snapshots = [run.load_tensors(name) for name in run.stored_tensors("weights-")]
-    if not snapshots:
-        without = (
-            "" if run.config.get("model", "mlp") in MODELS else ", with a network that has layers such as nn.Linear"
-        )
-        raise UserError(f"run {run.id} has no stored weights to render. Train it for at least one epoch{without}.")
-    return {int(snapshot["epoch"]): snapshot["weights"][:units].float() for snapshot in snapshots}
-
-
-def stored_shape(run: Run, inputs: int) -> tuple[int, int, int] | None:
-    """Return the shape of the stored weights of a unit, a kernel or an image; None if they are not to be seen as one.
-
-    inputs: number of weights of a unit.
-    """
-    names = run.stored_tensors("weights-")
-    kernel = run.load_tensors(names[0]).get("kernel") if names else None
-    return _as_picture(image_shape_of(run, inputs) if kernel is None else kernel)
-
-
-def shape_of_units(run: Run, weights: Tensor) -> tuple[int, int, int] | None:
-    """Return the shape of the weights (units, ...) of a unit of the first layer, as `stored_shape` does."""
-    return _as_picture(weights.shape[1:] if weights.ndim == 4 else image_shape_of(run, weights[0].numel()))
-
-
-def _as_picture(shape: Sequence[int] | None) -> tuple[int, int, int] | None:
-    # One channel is drawn in two colors, three as red, green and blue.
-    return None if shape is None or shape[0] not in (1, 3) else (int(shape[0]), int(shape[1]), int(shape[2]))
 
 
 def render_weights(run: Run, config: FilmConfig | None = None, units: int = 36, steps_per_epoch: int = 1) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from plastic_cli.data.arrays import LabeledImages, StoredDataset, check_labels, checksum, stratified_split
+from plastic_cli.data.arrays import LabeledImages, StoredDataset, check_labels, checksum
 from plastic_cli.data.catalog import (
     DATASETS,
     DatasetInfo,
@@ -27,6 +30,9 @@ from plastic_cli.data.images import read_images
 from plastic_cli.data.labels import number_classes, read_labels
 from plastic_cli.data.own_files import find_own_arrays, known_idx_set
 from plastic_cli.errors import UserError
+
+_DIGITS_TEST_IMAGES = "digits_test_images.txt"
+"""The test images of the digits, which have no official split: the positions that `stratified_split` holds out."""
 
 
 def read_dataset(name: str, folder: Path | None = None, *, download: bool = True) -> StoredDataset:
@@ -142,12 +148,24 @@ def _own_set(path: Path, name: str) -> StoredDataset:
 
 
 def _read_digits() -> tuple[LabeledImages, LabeledImages]:
+    table = _digits_table()
+    x, y = table[:, :64].reshape(-1, 1, 8, 8), table[:, 64].astype(np.int64)
+    held = np.array((files(__package__) / _DIGITS_TEST_IMAGES).read_text("ascii").split(), dtype=np.intp)
+    kept = np.delete(np.arange(len(y)), held)
+    return LabeledImages(x[kept], y[kept]), LabeledImages(x[held], y[held])
+
+
+def _digits_table() -> NDArray[np.uint8]:
+    """Return scikit-learn's digits: a row of 64 pixels and the label for each image."""
+    # The import of sklearn.datasets takes longer than many a training, so its file is read instead.
+    package = find_spec("sklearn")
+    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz" if package and package.origin else None
+    if path is not None and path.is_file():
+        return np.loadtxt(path, delimiter=",", dtype=np.uint8)
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    x, y = digits.images.astype(np.uint8)[:, None], digits.target.astype(np.int64)
-    kept, held = stratified_split(y, DATASETS["digits"].test_images)
-    return LabeledImages(x[kept], y[kept]), LabeledImages(x[held], y[held])
+    return np.column_stack([digits.data, digits.target]).astype(np.uint8)
 
 
 def _read_known_idx(info: DatasetInfo, x_file: Path, y_file: Path) -> LabeledImages:

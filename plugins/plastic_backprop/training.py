@@ -17,7 +17,7 @@ from plastic_cli.classifier.module_run import (
     scheduled_rates,
     train_module,
 )
-from plastic_cli.classifier.render import snapshot_weights
+from plastic_cli.classifier.weight_snapshots import snapshot_weights
 from plastic_cli.data.datasets import Dataset
 
 

@@ -21,7 +21,7 @@ from plastic_cli.classifier.module import ModuleLearner, as_input
 from plastic_cli.classifier.module_run import scheduled_rates, train_module
 from plastic_cli.classifier.networks import BuiltNetwork, build_network, seeded
 from plastic_cli.classifier.optimizers import SeveralOptimizers, make_optimizer
-from plastic_cli.classifier.render import snapshot_weights
+from plastic_cli.classifier.weight_snapshots import snapshot_weights
 from plastic_cli.credit.recording import record
 from plastic_cli.data.datasets import Split
 from plastic_cli.numerics.seeds import derived_seed

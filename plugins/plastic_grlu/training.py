@@ -32,7 +32,7 @@ def train_plain(config: Train, run: Run) -> None:
     """Train the rule's own network by the published rule."""
     from plastic_cli.classifier.data import load_training_data
     from plastic_cli.classifier.fit import fit
-    from plastic_cli.classifier.render import snapshot_weights
+    from plastic_cli.classifier.weight_snapshots import snapshot_weights
     from plastic_cli.numerics.clock import while_compiling
     from plastic_grlu.backbone import train_autoencoder
 

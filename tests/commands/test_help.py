@@ -45,6 +45,13 @@ def imported_by(*arguments):
     return code, heavy, done.stdout
 
 
+@pytest.mark.parametrize("rule", ["backprop", "grlu"])
+def test_training_imports_neither_pandas_nor_a_plot_library_nor_scikit_learn(rule, tmp_path):
+    code, heavy, _ = imported_by("train", rule, "--hidden", 4, "--epochs", 1, "--quiet", "--runs", tmp_path)
+    assert code == 0
+    assert not {"pandas", "matplotlib", "plotnine", "sklearn"} & set(heavy)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

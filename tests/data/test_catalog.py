@@ -9,8 +9,10 @@ from torchvision import datasets as vision
 
 from plastic_cli.commands.completion import datasets
 from plastic_cli.config.classifier import ClassifierTrainConfig
+from plastic_cli.data.arrays import checksum, stratified_split
 from plastic_cli.data.catalog import DATASETS, dataset_names
 from plastic_cli.data.formats.idx import read_idx
+from plastic_cli.data.sources import dataset_checksum, read_dataset
 
 
 def test_names():
@@ -89,6 +91,20 @@ def test_the_page_lists_every_set_as_it_is():
 def test_digits_are_all_images_of_scikit_learn():
     info = DATASETS["digits"]
     assert info.train_images + info.test_images == len(load_digits().target)
+    digits = load_digits()
+    kept, held = stratified_split(digits.target, info.test_images)
+    stored = read_dataset("digits")
+    for split, positions in ((stored.train, kept), (stored.test, held)):
+        assert split.x.dtype == np.uint8
+        np.testing.assert_array_equal(split.x[:, 0], digits.images[positions])
+        np.testing.assert_array_equal(split.y, digits.target[positions])
+
+
+def test_digits_are_the_same_without_the_file_of_scikit_learn(monkeypatch):
+    expected = dataset_checksum("digits")
+    monkeypatch.setattr("plastic_cli.data.sources.find_spec", lambda name: None)
+    stored = read_dataset("digits")
+    assert checksum((stored.train, stored.test)) == expected
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion"])

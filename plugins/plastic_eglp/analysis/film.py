@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
 from plastic_cli import Run
-from plastic_cli.classifier.render import accuracy_caption, show_accuracy, stored_weights, weight_changes
+from plastic_cli.classifier.render import accuracy_caption, show_accuracy, weight_changes
+from plastic_cli.classifier.weight_snapshots import stored_weights
 from plastic_cli.figures.film import (
     HEADING,
     Update,

@@ -16,7 +16,7 @@ from plastic_cli.classifier.data import trained_on
 from plastic_cli.classifier.fit import fit_unlogged, predict
 from plastic_cli.classifier.module import ModuleLearner
 from plastic_cli.classifier.networks import seeded
-from plastic_cli.classifier.render import stored_shape
+from plastic_cli.classifier.weight_snapshots import stored_shape
 from plastic_cli.data.datasets import Split
 from plastic_cli.figures.weights import weights_picture
 from plastic_cli.numerics.seeds import derived_seed

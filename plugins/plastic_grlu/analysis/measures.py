@@ -13,7 +13,7 @@ from plastic_cli.classifier.angles import FEWEST_IMAGES
 from plastic_cli.classifier.data import trained_on
 from plastic_cli.classifier.fit import stratified_sample
 from plastic_cli.classifier.module import ModuleLearner
-from plastic_cli.classifier.render import shape_of_units
+from plastic_cli.classifier.weight_snapshots import shape_of_units
 from plastic_cli.figures import measures as figures
 from plastic_cli.figures.weights import weights_picture
 from plastic_cli.numerics.seeds import derived_seed
