@@ -12,6 +12,7 @@ from torch.nn.grad import conv2d_weight
 
 from plastic_eglp import rule
 from plastic_eglp.change import BCM_RATE, LOCAL_RULES, LocalRule, add_change, factors_of, softhebb_step
+from plastic_eglp.products import add_products
 
 Activation = Literal["linear", "relu", "tanh", "triangle", "leaky-relu"]
 ACTIVATIONS: tuple[Activation, ...] = ("linear", "relu", "tanh", "triangle", "leaky-relu")
@@ -235,7 +236,7 @@ class LocalLinear(_LocalLayer):
 
     def _add_products(self, target: Tensor, post: Tensor, scale: float) -> None:
         assert self._pre is not None
-        target.addmm_(post.T, self._pre, alpha=scale)
+        add_products(target, post, self._pre, scale)
 
     def extra_repr(self) -> str:
         """Return the description of the layer for print(layer)."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from plastic_eglp.adam import adam_step
 from plastic_eglp.change import Feedback
 from plastic_eglp.events import Controller, SampledController, ThresholdController
 from plastic_eglp.layers import LocalLinear
@@ -157,13 +158,11 @@ class EGLPLearner:
 
         Returns each stimulus' cross-entropy (n,) and the error, softmax minus one-hot (n, classes).
         """
-        readout, h = self.network.readout, self.network.last_hidden
         losses = functional.cross_entropy(logits, y, reduction="none")
         error = _error(logits, y)
         if self.optimizer is not None:
             mean = error / len(error)
-            readout.weight.grad, readout.bias.grad = mean.T @ h, mean.sum(0)  # type: ignore[union-attr]
-            self.optimizer.step()
+            adam_step(self.optimizer, [mean.T @ self.network.last_hidden, mean.sum(0)])
         return losses, error
 
     def _collect(self, x: Tensor, y: Tensor, signals: Tensor) -> None:
