@@ -52,10 +52,10 @@ def place(tmp_path, monkeypatch):
 def make_run(place):
     """Write a run of a rule without training it, and return its id."""
 
-    def make(rule, status="completed", options=None, **summary):
+    def make(rule, status="completed", options=None, name="RUN", **summary):
         config = config_model(find_rule(rule).function("train"))(**(options or {}))
         run = create_run(
-            place / "runs", rule=rule, config=config.model_dump(mode="json"), dataset=config.learns_from(), name="RUN"
+            place / "runs", rule=rule, config=config.model_dump(mode="json"), dataset=config.learns_from(), name=name
         )
         summary = summary or {"test/accuracy": 0.9, "test/loss": 0.3}
         run.write_record(status=status, started=run.record.created, summary=summary)
