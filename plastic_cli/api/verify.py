@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,14 +59,14 @@ class Verification:
     @property
     def failure(self) -> str | None:
         """Why the verification has failed, in one line: a result has shifted, or no run was compared; else None."""
-        return failure_text(self.verdicts, exact=self.exact)
+        return failure_text(self.verdicts, self.means, exact=self.exact)
 
     @property
     def passed(self) -> bool:
         """Whether no result has shifted."""
         return self.failure is None
 
-    @property
+    @cached_property
     def means(self) -> tuple[JudgedMean, ...]:
         """The means of each setting of which several seeds were repeated, against the seeds of the reference."""
         return tuple(judged_means(self.verdicts))
@@ -85,7 +86,7 @@ class Verification:
         return pd.DataFrame([*rows, *map(mean_row, self.means)], columns=COLUMNS)
 
     def __repr__(self) -> str:
-        return f"<Verification: {self.failure or summary_text(self.verdicts)}>"
+        return f"<Verification: {self.failure or summary_text(self.verdicts, self.means)}>"
 
     def _repr_html_(self) -> str:
         import html

@@ -80,8 +80,9 @@ def verify(options: Options) -> None:
         plan = checked_plan(plan_of_checks(checks), here, folder, here.data, steps_of_checks(checks))
         _warn_of_old_runs(plan, folder)
         verdicts = judged(checks, run_plan(plan, here) if plan else [], folder)
-    _print_verdicts(verdicts, options)
-    failure = failure_text(verdicts, exact=options.exact)
+    means = judged_means(verdicts)
+    _print_verdicts(verdicts, means, options)
+    failure = failure_text(verdicts, means, exact=options.exact)
     left = sum(verdict.word == "not finished" for verdict in verdicts)
     if left and not (failure and not options.keep_going):
         again = "Repeat the same command to finish them" if kept else "With --runs FOLDER they can be finished later"
@@ -137,10 +138,9 @@ def _print_checks(checks: Sequence[Check], options: Options) -> None:
     Console().message(f"{len(comparable)} of {len(checks)} can be compared{times}")
 
 
-def _print_verdicts(verdicts: Sequence[Verdict], options: Options) -> None:
+def _print_verdicts(verdicts: Sequence[Verdict], means: Sequence[JudgedMean], options: Options) -> None:
     """Print where each run stands, and why runs cannot be compared."""
     output_format = options.output_format()
-    means = judged_means(verdicts)
     if output_format == "json":
         for verdict in verdicts:
             print(json.dumps(_as_object(verdict, kept=options.runs is not None)))  # noqa: T201
@@ -168,7 +168,7 @@ def _print_verdicts(verdicts: Sequence[Verdict], options: Options) -> None:
     for verdict in verdicts:
         if verdict.word == "failed":
             Console().message(f"failed: {verdict.check.planned.label}: {verdict.reason}")
-    Console().message(summary_text(verdicts))
+    Console().message(summary_text(verdicts, means))
 
 
 def _print_table(verdicts: Sequence[Verdict], output_format: str) -> None:
@@ -219,8 +219,9 @@ def _shown(row: Mapping[str, Any]) -> dict[str, str | None]:
     if row["metric"] is None:
         return dict.fromkeys(("result", "value", "low", "high"))
     metric = metric_of(row["metric"], row["rule"])
-    # No share lies outside 0 to 100%, although the interval of few values may.
-    low, high = (max(row["low"], 0.0), min(row["high"], 1.0)) if metric.unit == "%" else (row["low"], row["high"])
+    # No value lies outside of what is possible, although the interval of few values may.
+    least, most = metric.possible
+    low, high = max(row["low"], least), min(row["high"], most)
     name = metric.heading if metric.unit_after else metric.name
     return {
         "result": name if row["step"] in (None, "train") else f"{row['step']}: {name}",

@@ -581,14 +581,16 @@ def same_seed_text(verdict: Verdict) -> str | None:
     return f"{words} (other {', '.join(verdict.conditions)})" if verdict.conditions else words
 
 
-def summary_text(verdicts: Sequence[Verdict]) -> str:
-    """Return the numbers of runs and means inside, of runs equal and not comparable in one line."""
+def summary_text(verdicts: Sequence[Verdict], means: Sequence[JudgedMean]) -> str:
+    """Return the numbers of runs and means inside, of runs equal and not comparable in one line.
+
+    means: those of the verdicts, by `judged_means`.
+    """
     compared = [verdict for verdict in verdicts if verdict.word in ("inside", "outside", "failed")]
     inside = sum(verdict.word == "inside" for verdict in compared)
     with_stored = [verdict for verdict in compared if verdict.same_seed is not None]
     alike = [verdict for verdict in with_stored if not verdict.conditions]
     parts = [f"{inside} of {len(compared)} inside"]
-    means = judged_means(verdicts)
     if means:
         parts.append(f"{sum(mean.inside for mean in means)} of {len(means)} means over seeds inside")
     if alike:
@@ -608,10 +610,11 @@ def _outside_text(judged: JudgedMetric | JudgedMean, check: Check) -> str:
     return f"{metric.name} {metric.text(judged.value)}, outside {bounds}."
 
 
-def failure_text(verdicts: Sequence[Verdict], *, exact: bool) -> str | None:
+def failure_text(verdicts: Sequence[Verdict], means: Sequence[JudgedMean], *, exact: bool) -> str | None:
     """Return in one line why the verification has failed, or None if it has not.
 
-    exact: a run that differs from the stored run of its seed is a failure too, where nothing but the code can differ.
+    means: those of the verdicts, by `judged_means`. exact: a run that differs from the stored run of its seed is a
+    failure too, where nothing but the code can differ.
     """
     compared = [verdict for verdict in verdicts if verdict.word in ("inside", "outside", "failed")]
     alarms = [verdict for verdict in compared if verdict.alarm]
@@ -623,12 +626,12 @@ def failure_text(verdicts: Sequence[Verdict], *, exact: bool) -> str | None:
         judged = next(entry for entry in first.metrics if not entry.inside)
         label = first.check.planned.label + (f" ({judged.step})" if judged.step else "")
         return f"{_runs(len(alarms))} shifted: {label} has {_outside_text(judged, first.check)}"
-    shifted = [mean for mean in judged_means(verdicts) if mean.alarm]
+    shifted = [mean for mean in means if mean.alarm]
     if shifted:
         check = shifted[0].verdicts[0].check
         settings = settings_of(check.planned) or check.planned.rule
-        means = "1 mean over seeds has" if len(shifted) == 1 else f"{len(shifted)} means over seeds have"
-        return f"{means} shifted: {settings} has mean {_outside_text(shifted[0], check)}"
+        number = "1 mean over seeds has" if len(shifted) == 1 else f"{len(shifted)} means over seeds have"
+        return f"{number} shifted: {settings} has mean {_outside_text(shifted[0], check)}"
     if changed:
         return (
             f"{_runs(len(changed))} not equal to the bit: {changed[0].check.planned.label} differs from the stored run"

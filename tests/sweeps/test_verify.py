@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import plastic_cli
+from plastic_cli.api.verify import Verification
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.runs.folder import create_run
@@ -113,7 +114,7 @@ def test_an_outlier_of_the_reference_that_repeats_itself_has_not_shifted(planned
     others = [record(seed, 1.0) for seed in range(1, 5)]
     verdict = judgment(check(planned, others, record(0, 0.98)), record(0, 0.98))
     assert (verdict.word, verdict.same_seed, verdict.alarm) == ("outside", "equal", False)
-    assert failure_text([verdict], exact=True) is None
+    assert failure_text([verdict], [], exact=True) is None
     assert judgment(check(planned, others, record(0, 0.98)), record(0, 0.97)).alarm
 
 
@@ -164,7 +165,7 @@ def test_a_shift_of_all_seeds_is_seen_in_their_mean_where_single_runs_miss_it(pl
     for _ in range(200):
         stored, again = 0.5 + 0.01 * generator.normal(size=(2, 5))
         verdicts = of_five_seeds(planned, stored, again + 0.04, 1 - 0.05 / 6)
-        seen["runs"] += failure_text([verdicts[0]], exact=False) is not None
+        seen["runs"] += failure_text([verdicts[0]], [], exact=False) is not None
         seen["mean"] += judged_means(verdicts)[0].alarm
         seen["mean without a shift"] += judged_means(of_five_seeds(planned, stored, again, 0.95))[0].alarm
     assert seen["mean"] > 120 > 80 > seen["runs"], seen
@@ -178,7 +179,7 @@ def test_runs_that_repeat_the_stored_ones_to_the_bit_have_no_shifted_mean(planne
     assert not judged_means(verdicts)[0].alarm
     moved = of_five_seeds(planned, [0.5, 0.501, 0.499, 0.5, 0.502], [0.6] * 5, 0.95)
     assert judged_means(moved)[0].alarm
-    assert failure_text(moved[:0], exact=False) is not None, "nothing was compared"
+    assert failure_text([], [], exact=False) is not None, "nothing was compared"
 
 
 def test_a_shifted_mean_is_a_failure_of_the_verification(planned):
@@ -186,9 +187,21 @@ def test_a_shifted_mean_is_a_failure_of_the_verification(planned):
     stored = [0.50, 0.54, 0.46, 0.52, 0.48]
     verdicts = of_five_seeds(planned, stored, [value + 0.12 for value in stored], 1 - 0.05 / 6)
     assert [verdict.word for verdict in verdicts] == ["inside"] * 5
-    assert "1 mean over seeds has shifted: " in failure_text(verdicts, exact=False)
-    assert "0 of 1 means over seeds inside" in summary_text(verdicts)
-    assert failure_text(of_five_seeds(planned, stored, stored[::-1], 0.99), exact=False) is None
+    assert "1 mean over seeds has shifted: " in failure_text(verdicts, judged_means(verdicts), exact=False)
+    assert "0 of 1 means over seeds inside" in summary_text(verdicts, judged_means(verdicts))
+    same = of_five_seeds(planned, stored, stored[::-1], 0.99)
+    assert failure_text(same, judged_means(same), exact=False) is None
+
+
+def test_the_means_of_a_verification_are_computed_once(planned, monkeypatch):
+    calls = []
+    monkeypatch.setattr("plastic_cli.api.verify.judged_means", lambda verdicts: calls.append(verdicts) or [])
+    stored = [0.50, 0.54, 0.46, 0.52, 0.48]
+    found = Verification(tuple(of_five_seeds(planned, stored, stored[::-1], 0.99)))
+    assert found.passed
+    assert len(found.table) == 5
+    assert "5 of 5 inside" in repr(found)
+    assert len(calls) == 1
 
 
 def test_the_confidence_is_shared_by_the_judged_metrics_of_all_runs(planned, runs_folder):
@@ -294,8 +307,8 @@ def test_another_seed_is_inside_and_not_equal(repeated):
     """A change of the random streams shifts no distribution; only the equality to the bit shows it."""
     verdict = repeated(seed=6)
     assert (verdict.word, verdict.same_seed, verdict.alarm, verdict.changed) == ("inside", "different", False, True)
-    assert failure_text([verdict], exact=False) is None
-    assert "not equal to the bit" in failure_text([verdict], exact=True)
+    assert failure_text([verdict], [], exact=False) is None
+    assert "not equal to the bit" in failure_text([verdict], [], exact=True)
 
 
 # ------------------------------------------------------------------------------------------------ what is comparable
