@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from plastic_eglp.adam import adam_step
+from plastic_eglp.adam import Adam
 from plastic_eglp.change import Feedback
 from plastic_eglp.events import Controller, SampledController, ThresholdController
 from plastic_eglp.layers import LocalLinear
@@ -101,10 +101,8 @@ class EGLPLearner:
             for name, parameter in network.named_parameters():
                 parameter.requires_grad_(not any(name.startswith(f"hidden.{number}.") for number in self.frozen))
         learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        # The fused step is a third of the readout's cost. With a local readout there is nothing to optimize.
-        self.optimizer = (
-            None if local_readout and update == "local" else torch.optim.Adam(learned, lr=readout_lr, fused=True)
-        )
+        # With a local readout there is nothing to optimize.
+        self.optimizer = None if local_readout and update == "local" else Adam(learned, lr=readout_lr)
 
     # --------------------------------------------------------------------------------------------------- learning
 
@@ -117,7 +115,7 @@ class EGLPLearner:
         """Decrease the learning rates linearly, to 1 / epochs of their initial values in the last epoch."""
         self._scale = 1 - epoch / epochs if self.anneal else 1.0
         if self.optimizer is not None:
-            self.optimizer.param_groups[0]["lr"] = self.readout_lr * self._scale
+            self.optimizer.lr = self.readout_lr * self._scale
 
     def train_batch(self, x: Tensor, y: Tensor) -> Tensor:
         """Learn from a batch x (n, features), y (n,); return its mean cross-entropy before the update."""
@@ -147,9 +145,7 @@ class EGLPLearner:
         assert self.optimizer is not None
         logits = self.network.readout(self.network.activity(x, graph=True)[-1].flatten(1))
         loss = functional.cross_entropy(logits, y)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        self.optimizer.step(torch.autograd.grad(loss, self.optimizer.parameters))
         self._count(len(y))
         return loss.detach()
 
@@ -162,7 +158,7 @@ class EGLPLearner:
         error = _error(logits, y)
         if self.optimizer is not None:
             mean = error / len(error)
-            adam_step(self.optimizer, [mean.T @ self.network.last_hidden, mean.sum(0)])
+            self.optimizer.step([mean.T @ self.network.last_hidden, mean.sum(0)])
         return losses, error
 
     def _collect(self, x: Tensor, y: Tensor, signals: Tensor) -> None:

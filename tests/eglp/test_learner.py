@@ -136,9 +136,7 @@ def test_a_collected_event_is_a_step_of_direct_feedback_alignment_over_a_whole_b
     x, y = batch()
     strengths = [0, 1, 0, 0.5, 3, 0, 1, 1]
     one = learner(Scripted([strengths], per_stimulus=True), gather=3)
-    one.optimizer.param_groups[0]["lr"] = (
-        0.0  # The readout stays, since the stimuli are looked at after it has learned.
-    )
+    one.optimizer.lr = 0.0  # The readout stays, since the stimuli are looked at after it has learned.
     picked = [n for n, strength in enumerate(strengths) if strength]
     expected = direct_feedback_alignment(one.network, x[picked], y[picked], [strengths[n] for n in picked], BATCH)
     one.train_batch(x, y)
@@ -155,7 +153,7 @@ def test_an_event_of_all_stimuli_is_an_event_of_the_batch(feedback, model):
     whole = learner(Scripted([1.0], per_stimulus=False), nets[0], feedback=feedback)
     each = learner(Scripted([[1.0] * BATCH], per_stimulus=True), nets[1], feedback=feedback)
     for one in (whole, each):
-        one.optimizer.param_groups[0]["lr"] = 0.0
+        one.optimizer.lr = 0.0
         one.train_batch(x, y)
     torch.testing.assert_close(nets[0].hidden[0].weight, nets[1].hidden[0].weight, rtol=1e-10, atol=1e-13)
     assert whole.controller.used == each.controller.used == 1
@@ -247,11 +245,11 @@ def test_annealing_decreases_both_learning_rates_linearly():
     expected = direct_feedback_alignment(one.network, x, y, [0.25] * BATCH, BATCH)
     one.train_batch(x, y)
     assert_layers(one.network, expected)
-    assert one.optimizer.param_groups[0]["lr"] == pytest.approx(0.0025)
+    assert one.optimizer.lr == pytest.approx(0.0025)
     expected = direct_feedback_alignment(plain.network, x, y, [1.0] * BATCH, BATCH)
     plain.train_batch(x, y)
     assert_layers(plain.network, expected)
-    assert plain.optimizer.param_groups[0]["lr"] == 0.01
+    assert plain.optimizer.lr == 0.01
 
 
 # ------------------------------------------------------------------------------------------------ gathering
@@ -290,7 +288,7 @@ def test_every_selected_stimulus_is_learned_once_and_in_order(picks, gather):
 def test_collected_stimuli_keep_their_labels_and_strengths():
     scripts = [[0, 2, 0, 0, 0, 0, 0, 1], [0.5, 0, 0, 0, 0, 0, 0, 0]]
     one = learner(Scripted(scripts, per_stimulus=True), gather=3)
-    one.optimizer.param_groups[0]["lr"] = 0.0
+    one.optimizer.lr = 0.0
     (xa, ya), (xb, yb) = batch(seed=1), batch(seed=2)
     x, y = torch.stack([xa[1], xa[7], xb[0]]), torch.stack([ya[1], ya[7], yb[0]])
     expected = direct_feedback_alignment(one.network, x, y, [2, 1, 0.5], BATCH)
@@ -309,7 +307,7 @@ def test_a_whole_batch_is_collected_by_default():
 def test_every_batch_of_the_warm_up_is_an_event_of_any_size(gather):
     controller = ThresholdController(rate=0.0, warmup=5, per_stimulus=True)
     one = learner(controller, gather=gather)
-    one.optimizer.param_groups[0]["lr"] = 0.0
+    one.optimizer.lr = 0.0
     for number, size in enumerate((BATCH, 3, BATCH, 1, 5, BATCH, 3)):
         x, y = batch(size, seed=number)
         weights = [float(number < 5)] * size
