@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,12 +29,23 @@ def as_typed(field_name: str, value: Any) -> str:
 
 def holds_several(info: FieldInfo) -> bool:
     """Say whether a field holds a list or tuple of values."""
-    return any(typing.get_origin(choice) in (tuple, list) for choice in alternatives(info.annotation))
+    return _holds_several(info.annotation)
+
+
+@cache
+def _holds_several(annotation: Any) -> bool:
+    return any(typing.get_origin(choice) in (tuple, list) for choice in alternatives(annotation))
 
 
 def literal_choices(info: FieldInfo) -> tuple[str, ...]:
     """Return the words of a field that is a choice of words, else an empty tuple."""
-    for choice in alternatives(info.annotation):
+    return _literal_choices(info.annotation)
+
+
+# Recipes have thousands of configurations, and each value is read by the type of its field.
+@cache
+def _literal_choices(annotation: Any) -> tuple[str, ...]:
+    for choice in alternatives(annotation):
         if typing.get_origin(choice) is Literal:
             return tuple(str(word) for word in typing.get_args(choice))
     return ()
@@ -41,11 +53,16 @@ def literal_choices(info: FieldInfo) -> tuple[str, ...]:
 
 def type_word(info: FieldInfo) -> str:
     """Return what `--help` shows in place of the value: int, float, text, a choice of words or a list."""
-    choices = literal_choices(info)
+    return _type_word(info.annotation)
+
+
+@cache
+def _type_word(annotation: Any) -> str:
+    choices = _literal_choices(annotation)
     if choices:
         # Two or three words fit into the place of the value; the help of a longer choice lists them.
         return "|".join(choices) if len("|".join(choices)) <= 16 else "word"
-    for choice in alternatives(info.annotation):
+    for choice in alternatives(annotation):
         if typing.get_origin(choice) in (tuple, list):
             return f"{_plain_word(typing.get_args(choice)[0])},..."
         if choice is not type(None):

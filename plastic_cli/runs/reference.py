@@ -145,6 +145,10 @@ class Reference:
         """Return the record of every run as `RunStore.rows` does, oldest first. The folder of a run does not exist."""
         return [self._row(record) for record in self._records.values()]
 
+    def datasets(self) -> set[str | None]:
+        """Return the data sets of all runs."""
+        return {record.dataset for record in self._records.values()}
+
     def of_recipe(self, name: str) -> list[dict[str, Any]]:
         """Return the rows of the runs of a recipe."""
         return [self._row(record) for run, record in self._records.items() if name in self._recipes[run]]

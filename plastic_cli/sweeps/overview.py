@@ -142,7 +142,7 @@ def _values(rows: Sequence[dict[str, Any]], metric: str) -> list[float]:
 
 def _reason(plan: Sequence[PlannedRun], reference: Reference) -> str:
     """Return that the data set of the runs was missing where the reference was measured: no rule has a run on it."""
-    measured = {row["dataset"] for row in reference.rows()}
+    measured = reference.datasets()
     missing = [planned.dataset for planned in plan if planned.dataset in DATASETS and planned.dataset not in measured]
     if not missing or len(missing) < len(plan):
         return ""
