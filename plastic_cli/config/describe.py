@@ -29,7 +29,8 @@ def as_typed(field_name: str, value: Any) -> str:
 
 def holds_several(info: FieldInfo) -> bool:
     """Say whether a field holds a list or tuple of values."""
-    return _holds_several(info.annotation)
+    annotation: Any = info.annotation
+    return _holds_several(annotation)
 
 
 @cache
@@ -39,7 +40,8 @@ def _holds_several(annotation: Any) -> bool:
 
 def literal_choices(info: FieldInfo) -> tuple[str, ...]:
     """Return the words of a field that is a choice of words, else an empty tuple."""
-    return _literal_choices(info.annotation)
+    annotation: Any = info.annotation
+    return _literal_choices(annotation)
 
 
 # Recipes have thousands of configurations, and each value is read by the type of its field.
@@ -53,7 +55,8 @@ def _literal_choices(annotation: Any) -> tuple[str, ...]:
 
 def type_word(info: FieldInfo) -> str:
     """Return what `--help` shows in place of the value: int, float, text, a choice of words or a list."""
-    return _type_word(info.annotation)
+    annotation: Any = info.annotation
+    return _type_word(annotation)
 
 
 @cache

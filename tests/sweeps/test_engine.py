@@ -204,8 +204,8 @@ def test_ctrl_c_ends_a_sweep_with_130_and_checkpoints(recipe, runs_folder, start
     assert "Traceback" not in out
 
 
-def test_two_sweeps_at_once_share_eighty_runs(recipe, runs_folder, starts, processes):
-    runs = 80
+def test_two_sweeps_at_once_share_forty_runs(recipe, runs_folder, starts, processes):
+    runs = 40
     file = recipe(seeds=str(runs), options="batch_size = 1")
     two = [processes(PLASTIC, "sweep", file, "--workers", 2) for _ in range(2)]
     for process in two:
