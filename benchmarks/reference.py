@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
@@ -37,8 +38,6 @@ from plastic_cli.commands.show import print_rows  # noqa: E402
 from plastic_cli.commands.sweep import run_plan  # noqa: E402
 from plastic_cli.errors import PlasticError, UserError  # noqa: E402
 from plastic_cli.runs.console import Console  # noqa: E402
-from plastic_cli.runs.metrics import MAIN_METRICS  # noqa: E402
-from plastic_cli.runs.record import RunRecord  # noqa: E402
 from plastic_cli.runs.reference import (  # noqa: E402
     RUNS_FILE,
     Reference,
@@ -47,11 +46,11 @@ from plastic_cli.runs.reference import (  # noqa: E402
     write_reference,
 )
 from plastic_cli.runs.store import RunStore  # noqa: E402
-from plastic_cli.statistics.intervals import MINIMUM_VALUES, prediction_interval  # noqa: E402
 from plastic_cli.sweeps.lookup import Planned, Standing, find, store_of, with_data  # noqa: E402
 from plastic_cli.sweeps.plan import PlannedRun, plan_recipe  # noqa: E402
 from plastic_cli.sweeps.recipe import RecipeFile, read_recipe, recipe_names  # noqa: E402
 from plastic_cli.sweeps.steps import PlannedStep, plan_steps, with_runs  # noqa: E402
+from plastic_cli.verbs.outliers import outliers, outliers_by_rule  # noqa: E402
 
 FOLDER = ROOT / "plastic_cli" / "reference"
 LARGEST = 10_000_000
@@ -251,39 +250,23 @@ def write(folder: Path) -> None:
 
 def print_outliers(reference: Reference) -> None:
     """Print for each rule the share of main metrics that lie outside the interval of the other seeds."""
-    settings: dict[tuple[str, str], dict[int, RunRecord]] = {}
-    for row in reference.rows():
-        if row["status"] == "completed":
-            setting = (setting_text(row["rule"], row["config"]), row["data_checksum"] or "")
-            settings.setdefault(setting, {})[row["seed"]] = reference.record(row["run"])
-    judged: dict[str, list[list[bool]]] = {}
-    for by_seed in settings.values():
-        for seed, record in by_seed.items():
-            for metric in (metric for metric in MAIN_METRICS if metric in record.summary):
-                values = [other.summary.get(metric) for key, other in by_seed.items() if key != seed]
-                if len(values) < MINIMUM_VALUES or None in values:
-                    continue
-                intervals = [prediction_interval(values, 1 - 0.05 / number) for number in NUMBERS]
-                value = record.summary[metric]
-                outside = [value is None or not found.low <= value <= found.high for found in intervals]
-                judged.setdefault(record.rule, []).append(outside)
-    rules = {**dict(sorted(judged.items())), "all": [outside for listed in judged.values() for outside in listed]}
-    rows = [
+    found = {number: outliers_by_rule(reference, number) for number in NUMBERS}
+    whole = {number: outliers(reference, number) for number in NUMBERS}
+    counted = [(rule, {number: found[number][rule] for number in NUMBERS}) for rule in found[NUMBERS[0]]]
+    rows: list[dict[str, Any]] = [
         {
             "rule": rule,
-            "values": len(listed),
-            **{
-                f"outside, {number} numbers": f"{100 * sum(outside[place] for outside in listed) / len(listed):.2f}%"
-                for place, number in enumerate(NUMBERS)
-            },
+            "values": of_numbers[NUMBERS[0]].values,
+            **{_outside(number): f"{100 * of_numbers[number].share:.2f}%" for number in NUMBERS},
         }
-        for rule, listed in rules.items()
-        if listed
+        for rule, of_numbers in (*counted, ("all", whole))
     ]
-    rows.append(
-        {"rule": "normal results", **{f"outside, {number} numbers": f"{5 / number:.2f}%" for number in NUMBERS}}
-    )
+    rows.append({"rule": "normal results", **{_outside(number): f"{5 / number:.2f}%" for number in NUMBERS}})
     print_rows(rows, list(rows[0]), "table", right=list(rows[0])[1:])
+
+
+def _outside(number: int) -> str:
+    return f"outside, {number} number{'' if number == 1 else 's'}"
 
 
 def measure(parts: Sequence[Part], measured: Measured, folder: Path, data: Path | None, longest: float) -> int:

@@ -28,6 +28,7 @@ from plastic_cli.runs.reference import NOT_DISTINGUISHING, Reference, read_refer
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, mean_interval
 from plastic_cli.sweeps.plan import PlannedRun, option_text, plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe, recipe_names
+from plastic_cli.verbs.outliers import outliers
 
 if TYPE_CHECKING:
     from plastic_cli.reports.results import ClaimResult
@@ -469,6 +470,17 @@ def count_of_verdicts(query: Mapping[str, Any], reference: Reference) -> Value:
     if not set(wanted) <= set(VERDICTS):
         raise UserError(f"there is no verdict '{query['verdict']}'. There are: {', '.join(VERDICTS)}.")
     return Value(count=sum(word in wanted for word in words), n=len(words))
+
+
+def share_of_outliers(query: Mapping[str, Any], reference: Reference) -> Value:
+    """Return the percentage of main metrics outside the interval of the other seeds, and how many metrics count.
+
+    query: `outliers`, how many numbers a verification judges.
+    """
+    _check_keys(query, {"outliers"}, "a share of outliers")
+    found = outliers(reference, query["outliers"])
+    versions = frozenset(str(row["version"]) for row in reference.rows())
+    return Value(mean=100 * found.share, count=found.values, versions=versions)
 
 
 def _of_claim(name: str, results: Sequence[ClaimResult]) -> Value:

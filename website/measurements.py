@@ -31,6 +31,7 @@ from measured import (
     measured,
     setting_of,
     settings_of_recipe,
+    share_of_outliers,
     stored_reference,
 )
 from plastic_cli.errors import UserError
@@ -202,6 +203,8 @@ def value_of(key: str, file: str, name: str) -> Value:
             return measured(query, settings_of(file, name), stored_reference())
         if isinstance(own := content.get("values", {}).get(key), dict) and "claims" in own:
             return count_of_verdicts(own, stored_reference())
+        if isinstance(own, dict) and "outliers" in own:
+            return share_of_outliers(own, stored_reference())
         if key in content.get("values", {}):
             return _typed(content["values"][key])
         return _of_claim(key, content.get("scale", 1))
@@ -270,7 +273,7 @@ def formatted(value: Value, part: str | None, spec: str) -> str:
     if part == "each" or (part is None and value.each and value.mean is None and value.count is None):
         return ", ".join(_number(each, spec) for each in value.each)
     if part == "count":
-        return str(value.count)
+        return f"{value.count:,}"
     if part is None and value.count is not None:
         return f"{value.count} of {value.n}"
     if part in ("mean", "low", "high"):

@@ -358,7 +358,7 @@ def judged(checks: Sequence[Check], results: Sequence[SweepRun], store: Path) ->
     1 - (1 - CONFIDENCE) / K (Bonferroni).
     """
     comparable = [check for check in checks if check.reason is None]
-    of_steps = _shared_confidence(sum(len(stage.metrics) for check in comparable for stage in check.stages))
+    of_steps = shared_confidence(sum(len(stage.metrics) for check in comparable for stage in check.stages))
     ended = {result.planned.settings: result for result in results}
     return [_verdict(check, ended, store, confidence_of_metrics(checks), of_steps) for check in checks]
 
@@ -385,10 +385,11 @@ def judged_means(verdicts: Sequence[Verdict]) -> list[JudgedMean]:
 def confidence_of_metrics(checks: Sequence[Check]) -> float:
     """Return the confidence of each interval of a final metric, or of its mean over the seeds of a setting."""
     means = sum(len(checks[places[0]].metrics) for places in _by_setting(checks))
-    return _shared_confidence(means + sum(len(check.metrics) for check in checks if check.reason is None))
+    return shared_confidence(means + sum(len(check.metrics) for check in checks if check.reason is None))
 
 
-def _shared_confidence(number: int) -> float:
+def shared_confidence(number: int) -> float:
+    """Return the confidence of each of some intervals that together hold with CONFIDENCE."""
     return 1 - (1 - CONFIDENCE) / max(1, number)
 
 

@@ -19,6 +19,7 @@ from plastic_cli.runs.record import settings_text
 from plastic_cli.runs.reference import Reference, setting_text, write_reference
 from plastic_cli.runs.stages import StageRecord, commit_stage
 from plastic_cli.runs.store import RunStore
+from plastic_cli.verbs.outliers import outliers
 
 ACCURACIES = {1: [0.5, 0.61, 0.55, 0.58], 16: [0.7, 0.74, 0.69, 0.8], 128: [0.9, 0.93]}
 CONTROLS = [0.4, 0.41, 0.43, 0.39]
@@ -247,3 +248,12 @@ def test_the_verdicts_on_a_rule_are_counted():
     assert tested.count == len(words) - words.count("untested")
     with pytest.raises(UserError, match="there is no verdict 'true'"):
         measured.count_of_verdicts({"claims": "selective", "verdict": "true"}, stored)
+
+
+def test_the_share_of_outliers_is_that_of_the_reference():
+    stored = measured.stored_reference()
+    found = measured.share_of_outliers({"outliers": 20}, stored)
+    expected = outliers(stored, 20)
+    assert (found.mean, found.count) == (100 * expected.outside / expected.values, expected.values)
+    with pytest.raises(UserError, match="a share of outliers"):
+        measured.share_of_outliers({"outliers": 20, "rule": "grlu"}, stored)

@@ -69,7 +69,8 @@ def test_a_page_explains_the_marks_of_its_sentences(page):
 def test_only_a_benchmark_has_typed_values(file, name):
     content = measurements.measurements(file)[name]
     values = content.get("values", {})
-    typed = [key for key, own in values.items() if not isinstance(own, dict) or own.keys().isdisjoint({"of", "claims"})]
+    queries = {"of", "claims", "outliers"}
+    typed = [key for key, own in values.items() if not isinstance(own, dict) or own.keys().isdisjoint(queries)]
     if content.get("generated"):
         assert content["command"].startswith("plastic sweep ")
     elif is_benchmark(content):
@@ -89,7 +90,7 @@ def test_every_query_has_a_recipe_that_measures_it(file, name):
     known = measured.claims(measured.stored_reference())
 
     def counted(key):
-        return "claims" in content.get("values", {}).get(key, {})
+        return not {"claims", "outliers"}.isdisjoint(content.get("values", {}).get(key, {}))
 
     for key in measurements.keys_of(file, name):
         typed = content.get("generated") or is_benchmark(content)

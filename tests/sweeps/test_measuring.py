@@ -151,6 +151,7 @@ def test_the_runs_of_recipes_are_written_and_rows_that_the_store_lacks_stay(
     code, out = program("--outliers")
     assert code == 0
     assert re.search(r"^ backprop +8 +0.00% +0.00% +0.00%$", out, re.MULTILINE)
+    assert "outside, 1 number  outside, 20 numbers" in out
 
 
 def test_a_reference_that_would_lose_runs_is_not_written(measuring, program, shipped, runs_folder, tmp_path, capsys):
