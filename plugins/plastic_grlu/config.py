@@ -101,7 +101,8 @@ class Train(ModuleTrainConfig):
     )
     noise: float = field(
         0.1,
-        "standard deviation of the noise at the start; a cosine schedule brings it to --final-noise",
+        "standard deviation of the noise at the start; a cosine schedule brings it to --final-noise. The step grows"
+        " with its square, also with --credit learned, but not with another --model or --optimizer",
         gt=0,
         search=(0.01, 1.0, "log"),
     )
