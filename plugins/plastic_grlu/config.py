@@ -21,6 +21,8 @@ BACKBONE_BATCH = 128
 """Images for each step of the autoencoder."""
 LEARNED_RATE = 0.4
 """Default learning rate of learned feedback on the rule's own network, with noise that does not decrease."""
+NOISE_FORM = ("noise_units", "noise_sources", "noise_layers", "readout_noise", "decorrelation")
+"""Options of the form of the noise and of the inputs, which the published rule on its own network has."""
 MODULE_RATES = {"sgd": 0.01, "adam": 0.001, "adamw": 0.001}
 """Default learning rates of optimizers on another network, where they differ from those on the rule's own."""
 
@@ -86,6 +88,32 @@ class Train(ModuleTrainConfig):
         ge=0,
         lt=2,
     )
+    noise_units: Literal["all", "active"] = field(
+        "all", "hidden units with noise; active: only those that ReLU lets through, without the noise of silent units"
+    )
+    noise_sources: Literal["units", "readout"] = field(
+        "units",
+        "where the noise of hidden units comes from; units: each draws its own; readout: fixed random weights carry the"
+        " noise of the readout to them, so that there are as many independent sources as classes",
+    )
+    noise_layers: Literal["all", "one"] = field(
+        "all",
+        "layers with noise; one: the layers take turns, one for each perturbation, so that the noise of a layer does"
+        " not disturb the others",
+    )
+    readout_noise: float = field(
+        1.0,
+        "noise of the readout in units of --noise; its mean update does not change",
+        gt=0,
+        search=(0.1, 1.0, "log"),
+    )
+    decorrelation: float = field(
+        0.0,
+        "rate at which a matrix learns that decorrelates the inputs of each layer, from products of these inputs alone;"
+        " 0: none",
+        ge=0,
+        search=(1e-5, 1e-2, "log"),
+    )
     update: Literal["grlu", "backprop"] = field(
         "grlu", "learning rule; backprop is a control: the true gradient with step learning rate * noise^2"
     )
@@ -142,6 +170,11 @@ class Train(ModuleTrainConfig):
         "reward_groups": 1,
         "feedback": "direct",
         "feedback_rate": 1.0,
+        "noise_units": "all",
+        "noise_sources": "units",
+        "noise_layers": "all",
+        "readout_noise": 1.0,
+        "decorrelation": 0.0,
     }
     renamed: ClassVar[Mapping[str, str]] = {
         "noise_max": "noise",
@@ -151,11 +184,19 @@ class Train(ModuleTrainConfig):
     }
     published_names: ClassVar[Mapping[str, str]] = {"n_perturbations": "perturbations", "layer_sizes": "hidden"}
     only_with: ClassVar[OnlyWith] = (
-        ("update", ("grlu",), ("perturbations", "credit", "reward_groups", "feedback", "feedback_rate")),
-        ("model", ("mlp",), ("skip", "activation", "k", "reward_groups", "backbone", "latent", "backbone_epochs")),
-        ("optimizer", ("sgd",), ("activation", "k", "reward_groups", "backbone", "latent", "backbone_epochs")),
-        ("activation", ("relu",), ("reward_groups",)),
-        ("credit", ("output", "preactivation"), ("reward_groups",)),
+        ("update", ("grlu",), ("perturbations", "credit", "reward_groups", "feedback", "feedback_rate", *NOISE_FORM)),
+        (
+            "model",
+            ("mlp",),
+            ("skip", "activation", "k", "reward_groups", "backbone", "latent", "backbone_epochs", *NOISE_FORM),
+        ),
+        (
+            "optimizer",
+            ("sgd",),
+            ("activation", "k", "reward_groups", "backbone", "latent", "backbone_epochs", *NOISE_FORM),
+        ),
+        ("activation", ("relu",), ("reward_groups", *NOISE_FORM)),
+        ("credit", ("output", "preactivation"), ("reward_groups", *NOISE_FORM)),
         ("credit", ("learned",), ("feedback", "feedback_rate")),
         ("feedback", ("direct", "layer"), ("feedback_rate", "perturbations")),
         ("backbone", ("autoencoder",), ("latent", "backbone_epochs")),
@@ -217,6 +258,13 @@ class Train(ModuleTrainConfig):
             )
         if self.credit == "learned" and self.reward_groups > 1:
             raise ValueError("--credit learned needs one reward: drop --reward-groups")
+        formed = [f"--{name.replace('_', '-')}" for name in NOISE_FORM if getattr(self, name) != self.added[name]]
+        if formed and not self.is_plain:
+            raise ValueError(
+                f"{formed[0]} needs --model mlp and --optimizer sgd, without --momentum and --weight-decay"
+            )
+        if formed and (self.activation != "relu" or self.reward_groups > 1 or self.credit == "learned"):
+            raise ValueError(f"{formed[0]} needs ReLU, one reward and another credit than learned")
         if not self.is_plain and self.update == "backprop" and (self.noise, self.final_noise) != (0.1, 0.0):
             raise ValueError("--noise does nothing with --update backprop and another --model or --optimizer")
         return self

@@ -5,6 +5,7 @@ With learned feedback, errors reach the hidden layers too.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from math import prod
 
@@ -38,10 +39,14 @@ def cost(record: TrainedRun) -> Cost:
 def scalars(config: Train, shape: NetworkShape) -> int:
     """Return how many scalars reach the hidden layers for one sample.
 
-    For each perturbation, a layer receives the difference of the rewards of each group that has a unit in it.
+    For each perturbation, a layer receives the difference of the rewards of each group that has a unit in it. With the
+    readout as the source of noise, it also receives the noise of each unit of the readout. If one layer has noise, a
+    layer receives these for its own perturbations.
     """
     if config.reward_groups == 1:
-        return config.perturbations * len(shape.hidden_names)
+        numbers = 1 + (shape.readout.units if config.noise_sources == "readout" else 0)
+        received = config.perturbations * len(shape.hidden_names) * numbers
+        return received // len(shape.layers) if config.noise_layers == "one" else received
     hidden = groups_of_layers(shape, config.reward_groups)[:-1]
     return config.perturbations * sum(len(groups) for groups in hidden)
 
@@ -92,14 +97,62 @@ def perturbation_cost(training: Training, config: Train, shape: NetworkShape) ->
         held = inputs + 2 * units
     if config.k is not None:
         held += sum(layer.units for layer in shape.hidden)
-    return Cost(
+    of_pairs = 2 * pairs * pass_flops(shape, config.reward_groups)
+    if config.noise_layers == "one":
+        of_pairs, of_weights = (pairs * flops // len(shape.layers) for flops in flops_of_turns(shape))
+    found = Cost(
         samples=samples,
         inference_flops=samples * shape.forward_flops,
-        learning_flops=samples * (2 * pairs * pass_flops(shape, config.reward_groups) + of_weights),
+        learning_flops=samples * (of_pairs + of_weights),
         messages=samples * scalars(config, shape),
         updates=training.steps * shape.weights,
         state_bytes=shape.number_bytes * ((1 + training.moments) * shape.parameters + shape.buffers),
         step_bytes=shape.number_bytes * (training.batch_size * held + shape.parameters),
+    )
+    return with_decorrelation(training, config, shape, with_sources(config, shape, found))
+
+
+def flops_of_turns(shape: NetworkShape) -> tuple[int, int]:
+    """Return the operations of the pairs of passes, and of the updates, of one turn of each layer, equation (22).
+
+    Noise in a layer changes the responses of the layers above it, and teaches the layer alone.
+    """
+    above = [sum(layer.flops for layer in shape.layers[number + 1 :]) for number in range(len(shape.layers))]
+    return 2 * sum(above), sum(layer.flops for layer in shape.layers)
+
+
+def with_sources(config: Train, shape: NetworkShape, found: Cost) -> Cost:
+    """Return a cost with that of noise from the readout, equation (20): a product for each pair, and fixed weights."""
+    if config.noise_sources == "units":
+        return found
+    numbers = shape.readout.units * sum(layer.units for layer in shape.hidden)
+    return replace(
+        found,
+        learning_flops=found.learning_flops + 2 * found.samples * config.perturbations * numbers,
+        state_bytes=found.state_bytes + shape.number_bytes * numbers,
+    )
+
+
+def with_decorrelation(training: Training, config: Train, shape: NetworkShape, found: Cost) -> Cost:
+    """Return a cost with that of decorrelated inputs, equations (24) and (25).
+
+    R_l takes one product for each pass, of which that of the first layer is the one of the prediction, and two for each
+    sample to learn. It learns once for each block.
+    """
+    if not config.decorrelation:
+        return found
+    from plastic_grlu.kernels.primitives import BLOCK
+
+    squares = [layer.inputs**2 for layer in shape.layers]
+    numbers, blocks = sum(squares), -(-training.steps // max(1, BLOCK // training.batch_size))
+    of_passes = 2 * 2 * config.perturbations * sum(squares[1:])
+    return replace(
+        found,
+        inference_flops=found.inference_flops + 2 * found.samples * numbers,
+        learning_flops=found.learning_flops + found.samples * (of_passes + 2 * 2 * numbers),
+        updates=found.updates + blocks * numbers,
+        state_bytes=found.state_bytes + shape.number_bytes * numbers,
+        step_bytes=found.step_bytes + shape.number_bytes * numbers,
     )
 
 

@@ -9,7 +9,7 @@ up to rounding.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 from plastic_grlu import rule
 from plastic_grlu.kernels.blocks import Samples
 from plastic_grlu.kernels.feedback import FeedbackDraws, FeedbackOptions, learn_with_feedback
-from plastic_grlu.kernels.learn import Draws, Options, learn
+from plastic_grlu.kernels.learn import Draws, Form, Options, learn
 from plastic_grlu.kernels.noise import fill, padded
 from plastic_grlu.kernels.primitives import BLOCK
 
@@ -64,6 +64,14 @@ class Feedback:
 
 
 @dataclass(frozen=True)
+class Decorrelation:
+    """R_l of each layer, which change in place, and the rate rho at which they learn; equations (24) and (25)."""
+
+    matrices: list[Tensor]
+    rate: float
+
+
+@dataclass(frozen=True)
 class Settings:
     """The options of an epoch.
 
@@ -71,6 +79,8 @@ class Settings:
     top_k: fraction of hidden units that a Gumbel top-k mask keeps, None for ReLU. credit, skip: as in rule.py. groups:
     of units, each with a reward of its own; several groups need ReLU. feedback: for credit "learned", which needs one
     group. Its update is multiplied by learning_rate * sigma^2, as is that of the other credits in expectation.
+    form, decorrelation: of the noise and the inputs, see rule.py; both need ReLU, one group and another credit than
+    "learned". The turn of the form is ignored.
     """
 
     perturbations: int
@@ -82,6 +92,13 @@ class Settings:
     skip: bool = False
     groups: int = 1
     feedback: Feedback | None = None
+    form: rule.NoiseForm = rule.OWN_NOISE
+    decorrelation: Decorrelation | None = None
+
+    @property
+    def steps_per_block(self) -> int:
+        """The steps after which the decorrelation learns, and whose first products the kernels compute together."""
+        return max(1, BLOCK // self.batch_size)
 
 
 class _Network(NamedTuple):
@@ -90,10 +107,11 @@ class _Network(NamedTuple):
     weights: list[Tensor]
     biases: list[Tensor]
     feedback: list[Tensor]
+    decorrelation: list[Tensor]
 
     @property
     def tensors(self) -> list[Tensor]:
-        return [*self.weights, *self.biases, *self.feedback]
+        return [*self.weights, *self.biases, *self.feedback, *self.decorrelation]
 
     @property
     def compiled(self) -> bool:
@@ -152,6 +170,8 @@ def train_epoch(
     Advances state.counter by the number of steps. Calls progress(samples done) about ten times per second. Ctrl-C takes
     effect at such a call and leaves the parameters and `state` of that moment.
 
+    If one call is split within a block, the decorrelation learns from other blocks, and results differ.
+
     Returns the mean reward over samples (log-probability of the label, averaged over each pair), or nan without
     samples. Raises ValueError if arguments do not fit each other; nothing has changed then. Raises FloatingPointError,
     which names the step, if the reward or a parameter is not finite; the parameters are then those of the last call of
@@ -159,7 +179,13 @@ def train_epoch(
     """
     _check(weights, x, y, order, settings)
     _check_feedback(weights, settings)
-    network = _Network(weights, biases, settings.feedback.matrices if settings.feedback is not None else [])
+    _check_form(weights, settings)
+    network = _Network(
+        weights,
+        biases,
+        settings.feedback.matrices if settings.feedback is not None else [],
+        settings.decorrelation.matrices if settings.decorrelation is not None else [],
+    )
     run = _train_compiled if network.compiled else _train_eager
     return run(network, x, y, order, settings, state, progress or (lambda _: None))
 
@@ -198,6 +224,27 @@ def _check_feedback(weights: list[Tensor], settings: Settings) -> None:
         raise ValueError(f"feedback has shapes {found}, but path {settings.feedback.path!r} needs {expected}")
 
 
+def _check_form(weights: list[Tensor], settings: Settings) -> None:
+    """Raise ValueError if the form of the noise or the decorrelation do not fit the network or the other settings."""
+    form, sizes = settings.form, _sizes(weights)
+    own_noise = not form.sources and form._replace(sources=(), turn=0) == rule.OWN_NOISE
+    if own_noise and settings.decorrelation is None:
+        return
+    if settings.top_k is not None or settings.groups > 1 or settings.credit == "learned":
+        raise ValueError("the form of the noise and decorrelation need ReLU, one group and noise that teaches weights")
+    if not form.readout > 0:
+        raise ValueError(f"the noise of the readout is multiplied by {form.readout}, which must be positive")
+    expected = [(width, sizes[-1]) for width in sizes[1:-1]]
+    found = [tuple(part.shape) for part in form.sources]
+    if found and found != expected:
+        raise ValueError(f"sources have shapes {found}, but the network needs {expected}")
+    squares = [(width, width) for width in sizes[:-1]]
+    if settings.decorrelation is not None:
+        shapes = [tuple(part.shape) for part in settings.decorrelation.matrices]
+        if shapes != squares:
+            raise ValueError(f"decorrelation has shapes {shapes}, but the network needs {squares}")
+
+
 def _train_compiled(
     network: _Network,
     x: Tensor,
@@ -211,10 +258,19 @@ def _train_compiled(
     inputs = np.ascontiguousarray(x.detach().cpu().to(torch.float32).numpy())
     labels = np.ascontiguousarray(y.detach().cpu().to(torch.int64).numpy())
     indices = np.ascontiguousarray(order.detach().cpu().to(torch.int64).numpy())
-    parameters, feedback = _flat(network), _flat_feedback(network)
+    parameters, feedback = _flat(network), _flat_matrices(network.feedback)
+    decorrelation, sources = _flat_matrices(network.decorrelation), _flat_matrices(settings.form.sources)
     sizes = _sizes(network.weights)
     rewards = np.empty(-(-samples // settings.batch_size), np.float64)
-    steps_per_block = max(1, BLOCK // settings.batch_size)
+    steps_per_block = settings.steps_per_block
+    form = Form(
+        settings.form.active_only,
+        settings.form.one_layer,
+        float(settings.form.readout),
+        sources,
+        decorrelation,
+        0.0 if settings.decorrelation is None else float(settings.decorrelation.rate),
+    )
     blocks, done = 1, 0
     # One thread: with another number of threads, BLAS may sum a product in another order.
     with threadpool_limits(1, user_api="blas"):
@@ -229,10 +285,10 @@ def _train_compiled(
             if settings.feedback is not None:
                 _learn_with_feedback(parameters, feedback, sizes, of_samples, batch, settings, state, of_chunk)
             else:
-                _learn(parameters, sizes, of_samples, batch, settings, state, of_chunk)
-            _raise_if_not_finite(parameters, of_chunk, state.counter)
-            _raise_if_not_finite(feedback, of_chunk, state.counter)
-            _write_back(parameters, feedback, network)
+                _learn(parameters, sizes, of_samples, batch, settings, form, state, of_chunk)
+            for part in (parameters, feedback, decorrelation):
+                _raise_if_not_finite(part, of_chunk, state.counter)
+            _write_back(parameters, feedback, decorrelation, network)
             done += steps * batch
             state.counter += steps
             progress(done)
@@ -247,6 +303,7 @@ def _learn(
     samples: Samples,
     batch: int,
     settings: Settings,
+    form: Form,
     state: NoiseState,
     rewards: NDArray[np.float64],
 ) -> None:
@@ -268,6 +325,7 @@ def _learn(
         ),
         Draws(np.uint64(state.key), np.uint64(state.counter), none, none),
         rewards,
+        form,
     )
 
 
@@ -329,8 +387,16 @@ def _train_eager(
     checked, last_check = 0, time.perf_counter()
     batches = order.split(settings.batch_size) if len(order) else ()
     step_of_rule = _step if settings.feedback is None else _learned_step
+    decorrelating, first_step = _Decorrelating(network, settings), state.counter
     for step, batch in enumerate(batches, 1):
-        rewards.append(step_of_rule(network, x[batch], y[batch], settings, generator))
+        turn = (first_step + step - 1) * settings.perturbations
+        of_step = replace(settings, form=settings.form._replace(turn=turn))
+        if settings.decorrelation is not None:
+            rewards.append(decorrelating.step(x[batch], y[batch], of_step, generator))
+            if step % settings.steps_per_block == 0 or step == len(batches):
+                decorrelating.learn()
+        else:
+            rewards.append(step_of_rule(network, x[batch], y[batch], of_step, generator))
         # Synchronize with the device once per report only.
         if step == len(batches) or time.perf_counter() - last_check > _CHUNK_SECONDS:
             recent = torch.stack(rewards[checked:]).cpu().double().numpy()
@@ -357,6 +423,10 @@ def _step(network: _Network, x: Tensor, y: Tensor, settings: Settings, generator
         weight_updates, bias_updates, reward = rule.update_of_groups(
             weights, biases, x, y, noises, settings.groups, credit=credit, skip=skip
         )
+    elif masks is None:
+        weight_updates, bias_updates, reward = rule.update_of_form(
+            weights, biases, x, y, noises, settings.form, credit=credit, skip=skip
+        )
     else:
         weight_updates, bias_updates, reward = rule.grlu_update(
             weights, biases, x, y, noises, masks, credit=credit, skip=skip
@@ -364,6 +434,39 @@ def _step(network: _Network, x: Tensor, y: Tensor, settings: Settings, generator
     for parameter, update in zip((*weights, *biases), (*weight_updates, *bias_updates), strict=True):
         parameter.add_(update, alpha=settings.learning_rate)
     return reward
+
+
+class _Decorrelating:
+    """Steps with decorrelated inputs, which teach R_l at the end of each block."""
+
+    def __init__(self, network: _Network, settings: Settings) -> None:
+        self.network, self.settings = network, settings
+        self.seen: list[list[Tensor]] = [[] for _ in network.weights]
+
+    def step(self, x: Tensor, y: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
+        """Learn from one batch by rule.py; return the reward."""
+        biases, matrices = self.network.biases, self.network.decorrelation
+        credit, skip = settings.credit, settings.skip
+        weights = rule.decorrelated_weights(self.network.weights, matrices)
+        noises = _normal(biases, len(x), settings, generator)
+        shaped = rule.noise_of_form(weights, biases, x, noises, settings.form, credit=credit, skip=skip)
+        inputs = rule.mean_inputs(weights, biases, x, shaped, credit=credit, skip=skip)
+        for seen, normed, matrix in zip(self.seen, inputs, matrices, strict=True):
+            seen.append(normed @ matrix.T)
+        updates, bias_updates, reward = rule.update_of_form(
+            weights, biases, x, y, noises, settings.form, credit=credit, skip=skip
+        )
+        weight_updates = rule.decorrelated_updates(updates, matrices)
+        for parameter, update in zip((*self.network.weights, *biases), (*weight_updates, *bias_updates), strict=True):
+            parameter.add_(update, alpha=settings.learning_rate)
+        return reward
+
+    def learn(self) -> None:
+        """Let R_l learn from the block."""
+        assert self.settings.decorrelation is not None
+        for matrix, seen in zip(self.network.decorrelation, self.seen, strict=True):
+            matrix.add_(rule.decorrelation_update(matrix, torch.cat(seen)), alpha=self.settings.decorrelation.rate)
+            seen.clear()
 
 
 def _learned_step(network: _Network, x: Tensor, y: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
@@ -377,7 +480,14 @@ def _learned_step(network: _Network, x: Tensor, y: Tensor, settings: Settings, g
         gumbels = [-torch.empty_like(part).exponential_(generator=generator).log() for part in silent[:-1]]
         masks = rule.pair_masks(network.weights, network.biases, x, silent, gumbels, settings.top_k, skip=settings.skip)
     weight_updates, bias_updates, feedback_updates, reward = rule.learned_update(
-        *network, x, y, rule.Draws(noises, masks), path=settings.feedback.path, skip=settings.skip
+        network.weights,
+        network.biases,
+        network.feedback,
+        x,
+        y,
+        rule.Draws(noises, masks),
+        path=settings.feedback.path,
+        skip=settings.skip,
     )
     for parameter, update in zip((*network.weights, *network.biases), (*weight_updates, *bias_updates), strict=True):
         parameter.add_(update, alpha=settings.learning_rate * settings.sigma**2)
@@ -405,16 +515,20 @@ def _flat(network: _Network) -> NDArray[np.float32]:
     return flat
 
 
-def _flat_feedback(network: _Network) -> NDArray[np.float32]:
-    flat: NDArray[np.float32] = torch.cat(
-        [torch.empty(0), *(part.detach().flatten() for part in network.feedback)]
-    ).numpy()
+def _flat_matrices(matrices: Sequence[Tensor]) -> NDArray[np.float32]:
+    flat: NDArray[np.float32] = torch.cat([torch.empty(0), *(part.detach().flatten() for part in matrices)]).numpy()
     return flat
 
 
-def _write_back(parameters: NDArray[np.float32], feedback: NDArray[np.float32], network: _Network) -> None:
+def _write_back(
+    parameters: NDArray[np.float32],
+    feedback: NDArray[np.float32],
+    decorrelation: NDArray[np.float32],
+    network: _Network,
+) -> None:
     learned = [target for pair in zip(network.weights, network.biases, strict=True) for target in pair]
-    for flat, targets in ((parameters, learned), (feedback, network.feedback)):
+    pairs = ((parameters, learned), (feedback, network.feedback), (decorrelation, network.decorrelation))
+    for flat, targets in pairs:
         parts = torch.from_numpy(flat).split([target.numel() for target in targets])
         for target, part in zip(targets, parts, strict=True):
             target.detach().copy_(part.view_as(target))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from plastic_cli.analysis.angles import angle_degrees
 from plastic_cli.classifier.fit import raise_if_not_finite
 from plastic_grlu import rule
-from plastic_grlu.epoch import Feedback, NoiseState, Settings, train_epoch
+from plastic_grlu.epoch import Decorrelation, Feedback, NoiseState, Settings, train_epoch
 
 
 class GRLUNetwork(nn.Module):
@@ -70,7 +70,9 @@ class GRLULearner:
     hidden units that the Gumbel mask keeps, None for ReLU. skip, credit: as in rule.py. noise, learning_rate: first and
     last value of their half-cosine schedules. groups: of units, each with a reward of its own; see
     rule.py. path, feedback_rate: with credit "learned", the path of the feedback and the rate at which it learns.
-    encoder: a frozen network whose output the first layer receives.
+    form: of the noise. common_noise: draw its sources, so that the noise of the readout is the source of all noise.
+    decorrelation: rate at which matrices learn that decorrelate the inputs of layers, 0 without them. encoder: a frozen
+    network whose output the first layer receives.
 
     update: "grlu", or "backprop" for the control: the true gradient of the same network with step lr * sigma^2. That is
     the limit of GRLU's step with noise before the nonlinearity and infinitely many perturbations.
@@ -93,6 +95,9 @@ class GRLULearner:
         groups: int = 1,
         path: rule.Path = "direct",
         feedback_rate: float = 1.0,
+        form: rule.NoiseForm = rule.OWN_NOISE,
+        common_noise: bool = False,
+        decorrelation: float = 0.0,
         encoder: nn.Module | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -105,6 +110,12 @@ class GRLULearner:
         if credit == "learned" and update == "grlu":
             matrices = [part.to(device) for part in rule.initial_feedback(sizes, path, generator)]
             self.feedback = Feedback(matrices, path, feedback_rate)
+        sources = [part.to(device) for part in rule.initial_sources(sizes, generator)] if common_noise else []
+        self.form = form._replace(sources=sources)
+        self.decorrelation: Decorrelation | None = None
+        if decorrelation:
+            matrices = [torch.eye(width, device=device) for width in sizes[:-1]]
+            self.decorrelation = Decorrelation(matrices, decorrelation)
         self.noise_range, self.learning_rate_range = noise, learning_rate
         self.sigma, self.learning_rate = noise[0], learning_rate[0]
         self.state = NoiseState.from_seed(noise_key)
@@ -131,7 +142,17 @@ class GRLULearner:
             feedback = self.feedback
             if feedback is not None:
                 feedback = replace(feedback, matrices=[part.clone() for part in feedback.matrices])
-            settings = replace(self._settings(), perturbations=1, learning_rate=0.0, batch_size=1, feedback=feedback)
+            decorrelation = self.decorrelation
+            if decorrelation is not None:
+                decorrelation = replace(decorrelation, matrices=[part.clone() for part in decorrelation.matrices])
+            settings = replace(
+                self._settings(),
+                perturbations=1,
+                learning_rate=0.0,
+                batch_size=1,
+                feedback=feedback,
+                decorrelation=decorrelation,
+            )
             first = torch.zeros(1, dtype=torch.int64)
             train_epoch(weights, biases, self.encode(x[:1]), y[:1], first, settings, NoiseState(0))
 
@@ -141,27 +162,33 @@ class GRLULearner:
 
     def predict(self, x: Tensor) -> Tensor:
         """Return logits (batch, classes) without noise, top-k hard."""
-        return rule.predict(self.weights, self.biases, self.encode(x), top_k=self.top_k, skip=self.skip)
+        return rule.predict(self.effective_weights(), self.biases, self.encode(x), top_k=self.top_k, skip=self.skip)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the activity of each hidden layer, (batch, units) each."""
-        return rule.features(self.weights, self.biases, self.encode(x), top_k=self.top_k, skip=self.skip)
+        return rule.features(self.effective_weights(), self.biases, self.encode(x), top_k=self.top_k, skip=self.skip)
+
+    def effective_weights(self) -> list[Tensor]:
+        """Return the weights that multiply the layer-normed inputs: with decorrelation W_l R_l, else W_l."""
+        if self.decorrelation is None:
+            return self.weights
+        return rule.decorrelated_weights(self.weights, self.decorrelation.matrices)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the parameters, the feedback if it learns, and the position in the sequence of noise."""
+        """Return the parameters, the other matrices of the rule, and the position in the sequence of noise."""
         # Text, because a 64-bit key does not fit into a signed integer of torch.
         state = {
             "weights": list(self.weights),
             "biases": list(self.biases),
             "noise": {"key": str(self.state.key), "counter": self.state.counter},
         }
-        return state if self.feedback is None else {**state, "feedback": list(self.feedback.matrices)}
+        return state | {name: list(matrices) for name, matrices in self._matrices().items() if matrices}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Restore what `state_dict` returned."""
-        stored = [*state["weights"], *state["biases"], *state.get("feedback", [])]
-        feedback = [] if self.feedback is None else self.feedback.matrices
-        for mine, part in zip([*self.weights, *self.biases, *feedback], stored, strict=True):
+        names = ("weights", "biases", *self._matrices())
+        stored = [part for name in names for part in state.get(name, [])]
+        for mine, part in zip(self._tensors(), stored, strict=True):
             mine.copy_(part)
         self.state = NoiseState(int(state["noise"]["key"]), state["noise"]["counter"])
 
@@ -179,6 +206,18 @@ class GRLULearner:
             used = (rule.without_unused(part, of_error=of_error) for part in (mine, target))
             angles.append(angle_degrees(*used))
         return angles
+
+    def _matrices(self) -> dict[str, Sequence[Tensor]]:
+        """Return what a checkpoint has besides parameters, by its name there."""
+        return {
+            "feedback": [] if self.feedback is None else self.feedback.matrices,
+            "sources": self.form.sources,
+            "decorrelation": [] if self.decorrelation is None else self.decorrelation.matrices,
+        }
+
+    def _tensors(self) -> list[Tensor]:
+        """Return all that a checkpoint has: parameters, then the other matrices."""
+        return [*self.weights, *self.biases, *(part for parts in self._matrices().values() for part in parts)]
 
     def draw(self, rows: int, seed: int) -> tuple[list[Tensor], list[Tensor] | None]:
         """Draw noise, and Gumbel noise for top-k masks, for `rows` rows: to analyze updates without learning."""
@@ -218,6 +257,8 @@ class GRLULearner:
             self.skip,
             self.groups,
             self.feedback,
+            self.form,
+            self.decorrelation,
         )
 
     def _descend(self, x: Tensor, y: Tensor, order: Tensor, progress: Callable[[int], None]) -> None:

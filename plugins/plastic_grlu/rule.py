@@ -71,6 +71,45 @@ solve the credit assignment problem" (2019). They regress the estimate itself. T
 changes no expectation, and the noise of the regression vanishes as the prediction becomes right. 1e-6 is added to
 |s_l|^2, because d of an image that is already right is only rounding.
 
+The next parts change which noise the units get, or the inputs of the layers. Every synapse still hears one scalar for
+each perturbation. Each part may be left out, and they follow each other in this order. s > 0 and rho are constants:
+
+    (20) n_l     = B_l n_{L-1} in hidden layers,    B_l ~ N(0, 1 / d_L), fixed
+    (21) n_{L-1} is multiplied by s; dW_{L-1} and db_{L-1} in (6) are divided by s^2
+    (22) n_l     = 0 in all layers but l = q mod L for perturbation number q, counted from the first step on;
+                   dW_l and db_l in (6) are multiplied by L
+    (23) n_l     is multiplied by a_l in hidden layers,    a_l = 1 where z_l(+n) + z_l(-n) > 0, else 0;
+                   z_l before its own noise
+    (24) x*_l    = R_l xhat_l in the place of xhat_l in (2) and (6),    R_l = I before the first step
+    (25) dR_l    = -rho (mean over images of x*_l outer x*_l, with a diagonal of zeros) R_l,    once for each block of
+                   max(1, 64 // batch) steps, at the end; x*_l is the mean over the passes of an image
+
+Let G be the gradient with respect to the z of all units, for one image and noise before the nonlinearity, and let the
+noise be n = sigma S xi with independent xi ~ N(0, 1). To leading order, the expectation of the biases' update is
+sigma^2 C G with C = S S^T. C has no negative eigenvalue, so this is an ascent direction. The variance, summed over
+units, is sigma^4 / P (|S|^2 |S^T G|^2 + |C G|^2), where |S|^2 is the sum of squares. If N units have noise of their
+own, S is the identity, and the ratio of signal to noise of one perturbation is 1 / (N + 1).
+
+With (20), S has d_L columns. In wide networks these are nearly orthogonal and equally long, so the ratio is about 1 /
+(d_L + 1). In return, hidden layers learn along B_l g alone, where g = S^T G is the error of the readout plus the sum of
+B_m^T G_m over hidden layers m. This is random direct feedback of an error that noise estimates. The matrices B_l carry
+the noise of the readout, and no error. Kang, Richards and Sabatini, "Credit assignment via neural manifold noise
+correlation", arXiv 2601.02636, restrict noise to a few dimensions of activity; these random matrices are ours.
+
+(21) and (22) do not change the expectation. With (21), layer m adds N_l |G_m|^2 s_m^2 / s_l^2 to the variance in layer
+l. With (22), the noise of other layers does not disturb the estimate of a layer, which is made in one of L
+perturbations. (23) changes the update of silent units alone. Its expectation is zero with noise before the
+nonlinearity, so that it is noise and nothing else.
+
+(24) and (25) are from Dalm, van Gerven and Ahmad, "Effective learning with node perturbation in multi-layer neural
+networks", arXiv 2310.00965. The weights that multiply xhat_l are W_l R_l. So (6) is dW_l = U R_l^T, where U is the
+update (6) of a network without R_l and with these weights.
+
+There is no baseline b, because pairs do not need one: (r(+n) - b) - (r(-n) - b) = r(+n) - r(-n). The update (r(+n) - b)
+n of a single pass has the variance of a pair's update at best, with b = r(0), which is a second pass. With the mean of
+past rewards for b, the variance of each unit is about sigma^2 E[(r - b)^2], which is larger than that of a pair,
+sigma^4 |G|^2, by the factor E[(r - b)^2] / (sigma^2 |G|^2).
+
 Equation numbers are ours. Source: README and code of https://github.com/steve-z-wang/grlu, whose rule is
 `credit="output"`: noise after the nonlinearity. Its update has no factor f'(z), so silent ReLU units are updated too.
 With `credit="preactivation"` the noise is added to z_l before the nonlinearity, which is node perturbation as
@@ -273,6 +312,121 @@ def update_of_groups(
     weight_updates, bias_updates, reward = grlu_update(weights, biases, x, y, alone, credit=credit, skip=skip)
     # The mean over perturbations and groups, times the number of groups: their sum.
     return [groups * update for update in weight_updates], [groups * update for update in bias_updates], reward
+
+
+class NoiseForm(NamedTuple):
+    """Which noise the units get: equations (20) to (23). The default is noise of its own in each unit.
+
+    active_only: noise in active hidden units alone, (23). one_layer: one layer for each perturbation, (22). readout: s
+    in (21). sources: B_l of each hidden layer in (20), or none. turn: the number of perturbations before this step.
+    """
+
+    active_only: bool = False
+    one_layer: bool = False
+    readout: float = 1.0
+    sources: Sequence[Tensor] = ()
+    turn: int = 0
+
+
+OWN_NOISE = NoiseForm()
+"""Noise of its own in each unit, as published."""
+
+
+def initial_sources(sizes: Sequence[int], generator: torch.Generator) -> list[Tensor]:
+    """B_l of equation (20) for each hidden layer, (d_{l+1}, d_L) each, on the generator's device."""
+    return [
+        torch.randn(width, sizes[-1], generator=generator, device=generator.device) / math.sqrt(sizes[-1])
+        for width in sizes[1:-1]
+    ]
+
+
+def noise_of_form(
+    weights: Parameters,
+    biases: Parameters,
+    x: Tensor,
+    noises: Sequence[Tensor],
+    form: NoiseForm,
+    *,
+    credit: Credit = "output",
+    skip: bool = False,
+) -> list[Tensor]:
+    """The noise of each layer, as in `forward`, from independent `noises`; equations (20) to (23).
+
+    With sources, the last of `noises`, that of the readout, is used alone.
+    """
+    readout, layers = noises[-1], len(weights)
+    hidden = [readout @ source.T for source in form.sources] if form.sources else noises[:-1]
+    shaped = [*hidden, form.readout * readout]
+    if form.one_layer:
+        number = form.turn + torch.arange(len(readout), device=readout.device) // len(x)
+        shaped = [noise * (number % layers == layer)[:, None] for layer, noise in enumerate(shaped)]
+    if not form.active_only:
+        return shaped
+    plus = minus = x.repeat(_perturbations(noises, x), 1)
+    for layer in range(layers - 1):
+        z_plus = functional.linear(layer_norm(plus), weights[layer], biases[layer])
+        z_minus = functional.linear(layer_norm(minus), weights[layer], biases[layer])
+        shaped[layer] = shaped[layer] * (z_plus + z_minus > 0)
+        plus = _layer_output(weights, layer, plus, z_plus, shaped[layer], None, credit, skip)
+        minus = _layer_output(weights, layer, minus, z_minus, -shaped[layer], None, credit, skip)
+    return shaped
+
+
+def update_of_form(
+    weights: Parameters,
+    biases: Parameters,
+    x: Tensor,
+    y: Tensor,
+    noises: Sequence[Tensor],
+    form: NoiseForm,
+    *,
+    credit: Credit = "output",
+    skip: bool = False,
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """One step of the rule with noise of this form; equations (20) to (23).
+
+    Arguments and results are those of `grlu_update`, without masks; noises as in `noise_of_form`.
+    """
+    shaped = noise_of_form(weights, biases, x, noises, form, credit=credit, skip=skip)
+    weight_updates, bias_updates, reward = grlu_update(weights, biases, x, y, shaped, credit=credit, skip=skip)
+    factors = [float(len(weights)) if form.one_layer else 1.0] * len(weights)
+    factors[-1] /= form.readout**2
+    return (
+        [factor * update for factor, update in zip(factors, weight_updates, strict=True)],
+        [factor * update for factor, update in zip(factors, bias_updates, strict=True)],
+        reward,
+    )
+
+
+def decorrelated_weights(weights: Parameters, decorrelation: Parameters) -> list[Tensor]:
+    """W_l R_l of each layer: the weights of a network without R_l that computes the same; equation (24)."""
+    return [weight @ matrix for weight, matrix in zip(weights, decorrelation, strict=True)]
+
+
+def decorrelated_updates(updates: Parameters, decorrelation: Parameters) -> list[Tensor]:
+    """dW_l of each layer from the updates at the weights W_l R_l; equation (24)."""
+    return [update @ matrix.T for update, matrix in zip(updates, decorrelation, strict=True)]
+
+
+def mean_inputs(
+    weights: Parameters,
+    biases: Parameters,
+    x: Tensor,
+    noises: Sequence[Tensor],
+    *,
+    credit: Credit = "output",
+    skip: bool = False,
+) -> list[Tensor]:
+    """xhat_l of each layer, the mean over the passes of each image: (batch, d_l) each. Arguments as in `forward`."""
+    batch = len(x)
+    both = [_pass(weights, biases, x, [sign * noise for noise in noises], None, credit, skip)[0] for sign in (1, -1)]
+    return [((plus + minus) / 2).view(-1, batch, plus.shape[1]).mean(0) for plus, minus in zip(*both, strict=True)]
+
+
+def decorrelation_update(decorrelation: Tensor, inputs: Tensor) -> Tensor:
+    """Equation (25) for rho = 1: the change of R_l (d_l, d_l) by x*_l of the images of a block, (images, d_l)."""
+    correlation = inputs.T @ inputs / len(inputs)
+    return -(correlation - correlation.diag().diag()) @ decorrelation
 
 
 def antithetic_difference(plus: Tensor, minus: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def network(run: Run) -> nn.Module:
         trained = learner.network
     else:
         trained = GRLUNetwork(
-            learner.weights, learner.biases, top_k=learner.top_k, skip=learner.skip, encoder=learner.encoder
+            learner.effective_weights(), learner.biases, top_k=learner.top_k, skip=learner.skip, encoder=learner.encoder
         )
     return trained.requires_grad_(True).eval()
 
@@ -119,6 +119,7 @@ def make_learner_of_module(config: Train, data: Dataset, run: Run) -> ModuleLear
 def make_learner(config: Train, data: Dataset, run: Run) -> tuple[GRLULearner, nn.Module | None]:
     """Return the untrained learner and its untrained autoencoder, or None without one."""
     from plastic_cli.numerics.seeds import seed_sequence
+    from plastic_grlu import rule
     from plastic_grlu.backbone import make_autoencoder
     from plastic_grlu.learner import GRLULearner
 
@@ -147,6 +148,9 @@ def make_learner(config: Train, data: Dataset, run: Run) -> tuple[GRLULearner, n
         groups=config.reward_groups,
         path=config.feedback,
         feedback_rate=config.feedback_rate,
+        form=rule.NoiseForm(config.noise_units == "active", config.noise_layers == "one", config.readout_noise),
+        common_noise=config.noise_sources == "readout",
+        decorrelation=config.decorrelation,
         encoder=None if autoencoder is None else dict(autoencoder.named_children())["encoder"],
         device=run.device,
     )

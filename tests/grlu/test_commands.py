@@ -17,7 +17,7 @@ from plastic_cli.plugins.discovery import find_rule
 from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
-from plastic_grlu import GRLULearner, rule
+from plastic_grlu import GRLULearner, rule, training
 from plastic_grlu.analysis import measures
 from plastic_grlu.analysis.figures import perturbations_figure
 from plastic_grlu.analysis.measures import PERTURBATIONS
@@ -109,6 +109,24 @@ def test_angles_and_signal_to_noise_equal_an_independent_computation(trained, op
             assert row["angle"] == pytest.approx(np.nanmean(angles[layer]), abs=1e-3)
             assert row["angle_sd"] == pytest.approx(np.nanstd(angles[layer], ddof=1), abs=1e-3)
             assert row["signal_to_noise"] == pytest.approx(np.nanmean(ratios[layer]), rel=1e-5)
+
+
+def test_a_run_with_another_form_of_noise_is_analyzed_and_loaded(trained, tiny_data):
+    options = ["--credit", "preactivation", "--perturbations", "1", "--noise-layers", "one", "--noise-units", "active"]
+    folder = trained(*options, "--noise-sources", "readout", "--readout-noise", "0.5", "--decorrelation", "0.01")
+    assert plastic("analyze", "grlu", "--angles", "--images", "8", "--samples", "8", "--quiet").code == 0
+    table = pd.read_csv(folder / "tables" / "angles.csv").set_index(["network", "perturbations", "layer"])
+    # A layer has an update in every second turn, and its angle is that of these updates.
+    assert table["angle"].notna().all()
+    assert table.loc[("untrained", 128, 2), "angle"] < table.loc[("untrained", 1, 2), "angle"] < 90
+    run, data = open_run(folder, stage="analyze"), load_dataset(str(tiny_data), None)
+    learner, untrained = build(run, data), build(run, data, trained=False)
+    assert not torch.equal(learner.decorrelation.matrices[0], torch.eye(data.train.x.shape[1]))
+    assert torch.equal(learner.form.sources[0], untrained.form.sources[0])
+    found = training.network(run)(data.test.x)
+    torch.testing.assert_close(found, learner.predict(data.test.x))
+    accuracy = float((found.argmax(1) == data.test.y).double().mean())
+    assert accuracy == RunStore(folder.parent).runs()["test/accuracy"].item()
 
 
 def test_the_control_decreases_the_loss(trained):

@@ -141,6 +141,37 @@ def test_a_group_for_each_unit_passes_the_layers_above_it():
     assert twelve.messages == 28 * 7 * 9
 
 
+def test_the_form_of_the_noise_has_a_price():
+    plain, common, turns, active = (
+        price(**options)
+        for options in ({}, {"noise_sources": "readout"}, {"noise_layers": "one"}, {"noise_units": "active"})
+    )
+    assert active == price(readout_noise=0.5) == plain
+    # The noise of 3 classes goes to 5 + 4 hidden units through fixed weights, and counts in both hidden layers.
+    assert common.learning_flops == plain.learning_flops + 28 * 7 * 2 * 27
+    assert common.messages == 28 * 7 * 2 * (1 + 3)
+    assert (common.updates, common.state_bytes) == (plain.updates, 4 * (74 + 27))
+    # 7 of 21 perturbations of three epochs: pairs of passes above layers 1, 2 and 3, and an outer product of each.
+    assert turns.learning_flops == 28 * (7 * 2 * 2 * (32 + 12 + 0) // 3 + 7 * 2 * (30 + 20 + 12) // 3)
+    assert turns.messages == 28 * (7 * 2 // 3)
+    for name in ("inference_flops", "updates", "state_bytes", "step_bytes"):
+        assert getattr(turns, name) == getattr(plain, name)
+
+
+@pytest.mark.parametrize(("batch", "blocks"), [(1, 1), (7, 1)])
+def test_decorrelated_inputs_have_a_price(batch, blocks):
+    plain, cost = price(batch_size=batch), price(batch_size=batch, decorrelation=0.01)
+    squares = 36 + 25 + 16
+    assert cost.inference_flops == plain.inference_flops + 28 * 2 * squares
+    # Layers 2 and 3 see both passes of 7 pairs; two products for each image teach the matrices.
+    assert cost.learning_flops == plain.learning_flops + 28 * (7 * 2 * 2 * (25 + 16) + 2 * 2 * squares)
+    # 28 steps of one image are less than a block of 64, and so are 4 steps of 7 images less than 64 // 7.
+    assert cost.updates == plain.updates + blocks * squares
+    assert cost.state_bytes == plain.state_bytes + 4 * squares
+    assert cost.step_bytes == plain.step_bytes + 4 * squares
+    assert cost.messages == plain.messages
+
+
 def test_more_groups_than_units_have_no_price():
     config = {"hidden": [5, 4], "reward_groups": 10**12, "epochs": 2}
     assert cost_of(RunRecord("run", "grlu", 0, config, status="completed", data=DATA, speed={"samples": 28})) is None

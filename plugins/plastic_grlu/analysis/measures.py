@@ -123,13 +123,20 @@ def _draw_updates(
         rows = slice(draw * perturbations, (draw + 1) * perturbations)
         noise = [part[rows] for part in noises]
         masks = learner.masks(x, noise, None if gumbels is None else [part[rows] for part in gumbels])
-        update = _update(learner, x, y, noise, masks)
+        update = _update(learner, x, y, noise, masks, turn=draw * perturbations)
         # With ReLU there is one gradient. With masks it is that of the masked networks that this update perturbed.
         if gradient is None or masks is not None:
             copies = 1 if masks is None else perturbations
             gradient, _, _ = rule.gradient_update(
-                learner.weights, learner.biases, x.expand(copies, -1), y.expand(copies), masks, skip=learner.skip
+                learner.effective_weights(),
+                learner.biases,
+                x.expand(copies, -1),
+                y.expand(copies),
+                masks,
+                skip=learner.skip,
             )
+            if learner.decorrelation is not None:
+                gradient = rule.decorrelated_updates(gradient, learner.decorrelation.matrices)
         for layer in range(len(updates)):
             updates[layer].append(update[layer])
             gradients[layer].append(gradient[layer])
@@ -137,9 +144,9 @@ def _draw_updates(
 
 
 def _update(
-    learner: GRLULearner, x: Tensor, y: Tensor, noise: list[Tensor], masks: list[Tensor] | None
+    learner: GRLULearner, x: Tensor, y: Tensor, noise: list[Tensor], masks: list[Tensor] | None, turn: int
 ) -> list[Tensor]:
-    """Return the update of the weights of each layer."""
+    """Return the update of the weights of each layer; zero where another layer has the noise of this turn."""
     weights, biases = learner.weights, learner.biases
     if learner.feedback is not None:
         matrices, path = learner.feedback.matrices, learner.feedback.path
@@ -148,7 +155,13 @@ def _update(
         return rule.update_of_groups(
             weights, biases, x, y, noise, learner.groups, credit=learner.credit, skip=learner.skip
         )[0]
-    return rule.grlu_update(weights, biases, x, y, noise, masks, credit=learner.credit, skip=learner.skip)[0]
+    if masks is not None:
+        return rule.grlu_update(weights, biases, x, y, noise, masks, credit=learner.credit, skip=learner.skip)[0]
+    weights, form = learner.effective_weights(), learner.form._replace(turn=turn)
+    updates = rule.update_of_form(weights, biases, x, y, noise, form, credit=learner.credit, skip=learner.skip)
+    if learner.decorrelation is None:
+        return updates[0]
+    return rule.decorrelated_updates(updates[0], learner.decorrelation.matrices)
 
 
 def _spread(values: list[float]) -> float:

@@ -71,6 +71,28 @@ def begin_block(parameters: Floats, samples: Samples, first: int, count: int, bl
 
 
 @section
+def begin_decorrelated_block(
+    parameters: Floats,
+    samples: Samples,
+    first: int,
+    count: int,
+    block: Block,
+    plain: Floats,
+    decorrelation: Floats,
+) -> Floats:
+    """As `begin_block`, with the inputs R x of the matrix `decorrelation` R. plain (count, d_0) is scratch for x."""
+    hidden, inputs = block.z.shape[1], block.inputs.shape[1]
+    for i in range(count):
+        standardize(samples.x, samples.order[first + i], plain, i)
+    xhat = block.inputs[:count]
+    gram = matrix(block.gram, 0, count, count)
+    np.dot(plain, decorrelation.T, xhat)
+    np.dot(xhat, matrix(parameters, 0, hidden, inputs).T, block.z[:count])
+    np.dot(xhat, xhat.T, gram)
+    return gram
+
+
+@section
 def correct_first_layer(first_bias: Floats, block: Block, gram: Floats, first_sample: int, batch: int) -> None:
     """Add to z of `batch` samples of the block the bias and what the block's earlier samples have changed."""
     hidden = len(first_bias)

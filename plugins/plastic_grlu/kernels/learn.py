@@ -16,6 +16,7 @@ from plastic_grlu.kernels.blocks import (
     Real,
     Samples,
     begin_block,
+    begin_decorrelated_block,
     correct_first_layer,
     end_block,
     make_block,
@@ -43,12 +44,27 @@ class Options(NamedTuple):
     groups: int = 1
 
 
+class Form(NamedTuple):
+    """Which noise the units get, and the decorrelation of inputs: equations (20) to (25).
+
+    active_only, one_layer, readout: as in `rule.NoiseForm`. sources holds B_l of each hidden layer, and decorrelation
+    R_l of each layer, which changes in place; each is flattened in C order, one after the other, and empty without it.
+    """
+
+    active_only: bool
+    one_layer: bool
+    readout: float
+    sources: Floats
+    decorrelation: Floats
+    decorrelation_rate: float
+
+
 class Draws(NamedTuple):
     """The noise of a call: drawn from `key` and the number of the step (see noise.py), or given.
 
     normal (steps, n), already times sigma, and gumbel (steps, m) are the given noise; without rows it is drawn. A row
-    holds the (batch * perturbations, width) numbers of each layer, one layer after the other. With several groups
-    gumbel has `groups` times as many rows of numbers.
+    holds the (batch * perturbations, width) numbers of each layer, one layer after the other; with sources, those of
+    the readout alone. With several groups gumbel has `groups` times as many rows of numbers.
     """
 
     key: np.uint64
@@ -61,7 +77,9 @@ class _Step(NamedTuple):
     """Scratch of one step. The numbers of the layers follow each other in noise, gumbel, outputs and normed.
 
     outputs and normed hold two rows per row of noise: first all rows with +n, then all with -n. With one group, drawn
-    is the noise itself. With several, it is the noise of all units, and noise that of each group alone.
+    is the noise itself. With several, it is the noise of all units, and noise that of each group alone. With sources it
+    is the noise of the readout. mapped, seen and products are for the decorrelation: the product of R_l with the inputs
+    of a layer; x*_l of each sample of a block, one layer after the other, without the first; and scratch.
     """
 
     drawn: Floats
@@ -75,6 +93,9 @@ class _Step(NamedTuple):
     change: Floats
     labels: Integers
     log_probability: NDArray[np.float64]
+    mapped: Floats
+    seen: Floats
+    products: Floats
 
 
 # Loops over at most four arrays: with more, the compiler cannot prove that they do not overlap and uses no vector
@@ -120,8 +141,16 @@ def _gate(
         outputs[output, i] = (z[z_row, i] + before * n) * mask[i] + after * n
 
 
+@part
+def _silence(noise: Floats, row: int, z: Floats, plus: int, minus: int) -> None:
+    """Equation (22): row `row` of `noise` is 0 where the sum of the rows `plus` and `minus` of `z` is not positive."""
+    zero = noise.dtype.type(0)
+    for i in range(noise.shape[1]):
+        noise[row, i] = noise[row, i] if z[plus, i] + z[minus, i] > zero else zero
+
+
 @section
-def _make_step(parameters: Floats, sizes: Integers, options: Options) -> _Step:
+def _make_step(parameters: Floats, sizes: Integers, options: Options, form: Form) -> _Step:
     layers = len(sizes) - 1
     rows = options.batch * options.perturbations * options.groups
     noise_count, gumbel_count, widest, largest_matrix = 0, 0, 0, 0
@@ -133,8 +162,14 @@ def _make_step(parameters: Floats, sizes: Integers, options: Options) -> _Step:
             gumbel_count += rows * sizes[layer + 1]
     real = parameters.dtype
     noise = np.zeros(-(-noise_count // 4) * 4, real)
+    drawn_count = rows * sizes[layers] if len(form.sources) > 0 else noise_count // options.groups
+    wide = len(form.decorrelation) > 0
+    inputs = 0
+    for layer in range(layers):
+        inputs = max(inputs, sizes[layer])
+    samples = max(1, BLOCK // options.batch) * options.batch
     return _Step(
-        noise if options.groups == 1 else np.zeros(-(-noise_count // options.groups // 4) * 4, real),
+        noise if options.groups == 1 and len(form.sources) == 0 else np.zeros(-(-drawn_count // 4) * 4, real),
         noise,
         np.zeros(-(-gumbel_count // 4) * 4, real),
         np.empty(2 * noise_count, real),
@@ -145,6 +180,9 @@ def _make_step(parameters: Floats, sizes: Integers, options: Options) -> _Step:
         np.empty(largest_matrix, real),
         np.empty(options.batch, np.int64),
         np.empty(2 * rows, np.float64),
+        np.empty(max(2 * rows, samples) * inputs if wide else 0, real),
+        np.empty(samples * (noise_count // rows) if wide else 0, real),
+        np.empty(inputs * inputs if wide else 0, real),
     )
 
 
@@ -188,12 +226,53 @@ def _separate_groups(sizes: Integers, options: Options, step: _Step) -> None:
 
 
 @section
-def _z_of_layer(weights: Floats, bias: Floats, below: Floats, xhat: Floats, z: Floats) -> None:
-    """Equations (1) and (2) of a layer after the first; leaves the mean of the pair's inputs in `xhat`, for (6)."""
+def _shape_noise(sizes: Integers, options: Options, form: Form, turn: int, step: _Step) -> None:
+    """Equations (20), (21) and (23). `turn`: the number of perturbations before this step."""
+    layers = len(sizes) - 1
+    rows, classes = options.batch * options.perturbations, sizes[layers]
+    start, start_of_source = 0, 0
+    for layer in range(layers):
+        width, last = sizes[layer + 1], layer == layers - 1
+        noise = matrix(step.noise, start, rows, width)
+        if len(form.sources) > 0:
+            readout = matrix(step.drawn, 0, rows, classes)
+            if last:
+                for row in range(rows):
+                    for i in range(width):
+                        noise[row, i] = readout[row, i]
+            else:
+                np.dot(readout, matrix(form.sources, start_of_source, width, classes).T, noise)
+                start_of_source += width * classes
+        if last:
+            scale = noise.dtype.type(form.readout)
+            for row in range(rows):
+                for i in range(width):
+                    noise[row, i] *= scale
+        if form.one_layer:
+            for row in range(rows):
+                if (turn + row // options.batch) % layers != layer:
+                    for i in range(width):
+                        noise[row, i] = 0
+        start += rows * width
+
+
+@section
+def _z_of_layer(
+    weights: Floats, bias: Floats, below: Floats, xhat: Floats, z: Floats, decorrelation: Floats, mapped: Floats
+) -> None:
+    """Equations (1) and (2) of a layer after the first; leaves the mean of the pair's inputs in `xhat`, for (6).
+
+    decorrelation: R_l (fan_in, fan_in), or without rows if there is none. mapped: scratch of the size of xhat.
+    """
     double_rows, fan_in = xhat.shape
     rows = double_rows // 2
     for row in range(double_rows):
         standardize(below, row, xhat, row)
+    if len(decorrelation) > 0:
+        np.dot(xhat, decorrelation.T, mapped)
+        for row in range(double_rows):
+            for i in range(fan_in):
+                xhat[row, i] = mapped[row, i]
     np.dot(xhat, weights.T, z)
     for row in range(double_rows):
         for i in range(len(bias)):
@@ -205,7 +284,9 @@ def _z_of_layer(weights: Floats, bias: Floats, below: Floats, xhat: Floats, z: F
 
 
 @section
-def _forward(parameters: Floats, sizes: Integers, options: Options, step: _Step, block_z: Floats, first: int) -> Floats:
+def _forward(
+    parameters: Floats, sizes: Integers, options: Options, form: Form, step: _Step, block_z: Floats, first: int
+) -> Floats:
     """Equations (1) to (3) for both members of every pair; returns the logits (2 * rows, d_L).
 
     `block_z` holds z of the first layer; the samples of this step begin at its row `first`.
@@ -215,7 +296,7 @@ def _forward(parameters: Floats, sizes: Integers, options: Options, step: _Step,
     rows = options.batch * options.perturbations * options.groups
     before = real(1) if options.preactivation else real(0)
     after = real(0) if options.preactivation else real(1)
-    start, gumbel_start, parameter = 0, 0, 0
+    start, gumbel_start, parameter, start_of_map = 0, 0, 0, 0
     below = matrix(step.outputs, 0, 0, 0)
     for layer in range(layers):
         width, fan_in = sizes[layer + 1], sizes[layer]
@@ -226,7 +307,10 @@ def _forward(parameters: Floats, sizes: Integers, options: Options, step: _Step,
             weights = matrix(parameters, parameter, width, fan_in)
             bias = parameters[parameter + width * fan_in : parameter + width * (fan_in + 1)]
             xhat = matrix(step.normed, 2 * (start - rows * fan_in), 2 * rows, fan_in)
-            _z_of_layer(weights, bias, below, xhat, z)
+            side = fan_in if len(form.decorrelation) > 0 else 0
+            decorrelation = matrix(form.decorrelation, start_of_map, side, side)
+            mapped = matrix(step.mapped, 0, 2 * rows if side > 0 else 0, side)
+            _z_of_layer(weights, bias, below, xhat, z, decorrelation, mapped)
         last = layer == layers - 1
         choose = not last and options.kept[layer] > 0
         lowest = real(-np.inf) if last else real(0)
@@ -239,6 +323,8 @@ def _forward(parameters: Floats, sizes: Integers, options: Options, step: _Step,
                     step.keys[i] = np.float32(mean + step.gumbel[gumbel_start + i])
                 gumbel_start += width
                 choose_largest(step.keys, width, options.kept[layer], step.mask)
+            if form.active_only and not last:
+                _silence(noise, row, z, z_row, z_row + to_minus)
             for member in range(2):
                 sign = real(1 - 2 * member)
                 of_z, of_h = z_row + member * to_minus, member * rows + row
@@ -253,6 +339,7 @@ def _forward(parameters: Floats, sizes: Integers, options: Options, step: _Step,
         below = h
         start += rows * width
         parameter += width * (fan_in + 1)
+        start_of_map += fan_in * fan_in
     return below
 
 
@@ -269,8 +356,12 @@ def _reward(logits: Floats, step: _Step, rows: int) -> float:
 
 
 @section
-def _update(parameters: Floats, sizes: Integers, options: Options, step: _Step, block: Block, first: int) -> None:
+def _update(
+    parameters: Floats, sizes: Integers, options: Options, form: Form, step: _Step, block: Block, first: int
+) -> None:
     """Equation (6) or (13), times the learning rate: u_s of the first layer, and the change of all other layers.
+
+    In (21) and (23), the rate is that of the layer.
 
     The samples of this step begin at row `first` of `block.update`.
     """
@@ -280,18 +371,21 @@ def _update(parameters: Floats, sizes: Integers, options: Options, step: _Step, 
     for layer in range(len(sizes) - 1):
         width, fan_in = sizes[layer + 1], sizes[layer]
         postsynaptic = matrix(step.noise, start, rows, width)
+        rate = options.rate * (len(sizes) - 1 if form.one_layer else 1)
+        if layer == len(sizes) - 2:
+            rate /= form.readout**2
         if layer == 0:
             for b in range(options.batch):
                 for i in range(width):
                     block.update[first + b, i] = 0
             for row in range(rows):
                 sample = first + row % options.batch
-                factor = real(step.log_probability[row] * options.rate / options.perturbations)
+                factor = real(step.log_probability[row] * rate / options.perturbations)
                 for i in range(width):
                     block.update[sample, i] += factor * postsynaptic[row, i]
         else:
             for row in range(rows):
-                factor = real(step.log_probability[row] * options.rate / options.perturbations)
+                factor = real(step.log_probability[row] * rate / options.perturbations)
                 for i in range(width):
                     postsynaptic[row, i] *= factor
             presynaptic = matrix(step.normed, 2 * (start - rows * fan_in), rows, fan_in)
@@ -309,31 +403,76 @@ def _update(parameters: Floats, sizes: Integers, options: Options, step: _Step, 
         parameter += width * (fan_in + 1)
 
 
+@section
+def _note_inputs(sizes: Integers, options: Options, step: _Step, first: int, samples: int) -> None:
+    """Put x*_l of the samples of this step, the mean over their passes, into `seen`, from sample `first` on."""
+    rows = options.batch * options.perturbations
+    start = 0
+    for layer in range(1, len(sizes) - 1):
+        width = sizes[layer]
+        presynaptic = matrix(step.normed, 2 * rows * start, rows, width)
+        seen = matrix(step.seen, samples * start, samples, width)
+        for b in range(options.batch):
+            for i in range(width):
+                seen[first + b, i] = 0
+        for row in range(rows):
+            for i in range(width):
+                seen[first + row % options.batch, i] += presynaptic[row, i] / options.perturbations
+        start += width
+
+
+@section
+def _decorrelate(sizes: Integers, form: Form, step: _Step, block: Block, count: int) -> None:
+    """Equation (25) for all layers, from the `count` samples of a block."""
+    samples = len(block.inputs)
+    real = block.inputs.dtype.type
+    start, start_of_map = 0, 0
+    for layer in range(len(sizes) - 1):
+        side = sizes[layer]
+        seen = block.inputs[:count] if layer == 0 else matrix(step.seen, samples * start, samples, side)[:count]
+        decorrelation = matrix(form.decorrelation, start_of_map, side, side)
+        mapped, change = matrix(step.mapped, 0, count, side), matrix(step.products, 0, side, side)
+        np.dot(seen, decorrelation, mapped)
+        np.dot(seen.T, mapped, change)
+        rate = real(form.decorrelation_rate / count)
+        for i in range(side):
+            square = real(0)
+            for s in range(count):
+                square += seen[s, i] * seen[s, i]
+            for j in range(side):
+                decorrelation[i, j] -= rate * (change[i, j] - square * decorrelation[i, j])
+        start += 0 if layer == 0 else side
+        start_of_map += side * side
+
+
 @kernel
-def learn(
+def _learn(
     parameters: Floats,
     sizes: Integers,
     samples: Samples,
     options: Options,
+    form: Form,
     draws: Draws,
     rewards: NDArray[np.float64],
 ) -> None:
-    """Apply len(rewards) steps of the rule to `parameters` in place.
-
-    parameters: W_0, b_0, W_1, b_1, ..., each flattened in C order, one after the other. sizes: d_0, ..., d_L. rewards
-    (steps,) receives the mean reward of each step.
-    """
     batch = options.batch
     rows = batch * options.perturbations * options.groups
     inputs, hidden = sizes[0], sizes[1]
     steps_per_block = max(1, BLOCK // batch)
-    step = _make_step(parameters, sizes, options)
+    decorrelates = len(form.decorrelation) > 0
+    shapes = len(form.sources) > 0 or form.one_layer or form.readout != 1
+    step = _make_step(parameters, sizes, options, form)
     block = make_block(parameters, inputs, hidden, steps_per_block * batch)
     first_bias = parameters[inputs * hidden : (inputs + 1) * hidden]
     for block_start in range(0, len(rewards), steps_per_block):
         block_steps = min(steps_per_block, len(rewards) - block_start)
         count = block_steps * batch
-        gram = begin_block(parameters, samples, block_start * batch, count, block)
+        if decorrelates:
+            plain = matrix(step.mapped, 0, count, inputs)
+            first_map = matrix(form.decorrelation, 0, inputs, inputs)
+            gram = begin_decorrelated_block(parameters, samples, block_start * batch, count, block, plain, first_map)
+        else:
+            gram = begin_block(parameters, samples, block_start * batch, count, block)
         for block_step in range(block_steps):
             number, first = block_start + block_step, block_step * batch
             for b in range(batch):
@@ -342,7 +481,37 @@ def learn(
             _draw(draws, number, options.sigma, step)
             if options.groups > 1:
                 _separate_groups(sizes, options, step)
-            logits = _forward(parameters, sizes, options, step, block.z, first)
+            if shapes:
+                turn = (np.int64(draws.first_step) + number) * options.perturbations
+                _shape_noise(sizes, options, form, int(turn), step)
+            logits = _forward(parameters, sizes, options, form, step, block.z, first)
             rewards[number] = _reward(logits, step, rows)
-            _update(parameters, sizes, options, step, block, first)
+            if decorrelates:
+                _note_inputs(sizes, options, step, first, len(block.inputs))
+            _update(parameters, sizes, options, form, step, block, first)
         end_block(parameters, block, count, step.change)
+        if decorrelates:
+            _decorrelate(sizes, form, step, block, count)
+
+
+def learn(
+    parameters: Floats,
+    sizes: Integers,
+    samples: Samples,
+    options: Options,
+    draws: Draws,
+    rewards: NDArray[np.float64],
+    form: Form | None = None,
+) -> None:
+    """Apply len(rewards) steps of the rule to `parameters` in place.
+
+    parameters: W_0, b_0, W_1, b_1, ..., each flattened in C order, one after the other. sizes: d_0, ..., d_L. rewards
+    (steps,) receives the mean reward of each step. form: None for noise of its own in every unit, which needs one group
+    and no top-k mask otherwise.
+    """
+    if form is None:
+        none = np.empty(0, parameters.dtype)
+        form = Form(
+            active_only=False, one_layer=False, readout=1.0, sources=none, decorrelation=none, decorrelation_rate=0.0
+        )
+    _learn(parameters, sizes, samples, options, form, draws, rewards)
