@@ -431,9 +431,13 @@ def _step(network: _Network, x: Tensor, y: Tensor, settings: Settings, generator
         weight_updates, bias_updates, reward = rule.grlu_update(
             weights, biases, x, y, noises, masks, credit=credit, skip=skip
         )
-    for parameter, update in zip((*weights, *biases), (*weight_updates, *bias_updates), strict=True):
-        parameter.add_(update, alpha=settings.learning_rate)
+    _add((*weights, *biases), (*weight_updates, *bias_updates), settings)
     return reward
+
+
+def _add(parameters: Sequence[Tensor], updates: Sequence[Tensor], settings: Settings) -> None:
+    for parameter, update in zip(parameters, updates, strict=True):
+        parameter.add_(update, alpha=settings.learning_rate)
 
 
 class _Decorrelating:
@@ -456,9 +460,7 @@ class _Decorrelating:
         updates, bias_updates, reward = rule.update_of_form(
             weights, biases, x, y, noises, settings.form, credit=credit, skip=skip
         )
-        weight_updates = rule.decorrelated_updates(updates, matrices)
-        for parameter, update in zip((*self.network.weights, *biases), (*weight_updates, *bias_updates), strict=True):
-            parameter.add_(update, alpha=settings.learning_rate)
+        _add((*self.network.weights, *biases), (*rule.decorrelated_updates(updates, matrices), *bias_updates), settings)
         return reward
 
     def learn(self) -> None:
