@@ -170,6 +170,8 @@ class ThresholdController(Controller):
         self.strength = strength
         self.per_stimulus = per_stimulus
         self.batches = 0
+        # Only these two look at the running moments.
+        self.needs_moments = threshold_factor is not None or strength == "surprise"
         self.mean: Tensor | None = None
         self.square: Tensor | None = None
         self.recent: Tensor | None = None
@@ -193,39 +195,42 @@ class ThresholdController(Controller):
         return float(self.gate(torch.as_tensor(loss, dtype=torch.float32).detach().reshape(1)))
 
     def _strengths(self, signals: Tensor) -> Tensor:
-        if self.mean is None or self.square is None or self.recent is None:
+        if self.recent is None:
             return torch.zeros_like(signals)
-        exceeds = signals > self._threshold()
+        exceeds = signals > self._threshold(self.recent)
         if self.strength == "binary":
             return exceeds.to(signals.dtype)
         if self.strength == "normalized":
-            known = torch.where(torch.isfinite(self.recent), self.recent, torch.zeros_like(self.recent))
+            known = self.recent.where(torch.isfinite(self.recent), 0.0)
             return _divided_by_mean(exceeds.to(signals.dtype), known)
+        assert self.mean is not None
+        assert self.square is not None
         deviation = (self.square - self.mean.square()).clamp_min(0).sqrt()
         return exceeds * rule.surprise(signals, self.mean, deviation)
 
-    def _threshold(self) -> Tensor:
-        assert self.mean is not None
-        assert self.recent is not None
+    def _threshold(self, recent: Tensor) -> Tensor | float:
         if self.threshold_factor is not None:
+            assert self.mean is not None
             return self.threshold_factor * self.mean
         # With the new signal there are remembered + 1; the `highest` of them have an event, none at rate 0.
-        remembered = len(self.recent)
+        remembered = len(recent)
         highest = math.floor(self.rate * (remembered + 1))
         if highest == 0 or highest > remembered:
-            return torch.full_like(self.mean, -math.inf if highest else math.inf)
-        return self.recent.kthvalue(remembered + 1 - highest).values
+            return -math.inf if highest else math.inf
+        return recent.kthvalue(remembered + 1 - highest).values
 
     def _observe(self, signals: Tensor) -> None:
+        self.recent = signals if self.recent is None else torch.cat([self.recent, signals])[-self.window :]
+        if not self.needs_moments:
+            return
         mean, square = signals.mean(), signals.square().mean()
-        if self.mean is None or self.square is None or self.recent is None:
-            self.mean, self.square, self.recent = mean, square, signals
+        if self.mean is None or self.square is None:
+            self.mean, self.square = mean, square
             return
         # A signal that is not finite must not stay in the running mean.
         finite = torch.isfinite(square)
         self.mean = torch.where(finite, MEAN_DECAY * self.mean + (1 - MEAN_DECAY) * mean, self.mean)
         self.square = torch.where(finite, MEAN_DECAY * self.square + (1 - MEAN_DECAY) * square, self.square)
-        self.recent = torch.cat([self.recent, signals])[-self.window :]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts, the running moments and the recent signals."""
@@ -289,7 +294,7 @@ class SampledController(Controller):
         if bool((signals < 0).any()):
             raise ValueError("the signal is negative, and probabilities of events rise from 0: use another signal")
         finite = torch.isfinite(signals)
-        known = torch.where(finite, signals, torch.zeros_like(signals))
+        known = signals.where(finite, 0.0)
         # A signal of a batch that is larger than the window is still compared with all others of its batch.
         recent = known if self.recent is None else torch.cat([self.recent, known])[-max(self.window, len(known)) :]
         self.recent = recent[-self.window :]
@@ -297,12 +302,13 @@ class SampledController(Controller):
         if self.exhausted or not len(signals):
             return torch.zeros_like(signals)
         probabilities = rule.event_probabilities(known, recent, self.rate, self.uniform)
-        strengths = torch.ones_like(signals)
-        if self.strength != "binary":
-            strengths = rule.importance(probabilities, self.rate)
+        happens = finite & (chance < probabilities)
+        if self.strength == "binary":
+            return happens.to(signals.dtype)
+        strengths = rule.importance(probabilities, self.rate)
         if self.strength == "normalized":
             strengths = _divided_by_mean(strengths, recent)
-        return torch.where(finite & (chance < probabilities), strengths, torch.zeros_like(strengths))
+        return strengths.where(happens, 0.0)
 
     def _strength(self, loss: float | Tensor) -> float:
         return float(self.gate(torch.as_tensor(loss, dtype=torch.float32).detach().reshape(1)))

@@ -99,7 +99,9 @@ class _LocalLayer(nn.Module):
         """
         if self._pre is None or self._response is None or self._post is None:
             raise RuntimeError("no activity is stored: call the layer in training mode before keep")
-        self._pre, self._response, self._post = self._pre[stimuli], self._response[stimuli], self._post[stimuli]
+        self._pre = self._pre.index_select(0, stimuli)
+        self._response = self._response.index_select(0, stimuli)
+        self._post = self._post.index_select(0, stimuli)
 
     def response(self, x: Tensor) -> Tensor:
         """Return z, the linear response to x."""

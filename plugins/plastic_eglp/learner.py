@@ -166,7 +166,7 @@ class EGLPLearner:
         strengths = self.controller.gate(signals)  # type: ignore[attr-defined]
         chosen = strengths.nonzero()[:, 0]
         if len(chosen):
-            self._kept.append((x[chosen], y[chosen], strengths[chosen]))
+            self._kept.append((x.index_select(0, chosen), y.index_select(0, chosen), strengths.index_select(0, chosen)))
             if self.controller.warming_up or sum(len(kept[1]) for kept in self._kept) >= self.gather:
                 x, y, strengths = (
                     torch.cat(parts)[: self._remaining_stimuli()] for parts in zip(*self._kept, strict=True)
@@ -186,7 +186,8 @@ class EGLPLearner:
             self.controller.used = (round(self.controller.used * self.batch_size) + len(chosen)) / self.batch_size
             for layer in self.network.local_layers():
                 layer.keep(chosen)
-            self._learn(error[chosen], strengths[chosen] * (len(chosen) / self.batch_size), len(chosen))
+            share = len(chosen) / self.batch_size
+            self._learn(error.index_select(0, chosen), strengths.index_select(0, chosen) * share, len(chosen))
 
     def _remaining_stimuli(self) -> int | None:
         """Return how many stimuli the controller's budget still allows, None for no limit."""
