@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from plastic_cli.escapes import printable_line
 from plastic_cli.tables import NOTHING, Cell, Table, cell_text, is_number, text_and_detail
@@ -37,19 +37,20 @@ _PIECE = re.compile(r"\S+ [=±] \S+|\[[^][ ]+ [^][ ]+\](?: \(n=\d+\))?|\S+")
 _STYLES = {"reproduced": "green", "not reproduced": "red", "inconclusive": "yellow", NOTHING: "dim"}
 
 
-def print_tables(tables: Sequence[Table]) -> None:
-    """Print tables, in a terminal to its width and in a pipe as wide as they need."""
+def print_tables(tables: Sequence[Table], file: TextIO | None = None) -> None:
+    """Print tables, in a terminal to its width and in a pipe as wide as they need. file: default stdout."""
     from rich.console import Console
 
-    width = Console().width if sys.stdout.isatty() else None
-    console = Console(width=width or _UNLIMITED, highlight=False, markup=False, force_jupyter=False)
+    stream = sys.stdout if file is None else file
+    width = Console(file=stream).width if stream.isatty() else None
+    console = Console(file=stream, width=width or _UNLIMITED, highlight=False, markup=False, force_jupyter=False)
     # Captured, because rich exits the program if the reader closes the pipe.
     with console.capture() as captured:
         for index, table in enumerate(tables):
             if index:
                 console.print()
             console.print(drawn(table, width))
-    sys.stdout.write(_without_trailing_spaces(captured.get()))
+    stream.write(_without_trailing_spaces(captured.get()))
 
 
 def table_text(table: Table, width: int | None) -> str:

@@ -239,14 +239,10 @@ def controls_table(standing: Standing) -> Table:
 def _controls_caption(standing: Standing, metric: Metric) -> str:
     known = standing.value.known
     further = "a further run" if standing.value.n == 1 else "the mean of as many further runs"
-    options = (
-        "Other options: all options of training but the seed, the device and those that make the control; of another"
-        " rule, those that both rules have. Options that follow from others are left out."
-    )
     texts = [
-        "A control is the setting in the reference that is nearest to this one.",
-        options,
-        "The fewer differ, the more the comparison says.",
+        "Each control is shown in the setting of the reference that is nearest to this one: the fewest options differ.",
+        "The seed, the device, the options that make the control, and those that follow from others do not count.",
+        "Of another rule, only options that both rules have count.",
         f"In brackets: {shown_interval()}; of the difference, the {difference_method(paired=False)}."
         if known
         else f"In brackets: {shown_interval()}; of the difference, the {100 * CONFIDENCE:g}% prediction interval of the"

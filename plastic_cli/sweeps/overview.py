@@ -11,6 +11,7 @@ from typing import Any
 from plastic_cli.data.catalog import DATASETS
 from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.runs.metrics import MAIN_METRICS
+from plastic_cli.runs.record import NOTES_BETWEEN
 from plastic_cli.runs.reference import Reference, setting_text
 from plastic_cli.sweeps.lookup import Planned, find_run, find_step, store_of, with_data
 from plastic_cli.sweeps.plan import PlannedRun, plan_recipe
@@ -29,6 +30,7 @@ class ReferenceResult:
     which can be more than those of the recipe. runs: the number of runs with a value. missing: the number of runs of
     the recipe that are not among them. reason: why it is not measured, if that is known.
     data_notes: what is special about the data that it was measured on, such as "emnist: not the official split".
+    settings: each setting of the recipe, by its first planned run, with its values in the reference.
     """
 
     metric: str | None
@@ -38,6 +40,7 @@ class ReferenceResult:
     missing: int
     reason: str = ""
     data_notes: tuple[str, ...] = ()
+    settings: tuple[tuple[PlannedRun, tuple[float, ...]], ...] = ()
 
     @property
     def text(self) -> str:
@@ -91,7 +94,7 @@ def recipe_row(file: RecipeFile, runs: Path, data: Path | None, reference: Refer
         "reference_high": max(means, default=None),
         "reference_settings": len(means),
         "reference_runs": result.runs if result else 0,
-        "reference_data_notes": "; ".join(result.data_notes) or None if result else None,
+        "reference_data_notes": NOTES_BETWEEN.join(result.data_notes) or None if result else None,
         "reproduces": file.recipe.reproduces or None,
         "title": file.recipe.title,
     }
@@ -120,8 +123,19 @@ def reference_result(plan: Sequence[PlannedRun], reference: Reference) -> Refere
     for of_setting, measured in zip(settings.values(), found, strict=True):
         having = {row["seed"] for row in measured if _values([row], metric)}
         missing += sum(planned.seed not in having for planned in of_setting)
-    notes = dict.fromkeys(f"{row['dataset']}: {row['data_note']}" for row in rows if row["data_note"])
-    return ReferenceResult(metric, str(rows[0]["rule"]), means, sum(map(len, values)), missing, data_notes=(*notes,))
+    noted = [(row["dataset"], row["data_note"].split(NOTES_BETWEEN)) for row in rows if row["data_note"]]
+    notes = dict.fromkeys(f"{dataset}: {note}" for dataset, of_row in noted for note in of_row)
+    return ReferenceResult(
+        metric,
+        str(rows[0]["rule"]),
+        means,
+        sum(map(len, values)),
+        missing,
+        data_notes=(*notes,),
+        settings=tuple(
+            (of_setting[0], tuple(each)) for of_setting, each in zip(settings.values(), values, strict=True)
+        ),
+    )
 
 
 def _main_metric(rows: Sequence[dict[str, Any]]) -> str | None:

@@ -6,12 +6,14 @@ import pandas as pd
 import pytest
 
 import plastic_cli as plastic
-from plastic_cli.commands.recipes import listed_table
+from plastic_cli.commands.recipes import listed_table, settings_table
 from plastic_cli.reports.standing import Standing
 from plastic_cli.runs import reference as module
+from plastic_cli.statistics.intervals import mean_interval
 from plastic_cli.sweeps.overview import reference_result
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
+from plastic_cli.tables import cell_text
 from plastic_cli.terminal_tables import table_text
 from plastic_cli.testing import plastic as command
 from reports.references import record_of, reference_of, write_runs
@@ -68,6 +70,30 @@ def test_a_note_on_the_data_marks_the_result_and_is_said(tmp_path):
     assert (result.text, result.data_notes) == ("70.00%*, n = 3, 2 missing", ("digits: not the official split",))
 
 
+def test_notes_on_one_data_set_are_said_once(tmp_path):
+    records = runs([0.5, 0.7, 0.9])
+    for record in records:
+        record.data |= {"note": "not the official split", "classes": 10}
+    records[0].data["only_classes"] = [0, 1, 2]
+    result = reference_result(planned(tmp_path, ""), reference_of(tmp_path, records))
+    assert result.data_notes == (
+        "digits: not the official split",
+        "digits: runs with classes 0 to 2 are trained and tested on images of these classes only",
+    )
+
+
+def test_each_setting_of_a_recipe_has_its_values_or_is_not_measured(tmp_path):
+    records = [*runs([0.5, 0.7]), *runs([0.9, 0.9, 0.93], number=20, perturbations=4)]
+    named = '[[runs]]\nname = "noise"\n[runs.grid]\nperturbations = [1, 4, 16]'
+    result = reference_result(planned(tmp_path, named), reference_of(tmp_path, records))
+    rows = [[cell_text(cell) for cell in row] for row in settings_table(result).rows]
+    assert rows == [
+        ["noise, perturbations=1", "not measured", "0"],
+        ["noise, perturbations=4", "91.00 [86.70, 95.30]", "3"],
+        ["noise, perturbations=16", "60.00", "2"],
+    ]
+
+
 def test_a_recipe_without_runs_is_not_measured_and_a_data_set_without_any_run_is_the_reason(tmp_path):
     reference = reference_of(tmp_path, [record_of("backprop", 0, {"test/accuracy": 0.5})])
     assert reference_result(planned(tmp_path, ""), reference).text == "not measured"
@@ -99,7 +125,13 @@ def test_the_recipes_and_the_reference_are_tables_and_the_shell_shows_the_same(t
     assert listed["grlu-quick"]["reference"] == row["reference"]
     assert listed["eglp-eg-02-cifar10"]["reference"] == "not measured: CIFAR-10 is not here"
     shown = command("recipes", "grlu-quick")
-    assert shown.err == f"reference: {row['reference']}\n"
+    assert shown.err.endswith(f"reference: {row['reference']}\n")
+    assert shown.err.startswith("Results in the reference\n\n setting")
+    for planned_runs, accuracies in table["test/accuracy"].groupby(settings):
+        interval = mean_interval(accuracies)
+        assert f"{100 * interval.mean:.2f} [{100 * interval.low:.2f}, {100 * interval.high:.2f}]" in shown.err, (
+            planned_runs
+        )
     assert "reference:" not in shown.out, "the text can be copied into a file"
 
 
