@@ -29,8 +29,9 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """The name and the unit, for axes and columns: "angle to the gradient (degrees)"."""
-        return f"{self.name} ({self.unit})" if self.unit else self.name
+        """The name and, unless it begins with it, the unit, for axes and columns: "angle to the gradient (degrees)"."""
+        is_said = self.name.partition(" ")[0] == self.unit
+        return self.name if not self.unit or is_said else f"{self.name} ({self.unit})"
 
     @property
     def possible(self) -> tuple[float, float]:

@@ -138,8 +138,7 @@ def results_table(comparison: Comparison, *, repeat_names: bool = False) -> Tabl
     rows: list[tuple[Cell, ...]] = []
     for name in shown:
         metric = comparison.metric(name)
-        unit = "" if name in TIMES else metric.unit_after
-        heading = f"{metric.name} ({unit})" if unit else metric.name
+        heading = metric.name if name in TIMES or metric.unit == "%" else metric.heading
         of_side = {row["setting"]: row for row in frame[frame["metric"] == name].to_dict("records")}
         longest = max((row["mean"] for row in of_side.values() if row["n"]), default=0.0)
         values = {letter: _value(row, metric, longest) for letter, row in of_side.items()}

@@ -45,4 +45,6 @@ def test_a_heading_says_the_unit_and_the_scale_goes_with_it():
     assert metric_of("test/accuracy").heading == "test accuracy (%)"
     assert metric_of("test/accuracy").scale == 100
     assert Metric("loss").heading == "loss"
+    assert Metric("images with an event", "images").heading == "images with an event", "the unit is said once"
+    assert Metric("span of time", "s").heading == "span of time (s)"
     assert Metric("loss").scale == 1

@@ -180,7 +180,7 @@ def test_an_interval_has_the_decimals_of_its_difference_and_constant_values_have
             )
     rows = {row[0]: row[1:] for row in texts(results_table(Comparison(chosen)))}
     assert rows["test loss"] == ["1.000", "2.100 [1.852, 2.348]", "+1.10 [+0.85, +1.35]"]
-    assert rows["messages to hidden layers (messages)"][0] == "4,960 [4,935, 4,985]"
+    assert rows["messages to hidden layers"][0] == "4,960 [4,935, 4,985]"
     assert rows["training reward"] == ["41.00", "41.00", "0"]
 
 
