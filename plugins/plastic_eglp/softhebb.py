@@ -395,6 +395,8 @@ class SoftHebbLearner:
         loss = functional.cross_entropy(self.network(x), y)
         loss.backward()
         self.optimizer.step()
+        self.hidden.events += 1
+        self.hidden.event_stimuli += len(x)
         return loss.detach()
 
     def predict(self, x: Tensor) -> Tensor:
@@ -432,8 +434,11 @@ class SoftHebbLearner:
 
     @property
     def first_weights(self) -> Tensor:
-        """The filters (channels, patch) of the first layer."""
-        return self.network.layers()[0].weight.detach().flatten(1)
+        """The weights (units, inputs) of the first layer or its filters (channels, patch), each with norm 1.
+
+        Learning takes the norms from 25 to 1, so that weights of different norms could not be seen on one color scale.
+        """
+        return functional.normalize(self.network.layers()[0].weight.detach().flatten(1))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of both."""

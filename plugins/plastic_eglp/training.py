@@ -372,17 +372,19 @@ def train_softhebb_and_log(config: Train, data: Dataset, run: Run) -> None:
         run.message("computing the features of all images, from which the readout learns")
         labeled, taught = learner.stored_features(labeled), learner.readout
 
+    steps = -(-len(labeled.train) // config.batch_size)
+
     def after_epoch(epoch: int) -> None:
         run.log(
             "train",
             events=hidden.events,
             event_images=hidden.event_stimuli,
             synaptic_updates=hidden.synaptic_updates,
-            messages=hidden.messages,
+            **({"messages": hidden.messages} if learner.optimizer is None else {}),
         )
-        # All events are before the first epoch of the readout, and shown as a part of it.
-        had_event = [hidden.learns] * len(batches) if epoch == 1 else []
-        run.save_tensors(f"events-{epoch:06d}", {"epoch": epoch, "events": torch.tensor(had_event)})
+        # All events without labels are before the first epoch of the readout, and are shown in it.
+        had_event = [hidden.learns and epoch == 1] * len(batches) if learner.optimizer is None else [True] * steps
+        run.save_tensors(f"events-{epoch:06d}", {"epoch": epoch, "events": torch.tensor(had_event if epoch else [])})
         snapshot_weights(run, epoch, config.epochs, learner.first_weights if epoch else first)
 
     fit(taught, labeled, run, epochs=config.epochs, batch_size=config.batch_size, after_epoch=after_epoch)

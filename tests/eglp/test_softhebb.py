@@ -282,6 +282,8 @@ def test_backpropagation_teaches_all_layers():
     one.learn_by_backpropagation()
     x, y = images(), torch.arange(4) % CLASSES
     one.train_batch(x, y)
+    assert (one.hidden.events, one.hidden.event_stimuli) == (1, 4)
+    torch.testing.assert_close(one.first_weights.norm(dim=1), torch.ones(5, dtype=torch.float64))
     by_hand.requires_grad_(True).train()
     adam = torch.optim.Adam(by_hand.parameters(), lr=0.01)
     functional.cross_entropy(by_hand(x), y).backward()
@@ -419,6 +421,18 @@ def test_features_are_computed_once_for_each_image():
     # The mean and the variance of 1 + 2 channels, two moments of the readout, and 20 images' features.
     assert cost.state_bytes == 4 * (50 + 54 + 39 + 6 + 2 * 39 + 20 * 12)
     assert cost.step_bytes == 4 * 10 * (64 + 128 + 32 + 48)
+
+
+def test_backpropagation_is_priced_as_such():
+    config = {"model": "softhebb", "hidden": [2, 3], "epochs": 4, "batch_size": 6, "update": "backprop"}
+    config |= {"events": "always", "event_budget": 0, "activation": "triangle"}
+    data = {"image_shape": [1, 8, 8], "classes": 3}
+    run = RunRecord("run", "eglp", 0, config, status="completed", data=data, summary={}, speed={"samples": 80})
+    first, second, readout = 64 * 2 * 25, 16 * 3 * 2 * 9, 12 * 3
+    cost = cost_of(run)
+    assert cost.inference_flops == 80 * 2 * (first + second + readout)
+    assert cost.learning_flops == 80 * 2 * (first + 2 * second + 2 * readout)
+    assert cost.updates == 16 * (50 + 54 + 36)
 
 
 def test_few_data_have_a_network_too(tmp_path):
