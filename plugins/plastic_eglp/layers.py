@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,18 @@ def activate(z: Tensor, activation: Activation) -> Tensor:
     if activation == "leaky-relu":
         return functional.leaky_relu(z, LEAK)
     return rule.triangle(z) if activation == "triangle" else z
+
+
+class Activity(NamedTuple):
+    """The activity of a layer in one call: its input, and its response before and after the activation function."""
+
+    pre: Tensor
+    response: Tensor
+    post: Tensor
+
+    def of(self, stimuli: Tensor) -> Activity:
+        """Return the activity of the stimuli with these numbers (n,)."""
+        return Activity(*(tensor.index_select(0, stimuli) for tensor in self))
 
 
 class _LocalLayer(nn.Module):
@@ -84,24 +96,26 @@ class _LocalLayer(nn.Module):
                 offsets.zero_()
         self.bias = None if offsets is None else nn.Parameter(offsets, requires_grad=False)
         self.register_buffer("theta", torch.ones(shape[0]))
-        self.forget()
+        # In a list, because a module takes long to set an attribute.
+        self._stored: list[Activity] = []
+
+    @property
+    def stored(self) -> Activity:
+        """The activity of the last call in training mode; raises RuntimeError if none is stored."""
+        if not self._stored:
+            raise RuntimeError("no activity is stored: call the layer in training mode before local_update or keep")
+        return self._stored[0]
 
     def forget(self) -> None:
         """Discard the stored activity."""
-        self._pre: Tensor | None = None
-        self._response: Tensor | None = None
-        self._post: Tensor | None = None
+        self._stored.clear()
 
     def keep(self, stimuli: Tensor) -> None:
         """Discard the stored activity, except that of the stimuli with these numbers (n,).
 
         Raises RuntimeError if no activity is stored.
         """
-        if self._pre is None or self._response is None or self._post is None:
-            raise RuntimeError("no activity is stored: call the layer in training mode before keep")
-        self._pre = self._pre.index_select(0, stimuli)
-        self._response = self._response.index_select(0, stimuli)
-        self._post = self._post.index_select(0, stimuli)
+        self._stored[:] = [self.stored.of(stimuli)]
 
     def response(self, x: Tensor) -> Tensor:
         """Return z, the linear response to x."""
@@ -127,14 +141,15 @@ class _LocalLayer(nn.Module):
         if x.ndim != self.weight.ndim or x.shape[1] != self.weight.shape[1]:
             expected = ", ".join(["batch", str(self.weight.shape[1]), "height", "width"][: self.weight.ndim])
             raise ValueError(f"x has shape {tuple(x.shape)}: it must be ({expected})")
-        with torch.no_grad():
-            z = self.response(x)
-            y = self.activate(z)
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return self.forward(x)
+        z = self.response(x)
+        y = self.activate(z)
         if self.training:
-            self._pre, self._response, self._post = x.detach(), z, y
+            self._stored[:] = [Activity(x.detach() if x.requires_grad else x, z, y)]
         return y
 
-    @torch.no_grad()
     def local_update(self, event: float | Tensor, modulation: Tensor | None = None) -> None:
         """Apply equation (1) of rule.py to the activity that the last call of the layer stored.
 
@@ -144,9 +159,12 @@ class _LocalLayer(nn.Module):
 
         Raises RuntimeError if no activity is stored, and ValueError for wrong shapes.
         """
-        if self._pre is None or self._response is None or self._post is None:
-            raise RuntimeError("no activity is stored: call the layer in training mode before local_update")
-        batch = len(self._pre)
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                self.local_update(event, modulation)
+            return
+        pre, response, post = self.stored
+        batch = len(pre)
         if isinstance(event, Tensor) and event.shape not in (torch.Size([]), torch.Size([batch])):
             raise ValueError(f"event has shape {tuple(event.shape)}: give a number, or ({batch},)")
         if modulation is not None and modulation.shape != (batch, len(self.weight)):
@@ -160,7 +178,7 @@ class _LocalLayer(nn.Module):
             event = event.to(self.weight.dtype)
         # Equation (1) is linear in the event: a strength that all stimuli share becomes part of the rate.
         rate, event = (self.lr, event) if isinstance(event, Tensor) else (self.lr * event, 1.0)
-        z, y, event, modulation = self._by_position(self._response, self._post, event, modulation)
+        z, y, event, modulation = self._by_position(response, post, event, modulation)
         factors = self._factors(z, y, event, modulation)
         if modulation is None and self.local_rule == "softhebb":
             self._softhebb_step(factors, rate, event)
@@ -237,8 +255,7 @@ class LocalLinear(_LocalLayer):
         return functional.linear(x, self.weight, self.bias)
 
     def _add_products(self, target: Tensor, post: Tensor, scale: float) -> None:
-        assert self._pre is not None
-        add_products(target, post, self._pre, scale)
+        add_products(target, post, self.stored.pre, scale)
 
     def extra_repr(self) -> str:
         """Return the description of the layer for print(layer)."""
@@ -289,12 +306,11 @@ class LocalConv2d(_LocalLayer):
         return _rows(z), _rows(y), event, modulation
 
     def _add_products(self, target: Tensor, post: Tensor, scale: float) -> None:
-        assert self._pre is not None
-        assert self._response is not None
-        batch, channels, height, width = self._response.shape
+        pre, response, _ = self.stored
+        batch, channels, height, width = response.shape
         maps = post.view(batch, height, width, channels).permute(0, 3, 1, 2)
         # The sum over images and positions, without unfolding the patches.
-        target.add_(conv2d_weight(self._pre, self.weight.shape, maps, padding=self.padding), alpha=scale)
+        target.add_(conv2d_weight(pre, self.weight.shape, maps, padding=self.padding), alpha=scale)
 
     def extra_repr(self) -> str:
         """Return the description of the layer for print(layer)."""

@@ -162,8 +162,8 @@ def everything(one):
     net = one.network
     found = {f"state {name}": tensor for name, tensor in net.state_dict().items()}
     for number, layer in enumerate(net.layers()):
-        for name in ("_pre", "_response", "_post"):
-            found[f"{number} {name}"] = getattr(layer, name)
+        for activity in layer._stored:
+            found |= {f"{number} {name}": tensor for name, tensor in activity._asdict().items()}
     for name, parameter in net.named_parameters():
         found[f"gradient {name}"] = parameter.grad
     found["last hidden"] = getattr(net, "last_hidden", None)

@@ -110,7 +110,7 @@ def watch(one):
     update = layer.local_update
 
     def recorded(event, modulation=None):
-        seen.append((layer._pre.clone(), event))
+        seen.append((layer.stored.pre.clone(), event))
         update(event, modulation)
 
     layer.local_update = recorded

@@ -274,7 +274,7 @@ def test_stimuli_without_an_event_are_skipped():
     one = EGLPLearner(network(), controller, batch_size=4, signal="error")
     x, y = batch()
     one.train_batch(x, y)
-    assert torch.equal(one.network.hidden[0]._pre, x[[1, 3]])
+    assert torch.equal(one.network.hidden[0].stored.pre, x[[1, 3]])
     assert one.event_stimuli == 2
     sampled, always = (
         cost_of_stimulus(EGLPLearner(network(), c, batch_size=4)) for c in (controller, AlwaysOnController())

@@ -324,7 +324,7 @@ def test_images_with_events_are_those_that_the_controller_saw(trained):
     data = replace(trained.data, train=Split(x.clone(), torch.zeros(images, dtype=torch.long)))
     config = Train.from_values({**run.config, "epochs": 3, "batch_size": 40, "event_warmup": 0}, source="test")
     learner = make_learner(config, data, run)
-    learner._signals = lambda *_: learner.network.hidden[0]._pre[:, 0]
+    learner._signals = lambda *_: learner.network.hidden[0].stored.pre[:, 0]
     learner.controller.rate = 0.5
     found = images_with_events(learner, learner.controller, config, data, run)
     # In the first batch nothing is known of the signal.
