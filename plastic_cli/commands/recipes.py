@@ -15,7 +15,7 @@ from plastic_cli.plugins.discovery import discover
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.record import NOTES_BETWEEN
 from plastic_cli.sweeps.overview import NOT_MEASURED, ReferenceResult, recipe_row, reference_result
-from plastic_cli.sweeps.plan import PlannedRun, option_text, plan_recipe
+from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe, recipe_names
 from plastic_cli.tables import NOTE_MARK, Cell, Column, Table, markdown
 from plastic_cli.terminal_tables import print_tables
@@ -141,6 +141,7 @@ def settings_table(result: ReferenceResult) -> Table:
     from plastic_cli.plugins.metrics import metric_of
     from plastic_cli.reports.numbers import NumberStyle
     from plastic_cli.statistics.intervals import mean_interval
+    from plastic_cli.verbs.verify import settings_of
 
     style = NumberStyle()
     metric = metric_of(result.metric or "", result.rule)
@@ -148,7 +149,7 @@ def settings_table(result: ReferenceResult) -> Table:
     intervals = [mean_interval(values) for _, values in result.settings]
     rows = [
         (
-            ": ".join([*([planned.rule] if rules else []), _setting(planned) or planned.rule]),
+            ": ".join([*([planned.rule] if rules else []), settings_of(planned) or planned.rule]),
             style.estimate(interval, metric) or NOT_MEASURED,
             str(len(values)),
         )
@@ -160,12 +161,6 @@ def settings_table(result: ReferenceResult) -> Table:
         Column("n", numeric=True),
     )
     return Table("Results in the reference", style.caption(intervals), columns, tuple(rows), wrap=60)
-
-
-def _setting(planned: PlannedRun) -> str:
-    """Return the name of a run in its recipe and the options that distinguish it, without the seed."""
-    varied = [f"{name}={option_text(value)}" for name, value in planned.varied.items() if name != "seed"]
-    return ", ".join([*([planned.name] if planned.name else []), *varied])
 
 
 def _reference() -> Reference:

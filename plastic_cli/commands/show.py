@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 FORMATS = ("table", "markdown", "csv", "json")
 
 
+COPIED = ("recipe",)
+"""Columns whose cells are typed again, so that they are never broken into lines."""
+
+
 def print_rows(
     rows: Sequence[Mapping[str, Any]],
     columns: Sequence[str],
@@ -61,7 +65,11 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
         title,
         "",
         tuple(
-            Column(column, numeric=column in right or any(isinstance(row.get(column), int | float) for row in rows))
+            Column(
+                column,
+                numeric=column in right or any(isinstance(row.get(column), int | float) for row in rows),
+                whole=column in COPIED,
+            )
             for column in columns
         ),
         tuple(tuple(_cell(row.get(column)) for column in columns) for row in rows),

@@ -229,6 +229,8 @@ def _sides(chosen: ChosenRuns) -> tuple[tuple[Side, ...], tuple[str, ...]]:
         sides = [_side(letter, groups[0], f"seed {chosen.records[run].seed}", [run], chosen)
                  for letter, run in zip(ascii_uppercase, ids, strict=False)]  # fmt: skip
         notes.append("All runs have the same options, so each run is compared.")
+        if len({chosen.records[run].seed for run in ids}) == len(ids):
+            notes.append("They differ in the seed.")
         count = len(ids)
     else:
         sides = [
@@ -242,7 +244,7 @@ def _sides(chosen: ChosenRuns) -> tuple[tuple[Side, ...], tuple[str, ...]]:
             notes.append(f"{runs} left out: a newer run has the same options and seed.")
     if count > MOST_SIDES:
         raise UserError(f"{count} settings are too many to compare side by side. Choose up to {MOST_SIDES}.")
-    return tuple(sides), (*notes, *_warnings(sides))
+    return tuple(sides), (*notes, *_warnings(sides, of_one_setting=len(groups) == 1))
 
 
 def _side(letter: str, group: Group, distinction: str, runs: Iterable[str], chosen: ChosenRuns) -> Side:
@@ -250,8 +252,8 @@ def _side(letter: str, group: Group, distinction: str, runs: Iterable[str], chos
     return Side(letter, group.rule, group.data, distinction, records)
 
 
-def _warnings(sides: Sequence[Side]) -> list[str]:
-    """Return what makes the results of the sides less comparable."""
+def _warnings(sides: Sequence[Side], *, of_one_setting: bool) -> list[str]:
+    """Return what makes the results of the sides less comparable. of_one_setting: each side is one run of it."""
     notes = []
     if len({side.dataset for side in sides}) > 1:
         notes.append("The settings were trained on different data, so their results are not directly comparable.")
@@ -263,7 +265,7 @@ def _warnings(sides: Sequence[Side]) -> list[str]:
         unfinished = sorted({record.status for record in side.records if record.status != "completed"})
         if unfinished:
             notes.append(f"{side.letter} has runs that are {' and '.join(unfinished)}: their last values are shown.")
-    if max(len(side.records) for side in sides) == 1:
+    if not of_one_setting and max(len(side.records) for side in sides) == 1:
         notes.append("Each setting has one run. The differences may be due to the seed.")
     return notes
 

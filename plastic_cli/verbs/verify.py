@@ -564,7 +564,7 @@ def mean_row(mean: JudgedMean) -> dict[str, Any]:
 def settings_of(planned: PlannedRun) -> str:
     """Return the name of a run in its recipe and the options that distinguish it, without the seed."""
     varied = [f"{name}={option_text(value)}" for name, value in planned.varied.items() if name != "seed"]
-    return " ".join([*([planned.name] if planned.name else []), *varied])
+    return ", ".join([*([planned.name] if planned.name else []), *varied])
 
 
 def same_seed_text(verdict: Verdict) -> str | None:

@@ -14,8 +14,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from plastic_cli.commands.show import _table
 from plastic_cli.errors import RunFailed
 from plastic_cli.plugins.discovery import discover
+from plastic_cli.terminal_tables import table_text
 from plastic_cli.testing import interrupted_after, plastic
 from processes import command, environment, run_plastic
 
@@ -388,3 +390,10 @@ def test_a_command_works_with_a_closed_standard_stream(closed, train):
     shell = ["sh", "-c", f'exec "$@" {closed}>&-', "sh", sys.executable, "-m", "plastic_cli", "runs"]
     done = subprocess.run(shell, capture_output=True, text=True, env=environment(), check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_name_of_a_recipe_is_never_broken_into_lines():
+    rows = [{"recipe": "selective-sp-04-code-reservoir", "reason": "many words " * 9, "other": "more words " * 9}]
+    shown = table_text(_table("", rows, list(rows[0]), ()), 80)
+    assert "selective-sp-04-code-reservoir" in shown
+    assert max(map(len, shown.splitlines())) <= 80

@@ -82,7 +82,7 @@ def test_single_runs_have_a_difference_without_an_interval_and_a_note(make_runs)
 def test_runs_of_one_setting_are_compared_one_by_one(make_runs):
     comparison = Comparison(make_runs(seeds=3, perturbations=1))
     assert [side.distinction for side in comparison.sides] == ["seed 0", "seed 1", "seed 2"]
-    assert "All runs have the same options, so each run is compared." in comparison.notes
+    assert comparison.notes == ("All runs have the same options, so each run is compared.", "They differ in the seed.")
     assert comparison.options.empty
     assert comparison.results["difference"].dropna().round(6).tolist()[:2] == [0.01, 0.02]
 
