@@ -2,9 +2,10 @@
 
 torch multiplies float32 matrices on the CPU with MKL, which does not use AVX-512 on every processor that has it.
 oneDNN, which is part of torch too, does. Both add the terms of a sum one after the other, but MKL ends a sum after 192
-terms and begins another one. Where oneDNN ends its sums there too (`_terms`), the bits are the same. So oneDNN is used
-only where a trial on this machine gives the same bits. In the forward pass it would save no time, because its sums have
-more terms.
+terms and begins another one. Where oneDNN ends its sums there too (`_terms`), the bits are the same. With four threads
+or more, MKL computes a few columns of some matrices in another order. So oneDNN is used only where a trial gives the
+same bits, on this machine, with these threads and for this size of the weights. In the forward pass it would save no
+time, because its sums have more terms.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ FEWEST_UNITS = 16
 """With fewer stimuli, inputs or outputs MKL adds in another order."""
 FEWEST_TERMS = 6_000_000
 """Number of terms of all sums below which oneDNN is not faster."""
+STIMULI_OF_TRIAL = (128, 200, 448)
+"""Numbers of stimuli in a trial: MKL adds them in one sum, in two halves, and in sums of 192 and a rest."""
 
 
 def add_products(target: Tensor, post: Tensor, x: Tensor, scale: float) -> None:
@@ -62,20 +65,30 @@ def _is_faster(target: Tensor, post: Tensor, x: Tensor) -> bool:
         stimuli * units * inputs >= FEWEST_TERMS
         and min(stimuli, units, inputs) >= FEWEST_UNITS
         and all(tensor.dtype == torch.float32 and tensor.is_cpu for tensor in (target, post, x))
-        and _has_same_bits()
+        and _has_same_bits(units, inputs, torch.get_num_threads())
     )
 
 
 @functools.cache
-def _has_same_bits() -> bool:
-    """Return whether this processor has AVX-512, and oneDNN gives the same bits as torch's default."""
+def _has_same_bits(units: int, inputs: int, threads: int) -> bool:  # noqa: ARG001
+    """Return whether this processor has AVX-512, and oneDNN gives the bits of torch's default for weights of this size.
+
+    threads: those of torch, with which the trial is made.
+    """
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available():
         return False
     generator = torch.Generator().manual_seed(0)
-    target, post, x = (torch.randn(shape, generator=generator) for shape in ((48, 64), (200, 48), (200, 64)))
-    expected = target.addmm(post.T, x, alpha=0.3)
+    most = max(STIMULI_OF_TRIAL)
+    target, post, x = (
+        torch.randn(shape, generator=generator) for shape in ((units, inputs), (most, units), (most, inputs))
+    )
     try:
-        _add_products(target, post, x, 0.3)
+        return all(_agree(target, post[:stimuli], x[:stimuli]) for stimuli in STIMULI_OF_TRIAL)
     except (AttributeError, RuntimeError):  # an operation that this version of torch has not
         return False
-    return torch.equal(target, expected)
+
+
+def _agree(target: Tensor, post: Tensor, x: Tensor) -> bool:
+    found = target.clone()
+    _add_products(found, post, x, 0.3)
+    return torch.equal(found, target.addmm(post.T, x, alpha=0.3))
