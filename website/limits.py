@@ -48,14 +48,14 @@ LIMITS = {
         "Accuracy against depth",
         "hidden layers",
         lambda config: len(config["config.hidden"]),
-        "MNIST, hidden layers of 256 units, one perturbation per image, batch size 1, two passes",
+        "MNIST, layers of 256 units, one perturbation, batch size 1, two passes",
     ),
     "limits-width": Limit(
         "grlu-limits-width",
         "Accuracy against width",
         "units of the hidden layer",
         lambda config: config["config.hidden"][0],
-        "MNIST, one hidden layer, one perturbation per image, batch size 1, two passes",
+        "MNIST, one hidden layer, one perturbation, batch size 1, two passes",
         log=True,
     ),
     "limits-k": Limit(
@@ -63,7 +63,7 @@ LIMITS = {
         "Accuracy against the share of active units",
         "share k of the hidden units that are active",
         lambda config: config["config.k"],
-        "MNIST, 256 hidden units, top-k, one perturbation per image, batch size 1, two passes",
+        "MNIST, 256 units, top-k, one perturbation, batch size 1, two passes",
         log=True,
     ),
     "limits-time": Limit(
@@ -71,7 +71,7 @@ LIMITS = {
         "Accuracy against steps in time",
         "steps in time with the same weights",
         lambda config: STEPS[str(config["config.model"]).rpartition(":")[2]],
-        "MNIST, 128 recurrent units, one perturbation per image, batch size 64, Adam, one pass",
+        "MNIST, 128 units, one perturbation, batch size 64, Adam, one pass",
     ),
 }
 
