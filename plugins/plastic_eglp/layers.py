@@ -106,6 +106,10 @@ class _LocalLayer(nn.Module):
             raise RuntimeError("no activity is stored: call the layer in training mode before local_update or keep")
         return self._stored[0]
 
+    def store(self, activity: Activity) -> None:
+        """Store activity in place of that of the last call."""
+        self._stored[:] = [activity]
+
     def forget(self) -> None:
         """Discard the stored activity."""
         self._stored.clear()
@@ -115,7 +119,7 @@ class _LocalLayer(nn.Module):
 
         Raises RuntimeError if no activity is stored.
         """
-        self._stored[:] = [self.stored.of(stimuli)]
+        self.store(self.stored.of(stimuli))
 
     def response(self, x: Tensor) -> Tensor:
         """Return z, the linear response to x."""
@@ -147,7 +151,7 @@ class _LocalLayer(nn.Module):
         z = self.response(x)
         y = self.activate(z)
         if self.training:
-            self._stored[:] = [Activity(x.detach() if x.requires_grad else x, z, y)]
+            self.store(Activity(x.detach() if x.requires_grad else x, z, y))
         return y
 
     def local_update(self, event: float | Tensor, modulation: Tensor | None = None) -> None:

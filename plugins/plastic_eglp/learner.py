@@ -15,6 +15,7 @@ from plastic_eglp.change import Feedback
 from plastic_eglp.events import Controller, SampledController, ThresholdController
 from plastic_eglp.layers import LocalLinear
 from plastic_eglp.network import EGLPNetwork
+from plastic_eglp.products import FEWEST_UNITS
 from plastic_eglp.signals import Novelty, Signal, label_error, margin, uncertainty
 
 Update = Literal["local", "backprop"]
@@ -94,6 +95,11 @@ class EGLPLearner:
         self.had_event: list[bool] = []
         self._scale = 1.0
         self._kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        # The hidden layers do not change until the event, so the activity of its stimuli is kept. But in small products
+        # the bits depend on the other stimuli, and batch normalization does too.
+        self._kept_activity: list[list[tuple[Tensor, Tensor]]] = []
+        fewest = min(len(layer.weight) for layer in network.local_layers())
+        self._keeps_activity = network.model == "mlp" and fewest >= FEWEST_UNITS
         self._novelty = Novelty()
         local_readout = isinstance(network.readout, LocalLinear)
         if update == "backprop":
@@ -167,13 +173,17 @@ class EGLPLearner:
         chosen = strengths.nonzero()[:, 0]
         if len(chosen):
             self._kept.append((x.index_select(0, chosen), y.index_select(0, chosen), strengths.index_select(0, chosen)))
+            if self._keeps_activity and len(x) >= FEWEST_UNITS:
+                self._kept_activity.append(self.network.stored(chosen))
             if self.controller.warming_up or sum(len(kept[1]) for kept in self._kept) >= self.gather:
                 x, y, strengths = (
                     torch.cat(parts)[: self._remaining_stimuli()] for parts in zip(*self._kept, strict=True)
                 )
-                self._kept = []
+                activity = self._kept_activity if len(self._kept_activity) == len(self._kept) else []
+                self._kept, self._kept_activity = [], []
                 if len(y):
-                    error = _error(self.network(x), y)
+                    known = activity and len(y) >= FEWEST_UNITS
+                    error = _error(self.network.present(x, activity) if known else self.network(x), y)
                     # Counted in whole stimuli, so that sums of fractions of a batch reach the budget exactly.
                     self.controller.used = (round(self.controller.used * self.batch_size) + len(y)) / self.batch_size
                     self._learn(error, strengths * (len(y) / self.batch_size), len(y))
@@ -271,6 +281,7 @@ class EGLPLearner:
         self.event_stimuli = int(state["event_stimuli"])
         self._scale = float(state.get("scale", 1.0))
         self._kept = [(x, y, strengths) for x, y, strengths in state["kept"]]
+        self._kept_activity = []
         self._novelty.mean, self._novelty.variance = state["mean"], state["variance"]
 
 

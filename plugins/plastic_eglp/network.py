@@ -14,7 +14,7 @@ from torch.nn import functional
 from plastic_eglp import rule
 from plastic_eglp.change import Feedback, LocalRule
 from plastic_eglp.config import KERNELS
-from plastic_eglp.layers import Activation, InitialWeights, LocalConv2d, LocalLinear, activate
+from plastic_eglp.layers import Activation, Activity, InitialWeights, LocalConv2d, LocalLinear, activate
 
 Model = Literal["mlp", "cnn"]
 Readout = Literal["supervised", "local"]
@@ -144,6 +144,32 @@ class EGLPNetwork(nn.Module):
         """Return logits (batch, classes)."""
         self.last_hidden = self.activity(x)[-1].flatten(1)
         logits: Tensor = self.readout(self.last_hidden)
+        return logits
+
+    def stored(self, stimuli: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return response and activity of these stimuli (n,) in the last call, for each local layer."""
+        found = []
+        for layer in self.local_layers():
+            _, response, post = layer.stored
+            found.append((response.index_select(0, stimuli), post.index_select(0, stimuli)))
+        return found
+
+    def present(self, x: Tensor, batches: Sequence[list[tuple[Tensor, Tensor]]]) -> Tensor:
+        """Store what a call with x (n, features) stores, from activity of earlier calls, and return the logits of x.
+
+        batches: what `stored` returned for the stimuli of x, in their order, and possibly for further ones. The hidden
+        layers must not have changed since, and there must be no batch normalization.
+        """
+        n, h = len(x), x
+        for layer, parts in zip(self.local_layers(), zip(*batches, strict=True), strict=True):
+            response, post = (torch.cat(rows)[:n] for rows in zip(*parts, strict=True))
+            layer.store(Activity(h, response, post))
+            if layer is not self.readout:
+                self.last_hidden = post
+            h = post
+        if isinstance(self.readout, LocalLinear):
+            return h
+        logits: Tensor = self.readout(h)
         return logits
 
     def local_update(

@@ -613,3 +613,36 @@ def test_equal_budgets_are_equal_numbers_of_stimuli(digits):
     assert fixed.events == sum(fixed.had_event) == budget
     for one in (triggered, fixed):
         assert one.synaptic_updates == one.events * 64 * 16
+
+
+@pytest.mark.parametrize("budget", [None, 1.3])
+@pytest.mark.parametrize("options", [{}, {"feedback": "none", "local_rule": "softhebb"}, {"readout": "local"}])
+def test_kept_activity_is_that_of_another_presentation(options, budget, monkeypatch):
+    options = dict(options)
+    feedback = options.pop("feedback", "direct")
+    learners = []
+    for _ in range(2):
+        net = EGLPNetwork(
+            (1, 4, 5), (24, 20), 16, lr=0.1, **options, generator=torch.Generator().manual_seed(0)
+        ).double()
+        controller = ThresholdController(rate=0.4, window=64, warmup=1, per_stimulus=True, budget=budget)
+        learners.append(EGLPLearner(net, controller, batch_size=32, feedback=feedback, gather=40, readout_lr=0.01))
+    kept, again = learners
+    presented = []
+    own = kept.network.present
+    monkeypatch.setattr(kept.network, "present", lambda x, batches: presented.append(len(x)) or own(x, batches))
+    again._keeps_activity = False
+    generator = torch.Generator().manual_seed(1)
+    for number in range(12):
+        x, y = torch.randn(32, 20, generator=generator).double(), torch.randint(16, (32,), generator=generator)
+        if number == 5:
+            # A checkpoint does not hold the activity.
+            kept.load_state_dict(kept.state_dict())
+        losses = [one.train_batch(x, y) for one in learners]
+        torch.testing.assert_close(losses[0], losses[1], rtol=1e-12, atol=1e-12)
+        for name, value in kept.network.state_dict().items():
+            torch.testing.assert_close(value, again.network.state_dict()[name], rtol=1e-10, atol=1e-12)
+    assert kept.events == again.events > 1
+    assert kept.event_stimuli == again.event_stimuli
+    assert len(presented) >= (1 if budget else 2)
+    torch.testing.assert_close(kept.network.last_hidden, again.network.last_hidden)
