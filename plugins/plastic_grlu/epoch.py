@@ -393,7 +393,8 @@ def _train_eager(
         of_step = replace(settings, form=settings.form._replace(turn=turn))
         if settings.decorrelation is not None:
             rewards.append(decorrelating.step(x[batch], y[batch], of_step, generator))
-            if step % settings.steps_per_block == 0 or step == len(batches):
+            ends = step == len(batches) or len(batches[step]) < settings.batch_size
+            if ends or step % settings.steps_per_block == 0:
                 decorrelating.learn()
         else:
             rewards.append(step_of_rule(network, x[batch], y[batch], of_step, generator))

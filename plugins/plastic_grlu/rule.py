@@ -82,7 +82,8 @@ each perturbation. Each part may be left out, and they follow each other in this
                    z_l before its own noise
     (24) x*_l    = R_l xhat_l in the place of xhat_l in (2) and (6),    R_l = I before the first step
     (25) dR_l    = -rho (mean over images of x*_l outer x*_l, with a diagonal of zeros) R_l,    once for each block of
-                   max(1, 64 // batch) steps, at the end; x*_l is the mean over the passes of an image
+                   max(1, 64 // batch) steps, at the end; x*_l is the mean over the passes of an image. A last
+                   batch that has fewer images is a block of its own
 
 Let G be the gradient with respect to the z of all units, for one image and noise before the nonlinearity, and let the
 noise be n = sigma S xi with independent xi ~ N(0, 1). To leading order, the expectation of the biases' update is
@@ -98,8 +99,8 @@ correlation", arXiv 2601.02636, restrict noise to a few dimensions of activity; 
 
 (21) and (22) do not change the expectation. With (21), layer m adds N_l |G_m|^2 s_m^2 / s_l^2 to the variance in layer
 l. With (22), the noise of other layers does not disturb the estimate of a layer, which is made in one of L
-perturbations. (23) changes the update of silent units alone. Its expectation is zero with noise before the
-nonlinearity, so that it is noise and nothing else.
+perturbations. (23) changes the update of silent units alone. With noise before the nonlinearity, the expectation of
+this update is zero to leading order, so that it is almost only noise.
 
 (24) and (25) are from Dalm, van Gerven and Ahmad, "Effective learning with node perturbation in multi-layer neural
 networks", arXiv 2310.00965. The weights that multiply xhat_l are W_l R_l. So (6) is dW_l = U R_l^T, where U is the

@@ -316,6 +316,28 @@ def test_plain_torch_takes_the_same_steps():
     assert 0.3 < deviation.mean() < 2
 
 
+@pytest.mark.parametrize(("batch", "blocks"), [(3, 2), (40, 2), (10, 1)])
+def test_a_smaller_last_batch_is_a_block_of_its_own(batch, blocks):
+    """With weights that do not change and nearly no noise, compiled and plain steps teach R_l the same."""
+    sizes, images = [6, 8, 4], 50
+    weights, biases, x, y, *_ = problem(sizes, images)
+    found = []
+    for dtype in (torch.float64, torch.float32):
+        decorrelation = Decorrelation([torch.eye(6, dtype=dtype), torch.eye(8, dtype=dtype)], 0.1)
+        single = [part.to(dtype) for part in weights], [part.to(dtype) for part in biases]
+        chosen = Settings(1, 1e-6, 0.0, batch, "preactivation", decorrelation=decorrelation)
+        train_epoch(*single, x.to(dtype), y, torch.arange(images), chosen, NoiseState(0))
+        found.append(decorrelation.matrices)
+    for plain, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(plain, compiled.double(), rtol=1e-4, atol=1e-5)
+    inputs = rule.layer_norm(x)
+    matrix, full = torch.eye(6, dtype=torch.float64), images - images % batch
+    parts = [inputs[:full], inputs[full:]][:blocks]
+    for part in parts:
+        matrix = matrix + 0.1 * rule.decorrelation_update(matrix, part @ matrix.T)
+    torch.testing.assert_close(found[0][0], matrix, rtol=1e-9, atol=1e-9)
+
+
 def test_parts_that_leave_the_expectation():
     """The mean over noise is sigma^2 G; the variances of the biases' updates are those of rule.py."""
     sizes, sigma, draws = [6, 7, 4], 1e-3, 1500
