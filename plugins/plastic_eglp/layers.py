@@ -12,7 +12,6 @@ from torch.nn.grad import conv2d_weight
 
 from plastic_eglp import rule
 from plastic_eglp.change import BCM_RATE, LOCAL_RULES, LocalRule, add_change, factors_of, softhebb_step
-from plastic_eglp.products import add_products
 
 Activation = Literal["linear", "relu", "tanh", "triangle", "leaky-relu"]
 ACTIVATIONS: tuple[Activation, ...] = ("linear", "relu", "tanh", "triangle", "leaky-relu")
@@ -259,7 +258,7 @@ class LocalLinear(_LocalLayer):
         return functional.linear(x, self.weight, self.bias)
 
     def _add_products(self, target: Tensor, post: Tensor, scale: float) -> None:
-        add_products(target, post, self.stored.pre, scale)
+        target.addmm_(post.T, self.stored.pre, alpha=scale)
 
     def extra_repr(self) -> str:
         """Return the description of the layer for print(layer)."""

@@ -15,10 +15,11 @@ from plastic_eglp.change import Feedback
 from plastic_eglp.events import Controller, SampledController, ThresholdController
 from plastic_eglp.layers import LocalLinear
 from plastic_eglp.network import EGLPNetwork
-from plastic_eglp.products import FEWEST_UNITS
 from plastic_eglp.signals import Novelty, Signal, label_error, margin, uncertainty
 
 Update = Literal["local", "backprop"]
+FEWEST_UNITS = 16
+"""With fewer rows or columns in a product of matrices, the bits of a row can depend on the number of rows."""
 
 
 class EGLPLearner:
