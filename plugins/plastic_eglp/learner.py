@@ -268,6 +268,8 @@ class EGLPLearner:
             "event_stimuli": self.event_stimuli,
             "scale": self._scale,
             "kept": [list(kept) for kept in self._kept],
+            # So that a resumed run has the same bits on every machine.
+            "kept_activity": [[list(of_layer) for of_layer in batch] for batch in self._kept_activity],
             "mean": self._novelty.mean,
             "variance": self._novelty.variance,
         }
@@ -282,7 +284,9 @@ class EGLPLearner:
         self.event_stimuli = int(state["event_stimuli"])
         self._scale = float(state.get("scale", 1.0))
         self._kept = [(x, y, strengths) for x, y, strengths in state["kept"]]
-        self._kept_activity = []
+        self._kept_activity = [
+            [(response, post) for response, post in batch] for batch in state.get("kept_activity", [])
+        ]
         self._novelty.mean, self._novelty.variance = state["mean"], state["variance"]
 
 
