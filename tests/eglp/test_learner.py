@@ -1,7 +1,6 @@
 """The learner: what one event does, which stimuli take part, what the readout learns, and that nothing is lost."""
 
 import copy
-import copy
 import io
 import math
 
