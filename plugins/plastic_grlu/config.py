@@ -105,14 +105,12 @@ class Train(ModuleTrainConfig):
         1.0,
         "noise of the readout in units of --noise; its mean update does not change",
         gt=0,
-        search=(0.1, 1.0, "log"),
     )
     decorrelation: float = field(
         0.0,
         "rate at which a matrix learns that decorrelates the inputs of each layer, from products of these inputs alone;"
         " 0: none",
         ge=0,
-        search=(1e-5, 1e-2, "log"),
     )
     update: Literal["grlu", "backprop"] = field(
         "grlu", "learning rule; backprop is a control: the true gradient with step learning rate * noise^2"
