@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SETTING_KEYS = {"recipe", "runs", "where", "rule", "dataset", "options"}
 QUERY_KEYS = {
     "of", "metric", "stage", "with", "labels", "at", "along", "minus", "divided_by", "against", "relation", "over",
-    "statistic", "at_least", "seeds", "scale", "offset", "within",
+    "statistic", "at_least", "seeds", "fewest", "scale", "offset", "within",
 }  # fmt: skip
 STATISTICS = ("mean", "each", "minimum", "maximum", "count", "slope")
 RELATIONS = ("difference", "ratio")
@@ -218,8 +218,8 @@ def measured(query: Mapping[str, Any], settings: Mapping[str, Setting], referenc
     `stage`, such as "eval", and `with`, the options of that stage; `labels`, such as a layer; `at`, a step of the
     curve, or the value of the metric `along`, which grows; `minus` or `divided_by`, another metric of the same run;
     `against`, a setting to compare with, seed by seed, and `relation`; `statistic`, one of STATISTICS; `at_least`, the
-    limit of a count; `over`, the numbers of a slope; `seeds`, the number of seeds that count; `scale` and `offset`;
-    `within`, where intervals end.
+    limit of a count; `over`, the numbers of a slope; `seeds`, the number of seeds that count; `fewest`, the number
+    of seeds from which on there is a value; `scale` and `offset`; `within`, where intervals end.
     """
     _check_keys(query, QUERY_KEYS, "a query")
     statistic, relation = query.get("statistic", "mean"), query.get("relation", "difference")
@@ -272,14 +272,15 @@ def values_of(query: Mapping[str, Any], setting: Setting, reference: Reference) 
     """Return the metric of a query by seed, of the completed runs of a setting.
 
     Raises NotMeasuredError if there are fewer seeds than an interval needs, or than the recipe or the query wants if
-    that is fewer; UserError if the runs used two contents of one data set.
+    that is fewer, as `fewest` does; UserError if the runs used two contents of one data set.
     """
     rows = [row for row in reference.with_setting(setting.rule, setting.config) if row["status"] == "completed"]
     contents = {row["data_checksum"] for row in rows if row["data_checksum"]}
     if len(contents) > 1:
         raise UserError(f"{setting}: its runs used data with different contents: {', '.join(sorted(contents))}.")
     rows = sorted(rows, key=lambda row: (row["seed"], row["created"]))
-    wanted = query.get("seeds", min(MINIMUM_VALUES, len({run.seed for run in setting.planned}) or MINIMUM_VALUES))
+    of_recipe = len({run.seed for run in setting.planned}) or MINIMUM_VALUES
+    wanted = query.get("seeds", query.get("fewest", min(MINIMUM_VALUES, of_recipe)))
     seeds = sorted({row["seed"] for row in rows})
     if len(seeds) < wanted:
         raise NotMeasuredError(f"{setting}: the reference has {len(seeds)} of {wanted} seeds; {setting.command}")

@@ -184,6 +184,13 @@ def test_a_query_without_runs_says_what_is_missing(query, message, settings, ref
         value(settings, reference, **query)
 
 
+def test_a_query_can_show_fewer_seeds_than_an_interval_needs(settings, reference):
+    whole = len(value(settings, reference).each)
+    assert len(value(settings, reference, fewest=1).each) == whole
+    with pytest.raises(measured.NotMeasuredError, match=f"{whole} of {whole + 1} seeds"):
+        value(settings, reference, fewest=whole + 1)
+
+
 def test_the_first_seeds_count_if_a_query_names_their_number(settings, reference):
     assert value(settings, reference, seeds=3).each == tuple(ACCURACIES[1][:3])
 
