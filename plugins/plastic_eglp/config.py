@@ -260,13 +260,16 @@ class Train(ModuleTrainConfig):
         1, "passes over the images from which the hidden layers learn without labels", ge=0, panel=WITHOUT_LABELS
     )
     unsupervised_images: int = field(
-        0, "number of images in such a pass, drawn at random; 0: all", ge=0, panel=WITHOUT_LABELS
+        0,
+        "number of images in such a pass, drawn at random; 0, or more than there are: all",
+        ge=0,
+        panel=WITHOUT_LABELS,
     )
     unsupervised_batch_size: int = field(10, "images per step of the hidden layers", ge=1, panel=WITHOUT_LABELS)
     labeled_images: int = field(
         0,
-        "number of images, drawn at random, from which the readout learns; 0: all; the hidden layers also learn from"
-        " the others",
+        "number of images, drawn at random, from which the readout learns; 0, or more than there are: all; the hidden"
+        " layers also learn from the others",
         ge=0,
         panel=WITHOUT_LABELS,
     )
