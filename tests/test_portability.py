@@ -68,6 +68,7 @@ for module in pkgutil.walk_packages(plastic_cli.__path__, "plastic_cli."):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_main_job_runs(plastic_without_posix, runs_folder):
     run = json.loads(plastic_without_posix("train", "grlu", "--perturbations", 2, "--epochs", 1, "--json").stdout)
     assert run["status"] == "completed"
@@ -77,6 +78,7 @@ def test_the_main_job_runs(plastic_without_posix, runs_folder):
     plastic_without_posix("report", "--format", "csv")
 
 
+@pytest.mark.slow
 def test_a_sweep_runs(plastic_without_posix):
     done = plastic_without_posix(
         "train", "backprop", "--epochs", 1, "--grid", "batch_size=100,200", "--workers", 2, "--json"

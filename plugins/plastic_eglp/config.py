@@ -486,6 +486,8 @@ class Train(ModuleTrainConfig):
                 )
             if self.events not in ("always", "never"):
                 raise ValueError(f"--model {self.model} learns before there is a signal: use --events always or never")
+            if self.model == SOFTHEBB and min(self.hidden, default=2) < 2:
+                raise ValueError("--hidden needs at least 2 filters in each layer: the triangle function of one is 0")
         if self.threshold_factor and self.event_signal == "margin":
             raise ValueError("--threshold-factor needs a positive signal, and --event-signal margin can be negative")
         strengths = {

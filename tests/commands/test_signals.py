@@ -133,6 +133,7 @@ def test_tune_hands_the_signal_to_its_runs(tiny_data, runs_folder, start_plastic
     assert [row["status"] for row in RunStore(runs_folder).rows()] == ["interrupted"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
 def test_commands_work_with_the_backend_of_a_notebook(backend, train, runs_folder):
     train()

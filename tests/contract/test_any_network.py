@@ -173,7 +173,7 @@ MISTAKES = {
     "own_nets:Nett": "has no Nett. Did you mean 'Net'?",
     "no_such_module:Net": "there is no module no_such_module to import.",
     "own_nets.py:Net": "own_nets.py is not the name of a module.",
-    "resnet": "must be mlp, cnn, lenet, resnet18, or MODULE:FACTORY",
+    "resnet": "or MODULE:FACTORY such as torchvision.models:resnet18. Did you mean 'resnet18'?",
 }
 
 

@@ -62,6 +62,7 @@ def test_its_own_tests_pass(written, installed):
     assert "3 passed" in done.stdout
 
 
+@pytest.mark.slow
 def test_it_passes_lint_and_types(written):
     ruff = [sys.executable, "-m", "ruff"]
     run(*ruff, "check", "--no-cache", ".", folder=written)

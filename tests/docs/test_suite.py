@@ -18,6 +18,7 @@ def recipe(place):
     return place / "suite.toml"
 
 
+@pytest.mark.slow
 def test_the_suite_that_is_shown_does_what_the_page_says(recipe, place):
     assert "6 runs and 7 steps" in plastic("sweep", recipe, "--dry-run").err
     assert plastic("sweep", recipe, "--dry-run", "--no-steps").err.startswith("6 runs: 0 done")

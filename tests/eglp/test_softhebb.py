@@ -364,6 +364,7 @@ def test_it_meets_what_plastic_expects_of_a_rule(model, tmp_path):
     ("options", "word"),
     [
         (["--model", "softhebb", "--hidden", "4,4,4,4"], "too small for layer 4"),
+        (["--model", "softhebb", "--hidden", "4,1"], "at least 2 filters"),
         (["--model", "softhebb", "--events", "fixed"], "--events always or never"),
         (["--model", "softhebb", "--feedback", "direct"], "--feedback none"),
         (["--model", "softhebb", "--optimizer", "adam"], "--optimizer adam"),

@@ -107,6 +107,7 @@ def test_names_and_values_that_mlflow_does_not_admit(tmp_path):
     assert stored.info.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_make_the_default_store_where_mlflow_looks_for_it(tiny_data, tmp_path, start_plastic):
     small = ["--dataset", tiny_data, "--hidden", 4, "--epochs", 1, "--quiet"]
     processes = [start_plastic("train", "backprop", *small, "--export", "mlflow") for _ in range(2)]

@@ -80,6 +80,7 @@ def in_the_shell(*words):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_an_own_term_of_the_working_directory_is_learned_and_evaluated_in_the_shell(here):
     result = in_the_shell(*command("--terms", "0,my_terms:hebb"))
     assert result["metrics"]["train/theta_my_terms:hebb"] != 0

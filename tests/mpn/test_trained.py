@@ -185,6 +185,7 @@ def in_a_new_process(*words):
     return done
 
 
+@pytest.mark.slow
 def test_a_run_in_an_environment_of_ones_own_opens_again(tmp_path, monkeypatch):
     module = tmp_path / "my_tasks" / "signs.py"
     module.parent.mkdir()

@@ -125,6 +125,7 @@ def test_workers_that_do_not_see_the_store_send_the_runs_back(cluster, sweeping,
     assert [path.name for path in runs_folder.iterdir() if path.name.startswith(".incoming")] == []
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_travels_to_a_worker_that_does_not_see_the_store(
     cluster, sweeping, recipe, runs_folder, starts
 ):
@@ -146,6 +147,7 @@ def test_an_unfinished_run_travels_to_a_worker_that_does_not_see_the_store(
     assert {start["run"] for start in starts()} == {run.name}, "the same run, gone on with"
 
 
+@pytest.mark.slow
 def test_steps_are_carried_out_by_workers_with_and_without_the_store(cluster, sweeping, recipe, runs_folder, starts):
     cluster.add_worker(HIDING)
     cluster.add_worker()
@@ -170,6 +172,7 @@ def _lines(folder):
     return path.read_text().splitlines() if path.exists() else []
 
 
+@pytest.mark.slow
 def test_a_dead_scheduler_is_reported_in_one_line(cluster, sweeping, recipe, starts):
     cluster.add_worker(INSTANT_SECONDS="1")
     sweep = sweeping(recipe("batch_size = [1, 2, 3]"), DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="2s")

@@ -204,6 +204,7 @@ def test_ctrl_c_ends_a_sweep_with_130_and_checkpoints(recipe, runs_folder, start
     assert "Traceback" not in out
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_share_forty_runs(recipe, runs_folder, starts, processes):
     runs = 40
     file = recipe(seeds=str(runs), options="batch_size = 1")

@@ -79,6 +79,7 @@ def test_a_stopped_run_continues_to_the_same_bits(own, data):
         assert torch.equal(left, right)
 
 
+@pytest.mark.slow
 def test_every_verb_works_on_a_convolutional_network(data):
     run = trained(data, "--model", "cnn", "--hidden", "3")
     for words in (
