@@ -12,6 +12,7 @@ from plastic_cli.testing import plastic as shell
 pytest.importorskip("optuna")
 
 
+@pytest.mark.slow
 def test_the_search_is_that_of_the_shell_and_its_best_options_train(tmp_path):
     options = {"epochs": 1, "hidden": "8", "trials": 2, "search": ["learning_rate=0.0001,0.1"], "quiet": True}
     tuning = plastic.tune("backprop", **options)

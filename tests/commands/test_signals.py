@@ -122,6 +122,7 @@ def test_a_sweep_hands_the_signal_to_its_runs(to_all, tiny_data, tmp_path, runs_
     assert [row["status"] for row in RunStore(runs_folder).rows()] == ["interrupted"] * 2
 
 
+@pytest.mark.slow
 def test_tune_hands_the_signal_to_its_runs(tiny_data, runs_folder, start_plastic):
     pytest.importorskip("optuna")
     options = ["--dataset", tiny_data, "--epochs", 1000000, "--hidden", 4, "--validation", 12, "--workers", 1]

@@ -52,6 +52,7 @@ def run(*command, folder=None, **options):
     return done
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(written, installed):
     done = run(
         sys.executable,

@@ -33,7 +33,10 @@ def test_there_are_notebooks():
     assert {path.stem for path in (ROOT / "docs/notebooks").glob("*.ipynb")} == {path.stem for path in SCRIPTS}
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem != "first_run")) for path in SCRIPTS],
+)
 def test_a_notebook_runs(path, tmp_path):
     executed = notebooks.execute(notebooks.script(path), tmp_path, timeout=120)
     assert [cell.cell_type for cell in executed.cells].count("code") > 3

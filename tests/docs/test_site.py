@@ -152,8 +152,15 @@ def test_the_leaderboard_is_a_small_page_and_no_row_is_in_the_search(site):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [(390, 844), (1280, 900)], ids=["phone", "desk"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        pytest.param((390, 844), "dark", id="phone-dark"),
+        pytest.param((390, 844), "light", id="phone-light", marks=pytest.mark.slow),
+        pytest.param((1280, 900), "light", id="desk-light", marks=pytest.mark.slow),
+        pytest.param((1280, 900), "dark", id="desk-dark", marks=pytest.mark.slow),
+    ],
+)
 def test_the_leaderboard_is_sorted_and_filtered_in_the_page(site, size, scheme):
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed: pip install playwright"
