@@ -6,6 +6,7 @@ With learned feedback, errors reach the hidden layers too.
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from itertools import accumulate, pairwise
 from math import prod
 
@@ -36,8 +37,8 @@ def cost(record: TrainedRun) -> Cost:
     return with_backbone(config, found, prod(image_shape)) if config.backbone == "autoencoder" else found
 
 
-def scalars(config: Train, shape: NetworkShape) -> int:
-    """Return how many scalars reach the hidden layers for one sample.
+def scalars(config: Train, shape: NetworkShape) -> Fraction:
+    """Return how many scalars reach the hidden layers for one sample, on average.
 
     For each perturbation, a layer receives the difference of the rewards of each group that has a unit in it. With the
     readout as the source of noise, it also receives the noise of each unit of the readout. If one layer has noise, a
@@ -46,9 +47,9 @@ def scalars(config: Train, shape: NetworkShape) -> int:
     if config.reward_groups == 1:
         numbers = 1 + (shape.readout.units if config.noise_sources == "readout" else 0)
         received = config.perturbations * len(shape.hidden_names) * numbers
-        return received // len(shape.layers) if config.noise_layers == "one" else received
+        return Fraction(received, len(shape.layers) if config.noise_layers == "one" else 1)
     hidden = groups_of_layers(shape, config.reward_groups)[:-1]
-    return config.perturbations * sum(len(groups) for groups in hidden)
+    return Fraction(config.perturbations * sum(len(groups) for groups in hidden))
 
 
 def groups_of_layers(shape: NetworkShape, groups: int) -> list[range]:
@@ -104,7 +105,7 @@ def perturbation_cost(training: Training, config: Train, shape: NetworkShape) ->
         samples=samples,
         inference_flops=samples * shape.forward_flops,
         learning_flops=samples * (of_pairs + of_weights),
-        messages=samples * scalars(config, shape),
+        messages=int(samples * scalars(config, shape)),
         updates=training.steps * shape.weights,
         state_bytes=shape.number_bytes * ((1 + training.moments) * shape.parameters + shape.buffers),
         step_bytes=shape.number_bytes * (training.batch_size * held + shape.parameters),

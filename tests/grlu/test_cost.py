@@ -153,7 +153,7 @@ def test_the_form_of_the_noise_has_a_price():
     assert (common.updates, common.state_bytes) == (plain.updates, 4 * (74 + 27))
     # 7 of 21 perturbations of three epochs: pairs of passes above layers 1, 2 and 3, and an outer product of each.
     assert turns.learning_flops == 28 * (7 * 2 * 2 * (32 + 12 + 0) // 3 + 7 * 2 * (30 + 20 + 12) // 3)
-    assert turns.messages == 28 * (7 * 2 // 3)
+    assert turns.messages == 28 * 7 * 2 // 3
     for name in ("inference_flops", "updates", "state_bytes", "step_bytes"):
         assert getattr(turns, name) == getattr(plain, name)
 
