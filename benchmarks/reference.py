@@ -9,6 +9,9 @@ The second form carries out the runs and the steps of the recipes one at a time,
 Ctrl-C and SIGTERM stop it after a checkpoint; the same command continues it. Several of these processes share a folder
 and never carry out the same run twice. A run that failed counts as measured and is not repeated.
 
+What the reference already holds is not measured again, so FOLDER can be empty. A run is repeated only where a step on
+it is missing.
+
 Each setting has at least five seeds. A recipe with a claim that these leave inconclusive gets ten. Seeds that a recipe
 lists are kept. Recipes whose data are not here are skipped and named. Stop it before a measurement of speed.
 
@@ -31,7 +34,7 @@ from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
+sys.path[:0] = [str(ROOT), str(ROOT / "plugins"), str(ROOT / "website")]
 
 from plastic_cli.commands.invocation import SweepInvocation  # noqa: E402
 from plastic_cli.commands.show import print_rows  # noqa: E402
@@ -78,16 +81,20 @@ class Part:
 
 
 class Measured:
-    """What a store of runs holds of a plan."""
+    """What a store of runs and the reference hold of a plan."""
 
     def __init__(self, folder: Path) -> None:
         self.store = store_of(folder.resolve())
+        self.reference = read_reference(FOLDER)
         self._standings: dict[str, Standing] = {}
 
     def standing(self, planned: Planned) -> Standing:
         """Return how far a run or a step is."""
         if planned.settings not in self._standings:
-            self._standings[planned.settings] = find(self.store, planned).standing
+            found = find(self.store, planned).standing
+            if found not in MEASURED:
+                found = find_in_reference(self.reference, planned) or found
+            self._standings[planned.settings] = found
         return self._standings[planned.settings]
 
     def minutes(self, planned: Planned) -> float:
@@ -102,6 +109,27 @@ class Measured:
             if row["status"] == "completed":
                 found.setdefault(setting_text(row["rule"], row["config"]), []).append(row["seconds"] / 60)
         return found
+
+
+def find_in_reference(reference: Reference, planned: Planned) -> Standing | None:
+    """Return how a run or a step ended that the reference holds; None if it does not hold it.
+
+    As in a store, versions and data must be the same: see `plastic_cli.sweeps.lookup`. A step has no files here.
+    """
+    of = planned if isinstance(planned, PlannedRun) else planned.of
+    for row in reference.with_setting(of.rule, of.config):
+        same_data = None in (row["data_checksum"], of.checksum) or row["data_checksum"] == of.checksum
+        if (row["seed"], row["config"]["device"]) != (of.seed, of.config["device"]) or not same_data:
+            continue
+        if row["rule_version"] != of.version:
+            continue
+        if isinstance(planned, PlannedRun):
+            return "done" if row["status"] == "completed" else "failed"
+        for stage in reference.stages(row["run"]):
+            same_versions = all(stage.versions.get(name) == planned.versions.get(name) for name in ("plastic", "rule"))
+            if (stage.verb, stage.config) == (planned.verb, planned.config) and same_versions:
+                return "done"
+    return None
 
 
 def is_run(planned: Planned) -> bool:
@@ -122,13 +150,15 @@ def with_seeds(file: RecipeFile, least: int) -> RecipeFile:
 
 
 def undecided_claims(folder: Path) -> frozenset[str]:
-    """Return the claims about which the runs of a folder are inconclusive."""
+    """Return the claims about which the reference, or the runs of a folder, are inconclusive."""
+    from measured import claims as claims_of
     from plastic_cli.api.report import report
 
-    if not folder.is_dir() or not RunStore(folder).folders():
-        return frozenset()
-    claims = report(folder).claims
-    return frozenset(claims[claims["verdict"] == "inconclusive"]["id"])
+    undecided = {name for name, value in claims_of(read_reference(FOLDER)).items() if value.word == "inconclusive"}
+    if folder.is_dir() and RunStore(folder).folders():
+        claims = report(folder).claims
+        undecided.update(claims[claims["verdict"] == "inconclusive"]["id"])
+    return frozenset(undecided)
 
 
 def read_recipes(names: Iterable[str]) -> Iterator[RecipeFile]:

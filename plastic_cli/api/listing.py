@@ -66,7 +66,7 @@ def reference() -> pd.DataFrame:
 
     The columns are those of `RunStore.runs()`, with the configuration as `config.FIELD` and the last value of each
     metric as `split/metric`; and `recipes` (the names of the recipes that a run belongs to), the versions `torch`,
-    `numpy` and `python`, and `processor`, `system`, `threads`, `used_device` and `commit`.
+    `numpy` and `python`, and `processor`, `instructions`, `system`, `threads`, `used_device` and `commit`.
 
     Raises PlasticError if the files cannot be read.
     """

