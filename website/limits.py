@@ -16,14 +16,15 @@ from plastic_cli.reports.plots import Figure
 from plastic_cli.runs.reference import Reference
 from reference_runs import runs_of_recipes
 
-GRADIENT, LEARNED, BEFORE, PUBLISHED, FEATURES = (
+GRADIENT, LEARNED, BEFORE, PUBLISHED, FEATURES, SCALAR = (
     "the gradient",
     "learned feedback",
     "noise before the activation",
     "published rule",
     "random features",
+    "random features, one scalar",
 )
-RULES = (GRADIENT, LEARNED, BEFORE, PUBLISHED, FEATURES)
+RULES = (GRADIENT, LEARNED, BEFORE, PUBLISHED, FEATURES, SCALAR)
 """From the control that shows what the network can learn to the one that shows what it does without learning."""
 
 STEPS = {"recurrent_28_rows": 1, "recurrent_4_rows": 7, "recurrent_2_rows": 14, "recurrent": 28}
@@ -84,6 +85,8 @@ def rule_of(row: Mapping[str, Any]) -> str:
         return GRADIENT
     if row["config.credit"] == "learned":
         return FEATURES if row["config.feedback"] == "none" else LEARNED
+    if row["config.noise_layers"] == "readout":
+        return SCALAR
     return PUBLISHED if row["config.credit"] == "output" else BEFORE
 
 

@@ -23,6 +23,8 @@ LEARNED_RATE = 0.4
 """Default learning rate of learned feedback on the rule's own network, with noise that does not decrease."""
 NOISE_FORM = ("noise_units", "noise_sources", "noise_layers", "readout_noise", "decorrelation")
 """Options of the form of the noise and of the inputs, which the published rule on its own network has."""
+NEEDS_RELU = ("noise_units", "decorrelation")
+"""Those of them that need ReLU."""
 MODULE_RATES = {"sgd": 0.01, "adam": 0.001, "adamw": 0.001}
 """Default learning rates of optimizers on another network, where they differ from those on the rule's own."""
 
@@ -96,10 +98,10 @@ class Train(ModuleTrainConfig):
         "where the noise of hidden units comes from; units: each draws its own; readout: fixed random weights carry the"
         " noise of the readout to them, so that there are as many independent sources as classes",
     )
-    noise_layers: Literal["all", "one"] = field(
+    noise_layers: Literal["all", "one", "readout"] = field(
         "all",
         "layers with noise; one: the layers take turns, one for each perturbation, so that the noise of a layer does"
-        " not disturb the others",
+        " not disturb the others; readout: the readout alone, a control in which hidden layers stay random",
     )
     readout_noise: float = field(
         1.0,
@@ -158,6 +160,7 @@ class Train(ModuleTrainConfig):
         "the gradient by transposed weights": {"credit": "learned", "feedback": "transposed"},
         "random feedback": {"credit": "learned", "feedback_rate": 0.0},
         "random features": {"credit": "learned", "feedback": "none"},
+        "random features, a readout that hears one scalar": {"noise_layers": "readout"},
     }
     rates: ClassVar[Mapping[str, float]] = dict.fromkeys(("momentum", "adam", "adamw", "selective"), 0.003)
     added: ClassVar[Mapping[str, Any]] = {
@@ -193,8 +196,9 @@ class Train(ModuleTrainConfig):
             ("sgd",),
             ("activation", "k", "reward_groups", "backbone", "latent", "backbone_epochs", *NOISE_FORM),
         ),
-        ("activation", ("relu",), ("reward_groups", *NOISE_FORM)),
+        ("activation", ("relu",), ("reward_groups", *NEEDS_RELU)),
         ("credit", ("output", "preactivation"), ("reward_groups", *NOISE_FORM)),
+        ("noise_layers", ("all", "one"), ("noise_units", "noise_sources")),
         ("credit", ("learned",), ("feedback", "feedback_rate")),
         ("feedback", ("direct", "layer"), ("feedback_rate", "perturbations")),
         ("backbone", ("autoencoder",), ("latent", "backbone_epochs")),
@@ -261,8 +265,14 @@ class Train(ModuleTrainConfig):
             raise ValueError(
                 f"{formed[0]} needs --model mlp and --optimizer sgd, without --momentum and --weight-decay"
             )
-        if formed and (self.activation != "relu" or self.reward_groups > 1 or self.credit == "learned"):
-            raise ValueError(f"{formed[0]} needs ReLU, one reward and another credit than learned")
+        if formed and (self.reward_groups > 1 or self.credit == "learned"):
+            raise ValueError(f"{formed[0]} needs one reward and another credit than learned")
+        if self.activation != "relu" and (self.noise_units != "all" or self.decorrelation):
+            raise ValueError(f"{'--decorrelation' if self.decorrelation else '--noise-units'} needs --activation relu")
+        if self.noise_layers == "readout" and (self.noise_units != "all" or self.noise_sources != "units"):
+            raise ValueError(
+                "--noise-layers readout has no noise in hidden units: drop --noise-units and --noise-sources"
+            )
         if not self.is_plain and self.update == "backprop" and (self.noise, self.final_noise) != (0.1, 0.0):
             raise ValueError("--noise does nothing with --update backprop and another --model or --optimizer")
         return self

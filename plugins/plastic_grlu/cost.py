@@ -41,9 +41,11 @@ def scalars(config: Train, shape: NetworkShape) -> Fraction:
     """Return how many scalars reach the hidden layers for one sample, on average.
 
     For each perturbation, a layer receives the difference of the rewards of each group that has a unit in it. With the
-    readout as the source of noise, it also receives the noise of each unit of the readout. If one layer has noise, a
-    layer receives these for its own perturbations.
+    readout as the source of noise, it also receives the noise of each unit of the readout. If layers take turns, a
+    layer receives these for its own perturbations. If the readout alone has noise, hidden layers receive nothing.
     """
+    if config.noise_layers == "readout":
+        return Fraction(0)
     if config.reward_groups == 1:
         numbers = 1 + (shape.readout.units if config.noise_sources == "readout" else 0)
         received = config.perturbations * len(shape.hidden_names) * numbers
@@ -82,11 +84,17 @@ def perturbation_cost(training: Training, config: Train, shape: NetworkShape) ->
 
     Each pair of perturbations takes two passes through what depends on the noise, for each group of units that has a
     reward of its own. By equation (6), the change of the weights is an outer product for each pair, but one for all
-    pairs in layers that receive the data. By equation (10), for any network and optimizer, it is one for all pairs.
+    pairs in layers that receive the data. By equation (10), for any network and optimizer, it is one for all pairs. If
+    the readout alone has noise, one pass serves all pairs with one top-k mask.
 
     Pairs are counted one after the other. Held are the noise and, for (6), the inputs of both passes of a pair, for
     (10) the inputs of a pass without noise and the sum over pairs. A top-k mask belongs to a pair.
     """
+    if config.noise_layers == "readout":
+        found = gradient_cost(training, shape, readout_only=True)
+        masks = 0 if config.k is None else config.perturbations - 1
+        more = masks * (pass_flops(shape, 1) + shape.readout.flops)
+        return replace(found, learning_flops=found.learning_flops + training.samples * more)
     samples, pairs = training.samples, config.perturbations
     of_data = sum(layer.flops for layer in shape.layers if layer.reads_data)
     of_weights = sum(layer.flops for layer in shape.layers)

@@ -79,8 +79,8 @@ class Settings:
     top_k: fraction of hidden units that a Gumbel top-k mask keeps, None for ReLU. credit, skip: as in rule.py. groups:
     of units, each with a reward of its own; several groups need ReLU. feedback: for credit "learned", which needs one
     group. Its update is multiplied by learning_rate * sigma^2, as is that of the other credits in expectation.
-    form, decorrelation: of the noise and the inputs, see rule.py; both need ReLU, one group and another credit than
-    "learned". The turn of the form is ignored.
+    form, decorrelation: of the noise and the inputs, see rule.py; both need one group and another credit than
+    "learned". Noise in active units alone and decorrelation need ReLU. The turn of the form is ignored.
     """
 
     perturbations: int
@@ -230,8 +230,10 @@ def _check_form(weights: list[Tensor], settings: Settings) -> None:
     own_noise = not form.sources and form._replace(sources=(), turn=0) == rule.OWN_NOISE
     if own_noise and settings.decorrelation is None:
         return
-    if settings.top_k is not None or settings.groups > 1 or settings.credit == "learned":
-        raise ValueError("the form of the noise and decorrelation need ReLU, one group and noise that teaches weights")
+    if settings.groups > 1 or settings.credit == "learned":
+        raise ValueError("the form of the noise and decorrelation need one group and noise that teaches weights")
+    if settings.top_k is not None and (form.active_only or settings.decorrelation is not None):
+        raise ValueError("noise in active units alone and decorrelation need ReLU, not top_k")
     if not form.readout > 0:
         raise ValueError(f"the noise of the readout is multiplied by {form.readout}, which must be positive")
     expected = [(width, sizes[-1]) for width in sizes[1:-1]]
@@ -266,6 +268,7 @@ def _train_compiled(
     form = Form(
         settings.form.active_only,
         settings.form.one_layer,
+        settings.form.only_readout,
         float(settings.form.readout),
         sources,
         decorrelation,
@@ -419,18 +422,15 @@ def _step(network: _Network, x: Tensor, y: Tensor, settings: Settings, generator
     masks = None
     if settings.top_k is not None:
         gumbels = [-torch.empty_like(noise).exponential_(generator=generator).log() for noise in noises[:-1]]
-        masks = rule.pair_masks(weights, biases, x, noises, gumbels, settings.top_k, credit=credit, skip=skip)
+        shaped = rule.noise_of_form(weights, biases, x, noises, settings.form, credit=credit, skip=skip)
+        masks = rule.pair_masks(weights, biases, x, shaped, gumbels, settings.top_k, credit=credit, skip=skip)
     if settings.groups > 1:
         weight_updates, bias_updates, reward = rule.update_of_groups(
             weights, biases, x, y, noises, settings.groups, credit=credit, skip=skip
         )
-    elif masks is None:
-        weight_updates, bias_updates, reward = rule.update_of_form(
-            weights, biases, x, y, noises, settings.form, credit=credit, skip=skip
-        )
     else:
-        weight_updates, bias_updates, reward = rule.grlu_update(
-            weights, biases, x, y, noises, masks, credit=credit, skip=skip
+        weight_updates, bias_updates, reward = rule.update_of_form(
+            weights, biases, x, y, noises, settings.form, masks, credit=credit, skip=skip
         )
     _add((*weights, *biases), (*weight_updates, *bias_updates), settings)
     return reward

@@ -77,7 +77,7 @@ each perturbation. Each part may be left out, and they follow each other in this
     (20) n_l     = B_l n_{L-1} in hidden layers,    B_l ~ N(0, 1 / d_L), fixed
     (21) n_{L-1} is multiplied by s; dW_{L-1} and db_{L-1} in (6) are divided by s^2
     (22) n_l     = 0 in all layers but l = q mod L for perturbation number q, counted from the first step on;
-                   dW_l and db_l in (6) are multiplied by L
+                   dW_l and db_l in (6) are multiplied by L; or, as a control, in all layers but the readout
     (23) n_l     is multiplied by a_l in hidden layers,    a_l = 1 where z_l(+n) + z_l(-n) > 0, else 0;
                    z_l before its own noise
     (24) x*_l    = R_l xhat_l in the place of xhat_l in (2) and (6),    R_l = I before the first step
@@ -318,12 +318,14 @@ def update_of_groups(
 class NoiseForm(NamedTuple):
     """Which noise the units get: equations (20) to (23). The default is noise of its own in each unit.
 
-    active_only: noise in active hidden units alone, (23). one_layer: one layer for each perturbation, (22). readout: s
-    in (21). sources: B_l of each hidden layer in (20), or none. turn: the number of perturbations before this step.
+    active_only: noise in active hidden units alone, (23). one_layer: one layer for each perturbation, (22).
+    only_readout: noise in the readout alone, the control of (22), where hidden layers never learn. readout: s in (21).
+    sources: B_l of each hidden layer in (20), or none. turn: the number of perturbations before this step.
     """
 
     active_only: bool = False
     one_layer: bool = False
+    only_readout: bool = False
     readout: float = 1.0
     sources: Sequence[Tensor] = ()
     turn: int = 0
@@ -361,6 +363,8 @@ def noise_of_form(
     if form.one_layer:
         number = form.turn + torch.arange(len(readout), device=readout.device) // len(x)
         shaped = [noise * (number % layers == layer)[:, None] for layer, noise in enumerate(shaped)]
+    if form.only_readout:
+        shaped = [*(torch.zeros_like(noise) for noise in shaped[:-1]), shaped[-1]]
     if not form.active_only:
         return shaped
     plus = minus = x.repeat(_perturbations(noises, x), 1)
@@ -380,16 +384,18 @@ def update_of_form(
     y: Tensor,
     noises: Sequence[Tensor],
     form: NoiseForm,
+    masks: Masks | None = None,
     *,
     credit: Credit = "output",
     skip: bool = False,
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """One step of the rule with noise of this form; equations (20) to (23).
 
-    Arguments and results are those of `grlu_update`, without masks; noises as in `noise_of_form`.
+    Arguments and results are those of `grlu_update`; noises as in `noise_of_form`. Masks exclude noise in active units
+    alone.
     """
     shaped = noise_of_form(weights, biases, x, noises, form, credit=credit, skip=skip)
-    weight_updates, bias_updates, reward = grlu_update(weights, biases, x, y, shaped, credit=credit, skip=skip)
+    weight_updates, bias_updates, reward = grlu_update(weights, biases, x, y, shaped, masks, credit=credit, skip=skip)
     factors = [float(len(weights)) if form.one_layer else 1.0] * len(weights)
     factors[-1] /= form.readout**2
     return (

@@ -148,7 +148,12 @@ def make_learner(config: Train, data: Dataset, run: Run) -> tuple[GRLULearner, n
         groups=config.reward_groups,
         path=config.feedback,
         feedback_rate=config.feedback_rate,
-        form=rule.NoiseForm(config.noise_units == "active", config.noise_layers == "one", config.readout_noise),
+        form=rule.NoiseForm(
+            active_only=config.noise_units == "active",
+            one_layer=config.noise_layers == "one",
+            only_readout=config.noise_layers == "readout",
+            readout=config.readout_noise,
+        ),
         common_noise=config.noise_sources == "readout",
         decorrelation=config.decorrelation,
         encoder=None if autoencoder is None else dict(autoencoder.named_children())["encoder"],

@@ -158,6 +158,16 @@ def test_the_form_of_the_noise_has_a_price():
         assert getattr(turns, name) == getattr(plain, name)
 
 
+def test_noise_in_the_readout_alone_teaches_it_alone():
+    plain, cost, masked = price(), price(noise_layers="readout"), price(noise_layers="readout", k=0.5)
+    assert (cost.inference_flops, cost.messages) == (plain.inference_flops, 0)
+    # The 4 * 3 weights of the readout learn from what the prediction computed.
+    assert cost.learning_flops == 28 * 2 * 12
+    assert cost.updates == 28 * 12
+    # Six further masks: the layers that do not read the data, and the outer product of the readout.
+    assert masked.learning_flops == cost.learning_flops + 28 * 6 * (2 * 32 + 2 * 12)
+
+
 @pytest.mark.parametrize(("batch", "blocks"), [(1, 1), (7, 1)])
 def test_decorrelated_inputs_have_a_price(batch, blocks):
     plain, cost = price(batch_size=batch), price(batch_size=batch, decorrelation=0.01)

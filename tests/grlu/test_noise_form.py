@@ -84,6 +84,8 @@ class Loop:
                 noise = [*noise[:-1], self.form.readout * noise[-1]]
                 if self.form.one_layer:
                     noise = [part if layer == (turn + pair) % layers else 0 * part for layer, part in enumerate(noise)]
+                if self.form.only_readout:
+                    noise = [*(0 * part for part in noise[:-1]), noise[-1]]
                 inputs, used, logits = self.passes(x[image].numpy(), noise)
                 plus, minus = (float(one[int(y[image])] - np.log(np.exp(one).sum())) for one in logits)
                 d = (plus - minus) / 2
@@ -119,6 +121,7 @@ forms = st.builds(
     rule.NoiseForm,
     active_only=st.booleans(),
     one_layer=st.booleans(),
+    only_readout=st.booleans(),
     readout=st.sampled_from([1.0, 0.3]),
     turn=st.integers(0, 5),
 )
@@ -164,6 +167,7 @@ def test_update_equals_loops_over_units(form, common, sizes, batch, perturbation
         (3, 2, rule.NoiseForm(one_layer=True), False, 0.01),
         (1, 1, rule.NoiseForm(active_only=True, readout=0.5), True, 0.0),
         (2, 3, rule.NoiseForm(active_only=True, one_layer=True, readout=0.5), True, 0.01),
+        (2, 3, rule.NoiseForm(only_readout=True), False, 0.0),
     ],
 )
 def test_kernel_equals_loops_over_units(sizes, credit, batch, perturbations, form, common, rho):
@@ -196,6 +200,7 @@ def test_kernel_equals_loops_over_units(sizes, credit, batch, perturbations, for
         Form(
             form.active_only,
             form.one_layer,
+            form.only_readout,
             form.readout,
             np.concatenate([none, *(part.numpy().ravel() for part in form.sources)]),
             maps,
@@ -229,7 +234,8 @@ def test_rate_zero_is_the_rule_without_decorrelation():
 
 def test_each_part_changes_what_is_learned():
     sources = rule.initial_sources([6, 8, 4], torch.Generator().manual_seed(1))
-    parts = ({}, {"active_only": True}, {"one_layer": True}, {"readout": 0.5}, {"sources": sources})
+    parts = ({}, *({name: True} for name in ("active_only", "one_layer", "only_readout")))
+    parts = (*parts, {"readout": 0.5}, {"sources": sources})
     found = [trained({}, form=rule.NoiseForm(**part))[0] for part in parts]
     assert len({tuple(one.tolist()) for one in found}) == len(parts)
 
@@ -243,6 +249,44 @@ def test_layers_take_turns(layer):
     chosen = Settings(1, 0.1, 0.1, credit="preactivation", form=form)
     train_epoch(weights, biases, x, y, torch.zeros(1, dtype=torch.int64), chosen, NoiseState(3, 6 + layer))
     assert [torch.equal(new, old) for new, old in zip(weights, before, strict=True)] == [layer == 1, layer == 0]
+
+
+@pytest.mark.parametrize("credit", ["output", "preactivation"])
+@pytest.mark.parametrize("top_k", [None, 0.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_with_noise_in_the_readout_alone_hidden_layers_stay_random(credit, top_k, dtype):
+    """The readout learns, compiled and in plain torch: one hidden layer of 40 units tells two classes apart."""
+    generator = torch.Generator().manual_seed(0)
+    weights, biases = rule.initial_parameters([6, 40, 30, 2], generator, dtype)
+    before = [part.clone() for part in (*weights, *biases)]
+    x = torch.randn(600, 6, generator=generator, dtype=dtype)
+    y = (x[:, 0] > x[:, 1]).long()
+    form = rule.NoiseForm(only_readout=True)
+    chosen = Settings(1, 0.1, 1.0, credit=credit, top_k=top_k, form=form)
+    for epoch in range(3):
+        train_epoch(weights, biases, x, y, torch.arange(600), chosen, NoiseState(3, 600 * epoch))
+    same = [torch.equal(new, old) for new, old in zip((*weights, *biases), before, strict=True)]
+    assert same == [True, True, False, True, True, False]
+    correct = rule.predict(weights, biases, x, top_k=top_k).argmax(1) == y
+    assert correct.double().mean() > 0.85
+
+
+def test_the_readout_alone_learns_as_in_the_whole_rule():
+    """To leading order, the mean update of the readout is that of the whole rule, with less variance."""
+    weights, biases, x, y, *_ = problem([6, 7, 4], batch=1)
+    gradient = rule.gradient_update(weights, biases, x, y)[1]
+    sigma, draws = 1e-3, 800
+    generator = torch.Generator().manual_seed(4)
+    found = []
+    for _ in range(draws):
+        noises = [sigma * torch.randn(1, width, generator=generator, dtype=torch.float64) for width in (7, 4)]
+        form = rule.NoiseForm(only_readout=True)
+        found.append(rule.update_of_form(weights, biases, x, y, noises, form, credit="preactivation")[1][-1])
+    estimates, expected = torch.stack(found) / sigma**2, gradient[-1]
+    # Without the noise of hidden units: g_i^2 + |g|^2 of the readout alone.
+    variance = expected.square() + expected.square().sum()
+    assert (estimates.mean(0) - expected).norm() < 4 * math.sqrt(float(variance.sum()) / draws)
+    torch.testing.assert_close(estimates.var(0), variance, rtol=0.4, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -455,6 +499,7 @@ def test_prediction_and_checkpoint_with_decorrelation_and_sources():
         {"noise_units": "active"},
         {"noise_sources": "readout"},
         {"noise_layers": "one"},
+        {"noise_layers": "readout"},
         {"readout_noise": 0.5},
         {"decorrelation": 1e-3},
     ],
@@ -465,7 +510,6 @@ def test_options_that_exclude_each_other_are_refused(options):
     for other in (
         {"optimizer": "adam"},
         {"model": "lenet"},
-        {"k": 0.5},
         {"reward_groups": 2},
         {"credit": "learned"},
         {"update": "backprop"},
@@ -474,12 +518,26 @@ def test_options_that_exclude_each_other_are_refused(options):
             resolve(Train, {**options, **other}).refuse_unused()
 
 
+@pytest.mark.parametrize("options", [{"noise_units": "active"}, {"decorrelation": 1e-3}])
+def test_options_that_need_relu_are_refused_with_top_k(options):
+    name = f"--{next(iter(options)).replace('_', '-')}"
+    with pytest.raises(UserError, match=name):
+        resolve(Train, {**options, "k": 0.5}).refuse_unused()
+    assert Train.from_values({"noise_layers": "readout", "k": 0.5}).k == 0.5
+
+
+@pytest.mark.parametrize("options", [{"noise_units": "active"}, {"noise_sources": "readout"}])
+def test_noise_in_the_readout_alone_has_no_form_in_hidden_layers(options):
+    with pytest.raises(UserError, match="--noise-"):
+        resolve(Train, {**options, "noise_layers": "readout"}).refuse_unused()
+
+
 def test_settings_that_exclude_each_other_are_refused():
     weights, biases, x, y, *_ = problem([4, 6, 3], dtype=torch.float32)
     form = rule.NoiseForm(active_only=True)
     wrong = {
         "one group": {"form": form, "groups": 2},
-        "ReLU": {"form": form, "top_k": 0.5},
+        "need ReLU": {"form": form, "top_k": 0.5},
         "must be positive": {"form": rule.NoiseForm(readout=0.0)},
         "sources have shapes": {"form": rule.NoiseForm(sources=[torch.zeros(6, 4)])},
         "decorrelation has shapes": {"decorrelation": Decorrelation([torch.eye(4)], 0.1)},

@@ -47,12 +47,14 @@ class Options(NamedTuple):
 class Form(NamedTuple):
     """Which noise the units get, and the decorrelation of inputs: equations (20) to (25).
 
-    active_only, one_layer, readout: as in `rule.NoiseForm`. sources holds B_l of each hidden layer, and decorrelation
-    R_l of each layer, which changes in place; each is flattened in C order, one after the other, and empty without it.
+    active_only, one_layer, only_readout, readout: as in `rule.NoiseForm`. sources holds B_l of each hidden layer, and
+    decorrelation R_l of each layer, which changes in place; each is flattened in C order, one after the other, and
+    empty without it.
     """
 
     active_only: bool
     one_layer: bool
+    only_readout: bool
     readout: float
     sources: Floats
     decorrelation: Floats
@@ -227,7 +229,7 @@ def _separate_groups(sizes: Integers, options: Options, step: _Step) -> None:
 
 @section
 def _shape_noise(sizes: Integers, options: Options, form: Form, turn: int, step: _Step) -> None:
-    """Equations (20), (21) and (23). `turn`: the number of perturbations before this step."""
+    """Equations (20), (21) and (22). `turn`: the number of perturbations before this step."""
     layers = len(sizes) - 1
     rows, classes = options.batch * options.perturbations, sizes[layers]
     start, start_of_source = 0, 0
@@ -253,6 +255,10 @@ def _shape_noise(sizes: Integers, options: Options, form: Form, turn: int, step:
                 if (turn + row // options.batch) % layers != layer:
                     for i in range(width):
                         noise[row, i] = 0
+        if form.only_readout and not last:
+            for row in range(rows):
+                for i in range(width):
+                    noise[row, i] = 0
         start += rows * width
 
 
@@ -460,7 +466,7 @@ def _learn(
     inputs, hidden = sizes[0], sizes[1]
     steps_per_block = max(1, BLOCK // batch)
     decorrelates = len(form.decorrelation) > 0
-    shapes = len(form.sources) > 0 or form.one_layer or form.readout != 1
+    shapes = len(form.sources) > 0 or form.one_layer or form.only_readout or form.readout != 1
     step = _make_step(parameters, sizes, options, form)
     block = make_block(parameters, inputs, hidden, steps_per_block * batch)
     first_bias = parameters[inputs * hidden : (inputs + 1) * hidden]
@@ -506,12 +512,18 @@ def learn(
     """Apply len(rewards) steps of the rule to `parameters` in place.
 
     parameters: W_0, b_0, W_1, b_1, ..., each flattened in C order, one after the other. sizes: d_0, ..., d_L. rewards
-    (steps,) receives the mean reward of each step. form: None for noise of its own in every unit, which needs one group
-    and no top-k mask otherwise.
+    (steps,) receives the mean reward of each step. form: None for noise of its own in every unit; another form needs
+    one group, and noise in active units and decorrelation need ReLU.
     """
     if form is None:
         none = np.empty(0, parameters.dtype)
         form = Form(
-            active_only=False, one_layer=False, readout=1.0, sources=none, decorrelation=none, decorrelation_rate=0.0
+            active_only=False,
+            one_layer=False,
+            only_readout=False,
+            readout=1.0,
+            sources=none,
+            decorrelation=none,
+            decorrelation_rate=0.0,
         )
     _learn(parameters, sizes, samples, options, form, draws, rewards)
