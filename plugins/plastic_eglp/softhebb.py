@@ -7,7 +7,7 @@ Sources: Moraitis et al. 2022 for the fully connected network (preset 2SoftMlpMN
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from plastic_cli.data.datasets import Split
 from plastic_eglp import rule
+from plastic_eglp.adam import Adam
 from plastic_eglp.change import add_change, softhebb_step
 from plastic_eglp.config import KERNELS
 from plastic_eglp.layers import SOFTHEBB_RADIUS, LocalConv2d, LocalLinear
@@ -320,28 +321,44 @@ class HiddenLearner:
         self.events, self.event_stimuli = int(state["events"]), int(state["event_stimuli"])
 
 
-class ReadoutLearner:
-    """Learns a linear readout of features, which never change, by Adam on the cross-entropy, with dropout.
+class Descent:
+    """Steps of Adam along the gradient of the cross-entropy.
 
-    rate: learning rate. anneal: decrease it linearly over the epochs. Dropout draws from torch's global random state.
+    rate: learning rate. anneal: decrease it linearly over the epochs.
     """
 
-    def __init__(self, readout: nn.Linear, dropout: nn.Dropout, *, rate: float, anneal: bool) -> None:
-        self.readout, self.dropout, self.rate, self.anneal = readout, dropout, rate, anneal
-        self.optimizer = torch.optim.Adam(readout.parameters(), lr=rate, fused=True)
+    def __init__(self, parameters: Iterable[Tensor], *, rate: float, anneal: bool) -> None:
+        self.adam, self.rate, self.anneal = Adam(parameters, lr=rate), rate, anneal
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Set the learning rate of epoch `epoch` of `epochs`, counted from 0."""
-        self.optimizer.param_groups[0]["lr"] = self.rate * (1 - epoch / epochs if self.anneal else 1.0)
+        self.adam.lr = self.rate * (1 - epoch / epochs if self.anneal else 1.0)
+
+    def step(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Change the parameters by logits (n, classes) and labels y (n,); return the mean cross-entropy before it."""
+        loss = functional.cross_entropy(logits, y)
+        self.adam.step(torch.autograd.grad(loss, self.adam.parameters))
+        return loss.detach()
+
+
+class ReadoutLearner:
+    """Learns a linear readout of features, which never change, with dropout.
+
+    Dropout draws from torch's global random state.
+    """
+
+    def __init__(self, readout: nn.Linear, dropout: nn.Dropout, *, rate: float, anneal: bool) -> None:
+        self.readout, self.dropout = readout, dropout
+        self.descent = Descent(readout.parameters(), rate=rate, anneal=anneal)
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Set the learning rate of epoch `epoch` of `epochs`, counted from 0."""
+        self.descent.begin_epoch(epoch, epochs)
 
     def train_batch(self, h: Tensor, y: Tensor) -> Tensor:
         """Learn from features h (n, units) and labels y (n,); return the mean cross-entropy before the update."""
         self.dropout.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(self.readout(self.dropout(h)), y)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
+        return self.descent.step(self.readout(self.dropout(h)), y)
 
     def predict(self, h: Tensor) -> Tensor:
         """Return logits (n, classes) of features h (n, units)."""
@@ -355,49 +372,51 @@ class ReadoutLearner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the readout and its optimizer."""
-        return {"readout": self.readout.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {"readout": self.readout.state_dict(), "optimizer": self.descent.adam.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
         """Restore what `state_dict` returned."""
         self.readout.load_state_dict(state["readout"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.descent.adam.load_state_dict(state["optimizer"])
+
+
+def descent_of_network(
+    network: SoftHebbNetwork | SoftHebbPerceptron, *, rate: float, anneal: bool, frozen: Collection[int] = ()
+) -> Descent:
+    """Let all layers of a network learn from the gradient, except the hidden layers in `frozen`, counted from 0."""
+    for number, layer in enumerate(network.layers()):
+        layer.requires_grad_(number not in frozen)
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return Descent(learned, rate=rate, anneal=anneal)
 
 
 class SoftHebbLearner:
     """A network with what teaches it: first its hidden layers, then its readout; or backpropagation all of it.
 
-    train_batch: a step of backpropagation (Adam) on all parameters, except the layers in `hidden.frozen`.
+    backprop: what teaches all layers in `train_batch`; None: `hidden` and `readout` teach one after the other.
     """
 
     def __init__(
-        self, network: SoftHebbNetwork | SoftHebbPerceptron, hidden: HiddenLearner, readout: ReadoutLearner
+        self,
+        network: SoftHebbNetwork | SoftHebbPerceptron,
+        hidden: HiddenLearner,
+        readout: ReadoutLearner,
+        backprop: Descent | None = None,
     ) -> None:
-        self.network, self.hidden, self.readout = network, hidden, readout
-        self.optimizer: torch.optim.Adam | None = None
-
-    def learn_by_backpropagation(self) -> None:
-        """Let all layers learn in `train_batch`."""
-        for number, layer in enumerate(self.network.layers()):
-            layer.requires_grad_(number not in self.hidden.frozen)
-        learned = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(learned, lr=self.readout.rate, fused=True)
-        self.readout.optimizer = self.optimizer
+        self.network, self.hidden, self.readout, self.backprop = network, hidden, readout, backprop
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Set the learning rate of epoch `epoch` of `epochs`, counted from 0."""
-        self.readout.begin_epoch(epoch, epochs)
+        (self.backprop or self.readout).begin_epoch(epoch, epochs)
 
     def train_batch(self, x: Tensor, y: Tensor) -> Tensor:
         """Make one step of backpropagation on images x (n, pixels); return the mean cross-entropy before it."""
-        assert self.optimizer is not None
+        assert self.backprop is not None
         self.network.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(self.network(x), y)
-        loss.backward()
-        self.optimizer.step()
+        loss = self.backprop.step(self.network(x), y)
         self.hidden.events += 1
         self.hidden.event_stimuli += len(x)
-        return loss.detach()
+        return loss
 
     def predict(self, x: Tensor) -> Tensor:
         """Return logits (n, classes) of images x (n, pixels)."""
@@ -441,10 +460,13 @@ class SoftHebbLearner:
         return functional.normalize(self.network.layers()[0].weight.detach().flatten(1))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of both."""
-        return {"hidden": self.hidden.state_dict(), "readout": self.readout.state_dict()}
+        """Return the state of all parts."""
+        state = {"hidden": self.hidden.state_dict(), "readout": self.readout.state_dict()}
+        return state if self.backprop is None else {**state, "backprop": self.backprop.adam.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
         """Restore what `state_dict` returned."""
         self.hidden.load_state_dict(state["hidden"])
         self.readout.load_state_dict(state["readout"])
+        if self.backprop is not None:
+            self.backprop.adam.load_state_dict(state["backprop"])

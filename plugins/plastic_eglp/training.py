@@ -6,7 +6,7 @@ credit rule LocalPlasticity.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -42,6 +42,7 @@ from plastic_eglp.softhebb import (
     SoftHebbNetwork,
     SoftHebbPerceptron,
     begin_with_patches,
+    descent_of_network,
 )
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def train_run(config: Train, run: Run) -> Dataset:
 def build(run: Run, data: Dataset, *, trained: bool = True) -> Learner:
     """Return the learner of a run: trained, or with its initial weights."""
     learner = make_learner(Train.from_values(run.config, source=f"run {run.id}"), data, run)
-    if trained and isinstance(learner, SoftHebbLearner) and learner.optimizer is None:
+    if trained and isinstance(learner, SoftHebbLearner) and learner.backprop is None:
         run.restore("hidden", learner.hidden)
         run.restore("learner", learner.readout)
     elif trained:
@@ -257,15 +258,24 @@ def make_softhebb(config: Train, data: Dataset, run: Run, frozen: Sequence[int] 
     """
     network = make_softhebb_network(config, data, run).to(run.device)
     hidden = HiddenLearner(network, learns=config.events != "never", frozen=frozen)
-    readout = ReadoutLearner(network.readout, network.dropout, rate=config.learning_rate, anneal=config.anneal)
-    learner = SoftHebbLearner(network, hidden, readout)
+    rate, anneal = config.learning_rate, config.anneal
+    readout = ReadoutLearner(network.readout, network.dropout, rate=rate, anneal=anneal)
     if config.update == "backprop":
-        learner.learn_by_backpropagation()
-    elif isinstance(network, SoftHebbNetwork) and config.initial_filters == "patches":
+        of_all = descent_of_network(network, rate=rate, anneal=anneal, frozen=frozen)
+        return SoftHebbLearner(network, hidden, readout, of_all)
+    if isinstance(network, SoftHebbNetwork) and config.initial_filters == "patches":
         x = data.train.x
         drawn = torch.randperm(len(x), generator=run.generator("patches"))[:FEATURE_BATCH]
         begin_with_patches(network, x[drawn.to(x.device)], run.generator("patches"))
-    return learner
+    return SoftHebbLearner(network, hidden, readout)
+
+
+def learn_without_labels(
+    hidden: HiddenLearner, data: Dataset, batches: Sequence[Tensor], steps: Iterable[int] | None = None
+) -> None:
+    """Let the hidden layers learn from batches of images. steps: the numbers of those that are left."""
+    for number in range(len(batches)) if steps is None else steps:
+        hidden.learn(data.train.x[batches[number].to(data.train.x.device)])
 
 
 def unsupervised_batches(config: Train, data: Dataset, run: Run) -> list[Tensor]:
@@ -308,9 +318,8 @@ def train_unlogged(config: Train, data: Dataset, run: Run, frozen: Sequence[int]
         if isinstance(learner, SoftHebbLearner):
             labeled = with_labels(config, data, run)
             taught: SoftHebbLearner | ReadoutLearner = learner
-            if learner.optimizer is None:
-                for batch in unsupervised_batches(config, data, run):
-                    learner.hidden.learn(data.train.x[batch.to(data.train.x.device)])
+            if learner.backprop is None:
+                learn_without_labels(learner.hidden, data, unsupervised_batches(config, data, run))
                 labeled, taught = learner.training_features(labeled), learner.readout
             fit_unlogged(taught, labeled, run, epochs=config.epochs, batch_size=config.batch_size)
         else:
@@ -364,11 +373,10 @@ def train_softhebb_and_log(config: Train, data: Dataset, run: Run) -> None:
     taught: SoftHebbLearner | ReadoutLearner = learner
     first = learner.first_weights.clone()
     batches: list[Tensor] = []
-    if learner.optimizer is None:
+    if learner.backprop is None:
         batches = unsupervised_batches(config, data, run)
         run.track(hidden=hidden)
-        for number in run.steps(len(batches), "unsupervised batch"):
-            hidden.learn(data.train.x[batches[number].to(data.train.x.device)])
+        learn_without_labels(hidden, data, batches, run.steps(len(batches), "unsupervised batch"))
         run.message("computing the features of all images, from which the readout learns")
         labeled, taught = learner.stored_features(labeled), learner.readout
 
@@ -380,10 +388,10 @@ def train_softhebb_and_log(config: Train, data: Dataset, run: Run) -> None:
             events=hidden.events,
             event_images=hidden.event_stimuli,
             synaptic_updates=hidden.synaptic_updates,
-            **({"messages": hidden.messages} if learner.optimizer is None else {}),
+            **({"messages": hidden.messages} if learner.backprop is None else {}),
         )
         # All events without labels are before the first epoch of the readout, and are shown in it.
-        had_event = [hidden.learns and epoch == 1] * len(batches) if learner.optimizer is None else [True] * steps
+        had_event = [hidden.learns and epoch == 1] * len(batches) if learner.backprop is None else [True] * steps
         run.save_tensors(f"events-{epoch:06d}", {"epoch": epoch, "events": torch.tensor(had_event if epoch else [])})
         snapshot_weights(run, epoch, config.epochs, learner.first_weights if epoch else first)
 

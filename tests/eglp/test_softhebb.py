@@ -24,6 +24,7 @@ from plastic_eglp.softhebb import (
     SoftHebbNetwork,
     SoftHebbPerceptron,
     begin_with_patches,
+    descent_of_network,
     pooled_triangle,
 )
 
@@ -279,7 +280,7 @@ def test_dropout_has_its_share_and_keeps_the_mean():
 
 def test_backpropagation_teaches_all_layers():
     one, by_hand = learner(), network()
-    one.learn_by_backpropagation()
+    one.backprop = descent_of_network(one.network, rate=0.01, anneal=True)
     x, y = images(), torch.arange(4) % CLASSES
     one.train_batch(x, y)
     assert (one.hidden.events, one.hidden.event_stimuli) == (1, 4)
