@@ -40,6 +40,10 @@ def name_of(rule: str, config: Mapping[str, Any]) -> str:
         return FEEDBACK[config["feedback"]]
     if rule == "eglp":
         return EVENTS[config["events"]]
+    if config.get("noise_layers") == "readout":
+        return "random features, 1 scalar for the readout"
+    if config.get("noise_sources") == "readout":
+        return "1 scalar, noise from 10 sources"
     if config.get("credit") == "learned":
         return LEARNED[config["feedback"]]
     groups, perturbations = config.get("reward_groups") or 1, config["perturbations"]

@@ -53,6 +53,13 @@ def _check_positive(numbers: tuple[float, ...]) -> tuple[float, ...]:
     return numbers
 
 
+def _check_powers(powers: tuple[float, ...]) -> tuple[float, ...]:
+    # Higher powers of activity leave single precision.
+    if not powers or not all(0 < power <= 10 for power in powers):
+        raise ValueError("needs numbers above 0 and up to 10, such as 0.7,1.4,1")
+    return powers
+
+
 OF_HIDDEN_SOFTHEBB = (
     *("unsupervised_epochs", "unsupervised_images", "unsupervised_batch_size"),
     *("layer_rates", "layer_inverse_temperatures", "initial_filters"),
@@ -70,6 +77,7 @@ NOT_OF_SOFTHEBB = (
 
 EachLayerRate = Annotated[tuple[float, ...], AfterValidator(_check_rates)]
 EachLayer = Annotated[tuple[float, ...], AfterValidator(_check_positive)]
+EachLayerPower = Annotated[tuple[float, ...], AfterValidator(_check_powers)]
 
 
 class Train(ModuleTrainConfig):
@@ -282,8 +290,10 @@ class Train(ModuleTrainConfig):
     layer_inverse_temperatures: EachLayer = field(
         (1.0, 0.65, 0.25), "inverse temperature of each hidden layer's softmax, as --layer-rates", panel=WITHOUT_LABELS
     )
-    layer_powers: EachLayer = field(
-        (0.7, 1.4, 1.0), "power of the triangle function after each convolution, as --layer-rates", panel=WITHOUT_LABELS
+    layer_powers: EachLayerPower = field(
+        (0.7, 1.4, 1.0),
+        "power of the triangle function after each convolution, up to 10, as --layer-rates",
+        panel=WITHOUT_LABELS,
     )
     initial_filters: Literal["normal", "patches"] = field(
         "normal",

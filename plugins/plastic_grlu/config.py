@@ -111,8 +111,9 @@ class Train(ModuleTrainConfig):
     decorrelation: float = field(
         0.0,
         "rate at which a matrix learns that decorrelates the inputs of each layer, from products of these inputs alone;"
-        " 0: none",
+        " 0: none; with many correlated inputs only small rates converge, such as 0.001",
         ge=0,
+        lt=1,
     )
     update: Literal["grlu", "backprop"] = field(
         "grlu", "learning rule; backprop is a control: the true gradient with step learning rate * noise^2"

@@ -374,6 +374,7 @@ def test_it_meets_what_plastic_expects_of_a_rule(model, tmp_path):
         (["--model", "cnn", "--layer-powers", "1"], "--layer-powers"),
         (["--model", "softhebb", "--layer-rates", "-1"], "--layer-rates"),
         (["--model", "softhebb", "--layer-powers", "0"], "--layer-powers"),
+        (["--model", "softhebb", "--layer-powers", "1e30"], "--layer-powers"),
         (["--model", "softhebb-mlp", "--initial-filters", "patches"], "--initial-filters"),
         (["--model", "softheb"], "softhebb"),
     ],

@@ -526,6 +526,11 @@ def test_options_that_need_relu_are_refused_with_top_k(options):
     assert Train.from_values({"noise_layers": "readout", "k": 0.5}).k == 0.5
 
 
+def test_a_rate_of_decorrelation_that_diverges_is_refused():
+    with pytest.raises(UserError, match="less than 1"):
+        Train.from_values({"decorrelation": 100})
+
+
 @pytest.mark.parametrize("options", [{"noise_units": "active"}, {"noise_sources": "readout"}])
 def test_noise_in_the_readout_alone_has_no_form_in_hidden_layers(options):
     with pytest.raises(UserError, match="--noise-"):
