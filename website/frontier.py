@@ -29,7 +29,11 @@ LEARNED = {
     "direct": "1 scalar and 10 errors, direct feedback that learns",
     "layer": "1 scalar and errors, feedback that learns",
 }
-EVENTS = {"triggered": "errors for surprising images", "fixed": "errors for random batches"}
+EVENTS = {
+    "triggered": "errors for surprising images",
+    "fixed": "errors for random batches",
+    "never": "no events",
+}
 
 
 def name_of(rule: str, config: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ def test_every_setting_of_the_recipe_has_a_name_and_a_row():
         own = {name: value for name, value in planned.config.items() if name != "dataset"}
         names.setdefault(setting_text(planned.rule, own), set()).add(frontier.name_of(planned.rule, planned.config))
     assert all(len(each) == 1 for each in names.values())
-    assert len({name for each in names.values() for name in each}) == len(names) == 20
+    assert len({name for each in names.values() for name in each}) == len(names) == 21
     content = measurements.measurements("frontier")["results"]
     assert len(content["rows"]) == len(names)
     # One setting for each data set.
