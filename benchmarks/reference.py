@@ -85,8 +85,17 @@ class Measured:
 
     def __init__(self, folder: Path) -> None:
         self.store = store_of(folder.resolve())
-        self.reference = read_reference(FOLDER)
+        self.reference = known_reference()
         self._standings: dict[str, Standing] = {}
+
+    def is_stored(self, planned: Planned) -> bool:
+        """Return whether the store has a run or a step, and not only the reference."""
+        return find(self.store, planned).standing in MEASURED
+
+    def is_done(self, planned: Planned) -> bool:
+        """Return whether nothing is left to measure: a run that failed has no steps."""
+        of_failed = isinstance(planned, PlannedStep) and self.standing(planned.of) == "failed"
+        return of_failed or self.standing(planned) in MEASURED
 
     def standing(self, planned: Planned) -> Standing:
         """Return how far a run or a step is."""
@@ -105,10 +114,18 @@ class Measured:
     @cached_property
     def _times(self) -> Mapping[str, list[float]]:
         found: dict[str, list[float]] = {}
-        for row in [*read_reference(FOLDER).rows(), *self.store.rows()]:
+        for row in [*self.reference.rows(), *self.store.rows()]:
             if row["status"] == "completed":
                 found.setdefault(setting_text(row["rule"], row["config"]), []).append(row["seconds"] / 60)
         return found
+
+
+def known_reference() -> Reference:
+    """Return the reference; it has no runs before the first ones are written. Raises PlasticError if it is damaged."""
+    found = read_reference(FOLDER)
+    if found.problem is not None and (FOLDER / RUNS_FILE).exists():
+        raise PlasticError(f"{found.problem} Restore it first, or all runs are measured again.")
+    return found
 
 
 def find_in_reference(reference: Reference, planned: Planned) -> Standing | None:
@@ -154,7 +171,7 @@ def undecided_claims(folder: Path) -> frozenset[str]:
     from measured import claims as claims_of
     from plastic_cli.api.report import report
 
-    undecided = {name for name, value in claims_of(read_reference(FOLDER)).items() if value.word == "inconclusive"}
+    undecided = {name for name, value in claims_of(known_reference()).items() if value.word == "inconclusive"}
     if folder.is_dir() and RunStore(folder).folders():
         claims = report(folder).claims
         undecided.update(claims[claims["verdict"] == "inconclusive"]["id"])
@@ -192,7 +209,8 @@ def parts_of(names: Iterable[str], folder: Path, data: Path | None, undecided: C
 def missing(parts: Iterable[Part], measured: Measured, longest: float) -> list[Planned]:
     """Return the runs that are missing, each before the missing steps on it, the shortest first, each once.
 
-    A run that is done comes again before its missing steps. longest: minutes of a run or a step.
+    A run that is done comes again before its missing steps. If only the reference has it, it is repeated with all its
+    steps, because the new run replaces the stored one. longest: minutes of a run or a step.
     """
     runs: dict[str, PlannedRun] = {}
     steps: dict[str, dict[str, PlannedStep]] = {}
@@ -206,11 +224,15 @@ def missing(parts: Iterable[Part], measured: Measured, longest: float) -> list[P
         standing = measured.standing(run)
         if standing == "failed":
             continue
-        group: list[Planned] = [run] if standing == "done" or measured.minutes(run) <= longest else []
-        if group:
-            on_it = steps.get(settings, {}).values()
-            group += [step for step in on_it if measured.standing(step) != "done" and measured.minutes(step) <= longest]
-        left = group[1:] if standing == "done" else group
+        every = list(steps.get(settings, {}).values())
+        short = [step for step in every if measured.minutes(step) <= longest]
+        todo = [step for step in short if measured.standing(step) != "done"]
+        if standing == "done" and (not todo or measured.is_stored(run)):
+            group, left = [run, *todo], todo
+        elif measured.minutes(run) <= longest and (standing != "done" or short == every):
+            group = left = [run, *short]
+        else:
+            continue
         if left:
             # The first seeds of all settings before the last ones of the shortest.
             minutes = sum(map(measured.minutes, left)) * (1 + run.seed % 1000 / 20)
@@ -228,7 +250,7 @@ def print_status(parts: Sequence[Part], measured: Measured) -> None:
     rows = []
     for part in parts:
         standings = [measured.standing(run) for run in part.runs]
-        left = [planned for planned in (*part.runs, *part.steps) if measured.standing(planned) not in MEASURED]
+        left = [planned for planned in (*part.runs, *part.steps) if not measured.is_done(planned)]
         absent = ", ".join(f"{number} on {name}" for name, number in part.absent.items())
         rows.append(
             {
@@ -246,7 +268,7 @@ def print_status(parts: Sequence[Part], measured: Measured) -> None:
     # A run or a step of two recipes is measured once.
     every = {planned.settings: planned for part in parts for planned in (*part.runs, *part.steps)}.values()
     runs = [planned for planned in every if is_run(planned)]
-    left = [planned for planned in every if measured.standing(planned) not in MEASURED]
+    left = [planned for planned in every if not measured.is_done(planned)]
     done = sum(measured.standing(run) in MEASURED for run in runs)
     print(
         f"{done} of {len(runs)} runs and {len(every) - len(runs)} steps measured,"
@@ -348,7 +370,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         if options.outliers:
-            print_outliers(read_reference(FOLDER))
+            print_outliers(known_reference())
             return 0
         if options.runs is None:
             parser.error("name the folder of the measured runs: --runs FOLDER")

@@ -22,20 +22,22 @@ def moments_of(optimizer: str, momentum: float = 0.0) -> int:
 class Training:
     """How long and with what a network is trained.
 
-    samples: number of training samples. steps: of the optimizer. batch_size: samples in a step, at most. moments:
-    numbers that the optimizer stores for each parameter.
+    samples: number of training samples, of all epochs. steps: of the optimizer. batch_size: samples in a step, at most.
+    moments: numbers that the optimizer stores for each parameter.
     """
 
     samples: int
     steps: int
     batch_size: int
     moments: int
+    epochs: int = 1
 
 
 def training_of(record: TrainedRun, config: Mapping[str, Any]) -> Training:
     """Return the training of a run with the options `epochs`, `batch_size`, `optimizer` and `momentum`."""
     moments = moments_of(config["optimizer"], config["momentum"])
-    return Training(samples_of(record), epoch_steps(record, config), config["batch_size"], moments)
+    steps = epoch_steps(record, config)
+    return Training(samples_of(record), steps, config["batch_size"], moments, config["epochs"])
 
 
 def gradient_cost(training: Training, shape: NetworkShape, *, readout_only: bool = False) -> Cost:

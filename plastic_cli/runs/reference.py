@@ -282,7 +282,7 @@ def _of_one_version(sources: Iterable[tuple[RunRecord, bool]]) -> list[tuple[Run
 
     def rank(source: tuple[RunRecord, bool]) -> tuple[bool, bool, str]:
         record, new = source
-        return new, record.status == "completed", record.created
+        return record.status == "completed", new, record.created
 
     for source in sources:
         record = source[0]

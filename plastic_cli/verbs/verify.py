@@ -180,9 +180,13 @@ class Verdict:
     def alarm(self) -> bool:
         """Whether the result has shifted: it lies outside, and it is not equal to the stored run of its seed either.
 
-        A run that repeats the stored one to the bit has not shifted, even if its seed is an outlier among the seeds.
+        A run that repeats the stored one to the bit has not shifted, even if its seed is an outlier among the seeds. A
+        step that the stored run does not have counts by itself.
         """
-        return self.word in ("outside", "failed") and self.same_seed != "equal"
+        if self.word not in ("outside", "failed"):
+            return False
+        new = {stage.text for stage in self.check.stages if stage.stored is None}
+        return self.same_seed != "equal" or any(not entry.inside and entry.step in new for entry in self.metrics)
 
     @property
     def changed(self) -> bool:
@@ -430,8 +434,11 @@ def _verdict(check: Check, ended: Mapping[str, SweepRun], store: Path, confidenc
         same: SameSeed | None = None if check.stored is None else "equal" if also else "different"
         return Verdict(check, "failed", same_seed=same, run=outcome.run, reason=outcome.error)
     found = judgment(check, read_record(store / outcome.run), confidence, store / outcome.run, of_steps)
-    broken = next((of for of in steps if of is not None and of.word != "done"), None)
-    return found if broken is None else replace(found, word="failed", reason=broken.outcome.error)
+    for stage, of in zip(check.stages, steps, strict=True):
+        if of is not None and of.word != "done":
+            same_seed = None if stage.stored is None else found.same_seed
+            return replace(found, word="failed", same_seed=same_seed, reason=of.outcome.error)
+    return found
 
 
 def judgment(

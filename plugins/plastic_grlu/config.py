@@ -105,7 +105,7 @@ class Train(ModuleTrainConfig):
     )
     readout_noise: float = field(
         1.0,
-        "noise of the readout in units of --noise; its mean update does not change",
+        "noise of the readout as a multiple of --noise; the mean update of the readout stays the same",
         gt=0,
     )
     decorrelation: float = field(
@@ -161,7 +161,7 @@ class Train(ModuleTrainConfig):
         "the gradient by transposed weights": {"credit": "learned", "feedback": "transposed"},
         "random feedback": {"credit": "learned", "feedback_rate": 0.0},
         "random features": {"credit": "learned", "feedback": "none"},
-        "random features, a readout that hears one scalar": {"noise_layers": "readout"},
+        "random features, a readout that hears rewards alone": {"noise_layers": "readout"},
     }
     rates: ClassVar[Mapping[str, float]] = dict.fromkeys(("momentum", "adam", "adamw", "selective"), 0.003)
     added: ClassVar[Mapping[str, Any]] = {
@@ -199,7 +199,7 @@ class Train(ModuleTrainConfig):
         ),
         ("activation", ("relu",), ("reward_groups", *NEEDS_RELU)),
         ("credit", ("output", "preactivation"), ("reward_groups", *NOISE_FORM)),
-        ("noise_layers", ("all", "one"), ("noise_units", "noise_sources")),
+        ("noise_layers", ("all", "one"), ("noise_units", "noise_sources", "decorrelation")),
         ("credit", ("learned",), ("feedback", "feedback_rate")),
         ("feedback", ("direct", "layer"), ("feedback_rate", "perturbations")),
         ("backbone", ("autoencoder",), ("latent", "backbone_epochs")),
@@ -254,10 +254,14 @@ class Train(ModuleTrainConfig):
                 " --momentum and --weight-decay"
             )
         if self.feedback == "transposed" and not self.is_plain:
-            raise ValueError("--feedback transposed needs --model mlp and --optimizer sgd: use --update backprop")
+            raise ValueError(
+                "--feedback transposed needs --model mlp and --optimizer sgd, without --momentum and --weight-decay:"
+                " use --update backprop"
+            )
         if self.feedback == "none" and not self.is_plain:
             raise ValueError(
-                "--feedback none needs --model mlp and --optimizer sgd: use `plastic train backprop --trained readout`"
+                "--feedback none needs --model mlp and --optimizer sgd, without --momentum and --weight-decay: use"
+                " `plastic train backprop --trained readout`"
             )
         if self.credit == "learned" and self.reward_groups > 1:
             raise ValueError("--credit learned needs one reward: drop --reward-groups")
@@ -267,12 +271,17 @@ class Train(ModuleTrainConfig):
                 f"{formed[0]} needs --model mlp and --optimizer sgd, without --momentum and --weight-decay"
             )
         if formed and (self.reward_groups > 1 or self.credit == "learned"):
-            raise ValueError(f"{formed[0]} needs one reward and another credit than learned")
+            other = (
+                "--credit output or preactivation" if self.credit == "learned" else "one reward: drop --reward-groups"
+            )
+            raise ValueError(f"{formed[0]} needs {other}")
         if self.activation != "relu" and (self.noise_units != "all" or self.decorrelation):
             raise ValueError(f"{'--decorrelation' if self.decorrelation else '--noise-units'} needs --activation relu")
-        if self.noise_layers == "readout" and (self.noise_units != "all" or self.noise_sources != "units"):
+        others = self.noise_units != "all" or self.noise_sources != "units" or self.decorrelation > 0
+        if self.noise_layers == "readout" and others:
             raise ValueError(
-                "--noise-layers readout has no noise in hidden units: drop --noise-units and --noise-sources"
+                "--noise-layers readout leaves hidden layers as they are: drop --noise-units, --noise-sources and"
+                " --decorrelation"
             )
         if not self.is_plain and self.update == "backprop" and (self.noise, self.final_noise) != (0.1, 0.0):
             raise ValueError("--noise does nothing with --update backprop and another --model or --optimizer")

@@ -42,10 +42,8 @@ def scalars(config: Train, shape: NetworkShape) -> Fraction:
 
     For each perturbation, a layer receives the difference of the rewards of each group that has a unit in it. With the
     readout as the source of noise, it also receives the noise of each unit of the readout. If layers take turns, a
-    layer receives these for its own perturbations. If the readout alone has noise, hidden layers receive nothing.
+    layer receives these for its own perturbations.
     """
-    if config.noise_layers == "readout":
-        return Fraction(0)
     if config.reward_groups == 1:
         numbers = 1 + (shape.readout.units if config.noise_sources == "readout" else 0)
         received = config.perturbations * len(shape.hidden_names) * numbers
@@ -85,16 +83,23 @@ def perturbation_cost(training: Training, config: Train, shape: NetworkShape) ->
     Each pair of perturbations takes two passes through what depends on the noise, for each group of units that has a
     reward of its own. By equation (6), the change of the weights is an outer product for each pair, but one for all
     pairs in layers that receive the data. By equation (10), for any network and optimizer, it is one for all pairs. If
-    the readout alone has noise, one pass serves all pairs with one top-k mask.
+    the readout alone has noise, one pass serves all pairs with ReLU. With top-k, each pair has a mask and takes a pass
+    of its own.
 
     Pairs are counted one after the other. Held are the noise and, for (6), the inputs of both passes of a pair, for
     (10) the inputs of a pass without noise and the sum over pairs. A top-k mask belongs to a pair.
     """
     if config.noise_layers == "readout":
         found = gradient_cost(training, shape, readout_only=True)
-        masks = 0 if config.k is None else config.perturbations - 1
-        more = masks * (pass_flops(shape, 1) + shape.readout.flops)
-        return replace(found, learning_flops=found.learning_flops + training.samples * more)
+        if config.k is None:
+            return found
+        more = (config.perturbations - 1) * (pass_flops(shape, 1) + shape.readout.flops)
+        masks = training.batch_size * sum(layer.units for layer in shape.hidden)
+        return replace(
+            found,
+            learning_flops=found.learning_flops + training.samples * more,
+            step_bytes=found.step_bytes + shape.number_bytes * masks,
+        )
     samples, pairs = training.samples, config.perturbations
     of_data = sum(layer.flops for layer in shape.layers if layer.reads_data)
     of_weights = sum(layer.flops for layer in shape.layers)
@@ -108,7 +113,7 @@ def perturbation_cost(training: Training, config: Train, shape: NetworkShape) ->
         held += sum(layer.units for layer in shape.hidden)
     of_pairs = 2 * pairs * pass_flops(shape, config.reward_groups)
     if config.noise_layers == "one":
-        of_pairs, of_weights = (pairs * flops // len(shape.layers) for flops in flops_of_turns(shape))
+        of_pairs, of_weights = flops_of_turns(shape, pairs)
     found = Cost(
         samples=samples,
         inference_flops=samples * shape.forward_flops,
@@ -121,23 +126,29 @@ def perturbation_cost(training: Training, config: Train, shape: NetworkShape) ->
     return with_decorrelation(training, config, shape, with_sources(config, shape, found))
 
 
-def flops_of_turns(shape: NetworkShape) -> tuple[int, int]:
-    """Return the operations of the pairs of passes, and of the updates, of one turn of each layer, equation (22).
+def flops_of_turns(shape: NetworkShape, pairs: int) -> tuple[int, int]:
+    """Return the operations of the passes and of the updates for one sample on average, equation (22).
 
-    Noise in a layer changes the responses of the layers above it, and teaches the layer alone.
+    Noise in a layer changes the responses of the layers above it, and teaches the layer alone. The inputs of the layer
+    have no noise, so all its pairs share one outer product.
     """
-    above = [sum(layer.flops for layer in shape.layers[number + 1 :]) for number in range(len(shape.layers))]
-    return 2 * sum(above), sum(layer.flops for layer in shape.layers)
+    layers = len(shape.layers)
+    above = sum(number * layer.flops for number, layer in enumerate(shape.layers))
+    return 2 * pairs * above // layers, min(pairs, layers) * sum(layer.flops for layer in shape.layers) // layers
 
 
 def with_sources(config: Train, shape: NetworkShape, found: Cost) -> Cost:
-    """Return a cost with that of noise from the readout, equation (20): a product for each pair, and fixed weights."""
+    """Return a cost with that of noise from the readout, equation (20): a product for each pair, and fixed weights.
+
+    If layers take turns, a hidden layer needs the product for its own pairs.
+    """
     if config.noise_sources == "units":
         return found
     numbers = shape.readout.units * sum(layer.units for layer in shape.hidden)
+    turns = len(shape.layers) if config.noise_layers == "one" else 1
     return replace(
         found,
-        learning_flops=found.learning_flops + 2 * found.samples * config.perturbations * numbers,
+        learning_flops=found.learning_flops + 2 * found.samples * config.perturbations * numbers // turns,
         state_bytes=found.state_bytes + shape.number_bytes * numbers,
     )
 
@@ -146,15 +157,23 @@ def with_decorrelation(training: Training, config: Train, shape: NetworkShape, f
     """Return a cost with that of decorrelated inputs, equations (24) and (25).
 
     R_l takes one product for each pass, of which that of the first layer is the one of the prediction, and two for each
-    sample to learn. It learns once for each block.
+    sample to learn. If layers take turns, passes differ in the layers above the one whose turn it is. R_l learns once
+    for each block.
     """
     if not config.decorrelation:
         return found
     from plastic_grlu.kernels.primitives import BLOCK
 
     squares = [layer.inputs**2 for layer in shape.layers]
-    numbers, blocks = sum(squares), -(-training.steps // max(1, BLOCK // training.batch_size))
+    numbers = sum(squares)
+    images = training.samples // training.epochs
+    # A last batch that is smaller is a block of its own.
+    full, rest = divmod(images, training.batch_size)
+    blocks = training.epochs * (-(-full // max(1, BLOCK // training.batch_size)) + (rest > 0))
     of_passes = 2 * 2 * config.perturbations * sum(squares[1:])
+    if config.noise_layers == "one":
+        above = sum(number * square for number, square in enumerate(squares))
+        of_passes = 2 * 2 * config.perturbations * above // len(squares)
     return replace(
         found,
         inference_flops=found.inference_flops + 2 * found.samples * numbers,

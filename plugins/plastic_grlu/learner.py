@@ -70,7 +70,7 @@ class GRLULearner:
     hidden units that the Gumbel mask keeps, None for ReLU. skip, credit: as in rule.py. noise, learning_rate: first and
     last value of their half-cosine schedules. groups: of units, each with a reward of its own; see
     rule.py. path, feedback_rate: with credit "learned", the path of the feedback and the rate at which it learns.
-    form: of the noise. common_noise: draw its sources, so that the noise of the readout is the source of all noise.
+    form: of the noise. common_noise: fixed random weights carry the noise of the readout to the hidden layers.
     decorrelation: rate at which matrices learn that decorrelate the inputs of layers, 0 without them. encoder: a frozen
     network whose output the first layer receives.
 

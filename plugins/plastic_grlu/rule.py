@@ -77,7 +77,8 @@ each perturbation. Each part may be left out, and they follow each other in this
     (20) n_l     = B_l n_{L-1} in hidden layers,    B_l ~ N(0, 1 / d_L), fixed
     (21) n_{L-1} is multiplied by s; dW_{L-1} and db_{L-1} in (6) are divided by s^2
     (22) n_l     = 0 in all layers but l = q mod L for perturbation number q, counted from the first step on;
-                   dW_l and db_l in (6) are multiplied by L; or, as a control, in all layers but the readout
+                   dW_l and db_l in (6) are multiplied by L
+    (22') n_l    = 0 in hidden layers: a control, in which they never learn
     (23) n_l     is multiplied by a_l in hidden layers,    a_l = 1 where z_l(+n) + z_l(-n) > 0, else 0;
                    z_l before its own noise
     (24) x*_l    = R_l xhat_l in the place of xhat_l in (2) and (6),    R_l = I before the first step
@@ -319,7 +320,7 @@ class NoiseForm(NamedTuple):
     """Which noise the units get: equations (20) to (23). The default is noise of its own in each unit.
 
     active_only: noise in active hidden units alone, (23). one_layer: one layer for each perturbation, (22).
-    only_readout: noise in the readout alone, the control of (22), where hidden layers never learn. readout: s in (21).
+    only_readout: noise in the readout alone, the control (22'). readout: s in (21).
     sources: B_l of each hidden layer in (20), or none. turn: the number of perturbations before this step.
     """
 

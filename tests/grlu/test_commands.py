@@ -70,6 +70,15 @@ def test_the_angle_to_the_gradient_decreases_with_perturbations(trained):
     np.testing.assert_allclose(sorted(angles["value"]), sorted(mine["angle"]))
 
 
+@pytest.mark.parametrize("options", [[], ["--k", "0.5"]])
+def test_hidden_layers_without_noise_have_no_angle(trained, options):
+    folder = trained("--perturbations", "2", "--noise-layers", "readout", *options)
+    assert plastic("analyze", "grlu", "--angles", "--images", 3, "--samples", 4, "--quiet").code == 0
+    table = pd.read_csv(folder / "tables" / "angles.csv").set_index("layer")
+    assert table.loc[1, ["angle", "signal_to_noise"]].isna().all(axis=None)
+    assert table.loc[2, "angle"].between(1, 89).all()
+
+
 @pytest.mark.parametrize("options", [[], ["--k", "0.5"], ["--reward-groups", "3"]])
 def test_angles_and_signal_to_noise_equal_an_independent_computation(trained, options, tiny_data):
     folder = trained("--perturbations", "2", *options)

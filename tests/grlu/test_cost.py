@@ -151,9 +151,14 @@ def test_the_form_of_the_noise_has_a_price():
     assert common.learning_flops == plain.learning_flops + 28 * 7 * 2 * 27
     assert common.messages == 28 * 7 * 2 * (1 + 3)
     assert (common.updates, common.state_bytes) == (plain.updates, 4 * (74 + 27))
-    # 7 of 21 perturbations of three epochs: pairs of passes above layers 1, 2 and 3, and an outer product of each.
-    assert turns.learning_flops == 28 * (7 * 2 * 2 * (32 + 12 + 0) // 3 + 7 * 2 * (30 + 20 + 12) // 3)
+    # A third of 7 perturbations: pairs of passes above layers 1, 2 and 3. Each layer has a turn, and one outer product.
+    assert turns.learning_flops == 28 * (7 * 2 * 2 * (32 + 12 + 0) // 3 + 2 * (30 + 20 + 12))
     assert turns.messages == 28 * 7 * 2 // 3
+    # With one perturbation, a third of the images teach a layer.
+    rare = price(noise_layers="one", perturbations=1)
+    assert rare.learning_flops == 28 * (2 * 2 * (32 + 12 + 0) // 3 + 2 * (30 + 20 + 12) // 3)
+    both = price(noise_layers="one", noise_sources="readout")
+    assert both.learning_flops == turns.learning_flops + 28 * 7 * 2 * 27 // 3
     for name in ("inference_flops", "updates", "state_bytes", "step_bytes"):
         assert getattr(turns, name) == getattr(plain, name)
 
@@ -166,16 +171,17 @@ def test_noise_in_the_readout_alone_teaches_it_alone():
     assert cost.updates == 28 * 12
     # Six further masks: the layers that do not read the data, and the outer product of the readout.
     assert masked.learning_flops == cost.learning_flops + 28 * 6 * (2 * 32 + 2 * 12)
+    assert masked.step_bytes == cost.step_bytes + 4 * (5 + 4)
 
 
-@pytest.mark.parametrize(("batch", "blocks"), [(1, 1), (7, 1)])
+@pytest.mark.parametrize(("batch", "blocks"), [(1, 2), (7, 2), (5, 4)])
 def test_decorrelated_inputs_have_a_price(batch, blocks):
     plain, cost = price(batch_size=batch), price(batch_size=batch, decorrelation=0.01)
     squares = 36 + 25 + 16
     assert cost.inference_flops == plain.inference_flops + 28 * 2 * squares
     # Layers 2 and 3 see both passes of 7 pairs; two products for each image teach the matrices.
     assert cost.learning_flops == plain.learning_flops + 28 * (7 * 2 * 2 * (25 + 16) + 2 * 2 * squares)
-    # 28 steps of one image are less than a block of 64, and so are 4 steps of 7 images less than 64 // 7.
+    # Two epochs of 14 images are less than a block of 64 each. Of 5 images, the last batch is a block of its own.
     assert cost.updates == plain.updates + blocks * squares
     assert cost.state_bytes == plain.state_bytes + 4 * squares
     assert cost.step_bytes == plain.step_bytes + 4 * squares

@@ -152,8 +152,7 @@ def test_update_equals_loops_over_units(form, common, sizes, batch, perturbation
     for layer, (normed, matrix) in enumerate(zip(inputs, matrices, strict=True)):
         torch.testing.assert_close(normed @ matrix.T, torch.from_numpy(np.array(loop.seen[layer])))
         change = rule.decorrelation_update(matrix, normed @ matrix.T)
-        before = loop.R[layer].copy()
-        loop.R[layer] = before
+        before = loop.R[layer]
         correlation = np.mean([np.outer(one, one) for one in loop.seen[layer]], axis=0)
         np.testing.assert_allclose(change.numpy(), -(correlation - np.diag(np.diag(correlation))) @ before, atol=1e-10)
 
@@ -210,6 +209,62 @@ def test_kernel_equals_loops_over_units(sizes, credit, batch, perturbations, for
     np.testing.assert_allclose(parameters, loop.parameters, rtol=1e-7, atol=1e-9)
     if rho:
         np.testing.assert_allclose(maps, loop.maps, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("credit", ["output", "preactivation"])
+@pytest.mark.parametrize(
+    ("form", "common"),
+    [
+        (rule.NoiseForm(one_layer=True, turn=6), False),
+        (rule.NoiseForm(only_readout=True), False),
+        (rule.NoiseForm(readout=0.5), True),
+    ],
+)
+def test_kernel_equals_the_rule_with_masks_of_the_shaped_noise(form, common, credit, skip):
+    """One step with top-k: masks are those of the noise that units get, not of the noise that was drawn."""
+    sizes, batch, perturbations, top_k = [12, 9, 9, 4], 2, 3, 0.5
+    weights, biases, x, y, noises, sources, _ = problem(sizes, batch, perturbations, sigma=1.0)
+    form = form._replace(sources=sources if common else ())
+    generator = torch.Generator().manual_seed(7)
+    rows = batch * perturbations
+    gumbels = [torch.randn(rows, width, generator=generator, dtype=torch.float64) for width in sizes[1:-1]]
+    shaped = rule.noise_of_form(weights, biases, x, noises, form, credit=credit, skip=skip)
+    chosen = {"credit": credit, "skip": skip}
+    masks = rule.pair_masks(weights, biases, x, shaped, gumbels, top_k, **chosen)
+    drawn = rule.pair_masks(weights, biases, x, noises, gumbels, top_k, **chosen)
+    assert any(not torch.equal(one, other) for one, other in zip(masks, drawn, strict=True))
+    updates, of_biases, _ = rule.update_of_form(weights, biases, x, y, noises, form, masks, **chosen)
+    expected = interleaved(
+        [weight + 0.2 * update for weight, update in zip(weights, updates, strict=True)],
+        [bias + 0.2 * update for bias, update in zip(biases, of_biases, strict=True)],
+    )
+    parameters, none = interleaved(weights, biases).numpy().copy(), np.empty(0)
+    normal = noises[-1:] if common else noises
+    kept = np.array([rule.kept_units(width, top_k) for width in sizes[1:-1]])
+    learn(
+        parameters,
+        np.array(sizes),
+        Samples(x.numpy(), y.numpy(), np.arange(batch)),
+        Options(batch, perturbations, 1.0, 0.2, credit == "preactivation", skip, kept),
+        Draws(
+            np.uint64(0),
+            np.uint64(form.turn // perturbations),
+            torch.cat([part.flatten() for part in normal])[None].numpy(),
+            torch.cat([part.flatten() for part in gumbels])[None].numpy(),
+        ),
+        np.empty(1),
+        Form(
+            form.active_only,
+            form.one_layer,
+            form.only_readout,
+            form.readout,
+            np.concatenate([none, *(part.numpy().ravel() for part in form.sources)]),
+            none,
+            0.0,
+        ),
+    )
+    np.testing.assert_allclose(parameters, expected.numpy(), rtol=1e-7, atol=1e-9)
 
 
 def trained(options, **settings_of):
@@ -531,9 +586,9 @@ def test_a_rate_of_decorrelation_that_diverges_is_refused():
         Train.from_values({"decorrelation": 100})
 
 
-@pytest.mark.parametrize("options", [{"noise_units": "active"}, {"noise_sources": "readout"}])
-def test_noise_in_the_readout_alone_has_no_form_in_hidden_layers(options):
-    with pytest.raises(UserError, match="--noise-"):
+@pytest.mark.parametrize("options", [{"noise_units": "active"}, {"noise_sources": "readout"}, {"decorrelation": 1e-3}])
+def test_noise_in_the_readout_alone_leaves_hidden_layers_as_they_are(options):
+    with pytest.raises(UserError, match="--noise-layers readout leaves hidden layers as they are"):
         resolve(Train, {**options, "noise_layers": "readout"}).refuse_unused()
 
 

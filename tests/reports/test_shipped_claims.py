@@ -31,7 +31,7 @@ def groups_of(recipe, rule) -> list[Group]:
 
 
 def config_of(config: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in config.items() if name not in ("seed", "device", "dataset")}
+    return {name: value for name, value in config.items() if name not in ("seed", "device")}
 
 
 @pytest.mark.parametrize(("recipe", "name"), NAMED, ids="-".join)
@@ -42,7 +42,8 @@ def test_runs_of_a_recipe_meet_the_conditions_of_its_claims(recipe, name):
 
 def test_both_settings_of_a_claim_that_compares_two_are_in_recipes():
     groups = defaultdict(list)
-    for recipe in recipe_names():
+    # The documentation judges claims by the recipes that name any.
+    for recipe in dict.fromkeys(recipe for recipe, _ in NAMED):
         for rule in RULES:
             groups[rule] += groups_of(recipe, rule)
     for name in {claim for _, claim in NAMED}:

@@ -503,6 +503,12 @@ def test_a_result_of_a_step_has_an_interval_from_the_other_seeds(
     assert words() == (0, {"train": "inside", "eval": "inside"})
     write(value - 0.25)
     assert words() == (1, {"train": "inside", "eval": "outside"})
+    # Also if the stored run of this seed does not have the step, and the training is equal to the bit.
+    for path in runs_folder.glob("*/stages/*.json"):
+        if json.loads((path.parents[1] / "run.json").read_text())["seed"] == 0:
+            path.unlink()
+    write(value - 0.25)
+    assert words() == (1, {"train": "inside", "eval": "outside"})
 
 
 def test_a_sample_is_drawn_from_all_recipes(reference, recipe, instant_runs):

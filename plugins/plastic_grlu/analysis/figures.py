@@ -26,12 +26,14 @@ from plotnine import (
 from plastic_cli.figures.curves import interval_text, share_labels
 from plastic_cli.figures.theme import GRAY, discrete_colors, theme_plastic
 from plastic_cli.statistics.intervals import mean_interval
+from plastic_grlu.config import NOISE_FORM, Train
 
 LINES = ("dashed", "dotted", "dashdot", "solid")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
 NETWORK = ["config.hidden", "config.skip", "config.activation", "config.k", "config.credit", "config.backbone"]
 FEEDBACK = ["config.feedback", "config.feedback_rate"]
 TRAINING = ["config.epochs", "config.batch_size", "config.noise", "config.learning_rate"]
+SCHEDULE = ["config.final_noise", "config.final_learning_rate"]
 NEEDED = ["test/accuracy", "dataset", *TRAINING, "config.hidden", "config.update", "config.perturbations"]
 """Columns without which a run has no place in the figure: a learner of `plastic.fit` has other options."""
 
@@ -45,14 +47,18 @@ def headline_figures(runs: pd.DataFrame, metrics: pd.DataFrame) -> dict[str, ggp
 def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
     """Draw test accuracy against perturbations, one line for each kind of network, with intervals over seeds.
 
-    runs: rows of `RunStore.runs()` of this rule. For each data set, only runs with its most frequent training settings
-    are drawn, so that the points of a line differ in perturbations only. Dashed lines are the control that follows the
+    runs: rows of `RunStore.runs()` of this rule. Only runs in which all units have noise of their own and one reward
+    are drawn, and for each data set only those with its most frequent training settings, so that the points of a line
+    differ in perturbations only. Dashed lines are the control that follows the
     gradient. Returns None if no line has two points.
     """
     chosen = runs.reindex(columns=[*dict.fromkeys([*runs.columns, *NEEDED, *NETWORK])]).dropna(subset=NEEDED)
     if chosen.empty:
         return None
-    settings = chosen[TRAINING].astype(str).agg("|".join, axis=1)
+    chosen = _with_noise_of_all_units(chosen)
+    if chosen.empty:
+        return None
+    settings = chosen.reindex(columns=[*TRAINING, *SCHEDULE]).astype(str).agg("|".join, axis=1)
     most_frequent = settings.groupby(chosen["dataset"]).transform(lambda group: group.mode().iloc[0])
     chosen = chosen[settings == most_frequent]
     chosen["network"] = [
@@ -105,6 +111,14 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
         + theme_plastic(figure_size=(4.2 + 3.4 * panels, 4.2))
         + theme(legend_position="right")
     )
+
+
+def _with_noise_of_all_units(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of the published form of the noise, with one reward."""
+    for name in (*NOISE_FORM, "reward_groups"):
+        if (column := f"config.{name}") in runs:
+            runs = runs[runs[column].isna() | (runs[column] == Train.added[name])]
+    return runs
 
 
 def _network(row: Mapping[Any, Any], update: str) -> str:

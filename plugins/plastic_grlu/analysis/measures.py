@@ -122,8 +122,14 @@ def _draw_updates(
     for draw in range(samples):
         rows = slice(draw * perturbations, (draw + 1) * perturbations)
         noise = [part[rows] for part in noises]
-        masks = learner.masks(x, noise, None if gumbels is None else [part[rows] for part in gumbels])
-        update = _update(learner, x, y, noise, masks, turn=draw * perturbations)
+        form = learner.form._replace(turn=draw * perturbations)
+        masks = None
+        if gumbels is not None:
+            shaped = rule.noise_of_form(
+                learner.weights, learner.biases, x, noise, form, credit=learner.credit, skip=learner.skip
+            )
+            masks = learner.masks(x, shaped, [part[rows] for part in gumbels])
+        update = _update(learner, x, y, noise, masks, form)
         # With ReLU there is one gradient. With masks it is that of the masked networks that this update perturbed.
         if gradient is None or masks is not None:
             copies = 1 if masks is None else perturbations
@@ -144,9 +150,14 @@ def _draw_updates(
 
 
 def _update(
-    learner: GRLULearner, x: Tensor, y: Tensor, noise: list[Tensor], masks: list[Tensor] | None, turn: int
+    learner: GRLULearner,
+    x: Tensor,
+    y: Tensor,
+    noise: list[Tensor],
+    masks: list[Tensor] | None,
+    form: rule.NoiseForm,
 ) -> list[Tensor]:
-    """Return the update of the weights of each layer; zero where another layer has the noise of this turn."""
+    """Return the update of the weights of each layer; zero where the form of the noise gives the layer none."""
     weights, biases = learner.weights, learner.biases
     if learner.feedback is not None:
         matrices, path = learner.feedback.matrices, learner.feedback.path
@@ -155,10 +166,8 @@ def _update(
         return rule.update_of_groups(
             weights, biases, x, y, noise, learner.groups, credit=learner.credit, skip=learner.skip
         )[0]
-    if masks is not None:
-        return rule.grlu_update(weights, biases, x, y, noise, masks, credit=learner.credit, skip=learner.skip)[0]
-    weights, form = learner.effective_weights(), learner.form._replace(turn=turn)
-    updates = rule.update_of_form(weights, biases, x, y, noise, form, credit=learner.credit, skip=learner.skip)
+    weights = learner.effective_weights()
+    updates = rule.update_of_form(weights, biases, x, y, noise, form, masks, credit=learner.credit, skip=learner.skip)
     if learner.decorrelation is None:
         return updates[0]
     return rule.decorrelated_updates(updates[0], learner.decorrelation.matrices)

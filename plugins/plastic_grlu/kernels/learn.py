@@ -145,7 +145,7 @@ def _gate(
 
 @part
 def _silence(noise: Floats, row: int, z: Floats, plus: int, minus: int) -> None:
-    """Equation (22): row `row` of `noise` is 0 where the sum of the rows `plus` and `minus` of `z` is not positive."""
+    """Equation (23): row `row` of `noise` is 0 where the sum of the rows `plus` and `minus` of `z` is not positive."""
     zero = noise.dtype.type(0)
     for i in range(noise.shape[1]):
         noise[row, i] = noise[row, i] if z[plus, i] + z[minus, i] > zero else zero
@@ -367,7 +367,7 @@ def _update(
 ) -> None:
     """Equation (6) or (13), times the learning rate: u_s of the first layer, and the change of all other layers.
 
-    In (21) and (23), the rate is that of the layer.
+    In (21) and (22), the rate is that of the layer.
 
     The samples of this step begin at row `first` of `block.update`.
     """
