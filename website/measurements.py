@@ -386,8 +386,9 @@ def all_keys() -> Iterator[Place]:
 def main() -> None:
     """Write the tables and numbers of all pages, or list what is missing or has changed."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--missing", action="store_true", help="list the values that the reference does not hold")
-    parser.add_argument("--changes", action="store_true", help="compare values measured earlier with the reference")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--missing", action="store_true", help="list the values that the reference does not hold")
+    only.add_argument("--changes", action="store_true", help="compare values measured earlier with the reference")
     arguments = parser.parse_args()
     if arguments.missing or arguments.changes:
         lines = changes() if arguments.changes else missing_lines()

@@ -496,8 +496,11 @@ class Train(ModuleTrainConfig):
                 )
             if self.events not in ("always", "never"):
                 raise ValueError(f"--model {self.model} learns before there is a signal: use --events always or never")
-            if self.model == SOFTHEBB and min(self.hidden, default=2) < 2:
-                raise ValueError("--hidden needs at least 2 filters in each layer: the triangle function of one is 0")
+        compete = self.model in SOFTHEBB_MODELS or (self.model in OWN_MODELS and self.activation == "triangle")
+        if compete and min(self.hidden, default=2) < 2:
+            raise ValueError(
+                "--hidden needs at least 2 units in each layer: the activity of one that competes is constant"
+            )
         if self.threshold_factor and self.event_signal == "margin":
             raise ValueError("--threshold-factor needs a positive signal, and --event-signal margin can be negative")
         strengths = {

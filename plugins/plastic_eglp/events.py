@@ -220,7 +220,8 @@ class ThresholdController(Controller):
         return recent.kthvalue(remembered + 1 - highest).values
 
     def _observe(self, signals: Tensor) -> None:
-        self.recent = signals if self.recent is None else torch.cat([self.recent, signals])[-self.window :]
+        known = signals if self.recent is None else torch.cat([self.recent, signals])
+        self.recent = known[-self.window :]
         if not self.needs_moments:
             return
         mean, square = signals.mean(), signals.square().mean()

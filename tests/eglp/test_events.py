@@ -148,9 +148,9 @@ def test_the_adaptive_threshold_equals_loops(rate, window, warmup, strength, bat
     # The first batch is remembered whole.
     signals = heavy_tailed(40 * batch, seed).astype(np.float32).reshape(40, batch)
     controller = ThresholdController(
-        rate=rate, window=max(window, batch), warmup=warmup, strength=strength, per_stimulus=True
+        rate=rate, window=window, warmup=warmup, strength=strength, per_stimulus=True
     )
-    loop = LoopController(rate=rate, window=max(window, batch), warmup=warmup, strength=strength)
+    loop = LoopController(rate=rate, window=window, warmup=warmup, strength=strength)
     for row in signals:
         found = controller.gate(torch.from_numpy(row))
         np.testing.assert_allclose(found.numpy(), loop.decide(row.tolist()), rtol=1e-3, atol=1e-4)

@@ -365,7 +365,11 @@ def test_it_meets_what_plastic_expects_of_a_rule(model, tmp_path):
     ("options", "word"),
     [
         (["--model", "softhebb", "--hidden", "4,4,4,4"], "too small for layer 4"),
-        (["--model", "softhebb", "--hidden", "4,1"], "at least 2 filters"),
+        (["--model", "softhebb", "--hidden", "4,1"], "at least 2 units"),
+        (["--model", "softhebb", "--update", "backprop", "--hidden", "1"], "at least 2 units"),
+        (["--model", "softhebb-mlp", "--hidden", "1"], "at least 2 units"),
+        (["--model", "cnn", "--hidden", "4,1"], "at least 2 units"),
+        (["--activation", "triangle", "--hidden", "1"], "at least 2 units"),
         (["--model", "softhebb", "--events", "fixed"], "--events always or never"),
         (["--model", "softhebb", "--feedback", "direct"], "--feedback none"),
         (["--model", "softhebb", "--optimizer", "adam"], "--optimizer adam"),
