@@ -49,7 +49,7 @@ from plastic_cli.runs.reference import (  # noqa: E402
     write_reference,
 )
 from plastic_cli.runs.store import RunStore  # noqa: E402
-from plastic_cli.sweeps.lookup import Planned, Standing, find, store_of, with_data  # noqa: E402
+from plastic_cli.sweeps.lookup import Planned, Standing, find, same_data, store_of, with_data  # noqa: E402
 from plastic_cli.sweeps.plan import PlannedRun, plan_recipe  # noqa: E402
 from plastic_cli.sweeps.recipe import RecipeFile, read_recipe, recipe_names  # noqa: E402
 from plastic_cli.sweeps.steps import PlannedStep, plan_steps, with_runs  # noqa: E402
@@ -135,16 +135,13 @@ def find_in_reference(reference: Reference, planned: Planned) -> Standing | None
     """
     of = planned if isinstance(planned, PlannedRun) else planned.of
     for row in reference.with_setting(of.rule, of.config):
-        same_data = None in (row["data_checksum"], of.checksum) or row["data_checksum"] == of.checksum
-        if (row["seed"], row["config"]["device"]) != (of.seed, of.config["device"]) or not same_data:
-            continue
-        if row["rule_version"] != of.version:
+        same_run = (row["seed"], row["config"]["device"]) == (of.seed, of.config["device"])
+        if not same_run or row["rule_version"] != of.version or not same_data(row["data_checksum"], of.checksum):
             continue
         if isinstance(planned, PlannedRun):
             return "done" if row["status"] == "completed" else "failed"
         for stage in reference.stages(row["run"]):
-            same_versions = all(stage.versions.get(name) == planned.versions.get(name) for name in ("plastic", "rule"))
-            if (stage.verb, stage.config) == (planned.verb, planned.config) and same_versions:
+            if (stage.verb, stage.config) == (planned.verb, planned.config) and stage.is_of_versions(planned.versions):
                 return "done"
     return None
 

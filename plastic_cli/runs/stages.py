@@ -54,9 +54,12 @@ class StageRecord:
         The run has not been trained further, the versions of plastic and of the rule are those in `versions`, and all
         files are in the folder. A film that was written elsewhere is not.
         """
-        same = all(self.versions.get(name) == versions.get(name) for name in ("plastic", "rule"))
         there = all((folder / name).is_file() and not Path(name).is_absolute() for name in self.files)
-        return same and self.steps_done == steps_done and there
+        return self.is_of_versions(versions) and self.steps_done == steps_done and there
+
+    def is_of_versions(self, versions: Mapping[str, str]) -> bool:
+        """Return whether the versions of plastic and of the rule are those in `versions`."""
+        return all(self.versions.get(name) == versions.get(name) for name in ("plastic", "rule"))
 
 
 def stage_file(folder: Path, verb: str, config: Mapping[str, Any]) -> Path:

@@ -87,7 +87,7 @@ def find_run(store: RunStore, planned: PlannedRun) -> Found:
         rows = store.with_settings(planned.rule, planned.config)
     found: dict[Standing, Mapping[str, Any]] = {}
     for row in rows:
-        if row["rule_version"] == planned.version and _same_data(row["data_checksum"], planned.checksum):
+        if row["rule_version"] == planned.version and same_data(row["data_checksum"], planned.checksum):
             found[_standing(store, row)] = row
     order: Sequence[Standing] = ("done", "running", "unfinished", "failed")
     return next((Found(standing, found[standing]) for standing in order if standing in found), Found("missing"))
@@ -139,6 +139,7 @@ def _checksum_of_digits(store: Path) -> str | None:
     return checksum
 
 
-def _same_data(stored: str | None, planned: str | None) -> bool:
+def same_data(stored: str | None, planned: str | None) -> bool:
+    """Return whether two checksums of data do not differ; None if a run has none."""
     # Without a checksum the data were not read yet, are not here, or the rule learns from no data set.
     return stored is None or planned is None or stored == planned

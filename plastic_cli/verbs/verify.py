@@ -16,7 +16,7 @@ from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.record import RunRecord, read_record, settings_text
 from plastic_cli.runs.stages import StageRecord, read_stage
 from plastic_cli.sweeps.engine import SweepRun
-from plastic_cli.sweeps.lookup import with_data
+from plastic_cli.sweeps.lookup import same_data, with_data
 from plastic_cli.sweeps.plan import PlannedRun, filter_runs, option_text, plan_recipe
 from plastic_cli.sweeps.recipe import RecipeFile, read_recipe, recipe_names
 from plastic_cli.sweeps.sample import Candidate, draw
@@ -291,11 +291,7 @@ def check_of(planned: PlannedRun, recipe: str, reference: Reference, *, data_kno
     if isinstance(name, str) and planned.checksum is None and data_known and rows[0]["data_checksum"] is not None:
         return Check(recipe, planned, reason=f"the data set {name} is not here")
     # Without a checksum the rule learns from no data set, or a run failed before it read it.
-    same = [
-        row
-        for row in rows
-        if None in (planned.checksum, row["data_checksum"]) or row["data_checksum"] == planned.checksum
-    ]
+    same = [row for row in rows if same_data(row["data_checksum"], planned.checksum)]
     if not same:
         return Check(
             recipe,

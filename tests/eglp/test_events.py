@@ -147,9 +147,7 @@ def test_a_multiple_of_the_running_mean_equals_loops(factor, warmup, strength, s
 def test_the_adaptive_threshold_equals_loops(rate, window, warmup, strength, batch, seed):
     # The first batch is remembered whole.
     signals = heavy_tailed(40 * batch, seed).astype(np.float32).reshape(40, batch)
-    controller = ThresholdController(
-        rate=rate, window=window, warmup=warmup, strength=strength, per_stimulus=True
-    )
+    controller = ThresholdController(rate=rate, window=window, warmup=warmup, strength=strength, per_stimulus=True)
     loop = LoopController(rate=rate, window=window, warmup=warmup, strength=strength)
     for row in signals:
         found = controller.gate(torch.from_numpy(row))

@@ -173,6 +173,9 @@ def test_the_figure_has_the_mean_of_each_network_and_the_control():
     rows += [stored(config__update="backprop") | {"test/accuracy": value} for value in (0.97, 0.99)]
     # A run with other settings is not on the line.
     rows.append(stored(config__perturbations=16, config__epochs=3) | {"test/accuracy": 0.1})
+    # Nor is a control in which hidden layers have no noise, or a rule with several rewards.
+    for name, value in (("noise_layers", "readout"), ("reward_groups", 4), ("final_noise", 0.1)):
+        rows.append(stored(config__perturbations=16, **{f"config__{name}": value}) | {"test/accuracy": 0.1})
     figure = perturbations_figure(pd.DataFrame(rows))
     points = figure.data.set_index("config.perturbations")
     assert points["mean"].to_dict() == pytest.approx({1: 0.81, 16: 0.92})

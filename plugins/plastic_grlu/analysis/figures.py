@@ -58,7 +58,7 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
     chosen = _with_noise_of_all_units(chosen)
     if chosen.empty:
         return None
-    settings = chosen.reindex(columns=[*TRAINING, *SCHEDULE]).astype(str).agg("|".join, axis=1)
+    settings = chosen.reindex(columns=[*TRAINING, *SCHEDULE]).map(str).agg("|".join, axis=1)
     most_frequent = settings.groupby(chosen["dataset"]).transform(lambda group: group.mode().iloc[0])
     chosen = chosen[settings == most_frequent]
     chosen["network"] = [
