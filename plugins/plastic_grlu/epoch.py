@@ -419,19 +419,17 @@ def _step(network: _Network, x: Tensor, y: Tensor, settings: Settings, generator
     weights, biases = network.weights, network.biases
     credit, skip = settings.credit, settings.skip
     noises = _normal(biases, len(x), settings, generator)
+    shaped = rule.noise_of_form(weights, biases, x, noises, settings.form, credit=credit, skip=skip)
     masks = None
     if settings.top_k is not None:
         gumbels = [-torch.empty_like(noise).exponential_(generator=generator).log() for noise in noises[:-1]]
-        shaped = rule.noise_of_form(weights, biases, x, noises, settings.form, credit=credit, skip=skip)
         masks = rule.pair_masks(weights, biases, x, shaped, gumbels, settings.top_k, credit=credit, skip=skip)
     if settings.groups > 1:
-        weight_updates, bias_updates, reward = rule.update_of_groups(
-            weights, biases, x, y, noises, settings.groups, credit=credit, skip=skip
-        )
+        updates = rule.update_of_groups(weights, biases, x, y, noises, settings.groups, credit=credit, skip=skip)
     else:
-        weight_updates, bias_updates, reward = rule.update_of_form(
-            weights, biases, x, y, noises, settings.form, masks, credit=credit, skip=skip
-        )
+        of_pairs = rule.grlu_update(weights, biases, x, y, shaped, masks, credit=credit, skip=skip)
+        updates = rule.scaled_by_form(of_pairs, settings.form)
+    weight_updates, bias_updates, reward = updates
     _add((*weights, *biases), (*weight_updates, *bias_updates), settings)
     return reward
 

@@ -378,6 +378,22 @@ def noise_of_form(
     return shaped
 
 
+Updates = tuple[list[Tensor], list[Tensor], Tensor]
+"""The updates of the weights and of the biases, and the mean reward."""
+
+
+def scaled_by_form(updates: Updates, form: NoiseForm) -> Updates:
+    """The updates of `grlu_update` with noise of this form, times the factors of equations (21) and (22)."""
+    weight_updates, bias_updates, reward = updates
+    factors = [float(len(weight_updates)) if form.one_layer else 1.0] * len(weight_updates)
+    factors[-1] /= form.readout**2
+    return (
+        [factor * update for factor, update in zip(factors, weight_updates, strict=True)],
+        [factor * update for factor, update in zip(factors, bias_updates, strict=True)],
+        reward,
+    )
+
+
 def update_of_form(
     weights: Parameters,
     biases: Parameters,
@@ -385,25 +401,16 @@ def update_of_form(
     y: Tensor,
     noises: Sequence[Tensor],
     form: NoiseForm,
-    masks: Masks | None = None,
     *,
     credit: Credit = "output",
     skip: bool = False,
-) -> tuple[list[Tensor], list[Tensor], Tensor]:
+) -> Updates:
     """One step of the rule with noise of this form; equations (20) to (23).
 
-    Arguments and results are those of `grlu_update`; noises as in `noise_of_form`. Masks exclude noise in active units
-    alone.
+    Arguments and results are those of `grlu_update`, without masks; noises as in `noise_of_form`.
     """
     shaped = noise_of_form(weights, biases, x, noises, form, credit=credit, skip=skip)
-    weight_updates, bias_updates, reward = grlu_update(weights, biases, x, y, shaped, masks, credit=credit, skip=skip)
-    factors = [float(len(weights)) if form.one_layer else 1.0] * len(weights)
-    factors[-1] /= form.readout**2
-    return (
-        [factor * update for factor, update in zip(factors, weight_updates, strict=True)],
-        [factor * update for factor, update in zip(factors, bias_updates, strict=True)],
-        reward,
-    )
+    return scaled_by_form(grlu_update(weights, biases, x, y, shaped, credit=credit, skip=skip), form)
 
 
 def decorrelated_weights(weights: Parameters, decorrelation: Parameters) -> list[Tensor]:

@@ -234,7 +234,7 @@ def test_kernel_equals_the_rule_with_masks_of_the_shaped_noise(form, common, cre
     masks = rule.pair_masks(weights, biases, x, shaped, gumbels, top_k, **chosen)
     drawn = rule.pair_masks(weights, biases, x, noises, gumbels, top_k, **chosen)
     assert any(not torch.equal(one, other) for one, other in zip(masks, drawn, strict=True))
-    updates, of_biases, _ = rule.update_of_form(weights, biases, x, y, noises, form, masks, **chosen)
+    updates, of_biases, _ = rule.scaled_by_form(rule.grlu_update(weights, biases, x, y, shaped, masks, **chosen), form)
     expected = interleaved(
         [weight + 0.2 * update for weight, update in zip(weights, updates, strict=True)],
         [bias + 0.2 * update for bias, update in zip(biases, of_biases, strict=True)],

@@ -125,10 +125,11 @@ def _draw_updates(
         form = learner.form._replace(turn=draw * perturbations)
         masks = None
         if gumbels is not None:
-            shaped = rule.noise_of_form(
+            # Masks and update are those of the noise that units get.
+            noise = rule.noise_of_form(
                 learner.weights, learner.biases, x, noise, form, credit=learner.credit, skip=learner.skip
             )
-            masks = learner.masks(x, shaped, [part[rows] for part in gumbels])
+            masks = learner.masks(x, noise, [part[rows] for part in gumbels])
         update = _update(learner, x, y, noise, masks, form)
         # With ReLU there is one gradient. With masks it is that of the masked networks that this update perturbed.
         if gradient is None or masks is not None:
@@ -157,7 +158,10 @@ def _update(
     masks: list[Tensor] | None,
     form: rule.NoiseForm,
 ) -> list[Tensor]:
-    """Return the update of the weights of each layer; zero where the form of the noise gives the layer none."""
+    """Return the update of the weights of each layer; zero where the form of the noise gives the layer none.
+
+    With masks, noise has its form already.
+    """
     weights, biases = learner.weights, learner.biases
     if learner.feedback is not None:
         matrices, path = learner.feedback.matrices, learner.feedback.path
@@ -166,8 +170,11 @@ def _update(
         return rule.update_of_groups(
             weights, biases, x, y, noise, learner.groups, credit=learner.credit, skip=learner.skip
         )[0]
+    if masks is not None:
+        updates = rule.grlu_update(weights, biases, x, y, noise, masks, credit=learner.credit, skip=learner.skip)
+        return rule.scaled_by_form(updates, form)[0]
     weights = learner.effective_weights()
-    updates = rule.update_of_form(weights, biases, x, y, noise, form, masks, credit=learner.credit, skip=learner.skip)
+    updates = rule.update_of_form(weights, biases, x, y, noise, form, credit=learner.credit, skip=learner.skip)
     if learner.decorrelation is None:
         return updates[0]
     return rule.decorrelated_updates(updates[0], learner.decorrelation.matrices)
