@@ -16,6 +16,8 @@ from plastic_grlu.epoch import Decorrelation, NoiseState, Settings, noise_of_ste
 from plastic_grlu.kernels.learn import Draws, Form, Options, Samples, learn
 from plastic_grlu.learner import GRLULearner
 
+NO_NUMBERS = np.empty(0)
+
 
 def problem(sizes, batch=2, perturbations=2, seed=0, sigma=0.3, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
@@ -39,6 +41,12 @@ def flat(updates):
 
 def interleaved(weights, biases):
     return torch.cat([part.flatten() for pair in zip(weights, biases, strict=True) for part in pair])
+
+
+def of_kernel(form, maps=NO_NUMBERS, rho=0.0):
+    """The form of the noise as the kernel takes it. maps: R_l of each layer, one after the other."""
+    sources = np.concatenate([NO_NUMBERS, *(part.numpy().ravel() for part in form.sources)])
+    return Form(form.active_only, form.one_layer, form.only_readout, form.readout, sources, maps, rho)
 
 
 class Loop:
@@ -186,8 +194,8 @@ def test_kernel_equals_loops_over_units(sizes, credit, batch, perturbations, for
         of_step = slice(batch * step, batch * (step + 1))
         loop.step(x[of_step], y[of_step], noises, (first_step + step) * perturbations, rate)
     loop.decorrelate(rho)
-    parameters, none = interleaved(weights, biases).numpy().copy(), np.empty(0)
-    maps = torch.cat([part.flatten() for part in matrices]).numpy().copy() if rho else none
+    parameters = interleaved(weights, biases).numpy().copy()
+    maps = torch.cat([part.flatten() for part in matrices]).numpy().copy() if rho else NO_NUMBERS
     normal = torch.stack([torch.cat([part.flatten() for part in noises]) for noises in draws]).numpy()
     learn(
         parameters,
@@ -196,15 +204,7 @@ def test_kernel_equals_loops_over_units(sizes, credit, batch, perturbations, for
         Options(batch, perturbations, 0.3, rate, credit == "preactivation", False, np.zeros(len(sizes) - 2, np.int64)),
         Draws(np.uint64(0), np.uint64(first_step), normal, np.empty((steps, 0))),
         np.empty(steps),
-        Form(
-            form.active_only,
-            form.one_layer,
-            form.only_readout,
-            form.readout,
-            np.concatenate([none, *(part.numpy().ravel() for part in form.sources)]),
-            maps,
-            rho,
-        ),
+        of_kernel(form, maps, rho),
     )
     np.testing.assert_allclose(parameters, loop.parameters, rtol=1e-7, atol=1e-9)
     if rho:
@@ -239,7 +239,7 @@ def test_kernel_equals_the_rule_with_masks_of_the_shaped_noise(form, common, cre
         [weight + 0.2 * update for weight, update in zip(weights, updates, strict=True)],
         [bias + 0.2 * update for bias, update in zip(biases, of_biases, strict=True)],
     )
-    parameters, none = interleaved(weights, biases).numpy().copy(), np.empty(0)
+    parameters = interleaved(weights, biases).numpy().copy()
     normal = noises[-1:] if common else noises
     kept = np.array([rule.kept_units(width, top_k) for width in sizes[1:-1]])
     learn(
@@ -254,15 +254,7 @@ def test_kernel_equals_the_rule_with_masks_of_the_shaped_noise(form, common, cre
             torch.cat([part.flatten() for part in gumbels])[None].numpy(),
         ),
         np.empty(1),
-        Form(
-            form.active_only,
-            form.one_layer,
-            form.only_readout,
-            form.readout,
-            np.concatenate([none, *(part.numpy().ravel() for part in form.sources)]),
-            none,
-            0.0,
-        ),
+        of_kernel(form),
     )
     np.testing.assert_allclose(parameters, expected.numpy(), rtol=1e-7, atol=1e-9)
 
