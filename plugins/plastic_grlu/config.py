@@ -25,6 +25,8 @@ NOISE_FORM = ("noise_units", "noise_sources", "noise_layers", "readout_noise", "
 """Options of the form of the noise and of the inputs, which the published rule on its own network has."""
 NEEDS_RELU = ("noise_units", "decorrelation")
 """Those of them that need ReLU."""
+OWN_NETWORK = tuple(name for name in NOISE_FORM if name != "noise_layers")
+"""Those of them that only the rule's own network has; other networks can have noise in the readout alone."""
 MODULE_RATES = {"sgd": 0.01, "adam": 0.001, "adamw": 0.001}
 """Default learning rates of optimizers on another network, where they differ from those on the rule's own."""
 
@@ -190,12 +192,12 @@ class Train(ModuleTrainConfig):
         (
             "model",
             ("mlp",),
-            ("skip", "activation", "k", "reward_groups", "backbone", "latent", "backbone_epochs", *NOISE_FORM),
+            ("skip", "activation", "k", "reward_groups", "backbone", "latent", "backbone_epochs", *OWN_NETWORK),
         ),
         (
             "optimizer",
             ("sgd",),
-            ("activation", "k", "reward_groups", "backbone", "latent", "backbone_epochs", *NOISE_FORM),
+            ("activation", "k", "reward_groups", "backbone", "latent", "backbone_epochs", *OWN_NETWORK),
         ),
         ("activation", ("relu",), ("reward_groups", *NEEDS_RELU)),
         ("credit", ("output", "preactivation"), ("reward_groups", *NOISE_FORM)),
@@ -266,9 +268,12 @@ class Train(ModuleTrainConfig):
         if self.credit == "learned" and self.reward_groups > 1:
             raise ValueError("--credit learned needs one reward: drop --reward-groups")
         formed = [f"--{name.replace('_', '-')}" for name in NOISE_FORM if getattr(self, name) != self.added[name]]
-        if formed and not self.is_plain:
+        of_own_network = [name for name in formed if name != "--noise-layers"]
+        if self.noise_layers == "one":
+            of_own_network.append("--noise-layers one")
+        if of_own_network and not self.is_plain:
             raise ValueError(
-                f"{formed[0]} needs --model mlp and --optimizer sgd, without --momentum and --weight-decay"
+                f"{of_own_network[0]} needs --model mlp and --optimizer sgd, without --momentum and --weight-decay"
             )
         if formed and (self.reward_groups > 1 or self.credit == "learned"):
             other = (

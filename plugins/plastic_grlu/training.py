@@ -102,7 +102,11 @@ def make_learner_of_module(config: Train, data: Dataset, run: Run) -> ModuleLear
         sizes = [data.train.x.shape[1], *config.hidden, data.classes]
         parameters = rule.initial_parameters(sizes, run.generator("weights"))
         own = BuiltNetwork(GRLUNetwork(*parameters, skip=config.skip), None)
-    learner = make_module_learner(config, data, run, make_credit, own)
+    learner = make_module_learner(config, data, run, own=own)
+    if config.noise_layers == "readout":
+        # Noise enters where parameters learn.
+        learner.train_only_readout(data.train.x[:2])
+    learner.credit = make_credit(config, learner.network, run)
     optimizer, credit = learner.optimizer, learner.credit
 
     def schedule(progress: float) -> None:

@@ -79,6 +79,20 @@ def test_hidden_layers_without_noise_have_no_angle(trained, options):
     assert table.loc[2, "angle"].between(1, 89).all()
 
 
+@pytest.mark.parametrize("options", [["--optimizer", "adam"], ["--model", "cnn"]])
+def test_noise_in_the_readout_alone_teaches_the_readout_of_any_network(trained, options, tiny_data):
+    folder = trained("--perturbations", "2", "--noise-layers", "readout", *options)
+    run = open_run(folder, stage="analyze")
+    data = load_dataset(str(tiny_data), None)
+    before, after = (dict(build(run, data, trained=trained).network.named_parameters()) for trained in (False, True))
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    # The last two parameters of both networks are the weight and the bias of the readout.
+    assert changed == set(list(after)[-2:])
+    assert plastic("analyze", "grlu", "--angles", "--images", 3, "--samples", 4, "--quiet").code == 0
+    table = pd.read_csv(folder / "tables" / "angles.csv")
+    assert set(table["layer"].dropna()) == {2}
+
+
 @pytest.mark.parametrize("options", [[], ["--k", "0.5"], ["--reward-groups", "3"]])
 def test_angles_and_signal_to_noise_equal_an_independent_computation(trained, options, tiny_data):
     folder = trained("--perturbations", "2", *options)

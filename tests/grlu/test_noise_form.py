@@ -546,7 +546,6 @@ def test_prediction_and_checkpoint_with_decorrelation_and_sources():
         {"noise_units": "active"},
         {"noise_sources": "readout"},
         {"noise_layers": "one"},
-        {"noise_layers": "readout"},
         {"readout_noise": 0.5},
         {"decorrelation": 1e-3},
     ],
@@ -563,6 +562,15 @@ def test_options_that_exclude_each_other_are_refused(options):
     ):
         with pytest.raises(UserError, match=name):
             resolve(Train, {**options, **other}).refuse_unused()
+
+
+def test_noise_in_the_readout_alone_needs_a_rule_with_one_scalar():
+    for other in ({"optimizer": "adam"}, {"model": "lenet"}, {"model": "lenet", "credit": "preactivation"}):
+        resolve(Train, {**other, "noise_layers": "readout"}).refuse_unused()
+    for other in ({"reward_groups": 2}, {"credit": "learned"}, {"update": "backprop"}):
+        for model in ({}, {"model": "lenet"}):
+            with pytest.raises(UserError, match=r"--(noise-layers|reward-groups)"):
+                resolve(Train, {**other, **model, "noise_layers": "readout"}).refuse_unused()
 
 
 @pytest.mark.parametrize("options", [{"noise_units": "active"}, {"decorrelation": 1e-3}])
