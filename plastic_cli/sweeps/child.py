@@ -15,9 +15,8 @@ from contextlib import suppress
 PR_SET_PDEATHSIG = 1
 
 
-def main() -> None:
-    """Run the module."""
-    parent, module = int(sys.argv[1]), sys.argv[2]
+def run_module(parent: int, module: str, arguments: list[str]) -> None:
+    """Run a module as a program, in a process that ends with the process `parent`."""
     # Whoever started the sweep may have it ignore signals; the runs listen to their sweep.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
@@ -28,9 +27,9 @@ def main() -> None:
     # The parent may have died before the call above. On Windows the parent is the launcher of the virtual environment.
     if os.name == "posix" and os.getppid() != parent:
         sys.exit(130)
-    del sys.argv[1:3]
+    sys.argv[1:] = arguments
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    main()
+    run_module(int(sys.argv[1]), sys.argv[2], sys.argv[3:])

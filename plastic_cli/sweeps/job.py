@@ -24,6 +24,7 @@ from plastic_cli.runs.cleaning import DAY, SWEEPS_FOLDER
 from plastic_cli.runs.lock import HELD, is_held
 from plastic_cli.runs.store import RunStore
 from plastic_cli.signals import INTERRUPTED
+from plastic_cli.sweeps import process
 from plastic_cli.sweeps.archive import pack, unpack
 from plastic_cli.sweeps.lookup import Found, Planned, claim_of, find, store_of
 from plastic_cli.sweeps.steps import PlannedStep
@@ -216,16 +217,8 @@ def _run(job: Job, store: RunStore, found: Found) -> Outcome:
     arguments = _arguments(job, store, found, log.with_suffix(".toml"))
     began = time.monotonic()
     with log.open("ab") as stream:
-        child = subprocess.Popen(
-            command(arguments),
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env=_environment(job),
-            # Ctrl-C in the terminal goes to the sweep only, which then stops its runs.
-            start_new_session=True,
-        )
-        why = _wait(child, stop, None if job.timeout is None else began + job.timeout)
+        child = process.start(arguments, _environment(job), stream)
+        why, code = _wait(child, stop, None if job.timeout is None else began + job.timeout)
     after = find(store.refresh(), job.planned)
     # A run that fails at once may leave no folder; the one that failed before is not this one.
     run = None if found.standing == "failed" and after.run == found.run else after.run
@@ -236,17 +229,17 @@ def _run(job: Job, store: RunStore, found: Found) -> Outcome:
         log.with_suffix(".toml").unlink(missing_ok=True)
         return replace(outcome, summary=done.summary, files=done.files)
     # After a signal that the sweep did not send, such as one of a batch system, the run is resumable too.
-    if why == "stopped" or (why == "ended" and child.returncode == INTERRUPTED):
+    if why == "stopped" or (why == "ended" and code == INTERRUPTED):
         return replace(outcome, word="interrupted")
     if why == "timeout":
         again = "repeat" if isinstance(job.planned, PlannedStep) else "continue"
         error = f"stopped after {job.timeout:g} s (--timeout)" + (f": sweep again to {again} it" if run else "")
         return replace(outcome, word="failed", error=error, lasting=True)
-    error = _error(child.returncode, log)
+    error = _error(code, log)
     if isinstance(job.planned, PlannedStep) and HELD in error:
         # Somebody began another command on the run while this process started.
         return Outcome("busy")
-    return replace(outcome, word="failed", error=error, lasting=child.returncode == 2)
+    return replace(outcome, word="failed", error=error, lasting=code == 2)
 
 
 def _arguments(job: Job, store: RunStore, found: Found, settings: Path) -> list[str]:
@@ -264,21 +257,12 @@ def _arguments(job: Job, store: RunStore, found: Found, settings: Path) -> list[
     return [*arguments, "--config", str(settings)]
 
 
-def command(arguments: list[str]) -> list[str]:
-    """Return the command line for `plastic` with these arguments, as a process that ends with this process.
-
-    With -P Python imports nothing from the working folder.
-    """
-    return [sys.executable, "-P", "-m", "plastic_cli.sweeps.child", str(os.getpid()), "plastic_cli", *arguments]
-
-
-def _wait(child: subprocess.Popen[bytes], stop: Stop, deadline: float | None) -> str:
-    """Wait for the process of a run, stop it on request or at the deadline, and return why it ended."""
+def _wait(child: process.Process, stop: Stop, deadline: float | None) -> tuple[str, int]:
+    """Wait for the process of a run, stop it on request or at the deadline; return why it ended, and its exit code."""
     why, stopped_at = "ended", None
     while True:
         try:
-            child.wait(0.1 if stopped_at is None else 0.5)
-            return why
+            return why, child.wait(0.1 if stopped_at is None else 0.5)
         except subprocess.TimeoutExpired:
             pass
         except BaseException:
@@ -288,19 +272,10 @@ def _wait(child: subprocess.Popen[bytes], stop: Stop, deadline: float | None) ->
         now = time.monotonic()
         if stopped_at is not None:
             if now - stopped_at > STOP_SECONDS or stop.at_once.is_set():
-                _kill(child)
+                process.kill(child)
         elif stop.soon.is_set() or (deadline is not None and now > deadline):
             why, stopped_at = ("stopped" if stop.soon.is_set() else "timeout"), now
             child.terminate()
-
-
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    """Kill a process and, if the system has process groups, the processes that it started."""
-    with suppress(ProcessLookupError):
-        if hasattr(os, "killpg"):
-            os.killpg(child.pid, signal.SIGKILL)
-        else:
-            child.kill()
 
 
 def _environment(job: Job) -> dict[str, str]:

@@ -36,7 +36,8 @@ def starts(tmp_path, monkeypatch):
 @pytest.fixture
 def instant_runs(monkeypatch, starts):
     """Let jobs of this process take no time."""
-    monkeypatch.setattr("plastic_cli.sweeps.job.command", instant.command)
+    monkeypatch.setattr("plastic_cli.sweeps.process.command", instant.command)
+    monkeypatch.setattr("plastic_cli.sweeps.process.can_fork", lambda: False)
 
 
 @pytest.fixture

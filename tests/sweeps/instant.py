@@ -37,9 +37,10 @@ def command(arguments):
 
 def install():
     """Have the jobs of this process run this instead of `plastic`."""
-    from plastic_cli.sweeps import job
+    from plastic_cli.sweeps import process
 
-    job.command = command
+    process.command = command
+    process.can_fork = lambda: False
 
 
 def main():
