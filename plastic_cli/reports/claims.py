@@ -56,7 +56,7 @@ class _Entry(BaseModel):
     evidence: Literal["V", "S", "R", "I"]
     conditions: dict[str, Any] = {}
 
-    @field_validator("conditions", "against", "options", check_fields=False)
+    @field_validator("conditions", "against", "control_setting", "options", check_fields=False)
     @classmethod
     def _plain_conditions(cls, conditions: dict[str, Any]) -> dict[str, Any]:
         for name, value in conditions.items():
@@ -108,9 +108,10 @@ class Claim(_Entry):
     chance, control: the values of guessing and of the claim's control, which the band must not contain. about_control:
     the claim is about the control itself, so that measured controls are not compared with it. against: options of a
     second setting of the rule, which is otherwise equal; the claim is then about the differences between the two, seed
-    by seed, or with relation "ratio" about their ratios. words: the published statement if it is not a number; value
-    and tolerance are then our criterion. unsupported: what is missing if the source gives a number but not how to
-    repeat it.
+    by seed, or with relation "ratio" about their ratios. control_setting: options of a second setting that is the
+    control, otherwise equal; the band must not contain its values. words: the published statement if it is not a
+    number; value and tolerance are then our criterion. unsupported: what is missing if the source gives a number but
+    not how to repeat it.
 
     stage: "eval" or "analyze" for a claim about a result of this command; metric is then the name of the result, such
     as "layer 1/silent". options: those of the command; an option that is not named has its default, except switches,
@@ -131,6 +132,7 @@ class Claim(_Entry):
     control: float | None = None
     about_control: bool = False
     against: dict[str, Any] = {}
+    control_setting: dict[str, Any] = {}
     relation: Literal["difference", "ratio"] = "difference"
     words: str | None = None
     unsupported: str | None = None
@@ -299,8 +301,8 @@ def judge(claim: Claim, values: ArrayLike, *, failed: int = 0, control: ArrayLik
 
     failed: number of further seeds without a value because their run failed. A claim is never reproduced if a seed
     failed or has no finite value, because the remaining seeds were selected by their outcome. control (m,): values of
-    the runs' own control in the claim's metric. A claim is never reproduced if the interval of the control (with fewer
-    than `MINIMUM_VALUES` values its mean) touches the band.
+    the control in the claim's metric. A claim is never reproduced if the interval of the control (with fewer than
+    `MINIMUM_VALUES` values its mean) touches the band. More seeds can then decide only that it is not reproduced.
     """
     interval = mean_interval(values)
     lost = interval.dropped + failed
@@ -314,13 +316,16 @@ def judge(claim: Claim, values: ArrayLike, *, failed: int = 0, control: ArrayLik
     if not band.touches(interval.low - slack, interval.high + slack):
         side: Literal["below", "above"] = "below" if interval.high < band.low else "above"
         return Verdict(claim, "not reproduced", f"ours lies {side}, {counted}", interval, side, lost)
+    is_control_inside = not claim.about_control and _touched_by(band, mean_interval(control))
     if not band.contains(interval.low, interval.high, slack):
-        needed = seeds_to_decide(interval, band)
+        needed = seeds_to_decide(interval, band, only_outside=is_control_inside)
         more = f"about {needed} would probably decide" if needed else f"more than {MOST_SEEDS} would be needed"
+        if is_control_inside:
+            more = f"the control lies in the band too{f', {more}' if needed else ''}"
         return Verdict(claim, "inconclusive", f"{counted}; {more}", interval, lost=lost, seeds_needed=needed)
     if lost:
         return Verdict(claim, "inconclusive", counted, interval, lost=lost)
-    if not claim.about_control and _touched_by(band, mean_interval(control)):
+    if is_control_inside:
         return Verdict(claim, "inconclusive", f"the control lies in the band too, {counted}", interval)
     return Verdict(claim, "reproduced", counted, interval)
 
@@ -330,8 +335,10 @@ def finished_text(n: int, lost: int) -> str:
     return f"{n} of {n + lost} finished" if lost else str(n)
 
 
-def seeds_to_decide(interval: Interval, band: Band) -> int | None:
+def seeds_to_decide(interval: Interval, band: Band, *, only_outside: bool = False) -> int | None:
     """Return the number of seeds with which the interval lies inside or outside the band with probability `POWER`.
+
+    only_outside: an interval inside decides nothing.
 
     Assumes that the mean and the standard deviation of the present runs are the true ones, and that the mean of n
     further runs is normal. None if more than `MOST_SEEDS` seeds would be needed.
@@ -344,7 +351,7 @@ def seeds_to_decide(interval: Interval, band: Band) -> int | None:
         def at_most(value: float, error: float = error) -> float:
             return below((value - interval.mean) / error)
 
-        inside = at_most(band.high - half) - at_most(band.low + half)
+        inside = 0.0 if only_outside else at_most(band.high - half) - at_most(band.low + half)
         outside = at_most(band.low - half) + 1 - at_most(band.high + half)
         if max(inside, outside) >= POWER:
             return n
@@ -384,6 +391,8 @@ def _check_band(claim: Claim, name: str) -> None:
         raise UserError(f"{name}: 'relation' needs 'against', the second setting, or 'against_metric'.")
     if claim.against and claim.against_metric is not None:
         raise UserError(f"{name}: 'against' and 'against_metric' both say what to compare with. Keep one of them.")
+    if claim.control_setting and (claim.is_comparison or claim.stage is not None):
+        raise UserError(f"{name}: 'control_setting' is for a claim about a metric of training, without 'against'.")
     for key, value in (("chance", claim.chance), ("control", claim.control)):
         if value is not None and claim.band.touches(value, value):
             raise UserError(
@@ -402,7 +411,7 @@ def unknown_conditions(claims: Sequence[_Entry], fields: Sequence[str]) -> list[
     return [
         f"{entry.id}: there is no option '{name}'.{similar_option(name, fields)}"
         for entry in claims
-        for name in (*entry.conditions, *(entry.against if isinstance(entry, Claim) else ()))
+        for name in (*entry.conditions, *((*entry.against, *entry.control_setting) if isinstance(entry, Claim) else ()))
         if name not in fields
     ]
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -97,11 +98,14 @@ def summarize(
     controls = [metric and f"{CONTROL}/{metric.rpartition('/')[2]}" for metric in metrics]
     control = values.intervals(groups, controls)
     chance = values.intervals(groups, [CHANCE_METRIC if metric == ACCURACY_METRIC else None for metric in metrics])
+    of_source: dict[str | None, list[Group]] = {}
+    for group in groups:
+        of_source.setdefault(group.source, []).append(group)
     results = []
     for index, group in enumerate(groups):
         metric = metrics[index]
         claim = _most_specific(published.get(group.rule) if published else None, group, metric)
-        verdict = _judged(claim, group, values) if claim else None
+        verdict = _verdict(claim, group, of_source[group.source], values) if claim else None
         measured = main[index], loss[index], seconds[index]
         results.append(Result(group, metric, *measured, verdict, control[index], chance[index]))
     return results
@@ -140,8 +144,8 @@ def judge_claims(
 
 def _verdict(claim: Claim, group: Group, groups: Sequence[Group], values: RunValues) -> Verdict:
     """Judge a claim by a group; a second setting is one of `groups`."""
-    other = _setting_against(claim, group, groups, values) if claim.against else None
-    return _judged(claim, group, values, other)
+    options = claim.against or claim.control_setting
+    return _judged(claim, group, values, _setting_with(options, group, groups, values) if options else None)
 
 
 def _nearest_verdict(verdicts: Sequence[tuple[Group, Verdict]], own: Group | None = None) -> Verdict | None:
@@ -156,6 +160,8 @@ def _nearest_verdict(verdicts: Sequence[tuple[Group, Verdict]], own: Group | Non
 
 def _judged(claim: Claim, group: Group, values: RunValues, other: Group | None = None) -> Verdict:
     """Judge a claim by a group; if the claim compares two settings, by the differences from `other`, seed by seed.
+
+    other: the second setting of the claim, with which it compares or which is its control.
 
     For a claim about a stage, only runs with this stage count; a seed without it did not fail.
     """
@@ -173,7 +179,8 @@ def _judged(claim: Claim, group: Group, values: RunValues, other: Group | None =
         pairs = list(zip(own, values.of_claim(group, claim, claim.against_metric), strict=True))
     else:
         measured = [value for value in own if value is not None]
-        control = [value for value in values.control_of(group, claim) if value is not None and math.isfinite(value)]
+        controls = values.of_claim(other, claim, claim.metric) if other else values.control_of(group, claim)
+        control = [value for value in controls if value is not None and math.isfinite(value)]
         return _with_command(judge(claim, measured, failed=failed, control=control), group)
     related = [_relation(claim, one, two) for one, two in pairs if one is not None and two is not None]
     return _with_command(judge(claim, related, failed=failed), group)
@@ -194,15 +201,17 @@ def _with_command(verdict: Verdict, group: Group) -> Verdict:
     return replace(verdict, reason=f"no `plastic {claim.command}` of these runs")
 
 
-def _setting_against(claim: Claim, group: Group, groups: Sequence[Group], values: RunValues) -> Group | None:
-    """Return the group that has the values of `claim.against` and otherwise the configuration of `group`.
+def _setting_with(
+    options: Mapping[str, Any], group: Group, groups: Sequence[Group], values: RunValues
+) -> Group | None:
+    """Return the group that has the values of `options` and otherwise the configuration of `group`.
 
     A field may differ if it has no value in one of the two. Of several such groups the one with most common seeds is
     returned.
     """
 
     def is_otherwise_equal(other: Group) -> bool:
-        names = {*group.config, *other.config} - {*claim.against}
+        names = {*group.config, *other.config} - {*options}
         pairs = [(group.config.get(name), other.config.get(name)) for name in names]
         return all(first == second or first is None or second is None for first, second in pairs)
 
@@ -211,7 +220,7 @@ def _setting_against(claim: Claim, group: Group, groups: Sequence[Group], values
         for other in groups
         if other is not group
         and other.data == group.data
-        and all(other.config.get(name) == value for name, value in claim.against.items())
+        and all(other.config.get(name) == value for name, value in options.items())
         and is_otherwise_equal(other)
     ]
     seeds = set(values.seeds(group))

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from plastic_cli.errors import UserError
-from plastic_cli.reports.claims import Claim, judge, read_claims, unknown_conditions
+from plastic_cli.reports.claims import Claim, PublishedFigures, judge, read_claims, unknown_conditions
 from plastic_cli.reports.grouping import group_runs
+from plastic_cli.reports.results import judge_claims, summarize
 from reports.report_frames import CLAIMS, run_row
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
@@ -166,6 +167,45 @@ def test_a_band_that_contains_the_measured_control_is_never_reproduced():
     assert judge(claim(), [0.9] * 3, control=[0.85, 0.88, 0.87]).word == "inconclusive"
 
 
+def test_with_the_control_in_the_band_more_seeds_can_only_refute():
+    # The mean lies in the band: more seeds would take the interval into it, where the control is too.
+    wide = [0.907, 0.911, 0.905, 0.913]
+    assert judge(claim(), wide).seeds_needed is not None
+    verdict = judge(claim(), wide, control=wide)
+    assert (verdict.word, verdict.seeds_needed) == ("inconclusive", None)
+    assert verdict.reason == "4 seeds; the control lies in the band too"
+    # The mean lies above it.
+    above = [value + 0.004 for value in wide]
+    needed = judge(claim(), above).seeds_needed
+    verdict = judge(claim(), above, control=above)
+    assert verdict.seeds_needed == needed
+    assert verdict.reason == f"4 seeds; the control lies in the band too, about {needed} would probably decide"
+
+
+def test_another_setting_can_be_the_control_of_a_claim():
+    with_control = Claim(**claim(epochs=3).model_dump() | {"control_setting": {"noise_layers": "readout"}})
+    figures = {"grlu": PublishedFigures("grlu", (with_control,))}
+
+    def verdicts(control, **others):
+        rows = [run_row(seed, seed=seed, epochs=3, noise_layers="all") | {"test/accuracy": 0.9} for seed in range(3)]
+        rows += [
+            run_row(3 + seed, epochs=3, noise_layers="readout", **others) | {"test/accuracy": value, "seed": seed}
+            for seed, value in enumerate(control)
+        ]
+        runs = pd.DataFrame(rows)
+        groups = group_runs(runs)
+        judged = [result.verdict for result in judge_claims(runs, groups, figures) if result.group]
+        summed = [result.verdict for result in summarize(runs, groups, figures) if result.verdict]
+        assert [verdict.word for verdict in judged] == [verdict.word for verdict in summed]
+        return [(verdict.word, verdict.reason) for verdict in judged]
+
+    assert verdicts([0.9, 0.9, 0.9]) == [("inconclusive", "the control lies in the band too, 3 seeds")]
+    assert verdicts([0.8, 0.8, 0.8]) == [("reproduced", "3 seeds")]
+    assert verdicts([]) == [("reproduced", "3 seeds")]
+    # Another setting is no control.
+    assert verdicts([0.9, 0.9, 0.9], perturbations=2)[0][0] == "reproduced"
+
+
 def test_a_published_spread_gives_the_least_significant_difference():
     def published(**fields):
         return Claim(
@@ -290,6 +330,8 @@ def test_figures_about_one_data_set(claims_text):
          "claim 1 (GR-02): its band up to 0.9333 contains its chance, 0.1"),
         (('tolerance = 0.005\n', 'tolerance = 0.005\nrelation = "ratio"\n'),
          "claim 1 (GR-02): 'relation' needs 'against'"),
+        (('tolerance = 0.005\n', 'tolerance = 0.005\nagainst = { k = 1.0 }\ncontrol_setting = { k = 0.1 }\n'),
+         "claim 1 (GR-02): 'control_setting' is for a claim about a metric of training"),
         (('tolerance = 0.005\n', 'tolerance = 0.005\nunmeasured = "no code"\n'),
          "claim 1 (GR-02): there is no key 'tolerance'"),
         (('statement = "16', 'statment = "16'), "claim 1 (GR-02): there is no key 'statment'. Did you mean"),
