@@ -186,13 +186,15 @@ def test_another_setting_can_be_the_control_of_a_claim():
     with_control = Claim(**claim(epochs=3).model_dump() | {"control_setting": {"noise_layers": "readout"}})
     figures = {"grlu": PublishedFigures("grlu", (with_control,))}
 
-    def verdicts(control, **others):
-        rows = [run_row(seed, seed=seed, epochs=3, noise_layers="all") | {"test/accuracy": 0.9} for seed in range(3)]
-        rows += [
-            run_row(3 + seed, epochs=3, noise_layers="readout", **others) | {"test/accuracy": value, "seed": seed}
-            for seed, value in enumerate(control)
-        ]
-        runs = pd.DataFrame(rows)
+    def verdicts(control, perturbations=1):
+        settings = [("all", 1, seed, 0.9) for seed in range(3)]
+        settings += [("readout", perturbations, seed, value) for seed, value in enumerate(control)]
+        runs = pd.DataFrame(
+            [
+                run_row(number, seed=seed, accuracy=value, epochs=3, noise_layers=layers, perturbations=count)
+                for number, (layers, count, seed, value) in enumerate(settings)
+            ]
+        )
         groups = group_runs(runs)
         judged = [result.verdict for result in judge_claims(runs, groups, figures) if result.group]
         summed = [result.verdict for result in summarize(runs, groups, figures) if result.verdict]
