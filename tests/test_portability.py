@@ -25,7 +25,7 @@ class Absent:
 for name in ABSENT:
     sys.modules.pop(name, None)
 sys.meta_path.insert(0, Absent())
-for name in ("fchmod", "fork", "forkpty", "getpgid", "killpg", "pread", "sched_getaffinity", "setsid"):
+for name in ("fchmod", "fork", "forkpty", "getpgid", "killpg", "pidfd_open", "pread", "sched_getaffinity", "setsid"):
     if hasattr(os, name):
         delattr(os, name)
 for name in ("SIGHUP", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGXCPU"):

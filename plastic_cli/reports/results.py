@@ -201,9 +201,7 @@ def _with_command(verdict: Verdict, group: Group) -> Verdict:
     return replace(verdict, reason=f"no `plastic {claim.command}` of these runs")
 
 
-def _setting_with(
-    options: Mapping[str, Any], group: Group, groups: Sequence[Group], values: RunValues
-) -> Group | None:
+def _setting_with(options: Mapping[str, Any], group: Group, groups: Sequence[Group], values: RunValues) -> Group | None:
     """Return the group that has the values of `options` and otherwise the configuration of `group`.
 
     A field may differ if it has no value in one of the two. Of several such groups the one with most common seeds is

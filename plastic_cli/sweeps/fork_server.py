@@ -1,9 +1,9 @@
 """`python -m plastic_cli.sweeps.fork_server`: import what runs need once, and fork a process for each of them (Linux).
 
-Its standard input is a socket of `plastic_cli.sweeps.process`. A message holds a request in JSON, and two files: the
-output of the process and a pipe. The pipe receives a line with the number of the process, and at its end a line with
-its exit code. The server ends if nobody uses it any more; its processes then get a SIGTERM, see
-`plastic_cli.sweeps.child`.
+Its standard input is a socket of `plastic_cli.sweeps.process`. A message holds a request in JSON and two files: the
+output of the process, and a pipe. The pipe receives a line with the number of the process, and at its end a line with
+its exit code. If the server cannot fork, it closes the pipe without a line. The server ends if nobody uses it any more.
+Its processes then get a SIGTERM, see `plastic_cli.sweeps.child`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ import selectors
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from plastic_cli.sweeps.child import run_module
 
 IDLE_SECONDS = 20.0
 """Time without a process after which the server ends."""
-MOST_BYTES = 1 << 16
-"""Bytes of a request."""
-ALWAYS = ("torch", "plastic_cli.app", "plastic_cli.commands.train", "plastic_cli.runs.run")
-"""Modules that every run imports."""
-ONCE_USED = (
+LARGEST = 1 << 16
+"""The largest request, in bytes."""
+IMPORT_ALWAYS = ("torch", "typer", "pydantic", "filelock")
+"""Modules that every run imports. None is of plastic: a run imports the code that is there when it starts."""
+IMPORT_IF_USED = (
     "torch._dynamo",
     "torchvision",
     "numba",
@@ -45,72 +46,102 @@ ONCE_USED = (
 
 @dataclass(frozen=True)
 class Request:
-    """A process to start. module: runs as a program. plain: the command line of the same, without a fork."""
+    """A process to start: a module that runs as a program in a folder. output, reply: the files of the message."""
 
     folder: str
     module: str
     arguments: list[str]
-    plain: list[str]
+    output: int
+    reply: int
 
 
 class Running(NamedTuple):
-    """A process of the server. ended: a file that can be read once it has ended. reply: the pipe of the request.
-
-    imported: receives the modules of ONCE_USED that it has imported.
-    """
+    """A process of the server. ended: a file that can be read once it has ended. reply: the pipe of its request."""
 
     pid: int
     ended: int
     reply: int
-    imported: socket.socket
 
 
-def serve(channel: socket.socket) -> None:
-    """Answer requests. In a forked process this runs the module, which ends it."""
+def serve(channel: socket.socket, imported: socket.socket) -> Request | None:
+    """Answer requests. Returns its request in a forked process, and None in the server when it ends.
+
+    imported: here the processes name the modules that they have imported.
+    """
     running: dict[int, Running] = {}
     with selectors.DefaultSelector() as selector:
         selector.register(channel, selectors.EVENT_READ)
         while events := selector.select(None if running else IDLE_SECONDS):
             for key, _ in events:
                 if key.fileobj is not channel:
-                    process = running.pop(key.fd)
-                    selector.unregister(process.ended)
-                    _finish(process)
+                    selector.unregister(key.fd)
+                    _finish(running.pop(key.fd))
+                    _import_what_was_used(imported)
                     continue
-                message, files, _, _ = socket.recv_fds(channel, MOST_BYTES, 2)
+                message, files, _, _ = socket.recv_fds(channel, LARGEST, 2)
                 if not message:
-                    return
-                output, reply = files
-                request = Request(**json.loads(message))
-                here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                is_safe = _has_one_thread()
-                server, pid = os.getpid(), os.fork()
+                    return None
+                request = _read(message, files)
+                forked = _fork() if request else None
+                if request is None or forked is None:
+                    _close(files)
+                    continue
+                pid, ended = forked
                 if pid == 0:
-                    for file in (reply, *(number for each in running.values() for number in (each.ended, each.reply))):
-                        os.close(file)
-                    here.close()
-                    selector.close()
+                    _close(number for each in running.values() for number in (each.ended, each.reply))
+                    os.close(request.reply)
                     channel.detach()
-                    _become(request, output, server, there if is_safe else None)
-                    return
-                os.close(output)
-                there.close()
-                _tell(reply, pid)
-                process = Running(pid, os.pidfd_open(pid), reply, here)
-                running[process.ended] = process
-                selector.register(process.ended, selectors.EVENT_READ)
+                    return request
+                os.close(request.output)
+                _tell(request.reply, pid)
+                running[ended] = Running(pid, ended, request.reply)
+                selector.register(ended, selectors.EVENT_READ)
+    return None
+
+
+def _read(message: bytes, files: list[int]) -> Request | None:
+    """Return the request of a message; None if a part of it is missing, because it is too large or files are scarce."""
+    try:
+        output, reply = files
+        return Request(**json.loads(message), output=output, reply=reply)
+    except ValueError:
+        return None
+
+
+def _fork() -> tuple[int, int] | None:
+    """Fork, and return the number of the process and a file that can be read once it has ended; 0 and -1 in the fork.
+
+    None if the system has no room for another process, or if this process has threads: a fork has only one of them, and
+    the locks of the others stay locked.
+    """
+    if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
+        return None
+    try:
+        pid = os.fork()
+    except OSError:
+        return None
+    if pid == 0:
+        return 0, -1
+    try:
+        return pid, os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return None
 
 
 def _finish(process: Running) -> None:
-    """Tell the exit code of a process that has ended, and import what it imported."""
+    """Tell the exit code of a process that has ended."""
     _, status = os.waitpid(process.pid, 0)
     _tell(process.reply, os.waitstatus_to_exitcode(status))
-    os.close(process.reply)
-    os.close(process.ended)
-    with process.imported as imported, suppress(OSError):
-        imported.setblocking(False)
-        for name in imported.recv(MOST_BYTES).decode().split():
-            import_quietly(name)
+    _close([process.reply, process.ended])
+
+
+def _import_what_was_used(imported: socket.socket) -> None:
+    with suppress(BlockingIOError):
+        while names := imported.recv(LARGEST):
+            for name in names.decode().split():
+                import_quietly(name)
 
 
 def _tell(reply: int, number: int) -> None:
@@ -119,51 +150,41 @@ def _tell(reply: int, number: int) -> None:
         os.write(reply, b"%d\n" % number)
 
 
-def _become(request: Request, output: int, server: int, imported: socket.socket | None) -> None:
+def _close(files: Iterable[int]) -> None:
+    for file in files:
+        os.close(file)
+
+
+def run(request: Request, server: int, imported: socket.socket) -> None:
     """Turn this forked process into that of the request, which ends with the server.
 
-    imported: receives the modules that it imports; None if a fork is not safe, and the process has to begin anew.
+    imported: receives the modules that it imports.
     """
     # Signals from the terminal go to the sweep only, which then stops its runs.
     os.setsid()
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), 0)
     for number in (1, 2):
-        os.dup2(output, number)
-    os.close(output)
+        os.dup2(request.output, number)
+    os.close(request.output)
     os.chdir(request.folder)
-    if imported is None or _is_bad_fork():
-        plain = [str(server) if part == "PARENT" else part for part in request.plain]
-        os.execv(plain[0], plain)
-    # As in a process that has just started, these differ from process to process.
+    # These differ from process to process, as if it had just started.
     random.seed()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
-    known = set(sys.modules)
-    assert imported is not None
-    atexit.register(_report, imported, known)
+    atexit.register(_report, imported, set(sys.modules))
     run_module(server, request.module, request.arguments)
 
 
 def _report(imported: socket.socket, known: set[str]) -> None:
     """Tell the server which modules this process has imported."""
     with suppress(OSError):
-        imported.send(" ".join(name for name in ONCE_USED if name in sys.modules and name not in known).encode())
-
-
-def _has_one_thread() -> bool:
-    """Return whether this process has one thread: in a fork, the others are missing."""
-    return len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
-
-
-def _is_bad_fork() -> bool:
-    """Return whether torch used CUDA before the fork, which cannot use it then."""
-    torch: Any = sys.modules.get("torch")
-    return torch is not None and bool(getattr(torch.cuda, "_is_in_bad_fork", bool)())
+        if names := [name for name in IMPORT_IF_USED if name in sys.modules and name not in known]:
+            imported.send(" ".join(names).encode())
 
 
 def import_quietly(name: str) -> None:
-    """Import a module; a process that needs it says why this does not work."""
+    """Import a module. The process that needs it shows the error."""
     with suppress(Exception):
         importlib.import_module(name)
     # A collection in a forked process would copy the memory of all objects that the server has made.
@@ -172,15 +193,20 @@ def import_quietly(name: str) -> None:
 
 def main() -> None:
     """Import, and serve the socket that is the standard input."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # As the command line does before a module draws.
     os.environ["MPLBACKEND"] = "agg"
     # Arrow, which pandas imports, would start a thread to release memory.
     os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
     gc.disable()
-    for name in ALWAYS:
+    for name in IMPORT_ALWAYS:
         import_quietly(name)
-    serve(socket.socket(fileno=0))
+    server = os.getpid()
+    imported, by_a_process = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for end in (imported, by_a_process):
+        end.setblocking(False)
+    request = serve(socket.socket(fileno=0), imported)
+    if request is not None:
+        run(request, server, by_a_process)
 
 
 if __name__ == "__main__":

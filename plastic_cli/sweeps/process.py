@@ -6,6 +6,7 @@ A new process imports torch, which takes longer than many a run on small data. S
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
@@ -19,12 +20,13 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from plastic_cli.signals import INTERRUPTED
+from plastic_cli.sweeps.fork_server import LARGEST
 
 MODULE = "plastic_cli"
 
 
 class Process(Protocol):
-    """A process; what `subprocess.Popen` has of it."""
+    """The part of `subprocess.Popen` that a sweep uses."""
 
     pid: int
     returncode: int | None
@@ -52,35 +54,39 @@ def start(arguments: list[str], environment: Mapping[str, str], output: IO[bytes
     )
 
 
-def command(arguments: list[str], parent: str | None = None) -> list[str]:
-    """Return the command line for `plastic` with these arguments, as a process that ends with its parent.
+def command(arguments: list[str]) -> list[str]:
+    """Return the command line for `plastic` with these arguments, as a process that ends with this process.
 
-    With -P Python imports nothing from the working folder. parent: the number of the parent; None for this process.
+    With -P Python imports nothing from the working folder.
     """
-    return [sys.executable, "-P", "-m", "plastic_cli.sweeps.child", parent or str(os.getpid()), MODULE, *arguments]
+    return [sys.executable, "-P", "-m", "plastic_cli.sweeps.child", str(os.getpid()), MODULE, *arguments]
 
 
 def kill(process: Process) -> None:
     """Kill a process and, if the system has process groups, the processes that it started."""
-    with suppress(ProcessLookupError):
-        if process.returncode is not None:
-            return
-        if hasattr(os, "killpg"):
+    if process.returncode is not None:
+        return
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        else:
-            os.kill(process.pid, signal.SIGTERM)
+    else:
+        # Kills it on Windows.
+        process.terminate()
 
 
 def can_fork() -> bool:
-    """Return whether this system has what the fork server needs."""
+    """Return whether this system and this Python have what the fork server needs: Linux 5.3."""
     if sys.platform != "linux":
         return False
     try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError:
-        # A Linux before 5.3.
+        file = os.pidfd_open(os.getpid())
+        try:
+            signal.pidfd_send_signal(file, 0)
+        finally:
+            os.close(file)
+    except (AttributeError, OSError):
         return False
-    return True
+    return hasattr(os, "fork")
 
 
 class Fork:
@@ -90,36 +96,44 @@ class Fork:
         """Watch the process `pid`; answers: the pipe with its exit code, see the fork server."""
         self.pid, self._answers = pid, answers
         self.returncode: int | None = None
-        # A number of a process can be given again, this file is of the one process.
+        # The system may give the number to another process. This file always means this one.
         self._file: int | None = None
-        with suppress(ProcessLookupError):
+        with suppress(OSError):
             self._file = os.pidfd_open(pid)
 
     def wait(self, timeout: float | None = None) -> int:
         """Return the exit code; raises subprocess.TimeoutExpired after `timeout` seconds."""
         if self.returncode is None:
-            if not select.select([self._answers], [], [], timeout)[0]:
-                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
+            self._wait_for(self._answers.fileno(), timeout)
             answer = self._answers.readline()
             if not answer and self._file is not None:
                 # The server was killed, and the process has got a SIGTERM.
-                select.select([self._file], [], [])
+                self._wait_for(self._file, timeout)
             self.returncode = int(answer) if answer else INTERRUPTED
             self._answers.close()
             if self._file is not None:
                 os.close(self._file)
-                self._file = None
         return self.returncode
 
     def terminate(self) -> None:
         """Send a SIGTERM."""
-        if self._file is not None:
+        if self.returncode is None:
             with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._file, signal.SIGTERM)
+                if self._file is None:
+                    os.kill(self.pid, signal.SIGTERM)
+                else:
+                    signal.pidfd_send_signal(self._file, signal.SIGTERM)
+
+    def _wait_for(self, file: int, timeout: float | None) -> None:
+        """Wait until a file can be read. Not with select, which takes no file number above 1023."""
+        poll = select.poll()
+        poll.register(file, select.POLLIN)
+        if not poll.poll(None if timeout is None else math.ceil(1000 * timeout)):
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
 
 
 class Server:
-    """The fork server for processes with one environment. It ends with this process, and if nobody uses it."""
+    """The fork server for processes with one environment. It ends with this process, or if nobody uses it."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         """Start it."""
@@ -136,22 +150,20 @@ class Server:
             )
 
     def start(self, arguments: list[str], output: IO[bytes]) -> Fork:
-        """Start `plastic` with these arguments; raises OSError if the server has ended."""
-        request = {
-            "folder": str(Path.cwd()),
-            "module": MODULE,
-            "arguments": arguments,
-            "plain": command(arguments, "PARENT"),
-        }
+        """Start `plastic` with these arguments; raises OSError if the server has ended or cannot fork."""
+        request = json.dumps({"folder": str(Path.cwd()), "module": MODULE, "arguments": arguments}).encode()
+        if len(request) > LARGEST:
+            raise OSError(f"the request has {len(request)} bytes")
         mine, theirs = os.pipe()
         answers = os.fdopen(mine, "rb", buffering=0)
         try:
-            socket.send_fds(self._channel, [json.dumps(request).encode()], [output.fileno(), theirs])
+            socket.send_fds(self._channel, [request], [output.fileno(), theirs])
         finally:
             os.close(theirs)
         pid = answers.readline()
         if not pid:
-            raise ConnectionResetError("the fork server has ended")
+            answers.close()
+            raise ConnectionResetError("the fork server has ended or cannot fork")
         return Fork(int(pid), answers)
 
     def is_alive(self) -> bool:
@@ -159,7 +171,7 @@ class Server:
         return self._process.poll() is None
 
     def close(self) -> None:
-        """Release the socket of a server that has ended."""
+        """Release the socket. The server and its processes then end."""
         self._channel.close()
 
 
@@ -178,3 +190,15 @@ def _server_of(environment: Mapping[str, str]) -> Server:
                 return server
         _servers.append(Server(environment))
         return _servers[-1]
+
+
+def _release_servers() -> None:
+    """Close the sockets in a fork of this process: a server ends if nobody holds its socket any more."""
+    global _lock
+    _lock = threading.Lock()
+    while _servers:
+        _servers.pop().close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_servers)

@@ -20,6 +20,8 @@ about = {
     "has pandas": "pandas" in sys.modules,
     "variable": os.environ.get("VARIABLE"),
 }
+if sys.argv[1] == "ignore":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print(json.dumps(about), flush=True)
 match sys.argv[1]:
     case "exit":
@@ -28,5 +30,5 @@ match sys.argv[1]:
         __import__(sys.argv[2])
     case "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    case "wait":
+    case "wait" | "ignore":
         time.sleep(60)

@@ -105,7 +105,7 @@ def test_processes_run_at_once_and_signals_end_them(server, begun):
     assert first.returncode is None
     first.terminate()
     assert first.wait(30) == -signal.SIGTERM
-    # That of another process that may have its number by now.
+    # Its number may belong to another process by now.
     first.terminate()
     process.kill(first)
     process.kill(second)
@@ -129,11 +129,55 @@ def test_processes_end_with_their_server_and_it_with_its_sweep(server, begun):
     assert is_over(other.pid)
 
 
+def test_a_process_that_outlives_its_server_can_be_waited_for_and_killed(server, begun):
+    ours = server()
+    child, about = begun(ours, "ignore")
+    about()
+    ours._process.kill()
+    ours._process.wait()
+    began = time.monotonic()
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(0.2)
+    assert time.monotonic() - began < 10
+    process.kill(child)
+    assert child.wait(30) == 130
+    assert is_over(child.pid)
+
+
+def test_a_request_that_fails_leaves_the_other_processes_alone(server, begun, tmp_path):
+    ours = server()
+    child, about = begun(ours, "wait")
+    about()
+    with (tmp_path / "log").open("wb") as output:
+        with pytest.raises(OSError, match="bytes"):
+            ours.start(["x" * fork_server.LARGEST], output)
+        # The message lacks a file, and is no request.
+        socket.send_fds(ours._channel, [b"{}"], [output.fileno()])
+        socket.send_fds(ours._channel, [b"nothing"], [output.fileno(), output.fileno()])
+        second = ours.start(["exit", "4"], output)
+    assert second.wait(60) == 4
+    assert child.returncode is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(0.01)
+    child.terminate()
+    child.wait(30)
+
+
 def test_a_server_that_nobody_uses_ends(monkeypatch):
     monkeypatch.setattr(fork_server, "IDLE_SECONDS", 0.01)
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with mine, theirs:
-        fork_server.serve(theirs)
+        assert fork_server.serve(theirs, theirs) is None
+
+
+def test_a_python_without_files_of_processes_starts_new_ones(monkeypatch):
+    assert process.can_fork()
+    with monkeypatch.context() as without:
+        without.delattr(os, "pidfd_open")
+        assert not process.can_fork()
+    with monkeypatch.context() as without:
+        without.delattr(signal, "pidfd_send_signal")
+        assert not process.can_fork()
 
 
 def test_a_new_server_follows_one_that_has_ended(server, begun, monkeypatch, tmp_path):
@@ -157,7 +201,7 @@ def test_a_new_server_follows_one_that_has_ended(server, begun, monkeypatch, tmp
         running._process.wait(30)
 
 
-def test_threads_of_the_server_make_its_processes_begin_anew(server, begun, tmp_path):
+def test_a_server_with_threads_forks_no_process(server, begun, tmp_path):
     # A fork has one of the threads; the locks of the others stay locked.
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, threading, time\n"
@@ -165,11 +209,26 @@ def test_threads_of_the_server_make_its_processes_begin_anew(server, begun, tmp_
         "    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
     )
     folders = os.pathsep.join([str(tmp_path), environment(HERE)["PYTHONPATH"]])
-    child, about = begun(server(PYTHONPATH=folders), "exit", 3)
-    assert child.wait(60) == 3
-    assert about()["arguments"] == ["exit", "3"]
-    assert about()["pid"] == about()["session"] == child.pid
-    assert not about()["has torch"]
+    with pytest.raises(ConnectionResetError):
+        begun(server(PYTHONPATH=folders), "exit", 3)
+
+
+def test_a_fork_of_the_sweep_keeps_no_server(server, begun):
+    """A worker of a data loader, say: the runs end with the sweep, and not with it."""
+    ours = server()
+    process._servers.append(ours)
+    try:
+        child, about = begun(ours, "wait")
+        about()
+        if (helper := os.fork()) == 0:
+            time.sleep(60)
+            os._exit(0)
+        process._servers.remove(ours)
+        ours.close()
+        assert child.wait(30) == 130
+    finally:
+        os.kill(helper, signal.SIGKILL)
+        os.waitpid(helper, 0)
 
 
 def test_forks_and_new_processes_have_the_same_results(recipe, tiny_data, tmp_path, monkeypatch):
