@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from plastic_cli.commands.chosen import PICTURES, ChosenOptions, check_output, refuse_typed, write_figure
-from plastic_cli.commands.invocation import FileOptions, OutputOptions
+from plastic_cli.commands.invocation import DebugOptions, FileOptions
 from plastic_cli.commands.options import toolkit_command
 from plastic_cli.commands.show import print_next
 from plastic_cli.config.model import field
@@ -16,21 +16,29 @@ from plastic_cli.errors import PlasticError, UserError
 from plastic_cli.escapes import csv_text
 from plastic_cli.figures.view_options import ViewOptions
 from plastic_cli.runs.console import Console
-from plastic_cli.tables import markdown
+from plastic_cli.tables import Table, markdown
 
 if TYPE_CHECKING:
     from plastic_cli.reports.side_by_side import Comparison
     from plastic_cli.reports.standing import Standing
 
 
-class Options(ViewOptions, ChosenOptions, FileOptions, OutputOptions):
+class Options(ViewOptions, ChosenOptions, FileOptions, DebugOptions):
     """Options of `plastic compare`. CSV holds the results; JSON holds everything."""
 
+    format: Literal["table", "markdown", "latex", "csv", "json"] = field(
+        "table", "format of the results", panel="Output"
+    )
+    json_lines: bool = field(False, "the same as --format json", panel="Output", option="--json")
     output: Path | None = field(
         None,
         "also write this file: the whole comparison as .html, or the curves as .png, .svg or .pdf",
         panel="Output",
     )
+
+    def output_format(self) -> str:
+        """Return the format: JSON with --json."""
+        return "json" if self.json_lines else self.format
 
 
 def command(name: str, about: str) -> Any:
@@ -81,8 +89,8 @@ def _compare_with_reference(row: Mapping[str, Any], options: Options) -> None:
         sys.stdout.write(csv_text(standing.results))
     elif options.output_format() == "json":
         sys.stdout.write(as_json(standing))
-    elif options.output_format() == "markdown":
-        sys.stdout.write("\n".join(markdown(table) for table in tables_of(standing)))
+    elif options.output_format() in ("markdown", "latex"):
+        _print_text(tables_of(standing), "reference", options.output_format())
     else:
         from plastic_cli.terminal_tables import print_tables
 
@@ -113,8 +121,9 @@ def _print(comparison: Comparison, standing: Standing | None, output_format: str
         sys.stdout.write(csv_text(comparison.results))
     elif output_format == "json":
         sys.stdout.write(as_json(comparison, standing))
-    elif output_format == "markdown":
-        sys.stdout.write("\n".join(markdown(table) for table in [*own, *shipped]))
+    elif output_format in ("markdown", "latex"):
+        _print_text(own, "compare", output_format)
+        _print_text(shipped, "reference", output_format, follows=bool(own))
     else:
         print_tables(own)
         if same := equal_text(comparison):
@@ -122,6 +131,18 @@ def _print(comparison: Comparison, standing: Standing | None, output_format: str
         if shipped:
             print()  # noqa: T201
             print_tables(shipped)
+
+
+def _print_text(tables: Sequence[Table], part: str, output_format: str, *, follows: bool = False) -> None:
+    """Print tables as text. part: a word in the labels of LaTeX. follows: other tables were printed before."""
+    if output_format == "latex":
+        from plastic_cli.reports.latex import latex
+
+        texts = [latex(table, f"tab:{part}-{table.title.lower().replace(' ', '-')}") for table in tables]
+    else:
+        texts = [markdown(table) for table in tables]
+    if texts:
+        sys.stdout.write("\n" * follows + "\n".join(texts))
 
 
 def _write_page(text: str, path: Path) -> None:

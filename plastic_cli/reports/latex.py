@@ -43,6 +43,7 @@ _LATEX = {
     "\N{RIGHT DOUBLE QUOTATION MARK}": r"\textquotedblright{}",
     "\N{LEFT SINGLE QUOTATION MARK}": r"\textquoteleft{}",
     "\N{RIGHT SINGLE QUOTATION MARK}": r"\textquoteright{}",
+    "\N{MINUS SIGN}": r"\ensuremath{-}",
     "\N{PLUS-MINUS SIGN}": r"\ensuremath{\pm}",
     "\N{MULTIPLICATION SIGN}": r"\ensuremath{\times}",
     "\N{MIDDLE DOT}": r"\ensuremath{\cdot}",

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def test_csv_holds_the_results(runs):
 def test_markdown_holds_all_tables(runs):
     out = command("compare", "--format", "markdown").out
     assert out.count("| --- |") + out.count("| ---: |") >= 3
+
+
+def test_latex_holds_all_tables_with_labels_of_their_own(runs):
+    for names in ([], [runs[0].name]):
+        done = command("compare", *names, "--format", "latex")
+        assert done.code == 0, done.err
+        labels = re.findall(r"\\label\{(.*?)\}", done.out)
+        assert len(labels) == len(set(labels)) == done.out.count(r"\begin{tabular}")
+        assert ("tab:reference-compared-with-the-reference" if names else "tab:compare-results") in labels
+        assert "U+" not in done.out, "a sign that LaTeX cannot show"
 
 
 @pytest.mark.parametrize(
