@@ -13,7 +13,6 @@ import gc
 import importlib
 import json
 import os
-import random
 import selectors
 import signal
 import socket
@@ -168,8 +167,7 @@ def run(request: Request, server: int, imported: socket.socket) -> None:
         os.dup2(request.output, number)
     os.close(request.output)
     os.chdir(request.folder)
-    # These differ from process to process, as if it had just started.
-    random.seed()
+    # Python gives the module random a new seed in each fork; NumPy does not.
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
     atexit.register(_report, imported, set(sys.modules))

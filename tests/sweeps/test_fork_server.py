@@ -84,6 +84,7 @@ def test_a_fork_is_like_a_new_process(server, begun, tmp_path, monkeypatch):
     assert first["folder"] == str(tmp_path)
     assert (first["input"], first["variable"], first["has torch"]) == ("", "set", True)
     assert first["random"] != second["random"]
+    assert None is not first["numpy"] != second["numpy"]
 
 
 def test_what_one_process_imports_the_next_one_has(server, begun):
