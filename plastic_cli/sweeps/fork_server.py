@@ -168,8 +168,8 @@ def run(request: Request, server: int, imported: socket.socket) -> None:
     os.close(request.output)
     os.chdir(request.folder)
     # Python gives the module random a new seed in each fork; NumPy does not.
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
     atexit.register(_report, imported, set(sys.modules))
     run_module(server, request.module, request.arguments)
 

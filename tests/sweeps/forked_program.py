@@ -16,7 +16,7 @@ about = {
     "session": os.getsid(0),
     "input": sys.stdin.read(),
     "random": random.random(),
-    "numpy": float(sys.modules["numpy"].random.random()) if "numpy" in sys.modules else None,
+    "numpy": float(sys.modules["numpy.random"].random()) if "numpy.random" in sys.modules else None,
     "has torch": "torch" in sys.modules,
     "has pandas": "pandas" in sys.modules,
     "variable": os.environ.get("VARIABLE"),
