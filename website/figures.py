@@ -62,6 +62,7 @@ def learning_curves(reference: Reference) -> dict[str, Figure]:
     """Return the figure of docs/comparing.md: grlu as published, with 1, 16 and 128 perturbations."""
     runs = runs_of_recipes(reference, ["grlu-position-of-noise"])
     own = runs[(runs["config.credit"] == "output") & (runs["config.update"] == "grlu")]
+    own = own[own["config.noise_layers"] != "readout"]
     drawn = plot_runs(chosen_runs(reference, own), "test/accuracy", "perturbations", view=View())
     return {"comparing-curves": Figure(drawn.figure)}
 
