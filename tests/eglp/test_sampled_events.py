@@ -36,7 +36,7 @@ def probabilities_by_bisection(signals, recent, rate, uniform):
     """The largest factor c for which the mean probability over `recent` is at most `rate`, in float64."""
     mean = float(np.mean(recent))
     mixed = [(1 - uniform) * value + uniform * mean for value in recent]
-    low, high = 0.0, 1e12
+    low, high = 0.0, 1e200
     for _ in range(300):
         middle = math.sqrt(low * high) if low > 0 else high * 1e-24
         if np.mean([min(1.0, middle * value) for value in mixed]) <= rate:
