@@ -98,14 +98,14 @@ def summarize(
     controls = [metric and f"{CONTROL}/{metric.rpartition('/')[2]}" for metric in metrics]
     control = values.intervals(groups, controls)
     chance = values.intervals(groups, [CHANCE_METRIC if metric == ACCURACY_METRIC else None for metric in metrics])
-    of_source: dict[str | None, list[Group]] = {}
+    alike: dict[tuple[str, str | None], list[Group]] = {}
     for group in groups:
-        of_source.setdefault(group.source, []).append(group)
+        alike.setdefault((group.rule, group.source), []).append(group)
     results = []
     for index, group in enumerate(groups):
         metric = metrics[index]
         claim = _most_specific(published.get(group.rule) if published else None, group, metric)
-        verdict = _verdict(claim, group, of_source[group.source], values) if claim else None
+        verdict = _verdict(claim, group, alike[group.rule, group.source], values) if claim else None
         measured = main[index], loss[index], seconds[index]
         results.append(Result(group, metric, *measured, verdict, control[index], chance[index]))
     return results

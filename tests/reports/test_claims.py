@@ -186,12 +186,20 @@ def test_another_setting_can_be_the_control_of_a_claim():
     with_control = Claim(**claim(epochs=3).model_dump() | {"control_setting": {"noise_layers": "readout"}})
     figures = {"grlu": PublishedFigures("grlu", (with_control,))}
 
-    def verdicts(control, perturbations=1):
+    def verdicts(control, perturbations=1, rule="grlu"):
         settings = [("all", 1, seed, 0.9) for seed in range(3)]
         settings += [("readout", perturbations, seed, value) for seed, value in enumerate(control)]
         runs = pd.DataFrame(
             [
-                run_row(number, seed=seed, accuracy=value, epochs=3, noise_layers=layers, perturbations=count)
+                run_row(
+                    number,
+                    rule="grlu" if layers == "all" else rule,
+                    seed=seed,
+                    accuracy=value,
+                    epochs=3,
+                    noise_layers=layers,
+                    perturbations=count,
+                )
                 for number, (layers, count, seed, value) in enumerate(settings)
             ]
         )
@@ -206,6 +214,8 @@ def test_another_setting_can_be_the_control_of_a_claim():
     assert verdicts([]) == [("reproduced", "3 seeds")]
     # Another setting is no control.
     assert verdicts([0.9, 0.9, 0.9], perturbations=2)[0][0] == "reproduced"
+    # Nor is another rule.
+    assert verdicts([0.9, 0.9, 0.9], rule="backprop")[0][0] == "reproduced"
 
 
 def test_a_published_spread_gives_the_least_significant_difference():
