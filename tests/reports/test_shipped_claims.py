@@ -37,7 +37,20 @@ def config_of(config: Mapping[str, object]) -> dict[str, object]:
 @pytest.mark.parametrize(("recipe", "name"), NAMED, ids="-".join)
 def test_runs_of_a_recipe_meet_the_conditions_of_its_claims(recipe, name):
     rule, claim = CLAIMS[name]
-    assert any(claim.holds_for(group) for group in groups_of(recipe, rule)), "no run meets the conditions"
+    groups = groups_of(recipe, rule)
+    controls = controls_of(rule, claim)
+    assert any(claim.holds_for(group) or any(are_equal(group.config, one) for one in controls) for group in groups), (
+        "no run meets the conditions or is the control"
+    )
+
+
+def controls_of(rule, claim) -> list[dict[str, object]]:
+    """The controls of a claim: its `control_setting` on each setting in recipes that meets its conditions."""
+    if not claim.control_setting:
+        return []
+    recipes = [recipe for recipe, name in NAMED if name == claim.id]
+    groups = [group for recipe in recipes for group in groups_of(recipe, rule) if claim.holds_for(group)]
+    return [{**group.config, **claim.control_setting} for group in groups]
 
 
 def test_both_settings_of_a_claim_that_compares_two_are_in_recipes():
@@ -48,8 +61,8 @@ def test_both_settings_of_a_claim_that_compares_two_are_in_recipes():
             groups[rule] += groups_of(recipe, rule)
     for name in {claim for _, claim in NAMED}:
         rule, claim = CLAIMS[name]
-        if claim.against:
-            wanted = [{**group.config, **claim.against} for group in groups[rule] if claim.holds_for(group)]
+        if second := claim.against or claim.control_setting:
+            wanted = [{**group.config, **second} for group in groups[rule] if claim.holds_for(group)]
             assert any(are_equal(group.config, one) for group in groups[rule] for one in wanted), name
 
 
