@@ -6,16 +6,14 @@ sample s adds to the biases, and its outer product with x_s what it adds to W_0.
 block. This only changes the order of sums.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plastic_cli.numerics.kernels import called, section
-from plastic_grlu.kernels.primitives import standardize
+from plastic_grlu.kernels.primitives import Floats, standardize
 
-Real = np.floating[Any]
-Floats = NDArray[Real]
 Integers = NDArray[np.int64]
 
 

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from plastic_cli.numerics.kernels import part, section
 from plastic_grlu.kernels.blocks import (
     Block,
-    Floats,
     Integers,
-    Real,
     Samples,
     begin_block,
     correct_first_layer,
@@ -24,7 +22,15 @@ from plastic_grlu.kernels.blocks import (
 )
 from plastic_grlu.kernels.compiler import kernel
 from plastic_grlu.kernels.noise import fill_gumbel, fill_normal
-from plastic_grlu.kernels.primitives import BLOCK, choose_largest, log_probabilities, standardize
+from plastic_grlu.kernels.primitives import (
+    BLOCK,
+    Floats,
+    activate,
+    choose_largest,
+    gate,
+    log_probabilities,
+    standardize,
+)
 
 DAMPING: Final = 1e-6  # of rule.py
 
@@ -159,24 +165,6 @@ def _scale(sources: Floats, source: int) -> float:
 
 
 @part
-def _rectify(outputs: Floats, output: int, z: Floats, z_row: int, noise: Floats, noise_row: int, sign: Real) -> None:
-    """Row `output` of `outputs`: relu(z + sign * n)."""
-    zero = outputs.dtype.type(0)
-    for i in range(outputs.shape[1]):
-        activation = z[z_row, i] + sign * noise[noise_row, i]
-        outputs[output, i] = zero if activation < zero else activation
-
-
-@part
-def _gate(
-    outputs: Floats, output: int, z: Floats, z_row: int, noise: Floats, noise_row: int, sign: Real, mask: Floats
-) -> None:
-    """Row `output` of `outputs`: (z + sign * n) under a top-k mask (width,)."""
-    for i in range(outputs.shape[1]):
-        outputs[output, i] = (z[z_row, i] + sign * noise[noise_row, i]) * mask[i]
-
-
-@part
 def _project(vectors: Floats, vector: int, normed: Floats, row: int) -> None:
     """Take from row `vector` what layer norm takes from a change of its input: its mean and its part along xhat."""
     real = vectors.dtype.type
@@ -236,7 +224,8 @@ def _mask(
         for row in range(b, noise_rows, batch):
             for member in range(2):
                 of_h = batch + member * noise_rows + row
-                _gate(h, of_h, z, of_h if own_z else first + b, noise, row, real(1 - 2 * member), step.mask)
+                of_z = of_h if own_z else first + b
+                gate(h, of_h, z, of_z, noise, row, real(1 - 2 * member), real(0), step.mask)
 
 
 @section
@@ -290,7 +279,7 @@ def _forward(
                     for member in range(2):
                         of_h = batch + member * noise_rows + row
                         z_row = of_h if layer > 0 else first + row % batch
-                        _rectify(h, of_h, z, z_row, noise, row, real(1 - 2 * member))
+                        activate(h, of_h, z, z_row, noise, row, real(1 - 2 * member), real(0), real(0))
             if options.skip and layer > 0 and width == fan_in:
                 for row in range(rows):
                     for i in range(width):

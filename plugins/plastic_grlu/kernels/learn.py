@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from plastic_cli.numerics.kernels import part, section
 from plastic_grlu.kernels.blocks import (
     Block,
-    Floats,
     Integers,
-    Real,
     Samples,
     begin_block,
     begin_decorrelated_block,
@@ -24,7 +22,15 @@ from plastic_grlu.kernels.blocks import (
 )
 from plastic_grlu.kernels.compiler import kernel
 from plastic_grlu.kernels.noise import fill_gumbel, fill_normal
-from plastic_grlu.kernels.primitives import BLOCK, choose_largest, log_probabilities, standardize
+from plastic_grlu.kernels.primitives import (
+    BLOCK,
+    Floats,
+    activate,
+    choose_largest,
+    gate,
+    log_probabilities,
+    standardize,
+)
 
 
 class Options(NamedTuple):
@@ -98,49 +104,6 @@ class _Step(NamedTuple):
     mapped: Floats
     seen: Floats
     products: Floats
-
-
-# Loops over at most four arrays: with more, the compiler cannot prove that they do not overlap and uses no vector
-# instructions.
-@part
-def _activate(
-    outputs: Floats,
-    output: int,
-    z: Floats,
-    z_row: int,
-    noise: Floats,
-    noise_row: int,
-    before: Real,
-    after: Real,
-    lowest: Real,
-) -> None:
-    """Equation (3) for row `output` of `outputs` (., width), from one row of `z` and one of `noise`.
-
-    `before` and `after` multiply the noise before and after the nonlinearity: 0, or +-1 for a member of the pair.
-    `lowest` is 0 for ReLU, and -inf for the last layer.
-    """
-    for i in range(outputs.shape[1]):
-        n = noise[noise_row, i]
-        activation = z[z_row, i] + before * n
-        outputs[output, i] = (lowest if activation < lowest else activation) + after * n
-
-
-@part
-def _gate(
-    outputs: Floats,
-    output: int,
-    z: Floats,
-    z_row: int,
-    noise: Floats,
-    noise_row: int,
-    before: Real,
-    after: Real,
-    mask: Floats,
-) -> None:
-    """As `_activate`, with a top-k mask (width,) as the nonlinearity."""
-    for i in range(outputs.shape[1]):
-        n = noise[noise_row, i]
-        outputs[output, i] = (z[z_row, i] + before * n) * mask[i] + after * n
 
 
 @part
@@ -335,9 +298,9 @@ def _forward(
                 sign = real(1 - 2 * member)
                 of_z, of_h = z_row + member * to_minus, member * rows + row
                 if choose:
-                    _gate(h, of_h, z, of_z, noise, row, sign * before, sign * after, step.mask)
+                    gate(h, of_h, z, of_z, noise, row, sign * before, sign * after, step.mask)
                 else:
-                    _activate(h, of_h, z, of_z, noise, row, sign * before, sign * after, lowest)
+                    activate(h, of_h, z, of_z, noise, row, sign * before, sign * after, lowest)
         if options.skip and layer > 0 and not last and width == fan_in:
             for row in range(2 * rows):
                 for i in range(width):

@@ -1,4 +1,4 @@
-"""Parts of a learning step: layer norm, the choice of the k largest, and the log-probability of the label."""
+"""Parts of a step: layer norm, the nonlinearity with noise, the k largest, the log-probability of the label."""
 
 import math
 from typing import Any, Final
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from plastic_cli.numerics.kernels import part
 
-Floats = NDArray[np.floating[Any]]
+Real = np.floating[Any]
+Floats = NDArray[Real]
 
 # Samples whose first-layer pre-activations are computed by one matrix product.
 BLOCK: Final = 64
@@ -32,6 +33,49 @@ def standardize(sources: Floats, source: int, targets: Floats, target: int) -> N
     scale = real(1) / np.sqrt(squares / real(width) + real(1e-5))
     for i in range(width):
         targets[target, i] = (sources[source, i] - mean) * scale
+
+
+# Loops over at most four arrays: with more, the compiler cannot prove that they do not overlap and uses no vector
+# instructions.
+@part
+def activate(
+    outputs: Floats,
+    output: int,
+    z: Floats,
+    z_row: int,
+    noise: Floats,
+    noise_row: int,
+    before: Real,
+    after: Real,
+    lowest: Real,
+) -> None:
+    """Equation (3) for row `output` of `outputs` (., width), from one row of `z` and one of `noise`.
+
+    `before` and `after` multiply the noise before and after the nonlinearity: 0, or +-1 for a member of the pair.
+    `lowest` is 0 for ReLU, and -inf for the last layer.
+    """
+    for i in range(outputs.shape[1]):
+        n = noise[noise_row, i]
+        activation = z[z_row, i] + before * n
+        outputs[output, i] = (lowest if activation < lowest else activation) + after * n
+
+
+@part
+def gate(
+    outputs: Floats,
+    output: int,
+    z: Floats,
+    z_row: int,
+    noise: Floats,
+    noise_row: int,
+    before: Real,
+    after: Real,
+    mask: Floats,
+) -> None:
+    """As `activate`, with a top-k mask (width,) as the nonlinearity."""
+    for i in range(outputs.shape[1]):
+        n = noise[noise_row, i]
+        outputs[output, i] = (z[z_row, i] + before * n) * mask[i] + after * n
 
 
 @part
