@@ -244,7 +244,8 @@ class LocalPlasticity:
         self.synaptic_updates = int(state["synaptic_updates"])
         self.messages = int(state["messages"])
         if self.local_losses is not None:
-            self.local_losses.load_state_dict(state["local_losses"])
+            device = next(iter(every.values())).device
+            self.local_losses.load_state_dict(state["local_losses"], device)
         if isinstance(self._rest, Credit):
             self._rest.load_state_dict(state["rest"])
 

@@ -178,6 +178,10 @@ class ThresholdController(Controller):
 
     def gate(self, signals: Tensor) -> Tensor:
         """Return the strength (n,) of the event for each signal (n,), 0 for no event. Does not synchronize a GPU."""
+        # A restored state is on the CPU.
+        self.mean, self.square, self.recent = (
+            part if part is None else part.to(signals.device) for part in (self.mean, self.square, self.recent)
+        )
         strengths = self._strengths(signals)
         self.batches += 1
         self._observe(signals)
@@ -296,8 +300,10 @@ class SampledController(Controller):
             raise ValueError("the signal is negative, and probabilities of events rise from 0: use another signal")
         finite = torch.isfinite(signals)
         known = signals.where(finite, 0.0)
-        # A signal of a batch that is larger than the window is still compared with all others of its batch.
-        recent = known if self.recent is None else torch.cat([self.recent, known])[-max(self.window, len(known)) :]
+        # A signal of a batch that is larger than the window is still compared with all others of its batch. A restored
+        # state is on the CPU.
+        before = known[:0] if self.recent is None else self.recent.to(signals.device)
+        recent = torch.cat([before, known])[-max(self.window, len(known)) :]
         self.recent = recent[-self.window :]
         chance = torch.rand(len(signals), generator=self.generator).to(signals)
         if self.exhausted or not len(signals):

@@ -30,7 +30,8 @@ class EGLPLearner:
     one event. During the controller's warm-up nothing is collected: each batch is an event, however small. Any other
     controller decides about a batch as a whole. A SampledController draws single stimuli of each batch, and they learn
     at once, from the activity that is there. Each stimulus of an event changes the weights by lr / batch_size, so a
-    collected event and a batch have the same effect.
+    collected event and a batch have the same effect. Where the controller decides about a batch as a whole, this is
+    lr / n for a batch of n stimuli, such as a smaller last one.
 
     feedback: "none", each layer learns by its own rule, or "direct", learning is modulated by the error through fixed
     random weights. signal: what the controller receives: the cross-entropy ("loss"), one minus the probability of the
@@ -283,9 +284,11 @@ class EGLPLearner:
         self.events = int(state["events"])
         self.event_stimuli = int(state["event_stimuli"])
         self._scale = float(state.get("scale", 1.0))
-        self._kept = [(x, y, strengths) for x, y, strengths in state["kept"]]
+        device = self.network.readout.weight.device
+        self._kept = [(x.to(device), y.to(device), strengths.to(device)) for x, y, strengths in state["kept"]]
         self._kept_activity = [
-            [(response, post) for response, post in batch] for batch in state.get("kept_activity", [])
+            [(response.to(device), post.to(device)) for response, post in batch]
+            for batch in state.get("kept_activity", [])
         ]
         self._novelty.mean, self._novelty.variance = state["mean"], state["variance"]
 

@@ -149,11 +149,11 @@ class LocalLosses:
         heads = {name: {key: value.detach() for key, value in of.items()} for name, of in self.heads.items()}
         return {"heads": heads, "optimizer": None if self._optimizer is None else self._optimizer.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Restore what `state_dict` returned."""
+    def load_state_dict(self, state: dict[str, Any], /, device: torch.device) -> None:
+        """Restore what `state_dict` returned, on the device of the module."""
         self.heads, self._optimizer = {}, None
         for name, stored in state["heads"].items():
-            self._add(name, {key: nn.Parameter(value.clone()) for key, value in stored.items()})
+            self._add(name, {key: nn.Parameter(value.to(device, copy=True)) for key, value in stored.items()})
         if self._optimizer is not None:
             self._optimizer.load_state_dict(state["optimizer"])
 

@@ -66,6 +66,8 @@ class Novelty:
         mean, variance = h.mean(0), h.var(0, correction=0)
         if self.mean is None or self.variance is None:
             self.mean, self.variance = mean, variance
+        # A restored state is on the CPU.
+        self.mean, self.variance = self.mean.to(h.device), self.variance.to(h.device)
         distance = ((h - self.mean).square() / (self.variance + 1e-6)).mean(1)
         self.mean = NOVELTY_DECAY * self.mean + (1 - NOVELTY_DECAY) * mean
         self.variance = NOVELTY_DECAY * self.variance + (1 - NOVELTY_DECAY) * variance

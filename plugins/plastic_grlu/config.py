@@ -138,7 +138,10 @@ class Train(ModuleTrainConfig):
         search=(0.01, 1.0, "log"),
     )
     final_noise: float = field(
-        0.0, "standard deviation of the noise at the end of training (default with --credit learned: --noise)", ge=0
+        0.0,
+        "standard deviation of the noise at the end of training (default with --credit learned on the"
+        " rule's own network: --noise)",
+        ge=0,
     )
     learning_rate: float = field(
         0.1,

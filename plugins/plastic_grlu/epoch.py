@@ -167,15 +167,15 @@ def train_epoch(
     kernels. All others, for example on CUDA, use rule.py in a loop, with noise from a torch generator seeded by
     `state`.
 
-    Advances state.counter by the number of steps. Calls progress(samples done) about ten times per second. Ctrl-C takes
-    effect at such a call and leaves the parameters and `state` of that moment.
+    Advances state.counter by the number of steps. Calls progress(samples done) about ten times per second. With the
+    compiled kernels, Ctrl-C takes effect at such a call and leaves the parameters and `state` of that moment.
 
     If one call is split within a block, the decorrelation learns from other blocks, and results differ.
 
     Returns the mean reward over samples (log-probability of the label, averaged over each pair), or nan without
     samples. Raises ValueError if arguments do not fit each other; nothing has changed then. Raises FloatingPointError,
-    which names the step, if the reward or a parameter is not finite; the parameters are then those of the last call of
-    `progress`.
+    which names the step, if the reward or a parameter is not finite; with the compiled kernels, the parameters are then
+    those of the last call of `progress`.
     """
     _check(weights, x, y, order, settings)
     _check_feedback(weights, settings)

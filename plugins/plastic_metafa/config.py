@@ -141,6 +141,11 @@ class Train(TrainConfig):
     def _fits_together(self) -> Self:
         if self.reference_sampling and self.held_out_classes:
             raise ValueError("--reference-sampling draws from all classes: it needs --held-out-classes 0")
+        if self.initial_theta != type(self).model_fields["initial_theta"].default:
+            if self.theta is not None:
+                raise ValueError("--initial-theta has no effect with --theta, which holds the strengths of all terms")
+            if 0 not in self.terms:
+                raise ValueError("--initial-theta is the strength of the pseudo-gradient: add its term, 0, to --terms")
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,6 +35,13 @@ MAX_DIVERGED = 10
 """Diverged episodes in a row after which a run fails."""
 
 
+@dataclass
+class Divergence:
+    """The number of episodes in a row, up to the last one, in which the networks diverged."""
+
+    episodes: int = 0
+
+
 def meta_learn(config: Train, run: Run) -> None:
     """Learn theta and test it. Raises RunFailed if the networks diverge in MAX_DIVERGED episodes in a row."""
     note_versions(run, load_terms(config.terms))
@@ -52,8 +60,8 @@ def meta_learn(config: Train, run: Run) -> None:
     # The last theta with which the networks did not diverge.
     learned["last"] = nn.Parameter(theta.detach().clone(), requires_grad=False)
     last = learned["last"]
-    run.track(theta=learned, optimizer=optimizer, networks=networks, episodes=draws)
-    diverged = 0
+    series = Divergence()
+    run.track(theta=learned, optimizer=optimizer, networks=networks, episodes=draws, divergence=series)
     for _ in run.steps(config.episodes, "episode"):
         began = training_clock()
         drawn = [
@@ -68,17 +76,18 @@ def meta_learn(config: Train, run: Run) -> None:
         before = theta.detach().clone()
         # Also false if the norm is NaN.
         if gradient.norm() < MAX_GRADIENT_NORM:
-            diverged = 0
+            series.episodes = 0
             last.copy_(theta.detach())
             theta.grad = gradient + config.l1 * theta.detach().sign()
             optimizer.step()
         else:
-            diverged += 1
+            series.episodes += 1
             with torch.no_grad():
-                theta.copy_(BACKOFF**diverged * last)
-        if diverged == MAX_DIVERGED:
+                theta.copy_(BACKOFF**series.episodes * last)
+        if series.episodes == MAX_DIVERGED:
             raise RunFailed(
-                f"the networks diverged in {diverged} episodes in a row. Try a smaller --learning-rate, or other terms."
+                f"the networks diverged in {MAX_DIVERGED} episodes in a row. Try a smaller --learning-rate, or"
+                " other terms."
             )
         run.count_samples(config.batch_size * config.ways * config.shots, training_clock() - began)
         _log_episode(run, config, before, adapted, drawn)

@@ -173,8 +173,8 @@ def direct_errors(B: Sequence[Tensor], y: Sequence[Tensor], target: Tensor) -> l
 
 
 def sign_concordant(B: Sequence[Tensor], W: Sequence[Tensor]) -> list[Tensor]:
-    """Return feedback with the magnitudes of B and the signs of W."""
-    return [feedback.abs() * weights.sign() for feedback, weights in zip(B, W, strict=True)]
+    """Return feedback with the magnitudes of B and the signs of W, see `random_magnitudes`."""
+    return [random_magnitudes(feedback, weights) for feedback, weights in zip(B, W, strict=True)]
 
 
 def random_magnitudes(M: Tensor, W: Tensor) -> Tensor:

@@ -280,6 +280,10 @@ class Train(EnvironmentConfig, TrainConfig):
         ("replay", ("sequences",), ("burn_in", "sequence_length")),
         ("tau", (0,), ("target_every",)),
         ("readout_only", (False,), ("learn_eta", "learn_lambda")),
+        ("env", ("plastic/SimpleIntegration-v0",), ("steps", "delay")),
+        ("env", ("plastic/ContextIntegration-v0",), ("context",)),
+        ("draw_eta", (False,), ("eta",)),
+        ("learn_lambda", (True,), ("lambda_max",)),
         (
             "core",
             ("mpn", "mpn-pre", "mpn-post", "mpn-additive"),
@@ -290,8 +294,13 @@ class Train(EnvironmentConfig, TrainConfig):
 
     @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """The defaults of the algorithm; --target-every sets tau to 0, and a fixed core has a fixed eta and lambda."""
+        """The defaults of the algorithm; --target-every sets tau to 0, and a fixed core has a fixed eta and lambda.
+
+        A given eta is not drawn.
+        """
         meant = dict(IMPLIED.get(str(typed.get("algorithm")), {}))
+        if "eta" in typed:
+            meant["draw_eta"] = False
         if "target_every" in typed:
             meant["tau"] = 0.0
         if typed.get("core") == "mpn-frozen" or typed.get("readout_only"):

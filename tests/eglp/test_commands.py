@@ -173,6 +173,14 @@ def test_rates_need_event_rates(runs_folder):
     assert "--event-rates" in outcome.err
 
 
+def test_published_networks_of_softhebb_have_no_event_rates(runs_folder):
+    options = ["--dataset", "digits", "--model", "softhebb-mlp", "--hidden", "20", "--epochs", "1", "--quiet"]
+    assert plastic("train", "eglp", *options).code == 0
+    outcome = plastic("analyze", "eglp", "--event-rates")
+    assert outcome.code == 2
+    assert "no event rate" in outcome.err
+
+
 def test_events_of_batches_have_no_images(runs_folder):
     assert plastic("train", "eglp", *SMALL, "--events", "fixed", "--quiet").code == 0
     outcome = plastic("analyze", "eglp", "--event-images")

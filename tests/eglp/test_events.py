@@ -353,6 +353,17 @@ def test_a_restored_controller_makes_the_same_decisions(make, middle):
     assert after.used == whole.used
 
 
+@pytest.mark.parametrize("options", [{"strength": "surprise"}, {"threshold_factor": 1.4}, {"rate": 0.4}], ids=str)
+def test_a_restored_state_follows_the_signals_to_their_device(options):
+    """Files are read to the CPU, and signals come from any device. "meta" is a device without numbers."""
+    before = ThresholdController(**options, warmup=0, window=4, per_stimulus=True)
+    before.gate(torch.tensor([0.1, 0.7, 0.3]))
+    after = ThresholdController(**options, warmup=0, window=4, per_stimulus=True)
+    after.load_state_dict(round_trip(before.state_dict()))
+    assert after.gate(torch.ones(3, device="meta")).device.type == "meta"
+    assert {part.device.type for part in after.state_dict().values() if isinstance(part, torch.Tensor)} == {"meta"}
+
+
 @pytest.mark.parametrize(
     ("make", "name"),
     [

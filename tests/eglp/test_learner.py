@@ -19,6 +19,7 @@ from plastic_eglp import (
     EGLPNetwork,
     FixedRateController,
     NeverController,
+    SampledController,
     ThresholdController,
 )
 from plastic_eglp.events import Controller
@@ -478,11 +479,14 @@ def test_novelty_needs_no_labels():
 # ------------------------------------------------------------------------------------------------ state
 
 
-def round_trip(state):
+def saved(state):
     file = io.BytesIO()
     torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
+    return file.getvalue()
+
+
+def round_trip(state):
+    return torch.load(io.BytesIO(saved(state)), weights_only=True)
 
 
 @pytest.mark.parametrize(
@@ -531,6 +535,46 @@ def test_a_restored_learner_continues_bit_for_bit(options, make, model, middle):
     assert second.had_event == whole.had_event[middle:]
     assert whole.events > first.events
     assert middle < 10
+
+
+def test_a_restored_learner_has_its_stimuli_on_the_device_of_the_network():
+    """Files are read to the CPU. "meta" is a device without numbers."""
+    controller = ThresholdController(rate=0.3, window=40, warmup=0, per_stimulus=True)
+    first = learner(controller, network(0, torch.float32, hidden=(20, 16)), gather=1000, signal="novelty")
+    for seed in range(5):
+        first.train_batch(*batch(20, seed=seed, dtype=torch.float32))
+    state = round_trip(first.state_dict())
+    assert state["kept"]
+    assert state["kept_activity"]
+    second = learner(ThresholdController(per_stimulus=True), network(1, torch.float32, hidden=(20, 16)).to("meta"))
+    second.optimizer = None
+    with pytest.warns(UserWarning, match="meta"):
+        second.load_state_dict(state)
+    kept = second.state_dict()
+    moved = [*(part for of in kept["kept"] for part in of), *(of[1] for batch in kept["kept_activity"] for of in batch)]
+    assert {part.device.type for part in moved} == {"meta"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("signal", ["loss", "novelty"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ThresholdController(rate=0.3, window=40, warmup=1, per_stimulus=True),
+        lambda: SampledController(rate=0.4, window=40),
+    ],
+)
+def test_a_learner_on_a_gpu_continues_from_a_file(make, signal):
+    first, second = (
+        learner(make(), network(seed, torch.float32, hidden=(20, 16)).cuda(), gather=11, signal=signal)
+        for seed in range(2)
+    )
+    for seed in range(4):
+        first.train_batch(*(part.cuda() for part in batch(20, seed=seed, dtype=torch.float32)))
+    state = torch.load(io.BytesIO(saved(first.state_dict())), map_location="cpu", weights_only=True)
+    second.load_state_dict(state)
+    second.train_batch(*(part.cuda() for part in batch(20, seed=4, dtype=torch.float32)))
+    assert second.events >= first.events
 
 
 def test_predictions_do_not_depend_on_other_calls():

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -201,6 +202,23 @@ def test_the_figure_has_the_mean_of_each_network_and_the_control():
     assert perturbations_figure(pd.DataFrame(rows)).labels.caption.startswith("Bars: 95% t interval of the mean, if")
 
 
+def test_other_networks_have_lines_of_their_own_and_other_optimizers_none():
+    rows = [stored(config__perturbations=count, config__model=model) for count in (1, 16) for model in ("mlp", "lenet")]
+    rows += [stored(config__perturbations=count, config__model="cnn", config__hidden=(8, 9)) for count in (1, 16)]
+    # Stored before there were other networks and choices of classes.
+    rows.append(stored(config__perturbations=128))
+    for name, value in (("optimizer", "adam"), ("momentum", 0.9), ("weight_decay", 0.1), ("classes", (0, 1))):
+        rows.append(stored(config__perturbations=16, **{f"config__{name}": value}) | {"test/accuracy": 0.1})
+    points = perturbations_figure(pd.DataFrame(rows)).data
+    lines = {name: sorted(line["config.perturbations"]) for name, line in points.groupby("network")}
+    assert lines == {
+        "256, ReLU then noise": [1, 16, 128],
+        "lenet, ReLU then noise": [1, 16],
+        "cnn 8-9, ReLU then noise": [1, 16],
+    }
+    assert set(points["mean"]) == {0.9}
+
+
 def test_kinds_of_feedback_have_a_line_each():
     kinds = {
         ("direct", 1.0): "256, ReLU, learned feedback",
@@ -260,7 +278,7 @@ def test_the_learner_of_a_run_has_all_its_options(trained, tiny_data):
     data = load_dataset(str(tiny_data), None)
     for options, update, skip in (
         (schedules + other, "grlu", False),
-        (["--skip", "--update", "backprop"], "backprop", True),
+        (["--skip", "--hidden", "6,6", "--update", "backprop"], "backprop", True),
     ):
         run = open_run(trained(*options), stage="analyze")
         learner = build(run, data, trained=False)
@@ -269,7 +287,8 @@ def test_the_learner_of_a_run_has_all_its_options(trained, tiny_data):
             assert (learner.noise_range, learner.learning_rate_range) == ((0.3, 0.2), (0.05, 0.01))
             assert (learner.perturbations, learner.top_k, learner.credit) == (3, 0.4, "preactivation")
             assert learner.batch_size == 4
-        assert [tuple(weights.shape) for weights in learner.weights] == [(6, 36), (3, 6)]
+        sizes = [36, 6, 6, 3] if skip else [36, 6, 3]
+        assert [tuple(weights.shape) for weights in learner.weights] == [(n, m) for m, n in pairwise(sizes)]
 
 
 @pytest.mark.parametrize(("options", "lines"), [([], 1), (["--quiet"], 0), (["--json"], 0)])

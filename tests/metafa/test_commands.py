@@ -277,6 +277,13 @@ def of_training(run):
     return {key: value for key, value in record.summary.items() if data_of(key, record.measured_on) != "test"}
 
 
+def test_an_initial_theta_that_nothing_uses_is_refused(tmp_path):
+    given = tmp_path / "theta.toml"
+    given.write_text('feedback = "fixed"\n[theta]\noja = 0.001\n')
+    assert "has no effect with --theta" in refused("train", "metafa", "--theta", given, "--initial-theta", 0.5)
+    assert "add its term, 0" in refused("train", "metafa", "--terms", "2,9", "--initial-theta", 0.5)
+
+
 def test_only_metrics_of_training_episodes_count_as_measured_on_training_data():
     run = trained("--terms", "0,2,3,9")
     assert set(of_training(run)) == {
@@ -528,9 +535,10 @@ def test_without_classes_held_out_the_test_is_on_other_images():
 def gradients(monkeypatch):
     """Give the episodes the listed gradients, one after the other, and use plain gradient descent."""
 
+    adapt_to = meta_learning.adapt_to
+
     def say(*values):
         left = list(values)
-        adapt_to = meta_learning.adapt_to
 
         def saying(network, episode, theta, plasticity, *, gradient=False):
             found = adapt_to(network, episode, theta, plasticity, gradient=gradient)
@@ -553,6 +561,18 @@ def test_after_a_diverged_episode_theta_is_the_last_sound_one_but_smaller(broken
     wanted = [0.001, 0.011, 0.021, 0.9 * 0.011, 0.81 * 0.011, 0.81 * 0.011 + 0.01, 0.9 * 0.81 * 0.011]
     wanted += [wanted[-1] + 0.01] * 2
     assert theta_by_step(run, (0,))[:, 0].tolist() == pytest.approx(wanted, rel=1e-12)
+
+
+def test_a_run_that_stops_among_diverged_episodes_continues_to_the_same_theta(gradients):
+    options = ("--terms", 0, "--learning-rate", 0.01, "--episodes", 6)
+    gradients(-1.0, -1.0, math.nan, math.nan, math.nan)
+    whole = theta_by_step(trained(*options), (0,))
+    gradients(-1.0, -1.0, math.nan, math.nan)
+    with interrupted_after(4):
+        assert plastic("train", "metafa", *SMALL, *options, "--name", "stopped").code == 130
+    gradients(math.nan)
+    resumed = plastic("train", "metafa", "--resume", "stopped", "--json")
+    assert theta_by_step(Path(resumed.results[0]["folder"]), (0,)).tolist() == whole.tolist()
 
 
 def test_ten_diverged_episodes_in_a_row_end_the_run_and_nine_do_not(gradients):

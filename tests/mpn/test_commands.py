@@ -310,12 +310,25 @@ def test_square_brackets_in_a_help_text_are_shown():
         (["--rollout", "9"], ["--rollout 9 does nothing", "--algorithm a2c"]),
         (["--burn-in", "3"], ["--burn-in 3 does nothing", "--replay sequences"]),
         (["--algorithm", "supervised", "--gamma", "0.5"], ["--gamma 0.5 does nothing", "--algorithm dqn or a2c"]),
+        (["--algorithm", "supervised", "--context", "prospective"], ["--context prospective does nothing", "Context"]),
+        (
+            ["--algorithm", "supervised", "--env", "plastic/ContextIntegration-v0", "--delay", "5"],
+            ["--delay 5 does nothing", "SimpleIntegration"],
+        ),
+        (["--eta", "0.3", "--draw-eta"], ["--eta 0.3 does nothing with --draw-eta"]),
+        (["--lambda-max", "0.5"], ["--lambda-max 0.5 does nothing without --learn-lambda"]),
     ],
 )
 def test_an_option_that_does_nothing_is_refused(options, words, runs_folder):
     line = refused("train", "mpn", *options)
     assert all(word in line for word in words), line
     assert not list(runs_folder.glob("*"))
+
+
+def test_a_given_eta_is_not_drawn():
+    drawn = Train.from_values({"algorithm": "supervised"})
+    given = Train.from_values({"algorithm": "supervised", "eta": 0.5})
+    assert (drawn.draw_eta, given.draw_eta, given.eta) == (True, False, 0.5)
 
 
 @pytest.mark.parametrize("bound", [0, 0.01])

@@ -65,10 +65,15 @@ def measure_event_rates(config: Train, run: Run, rates: Sequence[float]) -> None
 
     Random events: `fixed`, batches, for triggered events, and single images (--event-uniform 1) for sampled events.
 
-    Raises UserError for a run of backprop, which has no events.
+    Raises UserError for a run without events that have a rate: of backprop, or of SoftHebb's published networks.
     """
     if config.update == "backprop":
         raise UserError(f"run {run.id} was trained by backprop, which has no events. Choose a run with --update local.")
+    if config.model in SOFTHEBB_MODELS:
+        raise UserError(
+            f"run {run.id} was trained with --model {config.model}, whose hidden layers learn from every image: it has"
+            " no event rate. Choose a run of another network."
+        )
     data = trained_on(run)
     run.message(f"training again: {NAME}")
     images = len(data.train) * config.epochs

@@ -31,9 +31,12 @@ from plastic_grlu.config import NOISE_FORM, Train
 LINES = ("dashed", "dotted", "dashdot", "solid")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
 NETWORK = ["config.hidden", "config.skip", "config.activation", "config.k", "config.credit", "config.backbone"]
+MODEL = ["config.model"]
 FEEDBACK = ["config.feedback", "config.feedback_rate"]
 TRAINING = ["config.epochs", "config.batch_size", "config.noise", "config.learning_rate"]
 SCHEDULE = ["config.final_noise", "config.final_learning_rate"]
+LATER = ["config.classes", "config.optimizer", "config.momentum", "config.weight_decay"]
+"""Further settings of training, which runs of earlier versions do not have."""
 NEEDED = ["test/accuracy", "dataset", *TRAINING, "config.hidden", "config.update", "config.perturbations"]
 """Columns without which a run has no place in the figure: a learner of `plastic.fit` has other options."""
 
@@ -58,12 +61,13 @@ def perturbations_figure(runs: pd.DataFrame) -> ggplot | None:
     chosen = _with_noise_of_all_units(chosen)
     if chosen.empty:
         return None
-    settings = chosen.reindex(columns=[*TRAINING, *SCHEDULE]).map(str).agg("|".join, axis=1)
+    chosen = _with_added_settings(chosen)
+    settings = chosen.reindex(columns=[*TRAINING, *SCHEDULE, *LATER]).map(str).agg("|".join, axis=1)
     most_frequent = settings.groupby(chosen["dataset"]).transform(lambda group: group.mode().iloc[0])
     chosen = chosen[settings == most_frequent]
     chosen["network"] = [
         _network(row, row["config.update"])
-        for row in chosen.reindex(columns=[*NETWORK, *FEEDBACK, "config.update"]).to_dict("records")
+        for row in chosen.reindex(columns=[*NETWORK, *MODEL, *FEEDBACK, "config.update"]).to_dict("records")
     ]
     points = _summarized(chosen[chosen["config.update"] == "grlu"], ["dataset", "network", "config.perturbations"])
     control = _summarized(chosen[chosen["config.update"] == "backprop"], ["dataset", "network"])
@@ -121,9 +125,28 @@ def _with_noise_of_all_units(runs: pd.DataFrame) -> pd.DataFrame:
     return runs
 
 
+def _with_added_settings(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with the plain values of the settings that runs of earlier versions do not have."""
+    runs = runs.reindex(columns=[*dict.fromkeys([*runs.columns, *MODEL, *LATER])])
+    plain = Train.added_fields()
+    filled = {
+        # An empty list is a value too, so `fillna` does not serve.
+        column: [
+            plain[column.removeprefix("config.")] if value is None or value != value else value
+            for value in runs[column]
+        ]
+        for column in (*MODEL, *LATER)
+    }
+    return runs.assign(**filled)
+
+
 def _network(row: Mapping[Any, Any], update: str) -> str:
-    hidden = row["config.hidden"]
+    hidden, model = row["config.hidden"], row["config.model"]
     sizes = "-".join(str(size) for size in hidden) if isinstance(hidden, list | tuple) else str(hidden)
+    if model == "cnn":
+        sizes = f"cnn {sizes}"
+    elif model != "mlp":
+        sizes = str(model)
     activation = f"top-k {row['config.k']:g}" if row["config.activation"] == "top-k" else "ReLU"
     if update == "grlu":
         activation = {

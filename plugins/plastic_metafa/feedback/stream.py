@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -66,7 +67,8 @@ def fit_stream(
             learner.begin_epoch(epoch, epochs)
         began = training_clock()
         try:
-            _learn(learner, data, run, order[place.first : place.last], batch_size)
+            steps_before = sum(math.ceil((part.last - part.first) / batch_size) for part in stretches[:number])
+            _learn(learner, data, run, order[place.first : place.last], batch_size, steps_before)
         except FloatingPointError as error:
             raise RunFailed(f"epoch {epoch + 1}: {error}. Try a smaller learning rate.") from None
         run.count_samples(place.last - place.first, training_clock() - began)
@@ -115,15 +117,15 @@ def _orders(generator: torch.Generator, images: int) -> Iterator[Tensor]:
         yield torch.randperm(images, generator=generator)
 
 
-def _learn(learner: Learner, data: Dataset, run: Run, part: Tensor, batch_size: int) -> None:
-    """Learn from the images with the numbers `part`, in this order."""
+def _learn(learner: Learner, data: Dataset, run: Run, part: Tensor, batch_size: int, steps_before: int) -> None:
+    """Learn from the images with the numbers `part`, in this order. steps_before: steps of the run so far."""
     x, y = data.train.x, data.train.y
     if isinstance(learner, EpochLearner):
         learner.train_epoch(x, y, part, lambda seen: run.within_step(seen / len(part)))
         return
     batches = part.to(x.device).split(batch_size)
     losses = [learner.train_batch(x.index_select(0, batch), y.index_select(0, batch)) for batch in batches]
-    raise_if_not_finite(torch.stack([loss for loss in losses if loss is not None]), 0)
+    raise_if_not_finite(torch.stack([loss for loss in losses if loss is not None]), steps_before)
 
 
 def _log(learner: Learner, data: Dataset, run: Run, *, whole_epoch: bool) -> None:

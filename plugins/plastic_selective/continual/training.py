@@ -223,7 +223,8 @@ def _train_round(
         losses.append(loss.detach())
         if step % 64 == 0:
             run.within_step(step * config.batch_size / images)
-    raise_if_not_finite(torch.stack(losses), 0)
+    steps_before = number * (ITERATIONS_PER_ROUND if config.iterations else len(losses))
+    raise_if_not_finite(torch.stack(losses), steps_before)
     return images
 
 

@@ -14,7 +14,7 @@ from plastic_cli.data.datasets import load_dataset
 from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import interrupted_after, plastic, training_numbers
-from plastic_metafa.feedback import training
+from plastic_metafa.feedback import stream, training
 from plastic_metafa.feedback.strengths import ARTIFACT
 
 SMALL = ["--activation", "softplus", "--hidden", "8", "--epochs", "1", "--batch-size", "1", "--quiet"]
@@ -69,21 +69,29 @@ def test_a_learned_theta_comes_from_a_file_and_from_a_run(small, tiny_data, tmp_
 
 def test_measuring_along_the_stream_changes_no_weight(small):
     epochs = [*small, "--epochs", 2]
-    whole, stream = results(*epochs), results(*epochs, "--measure-every", 7)
-    assert {key: stream["metrics"][key] for key in whole["metrics"]} == whole["metrics"]
-    metrics = RunStore().metrics(runs=[stream["run"]])
+    whole, along = results(*epochs), results(*epochs, "--measure-every", 7)
+    assert {key: along["metrics"][key] for key in whole["metrics"]} == whole["metrics"]
+    metrics = RunStore().metrics(runs=[along["run"]])
     accuracy = metrics[(metrics["split"] == "test") & (metrics["metric"] == "accuracy")]
     assert accuracy["step"].tolist() == list(range(19))  # 60 images: nine stretches in each epoch
-    assert 0 <= stream["metrics"]["test/begins"] <= 127
-    assert stream["metrics"]["test/accuracy_along"] == pytest.approx(accuracy["value"].iloc[1:].mean())
-    assert stream["metrics"]["test/best_accuracy"] == accuracy["value"].max()
+    assert 0 <= along["metrics"]["test/begins"] <= 127
+    assert along["metrics"]["test/accuracy_along"] == pytest.approx(accuracy["value"].iloc[1:].mean())
+    assert along["metrics"]["test/best_accuracy"] == accuracy["value"].max()
+
+
+def test_a_loss_that_is_not_finite_is_named_with_its_step_of_the_run(small, monkeypatch):
+    seen = []
+    monkeypatch.setattr(stream, "raise_if_not_finite", lambda losses, first: seen.append((first, len(losses))))
+    # Batches of several images: single images are learned by compiled code.
+    results(*small, "--epochs", 2, "--batch-size", 5, "--measure-every", 20)
+    assert seen == [(4 * number, 4) for number in range(6)]
 
 
 def test_a_stream_is_resumed_in_the_middle_of_an_epoch(small):
-    stream = [*small, "--epochs", 2, "--measure-every", 7]
-    whole = results(*stream)
+    options = [*small, "--epochs", 2, "--measure-every", 7]
+    whole = results(*options)
     with interrupted_after(12):
-        plastic("train", "feedback", *stream, "--name", "stopped")
+        plastic("train", "feedback", *options, "--name", "stopped")
     resumed = results("--resume", "stopped")
     assert resumed["metrics"] == whole["metrics"]
     first, second = (training_numbers(Path(each["folder"])) for each in (whole, resumed))
@@ -98,8 +106,8 @@ def test_the_film_of_a_stream_counts_epochs(small, monkeypatch):
         return draw(weights, shape, accuracy, *more)
 
     monkeypatch.setattr(render, "weight_frames", noting)
-    stream = results(*small, "--epochs", 2, "--measure-every", 7)
-    plastic_cli.render(stream["run"])
+    along = results(*small, "--epochs", 2, "--measure-every", 7)
+    plastic_cli.render(along["run"])
     assert drawn == [([0, 1, 2], [number / 9 for number in range(19)])]
 
 

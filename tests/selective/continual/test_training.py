@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from plastic_cli import RunFailed
 from plastic_cli.data.datasets import load_dataset
 from plastic_cli.runs.folder import create_run
 from plastic_cli.runs.store import RunStore
@@ -327,6 +328,21 @@ def test_outputs_of_later_tasks_are_trained_only_if_all_compete(active, moves, n
 
 
 # ------------------------------------------------------------------------------------------------ numbers logged
+
+
+@pytest.mark.parametrize(("broken", "place"), [(8, "task 1: .* at step 8"), (12 + 5, "task 2: .* at step 5")])
+def test_a_loss_that_is_not_finite_is_named_with_its_step_of_the_task(broken, place, noisy, tmp_path, monkeypatch):
+    """30 and 20 images in batches of 5, two epochs: 12 and 8 steps, in two rounds for each task."""
+    losses, cross_entropy = iter(range(1000)), training.functional.cross_entropy
+
+    def of_step(*given, **options):
+        # A measurement of accuracy sums, and a step of training takes the mean.
+        breaks = not options and next(losses) == broken
+        return cross_entropy(*given, **options) * (torch.nan if breaks else 1)
+
+    monkeypatch.setattr(training.functional, "cross_entropy", of_step)
+    with pytest.raises(RunFailed, match=place):
+        learned(config_of(noisy, optimizer="sgd"), tmp_path)
 
 
 def images(folder, split):
