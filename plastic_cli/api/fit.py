@@ -74,8 +74,9 @@ def fit(
 
     seeds: the number of runs, with the seeds seed, seed + 1, ...; the learner is then a function. rule: the name in
     tables and reports (default: the name of the class or function in lower case with hyphens). settings: values that
-    distinguish runs in the report, such as {"rate": 0.1}; for a module its optimizer, learning rate and credit rule
-    are added.
+    distinguish runs in the report, such as {"rate": 0.1}. A class or function gets those that are names of its
+    parameters: fit(DeltaRule, settings={"rate": 0.1}) calls DeltaRule(seed, rate=0.1). For a module its optimizer,
+    learning rate and credit rule are added.
     options: `dataset` (a name, folder or .npz file), `epochs`, `batch_size`, `validation`, `seed`, `device`, `images`
     (the module takes images (batch, channels, height, width)); `name`, `runs` and `data` (folders), `resume` (a run or
     its id), `export`, `quiet`.
@@ -91,7 +92,8 @@ def fit(
     own = {**_settings_of_optimizer(optimizer), **_settings_of_credit(credit), **_plain_settings(settings)}
     model = _model_with(own, resumed)
     typed, chosen = split_options(given, model, TrainingOptions)
-    make = _maker(learner, optimizer, credit, one=chosen.seeds == 1)
+    named = {name: field.default for name, field in model.model_fields.items() if name not in FitConfig.model_fields}
+    make = _maker(learner, optimizer, credit, named, one=chosen.seeds == 1)
     made: dict[str, Any] = {}
 
     def learn(config: FitConfig, run: Run) -> None:
@@ -211,8 +213,10 @@ def _rows_refused(learner: Any, data: Dataset) -> Iterator[None]:
         raise
 
 
-def _maker(learner: Any, optimizer: Any, credit: Any, *, one: bool) -> Callable[[int], Any]:
-    """Return the function that builds the learner of a seed."""
+def _maker(
+    learner: Any, optimizer: Any, credit: Any, settings: Mapping[str, Any], *, one: bool
+) -> Callable[[int], Any]:
+    """Return the function that builds the learner of a seed, with the settings that it has parameters for."""
     from torch import nn
 
     from plastic_cli.classifier.module import ModuleLearner
@@ -230,8 +234,8 @@ def _maker(learner: Any, optimizer: Any, credit: Any, *, one: bool) -> Callable[
     if isinstance(learner, type) or (callable(learner) and not is_learner):
         if credit is not None:
             raise UserError("credit belongs to one module: let the function return (module, optimizer, credit).")
-        _check_takes_seed(learner)
-        return lambda seed: finished(learner(seed))
+        taken = _taken_settings(learner, settings)
+        return lambda seed: finished(learner(seed, **taken))
     if not one:
         raise UserError("seeds needs a function that builds the learner of a seed: fit(lambda seed: ..., seeds=3).")
     if credit is not None and not isinstance(learner, nn.Module):
@@ -240,20 +244,27 @@ def _maker(learner: Any, optimizer: Any, credit: Any, *, one: bool) -> Callable[
     return lambda _: ready
 
 
-def _check_takes_seed(build: Callable[..., Any]) -> None:
-    """Raise UserError, before a run is created, if a class or function cannot be called with the seed alone."""
+def _taken_settings(build: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are names of parameters of a class or function, apart from the first: the seed.
+
+    Raises UserError, before a run is created, if it cannot be called with the seed and these.
+    """
     try:
         signature = inspect.signature(build)
     except ValueError:
         # Some functions that are not written in Python do not tell.
-        return
+        return {}
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = [name for name, parameter in [*signature.parameters.items()][1:] if parameter.kind in by_name]
+    taken = {name: value for name, value in settings.items() if name in names}
     try:
-        signature.bind(0)
+        signature.bind(0, **taken)
     except TypeError as error:
         name = getattr(build, "__name__", type(build).__name__)
         raise UserError(
             f"fit calls {name}(seed), but {error}. Give an object, or a function of the seed: lambda seed: ..."
         ) from None
+    return taken
 
 
 def _check_optimizes(optimizer: Any, network: nn.Module) -> None:

@@ -121,7 +121,9 @@ def analyze_network(config: MeasuresConfig, run: Run, subject: Subject, *, defau
     Raises UserError for a measure of hidden layers if the network has none.
     """
     of_layers = config.sparsity or config.probe or config.cka
-    layers = hidden_layers(subject.learner, subject.data.test.x) if of_layers or default else []
+    # A learner of a user can be without `features`. Then the analyses without a selection are those of its predictions.
+    has_layers = of_layers or (default and hasattr(subject.learner, "features"))
+    layers = hidden_layers(subject.learner, subject.data.test.x) if has_layers else []
     if of_layers and not layers:
         raise UserError("the network has no hidden layer, which sparsity, probe and CKA measure. Leave them out.")
     run.layers |= {layer.number: layer.name for layer in layers if layer.name is not None}

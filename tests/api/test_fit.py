@@ -287,6 +287,43 @@ def test_attributes_are_restored_in_place():
     assert torch.equal(torch.rand(3, generator=b.noise), torch.rand(3, generator=a.noise))
 
 
+def test_a_class_gets_the_settings_that_it_has_parameters_for():
+    given = {"rate": 0.4, "note": "fast"}
+    by_settings = plastic.fit(Perceptron, epochs=1, seeds=2, settings=given)
+    by_hand = plastic.fit(lambda seed: Perceptron(seed, rate=0.4), rule="by-hand", epochs=1, seeds=2)
+    assert [run.learner.rate for run in by_settings] == [0.4, 0.4]
+    assert [run.learner.label for run in by_settings] == ["delta", "delta"]
+    assert [torch.equal(a.learner.weights, b.learner.weights) for a, b in zip(by_settings, by_hand, strict=True)] == [
+        True,
+        True,
+    ]
+    assert by_settings[0].record.config["note"] == "fast"
+
+
+def test_a_run_that_is_continued_builds_the_class_with_its_stored_settings():
+    Perceptron.stop_at = 70
+    with pytest.raises(KeyboardInterrupt):
+        plastic.fit(Perceptron, epochs=4, settings={"rate": 0.4}, name="stopped")
+    assert plastic.fit(Perceptron, resume="stopped").learner.rate == 0.4
+
+
+def test_a_parameter_without_a_default_can_be_a_setting_and_the_seed_is_none():
+    def made(number, *, rate):
+        return Perceptron(number, rate)
+
+    assert plastic.fit(made, epochs=1, settings={"rate": 0.3}).learner.rate == 0.3
+    assert plastic.fit(made, epochs=1, settings={"rate": 0.3, "number": 7}).record.config["number"] == 7
+    with pytest.raises(ValueError, match="missing a required"):
+        plastic.fit(made, epochs=1)
+
+
+def test_a_learner_without_features_is_analyzed_by_its_predictions():
+    run = plastic.fit(Perceptron(), epochs=1)
+    assert set(plastic.analyze(run).tables) == {"confusion", "accuracy_by_class"}
+    with pytest.raises(ValueError, match=r"no features\(x\)"):
+        plastic.analyze(run, sparsity=True)
+
+
 def test_the_run_has_a_row_in_the_report(capsys):
     from plastic_cli.testing import plastic as shell
 
