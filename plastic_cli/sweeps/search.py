@@ -9,7 +9,7 @@ import secrets
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -51,11 +51,14 @@ Space = Mapping[str, Range | Choice]
 
 
 def search_space(model: type[Config], texts: Sequence[str], fixed: Mapping[str, Any]) -> dict[str, Range | Choice]:
-    """Return the options to search: those of `--search`, else all that declare a range and are not `fixed`.
+    """Return the options to search: those of `--search`, else all with a declared range that have an effect.
 
-    texts: NAME (its declared range), NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C. Raises UserError for options that
-    cannot be searched.
+    texts: NAME (its declared range), NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C. fixed: the options that have a
+    value. If they imply another default of an option, its logarithmic range moves with the default. Raises UserError
+    for options that cannot be searched.
     """
+    implied = model.consequences(fixed)
+    defaults = {name: field.default for name, field in model.model_fields.items()}
     space: dict[str, Range | Choice] = {}
     for text in texts:
         typed, equals, values = text.partition("=")
@@ -68,11 +71,15 @@ def search_space(model: type[Config], texts: Sequence[str], fixed: Mapping[str, 
             raise UserError(f"--search {text}: '{name}' is named twice. Name it once.")
         if name in fixed:
             raise UserError(f"--search {text}: '{name}' has a value already. Leave one of them out.")
-        space[name] = _declared(model, name, text) if not equals else _read_space(model, name, values, text)
+        if equals:
+            space[name] = _read_space(model, name, values, text)
+        else:
+            space[name] = _moved(_declared(model, name, text), defaults[name], implied.get(name))
     if not texts:
+        unused = model.unused_options({**defaults, **implied, **fixed})
         for name in model.model_fields:
-            if name not in fixed and _declaration(model, name) is not None:
-                space[name] = _declared(model, name, name)
+            if name not in fixed and name not in unused and _declaration(model, name) is not None:
+                space[name] = _moved(_declared(model, name, name), defaults[name], implied.get(name))
     if not space:
         raise UserError(
             "there is nothing to search: name an option and its range, as in --search learning_rate=1e-4:0.1:log."
@@ -96,6 +103,14 @@ def _declared(model: type[Config], name: str, text: str) -> Range | Choice:
     if is_switch(model.model_fields[name]):
         return Choice(("true", "false"))
     raise UserError(f"--search {text}: the rule declares no range for it. Give one: {name}=LOW:HIGH or {name}=A,B,C.")
+
+
+def _moved(declared: Range | Choice, default: Any, implied: Any) -> Range | Choice:
+    """Return a declared range; a logarithmic one is multiplied by the ratio of an implied default to the plain one."""
+    if not isinstance(declared, Range) or declared.scale != "log" or not implied or implied == default:
+        return declared
+    factor = implied / default
+    return replace(declared, low=declared.low * factor, high=declared.high * factor)
 
 
 def _read_space(model: type[Config], name: str, values: str, text: str) -> Range | Choice:

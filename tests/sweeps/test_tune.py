@@ -74,6 +74,31 @@ def test_every_rule_declares_what_to_search():
     assert set(discover().rules) >= {"backprop", "eglp"}
 
 
+@pytest.mark.parametrize("rule", ["backprop", "eglp", "feedback", "grlu", "mpn", "selective"])
+@pytest.mark.parametrize("more", [{}, {"model": "lenet"}, {"optimizer": "adam"}, {"optimizer": "momentum"}], ids=str)
+def test_a_search_without_named_options_is_valid_and_contains_the_defaults(rule, more):
+    model = train_model(find_rule(rule))
+    if more.keys() - model.model_fields.keys():
+        pytest.skip("the rule has no such option")
+    defaults = model.from_values(more)
+    space = search_space(model, [], more)
+    assert space
+    for option, searched in space.items():
+        assert searched.low <= getattr(defaults, option) <= searched.high, option
+        for end in (searched.low, searched.high):
+            model.from_values({**more, option: end}).refuse_unused()
+
+
+def test_a_range_moves_with_a_default_that_other_options_imply():
+    model = train_model(find_rule("grlu"))
+    plain, other = (search_space(model, ["learning_rate"], fixed)["learning_rate"] for fixed in ({}, {"model": "cnn"}))
+    assert (plain.low, plain.high) == (0.001, 1.0)
+    assert (other.low, other.high) == pytest.approx((1e-5, 0.01))
+    published = search_space(train_model(find_rule("eglp")), [], {"model": "softhebb"})
+    assert "initial_radius" in published
+    assert "initial_radius" not in search_space(train_model(find_rule("eglp")), [], {"model": "mlp"})
+
+
 def test_a_search_finds_what_is_best_and_says_how_to_train_it(instant_runs, runs_folder, starts):
     outcome = plastic("tune", "backprop", "--epochs", 1, "--trials", 12, "--workers", 2, "--seed", 4)
     assert outcome.code == 0, outcome.err
