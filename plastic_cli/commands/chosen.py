@@ -29,7 +29,9 @@ class ChosenOptions(RunsOptions):
         complete="run",
         repeat=True,
     )
-    rule: RuleName | None = field(None, "only runs of this rule", panel="Which runs", complete="rule")
+    rule: list[RuleName] = field(
+        [], "only runs of this rule (can be repeated)", panel="Which runs", complete="rule", repeat=True
+    )
     dataset: DatasetName | None = field(None, "only runs on this data set", panel="Which runs", complete="dataset")
     status: Literal["completed", "running", "failed", "interrupted", "crashed", "all"] | None = field(
         None, "only runs with this status (default: completed, or all if runs are named)", panel="Which runs"
@@ -52,7 +54,7 @@ class ChosenOptions(RunsOptions):
         for error in store.errors:
             Console().warning(f"{error.folder}: {error.message}")
         selection = Selection(
-            tuple(self.names), self.rule, self.dataset, None if status == "all" else status, tuple(self.where)
+            tuple(self.names), tuple(self.rule), self.dataset, None if status == "all" else status, tuple(self.where)
         )
         chosen = select(present, selection)
         if not present:

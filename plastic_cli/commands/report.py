@@ -21,7 +21,7 @@ from plastic_cli.verbs.options import RunsOptions
 class Options(ReportOptions, FileOptions, DebugOptions):
     """Options of `plastic report`."""
 
-    rule: RuleName | None = field(None, "only runs of this rule", complete="rule")
+    rule: list[RuleName] = field([], "only runs of this rule (can be repeated)", complete="rule", repeat=True)
     dataset: DatasetName | None = field(None, "only runs on this data set", complete="dataset")
     format: Literal["table", "markdown", "latex", "csv", "json"] = field(
         "table", "format of the tables", panel="Output"

@@ -36,7 +36,7 @@ class ListOptions(RunsOptions, OutputOptions):
     panel: ClassVar[str] = "Which runs"
     renamed: ClassVar[Mapping[str, str]] = {"last": "limit"}
 
-    rule: RuleName | None = field(None, "only runs of this rule", complete="rule")
+    rule: list[RuleName] = field([], "only runs of this rule (can be repeated)", complete="rule", repeat=True)
     dataset: DatasetName | None = field(None, "only runs on this data set", complete="dataset")
     status: Literal["completed", "created", "running", "failed", "interrupted", "crashed"] | None = field(
         None, "only runs with this status"
@@ -92,7 +92,9 @@ def _fitting(present: Sequence[Row], options: ListOptions) -> list[Row]:
     named = [
         row for row in present if begin is None or row["run"].startswith(begin) or (row["name"] or "").startswith(begin)
     ]
-    which = Selection(rule=options.rule, dataset=options.dataset, status=options.status, where=tuple(options.where))
+    which = Selection(
+        rules=tuple(options.rule), dataset=options.dataset, status=options.status, where=tuple(options.where)
+    )
     fitting = list(select(named, which))
     if options.sort and fitting:
         descending = options.sort.startswith("-")

@@ -46,7 +46,7 @@ def with_same_settings(chosen: ChosenRuns, reference: Reference) -> ChosenRuns:
     ids = {f"{PREFIX}{row['run']}" for row in rows if row["status"] == "completed"}
     if not ids:
         return chosen
-    shipped = reference_runs(reference, None, None)
+    shipped = reference_runs(reference, (), None)
     runs = joined(chosen.runs, shipped[shipped["run"].isin(ids)])
     metrics = pd.concat([chosen.metrics, reference_metrics(reference, sorted(ids), "train")], ignore_index=True)
     return replace(chosen, runs=runs, metrics=metrics)

@@ -12,9 +12,11 @@ def facts_of(record: RunRecord) -> dict[str, str]:
     """Return what a run was made with, in words."""
     machine = {name: str(value) for name, value in record.machine.items() if value not in (None, "")}
     facts = {f"version of {name}": str(value) for name, value in record.versions.items()}
-    facts |= {
-        name: machine[name] for name in ("device", "gpu", "processor", "cores", "threads", "system") if name in machine
-    }
+    facts |= {name: machine[name] for name in ("device", "gpu", "processor") if name in machine}
+    # Two processors of one name can have different ones, and then the last bits of results differ.
+    if "instructions" in machine:
+        facts["vector instructions"] = machine["instructions"]
+    facts |= {name: machine[name] for name in ("cores", "threads", "system") if name in machine}
     if record.data.get("checksum"):
         facts[CHECKSUM] = str(record.data["checksum"])[:8]
     if record.classes_of_images:

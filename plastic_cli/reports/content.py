@@ -93,7 +93,7 @@ def read_content(
     groups = group_runs(selection.runs, models, selection.failed)
     published: dict[str, PublishedFigures] = {}
     if options.status == "completed":
-        rules = {group.rule for group in groups} | ({options.rule} if options.rule else set())
+        rules = {group.rule for group in groups} | {*options.rule}
         published = _published({rule: claims[rule] for rule in sorted(rules) if rule in claims}, options, console)
     results = summarize(selection.runs, groups, published)
     # Of rules without an own run, the claims are shown only if the report is about the reference alone.
@@ -146,19 +146,20 @@ def select_runs(
     """
     # The rule of the first pages of the documentation, if it is installed.
     first = "grlu" if "grlu" in rules else next(iter(rules), "RULE")
-    example = f"plastic train {options.rule or first}"
+    example = f"plastic train {options.rule[0] if options.rule else first}"
     if runs.empty:
         console.message(f"no run yet in {options.runs}. Train a first one with: {example}")
         return Selection(runs, runs)
+    rules_of_runs = {*runs["rule"], *rules}
     for option, given, known in (
-        ("--rule", options.rule, {*runs["rule"], *rules}),
+        *(("--rule", rule, rules_of_runs) for rule in options.rule),
         ("--dataset", options.dataset, {*datasets, *(str(name) for name in runs["dataset"].dropna())}),
     ):
         if given is not None and given not in known:
             listed = ", ".join(sorted(known)) or "none"
             raise UserError(f"{option} {given}: no run has it.{did_you_mean(given, known)} There are: {listed}.")
-    if options.rule is not None:
-        runs = runs[runs["rule"] == options.rule]
+    if options.rule:
+        runs = runs[runs["rule"].isin(options.rule)]
     if options.dataset is not None:
         runs = runs[runs["dataset"] == options.dataset]
     status, not_counted = options.status, ""
@@ -166,7 +167,8 @@ def select_runs(
     advice = "" if options.reference else f" Train one: {example}"
     selected = runs if status == "all" else runs[runs["status"] == status]
     if selected.empty:
-        chosen = " ".join(f"--{name} {value}" for name in ("rule", "dataset") if (value := getattr(options, name)))
+        named = [("rule", rule) for rule in options.rule] + [("dataset", options.dataset)]
+        chosen = " ".join(f"--{name} {value}" for name, value in named if value)
         of = f" with {chosen}" if chosen else ""
         others = f" (runs of another status: {counted})" if (counted := _counts(runs)) else ""
         console.message(f"no {status} run of your own in {options.runs}{of}{others}.{advice}")

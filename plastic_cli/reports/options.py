@@ -37,7 +37,7 @@ class ReportOptions(Config):
     panel: ClassVar[str] = "Report"
 
     runs: Path = field(Path("runs"), "folder of the runs (or PLASTIC_RUNS)", panel="Run")
-    rule: str | None = field(None, "only runs of this rule", complete="rule")
+    rule: list[str] = field([], "only runs of these rules", complete="rule")
     dataset: str | None = field(None, "only runs on this data set", complete="dataset")
     status: Literal["completed", "created", "running", "failed", "interrupted", "crashed", "all"] = field(
         "completed", "only runs with this status, or all runs"

@@ -327,7 +327,7 @@ class Standing:
         figures = {self.first.rule: PublishedFigures(self.first.rule, claims)}
         of_runs = {row.entry.id: row.verdict for row in judge_claims(self._frame, [self.group], figures)}
         datasets = None if self.first.dataset is None else {self.first.dataset}
-        runs = reference_runs(self.reference, self.first.rule, datasets).drop(columns=SOURCE)
+        runs = reference_runs(self.reference, [self.first.rule], datasets).drop(columns=SOURCE)
         completed = runs["status"] == COMPLETED
         groups = group_runs(runs[completed], self._models, runs[~completed])
         judged = judge_claims(runs[completed], groups, figures)

@@ -14,14 +14,14 @@ PREFIX = f"{REFERENCE}/"
 """The beginning of the ids of runs of the reference in a frame: an own run can have the same id."""
 
 
-def reference_runs(reference: Reference, rule: str | None, datasets: Collection[str] | None) -> pd.DataFrame:
+def reference_runs(reference: Reference, rules: Collection[str], datasets: Collection[str] | None) -> pd.DataFrame:
     """Return the runs of the reference as `RunStore.runs()` gives runs, with the columns `SOURCE` and `STAGES`.
 
-    rule: only runs of this rule. datasets: only runs on these data sets. None: all.
+    rules: only runs of these rules; all if empty. datasets: only runs on these data sets; None: all.
     """
     frame = reference.runs()
-    if rule is not None:
-        frame = frame[frame["rule"] == rule]
+    if rules:
+        frame = frame[frame["rule"].isin(rules)]
     if datasets is not None:
         frame = frame[frame["dataset"].isin(datasets)]
     stages = pd.Series([reference.stages(run) for run in frame["run"]], index=frame.index, dtype=object)

@@ -42,7 +42,7 @@ class Selection:
     """
 
     runs: tuple[str, ...] = ()
-    rule: str | None = None
+    rules: tuple[str, ...] = ()
     dataset: str | None = None
     status: str | None = None
     where: tuple[str, ...] = ()
@@ -54,14 +54,15 @@ def select(rows: Sequence[Row], selection: Selection) -> list[Row]:
     Raises UserError for a run, rule, data set, option or value of an option that no run has.
     """
     chosen = list(_named(rows, selection.runs)) if selection.runs else list(rows)
-    for option, given in (("rule", selection.rule), ("dataset", selection.dataset)):
-        if given is not None:
-            known = {str(row[option]) for row in rows if row[option] is not None}
+    for option, wanted in (("rule", selection.rules), ("dataset", (selection.dataset,) if selection.dataset else ())):
+        known = {str(row[option]) for row in rows if row[option] is not None}
+        for given in wanted:
             if known and given not in known:
                 raise UserError(
                     f"--{option} {given}: no run has it.{did_you_mean(given, known)} There are: {_listed(known)}."
                 )
-            chosen = [row for row in chosen if row[option] == given]
+        if wanted:
+            chosen = [row for row in chosen if row[option] in wanted]
     if selection.status is not None:
         chosen = [row for row in chosen if row["status"] == selection.status]
     for condition in selection.where:

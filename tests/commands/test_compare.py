@@ -42,6 +42,21 @@ def test_without_names_all_completed_runs_are_compared(runs):
     assert read["options"] == [{"option": "batch_size", "A": 8, "B": 16, "default": 64}]
 
 
+def test_several_rules_are_compared(runs, train):
+    plastic.train("eglp", epochs=1, hidden=8, quiet=True)
+    plastic.train("grlu", epochs=1, hidden=8, quiet=True)
+
+    def rules(*options):
+        done = command("compare", *options, "--json")
+        assert done.code == 0, done.err
+        return {entry["title"].partition(" ")[0] for entry in json.loads(done.out)["settings"]}
+
+    assert rules("--rule", "eglp", "--rule", "backprop") == {"eglp", "backprop"}
+    assert rules() == {"eglp", "backprop", "grlu"}
+    found = plastic.report(rule=["eglp", "backprop"]).results
+    assert set(found["rule"]) == {"eglp", "backprop"}
+
+
 def test_csv_holds_the_results(runs):
     rows = list(csv.DictReader(io.StringIO(command("compare", "--format", "csv").out)))
     assert {row["setting"] for row in rows} == {"A", "B"}

@@ -183,6 +183,9 @@ def test_a_run_with_a_seed_of_the_reference_is_compared_to_the_bit(reference):
     (row,) = standing.repeats.to_dict("records")
     assert (row["equal"], row["furthest"], row["value"], row["reference_value"]) == (1, "test/loss", 0.2, 1 - 0.91)
     assert row["made_with"] == "version of torch: 2.4 (here 2.5)"
+    one.versions["torch"], one.machine["instructions"] = "2.4", "AVX2"
+    (row,) = stand([one], reference).repeats.to_dict("records")
+    assert row["made_with"] == "vector instructions: unknown (here AVX2)"
     said = " ".join(as_text(standing, 200).split())
     assert "Seed 2 is in the reference: 1 of 2 results are equal to the bit. Test loss differs most: 0.2 here" in said
     assert stand([own(7, 0.9)], reference).repeats.empty

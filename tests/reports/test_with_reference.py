@@ -68,7 +68,7 @@ def test_own_runs_and_those_of_the_reference_are_never_in_one_group(marks):
 def test_one_setting_has_one_name_in_both_sources_and_own_runs_come_first(measured):
     reference = measured([*runs([0.9, 0.91]), *runs([0.8], number=20, perturbations=4)])
     own = reference.runs().iloc[:1]
-    frame = joined(own, reference_runs(reference, None, None))
+    frame = joined(own, reference_runs(reference, (), None))
     groups = group_runs(frame, training_models(["grlu"]))
     assert [(group.setting, group.source) for group in groups] == [
         ("perturbations = 16", ""), ("perturbations = 16", REFERENCE), ("perturbations = 4", REFERENCE),

@@ -27,7 +27,8 @@ def chosen(**fields):
     ("fields", "expected"),
     [
         ({}, ["aaaa", "abcd", "bbbb", "cccc"]),
-        ({"rule": "eglp"}, ["bbbb", "cccc"]),
+        ({"rules": ("eglp",)}, ["bbbb", "cccc"]),
+        ({"rules": ("eglp", "grlu")}, ["aaaa", "abcd", "bbbb", "cccc"]),
         ({"dataset": "mnist", "status": "completed"}, ["bbbb"]),
         ({"runs": ("best", "20261101")}, ["abcd", "aaaa"]),
         ({"runs": ("x",)}, ["bbbb", "cccc"]),
@@ -39,7 +40,7 @@ def chosen(**fields):
         ({"where": ("k=none",)}, ["aaaa"]),
         ({"where": ("skip = YES", "k=.5")}, ["abcd"]),
         ({"where": ("seed=1",)}, ["cccc"]),
-        ({"rule": "eglp", "where": ("seed!=1",)}, ["bbbb"]),
+        ({"rules": ("eglp",), "where": ("seed!=1",)}, ["bbbb"]),
         ({"where": ("perturbations>1",)}, ["abcd"]),
         ({"where": ("perturbations >= 1",)}, ["aaaa", "abcd"]),
         ({"where": ("test/accuracy>0.7",)}, ["bbbb", "cccc"]),
@@ -58,7 +59,7 @@ def test_each_field_of_a_selection_narrows_it(fields, expected):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"rule": "elgp"}, "--rule elgp: no run has it. Did you mean 'eglp'? There are: eglp, grlu."),
+        ({"rules": ("elgp",)}, "--rule elgp: no run has it. Did you mean 'eglp'? There are: eglp, grlu."),
         ({"dataset": "cifar10"}, "--dataset cifar10: no run has it. There are: digits, mnist."),
         (
             {"where": ("perturbation=16",)},
@@ -102,7 +103,7 @@ def test_the_end_of_two_ids_is_refused():
 
 
 def test_no_run_at_all_is_an_empty_selection():
-    assert select([], Selection(rule="grlu", where=("k=1",))) == []
+    assert select([], Selection(rules=("grlu",), where=("k=1",))) == []
 
 
 @pytest.mark.parametrize(
