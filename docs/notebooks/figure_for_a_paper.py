@@ -21,7 +21,8 @@ import plastic_cli as plastic
 # %% [markdown]
 # ## The runs
 #
-# All rules get the same network, data and number of epochs.
+# All rules get the same data, sizes of layers and number of epochs. Their optimizers, batch sizes and normalization
+# differ: `plastic compare` lists the options. The gradient for the network and the steps of a rule is `update="backprop"`.
 
 # %%
 shared = {"dataset": "digits", "hidden": 64, "epochs": 20, "seeds": 5}

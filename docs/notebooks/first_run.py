@@ -87,10 +87,10 @@ plastic.render(run)
 # %% [markdown]
 # ## Compare with backpropagation
 #
-# Every result needs a control. Here the control is the same network, trained by backpropagation.
+# Every result needs a control. Here the control is the same network, trained along the gradient with the same steps.
 
 # %%
-control = plastic.train("backprop", seed=0, **options)
+control = plastic.train("grlu", update="backprop", seed=0, **options)
 plastic.compare(run, control)
 
 # %%
@@ -102,5 +102,5 @@ plastic.plot([run, control], "test/accuracy")
 
 # %%
 plastic.train("grlu", perturbations=16, seed=1, seeds=2, **options)
-plastic.train("backprop", seed=1, seeds=2, **options)
+plastic.train("grlu", update="backprop", seed=1, seeds=2, **options)
 plastic.report()

@@ -122,6 +122,6 @@ analysis.tables["sparsity"]
 #
 # ## From the notebook to a plugin
 #
-# To make a package of the rule, type `plastic new-rule broadcast-error` in a shell. It writes a plugin with the
-# commands `train`, `eval`, `analyze` and `render`. Move the class into its `learner.py`: the methods have the same
-# names.
+# To make a package of the rule, type `plastic new-rule broadcast_error` in a shell. It writes a plugin with the
+# commands `train`, `eval`, `analyze` and `render`. Move the class into its `learner.py`. The methods there have the
+# same names. The template also has `features`, `state_dict` and `load_state_dict`: change them to fit the class.

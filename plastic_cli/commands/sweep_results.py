@@ -97,7 +97,9 @@ def _print_groups(results: Sequence[SweepRun]) -> None:
         if len(names) == 1 and values and name is not None:
             metric, interval = metric_of(name, row["rule"]), mean_interval(values)
             known = known or interval.known
-            numbers = {bound: metric.number(getattr(interval, bound)) for bound in ("mean", "low", "high")}
+            # As in a report, an interval ends where no value is possible.
+            ends = {"low": max(interval.low, metric.possible[0]), "high": min(interval.high, metric.possible[1])}
+            numbers = {name: metric.number(value) for name, value in {"mean": interval.mean, **ends}.items()}
             row.update({"result": metric.name, **numbers, "unit": metric.unit_after})
         rows.append(row)
     columns = [column for column in _columns([result.planned for result in results]) if column != "seed"]

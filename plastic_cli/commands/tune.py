@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import shlex
 from typing import Any
@@ -36,7 +35,7 @@ def tune_command(rule_name: str) -> Any:
         _tune(planned_search(rule, values["config"], invocation), invocation)
 
     about = (
-        f"Search for the best options of: {inspect.getdoc(model) or rule.summary}\n\n"
+        f"Search for the best options of `plastic train {rule.name}`.\n\n"
         "Options that are typed stay fixed. Trials are compared on validation images, never on the test split."
     )
     return build_command(rule.name, about, {"config": model, "invocation": TuneInvocation}, run)

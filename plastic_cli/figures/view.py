@@ -121,10 +121,10 @@ def shown(curves: pd.DataFrame, view: View, *, share: bool, skip_early: bool = T
         low, high = _ends(inside, view, share=share, skip_early=skip_early)
         lines.append(_between(inside, "mean", (low, high), view, shortest))
         ribbons.append(_ribbons(inside, (low, high), view, shortest))
-        points.append(own[own["mean"].between(low, high) & own["step"].between(*_limits(view.x_range))])
+        has_place = own["step"].between(*_limits(view.x_range)) & ((own["step"] > 0) | (not view.log_x))
+        points.append(own[own["mean"].between(low, high) & has_place])
         ends = [inside["step"].min(), inside["step"].max()]
         edges.append(pd.DataFrame({"panel": panel, "step": ends, "mean": [low, high]}))
-        has_place = own["step"].between(*_limits(view.x_range)) & ((own["step"] > 0) | (not view.log_x))
         expected = own[has_place & (view.y_range is None)]
         hidden.append(_hidden(expected, low, high, log=view.log_y).assign(panel=panel))
     return Shown(*(_joined(parts, curves) for parts in (lines, ribbons, points, edges, hidden)))

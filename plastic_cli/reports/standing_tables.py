@@ -126,7 +126,7 @@ def _results_caption(standing: Standing) -> str:
     method = shown_interval(f"{probability} prediction interval")
     explained = (
         f"Reference: the mean of n runs. In brackets: the {method}. With a probability of {probability}, {what} lies in"
-        f" it. It needs {MINIMUM_VALUES} runs."
+        f" it. The interval needs {MINIMUM_VALUES} runs."
     )
     texts = [explained]
     if len(standing.records) == 1 and not standing.repeats.empty:

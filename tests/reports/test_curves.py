@@ -126,6 +126,14 @@ def test_final_values_are_drawn_against_a_number(make_runs):
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("log", ["x", "both"])
+def test_a_logarithmic_axis_leaves_epoch_0_out_without_a_warning(make_runs, log):
+    drawn = plot_runs(make_runs(values=(0.5, 0.52, 0.6)), view=View(log=log))
+    drawn.figure.draw()
+    assert "0" in " ".join(drawn.figure.labels.caption.split())
+
+
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("log", [None, "x", "y", "both"])
 def test_a_single_value_of_an_option_can_be_drawn(make_runs, log):
     plot_runs(make_runs(seeds=1, perturbations=16), by="perturbations", final=True, view=View(log=log)).figure.draw()

@@ -20,6 +20,6 @@ def plastic_rule() -> Rule:
         metrics={
             "begins": Metric("training until it begins to learn", "images"),
             "accuracy_along": Metric("accuracy, mean along the stream", "%"),
-            "best_accuracy": Metric("accuracy of the epoch that is best on the same images", "%"),
+            "best_accuracy": Metric("highest accuracy of an epoch, chosen on the same images", "%"),
         },
     )

@@ -80,11 +80,19 @@ class Train(SteppedRateConfig):
         complete="run",
     )
     images: int = field(0, "number of training images, drawn by the seed; 0: all", ge=0, panel="Data")
+    learning_rate: float = field(
+        0.1,
+        "learning rate (default with momentum: 0.01; with adam, adamw and selective: 0.001; with plain sgd and"
+        f" --activation softplus: {ONLINE_RATE}, with --theta: 1)",
+        gt=0,
+        search=(1e-4, 1.0, "log"),
+        panel="Learning",
+    )
 
     activation: Literal["relu", "softplus"] = field(
         "relu",
         "units of --model mlp; softplus: the network of metafa, with softplus units, no biases, and pixels from 0 to 1."
-        " One image per step and plain sgd then run in compiled code",
+        " One image per step (its default) and plain sgd then run in compiled code",
         panel="Network",
     )
     initial_weights: Literal["own", "xavier"] = field(
