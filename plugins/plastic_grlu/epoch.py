@@ -23,7 +23,6 @@ from plastic_grlu import rule
 from plastic_grlu.kernels.blocks import Samples
 from plastic_grlu.kernels.feedback import FeedbackDraws, FeedbackOptions, learn_with_feedback
 from plastic_grlu.kernels.learn import Draws, Form, Options, learn
-from plastic_grlu.kernels.noise import fill, padded
 from plastic_grlu.kernels.primitives import BLOCK
 
 _CHUNK_SECONDS = 0.1
@@ -117,37 +116,6 @@ class _Network(NamedTuple):
     def compiled(self) -> bool:
         """Whether the kernels apply."""
         return all(part.device.type == "cpu" and part.dtype == torch.float32 for part in self.tensors)
-
-
-def noise_of_steps(
-    state: NoiseState,
-    steps: int,
-    sizes: Sequence[int],
-    *,
-    rows: int,
-    sigma: float,
-    top_k: float | None,
-) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-    """Return the noise that `train_epoch` uses on CPU in its next `steps` steps, without advancing `state`.
-
-    sizes: d_0, ..., d_L. rows: batch_size * perturbations. Returns (noises, gumbels), a list per step of a (rows,
-    width) tensor per layer, as `rule.grlu_update` and `rule.pair_masks` take them (noises times sigma; gumbels for
-    hidden layers, empty without top_k).
-    """
-    widths = list(sizes[1:])
-    gumbel_widths = [] if top_k is None else widths[:-1]
-    normal = np.empty((steps, padded(rows * sum(widths))), np.float32)
-    gumbel = np.empty((steps, padded(rows * sum(gumbel_widths))), np.float32)
-    fill(normal, gumbel, float(sigma), np.uint64(state.key), np.uint64(state.counter))
-
-    def split(flat: Tensor, of: Sequence[int]) -> list[Tensor]:
-        parts = flat[: rows * sum(of)].split([rows * width for width in of])
-        return [part.view(rows, width) for part, width in zip(parts, of, strict=True)]
-
-    return (
-        [split(flat, widths) for flat in torch.from_numpy(normal)],
-        [split(flat, gumbel_widths) for flat in torch.from_numpy(gumbel)],
-    )
 
 
 def train_epoch(
@@ -419,14 +387,14 @@ def _step(network: _Network, x: Tensor, y: Tensor, settings: Settings, generator
     weights, biases = network.weights, network.biases
     credit, skip = settings.credit, settings.skip
     noises = _normal(biases, len(x), settings, generator)
-    shaped = rule.noise_of_form(weights, biases, x, noises, settings.form, credit=credit, skip=skip)
-    masks = None
-    if settings.top_k is not None:
-        gumbels = [-torch.empty_like(noise).exponential_(generator=generator).log() for noise in noises[:-1]]
-        masks = rule.pair_masks(weights, biases, x, shaped, gumbels, settings.top_k, credit=credit, skip=skip)
     if settings.groups > 1:
         updates = rule.update_of_groups(weights, biases, x, y, noises, settings.groups, credit=credit, skip=skip)
     else:
+        shaped = rule.noise_of_form(weights, biases, x, noises, settings.form, credit=credit, skip=skip)
+        masks = None
+        if settings.top_k is not None:
+            gumbels = [-torch.empty_like(noise).exponential_(generator=generator).log() for noise in noises[:-1]]
+            masks = rule.pair_masks(weights, biases, x, shaped, gumbels, settings.top_k, credit=credit, skip=skip)
         of_pairs = rule.grlu_update(weights, biases, x, y, shaped, masks, credit=credit, skip=skip)
         updates = rule.scaled_by_form(of_pairs, settings.form)
     weight_updates, bias_updates, reward = updates
@@ -456,9 +424,8 @@ class _Decorrelating:
         inputs = rule.mean_inputs(weights, biases, x, shaped, credit=credit, skip=skip)
         for seen, normed, matrix in zip(self.seen, inputs, matrices, strict=True):
             seen.append(normed @ matrix.T)
-        updates, bias_updates, reward = rule.update_of_form(
-            weights, biases, x, y, noises, settings.form, credit=credit, skip=skip
-        )
+        of_pairs = rule.grlu_update(weights, biases, x, y, shaped, None, credit=credit, skip=skip)
+        updates, bias_updates, reward = rule.scaled_by_form(of_pairs, settings.form)
         _add((*self.network.weights, *biases), (*rule.decorrelated_updates(updates, matrices), *bias_updates), settings)
         return reward
 

@@ -214,32 +214,6 @@ def weight_mirror(B: Tensor, W: Tensor, noise: Tensor, rate: float) -> Tensor:
     return (1 - rate) * B + (rate / len(noise)) * response(W, noise).T @ noise
 
 
-def summed_update(
-    W: Tensor,
-    y_pre: Tensor,
-    y_post: Tensor,
-    e_pre: Tensor | None,
-    e_post: Tensor,
-    theta: Mapping[int, float],
-) -> Tensor:
-    """Return the sum over samples of sum_r theta_r F_r (5) for the published terms except the decay F3, (..., out, in).
-
-    It equals the sum of `plasticity_update` over the samples. Every term is a product of a factor of the layer above
-    and y_pre or e_pre; F9 has a second one. So the sum over samples is a product of matrices, and no matrix is made for
-    a single sample. W (..., out, in); y_pre, e_pre (..., samples, in); y_post, e_post (..., samples, out). theta: the
-    strength of each term by its index. e_pre may be None if no term uses it.
-    """
-    of_y, of_e = factors_above(
-        y_post,
-        e_post,
-        theta,
-        y_pre @ W.transpose(-1, -2),
-        None if e_pre is None else e_pre @ W.transpose(-1, -2),
-    )
-    change = of_y.transpose(-1, -2) @ y_pre + second_factor_of_oja(W, y_post, theta)
-    return change if of_e is None or e_pre is None else change + of_e.transpose(-1, -2) @ e_pre
-
-
 def factors_above(
     y_post: Tensor,
     e_post: Tensor,

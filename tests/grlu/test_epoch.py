@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from grlu.drawn import noise_of_steps
 from plastic_grlu import epoch, rule
-from plastic_grlu.epoch import NoiseState, Settings, noise_of_steps, train_epoch
+from plastic_grlu.epoch import NoiseState, Settings, train_epoch
 from plastic_grlu.kernels.learn import Draws, Options, Samples, learn
 from plastic_grlu.kernels.primitives import BLOCK
 

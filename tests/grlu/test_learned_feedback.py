@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grlu.drawn import noise_of_steps
 from plastic_cli.analysis.cost import cost_of
 from plastic_cli.errors import UserError
 from plastic_cli.resolve import resolve
@@ -16,7 +17,7 @@ from plastic_cli.testing import plastic
 from plastic_grlu import epoch, rule
 from plastic_grlu.analysis import measures
 from plastic_grlu.config import Train
-from plastic_grlu.epoch import Feedback, NoiseState, Settings, noise_of_steps, train_epoch
+from plastic_grlu.epoch import Feedback, NoiseState, Settings, train_epoch
 from plastic_grlu.kernels.blocks import Samples
 from plastic_grlu.kernels.feedback import FeedbackDraws, FeedbackOptions, learn_with_feedback
 from plastic_grlu.learner import GRLULearner

@@ -8,11 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grlu.drawn import noise_of_steps
 from plastic_cli.errors import UserError
 from plastic_cli.resolve import resolve
 from plastic_grlu import rule
 from plastic_grlu.config import Train
-from plastic_grlu.epoch import Decorrelation, NoiseState, Settings, noise_of_steps, train_epoch
+from plastic_grlu.epoch import Decorrelation, NoiseState, Settings, train_epoch
 from plastic_grlu.kernels.learn import Draws, Form, Options, Samples, learn
 from plastic_grlu.learner import GRLULearner
 

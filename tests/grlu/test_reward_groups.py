@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grlu.drawn import noise_of_steps
 from plastic_grlu import rule
-from plastic_grlu.epoch import NoiseState, Settings, noise_of_steps, train_epoch
+from plastic_grlu.epoch import NoiseState, Settings, train_epoch
 from plastic_grlu.kernels.learn import Draws, Options, Samples, learn
 
 

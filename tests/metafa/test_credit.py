@@ -277,7 +277,11 @@ def test_the_sum_over_samples_is_the_sum_of_the_changes_of_single_samples(chosen
     y_post, e_post = draw(*leading, 6, 4, seed=3), draw(*leading, 6, 4, seed=4)
     theta = {number: THETA[number] for number in chosen}
     uses = any(rule.TERMS[number].uses_e_pre for number in chosen)
-    found = rule.summed_update(W, y_pre, y_post, e_pre if uses else None, e_post, theta)
+    W_e_pre = e_pre @ W.transpose(-1, -2) if uses else None
+    of_y, of_e = rule.factors_above(y_post, e_post, theta, y_pre @ W.transpose(-1, -2), W_e_pre)
+    found = of_y.transpose(-1, -2) @ y_pre + rule.second_factor_of_oja(W, y_post, theta)
+    if uses:
+        found = found + of_e.transpose(-1, -2) @ e_pre
     strengths = torch.tensor(list(theta.values()), dtype=torch.float64)
     wanted = sum(
         rule.plasticity_update(W, *(part[..., n, :] for part in (y_pre, y_post, e_pre, e_post)), strengths, chosen)
