@@ -20,6 +20,13 @@ _CONVOLUTIONS: dict[Callable[..., Any], tuple[int, bool]] = {
     functional.conv_transpose2d: (2, True),
     functional.conv_transpose3d: (3, True),
 }
+WITH_SUMMAND = frozenset({"addmm", "baddbmm", "addbmm", "addmv"})
+"""Names of functions that add their first argument to a product."""
+BILINEAR = WITH_SUMMAND | {
+    *("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "mv", "einsum", "bilinear", "tensordot", "inner", "dot"),
+    *("multi_dot", "chain_matmul"),
+}
+"""Names of functions that are linear in activity and in weights, in addition to those of `product_of`."""
 _ORDER = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _TRANSPOSED_ORDER = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
 _MATMULS = (torch.matmul, torch.mm, torch.Tensor.matmul, torch.Tensor.mm, torch.Tensor.__matmul__)

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from plastic_cli.credit.interception import Interception, function_name, plain_name
 from plastic_cli.credit.nested import mapped, tensors_of
-from plastic_cli.credit.products import product_of
+from plastic_cli.credit.products import BILINEAR, WITH_SUMMAND, product_of
 from plastic_cli.credit.recording import NONLINEARITIES, NORMALIZATIONS
 from plastic_cli.errors import UserError
 from plastic_cli.numerics.random_states import RandomStates
@@ -37,11 +37,6 @@ _CONTINUE = NORMALIZATIONS | {
 _DROPOUT = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"}
 _POOLING = {f"{kind}_pool{size}d" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for size in (1, 2, 3)}
 _OF_LAYER = NONLINEARITIES | NORMALIZATIONS | _DROPOUT | _POOLING
-# Functions that are linear in activity and in weights, in addition to those of `product_of`; some add a first argument.
-_BILINEAR = {
-    *("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "mv", "einsum", "bilinear", "tensordot", "inner", "dot"),
-}
-_WITH_SUMMAND = {"addmm", "baddbmm", "addbmm", "addmv"}
 # The type of attributes of tensors, such as shape and T, which do not count as calls.
 _ATTRIBUTE = MethodWrapperType
 
@@ -258,10 +253,12 @@ class CleanPass(Interception):
         product, name = product_of(function, args, kwargs), function_name(function)
         if product is not None:
             factors = [] if product.kind == "embedding" else [product.weight]
-        elif name in _BILINEAR:
-            factors = [tensor for tensor in tensors if name != "bilinear" or tensor.ndim > 1]
+        elif name in WITH_SUMMAND:
+            factors = tensors[1:]
         else:
-            factors = tensors[1:] if name in _WITH_SUMMAND else []
+            factors = (
+                [tensor for tensor in tensors if name != "bilinear" or tensor.ndim > 1] if name in BILINEAR else []
+            )
         chosen = {id(factor) for factor in factors if id(factor) not in self._activity}
         weights = {
             number: names[number] or f"call {call}.{number}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from plastic_cli import UserError
 from plastic_cli.credit.interception import Interception, function_name
 from plastic_cli.credit.nested import mapped, tensors_of
-from plastic_cli.credit.products import Product, product_of
+from plastic_cli.credit.products import BILINEAR, WITH_SUMMAND, Product, product_of
 from plastic_cli.credit.recording import Recording
 from plastic_cli.credit.unrolled import PARTS
 from plastic_metafa import layer_terms
@@ -21,15 +21,6 @@ from plastic_metafa.computed_weights import MULTIPLY, of_parameters_alone, origi
 from plastic_metafa.feedback_weights import FeedbackWeights, fan_of
 from plastic_metafa.theta_file import TermKey
 
-BILINEAR = frozenset(
-    {
-        *("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "mv", "addmm", "baddbmm", "addbmm", "addmv", "einsum"),
-        *("bilinear", "tensordot", "inner", "dot", "multi_dot", "chain_matmul"),
-    }
-)
-"""Names of functions that are linear in the weight and in the activity, in addition to those of `product_of`."""
-WITH_SUMMAND = frozenset({"addmm", "baddbmm", "addbmm", "addmv"})
-"""Functions of BILINEAR that add their first argument to the product."""
 NO_FEEDBACK = frozenset({"cdist", "pairwise_distance", "cosine_similarity"})
 """Names of functions that combine a weight and activity in another way."""
 SAME_UNITS = frozenset({"View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Clone", "ToCopy", "LogSoftmax"})
