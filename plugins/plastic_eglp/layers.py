@@ -50,6 +50,9 @@ class Activity(NamedTuple):
 class _LocalLayer(nn.Module):
     """Base of linear and convolutional layers: parameters without gradients, stored activity, the local update."""
 
+    softhebb_power = 0.5
+    """Power of `rule.softhebb_rate`."""
+
     weight: nn.Parameter
     bias: nn.Parameter | None
     theta: Tensor
@@ -210,7 +213,7 @@ class _LocalLayer(nn.Module):
         change = torch.zeros_like(self.weight)
         add_change(change, self.weight, factors, 1.0, self._add_products)
         strength = event.mean() if isinstance(event, Tensor) else event
-        self.weight.add_(softhebb_step(self.weight, change, rate * strength))
+        self.weight.add_(softhebb_step(self.weight, change, rate * strength, self.softhebb_power))
 
     def _add_products(self, target: Tensor, post: Tensor, scale: float) -> None:
         """Add scale times the sum over stimuli of post x^T to `target`, which has the shape of the weights."""

@@ -19,7 +19,6 @@ from torch.nn import functional
 from plastic_cli.data.datasets import Split
 from plastic_eglp import rule
 from plastic_eglp.adam import Adam
-from plastic_eglp.change import add_change, softhebb_step
 from plastic_eglp.config import KERNELS
 from plastic_eglp.layers import SOFTHEBB_RADIUS, LocalConv2d, LocalLinear
 from plastic_eglp.pooling import Pooling, map_sizes, pooling_of
@@ -127,14 +126,14 @@ def pooled_triangle(u: Tensor, power: float, pooling: Pooling) -> Tensor:
     return rule.to_power(functional.max_pool2d(rule.triangle(u), *window), power)
 
 
-PERCEPTRON_POWER = 0.2
-"""Power of `rule.softhebb_rate` in the fully connected network."""
 SHARPNESS = 5.0
 """Inverse temperature of the softmax that is the activity of the fully connected network."""
 
 
 class PerceptronLayer(LocalLinear):
     """A linear layer that learns by the first version of SoftHebb: all units have the sign of the strongest."""
+
+    softhebb_power = 0.2
 
     def _factors(
         self,
@@ -144,12 +143,6 @@ class PerceptronLayer(LocalLinear):
         modulation: Tensor | None,  # noqa: ARG002
     ) -> rule.Factors:
         return rule.softhebb(z, self.inverse_temperature, event, negated=False)
-
-    def _softhebb_step(self, factors: rule.Factors, rate: float, event: rule.Event) -> None:
-        change = torch.zeros_like(self.weight)
-        add_change(change, self.weight, factors, 1.0, self._add_products)
-        strength = event.mean() if isinstance(event, Tensor) else event
-        self.weight.add_(softhebb_step(self.weight, change, rate * strength, PERCEPTRON_POWER))
 
 
 class Pixels(NamedTuple):
