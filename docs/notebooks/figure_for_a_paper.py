@@ -22,7 +22,7 @@ import plastic_cli as plastic
 # ## The runs
 #
 # All rules get the same data, sizes of layers and number of epochs. Their optimizers, batch sizes and normalization
-# differ: `plastic compare` lists the options. The gradient for the network and the steps of a rule is `update="backprop"`.
+# differ: `plastic compare` lists the options. With `update="backprop"`, grlu follows the gradient with the same steps.
 
 # %%
 shared = {"dataset": "digits", "hidden": 64, "epochs": 20, "seeds": 5}

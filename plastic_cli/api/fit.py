@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import re
@@ -75,8 +76,8 @@ def fit(
     seeds: the number of runs, with the seeds seed, seed + 1, ...; the learner is then a function. rule: the name in
     tables and reports (default: the name of the class or function in lower case with hyphens). settings: values that
     distinguish runs in the report, such as {"rate": 0.1}. A class or function gets those that are names of its
-    parameters: fit(DeltaRule, settings={"rate": 0.1}) calls DeltaRule(seed, rate=0.1). For a module its optimizer,
-    learning rate and credit rule are added.
+    parameters: fit(DeltaRule, settings={"rate": 0.1}) calls DeltaRule(seed, rate=0.1); **kwargs get none. For a module
+    its optimizer, learning rate and credit rule are added.
     options: `dataset` (a name, folder or .npz file), `epochs`, `batch_size`, `validation`, `seed`, `device`, `images`
     (the module takes images (batch, channels, height, width)); `name`, `runs` and `data` (folders), `resume` (a run or
     its id), `export`, `quiet`.
@@ -235,7 +236,8 @@ def _maker(
         if credit is not None:
             raise UserError("credit belongs to one module: let the function return (module, optimizer, credit).")
         taken = _taken_settings(learner, settings)
-        return lambda seed: finished(learner(seed, **taken))
+        # A copy, so that a learner that changes a list changes neither the next seed nor what the run stores.
+        return lambda seed: finished(learner(seed, **copy.deepcopy(taken)))
     if not one:
         raise UserError("seeds needs a function that builds the learner of a seed: fit(lambda seed: ..., seeds=3).")
     if credit is not None and not isinstance(learner, nn.Module):
@@ -247,15 +249,22 @@ def _maker(
 def _taken_settings(build: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that are names of parameters of a class or function, apart from the first: the seed.
 
-    Raises UserError, before a run is created, if it cannot be called with the seed and these.
+    A parameter whose default is no plain value, such as a module, gets none: there a setting is a label. Raises
+    UserError, before a run is created, if it cannot be called with the seed and these.
     """
     try:
-        signature = inspect.signature(build)
+        # The function that is called, not one that it wraps.
+        signature = inspect.signature(build, follow_wrapped=False)
     except ValueError:
         # Some functions that are not written in Python do not tell.
         return {}
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    names = [name for name, parameter in [*signature.parameters.items()][1:] if parameter.kind in by_name]
+    plain = (bool, int, float, str, list, tuple, type(None))
+    names = [
+        name
+        for name, parameter in [*signature.parameters.items()][1:]
+        if parameter.kind in by_name and (parameter.default is parameter.empty or isinstance(parameter.default, plain))
+    ]
     taken = {name: value for name, value in settings.items() if name in names}
     try:
         signature.bind(0, **taken)
@@ -366,12 +375,13 @@ def _model_with(settings: Mapping[str, Any], resumed: RunRecord | None) -> type[
 
 
 def _plain_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return settings with numbers and arrays of NumPy and torch as numbers and lists of Python."""
+    """Return settings as a run stores them: numbers, arrays and tuples as numbers and lists of Python."""
     if not isinstance(settings, Mapping | None):
         raise OptionError(
             f"settings: give a dictionary such as {{'rate': 0.1}}, not a {type(settings).__name__}.", None
         )
-    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in (settings or {}).items()}
+    plain = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in (settings or {}).items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
 def _rule_name(rule: str | None, learner: Any) -> str:

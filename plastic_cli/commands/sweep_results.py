@@ -79,7 +79,8 @@ def print_results(results: Sequence[SweepRun], options: SweepInvocation) -> None
 
 def _print_groups(results: Sequence[SweepRun]) -> None:
     """Print one row for runs and steps that differ only in their seed: how many are done, and their main metric."""
-    from plastic_cli.statistics.intervals import interval_method, mean_interval
+    from plastic_cli.reports.numbers import possible_ends, shown_interval
+    from plastic_cli.statistics.intervals import mean_interval
 
     groups: dict[str, list[SweepRun]] = {}
     for result in results:
@@ -97,15 +98,14 @@ def _print_groups(results: Sequence[SweepRun]) -> None:
         if len(names) == 1 and values and name is not None:
             metric, interval = metric_of(name, row["rule"]), mean_interval(values)
             known = known or interval.known
-            # As in a report, an interval ends where no value is possible.
-            ends = {"low": max(interval.low, metric.possible[0]), "high": min(interval.high, metric.possible[1])}
-            numbers = {name: metric.number(value) for name, value in {"mean": interval.mean, **ends}.items()}
+            ends = zip(("mean", "low", "high"), (interval.mean, *possible_ends(interval, metric)), strict=True)
+            numbers = {bound: metric.number(value) for bound, value in ends}
             row.update({"result": metric.name, **numbers, "unit": metric.unit_after})
         rows.append(row)
     columns = [column for column in _columns([result.planned for result in results]) if column != "seed"]
     columns += ["runs", "result", "mean", *(["low", "high"] if known else [])]
     columns += ["unit"] if any(row.get("unit") for row in rows) else []
-    title = f"mean of each setting, {interval_method()}" if known else "mean of each setting"
+    title = f"mean of each setting, {shown_interval()}" if known else "mean of each setting"
     shown = [{typed_name(name): value for name, value in row.items()} for row in rows]
     print_rows(shown, list(map(typed_name, columns)), "table", title, right=["runs", "mean", "low", "high"])
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import field_validator
+
 from plastic_cli.config.model import Config, field
 
 if TYPE_CHECKING:
@@ -74,6 +76,11 @@ class ReportOptions(Config):
     label: str | None = field(None, "label of the table in LaTeX (default: tab:results or tab:claims)", panel="Table")
     output: Path | None = field(None, "also write tables and figures into this folder")
     html: Path | None = field(None, "also write the whole report as one HTML page into this folder")
+
+    @field_validator("rule", mode="before")
+    @classmethod
+    def _none_is_all(cls, given: object) -> object:
+        return [] if given is None else given
 
     @property
     def style(self) -> NumberStyle:

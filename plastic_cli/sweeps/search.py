@@ -7,7 +7,7 @@ import json
 import math
 import secrets
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -50,15 +50,15 @@ class Choice:
 Space = Mapping[str, Range | Choice]
 
 
-def search_space(model: type[Config], texts: Sequence[str], fixed: Mapping[str, Any]) -> dict[str, Range | Choice]:
+def search_space(given: Config, texts: Sequence[str], fixed: Collection[str]) -> dict[str, Range | Choice]:
     """Return the options to search: those of `--search`, else all with a declared range that have an effect.
 
-    texts: NAME (its declared range), NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C. fixed: the options that have a
-    value. If they imply another default of an option, its logarithmic range moves with the default. Raises UserError
-    for options that cannot be searched.
+    given: the configuration without the searched options. If it has another value of one of them than the default, the
+    logarithmic range moves with the value. texts: NAME (its declared range), NAME=LOW:HIGH, NAME=LOW:HIGH:log or
+    NAME=A,B,C. fixed: the names of the options that keep their value. Raises UserError for options that cannot be
+    searched.
     """
-    implied = model.consequences(fixed)
-    defaults = {name: field.default for name, field in model.model_fields.items()}
+    model = type(given)
     space: dict[str, Range | Choice] = {}
     for text in texts:
         typed, equals, values = text.partition("=")
@@ -74,12 +74,12 @@ def search_space(model: type[Config], texts: Sequence[str], fixed: Mapping[str, 
         if equals:
             space[name] = _read_space(model, name, values, text)
         else:
-            space[name] = _moved(_declared(model, name, text), defaults[name], implied.get(name))
+            space[name] = _moved(_declared(model, name, text), given, name)
     if not texts:
-        unused = model.unused_options({**defaults, **implied, **fixed})
+        unused = model.unused_options({name: getattr(given, name) for name in model.model_fields})
         for name in model.model_fields:
             if name not in fixed and name not in unused and _declaration(model, name) is not None:
-                space[name] = _moved(_declared(model, name, name), defaults[name], implied.get(name))
+                space[name] = _moved(_declared(model, name, name), given, name)
     if not space:
         raise UserError(
             "there is nothing to search: name an option and its range, as in --search learning_rate=1e-4:0.1:log."
@@ -105,12 +105,20 @@ def _declared(model: type[Config], name: str, text: str) -> Range | Choice:
     raise UserError(f"--search {text}: the rule declares no range for it. Give one: {name}=LOW:HIGH or {name}=A,B,C.")
 
 
-def _moved(declared: Range | Choice, default: Any, implied: Any) -> Range | Choice:
-    """Return a declared range; a logarithmic one is multiplied by the ratio of an implied default to the plain one."""
-    if not isinstance(declared, Range) or declared.scale != "log" or not implied or implied == default:
+def _moved(declared: Range | Choice, given: Config, name: str) -> Range | Choice:
+    """Return a declared range; a logarithmic one is multiplied by the ratio of the present value to the default.
+
+    It ends at the bounds of the option.
+    """
+    field, present = type(given).model_fields[name], getattr(given, name)
+    if not isinstance(declared, Range) or declared.scale != "log" or not present or not field.default:
         return declared
-    factor = implied / default
-    return replace(declared, low=declared.low * factor, high=declared.high * factor)
+    factor = present / field.default
+    least = max(
+        (bound for part in field.metadata if (bound := getattr(part, "ge", None)) is not None), default=-math.inf
+    )
+    most = min((bound for part in field.metadata if (bound := getattr(part, "le", None)) is not None), default=math.inf)
+    return replace(declared, low=max(declared.low * factor, least), high=min(declared.high * factor, most))
 
 
 def _read_space(model: type[Config], name: str, values: str, text: str) -> Range | Choice:

@@ -73,7 +73,7 @@ def planned_search(rule: Rule, typed: Mapping[str, Any], options: TuningOptions)
     source = str(options.config or "")
     from_file = model.read_names(read_options(options.config, rule.name), source) if options.config else {}
     given = resolve(model, typed, from_file, source)
-    space = search_space(model, options.search, {**from_file, **typed})
+    space = search_space(given, options.search, {**from_file, **typed})
     fixed = {**typed, **_validation(model, given, typed)}
 
     def point(values: Mapping[str, Any]) -> TrainConfig:

@@ -10,6 +10,7 @@ from pydantic import model_validator
 from plastic_cli import ClassifierAnalyzeConfig, FilmConfig, OnlyWith, field
 from plastic_cli.config.classifier import MODEL_HELP, OPTIMIZER_HELP, LayerSizes, Model, ModuleTrainConfig, Optimizer
 from plastic_cli.config.model import Device
+from plastic_cli.config.parsing import as_value
 
 MODULE_OPTIMIZER = "adam"
 """Default optimizer of another network than that of the published rule; SGD can diverge there."""
@@ -211,6 +212,20 @@ class Train(ModuleTrainConfig):
     )
 
     @classmethod
+    def unused_options(cls, chosen: Mapping[str, Any]) -> dict[str, str]:
+        """Return the options that have no effect given `chosen`, with the reason."""
+        found = super().unused_options(chosen)
+        names = ("update", "model", "optimizer", "momentum", "weight_decay")
+        given = {name: as_value(name, cls.model_fields[name], chosen[name]) for name in names if name in chosen}
+        plain = is_plain_choice(
+            given.get("model", "mlp"), given.get("optimizer", "sgd"), given.get("momentum"), given.get("weight_decay")
+        )
+        if not plain and given.get("update") == "backprop":
+            reason = "with --update backprop and another --model or --optimizer"
+            found |= {"noise": reason, "final_noise": reason}
+        return found
+
+    @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
         """Another network implies Adam, and it or another optimizer implies a batch size.
 
@@ -291,8 +306,6 @@ class Train(ModuleTrainConfig):
                 "--noise-layers readout leaves hidden layers as they are: drop --noise-units, --noise-sources and"
                 " --decorrelation"
             )
-        if not self.is_plain and self.update == "backprop" and (self.noise, self.final_noise) != (0.1, 0.0):
-            raise ValueError("--noise does nothing with --update backprop and another --model or --optimizer")
         return self
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, field_validator, model_validator
 
-from plastic_cli import AnalyzeConfig, EvaluateConfig, FilmConfig, TrainConfig, field
+from plastic_cli import AnalyzeConfig, EvaluateConfig, FilmConfig, TrainConfig, UserError, field
 from plastic_cli.config.classifier import LayerSizes
 from plastic_metafa.theta_file import Feedback, TermKey, read_terms, read_theta, sort_terms
 
@@ -123,6 +123,21 @@ class Train(TrainConfig):
         return terms
 
     @classmethod
+    def unused_options(cls, chosen: Mapping[str, Any]) -> dict[str, str]:
+        """Return the options that have no effect given `chosen`, with the reason."""
+        found = super().unused_options(chosen)
+        try:
+            terms = read_terms(chosen.get("terms"))
+        except UserError:
+            # The check of the values says what is wrong.
+            terms = None
+        if chosen.get("theta"):
+            found["initial_theta"] = "with --theta, which holds the strengths of all terms"
+        elif isinstance(terms, tuple) and 0 not in terms:
+            found["initial_theta"] = "without the pseudo-gradient, the term 0, in --terms"
+        return found
+
+    @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a theta.toml and the reference sampling imply.
 
@@ -141,11 +156,6 @@ class Train(TrainConfig):
     def _fits_together(self) -> Self:
         if self.reference_sampling and self.held_out_classes:
             raise ValueError("--reference-sampling draws from all classes: it needs --held-out-classes 0")
-        if self.initial_theta != type(self).model_fields["initial_theta"].default:
-            if self.theta is not None:
-                raise ValueError("--initial-theta has no effect with --theta, which holds the strengths of all terms")
-            if 0 not in self.terms:
-                raise ValueError("--initial-theta is the strength of the pseudo-gradient: add its term, 0, to --terms")
         return self
 
 

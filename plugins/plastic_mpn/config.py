@@ -293,6 +293,14 @@ class Train(EnvironmentConfig, TrainConfig):
     )
 
     @classmethod
+    def unused_options(cls, chosen: Mapping[str, Any]) -> dict[str, str]:
+        """Return the options that have no effect given `chosen`, with the reason."""
+        env = chosen.get("env")
+        # An id can be typed without its version.
+        versioned = {"env": f"{env}-v0"} if isinstance(env, str) and f"{env}-v0" in SUPERVISED_TASKS else {}
+        return super().unused_options({**chosen, **versioned})
+
+    @classmethod
     def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
         """The defaults of the algorithm; --target-every sets tau to 0, and a fixed core has a fixed eta and lambda.
 

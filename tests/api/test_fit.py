@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import weakref
 from dataclasses import dataclass, field
@@ -315,6 +316,36 @@ def test_a_parameter_without_a_default_can_be_a_setting_and_the_seed_is_none():
     assert plastic.fit(made, epochs=1, settings={"rate": 0.3, "number": 7}).record.config["number"] == 7
     with pytest.raises(ValueError, match="missing a required"):
         plastic.fit(made, epochs=1)
+
+
+def test_a_learner_that_changes_a_setting_changes_it_for_itself():
+    def made(seed, sizes):
+        sizes.insert(0, seed)
+        learner = Perceptron(seed)
+        learner.sizes = sizes
+        return learner
+
+    runs = plastic.fit(made, epochs=1, seeds=2, settings={"sizes": (6, 5)})
+    assert [run.learner.sizes for run in runs] == [[0, 6, 5], [1, 6, 5]]
+    assert [run.record.config["sizes"] for run in runs] == [[6, 5], [6, 5]]
+
+
+def test_a_setting_is_a_label_where_a_parameter_holds_an_object_or_another_function_has_it():
+    module = nn.Linear(64, 10)
+
+    def made(seed, m=module):
+        return m, torch.optim.SGD(m.parameters(), lr=0.1)
+
+    def plain(seed, rate=0.1):
+        return Perceptron(seed, rate)
+
+    @functools.wraps(plain)
+    def wrapped(seed):
+        return plain(seed)
+
+    assert plastic.fit(made, epochs=1, settings={"m": "linear"}).record.config["m"] == "linear"
+    assert plastic.fit(wrapped, rule="wrapped", epochs=1, settings={"rate": 5.0}).learner.rate == 0.1
+    assert plastic.fit(lambda *given, **more: Perceptron(*given), rule="any", epochs=1, settings={"rate": 5.0})
 
 
 def test_a_learner_without_features_is_analyzed_by_its_predictions():

@@ -142,12 +142,21 @@ def test_noise_and_learning_rate_follow_their_cosines(tmp_path):
     [
         ({"k": 0.5, "momentum": 0.5}, "need --model mlp and --optimizer sgd, without --momentum"),
         ({"backbone": "autoencoder", "weight_decay": 0.1}, "--backbone need --model mlp and --optimizer sgd"),
-        ({"update": "backprop", "model": "cnn", "noise": 0.3}, "--noise does nothing with --update backprop"),
     ],
 )
 def test_options_that_do_not_fit_together_are_refused(options, problem):
     with pytest.raises(UserError, match=problem):
         Train.from_values(options)
+
+
+@pytest.mark.parametrize("other", [{"model": "cnn"}, {"optimizer": "adam"}, {"momentum": 0.5}, {"weight_decay": 0.1}])
+@pytest.mark.parametrize("noise", ["noise", "final_noise"])
+def test_the_noise_of_another_network_that_follows_the_gradient_has_no_effect(other, noise):
+    option = f"--{noise.replace('_', '-')} 0.05"
+    with pytest.raises(UserError, match=f"{option} does nothing with --update backprop"):
+        resolve(Train, {"update": "backprop", **other, noise: 0.05})
+    # With the rule's own network and steps, the noise sets the size of the step.
+    assert resolve(Train, {"update": "backprop", noise: 0.05})
 
 
 @pytest.mark.parametrize("typed", [["--model", "lenet"], ["--optimizer", "adam"], ["--momentum", ".5"]])

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from plastic_cli.data.datasets import load_dataset
+from plastic_cli.resolve import resolve
 from plastic_cli.runs.metrics import data_of
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore
@@ -280,8 +281,12 @@ def of_training(run):
 def test_an_initial_theta_that_nothing_uses_is_refused(tmp_path):
     given = tmp_path / "theta.toml"
     given.write_text('feedback = "fixed"\n[theta]\noja = 0.001\n')
-    assert "has no effect with --theta" in refused("train", "metafa", "--theta", given, "--initial-theta", 0.5)
-    assert "add its term, 0" in refused("train", "metafa", "--terms", "2,9", "--initial-theta", 0.5)
+    assert "does nothing with --theta" in refused("train", "metafa", "--theta", given, "--initial-theta", 0.5)
+    assert "does nothing without the pseudo-gradient" in refused(
+        "train", "metafa", "--terms", "2,9", "--initial-theta", 0.5
+    )
+    # A run that was accepted before is resumed.
+    assert resolve(Train, {}, stored={"terms": (2, 9), "initial_theta": 0.5}).initial_theta == 0.5
 
 
 def test_only_metrics_of_training_episodes_count_as_measured_on_training_data():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 
 import pytest
 
+from plastic_cli.commands import sweep_results
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.recipe import recipe_names
@@ -128,6 +130,17 @@ def test_an_option_without_effect_is_reported(options, said, recipe):
     assert outcome.code == 2
     assert said in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_the_interval_of_a_setting_ends_where_no_value_is_possible(instant_runs, recipe, monkeypatch):
+    values = iter((0.1, 0.9, 0.98))
+    headline = cache(lambda result: ("test/accuracy", next(values)))
+    monkeypatch.setattr(sweep_results, "_headline", headline)
+    done = plastic("sweep", recipe(seeds="3"))
+    assert done.code == 0, done.err
+    [row] = [line for line in done.out.splitlines() if "test accuracy" in line]
+    assert row.split()[-3:] == ["66.00%", "0.00%", "100.00%"]
+    assert "cut at the lowest and the highest possible value" in " ".join(done.out.split())
 
 
 def test_failures_are_listed_with_their_logs_and_the_exit_code_is_1(instant_runs, recipe, runs_folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+from typing import Literal
 
 import pytest
 
@@ -12,6 +13,7 @@ from plastic_cli.config.model import TrainConfig, field
 from plastic_cli.errors import UserError
 from plastic_cli.plugins.discovery import discover, find_rule
 from plastic_cli.plugins.models import train_model
+from plastic_cli.resolve import resolve
 from plastic_cli.runs.store import RunStore
 from plastic_cli.sweeps.search import Choice, Range, open_study, search_space
 from plastic_cli.testing import plastic
@@ -28,9 +30,24 @@ class Example(TrainConfig):
     kind: str = field("a", "a word")
 
 
+class Bounded(TrainConfig):
+    kind: Literal["small", "large"] = field("small", "a kind")
+    units: int = field(8, "units", ge=1, le=64, search=(1, 64, "log"))
+    decay: float = field(0.0, "a decay", ge=0, search=(1e-4, 0.1, "log"))
+    size: float | None = field(None, "a size", search=(0.1, 1.0, "log"))
+
+    @classmethod
+    def implied(cls, typed):
+        return {"units": 32, "decay": 0.01, "size": 0.5} if typed.get("kind") == "large" else {}
+
+
+def space_of(model, texts, values):
+    return search_space(resolve(model, values), texts, values)
+
+
 def test_a_search_is_what_the_rule_declares_or_what_is_typed():
-    assert search_space(Example, [], {}) == {"rate": Range(1e-3, 1.0, "log", whole=False)}
-    typed = search_space(Example, ["units=1:64:log", "kind=a,b", "joint", "rate=0:1"], {})
+    assert space_of(Example, [], {}) == {"rate": Range(1e-3, 1.0, "log", whole=False)}
+    typed = space_of(Example, ["units=1:64:log", "kind=a,b", "joint", "rate=0:1"], {})
     assert typed == {
         "units": Range(1, 64, "log", whole=True),
         "kind": Choice(("a", "b")),
@@ -38,7 +55,7 @@ def test_a_search_is_what_the_rule_declares_or_what_is_typed():
         "rate": Range(0, 1, "linear", whole=False),
     }
     with pytest.raises(UserError, match="nothing to search"):
-        search_space(Example, [], {"rate": "0.5"})
+        space_of(Example, [], {"rate": "0.5"})
 
 
 @pytest.mark.parametrize(
@@ -58,14 +75,14 @@ def test_a_search_is_what_the_rule_declares_or_what_is_typed():
 )
 def test_a_wrong_search_is_reported_in_one_line(text):
     with pytest.raises(UserError) as caught:
-        search_space(Example, [text], {})
+        space_of(Example, [text], {})
     assert str(caught.value).startswith(f"--search {text}: ")
 
 
 def test_every_rule_declares_what_to_search():
     for name in ("backprop", "eglp", "grlu", "mpn", "selective"):
         model = train_model(find_rule(name))
-        for option, searched in search_space(model, [], {}).items():
+        for option, searched in space_of(model, [], {}).items():
             assert isinstance(searched, Range)
             default = model.model_fields[option].default
             assert searched.low <= default <= searched.high, (name, option)
@@ -75,28 +92,55 @@ def test_every_rule_declares_what_to_search():
 
 
 @pytest.mark.parametrize("rule", ["backprop", "eglp", "feedback", "grlu", "mpn", "selective"])
+@pytest.mark.parametrize("update", [None, "backprop"])
 @pytest.mark.parametrize("more", [{}, {"model": "lenet"}, {"optimizer": "adam"}, {"optimizer": "momentum"}], ids=str)
-def test_a_search_without_named_options_is_valid_and_contains_the_defaults(rule, more):
+def test_a_search_without_named_options_is_valid_and_contains_the_defaults(rule, more, update):
     model = train_model(find_rule(rule))
+    more = more if update is None else {**more, "update": update}
     if more.keys() - model.model_fields.keys():
         pytest.skip("the rule has no such option")
-    defaults = model.from_values(more)
-    space = search_space(model, [], more)
+    if update and rule == "eglp":
+        with pytest.raises(UserError, match=r"nothing to search|does nothing"):
+            space_of(model, [], more)
+        return
+    defaults = resolve(model, more)
+    space = space_of(model, [], more)
     assert space
     for option, searched in space.items():
         assert searched.low <= getattr(defaults, option) <= searched.high, option
         for end in (searched.low, searched.high):
-            model.from_values({**more, option: end}).refuse_unused()
+            resolve(model, {**more, option: end})
+
+
+def test_a_moved_range_ends_at_the_bounds_of_its_option():
+    plain, large = (space_of(Bounded, [], values) for values in ({}, {"kind": "large"}))
+    assert plain == {
+        "units": Range(1, 64, "log", whole=True),
+        "decay": Range(1e-4, 0.1, "log", whole=False),
+        "size": Range(0.1, 1.0, "log", whole=False),
+    }
+    assert large == {**plain, "units": Range(4, 64, "log", whole=True)}
+
+
+def test_a_range_belongs_to_the_options_that_are_trained(tmp_path):
+    file = tmp_path / "options.toml"
+    file.write_text('optimizer = "sgd"\n')
+    for options in (["--model", "lenet"], ["--model", "lenet", "--config", str(file)]):
+        outcome = plastic("tune", "grlu", *options, "--dry-run")
+        assert outcome.code == 0, outcome.err
+        # In both cases the model implies Adam and its rate.
+        row = next(line for line in outcome.out.splitlines() if "learning_rate" in line)
+        assert [float(number) for number in row.split()[1:3]] == [1e-5, 0.01]
 
 
 def test_a_range_moves_with_a_default_that_other_options_imply():
     model = train_model(find_rule("grlu"))
-    plain, other = (search_space(model, ["learning_rate"], fixed)["learning_rate"] for fixed in ({}, {"model": "cnn"}))
+    plain, other = (space_of(model, ["learning_rate"], fixed)["learning_rate"] for fixed in ({}, {"model": "cnn"}))
     assert (plain.low, plain.high) == (0.001, 1.0)
     assert (other.low, other.high) == pytest.approx((1e-5, 0.01))
-    published = search_space(train_model(find_rule("eglp")), [], {"model": "softhebb"})
+    published = space_of(train_model(find_rule("eglp")), [], {"model": "softhebb"})
     assert "initial_radius" in published
-    assert "initial_radius" not in search_space(train_model(find_rule("eglp")), [], {"model": "mlp"})
+    assert "initial_radius" not in space_of(train_model(find_rule("eglp")), [], {"model": "mlp"})
 
 
 def test_a_search_finds_what_is_best_and_says_how_to_train_it(instant_runs, runs_folder, starts):
