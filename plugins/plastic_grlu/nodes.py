@@ -255,10 +255,10 @@ class CleanPass(Interception):
             factors = [] if product.kind == "embedding" else [product.weight]
         elif name in WITH_SUMMAND:
             factors = tensors[1:]
+        elif name in BILINEAR:
+            factors = [tensor for tensor in tensors if name != "bilinear" or tensor.ndim > 1]
         else:
-            factors = (
-                [tensor for tensor in tensors if name != "bilinear" or tensor.ndim > 1] if name in BILINEAR else []
-            )
+            factors = []
         chosen = {id(factor) for factor in factors if id(factor) not in self._activity}
         weights = {
             number: names[number] or f"call {call}.{number}"

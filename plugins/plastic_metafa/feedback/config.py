@@ -82,8 +82,9 @@ class Train(SteppedRateConfig):
     images: int = field(0, "number of training images, drawn by the seed; 0: all", ge=0, panel="Data")
     learning_rate: float = field(
         0.1,
-        "learning rate (default with momentum: 0.01; with adam, adamw and selective: 0.001; with plain sgd and"
-        f" --activation softplus: {ONLINE_RATE}, with --theta: 1)",
+        f"learning rate (default with momentum: {SteppedRateConfig.rates['momentum']}; with adam, adamw and selective:"
+        f" {SteppedRateConfig.rates['adam']}; with plain sgd and --activation softplus: {ONLINE_RATE}, with --theta:"
+        " 1)",
         gt=0,
         search=(1e-4, 1.0, "log"),
         panel="Learning",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -57,6 +58,7 @@ def fit_stream(
         _log(learner, data, run, whole_epoch=True)
         after_epoch(0)
     stretches = stretches_of(len(data.train), epochs, every)
+    steps_before = [0, *accumulate(math.ceil((part.last - part.first) / batch_size) for part in stretches)]
     orders = _orders(run.generator("order"), len(data.train))
     epoch, order = -1, torch.empty(0)
     for number in run.steps(len(stretches), unit):
@@ -67,8 +69,7 @@ def fit_stream(
             learner.begin_epoch(epoch, epochs)
         began = training_clock()
         try:
-            steps_before = sum(math.ceil((part.last - part.first) / batch_size) for part in stretches[:number])
-            _learn(learner, data, run, order[place.first : place.last], batch_size, steps_before)
+            _learn(learner, data, run, order[place.first : place.last], batch_size, steps_before[number])
         except FloatingPointError as error:
             raise RunFailed(f"epoch {epoch + 1}: {error}. Try a smaller learning rate.") from None
         run.count_samples(place.last - place.first, training_clock() - began)
