@@ -43,9 +43,12 @@ class ChosenOptions(RunsOptions):
         repeat=True,
     )
 
-    def rows(self) -> list[Mapping[str, Any]]:
-        """Return the records of the chosen runs; raises UserError if there is none."""
-        from plastic_cli.runs.selection import Selection, select
+    def rows(self, *, first: str | None = None) -> list[Mapping[str, Any]]:
+        """Return the records of the chosen runs; raises UserError if there is none.
+
+        first: a run, or the name of several: they come first, also if the other options do not choose them.
+        """
+        from plastic_cli.runs.selection import Selection, find_rows, select
         from plastic_cli.runs.store import RunStore
 
         store = RunStore(self.runs_folder())
@@ -62,7 +65,9 @@ class ChosenOptions(RunsOptions):
         if not chosen:
             what = f"no {status} run" if status not in (None, "all") else "no run"
             raise UserError(f"{what} in {store.folder} fits. `plastic runs` lists all runs.")
-        return chosen
+        leading = find_rows(present, first) if first is not None else []
+        ids = {row["run"] for row in leading}
+        return [*leading, *(row for row in chosen if row["run"] not in ids)]
 
 
 def check_output(path: Path, suffixes: tuple[str, ...] = PICTURES) -> None:

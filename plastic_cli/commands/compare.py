@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from plastic_cli.commands.chosen import PICTURES, ChosenOptions, check_output, refuse_typed, write_figure
 from plastic_cli.commands.invocation import DebugOptions, FileOptions
@@ -19,13 +19,32 @@ from plastic_cli.runs.console import Console
 from plastic_cli.tables import Table, markdown
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from plastic_cli.reports.side_by_side import Comparison
     from plastic_cli.reports.standing import Standing
 
 
-class Options(ViewOptions, ChosenOptions, FileOptions, DebugOptions):
-    """Options of `plastic compare`. CSV holds the results; JSON holds everything."""
+TableName = Literal["all", "settings", "options", "results", "circumstances", "nearest", "controls", "published"]
 
+
+class Options(ViewOptions, ChosenOptions, FileOptions, DebugOptions):
+    """Options of `plastic compare`. Of all tables, CSV holds the results and JSON everything."""
+
+    baseline: str | None = field(
+        None,
+        "run, or name of runs, whose setting is A: differences are taken from it (default: the first run that is"
+        " named, else the oldest)",
+        panel="Which runs",
+        complete="run",
+    )
+    table: Literal["all", "settings", "options", "results", "circumstances", "nearest", "controls", "published"] = (
+        field(
+            "all",
+            "print one table alone; nearest, controls and published belong to a comparison with the reference",
+            panel="Output",
+        )
+    )
     format: Literal["table", "markdown", "latex", "csv", "json"] = field(
         "table", "format of the results", panel="Output"
     )
@@ -52,8 +71,10 @@ def compare(options: Options) -> None:
         check_output(options.output, (".html", *PICTURES))
     if options.output is None or options.output.suffix.lower() == ".html":
         refuse_typed(options, ViewOptions.model_fields, "without --output FILE.png, .svg or .pdf")
-    view, rows = options.view(), options.rows()
+    view, rows = options.view(), options.rows(first=options.baseline)
     if len(rows) == 1:
+        if options.baseline is not None:
+            raise UserError(f"--baseline {options.baseline}: no other run is chosen. Choose runs to compare it with.")
         _compare_with_reference(rows[0], options)
         return
 
@@ -61,7 +82,7 @@ def compare(options: Options) -> None:
     from plastic_cli.reports.side_by_side import Comparison
 
     comparison = Comparison(read_runs(row["folder"] for row in rows))
-    _print(comparison, _standing(comparison), options.output_format())
+    _print(comparison, _standing(comparison), options)
     if options.output is not None:
         if options.output.suffix.lower() == ".html":
             from plastic_cli.reports.side_tables import comparison_page
@@ -77,7 +98,7 @@ def compare(options: Options) -> None:
 def _compare_with_reference(row: Mapping[str, Any], options: Options) -> None:
     """Print where one run stands in the reference, and write the page."""
     from plastic_cli.reports.standing import Standing
-    from plastic_cli.reports.standing_tables import as_json, standing_page, tables_of
+    from plastic_cli.reports.standing_tables import as_json, frames_of, standing_page, tables_of
     from plastic_cli.runs.reference import read_reference
 
     if options.output is not None and options.output.suffix.lower() != ".html":
@@ -85,16 +106,19 @@ def _compare_with_reference(row: Mapping[str, Any], options: Options) -> None:
             f"--output {options.output}: one run has no curves to compare. Draw them with: plastic plot {row['run']}"
         )
     standing = Standing([Path(row["folder"])], read_reference())
-    if options.output_format() == "csv":
+    tables = tables_of(standing)
+    if options.table != "all":
+        _print_one(tables, frames_of(standing), "reference", options)
+    elif options.output_format() == "csv":
         sys.stdout.write(csv_text(standing.results))
     elif options.output_format() == "json":
         sys.stdout.write(as_json(standing))
     elif options.output_format() in ("markdown", "latex"):
-        _print_text(tables_of(standing), "reference", options.output_format())
+        _print_text(tables.values(), "reference", options.output_format())
     else:
         from plastic_cli.terminal_tables import print_tables
 
-        print_tables(tables_of(standing))
+        print_tables([*tables.values()])
     if options.output is not None:
         _write_page(standing_page(standing), options.output)
         Console().message(f"wrote {options.output}")
@@ -111,29 +135,55 @@ def _standing(comparison: Comparison) -> Standing | None:
         return None
 
 
-def _print(comparison: Comparison, standing: Standing | None, output_format: str) -> None:
+def _print(comparison: Comparison, standing: Standing | None, options: Options) -> None:
     from plastic_cli.reports import standing_tables
-    from plastic_cli.reports.side_tables import as_json, equal_text, tables_of
+    from plastic_cli.reports.side_tables import as_json, equal_text, frames_of, tables_of
     from plastic_cli.terminal_tables import print_tables
 
-    own, shipped = tables_of(comparison), standing_tables.tables_of(standing) if standing else []
-    if output_format == "csv":
+    own, shipped = tables_of(comparison), standing_tables.tables_of(standing) if standing else {}
+    if options.table in frames_of(comparison):
+        _print_one(own, frames_of(comparison), "compare", options)
+    elif options.table != "all":
+        frames = standing_tables.frames_of(standing) if standing else {}
+        _print_one(shipped, {**frames_of(comparison), **frames}, "reference", options)
+    elif options.output_format() == "csv":
         sys.stdout.write(csv_text(comparison.results))
-    elif output_format == "json":
+    elif options.output_format() == "json":
         sys.stdout.write(as_json(comparison, standing))
-    elif output_format in ("markdown", "latex"):
-        _print_text(own, "compare", output_format)
-        _print_text(shipped, "reference", output_format, follows=bool(own))
+    elif options.output_format() in ("markdown", "latex"):
+        _print_text(own.values(), "compare", options.output_format())
+        _print_text(shipped.values(), "reference", options.output_format(), follows=bool(own))
     else:
-        print_tables(own)
+        print_tables([*own.values()])
         if same := equal_text(comparison):
             print(f"\n{same}")  # noqa: T201
         if shipped:
             print()  # noqa: T201
-            print_tables(shipped)
+            print_tables([*shipped.values()])
 
 
-def _print_text(tables: Sequence[Table], part: str, output_format: str, *, follows: bool = False) -> None:
+def _print_one(tables: Mapping[str, Table], frames: Mapping[str, pd.DataFrame], part: str, options: Options) -> None:
+    """Print the table that was chosen; frames: its values, and what else could be chosen."""
+    from plastic_cli.reports.content import json_text
+    from plastic_cli.terminal_tables import print_tables
+
+    name: str = options.table
+    if name not in frames:
+        known = [each for each in get_args(TableName) if each in frames]
+        raise UserError(f"--table {name}: this comparison has no such table. It has {', '.join(known)}.")
+    if options.output_format() == "csv":
+        sys.stdout.write(csv_text(frames[name]))
+    elif options.output_format() == "json":
+        sys.stdout.write(json_text(**{name: frames[name]}))
+    elif name not in tables:
+        Console().message(f"the table {name} is empty")
+    elif options.output_format() in ("markdown", "latex"):
+        _print_text([tables[name]], part, options.output_format())
+    else:
+        print_tables([tables[name]])
+
+
+def _print_text(tables: Iterable[Table], part: str, output_format: str, *, follows: bool = False) -> None:
     """Print tables as text. part: a word in the labels of LaTeX. follows: other tables were printed before."""
     if output_format == "latex":
         from plastic_cli.reports.latex import latex

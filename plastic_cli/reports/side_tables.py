@@ -39,10 +39,36 @@ MINUS = "\N{MINUS SIGN}"
 DEFAULT_MARK = " *"
 
 
-def tables_of(comparison: Comparison) -> list[Table]:
-    """Return the tables: what is compared, options, results, and circumstances that differ."""
-    tables = [settings_table(comparison), options_table(comparison), results_table(comparison)]
-    return [table for table in (*tables, circumstances_table(comparison)) if table.rows]
+def tables_of(comparison: Comparison) -> dict[str, Table]:
+    """Return the tables with rows by name: what is compared, options, results, and circumstances that differ."""
+    tables = {
+        "settings": settings_table(comparison),
+        "options": options_table(comparison),
+        "results": results_table(comparison),
+        "circumstances": circumstances_table(comparison),
+    }
+    return {name: table for name, table in tables.items() if table.rows}
+
+
+def frames_of(comparison: Comparison) -> dict[str, pd.DataFrame]:
+    """Return the same parts as frames."""
+    settings = pd.DataFrame(
+        [
+            {
+                "setting": side.letter,
+                "title": side.title,
+                "runs": [record.run for record in side.records],
+                "seeds": list(side.seeds),
+            }
+            for side in comparison.sides
+        ]
+    )
+    return {
+        "settings": settings,
+        "options": comparison.options.reset_index(),
+        "results": comparison.results,
+        "circumstances": comparison.circumstances.reset_index(),
+    }
 
 
 def settings_table(comparison: Comparison) -> Table:
@@ -240,13 +266,13 @@ def as_text(comparison: Comparison, width: int | None) -> str:
     """Return the tables as plain text for a terminal of `width` columns."""
     from plastic_cli.terminal_tables import table_text
 
-    texts = [table_text(table, width).rstrip("\n") for table in tables_of(comparison)]
+    texts = [table_text(table, width).rstrip("\n") for table in tables_of(comparison).values()]
     return "\n\n".join([*texts, *([equal_text(comparison)] if equal_text(comparison) else [])])
 
 
 def as_html(comparison: Comparison) -> str:
     """Return the tables as HTML, for a notebook."""
-    return "".join(html(table) for table in tables_of(comparison))
+    return "".join(html(table) for table in tables_of(comparison).values())
 
 
 def as_json(comparison: Comparison, standing: Standing | None = None) -> str:
@@ -254,23 +280,7 @@ def as_json(comparison: Comparison, standing: Standing | None = None) -> str:
 
     standing: where the runs stand in the reference, which is added under the key "reference".
     """
-    settings = pd.DataFrame(
-        [
-            {
-                "setting": side.letter,
-                "title": side.title,
-                "runs": [record.run for record in side.records],
-                "seeds": list(side.seeds),
-            }
-            for side in comparison.sides
-        ]
-    )
-    text = json_text(
-        settings=settings,
-        options=comparison.options.reset_index(),
-        results=comparison.results,
-        circumstances=comparison.circumstances.reset_index(),
-    )
+    text = json_text(**frames_of(comparison))
     if standing is None:
         return text
     return json.dumps({**json.loads(text), "reference": content_of(standing)}, indent=1) + "\n"

@@ -27,16 +27,16 @@ SHOWN_SPLITS = ("test/", "control/")
 """Splits of the results that a table shows if there are any; the frames have all."""
 
 
-def tables_of(standing: Standing) -> list[Table]:
-    """Return the tables: what is compared, results, nearest settings, controls and published figures."""
-    tables = [
-        compared_table(standing),
-        results_table(standing),
-        nearest_table(standing),
-        controls_table(standing),
-        published_table(standing),
-    ]
-    return [table for table in tables if table.rows]
+def tables_of(standing: Standing) -> dict[str, Table]:
+    """Return the tables with rows by name: what is compared, results, nearest settings, controls, published figures."""
+    tables = {
+        "runs": compared_table(standing),
+        "results": results_table(standing),
+        "nearest": nearest_table(standing),
+        "controls": controls_table(standing),
+        "published": published_table(standing),
+    }
+    return {name: table for name, table in tables.items() if table.rows}
 
 
 def title_of(standing: Standing) -> str:
@@ -306,12 +306,12 @@ def as_text(standing: Standing, width: int | None) -> str:
     """Return the tables as plain text for a terminal of `width` columns."""
     from plastic_cli.terminal_tables import table_text
 
-    return "\n\n".join(table_text(table, width).rstrip("\n") for table in tables_of(standing))
+    return "\n\n".join(table_text(table, width).rstrip("\n") for table in tables_of(standing).values())
 
 
 def as_html(standing: Standing) -> str:
     """Return the tables as HTML, for a notebook."""
-    return "".join(html(table) for table in tables_of(standing))
+    return "".join(html(table) for table in tables_of(standing).values())
 
 
 def frames_of(standing: Standing) -> dict[str, pd.DataFrame]:
@@ -339,7 +339,7 @@ def standing_page(standing: Standing) -> str:
 
     sections = [
         Section(name, table.title, (), (PageTable(f"{name}-table", table),))
-        for table in tables_of(standing)
+        for table in tables_of(standing).values()
         for name in [table.title.lower().replace(" ", "-")]
     ]
     runs = ", ".join(record.run for record in standing.records)

@@ -57,6 +57,50 @@ def test_several_rules_are_compared(runs, train):
     assert set(found["rule"]) == {"eglp", "backprop"}
 
 
+def test_differences_are_taken_from_the_baseline(runs, train):
+    def settings_and_differences(*options):
+        done = command("compare", *options, "--json")
+        assert done.code == 0, done.err
+        read = json.loads(done.out)
+        found = {row["setting"]: row["difference"] for row in read["results"] if row["metric"] == "test/accuracy"}
+        return [entry["runs"] for entry in read["settings"]], found
+
+    small, large = [runs[0].name, runs[1].name], [runs[2].name, runs[3].name]
+    sides, differences = settings_and_differences()
+    assert sides == [small, large]
+    turned, other = settings_and_differences("--baseline", runs[3].name)
+    assert turned == [large, small]
+    assert (differences["A"], other["A"]) == (None, None)
+    assert other["B"] == pytest.approx(-differences["B"])
+    assert differences["B"] != 0
+
+    # A baseline that the other options leave out is added, with all runs of its name.
+    for seed in (0, 1):
+        train("--seed", seed, "--batch-size", 32, "--name", f"wide-seed{seed}")
+    added, _ = settings_and_differences("--where", "batch-size=8", "--baseline", "wide")
+    assert [len(side) for side in added] == [2, 2]
+    assert added[1] == small
+
+
+def test_one_table_is_printed_in_every_format(runs):
+    def out(*options):
+        done = command("compare", "--table", *options)
+        assert done.code == 0, done.err
+        return done.out
+
+    assert "batch-size" in out("options")
+    assert "test accuracy" not in out("options")
+    assert out("options", "--format", "latex").count(r"\begin{tabular}") == 1
+    assert out("results", "--format", "markdown").count("| result |") == 1
+    assert [*csv.DictReader(io.StringIO(out("options", "--format", "csv")))] == [
+        {"option": "batch_size", "A": "8", "B": "16", "default": "64"}
+    ]
+    assert {*json.loads(out("settings", "--json"))} == {"settings"}
+    empty = command("compare", "--table", "circumstances")
+    assert (empty.code, empty.out) == (0, "")
+    assert "the table circumstances is empty" in empty.err
+
+
 def test_csv_holds_the_results(runs):
     rows = list(csv.DictReader(io.StringIO(command("compare", "--format", "csv").out)))
     assert {row["setting"] for row in rows} == {"A", "B"}
@@ -98,6 +142,8 @@ def test_the_output_is_a_page_or_a_figure(runs, name, begin):
         (["--output", "c.gif"], "the name must end with .html, .png, .svg or .pdf"),
         (["--where", "batch-size=8", "--where", "seed=0", "--output", "c.png"], "one run has no curves to compare"),
         (["--output", "c.png", "--metric", "test/acuracy"], "Did you mean 'test/accuracy'?"),
+        (["--table", "controls"], "this comparison has no such table. It has settings, options, results"),
+        (["--baseline", "nothing"], "there is no run 'nothing'"),
     ],
 )
 def test_what_cannot_be_compared_is_an_error_of_one_line(runs, options, words):
@@ -148,6 +194,12 @@ def test_the_standing_is_printed_for_programs_too(reference):
     assert {*read} == {"runs", "results", "means", "repeats", "paired", "nearest", "controls", "published", "notes"}
     rows = list(csv.DictReader(io.StringIO(command("compare", name, "--format", "csv").out)))
     assert [row["metric"] for row in rows][:1] == ["test/accuracy"]
+    controls = command("compare", name, "--table", "controls", "--json")
+    assert json.loads(controls.out) == {"controls": read["controls"]}
+    (refused, alone) = (command("compare", name, *each) for each in (["--table", "options"], ["--baseline", name]))
+    assert (refused.code, alone.code) == (2, 2)
+    assert "It has results, nearest, controls, published." in refused.err
+    assert "no other run is chosen" in alone.err
     assert {row["n"] for row in rows} == {"4"}
     assert [row["position"] for row in rows] == [row["position"] for row in read["results"]]
     assert command("compare", name, "--format", "markdown").out.count("### ") >= 2

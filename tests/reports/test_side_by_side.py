@@ -264,7 +264,7 @@ def test_a_page_holds_tables_and_curves_and_no_markup_of_runs(make_runs):
 
 
 def test_tables_without_rows_are_left_out(two):
-    assert [table.title for table in tables_of(two)] == ["Compared", "Options that differ", "Results"]
+    assert [table.title for table in tables_of(two).values()] == ["Compared", "Options that differ", "Results"]
 
 
 def test_one_run_cannot_be_compared(make_runs):

@@ -340,7 +340,7 @@ def test_the_version_of_controls_is_shown_if_it_is_not_that_of_the_run(tmp_path)
     control = [record_of("grlu", seed, {"test/accuracy": 0.5}, number=20 + seed, update="backprop", version="0.1.0")
                for seed in range(3)]  # fmt: skip
     reference = reference_of(tmp_path, [*runs(), *control])
-    (found,) = [table for table in tables_of(stand([own(7, 0.9)], reference)) if table.title == "Controls"]
+    (found,) = [table for table in tables_of(stand([own(7, 0.9)], reference)).values() if table.title == "Controls"]
     place = [column.heading for column in found.columns].index("plastic version")
     assert [row[place] for row in found.rows] == ["0.1.0"]
     reference = reference_of(tmp_path / "same", runs())
