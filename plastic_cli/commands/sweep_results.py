@@ -18,6 +18,9 @@ from plastic_cli.sweeps.plan import PlannedRun, option_text
 from plastic_cli.sweeps.steps import PlannedStep, run_of
 from plastic_cli.tables import duration
 
+MOST_LABELS = 3
+"""Of runs that failed for one reason this number is named."""
+
 
 def print_plan(plan: Sequence[Planned], options: SweepInvocation) -> None:
     """Print the runs and steps of a plan, and which of them are done and which are left."""
@@ -116,14 +119,20 @@ def typed_name(name: str) -> str:
 
 
 def print_failures(failed: Sequence[SweepRun], options: SweepInvocation) -> None:
-    """Print why runs and steps failed, and where their output is."""
+    """Print why runs and steps failed, each reason once, and where the output is."""
     if options.quiet:
         return
     console = Console()
+    of_error: dict[str | None, list[SweepRun]] = {}
     for result in failed:
-        console.message(f"failed: {result.planned.label}: {result.outcome.error}")
-        if result.log is not None:
-            console.message(f"  its output: {result.log}")
+        of_error.setdefault(result.outcome.error, []).append(result)
+    for error, results in of_error.items():
+        labels = [result.planned.label for result in results]
+        more = f" and {len(labels) - MOST_LABELS} more" if len(labels) > MOST_LABELS else ""
+        console.message(f"failed: {', '.join(labels[:MOST_LABELS])}{more}: {error}")
+        log = next((result.log for result in results if result.log is not None), None)
+        if log is not None:
+            console.message(f"  {'its output' if len(results) == 1 else 'output of one of them'}: {log}")
 
 
 def _as_object(result: SweepRun, runs: Path) -> dict[str, Any]:

@@ -154,6 +154,15 @@ def test_failures_are_listed_with_their_logs_and_the_exit_code_is_1(instant_runs
     assert json.loads(json.dumps(results))[-1]["error"]
 
 
+def test_a_reason_that_many_runs_share_is_printed_once_at_the_end(instant_runs, recipe):
+    outcome = plastic("sweep", recipe("batch_size = [13]", seeds="5"), "--workers", 1)
+    assert outcome.code == 1
+    [line] = [line for line in outcome.err.splitlines() if line.startswith("failed: ")]
+    assert line.count("batch_size=13") == 3
+    assert line.endswith("and 2 more: train/loss became nan")
+    assert outcome.err.count("output of one of them: ") == 1
+
+
 def test_an_unknown_exporter_is_reported_before_any_run(instant_runs, recipe, starts, monkeypatch):
     monkeypatch.setenv("PLASTIC_EXPORT", "tensorbord")
     for words in (["sweep", recipe("batch_size = [1, 2]")], ["tune", "backprop", "--trials", 1]):
