@@ -9,9 +9,10 @@ from __future__ import annotations
 import gc
 import io
 import os
+import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -129,7 +130,7 @@ def run_command_line(arguments: list[str]) -> int:
             import traceback
 
             sys.stderr.write(printable(traceback.format_exc(), keep="\n\t"))
-        _print_error(f"error: {_one_line(error)}")
+        _print_error(f"error: {_one_line(error, arguments)}")
         return int(getattr(error, "exit_code", 1))
 
 
@@ -168,29 +169,46 @@ def _leave_closed_pipe(stdout: TextIO) -> int:
     return 0
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception, arguments: Sequence[str]) -> str:
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error}."
     if not isinstance(error, typer.TyperException):
         return str(error)
     context: Any = getattr(error, "ctx", None)
-    mistyped = getattr(error, "option_name", None)
-    if mistyped is not None and context is not None:
-        options = [
-            option
-            for parameter in context.command.params
-            if not getattr(parameter, "hidden", False)
-            for option in parameter.opts
-        ]
-        from plastic_cli.config.other_words import similar_option
-
-        published = getattr(context.command, "published_names", None)
-
-        message = f"there is no option '{mistyped}'.{similar_option(mistyped, options, published)}"
-    else:
+    message = _about_words(error, context, arguments) if context is not None else ""
+    if not message:
         message = " ".join(error.format_message().split())
         message += "" if message.endswith((".", "?", "!")) else "."
     return message + (f" See `{context.command_path} --help`." if context is not None else "")
+
+
+_EXTRA_WORDS = re.compile(r"unexpected extra argument(?:\(s\)|s?) \((.*)\)")
+
+
+def _about_words(error: Exception, context: Any, arguments: Sequence[str]) -> str:
+    """Return what is wrong with an option that does not exist, or with a word too many; "" for other errors."""
+    from plastic_cli.config.other_words import similar_option
+
+    options = [
+        option
+        for parameter in context.command.params
+        if not getattr(parameter, "hidden", False)
+        for option in parameter.opts
+        if option.startswith("-")
+    ]
+    published = getattr(context.command, "published_names", None)
+    mistyped = getattr(error, "option_name", None)
+    if mistyped is not None:
+        # Of "-epochs", a word with one hyphen, only "-e" is reported.
+        whole = (word.partition("=")[0] for word in arguments if word.startswith(mistyped) and len(mistyped) == 2)
+        mistyped = next(whole, mistyped)
+        return f"there is no option '{mistyped}'.{similar_option(mistyped, options, published)}"
+    words = _EXTRA_WORDS.search(str(error))
+    if words is None:
+        return ""
+    name, equals, value = words[1].split()[0].partition("=")
+    guess = similar_option(name, options, published) if equals else ""
+    return f"'{words[1]}' is not an option." + guess.replace("'?", f" {value}'?")
 
 
 if __name__ == "__main__":

@@ -44,4 +44,4 @@ def similar_option(word: str, options: Iterable[str], published: Mapping[str, st
 
 
 def _plain(option: str) -> str:
-    return option.removeprefix("--").replace("-", "_").casefold()
+    return option.lstrip("-").replace("-", "_").casefold()
