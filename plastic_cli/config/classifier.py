@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, model_validator
 
+from plastic_cli.config.describe import is_switch
 from plastic_cli.config.model import (
     AnalyzeConfig,
     Device,
@@ -16,7 +17,8 @@ from plastic_cli.config.model import (
     TrainConfig,
     field,
 )
-from plastic_cli.errors import did_you_mean, match_choice
+from plastic_cli.config.unused import matches
+from plastic_cli.errors import OptionError, did_you_mean, match_choice
 
 MOST_UNITS = 2**20
 
@@ -191,6 +193,20 @@ class SteppedRateConfig(ModuleTrainConfig):
         (), "divide the learning rate by 10 after these shares of the epochs, such as 0.5,0.75", panel="Learning"
     )
 
+    def refuse_unused(self) -> None:
+        """Raise OptionError if an option has no effect; such is a share of the epochs after the last one begins."""
+        super().refuse_unused()
+        last = (self.epochs - 1) / self.epochs
+        late = [share for share in self.rate_drops if share > last]
+        if late:
+            raise OptionError(
+                f"--rate-drops {late[0]:g} does nothing with --epochs {self.epochs}: no epoch begins after this share."
+                f" Choose shares up to {last:.3g}, or leave it out."
+                if last
+                else "--rate-drops does nothing with --epochs 1: the rate changes between epochs. Leave it out.",
+                "rate_drops",
+            )
+
 
 class ClassifierEvaluateConfig(EvaluateConfig):
     """Evaluate a trained classifier on a data set, split and corruption."""
@@ -253,6 +269,17 @@ class ClassifierAnalyzeConfig(MeasuresConfig):
         ("few_shot", (True,), ("ways", "shots", "queries", "episodes")),
         ("incremental", (True,), ("images_per_class",)),
     )
+    angles_by_default: ClassVar[bool] = False
+    """Whether the angles are also measured if no analysis is chosen."""
+
+    @classmethod
+    def unused_options(cls, chosen: Mapping[str, Any]) -> dict[str, str]:
+        """Return the options that have no effect: also those of --angles without it."""
+        found = super().unused_options(chosen)
+        switches = [name for name, info in cls.model_fields.items() if is_switch(info)]
+        is_one_chosen = any(matches(chosen.get(name, False), True) for name in switches)
+        measured = matches(chosen.get("angles", True), True) or (cls.angles_by_default and not is_one_chosen)
+        return found if measured else {**dict.fromkeys(("images", "samples"), "without --angles"), **found}
 
 
 class OwnNetworkConfig(AnalyzeConfig):

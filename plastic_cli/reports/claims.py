@@ -302,7 +302,8 @@ def judge(claim: Claim, values: ArrayLike, *, failed: int = 0, control: ArrayLik
     failed: number of further seeds without a value because their run failed. A claim is never reproduced if a seed
     failed or has no finite value, because the remaining seeds were selected by their outcome. control (m,): values of
     the control in the claim's metric. A claim is never reproduced if the interval of the control (with fewer than
-    `MINIMUM_VALUES` values its mean) touches the band. More seeds can then decide only that it is not reproduced.
+    `MINIMUM_VALUES` values its mean) touches the band. In both cases more seeds can decide only that
+    it is not reproduced.
     """
     interval = mean_interval(values)
     lost = interval.dropped + failed
@@ -318,11 +319,14 @@ def judge(claim: Claim, values: ArrayLike, *, failed: int = 0, control: ArrayLik
         return Verdict(claim, "not reproduced", f"ours lies {side}, {counted}", interval, side, lost)
     is_control_inside = not claim.about_control and _touched_by(band, mean_interval(control))
     if not band.contains(interval.low, interval.high, slack):
-        needed = seeds_to_decide(interval, band, only_outside=is_control_inside)
+        cannot_reproduce = is_control_inside or lost > 0
+        needed = seeds_to_decide(interval, band, only_outside=cannot_reproduce)
         more = f"about {needed} would probably decide" if needed else f"more than {MOST_SEEDS} would be needed"
+        texts = [more] if needed or not cannot_reproduce else []
         if is_control_inside:
-            more = f"the control lies in the band too{f', {more}' if needed else ''}"
-        return Verdict(claim, "inconclusive", f"{counted}; {more}", interval, lost=lost, seeds_needed=needed)
+            texts.insert(0, "the control lies in the band too")
+        reason = "; ".join([counted, *([", ".join(texts)] if texts else [])])
+        return Verdict(claim, "inconclusive", reason, interval, lost=lost, seeds_needed=needed)
     if lost:
         return Verdict(claim, "inconclusive", counted, interval, lost=lost)
     if is_control_inside:
@@ -459,7 +463,7 @@ class _Entries:
             of_id = f" ({entry['id']})" if isinstance(entry.get("id"), str) else ""
             name = f"{self.file}: {kind} {number}{of_id}"
             complete = self._with_settings(name, dict(entry))
-            for key in ("conditions", "against"):
+            for key in ("conditions", "against", "control_setting"):
                 if isinstance(complete.get(key), Mapping):
                     complete[key] = present_names(complete[key], self.former)
             yield name, complete

@@ -52,7 +52,7 @@ class Group:
     setting: the fields that differ from the defaults of the rule or from other groups of the rule and data set, as
     text. distinction: only the fields that distinguish the group, and a choice of classes, for legends; "" if there
     are none. runs: their ids in the order of the seeds; of several runs with one seed the newest, since a repeated seed
-    adds no information. repeated: number of runs that are left out for that reason. failed: number of seeds that failed
+    adds no information. repeated: number of runs that are left out for that reason. failed_seeds: the seeds that failed
     and were never completed. differing: the fields that distinguish this group from the others of its rule and data
     set, without those that follow from other fields. named: the fields that `setting` names, without those that it
     names only because another rule does. config: the configuration of its runs, as plain JSON values, without
@@ -71,13 +71,18 @@ class Group:
     repeated: int = 0
     note: str = ""
     contents: str = ""
-    failed: int = 0
+    failed_seeds: tuple[float, ...] = ()
     source: str = ""
 
     @property
     def label(self) -> str:
         """The rule and what distinguishes the group, as one short text."""
         return f"{self.rule}: {self.distinction}" if self.distinction else self.rule
+
+    @property
+    def failed(self) -> int:
+        """The number of seeds that failed and were never completed."""
+        return len(self.failed_seeds)
 
     @property
     def data(self) -> str | None:
@@ -95,8 +100,8 @@ def group_runs(
     own runs and those of the reference form two groups.
 
     models: the training configuration by rule, from which follows which fields depend on others. failed: runs that
-    failed; a seed with failed runs only is counted in `Group.failed`. All rows of `runs` count, whatever their status.
-    The groups are sorted by rule, data set and the values of the differing fields.
+    failed; a seed with failed runs only is one of `Group.failed_seeds`. All rows of `runs` count, whatever their
+    status. The groups are sorted by rule, data set and the values of the differing fields.
     """
     groups: list[Group] = []
     marked = runs.assign(**{_FAILED: False})
@@ -352,7 +357,7 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
             repeated=int(sizes[number]) - len(ids),
             note=NOTES_BETWEEN.join(notes[number]),
             contents=str(frame["data_contents"].iloc[0]) if "data_contents" in frame.columns else "",
-            failed=lost.get(number, 0),
+            failed_seeds=lost.get(number, ()),
             source=REFERENCE if SOURCE in frame.columns and frame[SOURCE].iloc[first[number]] == REFERENCE else "",
         )
         # Of one setting, own runs come before those of the reference.
@@ -590,13 +595,18 @@ def _newest_of_each_seed(frame: pd.DataFrame, member: NDArray[np.intp]) -> dict[
     return {int(number): tuple(map(str, part)) for number, part in zip(kept["member"].unique(), parts, strict=True)}
 
 
-def _failed_seeds(seeds: pd.Series[Any], member: NDArray[np.intp], failed: NDArray[np.bool_]) -> dict[int, int]:
-    """Return by group the number of seeds with failed runs only."""
+def _failed_seeds(
+    seeds: pd.Series[Any], member: NDArray[np.intp], failed: NDArray[np.bool_]
+) -> dict[int, tuple[float, ...]]:
+    """Return by group the seeds with failed runs only."""
     if not failed.any():
         return {}
     rows = pd.DataFrame({"member": member, "seed": seeds.to_numpy(), "failed": failed})
     of_seeds = rows.groupby(["member", "seed"], dropna=False)["failed"].all().reset_index()
-    return dict(Counter(of_seeds.loc[of_seeds["failed"], "member"].tolist()))
+    lost: dict[int, tuple[float, ...]] = {}
+    for number, seed in of_seeds.loc[of_seeds["failed"], ["member", "seed"]].itertuples(index=False):
+        lost[number] = (*lost.get(number, ()), seed)
+    return lost
 
 
 def sort_key(value: Any) -> tuple[int, float, str]:

@@ -167,23 +167,23 @@ def _judged(claim: Claim, group: Group, values: RunValues, other: Group | None =
     """
     own = values.of_claim(group, claim, claim.metric)
     seeds = values.seeds(group)
-    failed = group.failed
+    failed_seeds = {*group.failed_seeds}
     if claim.against:
         if other is None:
             empty = judge(claim, [])
             return replace(empty, reason=f"no run with {setting_text(claim.against)}, otherwise equal")
         theirs = dict(zip(values.seeds(other), values.of_claim(other, claim, claim.metric), strict=True))
         pairs = [(value, theirs[seed]) for seed, value in zip(seeds, own, strict=True) if seed in theirs]
-        failed += other.failed
+        failed_seeds |= {*other.failed_seeds}
     elif claim.against_metric is not None:
         pairs = list(zip(own, values.of_claim(group, claim, claim.against_metric), strict=True))
     else:
         measured = [value for value in own if value is not None]
         controls = values.of_claim(other, claim, claim.metric) if other else values.control_of(group, claim)
         control = [value for value in controls if value is not None and math.isfinite(value)]
-        return _with_command(judge(claim, measured, failed=failed, control=control), group)
+        return _with_command(judge(claim, measured, failed=len(failed_seeds), control=control), group)
     related = [_relation(claim, one, two) for one, two in pairs if one is not None and two is not None]
-    return _with_command(judge(claim, related, failed=failed), group)
+    return _with_command(judge(claim, related, failed=len(failed_seeds)), group)
 
 
 def _relation(claim: Claim, first: float, second: float) -> float:

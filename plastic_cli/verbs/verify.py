@@ -421,17 +421,20 @@ def _verdict(check: Check, ended: Mapping[str, SweepRun], store: Path, confidenc
         return Verdict(check, "not comparable", reason=check.reason)
     result = ended.get(check.planned.settings)
     steps = [ended.get(stage.step.settings) for stage in check.stages]
-    if result is None or any(of is None or of.word in ("interrupted", "left") for of in (result, *steps)):
-        return Verdict(check, "not finished", reason="the verification was stopped")
-    outcome = result.outcome
-    if result.word == "failed" or outcome.run is None:
+    if result is not None and result.word == "failed":
         # A run that diverges in the reference too repeats it.
         also = check.stored is not None and check.stored.status == "failed"
         same: SameSeed | None = None if check.stored is None else "equal" if also else "different"
-        return Verdict(check, "failed", same_seed=same, run=outcome.run, reason=outcome.error)
-    found = judgment(check, read_record(store / outcome.run), confidence, store / outcome.run, of_steps)
+        return Verdict(check, "failed", same_seed=same, run=result.outcome.run, reason=result.outcome.error)
+    # After a failed step, the others may be left: --stop-at-failure.
+    has_failed = any(of is not None and of.word == "failed" for of in steps)
+    is_stopped = any(of is None or of.word in ("interrupted", "left") for of in steps) and not has_failed
+    folder = None if result is None or result.outcome.run is None else store / result.outcome.run
+    if result is None or folder is None or result.word in ("interrupted", "left") or is_stopped:
+        return Verdict(check, "not finished", reason="the verification was stopped")
+    found = judgment(check, read_record(folder), confidence, folder, of_steps)
     for stage, of in zip(check.stages, steps, strict=True):
-        if of is not None and of.word != "done":
+        if of is not None and of.word in ("failed", "blocked"):
             same_seed = None if stage.stored is None else found.same_seed
             return replace(found, word="failed", same_seed=same_seed, reason=of.outcome.error)
     return found
@@ -464,10 +467,12 @@ def judgment(
     found = Verdict(check, word, tuple(metrics), run=record.run, seconds=record.seconds)
     if check.stored is None:
         return found
+    # A stored run that failed may have no results to differ in.
+    is_equal = not differences and check.stored.status == record.status
     return replace(
         found,
-        same_seed="different" if differences else "equal",
-        conditions=_other_conditions(check.stored, record, equal=not differences),
+        same_seed="equal" if is_equal else "different",
+        conditions=_other_conditions(check.stored, record, equal=is_equal),
         differences=differences,
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from plastic_cli.credit.gradient import Rest, attached, rest_credit
 from plastic_cli.credit.interception import Interception, plain_name
 from plastic_cli.credit.parameters import taught
 from plastic_cli.credit.passes import BeforePass
+from plastic_cli.credit.products import product_of
 from plastic_cli.credit.protocol import Loss, call, checked_losses
 from plastic_cli.credit.recording import NONLINEARITIES
 from plastic_cli.errors import UserError
@@ -67,7 +68,7 @@ class DeepSupervision:
             with separated:
                 output = call(model, inputs)
             losses = checked_losses(loss(output))
-            activity = [_features(each, len(losses)) for each in separated.activity if each.requires_grad]
+            activity = [_features(each, len(losses)) for each in separated.layers if each.activity.requires_grad]
             self._make_readouts(activity, output)
             local = [
                 checked_losses(loss(functional.linear(each, weight))).mean()
@@ -132,33 +133,65 @@ class DeepSupervision:
         self._optimizer = torch.optim.Adam(self.readouts, lr=self.learning_rate) if self.readouts else None
 
 
+class _Layer(NamedTuple):
+    """The activity of a layer, with its own graph, and whether the last product before it was a convolution."""
+
+    activity: Tensor
+    is_convolution: bool
+
+
 class _SeparatedLayers(Interception):
     """Lets no gradient pass a nonlinearity, and keeps the activity of each with its own graph."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.activity: list[Tensor] = []
+        self.layers: list[_Layer] = []
+        self._is_convolution = False
 
     def handle(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         result = function(*args, **kwargs)
+        product = product_of(function, args, kwargs)
+        if product is not None:
+            self._is_convolution = "convolution" in product.kind
         if plain_name(function) not in NONLINEARITIES or not isinstance(result, Tensor):
             return result
         # A copy, since the module may change the activity in place.
-        self.activity.append(result.clone())
+        self.layers.append(_Layer(result.clone(), self._is_convolution))
         return result.detach()
 
 
-def _features(activity: Tensor, batch: int) -> Tensor:
-    """Return the activity of a layer as the input (batch, features) of its readout."""
+def _features(layer: _Layer, batch: int) -> Tensor:
+    """Return the activity of a layer as the input (batch, features) of its readout.
+
+    A convolution has activity (batch, channels, positions), in up to three dimensions of space. Another layer with
+    three dimensions has (batch, time, features).
+    """
+    activity = layer.activity
     if activity.ndim < 2 or len(activity) != batch:
         raise UserError(
             f"deep supervision: a nonlinearity returned {tuple(activity.shape)}, without the dimension of the {batch}"
             " samples first. Name layers that have it with modules=..."
         )
-    if activity.ndim == 4:
-        channels, height, width = activity.shape[1:]
-        side = max(1, math.isqrt(MOST_FEATURES // channels))
-        activity = functional.adaptive_avg_pool2d(activity, (min(side, height), min(side, width)))
+    if activity.ndim == 4 or (layer.is_convolution and activity.ndim in _POOLING):
+        channels, *sizes = activity.shape[1:]
+        side = _largest_side(MOST_FEATURES // channels, len(sizes))
+        activity = _POOLING[activity.ndim](activity, [min(side, size) for size in sizes])
     elif activity.ndim == 3:
         activity = activity.mean(1)
     return activity.flatten(1)
+
+
+_POOLING: dict[int, Callable[..., Tensor]] = {
+    3: functional.adaptive_avg_pool1d,
+    4: functional.adaptive_avg_pool2d,
+    5: functional.adaptive_avg_pool3d,
+}
+"""How the mean of parts of the positions is taken, by the number of dimensions of the activity."""
+
+
+def _largest_side(positions: int, dimensions: int) -> int:
+    """Return the side of the largest cube with at most this number of positions; at least 1."""
+    side = 1
+    while (side + 1) ** dimensions <= positions:
+        side += 1
+    return side

@@ -323,6 +323,7 @@ class Analyze(ClassifierAnalyzeConfig):
     """Analyze a trained network. By default: accuracy by class, confusion matrix, angles and sparsity."""
 
     weights: bool = field(False, "weights of the first layer as images")
+    angles_by_default: ClassVar[bool] = True
 
 
 class Render(FilmConfig):

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, field_validator, model_validator
 
 from plastic_cli import AnalyzeConfig, EvaluateConfig, FilmConfig, TrainConfig, UserError, field
 from plastic_cli.config.classifier import LayerSizes
+from plastic_cli.config.describe import is_switch
+from plastic_cli.config.unused import matches
 from plastic_metafa.theta_file import Feedback, TermKey, read_terms, read_theta, sort_terms
 
 if TYPE_CHECKING:
@@ -193,6 +195,18 @@ class Analyze(AnalyzeConfig):
     terms: bool = field(False, "contribution of each term to the weight change, and the accuracy without the term")
     window: int = field(30, "episodes per moving average", ge=1, panel="Settings")
     episodes: int = field(50, "episodes to measure the terms on", ge=2, panel="Settings")
+
+    @classmethod
+    def unused_options(cls, chosen: Mapping[str, Any]) -> dict[str, str]:
+        """Return the options that have no effect: those of analyses that are not chosen, if others are."""
+        found = super().unused_options(chosen)
+        analyses = [name for name, info in cls.model_fields.items() if is_switch(info)]
+        picked = {name for name in analyses if matches(chosen.get(name, False), True)} or {*analyses}
+        if "terms" not in picked:
+            found["episodes"] = "without --terms"
+        if picked.isdisjoint({"accuracy", "angles", "orthonormality"}):
+            found["window"] = "without --accuracy, --angles or --orthonormality"
+        return found
 
 
 class Render(FilmConfig):

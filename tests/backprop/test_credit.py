@@ -38,6 +38,28 @@ def test_each_layer_has_the_gradient_of_its_own_readout():
         torch.testing.assert_close(found[f"{2 * place}.bias"], exact[1])
 
 
+def test_the_readout_of_a_convolution_over_time_sees_its_channels():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv1d(2, 6, 3), nn.BatchNorm1d(6), nn.ReLU(), nn.Conv1d(6, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(64, 3)
+    )
+    x, y = torch.randn(5, 2, 20), torch.tensor([0, 1, 2, 0, 1])
+    credit = DeepSupervision(model)
+    updates(credit, x, y)
+    assert [tuple(readout.shape) for readout in credit.readouts] == [(3, 6 * 18), (3, 4 * 16)]
+    found = updates(credit, x, y)["0.weight"]
+    assert all(not torch.allclose(found[0], found[channel]) for channel in range(1, 6))
+
+
+def test_the_readout_of_many_positions_sees_means_of_their_parts():
+    model = nn.Sequential(nn.Conv3d(1, 16, 1), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 8 * 6 * 2, 3))
+    x, y = torch.randn(2, 1, 8, 6, 2), torch.tensor([0, 1])
+    credit = DeepSupervision(model)
+    updates(credit, x, y)
+    # The largest cube with at most 2048 / 16 = 128 positions has the side 5.
+    assert [tuple(readout.shape) for readout in credit.readouts] == [(3, 16 * 5 * 5 * 2)]
+
+
 def test_readouts_learn_by_adam():
     model, x, y = NETWORKS["mlp"].draw()
     credit = DeepSupervision(model, learning_rate=0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import typing
 
 import pytest
@@ -60,6 +61,40 @@ def test_declared_dependencies_name_existing_options_and_values(model, option, v
     choices = literal_choices(model.model_fields[option])
     assert values
     assert not choices or {str(value) for value in values} < set(choices)
+
+
+@pytest.mark.parametrize(
+    ("rule", "typed", "reason"),
+    [
+        ("backprop", {"probe": True, "samples": 8}, "--samples 8 does nothing without --angles. Leave it out."),
+        ("feedback", {"images": 30}, "--images 30 does nothing without --angles. Leave it out."),
+        ("grlu", {"weights": True, "images": 30}, "--images 30 does nothing without --angles. Leave it out."),
+        ("grlu", {"images": 30, "samples": 8}, None),
+        ("feedback", {"angles": True, "images": 30}, None),
+        ("metafa", {"theta": True, "episodes": 5}, "--episodes 5 does nothing without --terms. Leave it out."),
+        ("metafa", {"terms": True, "window": 5}, "--window 5 does nothing without --accuracy, --angles or"),
+        ("metafa", {"accuracy": True, "window": 5}, None),
+        ("metafa", {"window": 5, "episodes": 5}, None),
+    ],
+)
+def test_settings_of_analyses_that_are_not_made_are_refused(rule, typed, reason):
+    model = config_model(discover().rules[rule].function("analyze"))
+    config = model.from_values(typed)
+    if reason is None:
+        config.refuse_unused()
+    else:
+        with pytest.raises(UserError, match=re.escape(reason)):
+            config.refuse_unused()
+
+
+@pytest.mark.parametrize("rule", ["backprop", "feedback"])
+def test_a_rate_that_never_drops_is_refused(rule):
+    drops = ["train", rule, "--dry-run", "--rate-drops"]
+    assert plastic(*drops, "0.5,0.75", "--epochs", 4).code == 0
+    late = plastic(*drops, "0.5,0.75", "--epochs", 3)
+    assert late.code == 2
+    assert "--rate-drops 0.75 does nothing with --epochs 3: no epoch begins after this share. Choose" in late.err
+    assert "--rate-drops does nothing with --epochs 1" in plastic(*drops, "0.5", "--epochs", 1).err
 
 
 def test_every_bundled_rule_with_dependent_options_declares_them():

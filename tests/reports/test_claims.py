@@ -182,6 +182,16 @@ def test_with_the_control_in_the_band_more_seeds_can_only_refute():
     assert verdict.reason == f"4 seeds; the control lies in the band too, about {needed} would probably decide"
 
 
+def test_with_a_lost_seed_more_seeds_can_only_refute():
+    wide = [0.907, 0.911, 0.905, 0.913]
+    verdict = judge(claim(), wide, failed=1)
+    assert (verdict.word, verdict.reason, verdict.seeds_needed) == ("inconclusive", "4 of 5 finished", None)
+    above = [value + 0.004 for value in wide]
+    needed = judge(claim(), above).seeds_needed
+    verdict = judge(claim(), above, failed=1)
+    assert verdict.reason == f"4 of 5 finished; about {needed} would probably decide"
+
+
 def test_another_setting_can_be_the_control_of_a_claim():
     with_control = Claim(**claim(epochs=3).model_dump() | {"control_setting": {"noise_layers": "readout"}})
     figures = {"grlu": PublishedFigures("grlu", (with_control,))}

@@ -174,6 +174,19 @@ def test_a_claim_about_a_ratio_is_judged_by_the_ratios():
     assert judged_against(text, [0.1, 0.2, 0.3, 0.4], [0.2, 0.4, 0.6, 0.0]).reason == "3 of 4 finished"
 
 
+def test_a_seed_that_failed_in_both_settings_is_lost_once():
+    rows = [
+        run_row(10 * terms + seed, seed=seed, accuracy=0.1 * terms, terms=terms)
+        for terms in (2, 3)
+        for seed in range(5)
+    ]
+    runs = pd.DataFrame(rows)
+    is_lost = runs["run"].isin(["r00024", "r00034", "r00033"])
+    groups = group_runs(runs[~is_lost], failed=runs[is_lost])
+    (row,) = judge_claims(runs[~is_lost], groups, {"grlu": read_claims("grlu", AGAINST)})
+    assert (row.verdict.lost, row.verdict.reason) == (2, "3 of 5 finished")
+
+
 def test_the_other_setting_must_be_equal_in_all_else():
     untested = judged_against(AGAINST, [0.2, 0.5, 0.8], [0.3, 0.6, 0.9], rate=2.0)
     assert (untested.word, untested.reason) == ("untested", "no run with terms = 3, otherwise equal")

@@ -24,14 +24,18 @@ from plastic_cli.runs.reference import Reference, write_reference
 from plastic_cli.runs.store import RunStore
 from plastic_cli.statistics import intervals
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, prediction_interval
+from plastic_cli.sweeps.engine import SweepRun
+from plastic_cli.sweeps.job import Outcome
 from plastic_cli.sweeps.lookup import with_data
 from plastic_cli.sweeps.plan import plan_recipe
 from plastic_cli.sweeps.recipe import read_recipe
+from plastic_cli.sweeps.steps import PlannedStep
 from plastic_cli.testing import plastic
 from plastic_cli.verbs.verify import (
     CONFIDENCE,
     FEWEST_SEEDS,
     Check,
+    StepCheck,
     check_of,
     failure_text,
     judged,
@@ -226,15 +230,42 @@ def test_the_confidence_is_shared_by_the_judged_metrics_of_all_runs(planned, run
     assert [verdict.word for verdict in verdicts] == ["inside", "inside", "not comparable"]
 
 
+def test_a_failed_run_or_step_is_not_hidden_by_steps_that_were_left(planned, runs_folder):
+    runs_folder.mkdir()
+    record(9, 0.75).write(_made(runs_folder / "r"))
+    steps = [PlannedStep(verb, planned, {}, "") for verb in ("eval", "analyze")]
+    stages = tuple(StepCheck(step, None, ()) for step in steps)
+    chosen = replace(check(planned, map(record, range(4), [0.6, 0.7, 0.8, 0.9])), stages=stages)
+
+    def found(*ended):
+        (verdict,) = judged([chosen], list(ended), runs_folder)
+        return verdict.word, verdict.reason
+
+    def ended(of, word, error=None):
+        return SweepRun(of, word=word, outcome=Outcome("failed" if error else "interrupted", error=error))
+
+    done, left = _ended(planned, "r"), [ended(step, "left") for step in steps]
+    assert found(ended(planned, "failed", "broken"), *left) == ("failed", "broken")
+    assert found(ended(planned, "failed", "broken")) == ("failed", "broken")
+    assert found(done, ended(steps[0], "failed", "no figure"), left[1]) == ("failed", "no figure")
+    for stopped in ([], [done], [done, *left], [done, _ended(steps[0], "r"), left[1]]):
+        assert found(*stopped) == ("not finished", "the verification was stopped")
+    assert found(done, *(_ended(step, "r") for step in steps))[0] == "inside"
+
+
+def test_a_stored_run_that_failed_is_not_equal_to_one_that_completes(planned):
+    stored = replace(record(9, 0.1), summary={}, status="failed")
+    others = [record(seed, value) for seed, value in enumerate([0.6, 0.62, 0.64, 0.66])]
+    verdict = judgment(check(planned, others, stored), record(9, 0.01))
+    assert (verdict.word, verdict.same_seed, verdict.alarm) == ("outside", "different", True)
+
+
 def _made(folder):
     folder.mkdir()
     return folder
 
 
 def _ended(planned, run):
-    from plastic_cli.sweeps.engine import SweepRun
-    from plastic_cli.sweeps.job import Outcome
-
     return SweepRun(planned, word="done", outcome=Outcome("done", run))
 
 

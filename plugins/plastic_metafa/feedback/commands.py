@@ -37,6 +37,11 @@ def analyze(config: ClassifierAnalyzeConfig, run: Run) -> None:
 def render(config: Render, run: Run) -> None:
     """Show the weights of the first layer over training."""
     from plastic_cli.classifier.render import render_weights
+    from plastic_metafa.feedback.config import Train
+    from plastic_metafa.feedback.stream import stretches_of
+    from plastic_metafa.feedback.training import training_data
 
-    steps = sum(run.record.steps_done.values())
-    render_weights(run, config, config.units, max(1, steps // int(run.config["epochs"])))
+    trained = Train.from_values(run.config, source=f"run {run.id}")
+    every = trained.measure_every
+    steps_per_epoch = len(stretches_of(len(training_data(trained, run).train), 1, every)) if every else 1
+    render_weights(run, config, config.units, steps_per_epoch)

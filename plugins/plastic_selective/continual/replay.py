@@ -37,14 +37,20 @@ class Buffer:
     """
 
     def __init__(
-        self, capacity: int, features: int, groups: int, generator: torch.Generator, device: torch.device | str
+        self,
+        capacity: int,
+        features: int,
+        groups: int,
+        generator: torch.Generator,
+        device: torch.device | str,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.capacity = capacity
         self._size = 0
         self._groups = groups
         self._generator = generator
         self._stored = Batch(
-            torch.zeros(capacity, features, device=device),
+            torch.zeros(capacity, features, dtype=dtype, device=device),
             torch.zeros(capacity, dtype=torch.int64, device=device),
             torch.zeros(capacity, dtype=torch.int64, device=device),
         )
@@ -75,8 +81,8 @@ class Buffer:
         places = self._place(group)
         if self._views is not None:
             arrays = [
-                np.ascontiguousarray(values.numpy(force=True), view.dtype)
-                for values, view in zip((x, y, group), self._views, strict=True)
+                np.ascontiguousarray(values.detach().to("cpu", part.dtype).numpy())
+                for values, part in zip((x, y, group), stored, strict=True)
             ]
             write(places, *arrays, *self._views)
             return
@@ -148,11 +154,12 @@ class Reservoir(Buffer):
         groups: int,
         generator: torch.Generator,
         device: torch.device | str,
+        dtype: torch.dtype = torch.float32,
         *,
         strata: int = 1,
     ) -> None:
         self._quota = capacity // strata
-        super().__init__(self._quota * strata, features, groups, generator, device)
+        super().__init__(self._quota * strata, features, groups, generator, device, dtype)
         self._seen: NDArray[np.int64] = np.zeros(strata, np.int64)
         self._newest: NDArray[np.int64] = np.zeros(self.capacity, np.int64)
 
@@ -190,9 +197,15 @@ class FirstInFirstOut(Buffer):
     """The last `capacity` images that were added. `surviving_share` computes how long those of an earlier task stay."""
 
     def __init__(
-        self, capacity: int, features: int, groups: int, generator: torch.Generator, device: torch.device | str
+        self,
+        capacity: int,
+        features: int,
+        groups: int,
+        generator: torch.Generator,
+        device: torch.device | str,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__(capacity, features, groups, generator, device)
+        super().__init__(capacity, features, groups, generator, device, dtype)
         self._next = 0
 
     def _place(self, group: Tensor) -> NDArray[np.int64]:
@@ -222,8 +235,9 @@ def make_buffer(
     groups: int,
     generator: torch.Generator,
     device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Buffer | None:
-    """Return an empty buffer, or None for "none".
+    """Return an empty buffer for images of the type `dtype`, or None for "none".
 
     reservoir: every added image is kept with the same probability. class-balanced: a reservoir of capacity // groups
     images for each group. fifo: the last `capacity` images.
@@ -245,9 +259,9 @@ def make_buffer(
             f"use a capacity of at least {groups}, or the buffer 'reservoir'."
         )
     if kind == "fifo":
-        return FirstInFirstOut(capacity, features, groups, generator, device)
+        return FirstInFirstOut(capacity, features, groups, generator, device, dtype)
     strata = groups if kind == "class-balanced" else 1
-    return Reservoir(capacity, features, groups, generator, device, strata=strata)
+    return Reservoir(capacity, features, groups, generator, device, dtype, strata=strata)
 
 
 class ReplayBuffer:
@@ -280,10 +294,14 @@ class ReplayBuffer:
         self._generator = torch.Generator().manual_seed(seed)
         self._like: Tensor | None = None
         # Also checks the arguments. The real one is made when the size of an image is known.
-        self._buffer = self._make(0, "cpu")
+        self._buffer = self._make(0, torch.empty(0))
 
-    def _make(self, features: int, device: torch.device | str) -> Buffer:
-        made = make_buffer(self.kind, self.capacity, features, self.classes or 1, self._generator, device)
+    def _make(self, features: int, like: Tensor) -> Buffer:
+        """Return an empty buffer on the device of `like`, which keeps its values exactly."""
+        # The kernels have no numbers of 16 bits.
+        dtype = torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
+        groups, drawn = self.classes or 1, self._generator
+        made = make_buffer(self.kind, self.capacity, features, groups, drawn, like.device, dtype)
         assert made is not None
         return made
 
@@ -298,7 +316,7 @@ class ReplayBuffer:
         """
         if self._like is None:
             self._like = data.detach()[:0].clone()
-            self._buffer = self._make(math.prod(data.shape[1:]), data.device)
+            self._buffer = self._make(math.prod(data.shape[1:]), data)
         elif data.shape[1:] != self._like.shape[1:]:
             raise UserError(f"images {tuple(data.shape[1:])} do not fit a buffer of images {self._like.shape[1:]}.")
         group = target if self.kind == "class-balanced" else torch.zeros_like(target)
@@ -325,8 +343,8 @@ class ReplayBuffer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned. Raises PlasticError if it is the state of another buffer."""
         self._like = state["like"]
-        features, device = (0, "cpu") if self._like is None else (math.prod(self._like.shape[1:]), self._like.device)
-        self._buffer = self._make(features, device)
+        features = 0 if self._like is None else math.prod(self._like.shape[1:])
+        self._buffer = self._make(features, torch.empty(0) if self._like is None else self._like)
         self._buffer.load_state_dict(state["buffer"])
 
 

@@ -111,6 +111,23 @@ def test_the_film_of_a_stream_counts_epochs(small, monkeypatch):
     assert drawn == [([0, 1, 2], [number / 9 for number in range(19)])]
 
 
+def test_the_film_of_a_stopped_stream_counts_epochs_too(small, monkeypatch):
+    drawn, draw = [], render.weight_frames
+
+    def noting(weights, shape, accuracy, *more):
+        drawn.append((list(weights), sorted(set(accuracy["step"]))))
+        return draw(weights, shape, accuracy, *more)
+
+    monkeypatch.setattr(render, "weight_frames", noting)
+    with interrupted_after(20):
+        plastic("train", "feedback", *small, "--epochs", 50, "--measure-every", 7, "--name", "stopped")
+    plastic_cli.render("stopped")
+    ((epochs, steps),) = drawn
+    assert epochs == [0, 1, 2]
+    assert steps == [number / 9 for number in range(len(steps))]
+    assert 2 <= steps[-1] < 3
+
+
 def test_fewer_images_are_a_part_of_the_training_images(small):
     run = plastic_cli.train("feedback", **options(small), images=20, measure_every=5, quiet=True)
     assert run.record.speed["samples"] == 20

@@ -55,6 +55,20 @@ def test_images_come_back_in_their_shape_and_type(shape, dtype):
     assert sorted(drawn.reshape(3, -1).mean(1).tolist()) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("kind", ["reservoir", "fifo"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.uint8, torch.bool, torch.float16, torch.bfloat16])
+def test_every_value_comes_back_as_it_was(kind, dtype):
+    random = torch.Generator().manual_seed(3)
+    wide = torch.randint(0, 2**62, (6, 3), generator=random)
+    data = wide if dtype == torch.int64 else torch.rand(6, 3, generator=random, dtype=torch.float64).mul(255).to(dtype)
+    memory, restored = ReplayBuffer(6, kind), ReplayBuffer(6, kind)
+    memory.add(data, torch.arange(6))
+    restored.load_state_dict(memory.state_dict())
+    for buffer in (memory, restored):
+        drawn, target = buffer.sample(6)
+        assert torch.equal(drawn[target.argsort()], data)
+
+
 def test_a_reservoir_is_that_of_the_command():
     memory = ReplayBuffer(7, seed=4)
     own = make_buffer("reservoir", 7, 4, 1, torch.Generator().manual_seed(4))
