@@ -24,7 +24,7 @@ def resolve(
     in_file, typed = model.read_names(from_file or {}, source), model.read_names(typed)
     if in_file:
         model.from_values(in_file, source=source)
-    given = {**model.consequences(in_file), **in_file, **model.consequences(typed), **typed}
+    given = {**model.consequences(in_file), **in_file, **_implied_by_typed(model, typed, in_file), **typed}
     config = model.from_values({**model.with_present_names(stored or {}), **given})
     if stored is None:
         try:
@@ -43,3 +43,15 @@ def resolve(
         raise OptionError(str(error), "dataset") from None
     # A folder is stored by its absolute path: later commands may run in another folder.
     return config.model_copy(update={"dataset": full_dataset_name(dataset)})
+
+
+def _implied_by_typed(model: type[Config], typed: Mapping[str, Any], in_file: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what typed options imply, alone or together with those of the file; it takes precedence over the file."""
+    alone, of_file = model.consequences(typed), model.consequences(in_file)
+    kept = {name: value for name, value in in_file.items() if name not in alone}
+    together = model.consequences({**kept, **typed})
+    return {
+        name: value
+        for name, value in together.items()
+        if name in alone or name not in of_file or of_file[name] != value
+    }

@@ -22,7 +22,6 @@ from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.reports.claims import PublishedFigures, read_claims
 from plastic_cli.reports.content import training_models
 from plastic_cli.reports.grouping import (
-    BOOKKEEPING,
     CONFIG_PREFIX,
     Group,
     control_name,
@@ -39,7 +38,7 @@ from plastic_cli.reports.reference_settings import ReferenceSetting, control_of_
 from plastic_cli.reports.results import TRAINING_SECONDS, Result, more_is_better, summarize
 from plastic_cli.reports.tables import claim_figure
 from plastic_cli.resolve import resolve
-from plastic_cli.runs.record import RunRecord
+from plastic_cli.runs.record import BOOKKEEPING, RunRecord
 from plastic_cli.runs.reference import Reference, read_reference
 from plastic_cli.statistics.intervals import Interval
 from plastic_cli.sweeps.plan import PlannedRun, plan_recipe

@@ -25,7 +25,7 @@ from plastic_cli.plugins.rule import Rule
 from plastic_cli.runs.attributes import independent_copy
 from plastic_cli.runs.exports import find_exports
 from plastic_cli.runs.folder import check_run_name
-from plastic_cli.runs.record import RunRecord, read_record
+from plastic_cli.runs.record import BOOKKEEPING, RunRecord, read_record
 from plastic_cli.runs.store import RunStore
 from plastic_cli.runs.stored import StoredRun
 from plastic_cli.verbs.options import TrainingOptions
@@ -354,7 +354,7 @@ def _model_with(settings: Mapping[str, Any], resumed: RunRecord | None) -> type[
                 str(name),
             )
         # The fields of the model are attributes, and so are its methods.
-        if hasattr(FitConfig, name) or name in known:
+        if hasattr(FitConfig, name) or name in known or name in BOOKKEEPING:
             raise OptionError(
                 f"settings: '{name}' cannot be the name of a setting. Choose another.",
                 str(name),

@@ -54,10 +54,15 @@ class Activation:
     views: tuple[View, ...]
 
     def part_of(self, whole: Tensor) -> Tensor:
-        """Return the view of this part of a tensor in the shape of the response."""
+        """Return this part of a tensor in the shape of the response: a view of it, or a copy."""
         for view in self.views:
             whole = view(whole)
         return whole
+
+    def places_in(self, whole: Tensor) -> Tensor:
+        """Return where the entries of this part are in `whole`, flattened: also if `part_of` returns a copy."""
+        numbers = torch.arange(whole.numel(), device=whole.device).view(whole.shape)
+        return self.part_of(numbers).reshape(-1)
 
 
 @dataclass
@@ -84,21 +89,23 @@ class Use:
         """The activity of the layer in the shape of z: the output of the nonlinearity, or z where there is none."""
         if len(self.activations) == 1 and not self.activations[0].views:
             return self.activations[0].result
-        y = self.z.clone() if self.activations else self.z
+        if not self.activations:
+            return self.z
+        y = self.z.flatten().clone()
         for activation in self.activations:
-            activation.part_of(y).copy_(activation.result)
-        return y
+            y.index_copy_(0, activation.places_in(self.z), activation.result.flatten().to(y.dtype))
+        return y.view(self.z.shape)
 
     @property
     def slope(self) -> Tensor:
         """The derivative of each entry of y with respect to what its nonlinearity received; 1 where there is none."""
-        slope = torch.ones_like(self.z)
+        slope = torch.ones_like(self.z.flatten())
         for activation in self.activations:
             with torch.enable_grad():
                 received = activation.received.detach().requires_grad_()
                 (derivative,) = torch.autograd.grad(activation.function(received).sum(), received)
-            activation.part_of(slope).copy_(derivative)
-        return slope
+            slope.index_copy_(0, activation.places_in(self.z), derivative.flatten().to(slope.dtype))
+        return slope.view(self.z.shape)
 
 
 def record(

@@ -16,14 +16,10 @@ from numpy.typing import NDArray
 
 from plastic_cli.config.classifier import FitConfig
 from plastic_cli.config.model import Config, TrainConfig
-from plastic_cli.runs.record import NOTES_BETWEEN
+from plastic_cli.runs.record import BOOKKEEPING, NOTES_BETWEEN
 from plastic_cli.tables import NOTE_MARK
 
 CONFIG_PREFIX = "config."
-
-BOOKKEEPING = frozenset({"dataset", "seed", "device", "name", "runs", "data", "threads", "workers"})
-"""Fields that do not change the experiment; the data set is a separate key."""
-
 
 SOURCE = "source"
 """The column of a frame that says where runs come from: `OWN` runs, or the `REFERENCE` that comes with plastic."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from plastic_cli.plugins.discovery import find_rule, load_function
 from plastic_cli.plugins.models import config_model
-from plastic_cli.reports.grouping import BOOKKEEPING, plain_value
+from plastic_cli.reports.grouping import plain_value
+from plastic_cli.runs.record import BOOKKEEPING
 
 _NOT_ABOUT_RESULTS = BOOKKEEPING - {"dataset"} | {"run", "config"}
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType, MethodWrapperType
 from typing import Any
 
 from plastic_cli.errors import UserError
@@ -16,13 +18,10 @@ def attributes_of(part: object) -> dict[str, Any]:
 
     An attribute with a `state_dict` of its own, such as a module or an optimizer, gives this; a generator of random
     numbers of torch, NumPy or Python gives its state. Functions and classes are left out, because they do not change.
-    Raises UserError for an attribute of another type, with what to do.
+    Another object that can be called, such as a schedule that counts its calls, gives its attributes. Raises UserError
+    for an attribute of another type, with what to do.
     """
-    kept = {
-        name: value
-        for name, value in _attributes(part).items()
-        if not isinstance(value, type) and (not callable(value) or hasattr(value, "state_dict"))
-    }
+    kept = {name: value for name, value in _attributes(part).items() if not _is_function(value)}
     try:
         return {name: _state_of(value, f"{type(part).__name__}.{name}") for name, value in kept.items()}
     except RecursionError:
@@ -70,6 +69,16 @@ def _slots_of(kind: type) -> list[str]:
     return [name for name in names if name not in ("__dict__", "__weakref__")]
 
 
+def _is_function(value: object) -> bool:
+    """Return whether a value is a class or a function: also a partial one, and one that a decorator has wrapped."""
+    import numpy as np
+
+    kinds = (type, FunctionType, BuiltinFunctionType, MethodType, MethodWrapperType, partial, np.ufunc)
+    # numba and functools keep the function that they wrap under these names.
+    is_wrapped = callable(value) and (hasattr(value, "py_func") or hasattr(value, "__wrapped__"))
+    return not hasattr(value, "state_dict") and (isinstance(value, kinds) or is_wrapped)
+
+
 def _state_of(value: Any, name: str) -> Any:
     import numpy as np
     import torch
@@ -94,6 +103,8 @@ def _state_of(value: Any, name: str) -> Any:
         return [_state_of(entry, f"{name}[{index}]") for index, entry in enumerate(value)]
     if value is None or isinstance(value, bool | int | float | str | torch.device | torch.dtype | torch.Size):
         return value
+    if callable(value):
+        return attributes_of(value)
     raise UserError(
         f"{name} is a {type(value).__name__}, which a checkpoint cannot hold."
         f" Give {name.partition('.')[0]} the methods state_dict() and load_state_dict(state)."
@@ -124,9 +135,22 @@ def _restored(present: Any, stored: Any) -> Any:
         return present
     if isinstance(present, np.ndarray) and isinstance(stored, torch.Tensor):
         return stored.numpy().astype(present.dtype)
+    if isinstance(present, np.generic) and isinstance(stored, bool | int | float | complex | str):
+        return present.dtype.type(stored)
     if isinstance(present, Mapping) and isinstance(stored, Mapping):
-        return {key: _restored(present.get(key), entry) for key, entry in stored.items()}
+        entries = {key: _restored(present.get(key), entry) for key, entry in stored.items()}
+        if not isinstance(present, MutableMapping):
+            return entries
+        # A dictionary of another class, such as a Counter, stays what it is.
+        present.clear()
+        for key, entry in entries.items():
+            present[key] = entry
+        return present
     if isinstance(present, list | tuple) and isinstance(stored, list):
         kept = [*present, *[None] * len(stored)]
-        return type(present)([_restored(one, entry) for one, entry in zip(kept, stored, strict=False)])
+        parts = [_restored(one, entry) for one, entry in zip(kept, stored, strict=False)]
+        return type(present)(*parts) if hasattr(present, "_fields") else type(present)(parts)
+    if callable(present) and isinstance(stored, Mapping):
+        restore_attributes(present, stored)
+        return present
     return stored

@@ -40,9 +40,10 @@ def data_of(metric: str, measured_on: Mapping[str, str]) -> MeasuredOn:
 def parse_rows(content: bytes) -> tuple[list[dict[str, Any]], int]:
     """Return the rows of the lines in `content` and the number of lines that could not be read.
 
-    A full disk or a killed process can leave an incomplete last line.
+    A full disk or a killed process can leave an incomplete last line. Blank lines were rows of a stage that was carried
+    out again.
     """
-    lines = content.splitlines()
+    lines = [line for line in content.splitlines() if not line.isspace()]
     try:
         # Reading one list takes half the time of reading its entries one by one.
         values = json.loads(b"[" + b",".join(lines) + b"]")

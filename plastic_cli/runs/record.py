@@ -35,6 +35,9 @@ STATUSES = ("created", "running", "completed", "failed", "interrupted")
 """The statuses in run.json; a run with status "running" that no process holds is read as "crashed"."""
 
 
+BOOKKEEPING = frozenset({"dataset", "seed", "device", "name", "runs", "data", "threads", "workers"})
+"""Fields of a configuration that do not change the experiment; the data set is a separate key."""
+
 NOTES_BETWEEN = "; "
 """What stands between two notes on the data of a run."""
 

@@ -12,9 +12,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from plastic_cli.errors import UserError
 from plastic_cli.files import append_whole, write_atomically
 from plastic_cli.plugins.rule import VERBS
-from plastic_cli.runs.record import METRICS_FILE, settings_text
+from plastic_cli.runs.record import METRICS_FILE, read_record, settings_text
 
 SCHEMA = 1
 """Version of the record. A reader ignores a newer one, so that the stage is carried out again."""
@@ -106,14 +107,28 @@ def commit_stage(folder: Path, record: StageRecord, rows: Sequence[str]) -> None
 
 
 def _drop_lines(path: Path, end: bytes) -> None:
-    """Remove the lines of a file that end with `end`; the file is replaced only if it has some."""
+    """Remove the lines of a metrics file that end with `end`; the file is replaced only if it has some.
+
+    The checkpoint of an unfinished run stores how many bytes of the file belong to it. There a removed line becomes a
+    blank line of the same length.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return
     if end in content:
+        is_counted = _is_unfinished(path.parent)
         lines = content.splitlines(keepends=True)
-        write_atomically(path, b"".join(line for line in lines if not line.endswith(end)))
+        kept = (
+            line if not line.endswith(end) else b" " * (len(line) - 1) + b"\n" if is_counted else b"" for line in lines
+        )
+        write_atomically(path, b"".join(kept))
+
+
+def _is_unfinished(folder: Path) -> bool:
+    with suppress(UserError):
+        return read_record(folder).status != "completed"
+    return False
 
 
 def undo_unfinished_commit(folder: Path) -> None:

@@ -232,18 +232,14 @@ class Sweep:
         found = find(store.refresh(), planned)
         existing = existing_outcome(found)
         if existing is None and is_claimed and found.standing != "running":
-            if isinstance(planned, PlannedStep):
-                resume = found.run
-                with suppress(UserError):
-                    # A command by hand on the same run would be lost when the run is sent back.
-                    run.claim.enter_context(locked_folder(self.store / str(resume), {}))
-                    return replace(job, apart=True, resume=resume, archive=pack(self.store / str(resume)))
-            else:
-                unfinished = found.run if found.standing == "unfinished" else None
+            sent = found.run if isinstance(planned, PlannedStep) or found.standing == "unfinished" else None
+            if not isinstance(planned, PlannedStep) and (sent is None or RUN_NAME.fullmatch(sent) is None):
                 # A folder with a name that cannot be sent stays, and the run starts again.
-                resume = unfinished if unfinished is not None and RUN_NAME.fullmatch(unfinished) else None
-                archive = None if resume is None else pack(self.store / resume)
-                return replace(job, apart=True, resume=resume, archive=archive)
+                return replace(job, apart=True, resume=None, archive=None)
+            with suppress(UserError):
+                # A command by hand on the same run would be lost when the run is sent back.
+                run.claim.enter_context(locked_folder(self.store / str(sent), {}))
+                return replace(job, apart=True, resume=sent, archive=pack(self.store / str(sent)))
         run.claim.close()
         self._take(run, existing or Outcome("busy"))
         return None

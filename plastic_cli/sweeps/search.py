@@ -180,12 +180,13 @@ def _is_whole(model: type[Config], name: str) -> bool:
     return type_word(model.model_fields[name]) == "int"
 
 
-def study_name(rule: str, config: Config, space: Space, metric: str | None, seeds: int) -> str:
-    """Return a name that is the same for the same search."""
+def study_name(
+    origin: str, rule: str, config: Config, space: Space, metric: str | None, seeds: int, *, maximize: bool
+) -> str:
+    """Return a name that is the same for the same search. origin: the package of the rule with its version."""
     fixed = {name: value for name, value in config.model_dump(mode="json").items() if name not in space}
-    search = json.dumps(
-        [rule, fixed, {name: repr(space[name]) for name in sorted(space)}, metric, seeds], sort_keys=True
-    )
+    ranges = {name: repr(space[name]) for name in sorted(space)}
+    search = json.dumps([origin, rule, fixed, ranges, metric, seeds, maximize], sort_keys=True)
     return f"{rule}-{sha256(search.encode()).hexdigest()[:10]}"
 
 
@@ -335,6 +336,9 @@ def _opened(optuna: Any, path: Path, name: str, space: Space, *, maximize: bool,
         load_if_exists=True,
     )
     opened = Study(study, space, path)
+    if (study.direction == optuna.study.StudyDirection.MAXIMIZE) != maximize:
+        before = "minimizes" if maximize else "maximizes"
+        raise UserError(f"the study {name} {before} its metric. Give this search another --study.")
     described = json.dumps({key: repr(space[key]) for key in sorted(space)})
     if study.user_attrs.get("space", described) != described:
         raise UserError(f"the study {name} searched something else. Give this search another --study.")

@@ -116,7 +116,8 @@ def train_run(verb: RuleVerb, run: Run, signals: Sequence[int]) -> RunFailed | N
                 # Wrong input was found before anything was learned: the folder would be of no use.
                 run.discard()
             elif started:
-                run.finish("failed", str(error))
+                # A run that was resumed can be resumed again, with the right input.
+                run.finish("failed" if fresh else "interrupted", str(error))
             raise
         except OSError as error:
             what = f"{error.filename or run.folder}: {error.strerror or error}"

@@ -89,7 +89,15 @@ def planned_search(rule: Rule, typed: Mapping[str, Any], options: TuningOptions)
         check_device(config.device)
     if options.study is not None and not re.fullmatch(r"[^/\\\x00-\x1f.][^/\\\x00-\x1f]{0,99}", options.study):
         raise UserError(f"--study {options.study}: the name must not contain '/' and must not begin with '.'.")
-    name = options.study or study_name(rule.name, config, space, options.metric, options.seeds)
+    name = options.study or study_name(
+        discover().origins[rule.name],
+        rule.name,
+        config,
+        space,
+        options.metric,
+        options.seeds,
+        maximize=_maximizes(options),
+    )
     return Search(rule, name, typed, space, config, point)
 
 

@@ -125,10 +125,9 @@ def _with_graph(use: Use) -> Tensor:
         activation = use.activations[0]
         # What follows max pooling was recorded without a graph.
         return activation.result if activation.result.requires_grad else activation.function(activation.received)
-    numbers = torch.arange(use.z.numel(), device=use.z.device).view(use.z.shape)
     y = use.z.reshape(-1)
     for activation in use.activations:
-        y = y.index_copy(0, activation.part_of(numbers).reshape(-1), activation.result.reshape(-1))
+        y = y.index_copy(0, activation.places_in(use.z), activation.result.reshape(-1))
     return y.view(use.z.shape)
 
 

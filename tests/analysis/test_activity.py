@@ -11,6 +11,7 @@ from torch.nn import functional
 from credit.networks import EVERY, NETWORKS, mlp
 from plastic_cli.analysis import activity as rooms
 from plastic_cli.analysis.activity import hidden_activity, in_batches, pooled
+from plastic_cli.credit.recording import record
 
 
 def test_an_mlp_has_the_activity_of_its_hidden_units():
@@ -130,3 +131,32 @@ def test_a_model_without_hidden_layers_has_no_activity():
     assert hidden_activity(nn.Linear(3, 2), torch.randn(4, 3)) == {}
     assert hidden_activity(nn.ReLU(), torch.randn(4, 3)) == {}
     assert list(hidden_activity(nn.DataParallel(mlp()), torch.randn(4, 6))) == ["0", "2"], "names without wrappers"
+
+
+class Viewed(nn.Module):
+    """A convolution whose response is viewed, permuted and copied before its nonlinearity."""
+
+    def __init__(self, view):
+        super().__init__()
+        self.convolution, self.readout, self.view = nn.Conv2d(1, 3, 3), nn.Linear(3 * 36, 4), view
+
+    def forward(self, x):
+        return self.readout(torch.relu(self.view(self.convolution(x))))
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda z: z.flatten(1),
+        lambda z: z.permute(0, 2, 3, 1).flatten(1),
+        lambda z: z.transpose(1, 2).reshape(len(z), -1),
+    ],
+)
+def test_activity_after_a_view_that_copies_has_the_places_of_the_response(view):
+    torch.manual_seed(0)
+    model, x = Viewed(view), torch.randn(4, 1, 8, 8)
+    expected = torch.relu(model.convolution(x)).detach()
+    torch.testing.assert_close(hidden_activity(model, x)["convolution"], expected)
+    _, (use, _) = record(model, x)
+    torch.testing.assert_close(use.y, expected)
+    torch.testing.assert_close(use.slope, (expected > 0).float())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import random
 import weakref
+from collections import Counter, defaultdict, namedtuple
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from torch import nn
 
 import plastic_cli as plastic
 from plastic_cli.runs.attributes import attributes_of, restore_attributes
+from plastic_cli.testing import interrupted_after
 
 
 class Perceptron:
@@ -234,6 +237,8 @@ def test_a_stored_run_is_read_in_another_session():
             "Use letters, digits and _, and begin with a letter.",
         ),
         (lambda: plastic.fit(Perceptron(), settings={"copy": 1}), "'copy' cannot be the name"),
+        (lambda: plastic.fit(Perceptron(), settings={"threads": 1}), "'threads' cannot be the name"),
+        (lambda: plastic.fit(Perceptron(), settings={"name": "a"}), "'name' cannot be the name"),
         (lambda: plastic.fit(Perceptron(), settings={"_rate": 1}), "'_rate' cannot be the name"),
         (lambda: plastic.fit(Perceptron(), settings=[("rate", 1)]), "settings: give a dictionary"),
         (lambda: plastic.fit(Perceptron(), rule="GRLU"), "this is an installed rule"),
@@ -497,3 +502,60 @@ def test_a_loss_with_its_graph_is_not_kept():
 def test_an_optimizer_of_another_kind_is_a_value_error(optimizer):
     with pytest.raises(ValueError, match=r"the optimizer is .*: give an optimizer such as torch\.optim\.SGD"):
         plastic.fit(nn.Linear(64, 10), optimizer)
+
+
+class Decay:
+    """A learning rate that falls with every call."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        return 1 / self.calls
+
+
+Bounds = namedtuple("Bounds", ["low", "high"])
+
+
+def test_schedules_and_dictionaries_of_other_classes_are_restored():
+    def learner(steps):
+        made = Perceptron()
+        made.rate_of = Decay()
+        made.seen, made.of_class = Counter(), defaultdict(list)
+        made.bounds, made.scale, made.square = Bounds(0, steps), np.float32(steps), partial(pow, 2)
+        for step in range(steps):
+            made.rate_of()
+            made.seen[step] += step + 1
+            made.of_class[step].append(torch.full((2,), float(step)))
+        return made
+
+    a, b = learner(3), learner(1)
+    held = b.rate_of
+    restore_attributes(b, attributes_of(a))
+    assert b.rate_of is held
+    assert b.rate_of() == 1 / 4
+    assert b.seen == Counter({0: 1, 1: 2, 2: 3})
+    assert type(b.seen) is Counter
+    assert b.of_class[9] == []
+    assert [row.tolist() for row in b.of_class[2]] == [[2, 2]]
+    assert (b.bounds, type(b.bounds)) == (Bounds(0, 3), Bounds)
+    assert (b.scale, type(b.scale)) == (3, np.float32)
+
+
+def test_a_learner_with_a_schedule_of_its_own_continues_exactly():
+    class Scheduled(Perceptron):
+        def __init__(self, seed):
+            super().__init__(seed)
+            self.decay = Decay()
+
+        def train_batch(self, x, y):
+            self.rate = self.decay()
+            return super().train_batch(x, y)
+
+    whole = plastic.fit(Scheduled, epochs=4)
+    with interrupted_after(2), pytest.raises(KeyboardInterrupt):
+        plastic.fit(Scheduled, epochs=4, name="stopped")
+    again = plastic.fit(Scheduled, resume="stopped")
+    assert torch.equal(again.learner.weights, whole.learner.weights)
+    assert again.results["test/loss"] == whole.results["test/loss"]

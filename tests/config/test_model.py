@@ -85,6 +85,39 @@ def test_a_text_implies_what_its_value_implies(typed, rate):
     assert resolve(Implying, {}, typed).rate == rate
 
 
+class Pairs(TrainConfig):
+    """A model where two options together imply the value of a third one."""
+
+    model: Literal["mlp", "lenet"] = field("mlp", "network")
+    optimizer: Literal["sgd", "adam"] = field("sgd", "optimizer")
+    rate: float = field(0.1, "learning rate")
+
+    @classmethod
+    def implied(cls, typed: Mapping[str, Any]) -> dict[str, Any]:
+        if typed.get("model") != "lenet":
+            return {"rate": 0.003} if typed.get("optimizer") == "adam" else {}
+        optimizer = typed.get("optimizer", "adam")
+        return {"optimizer": optimizer, "rate": {"adam": 0.001, "sgd": 0.01}[optimizer]}
+
+
+@pytest.mark.parametrize(
+    ("typed", "in_file", "found"),
+    [
+        ({"model": "lenet", "optimizer": "sgd"}, {}, ("sgd", 0.01)),
+        ({"optimizer": "sgd"}, {"model": "lenet"}, ("sgd", 0.01)),
+        # A file that holds every option.
+        ({"optimizer": "sgd"}, {"model": "lenet", "optimizer": "adam", "rate": 0.001}, ("sgd", 0.01)),
+        ({"model": "lenet"}, {"model": "mlp", "optimizer": "sgd", "rate": 0.1}, ("adam", 0.001)),
+        ({"model": "lenet"}, {"optimizer": "sgd"}, ("adam", 0.001)),
+        ({"rate": 0.5}, {"model": "lenet"}, ("adam", 0.5)),
+        ({}, {"model": "lenet", "rate": 0.5}, ("adam", 0.5)),
+    ],
+)
+def test_what_a_typed_option_and_one_of_a_file_imply_together(typed, in_file, found):
+    config = resolve(Pairs, typed, in_file)
+    assert (config.optimizer, config.rate) == found
+
+
 def test_a_text_that_is_wrong_is_refused_and_not_hidden_by_what_it_implies():
     for name, text in (("joint", "perhaps"), ("share", "half"), ("sizes", "wide")):
         with pytest.raises(UserError, match=f"--{name} {text}"):

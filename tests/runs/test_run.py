@@ -24,6 +24,7 @@ from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.metrics import data_of
 from plastic_cli.runs.record import read_record
 from plastic_cli.runs.store import RunStore
+from plastic_cli.testing import interrupted_after, plastic
 
 
 def new_run(folder, **config):
@@ -429,6 +430,25 @@ def test_a_resumed_run_refuses_other_data(make_run):
         again.resume()
         with pytest.raises(UserError, match="not the one that run"):
             again.describe_data(name="mine", checksum="bb")
+
+
+def test_a_resumed_run_that_finds_other_data_can_be_resumed_again(tmp_path):
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, 255, (40, 8, 8), dtype=np.uint8), np.arange(40) % 4
+    train = ["train", "backprop", "--hidden", 4, "--epochs", 4]
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    kept = (tmp_path / "own.npz").read_bytes()
+    with interrupted_after(2):
+        plastic(*train, "--dataset", tmp_path / "own.npz", "--name", "stopped")
+    np.savez(tmp_path / "own.npz", x_train=x[::-1], y_train=y, x_test=x, y_test=y)
+    refused = plastic("train", "backprop", "--resume", "stopped")
+    assert refused.code == 2
+    assert "Restore it" in refused.err
+    (row,) = RunStore().rows()
+    assert row["status"] == "interrupted"
+    (tmp_path / "own.npz").write_bytes(kept)
+    assert plastic("train", "backprop", "--resume", "stopped").code == 0
+    assert RunStore().rows()[0]["status"] == "completed"
 
 
 def test_the_speed_counts_no_sample_twice(make_run):

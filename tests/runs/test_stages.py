@@ -24,7 +24,7 @@ from plastic_cli.runs.stages import (
     read_stages,
     stage_file,
 )
-from plastic_cli.testing import plastic
+from plastic_cli.testing import interrupted_after, plastic
 
 RECORD = StageRecord(verb="eval", config={"seed": 1, "share": 0.5}, results={"test/accuracy": 0.5, "test/loss": None})
 ROW = '{"stage": "eval", "split": "test", "step": 1, "metric": "accuracy", "value": 0.5}\n'
@@ -225,3 +225,21 @@ def test_a_stage_that_fails_leaves_no_record(train):
     with pytest.raises(UserError):
         plastic_cli.analyze(folder, other="none", quiet=True)
     assert not (folder / STAGES_FOLDER).exists()
+
+
+def test_a_stage_that_is_repeated_on_a_stopped_run_leaves_what_its_checkpoint_counts(tiny_data):
+    options = ["--dataset", tiny_data, "--hidden", 4, "--epochs", 6]
+    noisy = ["--run", "stopped", "--corruption", "gaussian-noise:0.3"]
+    with interrupted_after(2):
+        plastic("train", "backprop", *options, "--name", "stopped")
+    assert plastic("eval", "backprop", *noisy).code == 0
+    with interrupted_after(2):
+        plastic("train", "backprop", "--resume", "stopped")
+    assert plastic("eval", "backprop", *noisy).code == 0
+    assert plastic("train", "backprop", "--resume", "stopped").code == 0
+    store = plastic_cli.RunStore()
+    rows = store.metrics()
+    accuracy = rows[(rows["stage"] == "train") & (rows["split"] == "test") & (rows["metric"] == "accuracy")]
+    assert accuracy["step"].tolist() == list(range(7))
+    assert sorted(rows.loc[rows["stage"] == "eval", "metric"]) == ["accuracy", "loss"]
+    assert not store.errors

@@ -388,3 +388,20 @@ def test_a_search_does_not_wait_for_the_lock_of_a_killed_process(tmp_path, monke
 
     monkeypatch.setattr("time.sleep", no_sleep)
     assert len(searched(tmp_path, 1)) == 2
+
+
+def test_a_search_in_the_other_direction_is_another_search(runs_folder):
+    def plan(*options):
+        return tune.planned_search(find_rule("backprop"), {}, tune.TuningOptions.from_values(dict(options)))
+
+    loss = ("metric", "validation/loss")
+    down, up, same = plan(loss), plan(loss, ("direction", "maximize")), plan(loss, ("direction", "minimize"))
+    assert down.name == same.name != up.name
+    runs_folder.mkdir(exist_ok=True)
+    with open_study(runs_folder, "mine", down.space, maximize=False, seed=0):
+        pass
+    with (
+        pytest.raises(UserError, match="the study mine minimizes its metric"),
+        open_study(runs_folder, "mine", down.space, maximize=True, seed=0),
+    ):
+        pass
