@@ -22,6 +22,7 @@ from plastic_cli.classifier.fit import features, predict, stratified_sample
 from plastic_cli.classifier.layers import HiddenLayer, NamedLayers, activity_in_batches, hidden_layers
 from plastic_cli.classifier.learner import Build, Learner, Networks
 from plastic_cli.classifier.module import ModuleLearner
+from plastic_cli.classifier.normalization import adapt_normalization
 from plastic_cli.config.classifier import MeasuresConfig
 from plastic_cli.config.model import StageConfig
 from plastic_cli.data.datasets import Dataset
@@ -92,7 +93,9 @@ def analyze_classifier(
     others = baselines() if baselines and (config.probe or (config.cka and config.other is None)) else {}
 
     def untrained() -> Learner:
-        return build(run, data, trained=False)
+        network = build(run, data, trained=False)
+        adapt_normalization(network, data.train.x)
+        return network
 
     def against() -> tuple[Learner, str]:
         if config.other is not None:
@@ -105,7 +108,7 @@ def analyze_classifier(
     subject = Subject(data, learner, untrained, against, others, controls or dict)
     analyze_network(config, run, subject, default=nothing_chosen)
     if of_held_out:
-        analyze_held_out(config, run, learner, untrained, data.train.x)
+        analyze_held_out(config, run, learner, untrained)
     if config.angles and has_credit_rule(learner):
         networks = {"trained": learner, "untrained": untrained()}
         taught = {name: network for name, network in networks.items() if has_credit_rule(network)}
@@ -180,18 +183,15 @@ def _analyze_sparsity(run: Run, subject: Subject, layers: Sequence[HiddenLayer])
 def _analyze_probe(run: Run, subject: Subject, layers: Sequence[HiddenLayer]) -> None:
     data = subject.data
     networks = {"trained": subject.learner, "untrained": subject.untrained(), **subject.baselines}
-    probes = probe_layers(
-        {name: network.features for name, network in networks.items()},
-        data,
-        seed=run.seed,
-        examples=MODULE_PROBE_IMAGES if isinstance(subject.learner, NamedLayers) else None,
-    )
+    examples = MODULE_PROBE_IMAGES if isinstance(subject.learner, NamedLayers) else None
+    of_networks = {name: network.features for name, network in networks.items()}
+    probes = probe_layers(of_networks, data, seed=run.seed, examples=examples)
     rows: list[dict[str, Any]] = [{**vars(probe), **layers[probe.layer].labels} for probe in probes]
     for row in rows:
         name = {"name": row["name"]} if "name" in row else {}
         run.log("probe", {"layer": row["layer"], **name, "network": row["network"]}, accuracy=row["accuracy"])
         run.results[f"probe/layer {row['layer']} {row['network']}"] = row["accuracy"]
-    pixels = linear_probe(data.train.x, data.train.y, data.test.x, data.test.y, seed=run.seed)
+    pixels = linear_probe(data.train.x, data.train.y, data.test.x, data.test.y, seed=run.seed, examples=examples)
     rows.append({"layer": 0, "network": figures.PIXELS, **vars(pixels)})
     run.log("probe", {"layer": 0, "network": figures.PIXELS}, accuracy=pixels.accuracy)
     run.results["probe/pixels"] = pixels.accuracy

@@ -20,7 +20,7 @@ from plastic_cli.analysis.few_shot import (
     readers,
 )
 from plastic_cli.classifier.data import trained_classes
-from plastic_cli.classifier.fit import EVALUATION_BATCH, features, predict
+from plastic_cli.classifier.fit import features, predict
 from plastic_cli.classifier.learner import EncodingLearner, Learner
 from plastic_cli.classifier.module import ModuleLearner
 from plastic_cli.data.datasets import Dataset, Split, load_dataset
@@ -51,12 +51,11 @@ Features = Callable[[Tensor], Tensor]
 
 
 def analyze_held_out(
-    config: ClassifierAnalyzeConfig, run: Run, learner: Learner, untrained: Callable[[], Learner], seen: Tensor
+    config: ClassifierAnalyzeConfig, run: Run, learner: Learner, untrained: Callable[[], Learner]
 ) -> None:
     """Run the analyses of held-out classes that `config` selects.
 
-    seen: the training images of the run (n, features), for batch normalization of the untrained network. Raises
-    UserError if the run was trained on all classes.
+    Raises UserError if the run was trained on all classes.
     """
     option = "--few-shot" if config.few_shot else "--incremental"
     if len(trained_classes(run)) in (0, _classes_of(run)):
@@ -69,7 +68,7 @@ def analyze_held_out(
         raise UserError(f"{option}: run {run.id} holds out one class only. Train on fewer --classes.")
     of_networks = {
         name: Split(_applied(function, data.test.x), data.test.y)
-        for name, function in _feature_functions(learner, untrained, seen).items()
+        for name, function in _feature_functions(learner, untrained).items()
     }
     if config.few_shot:
         _analyze_few_shot(config, run, learner, data, of_networks)
@@ -87,10 +86,9 @@ def _classes_of(run: Run) -> int:
     return int(run.record.data["classes"])
 
 
-def _feature_functions(learner: Learner, untrained: Callable[[], Learner], seen: Tensor) -> dict[str, Features]:
+def _feature_functions(learner: Learner, untrained: Callable[[], Learner]) -> dict[str, Features]:
     """Return the features to compare: the pixels, an encoder's code, and the last hidden layer before and after."""
     before = untrained()
-    adapt_normalization(before, seen)
     found: dict[str, Features] = {PIXELS: lambda x: x}
     if isinstance(learner, EncodingLearner) and learner.encoder is not None:
         found[CODE] = learner.encode
@@ -99,34 +97,6 @@ def _feature_functions(learner: Learner, untrained: Callable[[], Learner], seen:
         "untrained": lambda x: _last_layer(before, x),
         "trained": lambda x: _last_layer(learner, x),
     }
-
-
-def adapt_normalization(learner: Learner, x: Tensor) -> None:
-    """Set the moments of batch normalization to those of its inputs for x (n, features); nothing else changes.
-
-    A network that is trained has such moments too, so it differs from this one in its weights alone.
-    """
-    network = getattr(learner, "network", None)
-    modules = network.modules() if isinstance(network, nn.Module) else ()
-    # The class of all batch and instance normalization; torch has no public name for it.
-    norms = [each for each in modules if isinstance(each, nn.modules.batchnorm._NormBase) and each.track_running_stats]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    # To predict, a learner puts its network into evaluation mode, so each of these modules leaves it when it is called.
-    hooks = [norm.register_forward_pre_hook(lambda module, _: module.train() and None) for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
-    with torch.no_grad():
-        for part in x.split(EVALUATION_BATCH):
-            # One image has no variance.
-            if len(part) > 1:
-                learner.predict(part)
-    for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
-        hook.remove()
-        norm.momentum = momentum
-        norm.eval()
 
 
 def _last_layer(learner: Learner, x: Tensor) -> Tensor:

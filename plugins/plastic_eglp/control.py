@@ -54,11 +54,15 @@ def load_control(run: Run, data: Dataset) -> Mapping[str, Learner]:
 def backprop_baseline(config: Train, data: Dataset, run: Run) -> Mapping[str, Learner]:
     """Train the run's network by backpropagation instead, and return it by name."""
     run.message("training the backprop baseline: the same network trained by backpropagation")
-    return {
-        "backprop": train_variant(
-            config, data, run, update="backprop", readout="supervised", events="always", event_budget=0
-        )
+    own, trained = (Train.from_values({"model": config.model, "update": update}) for update in ("local", "backprop"))
+    # A default that --update backprop changes, unless the run has another value.
+    changed = {
+        name: getattr(trained, name)
+        for name in Train.model_fields
+        if getattr(config, name) == getattr(own, name) != getattr(trained, name)
     }
+    always = {"update": "backprop", "readout": "supervised", "events": "always", "event_budget": 0}
+    return {"backprop": train_variant(config, data, run, **{**changed, **always})}
 
 
 def train_variant(config: Train, data: Dataset, run: Run, *, frozen: Sequence[int] = (), **changes: Any) -> Learner:

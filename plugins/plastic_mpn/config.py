@@ -150,7 +150,10 @@ class Train(EnvironmentConfig, TrainConfig):
     gradient_clip: float = field(10.0, "maximum L2 norm of the gradient", gt=0, panel="Learning")
     batch_size: int = field(64, "transitions per gradient step (dqn) or trials (supervised)", ge=1, panel="Learning")
     total_steps: int = field(
-        0, "total number of environment steps (a2c: 500000); 0: dqn trains for --episodes", ge=0, panel="Learning"
+        0,
+        "total number of environment steps (a2c: 500000); dqn also stops after --episodes; 0: only then",
+        ge=0,
+        panel="Learning",
     )
     num_envs: int = field(1, "number of environments that run in parallel (dqn, a2c)", ge=1, le=4096, panel="Learning")
 
@@ -273,7 +276,7 @@ class Train(EnvironmentConfig, TrainConfig):
             "algorithm",
             ("dqn", "a2c"),
             (
-                *("gamma", "total_steps", "num_envs"),
+                *("gamma", "total_steps", "num_envs", "max_episode_steps"),
                 *("evaluate_every", "evaluation_episodes", "checkpoint_every", "test_episodes"),
             ),
         ),

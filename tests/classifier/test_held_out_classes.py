@@ -7,7 +7,7 @@ import torch
 
 from plastic_backprop.config import Train as BackpropTrain
 from plastic_backprop.training import build
-from plastic_cli.classifier import few_shot
+from plastic_cli.classifier import analyze, few_shot, normalization
 from plastic_cli.classifier.data import data_for, trained_on
 from plastic_cli.classifier.few_shot import fine_tuned_accuracies, held_out_data
 from plastic_cli.classifier.fit import fit
@@ -207,12 +207,12 @@ def test_an_unknown_class_is_named():
 
 def test_batch_normalization_of_the_untrained_network_has_the_moments_of_the_training_images(monkeypatch):
     """By NumPy, in two batches of one size; without it, the network would differ from a trained one in its moments."""
-    monkeypatch.setattr(few_shot, "EVALUATION_BATCH", 30)
+    monkeypatch.setattr(normalization, "EVALUATION_BATCH", 30)
     x = 3 + 2 * torch.randn(61, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     layers = [torch.nn.Linear(6, 5), torch.nn.BatchNorm1d(5), torch.nn.Dropout(0.5), torch.nn.Linear(5, 3)]
     learner = ModuleLearner(torch.nn.Sequential(*layers).double())
     before = {name: value.clone() for name, value in learner.network.state_dict().items()}
-    few_shot.adapt_normalization(learner, x)
+    normalization.adapt_normalization(learner, x)
     z = (x[:60] @ layers[0].weight.T + layers[0].bias).detach().numpy().reshape(2, 30, 5)
     after = learner.network.state_dict()
     assert after["1.running_mean"].numpy() == pytest.approx(z.mean(1).mean(0))
@@ -223,15 +223,16 @@ def test_batch_normalization_of_the_untrained_network_has_the_moments_of_the_tra
     assert torch.equal(layers[1].running_mean, after["1.running_mean"]), "a prediction changes nothing"
 
 
-def test_the_untrained_network_of_an_analysis_is_adapted_to_the_images_of_the_run(trained, monkeypatch):
+@pytest.mark.parametrize("option", ["few_shot", "probe", "cka"])
+def test_the_untrained_network_of_an_analysis_is_adapted_to_the_images_of_the_run(option, trained, monkeypatch):
     run = open_run(trained, stage="analyze")
     adapted = []
-    monkeypatch.setattr(few_shot, "adapt_normalization", lambda learner, x: adapted.append((learner, x)))
-    monkeypatch.setattr(few_shot, "_analyze_few_shot", lambda *_: None)
-    data, learner = trained_on(run), build(run, trained_on(run))
-    config = ClassifierAnalyzeConfig(few_shot=True)
-    few_shot.analyze_held_out(config, run, learner, lambda: learner, data.train.x)
-    assert adapted == [(learner, data.train.x)]
+    monkeypatch.setattr(analyze, "adapt_normalization", lambda learner, x: adapted.append((learner, len(x))))
+    for name in ("_analyze_probe", "_analyze_cka"):
+        monkeypatch.setattr(analyze, name, lambda run, subject, layers: subject.untrained())
+    monkeypatch.setattr(analyze, "analyze_held_out", lambda config, run, learner, untrained: untrained())
+    analyze.analyze_classifier(ClassifierAnalyzeConfig(**{option: True}), run, build)
+    assert [images for _, images in adapted] == [len(trained_on(run).train)]
 
 
 def test_the_figure_of_few_examples_says_over_what_its_bars_are():

@@ -19,6 +19,7 @@ from plastic_cli.classifier.angles import analyze_angles
 from plastic_cli.classifier.data import trained_on
 from plastic_cli.classifier.fit import stratified_sample
 from plastic_cli.classifier.module import ModuleLearner
+from plastic_cli.classifier.normalization import adapt_normalization
 from plastic_cli.numerics.seeds import derived_seed
 from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.store import RunStore
@@ -91,7 +92,10 @@ def test_sparsity_has_the_activity_after_the_nonlinearity_by_name(trained):
 
 
 def learner_of(trained, *, untrained=False):
-    return build_grlu(trained.grlu, trained.data, trained=not untrained)
+    learner = build_grlu(trained.grlu, trained.data, trained=not untrained)
+    if untrained:
+        adapt_normalization(learner, trained.data.train.x)
+    return learner
 
 
 def test_cka_and_probe_name_the_layers(trained):

@@ -717,3 +717,8 @@ def test_a_checkpoint_holds_the_activity_that_waits_for_an_event():
                 assert torch.equal(response, of_response)
                 assert torch.equal(post, of_post)
     assert waiting > 1
+
+
+def test_the_inverse_temperature_is_also_that_of_a_local_readout():
+    made = network(local_rule="softhebb", readout="local", inverse_temperature=7.0)
+    assert [layer.inverse_temperature for layer in (*made.hidden, made.readout)] == [7.0] * (len(made.hidden) + 1)

@@ -310,6 +310,10 @@ def test_square_brackets_in_a_help_text_are_shown():
         (["--rollout", "9"], ["--rollout 9 does nothing", "--algorithm a2c"]),
         (["--burn-in", "3"], ["--burn-in 3 does nothing", "--replay sequences"]),
         (["--algorithm", "supervised", "--gamma", "0.5"], ["--gamma 0.5 does nothing", "--algorithm dqn or a2c"]),
+        (
+            ["--algorithm", "supervised", "--max-episode-steps", "5"],
+            ["--max-episode-steps 5 does nothing", "--algorithm dqn or a2c"],
+        ),
         (["--algorithm", "supervised", "--context", "prospective"], ["--context prospective does nothing", "Context"]),
         (
             ["--algorithm", "supervised", "--env", "plastic/ContextIntegration-v0", "--delay", "5"],

@@ -129,12 +129,11 @@ def _modulations(axes: Axes, episode: Episode, names: Names) -> Update | None:
     image = _image(axes, matrices[0], full_scale([matrices]))
     axes.set_title("modulations M before the step", fontsize=HEADING, loc="left")
     style_image(axes, "input", "hidden unit (sorted)")
-    # With --input-projection, the inputs of the layer are not the entries of the observation.
-    if len(names.observations) == matrices.shape[2] <= MOST_ROWS:
+    if not episode.projected and len(names.observations) == matrices.shape[2] <= MOST_ROWS:
         axes.set_xlabel("")
         axes.set_xticks(range(matrices.shape[2]), [textwrap.fill(name, 9) for name in names.observations])
         axes.tick_params(axis="x", labelsize=SMALL if matrices.shape[2] <= 5 else SMALL - 1)
-    elif matrices.shape[2] != episode.observations.shape[1]:
+    elif episode.projected:
         axes.set_xlabel("projected input", fontsize=LABEL)
     add_color_bar(axes, image, "M (no unit)", extend="both")
     return lambda step: image.set_data(matrices[step])

@@ -171,9 +171,7 @@ def analyze_modulations(context: AnalysisContext) -> None:
     assert longest.matrices is not None
     # M is always 0 before step 0.
     steps = np.unique(np.linspace(0, len(longest) - 1, HEAT_MAPS + 1)[1:].round().astype(int)).tolist()
-    # With --input-projection, the inputs of the layer are not the entries of the observation.
-    projected = longest.matrices.shape[2] != longest.observations.shape[1]
-    inputs = ((), "Projected input") if projected else (context.trained.names.observations, "Input")
+    inputs = ((), "Projected input") if longest.projected else (context.trained.names.observations, "Input")
     context.run.save_figure("m_matrix", figures.matrices_figure(longest.matrices, steps, context.name, *inputs))
 
 

@@ -17,6 +17,7 @@ from plastic_cli.errors import UserError
 from plastic_mpn.environments.greedy import StateChange, Step, play
 from plastic_mpn.environments.vector import Environment, draw_picture, make_environment
 from plastic_mpn.networks.agents import ActorCritic, Network
+from plastic_mpn.networks.cores import Projected
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Episode:
     that followed. outputs (T, actions): Q-values, logits or readouts. hidden (T, n): h_t. matrices (T, n, d): M_{t-1}
     of the lowest plastic layer, which step t used before its input changed it; None without a plastic layer. infos: the
     info returned with each observation. frames (steps, height, width, 3) uint8: the environment's images of the steps
-    in `frame_steps`; None if it draws none.
+    in `frame_steps`; None if it draws none. projected: whether the inputs of M are projections of the observation.
     """
 
     seed: int
@@ -40,6 +41,7 @@ class Episode:
     infos: tuple[Mapping[str, Any], ...]
     frames: NDArray[np.uint8] | None = None
     frame_steps: tuple[int, ...] = ()
+    projected: bool = False
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -80,7 +82,8 @@ def record_episodes(
         finally:
             for environment in made:
                 environment.close()
-    return [log.episode(seed) for log, seed in zip(recorder.logs, seeds, strict=True)]
+    projected = isinstance(network.core, Projected)
+    return [log.episode(seed, projected=projected) for log, seed in zip(recorder.logs, seeds, strict=True)]
 
 
 def draws_pictures(env_id: str, *, max_steps: int | None = None, options: Mapping[str, Any] | None = None) -> bool:
@@ -127,7 +130,7 @@ class _Log:
         self.frames: list[NDArray[np.uint8]] = []
         self.frame_steps: list[int] = []
 
-    def episode(self, seed: int) -> Episode:
+    def episode(self, seed: int, *, projected: bool) -> Episode:
         return Episode(
             seed=seed,
             observations=np.stack(self.observations),
@@ -139,6 +142,7 @@ class _Log:
             infos=tuple(self.infos),
             frames=np.stack(self.frames) if self.frames else None,
             frame_steps=tuple(self.frame_steps),
+            projected=projected,
         )
 
 

@@ -38,7 +38,8 @@ class Checkpoints:
         self._seeds = evaluation_seeds(seed_sequence(run.seed, "validation episodes"), evaluation_episodes)
         self.best = -math.inf
         self.best_at = 0
-        self.evaluated_at = 0
+        # Also without a finished episode there is a network to evaluate.
+        self.evaluated_at = -1
 
     def after(self, done: int) -> None:
         """Evaluate and store the network if that is due after `done` episodes or updates."""

@@ -164,7 +164,9 @@ def train_dqn(
             run.message(f"took the {total_steps} environment steps in {episode} episodes")
             # Leaving the loop early skips the checkpoint that its last step writes.
             run.step = episode
-            _log_learning(dqn, run)
+            # A run that was stopped after this checkpoint has logged it.
+            if dqn.unlogged or dqn.has_learned:
+                _log_learning(dqn, run)
             run.save_checkpoint()
             break
         dqn.unlogged.append(dqn.finished.pop(0)[0])
@@ -173,6 +175,12 @@ def train_dqn(
         if after_episode is not None:
             dqn.update.synchronize()
             after_episode(episode + 1)
+    else:
+        if total_steps is not None and not steps_done():
+            run.message(
+                f"{episodes} episodes ended after {dqn.environments.steps} of {total_steps} environment steps:"
+                " increase --episodes to train longer"
+            )
     dqn.update.synchronize()
 
 

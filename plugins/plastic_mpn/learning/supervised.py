@@ -153,12 +153,12 @@ def train_supervised(
             break
         began = training_clock()
         trials = _generator(run.seed, "training trials", index)
+        batches = min(settings.validate_every, settings.maximum_batches - index * settings.validate_every)
         measured = [
-            train_batch(network, optimizer, batch(task, trials, settings.batch_size), settings)
-            for _ in range(settings.validate_every)
+            train_batch(network, optimizer, batch(task, trials, settings.batch_size), settings) for _ in range(batches)
         ]
         loss, accuracy = torch.stack(measured).mean(0).tolist()
-        run.count_samples(settings.validate_every * settings.batch_size, training_clock() - began)
+        run.count_samples(batches * settings.batch_size, training_clock() - began)
         run.log("train", loss=loss, accuracy=accuracy)
         objective, accuracy = _log_validation(network, held_out, run, settings.l1)
         validations.objectives.append(objective)
@@ -166,7 +166,7 @@ def train_supervised(
     # Leaving the loop early skips the checkpoint that its last step writes.
     run.step = len(validations.objectives)
     run.save_checkpoint()
-    batches = run.step * settings.validate_every
+    batches = min(run.step * settings.validate_every, settings.maximum_batches)
     run.message(f"stopped after {batches} batches: {_STOPPED[reason_to_stop(validations, settings)]}")
     run.log("test", None, batches=batches, **measure_integration(network, task, run.seed, settings.test_trials))
 
@@ -273,9 +273,11 @@ def observe_modulations(network: Readout, trials: IntegrationBatch) -> NDArray[n
 
 
 def _novel_class_accuracy(network: Readout, task: IntegrationTask, seed: int, trials: int) -> float | None:
-    """Return the accuracy; None if the state is the same after every trial."""
+    """Return the accuracy; None if the state is the same after every trial, or if there are no other classes."""
     generator = _generator(seed, "novel classes")
     novel = with_novel_classes(task, generator)
+    if novel is None:
+        return None
     drawn = batch(novel, generator, 2 * trials)
     states = observe_trials(network, drawn)[1].flatten(1).cpu().numpy()
     if not states.size or not np.ptp(states, axis=0).any():

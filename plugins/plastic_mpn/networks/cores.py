@@ -396,10 +396,14 @@ def _make_layer(
         "mpn-pre": {"plasticity": "pre"},
         "mpn-post": {"plasticity": "post"},
         "mpn-additive": {"interaction": "additive"},
-        # With eta 0 the modulations stay at 0: this is the same network without its memory.
-        "mpn-frozen": {"eta": 0.0, "learn_eta": False, "learn_lambda": False},
+        "mpn-frozen": {"learn_eta": False, "learn_lambda": False},
     }
-    return MPN(input_dim, hidden_dim, generator=generator, **{**mpn_options, **options.get(name, {})})
+    layer = MPN(input_dim, hidden_dim, generator=generator, **{**mpn_options, **options.get(name, {})})
+    if name == "mpn-frozen":
+        # With eta 0 the modulations stay at 0: this is the same network without its memory. Eta was drawn where it is
+        # drawn, so that all weights of a seed are those of an MPN.
+        layer.eta.data.zero_()
+    return layer
 
 
 def make_linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:

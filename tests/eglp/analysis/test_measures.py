@@ -23,6 +23,7 @@ from plastic_cli.data.datasets import Split, load_dataset
 from plastic_cli.runs.folder import open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
+from plastic_eglp import control
 from plastic_eglp.analysis import figures, film, measures
 from plastic_eglp.analysis.measures import doubtful_images, event_image_table, event_raster, images_with_events
 from plastic_eglp.config import Train
@@ -162,6 +163,19 @@ def test_the_backprop_baseline_equals_a_run_of_backprop(trained, tmp_path):
     (baseline,) = backprop_baseline(config, trained.data, trained.run).values()
     assert accuracy(baseline, trained.data.test) == pytest.approx(metrics["test/accuracy"])
     assert baseline.events == metrics["train/events"]
+
+
+@pytest.mark.parametrize("model", ["softhebb", "softhebb-mlp"])
+def test_the_backprop_baseline_of_softhebb_has_the_initial_weights_of_backprop(model, trained, monkeypatch):
+    made = []
+    monkeypatch.setattr(control, "train_unlogged", lambda config, *_: made.append(config))
+
+    def radius(**options):
+        backprop_baseline(Train.from_values({"model": model, **options}), trained.data, trained.run)
+        return made[-1].initial_radius
+
+    assert radius() == Train.from_values({"model": model, "update": "backprop"}).initial_radius
+    assert radius(initial_radius=7.0) == 7.0
 
 
 # ------------------------------------------------------------------------------------------------ analyses

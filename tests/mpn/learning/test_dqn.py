@@ -4,6 +4,7 @@ import copy
 import io
 import itertools
 import math
+import re
 from pathlib import Path
 
 import gymnasium as gym
@@ -880,6 +881,20 @@ def test_the_validation_returns_select_the_best_network(runs_folder, monkeypatch
     for name, value in kept["best"].items():
         assert torch.equal(value, best[name])
         assert torch.equal(kept["final"][name], last[name])
+
+
+def test_a_run_without_a_finished_episode_has_a_best_network(runs_folder):
+    options = ["--env", "MountainCar-v0", "--total-steps", 40, "--evaluation-episodes", 1]
+    result = trained(runs_folder, *options)
+    assert result["metrics"]["train/environment_steps"] == 40
+    assert result["metrics"]["test/return"] == result["metrics"]["test/last_return"] == -200
+
+
+def test_episodes_that_end_before_the_total_steps_are_said(runs_folder):
+    options = ["--env", "plastic/GoNogo-v0", "--env-options", "trials=1", "--episodes", 3, "--total-steps", 10_000]
+    outcome = plastic("train", "mpn", "--runs", runs_folder, *TINY, *options)
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"3 episodes ended after \d+ of 10000 environment steps: increase --episodes", outcome.err)
 
 
 @pytest.mark.parametrize("count", [1, 2])

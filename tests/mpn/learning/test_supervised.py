@@ -20,7 +20,12 @@ from plastic_cli.runs.folder import create_run, open_run
 from plastic_cli.runs.store import RunStore
 from plastic_cli.testing import plastic
 from plastic_mpn.config import Evaluate, Train
-from plastic_mpn.environments.tasks.integration import batch, context_task, integration_task
+from plastic_mpn.environments.tasks.integration import (
+    batch,
+    context_task,
+    integration_task,
+    with_novel_classes,
+)
 from plastic_mpn.learning.integration_measures import (
     cross_validated_accuracy,
     decoding_accuracy,
@@ -339,7 +344,7 @@ def test_training_up_to_the_cap_ends_there(runs_folder):
         minimum_batches=1, maximum_batches=12, validate_every=5, validation_trials=20, test_trials=60, patience=1000
     )
     run, _ = train_whole(runs_folder, settings)
-    assert run.results["test/batches"] == 15  # whole steps of five
+    assert run.results["test/batches"] == 12
     assert run.record.steps_done == {"validation": 3}
 
 
@@ -426,6 +431,15 @@ def test_novel_classes_are_not_those_of_the_task(monkeypatch):
     shown = {vector.tobytes() for vector in drawn[-1].inputs.reshape(-1, 12)}
     assert not any(vector.tobytes() in shown for vector in task.vectors[:2])
     assert task.vectors[2].tobytes() in shown, "null is as it was"
+
+
+def test_a_task_without_unused_vectors_has_no_novel_classes():
+    random = np.random.default_rng(0)
+    task = integration_task(random, classes=3, dimension=3, steps=6)
+    assert with_novel_classes(task, random) is None
+    # Two classes need six of the seven vectors.
+    novel = with_novel_classes(integration_task(random, classes=2, dimension=3, steps=6), random)
+    assert len(np.unique(novel.vectors, axis=0)) == len(novel.vectors)
 
 
 def test_the_dimension_of_m_is_that_of_its_states_at_all_steps(monkeypatch):

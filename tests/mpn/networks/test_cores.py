@@ -242,6 +242,22 @@ def test_frozen_modulations_stay_zero_for_all_options(layers):
     close(h, wanted)
 
 
+@pytest.mark.parametrize("eta", [None, 0.05])
+def test_a_frozen_network_has_the_weights_of_an_mpn_of_its_seed(eta):
+    def drawn(name):
+        random = torch.Generator().manual_seed(3)
+        core = make_core(name, 4, 5, layers=2, projection=6, generator=random, eta=eta)
+        return core.state_dict(), torch.rand(3, generator=random)
+
+    (plastic, after), (frozen, after_frozen) = drawn("mpn"), drawn("mpn-frozen")
+    assert torch.equal(after, after_frozen), "what is drawn next, such as a readout, is the same too"
+    for name, weights in plastic.items():
+        if name.endswith("eta"):
+            assert not frozen[name]
+        elif name in frozen:
+            assert torch.equal(weights, frozen[name]), name
+
+
 @pytest.mark.parametrize("name", CORES)
 def test_only_cores_with_memory_depend_on_past_inputs(name):
     core = make(name)

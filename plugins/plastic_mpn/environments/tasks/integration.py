@@ -178,8 +178,14 @@ def context_task(
     return ContextTask(context, np.stack(vectors), cues, classes, stimuli, before, cue, after, float(noise))
 
 
-def with_novel_classes(task: IntegrationTask, generator: np.random.Generator) -> IntegrationTask:
-    """Return the task with new vectors for the evidence of all classes, and the same vectors for null, go and delay."""
+def with_novel_classes(task: IntegrationTask, generator: np.random.Generator) -> IntegrationTask | None:
+    """Return the task with new vectors for the evidence of all classes, and the same vectors for null, go and delay.
+
+    None if there are not enough other vectors.
+    """
+    # Those of the classes, of null and of go, and the new ones; the vector of the delay is all zeros.
+    if 2 * task.classes + 2 > 2**task.dimension - 1:
+        return None
     while True:
         novel = _input_vectors(generator, task.classes, task.dimension, task.dimension)
         if not (novel[:, None] == task.vectors).all(-1).any():
