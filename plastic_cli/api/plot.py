@@ -11,6 +11,7 @@ from plastic_cli.api.console import PythonConsole
 from plastic_cli.errors import OptionError, did_you_mean
 from plastic_cli.reports.plot_options import PlotOptions
 from plastic_cli.runs.record import RECORD_FILE
+from plastic_cli.runs.selection import find_rows
 from plastic_cli.runs.store import RunStore
 
 if TYPE_CHECKING:
@@ -53,4 +54,7 @@ def folders_of(runs: AnyRuns) -> list[Path]:
         return [folder for run in runs for folder in folders_of(run)]
     if isinstance(runs, str | Path) and Path(runs).is_dir() and not (Path(runs) / RECORD_FILE).is_file():
         return folders_of(RunStore(runs))
+    if isinstance(runs, str) and not (Path(runs) / RECORD_FILE).is_file():
+        # A name can mean runs of several seeds.
+        return [Path(row["folder"]) for row in find_rows(RunStore().rows(), runs)]
     return [named_run(runs).folder]

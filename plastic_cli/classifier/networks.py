@@ -337,10 +337,11 @@ def _try_blank_images(module: nn.Module, shape: ImageShape, classes: int, image_
     training = module.training
     module.eval()
     try:
-        logits = module(as_input(torch.zeros(2, prod(shape), device=first.device), module, image_shape))
+        given = as_input(torch.zeros(2, prod(shape), device=first.device), module, image_shape)
+        logits = module(given)
     except Exception as error:
         # The user's module can raise anything.
-        raise UserError(f"failed with {_reason(error)}") from error
+        raise UserError(f"failed with {_reason(error)}, for images as a tensor {tuple(given.shape)}") from error
     finally:
         module.train(training)
     if not isinstance(logits, Tensor):

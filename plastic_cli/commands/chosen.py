@@ -51,7 +51,7 @@ class ChosenOptions(RunsOptions):
         from plastic_cli.runs.selection import Selection, find_rows, select
         from plastic_cli.runs.store import RunStore
 
-        store = RunStore(self.runs_folder())
+        store = RunStore(self.existing_runs_folder())
         status = self.status or (None if self.names else "completed")
         present = store.rows()
         for error in store.errors:

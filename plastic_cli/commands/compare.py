@@ -137,12 +137,20 @@ def _standing(comparison: Comparison) -> Standing | None:
 
 def _print(comparison: Comparison, standing: Standing | None, options: Options) -> None:
     from plastic_cli.reports import standing_tables
-    from plastic_cli.reports.side_tables import as_json, equal_text, frames_of, tables_of
+    from plastic_cli.reports.side_tables import (
+        SideTableName,
+        as_json,
+        equal_text,
+        frames_of,
+        table_alone,
+        tables_of,
+    )
     from plastic_cli.terminal_tables import print_tables
 
     own, shipped = tables_of(comparison), standing_tables.tables_of(standing) if standing else {}
-    if options.table in frames_of(comparison):
-        _print_one(own, frames_of(comparison), "compare", options)
+    if options.table in get_args(SideTableName):
+        table = table_alone(comparison, options.table)  # type: ignore[arg-type]
+        _print_one({} if table is None else {options.table: table}, frames_of(comparison), "compare", options)
     elif options.table != "all":
         frames = standing_tables.frames_of(standing) if standing else {}
         _print_one(shipped, {**frames_of(comparison), **frames}, "reference", options)

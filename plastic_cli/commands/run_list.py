@@ -61,7 +61,7 @@ class ListOptions(RunsOptions, OutputOptions):
 
 def list_runs(options: ListOptions) -> None:
     """Print the runs of a folder that fit, one per row, the newest last unless `sort` says another order."""
-    folder, output_format = options.runs_folder(), options.output_format()
+    folder, output_format = options.existing_runs_folder(), options.output_format()
     if options.limit is not None and options.everything:
         raise UserError(f"--limit {options.limit}: it does not go with --all. Leave one of them out.")
     store = RunStore(folder)

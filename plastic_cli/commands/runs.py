@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import typer
 
 from plastic_cli.analysis.cost import Cost, cost_of
-from plastic_cli.commands.invocation import DebugOptions, OutputOptions
+from plastic_cli.commands.invocation import DatasetName, DebugOptions, OutputOptions, RuleName
 from plastic_cli.commands.options import toolkit_function, toolkit_group
 from plastic_cli.commands.run_list import ListOptions, list_runs
 from plastic_cli.commands.show import print_rows, text_of
@@ -21,9 +23,13 @@ from plastic_cli.escapes import printable_line
 from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.runs.console import Console
 from plastic_cli.runs.record import read_record
+from plastic_cli.runs.selection import Selection, select
 from plastic_cli.runs.store import RunStore
 from plastic_cli.tables import with_prefix
 from plastic_cli.verbs.options import RunsOptions
+
+MOST_LISTED = 8
+"""This number of runs is named in a question."""
 
 
 class ShowOptions(RunsOptions, OutputOptions):
@@ -35,7 +41,20 @@ class ShowOptions(RunsOptions, OutputOptions):
 class RemoveOptions(RunsOptions, DebugOptions):
     """Options of `plastic runs remove`."""
 
-    names: list[str] = field(..., "ids or names", argument="RUN...", complete="run", repeat=True)
+    names: list[str] = field([], "ids or names", argument="RUN...", complete="run", repeat=True)
+    rule: list[RuleName] = field(
+        [], "runs of this rule (can be repeated)", panel="Which runs", complete="rule", repeat=True
+    )
+    dataset: DatasetName | None = field(None, "runs on this data set", panel="Which runs", complete="dataset")
+    status: Literal["completed", "created", "running", "failed", "interrupted", "crashed"] | None = field(
+        None, "runs with this status", panel="Which runs"
+    )
+    where: list[str] = field(
+        [],
+        'runs with this option or result, such as perturbations=16 or "test/accuracy<0.5" (can be repeated)',
+        panel="Which runs",
+        repeat=True,
+    )
     yes: bool = field(False, "do not ask for confirmation", panel="Run", option="--yes,-y")
 
 
@@ -73,7 +92,7 @@ def show_run(options: ShowOptions) -> None:
     """Print everything about one run."""
     from plastic_cli.runs.lock import is_held
 
-    path = RunStore(options.runs_folder()).find(options.run)
+    path = RunStore(options.existing_runs_folder()).find(options.run)
     record = read_record(path)
     alive = record.status not in ("created", "running") or is_held(path)
     status = record.status if alive else "crashed"
@@ -138,11 +157,9 @@ def remove_runs(options: RemoveOptions) -> None:
     """Delete runs after a confirmation; a run that is being written is left alone."""
     from plastic_cli.runs.folder import remove_run
 
-    folder = options.runs_folder()
-    store = RunStore(folder)
-    paths = list(dict.fromkeys(store.find(name) for name in options.names))
-    shown = ", ".join(f"{path.name} (only the link)" if path.is_symlink() else path.name for path in paths)
-    if not options.yes and not typer.confirm(printable_line(f"Remove {shown} from {folder} for good?"), err=True):
+    folder = options.existing_runs_folder()
+    paths = _chosen(RunStore(folder), options)
+    if not options.yes and not _confirmed(paths, folder):
         Console().message("nothing removed")
         raise typer.Exit(1)
     for path in paths:
@@ -150,6 +167,42 @@ def remove_runs(options: RemoveOptions) -> None:
         remove_run(path)
         kept = f", which was a link: the run itself stays in {target}" if target is not None else ""
         Console().message(f"removed {path.name}{kept}")
+
+
+def _chosen(store: RunStore, options: RemoveOptions) -> list[Path]:
+    """Return the folders of the named runs, or of those that fit; raises UserError if there is none."""
+    which = Selection((), tuple(options.rule), options.dataset, options.status, tuple(options.where))
+    if options.names:
+        if which != Selection():
+            raise UserError("name runs, or choose them by --rule, --dataset, --status and --where, not both.")
+        return list(dict.fromkeys(store.find(name) for name in options.names))
+    if which == Selection():
+        raise UserError("which runs? Name them, or choose them by --rule, --dataset, --status or --where.")
+    found = [store.folder / row["run"] for row in select(store.rows(), which)]
+    if not found:
+        raise UserError(f"no run in {store.folder} fits. `plastic runs` lists all runs.")
+    return found
+
+
+def _confirmed(paths: Sequence[Path], folder: Path) -> bool:
+    """Ask whether to remove runs; raises UserError if nobody can answer."""
+    listed = [_named(path) + (" (only the link)" if path.is_symlink() else "") for path in paths[:MOST_LISTED]]
+    more = f" and {len(paths) - MOST_LISTED} more" if len(paths) > MOST_LISTED else ""
+    shown = ", ".join(listed) + more
+    try:
+        return typer.confirm(printable_line(f"Remove {shown} from {folder} for good?"), err=True)
+    except typer.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise UserError("nothing was removed: there is no answer. --yes removes runs without a question.") from None
+
+
+def _named(path: Path) -> str:
+    """Return the id of a run with its name, if it has one that can be read."""
+    with suppress(UserError):
+        name = read_record(path).name
+        return f"{path.name} ({name})" if name else path.name
+    return path.name
 
 
 def export_runs(options: ExportOptions) -> None:

@@ -46,9 +46,11 @@ def _in_python(name: str, rule_name: str) -> str:
     from plastic_cli.runs.store import RunStore
     from plastic_cli.verbs.options import RunsOptions
 
-    function = {"eval": "evaluate", "analyze": "analyze"}.get(name)
-    if function is None or rule_name in plugin_names():
+    calls = {"train": "fit(learner, resume=...)", "eval": "evaluate(run, learner=...)"}
+    calls["analyze"] = "analyze(run, learner=...)"
+    call = calls.get(name)
+    if call is None or rule_name in plugin_names():
         return ""
     if all(row["rule"] != rule_name for row in RunStore(RunsOptions().runs_folder()).rows()):
         return ""
-    return f" The runs of plastic.fit have no command. In Python: plastic.{function}(run, learner=...)."
+    return f" The runs of plastic.fit have no command. In Python: plastic.{call}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -81,9 +82,19 @@ def check_model(name: str, models: Sequence[str] = MODELS) -> str:
         return known
     if not colon or not module or not factory:
         known_or_own = f"must be {', '.join(models)}, or MODULE:FACTORY such as torchvision.models:resnet18"
+        if colon or _is_module(name.strip()):
+            given = f"'{module.strip()}' is a module" if module.strip() else "the module is missing"
+            raise ValueError(f"{known_or_own}; {given}, so name its function or class too: {module or 'MODULE'}:NAME")
         guess = did_you_mean(name.strip(), models)
         raise ValueError(f"{known_or_own}.{guess}" if guess else known_or_own)
     return name.strip()
+
+
+def _is_module(name: str) -> bool:
+    """Return whether a module of this name can be imported, from the present folder too; nothing is imported."""
+    if not name.isidentifier():
+        return False
+    return Path(f"{name}.py").is_file() or Path(name, "__init__.py").is_file() or find_spec(name) is not None
 
 
 Model = Annotated[str, AfterValidator(check_model)]

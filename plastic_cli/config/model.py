@@ -324,13 +324,14 @@ def _first_error(error: ValidationError, source: str) -> str:
         return f"{where}{message}."
     name = str(first["loc"][0])
     option = name if source else f"--{name.replace('_', '-')}"
-    given = first.get("input")
-    if isinstance(given, list | tuple):
+    given, is_list = first.get("input"), isinstance(first.get("input"), list | tuple)
+    if is_list:
         given = ",".join(map(str, given))
     if given == "":
         given = "''"
     # Plainer words than pydantic's for a text that is not a number.
-    message = _PLAIN_MESSAGES.get(first["type"], message)
+    plain = _PLAIN_MESSAGES.get(first["type"])
+    message = f"{plain}, not a list" if plain is not None and is_list else plain or message
     guess = ""
     if first["type"] == "literal_error" and isinstance(given, str):
         guess = did_you_mean(given, first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", "))

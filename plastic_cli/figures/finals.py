@@ -29,6 +29,7 @@ from plotnine import (
     theme,
 )
 
+from plastic_cli.errors import UserError
 from plastic_cli.figures.curves import (
     CURVE_COLUMNS,
     LEGEND_WIDTH,
@@ -70,11 +71,14 @@ def finals_figure(
     """Draw final values against an option.
 
     values: label, panel, x, run, value: one row per run. x: the value of the option, a number, or names, which are
-    below each other in the order of their categories. styles: how each label is drawn, as for `curves_figure`.
+    below each other in the order of their categories. styles: how each label is drawn, as for `curves_figure`. Raises
+    UserError for a logarithmic axis of names.
     """
     view = view or View()
     share = metric.unit == "%"
     names = [] if pd.api.types.is_numeric_dtype(values["x"]) else [str(name) for name in ordered_values(values["x"])]
+    if names and view.log_x:
+        raise UserError("--log x needs numbers on the horizontal axis, and this one has names. Leave it out.")
     labels, panels = (ordered_values(values[name]) for name in ("label", "panel"))
     placed = values.assign(step=_places(values, names))
     means = _means(placed)

@@ -149,6 +149,7 @@ def _latex_cell(cell: Cell) -> str:
     if not isinstance(cell, Interval | Number):
         return latex_text(cell_text(cell))
     text = cell_text(cell).replace("[", "{[}").replace("]", "{]}").replace(NOTHING, r"\textendash{}")
+    text = text.replace("%", r"\%")
     text = re.sub(r"^(\S+) ± (\d\S*)", r"$\1 \\pm \2$", text).replace("±", _LATEX["±"])
     text = re.sub(r"(\d)e([+-])0*(\d+)", lambda match: _power(*match.groups()), text)
     return re.sub(r"(?<![\d{^$])-(?=\d)", "$-$", text)

@@ -119,7 +119,7 @@ class NumberStyle:
         if self.digits is not None:
             return f"{shown:.{self.digits}f}" + (f" ± {around:.{self.digits}f}" if margin else "")
         # Rounded, because 100 times a share can have a wrong last digit.
-        return f"{shown:.12g}" + (f" ± {around:.3g}" if margin else "")
+        return f"{shown:.12g}" + (f" ± {float(f'{around:.3g}'):.12g}" if margin else "")
 
     def caption(self, estimates: list[Interval]) -> str:
         """Return what the cells of `estimates` say, as sentences."""

@@ -24,7 +24,7 @@ from plastic_cli.reports.content import training_models
 from plastic_cli.reports.curves import ChosenRuns, main_metric
 from plastic_cli.reports.grouping import Group, group_runs, plain_value, short_data_names
 from plastic_cli.reports.results import metric_columns
-from plastic_cli.reports.side_tables import TIMES, as_html, as_text
+from plastic_cli.reports.side_tables import TIMES, SideTableName, as_html, as_text, one_table
 from plastic_cli.reports.standing import Standing
 from plastic_cli.runs.metrics import MAIN_METRICS
 from plastic_cli.runs.record import RunRecord
@@ -46,6 +46,7 @@ MOST_SIDES = len(ascii_uppercase)
 RESULT_COLUMNS = [
     "metric",
     "setting",
+    "title",
     "mean",
     "low",
     "high",
@@ -206,6 +207,14 @@ class Comparison:
             smooth,
         )
 
+    def latex(self, table: SideTableName = "results") -> str:
+        """Return a table as LaTeX for booktabs and graphicx; "" if nothing differs in it."""
+        return one_table(self, table, "latex")
+
+    def markdown(self, table: SideTableName = "results") -> str:
+        """Return a table as Markdown; "" if nothing differs in it."""
+        return one_table(self, table, "markdown")
+
     def __repr__(self) -> str:
         return as_text(self, width=80)
 
@@ -243,7 +252,10 @@ def _sides(chosen: ChosenRuns) -> tuple[tuple[Side, ...], tuple[str, ...]]:
             runs = "1 run is" if repeated == 1 else f"{repeated} runs are"
             notes.append(f"{runs} left out: a newer run has the same options and seed.")
     if count > MOST_SIDES:
-        raise UserError(f"{count} settings are too many to compare side by side. Choose up to {MOST_SIDES}.")
+        raise UserError(
+            f"{count} settings are too many to compare side by side. Choose up to {MOST_SIDES} by name, --rule or"
+            " --where; --where validation=0 leaves out the trials of `plastic tune`."
+        )
     return tuple(sides), (*notes, *_warnings(sides, of_one_setting=len(groups) == 1))
 
 
@@ -324,9 +336,9 @@ def _results(runs: pd.DataFrame, sides: Sequence[Side]) -> pd.DataFrame:
                 difference, pairs = _difference(sides[0], values[0], side, own)
             rows.append(
                 {
-                    "metric": metric, "setting": side.letter, "mean": mean.mean, "low": mean.low, "high": mean.high,
-                    "n": mean.n, "difference": difference.mean, "difference_low": difference.low,
-                    "difference_high": difference.high, "pairs": pairs,
+                    "metric": metric, "setting": side.letter, "title": side.title, "mean": mean.mean,
+                    "low": mean.low, "high": mean.high, "n": mean.n, "difference": difference.mean,
+                    "difference_low": difference.low, "difference_high": difference.high, "pairs": pairs,
                 }
             )  # fmt: skip
     return pd.DataFrame(rows, columns=RESULT_COLUMNS).astype({"pairs": "Int64"})

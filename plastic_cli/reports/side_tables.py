@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pandas as pd
 
+from plastic_cli.errors import UserError, did_you_mean
 from plastic_cli.plugins.metrics import Metric
 from plastic_cli.reports.circumstances import CHECKSUM, CLASSES
 from plastic_cli.reports.content import json_text
@@ -16,7 +18,7 @@ from plastic_cli.reports.numbers import has_width, possible_ends, shown_interval
 from plastic_cli.reports.standing_tables import content_of
 from plastic_cli.runs.record import ranges_text
 from plastic_cli.statistics.intervals import MINIMUM_VALUES, Interval, difference_method
-from plastic_cli.tables import NOTHING, Cell, Column, Number, Table, duration, html
+from plastic_cli.tables import NOTHING, Cell, Column, Number, Table, duration, html, markdown
 
 if TYPE_CHECKING:
     from plastic_cli.reports.side_by_side import Comparison, Side
@@ -35,6 +37,9 @@ MOST_FIGURES = 6
 MOST_NAMED = 12
 """Up to this number of options are named in a caption."""
 
+SideTableName = Literal["settings", "options", "results", "circumstances"]
+"""The tables of a comparison."""
+
 MINUS = "\N{MINUS SIGN}"
 DEFAULT_MARK = " *"
 
@@ -48,6 +53,29 @@ def tables_of(comparison: Comparison) -> dict[str, Table]:
         "circumstances": circumstances_table(comparison),
     }
     return {name: table for name, table in tables.items() if table.rows}
+
+
+def table_alone(comparison: Comparison, name: SideTableName) -> Table | None:
+    """Return one table, whose caption also says what the settings are; None if it is empty."""
+    table = tables_of(comparison).get(name)
+    if table is None or name == "settings":
+        return table
+    sides = " ".join(f"{side.letter}: {side.title}." for side in comparison.sides)
+    return replace(table, caption=f"{sides} {table.caption}".strip())
+
+
+def one_table(comparison: Comparison, name: SideTableName, form: Literal["latex", "markdown"]) -> str:
+    """Return one table as text; raises UserError for an unknown name."""
+    from plastic_cli.reports.latex import latex
+
+    if name not in get_args(SideTableName):
+        known = get_args(SideTableName)
+        guess = did_you_mean(name, known)
+        raise UserError(f"there is no table '{name}' of a comparison.{guess} It has {', '.join(known)}.")
+    table = table_alone(comparison, name)
+    if table is None:
+        return ""
+    return latex(table, f"tab:compare-{name}") if form == "latex" else markdown(table)
 
 
 def frames_of(comparison: Comparison) -> dict[str, pd.DataFrame]:

@@ -89,6 +89,10 @@ def find_rows(rows: Sequence[Row], text: str) -> list[Row]:
             f"'{text}' matches {len(with_part)} runs: {_listed(row['run'] for row in with_part)}. Type more of the id."
         )
     names = [row["name"] for row in rows if row["name"]]
+    if any(row["rule"] == text for row in rows):
+        raise UserError(
+            f"there is no run '{text}', which is a rule: name one of its runs. `plastic runs --rule {text}` lists them."
+        )
     guess = did_you_mean(text, [*names, *(row["run"] for row in rows)])
     raise UserError(f"there is no run '{text}'.{guess} `plastic runs` lists them.")
 

@@ -135,6 +135,15 @@ class RunStore:
         guess = did_you_mean(text, [*names, *folders])
         raise UserError(f"there is no run '{text}' in {self.folder}.{guess} `plastic runs` lists them.")
 
+    def remove(self, text: str) -> None:
+        """Delete a run for good; of a link, only the link. text: as for `find`.
+
+        Raises UserError if there is no such run, or if another process writes to it.
+        """
+        from plastic_cli.runs.folder import remove_run
+
+        remove_run(self.find(text))
+
     def run(self, text: str) -> StoredRun:
         """Return the run with this name, this id, or a unique part of the id; raises UserError like `find`."""
         from plastic_cli.runs.stored import StoredRun

@@ -144,7 +144,7 @@ def find_recipe(text: str) -> Path:
     named = recipes_folder() / f"{text.removesuffix('.toml')}.toml"
     if "/" not in text and named.is_file():
         return named
-    if "/" in text or path.exists():
+    if "/" in text or path.suffix == ".toml" or path.exists():
         raise UserError(
             f"there is no recipe {text}: no such file. `plastic recipes` lists those that come with plastic."
         )

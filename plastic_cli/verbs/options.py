@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from plastic_cli.config.model import Config, field
+from plastic_cli.errors import UserError
 from plastic_cli.sweeps.options import SweepOptions
 
 
@@ -20,6 +21,12 @@ class RunsOptions(Config):
         from plastic_cli.runs.store import default_folder
 
         return self.runs or default_folder()
+
+    def existing_runs_folder(self) -> Path:
+        """Return the folder of the runs; raises UserError if it was named and does not exist."""
+        if self.runs is not None and not self.runs.is_dir():
+            raise UserError(f"there is no folder {self.runs}. Name the folder with your runs: --runs FOLDER.")
+        return self.runs_folder()
 
 
 class DataOptions(Config):

@@ -11,7 +11,7 @@ from typing import Any
 
 from plastic_cli.config.model import TrainConfig
 from plastic_cli.data.catalog import DATASETS
-from plastic_cli.errors import PlasticError, RunFailed, UserError
+from plastic_cli.errors import PlasticError, RunFailed, UserError, did_you_mean
 from plastic_cli.plugins.discovery import discover
 from plastic_cli.plugins.metrics import metric_of
 from plastic_cli.plugins.models import train_model
@@ -210,7 +210,8 @@ class _Trials:
             f"{metric.name} {metric.text(value)}" if value is not None else f"failed: {failed or f'no {self.metric}'}"
         )
         seconds = sum(result.outcome.seconds for result in trial.results)
-        self._console.message(f"[{self._finished}/{self._options.trials}] {shown}: {result} ({duration(seconds)})")
+        done = f"[{self._finished}/{self._options.trials}]"
+        self._console.message(f"{done} trial {trial.number}: {shown}: {result} ({duration(seconds)})")
 
     def _value(self, trial: _Trial) -> float | None:
         if any(result.word == "failed" for result in trial.results):
@@ -227,6 +228,7 @@ class _Trials:
         if self.metric is None or any(str(self.metric) not in summary for summary in summaries):
             self._error = UserError(
                 f"runs of {self._rule.name} have no {self.metric or 'metric of validation data'}."
+                f"{did_you_mean(self.metric, known) if self.metric else ''}"
                 f" Choose one with --metric: {', '.join(known) or 'there is none'}."
             )
             return None

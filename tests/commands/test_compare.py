@@ -96,9 +96,44 @@ def test_one_table_is_printed_in_every_format(runs):
         {"option": "batch_size", "A": "8", "B": "16", "default": "64"}
     ]
     assert {*json.loads(out("settings", "--json"))} == {"settings"}
+    # Alone, a table says what the settings are.
+    assert "A: backprop on" in " ".join(out("results").split())
+    assert "B: backprop on" in out("options", "--format", "latex")
+    assert {row["title"] for row in csv.DictReader(io.StringIO(out("results", "--format", "csv")))} == {
+        entry["title"] for entry in json.loads(out("settings", "--json"))["settings"]
+    }
     empty = command("compare", "--table", "circumstances")
     assert (empty.code, empty.out) == (0, "")
     assert "the table circumstances is empty" in empty.err
+
+
+def test_no_percent_sign_begins_a_comment_of_latex(runs):
+    text = command("compare", "--format", "latex").out
+    rows = text[text.index(r"\begin{tabular}") :].splitlines()
+    inside = [line for line in rows if line.endswith(r" \\")]
+    assert any(r"\%" in line for line in inside)
+    assert not any(re.search(r"(?<!\\)%", line) for line in inside)
+
+
+def test_from_python_the_baseline_and_the_tables_are_chosen(runs):
+    small, large = [folder.name for folder in runs[:2]], [folder.name for folder in runs[2:]]
+    plain, turned = plastic.compare(small, large), plastic.compare(small, large, baseline=large[0])
+    assert [[record.run for record in side.records] for side in turned.sides] == [large, small]
+    assert turned.results["difference"].dropna().tolist() == pytest.approx(
+        (-plain.results["difference"].dropna()).tolist()
+    )
+    assert turned.latex().count(r"\begin{tabular}") == 1
+    assert "| option |" in turned.markdown("options")
+    assert turned.latex("circumstances") == ""
+    with pytest.raises(ValueError, match=r"there is no table 'result' of a comparison\. Did you mean 'results'"):
+        turned.latex("result")
+
+
+def test_the_name_of_several_seeds_means_all_of_them(train):
+    for seed in (0, 1, 2):
+        train("--seed", seed, "--name", f"mine-seed{seed}")
+        train("--seed", seed, "--batch-size", 16, "--name", f"wide-seed{seed}")
+    assert [side.seeds for side in plastic.compare("mine", "wide").sides] == [(0, 1, 2), (0, 1, 2)]
 
 
 def test_csv_holds_the_results(runs):
@@ -144,6 +179,10 @@ def test_the_output_is_a_page_or_a_figure(runs, name, begin):
         (["--output", "c.png", "--metric", "test/acuracy"], "Did you mean 'test/accuracy'?"),
         (["--table", "controls"], "this comparison has no such table. It has settings, options, results"),
         (["--baseline", "nothing"], "there is no run 'nothing'"),
+        (
+            ["--baseline", "backprop"],
+            "'backprop', which is a rule: name one of its runs",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_an_error_of_one_line(runs, options, words):

@@ -129,7 +129,7 @@ def test_an_unknown_run(make_run, verb):
     assert "Did you mean 'favourite'?" in outcome.err
 
 
-@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 1), ("\n", 1, 1), ("", 130, 1)])
+@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 1), ("\n", 1, 1), ("", 2, 1)])
 def test_remove_asks_first(make_run, monkeypatch, answer, code, left):
     run = make_run()
     monkeypatch.setattr("sys.stdin", io.StringIO(answer))
@@ -137,7 +137,39 @@ def test_remove_asks_first(make_run, monkeypatch, answer, code, left):
     assert outcome.code == code
     assert outcome.out.strip() == "", "the question goes to stderr"
     assert run.id in outcome.err
+    assert ("--yes removes runs without a question" in outcome.err) == (not answer)
     assert len(listed()) == left
+
+
+def test_runs_are_removed_by_what_they_are(make_run, runs_folder):
+    old, failed, other = (
+        make_run("old", rate=1),
+        make_run("bad", status="failed", rate=2),
+        make_run(rule="hebb", rate=2),
+    )
+    refused = plastic("runs", "remove", "--yes")
+    assert (refused.code, refused.err) == (
+        2,
+        "error: which runs? Name them, or choose them by --rule, --dataset, --status or --where.\n",
+    )
+    assert plastic("runs", "remove", "--yes", "old", "--where", "rate=2").code == 2
+    assert plastic("runs", "remove", "--yes", "--rule", "oja", "--where", "rate=2").code == 0
+    assert sorted(listed()) == sorted([old.id, other.id])
+    assert "no run in" in plastic("runs", "remove", "--yes", "--status", "failed").err
+    assert plastic("runs", "remove", "--status", "completed", "--where", "rate=1", "--yes").code == 0
+    RunStore(runs_folder).remove(other.id)
+    assert listed() == []
+    assert failed.id != other.id
+
+
+def test_a_folder_that_does_not_exist_is_an_error(make_run):
+    make_run()
+    for words in (["runs"], ["runs", "show", "x"], ["runs", "remove", "x"], ["compare"], ["plot"]):
+        outcome = plastic(*words, "--runs", "nowhere")
+        assert (outcome.code, outcome.err) == (
+            2,
+            "error: there is no folder nowhere. Name the folder with your runs: --runs FOLDER.\n",
+        )
 
 
 def test_remove_several_with_yes(make_run, runs_folder):
