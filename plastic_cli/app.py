@@ -207,8 +207,15 @@ def _about_words(error: Exception, context: Any, arguments: Sequence[str]) -> st
     if words is None:
         return ""
     name, equals, value = words[1].split()[0].partition("=")
-    guess = similar_option(name, options, published) if equals else ""
-    return f"'{words[1]}' is not an option." + guess.replace("'?", f" {value}'?")
+    if not equals:
+        return f"'{words[1]}' is not expected here."
+    guess = similar_option(name, options, published)
+    takes_value = value and not any(
+        f"'{option}'" in guess and getattr(parameter, "is_flag", False)
+        for parameter in context.command.params
+        for option in parameter.opts
+    )
+    return f"'{words[1]}' is not an option." + (guess.replace("'?", f" {value}'?") if takes_value else guess)
 
 
 if __name__ == "__main__":

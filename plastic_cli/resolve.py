@@ -46,12 +46,21 @@ def resolve(
 
 
 def _implied_by_typed(model: type[Config], typed: Mapping[str, Any], in_file: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what typed options imply, alone or together with those of the file; it takes precedence over the file."""
+    """Return what typed options imply, which takes precedence over the file.
+
+    What they imply only together with options of the file does so where the file has no value, or the value that its
+    own options imply, as a file with all options does.
+    """
     alone, of_file = model.consequences(typed), model.consequences(in_file)
     kept = {name: value for name, value in in_file.items() if name not in alone}
     together = model.consequences({**kept, **typed})
-    return {
-        name: value
-        for name, value in together.items()
-        if name in alone or name not in of_file or of_file[name] != value
-    }
+
+    def is_chosen(name: str) -> bool:
+        usual = of_file.get(name, model.model_fields[name].default)
+        return name in in_file and _plain(in_file[name]) != _plain(usual)
+
+    return {name: value for name, value in together.items() if name in alone or not is_chosen(name)}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

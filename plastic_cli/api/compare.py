@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plastic_cli.api.plot import AnyRuns, folders_of
+from plastic_cli.errors import UserError
 
 if TYPE_CHECKING:
     from plastic_cli.reports.side_by_side import Comparison
@@ -30,7 +31,9 @@ def compare(*runs: AnyRuns, baseline: AnyRuns | None = None) -> Comparison | Sta
     the reference cannot be read.
     """
     first = () if baseline is None else (baseline,)
-    folders = [folder for each in (*first, *runs) for folder in folders_of(each)]
+    folders = list(dict.fromkeys(folder for each in (*first, *runs) for folder in folders_of(each)))
+    if first and len(folders) < 2:
+        raise UserError("baseline: there is no other run to compare it with. Give more runs.")
     if len(folders) == 1:
         from plastic_cli.reports.standing import Standing
         from plastic_cli.runs.reference import read_reference

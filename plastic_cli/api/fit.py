@@ -354,7 +354,8 @@ def _model_with(settings: Mapping[str, Any], resumed: RunRecord | None) -> type[
                 str(name),
             )
         # The fields of the model are attributes, and so are its methods.
-        if hasattr(FitConfig, name) or name in known or name in BOOKKEEPING:
+        is_new = name in settings
+        if hasattr(FitConfig, name) or name in known or (is_new and name in BOOKKEEPING):
             raise OptionError(
                 f"settings: '{name}' cannot be the name of a setting. Choose another.",
                 str(name),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plastic_cli.api.chosen import AnyRun, named_run
 from plastic_cli.api.console import PythonConsole
-from plastic_cli.errors import OptionError, did_you_mean
+from plastic_cli.errors import OptionError, UserError, did_you_mean
 from plastic_cli.reports.plot_options import PlotOptions
 from plastic_cli.runs.record import RECORD_FILE
 from plastic_cli.runs.selection import find_rows
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from plotnine import ggplot
 
 AnyRuns = AnyRun | RunStore | Iterable[AnyRun]
-"""Runs: those of `plastic.train`, ids, names or folders of runs, or a store with all its completed runs."""
+"""Runs: those of `plastic.train`, ids or folders of runs, names, which can mean several seeds, or a store with all its
+completed runs."""
 
 
 def plot(runs: AnyRuns, metric: str | None = None, by: str | None = None, **options: Any) -> ggplot:
@@ -55,6 +57,7 @@ def folders_of(runs: AnyRuns) -> list[Path]:
     if isinstance(runs, str | Path) and Path(runs).is_dir() and not (Path(runs) / RECORD_FILE).is_file():
         return folders_of(RunStore(runs))
     if isinstance(runs, str) and not (Path(runs) / RECORD_FILE).is_file():
-        # A name can mean runs of several seeds.
-        return [Path(row["folder"]) for row in find_rows(RunStore().rows(), runs)]
+        # A name can mean runs of several seeds. Rows have no damaged run, which is then an error of its own.
+        with suppress(UserError):
+            return [Path(row["folder"]) for row in find_rows(RunStore().rows(), runs)]
     return [named_run(runs).folder]

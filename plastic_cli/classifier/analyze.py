@@ -110,7 +110,8 @@ def analyze_classifier(
     if of_held_out:
         analyze_held_out(config, run, learner, untrained)
     if config.angles and has_credit_rule(learner):
-        networks = {"trained": learner, "untrained": untrained()}
+        # Angles are measured with the moments of each batch.
+        networks = {"trained": learner, "untrained": build(run, data, trained=False)}
         taught = {name: network for name, network in networks.items() if has_credit_rule(network)}
         analyze_angles(run, data, taught, images=config.images, samples=config.samples)
     elif own_angles is not None and not is_module and (config.angles or nothing_chosen):

@@ -180,7 +180,10 @@ def _print_one(tables: Mapping[str, Table], frames: Mapping[str, pd.DataFrame], 
         known = [each for each in get_args(TableName) if each in frames]
         raise UserError(f"--table {name}: this comparison has no such table. It has {', '.join(known)}.")
     if options.output_format() == "csv":
-        sys.stdout.write(csv_text(frames[name]))
+        # A cell holds one text: runs and seeds are separated by spaces.
+        sys.stdout.write(
+            csv_text(frames[name].map(lambda cell: " ".join(map(str, cell)) if type(cell) is list else cell))
+        )
     elif options.output_format() == "json":
         sys.stdout.write(json_text(**{name: frames[name]}))
     elif name not in tables:
@@ -195,8 +198,9 @@ def _print_text(tables: Iterable[Table], part: str, output_format: str, *, follo
     """Print tables as text. part: a word in the labels of LaTeX. follows: other tables were printed before."""
     if output_format == "latex":
         from plastic_cli.reports.latex import latex
+        from plastic_cli.reports.side_tables import label_of
 
-        texts = [latex(table, f"tab:{part}-{table.title.lower().replace(' ', '-')}") for table in tables]
+        texts = [latex(table, label_of(part, table)) for table in tables]
     else:
         texts = [markdown(table) for table in tables]
     if texts:

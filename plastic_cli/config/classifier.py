@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -82,9 +84,10 @@ def check_model(name: str, models: Sequence[str] = MODELS) -> str:
         return known
     if not colon or not module or not factory:
         known_or_own = f"must be {', '.join(models)}, or MODULE:FACTORY such as torchvision.models:resnet18"
+        if colon and not module.strip():
+            raise ValueError(f"{known_or_own}. The module is missing")
         if colon or _is_module(name.strip()):
-            given = f"'{module.strip()}' is a module" if module.strip() else "the module is missing"
-            raise ValueError(f"{known_or_own}; {given}, so name its function or class too: {module or 'MODULE'}:NAME")
+            raise ValueError(f"{known_or_own}. The function or class is missing, as in {module.strip()}:Net")
         guess = did_you_mean(name.strip(), models)
         raise ValueError(f"{known_or_own}.{guess}" if guess else known_or_own)
     return name.strip()
@@ -94,7 +97,11 @@ def _is_module(name: str) -> bool:
     """Return whether a module of this name can be imported, from the present folder too; nothing is imported."""
     if not name.isidentifier():
         return False
-    return Path(f"{name}.py").is_file() or Path(name, "__init__.py").is_file() or find_spec(name) is not None
+    if Path(f"{name}.py").is_file() or Path(name, "__init__.py").is_file():
+        return True
+    with suppress(ValueError):
+        return find_spec(name) is not None
+    return False
 
 
 Model = Annotated[str, AfterValidator(check_model)]
@@ -212,7 +219,7 @@ class SteppedRateConfig(ModuleTrainConfig):
         if late:
             raise OptionError(
                 f"--rate-drops {late[0]:g} does nothing with --epochs {self.epochs}: no epoch begins after this share."
-                f" Choose shares up to {last:.3g}, or leave it out."
+                f" Choose shares up to {math.floor(1000 * last) / 1000:g}, or leave it out."
                 if last
                 else "--rate-drops does nothing with --epochs 1: the rate changes between epochs. Leave it out.",
                 "rate_drops",
@@ -288,8 +295,8 @@ class ClassifierAnalyzeConfig(MeasuresConfig):
         """Return the options that have no effect: also those of --angles without it."""
         found = super().unused_options(chosen)
         switches = [name for name, info in cls.model_fields.items() if is_switch(info)]
-        is_one_chosen = any(matches(chosen.get(name, False), True) for name in switches)
-        measured = matches(chosen.get("angles", True), True) or (cls.angles_by_default and not is_one_chosen)
+        is_any_chosen = any(matches(chosen.get(name, False), True) for name in switches)
+        measured = matches(chosen.get("angles", True), True) or (cls.angles_by_default and not is_any_chosen)
         return found if measured else {**dict.fromkeys(("images", "samples"), "without --angles"), **found}
 
 

@@ -64,6 +64,15 @@ class Activation:
         numbers = torch.arange(whole.numel(), device=whole.device).view(whole.shape)
         return self.part_of(numbers).reshape(-1)
 
+    def set_part(self, whole: Tensor, values: Tensor) -> None:
+        """Set this part of a contiguous tensor in the shape of the response."""
+        part = self.part_of(whole)
+        if part.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr():
+            part.copy_(values)
+        else:
+            # A copy: its entries are looked up.
+            whole.view(-1).index_copy_(0, self.places_in(whole), values.flatten().to(whole.dtype))
+
 
 @dataclass
 class Use:
@@ -91,21 +100,21 @@ class Use:
             return self.activations[0].result
         if not self.activations:
             return self.z
-        y = self.z.flatten().clone()
+        y = self.z.clone(memory_format=torch.contiguous_format)
         for activation in self.activations:
-            y.index_copy_(0, activation.places_in(self.z), activation.result.flatten().to(y.dtype))
-        return y.view(self.z.shape)
+            activation.set_part(y, activation.result)
+        return y
 
     @property
     def slope(self) -> Tensor:
         """The derivative of each entry of y with respect to what its nonlinearity received; 1 where there is none."""
-        slope = torch.ones_like(self.z.flatten())
+        slope = torch.ones_like(self.z, memory_format=torch.contiguous_format)
         for activation in self.activations:
             with torch.enable_grad():
                 received = activation.received.detach().requires_grad_()
                 (derivative,) = torch.autograd.grad(activation.function(received).sum(), received)
-            slope.index_copy_(0, activation.places_in(self.z), derivative.flatten().to(slope.dtype))
-        return slope.view(self.z.shape)
+            activation.set_part(slope, derivative)
+        return slope
 
 
 def record(

@@ -48,7 +48,7 @@ class Group:
     setting: the fields that differ from the defaults of the rule or from other groups of the rule and data set, as
     text. distinction: only the fields that distinguish the group, and a choice of classes, for legends; "" if there
     are none. runs: their ids in the order of the seeds; of several runs with one seed the newest, since a repeated seed
-    adds no information. repeated: number of runs that are left out for that reason. failed_seeds: the seeds that failed
+    adds no information. older: the runs that are left out for that reason. failed_seeds: the seeds that failed
     and were never completed. differing: the fields that distinguish this group from the others of its rule and data
     set, without those that follow from other fields. named: the fields that `setting` names, without those that it
     names only because another rule does. config: the configuration of its runs, as plain JSON values, without
@@ -64,7 +64,7 @@ class Group:
     distinction: str = ""
     differing: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
-    repeated: int = 0
+    older: tuple[str, ...] = ()
     note: str = ""
     contents: str = ""
     failed_seeds: tuple[float, ...] = ()
@@ -74,6 +74,11 @@ class Group:
     def label(self) -> str:
         """The rule and what distinguishes the group, as one short text."""
         return f"{self.rule}: {self.distinction}" if self.distinction else self.rule
+
+    @property
+    def repeated(self) -> int:
+        """The number of runs that are left out because a newer one has their seed."""
+        return len(self.older)
 
     @property
     def failed(self) -> int:
@@ -321,7 +326,7 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
     _, first, member = np.unique(np.column_stack(codes), axis=0, return_index=True, return_inverse=True)
     failed = frame[_FAILED].to_numpy(dtype=bool)
     kept = _newest_of_each_seed(frame[~failed], member.ravel()[~failed])
-    sizes = np.bincount(member.ravel()[~failed], minlength=len(first))
+    members = frame[~failed].groupby(member.ravel()[~failed])["run"].agg(tuple).to_dict()
     lost = _failed_seeds(frame["seed"], member.ravel(), failed)
     dataset = frame["dataset"].iloc[0]
     configurations = [
@@ -350,7 +355,7 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
             runs=ids,
             config=config,
             differing=tuple(named),
-            repeated=int(sizes[number]) - len(ids),
+            older=tuple(run for run in members.get(number, ()) if run not in ids),
             note=NOTES_BETWEEN.join(notes[number]),
             contents=str(frame["data_contents"].iloc[0]) if "data_contents" in frame.columns else "",
             failed_seeds=lost.get(number, ()),

@@ -231,7 +231,8 @@ def _sides(chosen: ChosenRuns) -> tuple[tuple[Side, ...], tuple[str, ...]]:
         raise UserError("name at least two runs to compare.")
     groups = group_runs(chosen.runs, training_models(chosen.runs["rule"].unique()))
     place = {str(run): place for place, run in enumerate(chosen.runs["run"])}
-    groups.sort(key=lambda group: min(place[run] for run in group.runs))
+    # Also a run that is left out, because a newer one has its seed, was chosen at its place.
+    groups.sort(key=lambda group: min(place[run] for run in (*group.runs, *group.older)))
     notes = []
     if len(groups) == 1:
         ids = sorted((str(run) for run in chosen.runs["run"]), key=lambda run: place[run])

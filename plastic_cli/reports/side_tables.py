@@ -75,7 +75,12 @@ def one_table(comparison: Comparison, name: SideTableName, form: Literal["latex"
     table = table_alone(comparison, name)
     if table is None:
         return ""
-    return latex(table, f"tab:compare-{name}") if form == "latex" else markdown(table)
+    return latex(table, label_of("compare", table)) if form == "latex" else markdown(table)
+
+
+def label_of(part: str, table: Table) -> str:
+    """Return the label of a table in LaTeX; part: "compare" or "reference"."""
+    return f"tab:{part}-{table.title.lower().replace(' ', '-')}"
 
 
 def frames_of(comparison: Comparison) -> dict[str, pd.DataFrame]:

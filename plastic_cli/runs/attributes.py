@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from functools import partial
-from types import BuiltinFunctionType, FunctionType, MethodType, MethodWrapperType
+from types import BuiltinFunctionType, FunctionType, GenericAlias, MethodType, MethodWrapperType
 from typing import Any
 
 from plastic_cli.errors import UserError
@@ -18,8 +19,8 @@ def attributes_of(part: object) -> dict[str, Any]:
 
     An attribute with a `state_dict` of its own, such as a module or an optimizer, gives this; a generator of random
     numbers of torch, NumPy or Python gives its state. Functions and classes are left out, because they do not change.
-    Another object that can be called, such as a schedule that counts its calls, gives its attributes. Raises UserError
-    for an attribute of another type, with what to do.
+    Another object that can be called, such as a schedule that counts its calls, gives those of its attributes that a
+    checkpoint can hold. Raises UserError for an attribute of another type, with what to do.
     """
     kept = {name: value for name, value in _attributes(part).items() if not _is_function(value)}
     try:
@@ -73,13 +74,27 @@ def _is_function(value: object) -> bool:
     """Return whether a value is a class or a function: also a partial one, and one that a decorator has wrapped."""
     import numpy as np
 
-    kinds = (type, FunctionType, BuiltinFunctionType, MethodType, MethodWrapperType, partial, np.ufunc)
+    kinds = (type, GenericAlias, FunctionType, BuiltinFunctionType, MethodType, MethodWrapperType, partial, np.ufunc)
     # numba and functools keep the function that they wrap under these names.
     is_wrapped = callable(value) and (hasattr(value, "py_func") or hasattr(value, "__wrapped__"))
     return not hasattr(value, "state_dict") and (isinstance(value, kinds) or is_wrapped)
 
 
-def _state_of(value: Any, name: str) -> Any:
+def _storable_attributes(part: object, name: str, inside: tuple[object, ...]) -> dict[str, Any]:
+    """Return the attributes of an object that can be called, without those that a checkpoint cannot hold.
+
+    Such an object may be a function of another library, or know the learner. inside: the objects around it.
+    """
+    found = {}
+    for attribute, value in _attributes(part).items():
+        if _is_function(value) or any(value is outer for outer in (part, *inside)):
+            continue
+        with suppress(UserError):
+            found[attribute] = _state_of(value, f"{name}.{attribute}", (part, *inside))
+    return found
+
+
+def _state_of(value: Any, name: str, inside: tuple[object, ...] = ()) -> Any:
     import numpy as np
     import torch
 
@@ -98,13 +113,13 @@ def _state_of(value: Any, name: str) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
-        return {key: _state_of(entry, f"{name}[{key!r}]") for key, entry in value.items()}
+        return {key: _state_of(entry, f"{name}[{key!r}]", inside) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_state_of(entry, f"{name}[{index}]") for index, entry in enumerate(value)]
+        return [_state_of(entry, f"{name}[{index}]", inside) for index, entry in enumerate(value)]
     if value is None or isinstance(value, bool | int | float | str | torch.device | torch.dtype | torch.Size):
         return value
     if callable(value):
-        return attributes_of(value)
+        return _storable_attributes(value, name, inside)
     raise UserError(
         f"{name} is a {type(value).__name__}, which a checkpoint cannot hold."
         f" Give {name.partition('.')[0]} the methods state_dict() and load_state_dict(state)."

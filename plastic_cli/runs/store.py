@@ -135,14 +135,14 @@ class RunStore:
         guess = did_you_mean(text, [*names, *folders])
         raise UserError(f"there is no run '{text}' in {self.folder}.{guess} `plastic runs` lists them.")
 
-    def remove(self, text: str) -> None:
-        """Delete a run for good; of a link, only the link. text: as for `find`.
+    def remove(self, run: str | StoredRun) -> None:
+        """Delete a run for good; of a link, only the link. run: a run of this store, or a text as for `find`.
 
         Raises UserError if there is no such run, or if another process writes to it.
         """
         from plastic_cli.runs.folder import remove_run
 
-        remove_run(self.find(text))
+        remove_run(self.find(run) if isinstance(run, str) else self.folder / run.id)
 
     def run(self, text: str) -> StoredRun:
         """Return the run with this name, this id, or a unique part of the id; raises UserError like `find`."""

@@ -98,14 +98,8 @@ class EGLPNetwork(nn.Module):
             self.hidden.append(layer)
         self.readout: nn.Linear | LocalLinear
         if readout == "local":
-            self.readout = LocalLinear(
-                features,
-                classes,
-                lr,
-                local_rule=local_rule,
-                inverse_temperature=inverse_temperature,
-                generator=generator,
-            )
+            own = {"local_rule": local_rule, "inverse_temperature": inverse_temperature, "generator": generator}
+            self.readout = LocalLinear(features, classes, lr, **own)  # type: ignore[arg-type]
         else:
             self.readout = nn.Linear(features, classes)
             for parameter in self.readout.parameters():

@@ -151,7 +151,8 @@ class Train(EnvironmentConfig, TrainConfig):
     batch_size: int = field(64, "transitions per gradient step (dqn) or trials (supervised)", ge=1, panel="Learning")
     total_steps: int = field(
         0,
-        "total number of environment steps (a2c: 500000); dqn also stops after --episodes; 0: only then",
+        "total number of environment steps (a2c: 500000); dqn stops after this number or after --episodes, whichever"
+        " comes first (0: after --episodes)",
         ge=0,
         panel="Learning",
     )

@@ -543,6 +543,30 @@ def test_schedules_and_dictionaries_of_other_classes_are_restored():
     assert (b.scale, type(b.scale)) == (3, np.float32)
 
 
+class Note:
+    """Knows the learner, and counts."""
+
+    def __init__(self, learner):
+        self.learner, self.me, self.words, self.count = learner, self, {"a", "b"}, 0
+
+    def __call__(self):
+        self.count += 1
+
+
+def test_what_a_checkpoint_cannot_hold_of_an_object_that_is_called_is_left_out():
+    def learner():
+        made = Perceptron()
+        made.note, made.kind, made.vector = Note(made), list[int], np.vectorize(abs)
+        made.operation = torch.ops.aten.relu
+        return made
+
+    a, b = learner(), learner()
+    a.note()
+    restore_attributes(b, attributes_of(a))
+    assert (b.note.count, b.note.learner, b.note.words) == (1, b, {"a", "b"})
+    assert plastic.fit(learner(), epochs=1).status == "completed"
+
+
 def test_a_learner_with_a_schedule_of_its_own_continues_exactly():
     class Scheduled(Perceptron):
         def __init__(self, seed):

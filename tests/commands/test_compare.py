@@ -74,6 +74,11 @@ def test_differences_are_taken_from_the_baseline(runs, train):
     assert other["B"] == pytest.approx(-differences["B"])
     assert differences["B"] != 0
 
+    # A run that a newer one of its seed replaces is a baseline too.
+    train("--seed", 1, "--batch-size", 16)
+    again, _ = settings_and_differences("--baseline", runs[3].name)
+    assert again[0][0] == large[0]
+
     # A baseline that the other options leave out is added, with all runs of its name.
     for seed in (0, 1):
         train("--seed", seed, "--batch-size", 32, "--name", f"wide-seed{seed}")
@@ -96,6 +101,8 @@ def test_one_table_is_printed_in_every_format(runs):
         {"option": "batch_size", "A": "8", "B": "16", "default": "64"}
     ]
     assert {*json.loads(out("settings", "--json"))} == {"settings"}
+    (first, _) = csv.DictReader(io.StringIO(out("settings", "--format", "csv")))
+    assert (first["runs"], first["seeds"]) == (f"{runs[0].name} {runs[1].name}", "0 1")
     # Alone, a table says what the settings are.
     assert "A: backprop on" in " ".join(out("results").split())
     assert "B: backprop on" in out("options", "--format", "latex")
@@ -125,6 +132,8 @@ def test_from_python_the_baseline_and_the_tables_are_chosen(runs):
     assert turned.latex().count(r"\begin{tabular}") == 1
     assert "| option |" in turned.markdown("options")
     assert turned.latex("circumstances") == ""
+    with pytest.raises(ValueError, match="there is no other run to compare it with"):
+        plastic.compare(small[0], baseline=small[0])
     with pytest.raises(ValueError, match=r"there is no table 'result' of a comparison\. Did you mean 'results'"):
         turned.latex("result")
 

@@ -233,13 +233,13 @@ def test_conditions_of_claims_take_former_names():
     assert claim.against == {"noise": 0.5}
 
 
-@pytest.mark.filterwarnings("error")
 def test_the_control_setting_of_a_claim_takes_former_names():
     text = CLAIM.replace("against = { noise_max = 0.5 }", "control_setting = { lr_max = 0.5 }")
     (claim,) = read_claims("grlu", text).claims
     assert claim.control_setting == {"learning_rate": 0.5}
 
 
+@pytest.mark.filterwarnings("error")
 def test_recipes_and_claims_that_come_with_plastic_use_the_present_names():
     for name in recipe_names():
         assert plan_recipe(read_recipe(name), seeds=1), name

@@ -94,6 +94,7 @@ def test_a_rate_that_never_drops_is_refused(rule):
     late = plastic(*drops, "0.5,0.75", "--epochs", 3)
     assert late.code == 2
     assert "--rate-drops 0.75 does nothing with --epochs 3: no epoch begins after this share. Choose" in late.err
+    assert "Choose shares up to 0.666," in plastic(*drops, "0.667", "--epochs", 3).err
     assert "--rate-drops does nothing with --epochs 1" in plastic(*drops, "0.5", "--epochs", 1).err
 
 

@@ -109,6 +109,8 @@ class Pairs(TrainConfig):
         ({"optimizer": "sgd"}, {"model": "lenet", "optimizer": "adam", "rate": 0.001}, ("sgd", 0.01)),
         ({"model": "lenet"}, {"model": "mlp", "optimizer": "sgd", "rate": 0.1}, ("adam", 0.001)),
         ({"model": "lenet"}, {"optimizer": "sgd"}, ("adam", 0.001)),
+        ({"optimizer": "sgd"}, {"model": "lenet", "rate": 0.5}, ("sgd", 0.5)),
+        ({"optimizer": "sgd"}, {"model": "lenet", "optimizer": "adam", "rate": 0.5}, ("sgd", 0.5)),
         ({"rate": 0.5}, {"model": "lenet"}, ("adam", 0.5)),
         ({}, {"model": "lenet", "rate": 0.5}, ("adam", 0.5)),
     ],

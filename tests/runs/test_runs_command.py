@@ -154,7 +154,8 @@ def test_runs_are_removed_by_what_they_are(make_run, runs_folder):
     assert sorted(listed()) == sorted([old.id, other.id])
     assert "no run in" in plastic("runs", "remove", "--yes", "--status", "failed").err
     assert plastic("runs", "remove", "--status", "completed", "--where", "rate=1", "--yes").code == 0
-    RunStore(runs_folder).remove(other.id)
+    store = RunStore(runs_folder)
+    store.remove(store.run(other.id))
     assert listed() == []
 
 

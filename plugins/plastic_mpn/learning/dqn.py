@@ -48,6 +48,7 @@ class DQN:
         self.states = network.init_state(environments.count)
         self.finished: list[tuple[float, int]] = []
         self.unlogged: list[float] = []
+        self.logged_steps = -1
         self.episodes = 0
         self.gradient_steps = 0
         self._losses: float | Tensor = 0.0
@@ -119,6 +120,7 @@ class DQN:
             "states": self.states.clone(),
             "finished": [list(episode) for episode in self.finished],
             "unlogged": list(self.unlogged),
+            "logged_steps": self.logged_steps,
             "counters": [self.episodes, self.gradient_steps, self._due, self._losses_counted],
             "losses": torch.as_tensor(self._losses, dtype=torch.float64, device="cpu"),
             "generator": self.generator.bit_generator.state,
@@ -132,6 +134,8 @@ class DQN:
         self.states = state["states"].to(self.device)
         self.finished = [(float(value), int(length)) for value, length in state["finished"]]
         self.unlogged = [float(value) for value in state["unlogged"]]
+        # Checkpoints of earlier versions do not have it.
+        self.logged_steps = int(state.get("logged_steps", -1))
         self.episodes, self.gradient_steps, self._due, self._losses_counted = state["counters"]
         self._losses = float(state["losses"])
         self.generator.bit_generator.state = state["generator"]
@@ -165,7 +169,7 @@ def train_dqn(
             # Leaving the loop early skips the checkpoint that its last step writes.
             run.step = episode
             # A run that was stopped after this checkpoint has logged it.
-            if dqn.unlogged or dqn.has_learned:
+            if dqn.logged_steps != dqn.environments.steps:
                 _log_learning(dqn, run)
             run.save_checkpoint()
             break
@@ -193,4 +197,4 @@ def _log_learning(dqn: DQN, run: Run) -> None:
     run.log("train", epsilon=epsilon, environment_steps=steps, gradient_steps=gradient_steps)
     if dqn.has_learned:
         run.log("train", loss=dqn.mean_loss())
-    dqn.unlogged = []
+    dqn.unlogged, dqn.logged_steps = [], steps

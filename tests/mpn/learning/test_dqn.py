@@ -885,7 +885,8 @@ def test_the_validation_returns_select_the_best_network(runs_folder, monkeypatch
 
 def test_a_run_without_a_finished_episode_has_a_best_network(runs_folder):
     options = ["--env", "MountainCar-v0", "--total-steps", 40, "--evaluation-episodes", 1]
-    result = trained(runs_folder, *options)
+    # Also before the first gradient step.
+    result = trained(runs_folder, *options, "--learning-starts", 64)
     assert result["metrics"]["train/environment_steps"] == 40
     assert result["metrics"]["test/return"] == result["metrics"]["test/last_return"] == -200
 

@@ -438,8 +438,12 @@ def test_a_task_without_unused_vectors_has_no_novel_classes():
     task = integration_task(random, classes=3, dimension=3, steps=6)
     assert with_novel_classes(task, random) is None
     # Two classes need six of the seven vectors.
-    novel = with_novel_classes(integration_task(random, classes=2, dimension=3, steps=6), random)
-    assert len(np.unique(novel.vectors, axis=0)) == len(novel.vectors)
+    for classes, dimension in ((2, 3), (13, 5)):
+        task = integration_task(random, classes=classes, dimension=dimension, steps=6)
+        novel = with_novel_classes(task, random)
+        assert len(np.unique(novel.vectors, axis=0)) == len(novel.vectors)
+        assert not (novel.vectors[:classes, None] == task.vectors).all(-1).any()
+        assert set(np.unique(novel.vectors)) == set(np.unique(task.vectors))
 
 
 def test_the_dimension_of_m_is_that_of_its_states_at_all_steps(monkeypatch):

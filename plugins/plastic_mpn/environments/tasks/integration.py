@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 from plastic_mpn.environments.tasks import picture
 from plastic_mpn.environments.tasks.trial_task import NOISE_LIMIT, check_count, check_number
 
+MOST_DRAWS = 100
+"""After this number of draws, novel vectors are drawn from the unused ones alone."""
+
 Context = Literal["retrospective", "prospective"]
 SUBTASKS = 2
 
@@ -186,10 +189,16 @@ def with_novel_classes(task: IntegrationTask, generator: np.random.Generator) ->
     # Those of the classes, of null and of go, and the new ones; the vector of the delay is all zeros.
     if 2 * task.classes + 2 > 2**task.dimension - 1:
         return None
-    while True:
+    for _ in range(MOST_DRAWS):
         novel = _input_vectors(generator, task.classes, task.dimension, task.dimension)
         if not (novel[:, None] == task.vectors).all(-1).any():
             return replace(task, vectors=np.concatenate([novel, task.vectors[task.classes :]]))
+    # Few vectors are unused, so that a draw of all seldom has these alone.
+    binary = (np.arange(1, 2**task.dimension)[:, None] >> np.arange(task.dimension)) & 1
+    every = np.asarray(binary * np.sqrt(2 / task.dimension), np.float32)
+    unused = every[~(every[:, None] == task.vectors).all(-1).any(1)]
+    novel = generator.choice(unused, task.classes, replace=False)
+    return replace(task, vectors=np.concatenate([novel, task.vectors[task.classes :]]))
 
 
 def batch(task: IntegrationTask | ContextTask, generator: np.random.Generator, size: int) -> IntegrationBatch:
