@@ -285,11 +285,14 @@ def _with_input_form(
             try:
                 _try_blank_images(module, shape, classes, image_shape)
             except UserError as error:
-                failures["rows of pixels" if rows else "images"] = str(error)
+                form = f"rows of {prod(shape)} pixels"
+                if image_shape is not None:
+                    form = f"images of {' x '.join(map(str, image_shape))}"
+                failures[form] = str(error)
             else:
                 return BuiltNetwork(module, image_shape)
     if len(set(failures.values())) == 1:
-        raise UserError(f"{option}: it {failures['images']}.")
+        raise UserError(f"{option}: it {next(iter(failures.values()))}.")
     reasons = "; ".join(f"with {form} it {failure}" for form, failure in failures.items())
     raise UserError(f"{option}: {reasons}.")
 
@@ -337,11 +340,10 @@ def _try_blank_images(module: nn.Module, shape: ImageShape, classes: int, image_
     training = module.training
     module.eval()
     try:
-        given = as_input(torch.zeros(2, prod(shape), device=first.device), module, image_shape)
-        logits = module(given)
+        logits = module(as_input(torch.zeros(2, prod(shape), device=first.device), module, image_shape))
     except Exception as error:
         # The user's module can raise anything.
-        raise UserError(f"failed with {_reason(error)}, for images as a tensor {tuple(given.shape)}") from error
+        raise UserError(f"failed with {_reason(error)}") from error
     finally:
         module.train(training)
     if not isinstance(logits, Tensor):

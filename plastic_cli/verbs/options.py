@@ -24,7 +24,7 @@ class RunsOptions(Config):
 
     def existing_runs_folder(self) -> Path:
         """Return the folder of the runs; raises UserError if it was named and does not exist."""
-        if self.runs is not None and not self.runs.is_dir():
+        if self.runs is not None and not self.runs.exists():
             raise UserError(f"there is no folder {self.runs}. Name the folder with your runs: --runs FOLDER.")
         return self.runs_folder()
 

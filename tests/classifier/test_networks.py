@@ -148,7 +148,9 @@ def test_a_module_gets_images_or_rows_as_it_takes_them(mine, digits):
     lazy, image_shape = built("mine:lazy", digits)
     assert image_shape == (1, 8, 8)
     assert lazy[1].weight.shape == (10, 64)
-    with pytest.raises(UserError, match=r"with images it returned \(2, 1, 8, 10\) for 2 images, not logits \(2, 10\);"):
+    with pytest.raises(
+        UserError, match=r"with images of 1 x 8 x 8 it returned \(2, 1, 8, 10\) for 2 images, not logits \(2, 10\);"
+    ):
         built("mine:misleading", digits)
 
 
@@ -163,7 +165,7 @@ def test_a_module_gets_images_or_rows_as_it_takes_them(mine, digits):
         (lambda: nn.Flatten(), "it has no parameters, so there is nothing to train"),
         (lambda: nn.Linear(64, 3), r"returned \(2, 3\) for 2 images, not logits \(2, 10\)"),
         (lambda: nn.GRU(64, 10), "returned a tuple, not logits"),
-        (lambda: nn.Linear(7, 10), "with images it failed with RuntimeError: mat1 and mat2"),
+        (lambda: nn.Linear(7, 10), "with images of 1 x 8 x 8 it failed with RuntimeError: mat1 and mat2"),
         (nn.Linear(64, 10), "it is a Linear. Name a function or class that makes a torch module"),
         (17, "it is an int. Name a function or class"),
     ],

@@ -309,7 +309,7 @@ def test_a_network_with_a_name_takes_weights_too(own):
             "--std needs numbers above 0",
         ),
         ([*LENET, *NET, "--hidden", "3"], "--hidden 3 does nothing"),
-        ([*LENET, *NET, "--image-size", "2"], "with images it failed with"),
+        ([*LENET, *NET, "--image-size", "2"], "with images of 1 x 2 x 2 it failed with"),
         ([*LENET, *NET, "--output", "text.pt"], "cannot write to text.pt"),
         ([*LENET, *NET, "--prob"], "Did you mean '--probe'?"),
         ([*LENET, "backprop"], "--model before 'backprop': type the options of a run after its rule"),
