@@ -171,7 +171,7 @@ def test_seeds_that_failed_are_not_missing(reference):
     (made,) = [line for line in lines_of(reference, by_key(plan_of("eglp", **OF_OWN))) if line.planned]
     assert len(made.records) == len(OWN)
     for failed, detail in ((0, "of 5 in the recipe"), (1, "1 failed, of 5 in the recipe"), (2, "2 failed")):
-        line = replace(made, group=replace(made.group, failed=failed))
+        line = replace(made, group=replace(made.group, failed_seeds=tuple(range(failed))))
         assert leaderboard.row(line, Controls(reference, []))[HEADINGS.index("seeds")].detail == detail
 
 
