@@ -381,7 +381,7 @@ def test_at_80_columns_a_setting_has_two_lines_and_the_time_that_is_not_shown_is
     assert "Left out to fit: test loss, time of training (s)." in caption
     assert "The time of training does not include" not in caption
     assert "The time of training does not include" in " ".join(table_text(results_table(plain), None).split())
-    repeated = [replace(plain[0], group=replace(plain[0].group, repeated=2)), *plain[1:]]
+    repeated = [replace(plain[0], group=replace(plain[0].group, older=("x",) * 2)), *plain[1:]]
     assert "Not counted: 2 runs that repeat a seed" in results_table(repeated).caption
 
 
