@@ -37,7 +37,7 @@ verb = "analyze"
 runs = ["local"]
 seeds = 2
 minutes = 0.5
-options = { probe = true }
+options = { angles = true }
 grid = { samples = [100, 200] }
 
 [[steps]]
@@ -74,7 +74,7 @@ def test_steps_are_planned_for_their_runs_seeds_and_grid(suite):
         (seed, events, samples) for seed in (0, 1) for events in ("always", "triggered") for samples in (100, 200)
     }
     assert {step.minutes for step in analyses} == {0.5}
-    assert analyses[0].label == "analyze local events=always seed=0 --probe --samples 100"
+    assert analyses[0].label == "analyze local events=always seed=0 --angles --samples 100"
     assert len({step.key for step in steps}) == len(steps)
     assert [step.seed for step in steps if step.verb == "render"] == [0, 0]
 
@@ -124,9 +124,9 @@ def test_a_step_takes_only_the_runs_that_it_names(suite):
         (('runs = ["local"]', 'runs = ["localx"]'), "line 23: the recipe has no runs with the name 'localx'. Did you"),
         (("seeds = 2", "seeds = 0"), "line 24: steps.1.seeds: it should be greater than or equal to 1."),
         (("seeds = 2", "seed = 2"), "line 24: a recipe has no key 'seed'. Did you mean 'seeds'?"),
-        (("probe = true", "prob = true"), "line 26: analyze of eglp has no option 'prob'. Did you mean 'probe'?"),
+        (("angles = true", "angle = true"), "line 26: analyze of eglp has no option 'angle'. Did you mean 'angles'?"),
         (("[100, 200]", "[100, 0]"), "line 27: --samples 0: it should be greater than or equal to"),
-        (("samples", "probe"), "line 27: 'probe' is under options and under grid"),
+        (("samples", "angles"), "line 27: 'angles' is under options and under grid"),
         (("[100, 200]", "[]"), "line 27: the grid of 'samples' has no value."),
         (("samples =", "seed ="), "line 27: seeds are not part of a grid"),
         (('rule = "eglp"\nseeds = 1', 'rule = "eglq"\nseeds = 1'), "line 31: there is no rule 'eglq'."),

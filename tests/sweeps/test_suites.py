@@ -245,7 +245,7 @@ def test_what_a_sweep_with_steps_prints(suite, instant_runs, runs_folder, starts
     assert failed.code == 1
     assert failed.err.splitlines()[0].startswith("2 runs and 4 steps in ")
     assert "[3/6] done eval backprop batch_size=1 seed=0 (" in failed.err
-    assert "failed: eval backprop batch_size=17 seed=0: there is no convergence" in failed.err
+    assert re.search(r"failed: eval backprop batch_size=17 seed=0, analyze .*: there is no convergence", failed.err)
     assert failed.err.endswith("error: 2 of 2 runs and 4 steps failed: there is no convergence\n")
     assert re.search(r"backprop +1 +train +1 +test accuracy +50.00%", failed.out)
     assert re.search(r"backprop +1 +eval +1 +test accuracy +25.00%", failed.out)
