@@ -19,7 +19,22 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".svg", ".pdf")
 
 
-class ChosenOptions(RunsOptions):
+class FittingOptions(RunsOptions):
+    """Which runs of a folder fit, apart from their status."""
+
+    rule: list[RuleName] = field(
+        [], "only runs of this rule (can be repeated)", panel="Which runs", complete="rule", repeat=True
+    )
+    dataset: DatasetName | None = field(None, "only runs on this data set", panel="Which runs", complete="dataset")
+    where: list[str] = field(
+        [],
+        'only runs with this option or result, such as perturbations=16 or "test/accuracy>0.9" (can be repeated)',
+        panel="Which runs",
+        repeat=True,
+    )
+
+
+class ChosenOptions(FittingOptions):
     """Which runs: those that are named, or all that fit."""
 
     names: list[str] = field(
@@ -29,18 +44,8 @@ class ChosenOptions(RunsOptions):
         complete="run",
         repeat=True,
     )
-    rule: list[RuleName] = field(
-        [], "only runs of this rule (can be repeated)", panel="Which runs", complete="rule", repeat=True
-    )
-    dataset: DatasetName | None = field(None, "only runs on this data set", panel="Which runs", complete="dataset")
     status: Literal["completed", "running", "failed", "interrupted", "crashed", "all"] | None = field(
         None, "only runs with this status (default: completed, or all if runs are named)", panel="Which runs"
-    )
-    where: list[str] = field(
-        [],
-        'only runs with this option or result, such as perturbations=16 or "test/accuracy>0.9" (can be repeated)',
-        panel="Which runs",
-        repeat=True,
     )
 
     def rows(self, *, first: str | None = None) -> list[Mapping[str, Any]]:

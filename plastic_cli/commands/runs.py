@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Literal
 import typer
 
 from plastic_cli.analysis.cost import Cost, cost_of
-from plastic_cli.commands.invocation import DatasetName, DebugOptions, OutputOptions, RuleName
+from plastic_cli.commands.chosen import FittingOptions
+from plastic_cli.commands.invocation import DebugOptions, OutputOptions
 from plastic_cli.commands.options import toolkit_function, toolkit_group
 from plastic_cli.commands.run_list import ListOptions, list_runs
 from plastic_cli.commands.show import print_rows, text_of
@@ -38,22 +39,12 @@ class ShowOptions(RunsOptions, OutputOptions):
     run: str = field(..., "id, its beginning, its last four letters, or name", argument="RUN", complete="run")
 
 
-class RemoveOptions(RunsOptions, DebugOptions):
+class RemoveOptions(FittingOptions, DebugOptions):
     """Options of `plastic runs remove`."""
 
     names: list[str] = field([], "ids or names", argument="RUN...", complete="run", repeat=True)
-    rule: list[RuleName] = field(
-        [], "runs of this rule (can be repeated)", panel="Which runs", complete="rule", repeat=True
-    )
-    dataset: DatasetName | None = field(None, "runs on this data set", panel="Which runs", complete="dataset")
     status: Literal["completed", "created", "running", "failed", "interrupted", "crashed"] | None = field(
-        None, "runs with this status", panel="Which runs"
-    )
-    where: list[str] = field(
-        [],
-        'runs with this option or result, such as perturbations=16 or "test/accuracy<0.5" (can be repeated)',
-        panel="Which runs",
-        repeat=True,
+        None, "only runs with this status", panel="Which runs"
     )
     yes: bool = field(False, "do not ask for confirmation", panel="Run", option="--yes,-y")
 

@@ -327,6 +327,7 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
     failed = frame[_FAILED].to_numpy(dtype=bool)
     kept = _newest_of_each_seed(frame[~failed], member.ravel()[~failed])
     members = frame[~failed].groupby(member.ravel()[~failed])["run"].agg(tuple).to_dict()
+    newest = {run for ids in kept.values() for run in ids}
     lost = _failed_seeds(frame["seed"], member.ravel(), failed)
     dataset = frame["dataset"].iloc[0]
     configurations = [
@@ -355,7 +356,7 @@ def _groups_of_data_set(rule: str, frame: pd.DataFrame, model: type[Config] | No
             runs=ids,
             config=config,
             differing=tuple(named),
-            older=tuple(run for run in members.get(number, ()) if run not in ids),
+            older=tuple(run for run in members.get(number, ()) if run not in newest),
             note=NOTES_BETWEEN.join(notes[number]),
             contents=str(frame["data_contents"].iloc[0]) if "data_contents" in frame.columns else "",
             failed_seeds=lost.get(number, ()),

@@ -196,17 +196,8 @@ class Reservoir(Buffer):
 class FirstInFirstOut(Buffer):
     """The last `capacity` images that were added. `surviving_share` computes how long those of an earlier task stay."""
 
-    def __init__(
-        self,
-        capacity: int,
-        features: int,
-        groups: int,
-        generator: torch.Generator,
-        device: torch.device | str,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        super().__init__(capacity, features, groups, generator, device, dtype)
-        self._next = 0
+    _next = 0
+    """The place of the next image."""
 
     def _place(self, group: Tensor) -> NDArray[np.int64]:
         count = len(group)

@@ -98,27 +98,26 @@ def test_a_stream_is_resumed_in_the_middle_of_an_epoch(small):
     assert first.equals(second)
 
 
-def test_the_film_of_a_stream_counts_epochs(small, monkeypatch):
-    drawn, draw = [], render.weight_frames
+@pytest.fixture
+def drawn(monkeypatch):
+    """The epochs of the weights and the steps of the accuracy of each film."""
+    found, draw = [], render.weight_frames
 
     def noting(weights, shape, accuracy, *more):
-        drawn.append((list(weights), sorted(set(accuracy["step"]))))
+        found.append((list(weights), sorted(set(accuracy["step"]))))
         return draw(weights, shape, accuracy, *more)
 
     monkeypatch.setattr(render, "weight_frames", noting)
+    return found
+
+
+def test_the_film_of_a_stream_counts_epochs(small, drawn):
     along = results(*small, "--epochs", 2, "--measure-every", 7)
     plastic_cli.render(along["run"])
     assert drawn == [([0, 1, 2], [number / 9 for number in range(19)])]
 
 
-def test_the_film_of_a_stopped_stream_counts_epochs_too(small, monkeypatch):
-    drawn, draw = [], render.weight_frames
-
-    def noting(weights, shape, accuracy, *more):
-        drawn.append((list(weights), sorted(set(accuracy["step"]))))
-        return draw(weights, shape, accuracy, *more)
-
-    monkeypatch.setattr(render, "weight_frames", noting)
+def test_the_film_of_a_stopped_stream_counts_epochs_too(small, drawn):
     with interrupted_after(20):
         plastic("train", "feedback", *small, "--epochs", 50, "--measure-every", 7, "--name", "stopped")
     plastic_cli.render("stopped")
